@@ -1,0 +1,1 @@
+"""Frontends: what makes a model."""

@@ -1,0 +1,78 @@
+"""irtools: an optimizing compiler for trained networks.
+
+    from irtools import Dataset, Pipeline, optimize
+    result = optimize("model.onnx", Pipeline("cleanup,fuse,int8"), target="ort-cpu")
+    print(result.report)
+    result.model.save("small.onnx")
+
+Nothing heavy is imported until it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from irtools.data import Dataset
+    from irtools.errors import IrtoolsError
+    from irtools.model import Model
+    from irtools.optimize import OptimizeResult, optimize
+    from irtools.passmanager import (
+        Decision,
+        Exactness,
+        Pass,
+        PassContext,
+        PassResult,
+        Pipeline,
+        Plan,
+        PlanningPass,
+        option,
+    )
+    from irtools.target import find_target
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Dataset": "irtools.data",
+    "Decision": "irtools.passmanager",
+    "Exactness": "irtools.passmanager",
+    "IrtoolsError": "irtools.errors",
+    "Model": "irtools.model",
+    "OptimizeResult": "irtools.optimize",
+    "Pass": "irtools.passmanager",
+    "PassContext": "irtools.passmanager",
+    "PassResult": "irtools.passmanager",
+    "Pipeline": "irtools.passmanager",
+    "Plan": "irtools.passmanager",
+    "PlanningPass": "irtools.passmanager",
+    "find_target": "irtools.target",
+    "optimize": "irtools.optimize",
+    "option": "irtools.passmanager",
+}
+
+__all__ = [
+    "Dataset",
+    "Decision",
+    "Exactness",
+    "IrtoolsError",
+    "Model",
+    "OptimizeResult",
+    "Pass",
+    "PassContext",
+    "PassResult",
+    "Pipeline",
+    "Plan",
+    "PlanningPass",
+    "__version__",
+    "find_target",
+    "optimize",
+    "option",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'irtools' has no attribute {name!r}")
+    return getattr(importlib.import_module(home), name)

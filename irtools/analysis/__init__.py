@@ -1,0 +1,3 @@
+"""Facts about a model that passes ask for."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""The command irc."""
+
+from __future__ import annotations

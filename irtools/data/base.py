@@ -1,0 +1,82 @@
+"""Datasets: feeds with optional labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from irtools.errors import DataError
+
+__all__ = ["Dataset"]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Samples for a model.
+
+    Attributes:
+        feeds: Input name to array, samples along axis 0.
+        labels: int64 [N] for classes, or float/int [N, L] for multi-label and regression, or
+            None.
+        source: Where the data comes from, for reports (`calib.npz`, `synthetic`).
+        synthetic: The data was drawn from the model's signature.
+        digest: sha256 over names, types, shapes and bytes.
+    """
+
+    feeds: Mapping[str, np.ndarray]
+    labels: np.ndarray | None = None
+    source: str = "memory"
+    synthetic: bool = False
+    digest: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        lengths = {name: len(array) for name, array in self.feeds.items()}
+        if self.labels is not None:
+            lengths["labels"] = len(self.labels)
+        if len(set(lengths.values())) > 1:
+            raise DataError(
+                f"data from {self.source} has arrays of different lengths along axis 0: {lengths}"
+            )
+
+    def __len__(self) -> int:
+        return len(next(iter(self.feeds.values()))) if self.feeds else 0
+
+    def take(self, count: int) -> Dataset:
+        """Return the first `count` samples."""
+        return self.select(np.arange(min(count, len(self))))
+
+    def select(self, rows: np.ndarray) -> Dataset:
+        """Return the samples at `rows`."""
+        labels = None if self.labels is None else self.labels[rows]
+        feeds = {name: array[rows] for name, array in self.feeds.items()}
+        return Dataset(feeds, labels, self.source, self.synthetic, self.digest)
+
+    def batches(
+        self, size: int = 1, *, trim_padding: bool = True
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Iterate over feeds of `size` samples.
+
+        Args:
+            size: Samples per batch; the last batch may be smaller.
+            trim_padding: Cut columns that are padding in the whole batch (by `attention_mask`)
+                from every [N, S] input that has the mask's shape.
+        """
+        for start in range(0, len(self), size):
+            batch = {name: array[start : start + size] for name, array in self.feeds.items()}
+            yield _trim(batch) if trim_padding else batch
+
+
+def _trim(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    mask = batch.get("attention_mask")
+    if mask is None or mask.ndim != 2:
+        return batch
+    used = np.flatnonzero(mask.any(axis=0))
+    if used.size == 0:
+        return batch
+    window = slice(used[0], used[-1] + 1)
+    return {
+        name: np.ascontiguousarray(array[:, window]) if array.shape == mask.shape else array
+        for name, array in batch.items()
+    }

@@ -1,0 +1,75 @@
+"""Results of timing models against each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["BenchSettings", "LatencyResult", "Ratio"]
+
+
+@dataclass(frozen=True)
+class BenchSettings:
+    """How models are timed.
+
+    Attributes:
+        batch: Sizes of the batch axis.
+        sequence: Sizes of the sequence axis; ignored by models that have none.
+        threads: Threads of every contender; None: the CPU quota.
+        rounds: Rounds of alternating blocks; at least 3.
+        block_seconds: Time of one block, after warm-up.
+        max_seconds: Bound on the whole comparison.
+        confidence: Level of the interval of a ratio.
+    """
+
+    batch: tuple[int, ...] = (1,)
+    sequence: tuple[int, ...] = (128,)
+    threads: int | None = None
+    rounds: int = 5
+    block_seconds: float = 0.7
+    max_seconds: float = 120.0
+    confidence: float = 0.95
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Speed relative to a baseline: how many times faster, with its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the interval excludes 1."""
+        return self.low > 1 or self.high < 1
+
+
+@dataclass(frozen=True)
+class LatencyResult:
+    """Latency of one model at one shape.
+
+    Attributes:
+        name: Contender.
+        shape: The dynamic sizes it ran at (`batch=1 sequence=128`).
+        median_ms: Median of the block medians.
+        p90_ms: 90th percentile of all runs.
+        p99_ms: 99th percentile of all runs.
+        throughput: Samples per second.
+        peak_bytes: Peak resident memory of the process that ran it.
+        load_seconds: Time to load and compile.
+        runs: Timed runs in all.
+        block_medians_ms: Median of each block, in order of the rounds.
+        speedup: Against the first contender, or None for it itself.
+    """
+
+    name: str
+    shape: str
+    median_ms: float
+    p90_ms: float
+    p99_ms: float
+    throughput: float
+    peak_bytes: int
+    load_seconds: float
+    runs: int
+    block_medians_ms: tuple[float, ...]
+    speedup: Ratio | None = None

@@ -1,0 +1,55 @@
+"""Task metrics and fidelity: what a model is worth, and how far it is from the original."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+__all__ = ["Fidelity", "Metric"]
+
+
+class Metric(Protocol):
+    """A figure of merit over a labelled dataset. Larger is better unless it says otherwise."""
+
+    name: str
+    larger_is_better: bool
+
+    def __call__(self, outputs: Mapping[str, np.ndarray], labels: np.ndarray) -> float:
+        """Return the figure.
+
+        Args:
+            outputs: Output name to array over the whole dataset, samples along axis 0.
+            labels: As in `Dataset.labels`.
+
+        Raises:
+            DataError: Labels that do not fit the outputs.
+        """
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """Closeness to the unoptimized model, over the same feeds.
+
+    Attributes:
+        sqnr_db: 20 log10(||y|| / ||y - y'||); infinite where equal.
+        relative_l2: ||y - y'|| / ||y||.
+        max_abs: Largest |y - y'|.
+        cosine: Mean cosine per sample.
+        kl: Mean KL(softmax y || softmax y') in nats, over the last axis; None where the output
+            is no row of at least two logits.
+        agreement: Share of equal arg-max over the last axis; None as above.
+        samples: Number of samples.
+        nonfinite: Positions that are NaN or infinite in one of the two but not in the other.
+    """
+
+    sqnr_db: float
+    relative_l2: float
+    max_abs: float
+    cosine: float
+    kl: float | None
+    agreement: float | None
+    samples: int
+    nonfinite: int = 0

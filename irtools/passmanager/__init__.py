@@ -1,0 +1,27 @@
+"""Passes, pipelines and the manager that runs them."""
+
+from __future__ import annotations
+
+from irtools.passmanager.base import Exactness, Pass, PassResult, PlanningPass
+from irtools.passmanager.context import Analysis, NullProgress, PassContext, Progress
+from irtools.passmanager.options import Option, option, options_of
+from irtools.passmanager.pipeline import Pipeline, pass_text
+from irtools.passmanager.plan import Decision, Plan
+
+__all__ = [
+    "Analysis",
+    "Decision",
+    "Exactness",
+    "NullProgress",
+    "Option",
+    "Pass",
+    "PassContext",
+    "PassResult",
+    "Pipeline",
+    "Plan",
+    "PlanningPass",
+    "Progress",
+    "option",
+    "options_of",
+    "pass_text",
+]

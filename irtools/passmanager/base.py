@@ -1,0 +1,106 @@
+"""What a pass is, and what it answers."""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from irtools.passmanager.context import PassContext
+    from irtools.passmanager.plan import Plan
+
+__all__ = ["Exactness", "Pass", "PassResult", "PlanningPass"]
+
+
+class Exactness(enum.Enum):
+    """How close the outputs after a pass are to those before it."""
+
+    EXACT = "exact"
+    """Bit-equal: the same operations on the same numbers."""
+
+    REASSOCIATED = "reassociated"
+    """The same function, other rounding: relative L2 error at most 1e-5 in float32."""
+
+    LOSSY = "lossy"
+    """Another function on purpose: judged by fidelity and the task metric."""
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """What a pass did.
+
+    Attributes:
+        modified: False means that the printed IR is the same text as before.
+        statistics: Counts by declared statistic name (`Pass.statistics`).
+        notes: Sentences that a reader of the report must see.
+        preserved: Analyses that still hold although the model was modified.
+        plan: The decisions that were applied, where the pass made a plan.
+    """
+
+    modified: bool
+    statistics: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    preserved: frozenset[type] = frozenset()
+    plan: Plan | None = None
+
+
+@dataclass(frozen=True)
+class Pass(ABC):
+    """A transformation of a model.
+
+    A pass is a frozen dataclass: its fields are its options on the command line, its docstring
+    is its reference page. It changes the model it is given; the manager owns that copy.
+    Tensors are shared with the caller's model: a pass never writes into one, it makes new ones.
+
+    Options have one of the types `bool`, `int`, `float`, `str`, `Literal[...]`,
+    `tuple[str, ...]`, or one of these `| None`, and a default. The text after a field, as
+    `field(metadata={"help": ...})` or made with `irtools.option`, is its meaning.
+    """
+
+    name: ClassVar[str]
+    """Kebab-case, verb-object where it is one deed (`fuse-conv-bn`)."""
+
+    summary: ClassVar[str] = ""
+    """One line; the first line of the docstring where it is empty."""
+
+    exactness: ClassVar[Exactness] = Exactness.LOSSY
+    idempotent: ClassVar[bool] = True
+    """Running the pass on its own result changes nothing."""
+
+    statistics: ClassVar[Mapping[str, str]] = {}
+    """Statistic name (`num-fused-attention`) to phrase (`attention blocks fused`)."""
+
+    @abstractmethod
+    def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
+        """Transform `model` in place.
+
+        Raises:
+            UnsupportedError: The pass cannot work on this model or target at all. Parts that a
+                pass cannot handle are no reason: it leaves them alone and counts them.
+        """
+
+
+@dataclass(frozen=True)
+class PlanningPass(Pass):
+    """A pass that decides first and acts afterwards.
+
+    `plan` reads the model and data and never writes; `apply` does what a plan says and decides
+    nothing. Any prefix of a plan is a plan: the accuracy guard applies the longest prefix that
+    keeps the budget.
+    """
+
+    @abstractmethod
+    def plan(self, model: ir.Model, ctx: PassContext) -> Plan:
+        """Decide, the safest decision first."""
+
+    @abstractmethod
+    def apply(self, model: ir.Model, plan: Plan, ctx: PassContext) -> PassResult:
+        """Carry out every decision of `plan` on `model`."""
+
+    def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
+        return self.apply(model, self.plan(model, ctx), ctx)

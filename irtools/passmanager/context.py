@@ -1,0 +1,87 @@
+"""What a pass may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from irtools.data import Dataset
+    from irtools.measure import LatencyResult
+    from irtools.statistics import StatisticsService
+    from irtools.target import Runner, RunnerOptions, Target
+
+__all__ = ["Analysis", "NullProgress", "PassContext", "Progress"]
+
+A = TypeVar("A", bound="Analysis")
+
+
+class Analysis(Protocol):
+    """A fact about a model, computed from it and never changed: `MyAnalysis.of(model)`."""
+
+    @classmethod
+    def of(cls: type[A], model: ir.Model) -> A: ...
+
+
+class Progress(Protocol):
+    """Tells a person how far a long step is."""
+
+    def step(self, label: str, done: int, total: int) -> None: ...
+
+
+class NullProgress:
+    """Tells nobody."""
+
+    def step(self, label: str, done: int, total: int) -> None:
+        """Ignore a step."""
+
+
+@dataclass
+class PassContext:
+    """What a pass may ask for. There are no globals below it.
+
+    Attributes:
+        target: What the model is optimized for.
+        calibration: Data for ranges and refits; None where none was given. `statistics` then
+            draws synthetic data from the model's signature.
+        evaluation: Labelled data for the task metric, or None.
+        seed: Seed of every random choice.
+        threads: Threads for running models; None leaves it to the runtime.
+        progress: Where to tell how far a long step is.
+        statistics: Makes the statistics service of a model, over `calibration`.
+        runner: Compiles a model as it stands for the target and returns its runner.
+        measure_latency: Times several models against each other on the target,
+            interleaved, at the benchmark's shapes; model name to result.
+    """
+
+    target: Target
+    statistics: Callable[[ir.Model], StatisticsService]
+    runner: Callable[[ir.Model, RunnerOptions], Runner]
+    measure_latency: Callable[[Mapping[str, ir.Model]], Mapping[str, LatencyResult]]
+    calibration: Dataset | None = None
+    evaluation: Dataset | None = None
+    seed: int = 0
+    threads: int | None = None
+    progress: Progress = field(default_factory=NullProgress)
+    _analyses: dict[type, object] = field(default_factory=dict, repr=False)
+    _analysed: int = 0
+
+    def analysis(self, kind: type[A], model: ir.Model) -> A:
+        """Return an analysis of the model; computed once until a pass modifies it."""
+        if self._analysed != id(model):
+            self._analyses.clear()
+            self._analysed = id(model)
+        found = self._analyses.get(kind)
+        if found is None:
+            found = self._analyses[kind] = kind.of(model)
+        assert isinstance(found, kind)
+        return found
+
+    def drop_analyses(self, preserved: Iterable[type] = ()) -> None:
+        """Forget every analysis that is not preserved. The manager calls it after a pass."""
+        kept = frozenset(preserved)
+        for kind in [k for k in self._analyses if k not in kept]:
+            del self._analyses[kind]

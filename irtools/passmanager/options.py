@@ -1,0 +1,152 @@
+"""Options of a pass: typed dataclass fields, written and read as text."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args, get_origin
+from urllib.parse import quote, unquote
+
+from irtools.errors import OptionError, UnknownNameError
+from irtools.passmanager._suggest import suggest
+from irtools.passmanager.base import Pass
+
+__all__ = ["Option", "format_options", "option", "options_of", "parse_options"]
+
+# Characters that pipeline text uses itself. They are percent-encoded in values, so that a value
+# may be a node name, a path or a pattern and the whole still needs no quoting in a shell.
+_SAFE = "/._-*@~^"
+
+
+def option(default: Any, help: str) -> Any:
+    """Declare a pass option with its default and its meaning.
+
+    Args:
+        default: Value where the option is not given. Must be immutable.
+        help: One sentence for `irc passes NAME`, with the unit where there is one.
+    """
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option of a pass, as `irc passes NAME` shows it."""
+
+    name: str
+    type: Any
+    default: Any
+    help: str
+
+    @property
+    def type_text(self) -> str:
+        """The type as a user reads it: `integer`, `static|dynamic`, `number or none`."""
+        return _type_text(self.type)
+
+
+def options_of(pass_type: type[Pass]) -> tuple[Option, ...]:
+    """List the options of a pass in the order of its fields. `_` in a name is shown as `-`."""
+    hints = typing.get_type_hints(pass_type)
+    return tuple(
+        Option(f.name.replace("_", "-"), hints[f.name], f.default, f.metadata.get("help", ""))
+        for f in dataclasses.fields(pass_type)
+        if f.init
+    )
+
+
+def parse_options(pass_type: type[Pass], texts: Mapping[str, str]) -> Pass:
+    """Make a pass from option texts.
+
+    Raises:
+        UnknownNameError: An option that the pass does not have.
+        OptionError: A value that the option does not take.
+    """
+    known = {o.name: o for o in options_of(pass_type)}
+    values = {}
+    for key, text in texts.items():
+        found = known.get(key.replace("_", "-"))
+        if found is None:
+            raise UnknownNameError(
+                f"pass {pass_type.name!r} has no option {key!r}{suggest(key, known)}"
+            )
+        values[found.name.replace("-", "_")] = _parse(found, text, pass_type.name)
+    return pass_type(**values)
+
+
+def format_options(pass_: Pass) -> str:
+    """Print the options that differ from their defaults, as `:key=value:key=value`."""
+    parts = []
+    for o in options_of(type(pass_)):
+        value = getattr(pass_, o.name.replace("-", "_"))
+        if value != o.default:
+            parts.append(f":{o.name}={_format(value)}")
+    return "".join(parts)
+
+
+def _format(value: object) -> str:
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return "true" if value else "false"
+        case tuple():
+            return "+".join(quote(str(item), safe=_SAFE) for item in value)
+        case float():
+            return repr(value).replace("e+", "e")
+        case _:
+            return quote(str(value), safe=_SAFE)
+
+
+def _parse(o: Option, text: str, pass_name: str) -> Any:
+    try:
+        return _parse_as(o.type, text)
+    except ValueError as error:
+        raise OptionError(
+            f"option {o.name!r} of pass {pass_name!r} is {text!r}, expected {o.type_text}"
+        ) from error
+
+
+def _parse_as(kind: Any, text: str) -> Any:
+    origin = get_origin(kind)
+    if origin in (types.UnionType, typing.Union):
+        if text == "none" and type(None) in get_args(kind):
+            return None
+        inner = [a for a in get_args(kind) if a is not type(None)]
+        for candidate in inner:
+            try:
+                return _parse_as(candidate, text)
+            except ValueError:
+                continue
+        raise ValueError(text)
+    if origin is Literal:
+        for choice in get_args(kind):
+            if unquote(text) == str(choice):
+                return choice
+        raise ValueError(text)
+    if origin is tuple:
+        return tuple(unquote(part) for part in text.split("+")) if text else ()
+    if kind is bool:
+        truths = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+        if text.lower() not in truths:
+            raise ValueError(text)
+        return truths[text.lower()]
+    if kind is str:
+        return unquote(text)
+    if kind is float:
+        return float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    if kind is int:
+        return int(text)
+    raise TypeError(f"{kind!r} is not an option type")
+
+
+def _type_text(kind: Any) -> str:
+    origin = get_origin(kind)
+    if origin in (types.UnionType, typing.Union):
+        return " or ".join(_type_text(a) for a in get_args(kind))
+    if origin is Literal:
+        return "|".join(str(choice) for choice in get_args(kind))
+    if origin is tuple:
+        return "names joined by +"
+    return {bool: "true|false", int: "integer", float: "number", str: "text"}.get(kind, "none")

@@ -1,0 +1,164 @@
+"""Pipelines: an ordered list of passes, as text, Python objects or TOML.
+
+Text form: `name:key=value:key=value`, joined by commas. It needs no quoting in a shell: other
+characters are percent-encoded in values, and lists are joined by `+`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from irtools.errors import OptionError, PipelineSyntaxError, UnknownNameError
+from irtools.passmanager import registry
+from irtools.passmanager._suggest import suggest
+from irtools.passmanager.base import Pass
+from irtools.passmanager.options import format_options, parse_options
+
+__all__ = ["Pipeline"]
+
+
+@dataclass(frozen=True, init=False)
+class Pipeline:
+    """Passes in the order in which they run.
+
+    Args:
+        passes: Pass objects, pipeline texts or other pipelines, in order.
+    """
+
+    passes: tuple[Pass, ...]
+
+    def __init__(self, *passes: Pass | str | Pipeline) -> None:
+        flat: list[Pass] = []
+        for item in passes:
+            match item:
+                case str():
+                    flat.extend(Pipeline.parse(item))
+                case Pipeline():
+                    flat.extend(item.passes)
+                case _:
+                    flat.append(item)
+        object.__setattr__(self, "passes", tuple(flat))
+
+    def __iter__(self) -> Iterator[Pass]:
+        return iter(self.passes)
+
+    def __len__(self) -> int:
+        return len(self.passes)
+
+    def __str__(self) -> str:
+        return ",".join(pass_text(p) for p in self.passes)
+
+    @classmethod
+    def parse(cls, text: str) -> Pipeline:
+        """Read pipeline text. `Pipeline.parse(str(p)) == p` for every pipeline.
+
+        Raises:
+            PipelineSyntaxError: The text does not parse, or names a pass or an option that does
+                not exist, or gives a value that an option does not take. Says at which column.
+        """
+        if not text.strip():
+            raise PipelineSyntaxError("the pipeline is empty, expected pass names")
+        passes: list[Pass] = []
+        column = 0
+        for part in text.split(","):
+            passes.extend(_parse_part(part, text, column))
+            column += len(part) + 1
+        return cls(*passes)
+
+    @classmethod
+    def from_toml(cls, text: str) -> Pipeline:
+        """Read a TOML document with one `[[pass]]` table per pass: `name` and its options.
+
+        Raises:
+            PipelineSyntaxError: The document is not such a document.
+        """
+        try:
+            document = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise PipelineSyntaxError(f"pipeline file is not TOML: {error}") from error
+        tables = document.get("pass")
+        if set(document) != {"pass"} or not isinstance(tables, list):
+            raise PipelineSyntaxError("a pipeline file holds [[pass]] tables and nothing else")
+        return cls(*(_parse_table(table) for table in tables))
+
+    def to_toml(self) -> str:
+        """Write the pipeline as TOML. `from_toml` reads it back equal."""
+        tables = []
+        for p in self.passes:
+            lines = ["[[pass]]", f'name = "{p.name}"']
+            for item in format_options(p).split(":")[1:]:
+                key, _, value = item.partition("=")
+                lines.append(f'{key} = "{value}"')
+            tables.append("\n".join(lines) + "\n")
+        return "\n".join(tables)
+
+
+def pass_text(p: Pass) -> str:
+    """Print one pass as pipeline text, with every option that is not at its default."""
+    return p.name + format_options(p)
+
+
+def _parse_part(part: str, text: str, column: int) -> Iterator[Pass]:
+    indent = len(part) - len(part.lstrip())
+    name, *items = part.strip().split(":")
+    start = column + indent
+    if not name:
+        raise PipelineSyntaxError("a pass name is missing", text, start)
+    if name in registry.PRESETS:
+        if items:
+            raise PipelineSyntaxError(f"preset {name!r} takes no options", text, start)
+        yield from Pipeline.parse(registry.PRESETS[name])
+        return
+    offset = start + len(name) + 1
+    texts: dict[str, str] = {}
+    for item in items:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise PipelineSyntaxError(
+                f"{item!r} is not an option, expected key=value", text, offset
+            )
+        if key in texts:
+            raise PipelineSyntaxError(f"option {key!r} is given twice", text, offset)
+        texts[key] = value
+        offset += len(item) + 1
+    try:
+        yield parse_options(_pass_type(name), texts)
+    except (UnknownNameError, OptionError) as error:
+        at = start
+        for item in items:
+            if repr(item.partition("=")[0]) in str(error):
+                at = text.index(item, start)
+        raise PipelineSyntaxError(str(error), text, at) from error
+
+
+def _parse_table(table: Mapping[str, object]) -> Pass:
+    if not isinstance(table, dict) or not isinstance(table.get("name"), str):
+        raise PipelineSyntaxError("a [[pass]] table needs a name")
+    texts = {key: _toml_text(value) for key, value in table.items() if key != "name"}
+    try:
+        return parse_options(_pass_type(str(table["name"])), texts)
+    except (UnknownNameError, OptionError) as error:
+        raise PipelineSyntaxError(str(error)) from error
+
+
+def _toml_text(value: object) -> str:
+    match value:
+        case bool():
+            return "true" if value else "false"
+        case list():
+            return "+".join(str(v) for v in value)
+        case _:
+            return str(value)
+
+
+def _pass_type(name: str) -> type[Pass]:
+    try:
+        found = registry.load("irtools.passes", name)
+    except UnknownNameError as error:
+        known = [*registry.names("irtools.passes"), *registry.PRESETS]
+        raise UnknownNameError(f"there is no pass {name!r}{suggest(name, known)}") from error
+    if not (isinstance(found, type) and issubclass(found, Pass)):
+        raise UnknownNameError(f"the plug-in {name!r} is {found!r}, expected a Pass class")
+    return found

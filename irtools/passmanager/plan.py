@@ -1,0 +1,120 @@
+"""Plans: ordered, printable, serialisable lists of decisions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from irtools.errors import UsageError
+
+__all__ = ["Decision", "Json", "Plan"]
+
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One thing that a pass will do.
+
+    Attributes:
+        subject: What it is done to: a value, node or module name.
+        action: What is done, in words (`remove 3 of 12 heads`, `s8 per channel`).
+        cost: Predicted loss, in the plan's `cost_unit`; comparable within one plan.
+        gain: Predicted gain, in the plan's `gain_unit`; comparable within one plan.
+        data: All that `apply` needs, as JSON.
+    """
+
+    subject: str
+    action: str
+    cost: float = 0.0
+    gain: float = 0.0
+    data: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Decisions in the order in which they are to be applied, the safest first.
+
+    Attributes:
+        pass_text: The pass and options that made the plan, as pipeline text.
+        decisions: The decisions.
+        cost_unit: Unit of `Decision.cost` (`relative squared error`).
+        gain_unit: Unit of `Decision.gain` (`bytes`, `ms`).
+        notes: What a reader must know, such as parts left alone and why.
+        statistics: Counts of what the plan leaves alone (`num-skipped-...`).
+    """
+
+    pass_text: str
+    decisions: tuple[Decision, ...]
+    cost_unit: str = ""
+    gain_unit: str = ""
+    notes: tuple[str, ...] = ()
+    statistics: Mapping[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.decisions)
+
+    def prefix(self, length: int) -> Plan:
+        """Return the plan of the first `length` decisions."""
+        return Plan(
+            self.pass_text,
+            self.decisions[:length],
+            self.cost_unit,
+            self.gain_unit,
+            self.notes,
+            self.statistics,
+        )
+
+    def to_json(self) -> str:
+        """Write the plan as JSON. `from_json` reads it back equal."""
+        return json.dumps(
+            {
+                "format": "irtools-plan",
+                "version": 1,
+                "pass": self.pass_text,
+                "cost_unit": self.cost_unit,
+                "gain_unit": self.gain_unit,
+                "notes": list(self.notes),
+                "statistics": dict(self.statistics),
+                "decisions": [
+                    {
+                        "subject": d.subject,
+                        "action": d.action,
+                        "cost": d.cost,
+                        "gain": d.gain,
+                        "data": d.data,
+                    }
+                    for d in self.decisions
+                ],
+            },
+            indent=1,
+        )
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Read a plan that `to_json` wrote.
+
+        Raises:
+            UsageError: The text is not such a plan.
+        """
+        try:
+            document = json.loads(text)
+            if (document["format"], document["version"]) != ("irtools-plan", 1):
+                raise UsageError(
+                    f"plan is {document['format']!r} version {document['version']!r}, "
+                    "expected 'irtools-plan' version 1"
+                )
+            return cls(
+                document["pass"],
+                tuple(Decision(**decision) for decision in document["decisions"]),
+                document["cost_unit"],
+                document["gain_unit"],
+                tuple(document["notes"]),
+                document["statistics"],
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, UsageError):
+                raise
+            raise UsageError(f"not a plan written by irtools: {error}") from error

@@ -1,0 +1,162 @@
+"""What can be asked of a tensor, and what is answered. Only reductions are kept.
+
+`n` counts positions that are no padding, `C` is the size of the channel axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+import numpy as np
+
+__all__ = [
+    "ChannelAbsMax",
+    "ChannelMean",
+    "ChannelSquare",
+    "CollectionFigures",
+    "Gram",
+    "GramResult",
+    "Histogram",
+    "HistogramResult",
+    "MinMax",
+    "MinMaxResult",
+    "Reduction",
+    "StatisticsService",
+    "Want",
+]
+
+
+@dataclass(frozen=True)
+class MinMax:
+    """Smallest and largest finite value. Answer: `MinMaxResult`."""
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Counts of values. Order of the samples does not matter. Answer: `HistogramResult`."""
+
+
+@dataclass(frozen=True)
+class ChannelAbsMax:
+    """max |x| per channel. Answer: float32 array [C]."""
+
+    axis: int = -1
+
+
+@dataclass(frozen=True)
+class ChannelMean:
+    """Mean per channel. Answer: float64 array [C]."""
+
+    axis: int = -1
+
+
+@dataclass(frozen=True)
+class ChannelSquare:
+    """Mean of x^2 per channel. Answer: float64 array [C]."""
+
+    axis: int = -1
+
+
+@dataclass(frozen=True)
+class Gram:
+    """X^T X over the positions, X with a constant-1 column appended. Answer: `GramResult`.
+
+    Attributes:
+        axis: Channel axis of `value`.
+        against: Name of a second tensor Y with the same positions; then also X^T Y, for
+            least-squares refits towards the dense model's outputs.
+    """
+
+    axis: int = -1
+    against: str | None = None
+
+
+Reduction: TypeAlias = MinMax | Histogram | ChannelAbsMax | ChannelMean | ChannelSquare | Gram
+
+
+@dataclass(frozen=True)
+class Want:
+    """A reduction of one tensor of the model, by its value name."""
+
+    value: str
+    reduction: Reduction
+
+
+@dataclass(frozen=True)
+class MinMaxResult:
+    """Range of the finite values, and how many values were NaN or infinite."""
+
+    low: float
+    high: float
+    num_nonfinite: int = 0
+
+
+@dataclass(frozen=True)
+class HistogramResult:
+    """A histogram over the finite values.
+
+    Attributes:
+        centers: float32 [B], ascending.
+        counts: int64 [B].
+        low: Exact minimum.
+        high: Exact maximum.
+    """
+
+    centers: np.ndarray
+    counts: np.ndarray
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class GramResult:
+    """Second moments.
+
+    Attributes:
+        xx: float64 [C+1, C+1], the last row and column belong to the constant 1.
+        xy: float64 [C+1, D] or None.
+        yy: float64 [D], sum of squares of Y per channel, or None.
+        count: Number of positions n.
+    """
+
+    xx: np.ndarray
+    xy: np.ndarray | None
+    yy: np.ndarray | None
+    count: int
+
+
+class StatisticsService(Protocol):
+    """Runs the calibration data through a model in as few sweeps as memory allows."""
+
+    @property
+    def num_samples(self) -> int: ...
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether the data was drawn from the model's signature, for want of real data."""
+
+    def collect(self, wants: Iterable[Want]) -> Mapping[Want, object]:
+        """Answer all wants. A want that is asked again is answered from what was kept.
+
+        Raises:
+            DataError: The data does not fit the model.
+            UnsupportedError: A wanted tensor does not exist or cannot be observed.
+        """
+
+
+@dataclass(frozen=True)
+class CollectionFigures:
+    """What a collection cost, for the report.
+
+    Attributes:
+        sweeps: Times the data went through the model.
+        seconds: Wall time.
+        peak_bytes: Largest sum of tensors and reductions held at once.
+    """
+
+    sweeps: int
+    seconds: float
+    peak_bytes: int
+    notes: tuple[str, ...] = field(default=())

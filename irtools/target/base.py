@@ -1,0 +1,187 @@
+"""What a target and a runner are. Implementations live in `irtools.backends`.
+
+Passes read a target's `Capabilities`; they never name a runtime.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+
+import numpy as np
+
+from irtools.target.isa import Isa
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from irtools.model import Model
+
+__all__ = ["Artifact", "Capabilities", "Feeds", "KernelReport", "Runner", "RunnerOptions", "Target"]
+
+Feeds = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a target runs, and runs fast. A table, not code.
+
+    Attributes:
+        max_opset: Newest ai.onnx opset that the runtime promises.
+        max_ir_version: Newest ONNX IR version that it reads.
+        int8_static_ops: Operators that run as int8 between QDQ with static ranges.
+        int8_activation: Activation form that is fast: `u8-affine`, `s8-symmetric`.
+        int8_dynamic: The runtime is fast on dynamically quantized MatMuls.
+        saturates_u8s8: u8 x s8 products may saturate in 16 bits (no VNNI), so weights keep
+            7 bits (`reduce-range`).
+        compute_dtypes: Floating types in which GEMMs really run fast.
+        fused_ops: Fused operators that run at least as fast as their parts, as
+            `domain::op` (`ai.onnx::Attention`, `com.microsoft::SkipLayerNormalization`).
+        gather_dequantizes_table: A DequantizeLinear in front of a Gather expands the whole
+            table at each run, so embeddings are gathered first and dequantized after.
+    """
+
+    max_opset: int = 23
+    max_ir_version: int = 13
+    int8_static_ops: frozenset[str] = frozenset()
+    int8_activation: Literal["u8-affine", "s8-symmetric"] = "u8-affine"
+    int8_dynamic: bool = False
+    saturates_u8s8: bool = False
+    compute_dtypes: frozenset[str] = frozenset({"float32"})
+    fused_ops: frozenset[str] = frozenset()
+    gather_dequantizes_table: bool = False
+
+    def runs_fused(self, op: str, domain: str = "ai.onnx") -> bool:
+        """Whether a fused operator is worth making for this target."""
+        return f"{domain}::{op}" in self.fused_ops
+
+
+@dataclass(frozen=True)
+class RunnerOptions:
+    """How a model is run.
+
+    Attributes:
+        threads: Threads within one operator; None leaves it to the runtime.
+        exact: Run what the model says and nothing cleverer: graph optimizations off, float32
+            arithmetic, no hidden activation quantization. For comparing numbers.
+        precision: Inference precision where the runtime offers a choice (`f32`, `bf16`); None
+            is the runtime's default.
+    """
+
+    threads: int | None = None
+    exact: bool = False
+    precision: str | None = None
+
+
+@dataclass(frozen=True)
+class KernelReport:
+    """Kernels that the runtime really chose, counted after compilation.
+
+    Attributes:
+        counts: Kernel or node type of the compiled model to number
+            (`MatMulIntegerToFloat: 72`, `FullyConnected[u8]: 72`).
+        int8: Compute nodes that run in int8.
+        float_fallbacks: Nodes meant to be int8 that run in floating point, by name.
+        fused_attention: Attention blocks that run as one kernel.
+    """
+
+    counts: Mapping[str, int] = field(default_factory=dict)
+    int8: int = 0
+    float_fallbacks: tuple[str, ...] = ()
+    fused_attention: int = 0
+
+
+class Runner(Protocol):
+    """A compiled model that can be run. A context manager; `close` frees it."""
+
+    @property
+    def input_names(self) -> Sequence[str]: ...
+
+    @property
+    def output_names(self) -> Sequence[str]: ...
+
+    def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Run once.
+
+        Args:
+            feeds: Input name to array; shapes as in the model's signature.
+            outputs: Names wanted; None for all.
+
+        Raises:
+            DataError: Feeds that do not fit, naming the input and both shapes or types.
+        """
+
+    def kernels(self) -> KernelReport: ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Runner: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Files that a target made of a model."""
+
+    files: tuple[Path, ...]
+    kernels: KernelReport
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Target(ABC):
+    """A runtime on a device, and what it runs fast.
+
+    Attributes:
+        isa: Instruction set to decide by: the machine's own, or one set with `isa=` when the
+            model is built for another machine.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+
+    isa: Isa = field(default_factory=Isa.detect)
+
+    @abstractmethod
+    def check_available(self) -> None:
+        """Raise where this machine cannot run the target.
+
+        Raises:
+            TargetUnavailableError: Says what is missing and what to install.
+        """
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> Capabilities: ...
+
+    @abstractmethod
+    def lower(self, model: ir.Model) -> Mapping[str, int]:
+        """Rewrite `model` in place into forms that only this target understands.
+
+        Returns:
+            Counts of what was rewritten, by name of the form.
+        """
+
+    @abstractmethod
+    def runner(self, model: Model | Path, options: RunnerOptions = RunnerOptions()) -> Runner:
+        """Compile a model in this process as it stands (not lowered) and return its runner.
+
+        Raises:
+            UnsupportedError: The runtime refuses the model; names the operator.
+        """
+
+    @abstractmethod
+    def compile(self, model: Model, directory: Path, stem: str) -> Artifact:
+        """Lower a copy of the model and write what a deployment loads.
+
+        Raises:
+            UnsupportedError: The runtime refuses the model; names the operator.
+        """
+
+    @abstractmethod
+    def version(self) -> str:
+        """Runtime name and version (`onnxruntime 1.31.1`)."""

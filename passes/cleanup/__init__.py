@@ -1,0 +1,1 @@
+"""Clean-up: exact rewrites that make a graph smaller."""

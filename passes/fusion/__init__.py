@@ -1,0 +1,1 @@
+"""Fusion: many small operators become one that runtimes know."""

@@ -1,0 +1,1 @@
+"""Precision: fp16 and bf16."""

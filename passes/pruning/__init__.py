@@ -1,0 +1,1 @@
+"""Pruning: structure or weights are removed."""

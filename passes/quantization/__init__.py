@@ -1,0 +1,1 @@
+"""Quantization: integers instead of floats."""

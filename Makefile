@@ -1,0 +1,50 @@
+# Two commands for a fresh machine with Python 3.11 or newer and make:
+#   make demo    optimize a real trained model and print what each pass did
+#   make test    run the tests
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+MODELS ?= build/models
+STAMP := $(VENV)/.installed-from-constraints
+
+.PHONY: demo test test-slow check lint types format docs clean
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 -c constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]'
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/python benchmarks/models.py minilm --cache $(MODELS)
+	$(BIN)/irc optimize $(MODELS)/minilm/minilm.onnx --passes cleanup,fuse,int8 \
+	    --calibrate examples/sentences.jsonl --evaluate examples/sentences.jsonl \
+	    --seq 64 -o $(MODELS)/minilm/minilm.int8.onnx --force
+
+test: $(STAMP)
+	$(BIN)/pytest -m "not slow and not gpu"
+
+test-slow: $(STAMP)
+	$(BIN)/pytest -m "slow and not gpu"
+
+check: lint types
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# Types are checked on an installed copy: only there do the four folders form one package.
+types: $(STAMP)
+	rm -rf build/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/installed .
+	cd build/installed && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml -p irtools
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(STAMP)
+	$(BIN)/python docs/make_reference.py
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

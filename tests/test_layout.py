@@ -1,0 +1,142 @@
+"""The four rooms: who may import whom, what the wheel holds, what importing costs."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = {
+    "irtools": "irtools",
+    "passes": "irtools.passes",
+    "frontends": "irtools.frontends",
+    "backends": "irtools.backends",
+}
+HEAVY = ("torch", "onnxruntime", "openvino", "transformers", "onnx", "onnxscript", "numpy")
+
+
+def room_of(module: str) -> str:
+    """Return the room that a module of ours belongs to."""
+    for room in ("passes", "frontends", "backends"):
+        if module == f"irtools.{room}" or module.startswith(f"irtools.{room}."):
+            return room
+    return "irtools"
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Return the names of our own modules that a file imports, at any depth in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Import():
+                found |= {alias.name for alias in node.names}
+            case ast.ImportFrom(module=str(module)):
+                found |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.split(".")[0] == "irtools"}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_imports_point_one_way(room: str) -> None:
+    allowed = {"irtools", room}
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in (ROOT / room).rglob("*.py")
+        for name in imported_modules(path)
+        if room_of(name) not in allowed
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize("family", ["cleanup", "fusion", "pruning", "quantization", "precision"])
+def test_pass_families_do_not_know_each_other(family: str) -> None:
+    own = f"irtools.passes.{family}"
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in (ROOT / "passes" / family).rglob("*.py")
+        for name in imported_modules(path)
+        if name.startswith("irtools.passes.") and not name.startswith(own)
+    ]
+    assert not wrong
+
+
+def source_packages() -> set[str]:
+    """Return every package that lies in the four rooms."""
+    packages = set()
+    for room, name in ROOMS.items():
+        for init in (ROOT / room).rglob("__init__.py"):
+            parts = init.parent.relative_to(ROOT / room).parts
+            packages.add(".".join((name, *parts)))
+    return packages
+
+
+def test_every_package_is_declared() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert set(declared["tool"]["setuptools"]["packages"]) == source_packages()
+
+
+def test_wheel_holds_every_module(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+        + ["--disable-pip-version-check", "--wheel-dir", str(tmp_path), str(ROOT)],
+        check=True,
+        cwd=tmp_path,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        packed = set(archive.namelist())
+    expected = {
+        str(Path(*name.split("."), path.relative_to(ROOT / room)))
+        for room, name in ROOMS.items()
+        for path in (ROOT / room).rglob("*")
+        if path.suffix in (".py", ".json") or path.name == "py.typed"
+    }
+    assert expected <= packed
+    assert {name.split("/")[0] for name in packed if "dist-info" not in name} == {"irtools"}
+
+
+def modules_after(statement: str) -> set[str]:
+    """Return the top-level packages loaded by a statement in a fresh interpreter."""
+    code = f"{statement}\nimport sys; print('\\n'.join({{m.split('.')[0] for m in sys.modules}}))"
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], check=True, capture_output=True, text=True
+    )
+    return set(done.stdout.split())
+
+
+def test_import_is_light() -> None:
+    assert not modules_after("import irtools").intersection(HEAVY)
+
+
+def test_help_is_light() -> None:
+    statement = (
+        "from irtools.cli.main import main\nimport sys, io\nout, sys.stdout = sys.stdout, "
+        "io.StringIO()\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass\nsys.stdout = out"
+    )
+    loaded = modules_after(statement)
+    assert "irtools" in loaded
+    assert not loaded.intersection(HEAVY)
+
+
+@pytest.mark.parametrize("package", sorted(source_packages()))
+def test_public_names_exist(package: str) -> None:
+    module = importlib.import_module(package)
+    names = getattr(module, "__all__", [])
+    assert len(names) == len(set(names))
+    for name in names:
+        assert getattr(module, name) is not None
+
+
+def test_every_module_imports() -> None:
+    """All but the frontends' own, which may need an extra, import with the core alone."""
+    irtools = importlib.import_module("irtools")
+    for info in pkgutil.walk_packages(irtools.__path__, "irtools."):
+        if not info.name.endswith("__main__"):
+            importlib.import_module(info.name)

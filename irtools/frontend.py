@@ -1,0 +1,90 @@
+"""Frontends: what makes a model of a source. Implementations live in `irtools.frontends`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from irtools.errors import FileError, ModelError
+from irtools.passmanager import registry
+
+if TYPE_CHECKING:
+    from irtools.model import Model
+
+__all__ = ["Frontend", "LoadOptions", "find_frontend", "load_source"]
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a source becomes a model. A frontend refuses options that it cannot honour.
+
+    Attributes:
+        opset: ai.onnx opset of an exported model; None is the frontend's choice.
+        example: `.npz` with example inputs, for sources that cannot tell their own.
+        weights: `.safetensors` with the state dict, for sources that are code.
+        check: Compare an exported model with its source on several sizes.
+    """
+
+    opset: int | None = None
+    example: Path | None = None
+    weights: Path | None = None
+    check: bool = True
+
+
+class Frontend(Protocol):
+    """Turns one kind of source into a model."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+
+    def accepts(self, source: str) -> bool:
+        """Whether this frontend is meant for a source; looks at names and heads, no more."""
+
+    def load(self, source: str, options: LoadOptions) -> Model:
+        """Make the model.
+
+        Raises:
+            ModelError: The source is not what it seems to be, or the export is wrong.
+            MissingExtraError: The packages it takes are not installed.
+            UnsupportedError: Sound, but cannot be exported; says where and why.
+        """
+
+    def companions(self, source: str) -> tuple[Path, ...]:
+        """Files that belong beside the model, such as its tokenizer."""
+
+
+# The order in which frontends are asked: a file before a folder before code.
+_ORDER = ("onnx", "transformers", "torch")
+
+
+def find_frontend(source: str) -> Frontend:
+    """Return the frontend that accepts a source.
+
+    Raises:
+        FileError: The source does not exist.
+        ModelError: No frontend knows what it is.
+    """
+    known = registry.names("irtools.frontends")
+    for name in sorted(known, key=lambda n: (_ORDER.index(n) if n in _ORDER else 9, n)):
+        frontend: Frontend = registry.load("irtools.frontends", name)()
+        if frontend.accepts(source):
+            return frontend
+    path = Path(source)
+    if not path.exists():
+        raise FileError(
+            f"{source} does not exist; expected an .onnx file, a checkpoint folder or module:function"
+        )
+    raise ModelError(
+        f"{source} is no model that irtools reads; expected an .onnx file, a Transformers "
+        "checkpoint folder (with config.json) or module:function"
+    )
+
+
+def load_source(source: str, options: LoadOptions = LoadOptions()) -> Model:
+    """Make a model of whatever a source is.
+
+    Raises:
+        IrtoolsError: As `find_frontend` and `Frontend.load`.
+    """
+    return find_frontend(source).load(source, options)

@@ -73,7 +73,8 @@ def find_frontend(source: str) -> Frontend:
     path = Path(source)
     if not path.exists():
         raise FileError(
-            f"{source} does not exist; expected an .onnx file, a checkpoint folder or module:function"
+            f"{source} does not exist; expected an .onnx file, a checkpoint folder or "
+            "module:function"
         )
     raise ModelError(
         f"{source} is no model that irtools reads; expected an .onnx file, a Transformers "

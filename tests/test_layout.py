@@ -83,9 +83,9 @@ def test_every_package_is_declared() -> None:
 
 
 def test_wheel_holds_every_module(tmp_path: Path) -> None:
+    options = "--quiet --no-deps --no-build-isolation --disable-pip-version-check".split()
     subprocess.run(
-        [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
-        + ["--disable-pip-version-check", "--wheel-dir", str(tmp_path), str(ROOT)],
+        [sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", tmp_path, ROOT],
         check=True,
         cwd=tmp_path,
     )

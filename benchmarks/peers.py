@@ -1,0 +1,172 @@
+"""Quantized models made by other tools, each at its best documented setting.
+
+A peer takes the same float model and the same calibration samples as irtools does and writes an
+ONNX model or an OpenVINO IR. Nothing here imports irtools' passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+Feeds = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another tool's way to a fast model.
+
+    Attributes:
+        name: Row in the table.
+        target: Target of irtools that runs the result.
+        precision: Inference precision asked of the runtime; None is its default.
+        make: Writes the model; takes the float model, calibration samples and a folder.
+    """
+
+    name: str
+    target: str
+    precision: str | None
+    make: Callable[[Path, Sequence[Feeds], Path], Path]
+
+
+class FeedReader:
+    """Calibration samples as ONNX Runtime's tools want them."""
+
+    def __init__(self, samples: Sequence[Feeds]) -> None:
+        self._samples = samples
+        self._rest: Iterator[Feeds] = iter(samples)
+
+    def get_next(self) -> Feeds | None:
+        """Return the next sample, or None at the end."""
+        return next(self._rest, None)
+
+    def rewind(self) -> None:
+        """Start again."""
+        self._rest = iter(self._samples)
+
+    def set_range(self, start_index: int, end_index: int) -> None:
+        """Restrict the samples; part of the reader protocol."""
+        self._rest = iter(self._samples[start_index:end_index])
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+
+def unchanged(model: Path, samples: Sequence[Feeds], folder: Path) -> Path:
+    """The float model itself."""
+    return model
+
+
+def ort_transformer_optimized(model: Path, samples: Sequence[Feeds], folder: Path) -> Path:
+    """onnxruntime.transformers.optimizer for BERT, float32."""
+    from onnxruntime.transformers import optimizer
+
+    target = folder / "ort-transformer-optimized.onnx"
+    optimizer.optimize_model(str(model), model_type="bert", opt_level=0).save_model_to_file(
+        str(target)
+    )
+    return target
+
+
+def ort_dynamic(model: Path, samples: Sequence[Feeds], folder: Path) -> Path:
+    """onnxruntime.quantization.quantize_dynamic, s8 weights per channel."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    target = folder / "ort-dynamic.onnx"
+    quantize_dynamic(model, target, per_channel=True, weight_type=QuantType.QInt8)
+    return target
+
+
+def ort_optimized_dynamic(model: Path, samples: Sequence[Feeds], folder: Path) -> Path:
+    """The documented way for transformers: fuse offline first, then quantize dynamically."""
+    fused = ort_transformer_optimized(model, samples, folder)
+    return ort_dynamic(fused, samples, folder).rename(folder / "ort-optimized-dynamic.onnx")
+
+
+def ort_static_defaults(model: Path, samples: Sequence[Feeds], folder: Path) -> Path:
+    """onnxruntime.quantization.quantize_static after its own pre-processing, all defaults."""
+    from onnxruntime.quantization import quantize_static
+
+    target = folder / "ort-static-defaults.onnx"
+    quantize_static(_preprocessed(model, folder), target, FeedReader(samples))
+    return target
+
+
+def ort_static_matmul(model: Path, samples: Sequence[Feeds], folder: Path) -> Path:
+    """quantize_static restricted to MatMul and Gemm, u8 activations, s8 weights per channel."""
+    from onnxruntime.quantization import QuantType, quantize_static
+
+    target = folder / "ort-static-matmul.onnx"
+    quantize_static(
+        _preprocessed(model, folder),
+        target,
+        FeedReader(samples),
+        op_types_to_quantize=["MatMul", "Gemm"],
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        extra_options={"MatMulConstBOnly": True},
+    )
+    return target
+
+
+def nncf_onnx(model: Path, samples: Sequence[Feeds], folder: Path) -> Path:
+    """nncf.quantize on the ONNX model, transformer preset."""
+    import nncf
+    import onnx
+
+    target = folder / "nncf.onnx"
+    onnx.save(_nncf_quantize(nncf, onnx.load(model), samples), target)
+    return target
+
+
+def nncf_openvino(model: Path, samples: Sequence[Feeds], folder: Path) -> Path:
+    """nncf.quantize on the OpenVINO model, transformer preset."""
+    import nncf
+    import openvino
+
+    target = folder / "nncf.xml"
+    quantized = _nncf_quantize(nncf, openvino.Core().read_model(model), samples)
+    openvino.save_model(quantized, target, compress_to_fp16=False)
+    return target
+
+
+def _nncf_quantize(nncf: object, model: object, samples: Sequence[Feeds]) -> object:
+    return nncf.quantize(  # type: ignore[attr-defined]
+        model,
+        nncf.Dataset(list(samples)),  # type: ignore[attr-defined]
+        model_type=nncf.ModelType.TRANSFORMER,  # type: ignore[attr-defined]
+        subset_size=len(samples),
+    )
+
+
+def _preprocessed(model: Path, folder: Path) -> Path:
+    """ONNX Runtime's recommended preparation; without its symbolic inference where that fails."""
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    target = folder / "ort-preprocessed.onnx"
+    try:
+        quant_pre_process(model, target)
+    except Exception:
+        quant_pre_process(model, target, skip_symbolic_shape=True)
+    return target
+
+
+ORT_PEERS = (
+    Peer("ORT fp32", "ort-cpu", None, unchanged),
+    Peer("ORT fp32, transformers optimizer", "ort-cpu", None, ort_transformer_optimized),
+    Peer("ORT dynamic", "ort-cpu", None, ort_dynamic),
+    Peer("ORT optimizer + dynamic", "ort-cpu", None, ort_optimized_dynamic),
+    Peer("ORT static, defaults", "ort-cpu", None, ort_static_defaults),
+    Peer("ORT static, MatMul per channel", "ort-cpu", None, ort_static_matmul),
+    Peer("NNCF on ORT", "ort-cpu", None, nncf_onnx),
+)
+OPENVINO_PEERS = (
+    Peer("OpenVINO f32", "openvino-cpu", "f32", unchanged),
+    Peer("OpenVINO bf16", "openvino-cpu", "bf16", unchanged),
+    Peer("NNCF on OpenVINO f32", "openvino-cpu", "f32", nncf_openvino),
+    Peer("NNCF on OpenVINO bf16", "openvino-cpu", "bf16", nncf_openvino),
+)

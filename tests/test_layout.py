@@ -83,7 +83,7 @@ def test_every_package_is_declared() -> None:
 
 
 def test_wheel_holds_every_module(tmp_path: Path) -> None:
-    options = "--quiet --no-deps --no-build-isolation --disable-pip-version-check".split()
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
     subprocess.run(
         [sys.executable, "-m", "pip", "wheel", *options, "--wheel-dir", tmp_path, ROOT],
         check=True,

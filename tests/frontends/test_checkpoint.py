@@ -1,0 +1,118 @@
+"""Checkpoint folders become models that compute what torch computes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from irtools.errors import FileError, ModelError, UnsupportedError
+from irtools.frontend import LoadOptions, find_frontend, load_source
+from irtools.model import Model
+from irtools.target import RunnerOptions, find_target
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.fixture(scope="module")
+def model(bert_folder: Path) -> Model:
+    return load_source(str(bert_folder))
+
+
+def test_interface_is_named_and_dynamic(model: Model) -> None:
+    interface = model.interface
+    assert [value.name for value in interface.inputs] == [
+        "input_ids",
+        "attention_mask",
+        "token_type_ids",
+    ]
+    assert all(value.shape == ("batch", "sequence") for value in interface.inputs)
+    assert [(value.name, value.shape) for value in interface.outputs] == [("logits", ("batch", 3))]
+
+
+def test_labels_survive_as_metadata(model: Model) -> None:
+    assert json.loads(model.ir.metadata_props["id2label"]) == {
+        "0": "sport",
+        "1": "trade",
+        "2": "crude",
+    }
+
+
+def test_module_names_are_kept_as_provenance(model: Model) -> None:
+    scopes = [n.metadata_props.get("pkg.torch.onnx.name_scopes", "") for n in model.ir.graph]
+    assert any("bert.encoder.layer.1.attention" in scope for scope in scopes)
+
+
+@pytest.mark.parametrize(("batch", "sequence"), [(1, 5), (4, 33), (2, 64)])
+def test_numbers_equal_torch(model: Model, bert_folder: Path, batch: int, sequence: int) -> None:
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    module = AutoModelForSequenceClassification.from_pretrained(bert_folder).eval()
+    rng = np.random.default_rng(batch)
+    mask = np.ones((batch, sequence), np.int64)
+    mask[-1, sequence // 2 :] = 0
+    feeds = {
+        "input_ids": rng.integers(0, 97, (batch, sequence)),
+        "attention_mask": mask,
+        "token_type_ids": rng.integers(0, 2, (batch, sequence)),
+    }
+    with torch.inference_mode():
+        wanted = module(**{k: torch.from_numpy(v) for k, v in feeds.items()}).logits.numpy()
+    with find_target("ort-cpu").runner(model, RunnerOptions(exact=True)) as runner:
+        found = runner.run(feeds)["logits"]
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_opset_can_be_chosen(bert_folder: Path) -> None:
+    assert load_source(str(bert_folder), LoadOptions(opset=18)).ir.opset_imports[""] == 18
+
+
+def test_companions_are_the_files_a_tokenizer_needs(bert_folder: Path) -> None:
+    names = {p.name for p in find_frontend(str(bert_folder)).companions(str(bert_folder))}
+    assert names == {"tokenizer.json", "config.json"}
+
+
+def test_encoder_decoder_is_refused(edited_config: Callable[..., Path]) -> None:
+    folder = edited_config(is_encoder_decoder=True)
+    with pytest.raises(UnsupportedError, match="encoder-decoder"):
+        load_source(str(folder))
+
+
+def test_class_from_elsewhere_is_refused(edited_config: Callable[..., Path]) -> None:
+    folder = edited_config(architectures=["MyOwnBert"])
+    with pytest.raises(UnsupportedError, match=r"'MyOwnBert'.*never run"):
+        load_source(str(folder))
+
+
+def test_unknown_model_type_is_refused(edited_config: Callable[..., Path]) -> None:
+    folder = edited_config(model_type="nosuchtype")
+    with pytest.raises(ModelError, match="no Transformers config"):
+        load_source(str(folder))
+
+
+def test_missing_weights_are_refused(edited_config: Callable[..., Path]) -> None:
+    folder = edited_config()
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="weights cannot be loaded"):
+        load_source(str(folder))
+
+
+def test_damaged_weights_are_refused(edited_config: Callable[..., Path]) -> None:
+    folder = edited_config()
+    (folder / "model.safetensors").write_bytes(b"\x00" * 100)
+    with pytest.raises(ModelError, match="weights cannot be loaded"):
+        load_source(str(folder))
+
+
+def test_missing_source_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="does not exist"):
+        load_source(str(tmp_path / "nothing"))
+
+
+def test_folder_without_config_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"config\.json"):
+        load_source(str(tmp_path))

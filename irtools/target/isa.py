@@ -33,6 +33,17 @@ class Isa(enum.Enum):
         return self in (Isa.VNNI, Isa.AMX, Isa.ARM_DOT)
 
     @property
+    def has_bf16(self) -> bool:
+        """Whether bfloat16 GEMMs are faster than float32 ones.
+
+        AMX brings them; before it only some CPUs with VNNI have AVX512_BF16, which is known
+        of this machine alone.
+        """
+        return self is Isa.AMX or (
+            self is Isa.VNNI and _detect() is Isa.VNNI and "avx512_bf16" in _cpu_flags()
+        )
+
+    @property
     def is_x86(self) -> bool:
         return self not in (Isa.ARM, Isa.ARM_DOT)
 

@@ -1,0 +1,96 @@
+"""What ONNX Runtime runs fast, per device. Measured on 1.31; see docs/targets.md."""
+
+from __future__ import annotations
+
+from irtools.target import Capabilities, Isa
+
+__all__ = ["cpu_capabilities", "cuda_capabilities", "tensorrt_capabilities"]
+
+# The runtime promises opset 26 and refuses files above IR 13, whatever is in them.
+_MAX_OPSET = 26
+_MAX_IR_VERSION = 13
+
+_CPU_INT8 = frozenset(
+    {
+        "Add",
+        "AveragePool",
+        "Concat",
+        "Conv",
+        "Gemm",
+        "GlobalAveragePool",
+        "LeakyRelu",
+        "MatMul",
+        "MaxPool",
+        "Mul",
+        "Sigmoid",
+        "Softmax",
+        "Split",
+        "Where",
+    }
+)
+
+_CPU_FUSED = frozenset(
+    {
+        "ai.onnx::Attention",
+        "ai.onnx::Gelu",
+        "ai.onnx::LayerNormalization",
+        "ai.onnx::RMSNormalization",
+        "ai.onnx::RotaryEmbedding",
+        "com.microsoft::Attention",
+        "com.microsoft::BiasGelu",
+        "com.microsoft::FastGelu",
+        "com.microsoft::FusedMatMul",
+        "com.microsoft::GroupQueryAttention",
+        "com.microsoft::MultiHeadAttention",
+        "com.microsoft::QuickGelu",
+        "com.microsoft::RotaryEmbedding",
+        "com.microsoft::SkipLayerNormalization",
+        "com.microsoft::SkipSimplifiedLayerNormalization",
+    }
+)
+
+
+def cpu_capabilities(isa: Isa) -> Capabilities:
+    """Return the table of the CPU provider.
+
+    Its int8 GEMM takes u8 activations and s8 weights. There are no fp16 or bf16 GEMMs: they
+    run as casts around float32, so only float32 is a compute type.
+    """
+    return Capabilities(
+        max_opset=_MAX_OPSET,
+        max_ir_version=_MAX_IR_VERSION,
+        int8_static_ops=_CPU_INT8,
+        int8_activation="u8-affine",
+        int8_dynamic=True,
+        saturates_u8s8=isa.is_x86 and not isa.has_int8_dot,
+        compute_dtypes=frozenset({"float32"}),
+        fused_ops=_CPU_FUSED,
+        gather_dequantizes_table=True,
+    )
+
+
+def cuda_capabilities() -> Capabilities:
+    """Return the table of the CUDA provider: half precision, no int8 GEMM for QDQ."""
+    return Capabilities(
+        max_opset=_MAX_OPSET,
+        max_ir_version=_MAX_IR_VERSION,
+        compute_dtypes=frozenset({"float32", "float16", "bfloat16"}),
+        fused_ops=_CPU_FUSED - {"com.microsoft::QuickGelu"},
+        gather_dequantizes_table=True,
+    )
+
+
+def tensorrt_capabilities() -> Capabilities:
+    """Return the table of the TensorRT provider: explicit QDQ, both sides s8 symmetric.
+
+    TensorRT fuses standard operators itself and knows no com.microsoft ones.
+    """
+    return Capabilities(
+        max_opset=_MAX_OPSET,
+        max_ir_version=_MAX_IR_VERSION,
+        int8_static_ops=frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "MaxPool"}),
+        int8_activation="s8-symmetric",
+        compute_dtypes=frozenset({"float32", "float16", "bfloat16"}),
+        fused_ops=frozenset({"ai.onnx::LayerNormalization", "ai.onnx::Gelu"}),
+        gather_dequantizes_table=True,
+    )

@@ -1,0 +1,129 @@
+"""Running a model in ONNX Runtime."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from irtools.backends.onnxruntime.kernels import count_kernels
+from irtools.backends.onnxruntime.session import (
+    RUNTIME_ERRORS,
+    Provider,
+    clean_message,
+    open_session,
+)
+from irtools.backends.onnxruntime.source import ModelSource
+from irtools.errors import DataError, UnsupportedError
+from irtools.target import Feeds, KernelReport, RunnerOptions
+from irtools.target.signature import Slot, check_feeds, wanted_outputs
+
+__all__ = ["OrtRunner"]
+
+_NUMPY_TYPES = {
+    "float": np.dtype(np.float32),
+    "double": np.dtype(np.float64),
+    "string": np.dtype(object),
+    "bool": np.dtype(np.bool_),
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+    "float8e4m3fn": np.dtype(ml_dtypes.float8_e4m3fn),
+    "float8e5m2": np.dtype(ml_dtypes.float8_e5m2),
+    **{
+        f"{sign}int{bits}": np.dtype(f"{sign}int{bits}")
+        for sign in ("", "u")
+        for bits in (8, 16, 32, 64)
+    },
+}
+_DENSE = re.compile(r"tensor\((\w+)\)")
+
+
+class OrtRunner:
+    """A session with checked feeds.
+
+    Args:
+        source: The model.
+        options: How to run it.
+        providers: Where, in order of preference.
+
+    Raises:
+        UnsupportedError: The runtime refuses the model.
+    """
+
+    def __init__(
+        self, source: ModelSource, options: RunnerOptions, providers: Sequence[Provider]
+    ) -> None:
+        self._source = source
+        self._options = options
+        self._providers = tuple(providers)
+        self._session: Any = open_session(source, options, providers)
+        self._slots = _slots(self._session)
+        self._outputs = tuple(output.name for output in self._session.get_outputs())
+
+    @property
+    def input_names(self) -> Sequence[str]:
+        return tuple(slot.name for slot in self._slots if slot.required)
+
+    @property
+    def output_names(self) -> Sequence[str]:
+        return self._outputs
+
+    @property
+    def providers(self) -> Sequence[str]:
+        """Execution providers that take part."""
+        return tuple(self._live().get_providers())
+
+    def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Run once; see `irtools.target.Runner.run`."""
+        session = self._live()
+        checked = check_feeds(self._slots, feeds)
+        wanted = wanted_outputs(self._outputs, outputs)
+        try:
+            results = session.run(list(wanted), checked)
+        except RUNTIME_ERRORS as error:
+            raise DataError(
+                f"ONNX Runtime cannot run the model on this data: {clean_message(error)}"
+            ) from error
+        return dict(zip(wanted, results, strict=True))
+
+    def kernels(self) -> KernelReport:
+        """Compile once more, write the optimized graph to a temporary folder, and count."""
+        with tempfile.TemporaryDirectory(prefix="irtools-") as folder:
+            path = Path(folder) / "optimized.onnx"
+            open_session(self._source, self._options, self._providers, optimized_file=path)
+            return count_kernels(path)
+
+    def close(self) -> None:
+        """Free the session and its weights."""
+        self._session = None
+        self._source = ModelSource(b"")
+
+    def __enter__(self) -> OrtRunner:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _live(self) -> Any:
+        if self._session is None:
+            raise UnsupportedError("this runner is closed; make a new one from the target")
+        return self._session
+
+
+def _slots(session: Any) -> tuple[Slot, ...]:
+    required = [_slot(arg, required=True) for arg in session.get_inputs()]
+    optional = [_slot(arg, required=False) for arg in session.get_overridable_initializers()]
+    return (*required, *optional)
+
+
+def _slot(arg: Any, *, required: bool) -> Slot:
+    dense = _DENSE.fullmatch(arg.type)
+    if dense is None:
+        return Slot(arg.name, None, None, required=required and not arg.type.startswith("optional"))
+    sizes = tuple(size if isinstance(size, int) else None for size in arg.shape)
+    return Slot(arg.name, _NUMPY_TYPES.get(dense[1]), sizes, required)

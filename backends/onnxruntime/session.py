@@ -1,0 +1,119 @@
+"""Making sessions: options, providers, and errors in one clear line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+from irtools.backends.onnxruntime.source import ModelSource
+from irtools.errors import TargetUnavailableError, UnsupportedError
+from irtools.target import RunnerOptions
+from irtools.target.signature import one_line
+
+__all__ = ["RUNTIME_ERRORS", "Provider", "clean_message", "open_session"]
+
+RUNTIME_ERRORS: tuple[type[Exception], ...] = (
+    state.EPFail,
+    state.EngineError,
+    state.Fail,
+    state.InvalidArgument,
+    state.InvalidGraph,
+    state.InvalidProtobuf,
+    state.ModelRequiresCompilation,
+    state.NoModel,
+    state.NoSuchFile,
+    state.NotFound,
+    state.NotImplemented,
+    state.RuntimeException,
+)
+"""What the runtime raises; its classes share no base but Exception."""
+
+_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
+_FATAL_ONLY = 4
+
+
+@dataclass(frozen=True)
+class Provider:
+    """An execution provider and its options.
+
+    Attributes:
+        name: As the runtime calls it (`CUDAExecutionProvider`).
+        options: Provider options.
+    """
+
+    name: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+
+def open_session(
+    source: ModelSource,
+    options: RunnerOptions,
+    providers: Sequence[Provider],
+    optimized_file: Path | None = None,
+) -> ort.InferenceSession:
+    """Make a session on exactly these providers.
+
+    Args:
+        source: The model; it must outlive the session.
+        options: How to run it.
+        providers: In order of preference; the first must take part.
+        optimized_file: Where to write the optimized graph, its weights beside it.
+
+    Raises:
+        UnsupportedError: The runtime refuses the model.
+        TargetUnavailableError: The first provider could not be started.
+    """
+    session_options = _session_options(options)
+    source.share_weights(session_options)
+    if optimized_file is not None:
+        _write_optimized(session_options, optimized_file)
+    chosen = [(provider.name, dict(provider.options)) for provider in providers]
+    try:
+        # enable_fallback=0: the wrapper would print and go on with the CPU.
+        session = ort.InferenceSession(
+            source.content, session_options, providers=chosen, enable_fallback=0
+        )
+    except RUNTIME_ERRORS as error:
+        raise UnsupportedError(
+            f"ONNX Runtime {ort.__version__} refuses the model: {clean_message(error)}"
+        ) from error
+    active = session.get_providers()
+    if providers[0].name not in active:
+        raise TargetUnavailableError(
+            f"ONNX Runtime could not start {providers[0].name} and would run on "
+            f"{', '.join(active)} instead; check the driver and the CUDA libraries"
+        )
+    return session
+
+
+def clean_message(error: Exception) -> str:
+    """Return the runtime's message as one line, without its code numbers."""
+    return one_line(_PREFIX.sub("", str(error)))
+
+
+def _session_options(options: RunnerOptions) -> Any:
+    made = ort.SessionOptions()
+    made.log_severity_level = _FATAL_ONLY
+    # Spinning workers steal from whatever runs next on few cores (ratios off by up to 3).
+    made.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if options.threads is not None:
+        made.intra_op_num_threads = options.threads
+    made.graph_optimization_level = (
+        ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if options.exact
+        else ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    )
+    return made
+
+
+def _write_optimized(session_options: Any, path: Path) -> None:
+    session_options.optimized_model_filepath = str(path)
+    session_options.add_session_config_entry(
+        "session.optimized_model_external_initializers_file_name", f"{path.name}.data"
+    )

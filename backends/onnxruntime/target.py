@@ -1,0 +1,155 @@
+"""ONNX Runtime on a CPU, on CUDA, and through TensorRT."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from irtools.backends.onnxruntime.capabilities import (
+    cpu_capabilities,
+    cuda_capabilities,
+    tensorrt_capabilities,
+)
+from irtools.errors import OptionError, TargetUnavailableError
+from irtools.model import Model
+from irtools.target import Artifact, Capabilities, Runner, RunnerOptions, Target
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from irtools.backends.onnxruntime.session import Provider
+
+__all__ = ["OrtCpu", "OrtCuda", "OrtTensorRt"]
+
+
+@dataclass(frozen=True)
+class _Ort(Target):
+    """What the three targets share."""
+
+    provider_name: ClassVar[str]
+
+    @abstractmethod
+    def providers(self) -> tuple[Provider, ...]:
+        """Return the execution providers in order of preference."""
+
+    def check_available(self) -> None:
+        import onnxruntime as ort
+
+        if self.provider_name not in ort.get_available_providers():
+            raise TargetUnavailableError(
+                f"target {self.name!r} needs {self.provider_name}, which this build of "
+                f"onnxruntime {ort.__version__} lacks: {self._remedy()}"
+            )
+
+    def runner(self, model: Model | Path, options: RunnerOptions = RunnerOptions()) -> Runner:
+        from irtools.backends.onnxruntime.runner import OrtRunner
+        from irtools.backends.onnxruntime.source import ModelSource
+
+        if options.precision not in (None, "f32"):
+            raise OptionError(
+                f"target {self.name!r} has no inference precision {options.precision!r}; it "
+                "computes in the types of the model (use the pass fp16 or bf16)"
+            )
+        self.check_available()
+        return OrtRunner(ModelSource.of(model), options, self.providers())
+
+    def lower(self, model: ir.Model) -> Mapping[str, int]:
+        from irtools.backends.onnxruntime.lowering import lower
+
+        return lower(model, self.capabilities)
+
+    def compile(self, model: Model, directory: Path, stem: str) -> Artifact:
+        from irtools.backends.onnxruntime.artifact import write_artifact
+
+        self.check_available()
+        lowered = model.clone()
+        self.lower(lowered.ir)
+        return write_artifact(lowered, directory, stem, self.providers())
+
+    def version(self) -> str:
+        for package in ("onnxruntime-gpu", "onnxruntime"):
+            try:
+                return f"{package} {version(package)}"
+            except PackageNotFoundError:
+                continue
+        import onnxruntime as ort
+
+        return f"onnxruntime {ort.__version__}"
+
+    def _remedy(self) -> str:
+        return (
+            "pip uninstall onnxruntime && pip install onnxruntime-gpu (the two packages "
+            "cannot be installed together), with an NVIDIA driver and CUDA 12 on the machine"
+        )
+
+
+@dataclass(frozen=True)
+class OrtCpu(_Ort):
+    """ONNX Runtime on a CPU."""
+
+    name: ClassVar[str] = "ort-cpu"
+    summary: ClassVar[str] = "ONNX Runtime on a CPU"
+    provider_name: ClassVar[str] = "CPUExecutionProvider"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return cpu_capabilities(self.isa)
+
+    def providers(self) -> tuple[Provider, ...]:
+        from irtools.backends.onnxruntime.session import Provider
+
+        return (Provider(self.provider_name),)
+
+    def _remedy(self) -> str:
+        return "pip install --force-reinstall onnxruntime"
+
+
+@dataclass(frozen=True)
+class OrtCuda(_Ort):
+    """ONNX Runtime on an NVIDIA GPU. What CUDA cannot run, the CPU does, and is counted."""
+
+    name: ClassVar[str] = "ort-cuda"
+    summary: ClassVar[str] = "ONNX Runtime on an NVIDIA GPU (needs onnxruntime-gpu)"
+    provider_name: ClassVar[str] = "CUDAExecutionProvider"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return cuda_capabilities()
+
+    def providers(self) -> tuple[Provider, ...]:
+        from irtools.backends.onnxruntime.session import Provider
+
+        # TF32 would silently keep 10 bits of each float32 product.
+        return (
+            Provider(self.provider_name, {"use_tf32": "0"}),
+            Provider("CPUExecutionProvider"),
+        )
+
+
+@dataclass(frozen=True)
+class OrtTensorRt(_Ort):
+    """ONNX Runtime with NVIDIA TensorRT; what it leaves goes to CUDA, then to the CPU."""
+
+    name: ClassVar[str] = "ort-tensorrt"
+    summary: ClassVar[str] = "ONNX Runtime with NVIDIA TensorRT (needs onnxruntime-gpu)"
+    provider_name: ClassVar[str] = "TensorrtExecutionProvider"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return tensorrt_capabilities()
+
+    def providers(self) -> tuple[Provider, ...]:
+        from irtools.backends.onnxruntime.session import Provider
+
+        return (
+            Provider(self.provider_name),
+            Provider("CUDAExecutionProvider", {"use_tf32": "0"}),
+            Provider("CPUExecutionProvider"),
+        )
+
+    def _remedy(self) -> str:
+        return f"{super()._remedy()}, and the TensorRT libraries (pip install tensorrt)"

@@ -1,0 +1,65 @@
+"""What OpenVINO runs fast, per device. Measured on 2026.4; see docs/targets.md."""
+
+from __future__ import annotations
+
+from irtools.target import Capabilities, Isa
+
+__all__ = ["cpu_capabilities", "gpu_capabilities"]
+
+_INT8 = frozenset(
+    {
+        "Add",
+        "AveragePool",
+        "Concat",
+        "Conv",
+        "ConvTranspose",
+        "Gemm",
+        "GlobalAveragePool",
+        "MatMul",
+        "MaxPool",
+        "Mul",
+    }
+)
+
+# The importer lowers these to its own attention, RMS and rotary kernels. It also reads many
+# com.microsoft forms, but a portable artifact is worth more than a second spelling.
+_FUSED = frozenset(
+    {
+        "ai.onnx::Attention",
+        "ai.onnx::Gelu",
+        "ai.onnx::LayerNormalization",
+        "ai.onnx::RMSNormalization",
+        "ai.onnx::RotaryEmbedding",
+        "ai.onnx::Swish",
+    }
+)
+
+
+def cpu_capabilities(isa: Isa) -> Capabilities:
+    """Return the table of the CPU plug-in.
+
+    Dynamically quantized MatMuls run slower than float32 there: int8 is static.
+    """
+    halves = frozenset({"bfloat16"}) if isa.has_bf16 else frozenset()
+    return Capabilities(
+        max_opset=24,
+        max_ir_version=13,
+        int8_static_ops=_INT8,
+        int8_activation="u8-affine",
+        int8_dynamic=False,
+        saturates_u8s8=isa.is_x86 and not isa.has_int8_dot,
+        compute_dtypes=frozenset({"float32"}) | halves,
+        fused_ops=_FUSED,
+        gather_dequantizes_table=False,
+    )
+
+
+def gpu_capabilities() -> Capabilities:
+    """Return the table of the GPU plug-in: float16 by nature, exact int8 sums."""
+    return Capabilities(
+        max_opset=24,
+        max_ir_version=13,
+        int8_static_ops=_INT8,
+        compute_dtypes=frozenset({"float32", "float16"}),
+        fused_ops=_FUSED,
+    )

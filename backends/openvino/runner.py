@@ -1,0 +1,130 @@
+"""Running a model in OpenVINO."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+
+from irtools.backends.openvino.kernels import count_kernels
+from irtools.backends.openvino.source import import_model
+from irtools.errors import DataError, OptionError, UnsupportedError
+from irtools.model import Model
+from irtools.target import Feeds, KernelReport, RunnerOptions
+from irtools.target.signature import Slot, check_feeds, one_line, wanted_outputs
+
+__all__ = ["OpenVinoRunner", "plugin_config"]
+
+_PRECISIONS = {"f32": "f32", "bf16": "bf16", "f16": "f16"}
+_NUMPY_TYPES = {
+    "boolean": np.dtype(np.bool_),
+    "f16": np.dtype(np.float16),
+    "f32": np.dtype(np.float32),
+    "f64": np.dtype(np.float64),
+    "string": np.dtype(object),
+    **{f"{k}{b}": np.dtype(f"{k}{b // 8}") for k in "iu" for b in (8, 16, 32, 64)},
+}
+
+
+class OpenVinoRunner:
+    """A compiled model with checked feeds.
+
+    Args:
+        model: The model, as it stands.
+        options: How to run it.
+        device: `CPU` or `GPU`.
+
+    Raises:
+        UnsupportedError: OpenVINO refuses the model.
+    """
+
+    def __init__(self, model: Model | Path, options: RunnerOptions, device: str) -> None:
+        core = ov.Core()
+        imported = import_model(core, model)
+        self._outputs = imported.outputs
+        self._compiled = _compile(core, imported.model, device, plugin_config(options, device))
+        self._request: Any = self._compiled.create_infer_request()
+        self._slots = tuple(_slot(port) for port in self._compiled.inputs)
+
+    @property
+    def input_names(self) -> Sequence[str]:
+        return tuple(slot.name for slot in self._slots)
+
+    @property
+    def output_names(self) -> Sequence[str]:
+        return self._outputs
+
+    def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Run once; see `irtools.target.Runner.run`."""
+        if self._request is None:
+            raise UnsupportedError("this runner is closed; make a new one from the target")
+        checked = check_feeds(self._slots, feeds)
+        wanted = wanted_outputs(self._outputs, outputs)
+        try:
+            results = self._request.infer(
+                dict(enumerate(checked.values())), share_inputs=True, share_outputs=True
+            )
+        except RuntimeError as error:
+            raise DataError(
+                f"OpenVINO cannot run the model on this data: {one_line(error)}"
+            ) from error
+        # Shared outputs live in the request and the next run writes over them.
+        return {name: np.array(results[self._outputs.index(name)]) for name in wanted}
+
+    def kernels(self) -> KernelReport:
+        """Count the layers of the runtime model by type and precision."""
+        return count_kernels(self._compiled.get_runtime_model())
+
+    def close(self) -> None:
+        """Free the compiled model."""
+        self._request = self._compiled = None
+
+    def __enter__(self) -> OpenVinoRunner:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def plugin_config(options: RunnerOptions, device: str) -> dict[str, str]:
+    """Return the plug-in's properties for `options`.
+
+    Two of OpenVINO's defaults change numbers unasked: bf16 on CPUs that have it, and int8
+    activations in front of compressed weights. `exact` switches both off.
+
+    Raises:
+        OptionError: No such precision.
+    """
+    config = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
+    if options.threads is not None and device == "CPU":
+        config["INFERENCE_NUM_THREADS"] = str(options.threads)
+    if options.precision is not None:
+        if options.precision not in _PRECISIONS:
+            known = ", ".join(_PRECISIONS)
+            raise OptionError(f"precision is {options.precision!r}, expected one of {known}")
+        config["INFERENCE_PRECISION_HINT"] = _PRECISIONS[options.precision]
+    if options.exact:
+        config |= {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+    return config
+
+
+def _compile(core: Any, model: Any, device: str, config: dict[str, str]) -> Any:
+    try:
+        return core.compile_model(model, device, config)
+    except RuntimeError as error:
+        version = ov.__version__.split("-")[0]
+        raise UnsupportedError(
+            f"OpenVINO {version} cannot compile the model for {device}: {one_line(error)}"
+        ) from error
+
+
+def _slot(port: Any) -> Slot:
+    shape = port.get_partial_shape()
+    sizes = None
+    if shape.rank.is_static:
+        sizes = tuple(size.get_length() if size.is_static else None for size in shape)
+    element = port.get_element_type().get_type_name()
+    return Slot(port.get_any_name(), _NUMPY_TYPES.get(element), sizes)

@@ -1,0 +1,88 @@
+"""Handing a model to OpenVINO."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+
+from irtools.errors import UnsupportedError
+from irtools.model import Model
+from irtools.target.signature import one_line
+
+__all__ = ["ImportedModel", "import_model"]
+
+_IN_MEMORY_UP_TO = 1 << 30
+# Bytes are held twice while they are parsed, and protobuf ends at 2 GB.
+
+
+@dataclass(frozen=True)
+class ImportedModel:
+    """An OpenVINO model and the names that callers know.
+
+    Attributes:
+        model: `openvino.Model`.
+        outputs: Output names as the source spells them.
+    """
+
+    model: Any
+    outputs: tuple[str, ...]
+
+
+def import_model(core: Any, model: Model | Path) -> ImportedModel:
+    """Read a model with OpenVINO's importer.
+
+    The importer ends the process on some malformed nodes, so what is untrusted goes through
+    the verifier and `irtools.measure.probe` first.
+
+    Raises:
+        UnsupportedError: The importer refuses the model.
+    """
+    if isinstance(model, Path):
+        imported = _read(core, str(model))
+        return ImportedModel(imported, _names_in_file(imported, model))
+    names = tuple(value.name or "" for value in model.ir.graph.outputs)
+    return ImportedModel(_import_from_memory(core, model), names)
+
+
+def _import_from_memory(core: Any, model: Model) -> Any:
+    weights = (value.const_value for value in model.ir.graph.initializers.values())
+    size = sum(tensor.nbytes for tensor in weights if tensor is not None)
+    if size <= _IN_MEMORY_UP_TO and not _has_external(model.ir):
+        return _read(core, ir.to_proto(model.ir).SerializeToString())
+    with tempfile.TemporaryDirectory(prefix="irtools-") as folder:
+        path = Path(folder) / "model.onnx"
+        model.save(path, external_data=True)
+        # Mapped weights stay readable after the folder is gone.
+        return _read(core, str(path))
+
+
+def _has_external(model: ir.Model) -> bool:
+    return any(
+        isinstance(value.const_value, ir.ExternalTensor)
+        for graph in model.graphs()
+        for value in graph.initializers.values()
+    )
+
+
+def _read(core: Any, source: str | bytes) -> Any:
+    import openvino as ov
+
+    try:
+        return core.read_model(source)
+    except RuntimeError as error:
+        raise UnsupportedError(
+            f"OpenVINO {ov.__version__.split('-')[0]} refuses the model: {one_line(error)}"
+        ) from error
+
+
+def _names_in_file(imported: Any, path: Path) -> tuple[str, ...]:
+    known: Sequence[set[str]] = [output.get_names() for output in imported.outputs]
+    if path.suffix == ".onnx" and any(len(names) != 1 for names in known):
+        # Several ONNX values became one; only the file says which of them is the output.
+        return tuple(value.name or "" for value in ir.load(path).graph.outputs)
+    return tuple(min(names) if names else f"output{i}" for i, names in enumerate(known))

@@ -1,0 +1,96 @@
+"""OpenVINO on a CPU and on an Intel GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from irtools.backends.openvino.capabilities import cpu_capabilities, gpu_capabilities
+from irtools.errors import MissingExtraError, TargetUnavailableError
+from irtools.model import Model
+from irtools.target import Artifact, Capabilities, Runner, RunnerOptions, Target
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["OpenVinoCpu", "OpenVinoGpu"]
+
+
+@dataclass(frozen=True)
+class _OpenVino(Target):
+    """What both targets share."""
+
+    device: ClassVar[str]
+
+    def check_available(self) -> None:
+        if find_spec("openvino") is None:
+            raise MissingExtraError(f"target {self.name!r}", "openvino")
+        import openvino as ov
+
+        devices = ov.Core().available_devices
+        if not any(device.split(".")[0] == self.device for device in devices):
+            raise TargetUnavailableError(
+                f"OpenVINO sees no {self.device} here (it sees {', '.join(devices) or 'nothing'}): "
+                f"{self._remedy()}"
+            )
+
+    def runner(self, model: Model | Path, options: RunnerOptions = RunnerOptions()) -> Runner:
+        self.check_available()
+        from irtools.backends.openvino.runner import OpenVinoRunner
+
+        return OpenVinoRunner(model, options, self.device)
+
+    def lower(self, model: ir.Model) -> Mapping[str, int]:
+        from irtools.backends.openvino.lowering import lower
+
+        return lower(model)
+
+    def compile(self, model: Model, directory: Path, stem: str) -> Artifact:
+        self.check_available()
+        from irtools.backends.openvino.artifact import write_artifact
+
+        lowered = model.clone()
+        self.lower(lowered.ir)
+        return write_artifact(lowered, directory, stem, self.device)
+
+    def version(self) -> str:
+        if find_spec("openvino") is None:
+            raise MissingExtraError(f"target {self.name!r}", "openvino")
+        import openvino as ov
+
+        return f"openvino {ov.__version__.split('-')[0]}"
+
+    def _remedy(self) -> str:
+        return "reinstall the openvino package"
+
+
+@dataclass(frozen=True)
+class OpenVinoCpu(_OpenVino):
+    """OpenVINO on a CPU."""
+
+    name: ClassVar[str] = "openvino-cpu"
+    summary: ClassVar[str] = "OpenVINO on a CPU (extra `openvino`)"
+    device: ClassVar[str] = "CPU"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return cpu_capabilities(self.isa)
+
+
+@dataclass(frozen=True)
+class OpenVinoGpu(_OpenVino):
+    """OpenVINO on an Intel GPU."""
+
+    name: ClassVar[str] = "openvino-gpu"
+    summary: ClassVar[str] = "OpenVINO on an Intel GPU (extra `openvino`)"
+    device: ClassVar[str] = "GPU"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return gpu_capabilities()
+
+    def _remedy(self) -> str:
+        return "install Intel's compute runtime (intel-opencl-icd, level-zero) and its driver"

@@ -1,0 +1,116 @@
+"""Writing for people: always to stderr, never with raw names in it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from irtools.errors import FileError
+from irtools.report.escape import printable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
+
+    from irtools.passmanager.context import Progress
+
+__all__ = ["console", "progress", "say", "write_json"]
+
+
+def console(*, stderr: bool = True) -> Console:
+    """Return a console that takes text literally; plain where it is no terminal."""
+    from rich.console import Console
+
+    file = sys.stderr if stderr else sys.stdout
+    wide = None if file.isatty() else 160
+    return Console(file=file, markup=False, highlight=False, emoji=False, width=wide)
+
+
+def say(message: str) -> None:
+    """Tell a person one line."""
+    print(printable(message, limit=2000), file=sys.stderr, flush=True)
+
+
+def write_json(document: Mapping[str, object], path: str) -> None:
+    """Write a JSON document to a file, or to stdout for `-`.
+
+    Raises:
+        FileError: The file cannot be written.
+    """
+    text = json.dumps(document, indent=1, allow_nan=False) + "\n"
+    if path == "-":
+        sys.stdout.write(text)
+        return
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise FileError(f"cannot write {path}: {error.strerror}") from error
+
+
+@contextmanager
+def progress(*, quiet: bool = False) -> Iterator[Progress]:
+    """Show steps as bars on a terminal, as plain lines elsewhere."""
+    if quiet:
+        yield _Quiet()
+    elif sys.stderr.isatty():
+        with _bars() as bars:
+            yield _Bars(bars)
+    else:
+        yield _Lines()
+
+
+class _Quiet:
+    def step(self, label: str, done: int, total: int) -> None:
+        """Tell nobody."""
+
+
+class _Lines:
+    """One line when a step starts, then at most one every ten seconds, then one at its end."""
+
+    _INTERVAL_SECONDS = 10.0
+
+    def __init__(self) -> None:
+        self._label = ""
+        self._told = 0.0
+
+    def step(self, label: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if label == self._label and now - self._told < self._INTERVAL_SECONDS:
+            return
+        self._label, self._told = label, now
+        say(f"irc: {label}" + (f" {done}/{total}" if total > 1 else ""))
+
+
+class _Bars:
+    def __init__(self, bars: RichProgress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def step(self, label: str, done: int, total: int) -> None:
+        shown = printable(label, limit=60)
+        task = self._tasks.get(shown)
+        if task is None:
+            for old in self._tasks.values():
+                self._bars.remove_task(old)
+            self._tasks = {shown: self._bars.add_task(shown, total=total)}
+            task = self._tasks[shown]
+        self._bars.update(task, completed=done, total=total)
+
+
+def _bars() -> RichProgress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console(),
+        transient=True,
+    )

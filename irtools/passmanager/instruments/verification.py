@@ -1,0 +1,39 @@
+"""Holds every pass to a sound model with an unchanged interface."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from irtools.errors import ModelError, VerificationError
+from irtools.model import Model, verify
+from irtools.passmanager.step import Instrument, Step
+
+__all__ = ["Verification", "check_model"]
+
+
+class Verification(Instrument):
+    """Runs the verifier after every pass that modified the model; in release too.
+
+    Raises:
+        VerificationError: The pass left a model that is not valid, or renamed, dropped,
+            reordered or retyped an input or output.
+    """
+
+    name: ClassVar[str] = "verifier"
+
+    def after(self, step: Step) -> None:
+        if step.modified:
+            check_model(step.model, step.original)
+            step.figures.checks.append(self.name)
+
+
+def check_model(model: Model, original: Model) -> None:
+    """Check that a model is sound and that callers of `original` can still call it.
+
+    Raises:
+        VerificationError: It is not.
+    """
+    try:
+        verify(model, against=original.interface())
+    except ModelError as error:
+        raise VerificationError(str(error)) from error

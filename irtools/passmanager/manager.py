@@ -1,0 +1,138 @@
+"""The pass manager: runs a pipeline on its own copy of a model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from irtools.errors import IrtoolsError, LimitError, PassError, UsageError, VerificationError
+from irtools.model import Model
+from irtools.passmanager._digest import structure_digest
+from irtools.passmanager.base import PassResult, PlanningPass
+from irtools.passmanager.context import PassContext
+from irtools.passmanager.pipeline import Pipeline, pass_text
+from irtools.passmanager.plan import Plan
+from irtools.passmanager.step import Instrument, Original, Step, Workspace
+
+__all__ = ["PassManager"]
+
+
+@dataclass(frozen=True)
+class PassManager:
+    """Runs passes one after the other; everything one wants to see hangs on it.
+
+    Attributes:
+        pipeline: The passes.
+        instruments: Hooks around every pass, the one nearest to the pass first.
+        plans: Plans to replay instead of planning anew, by the pass text that made them.
+    """
+
+    pipeline: Pipeline
+    instruments: Sequence[Instrument] = ()
+    plans: Mapping[str, Plan] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        texts = {pass_text(p) for p in self.pipeline if isinstance(p, PlanningPass)}
+        for text in self.plans:
+            if text not in texts:
+                raise UsageError(
+                    f"the plan was made by {text!r}, which is not in the pipeline "
+                    f"{str(self.pipeline)!r}; name the pass with the same options"
+                )
+
+    def run(
+        self, model: Model, ctx: PassContext, workspace: Workspace | None = None
+    ) -> tuple[Step, ...]:
+        """Run the pipeline on a copy; the caller's model never changes.
+
+        Args:
+            model: The model.
+            ctx: What the passes may ask for.
+            workspace: Where instruments find the models on disk; a temporary one by default.
+
+        Returns:
+            Step 0, the original, and one step per pass. The last one holds the result.
+
+        Raises:
+            IrtoolsError: A pass or an instrument refused, with the pass's position and text.
+            VerificationError: A pass modified the model and said that it did not.
+            PassError: A pass or an instrument failed in a way nobody foresaw.
+            LimitError: A pass ran out of memory.
+        """
+        if workspace is None:
+            with Workspace() as own:
+                return self.run(model, ctx, own)
+        first = Step(0, len(self.pipeline), Original(), model, model, model, ctx, workspace)
+        self._hooks(first, "begin")
+        steps = [first]
+        for index, pass_ in enumerate(self.pipeline, 1):
+            last = steps[-1].model
+            step = Step(index, len(self.pipeline), pass_, model, last, last, ctx, workspace)
+            ctx.progress.step(f"pass {step.text}", index - 1, step.total)
+            self._run_step(step)
+            steps.append(step)
+        ctx.progress.step("passes", len(self.pipeline), len(self.pipeline))
+        return tuple(steps)
+
+    def _run_step(self, step: Step) -> None:
+        if not all([i.should_run(step) for i in self.instruments]):
+            step.skipped = True
+            return
+        try:
+            self._hooks(step, "before")
+            step.stage = "pass"
+            self._transform(step)
+            self._hooks(step, "after")
+        except Exception as error:
+            raised = _with_context(step, error)
+            for instrument in self.instruments:
+                instrument.failed(step, raised)
+            if raised is error:
+                raise
+            raise raised from error
+
+    def _transform(self, step: Step) -> None:
+        working = step.before.clone()
+        digest = structure_digest(working.ir)
+        step.ctx.drop_analyses()
+        started = time.monotonic()
+        result = self._result(step, working)
+        step.figures.seconds["pass"] = time.monotonic() - started
+        if not result.modified and structure_digest(working.ir) != digest:
+            raise VerificationError("the pass changed the model but reports that it did not")
+        if result.modified:
+            step.ctx.drop_analyses(result.preserved)
+            step.model = working
+        step.result = result
+        step.figures.notes.extend(result.notes)
+
+    def _result(self, step: Step, working: Model) -> PassResult:
+        plan = self.plans.get(step.text)
+        if plan is None:
+            return step.pass_.run(working.ir, step.ctx)
+        assert isinstance(step.pass_, PlanningPass)
+        return step.pass_.apply(working.ir, plan, step.ctx)
+
+    def _hooks(self, step: Step, hook: str) -> None:
+        order = reversed(self.instruments) if hook == "before" else self.instruments
+        for instrument in order:
+            step.stage = instrument.name
+            started = time.monotonic()
+            getattr(instrument, hook)(step)
+            spent = time.monotonic() - started
+            seconds = step.figures.seconds
+            seconds[instrument.name] = seconds.get(instrument.name, 0.0) + spent
+
+
+def _with_context(step: Step, error: Exception) -> Exception:
+    """Say in which pass an error happened; foreign errors become ours."""
+    where = step.title if step.stage == "pass" else f"{step.title}, {step.stage}"
+    match error:
+        case IrtoolsError():
+            error.args = (f"{where}: {error}",)
+            return error
+        case MemoryError():
+            return LimitError(f"{where}: out of memory")
+        case _:
+            return PassError(f"{where}: {type(error).__name__}: {error}")

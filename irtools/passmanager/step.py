@@ -1,0 +1,220 @@
+"""One step of a pipeline, and the hooks that watch it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+from weakref import WeakKeyDictionary
+
+from irtools.passmanager.base import Exactness, Pass, PassResult
+from irtools.passmanager.pipeline import pass_text
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from irtools.measure import LatencyResult
+    from irtools.metrics import Fidelity
+    from irtools.model import Model
+    from irtools.passmanager.context import PassContext
+
+__all__ = ["DrawnBack", "Figures", "Instrument", "MetricFigure", "Original", "Step", "Workspace"]
+
+
+@dataclass(frozen=True)
+class MetricFigure:
+    """A task metric with its confidence interval.
+
+    Attributes:
+        name: Name of the metric (`accuracy`).
+        value: The figure over the whole evaluation set.
+        low: Lower end of the 95 % bootstrap interval over samples.
+        high: Upper end.
+        larger_is_better: Whether a larger figure is a better one.
+        samples: Size of the evaluation set.
+    """
+
+    name: str
+    value: float
+    low: float
+    high: float
+    larger_is_better: bool
+    samples: int
+
+
+@dataclass(frozen=True)
+class DrawnBack:
+    """What the accuracy guard kept of a pass.
+
+    Attributes:
+        kept: Decisions that were applied; 0 where the whole pass was dropped.
+        planned: Decisions that the pass made; 0 where it makes no plan.
+        drop: Loss of the kept model, in the budget's unit.
+        full_drop: Loss with every decision applied.
+        budget: Largest loss allowed.
+        judge: What was measured (`accuracy`, `top-1 agreement`).
+        trials: Models evaluated.
+    """
+
+    kept: int
+    planned: int
+    drop: float
+    full_drop: float
+    budget: float
+    judge: str
+    trials: int
+
+    def __str__(self) -> str:
+        if not self.planned:
+            return "dropped"
+        return f"drawn back to {self.kept} of {self.planned} decisions"
+
+
+@dataclass
+class Figures:
+    """What instruments found out about the model after a step. None: not measured.
+
+    Attributes:
+        seconds: Wall time by activity: `pass`, then one per instrument.
+        file_bytes: Size on disk, external data included.
+        weight_bytes: Sum of the initializers and constants.
+        latency: One result per shape, relative to the original.
+        fidelity: By output name, against the original.
+        metric: Task metric on the evaluation data.
+        drawn_back: What the accuracy guard did, where it had to act.
+        checks: Names of the checks that held (`verifier`, `numerics`).
+        notes: Sentences that a reader must see.
+    """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    file_bytes: int | None = None
+    weight_bytes: int | None = None
+    latency: tuple[LatencyResult, ...] = ()
+    fidelity: Mapping[str, Fidelity] = field(default_factory=dict)
+    metric: MetricFigure | None = None
+    drawn_back: DrawnBack | None = None
+    checks: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Original(Pass):
+    """Stands for the model before the first pass; step 0 of every run."""
+
+    name: ClassVar[str] = "original"
+    exactness: ClassVar[Exactness] = Exactness.EXACT
+
+    def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
+        return PassResult(modified=False)
+
+
+class Workspace:
+    """A private temporary folder in which each model is written once, for all who run it."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._paths: WeakKeyDictionary[Model, Path] = WeakKeyDictionary()
+        self._root: Path | None = None
+
+    def __enter__(self) -> Workspace:
+        self._root = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="irc-")))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def folder(self, name: str) -> Path:
+        """Make and return a folder of its own."""
+        assert self._root is not None, "the workspace is closed"
+        return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._root))
+
+    def path(self, model: Model) -> Path:
+        """Return a file with the model as it stands. It must not change afterwards."""
+        found = self._paths.get(model)
+        if found is None:
+            found = self.folder("model") / "model.onnx"
+            model.save(found)
+            self._paths[model] = found
+        return found
+
+    def size(self, model: Model) -> int:
+        """Bytes that the model takes on disk, external data included."""
+        return sum(file.stat().st_size for file in self.path(model).parent.iterdir())
+
+
+@dataclass
+class Step:
+    """One pass of a pipeline while it runs, and what came out.
+
+    Attributes:
+        index: Position in the pipeline, from 1; 0 for the original.
+        total: Number of passes.
+        pass_: The pass.
+        original: The model before the first pass. Nobody changes it.
+        before: The model before this pass. Nobody changes it.
+        model: The model after this pass; `before` itself where nothing was modified. An
+            instrument may put another one in its place.
+        ctx: What the pass was given.
+        workspace: Where the models of this run lie on disk.
+        result: What the pass answered.
+        stage: What runs now: `pass`, or the name of an instrument.
+        skipped: An instrument kept the pass from running.
+        figures: What the instruments found out.
+    """
+
+    index: int
+    total: int
+    pass_: Pass
+    original: Model
+    before: Model
+    model: Model
+    ctx: PassContext
+    workspace: Workspace
+    result: PassResult = PassResult(modified=False)  # noqa: RUF009 - frozen
+    stage: str = "pass"
+    skipped: bool = False
+    figures: Figures = field(default_factory=Figures)
+
+    @property
+    def text(self) -> str:
+        """The pass with its options, as pipeline text."""
+        return pass_text(self.pass_)
+
+    @property
+    def title(self) -> str:
+        """Where in the pipeline an error happened, for messages."""
+        return f"pass {self.index} of {self.total} ({self.text})" if self.index else "original"
+
+    @property
+    def modified(self) -> bool:
+        """Whether the model after the step differs from the one before it."""
+        return self.model is not self.before
+
+
+class Instrument:
+    """Watches or enforces something around every pass. Every hook does nothing by default.
+
+    The first instrument of a manager stands nearest to the pass: `after` hooks run in order,
+    `before` hooks in reverse. A hook that raises ends the run like a failing pass.
+    """
+
+    name: ClassVar[str]
+
+    def begin(self, step: Step) -> None:
+        """Called once with step 0, the original model, before the first pass."""
+
+    def should_run(self, step: Step) -> bool:
+        """Whether the pass may run. It is skipped as soon as one instrument says no."""
+        return True
+
+    def before(self, step: Step) -> None:
+        """Called before a pass runs."""
+
+    def after(self, step: Step) -> None:
+        """Called after a pass ran."""
+
+    def failed(self, step: Step, error: Exception) -> None:
+        """Called when the pass or a hook raised; the error is raised on afterwards."""

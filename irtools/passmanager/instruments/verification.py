@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from irtools.errors import ModelError, VerificationError
 from irtools.model import Model, verify
+from irtools.model.interface import Interface
 from irtools.passmanager.step import Instrument, Step
 
 __all__ = ["Verification", "check_model"]
@@ -33,7 +33,4 @@ def check_model(model: Model, original: Model) -> None:
     Raises:
         VerificationError: It is not.
     """
-    try:
-        verify(model, against=original.interface())
-    except ModelError as error:
-        raise VerificationError(str(error)) from error
+    verify(model.ir, interface=Interface.of(original.ir))

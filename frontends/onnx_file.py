@@ -1,0 +1,82 @@
+"""ONNX files, and folders that hold one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from irtools.errors import ModelError, OptionError
+from irtools.frontend import LoadOptions
+from irtools.model import Model
+
+__all__ = ["OnnxFrontend"]
+
+_CHECKPOINT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+_COMPANIONS = (
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "preprocessor_config.json",
+)
+
+
+class OnnxFrontend:
+    """Reads an ONNX file, or the one ONNX file of a folder that holds no other weights.
+
+    Every file is taken, whatever its name: the loader says best what a file that is no model
+    really is.
+    """
+
+    name: ClassVar[str] = "onnx"
+    summary: ClassVar[str] = "an ONNX file, or a folder with one"
+
+    def accepts(self, source: str) -> bool:
+        path = Path(source)
+        if path.is_dir():
+            return bool(_models_in(path)) and not _is_checkpoint(path)
+        return path.exists() or path.is_symlink() or path.suffix == ".onnx"
+
+    def load(self, source: str, options: LoadOptions) -> Model:
+        """Read the file.
+
+        Raises:
+            ModelError: It cannot be read or is not sound, or the folder holds several.
+            FileError: There is no such file.
+            OptionError: An option that only an export takes.
+        """
+        if (options.opset, options.example, options.weights) != (None, None, None):
+            raise OptionError(
+                f"{source} is an ONNX file already: opset, example and weights are options of an "
+                "export"
+            )
+        return Model.load(_file_of(source))
+
+    def companions(self, source: str) -> tuple[Path, ...]:
+        folder = _file_of(source).parent
+        return tuple(path for name in _COMPANIONS if (path := folder / name).is_file())
+
+
+def _file_of(source: str) -> Path:
+    path = Path(source)
+    return _the_model_in(path) if path.is_dir() else path
+
+
+def _models_in(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.suffix == ".onnx")
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    return any(p.suffix in _CHECKPOINT_SUFFIXES for p in folder.iterdir())
+
+
+def _the_model_in(folder: Path) -> Path:
+    found = _models_in(folder)
+    named = [path for path in found if path.name == "model.onnx"]
+    match named or found:
+        case [only]:
+            return only
+        case _:
+            names = ", ".join(path.name for path in found)
+            raise ModelError(f"{folder} holds {len(found)} models ({names}): name one of them")

@@ -3,5 +3,18 @@
 from __future__ import annotations
 
 from irtools.data.base import Dataset
+from irtools.data.checks import check_calibration, fit_dataset
+from irtools.data.load import load_dataset
+from irtools.data.signature import InputSpec, required_inputs
+from irtools.data.synthetic import SyntheticSettings, synthesize
 
-__all__ = ["Dataset"]
+__all__ = [
+    "Dataset",
+    "InputSpec",
+    "SyntheticSettings",
+    "check_calibration",
+    "fit_dataset",
+    "load_dataset",
+    "required_inputs",
+    "synthesize",
+]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -22,7 +23,8 @@ class Dataset:
             None.
         source: Where the data comes from, for reports (`calib.npz`, `synthetic`).
         synthetic: The data was drawn from the model's signature.
-        digest: sha256 over names, types, shapes and bytes.
+        digest: sha256 over names, types, shapes and bytes; see `with_digest`.
+        notes: What a reader of the report should know: casts, unused arrays, defaults taken.
     """
 
     feeds: Mapping[str, np.ndarray]
@@ -30,6 +32,7 @@ class Dataset:
     source: str = "memory"
     synthetic: bool = False
     digest: str = field(default="", compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     def __post_init__(self) -> None:
         lengths = {name: len(array) for name, array in self.feeds.items()}
@@ -51,7 +54,11 @@ class Dataset:
         """Return the samples at `rows`."""
         labels = None if self.labels is None else self.labels[rows]
         feeds = {name: array[rows] for name, array in self.feeds.items()}
-        return Dataset(feeds, labels, self.source, self.synthetic, self.digest)
+        return replace(self, feeds=feeds, labels=labels)
+
+    def with_digest(self) -> Dataset:
+        """Return the same data with `digest` filled in."""
+        return replace(self, digest=_digest(self))
 
     def batches(
         self, size: int = 1, *, trim_padding: bool = True
@@ -60,8 +67,9 @@ class Dataset:
 
         Args:
             size: Samples per batch; the last batch may be smaller.
-            trim_padding: Cut columns that are padding in the whole batch (by `attention_mask`)
-                from every [N, S] input that has the mask's shape.
+            trim_padding: Cut trailing columns that are padding in the whole batch (by
+                `attention_mask`) from every [N, S] input that has the mask's shape. Leading
+                padding stays: a model that counts positions would see other ones.
         """
         for start in range(0, len(self), size):
             batch = {name: array[start : start + size] for name, array in self.feeds.items()}
@@ -73,10 +81,22 @@ def _trim(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     if mask is None or mask.ndim != 2:
         return batch
     used = np.flatnonzero(mask.any(axis=0))
-    if used.size == 0:
+    if used.size == 0 or used[-1] + 1 == mask.shape[1]:
         return batch
-    window = slice(used[0], used[-1] + 1)
     return {
-        name: np.ascontiguousarray(array[:, window]) if array.shape == mask.shape else array
+        name: np.ascontiguousarray(array[:, : used[-1] + 1]) if array.shape == mask.shape else array
         for name, array in batch.items()
     }
+
+
+def _digest(dataset: Dataset) -> str:
+    total = hashlib.sha256()
+    arrays = dict(dataset.feeds)
+    if dataset.labels is not None:
+        # A space cannot start an input's name in the files that we read.
+        arrays[" labels"] = dataset.labels
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        total.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
+        total.update(array.reshape(-1).view(np.uint8).data)
+    return total.hexdigest()

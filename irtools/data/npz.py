@@ -1,0 +1,39 @@
+"""Arrays from an `.npz` file."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from irtools.data.base import Dataset
+from irtools.errors import DataError, FileError
+
+__all__ = ["read_npz"]
+
+
+def read_npz(path: Path, label_column: str = "labels") -> Dataset:
+    """Read inputs by their names, and labels under `label_column`.
+
+    Raises:
+        DataError: Not an `.npz` file, or one that holds Python objects.
+        FileError: The file cannot be read.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (ValueError, zipfile.BadZipFile, EOFError, AttributeError, TypeError) as error:
+        raise DataError(
+            f"{path} is not an .npz file of plain arrays ({error}); "
+            "write one with numpy.savez(path, input_ids=..., labels=...)"
+        ) from error
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error.strerror or error}") from error
+    scalars = [name for name, array in arrays.items() if array.ndim == 0]
+    if scalars:
+        raise DataError(
+            f"{path}: array '{scalars[0]}' is a single number; arrays hold samples along axis 0"
+        )
+    labels = arrays.pop(label_column, None)
+    return Dataset(arrays, labels, source=path.name)

@@ -1,0 +1,187 @@
+"""Data drawn from a model's own signature, for want of real data.
+
+Good enough to trace shapes, to time, and to compare a model with its optimized self. Ranges of
+activations learnt from it are a makeshift, which every report says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from irtools.data.base import Dataset
+from irtools.data.signature import InputSpec, required_inputs
+from irtools.data.tables import index_consumers, indexed_rows
+from irtools.errors import DataError
+from irtools.model import Model
+
+__all__ = ["SyntheticSettings", "synthesize"]
+
+# Integers that decide sizes or places cannot be invented.
+_STRUCTURAL = frozenset(
+    {
+        "CenterCropPad",
+        "ConstantOfShape",
+        "Expand",
+        "GatherElements",
+        "GatherND",
+        "Loop",
+        "OneHot",
+        "Pad",
+        "Range",
+        "Reshape",
+        "Resize",
+        "ScatterElements",
+        "ScatterND",
+        "Slice",
+        "Split",
+        "Tile",
+        "TopK",
+    }
+)
+_IMAGE_LIMIT = 2.5  # Normalised images lie in about [-2.1, 2.7].
+
+
+@dataclass(frozen=True)
+class SyntheticSettings:
+    """What is drawn.
+
+    Attributes:
+        samples: Number of samples; rounded up to a multiple of a fixed batch size.
+        sequence: Size of a dynamic axis of an integer input, where `sizes` does not name it.
+        image: Size of a dynamic axis 2 or 3 of an image input.
+        sizes: Dynamic axis name to size.
+        seed: Same seed, same data.
+        vary_lengths: Mask out the ends of some samples, as padding would.
+    """
+
+    samples: int = 32
+    sequence: int = 64
+    image: int = 224
+    sizes: Mapping[str, int] | None = None
+    seed: int = 0
+    vary_lengths: bool = True
+
+
+def synthesize(
+    model: Model | ir.Model, settings: SyntheticSettings = SyntheticSettings()
+) -> Dataset:
+    """Draw a dataset for the model: ids inside their table, masks of ones, images in range.
+
+    Raises:
+        DataError: An input for which no sensible values can be invented; says why.
+    """
+    graph = (model.ir if isinstance(model, Model) else model).graph
+    values = {value.name: value for value in graph.inputs}
+    specs = required_inputs(model)
+    drawer = _Drawer(settings, _count(specs, settings.samples))
+    feeds = {spec.name: drawer.draw(spec, values[spec.name]) for spec in specs}
+    if not feeds:
+        raise DataError("the model has no inputs, so there is nothing to draw")
+    return Dataset(feeds, source="synthetic", synthetic=True).with_digest()
+
+
+def _count(specs: tuple[InputSpec, ...], wanted: int) -> int:
+    fixed = [spec.shape[0] for spec in specs if spec.shape and isinstance(spec.shape[0], int)]
+    step = int(np.lcm.reduce(fixed)) if fixed else 1
+    return -(-wanted // step) * step if step else wanted
+
+
+class _Drawer:
+    def __init__(self, settings: SyntheticSettings, samples: int) -> None:
+        self._settings = settings
+        self._samples = samples
+        self._rng = np.random.default_rng(settings.seed)
+        self._lengths: np.ndarray | None = None
+
+    def draw(self, spec: InputSpec, value: ir.Value) -> np.ndarray:
+        shape = self._shape(spec)
+        if spec.dtype.kind == "f" or spec.dtype.name == "bfloat16":
+            return self._floats(spec, shape)
+        if spec.dtype.kind not in "iub":
+            raise DataError(f"cannot invent values for input {spec}: give data")
+        return self._integers(spec, shape, value)
+
+    def _shape(self, spec: InputSpec) -> tuple[int, ...]:
+        if not spec.shape:
+            what = "has no batch axis" if spec.shape is not None else "has no known rank"
+            raise DataError(f"cannot invent values for input {spec}, which {what}: give data")
+        sizes = [self._size(spec, axis) for axis in range(1, len(spec.shape))]
+        return (self._samples, *sizes)
+
+    def _size(self, spec: InputSpec, axis: int) -> int:
+        assert spec.shape is not None
+        size = spec.shape[axis]
+        if isinstance(size, int):
+            return size
+        named = self._settings.sizes or {}
+        if size is not None and size in named:
+            return named[size]
+        if size is not None and "+" in size:
+            return sum(self._term(spec, term.strip()) for term in size.split("+"))
+        if (
+            len(spec.shape) == 4
+            and axis >= 2
+            and spec.dtype.kind == "f"
+            and "past" not in spec.name
+        ):
+            return self._settings.image
+        if size is not None and "past" in size:
+            raise DataError(
+                f"cannot guess how long '{size}' of input {spec} is: name its size, or give data"
+            )
+        return self._settings.sequence
+
+    def _term(self, spec: InputSpec, term: str) -> int:
+        if term.isdecimal():
+            return int(term)
+        named = self._settings.sizes or {}
+        if term in named:
+            return named[term]
+        if "past" in term:
+            raise DataError(
+                f"cannot guess how long '{term}' of input {spec} is: name its size, or give data"
+            )
+        return self._settings.sequence
+
+    def _floats(self, spec: InputSpec, shape: tuple[int, ...]) -> np.ndarray:
+        if "mask" in spec.name:
+            return np.ones(shape, spec.dtype)
+        drawn = self._rng.standard_normal(shape, dtype=np.float32)
+        return drawn.clip(-_IMAGE_LIMIT, _IMAGE_LIMIT).astype(spec.dtype)
+
+    def _integers(self, spec: InputSpec, shape: tuple[int, ...], value: ir.Value) -> np.ndarray:
+        if "mask" in spec.name:
+            return self._mask(shape).astype(spec.dtype)
+        if "position" in spec.name:
+            return np.broadcast_to(np.arange(shape[-1], dtype=spec.dtype), shape).copy()
+        if "token_type" in spec.name or "segment" in spec.name:
+            return np.zeros(shape, spec.dtype)
+        rows = indexed_rows(value)
+        if rows is None:
+            return self._flags(spec, shape, value)
+        # The first ids of a vocabulary are padding and other marks that real text hardly has.
+        low = 1000 if rows > 4000 else min(3, rows - 1)
+        return self._rng.integers(low, rows, shape).astype(spec.dtype)
+
+    def _flags(self, spec: InputSpec, shape: tuple[int, ...], value: ir.Value) -> np.ndarray:
+        for node, _ in index_consumers(value):
+            if node.op_type in _STRUCTURAL or node.op_type == "Gather":
+                raise DataError(
+                    f"cannot invent values for input {spec}: {node.op_type} "
+                    f"'{node.name}' takes sizes or places from it, and no table says how large "
+                    "they may be; give data"
+                )
+        return self._rng.integers(0, 2, shape).astype(spec.dtype)
+
+    def _mask(self, shape: tuple[int, ...]) -> np.ndarray:
+        mask = np.ones(shape, np.int64)
+        if len(shape) != 2 or not self._settings.vary_lengths:
+            return mask
+        if self._lengths is None or self._lengths.max() != shape[1]:
+            self._lengths = self._rng.integers(max(1, shape[1] // 4), shape[1] + 1, shape[0])
+            self._lengths[0] = shape[1]
+        return (np.arange(shape[1]) < self._lengths[:, None]).astype(np.int64)

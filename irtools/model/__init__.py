@@ -2,6 +2,33 @@
 
 from __future__ import annotations
 
-from irtools.model.model import Interface, Model, SavedModel, ValueInfo
+from irtools.model.digest import tensor_bytes, tensor_digest
+from irtools.model.inference import infer_shapes
+from irtools.model.interface import Interface, ValueInfo
+from irtools.model.model import Model, SavedModel
+from irtools.model.naming import FreshNames
+from irtools.model.opset import OpsetChange, opset_of, raise_opset
+from irtools.model.printer import print_model
+from irtools.model.verify import verify
+from irtools.model.walk import attribute_tensors, iter_graphs, iter_nodes, nested_graphs, subgraphs
 
-__all__ = ["Interface", "Model", "SavedModel", "ValueInfo"]
+__all__ = [
+    "FreshNames",
+    "Interface",
+    "Model",
+    "OpsetChange",
+    "SavedModel",
+    "ValueInfo",
+    "attribute_tensors",
+    "infer_shapes",
+    "iter_graphs",
+    "iter_nodes",
+    "nested_graphs",
+    "opset_of",
+    "print_model",
+    "raise_opset",
+    "subgraphs",
+    "tensor_bytes",
+    "tensor_digest",
+    "verify",
+]

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
+import onnx
 import onnx_ir as ir
 
-__all__ = ["Interface", "Model", "SavedModel", "ValueInfo"]
+from irtools.model.interface import Interface
+from irtools.model.operators import STANDARD_DOMAINS
+from irtools.model.printer import print_model
+from irtools.model.verify import verify
+from irtools.model.walk import attribute_tensors, iter_graphs, iter_nodes
 
-
-@dataclass(frozen=True)
-class ValueInfo:
-    """Name, element type and shape of an input or output.
-
-    Attributes:
-        shape: Sizes; a name or None where dynamic; None where the rank is unknown.
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int | str | None, ...] | None
-
-
-@dataclass(frozen=True)
-class Interface:
-    """What callers of a model rely on."""
-
-    inputs: tuple[ValueInfo, ...]
-    outputs: tuple[ValueInfo, ...]
+__all__ = ["Model", "SavedModel"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +45,17 @@ class Model:
         """Read an ONNX file after checking that it is safe and sound to read."""
         return cls(ir.load(path), Path(path))
 
+    @classmethod
+    def from_proto(cls, proto: onnx.ModelProto, source: Path | None = None) -> Model:
+        """Take over a model held in memory as a protobuf message, after the same checks."""
+        return cls(ir.from_proto(proto), source)
+
+    @classmethod
+    def from_ir(cls, model: ir.Model, source: Path | None = None) -> Model:
+        """Take over an `onnx_ir` model, after the verifier."""
+        verify(model)
+        return cls(model, source)
+
     def save(
         self, path: str | os.PathLike[str], *, external_data: bool | None = None
     ) -> SavedModel:
@@ -73,3 +71,64 @@ class Model:
     def clone(self) -> Model:
         """Return a copy whose graph can be changed; tensors are shared."""
         return Model(self.ir.clone(), self.source)
+
+    def verify(self, *, interface: Interface | None = None) -> None:
+        """Check that the model is sound: see `irtools.model.verify`."""
+        verify(self.ir, interface=interface)
+
+    def text(self, *, types: bool = False) -> str:
+        """Return the canonical text: the same if and only if the model is the same.
+
+        Args:
+            types: Print the types of inner values too.
+        """
+        return print_model(self.ir, types=types)
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of structure and weights. Paths and file layout do not matter."""
+        text = print_model(self.ir, digest_length=64)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def interface(self) -> Interface:
+        """Inputs, outputs and metadata."""
+        return Interface.of(self.ir)
+
+    @property
+    def opset(self) -> int:
+        """Version of the standard operators; 0 where the model uses none."""
+        return self.ir.graph.opset_imports.get("", 0)
+
+    @property
+    def num_parameters(self) -> int:
+        """Elements of all weights, a tensor that is shared counted once."""
+        return sum(tensor.size for tensor in self._weights())
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of all weights, a tensor that is shared counted once."""
+        return sum(tensor.nbytes for tensor in self._weights())
+
+    def unknown_ops(self) -> tuple[tuple[str, str], ...]:
+        """Return (domain, operator) of nodes that no standard and no local function defines.
+
+        Nothing can be verified of such nodes but their names and wiring.
+        """
+        found = {
+            (node.domain, node.op_type)
+            for node in iter_nodes(self.ir)
+            if node.domain not in STANDARD_DOMAINS
+            and node.domain != "com.microsoft"
+            and node.op_identifier() not in self.ir.functions
+        }
+        return tuple(sorted(found))
+
+    def _weights(self) -> list[ir.TensorProtocol]:
+        found: dict[int, ir.TensorProtocol] = {}
+        for graph in iter_graphs(self.ir):
+            for value in graph.initializers.values():
+                if value.const_value is not None:
+                    found[id(value.const_value)] = value.const_value
+            for node in graph:
+                found.update((id(tensor), tensor) for tensor in attribute_tensors(node))
+        return list(found.values())

@@ -1,0 +1,43 @@
+"""Content digests of tensors, computed once per tensor."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import onnx_ir as ir
+
+__all__ = ["tensor_bytes", "tensor_digest"]
+
+_KEY = "irtools.digest"
+
+
+def tensor_digest(tensor: ir.TensorProtocol) -> str:
+    """Return the SHA-256 of a tensor's type, shape and bytes, in hexadecimal.
+
+    The digest is kept in the tensor's `meta`, which clones of a model share, so that a weight is
+    hashed once in its life. This holds because nobody writes into a tensor.
+    """
+    cached = tensor.meta.get(_KEY)
+    if cached is None:
+        digest = hashlib.sha256(f"{tensor.dtype.name}{tuple(tensor.shape.numpy())}".encode())
+        digest.update(tensor_bytes(tensor))
+        cached = tensor.meta[_KEY] = digest.hexdigest()
+    assert isinstance(cached, str)
+    return cached
+
+
+def tensor_bytes(tensor: ir.TensorProtocol) -> bytes | memoryview:
+    """Return a tensor's bytes as ONNX stores them, without a copy where memory already has them.
+
+    Strings are given as length-prefixed UTF-8.
+    """
+    if tensor.dtype == ir.DataType.STRING:
+        items = [bytes(item) for item in np.asarray(tensor.numpy()).reshape(-1).tolist()]
+        return b"".join(len(item).to_bytes(8, "little") + item for item in items)
+    if tensor.dtype.bitwidth < 8 or not isinstance(tensor, ir.Tensor):
+        return tensor.tobytes()
+    array = tensor.numpy()
+    if not array.flags.c_contiguous or array.dtype.byteorder == ">":
+        return tensor.tobytes()
+    return memoryview(array.reshape(-1).view(np.uint8))

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from irtools.data.padding import cut_columns, padding_mask
 from irtools.errors import DataError
 
 __all__ = ["Dataset"]
@@ -68,8 +69,8 @@ class Dataset:
         Args:
             size: Samples per batch; the last batch may be smaller.
             trim_padding: Cut trailing columns that are padding in the whole batch (by
-                `attention_mask`) from every [N, S] input that has the mask's shape. Leading
-                padding stays: a model that counts positions would see other ones.
+                `attention_mask`) from every [N, S] input. Leading padding stays: a model that
+                counts positions would see other ones.
         """
         for start in range(0, len(self), size):
             batch = {name: array[start : start + size] for name, array in self.feeds.items()}
@@ -77,16 +78,11 @@ class Dataset:
 
 
 def _trim(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    mask = batch.get("attention_mask")
-    if mask is None or mask.ndim != 2:
+    mask = padding_mask(batch)
+    if mask is None:
         return batch
-    used = np.flatnonzero(mask.any(axis=0))
-    if used.size == 0 or used[-1] + 1 == mask.shape[1]:
-        return batch
-    return {
-        name: np.ascontiguousarray(array[:, : used[-1] + 1]) if array.shape == mask.shape else array
-        for name, array in batch.items()
-    }
+    length = int(np.flatnonzero(mask.any(axis=0))[-1]) + 1 if mask.any() else mask.shape[1]
+    return cut_columns(batch, mask.shape, length)
 
 
 def _digest(dataset: Dataset) -> str:

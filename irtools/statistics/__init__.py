@@ -17,12 +17,14 @@ from irtools.statistics.base import (
     StatisticsService,
     Want,
 )
+from irtools.statistics.service import CollectionSettings, StreamingStatistics
 
 __all__ = [
     "ChannelAbsMax",
     "ChannelMean",
     "ChannelSquare",
     "CollectionFigures",
+    "CollectionSettings",
     "Gram",
     "GramResult",
     "Histogram",
@@ -31,5 +33,6 @@ __all__ = [
     "MinMaxResult",
     "Reduction",
     "StatisticsService",
+    "StreamingStatistics",
     "Want",
 ]

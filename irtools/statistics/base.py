@@ -102,12 +102,16 @@ class HistogramResult:
         counts: int64 [B].
         low: Exact minimum.
         high: Exact maximum.
+        widths: float32 [B], how wide the bin around each center is; None where unknown.
+        num_nonfinite: How many values were NaN or infinite.
     """
 
     centers: np.ndarray
     counts: np.ndarray
     low: float
     high: float
+    widths: np.ndarray | None = None
+    num_nonfinite: int = 0
 
 
 @dataclass(frozen=True)

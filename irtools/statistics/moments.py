@@ -1,0 +1,192 @@
+"""First and second moments per channel, and Gram matrices.
+
+Sums run in float64. A position with a NaN or an infinity in it is left out.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+from irtools.errors import UnsupportedError
+from irtools.statistics.base import GramResult
+from irtools.statistics.padding import select_rows
+
+__all__ = [
+    "AbsMaxAccumulator",
+    "GramAccumulator",
+    "MeanAccumulator",
+    "SquareAccumulator",
+    "gram_bytes",
+]
+
+# Rows gathered before a product: enough that the product outweighs adding it in float64.
+_GRAM_ROWS: Final = 512
+
+
+class _ChannelAccumulator:
+    """State per channel, made at the first update, when the number of channels is known."""
+
+    def __init__(self, axis: int) -> None:
+        self._axis = axis
+        self._state: np.ndarray | None = None
+        self._count = 0
+
+    @property
+    def state_bytes(self) -> int:
+        return 0 if self._state is None else self._state.nbytes
+
+    def update(self, x: np.ndarray, keep: np.ndarray | None) -> None:
+        """Add a tensor; `keep` as in `Batch`."""
+        rows = _finite_rows(channel_rows(x, self._axis, keep))
+        if self._state is None:
+            self._state = np.zeros(rows.shape[1], np.float64)
+        if len(rows):
+            self._add(self._state, rows)
+            self._count += len(rows)
+
+    def _add(self, state: np.ndarray, rows: np.ndarray) -> None:
+        raise NotImplementedError
+
+    def _get(self) -> np.ndarray:
+        return np.zeros(0) if self._state is None else self._state
+
+
+class AbsMaxAccumulator(_ChannelAccumulator):
+    """max |x| per channel."""
+
+    def _add(self, state: np.ndarray, rows: np.ndarray) -> None:
+        np.maximum(state, np.maximum(rows.max(axis=0), -rows.min(axis=0)), out=state)
+
+    def result(self) -> np.ndarray:
+        """Return float32 [C]."""
+        return self._get().astype(np.float32)
+
+
+class MeanAccumulator(_ChannelAccumulator):
+    """Mean per channel."""
+
+    def _add(self, state: np.ndarray, rows: np.ndarray) -> None:
+        state += rows.sum(axis=0, dtype=np.float64)
+
+    def result(self) -> np.ndarray:
+        """Return float64 [C]."""
+        return self._get() / max(self._count, 1)
+
+
+class SquareAccumulator(MeanAccumulator):
+    """Mean of x^2 per channel."""
+
+    def _add(self, state: np.ndarray, rows: np.ndarray) -> None:
+        state += np.square(rows, dtype=np.float64).sum(axis=0)
+
+
+class GramAccumulator:
+    """X^T X with a constant-1 column, and X^T Y where there is a Y.
+
+    Products of a few hundred rows are made in float32, where BLAS is fast and their sum is short,
+    and added up in float64.
+    """
+
+    def __init__(self, axis: int) -> None:
+        self._axis = axis
+        self._pending: list[tuple[np.ndarray, np.ndarray | None]] = []
+        self._xx: np.ndarray | None = None
+        self._xy: np.ndarray | None = None
+        self._yy: np.ndarray | None = None
+        self._count = 0
+
+    @property
+    def state_bytes(self) -> int:
+        held = [self._xx, self._xy, self._yy]
+        held += [array for pair in self._pending for array in pair]
+        return sum(array.nbytes for array in held if array is not None)
+
+    def update(
+        self, x: np.ndarray, keep: np.ndarray | None, against: np.ndarray | None = None
+    ) -> None:
+        """Add a tensor and, with the same positions, what it is to explain."""
+        rows = channel_rows(x, self._axis, keep)
+        targets = None if against is None else channel_rows(against, self._axis, keep)
+        if targets is not None and len(targets) != len(rows):
+            raise UnsupportedError(
+                f"a Gram matrix needs two tensors with the same positions, found "
+                f"{len(rows)} and {len(targets)} of them"
+            )
+        good = _is_finite_row(rows)
+        if targets is not None:
+            good = good & _is_finite_row(targets)
+        if not good.all():
+            rows, targets = rows[good], None if targets is None else targets[good]
+        self._pending.append((rows, targets))
+        if sum(len(pair[0]) for pair in self._pending) >= _GRAM_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        x = np.concatenate([pair[0] for pair in self._pending])
+        parts = [pair[1] for pair in self._pending if pair[1] is not None]
+        self._pending.clear()
+        self._count += len(x)
+        self._xx = _add(self._xx, _bordered(x))
+        if parts:
+            y = np.concatenate(parts)
+            xy = np.vstack([x.T @ y, y.sum(axis=0, dtype=np.float64)])
+            self._xy = _add(self._xy, xy)
+            self._yy = _add(self._yy, np.square(y, dtype=np.float64).sum(axis=0))
+
+    def result(self) -> GramResult:
+        """Return the moments."""
+        self._flush()
+        xx = np.zeros((1, 1)) if self._xx is None else self._xx
+        return GramResult(xx, self._xy, self._yy, self._count)
+
+
+def gram_bytes(channels: int, targets: int) -> int:
+    """Return about what a Gram accumulator holds at its peak, products and rows included."""
+    products = (channels + 1) * (channels + 1 + targets)
+    return 12 * products + 4 * 2 * _GRAM_ROWS * (channels + targets)
+
+
+def channel_rows(x: np.ndarray, axis: int, keep: np.ndarray | None) -> np.ndarray:
+    """Return float32 [n, C] of the positions that count.
+
+    Raises:
+        UnsupportedError: The tensor has no such axis.
+    """
+    if not -x.ndim <= axis < x.ndim:
+        raise UnsupportedError(f"a tensor of shape {list(x.shape)} has no channel axis {axis}")
+    return np.asarray(select_rows(x, axis, keep), dtype=np.float32)
+
+
+def _bordered(x: np.ndarray) -> np.ndarray:
+    """Return [X 1]^T [X 1] in float64."""
+    channels = x.shape[1]
+    total = np.empty((channels + 1, channels + 1))
+    # numpy hands x.T @ x to BLAS as a symmetric product: half the work.
+    total[:channels, :channels] = x.T @ x
+    total[channels, :channels] = total[:channels, channels] = x.sum(axis=0, dtype=np.float64)
+    total[channels, channels] = len(x)
+    return total
+
+
+def _add(total: np.ndarray | None, part: np.ndarray) -> np.ndarray:
+    if total is None:
+        return part.astype(np.float64)
+    total += part
+    return total
+
+
+def _finite_rows(rows: np.ndarray) -> np.ndarray:
+    good = _is_finite_row(rows)
+    return rows if good.all() else rows[good]
+
+
+def _is_finite_row(rows: np.ndarray) -> np.ndarray:
+    # The minimum and maximum of a row are NaN or infinite exactly where one of its values is,
+    # and over the whole array they cost a tenth of a look at each value.
+    if rows.size == 0 or (np.isfinite(rows.min()) and np.isfinite(rows.max())):
+        return np.ones(len(rows), bool)
+    return np.asarray(np.isfinite(rows).all(axis=1))

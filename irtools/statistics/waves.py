@@ -1,0 +1,132 @@
+"""Splitting what is wanted into sweeps that fit the memory limit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Protocol
+
+import numpy as np
+
+from irtools.statistics.base import (
+    ChannelAbsMax,
+    ChannelMean,
+    ChannelSquare,
+    Gram,
+    Histogram,
+    MinMax,
+    Reduction,
+    Want,
+)
+from irtools.statistics.histogram import HistogramAccumulator, MinMaxAccumulator
+from irtools.statistics.moments import (
+    AbsMaxAccumulator,
+    GramAccumulator,
+    MeanAccumulator,
+    SquareAccumulator,
+    gram_bytes,
+)
+
+__all__ = ["Accumulator", "Wave", "make_accumulator", "needed_values", "plan_waves"]
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class Accumulator(Protocol):
+    """A reduction under way."""
+
+    @property
+    def state_bytes(self) -> int: ...
+
+    def update(self, x: np.ndarray, keep: np.ndarray | None) -> None: ...
+
+    def result(self) -> object: ...
+
+
+@dataclass(frozen=True)
+class Wave:
+    """What one sweep collects, and how many samples it runs at once.
+
+    Attributes:
+        num_bytes: What it is expected to hold at once.
+    """
+
+    wants: tuple[Want, ...]
+    batch: int
+    num_bytes: int
+
+
+def make_accumulator(reduction: Reduction) -> Accumulator | GramAccumulator:
+    """Return an empty accumulator."""
+    match reduction:
+        case MinMax():
+            return MinMaxAccumulator()
+        case Histogram():
+            return HistogramAccumulator()
+        case ChannelAbsMax(axis):
+            return AbsMaxAccumulator(axis)
+        case ChannelMean(axis):
+            return MeanAccumulator(axis)
+        case ChannelSquare(axis):
+            return SquareAccumulator(axis)
+        case Gram(axis, _):
+            return GramAccumulator(axis)
+
+
+def needed_values(wants: Iterable[Want]) -> tuple[str, ...]:
+    """Return the tensors that the wants read, each once."""
+    names: dict[str, None] = {}
+    for want in wants:
+        names[want.value] = None
+        if isinstance(want.reduction, Gram) and want.reduction.against is not None:
+            names[want.reduction.against] = None
+    return tuple(names)
+
+
+def plan_waves(wants: Sequence[Want], shapes: Shapes, limit: int, batch: int) -> list[Wave]:
+    """Split the wants so that each wave stays under `limit` bytes.
+
+    One sweep with small batches beats two with large ones, so the batch shrinks first. A want
+    that alone does not fit is collected alone.
+
+    Args:
+        shapes: Value name to its shape for one sample, the longest.
+        batch: Largest number of samples at once.
+    """
+    groups: list[list[Want]] = [[]]
+    for want in wants:
+        if groups[-1] and _total(groups[-1] + [want], shapes, 1) > limit:
+            groups.append([])
+        groups[-1].append(want)
+    return [_wave(group, shapes, limit, batch) for group in groups if group]
+
+
+def _wave(wants: list[Want], shapes: Shapes, limit: int, batch: int) -> Wave:
+    size = batch
+    while size > 1 and _total(wants, shapes, size) > limit:
+        size //= 2
+    return Wave(tuple(wants), size, _total(wants, shapes, size))
+
+
+def _total(wants: list[Want], shapes: Shapes, batch: int) -> int:
+    values = sum(4 * prod(shapes[name]) for name in needed_values(wants))
+    return batch * values + sum(_state_bytes(want, shapes) for want in wants)
+
+
+def _state_bytes(want: Want, shapes: Shapes) -> int:
+    shape = shapes[want.value]
+    match want.reduction:
+        case MinMax():
+            return MinMaxAccumulator.state_bytes
+        case Histogram():
+            return HistogramAccumulator.state_bytes
+        case ChannelAbsMax(axis) | ChannelMean(axis) | ChannelSquare(axis):
+            return 8 * _channels(shape, axis)
+        case Gram(axis, against):
+            targets = 0 if against is None else _channels(shapes[against], axis)
+            return gram_bytes(_channels(shape, axis), targets)
+
+
+def _channels(shape: tuple[int, ...], axis: int) -> int:
+    return shape[axis] if -len(shape) <= axis < len(shape) else 1

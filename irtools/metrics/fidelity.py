@@ -1,0 +1,217 @@
+"""How far a model is from the one it was made from (methods.md section 7 in figures).
+
+Several outputs are compared one by one, and each figure reported is that of the worst output:
+smallest SQNR, cosine and agreement, largest error and KL. So a good logit cannot hide a broken
+hidden state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from irtools.errors import DataError
+from irtools.metrics._outputs import is_float
+from irtools.metrics.base import Fidelity
+
+__all__ = ["FidelityMeter", "fidelity"]
+
+Outputs = Mapping[str, np.ndarray]
+
+# A softmax over these would mean nothing.
+_NOT_LOGITS = ("hidden", "embed", "pool", "present", "past", "feature", "attention")
+
+
+def fidelity(reference: Outputs, outputs: Outputs, mask: np.ndarray | None = None) -> Fidelity:
+    """Compare outputs over a whole dataset.
+
+    Args:
+        reference: Output name to array of the unoptimized model, samples along axis 0.
+        outputs: The same of the optimized model.
+        mask: `attention_mask` [N, S]; positions where it is 0 are left out of outputs [N, S, ...].
+
+    Raises:
+        DataError: An output that is missing or has another shape.
+    """
+    meter = FidelityMeter()
+    meter.update(reference, outputs, mask)
+    return meter.result()
+
+
+class FidelityMeter:
+    """Compares outputs batch by batch; keeps sums only."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, _Sums] = {}
+        self._samples = 0
+
+    def update(self, reference: Outputs, outputs: Outputs, mask: np.ndarray | None = None) -> None:
+        """Add a batch; arguments as in `fidelity`."""
+        for name, expected in reference.items():
+            if name not in outputs:
+                raise DataError(f"output '{name}' is missing; found {', '.join(outputs)}")
+            found = outputs[name]
+            if expected.shape != found.shape:
+                raise DataError(
+                    f"output '{name}' has shape {list(found.shape)}, "
+                    f"the original has {list(expected.shape)}"
+                )
+            if expected.dtype.kind not in "OSU":
+                self._sums.setdefault(name, _Sums()).add(name, expected, found, mask)
+        self._samples += max((len(a) for a in reference.values() if a.ndim), default=0)
+
+    def result(self) -> Fidelity:
+        """Return the figures of the worst output.
+
+        Raises:
+            DataError: There was nothing to compare.
+        """
+        each = [sums.result(self._samples) for sums in self._sums.values()]
+        if not each:
+            raise DataError("no numeric outputs to compare")
+        return Fidelity(
+            sqnr_db=min(figure.sqnr_db for figure in each),
+            relative_l2=max(figure.relative_l2 for figure in each),
+            max_abs=max(figure.max_abs for figure in each),
+            cosine=min(figure.cosine for figure in each),
+            kl=max(_present(figure.kl for figure in each), default=None),
+            agreement=min(_present(figure.agreement for figure in each), default=None),
+            samples=self._samples,
+            nonfinite=sum(figure.nonfinite for figure in each),
+        )
+
+    def by_output(self) -> dict[str, Fidelity]:
+        """Return the figures of each output."""
+        return {name: sums.result(self._samples) for name, sums in self._sums.items()}
+
+
+def _present(figures: Iterable[float | None]) -> list[float]:
+    return [figure for figure in figures if figure is not None]
+
+
+@dataclass
+class _Sums:
+    """Running sums of one output. `signal` and `noise` are sums of squares."""
+
+    signal: float = 0.0
+    noise: float = 0.0
+    max_abs: float = 0.0
+    nonfinite: int = 0
+    cosines: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    kl: list[float] = field(default_factory=lambda: [0.0, 0.0])
+    agreement: list[float] = field(default_factory=lambda: [0.0, 0.0])
+
+    def add(
+        self, name: str, expected: np.ndarray, found: np.ndarray, mask: np.ndarray | None
+    ) -> None:
+        keep = _keep(expected, mask)
+        self._add_numbers(expected, found, keep)
+        if not is_float(expected):
+            same = (expected == found)[keep] if keep is not None else expected == found
+            _accumulate(self.agreement, same)
+        elif _is_logits(name, expected):
+            self._add_rows(expected, found, keep)
+
+    def _add_numbers(
+        self, expected: np.ndarray, found: np.ndarray, keep: np.ndarray | None
+    ) -> None:
+        y, other = expected.astype(np.float64), found.astype(np.float64)
+        if keep is not None:
+            # Zeros on both sides add nothing to any of the sums.
+            hole = ~keep.reshape(keep.shape + (1,) * (y.ndim - keep.ndim))
+            y, other = np.where(hole, 0.0, y), np.where(hole, 0.0, other)
+        y, other, bad = _clear_nonfinite(y, other)
+        self.nonfinite += bad
+        difference = y - other
+        self.signal += float(np.vdot(y, y))
+        self.noise += float(np.vdot(difference, difference))
+        self.max_abs = max(self.max_abs, float(np.abs(difference).max(initial=0.0)))
+        _accumulate(self.cosines, _cosines(y, other))
+
+    def _add_rows(self, expected: np.ndarray, found: np.ndarray, keep: np.ndarray | None) -> None:
+        y, other = expected.astype(np.float64), found.astype(np.float64)
+        if keep is not None:
+            y, other = y[keep], other[keep]
+        finite = np.isfinite(y).all(axis=-1) & np.isfinite(other).all(axis=-1)
+        y, other = y[finite], other[finite]
+        log_p, log_q = _log_softmax(y), _log_softmax(other)
+        _accumulate(self.kl, (np.exp(log_p) * (log_p - log_q)).sum(axis=-1))
+        _accumulate(self.agreement, y.argmax(axis=-1) == other.argmax(axis=-1))
+        # A row with NaN on either side agrees with nothing.
+        self.agreement[1] += int(finite.size - np.count_nonzero(finite))
+
+    def result(self, samples: int) -> Fidelity:
+        return Fidelity(
+            sqnr_db=_sqnr(self.signal, self.noise),
+            relative_l2=_ratio(self.noise, self.signal) ** 0.5,
+            max_abs=self.max_abs,
+            cosine=_mean(self.cosines, 1.0) or 0.0,
+            kl=_mean(self.kl),
+            agreement=_mean(self.agreement),
+            samples=samples,
+            nonfinite=self.nonfinite,
+        )
+
+
+def _keep(expected: np.ndarray, mask: np.ndarray | None) -> np.ndarray | None:
+    if mask is None or mask.ndim != 2 or expected.shape[:2] != mask.shape or expected.ndim < 3:
+        return None
+    return np.asarray(mask, dtype=bool)
+
+
+def _is_logits(name: str, array: np.ndarray) -> bool:
+    lower = name.lower()
+    return (
+        array.ndim in (2, 3)
+        and array.shape[-1] >= 2
+        and ("logit" in lower or not any(part in lower for part in _NOT_LOGITS))
+    )
+
+
+def _clear_nonfinite(y: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Zero what is not finite on either side; count positions where the two differ in that."""
+    odd = ~(np.isfinite(y) & np.isfinite(other))
+    if not odd.any():
+        return y, other, 0
+    same = (y == other) | (np.isnan(y) & np.isnan(other))
+    return np.where(odd, 0.0, y), np.where(odd, 0.0, other), int(np.count_nonzero(odd & ~same))
+
+
+def _cosines(y: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return the cosine per sample; 1 for two zero vectors, 0 where only one is zero."""
+    rows, others = (a.reshape(len(a) if a.ndim else 1, -1) for a in (y, other))
+    norms = np.linalg.norm(rows, axis=1) * np.linalg.norm(others, axis=1)
+    products = np.einsum("nk,nk->n", rows, others)
+    both_zero = ~(rows.any(axis=1) | others.any(axis=1))
+    return np.where(
+        norms > 0, products / np.where(norms > 0, norms, 1.0), both_zero.astype(np.float64)
+    )
+
+
+def _log_softmax(x: np.ndarray) -> np.ndarray:
+    shifted = x - x.max(axis=-1, keepdims=True, initial=-np.inf)
+    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
+
+
+def _accumulate(sums: list[float], figures: np.ndarray) -> None:
+    sums[0] += float(figures.sum())
+    sums[1] += figures.size
+
+
+def _mean(sums: list[float], default: float | None = None) -> float | None:
+    return sums[0] / sums[1] if sums[1] else default
+
+
+def _ratio(part: float, whole: float) -> float:
+    if part == 0:
+        return 0.0
+    return part / whole if whole else float("inf")
+
+
+def _sqnr(signal: float, noise: float) -> float:
+    """10 log10 of the ratio of energies, in dB."""
+    if noise == 0:
+        return float("inf")
+    return float(10 * np.log10(signal / noise)) if signal else float("-inf")

@@ -1,0 +1,45 @@
+"""Metrics that are made of one row of numbers per sample.
+
+The rows are what is kept of a batch, so a dataset is evaluated in bounded memory, and they are
+what a bootstrap draws from.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+
+__all__ = ["PerSampleMetric"]
+
+
+class PerSampleMetric(ABC):
+    """A metric computed in two steps: per sample, then over all samples."""
+
+    name: ClassVar[str]
+    larger_is_better: ClassVar[bool] = True
+
+    def __call__(self, outputs: Mapping[str, np.ndarray], labels: np.ndarray) -> float:
+        """Return the figure over the whole dataset."""
+        return self.finish(self.per_sample(outputs, labels))
+
+    @abstractmethod
+    def per_sample(self, outputs: Mapping[str, np.ndarray], labels: np.ndarray) -> np.ndarray:
+        """Return what the figure needs of each sample.
+
+        Returns:
+            [N, k]; the meaning of the columns is the metric's own.
+
+        Raises:
+            DataError: Labels that do not fit the outputs.
+        """
+
+    @abstractmethod
+    def finish(self, rows: np.ndarray) -> float:
+        """Return the figure from the rows of all samples [N, k]; NaN where there are none."""
+
+    def derive_labels(self, feeds: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """Return labels that follow from the inputs, or None where they must be given."""
+        return None

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-
-import onnx
+from typing import TYPE_CHECKING
 
 from irtools.target import KernelReport
+
+if TYPE_CHECKING:
+    import onnx
 
 __all__ = ["count_kernels"]
 
@@ -40,6 +42,8 @@ def count_kernels(path: Path) -> KernelReport:
     MatMulNBits counts as int8 where its `accuracy_level` is 4: it then quantizes its
     activations per block.
     """
+    import onnx
+
     model = onnx.load(path, load_external_data=False)
     nodes = list(_nodes(model.graph))
     counts = Counter(node.op_type for node in nodes)
@@ -55,7 +59,7 @@ def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     for node in graph.node:
         yield node
         for attribute in node.attribute:
-            if attribute.type == onnx.AttributeProto.GRAPH:
+            if attribute.type == attribute.GRAPH:
                 yield from _nodes(attribute.g)
 
 

@@ -15,6 +15,7 @@ from irtools.backends.onnxruntime.kernels import count_kernels
 from irtools.backends.onnxruntime.session import (
     RUNTIME_ERRORS,
     Provider,
+    SaveAs,
     clean_message,
     open_session,
 )
@@ -23,7 +24,7 @@ from irtools.errors import DataError, UnsupportedError
 from irtools.target import Feeds, KernelReport, RunnerOptions
 from irtools.target.signature import Slot, check_feeds, wanted_outputs
 
-__all__ = ["OrtRunner"]
+__all__ = ["OrtRunner", "compiled_kernels"]
 
 _NUMPY_TYPES = {
     "float": np.dtype(np.float32),
@@ -92,11 +93,8 @@ class OrtRunner:
         return dict(zip(wanted, results, strict=True))
 
     def kernels(self) -> KernelReport:
-        """Compile once more, write the optimized graph to a temporary folder, and count."""
-        with tempfile.TemporaryDirectory(prefix="irtools-") as folder:
-            path = Path(folder) / "optimized.onnx"
-            open_session(self._source, self._options, self._providers, optimized_file=path)
-            return count_kernels(path)
+        """Compile once more and count; the session itself does not tell."""
+        return compiled_kernels(self._source, self._options, self._providers)
 
     def close(self) -> None:
         """Free the session and its weights."""
@@ -113,6 +111,16 @@ class OrtRunner:
         if self._session is None:
             raise UnsupportedError("this runner is closed; make a new one from the target")
         return self._session
+
+
+def compiled_kernels(
+    source: ModelSource, options: RunnerOptions, providers: Sequence[Provider]
+) -> KernelReport:
+    """Compile a model, write the graph that came out to a temporary folder, and count."""
+    with tempfile.TemporaryDirectory(prefix="irtools-") as folder:
+        path = Path(folder) / "optimized.onnx"
+        open_session(source, options, providers, SaveAs(path, beside=True))
+        return count_kernels(path)
 
 
 def _slots(session: Any) -> tuple[Slot, ...]:

@@ -16,7 +16,7 @@ from irtools.errors import TargetUnavailableError, UnsupportedError
 from irtools.target import RunnerOptions
 from irtools.target.signature import one_line
 
-__all__ = ["RUNTIME_ERRORS", "Provider", "clean_message", "open_session"]
+__all__ = ["RUNTIME_ERRORS", "Provider", "SaveAs", "clean_message", "open_session"]
 
 RUNTIME_ERRORS: tuple[type[Exception], ...] = (
     state.EPFail,
@@ -51,11 +51,26 @@ class Provider:
     options: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class SaveAs:
+    """Where a session writes the graph it made of the model.
+
+    Attributes:
+        path: The file.
+        portable: Leave out what holds for this machine alone (memory layouts of its kernels).
+        beside: Write large weights to `<name>.data` beside the file.
+    """
+
+    path: Path
+    portable: bool = False
+    beside: bool = False
+
+
 def open_session(
     source: ModelSource,
     options: RunnerOptions,
     providers: Sequence[Provider],
-    optimized_file: Path | None = None,
+    save: SaveAs | None = None,
 ) -> ort.InferenceSession:
     """Make a session on exactly these providers.
 
@@ -63,7 +78,7 @@ def open_session(
         source: The model; it must outlive the session.
         options: How to run it.
         providers: In order of preference; the first must take part.
-        optimized_file: Where to write the optimized graph, its weights beside it.
+        save: Also write the optimized graph.
 
     Raises:
         UnsupportedError: The runtime refuses the model.
@@ -71,8 +86,8 @@ def open_session(
     """
     session_options = _session_options(options)
     source.share_weights(session_options)
-    if optimized_file is not None:
-        _write_optimized(session_options, optimized_file)
+    if save is not None:
+        _save_optimized(session_options, save)
     chosen = [(provider.name, dict(provider.options)) for provider in providers]
     try:
         # enable_fallback=0: the wrapper would print and go on with the CPU.
@@ -112,8 +127,11 @@ def _session_options(options: RunnerOptions) -> Any:
     return made
 
 
-def _write_optimized(session_options: Any, path: Path) -> None:
-    session_options.optimized_model_filepath = str(path)
-    session_options.add_session_config_entry(
-        "session.optimized_model_external_initializers_file_name", f"{path.name}.data"
-    )
+def _save_optimized(session_options: Any, save: SaveAs) -> None:
+    session_options.optimized_model_filepath = str(save.path)
+    if save.portable:
+        session_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    if save.beside:
+        session_options.add_session_config_entry(
+            "session.optimized_model_external_initializers_file_name", f"{save.path.name}.data"
+        )

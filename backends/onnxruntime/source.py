@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnx_ir as ir
 
 from irtools.errors import UnsupportedError
-from irtools.model import Model
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from irtools.model import Model
 
 __all__ = ["ModelSource"]
 
@@ -18,17 +22,7 @@ _SHARED_FROM = 64 * 1024
 # The runtime reads shapes, axes, scales and zero points while it optimizes; those stay in the
 # file. What it only multiplies with is large.
 
-_SHARED_TYPES = frozenset(
-    {
-        ir.DataType.FLOAT,
-        ir.DataType.FLOAT16,
-        ir.DataType.DOUBLE,
-        ir.DataType.INT8,
-        ir.DataType.UINT8,
-        ir.DataType.INT32,
-        ir.DataType.INT64,
-    }
-)
+_SHARED_TYPES = frozenset({"FLOAT", "FLOAT16", "DOUBLE", "INT8", "UINT8", "INT32", "INT64"})
 
 
 @dataclass(frozen=True)
@@ -53,15 +47,15 @@ class ModelSource:
     def _of_model(cls, model: ir.Model) -> ModelSource:
         import onnxruntime as ort
 
-        _read_external(model)
         weights: dict[str, Any] = {}
         for name, value in model.graph.initializers.items():
             tensor = value.const_value
-            if tensor is None or not _is_shared(tensor):
+            if tensor is None or not _is_shared(tensor) or value.is_graph_input():
                 continue
             array = np.ascontiguousarray(tensor.numpy())
             weights[name] = ort.OrtValue.ortvalue_from_numpy(array)
             value.const_value = _placeholder(tensor)
+        _read_external(model, except_for=weights)
         return cls(_serialize(model), weights)
 
     def share_weights(self, options: Any) -> None:
@@ -71,10 +65,12 @@ class ModelSource:
 
 
 def _is_shared(tensor: ir.TensorProtocol) -> bool:
-    return tensor.dtype in _SHARED_TYPES and tensor.nbytes >= _SHARED_FROM
+    return tensor.dtype.name in _SHARED_TYPES and tensor.nbytes >= _SHARED_FROM
 
 
 def _placeholder(tensor: ir.TensorProtocol) -> ir.ExternalTensor:
+    import onnx_ir as ir
+
     return ir.ExternalTensor(
         "weights",
         0,
@@ -85,17 +81,31 @@ def _placeholder(tensor: ir.TensorProtocol) -> ir.ExternalTensor:
     )
 
 
-def _read_external(model: ir.Model) -> None:
+def _read_external(model: ir.Model, except_for: Container[str]) -> None:
     """Put what still lies in files into the model: bytes have no folder to look in."""
+    import onnx_ir as ir
+
     for graph in model.graphs():
-        for value in graph.initializers.values():
-            tensor = value.const_value
-            if isinstance(tensor, ir.ExternalTensor) and not _is_shared(tensor):
-                array = np.array(tensor.numpy())
-                value.const_value = ir.Tensor(array, dtype=tensor.dtype, name=tensor.name)
+        for name, value in graph.initializers.items():
+            if isinstance(value.const_value, ir.ExternalTensor) and not (
+                graph is model.graph and name in except_for
+            ):
+                value.const_value = _in_memory(value.const_value)
+    for node in model.graph.all_nodes():
+        for key, attribute in node.attributes.items():
+            if isinstance(attribute.value, ir.ExternalTensor):
+                node.attributes[key] = ir.AttrTensor(key, _in_memory(attribute.value))
+
+
+def _in_memory(tensor: ir.ExternalTensor) -> ir.Tensor:
+    import onnx_ir as ir
+
+    return ir.Tensor(np.array(tensor.numpy()), dtype=tensor.dtype, name=tensor.name)
 
 
 def _serialize(model: ir.Model) -> bytes:
+    import onnx_ir as ir
+
     try:
         content: bytes = ir.to_proto(model).SerializeToString()
     except ValueError as error:

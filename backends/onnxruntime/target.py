@@ -15,13 +15,13 @@ from irtools.backends.onnxruntime.capabilities import (
     tensorrt_capabilities,
 )
 from irtools.errors import OptionError, TargetUnavailableError
-from irtools.model import Model
 from irtools.target import Artifact, Capabilities, Runner, RunnerOptions, Target
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from irtools.backends.onnxruntime.session import Provider
+    from irtools.model import Model
 
 __all__ = ["OrtCpu", "OrtCuda", "OrtTensorRt"]
 
@@ -31,6 +31,8 @@ class _Ort(Target):
     """What the three targets share."""
 
     provider_name: ClassVar[str]
+    stores_optimized: ClassVar[bool] = True
+    """The artifact holds the graph as the runtime optimizes it."""
 
     @abstractmethod
     def providers(self) -> tuple[Provider, ...]:
@@ -68,7 +70,9 @@ class _Ort(Target):
         self.check_available()
         lowered = model.clone()
         self.lower(lowered.ir)
-        return write_artifact(lowered, directory, stem, self.providers())
+        return write_artifact(
+            lowered, directory, stem, self.providers(), optimize=self.stores_optimized
+        )
 
     def version(self) -> str:
         for package in ("onnxruntime-gpu", "onnxruntime"):
@@ -137,6 +141,8 @@ class OrtTensorRt(_Ort):
     name: ClassVar[str] = "ort-tensorrt"
     summary: ClassVar[str] = "ONNX Runtime with NVIDIA TensorRT (needs onnxruntime-gpu)"
     provider_name: ClassVar[str] = "TensorrtExecutionProvider"
+    # TensorRT fuses standard operators and knows none of the runtime's own.
+    stores_optimized: ClassVar[bool] = False
 
     @property
     def capabilities(self) -> Capabilities:

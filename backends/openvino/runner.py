@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import openvino as ov
 
-from irtools.backends.openvino.kernels import count_kernels
+from irtools.backends.openvino._library import import_openvino, release
+from irtools.backends.openvino.kernels import count_kernels, quantized_ops
 from irtools.backends.openvino.source import import_model
 from irtools.errors import DataError, OptionError, UnsupportedError
-from irtools.model import Model
 from irtools.target import Feeds, KernelReport, RunnerOptions
 from irtools.target.signature import Slot, check_feeds, one_line, wanted_outputs
+
+if TYPE_CHECKING:
+    from irtools.model import Model
 
 __all__ = ["OpenVinoRunner", "plugin_config"]
 
@@ -42,9 +44,10 @@ class OpenVinoRunner:
     """
 
     def __init__(self, model: Model | Path, options: RunnerOptions, device: str) -> None:
-        core = ov.Core()
+        core = import_openvino().Core()
         imported = import_model(core, model)
         self._outputs = imported.outputs
+        self._quantized = quantized_ops(imported.model)
         self._compiled = _compile(core, imported.model, device, plugin_config(options, device))
         self._request: Any = self._compiled.create_infer_request()
         self._slots = tuple(_slot(port) for port in self._compiled.inputs)
@@ -76,7 +79,7 @@ class OpenVinoRunner:
 
     def kernels(self) -> KernelReport:
         """Count the layers of the runtime model by type and precision."""
-        return count_kernels(self._compiled.get_runtime_model())
+        return count_kernels(self._compiled.get_runtime_model(), self._quantized)
 
     def close(self) -> None:
         """Free the compiled model."""
@@ -115,9 +118,8 @@ def _compile(core: Any, model: Any, device: str, config: dict[str, str]) -> Any:
     try:
         return core.compile_model(model, device, config)
     except RuntimeError as error:
-        version = ov.__version__.split("-")[0]
         raise UnsupportedError(
-            f"OpenVINO {version} cannot compile the model for {device}: {one_line(error)}"
+            f"OpenVINO {release()} cannot compile the model for {device}: {one_line(error)}"
         ) from error
 
 

@@ -6,13 +6,16 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import onnx_ir as ir
-
+from irtools.backends.openvino._library import release
 from irtools.errors import UnsupportedError
-from irtools.model import Model
 from irtools.target.signature import one_line
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from irtools.model import Model
 
 __all__ = ["ImportedModel", "import_model"]
 
@@ -50,6 +53,8 @@ def import_model(core: Any, model: Model | Path) -> ImportedModel:
 
 
 def _import_from_memory(core: Any, model: Model) -> Any:
+    import onnx_ir as ir
+
     weights = (value.const_value for value in model.ir.graph.initializers.values())
     size = sum(tensor.nbytes for tensor in weights if tensor is not None)
     if size <= _IN_MEMORY_UP_TO and not _has_external(model.ir):
@@ -62,6 +67,8 @@ def _import_from_memory(core: Any, model: Model) -> Any:
 
 
 def _has_external(model: ir.Model) -> bool:
+    import onnx_ir as ir
+
     return any(
         isinstance(value.const_value, ir.ExternalTensor)
         for graph in model.graphs()
@@ -70,19 +77,19 @@ def _has_external(model: ir.Model) -> bool:
 
 
 def _read(core: Any, source: str | bytes) -> Any:
-    import openvino as ov
-
     try:
         return core.read_model(source)
     except RuntimeError as error:
         raise UnsupportedError(
-            f"OpenVINO {ov.__version__.split('-')[0]} refuses the model: {one_line(error)}"
+            f"OpenVINO {release()} refuses the model: {one_line(error)}"
         ) from error
 
 
 def _names_in_file(imported: Any, path: Path) -> tuple[str, ...]:
     known: Sequence[set[str]] = [output.get_names() for output in imported.outputs]
     if path.suffix == ".onnx" and any(len(names) != 1 for names in known):
+        import onnx_ir as ir
+
         # Several ONNX values became one; only the file says which of them is the output.
         return tuple(value.name or "" for value in ir.load(path).graph.outputs)
     return tuple(min(names) if names else f"output{i}" for i, names in enumerate(known))

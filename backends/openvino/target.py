@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from irtools.backends.openvino._library import import_openvino, release
 from irtools.backends.openvino.capabilities import cpu_capabilities, gpu_capabilities
-from irtools.errors import MissingExtraError, TargetUnavailableError
-from irtools.model import Model
+from irtools.errors import TargetUnavailableError
 from irtools.target import Artifact, Capabilities, Runner, RunnerOptions, Target
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+    from irtools.model import Model
 
 __all__ = ["OpenVinoCpu", "OpenVinoGpu"]
 
@@ -26,11 +27,7 @@ class _OpenVino(Target):
     device: ClassVar[str]
 
     def check_available(self) -> None:
-        if find_spec("openvino") is None:
-            raise MissingExtraError(f"target {self.name!r}", "openvino")
-        import openvino as ov
-
-        devices = ov.Core().available_devices
+        devices = import_openvino().Core().available_devices
         if not any(device.split(".")[0] == self.device for device in devices):
             raise TargetUnavailableError(
                 f"OpenVINO sees no {self.device} here (it sees {', '.join(devices) or 'nothing'}): "
@@ -57,11 +54,7 @@ class _OpenVino(Target):
         return write_artifact(lowered, directory, stem, self.device)
 
     def version(self) -> str:
-        if find_spec("openvino") is None:
-            raise MissingExtraError(f"target {self.name!r}", "openvino")
-        import openvino as ov
-
-        return f"openvino {ov.__version__.split('-')[0]}"
+        return f"openvino {release()}"
 
     def _remedy(self) -> str:
         return "reinstall the openvino package"

@@ -1,0 +1,65 @@
+"""Writing files so that their place holds the old ones or the whole new ones."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from irtools.errors import FileError
+
+__all__ = ["publish", "staging_folder"]
+
+
+@contextmanager
+def staging_folder(directory: Path) -> Iterator[Path]:
+    """Make a private folder inside `directory`, and remove it with what is left in it.
+
+    It lies on the same file system, so that moving files out of it is atomic.
+
+    Raises:
+        FileError: The folder cannot be made, or writing into it failed.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".irtools-", dir=directory))
+    except OSError as error:
+        raise FileError(f"cannot write to folder {directory}: {error.strerror}") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(folder: Path, directory: Path, last: str) -> tuple[Path, ...]:
+    """Move every file of a staging folder to `directory`.
+
+    Args:
+        folder: The staging folder.
+        directory: Where to.
+        last: Name of the file that refers to the others. It is moved last, so that a reader
+            never meets it without them.
+
+    Returns:
+        The new paths, `last` first.
+
+    Raises:
+        FileError: A file cannot be moved.
+    """
+    names = sorted(path.name for path in folder.iterdir())
+    names.remove(last)
+    try:
+        for name in (*names, last):
+            _flush(folder / name)
+            (folder / name).replace(directory / name)
+    except OSError as error:
+        raise FileError(f"cannot write {directory / name}: {error.strerror}") from error
+    return tuple(directory / name for name in (last, *names))
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

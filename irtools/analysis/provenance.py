@@ -1,0 +1,70 @@
+"""Which module of the source a node comes from."""
+
+from __future__ import annotations
+
+import ast
+
+import onnx_ir as ir
+
+from irtools.analysis.shapes import constant_of
+
+__all__ = ["module_name"]
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+
+
+def module_name(node: ir.Node) -> str:
+    """Return the dotted module name that a node was exported from.
+
+    Read, in this order, from the scopes that `torch.onnx.export(dynamo=True)` writes into the
+    metadata, from a path-like node name of the TorchScript exporter
+    (`/encoder/layer.0/output/dense/MatMul`), from the name of a parameter of the node or of the
+    bias that is added to it. Falls back to the node's own name, then to its first output's.
+    """
+    return (
+        _from_scopes(node)
+        or _from_path(node)
+        or _from_parameter(node)
+        or node.name
+        or (node.outputs[0].name if node.outputs else None)
+        or node.op_type
+    )
+
+
+def _from_scopes(node: ir.Node) -> str:
+    try:
+        scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
+    except (ValueError, SyntaxError):
+        return ""
+    if not isinstance(scopes, list) or len(scopes) < 2:
+        return ""
+    # The last scope is the operator inside its module, the first one the model itself.
+    return str(scopes[-2])
+
+
+def _from_path(node: ir.Node) -> str:
+    name = node.name or ""
+    if not name.startswith("/"):
+        return ""
+    parts = name.strip("/").split("/")[:-1]
+    # Sequential containers repeat their own name as a prefix of their children's.
+    kept = [p for p, after in zip(parts, [*parts[1:], ""], strict=True) if not _repeats(p, after)]
+    return ".".join(kept)
+
+
+def _repeats(name: str, child: str) -> bool:
+    return child.startswith(name + ".")
+
+
+def _from_parameter(node: ir.Node) -> str:
+    values = [*node.inputs]
+    if len(node.outputs) == 1:
+        for user, _ in node.outputs[0].uses():
+            if user.op_type == "Add":
+                values.extend(user.inputs)
+    for value in values:
+        if value is not None and constant_of(value) is not None and value.name and "." in value.name:
+            module, _, leaf = value.name.rpartition(".")
+            if leaf in ("weight", "bias"):
+                return module
+    return ""

@@ -1,0 +1,263 @@
+"""Channels through Reshape and Flatten, and sizes that are read from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
+from irtools.analysis.dims import Dim, multiply
+from irtools.analysis.shapes import constant_of
+from irtools.passes.pruning.groups import ShapeEdit, Trace
+from irtools.passes.pruning.index_map import IndexMap
+from irtools.passes.pruning.rules import Port, Refine
+
+__all__ = ["follow_size", "reshape_rule"]
+
+
+def reshape_rule(port: Port, trace: Trace) -> None:
+    """Row-major order decides where the units go.
+
+    Equal sizes at both ends of the two shapes keep their places. What is left in the middle is
+    seen as one flat axis: the slot is merged into it and split out of it again. A split of finer
+    units into (heads, width) asks for heads instead.
+    """
+    node = port.node
+    x, y = node.inputs[0], node.outputs[0]
+    shape_x, shape_y = trace.shapes.shape(x), trace.shapes.shape(y)
+    if x is None or shape_x is None or shape_y is None or (port.is_input and port.position > 0):
+        trace.block(node, "its shapes are not known")
+        return
+    here, there = (shape_x, shape_y) if port.is_input else (shape_y, shape_x)
+    moved = _moved(port.axis, port.map, here, there)
+    if moved is None:
+        trace.block(
+            node, f"it mixes the channels with other axes ({_text(here)} -> {_text(there)})"
+        )
+        return
+    axis, mapping = moved
+    trace.couple(y if port.is_input else x, axis, mapping)
+    if node.op_type == "Reshape":
+        target = (axis, mapping) if port.is_input else (port.axis, port.map)
+        _edit_target(node, trace, *target)
+
+
+def _text(shape: Sequence[Dim]) -> str:
+    return "x".join(str(d) for d in shape)
+
+
+def _moved(
+    axis: int, mapping: IndexMap, here: Sequence[Dim], there: Sequence[Dim]
+) -> tuple[int, IndexMap] | None:
+    head = _common(here, there)
+    tail = _common(here[head:][::-1], there[head:][::-1])
+    if axis < head:
+        return axis, mapping
+    if axis >= len(here) - tail:
+        return axis - len(here) + len(there), mapping
+    if mapping.offset:
+        return None
+    flat = _merged(axis - head, mapping, here[head : len(here) - tail])
+    middle = there[head : len(there) - tail]
+    if flat is None or not middle:
+        return None
+    split = _split_out(flat, middle)
+    return None if split is None else (head + split[0], split[1])
+
+
+def _common(a: Sequence[Dim], b: Sequence[Dim]) -> int:
+    count = 0
+    for left, right in zip(a, b, strict=False):
+        if left != right:
+            break
+        count += 1
+    return count
+
+
+def _merged(axis: int, mapping: IndexMap, middle: Sequence[Dim]) -> IndexMap | None:
+    inner = mapping.inner
+    for size in middle[axis + 1 :]:
+        if not isinstance(size, int):
+            return None
+        inner *= size
+    outer = mapping.outer
+    for size in middle[:axis]:
+        outer = outer * size if outer is not None and isinstance(size, int) else None
+    return IndexMap(mapping.units, inner, outer)
+
+
+def _split_out(flat: IndexMap, middle: Sequence[Dim]) -> tuple[int, IndexMap] | None:
+    behind: Dim = 1
+    for axis in reversed(range(len(middle))):
+        size = middle[axis]
+        found = _fits(flat, size, behind, tuple(middle[:axis]))
+        if found is not None:
+            return axis, found
+        behind = multiply(behind, size)
+    _ask_for_coarser(flat, middle)
+    return None
+
+
+def _fits(flat: IndexMap, size: Dim, behind: Dim, before: tuple[Dim, ...]) -> IndexMap | None:
+    """Whether the units lie whole on an axis of `size` with `behind` elements behind it."""
+    if not isinstance(behind, int) or flat.inner % behind:
+        return None
+    inner = flat.inner // behind
+    if not isinstance(size, int):
+        # The slowest axis takes whatever is left, as batch x heads in one.
+        return None if before else IndexMap(flat.units, inner, None)
+    if size % (flat.units * inner):
+        return None
+    outer = size // (flat.units * inner)
+    return IndexMap(flat.units, inner, outer) if outer == 1 or flat.outer is not None else None
+
+
+def _ask_for_coarser(flat: IndexMap, middle: Sequence[Dim]) -> None:
+    """Ask for units that are whole rows of one of the axes, the slowest axis first."""
+    if flat.outer != 1 or flat.inner != 1 or not all(isinstance(d, int) for d in middle):
+        return
+    sizes = [d for d in middle if isinstance(d, int)]
+    candidates = []
+    for axis, size in enumerate(sizes[:-1]):
+        before, behind = 1, 1
+        for d in sizes[:axis]:
+            before *= d
+        for d in sizes[axis + 1 :]:
+            behind *= d
+        if size > 1 and before * size * behind == flat.units:
+            candidates.append((before, size, behind))
+    if candidates:
+        raise Refine(*candidates)
+
+
+def _edit_target(node: ir.Node, trace: Trace, axis: int, mapping: IndexMap) -> None:
+    """Decide how the target size at `axis` follows: by itself, or by an edit of a constant."""
+    target = node.inputs[1]
+    source = _element(target, axis)
+    if source is None:
+        trace.block(node, f"size {axis} of its target is computed in a way that is not understood")
+        return
+    size = trace.shapes.integers(target)
+    assert size is not None
+    written = size.reshape(-1)[axis]
+    if written == -1 or (written == 0 and not node.attributes.get_int("allowzero", 0)):
+        return
+    if source == "read":
+        trace.adaptive.add((node, axis))
+    elif mapping.outer is None:
+        trace.block(node, "the number of its channels is only known when it runs")
+    else:
+        factor = mapping.outer * mapping.inner
+        if written != factor * mapping.units:
+            trace.block(node, "its target has other channels beside these")
+            return
+        trace.shape_edits[node, axis] = ShapeEdit(node, axis, factor)
+
+
+def _element(target: ir.Value | None, position: int) -> str | None:
+    """Whether an element of a shape is `constant`, `read` from a tensor, or None: unknown."""
+    if target is None:
+        return None
+    if constant_of(target) is not None:
+        return "constant"
+    node = target.producer()
+    if node is None:
+        return None
+    if node.op_type != "Concat":
+        return "read" if node.op_type in ("Shape", "Slice", "Gather") else None
+    for value in node.inputs:
+        if value is None:
+            return None
+        length = _length(value)
+        if length is None:
+            return None
+        if position < length:
+            if constant_of(value) is not None:
+                return "constant"
+            return "read"
+        position -= length
+    return None
+
+
+def _length(value: ir.Value) -> int | None:
+    tensor = constant_of(value)
+    if tensor is not None:
+        return tensor.size
+    if value.shape is not None and len(value.shape) == 1 and isinstance(value.shape[0], int):
+        return value.shape[0]
+    producer = value.producer()
+    if producer is None:
+        return None
+    match producer.op_type:
+        case "Unsqueeze":
+            return 1
+        case "Concat":
+            lengths = [_length(v) if v is not None else None for v in producer.inputs]
+            return None if None in lengths else sum(n for n in lengths if n is not None)
+    return None
+
+
+def follow_size(port: Port, trace: Trace) -> None:
+    """Follow the size of a slot that a Shape node reads to the Reshape targets that use it.
+
+    The target sizes change by themselves, which is right where the reshaped axis is a slot too;
+    `Trace.adaptive` remembers them until that is known.
+    """
+    rank = trace.shapes.rank(port.value)
+    if rank is None:
+        trace.block(port.node, "the rank of what it reads is not known")
+        return
+    attributes = port.node.attributes
+    window = range(rank)[attributes.get_int("start", 0) : attributes.get_int("end", rank)]
+    if port.axis in window:
+        _follow(port.node.outputs[0], window.index(port.axis), trace)
+
+
+def _follow(value: ir.Value, position: int, trace: Trace) -> None:
+    if value.is_graph_output():
+        trace.block(value.producer(), "the number of channels is an output of the model")
+    for node, place in value.uses():
+        after = _after(node, place, position, trace)
+        if after == "reshape":
+            trace.adaptive.add((node, position))
+            trace.size_uses.add((node, position))
+        elif after is None:
+            trace.block(node, "it computes with the number of channels")
+        elif isinstance(after, int):
+            _follow(node.outputs[0], after, trace)
+
+
+def _after(node: ir.Node, place: int, position: int, trace: Trace) -> int | str | None:
+    """Where an element of a shape goes: a position, `reshape`, `dropped`, or None: unknown."""
+    match node.op_type:
+        case "Reshape" if place == 1:
+            return "reshape"
+        case "Cast" | "Identity" | "Unsqueeze" | "Squeeze":
+            return position
+        case "Concat":
+            lengths = [trace.shapes.integers(v) for v in node.inputs[:place]]
+            if any(n is None for n in lengths):
+                return None
+            return position + sum(n.size for n in lengths if n is not None)
+        case "Gather" | "Slice" if place == 0:
+            return _selected(node, position, trace)
+    return None
+
+
+def _selected(node: ir.Node, position: int, trace: Trace) -> int | str | None:
+    length = trace.shapes.shape(node.inputs[0])
+    picked = _picks(node, trace, length[0]) if length and isinstance(length[0], int) else None
+    if picked is None:
+        return None
+    return picked.index(position) if position in picked else "dropped"
+
+
+def _picks(node: ir.Node, trace: Trace, length: int) -> list[int] | None:
+    operands = [trace.shapes.integers(v) for v in node.inputs[1:] if v is not None]
+    if any(o is None or not all(isinstance(i, int) for i in o.reshape(-1)) for o in operands):
+        return None
+    numbers = [[int(i) for i in o.reshape(-1)] for o in operands if o is not None]
+    if node.op_type == "Gather":
+        return [i % length for i in numbers[0]]
+    step = numbers[3][0] if len(numbers) > 3 else 1
+    return list(range(length))[numbers[0][0] : numbers[1][0] : step]

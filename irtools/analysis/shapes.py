@@ -1,0 +1,177 @@
+"""Symbolic shapes of all tensors, and values of the small integer tensors shapes are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+
+import numpy as np
+import onnx_ir as ir
+
+from irtools.analysis import _integer_rules, _shape_rules
+from irtools.analysis.dims import Dim, is_named, symbol
+
+__all__ = ["Shape", "SymbolicShapes", "constant_of"]
+
+Shape = tuple[Dim, ...]
+
+_MAX_ELEMENTS = 64
+"""Integer tensors with more elements are data, not shapes."""
+
+
+class SymbolicShapes:
+    """What is known of shapes before the model runs.
+
+    Every dimension of unknown size is a symbol of its own, so two dimensions are equal only
+    where they are known to be: through a shared name in the model's interface, or because the
+    same tensors they are computed from say so. Broadcasting is assumed to be valid (a model
+    whose shapes clash fails anyway), and sizes to be positive.
+
+    Facts come from the operators; a declared shape (`value_info`) fills what they leave open.
+    Covers the main graph and nested subgraphs, not functions. One pass over the nodes.
+
+    onnx's own inference is not enough: it gives two names to a size that goes through a
+    broadcast, and it is known to be wrong about sequence and optional types.
+    """
+
+    def __init__(self) -> None:
+        self._shapes: dict[ir.Value, Shape] = {}
+        self._integers: dict[ir.Value, np.ndarray] = {}
+
+    @classmethod
+    def of(cls, model: ir.Model) -> SymbolicShapes:
+        """Analyse a model."""
+        facts = cls()
+        facts._visit_graph(model.graph, "")
+        return facts
+
+    def shape(self, value: ir.Value | None) -> Shape | None:
+        """The shape of a tensor; None where not even the rank is known."""
+        if value is None:
+            return None
+        if value not in self._shapes and (constant := constant_of(value)) is not None:
+            self._shapes[value] = tuple(constant.shape.numpy())
+        return self._shapes.get(value)
+
+    def rank(self, value: ir.Value | None) -> int | None:
+        """The number of dimensions, or None."""
+        shape = self.shape(value)
+        return None if shape is None else len(shape)
+
+    def integers(self, value: ir.Value | None) -> np.ndarray | None:
+        """The elements of a small integer or boolean tensor, as an array of `Dim | bool`.
+
+        None unless every element is known, by number or by symbol.
+        """
+        if value is None:
+            return None
+        if value not in self._integers and (constant := constant_of(value)) is not None:
+            if constant.size > _MAX_ELEMENTS or not _is_integral(constant.dtype):
+                return None
+            self._integers[value] = _as_objects(constant.numpy())
+        return self._integers.get(value)
+
+    def _visit_graph(self, graph: ir.Graph, scope: str) -> None:
+        for value in graph.inputs:
+            self._learn(value, None, scope)
+        for node in graph:
+            self._visit_node(node, scope)
+
+    def _visit_node(self, node: ir.Node, scope: str) -> None:
+        for attribute in node.attributes.values():
+            for graph in _graphs_of(attribute):
+                self._visit_graph(graph, f"{scope}{node.name}/")
+        shapes: Sequence[Shape | None] = ()
+        if node.domain == "" and (rule := _shape_rules.RULES.get(node.op_type)) is not None:
+            shapes = rule(node, self)
+        for index, output in enumerate(node.outputs):
+            self._learn(output, shapes[index] if index < len(shapes) else None, scope)
+        self._learn_integers(node)
+
+    def _learn(self, value: ir.Value, inferred: Shape | None, scope: str) -> None:
+        declared = _declared_shape(value, scope)
+        if inferred is None:
+            inferred = declared
+        elif declared is not None and len(declared) == len(inferred):
+            inferred = tuple(
+                d if not is_named(i) and is_named(d) else i
+                for i, d in zip(inferred, declared, strict=True)
+            )
+        if inferred is not None:
+            self._shapes[value] = inferred
+
+    def _learn_integers(self, node: ir.Node) -> None:
+        if node.domain != "" or (rule := _integer_rules.RULES.get(node.op_type)) is None:
+            return
+        found = rule(node, self)
+        if found is not None and found.size <= _MAX_ELEMENTS:
+            self._integers[node.outputs[0]] = found
+
+
+def constant_of(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """The tensor of a value that never changes, or None.
+
+    A weight that is also a graph input may be overridden by the caller, so it is not constant.
+    """
+    if value is None:
+        return None
+    producer = value.producer()
+    if producer is None:
+        return None if value.is_graph_input() else value.const_value
+    if producer.op_type != "Constant" or producer.domain != "" or len(producer.attributes) != 1:
+        return None
+    ((name, attribute),) = producer.attributes.items()
+    if attribute.is_ref():
+        return None
+    if name == "value":
+        return attribute.as_tensor()
+    make = _CONSTANT_ATTRIBUTES.get(name)
+    return None if make is None else ir.tensor(make(attribute.value))
+
+
+_CONSTANT_ATTRIBUTES: Mapping[str, Callable[[object], np.ndarray]] = MappingProxyType(
+    {
+        "value_int": lambda v: np.asarray(v, np.int64),
+        "value_ints": lambda v: np.asarray(v, np.int64),
+        "value_float": lambda v: np.asarray(v, np.float32),
+        "value_floats": lambda v: np.asarray(v, np.float32),
+    }
+)
+
+
+def _graphs_of(attribute: ir.Attr) -> Iterable[ir.Graph]:
+    if attribute.is_ref():
+        return ()
+    if attribute.type == ir.AttributeType.GRAPH:
+        return (attribute.as_graph(),)
+    if attribute.type == ir.AttributeType.GRAPHS:
+        return attribute.as_graphs()
+    return ()
+
+
+def _declared_shape(value: ir.Value, scope: str) -> Shape | None:
+    if value.shape is None or not isinstance(value.type, ir.TensorType | None):
+        return None
+    dims: list[Dim] = []
+    for axis, size in enumerate(value.shape):
+        if isinstance(size, int):
+            dims.append(size)
+        elif size.value is None:
+            dims.append(symbol(f"?{scope}{value.name}.{axis}"))
+        else:
+            # The names in a subgraph may mean other sizes than those outside it.
+            dims.append(symbol(f"{scope}{size.value}"))
+    return tuple(dims)
+
+
+def _is_integral(dtype: ir.DataType) -> bool:
+    return dtype in (ir.DataType.INT64, ir.DataType.INT32, ir.DataType.BOOL)
+
+
+def _as_objects(array: np.ndarray) -> np.ndarray:
+    boxed = np.empty(array.shape, dtype=object)
+    boxed[...] = array
+    flat = boxed.reshape(-1)
+    for index, item in enumerate(flat):
+        flat[index] = item.item() if isinstance(item, np.generic) else item
+    return boxed

@@ -1,0 +1,106 @@
+"""Edits that all clean-up passes share, and what they ask of a node before they touch it."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from irtools.model import subgraphs
+
+__all__ = ["can_substitute", "element_type", "is_deterministic", "substitute"]
+
+_RANDOM_OPS = frozenset(
+    {
+        "Bernoulli",
+        "Multinomial",
+        "RandomNormal",
+        "RandomNormalLike",
+        "RandomUniform",
+        "RandomUniformLike",
+    }
+)
+_TRAINING_OPS = frozenset({"Dropout", "BatchNormalization"})
+
+_BOOLEAN_OPS = frozenset(
+    {"And", "Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual"}
+    | {"Not", "Or", "Xor"}
+)
+_TYPE_KEEPING_OPS = frozenset(
+    {"Add", "Concat", "Div", "Expand", "Flatten", "Gather", "Identity", "Mul", "Range", "Reshape"}
+    | {"Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze"}
+)
+_MAX_DEPTH = 16
+
+
+def is_deterministic(node: ir.Node) -> bool:
+    """Whether a node is a standard operator that gives one answer for one input.
+
+    Control flow, functions and operators of other domains are opaque, so the answer is no.
+    """
+    if node.domain != "" or node.op_type in _RANDOM_OPS or _may_train(node):
+        return False
+    refers = any(attribute.is_ref() for attribute in node.attributes.values())
+    return not refers and not any(True for _ in subgraphs(node))
+
+
+def _may_train(node: ir.Node) -> bool:
+    if node.op_type not in _TRAINING_OPS:
+        return False
+    return len(node.inputs) > 2 if node.op_type == "Dropout" else len(node.outputs) > 1
+
+
+def can_substitute(old: ir.Value, new: ir.Value) -> bool:
+    """Whether `new` can stand wherever `old` is used, and for its public name.
+
+    A graph output keeps its name, and a value has one name: so `new` must then be an ordinary
+    value made in the same graph. An input, an outer value or another output cannot be an
+    output's new producer; Scan and Loop bodies in particular would change their meaning.
+    """
+    if old is new:
+        return False
+    if not old.is_graph_output():
+        return True
+    maker, former = new.producer(), old.producer()
+    return (
+        maker is not None
+        and former is not None
+        and maker.graph is former.graph
+        and not new.is_graph_output()
+    )
+
+
+def substitute(old: ir.Value, new: ir.Value) -> None:
+    """Use `new` wherever `old` was; `can_substitute` must hold. The old node stays, unused."""
+    if old.is_graph_output():
+        name, old.name = old.name, None
+        new.name, new.type, new.shape = name, old.type or new.type, old.shape or new.shape
+    old.replace_all_uses_with(new, replace_graph_outputs=True)
+
+
+def element_type(value: ir.Value | None) -> ir.DataType | None:
+    """The element type of a tensor: declared, or followed back through the operators."""
+    for _ in range(_MAX_DEPTH):
+        if value is None or value.dtype is not None:
+            return None if value is None else value.dtype
+        node = value.producer()
+        if node is None:
+            return None if value.const_value is None else value.const_value.dtype
+        if node.domain != "":
+            return None
+        if node.op_type in _TYPE_KEEPING_OPS:
+            value = node.inputs[0]
+            continue
+        return _made_type(node)
+    return None
+
+
+def _made_type(node: ir.Node) -> ir.DataType | None:
+    if node.op_type == "Cast":
+        return ir.DataType(node.attributes["to"].as_int())
+    if node.op_type in ("Shape", "Size"):
+        return ir.DataType.INT64
+    if node.op_type in _BOOLEAN_OPS:
+        return ir.DataType.BOOL
+    tensor = node.attributes.get("value")
+    if node.op_type in ("Constant", "ConstantOfShape") and tensor is not None:
+        return tensor.as_tensor().dtype
+    return None

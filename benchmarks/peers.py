@@ -72,18 +72,29 @@ def ort_transformer_optimized(model: Path, samples: Sequence[Feeds], folder: Pat
 
 
 def ort_dynamic(model: Path, samples: Sequence[Feeds], folder: Path) -> Path:
-    """onnxruntime.quantization.quantize_dynamic, s8 weights per channel."""
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    target = folder / "ort-dynamic.onnx"
-    quantize_dynamic(model, target, per_channel=True, weight_type=QuantType.QInt8)
-    return target
+    """onnxruntime.quantization.quantize_dynamic after its pre-processing, s8 per channel."""
+    return _quantize_dynamic(_preprocessed(model, folder), folder / "ort-dynamic.onnx")
 
 
 def ort_optimized_dynamic(model: Path, samples: Sequence[Feeds], folder: Path) -> Path:
     """The documented way for transformers: fuse offline first, then quantize dynamically."""
     fused = ort_transformer_optimized(model, samples, folder)
-    return ort_dynamic(fused, samples, folder).rename(folder / "ort-optimized-dynamic.onnx")
+    return _quantize_dynamic(fused, folder / "ort-optimized-dynamic.onnx")
+
+
+def _quantize_dynamic(model: Path, target: Path) -> Path:
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    # The exporter writes shapes of weights too. The quantizer transposes weights of Gemm without
+    # changing those, and its own shape inference then refuses the model.
+    proto = onnx.load(model)
+    del proto.graph.value_info[:]
+    source = target.with_suffix(".source.onnx")
+    onnx.save(proto, source)
+    quantize_dynamic(source, target, per_channel=True, weight_type=QuantType.QInt8)
+    source.unlink()
+    return target
 
 
 def ort_static_defaults(model: Path, samples: Sequence[Feeds], folder: Path) -> Path:

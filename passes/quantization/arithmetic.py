@@ -1,0 +1,180 @@
+"""Scales, zero points, rounding and saturation: the one place where they are computed.
+
+    q  = clip(rne(x / s) + z, qmin, qmax)        rne: round half to even, as both runtimes do
+    x' = s * (q - z)
+
+`QuantizeLinear` and `DequantizeLinear` of ai.onnx are the definition; a test compares with the
+runtime bit by bit. Everything here is pure: arrays in, new arrays out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from irtools.passes.quantization.spec import PerAxis, PerBlock, PerTensor, QuantSpec
+
+__all__ = [
+    "SCALE_FLOOR",
+    "QParams",
+    "bias_scale_floor",
+    "dequantize",
+    "qparams_from_range",
+    "qparams_of_weight",
+    "quantize",
+    "quantize_bias",
+    "quantize_weight",
+]
+
+SCALE_FLOOR = np.float32(2.0**-60)
+"""Smallest scale. The product of two is 2^-120: still a normal float32, not flushed to zero."""
+
+_INT32_ROOM = 2.0**30
+"""Largest |bias| in integers: half of int32, which leaves the sum of products the other half."""
+
+
+@dataclass(frozen=True, eq=False)
+class QParams:
+    """Scale and zero point of a tensor.
+
+    Attributes:
+        scale: float32, [] or [C] or [.., blocks, ..], as the granularity says.
+        zero_point: Integers of the spec's type, of the scale's shape.
+        spec: The form they belong to.
+    """
+
+    scale: np.ndarray
+    zero_point: np.ndarray
+    spec: QuantSpec
+
+
+def qparams_from_range(
+    low: float | np.ndarray, high: float | np.ndarray, spec: QuantSpec
+) -> QParams:
+    """Return the parameters that cover [low, high].
+
+    The range is widened to hold 0, so that 0 (padding, ReLU) is exact. The zero point is rounded
+    after the scale, as `DynamicQuantizeLinear` of ai.onnx does.
+
+    Args:
+        low: Smallest value, [] or one per scale.
+        high: Largest value, of the same shape.
+        spec: The form wanted.
+
+    Raises:
+        ValueError: A bound is not finite, or low > high.
+    """
+    a = np.minimum(np.asarray(low, dtype=np.float64), 0.0)
+    b = np.maximum(np.asarray(high, dtype=np.float64), 0.0)
+    if not (np.isfinite(a).all() and np.isfinite(b).all()) or np.any(np.asarray(low) > high):
+        raise ValueError(f"[{low}, {high}] is not a range")
+    qmin, qmax = spec.limits
+    if spec.symmetric:
+        half = (qmax - qmin) // 2
+        scale = _floored(np.maximum(-a, b) / half)
+        middle = 0 if qmin < 0 else half + 1
+        zero = np.full(scale.shape, middle)
+    else:
+        scale = _floored((b - a) / (qmax - qmin))
+        zero = np.clip(np.rint(qmin - a / scale), qmin, qmax)
+    return QParams(scale, zero.astype(spec.dtype.numpy()), spec)
+
+
+def qparams_of_weight(
+    weight: np.ndarray, spec: QuantSpec, scale_floor: np.ndarray | None = None
+) -> QParams:
+    """Return the parameters of a constant tensor from its own largest magnitudes.
+
+    A channel of zeros takes the largest scale of its tensor: any scale is right for it, and one
+    of the usual size keeps its bias inside int32.
+
+    Args:
+        weight: Finite values.
+        spec: A symmetric form.
+        scale_floor: Smallest scale allowed per channel (`bias_scale_floor`), of the scale's
+            shape, or None.
+    """
+    top = _magnitudes(weight, spec)
+    top = np.where(top > 0, top, top.max(initial=0.0) or 1.0)
+    found = qparams_from_range(-top, top, spec)
+    if scale_floor is None:
+        return found
+    scale = np.maximum(found.scale, scale_floor).astype(np.float32)
+    return QParams(scale, found.zero_point, spec)
+
+
+def quantize(x: np.ndarray, q: QParams) -> np.ndarray:
+    """Return the integers of x, as `QuantizeLinear` computes them in float32."""
+    scale, zero = _spread(q, x.shape)
+    qmin, qmax = q.spec.limits
+    steps = np.rint(x.astype(np.float32, copy=False) / scale) + zero
+    return np.clip(steps, qmin, qmax).astype(q.spec.dtype.numpy())
+
+
+def dequantize(integers: np.ndarray, q: QParams) -> np.ndarray:
+    """Return the float32 values that integers stand for."""
+    scale, zero = _spread(q, integers.shape)
+    if integers.dtype == np.int32:
+        return (integers.astype(np.float64) * scale).astype(np.float32)
+    return (integers.astype(np.float32) - zero) * scale
+
+
+def quantize_weight(
+    weight: np.ndarray, spec: QuantSpec, scale_floor: np.ndarray | None = None
+) -> tuple[np.ndarray, QParams]:
+    """Return the integers of a constant tensor and their parameters."""
+    found = qparams_of_weight(weight, spec, scale_floor)
+    return quantize(weight, found), found
+
+
+def bias_scale_floor(bias: np.ndarray, activation_scale: float) -> np.ndarray:
+    """Return the smallest weight scale per channel that keeps the bias inside int32.
+
+    The bias is stored in steps of s_x * s_w[n]. Where that is tiny beside the bias, s_w[n] is
+    enlarged: the channel's products are negligible beside its bias then.
+
+    Args:
+        bias: [N].
+        activation_scale: s_x.
+    """
+    floor = np.abs(bias.astype(np.float64)) / (_INT32_ROOM * float(activation_scale))
+    return floor.astype(np.float32)
+
+
+def quantize_bias(bias: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Return a bias as int32 in steps of `scale` = s_x * s_w, both [N]."""
+    steps = np.rint(bias.astype(np.float64) / scale.astype(np.float64))
+    return np.clip(steps, -(2.0**31), 2.0**31 - 1).astype(np.int32)
+
+
+def _floored(scale: np.ndarray) -> np.ndarray:
+    return np.maximum(scale.astype(np.float32), SCALE_FLOOR)
+
+
+def _magnitudes(weight: np.ndarray, spec: QuantSpec) -> np.ndarray:
+    size = np.abs(weight.astype(np.float32, copy=False))
+    match spec.granularity:
+        case PerTensor():
+            return np.asarray(size.max(initial=0.0))
+        case PerAxis(axis):
+            others = tuple(i for i in range(weight.ndim) if i != axis % weight.ndim)
+            return np.asarray(size.max(axis=others, initial=0.0))
+        case PerBlock(axis, block_size):
+            starts = np.arange(0, weight.shape[axis], block_size)
+            return np.asarray(np.maximum.reduceat(size, starts, axis=axis))
+
+
+def _spread(q: QParams, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Return scale and zero point (float32) in a shape that broadcasts to `shape`."""
+    zero = q.zero_point.astype(np.float32)
+    match q.spec.granularity:
+        case PerTensor():
+            return q.scale, zero
+        case PerAxis(axis):
+            wide = [1] * len(shape)
+            wide[axis] = -1
+            return q.scale.reshape(wide), zero.reshape(wide)
+        case PerBlock(axis, block_size):
+            rows = np.arange(shape[axis]) // block_size
+            return q.scale.take(rows, axis=axis), zero.take(rows, axis=axis)

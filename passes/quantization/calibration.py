@@ -1,0 +1,125 @@
+"""Ranges of activations: what is asked of the statistics service, and what comes of the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+
+from irtools.passes.quantization.arithmetic import QParams, qparams_from_range
+from irtools.passes.quantization.spec import QuantSpec
+from irtools.statistics import (
+    ChannelMean,
+    ChannelSquare,
+    Histogram,
+    HistogramResult,
+    MinMax,
+    MinMaxResult,
+    StatisticsService,
+    Want,
+)
+from irtools.statistics.ranges import Grid, entropy_range, mse_range, percentile_range
+
+__all__ = ["ActivationFacts", "Calibrator", "CalibratorName", "calibrate"]
+
+CalibratorName: TypeAlias = Literal["minmax", "mse", "percentile", "entropy"]
+
+_ESTIMATORS: Mapping[str, Callable[[HistogramResult, Grid], tuple[float, float]]] = {
+    "mse": mse_range,
+    "percentile": percentile_range,
+    "entropy": entropy_range,
+}
+
+# These produce values in [0, 1] whatever their input; the ends are exact (onnxruntime #10571).
+_UNIT_RANGE = frozenset({"Softmax", "Sigmoid", "HardSigmoid"})
+
+_SMALLEST_RANGE = 1e-12
+"""A tensor that never leaves +-1e-12 has shown no range: it was constant, or all zero."""
+
+
+@dataclass(frozen=True, eq=False)
+class ActivationFacts:
+    """What calibration says of one activation.
+
+    Attributes:
+        qparams: Scale and zero point, or None where it has no usable range.
+        reason: Why there is none.
+        mean: E[x] per channel, float64 [C], or None.
+        square: E[x^2] per channel, float64 [C], or None.
+    """
+
+    qparams: QParams | None
+    reason: str = ""
+    mean: np.ndarray | None = None
+    square: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Calibrator:
+    """How ranges are found.
+
+    Attributes:
+        name: `minmax` covers all that was seen; `mse` minimizes the rounding and clipping error;
+            `percentile` cuts 0.01 %; `entropy` minimizes the KL divergence.
+        spec: The form of the activations.
+        moments: Also ask for means and mean squares per channel.
+    """
+
+    name: CalibratorName
+    spec: QuantSpec
+    moments: bool = True
+
+    def wants(self, value: ir.Value, channel_axis: int) -> tuple[Want, ...]:
+        """Return what must be collected of one activation."""
+        assert value.name is not None
+        spread = MinMax() if self.name == "minmax" else Histogram()
+        wants = [Want(value.name, spread)]
+        if self.moments:
+            wants.append(Want(value.name, ChannelMean(channel_axis)))
+            wants.append(Want(value.name, ChannelSquare(channel_axis)))
+        return tuple(wants)
+
+    def read(
+        self, value: ir.Value, channel_axis: int, answers: Mapping[Want, object]
+    ) -> ActivationFacts:
+        """Turn the answers into scale, zero point and moments."""
+        spread, *moments = (answers[want] for want in self.wants(value, channel_axis))
+        mean, square = (np.asarray(m) for m in moments) if moments else (None, None)
+        low, high = self._range(value, spread)
+        if isinstance(spread, MinMaxResult) and spread.num_nonfinite:
+            return ActivationFacts(None, "NaN or infinite values", mean, square)
+        if not high - low > _SMALLEST_RANGE:
+            return ActivationFacts(None, "it never left zero", mean, square)
+        return ActivationFacts(qparams_from_range(low, high, self.spec), "", mean, square)
+
+    def _range(self, value: ir.Value, spread: object) -> tuple[float, float]:
+        producer = value.producer()
+        if producer is not None and producer.op_type in _UNIT_RANGE:
+            return 0.0, 1.0
+        if isinstance(spread, HistogramResult):
+            qmin, qmax = self.spec.limits
+            grid = Grid(qmin, qmax, self.spec.symmetric)
+            return _ESTIMATORS[self.name](spread, grid)
+        assert isinstance(spread, MinMaxResult)
+        return min(spread.low, 0.0), max(spread.high, 0.0)
+
+
+def calibrate(
+    activations: Iterable[tuple[ir.Value, int]],
+    calibrator: Calibrator,
+    statistics: StatisticsService,
+) -> dict[ir.Value, ActivationFacts]:
+    """Collect what is needed of every activation, in as few sweeps as memory allows.
+
+    Args:
+        activations: Values with their channel axes; each value once.
+        calibrator: How ranges are found.
+        statistics: The service over the calibration data.
+    """
+    wanted = dict(activations)
+    wants = [want for value, axis in wanted.items() for want in calibrator.wants(value, axis)]
+    answers = statistics.collect(wants)
+    return {value: calibrator.read(value, axis, answers) for value, axis in wanted.items()}

@@ -1,0 +1,78 @@
+"""What quantizing a weight is predicted to cost, from statistics of its input alone.
+
+For Y = X W with columns of X taken as uncorrelated (the diagonal of X^T X):
+
+    error  = sum_k E[x_k^2] ||W_k - W'_k||^2  +  s_x^2 / 12 ||W'||^2
+    signal = sum_k E[x_k^2] ||W_k||^2
+
+and the cost is error / signal: the relative squared error of the output, 10^(-SQNR/10).
+`s_x^2 / 12` is the noise of rounding to steps of s_x (methods.md 1.1).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+__all__ = ["bias_shift", "matrix_view", "relative_error"]
+
+
+def matrix_view(weight: np.ndarray, axis: int, groups: int = 1) -> np.ndarray:
+    """Return a weight as [input channels, everything else], channels of all groups counted.
+
+    Args:
+        weight: [K, N] with axis 1, [N, K] with axis 0, or a Conv's [O, I/g, ..] with axis 0.
+        axis: The output-channel axis.
+        groups: Groups of a Conv.
+
+    Returns:
+        [K, N], or for a Conv [I, (O/g) * kernel elements].
+    """
+    if axis == 1:
+        return weight
+    outer, inner = weight.shape[0] // groups, weight.shape[1]
+    split = weight.reshape(groups, outer, inner, -1)
+    return split.transpose(0, 2, 1, 3).reshape(groups * inner, -1)
+
+
+def relative_error(
+    weight: np.ndarray, error: np.ndarray, square: np.ndarray | None, step: float
+) -> float:
+    """Predict the relative squared error of the output.
+
+    Args:
+        weight: [K, M], see `matrix_view`.
+        error: W - W', of the same shape.
+        square: E[x_k^2], [K]; None counts every input channel alike.
+        step: s_x; 0 where the activation stays in floating point.
+    """
+    rows = np.einsum("km,km->k", weight, weight, dtype=np.float64)
+    noise = np.einsum("km,km->k", error, error, dtype=np.float64)
+    power = np.ones(len(rows)) if square is None else square
+    signal = float(power @ rows)
+    if signal <= 0:
+        return 0.0
+    return (float(power @ noise) + step**2 / 12 * float(rows.sum())) / signal
+
+
+def bias_shift(
+    weight_error: np.ndarray, axis: int, mean: np.ndarray, groups: int = 1
+) -> np.ndarray:
+    """Return what an output loses on average to the rounding of its weight: (W - W')^T E[x].
+
+    Adding it to the bias corrects the mean of every output channel (methods.md 2).
+
+    Args:
+        weight_error: W - W', as stored.
+        axis: Its output-channel axis.
+        mean: E[x_k], [K], or per input channel of a Conv.
+        groups: Groups of a Conv.
+
+    Returns:
+        float64 [N].
+    """
+    if weight_error.ndim == 2:
+        return mean @ (weight_error if axis == 1 else weight_error.T)
+    taps = weight_error.reshape(*weight_error.shape[:2], -1).sum(axis=2, dtype=np.float64)
+    outer, inner = taps.shape[0] // groups, taps.shape[1]
+    per_group = mean.reshape(groups, 1, inner) * taps.reshape(groups, outer, inner)
+    return np.asarray(per_group.sum(axis=2).reshape(-1))

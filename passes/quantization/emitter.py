@@ -1,0 +1,124 @@
+"""Adding nodes and constants to a graph: fresh names, types, and the right place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+
+from irtools.model.naming import FreshNames
+
+__all__ = ["Emitter"]
+
+
+class Emitter:
+    """Writes into one graph. Made once per pass: it reads all names of the model."""
+
+    def __init__(self, model: ir.Model) -> None:
+        self.graph = model.graph
+        self._names = FreshNames(model)
+        # Nodes are only added in between, so the order of the original ones stays.
+        self._order = {node: index for index, node in enumerate(model.graph)}
+
+    def position(self, node: ir.Node) -> int:
+        """Return where a node of the original graph stands; only the order means anything."""
+        return self._order[node]
+
+    def constant(self, name: str, array: np.ndarray) -> ir.Value:
+        """Add an initializer; its name is `name` or the next free one."""
+        name = self._names.make(name)
+        tensor = ir.Tensor(np.asarray(array, order="C"), name=name)
+        value = ir.Value(
+            name=name,
+            type=ir.TensorType(tensor.dtype),
+            shape=ir.Shape(array.shape),
+            const_value=tensor,
+        )
+        self.graph.register_initializer(value)
+        return value
+
+    def before(
+        self,
+        anchor: ir.Node,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        outputs: Mapping[str, ir.DataType],
+        *,
+        shape: ir.Shape | None = None,
+        attributes: Mapping[str, int | float | str | Sequence[int]] | None = None,
+    ) -> ir.Value:
+        """Add a node in front of `anchor` and return its first output.
+
+        Args:
+            anchor: The new node's first reader, or a node in front of it.
+            op_type: A standard operator.
+            inputs: Its inputs.
+            outputs: Name to element type of every output.
+            shape: Shape of the first output, where it is known.
+            attributes: Its attributes.
+        """
+        node = self._make(op_type, inputs, outputs, shape, attributes)
+        self.graph.insert_before(anchor, node)
+        return node.outputs[0]
+
+    def behind(
+        self,
+        value: ir.Value,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        outputs: Mapping[str, ir.DataType],
+        *,
+        attributes: Mapping[str, int | float | str | Sequence[int]] | None = None,
+    ) -> ir.Value:
+        """Add a node right behind the producer of `value` and return its first output.
+
+        The first output takes the shape of `value`. Behind a graph input means: at the front.
+        """
+        node = self._make(op_type, inputs, outputs, value.shape, attributes)
+        producer = value.producer()
+        if producer is not None:
+            self.graph.insert_after(producer, node)
+        else:
+            self.graph.insert_before(self.graph[0], node)
+        return node.outputs[0]
+
+    def replace(self, node: ir.Node, op_type: str, inputs: Sequence[ir.Value | None]) -> None:
+        """Put a node without attributes in the place of `node`; its output keeps its name."""
+        old = node.outputs[0]
+        new = ir.node(op_type, inputs, name=self._names.make(f"{old.name}/{op_type}"))
+        result = new.outputs[0]
+        result.type, result.shape, result.name = old.type, old.shape, old.name
+        result.metadata_props.update(old.metadata_props)
+        self.graph.insert_before(node, new)
+        ir.convenience.replace_all_uses_with(old, result, replace_graph_outputs=True)
+        self.graph.remove(node, safe=True)
+
+    def drop_unread(self, value: ir.Value) -> None:
+        """Remove a constant, and the Transposes behind it, that nobody reads any more."""
+        for node, _ in tuple(value.uses()):
+            if node.op_type == "Transpose" and not node.outputs[0].uses():
+                self.graph.remove(node, safe=True)
+        if value.uses() or value.is_graph_output() or value.is_graph_input():
+            return
+        if value.is_initializer():
+            assert value.name is not None
+            del self.graph.initializers[value.name]
+        elif (producer := value.producer()) is not None:
+            self.graph.remove(producer, safe=True)
+
+    def _make(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        outputs: Mapping[str, ir.DataType],
+        shape: ir.Shape | None,
+        attributes: Mapping[str, int | float | str | Sequence[int]] | None,
+    ) -> ir.Node:
+        node = ir.node(op_type, inputs, attributes=attributes or {}, num_outputs=len(outputs))
+        node.name = self._names.make(f"{next(iter(outputs))}/{op_type}")
+        for value, (name, dtype) in zip(node.outputs, outputs.items(), strict=True):
+            value.name = self._names.make(name)
+            value.type = ir.TensorType(dtype)
+        node.outputs[0].shape = shape.copy() if shape is not None else None
+        return node

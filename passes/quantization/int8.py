@@ -1,0 +1,195 @@
+"""The pass `int8`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import onnx_ir as ir
+
+from irtools.errors import OptionError, UnsupportedError
+from irtools.model.opset import opset_of, raise_opset
+from irtools.passes.quantization.apply import apply_decisions
+from irtools.passes.quantization.calibration import (
+    ActivationFacts,
+    Calibrator,
+    calibrate,
+)
+from irtools.passes.quantization.decisions import WeightDecision
+from irtools.passes.quantization.quantizer import GemmForm, Quantizer, Selection
+from irtools.passes.quantization.sites import find_sites
+from irtools.passes.quantization.spec import ACTIVATION_S8, ACTIVATION_U8
+from irtools.passmanager import (
+    Exactness,
+    PassContext,
+    PassResult,
+    Plan,
+    PlanningPass,
+    option,
+    pass_text,
+)
+
+__all__ = ["Int8"]
+
+# Per-axis QuantizeLinear/DequantizeLinear, blocked DequantizeLinear, DynamicQuantizeLinear.
+_PER_AXIS_OPSET = 13
+_BLOCKED_OPSET = 21
+_DYNAMIC_OPSET = 11
+
+
+@dataclass(frozen=True)
+class Int8(PlanningPass):
+    """Quantize weights to 8-bit integers, and the multiplications by them with them.
+
+    Static: `QuantizeLinear`/`DequantizeLinear` pairs whose ranges come from calibration data; u8
+    affine activations in front of MatMul, Gemm and Conv, s8 symmetric weights with one scale per
+    output channel. Softmax, normalizations, activation functions and attention stay in float32.
+    Dynamic: activations are measured at run time; MatMul and Gemm only. Weight-only: weights are
+    stored as integers, what they are multiplied in is the runtime's choice. Embedding tables are
+    stored in 8 bits with one scale per row in every mode.
+
+    Left alone and counted: weights that hold NaN or infinity, float16 models (run `int8` before
+    `fp16`), weights that somebody else reads in float32, what lies in subgraphs and functions,
+    ConvTranspose and recurrent layers, batched and left-hand constants, what is int8 already.
+    """
+
+    name: ClassVar[str] = "int8"
+    exactness: ClassVar[Exactness] = Exactness.LOSSY
+    statistics: ClassVar[dict[str, str]] = {
+        "num-quantized-matmul": "MatMul and Gemm nodes in int8",
+        "num-quantized-conv": "Conv nodes in int8",
+        "num-quantized-embedding": "embedding tables in int8",
+        "num-already-quantized": "nodes that were quantized before",
+        "num-skipped-excluded": "weights left in float32 because an option excludes them",
+        "num-skipped-small": "weights left in float32 because they are small",
+        "num-skipped-embedding": "embedding tables left in float32 by option",
+        "num-skipped-nonfinite": "weights left in float32 because they hold NaN or infinity",
+        "num-skipped-extreme": "weights left in float32 because products may overflow",
+        "num-skipped-range": "weights left in float32 because an activation has no usable range",
+        "num-skipped-dtype": "weights left alone because they are not float32",
+        "num-skipped-shared": "weights left in float32 because another node reads them so",
+        "num-skipped-operator": "constant products in a form that has no int8 kernel",
+        "num-skipped-subgraph": "constant products in subgraphs or functions, left alone",
+    }
+
+    mode: Literal["auto", "static", "dynamic", "weight-only"] = option(
+        "auto",
+        "static: fixed ranges; dynamic: ranges at run time; weight-only: float arithmetic; "
+        "auto: static with calibration data, else dynamic where the target is fast at it, "
+        "else static on synthetic data",
+    )
+    calibrator: Literal["minmax", "mse", "percentile", "entropy"] = option(
+        "minmax", "how the range of an activation is found from what was seen of it"
+    )
+    exclude: tuple[str, ...] = option(
+        (), "module, node or weight name patterns that stay in float32, such as `classifier`"
+    )
+    embeddings: bool = option(True, "also quantize embedding tables, one scale per row")
+    bias_correction: bool = option(
+        True, "shift biases by the mean error of their weights (static only)"
+    )
+    reduce_range: Literal["auto", "true", "false"] = option(
+        "auto", "7-bit weights; auto: where the target's products saturate at 16 bits"
+    )
+    min_size: int = option(16384, "MatMul, Gemm and Gather weights below so many elements stay")
+    block_size: int = option(
+        0, "rows that share a scale in weight-only mode; 0: one scale per output channel"
+    )
+
+    def __post_init__(self) -> None:
+        if self.min_size < 0:
+            raise OptionError(f"min-size is {self.min_size}, expected 0 or more")
+        if self.block_size and (self.block_size < 16 or self.block_size & (self.block_size - 1)):
+            raise OptionError(
+                f"block-size is {self.block_size}, expected 0 or a power of two from 16"
+            )
+        if self.block_size and self.mode != "weight-only":
+            raise OptionError(f"block-size needs mode=weight-only, the mode is {self.mode!r}")
+
+    def plan(self, model: ir.Model, ctx: PassContext) -> Plan:
+        quantizer, form = self._quantizer(ctx)
+        chosen = quantizer.select(find_sites(model))
+        facts: dict[ir.Value, ActivationFacts] = {}
+        if form == "static":
+            multiplied = {
+                use.activation: 1 if use.kind == "conv" else -1
+                for weight, weight_form in chosen
+                if weight_form == "static"
+                for use in weight.uses
+                if use.kind != "gather"
+            }
+            if multiplied:
+                service = ctx.statistics(model)
+                if service.synthetic:
+                    quantizer.notes.append(
+                        "ranges come from synthetic data: give calibration data to trust them"
+                    )
+                facts = calibrate(multiplied.items(), self._calibrator(ctx), service)
+        decisions = quantizer.decide(chosen, facts)
+        return Plan(
+            pass_text=pass_text(self),
+            decisions=decisions,
+            cost_unit="relative squared error of the output",
+            gain_unit="bytes",
+            notes=tuple(dict.fromkeys(quantizer.notes)),
+            statistics=dict(quantizer.skipped),
+        )
+
+    def apply(self, model: ir.Model, plan: Plan, ctx: PassContext) -> PassResult:
+        decisions = [WeightDecision.from_data(decision) for decision in plan.decisions]
+        if not decisions:
+            return PassResult(False, plan.statistics, plan.notes, plan=plan)
+        notes = list(plan.notes)
+        needed = max(_opset_for(decision) for decision in decisions)
+        change = raise_opset(model, needed)
+        if change.reason:
+            raise UnsupportedError(
+                f"int8 needs opset {needed}, the model has {opset_of(model)} and cannot be "
+                f"raised: {change.reason}"
+            )
+        if change.after != change.before:
+            notes.append(f"opset raised from {change.before} to {change.after}")
+        counts = apply_decisions(model, decisions)
+        return PassResult(True, {**plan.statistics, **counts}, tuple(notes), plan=plan)
+
+    def _quantizer(self, ctx: PassContext) -> tuple[Quantizer, GemmForm]:
+        capabilities = ctx.target.capabilities
+        form = self._form(ctx)
+        reduce_range = {"auto": capabilities.saturates_u8s8, "true": True, "false": False}[
+            self.reduce_range
+        ]
+        quantizer = Quantizer(
+            Selection(self.exclude, self.min_size, self.embeddings, form),
+            reduce_range,
+            self.bias_correction,
+            self.block_size,
+        )
+        if reduce_range and form != "weight-only":
+            quantizer.notes.append("weights keep 7 bits: products may saturate on this target")
+        return quantizer, form
+
+    def _form(self, ctx: PassContext) -> GemmForm:
+        if self.mode != "auto":
+            return self.mode
+        capabilities = ctx.target.capabilities
+        if not capabilities.int8_static_ops:
+            return "weight-only"
+        if ctx.calibration is None and capabilities.int8_dynamic:
+            return "dynamic"
+        return "static"
+
+    def _calibrator(self, ctx: PassContext) -> Calibrator:
+        symmetric = ctx.target.capabilities.int8_activation == "s8-symmetric"
+        return Calibrator(self.calibrator, ACTIVATION_S8 if symmetric else ACTIVATION_U8)
+
+
+def _opset_for(decision: WeightDecision) -> int:
+    match decision.form:
+        case "static":
+            return _PER_AXIS_OPSET
+        case "weight-only":
+            return _BLOCKED_OPSET if decision.block_size else _PER_AXIS_OPSET
+        case "dynamic":
+            return _DYNAMIC_OPSET
+        case "embedding":
+            return 0

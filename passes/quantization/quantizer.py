@@ -1,0 +1,232 @@
+"""Decides: which weights become int8, in which form, the safest first."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+
+from irtools.passes.quantization.arithmetic import (
+    QParams,
+    bias_scale_floor,
+    dequantize,
+    quantize_weight,
+)
+from irtools.passes.quantization.calibration import ActivationFacts
+from irtools.passes.quantization.cost import bias_shift, matrix_view, relative_error
+from irtools.passes.quantization.decisions import Form, UseDecision, WeightDecision
+from irtools.passes.quantization.selection import names_of, selects
+from irtools.passes.quantization.sites import Sites, Use, Weight
+from irtools.passes.quantization.spec import Granularity, PerAxis, PerBlock, weight_spec
+from irtools.passes.quantization.static import becomes_gemm
+from irtools.passmanager import Decision
+
+__all__ = ["GemmForm", "Quantizer", "Selection"]
+
+GemmForm: TypeAlias = Literal["static", "dynamic", "weight-only"]
+
+# Largest |x| * |w| * K that is let through: beyond it a float32 sum may overflow on its own.
+_LARGEST_SUM = 1e37
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which weights are considered.
+
+    Attributes:
+        exclude: Patterns over module, node and value names.
+        min_size: Fewer elements stay in float32 (Conv weights are exempt: they are used at every
+            position, so their size says nothing of their cost).
+        embeddings: Also tables that are looked up by Gather.
+        form: What MatMul and Gemm become; Conv stays in float unless it is `static`.
+    """
+
+    exclude: tuple[str, ...]
+    min_size: int
+    embeddings: bool
+    form: GemmForm
+
+
+@dataclass
+class Quantizer:
+    """Turns sites and calibration into decisions.
+
+    Attributes:
+        selection: Which weights are considered.
+        reduce_range: 7-bit weights.
+        bias_correction: Correct the mean of every output channel.
+        block_size: Rows that share a scale in the weight-only form; 0 for one scale per channel.
+        skipped: Counts of what is left alone, by statistic name.
+        notes: Sentences for the report.
+    """
+
+    selection: Selection
+    reduce_range: bool = False
+    bias_correction: bool = True
+    block_size: int = 0
+    skipped: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+
+    def select(self, sites: Sites) -> list[tuple[Weight, Form]]:
+        """Return the weights that take part, and as what."""
+        self.skipped.update(sites.skipped)
+        chosen: list[tuple[Weight, Form]] = []
+        for weight in sites.weights:
+            form = self._form(weight)
+            if form is None:
+                self.skipped["num-skipped-operator"] += 1
+                continue
+            reason = self._refusal(weight, form)
+            if reason:
+                self.skipped[reason] += 1
+            else:
+                chosen.append((weight, form))
+        return chosen
+
+    def decide(
+        self, chosen: Sequence[tuple[Weight, Form]], facts: dict[ir.Value, ActivationFacts]
+    ) -> tuple[Decision, ...]:
+        """Make one decision per weight, the cheapest in accuracy first."""
+        made = [self._decision(weight, form, facts) for weight, form in chosen]
+        found = [decision for decision in made if decision is not None]
+        return tuple(sorted(found, key=lambda d: (d.cost, d.subject)))
+
+    def _form(self, weight: Weight) -> Form | None:
+        kinds = {use.kind for use in weight.uses}
+        if kinds == {"gather"}:
+            return "embedding"
+        if self.selection.form == "static":
+            return "static"
+        # A table that is looked up and multiplied by, or a kernel, has no other int8 form.
+        return self.selection.form if kinds <= {"matmul", "gemm"} else None
+
+    def _refusal(self, weight: Weight, form: Form) -> str:
+        names = list(dict.fromkeys(names_of(weight)))
+        pattern = selects(self.selection.exclude, names)
+        if pattern is not None:
+            return "num-skipped-excluded"
+        if form == "embedding" and not self.selection.embeddings:
+            return "num-skipped-embedding"
+        is_kernel = any(use.kind == "conv" for use in weight.uses)
+        if weight.size < self.selection.min_size and not is_kernel:
+            return "num-skipped-small"
+        if len({use.axis for use in weight.uses}) > 1:
+            return "num-skipped-shared"
+        if not np.isfinite(weight.array()).all():
+            self.notes.append(f"{names[0]!r} holds NaN or infinity: left in float32")
+            return "num-skipped-nonfinite"
+        return ""
+
+    def _decision(
+        self, weight: Weight, form: Form, facts: dict[ir.Value, ActivationFacts]
+    ) -> Decision | None:
+        if form == "static":
+            refused = [u for u in _multiplying(weight) if facts[u.activation].qparams is None]
+            if refused:
+                value = refused[0].activation
+                self.skipped["num-skipped-range"] += 1
+                self.notes.append(f"{value.name!r} has no usable range: {facts[value].reason}")
+                return None
+            if _may_overflow(weight, facts):
+                self.skipped["num-skipped-extreme"] += 1
+                self.notes.append(f"{weight.name!r} is so large that products may overflow")
+                return None
+        return self._write_down(weight, form, facts)
+
+    def _write_down(
+        self, weight: Weight, form: Form, facts: dict[ir.Value, ActivationFacts]
+    ) -> Decision:
+        array, axis = weight.array(), weight.uses[0].axis
+        bits = 7 if self.reduce_range and form in ("static", "dynamic") else 8
+        block_size = self.block_size if form == "weight-only" else 0
+        integers, q = quantize_weight(
+            array,
+            weight_spec(_granularity(axis, block_size), reduce_range=bits == 7),
+            self._floor(weight, form, facts),
+        )
+        error = array - dequantize(integers, q)
+        uses = tuple(self._use(u, form, error, facts.get(u.activation)) for u in weight.uses)
+        costs = [_cost(u, array, error, facts.get(u.activation), form) for u in weight.uses]
+        return Decision(
+            subject=next(names_of(weight)),
+            action=_action(form, bits, block_size, weight),
+            cost=float(f"{max(costs):.4g}"),
+            gain=float(array.nbytes - integers.nbytes - q.scale.nbytes),
+            data=WeightDecision(weight.name, form, bits, uses, block_size).to_data(),
+        )
+
+    def _floor(
+        self, weight: Weight, form: Form, facts: dict[ir.Value, ActivationFacts]
+    ) -> np.ndarray | None:
+        if form != "static":
+            return None
+        floors = [
+            bias_scale_floor(use.bias.array, _scale(facts[use.activation]))
+            for use in _multiplying(weight)
+            if use.bias is not None and becomes_gemm(use)
+        ]
+        return np.maximum.reduce(floors) if floors else None
+
+    def _use(
+        self, use: Use, form: Form, error: np.ndarray, facts: ActivationFacts | None
+    ) -> UseDecision:
+        output = use.output.name or ""
+        if form != "static" or facts is None or use.kind == "gather":
+            return UseDecision(output)
+        shift = None
+        if self.bias_correction and use.bias is not None and facts.mean is not None:
+            groups = use.node.attributes.get_int("group", 1)
+            shift = bias_shift(error, use.axis, facts.mean, groups).astype(np.float32)
+        return UseDecision(output, facts.qparams, becomes_gemm(use), shift)
+
+
+def _multiplying(weight: Weight) -> list[Use]:
+    return [use for use in weight.uses if use.kind != "gather"]
+
+
+def _scale(facts: ActivationFacts) -> float:
+    assert isinstance(facts.qparams, QParams)
+    return float(facts.qparams.scale)
+
+
+def _may_overflow(weight: Weight, facts: dict[ir.Value, ActivationFacts]) -> bool:
+    array = weight.array()
+    top = float(np.abs(array).max(initial=0.0)) * (array.size / array.shape[weight.uses[0].axis])
+    largest = max(_scale(facts[use.activation]) for use in _multiplying(weight)) * 255
+    return top * largest > _LARGEST_SUM
+
+
+def _granularity(axis: int, block_size: int) -> Granularity:
+    return PerBlock(1 - axis, block_size) if block_size else PerAxis(axis)
+
+
+def _cost(
+    use: Use, array: np.ndarray, error: np.ndarray, facts: ActivationFacts | None, form: Form
+) -> float:
+    if use.kind == "gather":
+        return relative_error(array, error, None, 0.0)
+    groups = use.node.attributes.get_int("group", 1)
+    step = _scale(facts) if facts is not None and form == "static" else 0.0
+    return relative_error(
+        matrix_view(array, use.axis, groups),
+        matrix_view(error, use.axis, groups),
+        facts.square if facts is not None else None,
+        step,
+    )
+
+
+def _action(form: Form, bits: int, block_size: int, weight: Weight) -> str:
+    narrow = " (7 bits)" if bits == 7 else ""
+    match form:
+        case "static":
+            return f"s8 per channel{narrow}, static activations"
+        case "dynamic":
+            return f"s8 per channel{narrow}, activations quantized at run time"
+        case "weight-only":
+            return f"s8 per {f'block of {block_size}' if block_size else 'channel'}, weight only"
+        case "embedding":
+            return "s8 per row, dequantized after the lookup"

@@ -1,0 +1,94 @@
+"""How a tensor is to be quantized, in words: `QuantSpec` and its parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import onnx_ir as ir
+
+__all__ = [
+    "ACTIVATION_S8",
+    "ACTIVATION_U8",
+    "Granularity",
+    "PerAxis",
+    "PerBlock",
+    "PerTensor",
+    "QuantSpec",
+    "weight_spec",
+]
+
+
+@dataclass(frozen=True)
+class PerTensor:
+    """One scale for the whole tensor: x [B, S, K] has scale []."""
+
+
+@dataclass(frozen=True)
+class PerAxis:
+    """One scale per index along `axis`: W [K, N] with axis 1 has scale [N]."""
+
+    axis: int
+
+
+@dataclass(frozen=True)
+class PerBlock:
+    """One scale per `block_size` neighbours along `axis`: W [K, N], axis 0: [ceil(K/size), N]."""
+
+    axis: int
+    block_size: int
+
+
+Granularity: TypeAlias = PerTensor | PerAxis | PerBlock
+
+_BITS = {ir.DataType.INT8: 8, ir.DataType.UINT8: 8, ir.DataType.INT32: 32}
+
+
+@dataclass(frozen=True)
+class QuantSpec:
+    """The integer form of a tensor.
+
+    Attributes:
+        dtype: INT8, UINT8, or INT32 for biases.
+        granularity: What shares a scale.
+        symmetric: The zero point is 0 (signed) or the middle (unsigned), and the range is the
+            same on both sides.
+        bits: Bits that are used of `dtype`; 7 keeps u8 x s8 sums inside 16 bits on CPUs without
+            VNNI (methods.md 1.3, `reduce_range`).
+    """
+
+    dtype: ir.DataType
+    granularity: Granularity = PerTensor()
+    symmetric: bool = True
+    bits: int = 8
+
+    def __post_init__(self) -> None:
+        if self.dtype not in _BITS or not 2 <= self.bits <= _BITS[self.dtype]:
+            raise ValueError(f"{self.bits} bits of {self.dtype} is not a quantized form")
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Smallest and largest integer. Symmetric signed forms leave out the lowest code.
+
+        -128 has no mirror image, and two products of it would be the one case in which the
+        sum of a pair of s8 products leaves 16 bits.
+        """
+        if self.dtype == ir.DataType.UINT8:
+            return 0, 2**self.bits - 1
+        top: int = 2 ** (self.bits - 1) - 1
+        if self.bits == 7:
+            # u8 x s8: 2 * 255 * 64 = 32 640 still fits into 16 bits.
+            top = 64
+        return (-top if self.symmetric else -top - 1), top
+
+
+ACTIVATION_U8 = QuantSpec(ir.DataType.UINT8, PerTensor(), symmetric=False)
+"""`u8-affine`: the form that both runtimes multiply by s8 weights fastest."""
+
+ACTIVATION_S8 = QuantSpec(ir.DataType.INT8, PerTensor(), symmetric=True)
+"""`s8-symmetric`."""
+
+
+def weight_spec(granularity: Granularity, *, reduce_range: bool = False) -> QuantSpec:
+    """Return the form of a weight: s8, symmetric, 7 bits where sums could saturate."""
+    return QuantSpec(ir.DataType.INT8, granularity, symmetric=True, bits=7 if reduce_range else 8)

@@ -1,0 +1,181 @@
+"""Static int8: QuantizeLinear/DequantizeLinear pairs with ranges fixed in advance.
+
+    X -> Q -> DQ --+
+                   MatMul/Gemm -> (float) + bias        one pair per X, shared by all its readers
+    int8 W -> DQ --+
+
+No Q follows a GEMM: the runtimes then scale the int32 sums straight to float32, and softmax,
+LayerNormalization, Gelu and attention stay in float32 (methods.md 1.3, 8).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from irtools.passes.quantization.arithmetic import (
+    QParams,
+    bias_scale_floor,
+    quantize_bias,
+    quantize_weight,
+)
+from irtools.passes.quantization.embedding import write_lookup
+from irtools.passes.quantization.emitter import Emitter
+from irtools.passes.quantization.sites import Bias, Use, Weight
+from irtools.passes.quantization.spec import PerAxis, weight_spec
+
+__all__ = ["StaticUse", "StaticWriter", "becomes_gemm"]
+
+
+@dataclass(frozen=True, eq=False)
+class StaticUse:
+    """How one reader of a weight is quantized.
+
+    Attributes:
+        activation: Scale and zero point of the tensor that is multiplied; None for a lookup.
+        integer_bias: The bias becomes int32 in steps of s_x * s_w.
+        shift: Added to the bias, [N], or None.
+    """
+
+    use: Use
+    activation: QParams | None
+    integer_bias: bool
+    shift: np.ndarray | None = None
+
+
+def becomes_gemm(use: Use) -> bool:
+    """Whether a runtime may fuse MatMul + Add into a Gemm before it looks for int8.
+
+    ONNX Runtime does so where the rows can be counted: it then keeps a *float* Gemm over both
+    DequantizeLinears unless the bias is int32 as well (methods.md 1.3, trap A). With two unknown
+    sizes in front, a float bias is better: it fuses with the Gelu or the residual behind it.
+    """
+    if use.kind != "matmul":
+        return True
+    shape = use.activation.shape
+    return shape is None or len(shape) < 3 or all(isinstance(d, int) for d in shape[:-1])
+
+
+class StaticWriter:
+    """Rewrites weights of one model into QDQ form."""
+
+    def __init__(self, emit: Emitter) -> None:
+        self._emit = emit
+        self._pairs: dict[tuple[object, ...], ir.Value] = {}
+
+    def write(self, weight: Weight, uses: tuple[StaticUse, ...], *, reduce_range: bool) -> None:
+        """Quantize a weight once, for all its readers."""
+        axis = uses[0].use.axis
+        array = weight.array()
+        turned = all(u.use.transpose is not None for u in uses)
+        if turned:
+            array, axis = array.T, 1 - axis
+        spec = weight_spec(PerAxis(axis), reduce_range=reduce_range)
+        integers, q = quantize_weight(array, spec, _scale_floor(uses))
+        table = self._emit.constant(f"{weight.name}_quantized", integers)
+        multiplying = [u for u in uses if u.use.kind != "gather"]
+        dequantized = self._emit.before(
+            min((_first_reader(u.use) for u in multiplying), key=self._emit.position),
+            "DequantizeLinear",
+            self._parameters(weight, table, q, multiplying),
+            {f"{weight.name}_dequantized": ir.DataType.FLOAT},
+            shape=ir.Shape(array.shape),
+            attributes={"axis": axis},
+        )
+        for u in multiplying:
+            self._rewire(u, dequantized, q, turned=turned)
+        if lookups := [u.use for u in uses if u.use.kind == "gather"]:
+            # One row scale serves both: the rows of a tied table are the product's columns.
+            rows = self._emit.constant(f"{weight.name}_row_scale", q.scale.reshape(-1, 1))
+            for use in lookups:
+                write_lookup(self._emit, use, table, rows)
+        self._emit.drop_unread(weight.value)
+
+    def _parameters(
+        self, weight: Weight, table: ir.Value, q: QParams, uses: list[StaticUse]
+    ) -> list[ir.Value]:
+        inputs = [table, self._emit.constant(f"{weight.name}_scale", q.scale)]
+        # ONNX Runtime fuses a Gemm or Conv only where the zero points are written out. A MatMul
+        # does without, and then needs no correction per column.
+        if any(u.use.kind != "matmul" for u in uses):
+            inputs.append(self._emit.constant(f"{weight.name}_zero_point", q.zero_point))
+        return inputs
+
+    def _rewire(self, u: StaticUse, dequantized: ir.Value, q: QParams, *, turned: bool) -> None:
+        node = u.use.node
+        assert u.activation is not None
+        node.replace_input_with(0, self._activation(u.use.activation, u.activation))
+        if u.use.transpose is None or turned:
+            node.replace_input_with(1, dequantized)
+        else:
+            u.use.transpose.replace_input_with(0, dequantized)
+        bias = u.use.bias
+        if bias is None:
+            return
+        array = bias.array if u.shift is None else (bias.array + u.shift).astype(np.float32)
+        if u.integer_bias:
+            self._integer_bias(bias, array, u.activation.scale * q.scale)
+        elif u.shift is not None:
+            self._replace_bias(bias, self._emit.constant(_bias_name(bias), array))
+
+    def _activation(self, value: ir.Value, q: QParams) -> ir.Value:
+        """Return the DequantizeLinear of an activation; made once for each pair of parameters."""
+        key = (value, float(q.scale), int(q.zero_point), q.spec)
+        found = self._pairs.get(key)
+        if found is None:
+            scale = self._emit.constant(f"{value.name}_scale", q.scale)
+            zero = self._emit.constant(f"{value.name}_zero_point", q.zero_point)
+            quantized = self._emit.behind(
+                value,
+                "QuantizeLinear",
+                [value, scale, zero],
+                {f"{value.name}_quantized": q.spec.dtype},
+            )
+            found = self._pairs[key] = self._emit.behind(
+                quantized,
+                "DequantizeLinear",
+                [quantized, scale, zero],
+                {f"{value.name}_dequantized": ir.DataType.FLOAT},
+            )
+        return found
+
+    def _integer_bias(self, bias: Bias, array: np.ndarray, scale: np.ndarray) -> None:
+        name = _bias_name(bias)
+        dequantized = self._emit.before(
+            bias.node,
+            "DequantizeLinear",
+            [
+                self._emit.constant(f"{name}_quantized", quantize_bias(array, scale)),
+                self._emit.constant(f"{name}_scale", scale),
+            ],
+            {f"{name}_dequantized": ir.DataType.FLOAT},
+            shape=ir.Shape(array.shape),
+            attributes={"axis": 0},
+        )
+        self._replace_bias(bias, dequantized)
+
+    def _replace_bias(self, bias: Bias, new: ir.Value) -> None:
+        old = bias.node.inputs[bias.index]
+        bias.node.replace_input_with(bias.index, new)
+        assert old is not None
+        self._emit.drop_unread(old)
+
+
+def _scale_floor(uses: tuple[StaticUse, ...]) -> np.ndarray | None:
+    floors = [
+        bias_scale_floor(u.use.bias.array, float(u.activation.scale))
+        for u in uses
+        if u.integer_bias and u.use.bias is not None and u.activation is not None
+    ]
+    return np.maximum.reduce(floors) if floors else None
+
+
+def _bias_name(bias: Bias) -> str:
+    value = bias.node.inputs[bias.index]
+    return (value.name if value is not None else None) or "bias"
+
+
+def _first_reader(use: Use) -> ir.Node:
+    return use.transpose or use.node

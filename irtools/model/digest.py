@@ -40,4 +40,4 @@ def tensor_bytes(tensor: ir.TensorProtocol) -> bytes | memoryview:
     array = tensor.numpy()
     if not array.flags.c_contiguous or array.dtype.byteorder == ">":
         return tensor.tobytes()
-    return memoryview(array.reshape(-1).view(np.uint8))
+    return array.reshape(-1).view(np.uint8).data

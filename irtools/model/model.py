@@ -10,9 +10,11 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
+from irtools.model.files import MappedFile
 from irtools.model.interface import Interface
 from irtools.model.operators import STANDARD_DOMAINS
 from irtools.model.printer import print_model
+from irtools.model.reader import read_file, read_proto
 from irtools.model.verify import verify
 from irtools.model.walk import attribute_tensors, iter_graphs, iter_nodes
 
@@ -36,19 +38,33 @@ class Model:
         source: File or checkpoint that it was read from, or None.
     """
 
-    def __init__(self, model: ir.Model, source: Path | None = None) -> None:
+    def __init__(
+        self, model: ir.Model, source: Path | None = None, files: tuple[MappedFile, ...] = ()
+    ) -> None:
         self.ir = model
         self.source = source
+        self._files = files
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Model:
-        """Read an ONNX file after checking that it is safe and sound to read."""
-        return cls(ir.load(path), Path(path))
+        """Read an ONNX file after checking that it is safe and sound to read.
+
+        Weights are mapped from their files, not copied.
+
+        Raises:
+            FileError: The file is not there or cannot be read.
+            ModelError: It is no sound model; says what is wrong, and where.
+            LimitError: Something in it is too large to be believed.
+            UnsupportedError: It is sound, but uses map or opaque types.
+        """
+        path = Path(path)
+        read = read_file(path)
+        return cls(read.model, path, read.files)
 
     @classmethod
     def from_proto(cls, proto: onnx.ModelProto, source: Path | None = None) -> Model:
         """Take over a model held in memory as a protobuf message, after the same checks."""
-        return cls(ir.from_proto(proto), source)
+        return cls(read_proto(proto, source).model, source)
 
     @classmethod
     def from_ir(cls, model: ir.Model, source: Path | None = None) -> Model:
@@ -70,7 +86,7 @@ class Model:
 
     def clone(self) -> Model:
         """Return a copy whose graph can be changed; tensors are shared."""
-        return Model(self.ir.clone(), self.source)
+        return Model(self.ir.clone(), self.source, self._files)
 
     def verify(self, *, interface: Interface | None = None) -> None:
         """Check that the model is sound: see `irtools.model.verify`."""

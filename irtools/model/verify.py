@@ -189,7 +189,7 @@ def _check_tensor(tensor: ir.TensorProtocol, where: str) -> None:
         )
 
 
-def _fits(declared: ir.Shape, actual: ir.Shape) -> bool:
+def _fits(declared: ir.Shape, actual: ir.ShapeProtocol) -> bool:
     return len(declared) == len(actual) and all(
         not isinstance(size, int) or size == other
         for size, other in zip(declared, actual, strict=True)

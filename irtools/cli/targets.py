@@ -25,7 +25,8 @@ def targets(as_json: bool) -> None:
     for row in rows:
         state = row["version"] if row["available"] else f"not here: {row['reason']}"
         click.echo(f"  {row['name']:<13} {row['summary']}\n  {'':<13} {state}")
-    click.echo("\nFor another machine: --target NAME:isa=avx2 (native, sse, avx2, avx512, vnni, ...)")
+    known = ", ".join(isa.value for isa in Isa)
+    click.echo(f"\nFor another machine: --target NAME:isa=avx2 (one of native, {known})")
 
 
 def _describe(name: str) -> dict[str, object]:

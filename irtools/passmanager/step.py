@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,7 +81,7 @@ class Figures:
         file_bytes: Size on disk, external data included.
         weight_bytes: Sum of the initializers and constants.
         latency: One result per shape, relative to the original.
-        fidelity: By output name, against the original.
+        fidelity: Closeness to the original, of the output that suffers most.
         metric: Task metric on the evaluation data.
         drawn_back: What the accuracy guard did, where it had to act.
         checks: Names of the checks that held (`verifier`, `numerics`).
@@ -93,7 +92,7 @@ class Figures:
     file_bytes: int | None = None
     weight_bytes: int | None = None
     latency: tuple[LatencyResult, ...] = ()
-    fidelity: Mapping[str, Fidelity] = field(default_factory=dict)
+    fidelity: Fidelity | None = None
     metric: MetricFigure | None = None
     drawn_back: DrawnBack | None = None
     checks: list[str] = field(default_factory=list)

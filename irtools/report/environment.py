@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 from collections.abc import Mapping
@@ -11,9 +10,10 @@ from importlib import metadata
 from pathlib import Path
 
 from irtools import __version__
+from irtools.measure.cpu import cpu_quota
 from irtools.target.isa import Isa
 
-__all__ = ["Machine", "cpu_quota", "machine", "versions"]
+__all__ = ["Machine", "machine", "versions"]
 
 _PACKAGES = (
     "numpy",
@@ -36,15 +36,15 @@ class Machine:
     Attributes:
         cpu: Model name of the CPU.
         isa: Its instruction set, as far as passes care.
-        cores: CPUs that the process may run on.
-        quota: CPUs that its container grants, in CPU seconds per second; None: no limit.
+        cores: CPUs that the machine has.
+        quota: CPUs that this process may really use.
         system: Operating system and release.
     """
 
     cpu: str
     isa: str
     cores: int
-    quota: float | None
+    quota: int
     system: str
 
 
@@ -64,30 +64,10 @@ def machine() -> Machine:
     return Machine(
         cpu=_cpu_name(),
         isa=Isa.detect().value,
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else _cores(),
+        cores=os.cpu_count() or 1,
         quota=cpu_quota(),
         system=f"{platform.system()} {platform.release()}",
     )
-
-
-def cpu_quota() -> float | None:
-    """Return the CPU quota of the control group (version 2, then 1), or None without one."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        return None if quota == "max" else float(quota) / float(period)
-    except (OSError, ValueError):
-        pass
-    try:
-        folder = Path("/sys/fs/cgroup/cpu")
-        granted = float((folder / "cpu.cfs_quota_us").read_text(encoding="ascii"))
-        period_us = float((folder / "cpu.cfs_period_us").read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return None
-    return granted / period_us if granted > 0 and math.isfinite(period_us) else None
-
-
-def _cores() -> int:
-    return os.cpu_count() or 1
 
 
 def _cpu_name() -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from irtools.model import Model, verify
-from irtools.model.interface import Interface
+from irtools.model import Model
 from irtools.passmanager.step import Instrument, Step
 
 __all__ = ["Verification", "check_model"]
@@ -33,4 +32,4 @@ def check_model(model: Model, original: Model) -> None:
     Raises:
         VerificationError: It is not.
     """
-    verify(model.ir, interface=Interface.of(original.ir))
+    model.verify(interface=original.interface)

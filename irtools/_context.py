@@ -1,0 +1,100 @@
+"""Puts together what passes may ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from irtools.data import Dataset, SyntheticSettings, synthesize
+from irtools.model import Model
+from irtools.passmanager import PassContext, Progress
+from irtools.statistics.service import StreamingStatistics
+from irtools.target import Runner, RunnerOptions, Target
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from irtools.measure import BenchSettings, LatencyResult
+
+__all__ = ["Calibration", "make_context"]
+
+
+class Calibration:
+    """The calibration data of a run, or data drawn from the model when the first pass asks.
+
+    Attributes:
+        used: The data that passes were given; None as long as none asked.
+    """
+
+    def __init__(self, given: Dataset | None, model: Model, seed: int) -> None:
+        self._given = given
+        self._model = model
+        self._seed = seed
+        self.used: Dataset | None = None
+
+    def get(self) -> Dataset:
+        """Return the data.
+
+        Raises:
+            DataError: None was given, and none can be drawn from the model's signature.
+        """
+        if self.used is None:
+            self.used = self._given or synthesize(self._model, SyntheticSettings(seed=self._seed))
+        return self.used
+
+
+def make_context(
+    target: Target,
+    calibration: Calibration,
+    *,
+    given: Dataset | None,
+    evaluation: Dataset | None,
+    bench: BenchSettings,
+    seed: int,
+    threads: int | None,
+    progress: Progress,
+) -> PassContext:
+    """Make the context of a run.
+
+    Args:
+        given: Calibration data that the caller gave; passes choose their mode by it.
+        bench: How `measure_latency` times models.
+    """
+
+    def make_runner(model: ir.Model, options: RunnerOptions) -> Runner:
+        if options.threads is None:
+            options = replace(options, threads=threads)
+        return target.runner(Model(model), options)
+
+    def make_statistics(model: ir.Model) -> StreamingStatistics:
+        return StreamingStatistics(model, calibration.get(), make_runner, progress=progress)
+
+    return PassContext(
+        target=target,
+        statistics=make_statistics,
+        runner=make_runner,
+        measure_latency=_latency_meter(target, bench, progress),
+        calibration=given,
+        evaluation=evaluation,
+        seed=seed,
+        threads=threads,
+        progress=progress,
+    )
+
+
+def _latency_meter(
+    target: Target, bench: BenchSettings, progress: Progress
+) -> Callable[[Mapping[str, ir.Model]], Mapping[str, LatencyResult]]:
+    def time_models(models: Mapping[str, ir.Model]) -> Mapping[str, LatencyResult]:
+        from irtools.measure import Contender, measure, target_text
+        from irtools.measure.shapes import bench_feeds
+
+        wrapped = {name: Model(model) for name, model in models.items()}
+        text = target_text(target)
+        one = replace(bench, batch=bench.batch[:1], sequence=bench.sequence[:1])
+        feeds = bench_feeds(next(iter(wrapped.values())), one)
+        contenders = {name: Contender(model, text) for name, model in wrapped.items()}
+        return {r.name: r for r in measure(contenders, feeds, one, progress)}
+
+    return time_models

@@ -1,0 +1,192 @@
+"""`irc optimize`: the main job."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from irtools.cli import _options as options
+from irtools.errors import FileError, PipelineSyntaxError
+
+if TYPE_CHECKING:
+    from irtools.optimize import OptimizeResult
+    from irtools.passmanager import Pipeline, Plan
+    from irtools.passmanager.step import Instrument
+
+__all__ = ["optimize"]
+
+
+@click.command(
+    epilog="Example: irc optimize model.onnx --passes prune:speedup=1.5,int8 --calibrate "
+    "calib.npz --evaluate test.npz --metric accuracy --max-drop 1% -o small.onnx"
+)
+@click.argument("source", metavar="SRC")
+@click.option(
+    "--passes",
+    "-p",
+    metavar="TEXT",
+    help="Pipeline: name:key=value:key=value, joined by commas; `irc passes` lists them.",
+)
+@click.option("--pipeline", "pipeline_file", metavar="FILE", help="Pipeline as a TOML file.")
+@options.target_option
+@click.option("--calibrate", metavar="DATA", help="Data for ranges and refits.")
+@click.option("--evaluate", metavar="DATA", help="Data for fidelity and, with labels, the metric.")
+@click.option("--metric", metavar="NAME", help="accuracy, f1-micro, ... or module:function.")
+@click.option(
+    "--max-drop",
+    type=options.PERCENT,
+    help="Largest loss of the metric (1%: one point of accuracy) or, without labels, of top-1 "
+    "agreement. Passes that lose more are drawn back.",
+)
+@options.batch_option
+@options.sequence_option
+@options.threads_option
+@options.seed_option
+@click.option("--no-bench", is_flag=True, help="Do not time the models.")
+@click.option("--no-check", is_flag=True, help="Do not compare numbers before and after each pass.")
+@click.option(
+    "--plan",
+    "plan_files",
+    multiple=True,
+    metavar="FILE",
+    help="Replay a plan that `irc plan --json` printed.",
+)
+@click.option("--bisect-limit", type=int, metavar="N", help="Run the first N passes only.")
+@click.option("--print-ir-before", metavar="PASS", help="Print the model before a pass, or `all`.")
+@click.option("--print-ir-after", metavar="PASS", help="Print the model after a pass, or `all`.")
+@click.option("--print-ir-after-change", is_flag=True, help="Print it after passes that change it.")
+@click.option("--dump-ir", metavar="DIR", help="Write these prints to files in DIR.")
+@click.option(
+    "--json", "--report", "json_path", metavar="FILE", help="Write the report; - is stdout."
+)
+@click.option(
+    "--output",
+    "-o",
+    metavar="OUT",
+    help="FILE.onnx: a portable model. A folder: what the target loads, and report.json. "
+    "[default: <name>.opt.onnx]",
+)
+@click.option("--force", "-f", is_flag=True, help="Replace what exists.")
+@click.option(
+    "--external-data", is_flag=True, default=None, help="Weights in a file beside the model."
+)
+def optimize(source: str, output: str | None, json_path: str | None, **given: Any) -> None:
+    """Run passes over the model SRC; every pass is verified, checked and measured.
+
+    SRC is an ONNX file, a Transformers checkpoint folder or module:function. Data is an .npz,
+    .jsonl or .csv file, an image folder or module:function. The table goes to stderr.
+    """
+    # What can be wrong in the command line is found before any large library is imported.
+    pipeline = _pipeline(given["passes"], given["pipeline_file"])
+    plans = [_read_plan(path) for path in given["plan_files"]]
+    from irtools.cli._output import Destination, check_writable
+    from irtools.target import find_target
+
+    destination = Destination.of(output, source, force=given["force"])
+    if json_path not in (None, "-"):
+        check_writable(Path(str(json_path)))
+    target = find_target(given["target"])
+    result = _run(source, pipeline, plans, target, given)
+    _write(result, source, destination, json_path, given)
+
+
+def _pipeline(passes: str | None, file: str | None) -> Pipeline:
+    from irtools.passmanager import Pipeline
+
+    if (passes is None) == (file is None):
+        raise click.UsageError("give either --passes TEXT or --pipeline FILE; see `irc passes`")
+    if passes is not None:
+        return Pipeline.parse(passes)
+    assert file is not None
+    found = Pipeline.from_toml(_read(file))
+    if not len(found):
+        raise PipelineSyntaxError(f"{file} holds no passes")
+    return found
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise FileError(f"{path} is no text file") from error
+
+
+def _read_plan(path: str) -> Plan:
+    from irtools.passmanager import Plan
+
+    return Plan.from_json(_read(path))
+
+
+def _run(
+    source: str, pipeline: Pipeline, plans: list[Plan], target: Any, given: dict[str, Any]
+) -> OptimizeResult:
+    from irtools.cli._console import progress
+    from irtools.measure import BenchSettings
+    from irtools.optimize import optimize as run
+
+    bench = BenchSettings(given["batch"], given["sequence"], given["threads"])
+    with progress() as shown:
+        return run(
+            source,
+            pipeline,
+            target=target,
+            calibration=given["calibrate"],
+            evaluation=given["evaluate"],
+            metric=given["metric"],
+            bench=None if given["no_bench"] else bench,
+            max_drop=given["max_drop"],
+            seed=given["seed"],
+            threads=given["threads"],
+            check=not given["no_check"],
+            plans=plans,
+            instruments=tuple(_instruments(given)),
+            progress=shown,
+        )
+
+
+def _instruments(given: dict[str, Any]) -> Iterator[Instrument]:
+    from irtools.passmanager.instruments import BisectLimit, IrDump
+
+    to = Path(given["dump_ir"]) if given["dump_ir"] else sys.stdout
+    before, after = given["print_ir_before"], given["print_ir_after"]
+    on_change = given["print_ir_after_change"]
+    if before is not None:
+        yield IrDump("before", to, _names(before))
+    if after is not None:
+        yield IrDump("after", to, _names(after))
+    if on_change or (given["dump_ir"] and before is None and after is None):
+        yield IrDump("change", to)
+    if given["bisect_limit"] is not None:
+        yield BisectLimit(given["bisect_limit"], sys.stderr)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return () if text == "all" else tuple(text.split(","))
+
+
+def _write(
+    result: OptimizeResult,
+    source: str,
+    destination: Any,
+    json_path: str | None,
+    given: dict[str, Any],
+) -> None:
+    from irtools.cli._artifact import write_result
+    from irtools.cli._console import console, say, write_json
+    from irtools.report import report_view, size_text
+
+    report, files = write_result(result, source, destination, external_data=given["external_data"])
+    document = report.to_dict()
+    if json_path is not None:
+        write_json(document, json_path)
+    shown = console()
+    for part in report_view(document):
+        shown.print(part)
+    size = sum(path.stat().st_size for path in files)
+    say(f"irc: wrote {', '.join(str(path) for path in files)} ({size_text(size)})")

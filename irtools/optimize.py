@@ -1,0 +1,311 @@
+"""The main job: run a pipeline over a model, measured and checked pass by pass."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import onnx
+import onnx_ir as ir
+
+from irtools._context import Calibration, make_context
+from irtools.data import Dataset, SyntheticSettings, fit_dataset, load_dataset, synthesize
+from irtools.errors import DataError, UsageError
+from irtools.frontend import load_source
+from irtools.measure import BenchSettings
+from irtools.metrics import Metric
+from irtools.model import Model
+from irtools.passmanager import NullProgress, Pass, PassContext, Pipeline, Plan, Progress
+from irtools.passmanager.instruments import (
+    AccuracyGuard,
+    Benchmark,
+    FidelityAndMetric,
+    Judge,
+    Numerics,
+    Reproducer,
+    Sizes,
+    Verification,
+)
+from irtools.passmanager.instruments.benchmark import lowered
+from irtools.passmanager.manager import PassManager
+from irtools.passmanager.step import Instrument, Step, Workspace
+from irtools.report import Report, Row
+from irtools.report.environment import machine, versions
+from irtools.report.make import (
+    data_entry,
+    make_rows,
+    model_entry,
+    pass_entries,
+    target_entry,
+    utc_now,
+)
+from irtools.report.verdicts import judge_run
+from irtools.target import KernelReport, RunnerOptions, Target, find_target
+
+__all__ = ["OptimizeResult", "optimize"]
+
+ModelLike: TypeAlias = "str | os.PathLike[str] | Model | ir.Model | onnx.ModelProto"
+PipelineLike: TypeAlias = "str | Pass | Pipeline"
+DataLike: TypeAlias = "str | os.PathLike[str] | Dataset"
+
+
+@dataclass(frozen=True)
+class OptimizeResult:
+    """What came out.
+
+    Attributes:
+        model: The optimized model, portable ONNX. `target.compile` lowers it.
+        report: Everything that was measured; prints as a table.
+        plans: Plan of each planning pass as it was applied, by pass text.
+        original: The model that went in, as it was read.
+        target: What it was optimized for.
+    """
+
+    model: Model
+    report: Report
+    plans: Mapping[str, Plan]
+    original: Model
+    target: Target = field(repr=False)
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """One row per pass, the original first."""
+        return self.report.rows
+
+
+@dataclass(frozen=True)
+class _Job:
+    """The arguments of `optimize`, read and checked."""
+
+    model: Model
+    pipeline: Pipeline
+    target: Target
+    calibration: Dataset | None
+    evaluation: Dataset | None
+    metric: Metric | None
+    bench: BenchSettings | None
+    max_drop: float | None
+    seed: int
+    threads: int | None
+    check: bool
+    plans: Mapping[str, Plan]
+    progress: Progress
+
+
+def optimize(
+    model: ModelLike,
+    pipeline: PipelineLike,
+    *,
+    target: str | Target = "ort-cpu",
+    calibration: DataLike | None = None,
+    evaluation: DataLike | None = None,
+    metric: str | Metric | None = None,
+    bench: BenchSettings | None = BenchSettings(),
+    max_drop: float | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    check: bool = True,
+    plans: Sequence[Plan] = (),
+    instruments: Sequence[Instrument] = (),
+    progress: Progress | None = None,
+) -> OptimizeResult:
+    """Run a pipeline over a copy of a model; each pass is verified, checked and measured.
+
+    Args:
+        model: ONNX file, checkpoint folder, `module:function`, or a model in memory. It never
+            changes.
+        pipeline: Pipeline text, a pass, or a `Pipeline`.
+        target: What to optimize for, such as `ort-cpu` or `ort-cpu:isa=avx2`.
+        calibration: Data for ranges and refits. Without it passes that need data draw it from the
+            model's signature, and the report says so.
+        evaluation: Data for fidelity, and with labels for the task metric. Without it fidelity is
+            measured on the calibration data, or on data drawn from the model's signature.
+        metric: Name of a metric or `module:function`; None: accuracy where there are labels.
+        bench: How to time every pass's model against the original; None: not at all.
+        max_drop: Largest loss of the metric against the original (0.01: one point of accuracy),
+            or of top-1 agreement without labels. Passes that lose more are drawn back.
+        seed: Seed of every random choice.
+        threads: Threads for running models; None: the CPU quota.
+        check: Compare the numbers before and after each pass in a child process.
+        plans: Plans to replay instead of planning anew.
+        instruments: Further hooks around every pass.
+        progress: Where to tell how far long steps are.
+
+    Raises:
+        UsageError: Wrong pipeline, target or combination of arguments.
+        ModelError: The model cannot be read or is not sound.
+        DataError: Data that does not fit the model.
+        UnsupportedError: Not possible on this target.
+        VerificationError: A pass broke the model.
+        PassError: A pass failed in a way nobody foresaw; its notes name the reproducer folder.
+    """
+    started = time.monotonic()
+    passes = pipeline if isinstance(pipeline, Pipeline) else Pipeline(pipeline)
+    found_target = find_target(target) if isinstance(target, str) else target
+    _check_budget(max_drop)
+    source = _as_model(model)
+    job = _Job(
+        model=source,
+        pipeline=passes,
+        target=found_target,
+        calibration=_as_data(calibration, source),
+        evaluation=_as_data(evaluation, source),
+        metric=_as_metric(metric),
+        bench=_with_threads(bench, threads),
+        max_drop=max_drop,
+        seed=seed,
+        threads=threads,
+        check=check,
+        plans={plan.pass_text: plan for plan in plans},
+        progress=progress or NullProgress(),
+    )
+    return _run(job, instruments, started)
+
+
+def _run(job: _Job, extra: Sequence[Instrument], started: float) -> OptimizeResult:
+    calibration = Calibration(job.calibration, job.model, job.seed)
+    ctx = make_context(
+        job.target,
+        calibration,
+        given=job.calibration,
+        evaluation=job.evaluation,
+        bench=job.bench or BenchSettings(threads=job.threads),
+        seed=job.seed,
+        threads=job.threads,
+        progress=job.progress,
+    )
+    judge = _make_judge(job, ctx)
+    manager = PassManager(job.pipeline, (*_instruments(job, judge), *extra), job.plans)
+    with Workspace() as workspace:
+        steps = manager.run(job.model, ctx, workspace)
+        result = steps[-1].model
+        kernels = _kernels(job, result)
+    report = _report(job, steps, kernels, calibration.used, judge)
+    plans = {s.text: s.result.plan for s in steps if s.result.plan is not None}
+    finished = dataclasses.replace(report, seconds=time.monotonic() - started)
+    return OptimizeResult(result, finished, plans, job.model, job.target)
+
+
+def _instruments(job: _Job, judge: Judge | None) -> Iterator[Instrument]:
+    """The one nearest to the pass first: what is broken must not be timed."""
+    yield Verification()
+    if job.check:
+        yield Numerics(job.target, job.threads)
+    if judge is not None and job.max_drop is not None:
+        yield AccuracyGuard(judge, job.max_drop)
+    yield Sizes()
+    if judge is not None:
+        yield FidelityAndMetric(judge)
+    if job.bench is not None:
+        yield Benchmark(job.target, job.bench, job.evaluation or job.calibration, job.seed)
+    yield Reproducer()
+
+
+def _make_judge(job: _Job, ctx: PassContext) -> Judge | None:
+    data = _judged_on(job)
+    if data is None:
+        return None
+    metric = job.metric
+    if metric is None and job.evaluation is not None and job.evaluation.labels is not None:
+        metric = _as_metric("accuracy")
+    return Judge(job.model, data, metric, ctx.runner, job.progress)
+
+
+def _judged_on(job: _Job) -> Dataset | None:
+    """Data to compare models on; None where none was given and none can be invented."""
+    data = job.evaluation or job.calibration
+    if data is not None:
+        return data
+    try:
+        return synthesize(job.model, SyntheticSettings(seed=job.seed))
+    except DataError:
+        if job.max_drop is not None:
+            raise
+        return None
+
+
+def _kernels(job: _Job, model: Model) -> KernelReport | None:
+    """Count what the runtime chooses for the result, lowered as a deployment would be."""
+    options = RunnerOptions(threads=job.threads)
+    with job.target.runner(lowered(model, job.target), options) as runner:
+        return runner.kernels()
+
+
+def _report(
+    job: _Job,
+    steps: Sequence[Step],
+    kernels: KernelReport | None,
+    calibration: Dataset | None,
+    judge: Judge | None,
+) -> Report:
+    rows = make_rows(steps)
+    calibrated, evaluated = data_entry(calibration), data_entry(judge and judge.data)
+    return Report(
+        created=utc_now(),
+        model=model_entry(job.model),
+        calibration=calibrated,
+        evaluation=evaluated,
+        target=target_entry(job.target),
+        machine=machine(),
+        versions=versions(),
+        pipeline=str(job.pipeline),
+        passes=pass_entries(job.pipeline),
+        seed=job.seed,
+        threads=job.threads,
+        max_drop=job.max_drop,
+        bench=job.bench,
+        rows=rows,
+        result=model_entry(steps[-1].model, "result"),
+        kernels=kernels,
+        verdicts=judge_run(rows, kernels, calibrated, evaluated),
+        seconds=0.0,
+    )
+
+
+def _as_model(source: ModelLike) -> Model:
+    match source:
+        case Model():
+            return source
+        case str() | os.PathLike():
+            return load_source(os.fspath(source))
+        case ir.Model():
+            return Model.from_ir(source)
+        case onnx.ModelProto():
+            return Model.from_proto(source)
+    raise UsageError(
+        f"the model is a {type(source).__name__}, expected a path, irtools.Model, "
+        "onnx_ir.Model or onnx.ModelProto"
+    )
+
+
+def _as_data(source: DataLike | None, model: Model) -> Dataset | None:
+    match source:
+        case None:
+            return None
+        case Dataset():
+            return fit_dataset(source, model).with_digest()
+        case _:
+            return load_dataset(os.fspath(source), model)
+
+
+def _as_metric(metric: str | Metric | None) -> Metric | None:
+    if isinstance(metric, str):
+        from irtools.metrics import load_metric
+
+        return load_metric(metric)
+    return metric
+
+
+def _with_threads(bench: BenchSettings | None, threads: int | None) -> BenchSettings | None:
+    if bench is None or bench.threads is not None:
+        return bench
+    return dataclasses.replace(bench, threads=threads)
+
+
+def _check_budget(max_drop: float | None) -> None:
+    if max_drop is not None and not 0 <= max_drop <= 1:
+        raise UsageError(f"max-drop is {max_drop:g}, expected 0 to 1 (0.01 or 1%)")

@@ -1,0 +1,153 @@
+"""How good a model is on data, beside the original. Every model is run once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from irtools.data import Dataset, required_inputs
+from irtools.errors import UsageError
+from irtools.metrics import Fidelity, FidelityMeter, Metric
+from irtools.model import Model
+from irtools.passmanager.context import Progress
+from irtools.passmanager.instruments.tally import MetricTally
+from irtools.passmanager.step import MetricFigure
+from irtools.target import Feeds, Runner, RunnerOptions
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["Judge", "Score"]
+
+_BATCH = 8
+_REFERENCE_BYTES = 256 << 20
+
+Outputs = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a model is worth.
+
+    Attributes:
+        fidelity: Closeness to the original run exactly (float32, no optimizations).
+        metric: The task metric; None without labels.
+    """
+
+    fidelity: Fidelity
+    metric: MetricFigure | None
+
+
+class Judge:
+    """Scores models against the original on the same data, and remembers the scores.
+
+    Args:
+        original: The model before the first pass.
+        data: Evaluation data, with labels where there is a metric.
+        metric: The task metric, or None.
+        make_runner: Compiles a model as it will be deployed.
+        progress: Where to tell how far it is.
+    """
+
+    def __init__(
+        self,
+        original: Model,
+        data: Dataset,
+        metric: Metric | None,
+        make_runner: Callable[[ir.Model, RunnerOptions], Runner],
+        progress: Progress,
+    ) -> None:
+        self.data = data
+        self._original = original
+        self._metric = metric
+        self._make_runner = make_runner
+        self._progress = progress
+        self._batch = _batch_size(original)
+        self._reference: list[Outputs] | None = None
+        self._scores: WeakKeyDictionary[Model, Score] = WeakKeyDictionary()
+
+    @property
+    def what(self) -> str:
+        """What `drop` is measured in."""
+        return self._metric.name if self._metric is not None else "top-1 agreement"
+
+    def score(self, model: Model) -> Score:
+        """Return what a model is worth; it must not change afterwards."""
+        found = self._scores.get(model)
+        if found is None:
+            found = self._scores[model] = self._measure(model)
+        return found
+
+    def drop(self, model: Model) -> float:
+        """Return the loss against the original; 0 or less where there is none.
+
+        It is the difference of the metric (0.01: one point of accuracy), relative to the
+        original's for a metric of which less is better (perplexity), and without labels the share
+        of answers whose largest logit is another one.
+
+        Raises:
+            UsageError: There are neither labels nor class scores, so that nothing can be lost.
+        """
+        score = self.score(model)
+        if score.metric is None:
+            if score.fidelity.agreement is None:
+                raise UsageError(
+                    "max-drop needs a metric with labelled evaluation data, or a model whose "
+                    "output is a row of class scores"
+                )
+            return 1.0 - score.fidelity.agreement
+        base = self.score(self._original).metric
+        assert base is not None
+        if base.larger_is_better:
+            return base.value - score.metric.value
+        return (score.metric.value - base.value) / abs(base.value) if base.value else float("inf")
+
+    def _measure(self, model: Model) -> Score:
+        meter = FidelityMeter()
+        tally = None if self._metric is None else MetricTally(self._metric)
+        label = "original on data" if model is self._original else "model on data"
+        with self._make_runner(model.ir, RunnerOptions()) as runner:
+            for start, feeds, expected in self._expected():
+                found = runner.run(feeds)
+                meter.update(expected, found, feeds.get("attention_mask"))
+                if tally is not None:
+                    assert self.data.labels is not None
+                    count = len(next(iter(feeds.values())))
+                    tally.update(found, self.data.labels[start : start + count])
+                self._progress.step(label, start, len(self.data))
+        return Score(meter.result(), None if tally is None else tally.figure())
+
+    def _expected(self) -> Iterator[tuple[int, Feeds, Outputs]]:
+        """Yield the first row, feeds and the original's outputs of each batch.
+
+        The outputs are kept where they are small, else the original runs along.
+        """
+        if self._reference is not None:
+            yield from zip(*self._batches(), self._reference, strict=True)
+            return
+        kept: list[Outputs] = []
+        size = 0
+        with self._make_runner(self._original.ir, RunnerOptions(exact=True)) as runner:
+            for start, feeds in zip(*self._batches(), strict=True):
+                expected = runner.run(feeds)
+                size += sum(array.nbytes for array in expected.values())
+                if size <= _REFERENCE_BYTES:
+                    kept.append(expected)
+                yield start, feeds, expected
+        if size <= _REFERENCE_BYTES:
+            self._reference = kept
+
+    def _batches(self) -> tuple[Iterable[int], Iterable[Feeds]]:
+        starts = range(0, len(self.data), self._batch)
+        return starts, self.data.batches(self._batch)
+
+
+def _batch_size(model: Model) -> int:
+    """Return the batch size that the model insists on, or ours."""
+    sizes = [spec.shape[0] for spec in required_inputs(model) if spec.shape]
+    fixed = [size for size in sizes if isinstance(size, int)]
+    return fixed[0] if fixed else _BATCH

@@ -1,0 +1,196 @@
+"""Compares the numbers before and after every pass, in a child process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from irtools.data import SyntheticSettings, synthesize
+from irtools.errors import DataError, UnsupportedError, VerificationError
+from irtools.measure.sandbox import Limits, run_isolated
+from irtools.model import Model
+from irtools.passmanager.base import Exactness
+from irtools.passmanager.step import Instrument, Step
+from irtools.report.escape import printable
+from irtools.target import RunnerOptions, Target
+
+__all__ = ["RELATIVE_L2", "Numerics", "check_outputs"]
+
+RELATIVE_L2 = 1e-5
+"""Largest relative L2 error of a reassociating pass in float32."""
+
+_RELATIVE_L2_OF = {"float16": 1e-2, "bfloat16": 5e-2}
+_SEEDS = (0, 1, 2)
+_SEQUENCE = 16
+_SAMPLES = 2
+_LIMITS = Limits(seconds=300.0)
+
+Outputs = Mapping[str, np.ndarray]
+
+
+class Numerics(Instrument):
+    """Runs each model on three seeded feeds and compares with the model before the pass.
+
+    Exact passes must give the same bits, reassociating ones at most 1e-5 of relative L2 error
+    (more where the model computes in half precision), and no pass may put a NaN or infinity where
+    there was none. The run is also the first time that a runtime meets the model, so it happens
+    in a child process, with the runtime's own optimizations off.
+
+    Raises:
+        VerificationError: The numbers differ by more than the pass's exactness allows, or the
+            runtime does not load the model any more.
+    """
+
+    name: ClassVar[str] = "numerics"
+
+    def __init__(self, target: Target, threads: int | None = None) -> None:
+        self._target = target
+        self._options = RunnerOptions(threads=threads, exact=True)
+        self._feeds: list[dict[str, np.ndarray]] = []
+        self._known: WeakKeyDictionary[Model, list[Outputs]] = WeakKeyDictionary()
+        self._random = False
+
+    def begin(self, step: Step) -> None:
+        try:
+            self._feeds = [_feeds(step.original, seed) for seed in _SEEDS]
+        except (DataError, UnsupportedError) as error:
+            step.figures.notes.append(f"numerics are not compared pass by pass: {error}")
+            return
+        first = self._outputs(step, step.original)
+        again = self._run(step, step.original)
+        self._random = not all(
+            _same_bits(a[name], b[name]) for a, b in zip(first, again, strict=True) for name in a
+        )
+        if self._random:
+            step.figures.notes.append(
+                "the model answers differently each time it is asked (random operators), so only "
+                "shapes are compared pass by pass"
+            )
+
+    def after(self, step: Step) -> None:
+        if not step.modified or not self._feeds:
+            return
+        before = self._outputs(step, step.before)
+        try:
+            after = self._outputs(step, step.model)
+        except UnsupportedError as error:
+            raise VerificationError(f"the model does not run after the pass: {error}") from error
+        exactness = None if self._random else step.pass_.exactness
+        for expected, found in zip(before, after, strict=True):
+            check_outputs(expected, found, exactness)
+        step.figures.checks.append(self.name)
+
+    def _outputs(self, step: Step, model: Model) -> list[Outputs]:
+        found = self._known.get(model)
+        if found is None:
+            found = self._known[model] = self._run(step, model)
+        return found
+
+    def _run(self, step: Step, model: Model) -> list[Outputs]:
+        path = step.workspace.path(model)
+        answer: list[Outputs] = run_isolated(
+            _run_model,
+            self._target,
+            path,
+            self._options,
+            self._feeds,
+            limits=_LIMITS,
+            label=f"{self._target.name} on the model",
+        )
+        return answer
+
+
+def check_outputs(expected: Outputs, found: Outputs, exactness: Exactness | None) -> None:
+    """Compare the outputs before and after a pass.
+
+    Args:
+        expected: Output name to array before the pass.
+        found: The same after it.
+        exactness: What the pass promises; None compares shapes and types only.
+
+    Raises:
+        VerificationError: They differ by more than the promise; names the output.
+    """
+    for name, before in expected.items():
+        shown = printable(name)
+        after = found.get(name)
+        if after is None:
+            raise VerificationError(f"output '{shown}' is missing after the pass")
+        if (before.shape, before.dtype) != (after.shape, after.dtype):
+            raise VerificationError(
+                f"output '{shown}' was {before.dtype}{list(before.shape)} and is "
+                f"{after.dtype}{list(after.shape)} after the pass"
+            )
+        if exactness is not None and before.dtype.kind not in "OSU":
+            _check_numbers(shown, before, after, exactness)
+
+
+def _check_numbers(name: str, before: np.ndarray, after: np.ndarray, exactness: Exactness) -> None:
+    if _same_bits(before, after):
+        return
+    y, other = before.astype(np.float64), after.astype(np.float64)
+    finite, finite_after = np.isfinite(y), np.isfinite(other)
+    if not np.array_equal(finite, finite_after):
+        number = int(np.count_nonzero(finite != finite_after))
+        raise VerificationError(
+            f"output '{name}' has NaN or infinity at {number} places where the model before the "
+            "pass has none, or the other way round"
+        )
+    difference = np.where(finite, y - other, 0.0)
+    error = _relative(difference, np.where(finite, y, 0.0))
+    match exactness:
+        case Exactness.EXACT:
+            limit, promise = 0.0, "the same bits"
+        case Exactness.REASSOCIATED:
+            limit = _RELATIVE_L2_OF.get(before.dtype.name, RELATIVE_L2)
+            promise = f"a relative L2 error of at most {limit:g}"
+        case Exactness.LOSSY:
+            return
+    if error > limit or exactness is Exactness.EXACT:
+        raise VerificationError(
+            f"output '{name}' changed: relative L2 error {error:.3g}, largest difference "
+            f"{float(np.abs(difference).max(initial=0.0)):.3g}; the pass promises {promise}"
+        )
+
+
+def _relative(difference: np.ndarray, reference: np.ndarray) -> float:
+    noise, signal = float(np.linalg.norm(difference)), float(np.linalg.norm(reference))
+    if noise == 0:
+        return 0.0
+    return noise / signal if signal else float("inf")
+
+
+def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if a.dtype.kind in "OSU":
+        return bool((a == b).all())
+    if a.dtype.kind in "fc" or a.dtype.name == "bfloat16":
+        # NaN payloads and the sign of zero are no one's promise.
+        return bool(((a == b) | ((a != a) & (b != b))).all())
+    return bool(np.array_equal(a, b))
+
+
+def _feeds(model: Model, seed: int) -> dict[str, np.ndarray]:
+    settings = SyntheticSettings(samples=_SAMPLES, sequence=_SEQUENCE, image=64, seed=seed)
+    return dict(synthesize(model, settings).feeds)
+
+
+def _run_model(
+    target: Target, path: Path, options: RunnerOptions, feeds: Sequence[Mapping[str, np.ndarray]]
+) -> list[Outputs]:
+    with target.runner(path, options) as runner:
+        return [
+            {name: _sendable(array) for name, array in runner.run(one).items()} for one in feeds
+        ]
+
+
+def _sendable(array: np.ndarray) -> np.ndarray:
+    """Types that numpy's own file format does not know travel in one that holds their values."""
+    if array.dtype.kind == "O":
+        return array.astype(str)
+    return array if array.dtype.isbuiltin else array.astype(np.float32)

@@ -1,0 +1,220 @@
+"""The report: everything that is known about one run, as one JSON document."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from irtools.measure import BenchSettings, LatencyResult
+from irtools.metrics import Fidelity
+from irtools.passmanager.step import DrawnBack, MetricFigure
+from irtools.report.environment import Machine
+from irtools.target import KernelReport
+
+__all__ = [
+    "ArtifactEntry",
+    "DataEntry",
+    "Level",
+    "ModelEntry",
+    "PassEntry",
+    "Report",
+    "Row",
+    "TargetEntry",
+    "Verdict",
+]
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model, identified by its content.
+
+    Attributes:
+        sha256: Fingerprint of graph and weights, wherever the weights lie.
+    """
+
+    source: str
+    sha256: str
+    nodes: int
+    opset: int | None
+
+
+@dataclass(frozen=True)
+class DataEntry:
+    """Data that a run used.
+
+    Attributes:
+        sha256: Digest of names, types, shapes and bytes.
+        synthetic: Drawn from the model's signature.
+    """
+
+    source: str
+    sha256: str
+    samples: int
+    synthetic: bool
+    labelled: bool
+
+
+@dataclass(frozen=True)
+class TargetEntry:
+    """What the model was optimized for."""
+
+    name: str
+    isa: str
+    runtime: str
+
+
+@dataclass(frozen=True)
+class PassEntry:
+    """A pass of the pipeline with all its options, defaults included."""
+
+    name: str
+    text: str
+    exactness: str
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One pass, and the model after it; row 0 is the original.
+
+    Attributes:
+        changed: Sum of the statistics that count changes.
+        skipped_parts: Sum of the statistics `num-skipped-...`.
+        skipped: The pass was not run (bisect limit).
+        file_bytes: Size on disk.
+        weight_bytes: Sum of initializers and constants.
+        latency: One result per shape; `speedup` is against the original.
+        fidelity: Closeness to the original, of the output that suffers most.
+        seconds: Wall time by activity.
+    """
+
+    index: int
+    text: str
+    modified: bool
+    skipped: bool
+    statistics: Mapping[str, int]
+    changed: int
+    skipped_parts: int
+    notes: tuple[str, ...]
+    checks: tuple[str, ...]
+    drawn_back: DrawnBack | None
+    file_bytes: int | None
+    weight_bytes: int | None
+    latency: tuple[LatencyResult, ...]
+    fidelity: Fidelity | None
+    metric: MetricFigure | None
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class ArtifactEntry:
+    """What was written, and the kernels that the runtime chose for it."""
+
+    files: Mapping[str, str]
+    bytes: int
+    kernels: KernelReport
+    notes: tuple[str, ...] = ()
+
+
+class Level(enum.Enum):
+    """How much a verdict matters."""
+
+    GOOD = "good"
+    NOTE = "note"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One sentence on what the figures mean."""
+
+    level: Level
+    text: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """One run of a pipeline.
+
+    Attributes:
+        created: UTC time at its end, ISO 8601. Time stands here alone: the model's bytes do not
+            depend on when it was made.
+        calibration: Data for ranges and refits; None where no pass asked.
+        evaluation: Data for fidelity and metric.
+        seconds: Wall time of the whole run.
+    """
+
+    FORMAT: ClassVar[str] = "irtools-report"
+    VERSION: ClassVar[int] = 1
+
+    created: str
+    model: ModelEntry
+    calibration: DataEntry | None
+    evaluation: DataEntry | None
+    target: TargetEntry
+    machine: Machine
+    versions: Mapping[str, str]
+    pipeline: str
+    passes: tuple[PassEntry, ...]
+    seed: int
+    threads: int | None
+    max_drop: float | None
+    bench: BenchSettings | None
+    rows: tuple[Row, ...]
+    result: ModelEntry
+    kernels: KernelReport | None
+    verdicts: tuple[Verdict, ...]
+    seconds: float
+    artifact: ArtifactEntry | None = field(default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the document. Numbers that JSON does not know are the texts inf, -inf, nan."""
+        return {"format": self.FORMAT, "version": self.VERSION, **_fields(self)}
+
+    def to_json(self) -> str:
+        """Return the document as text."""
+        return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
+
+    def __str__(self) -> str:
+        from irtools.report.table import render
+
+        return render(self.to_dict())
+
+
+def schema() -> dict[str, Any]:
+    """Return the published JSON schema of the document."""
+    text = (Path(__file__).parent / "schema.json").read_text(encoding="utf-8")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    found = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    # A property of Ratio, but what a reader of the document asks first.
+    if "low" in found and "high" in found and hasattr(value, "is_significant"):
+        found["is_significant"] = bool(value.is_significant)
+    return found
+
+
+def _plain(value: Any) -> Any:
+    match value:
+        case enum.Enum():
+            return value.value
+        case float():
+            return value if math.isfinite(value) else str(value)
+        case bool() | int() | str() | None:
+            return value
+        case Mapping():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case tuple() | list():
+            return [_plain(item) for item in value]
+        case _ if dataclasses.is_dataclass(value):
+            return _fields(value)
+        case _:
+            return _plain(value.item())  # numpy scalar

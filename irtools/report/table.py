@@ -1,0 +1,207 @@
+"""The terminal's view of a report: one row per pass, the original first."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from irtools.report.escape import printable
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+__all__ = ["render", "report_view", "size_text"]
+
+Document = Mapping[str, Any]
+
+
+def render(report: Document, width: int = 160) -> str:
+    """Return the view as plain text."""
+    from rich.console import Console
+
+    out = io.StringIO()
+    console = Console(file=out, width=width, markup=False, highlight=False, emoji=False)
+    for part in report_view(report):
+        console.print(part)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
+
+
+def report_view(report: Document) -> Sequence[RenderableType]:
+    """Return what a console prints of a report: the table, then notes and verdicts."""
+    from rich.text import Text
+
+    parts: list[RenderableType] = [_heading(report), _table(report), _legend(report)]
+    parts += [Text(f"  note: {printable(note, 500)}") for note in _notes(report)]
+    styles = {"good": "green", "note": "", "warning": "yellow"}
+    for verdict in report["verdicts"]:
+        mark = "warning: " if verdict["level"] == "warning" else ""
+        text = f"  {mark}{printable(verdict['text'], 500)}"
+        parts.append(Text(text, style=styles[verdict["level"]]))
+    return parts
+
+
+def size_text(size: int | None) -> str:
+    """Print a number of bytes in decimal units (`23.4 MB`), as shops and disks count."""
+    if size is None:
+        return ""
+    if size < 1000:
+        return f"{size} B"
+    value = float(size)
+    for unit in ("kB", "MB", "GB"):
+        value /= 1000
+        if value < 999.5 or unit == "GB":
+            break
+    return f"{value:.1f} {unit}" if value < 100 else f"{value:.0f} {unit}"
+
+
+def _heading(report: Document) -> RenderableType:
+    from rich.text import Text
+
+    model, target, machine = report["model"], report["target"], report["machine"]
+    threads = report["threads"] or "runtime's choice"
+    return Text(
+        f"{printable(model['source'])}  on {target['name']} ({target['runtime']}, "
+        f"isa {target['isa']}, threads: {threads})\n{machine['cpu']}, {machine['cores']} CPUs"
+    )
+
+
+def _table(report: Document) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = report["rows"]
+    columns = [c for c in _COLUMNS if c.always or any(c.cell(r, rows[0]) for r in rows)]
+    table = Table(pad_edge=False, show_edge=False)
+    for column in columns:
+        justify = "left" if column.heading == "pass" else "right"
+        fold = "fold" if column.heading == "pass" else "ellipsis"
+        table.add_column(
+            column.heading, justify=justify, overflow=fold, no_wrap=column.heading != "pass"
+        )
+    for row in rows:
+        table.add_row(*(Text(column.cell(row, rows[0])) for column in columns))
+    return table
+
+
+class _Column:
+    """A heading, and how a cell follows from a row and the original's row."""
+
+    def __init__(self, heading: str, cell: Any, *, always: bool = False) -> None:
+        self.heading = heading
+        self._cell = cell
+        self.always = always
+
+    def cell(self, row: Document, original: Document) -> str:
+        return printable(self._cell(row, original))
+
+
+def _name(row: Document, original: Document) -> str:
+    drawn = row["drawn_back"]
+    if row["skipped"]:
+        return f"{row['text']} (not run)"
+    if drawn is None:
+        return str(row["text"])
+    if not drawn["planned"]:
+        return f"{row['text']} (dropped)"
+    return f"{row['text']} ({drawn['kept']} of {drawn['planned']} decisions)"
+
+
+def _changed(row: Document, original: Document) -> str:
+    if not row["index"] or row["skipped"]:
+        return ""
+    return str(row["changed"]) if row["modified"] else "-"
+
+
+def _skipped(row: Document, original: Document) -> str:
+    return str(row["skipped_parts"]) if row["skipped_parts"] else ""
+
+
+def _size(row: Document, original: Document) -> str:
+    size, base = row["file_bytes"], original["file_bytes"]
+    if size is None:
+        return ""
+    if not row["index"] or not base:
+        return size_text(size)
+    return f"{size_text(size)} ({base / size:.2f}x)"
+
+
+def _latency(row: Document, original: Document) -> str:
+    return f"{row['latency'][0]['median_ms']:.2f} ms" if row["latency"] else ""
+
+
+def _speed(row: Document, original: Document) -> str:
+    if not row["latency"] or row["latency"][0]["speedup"] is None:
+        return ""
+    ratio = row["latency"][0]["speedup"]
+    shown = f"{ratio['value']:.2f}x [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+    return shown if ratio["is_significant"] else f"{shown} within noise"
+
+
+def _sqnr(row: Document, original: Document) -> str:
+    fidelity = row["fidelity"]
+    if fidelity is None:
+        return ""
+    if fidelity["sqnr_db"] == "inf":
+        return "equal"
+    return f"{float(fidelity['sqnr_db']):.1f} dB"
+
+
+def _agreement(row: Document, original: Document) -> str:
+    fidelity = row["fidelity"]
+    if fidelity is None or fidelity["agreement"] is None:
+        return ""
+    return f"{100 * float(fidelity['agreement']):.2f} %"
+
+
+def _metric(row: Document, original: Document) -> str:
+    metric = row["metric"]
+    if metric is None:
+        return ""
+    value, low, high = (float(metric[key]) for key in ("value", "low", "high"))
+    return f"{value:.4f} [{low:.4f}, {high:.4f}]"
+
+
+def _seconds(row: Document, original: Document) -> str:
+    return f"{sum(row['seconds'].values()):.1f}"
+
+
+_COLUMNS = (
+    _Column("pass", _name, always=True),
+    _Column("changed", _changed, always=True),
+    _Column("skipped", _skipped),
+    _Column("size", _size, always=True),
+    _Column("latency", _latency),
+    _Column("faster", _speed),
+    _Column("SQNR", _sqnr),
+    _Column("agreement", _agreement),
+    _Column("metric", _metric),
+    _Column("seconds", _seconds, always=True),
+)
+
+
+def _legend(report: Document) -> RenderableType:
+    from rich.text import Text
+
+    parts = []
+    row = report["rows"][-1]
+    if row["latency"]:
+        shape, confidence = row["latency"][0]["shape"], report["bench"]["confidence"]
+        parts.append(f"latency: median at {shape}, {100 * confidence:.0f} % interval")
+    if row["metric"]:
+        parts.append(f"metric: {row['metric']['name']}, 95 % interval")
+    if row["fidelity"]:
+        source = report["evaluation"]["source"] if report["evaluation"] else "data"
+        parts.append(f"SQNR, agreement: {row['fidelity']['samples']} samples of {source}")
+    return Text(printable("; ".join(parts), 500))
+
+
+def _notes(report: Document) -> list[str]:
+    """Notes of all rows, each with its pass, none twice."""
+    notes = []
+    for row in report["rows"]:
+        name = row["text"].partition(":")[0]
+        prefix = f"{name}: " if row["index"] else ""
+        notes += [f"{prefix}{note}" for note in row["notes"]]
+    return list(dict.fromkeys(notes))

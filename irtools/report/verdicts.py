@@ -1,0 +1,137 @@
+"""What the figures of a run mean, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+
+from irtools.report.document import DataEntry, Level, Row, Verdict
+from irtools.target import KernelReport
+
+__all__ = ["judge_run"]
+
+_LOW_SQNR_DB = 20.0
+_LOW_AGREEMENT = 0.99
+
+
+def judge_run(
+    rows: Sequence[Row],
+    kernels: KernelReport | None,
+    calibration: DataEntry | None,
+    evaluation: DataEntry | None,
+) -> tuple[Verdict, ...]:
+    """Say what a reader must not overlook: slower, worse, float where int8 was meant, no data."""
+    return (
+        *_on_data(calibration, evaluation),
+        *_on_passes(rows),
+        *_on_quality(rows[-1]),
+        *_on_kernels(kernels),
+        *_on_speed(rows),
+    )
+
+
+def _on_data(calibration: DataEntry | None, evaluation: DataEntry | None) -> Iterator[Verdict]:
+    if calibration is not None and calibration.synthetic:
+        yield Verdict(
+            Level.WARNING,
+            "calibrated on synthetic data drawn from the model's signature: ranges are a "
+            "makeshift; give real samples with --calibrate",
+        )
+    if evaluation is not None and evaluation.synthetic:
+        yield Verdict(
+            Level.NOTE,
+            "fidelity was measured on synthetic data: give real samples with --evaluate",
+        )
+
+
+def _on_passes(rows: Sequence[Row]) -> Iterator[Verdict]:
+    for row in rows[1:]:
+        name = row.text.partition(":")[0]
+        if row.drawn_back is not None:
+            kept = f"{row.drawn_back}, to keep the budget"
+            yield Verdict(Level.NOTE, f"{name}: {kept}")
+        elif not row.modified and not row.skipped:
+            yield Verdict(Level.NOTE, f"{name}: changed nothing")
+    for before, row in pairwise(rows):
+        if _is_slower(before, row):
+            name = row.text.partition(":")[0]
+            yield Verdict(Level.WARNING, f"{name} made the model slower than it was before it")
+
+
+def _is_slower(before: Row, after: Row) -> bool:
+    if not after.modified or not after.latency:
+        return False
+    ratio = after.latency[0].speedup
+    earlier = before.latency[0].speedup if before.latency else None
+    if ratio is None:
+        return False
+    # Both are relative to the original, which was timed beside each of them.
+    return ratio.high < (earlier.low if earlier is not None else 1.0)
+
+
+def _on_quality(last: Row) -> Iterator[Verdict]:
+    figure = last.fidelity
+    if figure is None:
+        return
+    if figure.nonfinite:
+        yield Verdict(
+            Level.WARNING,
+            f"{figure.nonfinite} output values are NaN or infinite on one side only",
+        )
+    agreement = figure.agreement
+    if agreement is not None and agreement < _LOW_AGREEMENT and last.metric is None:
+        yield Verdict(
+            Level.WARNING,
+            f"top-1 agreement with the original is {100 * agreement:.2f} %; check the task metric "
+            "with --evaluate, or set a budget with --max-drop",
+        )
+    elif figure.sqnr_db < _LOW_SQNR_DB and last.metric is None:
+        yield Verdict(
+            Level.WARNING,
+            f"the signal-to-noise ratio against the original is {figure.sqnr_db:.1f} dB, below "
+            f"{_LOW_SQNR_DB:.0f} dB",
+        )
+
+
+def _on_kernels(kernels: KernelReport | None) -> Iterator[Verdict]:
+    if kernels is None:
+        return
+    if kernels.float_fallbacks:
+        shown = ", ".join(kernels.float_fallbacks[:3])
+        more = f" and {len(kernels.float_fallbacks) - 3} more" * (len(kernels.float_fallbacks) > 3)
+        yield Verdict(
+            Level.WARNING,
+            f"{len(kernels.float_fallbacks)} nodes meant to be int8 run in floating point: "
+            f"{shown}{more}",
+        )
+    if kernels.int8 or kernels.fused_attention:
+        yield Verdict(
+            Level.NOTE,
+            f"the runtime chose {kernels.int8} int8 kernels and {kernels.fused_attention} fused "
+            "attention kernels",
+        )
+
+
+def _on_speed(rows: Sequence[Row]) -> Iterator[Verdict]:
+    last, first = rows[-1], rows[0]
+    parts = []
+    if last.latency and last.latency[0].speedup is not None:
+        ratio = last.latency[0].speedup
+        if not ratio.is_significant:
+            parts.append("as fast as the original, within noise")
+        elif ratio.value > 1:
+            parts.append(f"{ratio.value:.2f}x faster [{ratio.low:.2f}, {ratio.high:.2f}]")
+        else:
+            yield Verdict(
+                Level.WARNING,
+                f"the result is slower than the original: {ratio.value:.2f}x "
+                f"[{ratio.low:.2f}, {ratio.high:.2f}]",
+            )
+    if last.file_bytes and first.file_bytes and last.file_bytes != first.file_bytes:
+        factor = first.file_bytes / last.file_bytes
+        parts.append(f"{factor:.2f}x smaller" if factor > 1 else f"{1 / factor:.2f}x larger")
+    if last.metric is not None and first.metric is not None:
+        change = last.metric.value - first.metric.value
+        parts.append(f"{last.metric.name} {last.metric.value:.4f} ({change:+.4f})")
+    if parts:
+        yield Verdict(Level.GOOD, "the result: " + ", ".join(parts))

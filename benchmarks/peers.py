@@ -92,7 +92,13 @@ def _quantize_dynamic(model: Path, target: Path) -> Path:
     del proto.graph.value_info[:]
     source = target.with_suffix(".source.onnx")
     onnx.save(proto, source)
-    quantize_dynamic(source, target, per_channel=True, weight_type=QuantType.QInt8)
+    quantize_dynamic(
+        source,
+        target,
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+        extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
+    )
     source.unlink()
     return target
 

@@ -6,7 +6,7 @@ import onnx_ir as ir
 
 from irtools.model import subgraphs
 
-__all__ = ["can_substitute", "element_type", "is_deterministic", "substitute"]
+__all__ = ["can_substitute", "is_deterministic", "substitute"]
 
 _RANDOM_OPS = frozenset(
     {
@@ -19,16 +19,6 @@ _RANDOM_OPS = frozenset(
     }
 )
 _TRAINING_OPS = frozenset({"Dropout", "BatchNormalization"})
-
-_BOOLEAN_OPS = frozenset(
-    {"And", "Equal", "Greater", "GreaterOrEqual", "IsInf", "IsNaN", "Less", "LessOrEqual"}
-    | {"Not", "Or", "Xor"}
-)
-_TYPE_KEEPING_OPS = frozenset(
-    {"Add", "Concat", "Div", "Expand", "Flatten", "Gather", "Identity", "Mul", "Range", "Reshape"}
-    | {"Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze"}
-)
-_MAX_DEPTH = 16
 
 
 def is_deterministic(node: ir.Node) -> bool:
@@ -74,33 +64,3 @@ def substitute(old: ir.Value, new: ir.Value) -> None:
         name, old.name = old.name, None
         new.name, new.type, new.shape = name, old.type or new.type, old.shape or new.shape
     old.replace_all_uses_with(new, replace_graph_outputs=True)
-
-
-def element_type(value: ir.Value | None) -> ir.DataType | None:
-    """The element type of a tensor: declared, or followed back through the operators."""
-    for _ in range(_MAX_DEPTH):
-        if value is None or value.dtype is not None:
-            return None if value is None else value.dtype
-        node = value.producer()
-        if node is None:
-            return None if value.const_value is None else value.const_value.dtype
-        if node.domain != "":
-            return None
-        if node.op_type in _TYPE_KEEPING_OPS:
-            value = node.inputs[0]
-            continue
-        return _made_type(node)
-    return None
-
-
-def _made_type(node: ir.Node) -> ir.DataType | None:
-    if node.op_type == "Cast":
-        return ir.DataType(node.attributes["to"].as_int())
-    if node.op_type in ("Shape", "Size"):
-        return ir.DataType.INT64
-    if node.op_type in _BOOLEAN_OPS:
-        return ir.DataType.BOOL
-    tensor = node.attributes.get("value")
-    if node.op_type in ("Constant", "ConstantOfShape") and tensor is not None:
-        return tensor.as_tensor().dtype
-    return None

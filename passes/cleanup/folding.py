@@ -11,8 +11,9 @@ import onnx.reference.ops
 import onnx_ir as ir
 
 from irtools.analysis.shapes import SymbolicShapes, constant_of
+from irtools.analysis.types import element_type
 from irtools.model import nested_graphs
-from irtools.passes.cleanup._edit import element_type, is_deterministic
+from irtools.passes.cleanup._edit import is_deterministic
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult, option
 
 __all__ = ["FoldConstants", "LiftConstants"]

@@ -11,8 +11,9 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.shapes import SymbolicShapes, constant_of
+from irtools.analysis.types import element_type
 from irtools.model import nested_graphs
-from irtools.passes.cleanup._edit import can_substitute, element_type, substitute
+from irtools.passes.cleanup._edit import can_substitute, substitute
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult
 
 __all__ = ["RemoveIdentity", "RemoveNoOps"]

@@ -1,0 +1,55 @@
+"""The fusion driver."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from irtools.passes.fusion.attention import FuseAttention
+from irtools.passes.fusion.gelu import FuseGelu
+from irtools.passes.fusion.layer_norm import FuseLayerNorm
+from irtools.passmanager import Exactness, Pass, PassContext, PassResult
+
+__all__ = ["Fuse"]
+
+_PARTS = (FuseLayerNorm, FuseGelu, FuseAttention)
+
+
+def _merged_statistics() -> Mapping[str, str]:
+    return {name: phrase for part in _PARTS for name, phrase in part.statistics.items()}
+
+
+@dataclass(frozen=True)
+class Fuse(Pass):
+    """Turn groups of small operators into the standard fused ones that the target runs fast.
+
+    Runs `fuse-layer-norm`, `fuse-gelu` and `fuse-attention`, each of which exists as a pass of
+    its own: LayerNormalization (opset 17), Gelu (20) and Attention (23), all of them ONNX, so
+    the model stays portable. Forms that one runtime alone understands (SkipLayerNormalization,
+    BiasGelu ...) are made by that target's lowering. Expects a model after `cleanup`.
+
+    Made for exports of Transformers by torch's dynamo and TorchScript exporters. Whatever looks
+    like an attention block, GELU or layer normalization and did not fuse is counted and named,
+    with the reason.
+    """
+
+    name: ClassVar[str] = "fuse"
+    exactness: ClassVar[Exactness] = Exactness.REASSOCIATED
+    statistics: ClassVar = _merged_statistics()
+
+    def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
+        counts: Counter[str] = Counter()
+        notes: list[str] = []
+        modified = False
+        for part in _PARTS:
+            result = part().run(model, ctx)
+            counts.update(result.statistics)
+            notes += result.notes
+            if result.modified:
+                ctx.drop_analyses(result.preserved)
+                modified = True
+        return PassResult(modified, dict(counts), tuple(notes))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from irtools.model.digest import tensor_bytes, tensor_digest
+from irtools.model.digest import tensor_bytes, tensor_digest, tensor_size
 from irtools.model.inference import infer_shapes
 from irtools.model.interface import Interface, ValueInfo
 from irtools.model.model import Model, SavedModel
@@ -30,5 +30,6 @@ __all__ = [
     "subgraphs",
     "tensor_bytes",
     "tensor_digest",
+    "tensor_size",
     "verify",
 ]

@@ -7,7 +7,7 @@ import hashlib
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["tensor_bytes", "tensor_digest"]
+__all__ = ["tensor_bytes", "tensor_digest", "tensor_size"]
 
 _KEY = "irtools.digest"
 
@@ -25,6 +25,13 @@ def tensor_digest(tensor: ir.TensorProtocol) -> str:
         cached = tensor.meta[_KEY] = digest.hexdigest()
     assert isinstance(cached, str)
     return cached
+
+
+def tensor_size(tensor: ir.TensorProtocol) -> int:
+    """Return how many bytes a tensor takes in a file; reads no data but strings."""
+    if tensor.dtype == ir.DataType.STRING:
+        return len(tensor_bytes(tensor))
+    return int(tensor.nbytes)
 
 
 def tensor_bytes(tensor: ir.TensorProtocol) -> bytes | memoryview:

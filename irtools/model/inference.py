@@ -60,7 +60,7 @@ def _without_weights(model: ir.Model) -> ir.Model:
     inputs = {id(value) for value in light.graph.inputs}
     for graph in iter_graphs(light):
         for value in graph.initializers.values():
-            if value.const_value is not None and value.const_value.nbytes > _SMALL:
+            if value.const_value is not None and _is_large(value.const_value):
                 value.const_value = _hollow(value.const_value)
         for node in graph:
             _hollow_attributes(node)
@@ -75,8 +75,12 @@ def _hollow_attributes(node: ir.Node) -> None:
     for name, attribute in node.attributes.items():
         if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
             tensor = attribute.as_tensor()
-            if tensor.nbytes > _SMALL:
+            if _is_large(tensor):
                 node.attributes[name] = ir.AttrTensor(name, _hollow(tensor))
+
+
+def _is_large(tensor: ir.TensorProtocol) -> bool:
+    return tensor.dtype != ir.DataType.STRING and tensor.nbytes > _SMALL
 
 
 def _forget(value: ir.Value) -> None:

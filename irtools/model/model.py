@@ -10,6 +10,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
+from irtools.model.digest import tensor_size
 from irtools.model.files import MappedFile
 from irtools.model.interface import Interface
 from irtools.model.operators import STANDARD_DOMAINS
@@ -123,7 +124,7 @@ class Model:
     @property
     def weight_bytes(self) -> int:
         """Bytes of all weights, a tensor that is shared counted once."""
-        return sum(tensor.nbytes for tensor in self._weights())
+        return sum(tensor_size(tensor) for tensor in self._weights())
 
     def unknown_ops(self) -> tuple[tuple[str, str], ...]:
         """Return (domain, operator) of nodes that no standard and no local function defines.

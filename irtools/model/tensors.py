@@ -92,7 +92,7 @@ def _num_entries(dtype: ir.DataType, count: int) -> int:
     """Entries of the typed field: complex numbers take two, packed ones share one."""
     if dtype in (ir.DataType.COMPLEX64, ir.DataType.COMPLEX128):
         return 2 * count
-    if dtype.bitwidth in (2, 4) and dtype != ir.DataType.STRING:
+    if dtype != ir.DataType.STRING and dtype.bitwidth in (2, 4):
         return (count * dtype.bitwidth + 7) // 8
     return count
 

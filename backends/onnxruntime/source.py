@@ -76,7 +76,7 @@ def _placeholder(tensor: ir.TensorProtocol) -> ir.ExternalTensor:
         0,
         tensor.nbytes,
         tensor.dtype,
-        shape=ir.Shape(tensor.shape),
+        shape=ir.Shape(tensor.numpy().shape),
         name=tensor.name or "",
     )
 

@@ -3,5 +3,20 @@
 from __future__ import annotations
 
 from irtools.measure.base import BenchSettings, LatencyResult, Ratio
+from irtools.measure.compare import Contender, measure
+from irtools.measure.cpu import cpu_quota
+from irtools.measure.probe import probe, target_text
+from irtools.measure.sandbox import Limits, run_isolated
 
-__all__ = ["BenchSettings", "LatencyResult", "Ratio"]
+__all__ = [
+    "BenchSettings",
+    "Contender",
+    "LatencyResult",
+    "Limits",
+    "Ratio",
+    "cpu_quota",
+    "measure",
+    "probe",
+    "run_isolated",
+    "target_text",
+]

@@ -1,0 +1,68 @@
+"""The child process of `irtools.measure.sandbox`. Run by path, never imported by the parent.
+
+Reads one pickled job from stdin, sets its limits, runs it, and writes one encoded answer to the
+file descriptor it was given. What the job prints goes to a file of the parent's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib
+import os
+import pickle
+import resource
+import signal
+import sys
+from typing import Any
+
+_PR_SET_PDEATHSIG = 1
+
+
+def main() -> None:
+    _die_with_parent()
+    answer_fd = int(sys.argv[1])
+    job = pickle.load(sys.stdin.buffer)
+    sys.path[:] = job["path"]
+    _limit_memory(job["memory"])
+    from irtools.measure.wire import encode
+
+    with os.fdopen(answer_fd, "wb") as pipe:
+        pipe.write(encode(_run(job)))
+    sys.stdout.flush()
+    # Runtimes have threads that sometimes crash while the process winds down; it has answered.
+    os._exit(0)
+
+
+def _die_with_parent() -> None:
+    """Ask Linux to end this process when its parent ends, in whatever way it does."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _limit_memory(limit: int | None) -> None:
+    if limit is not None:
+        # Address space counts what a mapped file or a thread's arena merely reserves; this
+        # counts memory that is really private to the process.
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+
+
+def _run(job: dict[str, Any]) -> dict[str, Any]:
+    from irtools.errors import IrtoolsError
+
+    try:
+        function = importlib.import_module(job["module"])
+        for part in job["name"].split("."):
+            function = getattr(function, part)
+        return {"answer": function(*job["arguments"])}  # type: ignore[operator]
+    except IrtoolsError as error:
+        return {"error": type(error).__name__, "message": str(error)}
+    except MemoryError:
+        return {"error": "LimitError", "message": "out of memory"}
+    except Exception as error:  # The edge of the process: the parent raises it again.
+        return {"error": "", "message": f"{type(error).__name__}: {error}"}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from irtools.data import Dataset
+from irtools.errors import DataError
+from irtools.measure import BenchSettings
+from irtools.measure.shapes import bench_feeds
+from irtools.model import Model
+
+
+def _model(inputs: str, body: str) -> Model:
+    text = f'<ir_version: 10, opset_import: ["" : 20]>\nm ({inputs}) => (float y) {{ {body} }}'
+    return Model(ir.from_onnx_text(text))
+
+
+_TOKENS = _model(
+    "int64[b, s] input_ids, int64[b, s] attention_mask",
+    "c = Add(input_ids, attention_mask) f = Cast<to = 1>(c) y = ReduceSum<keepdims = 0>(f)",
+)
+_IMAGE = _model("float[b, 3, 8, 8] pixels", "y = ReduceSum<keepdims = 0>(pixels)")
+_SIZES = _model("int64[2] sizes", "e = ConstantOfShape(sizes) y = ReduceSum<keepdims = 0>(e)")
+
+
+def test_every_batch_and_sequence_gets_feeds() -> None:
+    found = bench_feeds(_TOKENS, BenchSettings(batch=(1, 4), sequence=(16, 32)))
+    assert {label: feeds["input_ids"].shape for label, feeds in found.items()} == {
+        "batch=1 sequence=16": (1, 16),
+        "batch=1 sequence=32": (1, 32),
+        "batch=4 sequence=16": (4, 16),
+        "batch=4 sequence=32": (4, 32),
+    }
+
+
+def test_nothing_is_padded() -> None:
+    (feeds,) = bench_feeds(_TOKENS, BenchSettings(batch=(8,))).values()
+    assert feeds["attention_mask"].all()
+
+
+def test_models_without_a_sequence_have_one_shape_per_batch() -> None:
+    found = bench_feeds(_IMAGE, BenchSettings(batch=(1, 2), sequence=(16, 32)))
+    assert list(found) == ["batch=1", "batch=2"]
+
+
+def test_inputs_that_cannot_be_invented_come_from_data() -> None:
+    with pytest.raises(DataError):
+        bench_feeds(_SIZES, BenchSettings())
+    data = Dataset({"sizes": np.array([3, 4])})
+    (feeds,) = bench_feeds(_SIZES, BenchSettings(batch=(2,)), data).values()
+    np.testing.assert_array_equal(feeds["sizes"], [3, 4])

@@ -9,6 +9,7 @@ from irtools.model.model import Model, SavedModel
 from irtools.model.naming import FreshNames
 from irtools.model.opset import OpsetChange, opset_of, raise_opset
 from irtools.model.printer import print_model
+from irtools.model.sharing import join_initializers, private_initializer
 from irtools.model.verify import verify
 from irtools.model.walk import attribute_tensors, iter_graphs, iter_nodes, nested_graphs, subgraphs
 
@@ -23,9 +24,11 @@ __all__ = [
     "infer_shapes",
     "iter_graphs",
     "iter_nodes",
+    "join_initializers",
     "nested_graphs",
     "opset_of",
     "print_model",
+    "private_initializer",
     "raise_opset",
     "subgraphs",
     "tensor_bytes",

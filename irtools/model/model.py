@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import onnx
@@ -18,16 +17,9 @@ from irtools.model.printer import print_model
 from irtools.model.reader import read_file, read_proto
 from irtools.model.verify import verify
 from irtools.model.walk import attribute_tensors, iter_graphs, iter_nodes
+from irtools.model.writer import SavedModel, to_proto, write_model
 
 __all__ = ["Model", "SavedModel"]
-
-
-@dataclass(frozen=True)
-class SavedModel:
-    """Files that a save wrote, the model first, and their sizes in bytes."""
-
-    files: tuple[Path, ...]
-    size: int
 
 
 class Model:
@@ -78,12 +70,27 @@ class Model:
     ) -> SavedModel:
         """Write the model, atomically: the path holds the old file or the whole new one.
 
+        The file is brought to the disk and read back before it gets its name. No weight file is
+        overwritten: where `<name>.data` is taken the weights go to `<name>.1.data`, and so on; a
+        weight file that an earlier save wrote for the same path is removed at the end. Saving over
+        the file that the model was read from is safe.
+
         Args:
-            path: Where to.
-            external_data: Weights in `<name>.data` beside the file; None: above 1.5 GB.
+            path: Where to; its folder must exist.
+            external_data: Weights in a file of their own; None: above 1.5 GB.
+
+        Raises:
+            FileError: Something cannot be written; nothing was changed.
+            LimitError: The model does not fit into one file.
+            ModelError: A file that the weights are mapped from was changed meanwhile.
+            VerificationError: The model is not sound.
         """
-        ir.save(self.ir, path)
-        return SavedModel((Path(path),), Path(path).stat().st_size)
+        verify(self.ir)
+        return write_model(self.ir, Path(path), external_data, self._files)
+
+    def to_proto(self) -> onnx.ModelProto:
+        """Return the model as a protobuf message with all weights inside."""
+        return to_proto(self.ir)
 
     def clone(self) -> Model:
         """Return a copy whose graph can be changed; tensors are shared."""

@@ -1,0 +1,196 @@
+"""Writing a model: one file or a file and its weights, whole or not at all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
+
+from irtools.errors import FileError, IrtoolsError, LimitError
+from irtools.model.atomic import NewFile, OutputFolder
+from irtools.model.digest import tensor_bytes, tensor_digest, tensor_size
+from irtools.model.files import MappedFile, reason
+from irtools.model.reader import DECLARED, TRAINING, read_file
+from irtools.model.scopes import shown
+from irtools.model.sharing import join_initializers
+from irtools.model.walk import attribute_tensors, iter_graphs
+
+__all__ = ["EXTERNAL_ABOVE", "SavedModel", "to_proto", "write_model"]
+
+EXTERNAL_ABOVE = 1_500_000_000
+"""Weights of more bytes than this go into a file of their own; a message ends at 2 GiB."""
+_EXTERNAL_TENSOR = 1024
+"""Smaller tensors stay in the model file: shapes and scalars are read before the weights."""
+_ALIGNMENT, _PAGE = 64, 4096
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """Files that a save wrote, the model first, and their sizes in bytes."""
+
+    files: tuple[Path, ...]
+    size: int
+
+
+def write_model(
+    model: ir.Model, path: Path, external_data: bool | None, sources: Sequence[MappedFile]
+) -> SavedModel:
+    """Write a model atomically: see `Model.save`.
+
+    Weights go under a name that no file has yet, so that renaming the model file is the one moment
+    at which the old pair of files becomes the new one. No weight file is ever overwritten.
+    """
+    try:
+        with OutputFolder(path.parent) as folder:
+            folder.remove_abandoned(path.name)
+            return _write(model, folder, path, external_data, sources)
+    except (OSError, ValueError) as error:
+        if isinstance(error, IrtoolsError):
+            raise
+        raise FileError(
+            f"cannot write {shown(path)}: {reason(error)}; nothing was changed"
+        ) from error
+
+
+def _write(
+    model: ir.Model,
+    folder: OutputFolder,
+    path: Path,
+    external_data: bool | None,
+    sources: Sequence[MappedFile],
+) -> SavedModel:
+    copy = model.clone()
+    join_initializers(copy)
+    if external_data is None:
+        external_data = sum(map(tensor_size, _weights(copy))) > EXTERNAL_ABOVE
+    weights = _write_weights(copy, folder, path.name) if external_data else None
+    message = _serialize(copy, path)
+    file = folder.create(path.name)
+    file.write(message)
+    file.finish()
+    for source in sources:
+        source.check_unchanged()
+    outdated = _own_weights(path, keep="" if weights is None else weights.name)
+    if weights is not None:
+        weights.publish()
+    try:
+        assert file.temporary is not None
+        read_file(path.parent / file.temporary)
+        folder.sync()
+        file.publish()
+    except BaseException:
+        if weights is not None:
+            weights.retract()
+        raise
+    folder.sync()
+    for name in outdated:
+        folder.remove(name)
+    files = (file,) if weights is None else (file, weights)
+    return SavedModel(tuple(path.parent / f.name for f in files), sum(f.size for f in files))
+
+
+def to_proto(model: ir.Model) -> onnx.ModelProto:
+    """Return a model as a message, nothing lost that was read with it."""
+    proto = ir.serde.serialize_model(model)
+    values = model.graph.initializers
+    infos = [i for i in proto.graph.value_info if not _is_redundant(i.name, values)]
+    del proto.graph.value_info[:]
+    proto.graph.value_info.extend(infos)
+    for part in model.meta.get(TRAINING, ()):
+        proto.training_info.add().ParseFromString(part)
+    return proto
+
+
+def _is_redundant(name: str, initializers: Mapping[str, ir.Value]) -> bool:
+    """Whether `onnx_ir` declares the type of an initializer that the source did not declare."""
+    value = initializers.get(name)
+    if value is None or value.meta.get(DECLARED):
+        return False
+    return not value.doc_string and not value.metadata_props
+
+
+def _serialize(model: ir.Model, path: Path) -> bytes:
+    try:
+        proto = to_proto(model)
+        message = proto.SerializeToString(deterministic=True)
+    except (EncodeError, ValueError) as error:
+        raise LimitError(
+            f"{shown(path)} would be larger than 2 GiB; save it with external data"
+        ) from error
+    assert isinstance(message, bytes)
+    return message
+
+
+def _weights(model: ir.Model) -> Iterator[ir.TensorProtocol]:
+    for graph in iter_graphs(model):
+        for value in graph.initializers.values():
+            if value.const_value is not None:
+                yield value.const_value
+        for node in graph:
+            yield from attribute_tensors(node)
+
+
+def _write_weights(model: ir.Model, folder: OutputFolder, name: str) -> NewFile | None:
+    """Write the large initializers into a file and make the model refer to it.
+
+    Equal tensors are written once.
+    """
+    chosen = [
+        value
+        for graph in iter_graphs(model)
+        for value in graph.initializers.values()
+        if value.const_value is not None
+        and value.const_value.dtype != ir.DataType.STRING
+        and value.const_value.nbytes > _EXTERNAL_TENSOR
+    ]
+    if not chosen:
+        return None
+    file = folder.create(_free_name(folder, name))
+    offsets: dict[str, int] = {}
+    for value in chosen:
+        tensor = value.const_value
+        assert tensor is not None
+        digest = tensor_digest(tensor)
+        if digest not in offsets:
+            step = _PAGE if tensor.nbytes >= 2**20 else _ALIGNMENT
+            file.write(bytes(-file.size % step))
+            offsets[digest] = file.size
+            file.write(tensor_bytes(tensor))
+        value.const_value = ir.ExternalTensor(
+            file.name,
+            offsets[digest],
+            tensor.nbytes,
+            tensor.dtype,
+            shape=ir.Shape(tensor.shape.numpy()),
+            name=value.name or "",
+            doc_string=tensor.doc_string,
+            metadata_props=dict(tensor.metadata_props),
+        )
+    file.finish()
+    return file
+
+
+def _free_name(folder: OutputFolder, name: str) -> str:
+    candidate, count = f"{name}.data", 0
+    while folder.exists(candidate):
+        count += 1
+        candidate = f"{name}.{count}.data"
+    return candidate
+
+
+def _own_weights(path: Path, keep: str) -> list[str]:
+    """Return the weight files that an earlier save of ours wrote for the file at `path`."""
+    if not path.is_file():
+        return []
+    try:
+        files = read_file(path).files[1:]
+    except IrtoolsError:
+        return []
+    pattern = re.compile(re.escape(path.name) + r"(\.[0-9]+)?\.data")
+    names = {file.path.name for file in files if file.path.parent == path.absolute().parent}
+    return sorted(n for n in names if pattern.fullmatch(n) and n != keep)

@@ -245,6 +245,10 @@ def _gather_nd(node: ir.Node, facts: SymbolicShapes) -> Sequence[Shape | None]:
     return [indices[:-1] + shape[batch + indices[-1] :]]
 
 
+def _gather_elements(node: ir.Node, facts: SymbolicShapes) -> Sequence[Shape | None]:
+    return [facts.shape(node.inputs[1])]
+
+
 def _slice(node: ir.Node, facts: SymbolicShapes) -> Sequence[Shape | None]:
     shape = facts.shape(node.inputs[0])
     if shape is None or len(node.inputs) < 3:
@@ -448,6 +452,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "Expand": _expand,
         "Flatten": _flatten,
         "Gather": _gather,
+        "GatherElements": _gather_elements,
         "GatherND": _gather_nd,
         "Gemm": _gemm,
         "MatMul": _matmul,

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.shapes import SymbolicShapes
@@ -32,41 +31,56 @@ class DeduplicateInitializers(Pass):
     statistics: ClassVar = {"num-joined-initializers": "weights joined with an equal one"}
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
-        groups: dict[Hashable, list[ir.Value]] = defaultdict(list)
-        joined = 0
-        for value in list(model.graph.initializers.values()):
-            if (key := _sample(value)) is None:
-                continue
-            twin = next((v for v in groups[key] if _is_equal(v, value)), None)
-            if twin is None:
-                groups[key].append(value)
-                continue
-            value.replace_all_uses_with(twin)
-            assert value.name is not None
-            del model.graph.initializers[value.name]
-            joined += 1
+        # Most weights are alone in type and shape or differ early: few bytes are ever read.
+        candidates = _grouped(model.graph.initializers.values(), _kind)
+        alike = (group for rivals in candidates for group in _grouped(rivals, _sample))
+        joined = sum(_join(model.graph, group) for group in alike)
         preserved = frozenset({SymbolicShapes})
         return PassResult(joined > 0, {"num-joined-initializers": joined}, preserved=preserved)
 
 
-def _sample(value: ir.Value) -> Hashable | None:
-    """Type, shape and some bytes of a weight; None where it must stay as it is."""
+def _grouped(
+    values: Iterable[ir.Value], key_of: Callable[[ir.Value], Hashable | None]
+) -> list[list[ir.Value]]:
+    """Values with one key, where there are two of them or more."""
+    groups: dict[Hashable, list[ir.Value]] = defaultdict(list)
+    for value in values:
+        if (key := key_of(value)) is not None:
+            groups[key].append(value)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _join(graph: ir.Graph, values: Sequence[ir.Value]) -> int:
+    kept: list[ir.Value] = []
+    for value in values:
+        twin = next((v for v in kept if _is_equal(v, value)), None)
+        if twin is None:
+            kept.append(value)
+            continue
+        value.replace_all_uses_with(twin)
+        assert value.name is not None
+        del graph.initializers[value.name]
+    return len(values) - len(kept)
+
+
+def _kind(value: ir.Value) -> Hashable | None:
+    """Type and shape of a weight; None where it must stay as it is."""
     tensor = value.const_value
     if tensor is None or value.is_graph_input() or value.is_graph_output():
         return None
     if tensor.dtype == ir.DataType.STRING:
         return None
-    flat = tensor.numpy().reshape(-1)
-    step = max(1, flat.size // _SAMPLES)
-    return (tensor.dtype, tuple(tensor.shape.numpy()), flat[::step].tobytes())
+    return (tensor.dtype, tuple(tensor.shape.numpy()))
+
+
+def _sample(value: ir.Value) -> Hashable:
+    """Some of the elements of a weight, as bytes."""
+    assert value.const_value is not None
+    flat = value.const_value.numpy().reshape(-1)
+    return flat[:: max(1, flat.size // _SAMPLES)].tobytes()
 
 
 def _is_equal(a: ir.Value, b: ir.Value) -> bool:
-    assert a.const_value is not None and b.const_value is not None
-    if a.const_value is b.const_value:
-        return True
-    left, right = (np.ascontiguousarray(v.const_value.numpy()) for v in (a, b))
-    return np.array_equal(
-        left.view(np.uint8) if left.ndim else left.tobytes(),
-        right.view(np.uint8) if right.ndim else right.tobytes(),
-    )
+    left, right = a.const_value, b.const_value
+    assert left is not None and right is not None
+    return left is right or left.tobytes() == right.tobytes()

@@ -19,7 +19,15 @@ from irtools.frontend import load_source
 from irtools.measure import BenchSettings
 from irtools.metrics import Metric
 from irtools.model import Model
-from irtools.passmanager import NullProgress, Pass, PassContext, Pipeline, Plan, Progress
+from irtools.passmanager import (
+    NullProgress,
+    Pass,
+    PassContext,
+    Pipeline,
+    Plan,
+    PlanningPass,
+    Progress,
+)
 from irtools.passmanager.instruments import (
     AccuracyGuard,
     Benchmark,
@@ -46,7 +54,7 @@ from irtools.report.make import (
 from irtools.report.verdicts import judge_run
 from irtools.target import KernelReport, RunnerOptions, Target, find_target
 
-__all__ = ["OptimizeResult", "optimize"]
+__all__ = ["OptimizeResult", "make_plan", "optimize"]
 
 ModelLike: TypeAlias = "str | os.PathLike[str] | Model | ir.Model | onnx.ModelProto"
 PipelineLike: TypeAlias = "str | Pass | Pipeline"
@@ -92,6 +100,7 @@ class _Job:
     seed: int
     threads: int | None
     check: bool
+    reproducer: bool
     plans: Mapping[str, Plan]
     progress: Progress
 
@@ -109,6 +118,7 @@ def optimize(
     seed: int = 0,
     threads: int | None = None,
     check: bool = True,
+    reproducer: bool = True,
     plans: Sequence[Plan] = (),
     instruments: Sequence[Instrument] = (),
     progress: Progress | None = None,
@@ -131,6 +141,7 @@ def optimize(
         seed: Seed of every random choice.
         threads: Threads for running models; None: the CPU quota.
         check: Compare the numbers before and after each pass in a child process.
+        reproducer: Write a folder for `irc reproduce` when a pass fails.
         plans: Plans to replay instead of planning anew.
         instruments: Further hooks around every pass.
         progress: Where to tell how far long steps are.
@@ -160,6 +171,7 @@ def optimize(
         seed=seed,
         threads=threads,
         check=check,
+        reproducer=reproducer,
         plans={plan.pass_text: plan for plan in plans},
         progress=progress or NullProgress(),
     )
@@ -202,7 +214,8 @@ def _instruments(job: _Job, judge: Judge | None) -> Iterator[Instrument]:
         yield FidelityAndMetric(judge)
     if job.bench is not None:
         yield Benchmark(job.target, job.bench, job.evaluation or job.calibration, job.seed)
-    yield Reproducer()
+    if job.reproducer:
+        yield Reproducer()
 
 
 def _make_judge(job: _Job, ctx: PassContext) -> Judge | None:
@@ -243,7 +256,10 @@ def _report(
     judge: Judge | None,
 ) -> Report:
     rows = make_rows(steps)
-    calibrated, evaluated = data_entry(calibration), data_entry(judge and judge.data)
+    calibrated, evaluated = (
+        data_entry(calibration),
+        data_entry(None if judge is None else judge.data),
+    )
     return Report(
         created=utc_now(),
         model=model_entry(job.model),
@@ -309,3 +325,44 @@ def _with_threads(bench: BenchSettings | None, threads: int | None) -> BenchSett
 def _check_budget(max_drop: float | None) -> None:
     if max_drop is not None and not 0 <= max_drop <= 1:
         raise UsageError(f"max-drop is {max_drop:g}, expected 0 to 1 (0.01 or 1%)")
+
+
+def make_plan(
+    model: ModelLike,
+    pipeline: PipelineLike,
+    *,
+    target: str | Target = "ort-cpu",
+    calibration: DataLike | None = None,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Plan:
+    """Return what the last pass of a pipeline would decide; those before it are run.
+
+    Args:
+        model: As in `optimize`, like the others.
+
+    Raises:
+        UsageError: The last pass makes no plan.
+        IrtoolsError: As `optimize`.
+    """
+    passes = pipeline if isinstance(pipeline, Pipeline) else Pipeline(pipeline)
+    *first, last = passes
+    if not isinstance(last, PlanningPass):
+        raise UsageError(f"pass {last.name!r} makes no plan: it decides nothing")
+    found = find_target(target) if isinstance(target, str) else target
+    source = _as_model(model)
+    given = _as_data(calibration, source)
+    ctx = make_context(
+        found,
+        Calibration(given, source, seed),
+        given=given,
+        evaluation=None,
+        bench=BenchSettings(threads=threads),
+        seed=seed,
+        threads=threads,
+        progress=progress or NullProgress(),
+    )
+    steps = PassManager(Pipeline(*first), (Verification(),)).run(source, ctx)
+    ctx.drop_analyses()
+    return last.plan(steps[-1].model.ir, ctx)

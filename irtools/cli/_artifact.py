@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from irtools.cli._output import Destination
     from irtools.optimize import OptimizeResult
 
-__all__ = ["compile_to", "write_result"]
+__all__ = ["compile_to", "copy_companions", "save_checked", "write_result"]
 
 
 def write_result(
@@ -45,7 +45,7 @@ def write_result(
         document = destination.path / "report.json"
         document.write_text(report.to_json(), encoding="utf-8")
         return report, (*artifact.files, *beside, document)
-    files = _save(result.model, destination.path, external_data)
+    files = save_checked(result.model, destination.path, external_data)
     entry = _entry(files, result.report.kernels or KernelReport(), ())
     return dataclasses.replace(result.report, artifact=entry), files
 
@@ -63,16 +63,26 @@ def compile_to(
     except OSError as error:
         raise FileError(f"cannot make folder {destination.path}: {error.strerror}") from error
     artifact = target.compile(model, destination.path, destination.stem)
+    return artifact, copy_companions(source, destination.path)
+
+
+def copy_companions(source: str, folder: Path) -> tuple[Path, ...]:
+    """Put the tokenizer and such beside a model; what is there already stays as it is."""
     beside = []
     for companion in find_frontend(source).companions(source):
-        copy = destination.path / companion.name
+        copy = folder / companion.name
         if not copy.exists():
             shutil.copyfile(companion, copy)
-        beside.append(copy)
-    return artifact, tuple(beside)
+            beside.append(copy)
+    return tuple(beside)
 
 
-def _save(model: Model, path: Path, external_data: bool | None) -> tuple[Path, ...]:
+def save_checked(model: Model, path: Path, external_data: bool | None) -> tuple[Path, ...]:
+    """Write a model and read it back.
+
+    Raises:
+        CheckError: What was written is not the same model.
+    """
     saved = model.save(path, external_data=external_data)
     if Model.load(path).fingerprint() != model.fingerprint():
         raise CheckError(f"{path} does not read back as the model that was written")

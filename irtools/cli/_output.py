@@ -8,7 +8,7 @@ from pathlib import Path
 
 from irtools.errors import FileError, UsageError
 
-__all__ = ["Destination", "check_writable"]
+__all__ = ["Destination", "check_writable", "stem_of"]
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,31 @@ class Destination:
             FileError: The folder to write into does not exist or cannot be written to.
         """
         if out is None:
-            out = f"{_stem(source)}.opt.onnx"
+            out = f"{stem_of(source)}.opt.onnx"
         path = Path(out)
         is_folder = path.is_dir() or out.endswith(("/", os.sep)) or not path.suffix
         if not is_folder and path.suffix != ".onnx":
             raise UsageError(f"output {out} is neither an .onnx file nor a folder")
         destination = cls(path, is_folder)
+        destination._check(source, force)
+        return destination
+
+    @classmethod
+    def file(cls, out: str, source: str, *, force: bool) -> Destination:
+        """Decide on a file. Raises as `of`."""
+        path = Path(out)
+        if path.is_dir() or path.suffix != ".onnx":
+            raise UsageError(f"output {out} is no .onnx file")
+        destination = cls(path, is_folder=False)
+        destination._check(source, force)
+        return destination
+
+    @classmethod
+    def folder(cls, out: str, source: str, *, force: bool) -> Destination:
+        """Decide on a folder. Raises as `of`."""
+        destination = cls(Path(out), is_folder=True)
+        if destination.path.is_file():
+            raise UsageError(f"output {out} is a file, expected a folder")
         destination._check(source, force)
         return destination
 
@@ -74,7 +93,8 @@ def check_writable(path: Path) -> None:
         raise FileError(f"the folder {folder} cannot be written to")
 
 
-def _stem(source: str) -> str:
+def stem_of(source: str) -> str:
+    """Return the name of a source without folders and suffix."""
     name = Path(source.rstrip("/")).name
     return name.removesuffix(".onnx").replace(":", ".") or "model"
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +13,7 @@ from irtools.measure import BenchSettings, LatencyResult
 from irtools.metrics import Fidelity
 from irtools.passmanager.step import DrawnBack, MetricFigure
 from irtools.report.environment import Machine
+from irtools.report.plain import plain_data
 from irtools.target import KernelReport
 
 __all__ = [
@@ -175,7 +174,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the document. Numbers that JSON does not know are the texts inf, -inf, nan."""
-        return {"format": self.FORMAT, "version": self.VERSION, **_fields(self)}
+        return {"format": self.FORMAT, "version": self.VERSION, **plain_data(self)}
 
     def to_json(self) -> str:
         """Return the document as text."""
@@ -192,29 +191,3 @@ def schema() -> dict[str, Any]:
     text = (Path(__file__).parent / "schema.json").read_text(encoding="utf-8")
     loaded: dict[str, Any] = json.loads(text)
     return loaded
-
-
-def _fields(value: Any) -> dict[str, Any]:
-    found = {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
-    # A property of Ratio, but what a reader of the document asks first.
-    if "low" in found and "high" in found and hasattr(value, "is_significant"):
-        found["is_significant"] = bool(value.is_significant)
-    return found
-
-
-def _plain(value: Any) -> Any:
-    match value:
-        case enum.Enum():
-            return value.value
-        case float():
-            return value if math.isfinite(value) else str(value)
-        case bool() | int() | str() | None:
-            return value
-        case Mapping():
-            return {str(key): _plain(item) for key, item in value.items()}
-        case tuple() | list():
-            return [_plain(item) for item in value]
-        case _ if dataclasses.is_dataclass(value):
-            return _fields(value)
-        case _:
-            return _plain(value.item())  # numpy scalar

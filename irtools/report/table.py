@@ -75,11 +75,10 @@ def _table(report: Document) -> Table:
     columns = [c for c in _COLUMNS if c.always or any(c.cell(r, rows[0]) for r in rows)]
     table = Table(pad_edge=False, show_edge=False)
     for column in columns:
-        justify = "left" if column.heading == "pass" else "right"
-        fold = "fold" if column.heading == "pass" else "ellipsis"
-        table.add_column(
-            column.heading, justify=justify, overflow=fold, no_wrap=column.heading != "pass"
-        )
+        if column.heading == "pass":
+            table.add_column(column.heading, overflow="fold")
+        else:
+            table.add_column(column.heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(column.cell(row, rows[0])) for column in columns))
     return table

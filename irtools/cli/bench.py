@@ -1,0 +1,151 @@
+"""`irc bench`: models against each other, in turns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from irtools.cli import _options as options
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from irtools.measure import LatencyResult
+
+__all__ = ["bench"]
+
+
+@click.command(epilog="Example: irc bench a.onnx b.onnx --batch 1,8 --seq 16,128 --json -")
+@click.argument("sources", metavar="SRC...", nargs=-1, required=True)
+@options.target_option
+@options.batch_option
+@options.sequence_option
+@options.threads_option
+@options.seed_option
+@click.option("--data", metavar="DATA", help="Real samples, for inputs that cannot be invented.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(min=3),
+    default=5,
+    show_default=True,
+    help="Rounds of alternating blocks; more are run while the interval is wide.",
+)
+@click.option(
+    "--max-seconds",
+    type=click.FloatRange(min=1),
+    default=120.0,
+    show_default=True,
+    help="Bound on the whole comparison.",
+)
+@options.json_option
+def bench(sources: tuple[str, ...], json_path: str | None, **given: Any) -> None:
+    """Time models against the first of them, in alternating blocks, one process at a time.
+
+    Prints median, p90 and p99 latency, throughput, peak memory of the process, and how many times
+    faster than the first model with a 95 % interval.
+    """
+    from irtools.cli._console import console, write_json
+    from irtools.report.environment import machine, versions
+    from irtools.report.plain import plain_data
+
+    results = _measure(sources, given)
+    if json_path is not None:
+        document = {
+            "format": "irtools-bench",
+            "version": 1,
+            "target": given["target"],
+            "machine": plain_data(machine()),
+            "versions": dict(versions()),
+            "results": [plain_data(r) for r in results],
+        }
+        write_json(document, json_path)
+    console(stderr=json_path == "-").print(_table(results))
+
+
+def _measure(sources: Sequence[str], given: dict[str, Any]) -> list[LatencyResult]:
+    from irtools.cli._console import progress
+    from irtools.data import load_dataset
+    from irtools.frontend import load_source
+    from irtools.measure import BenchSettings, Contender, measure, target_text
+    from irtools.measure.shapes import bench_feeds
+    from irtools.target import find_target
+
+    text = target_text(find_target(given["target"]))
+    settings = BenchSettings(
+        given["batch"],
+        given["sequence"],
+        given["threads"],
+        rounds=given["rounds"],
+        max_seconds=given["max_seconds"],
+    )
+    models = {name: load_source(path) for name, path in _names(sources).items()}
+    first = next(iter(models.values()))
+    _check_same_inputs(models)
+    data = None if given["data"] is None else load_dataset(given["data"], first)
+    feeds = bench_feeds(first, settings, data, given["seed"])
+    contenders = {name: Contender(model, text) for name, model in models.items()}
+    with progress() as shown:
+        return measure(contenders, feeds, settings, shown)
+
+
+def _names(sources: Sequence[str]) -> dict[str, str]:
+    """Name the contenders by their paths; the same file may run against itself."""
+    named: dict[str, str] = {}
+    for source in sources:
+        name, number = source, 2
+        while name in named:
+            name, number = f"{source} ({number})", number + 1
+        named[name] = source
+    return named
+
+
+def _check_same_inputs(models: Any) -> None:
+    from irtools.errors import UsageError
+
+    (first, model), *others = models.items()
+    wanted = {(i.name, i.dtype) for i in model.interface.required}
+    for name, other in others:
+        found = {(i.name, i.dtype) for i in other.interface.required}
+        if found != wanted:
+            raise UsageError(
+                f"{name} takes {_inputs(found)} and {first} takes {_inputs(wanted)}: only models "
+                "with the same inputs can be timed against each other"
+            )
+
+
+def _inputs(infos: set[tuple[str, str]]) -> str:
+    return ", ".join(f"{name}: {dtype}" for name, dtype in sorted(infos)) or "nothing"
+
+
+def _table(results: Sequence[LatencyResult]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    from irtools.report import printable, size_text
+
+    table = Table(pad_edge=False, show_edge=False)
+    for heading in ("model", "shape", "median", "p90", "p99", "per second", "memory", "faster"):
+        table.add_column(heading, justify="left" if heading in ("model", "shape") else "right")
+    for r in results:
+        cells = (
+            r.name,
+            r.shape,
+            f"{r.median_ms:.2f} ms",
+            f"{r.p90_ms:.2f} ms",
+            f"{r.p99_ms:.2f} ms",
+            f"{r.throughput:.1f}",
+            size_text(r.peak_bytes),
+            _faster(r),
+        )
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    return table
+
+
+def _faster(result: LatencyResult) -> str:
+    ratio = result.speedup
+    if ratio is None:
+        return "1"
+    shown = f"{ratio.value:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
+    return shown if ratio.is_significant else f"{shown} within noise"

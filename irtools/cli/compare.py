@@ -1,0 +1,133 @@
+"""`irc compare`: numerics of two models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from irtools.cli import _options as options
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from irtools.metrics import Fidelity
+    from irtools.report.comparison import Comparison
+
+__all__ = ["compare"]
+
+
+@click.command()
+@click.argument("first", metavar="A")
+@click.argument("second", metavar="B")
+@click.option("--layers", is_flag=True, help="Also inner tensors of the same name.")
+@click.option("--data", metavar="DATA", help="Feeds. [default: drawn from the signature of A]")
+@click.option(
+    "--samples", type=click.IntRange(min=1), default=16, show_default=True, help="At most so many."
+)
+@click.option(
+    "--threshold",
+    type=float,
+    default=60.0,
+    show_default=True,
+    metavar="DB",
+    help="SQNR under which two tensors count as parted.",
+)
+@options.target_option
+@options.threads_option
+@options.seed_option
+@options.json_option
+def compare(
+    first: str,
+    second: str,
+    layers: bool,
+    data: str | None,
+    samples: int,
+    threshold: float,
+    target: str,
+    threads: int | None,
+    seed: int,
+    json_path: str | None,
+) -> None:
+    """Compare the numbers of model B with those of model A on the same feeds.
+
+    Both run in child processes with the runtime's own optimizations off. With --layers every
+    tensor that both models name is compared, and the first one where they part is named.
+    """
+    from irtools.cli._console import console, say, write_json
+    from irtools.data import SyntheticSettings, load_dataset, synthesize
+    from irtools.frontend import load_source
+    from irtools.report.comparison import compare_models
+    from irtools.report.plain import plain_data
+    from irtools.target import find_target
+
+    found_target = find_target(target)
+    models = load_source(first), load_source(second)
+    if data is None:
+        say("irc: no --data given: feeds are drawn from the model's signature")
+        feeds = synthesize(models[0], SyntheticSettings(samples=samples, seed=seed))
+    else:
+        feeds = load_dataset(data, models[0]).take(samples)
+    found = compare_models(
+        *models, feeds, found_target, layers=layers, threshold_db=threshold, threads=threads
+    )
+    if json_path is not None:
+        write_json({"format": "irtools-comparison", "version": 1, **plain_data(found)}, json_path)
+    if json_path == "-":
+        return
+    shown = console(stderr=False)
+    shown.print(_table(found))
+    for line in _lines(found):
+        shown.print(line)
+
+
+def _table(found: Comparison) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    from irtools.report import printable
+
+    table = Table(pad_edge=False, show_edge=False)
+    for heading in ("tensor", "made by", "SQNR", "rel. L2", "max diff", "KL", "agreement"):
+        justify = "left" if heading in ("tensor", "made by") else "right"
+        table.add_column(heading, justify=justify, overflow="fold")
+
+    def add(name: str, producer: str, *figures: str) -> None:
+        mark = "  <-- part here" if name == found.parts_at and found.layers else ""
+        cells = (printable(name) + mark, printable(producer), *figures)
+        table.add_row(*(Text(cell) for cell in cells))
+
+    for tensor in found.layers:
+        add(tensor.name, f"{tensor.producer} {tensor.module}", *_noise(tensor.fidelity), "", "")
+    for name, figure in found.outputs.items():
+        add(name, "(output)", *_noise(figure), *_classes(figure))
+    return table
+
+
+def _noise(figure: Fidelity) -> Iterator[str]:
+    yield "equal" if figure.sqnr_db == float("inf") else f"{figure.sqnr_db:.1f} dB"
+    yield f"{figure.relative_l2:.2e}"
+    yield f"{figure.max_abs:.3g}"
+
+
+def _classes(figure: Fidelity) -> Iterator[str]:
+    yield "" if figure.kl is None else f"{figure.kl:.2e}"
+    yield "" if figure.agreement is None else f"{100 * figure.agreement:.2f} %"
+
+
+def _lines(found: Comparison) -> Iterator[str]:
+    from irtools.report import printable
+
+    yield f"{found.samples} samples of {printable(found.source)}"
+    if found.unmatched:
+        yield f"{found.unmatched} float tensors of A have no namesake in B"
+    if found.parts_at is None:
+        yield f"the models agree to at least {found.threshold_db:g} dB everywhere"
+    else:
+        yield f"the models part at {printable(found.parts_at)} (below {found.threshold_db:g} dB)"
+    if found.largest_fall is not None and found.largest_fall != found.parts_at:
+        yield f"the SQNR falls most at {printable(found.largest_fall)}"
+    bad = sum(figure.nonfinite for figure in found.outputs.values())
+    if bad:
+        yield f"{bad} output values are NaN or infinite in one of the two only"

@@ -1,0 +1,47 @@
+"""`irc reproduce`: runs a failed pass again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+__all__ = ["reproduce"]
+
+
+@click.command()
+@click.argument("folder", metavar="DIR")
+def reproduce(folder: str) -> None:
+    """Run a failed pass again from the reproducer folder DIR.
+
+    Fails as the pass failed; says so where it no longer does.
+    """
+    from irtools.cli._console import progress, say
+    from irtools.errors import IrtoolsError
+    from irtools.optimize import optimize
+    from irtools.passmanager.instruments import Recipe
+    from irtools.report import versions
+
+    recipe = Recipe.read(Path(folder))
+    for name, version in recipe.versions.items():
+        if versions().get(name) != version:
+            say(f"irc: note: {name} was {version}, is {versions().get(name, 'absent')}")
+    say(f"irc: running {recipe.pipeline} on {recipe.model} for {recipe.target}")
+    try:
+        with progress() as shown:
+            optimize(
+                recipe.model,
+                recipe.pipeline,
+                target=recipe.target,
+                calibration=recipe.calibration,
+                evaluation=recipe.evaluation,
+                bench=None,
+                seed=recipe.seed,
+                threads=recipe.threads,
+                reproducer=False,
+                progress=shown,
+            )
+    except IrtoolsError as error:
+        say(f"irc: reproduced; it was: {recipe.error}")
+        raise error
+    say(f"irc: not reproduced; it was: {recipe.error}")

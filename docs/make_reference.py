@@ -1,0 +1,87 @@
+"""Write docs/reference.md from the docstrings and options of what is registered.
+
+python docs/make_reference.py [--check]
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from irtools.passmanager import Option, Pass, options_of, registry
+
+REFERENCE = Path(__file__).parent / "reference.md"
+HEAD = """# Reference
+
+Written by `python docs/make_reference.py` from the docstrings; do not edit by hand.
+`irc passes NAME` prints the same at a prompt.
+"""
+
+
+def main() -> int:
+    """Write the page, or with `--check` compare it."""
+    text = "\n".join(page())
+    if "--check" in sys.argv[1:]:
+        return 0 if REFERENCE.read_text(encoding="utf-8") == text else 1
+    REFERENCE.write_text(text, encoding="utf-8")
+    return 0
+
+
+def page() -> Iterator[str]:
+    """Yield the lines of the page."""
+    yield HEAD
+    yield "## Passes\n"
+    for name in own_names("irtools.passes"):
+        yield from pass_section(registry.load("irtools.passes", name))
+    yield "## Presets\n"
+    yield from (f"- `{name}` is `{text}`" for name, text in registry.PRESETS.items())
+    for title, group in (
+        ("Targets", "irtools.targets"),
+        ("Metrics", "irtools.metrics"),
+        ("Frontends", "irtools.frontends"),
+    ):
+        yield f"\n## {title}\n"
+        for name in own_names(group):
+            kind = registry.load(group, name)
+            yield f"- `{name}`: {getattr(kind, 'summary', '') or first_line(kind)}"
+    yield ""
+
+
+def own_names(group: str) -> list[str]:
+    """Return the names that irtools itself registers: plug-ins have their own pages."""
+    points = registry.plugins(group)
+    return [name for name in sorted(points) if points[name].value.startswith("irtools.")]
+
+
+def pass_section(kind: type[Pass]) -> Iterator[str]:
+    """Yield the section of one pass."""
+    yield f"### `{kind.name}`\n"
+    yield (inspect.getdoc(kind) or "") + "\n"
+    repeat = "yes" if kind.idempotent else "no"
+    yield f"Outputs: {kind.exactness.value}. Idempotent: {repeat}.\n"
+    options = options_of(kind)
+    if options:
+        yield "| option | type | default | meaning |"
+        yield "| --- | --- | --- | --- |"
+        yield from map(option_row, options)
+        yield ""
+    if kind.statistics:
+        yield "Statistics: " + "; ".join(f"`{k}` {v}" for k, v in kind.statistics.items()) + ".\n"
+
+
+def option_row(option: Option) -> str:
+    """Return one row of an option table."""
+    default = "none" if option.default in (None, ()) else str(option.default)
+    kind = option.type_text.replace("|", "\\|")
+    return f"| `{option.name}` | {kind} | {default} | {option.help.replace('|', chr(92) + '|')} |"
+
+
+def first_line(kind: object) -> str:
+    """Return the first line of a docstring."""
+    return (inspect.getdoc(kind) or "").partition("\n")[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from irtools.data.base import Dataset
 from irtools.data.checks import check_calibration, fit_dataset
-from irtools.data.load import load_dataset
+from irtools.data.load import DataSettings, load_dataset
 from irtools.data.signature import InputSpec, required_inputs
 from irtools.data.synthetic import SyntheticSettings, synthesize
 
 __all__ = [
+    "DataSettings",
     "Dataset",
     "InputSpec",
     "SyntheticSettings",

@@ -1,25 +1,92 @@
-"""One door to data: a path or `module:function`."""
+"""One door to data: a path, `module:function` or `synthetic`."""
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx_ir as ir
 
 from irtools.data.base import Dataset
 from irtools.data.checks import fit_dataset
+from irtools.data.function import read_function
+from irtools.data.images import read_images
 from irtools.data.npz import read_npz
+from irtools.data.signature import required_inputs
+from irtools.data.synthetic import SyntheticSettings, synthesize
+from irtools.data.text import TextSettings, read_text
 from irtools.errors import DataError, FileError
 from irtools.model import Model
 
-__all__ = ["load_dataset"]
+__all__ = ["DataSettings", "load_dataset"]
+
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_TEXT_SUFFIXES = frozenset({".jsonl", ".csv", ".tsv", ".parquet"})
 
 
-def load_dataset(spec: str, model: Model | ir.Model, *, label_column: str = "labels") -> Dataset:
-    """Read data for a model."""
+@dataclass(frozen=True)
+class DataSettings:
+    """What a path alone does not say.
+
+    Attributes:
+        tokenizer: A `tokenizer.json` or its folder; None: beside the data or the model.
+        text_columns: One or two columns of text; None: the usual names.
+        label_column: Array or column of the labels; None: the usual names.
+        max_length: Most tokens per sample.
+        synthetic: How `synthetic` is drawn.
+    """
+
+    tokenizer: Path | None = None
+    text_columns: tuple[str, ...] | None = None
+    label_column: str | None = None
+    max_length: int | None = None
+    synthetic: SyntheticSettings = field(default_factory=SyntheticSettings)
+
+
+def load_dataset(
+    spec: str, model: Model | ir.Model, settings: DataSettings = DataSettings()
+) -> Dataset:
+    """Read data for a model, check that it fits, and give it its digest.
+
+    Args:
+        spec: A `.npz` of arrays by input name (labels under `labels`), a `.jsonl`, `.csv`, `.tsv`
+            or `.parquet` of text, a folder of images, `module:function`, or `synthetic`.
+
+    Raises:
+        DataError: Data that cannot be read or does not fit the model.
+        FileError: No such file, or it cannot be read.
+        UsageError: No such function.
+        UnsupportedError: An optional package is not installed.
+    """
+    return fit_dataset(_read(spec, model, settings), model).with_digest()
+
+
+def _read(spec: str, model: Model | ir.Model, settings: DataSettings) -> Dataset:
     path = Path(spec)
-    if not path.exists():
-        raise FileError(f"no such file or folder: {spec}")
-    if path.suffix != ".npz":
-        raise DataError(f"{spec}: unknown kind of data")
-    return fit_dataset(read_npz(path, label_column), model).with_digest()
+    folder = model.source.parent if isinstance(model, Model) and model.source else None
+    if path.is_dir():
+        return read_images(path, required_inputs(model), folder)
+    if path.is_file():
+        return _read_file(path, model, settings, folder)
+    if spec == "synthetic":
+        return synthesize(model, settings.synthetic)
+    if _FUNCTION.fullmatch(spec):
+        return read_function(spec)
+    raise FileError(f"no data at {spec}: no such file or folder")
+
+
+def _read_file(
+    path: Path, model: Model | ir.Model, settings: DataSettings, folder: Path | None
+) -> Dataset:
+    if path.suffix == ".npz":
+        return read_npz(path, settings.label_column or "labels")
+    if path.suffix in _TEXT_SUFFIXES:
+        text = TextSettings(
+            settings.tokenizer, settings.text_columns, settings.label_column, settings.max_length
+        )
+        return read_text(path, required_inputs(model), text, folder)
+    raise DataError(
+        f"{path}: unknown kind of data; .npz, .jsonl, .csv, .tsv, .parquet, an image folder or "
+        "module:function can be read"
+    )

@@ -3,7 +3,30 @@
 from __future__ import annotations
 
 from irtools.metrics.base import Fidelity, Metric
+from irtools.metrics.evaluate import (
+    Evaluation,
+    bootstrap,
+    compare_runners,
+    evaluate,
+    measure_fidelity,
+    run_dataset,
+)
 from irtools.metrics.fidelity import FidelityMeter, fidelity
+from irtools.metrics.load import list_metrics, load_metric
 from irtools.metrics.per_sample import PerSampleMetric
 
-__all__ = ["Fidelity", "FidelityMeter", "Metric", "PerSampleMetric", "fidelity"]
+__all__ = [
+    "Evaluation",
+    "Fidelity",
+    "FidelityMeter",
+    "Metric",
+    "PerSampleMetric",
+    "bootstrap",
+    "compare_runners",
+    "evaluate",
+    "fidelity",
+    "list_metrics",
+    "load_metric",
+    "measure_fidelity",
+    "run_dataset",
+]

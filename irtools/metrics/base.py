@@ -14,8 +14,11 @@ __all__ = ["Fidelity", "Metric"]
 class Metric(Protocol):
     """A figure of merit over a labelled dataset. Larger is better unless it says otherwise."""
 
-    name: str
-    larger_is_better: bool
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def larger_is_better(self) -> bool: ...
 
     def __call__(self, outputs: Mapping[str, np.ndarray], labels: np.ndarray) -> float:
         """Return the figure.

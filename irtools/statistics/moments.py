@@ -79,7 +79,7 @@ class SquareAccumulator(MeanAccumulator):
     """Mean of x^2 per channel."""
 
     def _add(self, state: np.ndarray, rows: np.ndarray) -> None:
-        state += np.square(rows, dtype=np.float64).sum(axis=0)
+        state += np.square(rows).sum(axis=0, dtype=np.float64)
 
 
 class GramAccumulator:
@@ -135,7 +135,7 @@ class GramAccumulator:
             y = np.concatenate(parts)
             xy = np.vstack([x.T @ y, y.sum(axis=0, dtype=np.float64)])
             self._xy = _add(self._xy, xy)
-            self._yy = _add(self._yy, np.square(y, dtype=np.float64).sum(axis=0))
+            self._yy = _add(self._yy, np.square(y).sum(axis=0, dtype=np.float64))
 
     def result(self) -> GramResult:
         """Return the moments."""

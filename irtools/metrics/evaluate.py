@@ -1,0 +1,163 @@
+"""Running a model over a dataset, for a metric or against another model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from irtools.data import Dataset
+from irtools.data.padding import padding_mask
+from irtools.errors import DataError
+from irtools.metrics.base import Fidelity, Metric
+from irtools.metrics.fidelity import FidelityMeter
+from irtools.metrics.per_sample import PerSampleMetric
+from irtools.target import Runner
+
+__all__ = [
+    "Evaluation",
+    "bootstrap",
+    "compare_runners",
+    "evaluate",
+    "measure_fidelity",
+    "run_dataset",
+]
+
+_RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A metric over a dataset.
+
+    Attributes:
+        low: Lower end of the bootstrap interval.
+        high: Upper end.
+        confidence: Level of the interval.
+    """
+
+    metric: str
+    value: float
+    low: float
+    high: float
+    samples: int
+    larger_is_better: bool = True
+    confidence: float = 0.95
+
+
+def evaluate(
+    runner: Runner, dataset: Dataset, metric: Metric, batch: int = 16, seed: int = 0
+) -> Evaluation:
+    """Return the metric of a model with its bootstrap interval.
+
+    Metrics of rows per sample keep those rows only; others are given the whole outputs, so their
+    memory grows with the dataset.
+
+    Raises:
+        DataError: No labels, or labels that do not fit the outputs.
+    """
+    if len(dataset) == 0:
+        raise DataError(f"{dataset.source} holds no samples to evaluate")
+    if isinstance(metric, PerSampleMetric):
+        rows = _per_sample_rows(runner, dataset, metric, batch)
+        value, statistic = metric.finish(rows), lambda chosen: metric.finish(rows[chosen])
+    else:
+        labels = _require(dataset.labels, dataset, metric)
+        outputs = run_dataset(runner, dataset, batch)
+        value, statistic = (
+            metric(outputs, labels),
+            lambda chosen: metric({k: v[chosen] for k, v in outputs.items()}, labels[chosen]),
+        )
+    low, high = bootstrap(statistic, len(dataset), seed=seed)
+    return Evaluation(metric.name, value, low, high, len(dataset), metric.larger_is_better)
+
+
+def bootstrap(
+    statistic: Callable[[np.ndarray], float],
+    samples: int,
+    *,
+    confidence: float = 0.95,
+    resamples: int = _RESAMPLES,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Return the percentile bootstrap interval (Efron 1979) of a figure over samples.
+
+    Args:
+        statistic: The figure over the samples at the given numbers.
+        seed: Same seed, same interval.
+    """
+    rng = np.random.default_rng(seed)
+    figures = [statistic(rng.integers(0, samples, samples)) for _ in range(resamples)]
+    tail = (1 - confidence) / 2
+    low, high = np.nanquantile(figures, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def compare_runners(
+    reference: Runner, runner: Runner, dataset: Dataset, batch: int = 8
+) -> FidelityMeter:
+    """Run both models over the same feeds and return the filled meter."""
+    meter = FidelityMeter()
+    for feeds in dataset.batches(batch):
+        expected = reference.run(feeds)
+        meter.update(expected, runner.run(feeds, list(expected)), padding_mask(feeds))
+    return meter
+
+
+def run_dataset(runner: Runner, dataset: Dataset, batch: int = 16) -> dict[str, np.ndarray]:
+    """Return the outputs over the whole dataset, samples along axis 0.
+
+    Outputs that vary in size with the length of a batch are filled up with zeros.
+    """
+    parts = [runner.run(feeds) for feeds in dataset.batches(batch)]
+    if not parts:
+        raise DataError(f"{dataset.source} holds no samples to run")
+    return {name: _join([part[name] for part in parts]) for name in parts[0]}
+
+
+def measure_fidelity(
+    expected: Mapping[str, np.ndarray], runner: Runner, dataset: Dataset, batch: int = 16
+) -> Fidelity:
+    """Compare a model with outputs that `run_dataset` kept of the original."""
+    meter = FidelityMeter()
+    meter.update(expected, run_dataset(runner, dataset, batch), padding_mask(dataset.feeds))
+    return meter.result()
+
+
+def _per_sample_rows(
+    runner: Runner, dataset: Dataset, metric: PerSampleMetric, batch: int
+) -> np.ndarray:
+    rows: list[np.ndarray] = []
+    start = 0
+    for feeds in dataset.batches(batch):
+        size = len(next(iter(feeds.values())))
+        given = None if dataset.labels is None else dataset.labels[start : start + size]
+        labels = metric.derive_labels(feeds) if given is None else given
+        rows.append(metric.per_sample(runner.run(feeds), _require(labels, dataset, metric)))
+        start += size
+    return _join(rows)
+
+
+def _require(labels: np.ndarray | None, dataset: Dataset, metric: Metric) -> np.ndarray:
+    if labels is None:
+        raise DataError(
+            f"{dataset.source} has no labels, and metric '{metric.name}' needs them (an array "
+            "'labels', or a column 'label')"
+        )
+    return labels
+
+
+def _join(parts: list[np.ndarray]) -> np.ndarray:
+    """Concatenate along axis 0, other axes filled up with zeros to the largest size."""
+    sizes = np.array([part.shape[1:] for part in parts])
+    if parts[0].ndim <= 1 or (sizes == sizes[0]).all():
+        return np.concatenate(parts)
+    largest = sizes.max(axis=0)
+    padded = [
+        np.pad(
+            part, [(0, 0), *((0, int(n - m)) for n, m in zip(largest, part.shape[1:], strict=True))]
+        )
+        for part in parts
+    ]
+    return np.concatenate(padded)

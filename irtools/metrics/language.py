@@ -1,0 +1,66 @@
+"""Metrics of language models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+
+from irtools.errors import DataError
+from irtools.metrics._outputs import find_output
+from irtools.metrics.per_sample import PerSampleMetric
+
+__all__ = ["Perplexity"]
+
+_IGNORED = -100
+
+
+class Perplexity(PerSampleMetric):
+    """exp of the mean negative log-likelihood of each token given those before it.
+
+    Logits at position t are held against the label at t + 1, as in causal language models. A
+    label of -100 does not count. Without labels, the input ids are the labels, padding left out.
+    """
+
+    name: ClassVar[str] = "perplexity"
+    larger_is_better: ClassVar[bool] = False
+
+    def derive_labels(self, feeds: Mapping[str, np.ndarray]) -> np.ndarray | None:
+        """Return the input ids, -100 where the mask is 0."""
+        ids = feeds.get("input_ids")
+        mask = feeds.get("attention_mask")
+        if ids is None:
+            return None
+        if mask is None or mask.shape != ids.shape:
+            return ids.astype(np.int64)
+        return np.where(mask.astype(bool), ids, _IGNORED).astype(np.int64)
+
+    def per_sample(self, outputs: Mapping[str, np.ndarray], labels: np.ndarray) -> np.ndarray:
+        """Return summed negative log-likelihood in nats and number of tokens, [N, 2]."""
+        logits = find_output(outputs, ("logits", "scores", "output"))
+        if logits.ndim != 3 or labels.shape != logits.shape[:2]:
+            raise DataError(
+                f"perplexity needs logits [N,S,V] and labels [N,S]; found {list(logits.shape)} "
+                f"and {list(labels.shape)}"
+            )
+        if labels.max(initial=0) >= logits.shape[-1]:
+            raise DataError(
+                f"label {labels.max()} is outside the vocabulary of {logits.shape[-1]} tokens"
+            )
+        rows = [_sums(x[:-1], y[1:]) for x, y in zip(logits, labels, strict=True)]
+        return np.array(rows, np.float64).reshape(-1, 2)
+
+    def finish(self, rows: np.ndarray) -> float:
+        """Return the perplexity over all tokens."""
+        tokens = rows[:, 1].sum()
+        return float(np.exp(rows[:, 0].sum() / tokens)) if tokens else float("nan")
+
+
+def _sums(logits: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
+    counted = labels >= 0
+    x = logits[counted].astype(np.float64)
+    chosen = labels[counted].astype(np.int64)
+    peak = x.max(axis=-1, keepdims=True, initial=-np.inf)
+    log_total = peak[:, 0] + np.log(np.exp(x - peak).sum(axis=-1))
+    return float((log_total - x[np.arange(len(x)), chosen]).sum()), len(x)

@@ -1,0 +1,60 @@
+"""Metrics by name."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+
+import numpy as np
+
+from irtools.data.function import import_function
+from irtools.errors import DataError, UnknownNameError
+from irtools.metrics.base import Metric
+
+__all__ = ["list_metrics", "load_metric"]
+
+_GROUP = "irtools.metrics"
+
+
+def list_metrics() -> tuple[str, ...]:
+    """Return the names of all metrics, those of plug-ins included."""
+    return tuple(sorted({entry.name for entry in entry_points(group=_GROUP)}))
+
+
+def load_metric(text: str) -> Metric:
+    """Return the metric of a name, or one made of `module:function`.
+
+    The function takes (outputs, labels) and returns a number, larger being better unless it has
+    an attribute `larger_is_better = False`.
+
+    Raises:
+        UnknownNameError: No metric of that name; suggests the nearest.
+        UsageError: No such module or function.
+    """
+    if ":" in text:
+        function = import_function(text)
+        return _FunctionMetric(text, bool(getattr(function, "larger_is_better", True)), function)
+    for entry in entry_points(group=_GROUP, name=text):
+        found: Metric = entry.load()()
+        return found
+    known = list_metrics()
+    near = difflib.get_close_matches(text, known, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    raise UnknownNameError(
+        f"no metric '{text}'{hint} (there are {', '.join(known)}, or module:function)"
+    )
+
+
+@dataclass(frozen=True)
+class _FunctionMetric:
+    name: str
+    larger_is_better: bool
+    function: Callable[..., object]
+
+    def __call__(self, outputs: Mapping[str, np.ndarray], labels: np.ndarray) -> float:
+        figure = self.function(outputs, labels)
+        if not isinstance(figure, int | float | np.number):
+            raise DataError(f"metric {self.name} returned {type(figure).__name__}, not a number")
+        return float(figure)

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.util import find_spec
+from typing import NoReturn
 
+import onnx_ir as ir
 import pytest
+
+from irtools.model import Model
+from irtools.passmanager import PassContext
+from irtools.target import Runner, RunnerOptions, find_target
 
 _EXTRAS = {"torch": ("torch", "transformers"), "openvino": ("openvino", "nncf")}
 
@@ -19,3 +26,24 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for extra in missing.intersection(mark.name for mark in item.iter_markers()):
             item.add_marker(pytest.mark.skip(reason=f"needs the extra `{extra}`"))
+
+
+@pytest.fixture(scope="session")
+def make_context() -> Callable[..., PassContext]:
+    """Make a context for running a pass by itself: `make_context("ort-cpu")`.
+
+    It has the target's table and its runner, but no data and no benchmark.
+    """
+
+    def make(target_name: str = "ort-cpu") -> PassContext:
+        target = find_target(target_name, check=False)
+
+        def absent(*_: object) -> NoReturn:
+            raise AssertionError("this pass was not expected to ask for data or timings")
+
+        def runner(model: ir.Model, options: RunnerOptions) -> Runner:
+            return target.runner(Model(model), options)
+
+        return PassContext(target=target, statistics=absent, runner=runner, measure_latency=absent)
+
+    return make

@@ -17,7 +17,7 @@ from irtools.data import Dataset, SyntheticSettings, fit_dataset, load_dataset, 
 from irtools.errors import DataError, UsageError
 from irtools.frontend import load_source
 from irtools.measure import BenchSettings
-from irtools.metrics import Metric
+from irtools.metrics import Metric, load_metric
 from irtools.model import Model
 from irtools.passmanager import (
     NullProgress,
@@ -99,6 +99,7 @@ class _Job:
     max_drop: float | None
     seed: int
     threads: int | None
+    drop_slower: bool
     check: bool
     reproducer: bool
     plans: Mapping[str, Plan]
@@ -115,6 +116,7 @@ def optimize(
     metric: str | Metric | None = None,
     bench: BenchSettings | None = BenchSettings(),
     max_drop: float | None = None,
+    drop_slower: bool = False,
     seed: int = 0,
     threads: int | None = None,
     check: bool = True,
@@ -138,6 +140,7 @@ def optimize(
         bench: How to time every pass's model against the original; None: not at all.
         max_drop: Largest loss of the metric against the original (0.01: one point of accuracy),
             or of top-1 agreement without labels. Passes that lose more are drawn back.
+        drop_slower: Undo lossy passes that make the model slower than it was.
         seed: Seed of every random choice.
         threads: Threads for running models; None: the CPU quota.
         check: Compare the numbers before and after each pass in a child process.
@@ -158,6 +161,8 @@ def optimize(
     passes = pipeline if isinstance(pipeline, Pipeline) else Pipeline(pipeline)
     found_target = find_target(target) if isinstance(target, str) else target
     _check_budget(max_drop)
+    if drop_slower and bench is None:
+        raise UsageError("drop-slower needs the benchmark, which is switched off")
     source = _as_model(model)
     job = _Job(
         model=source,
@@ -170,6 +175,7 @@ def optimize(
         max_drop=max_drop,
         seed=seed,
         threads=threads,
+        drop_slower=drop_slower,
         check=check,
         reproducer=reproducer,
         plans={plan.pass_text: plan for plan in plans},
@@ -209,11 +215,12 @@ def _instruments(job: _Job, judge: Judge | None) -> Iterator[Instrument]:
         yield Numerics(job.target, job.threads)
     if judge is not None and job.max_drop is not None:
         yield AccuracyGuard(judge, job.max_drop)
+    if job.bench is not None:
+        data = job.evaluation or job.calibration
+        yield Benchmark(job.target, job.bench, data, job.seed, drop_slower=job.drop_slower)
     yield Sizes()
     if judge is not None:
         yield FidelityAndMetric(judge)
-    if job.bench is not None:
-        yield Benchmark(job.target, job.bench, job.evaluation or job.calibration, job.seed)
     if job.reproducer:
         yield Reproducer()
 
@@ -309,11 +316,7 @@ def _as_data(source: DataLike | None, model: Model) -> Dataset | None:
 
 
 def _as_metric(metric: str | Metric | None) -> Metric | None:
-    if isinstance(metric, str):
-        from irtools.metrics import load_metric
-
-        return load_metric(metric)
-    return metric
+    return load_metric(metric) if isinstance(metric, str) else metric
 
 
 def _with_threads(bench: BenchSettings | None, threads: int | None) -> BenchSettings | None:

@@ -90,8 +90,10 @@ def _table(found: Comparison) -> Table:
 
     table = Table(pad_edge=False, show_edge=False)
     for heading in ("tensor", "made by", "SQNR", "rel. L2", "max diff", "KL", "agreement"):
-        justify = "left" if heading in ("tensor", "made by") else "right"
-        table.add_column(heading, justify=justify, overflow="fold")
+        if heading in ("tensor", "made by"):
+            table.add_column(heading, overflow="fold")
+        else:
+            table.add_column(heading, justify="right")
 
     def add(name: str, producer: str, *figures: str) -> None:
         mark = "  <-- part here" if name == found.parts_at and found.layers else ""

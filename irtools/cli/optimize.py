@@ -47,7 +47,12 @@ __all__ = ["optimize"]
 @options.threads_option
 @options.seed_option
 @click.option("--no-bench", is_flag=True, help="Do not time the models.")
-@click.option("--no-check", is_flag=True, help="Do not compare numbers before and after each pass.")
+@click.option(
+    "--no-check",
+    is_flag=True,
+    help="Do not compare numbers before and after each pass, and write the result even where its "
+    "metric collapsed.",
+)
 @click.option(
     "--plan",
     "plan_files",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from irtools.analysis.provenance import module_name
-from irtools.analysis.shapes import SymbolicShapes
+from irtools.analysis.shapes import Shape, SymbolicShapes
 from irtools.model import Interface, Model, iter_graphs, iter_nodes
 from irtools.model.interface import dtype_text
 
@@ -215,22 +215,26 @@ def _bound(dim: int | ir.SymbolicDim, sizes: Mapping[str, int]) -> int | ir.Symb
 
 def _count(node: ir.Node, shapes: SymbolicShapes) -> int | None:
     """Return 2 x outputs x length of the sums, or None for other operators and unknown shapes."""
-    if node.op_type in ("MatMul", "Gemm", "FusedMatMul", "MatMulInteger"):
-        left = shapes.shape(node.inputs[0])
-        transposed = node.op_type == "Gemm" and node.attributes.get_int("transA", 0)
-        depth = None if left is None else left[0 if transposed else -1]
-    elif node.op_type == "Conv":
-        weight = shapes.shape(node.inputs[1])
-        known = weight is not None and all(isinstance(d, int) for d in weight[1:])
-        depth = math.prod(weight[1:]) if known and weight is not None else None  # type: ignore[type-var]
-    else:
-        return None
-    out = shapes.shape(node.outputs[0])
-    if out is None or not isinstance(depth, int):
-        return None
-    total = 2 * depth
-    for size in out:
-        if not isinstance(size, int):
+    depth = _depth(node, shapes)
+    out = _known(shapes.shape(node.outputs[0]))
+    return None if depth is None or out is None else 2 * depth * math.prod(out)
+
+
+def _depth(node: ir.Node, shapes: SymbolicShapes) -> int | None:
+    """Return how many products are summed for each element of the output."""
+    match node.op_type:
+        case "MatMul" | "Gemm" | "FusedMatMul" | "MatMulInteger":
+            transposed = node.op_type == "Gemm" and node.attributes.get_int("transA", None) == 1
+            left = shapes.shape(node.inputs[0])
+            depth = None if not left else left[0 if transposed else -1]
+            return depth if isinstance(depth, int) else None
+        case "Conv":
+            weight = _known(shapes.shape(node.inputs[1]))
+            return None if weight is None else math.prod(weight[1:])
+        case _:
             return None
-        total *= size
-    return total
+
+
+def _known(shape: Shape | None) -> list[int] | None:
+    sizes = [size for size in shape or () if isinstance(size, int)]
+    return sizes if shape is not None and len(sizes) == len(shape) else None

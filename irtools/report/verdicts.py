@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
+from irtools.passmanager.instruments.benchmark import is_slower
 from irtools.report.document import DataEntry, Level, Row, Verdict
 from irtools.target import KernelReport
 
@@ -51,22 +52,12 @@ def _on_passes(rows: Sequence[Row]) -> Iterator[Verdict]:
             kept = f"{row.drawn_back}, to keep the budget"
             yield Verdict(Level.NOTE, f"{name}: {kept}")
         elif not row.modified and not row.skipped:
-            yield Verdict(Level.NOTE, f"{name}: changed nothing")
+            why = "; ".join(row.notes) or "changed nothing"
+            yield Verdict(Level.NOTE, f"{name}: {why}")
     for before, row in pairwise(rows):
-        if _is_slower(before, row):
+        if row.modified and is_slower(before.latency if before.index else (), row.latency):
             name = row.text.partition(":")[0]
             yield Verdict(Level.WARNING, f"{name} made the model slower than it was before it")
-
-
-def _is_slower(before: Row, after: Row) -> bool:
-    if not after.modified or not after.latency:
-        return False
-    ratio = after.latency[0].speedup
-    earlier = before.latency[0].speedup if before.latency else None
-    if ratio is None:
-        return False
-    # Both are relative to the original, which was timed beside each of them.
-    return ratio.high < (earlier.low if earlier is not None else 1.0)
 
 
 def _on_quality(last: Row) -> Iterator[Verdict]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from irtools.data import Dataset
@@ -9,10 +10,11 @@ from irtools.errors import DataError
 from irtools.measure import BenchSettings, Contender, LatencyResult, measure, target_text
 from irtools.measure.shapes import bench_feeds
 from irtools.model import Model
+from irtools.passmanager.base import Exactness, PassResult
 from irtools.passmanager.step import Instrument, Step
 from irtools.target import Feeds, Target
 
-__all__ = ["Benchmark", "lowered"]
+__all__ = ["Benchmark", "is_slower", "lowered"]
 
 _ORIGINAL = "original"
 
@@ -23,22 +25,33 @@ class Benchmark(Instrument):
     The original runs as it is; the others are lowered for the target, as `irc compile` does. A
     model that a pass left as it was keeps the figures of the step before.
 
+    With `drop_slower` a lossy pass is undone where it makes the model slower than it was, by
+    intervals that do not overlap: int8 without fast int8 instructions, or on a small model.
+
     Args:
         target: Where the models run.
         settings: Shapes, threads, rounds.
         data: Real samples, for inputs that cannot be invented.
         seed: Seed of the drawn inputs.
+        drop_slower: Undo lossy passes that make the model slower.
     """
 
     name: ClassVar[str] = "benchmark"
 
     def __init__(
-        self, target: Target, settings: BenchSettings, data: Dataset | None = None, seed: int = 0
+        self,
+        target: Target,
+        settings: BenchSettings,
+        data: Dataset | None = None,
+        seed: int = 0,
+        *,
+        drop_slower: bool = False,
     ) -> None:
         self._target = target
         self._settings = settings
         self._data = data
         self._seed = seed
+        self._drop_slower = drop_slower
         self._baseline: Step | None = None
         self._feeds: dict[str, Feeds] = {}
         self._last: tuple[LatencyResult, ...] = ()
@@ -52,7 +65,12 @@ class Benchmark(Instrument):
 
     def after(self, step: Step) -> None:
         if step.modified and self._feeds:
-            self._last = self._measure(step)
+            found = self._measure(step)
+            lossy = step.pass_.exactness is Exactness.LOSSY
+            if self._drop_slower and lossy and is_slower(self._last, found):
+                _undo(step, found)
+            else:
+                self._last = found
         step.figures.latency = self._last
 
     def _measure(self, step: Step) -> tuple[LatencyResult, ...]:
@@ -69,6 +87,26 @@ class Benchmark(Instrument):
             original = tuple(r for r in results if r.name == _ORIGINAL)
             self._baseline.figures.latency = original
         return tuple(r for r in results if r.name != _ORIGINAL)
+
+
+def is_slower(before: Sequence[LatencyResult], after: Sequence[LatencyResult]) -> bool:
+    """Whether a model is slower than the one before it, beyond noise, at the first shape.
+
+    Both were timed against the original; the original itself has no ratio and counts as 1.
+    """
+    ratio = after[0].speedup if after else None
+    earlier = before[0].speedup if before else None
+    return ratio is not None and ratio.high < (1.0 if earlier is None else earlier.low)
+
+
+def _undo(step: Step, found: Sequence[LatencyResult]) -> None:
+    ratio = found[0].speedup
+    assert ratio is not None
+    step.model, step.result = step.before, PassResult(modified=False)
+    step.figures.notes[:] = [
+        "undone, because it made the model slower: "
+        f"{ratio.value:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}] of the original's speed"
+    ]
 
 
 def lowered(model: Model, target: Target) -> Model:

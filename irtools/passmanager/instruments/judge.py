@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -10,11 +10,18 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from irtools.data import Dataset, required_inputs
-from irtools.errors import UsageError
-from irtools.metrics import Fidelity, FidelityMeter, Metric
+from irtools.data.padding import padding_mask
+from irtools.errors import DataError, UsageError
+from irtools.metrics import (
+    Fidelity,
+    FidelityMeter,
+    Metric,
+    PerSampleMetric,
+    bootstrap,
+    evaluate,
+)
 from irtools.model import Model
 from irtools.passmanager.context import Progress
-from irtools.passmanager.instruments.tally import MetricTally
 from irtools.passmanager.step import MetricFigure
 from irtools.target import Feeds, Runner, RunnerOptions
 
@@ -108,42 +115,64 @@ class Judge:
 
     def _measure(self, model: Model) -> Score:
         meter = FidelityMeter()
-        tally = None if self._metric is None else MetricTally(self._metric)
-        label = "original on data" if model is self._original else "model on data"
+        rows: list[np.ndarray] = []
+        what = "the original" if model is self._original else "the model"
         with self._make_runner(model.ir, RunnerOptions()) as runner:
-            for start, feeds, expected in self._expected():
+            done = 0
+            for feeds, expected in self._expected():
                 found = runner.run(feeds)
-                meter.update(expected, found, feeds.get("attention_mask"))
-                if tally is not None:
-                    assert self.data.labels is not None
-                    count = len(next(iter(feeds.values())))
-                    tally.update(found, self.data.labels[start : start + count])
-                self._progress.step(label, start, len(self.data))
-        return Score(meter.result(), None if tally is None else tally.figure())
+                meter.update(expected, found, padding_mask(feeds))
+                size = len(next(iter(feeds.values())))
+                if isinstance(self._metric, PerSampleMetric):
+                    rows.append(self._metric.per_sample(found, self._labels(feeds, done, size)))
+                done += size
+                self._progress.step(f"evaluating {what}", done, len(self.data))
+            return Score(meter.result(), self._figure(runner, rows))
 
-    def _expected(self) -> Iterator[tuple[int, Feeds, Outputs]]:
-        """Yield the first row, feeds and the original's outputs of each batch.
+    def _labels(self, feeds: Feeds, start: int, size: int) -> np.ndarray:
+        assert isinstance(self._metric, PerSampleMetric)
+        given = self.data.labels
+        labels = self._metric.derive_labels(feeds) if given is None else given[start : start + size]
+        if labels is None:
+            raise DataError(
+                f"{self.data.source} has no labels, and metric {self._metric.name!r} needs them "
+                "(an array 'labels', or a column 'label')"
+            )
+        return labels
+
+    def _figure(self, runner: Runner, rows: Sequence[np.ndarray]) -> MetricFigure | None:
+        metric = self._metric
+        if metric is None:
+            return None
+        if not isinstance(metric, PerSampleMetric):
+            found = evaluate(runner, self.data, metric, self._batch)
+            value, low, high = found.value, found.low, found.high
+        else:
+            whole = _stack(rows)
+            value = metric.finish(whole)
+            low, high = bootstrap(lambda chosen: metric.finish(whole[chosen]), len(whole))
+        better = metric.larger_is_better
+        return MetricFigure(metric.name, float(value), low, high, better, len(self.data))
+
+    def _expected(self) -> Iterator[tuple[Feeds, Outputs]]:
+        """Yield feeds and the original's outputs of each batch.
 
         The outputs are kept where they are small, else the original runs along.
         """
         if self._reference is not None:
-            yield from zip(*self._batches(), self._reference, strict=True)
+            yield from zip(self.data.batches(self._batch), self._reference, strict=True)
             return
         kept: list[Outputs] = []
         size = 0
         with self._make_runner(self._original.ir, RunnerOptions(exact=True)) as runner:
-            for start, feeds in zip(*self._batches(), strict=True):
+            for feeds in self.data.batches(self._batch):
                 expected = runner.run(feeds)
                 size += sum(array.nbytes for array in expected.values())
                 if size <= _REFERENCE_BYTES:
                     kept.append(expected)
-                yield start, feeds, expected
+                yield feeds, expected
         if size <= _REFERENCE_BYTES:
             self._reference = kept
-
-    def _batches(self) -> tuple[Iterable[int], Iterable[Feeds]]:
-        starts = range(0, len(self.data), self._batch)
-        return starts, self.data.batches(self._batch)
 
 
 def _batch_size(model: Model) -> int:
@@ -151,3 +180,15 @@ def _batch_size(model: Model) -> int:
     sizes = [spec.shape[0] for spec in required_inputs(model) if spec.shape]
     fixed = [size for size in sizes if isinstance(size, int)]
     return fixed[0] if fixed else _BATCH
+
+
+def _stack(rows: Sequence[np.ndarray]) -> np.ndarray:
+    """Concatenate rows; those of shorter batches are filled up with the ignored class -100."""
+    width = max(part.shape[1] for part in rows)
+    padded = [
+        np.pad(part, [(0, 0), (0, width - part.shape[1])], constant_values=-100)
+        if part.shape[1] < width
+        else part
+        for part in rows
+    ]
+    return np.concatenate(padded)

@@ -1,0 +1,126 @@
+"""The linear layer behind a sink: its weight as [K, N] and where its bias stands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from irtools.analysis.shapes import constant_of
+from irtools.passes.pruning.edit import set_input
+from irtools.passes.pruning.groups import Member
+
+__all__ = ["LinearLayer", "linear_layer"]
+
+
+@dataclass(frozen=True)
+class LinearLayer:
+    """y = x W + b, as MatMul and Add, Gemm, or a 1x1 Conv.
+
+    Attributes:
+        sink: The weight and its data input.
+        bias_node: Node that adds the bias, or None where there is no bias to refit.
+        bias_input: Input of `bias_node` that is the bias.
+        output: The value of x W + b.
+    """
+
+    sink: Member
+    bias_node: ir.Node | None
+    bias_input: int
+    output: ir.Value
+
+    @property
+    def data(self) -> ir.Value:
+        """The value x."""
+        value = self.sink.node.inputs[0]
+        assert value is not None
+        return value
+
+    @property
+    def data_axis(self) -> int:
+        """Channel axis of x."""
+        assert self.sink.data_axis is not None
+        return self.sink.data_axis
+
+    def weight(self) -> np.ndarray:
+        """Return W [K, N] as float64."""
+        tensor = constant_of(self.sink.value)
+        assert tensor is not None
+        array = tensor.numpy().astype(np.float64)
+        array = array.reshape(array.shape[:2])
+        return array.T if self.sink.axis == 1 else array
+
+    def bias(self) -> np.ndarray | None:
+        """Return b, broadcast as it is stored, or None."""
+        if self.bias_node is None:
+            return None
+        tensor = constant_of(self.bias_node.inputs[self.bias_input])
+        assert tensor is not None
+        return tensor.numpy()
+
+    def write(self, graph: ir.Graph, weight: np.ndarray, bias_change: np.ndarray | None) -> None:
+        """Give the layer a new W [K', N], and move its bias.
+
+        Args:
+            graph: The graph of the layer.
+            weight: The new weight.
+            bias_change: [N], or None to leave the bias alone.
+        """
+        tensor = constant_of(self.sink.value)
+        assert tensor is not None
+        array = weight.T if self.sink.axis == 1 else weight
+        trailing = tensor.shape[2:]
+        array = array.reshape(*array.shape, *(1 for _ in trailing))
+        set_input(graph, self.sink.node, self.sink.input, array)
+        old = self.bias()
+        if bias_change is not None and old is not None and self.bias_node is not None:
+            moved = old.astype(np.float64) + bias_change
+            set_input(graph, self.bias_node, self.bias_input, moved)
+
+
+def linear_layer(sink: Member) -> LinearLayer | None:
+    """Return the linear layer of a sink, or None where it is no plain x W + b."""
+    node = sink.node
+    tensor = constant_of(sink.value)
+    if tensor is None or sink.input != 1 or sink.data_axis is None:
+        return None
+    output = node.outputs[0]
+    match node.op_type:
+        case "MatMul" if len(tensor.shape) == 2:
+            found = _added_bias(output)
+            if found is None:
+                return LinearLayer(sink, None, -1, output)
+            return LinearLayer(sink, found[0], found[1], found[0].outputs[0])
+        case "Gemm" if node.attributes.get_float("alpha", 1.0) == 1.0:
+            return _with_own_bias(sink, node.attributes.get_float("beta", 1.0) == 1.0)
+        case "Conv" if tuple(tensor.shape[2:]) == (1,) * (len(tensor.shape) - 2):
+            plain = node.attributes.get_int("group", 1) == 1
+            return _with_own_bias(sink, True) if plain and not _is_strided(node) else None
+    return None
+
+
+def _is_strided(node: ir.Node) -> bool:
+    strides = node.attributes.get_ints("strides", (1,))
+    pads = node.attributes.get_ints("pads", (0,))
+    return any(s != 1 for s in strides) or any(p != 0 for p in pads)
+
+
+def _with_own_bias(sink: Member, usable: bool) -> LinearLayer:
+    node = sink.node
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    tensor = constant_of(bias)
+    if not usable or tensor is None or len(tensor.shape) != 1 or tensor.shape[0] == 1:
+        return LinearLayer(sink, None, -1, node.outputs[0])
+    return LinearLayer(sink, node, 2, node.outputs[0])
+
+
+def _added_bias(value: ir.Value) -> tuple[ir.Node, int] | None:
+    uses = list(value.uses())
+    if len(uses) != 1 or value.is_graph_output() or uses[0].node.op_type != "Add":
+        return None
+    position = 1 - uses[0].idx
+    tensor = constant_of(uses[0].node.inputs[position])
+    if tensor is None or len(tensor.shape) != 1 or tensor.shape[0] == 1:
+        return None
+    return uses[0].node, position

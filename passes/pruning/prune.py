@@ -1,0 +1,311 @@
+"""`prune`: remove what the outputs miss least."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import ClassVar, Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from irtools.analysis.shapes import constant_of
+from irtools.errors import OptionError, UsageError
+from irtools.passes.pruning.curves import Evidence, Importance, collect_evidence
+from irtools.passes.pruning.groups import ChannelGroup, ChannelGroups
+from irtools.passes.pruning.masks import (
+    Prunable,
+    blocked_mask,
+    prunable_weights,
+    smallest_mask,
+    write_masked,
+)
+from irtools.passes.pruning.structured import (
+    Selection,
+    cut_and_refit,
+    make_candidates,
+    select_ratio,
+    select_speedup,
+)
+from irtools.passmanager import Decision, PassContext, PassResult, Plan, PlanningPass, option
+from irtools.passmanager.pipeline import pass_text
+
+__all__ = ["Prune"]
+
+DEFAULT_RATIO = 0.25
+_MAX_REASONS = 8
+_COUNTS = {"heads": "num-heads-removed", "neurons": "num-neurons-removed"}
+
+
+@dataclass(frozen=True)
+class Prune(PlanningPass):
+    """Remove attention heads, feed-forward neurons and convolution channels.
+
+    Structure is removed, so the model gets faster on every runtime. Units that belong together
+    are found by following channels through the graph; what passes an operator without a channel
+    rule is left alone and reported.
+
+    With calibration data the units are ranked by the second-order error of the layer that sums
+    them up (structured optimal brain surgeon), the layers are weighed against each other by how
+    much the model's outputs move, and what stays is refitted by least squares. No training takes
+    place. Without calibration data units are ranked by the norm of their weights.
+
+    How much is removed is given as `ratio`, a share of the prunable parameters, or as `speedup`,
+    a latency ratio that is reached and checked by measuring on the target.
+
+    With `method=magnitude` single weights are set to zero instead. The file compresses better;
+    ONNX Runtime and OpenVINO compute zeros like any other number, so nothing gets faster.
+    """
+
+    name: ClassVar[str] = "prune"
+    idempotent: ClassVar[bool] = False
+    statistics: ClassVar[Mapping[str, str]] = {
+        "num-heads-removed": "attention heads removed",
+        "num-neurons-removed": "feed-forward neurons removed",
+        "num-channels-removed": "convolution channels removed",
+        "num-parameters-removed": "parameters removed",
+        "num-weights-zeroed": "weights set to zero",
+        "num-groups-blocked": "groups of channels that cannot be pruned",
+        "num-skipped-no-blocks": "weights that are no multiple of the N:M block",
+    }
+
+    method: Literal["structured", "magnitude"] = option(
+        "structured", "Remove structure, or set single weights to zero."
+    )
+    ratio: float | None = option(
+        None,
+        f"Share of the prunable parameters to remove; {DEFAULT_RATIO} where speedup is not set.",
+    )
+    speedup: float | None = option(
+        None, "Latency ratio to reach on the target, measured; excludes ratio."
+    )
+    importance: Literal["magnitude", "activation", "obs"] | None = option(
+        None, "How units are ranked; none: obs with calibration data, magnitude without."
+    )
+    scope: Literal["global", "local"] = option(
+        "global", "Choose levels over all layers together, or remove the same share from each."
+    )
+    round_to: int = option(16, "Widths that stay are multiples of this; heads are not rounded.")
+    min_width: int = option(1, "Units of a group that always stay.")
+    refit: bool = option(True, "Refit what stays by least squares on the calibration data.")
+    exclude: tuple[str, ...] = option((), "Module patterns that are left alone (`*.layer.0.*`).")
+    heads: bool = option(True, "Prune attention heads.")
+    ffn: bool = option(True, "Prune feed-forward neurons.")
+    conv: bool = option(True, "Prune convolution channels.")
+    pattern: Literal["unstructured", "2:4", "4:8"] = option(
+        "unstructured", "Where zeros may stand, with method=magnitude."
+    )
+
+    def __post_init__(self) -> None:
+        if self.ratio is not None and self.speedup is not None:
+            raise OptionError("prune takes ratio or speedup, not both")
+        if self.ratio is not None and not 0 <= self.ratio < 1:
+            raise OptionError(f"ratio of prune is {self.ratio:g}, expected 0 <= ratio < 1")
+        if self.speedup is not None and not self.speedup >= 1:
+            raise OptionError(f"speedup of prune is {self.speedup:g}, expected at least 1")
+        if self.round_to < 1 or self.min_width < 1:
+            raise OptionError("round-to and min-width of prune are at least 1")
+        if self.method == "magnitude" and self.speedup is not None:
+            raise OptionError("method=magnitude makes nothing faster; give ratio, not speedup")
+        if self.method == "structured" and self.pattern != "unstructured":
+            raise OptionError(f"pattern={self.pattern} needs method=magnitude")
+
+    def plan(self, model: ir.Model, ctx: PassContext) -> Plan:
+        """Decide what goes, the least missed for its gain first."""
+        if self.method == "magnitude":
+            return self._plan_zeros(model)
+        groups = self._chosen_groups(model, ctx)
+        return self._plan_structure(model, groups, self._evidence(model, groups, ctx), ctx)
+
+    def apply(self, model: ir.Model, plan: Plan, ctx: PassContext) -> PassResult:
+        """Remove what the plan names and refit what stays.
+
+        Raises:
+            UsageError: The plan is not for this model.
+        """
+        if self.method == "magnitude":
+            return self._apply_zeros(model, plan)
+        wanted = {d.subject for d in plan.decisions}
+        groups = [g for g in ctx.analysis(ChannelGroups, model) if g.name in wanted]
+        evidence = self._evidence(model, groups, ctx) if self.refit else Evidence()
+        return self._apply_structure(model, plan, evidence, ctx)
+
+    def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
+        """Plan and apply on one collection of statistics."""
+        if self.method == "magnitude":
+            return self._apply_zeros(model, self._plan_zeros(model))
+        groups = self._chosen_groups(model, ctx)
+        evidence = self._evidence(model, groups, ctx)
+        plan = self._plan_structure(model, groups, evidence, ctx)
+        return self._apply_structure(model, plan, evidence if self.refit else Evidence(), ctx)
+
+    def _chosen_groups(self, model: ir.Model, ctx: PassContext) -> list[ChannelGroup]:
+        wanted = {"heads": self.heads, "neurons": self.ffn, "channels": self.conv}
+        return [
+            g
+            for g in ctx.analysis(ChannelGroups, model)
+            if wanted[g.kind] and not self._is_excluded(g.name)
+        ]
+
+    def _is_excluded(self, name: str) -> bool:
+        return any(fnmatchcase(name, pattern) for pattern in self.exclude)
+
+    def _importance(self, ctx: PassContext) -> Importance:
+        return self.importance or ("magnitude" if ctx.calibration is None else "obs")
+
+    def _evidence(
+        self, model: ir.Model, groups: Sequence[ChannelGroup], ctx: PassContext
+    ) -> Evidence:
+        # Data drawn from the signature may rank units, but weights are not bent towards it.
+        needed = self._importance(ctx) != "magnitude" or (
+            self.refit and ctx.calibration is not None
+        )
+        return collect_evidence(model, groups, ctx) if needed and groups else Evidence()
+
+    def _plan_structure(
+        self,
+        model: ir.Model,
+        groups: Sequence[ChannelGroup],
+        evidence: Evidence,
+        ctx: PassContext,
+    ) -> Plan:
+        notes = self._notes(model, ctx)
+        blocked = len(ctx.analysis(ChannelGroups, model).blocked)
+        counts = {"num-groups-blocked": blocked}
+        importance = self._importance(ctx)
+        unit = "output divergence" if ctx.calibration is not None else "relative squared error"
+        if not groups:
+            return Plan(pass_text(self), (), unit, "", notes, counts)
+        selection = Selection(self.round_to, self.min_width, self.scope == "global")
+        refits = evidence if self.refit else Evidence(evidence.problems)
+        candidates = make_candidates(model, groups, importance, refits, selection, ctx)
+        if self.speedup is not None:
+            decisions, note = select_speedup(candidates, self.speedup, model, ctx)
+            return Plan(pass_text(self), decisions, unit, "ms", (*notes, note), counts)
+        ratio = DEFAULT_RATIO if self.ratio is None else self.ratio
+        decisions, gain = select_ratio(candidates, ratio)
+        return Plan(pass_text(self), decisions, unit, gain, notes, counts)
+
+    def _notes(self, model: ir.Model, ctx: PassContext) -> tuple[str, ...]:
+        blocked = ctx.analysis(ChannelGroups, model).blocked
+        notes = [f"not pruned: {b.name} ({b.reasons[0]})" for b in blocked[:_MAX_REASONS]]
+        if len(blocked) > _MAX_REASONS:
+            notes.append(f"not pruned: {len(blocked) - _MAX_REASONS} more groups")
+        if ctx.calibration is None:
+            notes.append(
+                "no calibration data: units are ranked by their weights and nothing is refitted; "
+                "expect a clear loss of accuracy"
+            )
+        return tuple(notes)
+
+    def _apply_structure(
+        self, model: ir.Model, plan: Plan, evidence: Evidence, ctx: PassContext
+    ) -> PassResult:
+        if not plan.decisions:
+            return PassResult(False, dict(plan.statistics), plan.notes, plan=plan)
+        groups = ctx.analysis(ChannelGroups, model)
+        counts = dict(plan.statistics)
+        kept: dict[str, tuple[int, ...]] = {}
+        for decision in plan.decisions:
+            group = groups.find(decision.subject)
+            kept[decision.subject] = _kept_units(decision, group)
+            assert group is not None
+            removed = group.units - len(kept[decision.subject])
+            name = _COUNTS.get(group.kind, "num-channels-removed")
+            counts[name] = counts.get(name, 0) + removed
+            parameters = removed * group.parameters_per_unit
+            counts["num-parameters-removed"] = counts.get("num-parameters-removed", 0) + parameters
+        cut_and_refit(model, kept, evidence if ctx.calibration is not None else Evidence())
+        return PassResult(True, counts, plan.notes, plan=plan)
+
+    def _plan_zeros(self, model: ir.Model) -> Plan:
+        weights = [w for w in prunable_weights(model) if not self._is_excluded(w.name)]
+        ratio = DEFAULT_RATIO if self.ratio is None else self.ratio
+        counts = _zero_counts(weights, ratio, self.scope == "global")
+        decisions = []
+        skipped = 0
+        for weight, count in zip(weights, counts, strict=True):
+            mask = _mask_of(weight, count, self.pattern)
+            if mask is None:
+                skipped += 1
+                continue
+            zeros = int(mask.sum())
+            if not zeros:
+                continue
+            array = _contents(weight)
+            lost = float(np.square(array[mask].astype(np.float64)).sum())
+            total = float(np.square(array.astype(np.float64)).sum())
+            decisions.append(
+                Decision(
+                    weight.value.name or weight.name,
+                    f"zero {zeros} of {array.size} weights of {weight.name}",
+                    cost=lost / max(total, np.finfo(float).tiny),
+                    gain=float(zeros),
+                    data={"zeros": zeros, "pattern": self.pattern},
+                )
+            )
+        note = "zeros make the file compress better; the runtimes compute them like any number"
+        return Plan(
+            pass_text(self),
+            tuple(sorted(decisions, key=lambda d: (d.cost, d.subject))),
+            "share of squared norm",
+            "zeros",
+            (note,),
+            {"num-skipped-no-blocks": skipped} if skipped else {},
+        )
+
+    def _apply_zeros(self, model: ir.Model, plan: Plan) -> PassResult:
+        weights = {w.value.name or w.name: w for w in prunable_weights(model)}
+        masks = {}
+        for decision in plan.decisions:
+            weight = weights.get(decision.subject)
+            count, pattern = decision.data.get("zeros"), decision.data.get("pattern")
+            if weight is None or not isinstance(count, int) or not isinstance(pattern, str):
+                raise UsageError(f"the plan names weight {decision.subject!r}, which is not there")
+            mask = _mask_of(weight, count, pattern)
+            assert mask is not None
+            masks[weight.value] = mask
+        zeroed = write_masked(model, masks)
+        counts = {**plan.statistics, "num-weights-zeroed": zeroed}
+        return PassResult(zeroed > 0, counts, plan.notes, plan=plan)
+
+
+def _kept_units(decision: Decision, group: ChannelGroup | None) -> tuple[int, ...]:
+    kept = decision.data.get("kept")
+    if group is None or not isinstance(kept, Sequence) or isinstance(kept, str):
+        raise UsageError(f"the plan prunes {decision.subject!r}, which this model does not have")
+    if decision.data.get("units") != group.units:
+        raise UsageError(
+            f"the plan expects {decision.data.get('units')} units in {decision.subject!r}, "
+            f"the model has {group.units}"
+        )
+    return tuple(int(u) for u in kept if isinstance(u, int))
+
+
+def _contents(weight: Prunable) -> np.ndarray:
+    tensor = constant_of(weight.value)
+    assert tensor is not None
+    return tensor.numpy()
+
+
+def _zero_counts(weights: Sequence[Prunable], ratio: float, is_global: bool) -> list[int]:
+    """Return how many entries of each weight go: the smallest of all, or the same share."""
+    arrays = [np.abs(_contents(w).astype(np.float32)).reshape(-1) for w in weights]
+    if not is_global or not arrays:
+        return [int(a.size * ratio) for a in arrays]
+    everything = np.concatenate(arrays)
+    wanted = int(everything.size * ratio)
+    if not wanted:
+        return [0] * len(arrays)
+    owner = np.repeat(np.arange(len(arrays)), [a.size for a in arrays])
+    chosen = np.argsort(everything, kind="stable")[:wanted]
+    return np.bincount(owner[chosen], minlength=len(arrays)).tolist()
+
+
+def _mask_of(weight: Prunable, count: int, pattern: str) -> np.ndarray | None:
+    array = _contents(weight)
+    if pattern == "unstructured":
+        return smallest_mask(array, count)
+    zeros, block = (int(part) for part in pattern.split(":"))
+    return blocked_mask(array, weight.axis, zeros, block)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import mmap
 import os
@@ -154,8 +155,8 @@ def _known_kind(head: bytes) -> str:
 
 def _is_utf8(head: bytes) -> bool:
     try:
-        # The cut may fall into the middle of a character.
-        head[: len(head) - 4 if len(head) > 64 else None].decode()
+        # The cut may fall into the middle of a character, which an incremental decoder allows.
+        codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:
         return False
     return True

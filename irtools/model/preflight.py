@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import onnx
 
 from irtools.errors import ModelError, UnsupportedError
+from irtools.model.functions import Operator, check_calls
 from irtools.model.operators import STANDARD_DOMAINS
-from irtools.model.scopes import GraphView, Named, NodeView, check_scopes, shown
+from irtools.model.scopes import GraphView, Named, NodeView, check_scopes, shown, shown_operator
 from irtools.model.verify import MAX_SIZE
 from irtools.model.versions import (
     MAX_IR_VERSION,
@@ -52,6 +54,7 @@ def check_structure(model: onnx.ModelProto) -> None:
         ModelError: The model is not sound; names the culprit.
         UnsupportedError: The model is sound but uses map or opaque types.
     """
+    _check_strings(model)
     _check_versions(model)
     if not model.HasField("graph"):
         raise ModelError("the model has no graph; it may be empty, or no ONNX model at all")
@@ -145,7 +148,25 @@ def _named(names: Iterable[str]) -> list[Named]:
 
 
 def _label(node: onnx.NodeProto) -> str:
-    return f"{node.op_type} node {shown(node.name or next(iter(node.output), ''))}"
+    return f"{shown_operator(node.op_type)} node {shown(node.name or next(iter(node.output), ''))}"
+
+
+def _check_strings(model: onnx.ModelProto) -> None:
+    """Check that all names are text: a parser hands out broken UTF-8 as bytes."""
+    pending: list[Any] = [model]
+    while pending:
+        message = pending.pop()
+        for field, value in message.ListFields():
+            values = value if field.is_repeated else (value,)
+            if field.type == field.TYPE_MESSAGE:
+                pending.extend(values)
+            elif field.type == field.TYPE_STRING:
+                for text in values:
+                    if not isinstance(text, str):
+                        raise ModelError(
+                            f"the model has {text[:80]!r} as {field.full_name}, which is not "
+                            "UTF-8; the file is damaged"
+                        )
 
 
 def _check_versions(model: onnx.ModelProto) -> None:
@@ -192,6 +213,19 @@ def _check_functions(model: onnx.ModelProto) -> None:
             raise ModelError(f"{label} is defined twice")
         seen.add(identifier)
         check_scopes(_ProtoGraph(function, label))
+    bodies = {(f.domain, f.name, f.overload): _operators(f.node) for f in model.functions}
+    check_calls(_operators(model.graph.node), bodies)
+
+
+def _operators(nodes: Iterable[onnx.NodeProto]) -> list[Operator]:
+    """Return the operators of nodes and of their subgraphs."""
+    found: list[Operator] = []
+    pending = [nodes]
+    while pending:
+        for node in pending.pop():
+            found.append((node.domain, node.op_type, node.overload))
+            pending.extend(graph.node for graph, _ in _carried(node))
+    return found
 
 
 def _check_attributes(node: onnx.NodeProto) -> None:

@@ -74,7 +74,10 @@ class _Printer:
             yield from self.node(node, depth + 1)
 
     def node(self, node: ir.Node, depth: int) -> Iterator[str]:
-        outputs = ", ".join(self.result(value) for value in node.outputs)
+        results = list(node.outputs)
+        while results and not results[-1].name:
+            results.pop()
+        outputs = ", ".join(self.result(value) for value in results)
         inputs = ", ".join(
             "_" if value is None else quote_name(value.name or "") for value in node.inputs
         )

@@ -97,6 +97,10 @@ class _Reader:
 
     def read(self) -> ReadModel:
         check_structure(self._proto)
+        for body in (self._proto, *self._proto.functions):
+            for item in body.opset_import:
+                # `onnx_ir` gives the nodes of this domain the other spelling, and only them.
+                item.domain = "" if item.domain == "ai.onnx" else item.domain
         for sparse in iter_sparse(self._proto):
             for part in (sparse.tensor.values, sparse.tensor.indices):
                 self._load_inline(PlacedTensor(part, f"part of {sparse.where}"))

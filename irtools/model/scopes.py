@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 
 from irtools.errors import ModelError
 
-__all__ = ["GraphView", "NodeView", "check_scopes", "shown"]
+__all__ = ["GraphView", "NodeView", "check_scopes", "shown", "shown_operator"]
 
 Named: TypeAlias = "tuple[str, object]"
 """A name and its key."""
@@ -57,6 +57,11 @@ def shown(name: object, limit: int = 200) -> str:
     """Quote a name for a message: escaped, and cut where it is long."""
     text = repr(str(name))
     return text if len(text) <= limit else f"{text[:limit]}...'"
+
+
+def shown_operator(op_type: str) -> str:
+    """Print an operator's name as it is, or escaped where it is no identifier."""
+    return op_type if op_type.isidentifier() and op_type.isascii() else shown(op_type)
 
 
 def check_scopes(graph: GraphView, fail: type[Exception] = ModelError) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 
 import onnx_ir as ir
 
@@ -10,11 +10,14 @@ from irtools.errors import IrtoolsError, LimitError, VerificationError
 from irtools.model.functions import check_calls
 from irtools.model.interface import Interface, ValueInfo
 from irtools.model.operators import STANDARD_DOMAINS, find_schema, node_fault
-from irtools.model.scopes import GraphView, Named, NodeView, check_scopes, shown
+from irtools.model.scopes import GraphView, Named, NodeView, check_scopes, shown, shown_operator
 from irtools.model.versions import MAX_IR_VERSION, MAX_OPSET, MIN_IR_VERSION, MIN_OPSET
 from irtools.model.walk import attribute_tensors, iter_graphs, nested_graphs, subgraphs
 
 __all__ = ["MAX_SIZE", "verify"]
+
+_MIXED_DOMAINS = frozenset({*STANDARD_DOMAINS, "com.microsoft"})
+"""Domains in which a model may have functions beside operators that others define."""
 
 MAX_SIZE = 2**40
 """Largest size of a dimension that is believed."""
@@ -91,7 +94,7 @@ def _named(values: Iterable[ir.Value]) -> list[Named]:
 
 def _label(node: ir.Node) -> str:
     output = next((v.name for v in node.outputs if v.name), "")
-    return f"{node.op_type} node {shown(node.name or output)}"
+    return f"{shown_operator(node.op_type)} node {shown(node.name or output)}"
 
 
 def _check_versions(model: ir.Model) -> None:
@@ -120,21 +123,27 @@ def _check_functions(model: ir.Model) -> None:
 
 
 def _check_nodes(model: ir.Model) -> None:
+    local = {domain for domain, _, _ in model.functions} - _MIXED_DOMAINS
     bodies = [(model.graph, model.graph.opset_imports)]
     bodies += [(function.graph, function.opset_imports) for function in model.functions.values()]
     for body, imports in bodies:
         for graph in nested_graphs(body):
             for node in graph:
                 if node.op_identifier() not in model.functions:
-                    _check_node(node, imports)
+                    _check_node(node, imports, local)
                 elif node.domain not in imports:
                     raise VerificationError(_not_imported(node))
 
 
-def _check_node(node: ir.Node, imports: Mapping[str, int]) -> None:
+def _check_node(node: ir.Node, imports: Mapping[str, int], local: Set[str]) -> None:
     version = imports.get(node.domain)
     if version is None:
         raise VerificationError(_not_imported(node))
+    if node.domain in local:
+        raise VerificationError(
+            f"{_label(node)} calls a function that the model does not have: "
+            f"{shown('::'.join(node.op_identifier()[:2]))}"
+        )
     if node.domain not in STANDARD_DOMAINS:
         return
     schema = find_schema(node.domain, node.op_type, version)

@@ -1,0 +1,211 @@
+"""What is seen and enforced around every pass."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from irtools.data import Dataset
+from irtools.errors import PassError, UsageError, VerificationError
+from irtools.metrics import load_metric
+from irtools.model import Model
+from irtools.passmanager import Exactness, NullProgress, Pass, PassContext, Pipeline
+from irtools.passmanager.instruments import (
+    AccuracyGuard,
+    BisectLimit,
+    FidelityAndMetric,
+    IrDump,
+    Judge,
+    Numerics,
+    Recipe,
+    Reproducer,
+    Sizes,
+    Verification,
+)
+from irtools.passmanager.instruments.numerics import check_outputs
+from irtools.passmanager.manager import PassManager
+from irtools.passmanager.step import Instrument, Step
+
+
+def _run(
+    model: Model, ctx: PassContext, instruments: tuple[Instrument, ...], *passes: Pass
+) -> tuple[Step, ...]:
+    return PassManager(Pipeline(*passes), instruments).run(model, ctx)
+
+
+def _judge(model: Model, ctx: PassContext, data: Dataset, metric: str | None) -> Judge:
+    found = None if metric is None else load_metric(metric)
+    return Judge(model, data, found, ctx.runner, NullProgress())
+
+
+def test_verifier_refuses_a_renamed_output(
+    classifier: Model, ctx: PassContext, passes: SimpleNamespace
+) -> None:
+    with pytest.raises(VerificationError, match=r"drop-output.*verifier"):
+        _run(classifier, ctx, (Verification(),), passes.DropOutput())
+
+
+def test_numerics_refuse_a_pass_that_changes_numbers(
+    classifier: Model, ctx: PassContext, passes: SimpleNamespace
+) -> None:
+    with pytest.raises(VerificationError, match=r"scale.*numerics.*'logits' changed.*0.00"):
+        _run(classifier, ctx, (Numerics(ctx.target, 1),), passes.Scale())
+
+
+def test_numerics_accept_a_pass_that_keeps_every_bit(
+    classifier: Model, ctx: PassContext, passes: SimpleNamespace
+) -> None:
+    steps = _run(classifier, ctx, (Numerics(ctx.target, 1),), passes.Rename())
+    assert steps[1].figures.checks == ["numerics"]
+
+
+@pytest.mark.parametrize(
+    ("exactness", "change", "holds"),
+    [
+        (Exactness.EXACT, 0.0, True),
+        (Exactness.EXACT, 1e-6, False),
+        (Exactness.REASSOCIATED, 1e-6, True),
+        (Exactness.REASSOCIATED, 1e-4, False),
+        (Exactness.LOSSY, 0.5, True),
+        (Exactness.LOSSY, np.nan, False),
+    ],
+)
+def test_tolerance_follows_the_promise(exactness: Exactness, change: float, holds: bool) -> None:
+    before = {"y": np.ones((2, 3), np.float32)}
+    after = {"y": (before["y"] * (1 + np.float32(change))).astype(np.float32)}
+    if holds:
+        check_outputs(before, after, exactness)
+    else:
+        with pytest.raises(VerificationError, match="output 'y'"):
+            check_outputs(before, after, exactness)
+
+
+def test_a_nan_that_was_there_before_is_no_fault() -> None:
+    y = np.array([1.0, np.nan, np.inf], np.float32)
+    check_outputs({"y": y}, {"y": y.copy()}, Exactness.EXACT)
+
+
+def test_guard_keeps_the_longest_prefix_within_the_budget(
+    classifier: Model, ctx: PassContext, passes: SimpleNamespace, labelled: Dataset
+) -> None:
+    judge = _judge(classifier, ctx, labelled, "accuracy")
+    steps = _run(classifier, ctx, (AccuracyGuard(judge, 0.1),), passes.Zero())
+    drawn = steps[1].figures.drawn_back
+    assert drawn is not None and drawn.planned == 16
+    assert 0 < drawn.kept < 16
+    assert drawn.drop <= 0.1 < drawn.full_drop
+    assert steps[1].result.statistics == {"num-rows": drawn.kept}
+    assert f"drawn back to {drawn.kept} of 16 decisions" in steps[1].figures.notes[0]
+
+    zero = passes.Zero()
+    one_more = classifier.clone()
+    zero.apply(one_more.ir, zero.plan(one_more.ir, ctx).prefix(drawn.kept + 1), ctx)
+    assert judge.drop(one_more) > 0.1
+
+
+def test_guard_leaves_a_pass_alone_that_keeps_the_budget(
+    classifier: Model, ctx: PassContext, passes: SimpleNamespace, labelled: Dataset
+) -> None:
+    judge = _judge(classifier, ctx, labelled, "accuracy")
+    steps = _run(classifier, ctx, (AccuracyGuard(judge, 1.0),), passes.Zero())
+    assert steps[1].figures.drawn_back is None
+
+
+def test_guard_drops_a_pass_without_a_plan(
+    classifier: Model, ctx: PassContext, passes: SimpleNamespace, labelled: Dataset
+) -> None:
+    judge = _judge(classifier, ctx, labelled, "accuracy")
+    steps = _run(classifier, ctx, (AccuracyGuard(judge, 0.01),), passes.Scale(factor=-1.0))
+    assert steps[1].model is steps[0].model
+    assert str(steps[1].figures.drawn_back) == "dropped"
+
+
+def test_without_labels_the_budget_is_agreement(
+    classifier: Model, ctx: PassContext, passes: SimpleNamespace, labelled: Dataset
+) -> None:
+    judge = _judge(classifier, ctx, Dataset(labelled.feeds), None)
+    flipped = classifier.clone()
+    passes.Scale(factor=-1.0).run(flipped.ir, ctx)
+    assert judge.what == "top-1 agreement"
+    assert judge.drop(classifier) == 0
+    assert judge.drop(flipped) > 0.9
+
+
+def test_a_budget_needs_something_to_lose(classifier: Model, ctx: PassContext) -> None:
+    classifier.ir.graph.outputs[0].name = "pooled_embedding"
+    data = Dataset({"x": np.ones((2, 16), np.float32)})
+    with pytest.raises(UsageError, match="max-drop needs a metric"):
+        _judge(classifier, ctx, data, None).drop(classifier)
+
+
+def test_metric_has_an_interval_and_the_original_a_row(
+    classifier: Model, ctx: PassContext, passes: SimpleNamespace, labelled: Dataset
+) -> None:
+    judge = _judge(classifier, ctx, labelled, "accuracy")
+    steps = _run(classifier, ctx, (FidelityAndMetric(judge), Sizes()), passes.Zero(ratio=0.3))
+    first, last = steps[0].figures, steps[1].figures
+    assert first.metric is not None and first.metric.value == 1.0
+    assert last.metric is not None and last.metric.low <= last.metric.value <= last.metric.high
+    assert last.metric.low < last.metric.high and last.metric.samples == 200
+    assert last.fidelity is not None and last.fidelity.agreement == last.metric.value
+    assert last.weight_bytes == 4 * (16 * 4 + 4) and (last.file_bytes or 0) > last.weight_bytes
+
+
+def test_bisect_runs_the_first_passes_and_numbers_all(
+    classifier: Model, ctx: PassContext, passes: SimpleNamespace
+) -> None:
+    lines = io.StringIO()
+    steps = _run(classifier, ctx, (BisectLimit(1, lines),), passes.Rename(), passes.Crash())
+    assert lines.getvalue() == (
+        "BISECT: running pass (1) rename\nBISECT: NOT running pass (2) crash\n"
+    )
+    assert [step.skipped for step in steps] == [False, False, True]
+
+
+def test_ir_is_printed_after_changes_only(
+    classifier: Model, ctx: PassContext, passes: SimpleNamespace, tmp_path: Path
+) -> None:
+    dump = IrDump("change", tmp_path / "ir")
+    _run(classifier, ctx, (dump,), passes.Idle(), passes.Rename())
+    assert [path.name for path in (tmp_path / "ir").iterdir()] == ["02-rename.after.txt"]
+    assert "fc_renamed" in (tmp_path / "ir/02-rename.after.txt").read_text(encoding="utf-8")
+
+
+def test_ir_goes_to_a_stream_for_named_passes(
+    classifier: Model, ctx: PassContext, passes: SimpleNamespace
+) -> None:
+    out = io.StringIO()
+    instruments = (IrDump("before", out, ["rename"]), IrDump("after", out, ["idle"]))
+    _run(classifier, ctx, instruments, passes.Idle(), passes.Rename())
+    heads = [line for line in out.getvalue().splitlines() if line.startswith("//")]
+    assert heads == [
+        "// IR after pass 1 of 2 (idle)",
+        "// IR before pass 2 of 2 (rename)",
+    ]
+
+
+def test_reproducer_holds_all_that_it_takes(
+    classifier: Model,
+    ctx: PassContext,
+    passes: SimpleNamespace,
+    labelled: Dataset,
+    tmp_path: Path,
+) -> None:
+    ctx.calibration = labelled
+    with pytest.raises(PassError) as caught:
+        _run(classifier, ctx, (Reproducer(tmp_path),), passes.Rename(), passes.Crash())
+    [folder] = tmp_path.iterdir()
+    assert caught.value.__notes__ == [f"to see it again: irc reproduce {folder}"]
+    recipe = Recipe.read(folder)
+    assert recipe.pipeline == "crash" and recipe.seed == 0 and recipe.threads == 1
+    assert recipe.target.startswith("ort-cpu:isa=")
+    assert "fc_renamed" in Model.load(recipe.model).text()
+    assert recipe.calibration is not None
+    assert len(np.load(recipe.calibration)["labels"]) == 64
+    assert "ZeroDivisionError" in (folder / "traceback.txt").read_text(encoding="utf-8")
+    assert json.loads((folder / "reproducer.json").read_text())["position"] == 2

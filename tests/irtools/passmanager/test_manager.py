@@ -1,0 +1,143 @@
+"""The manager runs passes on its own copy, and holds them to their word."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from irtools.errors import CheckError, PassError, UsageError, VerificationError
+from irtools.model import Model
+from irtools.passmanager import PassContext, Pipeline, Plan
+from irtools.passmanager.manager import PassManager
+from irtools.passmanager.step import Instrument, Step
+
+
+class Recorder(Instrument):
+    """Writes down what is called when."""
+
+    name = "recorder"
+
+    def __init__(self, log: list[str], tag: str, run: bool = True) -> None:
+        self._log, self._tag, self._run = log, tag, run
+
+    def begin(self, step: Step) -> None:
+        self._log.append(f"{self._tag} begin {step.index}")
+
+    def should_run(self, step: Step) -> bool:
+        return self._run
+
+    def before(self, step: Step) -> None:
+        self._log.append(f"{self._tag} before {step.index}")
+
+    def after(self, step: Step) -> None:
+        self._log.append(f"{self._tag} after {step.index} {step.modified}")
+
+    def failed(self, step: Step, error: Exception) -> None:
+        self._log.append(f"{self._tag} failed {step.index} {type(error).__name__}")
+
+
+def test_callers_model_does_not_change(
+    classifier: Model, ctx: PassContext, passes: SimpleNamespace
+) -> None:
+    text = classifier.text()
+    steps = PassManager(Pipeline(passes.Rename(), passes.Idle())).run(classifier, ctx)
+    assert classifier.text() == text
+    assert "fc_renamed" in steps[-1].model.text()
+    assert [step.modified for step in steps] == [False, True, False]
+    assert steps[2].model is steps[1].model
+
+
+def test_hooks_nest_around_the_pass(
+    classifier: Model, ctx: PassContext, passes: SimpleNamespace
+) -> None:
+    log: list[str] = []
+    PassManager(Pipeline(passes.Rename()), (Recorder(log, "near"), Recorder(log, "far"))).run(
+        classifier, ctx
+    )
+    assert log == [
+        "near begin 0",
+        "far begin 0",
+        "far before 1",
+        "near before 1",
+        "near after 1 True",
+        "far after 1 True",
+    ]
+
+
+def test_one_instrument_can_keep_a_pass_from_running(
+    classifier: Model, ctx: PassContext, passes: SimpleNamespace
+) -> None:
+    log: list[str] = []
+    steps = PassManager(Pipeline(passes.Crash()), (Recorder(log, "no", run=False),)).run(
+        classifier, ctx
+    )
+    assert steps[1].skipped and not steps[1].modified
+    assert log == ["no begin 0"]
+
+
+def test_foreign_exceptions_name_pass_position_and_options(
+    classifier: Model, ctx: PassContext, passes: SimpleNamespace
+) -> None:
+    log: list[str] = []
+    manager = PassManager(Pipeline(passes.Idle(), passes.Crash()), (Recorder(log, "r"),))
+    with pytest.raises(PassError, match=r"pass 2 of 2 \(crash\): ZeroDivisionError: foreign") as e:
+        manager.run(classifier, ctx)
+    assert isinstance(e.value.__cause__, ZeroDivisionError)
+    assert log[-1] == "r failed 2 PassError"
+
+
+def test_a_pass_that_hides_its_changes_is_caught(
+    classifier: Model, ctx: PassContext, passes: SimpleNamespace
+) -> None:
+    with pytest.raises(VerificationError, match=r"pass 1 of 1 \(rename:honest=false\): .*reports"):
+        PassManager(Pipeline(passes.Rename(honest=False))).run(classifier, ctx)
+
+
+def test_a_plan_is_replayed(classifier: Model, ctx: PassContext, passes: SimpleNamespace) -> None:
+    zero = passes.Zero(ratio=0.5)
+    plan = zero.plan(classifier.ir, ctx).prefix(2)
+    replayed = Plan.from_json(plan.to_json())
+    steps = PassManager(Pipeline(zero), plans={plan.pass_text: replayed}).run(classifier, ctx)
+    assert steps[1].result.statistics == {"num-rows": 2}
+
+
+def test_a_plan_of_another_pass_is_refused(passes: SimpleNamespace) -> None:
+    plan = Plan("zero:ratio=0.25", ())
+    with pytest.raises(UsageError, match=r"zero:ratio=0.25.*not in the pipeline"):
+        PassManager(Pipeline(passes.Zero()), plans={plan.pass_text: plan})
+
+
+def test_analyses_are_dropped_after_a_modifying_pass(
+    classifier: Model, ctx: PassContext, passes: SimpleNamespace
+) -> None:
+    class Count:
+        made = 0
+
+        @classmethod
+        def of(cls, model: object) -> Count:
+            cls.made += 1
+            return cls()
+
+    class Asks(Instrument):
+        name = "asks"
+
+        def before(self, step: Step) -> None:
+            step.ctx.analysis(Count, step.before.ir)
+            step.ctx.analysis(Count, step.before.ir)
+
+    PassManager(Pipeline(passes.Rename(), passes.Rename()), (Asks(),)).run(classifier, ctx)
+    assert Count.made == 2
+
+
+def test_errors_of_instruments_say_which_one(
+    classifier: Model, ctx: PassContext, passes: SimpleNamespace
+) -> None:
+    class Strict(Instrument):
+        name = "strict"
+
+        def after(self, step: Step) -> None:
+            raise CheckError("no")
+
+    with pytest.raises(CheckError, match=r"pass 1 of 1 \(idle\), strict: no"):
+        PassManager(Pipeline(passes.Idle()), (Strict(),)).run(classifier, ctx)

@@ -100,7 +100,9 @@ class NewFile:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         # 0o666 under the umask is what a plain write gives.
         self.descriptor = os.open(self.temporary, flags, 0o666, dir_fd=folder.descriptor)
-        fcntl.flock(self.descriptor, fcntl.LOCK_EX)
+        # Some network file systems have no locks; there nobody can take the file for abandoned.
+        with contextlib.suppress(OSError):
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def write(self, data: bytes | memoryview) -> None:
         """Append bytes."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -87,9 +88,11 @@ def _write(
         if weights is not None:
             weights.retract()
         raise
-    folder.sync()
-    for name in outdated:
-        folder.remove(name)
+    # The new file is in place and whole; what fails from here on is no reason to say otherwise.
+    with contextlib.suppress(OSError):
+        folder.sync()
+        for name in outdated:
+            folder.remove(name)
     files = (file,) if weights is None else (file, weights)
     return SavedModel(tuple(path.parent / f.name for f in files), sum(f.size for f in files))
 

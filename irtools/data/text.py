@@ -180,8 +180,11 @@ def _find_tokenizer(given: Path | None, folders: Sequence[Path]) -> Path:
     for folder in folders:
         if (folder / name).is_file():
             return folder / name
-    looked = ", ".join(str(folder / name) for folder in folders)
-    raise DataError(f"text needs a tokenizer, and there is none at {looked}; name one")
+    looked = " or ".join(dict.fromkeys(str(folder / name) for folder in folders))
+    raise DataError(
+        f"text needs a tokenizer, and there is none at {looked}; put the model's "
+        "tokenizer.json there"
+    )
 
 
 def _open_tokenizer(path: Path) -> Any:

@@ -68,7 +68,7 @@ class MeanAccumulator(_ChannelAccumulator):
     """Mean per channel."""
 
     def _add(self, state: np.ndarray, rows: np.ndarray) -> None:
-        state += rows.sum(axis=0, dtype=np.float64)
+        state += _column_sums(rows)
 
     def result(self) -> np.ndarray:
         """Return float64 [C]."""
@@ -79,7 +79,7 @@ class SquareAccumulator(MeanAccumulator):
     """Mean of x^2 per channel."""
 
     def _add(self, state: np.ndarray, rows: np.ndarray) -> None:
-        state += np.square(rows).sum(axis=0, dtype=np.float64)
+        state += _column_sums(np.square(rows))
 
 
 class GramAccumulator:
@@ -133,9 +133,9 @@ class GramAccumulator:
         self._xx = _add(self._xx, _bordered(x))
         if parts:
             y = np.concatenate(parts)
-            xy = np.vstack([x.T @ y, y.sum(axis=0, dtype=np.float64)])
+            xy = np.vstack([x.T @ y, _column_sums(y)])
             self._xy = _add(self._xy, xy)
-            self._yy = _add(self._yy, np.square(y).sum(axis=0, dtype=np.float64))
+            self._yy = _add(self._yy, _column_sums(np.square(y)))
 
     def result(self) -> GramResult:
         """Return the moments."""
@@ -167,8 +167,21 @@ def _bordered(x: np.ndarray) -> np.ndarray:
     total = np.empty((channels + 1, channels + 1))
     # numpy hands x.T @ x to BLAS as a symmetric product: half the work.
     total[:channels, :channels] = x.T @ x
-    total[channels, :channels] = total[:channels, channels] = x.sum(axis=0, dtype=np.float64)
+    total[channels, :channels] = total[:channels, channels] = _column_sums(x)
     total[channels, channels] = len(x)
+    return total
+
+
+def _column_sums(rows: np.ndarray) -> np.ndarray:
+    """Return the float64 sums of the columns of [n, C].
+
+    Blocks short enough for float32 go through BLAS, a fifth of the time of a cast to float64.
+    """
+    starts = range(0, len(rows), _GRAM_ROWS)
+    blocks = (rows[start : start + _GRAM_ROWS] for start in starts)
+    total = np.zeros(rows.shape[1])
+    for block in blocks:
+        total += np.ones(len(block), np.float32) @ block
     return total
 
 

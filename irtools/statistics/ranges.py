@@ -195,7 +195,9 @@ def _bin_edges(histogram: HistogramResult) -> tuple[np.ndarray, np.ndarray]:
     if histogram.widths is None:
         return centers, centers
     half = histogram.widths.astype(np.float64) / 2
-    return centers - half, centers + half
+    # Centers and widths are float32, the ends of the range are exact.
+    lower, upper = ((centers + side * half).clip(histogram.low, histogram.high) for side in (-1, 1))
+    return lower, upper
 
 
 def _quantiles(histogram: HistogramResult, shares: np.ndarray) -> np.ndarray:
@@ -218,7 +220,9 @@ def _rebin(histogram: HistogramResult, edges: np.ndarray) -> np.ndarray:
     places = np.stack([lower, np.maximum(upper, np.nextafter(lower, np.inf))], axis=1).ravel()
     after = np.cumsum(counts)
     heights = np.stack([after - counts, after], axis=1).ravel()
-    return np.diff(np.interp(edges, places, heights, left=0.0, right=float(after[-1])))
+    below = np.interp(edges, places, heights)
+    below[0], below[-1] = 0.0, after[-1]
+    return np.diff(below)
 
 
 def _kl(counts: np.ndarray, start: int, stop: int, levels: int) -> float:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from irtools.data import Dataset
     from irtools.errors import IrtoolsError
     from irtools.model import Model
-    from irtools.optimize import OptimizeResult, optimize
+    from irtools._optimize import OptimizeResult, optimize
     from irtools.passmanager import (
         Decision,
         Exactness,
@@ -39,7 +39,7 @@ _HOMES = {
     "Exactness": "irtools.passmanager",
     "IrtoolsError": "irtools.errors",
     "Model": "irtools.model",
-    "OptimizeResult": "irtools.optimize",
+    "OptimizeResult": "irtools._optimize",
     "Pass": "irtools.passmanager",
     "PassContext": "irtools.passmanager",
     "PassResult": "irtools.passmanager",
@@ -47,7 +47,7 @@ _HOMES = {
     "Plan": "irtools.passmanager",
     "PlanningPass": "irtools.passmanager",
     "find_target": "irtools.target",
-    "optimize": "irtools.optimize",
+    "optimize": "irtools._optimize",
     "option": "irtools.passmanager",
 }
 

@@ -17,7 +17,7 @@ from irtools.target import Artifact, KernelReport, Target
 
 if TYPE_CHECKING:
     from irtools.cli._output import Destination
-    from irtools.optimize import OptimizeResult
+    from irtools._optimize import OptimizeResult
 
 __all__ = ["compile_to", "copy_companions", "save_checked", "write_result"]
 

@@ -13,7 +13,7 @@ from irtools.cli import _options as options
 from irtools.errors import FileError, PipelineSyntaxError
 
 if TYPE_CHECKING:
-    from irtools.optimize import OptimizeResult
+    from irtools._optimize import OptimizeResult
     from irtools.passmanager import Pipeline, Plan
     from irtools.passmanager.step import Instrument
 
@@ -133,7 +133,7 @@ def _run(
 ) -> OptimizeResult:
     from irtools.cli._console import progress
     from irtools.measure import BenchSettings
-    from irtools.optimize import optimize as run
+    from irtools._optimize import optimize as run
 
     bench = BenchSettings(given["batch"], given["sequence"], given["threads"])
     with progress() as shown:

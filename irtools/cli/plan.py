@@ -47,7 +47,7 @@ def plan(
 
     pipeline = Pipeline.parse(passes)
     from irtools.cli._console import console, progress
-    from irtools.optimize import make_plan
+    from irtools._optimize import make_plan
 
     with progress() as shown:
         found = make_plan(

@@ -18,7 +18,7 @@ def reproduce(folder: str) -> None:
     """
     from irtools.cli._console import progress, say
     from irtools.errors import IrtoolsError
-    from irtools.optimize import optimize
+    from irtools._optimize import optimize
     from irtools.passmanager.instruments import Recipe
     from irtools.report import versions
 

@@ -1,4 +1,7 @@
-"""The main job: run a pipeline over a model, measured and checked pass by pass."""
+"""The main job: run a pipeline over a model, measured and checked pass by pass.
+
+The module has a name of its own, so that `irtools.optimize` is always the function.
+"""
 
 from __future__ import annotations
 

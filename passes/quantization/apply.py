@@ -47,7 +47,8 @@ def apply_decisions(model: ir.Model, decisions: Iterable[WeightDecision]) -> dic
 
 def _static_uses(weight: Weight, decision: WeightDecision) -> tuple[StaticUse, ...]:
     return tuple(
-        StaticUse(use_of(weight, d), d.activation, d.integer_bias, d.shift) for d in decision.uses
+        StaticUse(use_of(weight, d), d.activation, d.integer_bias, d.shift, d.result)
+        for d in decision.uses
     )
 
 

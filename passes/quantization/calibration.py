@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -72,18 +72,18 @@ class Calibrator:
     spec: QuantSpec
     moments: bool = True
 
-    def wants(self, value: ir.Value, channel_axis: int) -> tuple[Want, ...]:
+    def wants(self, value: ir.Value, channel_axis: int | None) -> tuple[Want, ...]:
         """Return what must be collected of one activation."""
         assert value.name is not None
         spread = MinMax() if self.name == "minmax" else Histogram()
         wants = [Want(value.name, spread)]
-        if self.moments:
+        if self.moments and channel_axis is not None:
             wants.append(Want(value.name, ChannelMean(channel_axis)))
             wants.append(Want(value.name, ChannelSquare(channel_axis)))
         return tuple(wants)
 
     def read(
-        self, value: ir.Value, channel_axis: int, answers: Mapping[Want, object]
+        self, value: ir.Value, channel_axis: int | None, answers: Mapping[Want, object]
     ) -> ActivationFacts:
         """Turn the answers into scale, zero point and moments."""
         spread, *moments = (answers[want] for want in self.wants(value, channel_axis))
@@ -108,18 +108,17 @@ class Calibrator:
 
 
 def calibrate(
-    activations: Iterable[tuple[ir.Value, int]],
+    activations: Mapping[ir.Value, int | None],
     calibrator: Calibrator,
     statistics: StatisticsService,
 ) -> dict[ir.Value, ActivationFacts]:
     """Collect what is needed of every activation, in as few sweeps as memory allows.
 
     Args:
-        activations: Values with their channel axes; each value once.
+        activations: Values with their channel axes; None where moments are not wanted.
         calibrator: How ranges are found.
         statistics: The service over the calibration data.
     """
-    wanted = dict(activations)
-    wants = [want for value, axis in wanted.items() for want in calibrator.wants(value, axis)]
+    wants = [want for value, axis in activations.items() for want in calibrator.wants(value, axis)]
     answers = statistics.collect(wants)
-    return {value: calibrator.read(value, axis, answers) for value, axis in wanted.items()}
+    return {value: calibrator.read(value, axis, answers) for value, axis in activations.items()}

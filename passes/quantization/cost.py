@@ -45,13 +45,13 @@ def relative_error(
         square: E[x_k^2], [K]; None counts every input channel alike.
         step: s_x; 0 where the activation stays in floating point.
     """
-    rows = np.einsum("km,km->k", weight, weight, dtype=np.float64)
-    noise = np.einsum("km,km->k", error, error, dtype=np.float64)
+    rows = np.einsum("km,km->k", weight, weight)
+    noise = np.einsum("km,km->k", error, error)
     power = np.ones(len(rows)) if square is None else square
     signal = float(power @ rows)
     if signal <= 0:
         return 0.0
-    return (float(power @ noise) + step**2 / 12 * float(rows.sum())) / signal
+    return (float(power @ noise) + step**2 / 12 * float(rows.sum(dtype=np.float64))) / signal
 
 
 def bias_shift(
@@ -68,10 +68,11 @@ def bias_shift(
         groups: Groups of a Conv.
 
     Returns:
-        float64 [N].
+        [N].
     """
     if weight_error.ndim == 2:
-        return mean @ (weight_error if axis == 1 else weight_error.T)
+        # In float32: a float64 mean would first copy the whole matrix.
+        return mean.astype(np.float32) @ (weight_error if axis == 1 else weight_error.T)
     taps = weight_error.reshape(*weight_error.shape[:2], -1).sum(axis=2, dtype=np.float64)
     outer, inner = taps.shape[0] // groups, taps.shape[1]
     per_group = mean.reshape(groups, 1, inner) * taps.reshape(groups, outer, inner)

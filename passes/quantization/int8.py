@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -10,14 +11,16 @@ import onnx_ir as ir
 from irtools.errors import OptionError, UnsupportedError
 from irtools.model.opset import opset_of, raise_opset
 from irtools.passes.quantization.apply import apply_decisions
-from irtools.passes.quantization.calibration import (
-    ActivationFacts,
-    Calibrator,
-    calibrate,
+from irtools.passes.quantization.calibration import Calibrator, calibrate
+from irtools.passes.quantization.decisions import Form, WeightDecision
+from irtools.passes.quantization.quantizer import (
+    Facts,
+    GemmForm,
+    Quantizer,
+    Selection,
+    observed_values,
 )
-from irtools.passes.quantization.decisions import WeightDecision
-from irtools.passes.quantization.quantizer import GemmForm, Quantizer, Selection
-from irtools.passes.quantization.sites import find_sites
+from irtools.passes.quantization.sites import Weight, find_sites
 from irtools.passes.quantization.spec import ACTIVATION_S8, ACTIVATION_U8
 from irtools.passmanager import (
     Exactness,
@@ -109,22 +112,7 @@ class Int8(PlanningPass):
     def plan(self, model: ir.Model, ctx: PassContext) -> Plan:
         quantizer, form = self._quantizer(ctx)
         chosen = quantizer.select(find_sites(model))
-        facts: dict[ir.Value, ActivationFacts] = {}
-        if form == "static":
-            multiplied = {
-                use.activation: 1 if use.kind == "conv" else -1
-                for weight, weight_form in chosen
-                if weight_form == "static"
-                for use in weight.uses
-                if use.kind != "gather"
-            }
-            if multiplied:
-                service = ctx.statistics(model)
-                if service.synthetic:
-                    quantizer.notes.append(
-                        "ranges come from synthetic data: give calibration data to trust them"
-                    )
-                facts = calibrate(multiplied.items(), self._calibrator(ctx), service)
+        facts = self._facts(model, ctx, quantizer, chosen) if form == "static" else {}
         decisions = quantizer.decide(chosen, facts)
         return Plan(
             pass_text=pass_text(self),
@@ -152,6 +140,23 @@ class Int8(PlanningPass):
         counts = apply_decisions(model, decisions)
         return PassResult(True, {**plan.statistics, **counts}, tuple(notes), plan=plan)
 
+    def _facts(
+        self,
+        model: ir.Model,
+        ctx: PassContext,
+        quantizer: Quantizer,
+        chosen: Sequence[tuple[Weight, Form]],
+    ) -> Facts:
+        observed = observed_values(weight for weight, form in chosen if form == "static")
+        if not observed:
+            return {}
+        service = ctx.statistics(model)
+        if service.synthetic:
+            quantizer.notes.append(
+                "ranges come from synthetic data: give calibration data to trust them"
+            )
+        return calibrate(observed, self._calibrator(ctx), service)
+
     def _quantizer(self, ctx: PassContext) -> tuple[Quantizer, GemmForm]:
         capabilities = ctx.target.capabilities
         form = self._form(ctx)
@@ -159,7 +164,9 @@ class Int8(PlanningPass):
             self.reduce_range
         ]
         quantizer = Quantizer(
-            Selection(self.exclude, self.min_size, self.embeddings, form),
+            Selection(
+                self.exclude, self.min_size, self.embeddings, form, capabilities.int8_static_ops
+            ),
             reduce_range,
             self.bias_correction,
             self.block_size,

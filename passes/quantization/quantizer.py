@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -22,11 +22,12 @@ from irtools.passes.quantization.decisions import Form, UseDecision, WeightDecis
 from irtools.passes.quantization.selection import names_of, selects
 from irtools.passes.quantization.sites import Sites, Use, Weight
 from irtools.passes.quantization.spec import Granularity, PerAxis, PerBlock, weight_spec
-from irtools.passes.quantization.static import becomes_gemm
+from irtools.passes.quantization.static import becomes_gemm, result_of
 from irtools.passmanager import Decision
 
-__all__ = ["GemmForm", "Quantizer", "Selection"]
+__all__ = ["Facts", "GemmForm", "Quantizer", "Selection", "observed_values"]
 
+Facts: TypeAlias = Mapping[ir.Value, ActivationFacts]
 GemmForm: TypeAlias = Literal["static", "dynamic", "weight-only"]
 
 # Largest |x| * |w| * K that is let through: beyond it a float32 sum may overflow on its own.
@@ -43,12 +44,14 @@ class Selection:
             position, so their size says nothing of their cost).
         embeddings: Also tables that are looked up by Gather.
         form: What MatMul and Gemm become; Conv stays in float unless it is `static`.
+        static_ops: Operators that the target runs in int8 between QDQ.
     """
 
     exclude: tuple[str, ...]
     min_size: int
     embeddings: bool
     form: GemmForm
+    static_ops: frozenset[str]
 
 
 @dataclass
@@ -87,9 +90,7 @@ class Quantizer:
                 chosen.append((weight, form))
         return chosen
 
-    def decide(
-        self, chosen: Sequence[tuple[Weight, Form]], facts: dict[ir.Value, ActivationFacts]
-    ) -> tuple[Decision, ...]:
+    def decide(self, chosen: Sequence[tuple[Weight, Form]], facts: Facts) -> tuple[Decision, ...]:
         """Make one decision per weight, the cheapest in accuracy first."""
         made = [self._decision(weight, form, facts) for weight, form in chosen]
         found = [decision for decision in made if decision is not None]
@@ -100,7 +101,8 @@ class Quantizer:
         if kinds == {"gather"}:
             return "embedding"
         if self.selection.form == "static":
-            return "static"
+            ops = {use.node.op_type for use in weight.uses if use.kind != "gather"}
+            return "static" if ops <= self.selection.static_ops else None
         # A table that is looked up and multiplied by, or a kernel, has no other int8 form.
         return self.selection.form if kinds <= {"matmul", "gemm"} else None
 
@@ -121,13 +123,11 @@ class Quantizer:
             return "num-skipped-nonfinite"
         return ""
 
-    def _decision(
-        self, weight: Weight, form: Form, facts: dict[ir.Value, ActivationFacts]
-    ) -> Decision | None:
+    def _decision(self, weight: Weight, form: Form, facts: Facts) -> Decision | None:
         if form == "static":
-            refused = [u for u in _multiplying(weight) if facts[u.activation].qparams is None]
+            refused = [v for v in observed_values([weight]) if facts[v].qparams is None]
             if refused:
-                value = refused[0].activation
+                value = refused[0]
                 self.skipped["num-skipped-range"] += 1
                 self.notes.append(f"{value.name!r} has no usable range: {facts[value].reason}")
                 return None
@@ -137,9 +137,7 @@ class Quantizer:
                 return None
         return self._write_down(weight, form, facts)
 
-    def _write_down(
-        self, weight: Weight, form: Form, facts: dict[ir.Value, ActivationFacts]
-    ) -> Decision:
+    def _write_down(self, weight: Weight, form: Form, facts: Facts) -> Decision:
         array, axis = weight.array(), weight.uses[0].axis
         bits = 7 if self.reduce_range and form in ("static", "dynamic") else 8
         block_size = self.block_size if form == "weight-only" else 0
@@ -149,7 +147,7 @@ class Quantizer:
             self._floor(weight, form, facts),
         )
         error = array - dequantize(integers, q)
-        uses = tuple(self._use(u, form, error, facts.get(u.activation)) for u in weight.uses)
+        uses = tuple(self._use(u, form, error, facts) for u in weight.uses)
         costs = [_cost(u, array, error, facts.get(u.activation), form) for u in weight.uses]
         return Decision(
             subject=next(names_of(weight)),
@@ -159,9 +157,7 @@ class Quantizer:
             data=WeightDecision(weight.name, form, bits, uses, block_size).to_data(),
         )
 
-    def _floor(
-        self, weight: Weight, form: Form, facts: dict[ir.Value, ActivationFacts]
-    ) -> np.ndarray | None:
+    def _floor(self, weight: Weight, form: Form, facts: Facts) -> np.ndarray | None:
         if form != "static":
             return None
         floors = [
@@ -171,17 +167,33 @@ class Quantizer:
         ]
         return np.maximum.reduce(floors) if floors else None
 
-    def _use(
-        self, use: Use, form: Form, error: np.ndarray, facts: ActivationFacts | None
-    ) -> UseDecision:
+    def _use(self, use: Use, form: Form, error: np.ndarray, all_facts: Facts) -> UseDecision:
         output = use.output.name or ""
-        if form != "static" or facts is None or use.kind == "gather":
+        if form != "static" or use.kind == "gather":
             return UseDecision(output)
-        shift = None
+        facts = all_facts[use.activation]
+        shift = result = None
+        if use.kind == "conv":
+            result = all_facts[result_of(use)].qparams
         if self.bias_correction and use.bias is not None and facts.mean is not None:
             groups = use.node.attributes.get_int("group", 1)
             shift = bias_shift(error, use.axis, facts.mean, groups).astype(np.float32)
-        return UseDecision(output, facts.qparams, becomes_gemm(use), shift)
+        return UseDecision(output, facts.qparams, becomes_gemm(use), shift, result)
+
+
+def observed_values(weights: Iterable[Weight]) -> dict[ir.Value, int | None]:
+    """Return the values whose range the static form needs, with the axis of their channels.
+
+    None stands for a value of which the range alone is of interest: what a Conv hands on, and
+    what is read once as [.., K] and once as [B, I, ..].
+    """
+    axes: dict[ir.Value, set[int]] = {}
+    for weight in weights:
+        for use in _multiplying(weight):
+            axes.setdefault(use.activation, set()).add(1 if use.kind == "conv" else -1)
+            if use.kind == "conv":
+                axes.setdefault(result_of(use), set())
+    return {value: found.pop() if len(found) == 1 else None for value, found in axes.items()}
 
 
 def _multiplying(weight: Weight) -> list[Use]:
@@ -193,7 +205,7 @@ def _scale(facts: ActivationFacts) -> float:
     return float(facts.qparams.scale)
 
 
-def _may_overflow(weight: Weight, facts: dict[ir.Value, ActivationFacts]) -> bool:
+def _may_overflow(weight: Weight, facts: Facts) -> bool:
     array = weight.array()
     top = float(np.abs(array).max(initial=0.0)) * (array.size / array.shape[weight.uses[0].axis])
     largest = max(_scale(facts[use.activation]) for use in _multiplying(weight)) * 255

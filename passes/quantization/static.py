@@ -5,7 +5,8 @@
     int8 W -> DQ --+
 
 No Q follows a GEMM: the runtimes then scale the int32 sums straight to float32, and softmax,
-LayerNormalization, Gelu and attention stay in float32 (methods.md 1.3, 8).
+LayerNormalization, Gelu and attention stay in float32 (methods.md 1.3, 8). A Conv is int8 only
+with a Q behind it, so integers run through convolutional networks from layer to layer.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from irtools.passes.quantization.emitter import Emitter
 from irtools.passes.quantization.sites import Bias, Use, Weight
 from irtools.passes.quantization.spec import PerAxis, weight_spec
 
-__all__ = ["StaticUse", "StaticWriter", "becomes_gemm"]
+__all__ = ["StaticUse", "StaticWriter", "becomes_gemm", "result_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,12 +38,14 @@ class StaticUse:
         activation: Scale and zero point of the tensor that is multiplied; None for a lookup.
         integer_bias: The bias becomes int32 in steps of s_x * s_w.
         shift: Added to the bias, [N], or None.
+        result: Parameters of `result_of(use)`, where a Conv hands on integers.
     """
 
     use: Use
     activation: QParams | None
     integer_bias: bool
     shift: np.ndarray | None = None
+    result: QParams | None = None
 
 
 def becomes_gemm(use: Use) -> bool:
@@ -58,12 +61,28 @@ def becomes_gemm(use: Use) -> bool:
     return shape is None or len(shape) < 3 or all(isinstance(d, int) for d in shape[:-1])
 
 
+def result_of(use: Use) -> ir.Value:
+    """Return what a Conv hands on: its output, or that of the Relu or Clip behind it.
+
+    The runtimes fold both into the quantization that follows: with 0 as the lowest value there
+    is nothing left for them to do.
+    """
+    output = use.output
+    readers = output.uses()
+    if len(readers) == 1 and not output.is_graph_output():
+        node = readers[0][0]
+        if node.op_type in ("Relu", "Clip") and node.graph is use.node.graph:
+            return node.outputs[0]
+    return output
+
+
 class StaticWriter:
     """Rewrites weights of one model into QDQ form."""
 
     def __init__(self, emit: Emitter) -> None:
         self._emit = emit
         self._pairs: dict[tuple[object, ...], ir.Value] = {}
+        self._origins: dict[ir.Value, ir.Value] = {}
 
     def write(self, weight: Weight, uses: tuple[StaticUse, ...], *, reduce_range: bool) -> None:
         """Quantize a weight once, for all its readers."""
@@ -106,7 +125,12 @@ class StaticWriter:
     def _rewire(self, u: StaticUse, dequantized: ir.Value, q: QParams, *, turned: bool) -> None:
         node = u.use.node
         assert u.activation is not None
-        node.replace_input_with(0, self._activation(u.use.activation, u.activation))
+        pair = self._pair(u.use.activation, u.activation)
+        node.replace_input_with(0, pair)
+        if u.use.kind == "conv":
+            self._spread(pair)
+        if u.result is not None:
+            self._spread(self._pair(result_of(u.use), u.result))
         if u.use.transpose is None or turned:
             node.replace_input_with(1, dequantized)
         else:
@@ -120,8 +144,9 @@ class StaticWriter:
         elif u.shift is not None:
             self._replace_bias(bias, self._emit.constant(_bias_name(bias), array))
 
-    def _activation(self, value: ir.Value, q: QParams) -> ir.Value:
-        """Return the DequantizeLinear of an activation; made once for each pair of parameters."""
+    def _pair(self, value: ir.Value, q: QParams) -> ir.Value:
+        """Return the DequantizeLinear of a value; made once for each set of parameters."""
+        value = self._origins.get(value, value)
         key = (value, float(q.scale), int(q.zero_point), q.spec)
         found = self._pairs.get(key)
         if found is None:
@@ -133,13 +158,26 @@ class StaticWriter:
                 [value, scale, zero],
                 {f"{value.name}_quantized": q.spec.dtype},
             )
-            found = self._pairs[key] = self._emit.behind(
+            found = self._emit.behind(
                 quantized,
                 "DequantizeLinear",
                 [quantized, scale, zero],
                 {f"{value.name}_dequantized": ir.DataType.FLOAT},
             )
+            self._pairs[key] = found
+            self._origins[found] = value
         return found
+
+    def _spread(self, pair: ir.Value) -> None:
+        """Let every reader of a value read it quantized.
+
+        Around a Conv integers travel from layer to layer: what adds, pools or concatenates them
+        runs in int8 as well, and a Relu in front of the pair disappears.
+        """
+        value = self._origins[pair]
+        for node, index in tuple(value.uses()):
+            if node.op_type not in ("QuantizeLinear", "Shape"):
+                node.replace_input_with(index, pair)
 
     def _integer_bias(self, bias: Bias, array: np.ndarray, scale: np.ndarray) -> None:
         name = _bias_name(bias)

@@ -29,6 +29,8 @@ _CPU_INT8 = frozenset(
     }
 )
 
+# Without com.microsoft::SkipLayerNormalization, which is five times slower than its parts, and
+# MultiHeadAttention, which ai.onnx::Attention beats by 20 to 30 %.
 _CPU_FUSED = frozenset(
     {
         "ai.onnx::Attention",
@@ -36,18 +38,21 @@ _CPU_FUSED = frozenset(
         "ai.onnx::LayerNormalization",
         "ai.onnx::RMSNormalization",
         "ai.onnx::RotaryEmbedding",
-        "com.microsoft::Attention",
         "com.microsoft::BiasGelu",
         "com.microsoft::FastGelu",
         "com.microsoft::FusedMatMul",
         "com.microsoft::GroupQueryAttention",
-        "com.microsoft::MultiHeadAttention",
         "com.microsoft::QuickGelu",
         "com.microsoft::RotaryEmbedding",
-        "com.microsoft::SkipLayerNormalization",
-        "com.microsoft::SkipSimplifiedLayerNormalization",
     }
 )
+
+_CUDA_FUSED = _CPU_FUSED - {"com.microsoft::QuickGelu"} | {
+    "com.microsoft::Attention",
+    "com.microsoft::MultiHeadAttention",
+    "com.microsoft::SkipLayerNormalization",
+    "com.microsoft::SkipSimplifiedLayerNormalization",
+}
 
 
 def cpu_capabilities(isa: Isa) -> Capabilities:
@@ -75,7 +80,7 @@ def cuda_capabilities() -> Capabilities:
         max_opset=_MAX_OPSET,
         max_ir_version=_MAX_IR_VERSION,
         compute_dtypes=frozenset({"float32", "float16", "bfloat16"}),
-        fused_ops=_CPU_FUSED - {"com.microsoft::QuickGelu"},
+        fused_ops=_CUDA_FUSED,
         gather_dequantizes_table=True,
     )
 

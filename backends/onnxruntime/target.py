@@ -60,9 +60,9 @@ class _Ort(Target):
         return OrtRunner(ModelSource.of(model), options, self.providers())
 
     def lower(self, model: ir.Model) -> Mapping[str, int]:
-        from irtools.backends.onnxruntime.lowering import lower
+        from irtools.backends.onnxruntime.lowering import lower_for_any_provider
 
-        return lower(model, self.capabilities)
+        return lower_for_any_provider(model, self.capabilities)
 
     def compile(self, model: Model, directory: Path, stem: str) -> Artifact:
         from irtools.backends.onnxruntime.artifact import write_artifact
@@ -102,6 +102,11 @@ class OrtCpu(_Ort):
     @property
     def capabilities(self) -> Capabilities:
         return cpu_capabilities(self.isa)
+
+    def lower(self, model: ir.Model) -> Mapping[str, int]:
+        from irtools.backends.onnxruntime.lowering import lower_for_cpu
+
+        return lower_for_cpu(model, self.capabilities)
 
     def providers(self) -> tuple[Provider, ...]:
         from irtools.backends.onnxruntime.session import Provider

@@ -84,6 +84,8 @@ class OrtRunner:
         session = self._live()
         checked = check_feeds(self._slots, feeds)
         wanted = wanted_outputs(self._outputs, outputs)
+        if not wanted:
+            return {}  # To the session an empty list means all outputs.
         try:
             results = session.run(list(wanted), checked)
         except RUNTIME_ERRORS as error:

@@ -86,6 +86,8 @@ class PassManager:
             self._hooks(step, "after")
         except Exception as error:
             raised = _with_context(step, error)
+            if raised is not error:
+                raised.__cause__ = error  # Hooks already want to know it.
             for instrument in self.instruments:
                 instrument.failed(step, raised)
             if raised is error:

@@ -1,0 +1,116 @@
+"""Every example runs, as its own docstring says."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+_EXAMPLES = Path(__file__).parents[2] / "examples"
+_BIN = Path(sys.executable).parent
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a classifier that has one outlier, and labelled data for it."""
+    path = tmp_path_factory.mktemp("work")
+    rng = np.random.default_rng(0)
+    first = rng.standard_normal((64, 256)).astype(np.float32)
+    second = rng.standard_normal((256, 8)).astype(np.float32) / 16
+    first[0, 0] = 40.0
+    x = ir.val("x", ir.DataType.FLOAT, ir.Shape(["batch", 64]))
+    values = {
+        name: ir.val(name, const_value=ir.tensor(array, name=name))
+        for name, array in (("first", first), ("second", second))
+    }
+    hidden = ir.node("MatMul", [x, values["first"]])
+    active = ir.node("Relu", hidden.outputs)
+    out = ir.node("MatMul", [active.outputs[0], values["second"]])
+    logits = out.outputs[0]
+    logits.name, logits.type = "logits", ir.TensorType(ir.DataType.FLOAT)
+    logits.shape = ir.Shape(["batch", 8])
+    nodes = [hidden, active, out]
+    graph = ir.Graph([x], [logits], nodes=nodes, initializers=[*values.values()])
+    graph.opset_imports[""] = 20
+    ir.save(ir.Model(graph, ir_version=10), path / "model.onnx")
+    data = rng.standard_normal((96, 64)).astype(np.float32)
+    labels = (np.maximum(data @ first, 0) @ second).argmax(axis=-1)
+    np.savez(path / "test.npz", x=data, labels=labels)
+    np.savez(path / "calib.npz", x=data[:32])
+    return path
+
+
+def _run(folder: Path, *command: str, env: dict[str, str] | None = None) -> str:
+    path = f"{_BIN}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env={**os.environ, "PATH": path, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_compose_pipeline(folder: Path) -> None:
+    out = _run(
+        folder, sys.executable, str(_EXAMPLES / "compose_pipeline.py"), "model.onnx", "small.onnx"
+    )
+    assert "pipeline: cleanup,fuse,int8:mode=dynamic" in out
+    assert (folder / "small.onnx").stat().st_size < (folder / "model.onnx").stat().st_size
+
+
+def test_ci_gate(folder: Path) -> None:
+    gate = str(_EXAMPLES / "ci_gate.sh")
+    out = _run(folder, "sh", gate, "model.onnx", "calib.npz", "test.npz", "out")
+    assert "x smaller, accuracy" in out
+    assert (folder / "out/report.json").is_file()
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Environment in which the package of the example is installed."""
+    site = tmp_path_factory.mktemp("site")
+    source = tmp_path_factory.mktemp("source")
+    for file in (_EXAMPLES / "custom_pass").iterdir():
+        if file.is_file():
+            (source / file.name).write_bytes(file.read_bytes())
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
+    subprocess.run(
+        [*command, "--no-build-isolation", "--target", str(site), str(source)],
+        check=True,
+        timeout=300,
+    )
+    return {"PYTHONPATH": str(site)}
+
+
+def test_a_pass_of_ones_own_is_explained(folder: Path, plugin: dict[str, str]) -> None:
+    out = _run(folder, "irc", "passes", "clip-weights", env=plugin)
+    assert "sigmas" in out and "6.0" in out and "standard deviations" in out
+
+
+def test_a_pass_of_ones_own_runs_by_name(folder: Path, plugin: dict[str, str]) -> None:
+    out = _run(
+        folder,
+        *("irc", "optimize", "model.onnx", "--passes", "clip-weights:sigmas=5"),
+        *("--no-bench", "-o", "clipped.onnx"),
+        env=plugin,
+    )
+    assert "clip-weights:sigmas=5.0" in out
+    found = {
+        v.name: v.const_value for v in ir.load(folder / "clipped.onnx").graph.initializers.values()
+    }
+    assert found["first"].numpy().max() < 40
+
+
+def test_a_pass_of_ones_own_is_planned(folder: Path, plugin: dict[str, str]) -> None:
+    out = _run(folder, "irc", "plan", "model.onnx", "-p", "clip-weights", env=plugin)
+    assert "clip 1 of 16384 weights" in out

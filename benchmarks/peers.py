@@ -6,6 +6,8 @@ ONNX model or an OpenVINO IR. Nothing here imports irtools' passes.
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,11 +166,13 @@ def _preprocessed(model: Path, folder: Path) -> Path:
     """ONNX Runtime's recommended preparation; without its symbolic inference where that fails."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    target = folder / "ort-preprocessed.onnx"
-    try:
-        quant_pre_process(model, target)
-    except Exception:
-        quant_pre_process(model, target, skip_symbolic_shape=True)
+    model, target = model.absolute(), folder.absolute() / "ort-preprocessed.onnx"
+    # It leaves temporary files in the working folder.
+    with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
+        try:
+            quant_pre_process(model, target)
+        except Exception:
+            quant_pre_process(model, target, skip_symbolic_shape=True)
     return target
 
 

@@ -95,10 +95,6 @@ def _elementwise(node: ir.Node, facts: SymbolicShapes) -> Sequence[Shape | None]
     return [broadcast(known) if len(known) == len(shapes) else None]
 
 
-def _normalization(node: ir.Node, facts: SymbolicShapes) -> Sequence[Shape | None]:
-    return [facts.shape(node.inputs[0])]
-
-
 def _matmul(node: ir.Node, facts: SymbolicShapes) -> Sequence[Shape | None]:
     a, b = (facts.shape(value) for value in node.inputs[:2])
     if not a or not b:
@@ -106,6 +102,25 @@ def _matmul(node: ir.Node, facts: SymbolicShapes) -> Sequence[Shape | None]:
     rows = a[-2:-1]
     columns = b[-1:] if len(b) > 1 else ()
     return [broadcast([a[:-2], b[:-2]]) + rows + columns]
+
+
+def _conv(node: ir.Node, facts: SymbolicShapes) -> Sequence[Shape | None]:
+    x, w = (facts.shape(value) for value in node.inputs[:2])
+    if x is None or w is None or node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
+        return [None]
+    rank = len(x) - 2
+    strides = ints_attribute(node, "strides") or (1,) * rank
+    dilations = ints_attribute(node, "dilations") or (1,) * rank
+    pads = ints_attribute(node, "pads") or (0,) * (2 * rank)
+    dims: list[Dim] = [x[0], w[0]]
+    for axis in range(rank):
+        size, kernel = x[axis + 2], w[axis + 2]
+        if isinstance(size, int) and isinstance(kernel, int):
+            reach = size + pads[axis] + pads[axis + rank] - dilations[axis] * (kernel - 1) - 1
+            dims.append(reach // strides[axis] + 1)
+        else:
+            dims.append(unknown(node, axis + 2))
+    return [tuple(dims)]
 
 
 def _gemm(node: ir.Node, facts: SymbolicShapes) -> Sequence[Shape | None]:
@@ -340,115 +355,35 @@ def _attention(node: ir.Node, facts: SymbolicShapes) -> Sequence[Shape | None]:
     return [(*q[:2], width)]
 
 
-_SAME = [
-    "Relu",
-    "Gelu",
-    "Tanh",
-    "Sigmoid",
-    "Erf",
-    "Sqrt",
-    "Exp",
-    "Log",
-    "Neg",
-    "Abs",
-    "Not",
-    "IsNaN",
-    "IsInf",
-    "Floor",
-    "Ceil",
-    "Round",
-    "Sign",
-    "Sin",
-    "Cos",
-    "Reciprocal",
-    "Softmax",
-    "LogSoftmax",
-    "Hardmax",
-    "Identity",
-    "Cast",
-    "CastLike",
-    "Clip",
-    "LeakyRelu",
-    "Elu",
-    "Selu",
-    "Softplus",
-    "Softsign",
-    "HardSigmoid",
-    "HardSwish",
-    "Mish",
-    "Swish",
-    "Celu",
-    "ThresholdedRelu",
-    "Trilu",
-    "CumSum",
-    "QuantizeLinear",
-    "DequantizeLinear",
-    "ScatterND",
-    "ScatterElements",
-    "BitwiseNot",
-]
-_ELEMENTWISE = [
-    "Add",
-    "Sub",
-    "Mul",
-    "Div",
-    "Pow",
-    "Mod",
-    "Max",
-    "Min",
-    "Mean",
-    "Sum",
-    "And",
-    "Or",
-    "Xor",
-    "Equal",
-    "Less",
-    "Greater",
-    "LessOrEqual",
-    "GreaterOrEqual",
-    "Where",
-    "PRelu",
-    "BitShift",
-    "BitwiseAnd",
-    "BitwiseOr",
-    "BitwiseXor",
-]
-_NORMALIZATIONS = [
-    "LayerNormalization",
-    "RMSNormalization",
-    "BatchNormalization",
-    "InstanceNormalization",
-    "GroupNormalization",
-    "LpNormalization",
-    "Dropout",
-    "RotaryEmbedding",
-    "LRN",
-]
-_REDUCTIONS = [
-    f"Reduce{kind}"
-    for kind in [
-        "Mean",
-        "Sum",
-        "Max",
-        "Min",
-        "Prod",
-        "L1",
-        "L2",
-        "SumSquare",
-        "LogSum",
-        "LogSumExp",
-    ]
-]
+_SAME = frozenset(
+    {"Abs", "BitwiseNot", "Cast", "CastLike", "Celu", "Ceil", "Clip", "Cos", "CumSum"}
+    | {"DequantizeLinear", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish"}
+    | {"Hardmax", "Identity", "IsInf", "IsNaN", "LeakyRelu", "Log", "LogSoftmax", "Mish", "Neg"}
+    | {"Not", "QuantizeLinear", "Reciprocal", "Relu", "Round", "ScatterElements", "ScatterND"}
+    | {"Selu", "Sigmoid", "Sign", "Sin", "Softmax", "Softplus", "Softsign", "Sqrt", "Swish"}
+    | {"Tanh", "ThresholdedRelu", "Trilu"}
+    | {"BatchNormalization", "Dropout", "GroupNormalization", "InstanceNormalization", "LRN"}
+    | {"LayerNormalization", "LpNormalization", "RMSNormalization", "RotaryEmbedding"}
+)
+_ELEMENTWISE = frozenset(
+    {"Add", "And", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Div", "Equal"}
+    | {"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Max", "Mean", "Min", "Mod", "Mul"}
+    | {"Or", "PRelu", "Pow", "Sub", "Sum", "Where", "Xor"}
+)
+_REDUCTIONS = frozenset(
+    {"ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean"}
+    | {"ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare"}
+)
 
 RULES: Mapping[str, Rule] = MappingProxyType(
     dict.fromkeys(_SAME, _same)
     | dict.fromkeys(_ELEMENTWISE, _elementwise)
-    | dict.fromkeys(_NORMALIZATIONS, _normalization)
     | dict.fromkeys(_REDUCTIONS, _reduce)
     | {
         "Attention": _attention,
         "Concat": _concat,
         "ConstantOfShape": _constant_of_shape,
+        "Conv": _conv,
         "Expand": _expand,
         "Flatten": _flatten,
         "Gather": _gather,

@@ -62,5 +62,7 @@ def substitute(old: ir.Value, new: ir.Value) -> None:
     """Use `new` wherever `old` was; `can_substitute` must hold. The old node stays, unused."""
     if old.is_graph_output():
         name, old.name = old.name, None
-        new.name, new.type, new.shape = name, old.type or new.type, old.shape or new.shape
+        new.name = name
+        new.type = new.type if old.type is None else old.type
+        new.shape = new.shape if old.shape is None else old.shape
     old.replace_all_uses_with(new, replace_graph_outputs=True)

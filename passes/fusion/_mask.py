@@ -88,7 +88,7 @@ class _Maker:
     def expanded(self, mask: ir.Value, found: AttentionMatch) -> ir.Value:
         """The mask with its last two axes as long as the queries and the keys."""
         wanted = found.lengths
-        has = ((1, 1) + found.mask_shape)[-2:]
+        has = (1, 1, *found.mask_shape)[-2:]
         if has == wanted:
             return mask
         sizes = [

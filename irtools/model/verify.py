@@ -129,6 +129,9 @@ def _check_nodes(model: ir.Model) -> None:
     for body, imports in bodies:
         for graph in nested_graphs(body):
             for node in graph:
+                if any(value is not None and not value.name for value in node.inputs):
+                    # A file would say that the input is absent.
+                    raise VerificationError(f"{_label(node)} reads a value without a name")
                 if node.op_identifier() not in model.functions:
                     _check_node(node, imports, local)
                 elif node.domain not in imports:

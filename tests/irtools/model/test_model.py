@@ -1,0 +1,218 @@
+"""Model: reading, text, fingerprint, sharing."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+
+import irtools.model as package
+from irtools.errors import UnsupportedError
+from irtools.model import FreshNames, Model, join_initializers, private_initializer
+from irtools.model.wire import cut_weights
+
+TEXT = """
+<ir_version: 10, opset_import: ["" : 17]>
+agraph (float[N, 4] x) => (float[N, 4] y)
+<float[4, 4] w = {1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16}, float[1] one = {0.1}>
+{
+    h = MatMul (x, w)
+    g = MatMul (h, w)
+    y = Add (g, one)
+}
+"""
+
+
+def make() -> Model:
+    return Model.from_proto(onnx.parser.parse_model(TEXT))
+
+
+def big_proto(count: int = 3, *, order: str = "C") -> onnx.ModelProto:
+    """x -> MatMul with several weights large enough to be mapped."""
+    rng = np.random.default_rng(0)
+    weights = [
+        numpy_helper.from_array(rng.normal(size=(64, 64)).astype(np.float32), f"w{i}")
+        for i in range(count)
+    ]
+    nodes = [helper.make_node("MatMul", [f"v{i}", f"w{i}"], [f"v{i + 1}"]) for i in range(count)]
+    info = [
+        helper.make_tensor_value_info(n, TensorProto.FLOAT, ["N", 64]) for n in ("v0", f"v{count}")
+    ]
+    graph = helper.make_graph(nodes, "g", info[:1], info[1:], weights)
+    return helper.make_model(
+        graph, ir_version=10, opset_imports=[helper.make_opsetid("", 17)], producer_name="test"
+    )
+
+
+def test_exports() -> None:
+    assert sorted(package.__all__) == package.__all__
+    assert all(hasattr(package, name) for name in package.__all__)
+
+
+def test_text_is_canonical() -> None:
+    assert make().text() == (
+        "ir 10, opset 17\n"
+        "graph (x: float32[N, 4]) -> (y: float32[N, 4])\n"
+        "  w: float32[4, 4] = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, "
+        "13.0, 14.0, 15.0, 16.0]\n"
+        "  one: float32[1] = [0.1]\n"
+        "  h = MatMul(x, w)\n"
+        "  g = MatMul(h, w)\n"
+        "  y = Add(g, one)\n"
+    )
+
+
+def test_large_tensors_are_printed_by_digest() -> None:
+    text = Model.from_proto(big_proto()).text()
+    assert "w0: float32[64, 64] = sha256:" in text
+    assert len(text) < 1000
+
+
+def _change_weight(model: Model) -> None:
+    value = model.ir.graph.initializers["w"]
+    assert value.const_value is not None
+    array = value.const_value.numpy().copy()
+    array[0, 0] += 1e-3
+    value.const_value = ir.Tensor(array, name="w")
+
+
+CHANGES = {
+    "weight": _change_weight,
+    "operator": lambda m: setattr(m.ir.graph[2], "op_type", "Sub"),
+    "wiring": lambda m: m.ir.graph[1].replace_input_with(0, m.ir.graph.inputs[0]),
+    "node name": lambda m: setattr(m.ir.graph[0], "name", "other"),
+    "metadata": lambda m: m.ir.metadata_props.update(a="b"),
+    "opset": lambda m: m.ir.graph.opset_imports.update({"": 18}),
+    "attribute": lambda m: m.ir.graph[0].attributes.add(ir.AttrInt64("k", 1)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_text_and_fingerprint_see_every_change(change: str) -> None:
+    model = make()
+    text, fingerprint = model.text(), model.fingerprint()
+    copy = model.clone()
+    CHANGES[change](copy)
+    assert copy.text() != text and copy.fingerprint() != fingerprint
+    assert model.text() == text and model.fingerprint() == fingerprint
+
+
+def test_fingerprint_ignores_path_and_layout(tmp_path: Path) -> None:
+    model = Model.from_proto(big_proto())
+    found = {model.fingerprint()}
+    for name, external in (("a", False), ("b", True)):
+        (tmp_path / name).mkdir()
+        saved = model.save(tmp_path / name / f"{name}.onnx", external_data=external)
+        found.add(Model.load(saved.files[0]).fingerprint())
+    assert len(found) == 1
+
+
+def test_loaded_and_saved_unchanged_is_equal(tmp_path: Path) -> None:
+    proto = big_proto()
+    proto.graph.node[0].doc_string = "first"
+    proto.metadata_props.add(key="k", value="v")
+    proto.graph.value_info.append(helper.make_tensor_value_info("v1", TensorProto.FLOAT, ["N", 64]))
+    onnx.save(proto, tmp_path / "in.onnx")
+    for external in (False, True):
+        Model.load(tmp_path / "in.onnx").save(tmp_path / "out.onnx", external_data=external)
+        again = onnx.load(tmp_path / "out.onnx")
+        for tensor in again.graph.initializer:
+            tensor.ClearField("data_location")
+            tensor.ClearField("external_data")
+        assert again == proto
+
+
+def test_large_weights_are_mapped_and_right(tmp_path: Path) -> None:
+    proto = big_proto()
+    onnx.save(proto, tmp_path / "m.onnx")
+    model = Model.load(tmp_path / "m.onnx")
+    for tensor in proto.graph.initializer:
+        array = model.ir.graph.initializers[tensor.name].const_value.numpy()
+        np.testing.assert_array_equal(array, numpy_helper.to_array(tensor))
+        assert not array.flags.writeable and not array.flags.owndata
+
+
+def test_loading_many_models_leaks_no_descriptors(tmp_path: Path) -> None:
+    onnx.save(big_proto(), tmp_path / "m.onnx")
+    gc.collect()
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(50):
+        Model.load(tmp_path / "m.onnx").text()
+    gc.collect()
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(0, 3000), max_size=5),
+    names=st.lists(st.text(max_size=5), max_size=3),
+)
+def test_cutting_loses_nothing(sizes: list[int], names: list[str]) -> None:
+    proto = onnx.ModelProto(ir_version=8)
+    for name in names:
+        proto.graph.node.add(op_type=name)
+    for i, size in enumerate(sizes):
+        tensor = numpy_helper.from_array(np.full(size, i, np.float32), f"w{i}")
+        proto.graph.initializer.append(tensor)
+    proto.opset_import.add(version=17)
+    data = memoryview(proto.SerializeToString())
+    skeleton = cut_weights(data)
+    again = onnx.ModelProto.FromString(skeleton.message)
+    for position, (offset, length) in skeleton.spans.items():
+        again.graph.initializer[position].raw_data = bytes(data[offset : offset + length])
+    assert again == proto
+    assert set(skeleton.spans) == {i for i, size in enumerate(sizes) if 4 * size > 4096}
+
+
+def test_numbers_and_custom_operators() -> None:
+    model = make()
+    assert (model.num_parameters, model.weight_bytes, model.opset) == (17, 68, 17)
+    assert model.unknown_ops() == ()
+    model.ir.graph[0].domain, model.ir.graph[0].op_type = "my.ops", "Op"
+    assert model.unknown_ops() == (("my.ops", "Op"),)
+
+
+def test_interface_names_what_may_be_overridden() -> None:
+    model = make()
+    model.ir.graph.inputs.append(model.ir.graph.initializers["one"])
+    interface = model.interface
+    assert interface.overridable == ("one",)
+    assert [str(info) for info in interface.required] == ["x: float32[N, 4]"]
+
+
+def test_private_initializer_separates_and_saving_joins(tmp_path: Path) -> None:
+    model = make()
+    first, second = model.ir.graph[0], model.ir.graph[1]
+    names = FreshNames(model.ir)
+    text = model.text()
+    mine = private_initializer(second, 1, names)
+    assert mine.name == "w_own" and first.inputs[1] is not mine
+    assert mine.const_value is first.inputs[1].const_value
+    assert private_initializer(second, 1, names) is mine
+    model.save(tmp_path / "same.onnx")
+    assert Model.load(tmp_path / "same.onnx").text() == text
+    mine.const_value = ir.Tensor(np.zeros((4, 4), np.float32), name=mine.name)
+    model.save(tmp_path / "changed.onnx")
+    assert "w_own" in Model.load(tmp_path / "changed.onnx").text()
+    assert join_initializers(model.ir) == 0
+
+
+def test_fresh_names_are_free_everywhere() -> None:
+    names = FreshNames(make().ir)
+    assert [names.make("h"), names.make("h"), names.make("new")] == ["h_1", "h_2", "new"]
+
+
+def test_map_types_are_refused_with_the_reason() -> None:
+    proto = onnx.parser.parse_model(TEXT)
+    kind = proto.graph.output[0].type
+    kind.Clear()
+    kind.map_type.key_type = TensorProto.INT64
+    with pytest.raises(UnsupportedError, match="map type"):
+        Model.from_proto(proto)

@@ -1,0 +1,183 @@
+"""Half precision as arithmetic: a float16 or bfloat16 graph behind a float32 interface.
+
+Operators that are known to be safe compute in 16 bits; a Cast stands wherever a value crosses.
+Everything else stays in float32: normalizations, softmax, exponentials and sums over many
+elements (they overflow or lose too much), and whatever is not on the list.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx
+import onnx_ir as ir
+
+from irtools.model.naming import FreshNames
+from irtools.passes.precision.limits import fits, to_half
+
+__all__ = ["HalfGraph", "compute_in_half"]
+
+_HALF_OPS = frozenset(
+    {
+        "Add", "Attention", "AveragePool", "Clip", "Concat", "Conv", "ConvTranspose", "Div",
+        "Dropout", "Expand", "Flatten", "Gather", "Gelu", "Gemm", "GlobalAveragePool", "Identity",
+        "LeakyRelu", "MatMul", "MaxPool", "Mul", "Neg", "Pad", "Relu", "Reshape", "Sigmoid",
+        "Slice", "Split", "Squeeze", "Sub", "Swish", "Tanh", "Tile", "Transpose", "Unsqueeze",
+        "Where",
+    }
+)  # fmt: skip
+
+# Their results are bounded whatever goes in, so a value beyond 65504 ends with them.
+_BOUNDED = frozenset({"Softmax", "Sigmoid", "Tanh", "LayerNormalization", "IsNaN", "IsInf", "Clip"})
+
+
+@dataclass(frozen=True)
+class HalfGraph:
+    """What `compute_in_half` did.
+
+    Attributes:
+        nodes: Nodes that compute in 16 bits now.
+        kept: Float32 nodes that stay so.
+        too_large: Names of constants with finite values that 16 bits cannot hold.
+    """
+
+    nodes: int
+    kept: int
+    too_large: tuple[str, ...]
+
+
+def compute_in_half(model: ir.Model, dtype: ir.DataType) -> HalfGraph:
+    """Move what is safe into 16 bits, in the main graph.
+
+    Args:
+        model: Changed in place. Values without a known element type stay where they are.
+        dtype: FLOAT16 or BFLOAT16.
+    """
+    return _Converter(model, dtype).run()
+
+
+class _Converter:
+    def __init__(self, model: ir.Model, dtype: ir.DataType) -> None:
+        self._graph = model.graph
+        self._dtype = dtype
+        self._names = FreshNames(model)
+        self._too_large: dict[str, None] = {}
+        self._halves: dict[ir.Value, ir.Value] = {}
+
+    def run(self) -> HalfGraph:
+        chosen = self._choose()
+        floats = sum(any(_is_float(o) for o in node.outputs) for node in self._graph)
+        for node in chosen:
+            for index, value in enumerate(node.inputs):
+                if value is not None and _is_float(value):
+                    node.replace_input_with(index, self._half(value))
+            for output in node.outputs:
+                if _is_float(output):
+                    self._narrow(output, chosen)
+        for value in tuple(self._halves):
+            if value.is_initializer() and not value.uses() and not value.is_graph_output():
+                assert value.name is not None
+                del self._graph.initializers[value.name]
+        return HalfGraph(len(chosen), floats - len(chosen), tuple(self._too_large))
+
+    def _choose(self) -> dict[ir.Node, None]:
+        """Return the nodes that compute in 16 bits, in graph order."""
+        chosen: dict[ir.Node, None] = {}
+        large: set[ir.Value] = set()
+        for node in self._graph:
+            is_large = False
+            for value in node.inputs:
+                is_large |= value in large or not self._fits(value)
+            if is_large and node.op_type not in _BOUNDED:
+                large.update(node.outputs)
+            typed = all(v is None or v.dtype is not None for v in (*node.inputs, *node.outputs))
+            known = node.op_type in _HALF_OPS and node.domain == "" and self._admits(node)
+            if known and typed and not is_large and any(_is_float(o) for o in node.outputs):
+                chosen[node] = None
+        return chosen
+
+    def _admits(self, node: ir.Node) -> bool:
+        """Whether the operator's definition at the model's opset takes the type."""
+        version = self._graph.opset_imports.get("", 0)
+        schema = onnx.defs.get_schema(node.op_type, version, "")
+        return f"tensor({self._dtype.name.lower()})" in schema.outputs[0].types
+
+    def _fits(self, value: ir.Value | None) -> bool:
+        if value is None or not _is_float(value):
+            return True
+        tensor = value.const_value or ir.convenience.get_const_tensor(value)
+        if tensor is None or fits(tensor.numpy(), self._dtype):
+            return True
+        self._too_large[value.name or "?"] = None
+        return False
+
+    def _half(self, value: ir.Value) -> ir.Value:
+        """Return a float32 value in 16 bits: a new initializer, or one shared Cast."""
+        found = self._halves.get(value)
+        if found is not None:
+            return found
+        if value.is_initializer() and not value.is_graph_input():
+            found = self._constant(value)
+        else:
+            cast = self._cast(value, self._dtype, f"{value.name}_{self._dtype.name.lower()}")
+            producer = value.producer()
+            if producer is not None:
+                self._graph.insert_after(producer, cast)
+            else:
+                self._graph.insert_before(self._graph[0], cast)
+            found = cast.outputs[0]
+        self._halves[value] = found
+        return found
+
+    def _constant(self, value: ir.Value) -> ir.Value:
+        assert value.const_value is not None
+        tensor = ir.Tensor(to_half(value.const_value.numpy(), self._dtype))
+        tensor.name = self._names.make(f"{value.name}_{self._dtype.name.lower()}")
+        half = ir.Value(
+            name=tensor.name,
+            type=ir.TensorType(self._dtype),
+            shape=value.shape,
+            const_value=tensor,
+        )
+        self._graph.register_initializer(half)
+        return half
+
+    def _narrow(self, output: ir.Value, chosen: dict[ir.Node, None]) -> None:
+        """Make an output 16 bits wide, with a Cast for those who read it in float32."""
+        outside = [(node, index) for node, index in output.uses() if node not in chosen]
+        output.type = ir.TensorType(self._dtype)
+        # Readers inside find it here; nothing has to be cast for them.
+        self._halves[output] = output
+        if not outside and not output.is_graph_output():
+            return
+        cast = self._cast(output, ir.DataType.FLOAT, f"{output.name}_float")
+        producer = output.producer()
+        assert producer is not None
+        self._graph.insert_after(producer, cast)
+        wide = cast.outputs[0]
+        for node, index in outside:
+            node.replace_input_with(index, wide)
+        if output.is_graph_output():
+            self._take_name(output, wide)
+
+    def _take_name(self, output: ir.Value, wide: ir.Value) -> None:
+        name = output.name
+        assert name is not None
+        output.name = self._names.make(f"{name}_{self._dtype.name.lower()}")
+        wide.name = name
+        wide.metadata_props.update(output.metadata_props)
+        for index, value in enumerate(self._graph.outputs):
+            if value is output:
+                self._graph.outputs[index] = wide
+
+    def _cast(self, value: ir.Value, to: ir.DataType, name: str) -> ir.Node:
+        cast = ir.node("Cast", [value], attributes={"to": to.value})
+        cast.name = self._names.make(f"{name}/Cast")
+        result = cast.outputs[0]
+        result.name, result.type = self._names.make(name), ir.TensorType(to)
+        result.shape = value.shape
+        return cast
+
+
+def _is_float(value: ir.Value) -> bool:
+    return value.dtype == ir.DataType.FLOAT

@@ -77,7 +77,7 @@ def _array(value: ir.Value) -> np.ndarray:
 def _new_constant(graph: ir.Graph, old: ir.Value, array: np.ndarray) -> ir.Value:
     name = _free_name(graph, f"{old.name}_pruned")
     tensor = ir.tensor(np.ascontiguousarray(array), name=name)
-    value = ir.Value(name=name, shape=tensor.shape, type=ir.TensorType(tensor.dtype))
+    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype))
     value.const_value = tensor
     value.metadata_props.update(old.metadata_props)
     graph.register_initializer(value)
@@ -98,7 +98,7 @@ def _drop_unused(graph: ir.Graph, value: ir.Value) -> None:
     producer = value.producer()
     if producer is not None:
         graph.remove(producer, safe=True)
-    elif value.name in graph.initializers:
+    elif value.name is not None and value.name in graph.initializers:
         del graph.initializers[value.name]
 
 

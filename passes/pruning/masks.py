@@ -52,7 +52,8 @@ def prunable_weights(model: ir.Model) -> tuple[Prunable, ...]:
 def _input_axis(node: ir.Node) -> int:
     if node.op_type == "Conv":
         return 1
-    return 1 if node.op_type == "Gemm" and node.attributes.get_int("transB", 0) else 0
+    transposed = node.op_type == "Gemm" and node.attributes.get_int("transB", 0) != 0
+    return 1 if transposed else 0
 
 
 def smallest_mask(array: np.ndarray, count: int) -> np.ndarray:

@@ -130,10 +130,12 @@ class _State:
         if self.rows.shape[1] == 1:
             flat = self.rows[:, 0]
             power = np.einsum("kn,kn->k", self.weight[flat], self.weight[flat])
-            return power / np.diag(self.inverse)[flat]
+            alone: np.ndarray = power / np.diag(self.inverse)[flat]
+            return alone
         blocks = self.inverse[self.rows[:, :, None], self.rows[:, None, :]]
         weights = self.weight[self.rows]
-        return np.einsum("urn,urn->u", weights, np.linalg.solve(blocks, weights))
+        scores: np.ndarray = np.einsum("urn,urn->u", weights, np.linalg.solve(blocks, weights))
+        return scores
 
     def remove(self, picked: np.ndarray) -> float:
         """Remove living units by their place, and return the error that it adds."""

@@ -300,7 +300,7 @@ def _zero_counts(weights: Sequence[Prunable], ratio: float, is_global: bool) -> 
         return [0] * len(arrays)
     owner = np.repeat(np.arange(len(arrays)), [a.size for a in arrays])
     chosen = np.argsort(everything, kind="stable")[:wanted]
-    return np.bincount(owner[chosen], minlength=len(arrays)).tolist()
+    return [int(n) for n in np.bincount(owner[chosen], minlength=len(arrays))]
 
 
 def _mask_of(weight: Prunable, count: int, pattern: str) -> np.ndarray | None:

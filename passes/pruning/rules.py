@@ -157,7 +157,7 @@ def _gemm(port: Port, trace: Trace) -> None:
     if a is None or constant_of(b) is None or attributes.get_int("transA", 0):
         trace.block(node, "its weight is not constant or its data is transposed")
         return
-    transposed = attributes.get_int("transB", 0)
+    transposed = attributes.get_int("transB", 0) != 0
     if port.is_input and port.position > 0:
         trace.block(node, "its channels are a weight or a bias here")
     elif port.axis == 0:

@@ -158,7 +158,8 @@ def _sensitivities(
     positive = found[found > 0]
     # A group without any measured effect is cheap, not free.
     floor = float(positive.min()) if positive.size else 1.0
-    return np.maximum(found, floor)
+    factors_above: np.ndarray = np.maximum(found, floor)
+    return factors_above
 
 
 def _moved(evidence: Evidence, groups: Sequence[ChannelGroup], copy: ir.Model) -> Evidence:

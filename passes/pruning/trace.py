@@ -63,7 +63,7 @@ def _root_slot(node: ir.Node, shapes: SymbolicShapes) -> tuple[int, int]:
     if node.op_type == "Conv":
         axis, size = 1, weight.shape[0]
     else:
-        transposed = node.op_type == "Gemm" and node.attributes.get_int("transB", 0)
+        transposed = node.op_type == "Gemm" and node.attributes.get_int("transB", 0) != 0
         axis = (shapes.rank(node.outputs[0]) or 2) - 1
         size = weight.shape[0 if transposed else 1]
     assert isinstance(size, int)

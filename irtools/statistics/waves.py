@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -31,6 +31,9 @@ from irtools.statistics.moments import (
 __all__ = ["Accumulator", "Wave", "make_accumulator", "needed_values", "plan_waves"]
 
 Shapes = Mapping[str, tuple[int, ...]]
+
+# Large batches save the overhead of a run, which is nothing beside tensors of this size.
+_BATCH_BYTES: Final = 32 << 20
 
 
 class Accumulator(Protocol):
@@ -94,24 +97,31 @@ def plan_waves(wants: Sequence[Want], shapes: Shapes, limit: int, batch: int) ->
         shapes: Value name to its shape for one sample, the longest.
         batch: Largest number of samples at once.
     """
-    groups: list[list[Want]] = [[]]
+    waves: list[Wave] = []
+    group: list[Want] = []
+    seen: set[str] = set()
+    values = states = 0
     for want in wants:
-        if groups[-1] and _total(groups[-1] + [want], shapes, 1) > limit:
-            groups.append([])
-        groups[-1].append(want)
-    return [_wave(group, shapes, limit, batch) for group in groups if group]
+        fresh = [name for name in needed_values([want]) if name not in seen]
+        more_values, state = _value_bytes(fresh, shapes), _state_bytes(want, shapes)
+        if group and values + states + more_values + state > limit:
+            waves.append(_wave(group, values, states, limit, batch))
+            group, seen, values, states = [], set(), 0, 0
+            more_values = _value_bytes(needed_values([want]), shapes)
+        group.append(want)
+        seen.update(needed_values([want]))
+        values, states = values + more_values, states + state
+    return [*waves, _wave(group, values, states, limit, batch)] if group else []
 
 
-def _wave(wants: list[Want], shapes: Shapes, limit: int, batch: int) -> Wave:
-    size = batch
-    while size > 1 and _total(wants, shapes, size) > limit:
-        size //= 2
-    return Wave(tuple(wants), size, _total(wants, shapes, size))
+def _wave(wants: list[Want], values: int, states: int, limit: int, batch: int) -> Wave:
+    room = min(limit - states, _BATCH_BYTES)
+    size = max(1, min(batch, room // max(values, 1)))
+    return Wave(tuple(wants), size, size * values + states)
 
 
-def _total(wants: list[Want], shapes: Shapes, batch: int) -> int:
-    values = sum(4 * prod(shapes[name]) for name in needed_values(wants))
-    return batch * values + sum(_state_bytes(want, shapes) for want in wants)
+def _value_bytes(names: Iterable[str], shapes: Shapes) -> int:
+    return sum(4 * prod(shapes[name]) for name in names)
 
 
 def _state_bytes(want: Want, shapes: Shapes) -> int:

@@ -1,0 +1,109 @@
+"""Data drawn from signatures."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from irtools.data import SyntheticSettings, fit_dataset, synthesize
+from irtools.errors import DataError
+
+
+def model(inputs: str, body: str, outputs: str = "float[n] y") -> ir.Model:
+    return ir.from_onnx_text(
+        f'<ir_version: 8, opset_import: ["" : 17]> g ({inputs}) => ({outputs}) {body}'
+    )
+
+
+def text_model() -> ir.Model:
+    return model(
+        "int64[batch, sequence] input_ids, int64[batch, sequence] attention_mask, "
+        "int64[batch, sequence] token_type_ids, int64[batch, sequence] position_ids",
+        "<float[5000,2] words, float[2,2] types> { w = Gather (words, input_ids) "
+        "i = Identity (token_type_ids) t = Gather (types, i) y = Add (w, t) }",
+    )
+
+
+def test_text_inputs_are_plausible() -> None:
+    data = synthesize(text_model(), SyntheticSettings(samples=20, sequence=16, seed=3))
+    ids, mask = data.feeds["input_ids"], data.feeds["attention_mask"]
+    assert ids.shape == (20, 16)
+    assert ids.dtype == np.int64
+    assert 1000 <= ids.min() < ids.max() < 5000
+    lengths = mask.sum(axis=1)
+    assert lengths[0] == 16
+    assert len(set(lengths.tolist())) > 3
+    assert (np.sort(mask, axis=1)[:, ::-1] == mask).all()
+    assert not data.feeds["token_type_ids"].any()
+    assert data.feeds["position_ids"][1].tolist() == list(range(16))
+    assert data.synthetic
+    assert fit_dataset(data, text_model()).notes == ()
+
+
+def test_same_seed_same_data() -> None:
+    first, again = (synthesize(text_model(), SyntheticSettings(seed=1)) for _ in range(2))
+    other = synthesize(text_model(), SyntheticSettings(seed=2))
+    assert first.digest == again.digest != other.digest
+
+
+def test_named_sizes() -> None:
+    sizes = {"sequence": 5}
+    data = synthesize(text_model(), SyntheticSettings(samples=2, sizes=sizes, vary_lengths=False))
+    assert {array.shape for array in data.feeds.values()} == {(2, 5)}
+    assert data.feeds["attention_mask"].all()
+
+
+def test_images_are_in_range_and_fixed_sizes_are_kept() -> None:
+    data = synthesize(
+        model("float[n,3,8,w] pixel_values", "{ y = Relu (pixel_values) }"),
+        SyntheticSettings(samples=4, image=12),
+    )
+    pixels = data.feeds["pixel_values"]
+    assert pixels.shape == (4, 3, 8, 12)
+    assert pixels.dtype == np.float32
+    assert 1 < np.abs(pixels).max() <= 2.5
+
+
+def test_fixed_batch_size_gets_whole_batches() -> None:
+    data = synthesize(model("float[4,3] x", "{ y = Relu (x) }"), SyntheticSettings(samples=6))
+    assert len(data) == 8
+
+
+def test_integers_that_only_compute_are_flags() -> None:
+    data = synthesize(model("int64[n,3] x", "{ y = Cast <to = 1> (x) }"))
+    assert set(np.unique(data.feeds["x"])) == {0, 1}
+
+
+def test_small_tables_are_never_left() -> None:
+    data = synthesize(model("int32[n] kind", "<float[2,3] t> { y = Gather (t, kind) }"))
+    assert data.feeds["kind"].max() <= 1
+
+
+REFUSED = {
+    "sizes": ("int64[n] s, float[n] x", "{ y = Reshape (x, s) }", "Reshape '.*' takes sizes"),
+    "unknown table": ("int64[n] i, float[k] x", "{ y = Gather (x, i) }", "no table says"),
+    "text": ("string[n] s", "{ y = Identity (s) }", "cannot invent values for input s object"),
+    "scalar": ("float t", "{ y = Relu (t) }", "has no batch axis"),
+    "past": ("float[n,2,past_length,4] past", "{ y = Relu (past) }", "how long 'past_length'"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_invented_is_refused_with_the_reason(case: str) -> None:
+    inputs, body, reason = REFUSED[case]
+    with pytest.raises(DataError, match=reason):
+        synthesize(model(inputs, body))
+
+
+def test_no_inputs() -> None:
+    with pytest.raises(DataError, match="no inputs"):
+        synthesize(model("", "{ y = Constant <value_floats = [1.0]> () }"))
+
+
+def test_sums_of_names_are_sized() -> None:
+    data = synthesize(
+        model('float[n,2,"past + 1",4] past', "{ y = Relu (past) }"),
+        SyntheticSettings(sizes={"past": 6}),
+    )
+    assert data.feeds["past"].shape[2] == 7

@@ -21,6 +21,7 @@ from irtools.backends.onnxruntime._editing import (
     remove_unused,
     replace_node,
 )
+from irtools.model.naming import FreshNames
 
 __all__ = ["fuse_int8_bias"]
 
@@ -34,7 +35,7 @@ class _Quantized:
     zero_point: ir.Value | None
 
 
-def fuse_int8_bias(matmul: ir.Node, fresh_name: str) -> bool:
+def fuse_int8_bias(matmul: ir.Node, names: FreshNames) -> bool:
     """Rewrite one MatMul and the Add behind it; False where they do not have that form.
 
     Needs u8 activations with one scale, constant s8 weights [K, N] symmetric per tensor or per
@@ -42,7 +43,7 @@ def fuse_int8_bias(matmul: ir.Node, fresh_name: str) -> bool:
 
     Args:
         matmul: Where to start.
-        fresh_name: A name for the bias, if it has to be made.
+        names: Names the bias, if it has to be made.
     """
     if matmul.op_type != "MatMul" or matmul.domain != "" or len(matmul.inputs) != 2:
         return False
@@ -51,11 +52,12 @@ def fuse_int8_bias(matmul: ir.Node, fresh_name: str) -> bool:
         return False
     x, w = _activation(matmul.inputs[0]), _weight(matmul.inputs[1])
     other = add.inputs[1 - int(add.inputs[1] is matmul.outputs[0])]
-    bias = None if w is None or other is None else _bias(other, w, fresh_name)
+    bias = None if w is None or other is None else _bias(other, w)
     if x is None or w is None or bias is None:
         return False
-    if bias.name == fresh_name:
+    if bias is not other:
         assert matmul.graph is not None
+        bias.name = names.make("bias_f32")
         matmul.graph.register_initializer(bias)
     inputs = [x.integers, w.integers, x.scale, w.scale, x.zero_point, w.zero_point, bias]
     replace_node(add, "MatMulIntegerToFloat", inputs, domain="com.microsoft", source=matmul)
@@ -110,8 +112,8 @@ def _is_float32(scale: ir.Value) -> bool:
     return array is not None and array.dtype == np.float32
 
 
-def _bias(value: ir.Value, weight: _Quantized, fresh_name: str) -> ir.Value | None:
-    """Return the bias as a float32 constant [N]: the one there is, or a new one."""
+def _bias(value: ir.Value, weight: _Quantized) -> ir.Value | None:
+    """Return the bias as a float32 constant [N]: the one there is, or a new one without name."""
     columns = constant_array(weight.integers)
     assert columns is not None
     wanted = (columns.shape[1],)
@@ -125,9 +127,4 @@ def _bias(value: ir.Value, weight: _Quantized, fresh_name: str) -> ir.Value | No
     if integers is None or scale is None or integers.shape != wanted:
         return None
     numbers = integers.astype(np.float32) * scale
-    return ir.Value(
-        name=fresh_name,
-        type=ir.TensorType(ir.DataType.FLOAT),
-        shape=ir.Shape(wanted),
-        const_value=ir.tensor(numbers, name=fresh_name),
-    )
+    return ir.val(None, ir.DataType.FLOAT, wanted, const_value=ir.tensor(numbers))

@@ -46,7 +46,8 @@ def unfuse_skip_layer_norm(node: ir.Node, opset: int) -> bool:
         return False
     if not _is_float32(gamma) or node.graph is None:
         return False
-    total = ir.Node("", "Sum", [value for value in (x, skip, bias) if value is not None])
+    parts = [value for value in (x, skip, bias) if value is not None]
+    total = ir.Node("", "Sum", parts, name=f"{node.name}_sum" if node.name else "")
     summed = total.outputs[0]
     summed.dtype, summed.shape = ir.DataType.FLOAT, node.outputs[0].shape
     summed.name = f"{node.outputs[0].name}_sum"

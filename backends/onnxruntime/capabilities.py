@@ -1,4 +1,4 @@
-"""What ONNX Runtime runs fast, per device. Measured on 1.31; see docs/targets.md."""
+"""What ONNX Runtime runs fast, per device. Measured on 1.31."""
 
 from __future__ import annotations
 

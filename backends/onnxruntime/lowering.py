@@ -35,7 +35,7 @@ def lower_for_cpu(model: ir.Model, capabilities: Capabilities) -> Mapping[str, i
         for node in list(graph):
             if node.graph is None:
                 continue  # An earlier rewrite took it.
-            counts["int8-gemm-bias"] += fuse_int8_bias(node, names.make("bias_f32"))
+            counts["int8-gemm-bias"] += fuse_int8_bias(node, names)
             counts["unfused-skip-layer-norm"] += unfuse_skip_layer_norm(node, opset)
             counts["sum-before-layer-norm"] += sum_before_layer_norm(node)
     if counts["int8-gemm-bias"]:

@@ -1,4 +1,4 @@
-"""What OpenVINO runs fast, per device. Measured on 2026.4; see docs/targets.md."""
+"""What OpenVINO runs fast, per device. Measured on 2026.4."""
 
 from __future__ import annotations
 

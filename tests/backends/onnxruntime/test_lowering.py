@@ -1,0 +1,235 @@
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from irtools.backends.onnxruntime.target import OrtCpu, OrtCuda, OrtTensorRt
+from irtools.model import Model
+from irtools.target import Isa, RunnerOptions
+
+_CPU = OrtCpu(Isa.VNNI)
+
+
+def _model(body: str, opsets: str = '"" : 20', ir_version: int = 10) -> ir.Model:
+    return ir.from_onnx_text(f"<ir_version: {ir_version}, opset_import: [{opsets}]>\n{body}")
+
+
+def _lowered(model: ir.Model) -> tuple[dict[str, int], list[str]]:
+    counts = dict(_CPU.lower(model))
+    Model(model).verify()
+    assert _CPU.lower(model) == {}
+    lines = Model(model).text().splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("graph"))
+    return counts, [line.strip() for line in lines[start:]]
+
+
+_LAYER_NORM = """
+m (float[b, s, 4] x, float[b, s, 4] skip) => (float[b, s, 4] y)
+<float[4] gamma = {1.0, 2.0, 3.0, 4.0}, float[4] beta = {0.1, 0.2, 0.3, 0.4}>
+{
+    h = Add(x, skip)
+    y = LayerNormalization<axis = -1>(h, gamma, beta)
+}
+"""
+
+
+def test_add_before_layer_norm_becomes_sum() -> None:
+    counts, lines = _lowered(_model(_LAYER_NORM))
+    assert counts == {"sum-before-layer-norm": 1}
+    assert lines == [
+        "graph (x: float32[b, s, 4], skip: float32[b, s, 4]) -> (y: float32[b, s, 4])",
+        "gamma: float32[4] = [1.0, 2.0, 3.0, 4.0]",
+        "beta: float32[4] = [0.1, 0.2, 0.3, 0.4]",
+        "h = Sum(x, skip)",
+        "y = LayerNormalization<axis=-1>(h, gamma, beta)",
+    ]
+
+
+def test_the_session_leaves_the_sum_alone() -> None:
+    model = Model(_model(_LAYER_NORM))
+    with _CPU.runner(model) as runner:
+        assert runner.kernels().counts == {"SkipLayerNormalization": 1}
+    _CPU.lower(model.ir)
+    with _CPU.runner(model) as runner:
+        assert runner.kernels().counts == {"LayerNormalization": 1, "Sum": 1}
+
+
+def test_the_sum_is_the_same_to_the_last_bit() -> None:
+    rng = np.random.default_rng(0)
+    feeds = {k: rng.standard_normal((2, 3, 4), np.float32) for k in ("x", "skip")}
+    before, after = Model(_model(_LAYER_NORM)), Model(_model(_LAYER_NORM))
+    _CPU.lower(after.ir)
+    np.testing.assert_array_equal(_exact(before, feeds), _exact(after, feeds))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        _LAYER_NORM.replace("Add(x, skip)", "Mul(x, skip)"),
+        _LAYER_NORM.replace("float[", "double["),
+        _LAYER_NORM.replace("LayerNormalization<axis = -1>(h, gamma, beta)", "Mul(h, gamma)"),
+    ],
+    ids=["no-add", "double", "no-norm"],
+)
+def test_other_sums_stay(body: str) -> None:
+    counts, _ = _lowered(_model(body))
+    assert counts == {}
+
+
+_SKIP = """
+m (float[b, s, 4] x, float[b, s, 4] skip) => (float[b, s, 4] y, float[b, s, 4] h)
+<float[4] gamma = {1.0, 2.0, 3.0, 4.0}, float[4] beta = {0.1, 0.2, 0.3, 0.4},
+ float[4] bias = {0.5, 0.5, 0.5, 0.5}>
+{
+    y, mean, inv, h = com.microsoft.SkipLayerNormalization<epsilon = 0.00001>
+        (x, skip, gamma, beta, bias)
+}
+"""
+_BOTH = '"" : 20, "com.microsoft" : 1'
+
+
+def test_a_fused_skip_layer_norm_is_taken_apart() -> None:
+    counts, lines = _lowered(_model(_SKIP, _BOTH))
+    assert counts == {"unfused-skip-layer-norm": 1}
+    assert lines[-2:] == [
+        "h = Sum(x, skip, bias)",
+        "y = LayerNormalization<axis=-1, epsilon=1e-05>(h, gamma, beta)",
+    ]
+
+
+def test_taken_apart_it_gives_the_same_numbers() -> None:
+    rng = np.random.default_rng(0)
+    feeds = {k: rng.standard_normal((2, 3, 4), np.float32) for k in ("x", "skip")}
+    before, after = Model(_model(_SKIP, _BOTH)), Model(_model(_SKIP, _BOTH))
+    _CPU.lower(after.ir)
+    np.testing.assert_allclose(_exact(before, feeds), _exact(after, feeds), rtol=2e-5, atol=2e-6)
+
+
+def test_a_skip_layer_norm_stays_where_its_statistics_are_read_or_the_opset_is_old() -> None:
+    read = _SKIP.replace("bias)", "bias) z = Neg(inv)").replace(
+        "float[b, s, 4] h)", "float[b, s, 4] h, float[b, s, 1] z)"
+    )
+    assert _lowered(_model(read, _BOTH))[0] == {}
+    assert _lowered(_model(_SKIP, '"" : 14, "com.microsoft" : 1'))[0] == {}
+
+
+_GEMM = """
+m (float[{dims}, 3] x) => (float[{dims}, 4] y)
+<float sx = {{0.02}}, {zx}, int8[3, 4] w = {{1, -2, 3, 4, 5, -6, 7, 8, 9, 10, -11, 127}},
+ {sw}, {zw}, {bias}>
+{{
+    q = QuantizeLinear(x, sx, zx)
+    dx = DequantizeLinear(q, sx, zx)
+    dw = DequantizeLinear<axis = {axis}>(w, sw, zw)
+    p = MatMul(dx, dw)
+    {add}
+}}
+"""
+_DEFAULTS = {
+    "dims": "b, s",
+    "zx": "uint8 zx = {120}",
+    "sw": "float[4] sw = {0.01, 0.02, 0.03, 0.04}",
+    "zw": "int8[4] zw = {0, 0, 0, 0}",
+    "axis": "1",
+    "bias": "float[4] bias = {0.5, -1.0, 1.5, 2.0}",
+    "add": "y = Add(p, bias)",
+}
+_INT32_BIAS = {
+    "bias": "int32[4] ib = {2500, -2500, 2501, 0}, float[4] sb = {0.0002, 0.0004, 0.0006, 0.0008}",
+    "add": "d = DequantizeLinear<axis = 0>(ib, sb) y = Add(p, d)",
+}
+
+
+def _gemm(**changes: str) -> ir.Model:
+    return _model(_GEMM.format(**(_DEFAULTS | changes)), '"" : 20')
+
+
+def test_the_bias_goes_into_the_int8_product() -> None:
+    counts, lines = _lowered(_gemm())
+    assert counts == {"int8-gemm-bias": 1}
+    assert lines[-2:] == [
+        "q = QuantizeLinear(x, sx, zx)",
+        "y = com.microsoft::MatMulIntegerToFloat(q, w, sx, sw, zx, zw, bias)",
+    ]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"add": "y = Add(bias, p)"},
+        {"dims": "2"},
+        {"sw": "float sw = {0.03}", "zw": "int8 zw = {0}"},
+        _INT32_BIAS,
+    ],
+    ids=["bias-first", "2-d", "per-tensor", "int32-bias"],
+)
+def test_forms_of_the_product(changes: dict[str, str]) -> None:
+    before, after = Model(_gemm(**changes)), Model(_gemm(**changes))
+    assert _CPU.lower(after.ir) == {"int8-gemm-bias": 1}
+    after.verify()
+    shape = (2, 3) if changes.get("dims") == "2" else (2, 5, 3)
+    feeds = {"x": np.random.default_rng(0).standard_normal(shape, np.float32)}
+    np.testing.assert_allclose(_exact(before, feeds), _exact(after, feeds), rtol=2e-6, atol=1e-6)
+
+
+def test_an_int32_bias_becomes_a_float_constant() -> None:
+    _, lines = _lowered(_gemm(**_INT32_BIAS))
+    assert "bias_f32: float32[4] = [0.5, -1.0, 1.5006001, 0.0]" in lines
+    assert not any(line.startswith(("ib", "sb", "d =")) for line in lines)
+
+
+def test_static_shapes_do_not_fall_back_to_float() -> None:
+    model = Model(_gemm(dims="2, 8"))
+    with _CPU.runner(model) as runner:
+        assert len(runner.kernels().float_fallbacks) == 1
+    _CPU.lower(model.ir)
+    with _CPU.runner(model) as runner:
+        assert runner.kernels().float_fallbacks == ()
+        assert runner.kernels().int8 == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"zx": "int8 zx = {0}"},
+        {"zw": "int8[4] zw = {0, 1, 0, 0}"},
+        {"axis": "0", "sw": "float[3] sw = {0.01, 0.02, 0.03}", "zw": "int8[3] zw = {0, 0, 0}"},
+        {"bias": "float[1, 4] bias = {0.5, -1.0, 1.5, 2.0}"},
+        {"bias": "float bias = {0.5}"},
+        {"add": "y = Mul(p, bias)"},
+        {"add": "y = Identity(p)"},
+        {"add": "r = Add(p, bias) y = Add(r, p)"},
+    ],
+    ids=["s8", "asymmetric", "per-row", "2-d-bias", "scalar-bias", "mul", "no-add", "two-readers"],
+)
+def test_other_products_stay(changes: dict[str, str]) -> None:
+    counts, _ = _lowered(_gemm(**changes))
+    assert counts == {}
+
+
+def test_a_shared_input_is_quantized_once() -> None:
+    add = "y1 = Add(p, bias) p2 = MatMul(dx, dw) y2 = Add(p2, bias) y = Add(y1, y2)"
+    counts, lines = _lowered(_gemm(add=add))
+    assert counts == {"int8-gemm-bias": 2}
+    assert sum("QuantizeLinear" in line for line in lines) == 1
+
+
+def test_the_file_version_comes_down_for_every_provider() -> None:
+    for target in (_CPU, OrtCuda(), OrtTensorRt()):
+        model = _model(_LAYER_NORM, ir_version=14)
+        assert target.lower(model)["ir-version"] == 1
+        assert model.ir_version == 13
+
+
+def test_gpu_targets_keep_standard_forms() -> None:
+    for target in (OrtCuda(), OrtTensorRt()):
+        model = _gemm()
+        before = Model(model).text()
+        assert target.lower(model) == {}
+        assert Model(model).text() == before
+
+
+def _exact(model: Model, feeds: dict[str, np.ndarray]) -> np.ndarray:
+    with _CPU.runner(model, RunnerOptions(exact=True)) as runner:
+        return runner.run(feeds)["y"]

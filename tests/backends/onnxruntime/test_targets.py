@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+
+from irtools.backends.onnxruntime import session
+from irtools.backends.onnxruntime.artifact import write_artifact
+from irtools.backends.onnxruntime.session import Provider, open_session
+from irtools.backends.onnxruntime.source import ModelSource
+from irtools.backends.onnxruntime.target import OrtCpu, OrtCuda, OrtTensorRt
+from irtools.errors import FileError, TargetUnavailableError, UnsupportedError
+from irtools.model import Model
+from irtools.target import Isa, RunnerOptions, find_target
+
+_HAS_CUDA = "CUDAExecutionProvider" in ort.get_available_providers()
+
+
+def _matmul(dtype: ir.DataType = ir.DataType.FLOAT, size: int = 300) -> Model:
+    weight = np.random.default_rng(0).standard_normal((size, size), np.float32)
+    w = ir.val("w", const_value=ir.tensor(weight.astype(dtype.numpy()), name="w"))
+    x = ir.val("x", ir.DataType.FLOAT, ["batch", size])
+    cast = ir.node("Cast", [w], {"to": ir.DataType.FLOAT.value})
+    node = ir.node("MatMul", [x, cast.outputs[0]])
+    node.outputs[0].name, node.outputs[0].dtype = "y", ir.DataType.FLOAT
+    node.outputs[0].shape = ir.Shape(["batch", size])
+    nodes = [cast, node]
+    graph = ir.Graph([x], node.outputs, nodes=nodes, initializers=[w], opset_imports={"": 20})
+    return Model(ir.Model(graph, ir_version=10))
+
+
+@pytest.mark.skipif(_HAS_CUDA, reason="this machine has what the errors are about")
+@pytest.mark.parametrize("name", ["ort-cuda", "ort-tensorrt"])
+def test_absent_devices_say_what_to_install(name: str) -> None:
+    with pytest.raises(TargetUnavailableError, match=r"pip install onnxruntime-gpu"):
+        find_target(name)
+    with pytest.raises(TargetUnavailableError, match=r"pip install onnxruntime-gpu"):
+        find_target(name, check=False).runner(_matmul())
+
+
+def test_a_provider_that_does_not_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OnlyCpu:
+        def __init__(self, *_: object, **options: object) -> None:
+            assert options["enable_fallback"] == 0
+
+        def get_providers(self) -> list[str]:
+            return ["CPUExecutionProvider"]
+
+    monkeypatch.setattr(session.ort, "InferenceSession", OnlyCpu)
+    with pytest.raises(TargetUnavailableError, match="would run on CPUExecutionProvider instead"):
+        open_session(ModelSource.of(_matmul()), RunnerOptions(), OrtCuda().providers())
+
+
+def test_capabilities_follow_the_instruction_set() -> None:
+    assert OrtCpu(Isa.AVX2).capabilities.saturates_u8s8
+    assert not OrtCpu(Isa.VNNI).capabilities.saturates_u8s8
+    assert not OrtCpu(Isa.ARM).capabilities.saturates_u8s8
+    assert not OrtCpu().capabilities.runs_fused("SkipLayerNormalization", "com.microsoft")
+    assert OrtTensorRt().capabilities.int8_activation == "s8-symmetric"
+    assert "float16" in OrtCuda().capabilities.compute_dtypes
+
+
+def test_providers_are_named_in_order() -> None:
+    assert [p.name for p in OrtCpu().providers()] == ["CPUExecutionProvider"]
+    assert [p.name for p in OrtTensorRt().providers()] == [
+        "TensorrtExecutionProvider",
+        "CUDAExecutionProvider",
+        "CPUExecutionProvider",
+    ]
+
+
+def test_version() -> None:
+    assert OrtCpu().version() == f"onnxruntime {ort.__version__}"
+
+
+def test_an_artifact_runs_and_keeps_its_interface(tmp_path: Path) -> None:
+    model = _matmul()
+    artifact = OrtCpu().compile(model, tmp_path / "new", "net")
+    assert artifact.files == (tmp_path / "new" / "net.onnx",)
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["net.onnx"]
+    assert artifact.kernels.counts == {"MatMul": 1}
+    stored = onnx.load(artifact.files[0])
+    assert stored.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+    assert stored.ir_version == 10
+    feeds = {"x": np.random.default_rng(1).standard_normal((2, 300), np.float32)}
+    with OrtCpu().runner(artifact.files[0]) as compiled, OrtCpu().runner(model) as plain:
+        np.testing.assert_array_equal(compiled.run(feeds)["y"], plain.run(feeds)["y"])
+
+
+def test_an_artifact_does_not_unpack_small_weights(tmp_path: Path) -> None:
+    model = _matmul(ir.DataType.FLOAT16, size=1200)
+    artifact = OrtCpu().compile(model, tmp_path, "net")
+    assert artifact.files[0].stat().st_size < 1.1 * 2 * 1200 * 1200
+    assert artifact.notes == (
+        "stored as it is: the runtime's own optimization would unpack its weights",
+    )
+
+
+def test_compiling_leaves_the_model_alone(tmp_path: Path) -> None:
+    model = _matmul()
+    before = model.text()
+    OrtCpu().compile(model, tmp_path, "net")
+    assert model.text() == before
+
+
+def test_a_refused_model_leaves_the_old_artifact(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_text("old")
+    model = Model(
+        ir.from_onnx_text(
+            '<ir_version: 10, opset_import: ["" : 20, "acme" : 1]>'
+            "m (float[2] x) => (float[2] y) { y = acme.Wish(x) }"
+        )
+    )
+    with pytest.raises(UnsupportedError, match="Wish"):
+        OrtCpu().compile(model, tmp_path, "net")
+    assert [p.name for p in tmp_path.iterdir()] == ["net.onnx"]
+    assert (tmp_path / "net.onnx").read_text() == "old"
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileError, match="cannot write to folder"):
+        OrtCpu().compile(_matmul(), tmp_path / "file" / "out", "net")
+
+
+def test_a_portable_artifact_is_the_lowered_model(tmp_path: Path) -> None:
+    artifact = write_artifact(
+        _matmul(), tmp_path, "net", (Provider("CPUExecutionProvider"),), optimize=False
+    )
+    nodes = [node.op_type for node in onnx.load(artifact.files[0]).graph.node]
+    assert nodes == ["Cast", "MatMul"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not _HAS_CUDA, reason="needs an NVIDIA GPU and onnxruntime-gpu")
+def test_cuda_runs(tmp_path: Path) -> None:
+    feeds = {"x": np.random.default_rng(1).standard_normal((2, 300), np.float32)}
+    with OrtCuda().runner(_matmul()) as gpu, OrtCpu().runner(_matmul()) as cpu:
+        np.testing.assert_allclose(gpu.run(feeds)["y"], cpu.run(feeds)["y"], rtol=1e-4, atol=1e-4)
+    assert OrtCuda().compile(_matmul(), tmp_path, "net").files

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ImportedModel", "import_model"]
 
-_IN_MEMORY_UP_TO = 1 << 30
-# Bytes are held twice while they are parsed, and protobuf ends at 2 GB.
+_IN_MEMORY_UP_TO = 64 << 20
+# Bytes are held three times while they are parsed; files are mapped.
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from irtools.model.reader import DECLARED, TRAINING, read_file
 from irtools.model.scopes import shown
 from irtools.model.sharing import join_initializers
 from irtools.model.walk import attribute_tensors, iter_graphs
+from irtools.model.wire import LARGE, Bytes, insert_weights
 
 __all__ = ["EXTERNAL_ABOVE", "SavedModel", "to_proto", "write_model"]
 
@@ -70,9 +71,10 @@ def _write(
     if external_data is None:
         external_data = sum(map(tensor_size, _weights(copy))) > EXTERNAL_ABOVE
     weights = _write_weights(copy, folder, path.name) if external_data else None
-    message = _serialize(copy, path)
+    parts = _serialize(copy, path)
     file = folder.create(path.name)
-    file.write(message)
+    for part in parts:
+        file.write(part)
     file.finish()
     for source in sources:
         source.check_unchanged()
@@ -117,16 +119,48 @@ def _is_redundant(name: str, initializers: Mapping[str, ir.Value]) -> bool:
     return not value.doc_string and not value.metadata_props
 
 
-def _serialize(model: ir.Model, path: Path) -> bytes:
+def _serialize(model: ir.Model, path: Path) -> list[Bytes]:
+    """Return the file in parts. Large weights are taken from where they lie, not copied."""
+    weights: dict[int, Bytes] = {}
+    for position, value in enumerate(model.graph.initializers.values()):
+        tensor = value.const_value
+        assert tensor is not None
+        if _is_large(tensor, LARGE) and not isinstance(tensor, ir.ExternalTensor):
+            weights[position] = tensor_bytes(tensor)
+            value.const_value = _elsewhere(value, "", 0)
+    proto = to_proto(model)
+    for position in weights:
+        del proto.graph.initializer[position].external_data[:]
+        proto.graph.initializer[position].ClearField("data_location")
+    limit = 2**31 - sum(map(len, weights.values()))
     try:
-        proto = to_proto(model)
         message = proto.SerializeToString(deterministic=True)
-    except (EncodeError, ValueError) as error:
-        raise LimitError(
-            f"{shown(path)} would be larger than 2 GiB; save it with external data"
-        ) from error
-    assert isinstance(message, bytes)
-    return message
+    except (EncodeError, ValueError):
+        message = b""
+        limit = 0
+    if len(message) >= limit:
+        raise LimitError(f"{shown(path)} would be larger than 2 GiB; save it with external data")
+    return insert_weights(memoryview(message), weights)
+
+
+def _is_large(tensor: ir.TensorProtocol, limit: int) -> bool:
+    return tensor.dtype != ir.DataType.STRING and tensor.nbytes > limit
+
+
+def _elsewhere(value: ir.Value, file: str, offset: int) -> ir.ExternalTensor:
+    """Return a tensor that says that the data of an initializer is in a file."""
+    tensor = value.const_value
+    assert tensor is not None
+    return ir.ExternalTensor(
+        file,
+        offset,
+        tensor.nbytes,
+        tensor.dtype,
+        shape=ir.Shape(tensor.shape.numpy()),
+        name=value.name or "",
+        doc_string=tensor.doc_string,
+        metadata_props=dict(tensor.metadata_props),
+    )
 
 
 def _weights(model: ir.Model) -> Iterator[ir.TensorProtocol]:
@@ -147,9 +181,7 @@ def _write_weights(model: ir.Model, folder: OutputFolder, name: str) -> NewFile 
         value
         for graph in iter_graphs(model)
         for value in graph.initializers.values()
-        if value.const_value is not None
-        and value.const_value.dtype != ir.DataType.STRING
-        and value.const_value.nbytes > _EXTERNAL_TENSOR
+        if value.const_value is not None and _is_large(value.const_value, _EXTERNAL_TENSOR)
     ]
     if not chosen:
         return None
@@ -164,16 +196,7 @@ def _write_weights(model: ir.Model, folder: OutputFolder, name: str) -> NewFile 
             file.write(bytes(-file.size % step))
             offsets[digest] = file.size
             file.write(tensor_bytes(tensor))
-        value.const_value = ir.ExternalTensor(
-            file.name,
-            offsets[digest],
-            tensor.nbytes,
-            tensor.dtype,
-            shape=ir.Shape(tensor.shape.numpy()),
-            name=value.name or "",
-            doc_string=tensor.doc_string,
-            metadata_props=dict(tensor.metadata_props),
-        )
+        value.const_value = _elsewhere(value, file.name, offsets[digest])
     file.finish()
     return file
 

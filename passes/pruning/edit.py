@@ -64,8 +64,8 @@ def _shrink(model: ir.Model, removals: _Removals) -> None:
                 array = np.delete(array, sorted(indices), axis=axis)
             made[key] = _new_constant(model.graph, old, array)
         node.replace_input_with(position, made[key])
-    for old in dict.fromkeys(old for old, _ in made):
-        _drop_unused(model.graph, old)
+    for (old, _), new in made.items():
+        _take_place(model.graph, old, new)
 
 
 def _array(value: ir.Value) -> np.ndarray:
@@ -102,13 +102,24 @@ def _drop_unused(graph: ir.Graph, value: ir.Value) -> None:
         del graph.initializers[value.name]
 
 
+def _take_place(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
+    """Drop a constant without uses and give its name to what replaced it."""
+    _drop_unused(graph, old)
+    name = old.name
+    if name is not None and not old.uses() and name not in graph.initializers:
+        new.name = name
+        if new.const_value is not None:
+            new.const_value.name = name
+
+
 def set_input(graph: ir.Graph, node: ir.Node, position: int, array: np.ndarray) -> None:
     """Give a constant input of a node new contents; other uses keep the old ones."""
     old = node.inputs[position]
     assert old is not None
     old_array = _array(old)
-    node.replace_input_with(position, _new_constant(graph, old, array.astype(old_array.dtype)))
-    _drop_unused(graph, old)
+    new = _new_constant(graph, old, array.astype(old_array.dtype))
+    node.replace_input_with(position, new)
+    _take_place(graph, old, new)
 
 
 def _edit_shape(edit: ShapeEdit, units: int, graph: ir.Graph) -> None:

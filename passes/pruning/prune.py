@@ -214,9 +214,9 @@ class Prune(PlanningPass):
             removed = group.units - len(kept[decision.subject])
             name = _COUNTS.get(group.kind, "num-channels-removed")
             counts[name] = counts.get(name, 0) + removed
-            parameters = removed * group.parameters_per_unit
-            counts["num-parameters-removed"] = counts.get("num-parameters-removed", 0) + parameters
+        before = _num_parameters(model)
         cut_and_refit(model, kept, evidence if ctx.calibration is not None else Evidence())
+        counts["num-parameters-removed"] = before - _num_parameters(model)
         return PassResult(True, counts, plan.notes, plan=plan)
 
     def _plan_zeros(self, model: ir.Model) -> Plan:
@@ -269,6 +269,12 @@ class Prune(PlanningPass):
         zeroed = write_masked(model, masks)
         counts = {**plan.statistics, "num-weights-zeroed": zeroed}
         return PassResult(zeroed > 0, counts, plan.notes, plan=plan)
+
+
+def _num_parameters(model: ir.Model) -> int:
+    used = dict.fromkeys(v for node in model.graph for v in node.inputs if v is not None)
+    tensors = (constant_of(value) for value in used)
+    return sum(t.size for t in tensors if t is not None and t.dtype.is_floating_point())
 
 
 def _kept_units(decision: Decision, group: ChannelGroup | None) -> tuple[int, ...]:

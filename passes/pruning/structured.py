@@ -194,7 +194,19 @@ def cut_and_refit(model: ir.Model, kept: Mapping[str, Sequence[int]], evidence: 
     remove_channels(model, cuts)
     for (_, layer), weight in zip(layers, solved, strict=True):
         if weight is not None:
+            # The layer that sums one group up may compute the units of another, or of the same.
+            weight = np.delete(weight, _removed_outputs(layer.sink.node, cuts), axis=1)
             layer.write(model.graph, weight[:-1], weight[-1])
+
+
+def _removed_outputs(node: ir.Node, cuts: Sequence[Cut]) -> np.ndarray:
+    indices = [
+        member.map.indices(cut.removed)
+        for cut in cuts
+        for member in cut.group.roots
+        if member.node is node
+    ]
+    return np.concatenate(indices) if indices else np.zeros(0, dtype=np.int64)
 
 
 def _parameters(group: ChannelGroup, removed: Sequence[int]) -> np.ndarray:

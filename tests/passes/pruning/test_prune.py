@@ -1,0 +1,233 @@
+"""The pass as a user meets it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from irtools.analysis.shapes import constant_of
+from irtools.errors import OptionError, UnsupportedError, UsageError
+from irtools.measure import LatencyResult
+from irtools.passes.pruning.prune import Prune
+from irtools.passmanager import Pipeline, Plan
+
+_SIZES = {"ffn": 32, "erf-ffn": 32}
+
+
+def _calibration(model, count=64, length=6, seed=3):
+    rng = np.random.default_rng(seed)
+    feeds = {}
+    for value in model.graph.inputs:
+        sizes = [d if isinstance(d, int) else length for d in value.shape]
+        sizes[0] = count
+        feeds[value.name] = rng.standard_normal(sizes).astype(np.float32)
+    return feeds
+
+
+def _relative_error(a, b):
+    return float(np.linalg.norm(a - b) / np.linalg.norm(a))
+
+
+def _parameters(model):
+    weights = (v.const_value for v in model.graph.initializers.values())
+    return sum(t.size for t in weights if t.dtype.is_floating_point())
+
+
+@pytest.mark.parametrize("name", ["ffn", "erf-ffn", "heads", "fused-heads", "conv"])
+def test_half_of_the_parameters_go_and_the_interface_stays(
+    name, build, run_model, random_feeds, data_context
+):
+    model = build(name)
+    ctx = data_context(_calibration(model))
+    before = _parameters(model)
+    pruned = model.clone()
+    result = Prune(ratio=0.5, round_to=1).run(pruned, ctx)
+    assert result.modified and len(result.plan) == 1
+    assert _parameters(pruned) == before - result.statistics["num-parameters-removed"]
+    feeds = random_feeds(model)
+    assert run_model(pruned, feeds).shape == run_model(model, feeds).shape
+
+
+@pytest.mark.parametrize("name", ["ffn", "erf-ffn", "heads", "fused-heads"])
+def test_refit_brings_the_outputs_closer(name, build, run_model, data_context):
+    model = build(name)
+    feeds = _calibration(model)
+    ctx = data_context(feeds)
+    dense = run_model(model, feeds)
+    errors = {}
+    for refit in (True, False):
+        pruned = model.clone()
+        Prune(ratio=0.5, round_to=1, refit=refit, importance="obs").run(pruned, ctx)
+        errors[refit] = _relative_error(dense, run_model(pruned, feeds))
+        ctx.drop_analyses()
+    assert errors[True] < 0.97 * errors[False]
+
+
+def test_second_order_beats_activation_beats_nothing(build, run_model, data_context):
+    model = build("ffn")
+    feeds = _calibration(model)
+    ctx = data_context(feeds)
+    dense = run_model(model, feeds)
+    errors = []
+    for importance in ("obs", "activation", "magnitude"):
+        pruned = model.clone()
+        Prune(ratio=0.5, round_to=1, importance=importance, scope="local").run(pruned, ctx)
+        errors.append(_relative_error(dense, run_model(pruned, feeds)))
+    assert errors[0] < errors[1] * 1.001 and errors[0] < errors[2]
+
+
+def test_linearly_dependent_neurons_go_without_loss(build, run_model, random_feeds, data_context):
+    import onnx_ir as ir
+
+    model = build("ffn")
+    for name, axis in (("w_one", 1), ("w_b1", 0)):
+        value = model.graph.initializers[name]
+        array = np.moveaxis(value.const_value.numpy().copy(), axis, 0)
+        array[16:] = array[:16]
+        value.const_value = ir.tensor(np.ascontiguousarray(np.moveaxis(array, 0, axis)), name=name)
+    feeds = random_feeds(model)
+    dense = run_model(model, feeds)
+    Prune(ratio=0.5, round_to=1).run(model, data_context(_calibration(model)))
+    assert constant_of(model.graph.node(0).inputs[1]).shape[1] == 16
+    assert _relative_error(dense, run_model(model, feeds)) < 2e-3
+
+
+def test_without_data_weights_rank_and_nothing_is_refitted(build, data_context):
+    model = build("ffn")
+    before = model.graph.initializers["w_two"].const_value.numpy()
+    result = Prune(ratio=0.25).run(model, data_context(None))
+    after = constant_of(model.graph.node(3).inputs[1]).numpy()
+    kept = list(result.plan.decisions[0].data["kept"])
+    np.testing.assert_array_equal(after, before[kept])
+    assert any("no calibration data" in note for note in result.notes)
+
+
+@pytest.mark.parametrize(
+    ("options", "left"),
+    [
+        ({"round_to": 16}, 16),
+        ({"round_to": 5}, 15),
+        ({"round_to": 1, "min_width": 30}, 30),
+        ({"ffn": False}, 32),
+        ({"exclude": ("*",)}, 32),
+    ],
+)
+def test_limits_are_kept(options, left, build, data_context):
+    model = build("ffn")
+    result = Prune(ratio=0.5, importance="magnitude", **options).run(model, data_context(None))
+    assert constant_of(model.graph.node(0).inputs[1]).shape[1] == left
+    assert result.modified == (left < 32)
+
+
+def test_a_plan_can_be_stored_and_replayed(build, run_model, random_feeds, data_context):
+    model = build("heads")
+    ctx = data_context(_calibration(model))
+    pass_ = Prune(ratio=0.5)
+    plan = pass_.plan(model, ctx)
+    copies = [model.clone(), model.clone()]
+    ctx.drop_analyses()
+    pass_.apply(copies[0], plan, ctx)
+    ctx.drop_analyses()
+    pass_.apply(copies[1], Plan.from_json(plan.to_json()), ctx)
+    feeds = random_feeds(model)
+    np.testing.assert_array_equal(*(run_model(c, feeds) for c in copies))
+    ctx.drop_analyses()
+    assert not pass_.apply(model.clone(), plan.prefix(0), ctx).modified
+
+
+def test_a_plan_for_another_model_is_refused(build, data_context):
+    plan = Prune(ratio=0.5).plan(build("ffn"), data_context(None))
+    with pytest.raises(UsageError, match="does not have"):
+        Prune(ratio=0.5).apply(build("heads"), plan, data_context(None))
+
+
+def test_blocked_groups_are_counted_with_their_reason(build, data_context):
+    model = build("ffn")
+    result = Prune(ratio=0.25).run(model, data_context(None))
+    assert result.statistics["num-groups-blocked"] == 1
+    assert any("are the model's output y" in note for note in result.notes)
+
+
+def _clock(milliseconds):
+    """Time is a function of the number of parameters, so that every answer is known."""
+
+    def measure(models):
+        return {
+            name: LatencyResult(name, "", milliseconds(_parameters(m)), 0, 0, 0, 0, 0, 1, (1.0,))
+            for name, m in models.items()
+        }
+
+    return measure
+
+
+@pytest.mark.parametrize("speedup", [1.2, 1.5, 2.0])
+def test_speedup_is_reached_by_measuring(speedup, build, data_context):
+    model = build("ffn")
+    # Not linear in what is removed, so the table alone would miss the target.
+    measure = _clock(lambda size: 1.0 + (size / 500) ** 1.5)
+    ctx = data_context(_calibration(model), measure)
+    pruned = model.clone()
+    result = Prune(speedup=speedup, round_to=1).run(pruned, ctx)
+    times = {k: v.median_ms for k, v in measure({"a": model, "b": pruned}).items()}
+    assert speedup <= times["a"] / times["b"] <= speedup * 1.12
+    assert any("measured speed-up" in note for note in result.notes)
+
+
+def test_a_speedup_out_of_reach_is_refused_with_what_is_possible(build, data_context):
+    model = build("ffn")
+    ctx = data_context(_calibration(model), _clock(lambda size: 10 + size / 1000))
+    with pytest.raises(UnsupportedError, match=r"out of reach.*times as fast"):
+        Prune(speedup=3.0).run(model, ctx)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ratio": 0.5, "speedup": 2.0}, "not both"),
+        ({"ratio": 1.0}, "0 <= ratio < 1"),
+        ({"speedup": 0.5}, "at least 1"),
+        ({"method": "magnitude", "speedup": 2.0}, "nothing faster"),
+        ({"pattern": "2:4"}, "needs method=magnitude"),
+        ({"round_to": 0}, "at least 1"),
+    ],
+)
+def test_options_that_contradict_each_other(options, message):
+    with pytest.raises(OptionError, match=message):
+        Prune(**options)
+
+
+def test_options_survive_print_and_parse():
+    text = "prune:ratio=0.5:exclude=*.layer.0.*+pooler:round-to=8:heads=false"
+    assert str(Pipeline.parse(str(Pipeline.parse(text)))) == str(Pipeline.parse(text))
+
+
+@pytest.mark.parametrize("scope", ["global", "local"])
+def test_zeros_are_the_smallest_weights(scope, build, data_context):
+    model = build("ffn")
+    pass_ = Prune(method="magnitude", ratio=0.5, scope=scope)
+    result = pass_.run(model, data_context(None))
+    weights = [model.graph.initializers[n].const_value.numpy() for n in ("w_one", "w_two")]
+    assert sum(int((w == 0).sum()) for w in weights) == 256
+    assert result.statistics["num-weights-zeroed"] == 256
+    if scope == "local":
+        assert [int((w == 0).sum()) for w in weights] == [128, 128]
+    assert any("compute them like any number" in note for note in result.notes)
+    assert not pass_.run(model, data_context(None)).modified
+
+
+@pytest.mark.parametrize(("pattern", "zeros", "block"), [("2:4", 2, 4), ("4:8", 4, 8)])
+def test_zeros_in_blocks(pattern, zeros, block, build, data_context):
+    model = build("erf-ffn")
+    Prune(method="magnitude", pattern=pattern).run(model, data_context(None))
+    for name in ("w_one", "w_two"):
+        blocks = model.graph.initializers[name].const_value.numpy().reshape(-1, block)
+        assert (np.count_nonzero(blocks == 0, axis=1) == zeros).all()
+
+
+def test_weights_that_do_not_divide_into_blocks_are_counted(build, data_context):
+    text = """
+    <ir_version: 10, opset_import: ["" : 20]>
+    g (float[batch,6] x, float[6,4] w_1) => (float[batch,4] y) { y = MatMul(x, w_1) }
+    """
+    result = Prune(method="magnitude", pattern="2:4").run(build(text), data_context(None))
+    assert not result.modified and result.statistics["num-skipped-no-blocks"] == 1

@@ -57,10 +57,12 @@ def check_calibration(dataset: Dataset) -> None:
     """Refuse data from which no range can be learnt.
 
     Raises:
-        DataError: Fewer than two different samples, or a float input that is constant.
+        DataError: Samples that are all the same, or a float input, no mask, that is constant.
     """
     for name, array in dataset.feeds.items():
-        if array.dtype.kind == "f" and array.size > 1 and np.ptp(array) == 0:
+        if "mask" in name or array.dtype.kind != "f" or array.size < 2:
+            continue
+        if np.ptp(array) == 0:
             raise DataError(
                 f"{dataset.source}: input '{name}' is {float(array.flat[0]):g} everywhere; "
                 "calibration needs data as the model will see it"

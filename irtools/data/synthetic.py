@@ -7,14 +7,14 @@ activations learnt from it are a makeshift, which every report says.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
 from irtools.data.base import Dataset
 from irtools.data.signature import InputSpec, required_inputs
-from irtools.data.tables import index_consumers, indexed_rows
+from irtools.data.tables import index_consumers, indexed_rows, position_limit
 from irtools.errors import DataError
 from irtools.model import Model
 
@@ -51,7 +51,8 @@ class SyntheticSettings:
 
     Attributes:
         samples: Number of samples; rounded up to a multiple of a fixed batch size.
-        sequence: Size of a dynamic axis of an integer input, where `sizes` does not name it.
+        sequence: Size of a dynamic axis of an integer input, where `sizes` does not name it; less
+            where the model holds fewer positions.
         image: Size of a dynamic axis 2 or 3 of an image input.
         sizes: Dynamic axis name to size.
         seed: Same seed, same data.
@@ -77,7 +78,8 @@ def synthesize(
     graph = (model.ir if isinstance(model, Model) else model).graph
     values = {value.name: value for value in graph.inputs}
     specs = required_inputs(model)
-    drawer = _Drawer(settings, _count(specs, settings.samples))
+    sequence = min(settings.sequence, position_limit(graph) or settings.sequence)
+    drawer = _Drawer(replace(settings, sequence=sequence), _count(specs, settings.samples))
     feeds = {spec.name: drawer.draw(spec, values[spec.name]) for spec in specs}
     if not feeds:
         raise DataError("the model has no inputs, so there is nothing to draw")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-__all__ = ["index_consumers", "indexed_rows"]
+__all__ = ["index_consumers", "indexed_rows", "position_limit"]
 
 # Operators whose output holds the same integers as their first input, in other places.
 _CARRIERS = frozenset(
@@ -50,6 +50,24 @@ def indexed_rows(value: ir.Value) -> int | None:
     rows = [_rows(node) for node, index in index_consumers(value) if _is_lookup(node, index)]
     known = [count for count in rows if count is not None]
     return min(known, default=None)
+
+
+def position_limit(graph: ir.Graph) -> int | None:
+    """Return the longest sequence for which a model holds positions, or None.
+
+    Exporters of learned positions keep the numbers 0..P-1 as an integer tensor [1, P] and slice
+    it to the length of the input.
+    """
+    sizes = [
+        value.shape[1]
+        for value in graph.initializers.values()
+        if value.shape is not None
+        and value.shape.rank() == 2
+        and value.shape[0] == 1
+        and value.dtype in (ir.DataType.INT64, ir.DataType.INT32)
+        and any(use.node.op_type == "Slice" and use.idx == 0 for use in value.uses())
+    ]
+    return min((size for size in sizes if isinstance(size, int) and size > 1), default=None)
 
 
 def _is_lookup(node: ir.Node, index: int) -> bool:

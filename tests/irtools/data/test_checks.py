@@ -121,7 +121,7 @@ def test_overridable_weights_need_no_data() -> None:
 
 def test_calibration_refuses_constant_floats_and_repeated_samples() -> None:
     check_calibration(Dataset({"ids": np.array([[1], [2]]), "mask": np.ones((2, 1), int)}))
-    check_calibration(Dataset({"x": np.array([[1.0, 2.0]])}))
+    check_calibration(Dataset({"x": np.array([[1.0, 2.0]]), "mask": np.ones((1, 2))}))
     with pytest.raises(DataError, match="input 'x' is 0 everywhere"):
         check_calibration(Dataset({"x": np.zeros((4, 3))}))
     with pytest.raises(DataError, match="all 3 samples are the same"):

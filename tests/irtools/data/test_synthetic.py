@@ -101,6 +101,16 @@ def test_no_inputs() -> None:
         synthesize(model("", "{ y = Constant <value_floats = [1.0]> () }"))
 
 
+def test_sequences_are_no_longer_than_the_positions_that_the_model_holds() -> None:
+    short = model(
+        "int64[n, s] input_ids",
+        "<float[9,2] words, int64[1,5] places = {0, 1, 2, 3, 4}, int64[1] zero, int64[1] end> {"
+        " w = Gather (words, input_ids) p = Slice (places, zero, end) y = Cast <to = 1> (p) }",
+    )
+    assert synthesize(short).feeds["input_ids"].shape == (32, 5)
+    assert synthesize(short, SyntheticSettings(sequence=3)).feeds["input_ids"].shape == (32, 3)
+
+
 def test_sums_of_names_are_sized() -> None:
     data = synthesize(
         model('float[n,2,"past + 1",4] past', "{ y = Relu (past) }"),

@@ -174,6 +174,20 @@ def test_graph_inputs_are_read_from_the_feeds() -> None:
     assert answers[Want("y", MinMax())] == MinMaxResult(0.0, 2.0)
 
 
+def test_outputs_and_tensors_without_type_information() -> None:
+    model = token_model()
+    for node in model.graph:
+        for value in node.outputs:
+            if not value.is_graph_output():
+                value.type, value.shape = None, None
+    wants = [Want(name, MinMax()) for name in ("out", "wide", "act")]
+    answers = make(model, token_data())[0].collect(wants)
+    top, act = answers[wants[0]], answers[wants[2]]
+    assert isinstance(top, MinMaxResult)
+    assert isinstance(act, MinMaxResult)
+    assert top.high == 2 * act.high > 0
+
+
 def test_nan_inside_the_model_is_counted() -> None:
     model = ir.from_onnx_text(
         '<ir_version: 8, opset_import: ["" : 17]> g (float[n,2] x) => (float[n,2] y) '

@@ -34,7 +34,7 @@ RUNTIME_ERRORS: tuple[type[Exception], ...] = (
 )
 """What the runtime raises; its classes share no base but Exception."""
 
-_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : ")
+_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : (?:Load model from .*? failed:)?")
 _FATAL_ONLY = 4
 
 

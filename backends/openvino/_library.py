@@ -8,14 +8,17 @@ that module during the import makes it take the stub. Can go once the import sta
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 from types import ModuleType
 
 from irtools.errors import MissingExtraError
+from irtools.target.signature import one_line
 
-__all__ = ["import_openvino", "release"]
+__all__ = ["clean_message", "import_openvino", "release"]
 
 _TELEMETRY = "openvino_telemetry"
+_SOURCE_PLACES = re.compile(r"Exception from \S+:\d+:|Check '.*?' failed at \S+:\d+:|^\s*\n", re.M)
 
 
 def import_openvino() -> ModuleType:
@@ -41,3 +44,8 @@ def import_openvino() -> ModuleType:
 def release() -> str:
     """Return the version without its build number (`2026.4.1`)."""
     return str(import_openvino().__version__).split("-")[0]
+
+
+def clean_message(error: Exception) -> str:
+    """Return a message as one line, without the places in OpenVINO's sources."""
+    return one_line(_SOURCE_PLACES.sub("", str(error)))

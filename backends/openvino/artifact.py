@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from irtools.backends.openvino._library import import_openvino
+from irtools.backends.openvino._library import clean_message, import_openvino
 from irtools.backends.openvino.runner import OpenVinoRunner
 from irtools.backends.openvino.source import import_model
 from irtools.errors import FileError, UnsupportedError
 from irtools.model import Model
 from irtools.target import Artifact, KernelReport, RunnerOptions
-from irtools.target.signature import one_line
 from irtools.target.staging import publish, staging_folder
 
 __all__ = ["write_artifact"]
@@ -34,7 +33,7 @@ def write_artifact(model: Model, directory: Path, stem: str, device: str) -> Art
             # The default halves float32 weights unasked.
             ov.save_model(imported.model, path, compress_to_fp16=False)
         except RuntimeError as error:
-            raise FileError(f"OpenVINO cannot write {path.name}: {one_line(error)}") from error
+            raise FileError(f"OpenVINO cannot write {path.name}: {clean_message(error)}") from error
         kernels = _read_back(path, device)
         return Artifact(publish(folder, directory, path.name), kernels)
 

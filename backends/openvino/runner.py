@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from irtools.backends.openvino._library import import_openvino, release
+from irtools.backends.openvino._library import clean_message, import_openvino, release
 from irtools.backends.openvino.kernels import count_kernels, quantized_ops
 from irtools.backends.openvino.source import import_model
 from irtools.errors import DataError, OptionError, UnsupportedError
 from irtools.target import Feeds, KernelReport, RunnerOptions
-from irtools.target.signature import Slot, check_feeds, one_line, wanted_outputs
+from irtools.target.signature import Slot, check_feeds, wanted_outputs
 
 if TYPE_CHECKING:
     from irtools.model import Model
@@ -72,7 +72,7 @@ class OpenVinoRunner:
             )
         except RuntimeError as error:
             raise DataError(
-                f"OpenVINO cannot run the model on this data: {one_line(error)}"
+                f"OpenVINO cannot run the model on this data: {clean_message(error)}"
             ) from error
         # Shared outputs live in the request and the next run writes over them.
         return {name: np.array(results[self._outputs.index(name)]) for name in wanted}
@@ -119,7 +119,7 @@ def _compile(core: Any, model: Any, device: str, config: dict[str, str]) -> Any:
         return core.compile_model(model, device, config)
     except RuntimeError as error:
         raise UnsupportedError(
-            f"OpenVINO {release()} cannot compile the model for {device}: {one_line(error)}"
+            f"OpenVINO {release()} cannot compile the model for {device}: {clean_message(error)}"
         ) from error
 
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irtools.backends.openvino._library import release
+from irtools.backends.openvino._library import clean_message, release
 from irtools.errors import UnsupportedError
-from irtools.target.signature import one_line
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -81,7 +80,7 @@ def _read(core: Any, source: str | bytes) -> Any:
         return core.read_model(source)
     except RuntimeError as error:
         raise UnsupportedError(
-            f"OpenVINO {release()} refuses the model: {one_line(error)}"
+            f"OpenVINO {release()} refuses the model: {clean_message(error)}"
         ) from error
 
 

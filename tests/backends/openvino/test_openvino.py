@@ -15,6 +15,7 @@ from irtools.errors import (
     TargetUnavailableError,
     UnsupportedError,
 )
+from irtools.measure import probe
 from irtools.model import Model
 from irtools.target import Isa, RunnerOptions, find_target
 
@@ -170,9 +171,18 @@ def test_a_model_that_the_importer_refuses() -> None:
         '<ir_version: 10, opset_import: ["" : 20, "acme" : 1]>'
         "m (float[2] x) => (float[2] y) { y = acme.Wish(x) }"
     )
-    with pytest.raises(UnsupportedError, match=r"OpenVINO .*Wish") as found:
+    message = r"^OpenVINO 2\S+ refuses the model: .*Wish"
+    with pytest.raises(UnsupportedError, match=message) as found:
         find_target("openvino-cpu").runner(Model(ir.from_onnx_text(text)))
     assert "\n" not in str(found.value)
+
+
+def test_an_importer_that_crashes_is_met_in_a_child(tmp_path: Path) -> None:
+    # A Conv without weights ends the process in OpenVINO 2026.4.
+    text = "m (float[1, 2, 3, 4] x) => (float[1, 2, 3, 4] y) { y = Conv(x) }"
+    ir.save(_model(text).ir, tmp_path / "m.onnx")
+    with pytest.raises(UnsupportedError, match=r"^openvino-cpu on m\.onnx crashed with SIGSEGV"):
+        probe(find_target("openvino-cpu"), tmp_path / "m.onnx")
 
 
 def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:

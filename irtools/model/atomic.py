@@ -23,8 +23,8 @@ _CHUNK = 2**24
 class OutputFolder:
     """A folder, held open, in which files are made under temporary names and then renamed.
 
-    A context manager. On leaving, temporary files that were not renamed are removed, whatever
-    went wrong.
+    A context manager; one process at a time is inside. On leaving, temporary files that were not
+    renamed are removed, whatever went wrong.
 
     Raises:
         FileError: The folder is missing or cannot be written.
@@ -39,6 +39,10 @@ class OutputFolder:
             raise FileError(f"cannot write into {shown(path)}: {reason(error)}") from error
 
     def __enter__(self) -> OutputFolder:
+        # Two writers must not choose one free name for their weights. The lock ends with the
+        # descriptor, or with the process; some network file systems have none.
+        with contextlib.suppress(OSError):
+            fcntl.flock(self.descriptor, fcntl.LOCK_EX)
         return self
 
     def __exit__(self, *details: object) -> None:
@@ -76,7 +80,7 @@ class OutputFolder:
         A living writer holds a lock on its file.
         """
         with os.scandir(self.descriptor) as entries:
-            found = [e.name for e in entries if e.name.startswith(f".{name}{_MARK}")]
+            found = [e.name for e in entries if e.name.startswith(_temporary_stem(name))]
         for entry in found:
             with contextlib.suppress(OSError):
                 flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
@@ -94,7 +98,7 @@ class NewFile:
     def __init__(self, folder: OutputFolder, name: str) -> None:
         self._folder = folder
         self.name = name
-        self.temporary: str | None = f".{name}{_MARK}{secrets.token_hex(8)}"
+        self.temporary: str | None = _temporary_stem(name) + secrets.token_hex(8)
         self._digest = hashlib.sha256()
         self.size = 0
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -153,6 +157,11 @@ class NewFile:
                     self._folder.remove(temporary)
         finally:
             os.close(self.descriptor)
+
+
+def _temporary_stem(name: str) -> str:
+    # Cut, for a name may already be as long as the system allows.
+    return f".{name[:40]}{_MARK}"
 
 
 def _check_replaceable(folder: OutputFolder, name: str) -> None:

@@ -14,10 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
-from irtools.errors import FileError, IrtoolsError, ModelError, VerificationError
+from irtools.errors import FileError, IrtoolsError, LimitError, ModelError, VerificationError
 from irtools.model import Model
 
 FAULTS = ("open", "write", "fsync", "rename", "flock", "fstat", "read", "lseek", "unlink")
@@ -257,6 +258,53 @@ def test_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         make_model().save(tmp_path / folder / "m.onnx", external_data=True)
     assert content(tmp_path / "a") == content(tmp_path / "b")
+
+
+def test_longest_names(tmp_path: Path) -> None:
+    saved = make_model().save(tmp_path / ("n" * 245 + ".onnx"), external_data=True)
+    assert Model.load(saved.files[0]).text() == make_model().text()
+
+
+def test_more_than_a_message_holds(tmp_path: Path) -> None:
+    """Three gigabytes of weights are mapped, not read, and do not go into one file."""
+    columns = 3 * 2**30 // 16
+    proto = make_model(size=1).to_proto()
+    weight = proto.graph.initializer[0]
+    weight.ClearField("raw_data")
+    weight.dims[1] = columns
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="big.bin")
+    proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value = columns
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    with (tmp_path / "big.bin").open("wb") as file:
+        file.truncate(16 * columns)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    model = Model.load(tmp_path / "m.onnx")
+    assert model.weight_bytes == 3 * 2**30
+    with pytest.raises(LimitError, match="2 GiB"):
+        model.save(tmp_path / "out.onnx", external_data=False)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+    assert {item.name for item in tmp_path.iterdir()} == {"m.onnx", "big.bin"}
+
+
+RACING = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_save import make_model
+for round in range(8):
+    make_model(int(sys.argv[3])).save(Path(sys.argv[1]), external_data=True)
+"""
+
+
+def test_writers_of_one_output_do_not_mix(tmp_path: Path) -> None:
+    path = tmp_path / "out.onnx"
+    here = str(Path(__file__).parent)
+    commands = [[sys.executable, "-c", RACING, str(path), here, str(seed)] for seed in range(2)]
+    writers = [subprocess.Popen(command) for command in commands]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert Model.load(path).text() in {make_model(seed).text() for seed in range(2)}
+    assert len(content(tmp_path)) == 2
 
 
 KILLED = """

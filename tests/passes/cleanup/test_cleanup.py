@@ -1,0 +1,192 @@
+"""The whole clean-up: exported models, subgraphs, numbers, time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from irtools.model import Interface, Model, iter_nodes, print_model, verify
+from irtools.passes.cleanup import Cleanup
+from irtools.passmanager import PassContext
+from irtools.target import RunnerOptions, find_target
+
+GRAPHS = sorted((Path(__file__).parents[2] / "data" / "graphs").glob("*.onnx"))
+MakeContext = Callable[..., PassContext]
+
+
+def run(model: ir.Model, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+    target = find_target("ort-cpu")
+    with target.runner(Model(model), RunnerOptions(threads=1, exact=True)) as runner:
+        return list(runner.run(feeds).values())
+
+
+def feeds_for(model: ir.Model, batch: int, length: int, seed: int = 0) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    feeds: dict[str, np.ndarray] = {}
+    for value in model.graph.inputs:
+        assert value.name is not None and value.shape is not None
+        if value.name == "input_ids":
+            feeds[value.name] = rng.integers(3, 50, (batch, length))
+        elif value.name == "attention_mask":
+            ends = rng.integers(1, length + 1, (batch, 1))
+            feeds[value.name] = (np.arange(length) < ends).astype(np.int64)
+        else:
+            shape = [dim if isinstance(dim, int) else batch for dim in value.shape]
+            feeds[value.name] = rng.standard_normal(shape).astype(np.float32)
+    return feeds
+
+
+@pytest.mark.parametrize("path", GRAPHS, ids=lambda p: p.stem)
+def test_exports_keep_every_bit(path: Path, make_context: MakeContext) -> None:
+    original, model = ir.load(path), ir.load(path)
+    interface = Interface.of(model)
+    result = Cleanup().run(model, make_context())
+    verify(model, interface=interface)
+    assert not result.notes
+    assert result.modified == (len(model.graph) < len(original.graph))
+    for batch, length in ((1, 8), (3, 5), (2, 1)):
+        feeds = feeds_for(original, batch, length)
+        for before, after in zip(run(original, feeds), run(model, feeds), strict=True):
+            np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("path", GRAPHS, ids=lambda p: p.stem)
+def test_second_run_changes_nothing(path: Path, make_context: MakeContext) -> None:
+    model = ir.load(path)
+    Cleanup().run(model, make_context())
+    text = print_model(model)
+    assert not Cleanup().run(model, make_context()).modified
+    assert print_model(model) == text
+
+
+BRANCHES = """<ir_version: 10, opset_import: ["" : 20]>
+g (bool c, float[2] x) => (float[2] y) {
+    outer = Relu(x)
+    y = If (c) <
+        then_branch = t () => (float[2] p) { p = Identity(outer) },
+        else_branch = e () => (float[2] r) {
+            two = Constant <value_float = 2.0> ()  four = Mul(two, two)
+            a = Exp(outer)  b = Exp(outer)  s = Add(a, b)  r = Mul(s, four) }
+    >
+}"""
+
+
+def test_subgraphs_are_cleaned(make_context: MakeContext) -> None:
+    original, model = ir.from_onnx_text(BRANCHES), ir.from_onnx_text(BRANCHES)
+    Cleanup().run(model, make_context())
+    verify(model)
+    kinds = [node.op_type for node in iter_nodes(model)]
+    # What a branch hands out but did not make keeps its Identity; the constant was folded.
+    assert sorted(kinds) == ["Add", "Constant", "Exp", "Identity", "If", "Mul", "Relu"]
+    for condition in (True, False):
+        feeds = {"c": np.asarray(condition), "x": np.asarray([1, -2], np.float32)}
+        for before, after in zip(run(original, feeds), run(model, feeds), strict=True):
+            np.testing.assert_array_equal(before, after)
+
+
+def model_of(x: ir.Value, y: ir.Value, nodes: list[ir.Node], weights: list[ir.Value]) -> ir.Model:
+    graph = ir.Graph([x], [y], nodes=nodes, initializers=weights, opset_imports={"": 20}, name="g")
+    return ir.Model(graph, ir_version=10)
+
+
+def conv_bn(kind: str, groups: int) -> ir.Model:
+    rng = np.random.default_rng(groups)
+    channels = (6, 4 // groups) if kind == "Conv" else (4, 6 // groups)
+    arrays = {
+        "w": rng.standard_normal((*channels, 3, 3)),
+        **{name: rng.standard_normal(6) for name in ("b", "scale", "shift", "mean")},
+        "var": rng.random(6) + 0.1,
+    }
+    weights = [
+        ir.Value(
+            name=name,
+            type=ir.TensorType(ir.DataType.FLOAT),
+            shape=ir.Shape(a.shape),
+            const_value=ir.tensor(a.astype(np.float32)),
+        )
+        for name, a in arrays.items()
+    ]
+    w, b, *norm = weights
+    x = ir.val("x", ir.DataType.FLOAT, ["N", 4, 8, 8])
+    linear = ir.node(kind, [x, w, b], {"group": groups}, name="linear")
+    linear.outputs[0].name = "inner"
+    last = ir.node("BatchNormalization", [linear.outputs[0], *norm], {"epsilon": 1e-3}, name="bn")
+    size = 6 if kind == "Conv" else 10
+    (y,) = last.outputs
+    y.name, y.type, y.shape = "y", x.type, ir.Shape(["N", 6, size, size])
+    graph = ir.Graph(
+        [x], [y], nodes=[linear, last], initializers=weights, opset_imports={"": 20}, name="g"
+    )
+    return ir.Model(graph, ir_version=10)
+
+
+@pytest.mark.parametrize(
+    ("kind", "groups"), [("Conv", 1), ("Conv", 2), ("ConvTranspose", 1), ("ConvTranspose", 2)]
+)
+def test_batch_normalization_is_folded(kind: str, groups: int, make_context: MakeContext) -> None:
+    original, model = conv_bn(kind, groups), conv_bn(kind, groups)
+    result = Cleanup().run(model, make_context())
+    verify(model)
+    assert result.statistics["num-fused-batchnorm"] == 1
+    assert [node.op_type for node in model.graph] == [kind]
+    feeds = {"x": np.random.default_rng(0).standard_normal((2, 4, 8, 8)).astype(np.float32)}
+    (before,), (after,) = run(original, feeds), run(model, feeds)
+    assert np.linalg.norm(before - after) <= 1e-6 * np.linalg.norm(before)
+
+
+def test_exact_leaves_batch_normalization(make_context: MakeContext) -> None:
+    model = conv_bn("Conv", 1)
+    assert not Cleanup(exact=True).run(model, make_context()).modified
+
+
+def test_weights_of_the_caller_are_not_written(make_context: MakeContext) -> None:
+    original = conv_bn("Conv", 1)
+    text = print_model(original, digest_length=64)
+    Cleanup().run(original.clone(), make_context())
+    assert print_model(original, digest_length=64) == text
+
+
+def chain(length: int) -> ir.Model:
+    """Alternating work and no-ops, with weights to join and constants to fold."""
+    x = ir.val("x", ir.DataType.FLOAT, ["N", 4])
+    value, nodes, weights = x, [], []
+    for index in range(length):
+        if index % 3 == 0:
+            weight = ir.Value(
+                name=f"w{index}",
+                type=ir.TensorType(ir.DataType.FLOAT),
+                shape=ir.Shape([4]),
+                const_value=ir.tensor(np.full(4, index % 2, np.float32)),
+            )
+            weights.append(weight)
+            node = ir.node("Add", [value, weight], name=f"n{index}")
+        else:
+            node = ir.node("Identity" if index % 3 == 1 else "Sigmoid", [value], name=f"n{index}")
+        node.outputs[0].name = f"v{index}"
+        nodes.append(node)
+        value = node.outputs[0]
+    value.type, value.shape = x.type, x.shape
+    graph = ir.Graph(
+        [x], [value], nodes=nodes, initializers=weights, opset_imports={"": 20}, name="g"
+    )
+    return ir.Model(graph, ir_version=10)
+
+
+def test_time_is_near_linear(make_context: MakeContext) -> None:
+    def seconds(length: int) -> float:
+        best = np.inf
+        for _ in range(3):
+            model = chain(length)
+            start = time.process_time()
+            Cleanup().run(model, make_context())
+            best = min(best, time.process_time() - start)
+        return float(best)
+
+    short, long = seconds(2500), seconds(5000)
+    assert long < 5
+    assert long <= 2.6 * short

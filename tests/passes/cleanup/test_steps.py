@@ -1,0 +1,245 @@
+"""Each clean-up step: one model on which it acts, and the twin on which it must not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from irtools.passmanager import PassResult
+
+Run = Callable[[str, str], tuple[str, PassResult]]
+
+HEAD = '<ir_version: 10, opset_import: ["" : 20]>'
+
+CASES = {
+    "identity is bypassed": (
+        "remove-identity",
+        """g (float[N] x) => (float[N] y) { a = Identity(x)  y = Relu(a) }""",
+        "y = Relu(x)",
+    ),
+    "identity that gives an output its name lends it to the producer": (
+        "remove-identity",
+        """g (float[N] x) => (float[N] y) { a = Relu(x)  y = Identity(a) }""",
+        "y = Relu(x)",
+    ),
+    "identity from an input to an output stays": (
+        "remove-identity",
+        """g (float[N] x) => (float[N] y) { y = Identity(x) }""",
+        "y = Identity(x)",
+    ),
+    "identity between two outputs stays": (
+        "remove-identity",
+        """g (float[N] x) => (float[N] y, float[N] z) { y = Relu(x)  z = Identity(y) }""",
+        "y = Relu(x)\nz = Identity(y)",
+    ),
+    "dropout that does not train is bypassed": (
+        "remove-identity",
+        """g (float[N] x) => (float[N] y) { a = Dropout(x)  y = Relu(a) }""",
+        "y = Relu(x)",
+    ),
+    "dropout whose mask is read stays": (
+        "remove-identity",
+        """g (float[N] x) => (float[N] y, bool[N] m) { a, m = Dropout(x)  y = Relu(a) }""",
+        "a, m = Dropout(x)\ny = Relu(a)",
+    ),
+    "dropout that may train stays": (
+        "remove-identity",
+        """g (float[N] x, bool t) => (float[N] y) <float r = {0.5}>
+        { a = Dropout(x, r, t)  y = Relu(a) }""",
+        "r: float32[] = 0.5\na = Dropout(x, r, t)\ny = Relu(a)",
+    ),
+    "cast to the type it has is no cast": (
+        "remove-no-ops",
+        """g (float[N] x) => (float[N] y) { a = Cast<to=1>(x)  y = Relu(a) }""",
+        "y = Relu(x)",
+    ),
+    "cast to another type stays": (
+        "remove-no-ops",
+        """g (float[N] x) => (double[N] y) { a = Cast<to=11>(x)  y = Relu(a) }""",
+        "a = Cast<to=11>(x)\ny = Relu(a)",
+    ),
+    "times one is dropped": (
+        "remove-no-ops",
+        """g (float[N] x) => (float[N] y) <float one = {1.0}> { a = Mul(one, x)  y = Relu(a) }""",
+        "one: float32[] = 1.0\ny = Relu(x)",
+    ),
+    "times one that widens the shape stays": (
+        "remove-no-ops",
+        """g (float[N] x) => (float[1,N] y) <float[1,1] one = {1.0}>
+        { a = Mul(one, x)  y = Relu(a) }""",
+        "one: float32[1, 1] = [1.0]\na = Mul(one, x)\ny = Relu(a)",
+    ),
+    "plus zero stays, because it turns -0.0 into 0.0": (
+        "remove-no-ops",
+        """g (float[N] x) => (float[N] y) <float zero = {0.0}> { a = Add(x, zero)  y = Relu(a) }""",
+        "zero: float32[] = 0.0\na = Add(x, zero)\ny = Relu(a)",
+    ),
+    "reshape to the shape it has, computed from it": (
+        "remove-no-ops",
+        """g (float[B,S,8] x) => (float[B,S,8] y)
+        { s = Shape(x)  a = Reshape(x, s)  y = Relu(a) }""",
+        "s = Shape(x)\ny = Relu(x)",
+    ),
+    "reshape to another order of sizes stays": (
+        "remove-no-ops",
+        """g (float[B,S] x, float[S,B] z) => (float[S,B] y)
+        { s = Shape(z)  a = Reshape(x, s)  y = Relu(a) }""",
+        "s = Shape(z)\na = Reshape(x, s)\ny = Relu(a)",
+    ),
+    "two unnamed sizes are not one size": (
+        "remove-no-ops",
+        """g (float[?] x, float[?] z) => (float[?] y)
+        { s = Shape(z)  a = Expand(x, s)  y = Relu(a) }""",
+        "s = Shape(z)\na = Expand(x, s)\ny = Relu(a)",
+    ),
+    "transposes are merged": (
+        "merge-layout-chains",
+        """g (float[A,B,C] x) => (float[C,A,B] y)
+        { a = Transpose<perm=[1,0,2]>(x)  y = Transpose<perm=[2,1,0]>(a) }""",
+        "a = Transpose<perm=[1, 0, 2]>(x)\ny = Transpose<perm=[2, 0, 1]>(x)",
+    ),
+    "reshapes are merged": (
+        "merge-layout-chains",
+        """g (float[N,12] x) => (float[N,3,4] y) <int64[2] s = {-1, 6}, int64[3] t = {-1, 3, 4}>
+        { a = Reshape(x, s)  y = Reshape(a, t) }""",
+        "s: int64[2] = [-1, 6]\nt: int64[3] = [-1, 3, 4]\na = Reshape(x, s)\ny = Reshape(x, t)",
+    ),
+    "a reshape that copies a size stays": (
+        "merge-layout-chains",
+        """g (float[N,12] x) => (float[M,3,2] y) <int64[2] s = {-1, 6}, int64[3] t = {0, 3, 2}>
+        { a = Reshape(x, s)  y = Reshape(a, t) }""",
+        "s: int64[2] = [-1, 6]\nt: int64[3] = [0, 3, 2]\na = Reshape(x, s)\ny = Reshape(a, t)",
+    ),
+    "a transpose written through three dimensions": (
+        "merge-layout-chains",
+        """g (float[B,H,S,8] x) => (float[B,H,8,S] y) <int64[1] m = {-1}, int64[1] d = {8}>
+        { s = Shape<start=2, end=3>(x)  l = Shape<end=2>(x)
+          p = Concat<axis=0>(m, s, d)  a = Reshape(x, p)  b = Transpose<perm=[0,2,1]>(a)
+          q = Concat<axis=0>(l, d, s)  y = Reshape(b, q) }""",
+        "m: int64[1] = [-1]\nd: int64[1] = [8]\n"
+        "s = Shape<end=3, start=2>(x)\nl = Shape<end=2>(x)\np = Concat<axis=0>(m, s, d)\n"
+        "a = Reshape(x, p)\nb = Transpose<perm=[0, 2, 1]>(a)\nq = Concat<axis=0>(l, d, s)\n"
+        "y = Transpose<perm=[0, 1, 3, 2]>(x)",
+    ),
+    "equal nodes are merged": (
+        "eliminate-common-subexpressions",
+        """g (float[N] x) => (float[N] y) { a = Exp(x)  b = Exp(x)  y = Add(a, b) }""",
+        "a = Exp(x)\ny = Add(a, a)",
+    ),
+    "random nodes are not equal": (
+        "eliminate-common-subexpressions",
+        """g (float[N] x) => (float[N] y) { a = Bernoulli(x)  b = Bernoulli(x)  y = Add(a, b) }""",
+        "a = Bernoulli(x)\nb = Bernoulli(x)\ny = Add(a, b)",
+    ),
+    "attributes that differ in the sign of zero": (
+        "eliminate-common-subexpressions",
+        """g (float[N] x) => (float[N] y)
+        { a = Elu<alpha=0.0>(x)  b = Elu<alpha=-0.0>(x)  y = Add(a, b) }""",
+        "a = Elu<alpha=0.0>(x)\nb = Elu<alpha=-0.0>(x)\ny = Add(a, b)",
+    ),
+    "two outputs keep a node each": (
+        "eliminate-common-subexpressions",
+        """g (float[N] x) => (float[N] y, float[N] z) { y = Exp(x)  z = Exp(x) }""",
+        "y = Exp(x)\nz = Exp(x)",
+    ),
+    "nodes and weights that nothing reads": (
+        "remove-dead-code",
+        """g (float[N] x, float[N] unused) => (float[N] y) <float w = {1.0}>
+        { a = Exp(x)  b = Add(a, w)  y = Relu(x) }""",
+        "y = Relu(x)",
+    ),
+    "a weight that is an input is no constant and no dead code": (
+        "remove-dead-code",
+        """g (float[N] x, float w = {1.0}) => (float[N] y) { y = Relu(x) }""",
+        "w: float32[] = 1.0\ny = Relu(x)",
+    ),
+    "constants are folded": (
+        "fold-constants",
+        """g (float[N] x) => (float[N] y) <float a = {2.0}, float b = {3.0}>
+        { c = Mul(a, b)  y = Add(x, c) }""",
+        "a: float32[] = 2.0\nb: float32[] = 3.0\nc: float32[] = 6.0\ny = Add(x, c)",
+    ),
+    "a weight that may be overridden is not folded": (
+        "fold-constants",
+        """g (float[N] x, float b = {3.0}) => (float[N] y) <float a = {2.0}>
+        { c = Mul(a, b)  y = Add(x, c) }""",
+        "b: float32[] = 3.0\na: float32[] = 2.0\nc = Mul(a, b)\ny = Add(x, c)",
+    ),
+    "random numbers are not folded": (
+        "fold-constants",
+        """g (float[2] x) => (float[2] y) { c = RandomNormal<shape=[2]>()  y = Add(x, c) }""",
+        "c = RandomNormal<shape=[2]>()\ny = Add(x, c)",
+    ),
+    "a dequantized weight is not folded": (
+        "fold-constants",
+        """g (float[2] x) => (float[2] y) <int8[2] q = {1, 2}, float s = {0.5}>
+        { w = DequantizeLinear(q, s)  y = Add(x, w) }""",
+        "q: int8[2] = [1, 2]\ns: float32[] = 0.5\nw = DequantizeLinear(q, s)\ny = Add(x, w)",
+    ),
+    "a result of 64 MB is not folded": (
+        "fold-constants",
+        """g (float[N] x) => (float[M] y) <int64[1] n = {16777216}, float one = {1.0}>
+        { c = Expand(one, n)  y = Add(x, c) }""",
+        "n: int64[1] = [16777216]\none: float32[] = 1.0\nc = Expand(one, n)\ny = Add(x, c)",
+    ),
+    "a result of 4 TB is not even computed": (
+        "fold-constants",
+        """g (float[N] x) => (float[M] y) <int64[1] n = {1099511627776}>
+        { c = ConstantOfShape(n)  y = Add(x, c) }""",
+        "n: int64[1] = [1099511627776]\nc = ConstantOfShape(n)\ny = Add(x, c)",
+    ),
+    "fixed sizes are folded, also behind dynamic ones": (
+        "fold-constants",
+        """g (float[N,4,8] x) => (int64[2] y)
+        { s = Shape(x)  i = Constant<value = int64[2] {2, 1}>()  a = Gather(s, i)  y = Neg(a) }""",
+        "a: int64[2] = [8, 4]\ns = Shape(x)\ni = Constant<value=int64[2] = [2, 1]>()\ny = Neg(a)",
+    ),
+    "exponentials are not folded where every bit must stay": (
+        "fold-constants:exact=true",
+        """g (float[N] x) => (float[N] y) <float a = {2.0}> { c = Exp(a)  y = Add(x, c) }""",
+        "a: float32[] = 2.0\nc = Exp(a)\ny = Add(x, c)",
+    ),
+    "a division by zero among integers stays the runtime's": (
+        "fold-constants",
+        """g (int64[N] x) => (int64[N] y) <int64 a = {2}, int64 b = {0}>
+        { c = Div(a, b)  y = Add(x, c) }""",
+        "a: int64[] = 2\nb: int64[] = 0\nc = Div(a, b)\ny = Add(x, c)",
+    ),
+    "constants become weights": (
+        "lift-constants",
+        """g (float[N] x) => (float[N] y) { c = Constant<value_float = 2.0>()  y = Add(x, c) }""",
+        "c: float32[] = 2.0\ny = Add(x, c)",
+    ),
+    "a constant output stays a node": (
+        "lift-constants",
+        """g (float[N] x) => (float[N] y, float c)
+        { c = Constant<value_float = 2.0>()  y = Relu(x) }""",
+        "c = Constant<value_float=2.0>()\ny = Relu(x)",
+    ),
+    "equal weights are joined": (
+        "deduplicate-initializers",
+        """g (float[N] x) => (float[N] y) <float a = {2.0}, float b = {2.0}, float c = {-2.0}>
+        { d = Mul(x, a)  e = Mul(d, b)  y = Mul(e, c) }""",
+        "a: float32[] = 2.0\nc: float32[] = -2.0\nd = Mul(x, a)\ne = Mul(d, a)\ny = Mul(e, c)",
+    ),
+    "zeros of two signs are two weights": (
+        "deduplicate-initializers",
+        """g (float[N] x) => (float[N] y) <float a = {0.0}, float b = {-0.0}>
+        { d = Mul(x, a)  y = Mul(d, b) }""",
+        "a: float32[] = 0.0\nb: float32[] = -0.0\nd = Mul(x, a)\ny = Mul(d, b)",
+    ),
+    "a batch normalization that stands alone stays": (
+        "fuse-conv-bn",
+        """g (float[N,2] x) => (float[N,2] y) <float[2] o = {1.0, 2.0}>
+        { a = Relu(x)  y = BatchNormalization(a, o, o, o, o) }""",
+        "o: float32[2] = [1.0, 2.0]\na = Relu(x)\ny = BatchNormalization(a, o, o, o, o)",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_step(case: str, run: Run) -> None:
+    text, source, expected = CASES[case]
+    found, _ = run(text, f"{HEAD} {source}")
+    assert found == expected

@@ -78,7 +78,7 @@ def qparams_from_range(
     else:
         scale = _floored((b - a) / (qmax - qmin))
         zero = np.clip(np.rint(qmin - a / scale), qmin, qmax)
-    return QParams(scale, zero.astype(spec.dtype.numpy()), spec)
+    return QParams(scale, np.asarray(zero, dtype=spec.dtype.numpy()), spec)
 
 
 def qparams_of_weight(
@@ -149,7 +149,7 @@ def quantize_bias(bias: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
 
 def _floored(scale: np.ndarray) -> np.ndarray:
-    return np.maximum(scale.astype(np.float32), SCALE_FLOOR)
+    return np.asarray(np.maximum(scale.astype(np.float32), SCALE_FLOOR))
 
 
 def _magnitudes(weight: np.ndarray, spec: QuantSpec) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 import onnx_ir as ir
 
 from irtools.errors import OptionError, UnsupportedError
+from irtools.model.inference import infer_shapes
 from irtools.model.opset import opset_of, raise_opset
 from irtools.passes.quantization.apply import apply_decisions
 from irtools.passes.quantization.calibration import Calibrator, calibrate
@@ -111,6 +112,9 @@ class Int8(PlanningPass):
 
     def plan(self, model: ir.Model, ctx: PassContext) -> Plan:
         quantizer, form = self._quantizer(ctx)
+        if form == "static":
+            # The form of a bias depends on the shape in front of it; annotations alone change.
+            infer_shapes(model)
         chosen = quantizer.select(find_sites(model))
         facts = self._facts(model, ctx, quantizer, chosen) if form == "static" else {}
         decisions = quantizer.decide(chosen, facts)

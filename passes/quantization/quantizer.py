@@ -178,7 +178,9 @@ class Quantizer:
         if self.bias_correction and use.bias is not None and facts.mean is not None:
             groups = use.node.attributes.get_int("group", 1)
             shift = bias_shift(error, use.axis, facts.mean, groups).astype(np.float32)
-        return UseDecision(output, facts.qparams, becomes_gemm(use), shift, result)
+        return UseDecision(
+            output, facts.qparams, use.bias is not None and becomes_gemm(use), shift, result
+        )
 
 
 def observed_values(weights: Iterable[Weight]) -> dict[ir.Value, int | None]:

@@ -98,7 +98,7 @@ class StaticWriter:
         dequantized = self._emit.before(
             min((_first_reader(u.use) for u in multiplying), key=self._emit.position),
             "DequantizeLinear",
-            self._parameters(weight, table, q, multiplying),
+            self._parameters(weight, table, q, multiplying, turned=turned),
             {f"{weight.name}_dequantized": ir.DataType.FLOAT},
             shape=ir.Shape(array.shape),
             attributes={"axis": axis},
@@ -113,12 +113,14 @@ class StaticWriter:
         self._emit.drop_unread(weight.value)
 
     def _parameters(
-        self, weight: Weight, table: ir.Value, q: QParams, uses: list[StaticUse]
+        self, weight: Weight, table: ir.Value, q: QParams, uses: list[StaticUse], *, turned: bool
     ) -> list[ir.Value]:
         inputs = [table, self._emit.constant(f"{weight.name}_scale", q.scale)]
-        # ONNX Runtime fuses a Gemm or Conv only where the zero points are written out. A MatMul
-        # does without, and then needs no correction per column.
-        if any(u.use.kind != "matmul" for u in uses):
+        # ONNX Runtime fuses a Gemm or Conv, and what it turns into a Gemm or finds behind a
+        # Transpose, only where the zero points are written out. A plain MatMul does without, and
+        # then needs no correction per column.
+        plain = all(u.use.kind == "matmul" and (turned or not u.use.transpose) for u in uses)
+        if not plain or any(u.integer_bias for u in uses):
             inputs.append(self._emit.constant(f"{weight.name}_zero_point", q.zero_point))
         return inputs
 

@@ -125,23 +125,17 @@ def set_input(graph: ir.Graph, node: ir.Node, position: int, array: np.ndarray) 
 def _edit_shape(edit: ShapeEdit, units: int, graph: ir.Graph) -> None:
     target = edit.node.inputs[1]
     assert target is not None
-    concat = target.producer()
-    if constant_of(target) is not None or concat is None:
-        edit.node.replace_input_with(
-            1, _with_size(graph, target, edit.position, units * edit.factor)
-        )
+    size = units * edit.factor
+    if edit.part is None:
+        edit.node.replace_input_with(1, _with_size(graph, target, edit.element, size))
         _drop_unused(graph, target)
         return
-    position = edit.position
-    inputs: list[ir.Value | None] = list(concat.inputs)
-    for place, part in enumerate(inputs):
-        assert part is not None
-        tensor = constant_of(part)
-        length = tensor.size if tensor is not None else 1
-        if position < length:
-            inputs[place] = _with_size(graph, part, position, units * edit.factor)
-            break
-        position -= length
+    concat = target.producer()
+    assert concat is not None
+    inputs = list(concat.inputs)
+    part = inputs[edit.part]
+    assert part is not None
+    inputs[edit.part] = _with_size(graph, part, edit.element, size)
     # Other Reshapes, of layers that keep their heads, may share the Concat.
     copy = ir.Node("", "Concat", inputs, attributes=concat.attributes.values(), num_outputs=1)
     copy.outputs[0].type = target.type

@@ -69,11 +69,19 @@ class Member:
 
 @dataclass(frozen=True)
 class ShapeEdit:
-    """A size in the constant part of a Reshape's target: `units * factor`."""
+    """A size in the constant part of a Reshape's target: `units * factor`.
+
+    Attributes:
+        position: Which size of the target.
+        part: Input of the Concat that the target is, or None where the target is constant.
+        element: Which element of that input, or of the target.
+    """
 
     node: ir.Node
     position: int
     factor: int
+    part: int | None
+    element: int
 
 
 @dataclass(frozen=True)

@@ -133,16 +133,17 @@ def _ask_for_coarser(flat: IndexMap, middle: Sequence[Dim]) -> None:
 def _edit_target(node: ir.Node, trace: Trace, axis: int, mapping: IndexMap) -> None:
     """Decide how the target size at `axis` follows: by itself, or by an edit of a constant."""
     target = node.inputs[1]
-    source = _element(target, axis)
-    if source is None:
+    sizes = trace.shapes.integers(target)
+    place = _locate(target, axis, trace)
+    if target is None or sizes is None or place is None:
         trace.block(node, f"size {axis} of its target is computed in a way that is not understood")
         return
-    size = trace.shapes.integers(target)
-    assert size is not None
-    written = size.reshape(-1)[axis]
+    written = sizes.reshape(-1)[axis]
     if written == -1 or (written == 0 and not node.attributes.get_int("allowzero", 0)):
         return
-    if source == "read":
+    concat = target.producer()
+    source = target if place[0] is None or concat is None else concat.inputs[place[0]]
+    if constant_of(source) is None:
         trace.adaptive.add((node, axis))
     elif mapping.outer is None:
         trace.block(node, "the number of its channels is only known when it runs")
@@ -151,49 +152,23 @@ def _edit_target(node: ir.Node, trace: Trace, axis: int, mapping: IndexMap) -> N
         if written != factor * mapping.units:
             trace.block(node, "its target has other channels beside these")
             return
-        trace.shape_edits[node, axis] = ShapeEdit(node, axis, factor)
+        trace.shape_edits[node, axis] = ShapeEdit(node, axis, factor, *place)
 
 
-def _element(target: ir.Value | None, position: int) -> str | None:
-    """Whether an element of a shape is `constant`, `read` from a tensor, or None: unknown."""
-    if target is None:
-        return None
-    if constant_of(target) is not None:
-        return "constant"
-    node = target.producer()
-    if node is None:
-        return None
-    if node.op_type != "Concat":
-        return "read" if node.op_type in ("Shape", "Slice", "Gather") else None
-    for value in node.inputs:
-        if value is None:
+def _locate(target: ir.Value | None, position: int, trace: Trace) -> tuple[int | None, int] | None:
+    """Return where an element of a shape stands: (input of its Concat or None, element there)."""
+    producer = target.producer() if target is not None else None
+    if target is None or constant_of(target) is not None or producer is None:
+        return None, position
+    if producer.op_type != "Concat":
+        return None, position
+    for place, value in enumerate(producer.inputs):
+        numbers = trace.shapes.integers(value)
+        if numbers is None:
             return None
-        length = _length(value)
-        if length is None:
-            return None
-        if position < length:
-            if constant_of(value) is not None:
-                return "constant"
-            return "read"
-        position -= length
-    return None
-
-
-def _length(value: ir.Value) -> int | None:
-    tensor = constant_of(value)
-    if tensor is not None:
-        return tensor.size
-    if value.shape is not None and len(value.shape) == 1 and isinstance(value.shape[0], int):
-        return value.shape[0]
-    producer = value.producer()
-    if producer is None:
-        return None
-    match producer.op_type:
-        case "Unsqueeze":
-            return 1
-        case "Concat":
-            lengths = [_length(v) if v is not None else None for v in producer.inputs]
-            return None if None in lengths else sum(n for n in lengths if n is not None)
+        if position < numbers.size:
+            return place, position
+        position -= numbers.size
     return None
 
 

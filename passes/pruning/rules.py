@@ -154,7 +154,7 @@ def _gemm(port: Port, trace: Trace) -> None:
     node = port.node
     a, b, c = port.other(0), port.other(1), port.other(2)
     attributes = node.attributes
-    if a is None or constant_of(b) is None or attributes.get_int("transA", 0):
+    if a is None or constant_of(b) is None or attributes.get_int("transA", 0) != 0:
         trace.block(node, "its weight is not constant or its data is transposed")
         return
     transposed = attributes.get_int("transB", 0) != 0

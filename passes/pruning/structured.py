@@ -30,8 +30,8 @@ __all__ = [
 
 PROBE_SAMPLES = 64
 _MAX_LEVELS = 64
-_TOLERANCE = 0.03
-_MAX_ROUNDS = 5
+_TOLERANCE = 0.05
+_MAX_ROUNDS = 4
 
 
 @dataclass(frozen=True)

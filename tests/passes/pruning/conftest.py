@@ -75,6 +75,51 @@ heads (float[batch,5,8] x, float[8,8] w_q, float[8] w_bq, float[8,8] w_k, float[
 }
 """
 
+DYNAMO_HEADS = """
+<ir_version: 10, opset_import: ["" : 20]>
+heads (float[batch,seq,8] x, float[8,8] w_q, float[8,8] w_k, float[8,8] w_v, float[8,8] w_o)
+=> (float[batch,seq,8] y) {
+  rows = Shape <start = 0, end = 1> (x)
+  columns = Shape <start = 1, end = 2> (x)
+  rest = Constant <value_ints = [-1]> ()
+  width = Constant <value_ints = [2]> ()
+  four = Constant <value_ints = [4]> ()
+  last = Constant <value_ints = [-2]> ()
+  far = Constant <value_ints = [9223372036854775807]> ()
+  near = Constant <value_ints = [-9223372036854775808]> ()
+  zero = Constant <value_float = 0.0> ()
+  split = Concat <axis = 0> (rows, columns, rest, width)
+  counted = Concat <axis = 0> (rows, columns, four, width)
+  q = MatMul(x, w_q)
+  k = MatMul(x, w_k)
+  v = MatMul(x, w_v)
+  qs = Reshape <allowzero = 1> (q, split)
+  ks = Reshape <allowzero = 1> (k, split)
+  vs = Reshape <allowzero = 1> (v, counted)
+  qt = Transpose <perm = [0, 2, 1, 3]> (qs)
+  kt = Transpose <perm = [0, 2, 1, 3]> (ks)
+  vt = Transpose <perm = [0, 2, 1, 3]> (vs)
+  sizes = Shape (kt)
+  s3 = Slice(sizes, rest, far)
+  s2 = Slice(sizes, last, rest)
+  s01 = Slice(sizes, near, last)
+  merged = Concat <axis = 0> (rest, s2, s3)
+  km = Reshape(kt, merged)
+  kmt = Transpose <perm = [0, 2, 1]> (km)
+  back = Concat <axis = 0> (s01, s3, s2)
+  kr = Reshape(kmt, back)
+  s = MatMul(qt, kr)
+  p = Softmax <axis = -1> (s)
+  nan = IsNaN(p)
+  safe = Where(nan, zero, p)
+  c = MatMul(safe, vt)
+  ct = Transpose <perm = [0, 2, 1, 3]> (c)
+  out = Concat <axis = 0> (rows, columns, rest)
+  m = Reshape <allowzero = 1> (ct, out)
+  y = MatMul(m, w_o)
+}
+"""
+
 FUSED_HEADS = """
 <ir_version: 10, opset_import: ["" : 23]>
 heads (float[batch,seq,8] x, float[8,24] w_qkv, float[24] w_b, float[8,8] w_o)
@@ -121,6 +166,7 @@ TEXTS = {
     "ffn": FFN,
     "erf-ffn": ERF_FFN,
     "heads": HEADS,
+    "dynamo-heads": DYNAMO_HEADS,
     "fused-heads": FUSED_HEADS,
     "grouped-heads": GROUPED_HEADS,
     "conv": CONV,

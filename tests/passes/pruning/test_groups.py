@@ -15,6 +15,7 @@ _EXPECTED = {
     "ffn": [("neurons", 32)],
     "erf-ffn": [("neurons", 32)],
     "heads": [("heads", 4)],
+    "dynamo-heads": [("heads", 4)],
     "fused-heads": [("heads", 4)],
     "grouped-heads": [("heads", 2)],
     "conv": [("channels", 16)],
@@ -78,6 +79,21 @@ def test_head_counts_written_in_constants_follow(kept, build):
         if n.op_type == "Reshape"
     }
     assert shapes == {(0, 5, len(kept), 2), (0, 5, len(kept) * 2)}
+
+
+def test_a_head_count_in_a_shared_concat_is_copied_on_write(build):
+    model = build("dynamo-heads")
+    (group,) = ChannelGroups.of(model)
+    assert [(e.position, e.factor) for e in group.shape_edits] == [(2, 1)]
+    remove_channels(model, [Cut(group, (1, 2, 3))])
+    (four,) = (
+        constant_of(v).numpy().tolist()
+        for n in model.graph
+        if n.op_type == "Concat"
+        for v in n.inputs[2:3]
+        if constant_of(v) is not None and constant_of(v).numpy().tolist() != [-1]
+    )
+    assert four == [3]
 
 
 def test_attention_attributes_follow(build):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import onnx
 import onnx_ir as ir
 
+from irtools.model.inference import infer_shapes
 from irtools.model.naming import FreshNames
 from irtools.passes.precision.limits import fits, to_half
 
@@ -50,9 +51,10 @@ def compute_in_half(model: ir.Model, dtype: ir.DataType) -> HalfGraph:
     """Move what is safe into 16 bits, in the main graph.
 
     Args:
-        model: Changed in place. Values without a known element type stay where they are.
+        model: Changed in place. Types are inferred first; what has none even then stays as it is.
         dtype: FLOAT16 or BFLOAT16.
     """
+    infer_shapes(model)
     return _Converter(model, dtype).run()
 
 

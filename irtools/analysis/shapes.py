@@ -71,6 +71,13 @@ class SymbolicShapes:
             self._integers[value] = _as_objects(constant.numpy())
         return self._integers.get(value)
 
+    def adopt(self, new: ir.Value, old: ir.Value) -> None:
+        """Let what is known of `old` be known of `new`, which a pass has put in its place."""
+        if old in self._shapes:
+            self._shapes[new] = self._shapes[old]
+        if old in self._integers:
+            self._integers[new] = self._integers[old]
+
     def _visit_graph(self, graph: ir.Graph, scope: str) -> None:
         for value in graph.inputs:
             self._learn(value, None, scope)

@@ -11,7 +11,7 @@ import onnx_ir as ir
 from irtools.analysis.provenance import module_name
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.model import FreshNames, nested_graphs, opset_of, raise_opset
-from irtools.passes.fusion._pattern import Veto
+from irtools.passes.fusion._pattern import Veto, replace
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult
 
 __all__ = ["Fusion", "FusionPass", "Rewriter"]
@@ -48,6 +48,11 @@ class Rewriter(ABC):
         Raises:
             Veto: With the reason why not.
         """
+
+    def replace(self, old: ir.Value, new: ir.Value) -> None:
+        """Put a new node's output in the place of an old value."""
+        self.facts.adopt(new, old)
+        replace(old, new)
 
     @abstractmethod
     def rewrite(self, anchor: ir.Node, found: object) -> None:

@@ -12,7 +12,7 @@ from irtools.analysis.types import element_type
 from irtools.model import FreshNames
 from irtools.passes.fusion._driver import Fusion, FusionPass, Rewriter
 from irtools.passes.fusion._mask import MaskBuilder
-from irtools.passes.fusion._pattern import Source, make_node, remove_dead, replace, require
+from irtools.passes.fusion._pattern import Source, make_node, remove_dead, require
 from irtools.passes.fusion.attention_match import AttentionMatch, Operand, match_attention
 
 __all__ = ["FuseAttention"]
@@ -86,7 +86,7 @@ class _AttentionRewriter(Rewriter):
         inputs = [q, k, v] if mask is None else [q, k, v, mask]
         fused = make_node("Attention", inputs, source, self.names, attributes)
         graph.insert_before(last, [*nodes, fused])
-        replace(old, fused.outputs[0])
+        self.replace(old, fused.outputs[0])
         remove_dead([last])
 
     def _heads_first(self, x: Operand, source: Source, nodes: list[ir.Node]) -> ir.Value:

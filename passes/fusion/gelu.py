@@ -19,7 +19,6 @@ from irtools.passes.fusion._pattern import (
     only_user,
     other_input,
     remove_dead,
-    replace,
     require,
     scalar,
 )
@@ -75,7 +74,7 @@ class _GeluRewriter(Rewriter):
         source = Source("fuse-gelu", last, (anchor, last))
         fused = make_node("Gelu", [found.x], source, self.names)
         graph.insert_before(last, fused)
-        replace(found.output, fused.outputs[0])
+        self.replace(found.output, fused.outputs[0])
         remove_dead([last])
 
 

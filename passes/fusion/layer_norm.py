@@ -20,7 +20,6 @@ from irtools.passes.fusion._pattern import (
     only_user,
     other_input,
     remove_dead,
-    replace,
     require,
     scalar,
 )
@@ -89,7 +88,7 @@ class _LayerNormRewriter(Rewriter):
         attributes: dict[str, object] = {"axis": -1, "epsilon": found.epsilon}
         fused = make_node("LayerNormalization", inputs, source, self.names, attributes)
         graph.insert_before(last, fused)
-        replace(found.output, fused.outputs[0])
+        self.replace(found.output, fused.outputs[0])
         remove_dead([last])
 
     def _variance(self, root: ir.Node) -> tuple[ir.Value, float]:

@@ -1,0 +1,79 @@
+"""Fusion on what exporters write: committed tiny exports, and fresh ones where torch is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+Fuse = Callable[..., Any]
+
+GRAPHS = sorted((Path(__file__).parents[2] / "data" / "graphs").glob("*.onnx"))
+SIZES = ((1, 8), (3, 5), (2, 1))
+LAYERS = 2
+
+
+def feeds_for(model: ir.Model, batch: int, length: int) -> dict[str, np.ndarray]:
+    """Token ids with padded ends, or pixels. One row is padding throughout."""
+    rng = np.random.default_rng(batch)
+    feeds: dict[str, np.ndarray] = {}
+    for value in model.graph.inputs:
+        assert value.name is not None and value.shape is not None
+        if value.name == "input_ids":
+            feeds[value.name] = rng.integers(3, 50, (batch, length))
+        elif value.name == "attention_mask":
+            ends = rng.integers(1, length + 1, (batch, 1))
+            ends[-1] = 0 if batch > 2 else ends[-1]
+            feeds[value.name] = (np.arange(length) < ends).astype(np.int64)
+        else:
+            shape = [dim if isinstance(dim, int) else batch for dim in value.shape]
+            feeds[value.name] = rng.standard_normal(shape).astype(np.float32)
+    return feeds
+
+
+@pytest.mark.parametrize("path", GRAPHS, ids=lambda p: p.stem)
+def test_every_block_fuses(path: Path, fuse: Fuse) -> None:
+    fused = fuse(ir.load(path), "cleanup,fuse")
+    norms = 2 * LAYERS + 1
+    counts = {op: fused.count(op) for op in ("Attention", "Gelu", "LayerNormalization", "Softmax")}
+    assert counts == {
+        "Attention": LAYERS,
+        "Gelu": LAYERS,
+        "LayerNormalization": norms,
+        "Softmax": 0,
+    }
+    assert "did not fuse" not in fused.notes
+    for batch, length in SIZES:
+        assert fused.error(feeds_for(fused.before, batch, length)) <= 1e-5
+
+
+@pytest.mark.parametrize("path", GRAPHS, ids=lambda p: p.stem)
+def test_blocks_take_packed_heads(path: Path, fuse: Fuse) -> None:
+    """Q, K and V come straight from the linear layers: no reshape is left around attention."""
+    fused = fuse(ir.load(path), "cleanup,fuse")
+    for node in fused.after.graph:
+        if node.op_type == "Attention":
+            assert {v.producer().op_type for v in node.inputs[:3]} == {"Add"}
+            (user,) = node.outputs[0].consumers()
+            assert user.op_type == "MatMul"
+
+
+@pytest.mark.openvino
+@pytest.mark.parametrize("path", GRAPHS, ids=lambda p: p.stem)
+def test_same_answers_in_openvino(path: Path, fuse: Fuse) -> None:
+    fused = fuse(ir.load(path), "cleanup,fuse", "openvino-cpu")
+    assert fused.count("Attention") == LAYERS
+    for batch, length in SIZES[:2]:
+        assert fused.error(feeds_for(fused.before, batch, length), "openvino-cpu") <= 1e-5
+
+
+@pytest.mark.parametrize("path", GRAPHS[:1], ids=lambda p: p.stem)
+def test_without_clean_up_the_reasons_are_given(path: Path, fuse: Fuse) -> None:
+    fused = fuse(ir.load(path))
+    statistics = fused.results[0].statistics
+    assert statistics["num-fused-attention"] + statistics["num-unfused-attention"] == LAYERS
+    assert fused.notes.count("did not fuse attention") == statistics["num-unfused-attention"]

@@ -1,0 +1,181 @@
+"""GELU and layer normalization in single operators: the ways to write them, and what is neither."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+Fuse = Callable[..., Any]
+
+HEAD = '<ir_version: 10, opset_import: ["" : 17]>'
+NUMBERS = (
+    "float root = {1.4142135}, float inverse = {0.70710677}, float one = {1.0}, "
+    "float half = {0.5}, float two = {2.0}"
+)
+
+
+def gelu(body: str, output: str = "float[N,8] y") -> str:
+    return f"{HEAD} g (float[N,8] x) => ({output}) <{NUMBERS}> {{ {body} }}"
+
+
+GELUS = {
+    "torch script": gelu(
+        "d = Div(x, root)  e = Erf(d)  a = Add(e, one)  m = Mul(x, a)  y = Mul(m, half)"
+    ),
+    "torch dynamo, opset 18": gelu(
+        "d = Mul(x, inverse)  e = Erf(d)  a = Add(e, one)  h = Mul(half, a)  y = Mul(x, h)"
+    ),
+    "half of x first": gelu(
+        "h = Mul(x, half)  d = Div(x, root)  e = Erf(d)  a = Add(one, e)  y = Mul(h, a)"
+    ),
+    "x divided by two": gelu(
+        "h = Div(x, two)  d = Mul(inverse, x)  e = Erf(d)  a = Add(one, e)  y = Mul(a, h)"
+    ),
+    "divided by two at last": gelu(
+        "d = Div(x, root)  e = Erf(d)  a = Add(e, one)  m = Mul(a, x)  y = Div(m, two)"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", GELUS)
+def test_gelu_fires(case: str, fuse: Fuse) -> None:
+    fused = fuse(GELUS[case])
+    assert fused.text == "y = Gelu(x)"
+    x = np.random.default_rng(0).standard_normal((3, 8)).astype(np.float32) * 3
+    assert fused.error({"x": x}) <= 1e-6
+
+
+NOT_GELUS = {
+    "an inner result is an output": (
+        gelu(
+            "d = Div(x, root)  e = Erf(d)  a = Add(e, one)  m = Mul(x, a)  y = Mul(m, half)",
+            "float[N,8] y, float[N,8] m",
+        ),
+        "an intermediate result is used elsewhere too",
+    ),
+    "a quarter in place of a half": (
+        gelu("d = Div(x, root)  e = Erf(d)  a = Add(e, one)  m = Mul(x, a)  y = Mul(m, root)"),
+        "a factor is neither x nor 0.5",
+    ),
+    "the half is missing": (
+        gelu("d = Div(x, root)  e = Erf(d)  a = Add(e, one)  m = Mul(x, a)  y = Relu(m)"),
+        "Relu follows, expected a product with x and 0.5",
+    ),
+    "x twice": (
+        gelu("d = Div(x, root)  e = Erf(d)  a = Add(e, one)  m = Mul(x, a)  y = Mul(m, x)"),
+        "a factor is neither x nor 0.5",
+    ),
+    "an Erf of something else is no near miss": (
+        gelu("d = Div(x, two)  e = Erf(d)  a = Add(e, one)  m = Mul(x, a)  y = Mul(m, half)"),
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NOT_GELUS)
+def test_gelu_stays_and_says_why(case: str, fuse: Fuse) -> None:
+    source, reason = NOT_GELUS[case]
+    fused = fuse(source)
+    assert fused.count("Gelu") == 0 and not fused.results[0].modified
+    assert fused.results[0].statistics["num-unfused-gelu"] == (reason is not None)
+    assert reason is None or reason in fused.notes
+
+
+OLD = '<ir_version: 8, opset_import: ["" : 14]>'
+
+
+def norm(body: str, gamma: str = "float[8] gamma", output: str = "float[N,8] y") -> str:
+    weights = "float two = {2.0}, float eps = {0.00001}"
+    inputs = f"float[N,8] x, {gamma}, float[8] beta"
+    return f"{OLD} g ({inputs}) => ({output}) <{weights}> {{ {body} }}"
+
+
+CENTRED = "m = ReduceMean<axes=[-1]>(x)  d = Sub(x, m)"
+VARIANCE = "q = Pow(d, two)  v = ReduceMean<axes=[-1]>(q)  a = Add(v, eps)  r = Sqrt(a)"
+SCALED = "n = Div(d, r)  s = Mul(n, gamma)"
+
+NORMS = {
+    "torch script": norm(f"{CENTRED} {VARIANCE} {SCALED} y = Add(s, beta)"),
+    "the last axis by its number, commuted": norm(
+        "m = ReduceMean<axes=[1]>(x)  d = Sub(x, m)  q = Mul(d, d)  "
+        "v = ReduceMean<axes=[1]>(q)  a = Add(eps, v)  r = Sqrt(a)  "
+        "n = Div(d, r)  s = Mul(gamma, n)  y = Add(beta, s)"
+    ),
+    "through a reciprocal": norm(
+        f"{CENTRED} {VARIANCE} i = Reciprocal(r)  n = Mul(i, d)  s = Mul(n, gamma)  "
+        "y = Add(s, beta)"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NORMS)
+def test_layer_norm_fires(case: str, fuse: Fuse) -> None:
+    fused = fuse(NORMS[case])
+    (node,) = fused.after.graph
+    assert [v.name for v in node.inputs] == ["x", "gamma", "beta"]
+    assert node.attributes["epsilon"].as_float() == pytest.approx(1e-5)
+    rng = np.random.default_rng(0)
+    feeds = {
+        "x": rng.standard_normal((3, 8)) * 4 + 2,
+        "gamma": rng.random(8),
+        "beta": rng.random(8),
+    }
+    assert fused.error({name: a.astype(np.float32) for name, a in feeds.items()}) <= 1e-6
+
+
+def test_layer_norm_without_beta(fuse: Fuse) -> None:
+    fused = fuse(norm(f"{CENTRED} {VARIANCE} {SCALED} y = Relu(s)"))
+    assert fused.count("LayerNormalization") == 1 and fused.count("Relu") == 1
+
+
+NOT_NORMS = {
+    "gamma is wider than the axis": (
+        norm(
+            f"{CENTRED} {VARIANCE} {SCALED} y = Add(s, beta)",
+            "float[4,1,8] gamma",
+            "float[4,N,8] y",
+        ),
+        "gamma is not of the size of the last axis",
+    ),
+    "over the first axis": (
+        norm(f"{CENTRED} {VARIANCE} {SCALED} y = Add(s, beta)".replace("[-1]", "[0]")),
+        "the variance is not over the last axis alone",
+    ),
+    "the deviation is an output": (
+        norm(
+            f"{CENTRED} {VARIANCE} {SCALED} y = Add(s, beta)", output="float[N,8] y, float[N,1] r"
+        ),
+        "x - mean(x) is not divided by its deviation",
+    ),
+    "the root of something else is no near miss": (
+        norm("a = Add(x, eps)  r = Sqrt(a)  s = Mul(r, gamma)  y = Add(s, beta)"),
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NOT_NORMS)
+def test_layer_norm_stays_and_says_why(case: str, fuse: Fuse) -> None:
+    source, reason = NOT_NORMS[case]
+    fused = fuse(source)
+    assert fused.count("LayerNormalization") == 0 and not fused.results[0].modified
+    assert fused.results[0].statistics["num-unfused-layer-norm"] == (reason is not None)
+    assert reason is None or reason in fused.notes
+
+
+def test_an_opset_that_cannot_be_raised_is_a_reason(fuse: Fuse) -> None:
+    """GroupNormalization means something else from opset 21 on."""
+    source = ir.from_onnx_text(
+        '<ir_version: 10, opset_import: ["" : 18]> '
+        "g (float[N,8] x, float[2] s) => (float[N,8] y) "
+        f"<{NUMBERS}> {{ z = GroupNormalization<num_groups=2>(x, s, s)  d = Div(z, root)  "
+        "e = Erf(d)  a = Add(e, one)  m = Mul(z, a)  w = Mul(m, half)  "
+        "t = Transpose<perm=[1,0]>(w)  c = MatMul(w, t)  p = Softmax<axis=-1>(c)  "
+        "y = MatMul(p, w) }"
+    )
+    fused = fuse(source)
+    assert fused.count("Gelu") == 1 and fused.after.graph.opset_imports[""] == 20

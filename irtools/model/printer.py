@@ -7,8 +7,9 @@
       h = MatMul(x, w)  "encoder/fc"
       y = Add(h, b)
 
-Nothing is left out but node documentation and, unless asked for, the types of inner values,
-which shape inference may add without changing what a model computes.
+Left out are what readers of the graph do not run (documentation and metadata of nodes and values,
+quantization annotations) and, unless asked for, the types of inner values, which shape inference
+may add without changing what a model computes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.model.digest import tensor_digest
-from irtools.model.interface import ValueInfo, dtype_text, quote_name, type_text
+from irtools.model.interface import ValueInfo, dtype_text, quote_name
 
 __all__ = ["print_model"]
 
@@ -123,7 +124,9 @@ class _Printer:
             case ir.AttributeType.INTS:
                 return str([int(x) for x in attribute.value])
             case ir.AttributeType.TYPE_PROTO:
-                return type_text(attribute.value.type)
+                return _declared(attribute.value)
+            case ir.AttributeType.TYPE_PROTOS:
+                return "[" + ", ".join(map(_declared, attribute.value)) + "]"
             case _:
                 return str(attribute.value)
 
@@ -141,6 +144,11 @@ class _Printer:
             for item in array.reshape(-1)
         ]
         return f"{head} = {items[0]}" if array.ndim == 0 else f"{head} = [{', '.join(items)}]"
+
+
+def _declared(declared: ir.TypeAndShape) -> str:
+    value = ir.Value(name="type", type=declared.type, shape=declared.shape)
+    return str(ValueInfo.of(value)).removeprefix("type: ")
 
 
 def _is_graph(attribute: ir.Attr) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import random
+import sys
 import time
 from pathlib import Path
 from types import ModuleType
@@ -19,8 +20,6 @@ def _load_hostile() -> ModuleType:
     spec = importlib.util.spec_from_file_location("hostile", Path(__file__).with_name("hostile.py"))
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    import sys
-
     sys.modules["hostile"] = module
     spec.loader.exec_module(module)
     return module

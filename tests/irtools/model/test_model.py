@@ -69,6 +69,14 @@ def test_text_is_canonical() -> None:
     )
 
 
+def test_type_attributes_are_printed_whole() -> None:
+    kind = helper.make_optional_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, [2]))
+    node = helper.make_node("Optional", [], ["o"], type=kind.optional_type.elem_type)
+    proto = make().to_proto()
+    proto.graph.node.append(node)
+    assert "Optional<type=float32[2]>()" in Model.from_proto(proto).text()
+
+
 def test_large_tensors_are_printed_by_digest() -> None:
     text = Model.from_proto(big_proto()).text()
     assert "w0: float32[64, 64] = sha256:" in text

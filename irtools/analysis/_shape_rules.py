@@ -123,6 +123,15 @@ def _conv(node: ir.Node, facts: SymbolicShapes) -> Sequence[Shape | None]:
     return [tuple(dims)]
 
 
+def _pool(node: ir.Node, facts: SymbolicShapes) -> Sequence[Shape | None]:
+    x = facts.shape(node.inputs[0])
+    if x is None or len(x) < 2:
+        return [None]
+    whole = node.op_type.startswith("Global")
+    spatial: list[Dim] = [1 if whole else unknown(node, axis) for axis in range(2, len(x))]
+    return [(*x[:2], *spatial)]
+
+
 def _gemm(node: ir.Node, facts: SymbolicShapes) -> Sequence[Shape | None]:
     a, b = (facts.shape(value) for value in node.inputs[:2])
     if a is None or b is None or len(a) != 2 or len(b) != 2:
@@ -381,6 +390,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
     | dict.fromkeys(_REDUCTIONS, _reduce)
     | {
         "Attention": _attention,
+        "AveragePool": _pool,
         "Concat": _concat,
         "ConstantOfShape": _constant_of_shape,
         "Conv": _conv,
@@ -390,7 +400,10 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "GatherElements": _gather_elements,
         "GatherND": _gather_nd,
         "Gemm": _gemm,
+        "GlobalAveragePool": _pool,
+        "GlobalMaxPool": _pool,
         "MatMul": _matmul,
+        "MaxPool": _pool,
         "Range": _range,
         "Reshape": _reshape,
         "Shape": _shape,

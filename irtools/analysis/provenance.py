@@ -63,8 +63,9 @@ def _from_parameter(node: ir.Node) -> str:
             if user.op_type == "Add":
                 values.extend(user.inputs)
     for value in values:
-        if value is not None and constant_of(value) is not None and value.name and "." in value.name:
-            module, _, leaf = value.name.rpartition(".")
-            if leaf in ("weight", "bias"):
-                return module
+        if value is None or value.name is None or constant_of(value) is None:
+            continue
+        module, _, leaf = value.name.rpartition(".")
+        if module and leaf in ("weight", "bias"):
+            return module
     return ""

@@ -193,8 +193,9 @@ class Prune(PlanningPass):
         if len(blocked) > _MAX_REASONS:
             notes.append(f"not pruned: {len(blocked) - _MAX_REASONS} more groups")
         if ctx.calibration is None:
+            ranking = "their weights" if self._importance(ctx) == "magnitude" else "synthetic data"
             notes.append(
-                "no calibration data: units are ranked by their weights and nothing is refitted; "
+                f"no calibration data: units are ranked by {ranking} and nothing is refitted; "
                 "expect a clear loss of accuracy"
             )
         return tuple(notes)

@@ -16,8 +16,8 @@ from irtools.report import ArtifactEntry, Report
 from irtools.target import Artifact, KernelReport, Target
 
 if TYPE_CHECKING:
-    from irtools.cli._output import Destination
     from irtools._optimize import OptimizeResult
+    from irtools.cli._output import Destination
 
 __all__ = ["compile_to", "copy_companions", "save_checked", "write_result"]
 

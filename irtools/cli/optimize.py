@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["optimize"]
 
+_WRECK = 0.1
+
 
 @click.command(
     epilog="Example: irc optimize model.onnx --passes prune:speedup=1.5,int8 --calibrate "
@@ -41,6 +43,9 @@ __all__ = ["optimize"]
     type=options.PERCENT,
     help="Largest loss of the metric (1%: one point of accuracy) or, without labels, of top-1 "
     "agreement. Passes that lose more are drawn back.",
+)
+@click.option(
+    "--drop-slower", is_flag=True, help="Undo lossy passes that make the model slower than it was."
 )
 @options.batch_option
 @options.sequence_option
@@ -96,7 +101,34 @@ def optimize(source: str, output: str | None, json_path: str | None, **given: An
         check_writable(Path(str(json_path)))
     target = find_target(given["target"])
     result = _run(source, pipeline, plans, target, given)
+    if not given["no_check"]:
+        _refuse_wreck(result)
     _write(result, source, destination, json_path, given)
+
+
+def _refuse_wreck(result: OptimizeResult) -> None:
+    """Refuse to write a model that nobody can want, where no budget was set to say so.
+
+    Raises:
+        CheckError: Outputs became NaN or infinite, or most of a metric is lost.
+    """
+    from irtools.errors import BudgetError, CheckError
+
+    first, last = result.rows[0], result.rows[-1]
+    if last.fidelity is not None and last.fidelity.nonfinite:
+        raise CheckError(
+            f"{last.fidelity.nonfinite} outputs of the result are NaN or infinite where the "
+            "original's are not: nothing was written (--no-check writes it)"
+        )
+    if last.metric is None or first.metric is None or result.report.max_drop is not None:
+        return
+    drop = first.metric.value - last.metric.value
+    if first.metric.larger_is_better and drop > _WRECK:
+        raise BudgetError(
+            f"{last.metric.name} falls from {first.metric.value:.4f} to {last.metric.value:.4f}: "
+            "nothing was written; set a budget (--max-drop 1%) to have passes drawn back, or "
+            "--no-check to write it"
+        )
 
 
 def _pipeline(passes: str | None, file: str | None) -> Pipeline:
@@ -131,9 +163,9 @@ def _read_plan(path: str) -> Plan:
 def _run(
     source: str, pipeline: Pipeline, plans: list[Plan], target: Any, given: dict[str, Any]
 ) -> OptimizeResult:
+    from irtools._optimize import optimize as run
     from irtools.cli._console import progress
     from irtools.measure import BenchSettings
-    from irtools._optimize import optimize as run
 
     bench = BenchSettings(given["batch"], given["sequence"], given["threads"])
     with progress() as shown:
@@ -146,6 +178,7 @@ def _run(
             metric=given["metric"],
             bench=None if given["no_bench"] else bench,
             max_drop=given["max_drop"],
+            drop_slower=given["drop_slower"],
             seed=given["seed"],
             threads=given["threads"],
             check=not given["no_check"],

@@ -46,8 +46,8 @@ def plan(
     from irtools.passmanager import Pipeline
 
     pipeline = Pipeline.parse(passes)
-    from irtools.cli._console import console, progress
     from irtools._optimize import make_plan
+    from irtools.cli._console import console, progress
 
     with progress() as shown:
         found = make_plan(

@@ -16,9 +16,9 @@ def reproduce(folder: str) -> None:
 
     Fails as the pass failed; says so where it no longer does.
     """
+    from irtools._optimize import optimize
     from irtools.cli._console import progress, say
     from irtools.errors import IrtoolsError
-    from irtools._optimize import optimize
     from irtools.passmanager.instruments import Recipe
     from irtools.report import versions
 

@@ -138,6 +138,8 @@ def _with_context(step: Step, error: Exception) -> Exception:
     match error:
         case IrtoolsError():
             error.args = (f"{where}: {error}",)
+            if isinstance(error, ImportError):
+                error.msg = error.args[0]  # What an ImportError prints.
             return error
         case MemoryError():
             return LimitError(f"{where}: out of memory")

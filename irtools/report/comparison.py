@@ -17,7 +17,7 @@ from irtools.errors import UsageError
 from irtools.measure import Limits, run_isolated, target_text
 from irtools.measure.jobs import run_once
 from irtools.metrics import Fidelity, FidelityMeter
-from irtools.model import Model
+from irtools.model import Model, infer_shapes
 from irtools.statistics.observe import expose
 from irtools.target import Feeds, RunnerOptions, Target
 
@@ -95,6 +95,7 @@ def compare_models(
         UnsupportedError: The target refuses a model.
     """
     _check_same_interface(first, second)
+    first, second = _typed(first), _typed(second)
     names = _matched(first, second) if layers else []
     options = RunnerOptions(threads=threads, exact=True)
     meter = FidelityMeter()
@@ -128,6 +129,13 @@ def _check_same_interface(first: Model, second: Model) -> None:
         found = [(i.name, i.dtype) for i in getattr(second.interface, what)]
         if wanted != found:
             raise UsageError(f"the models have different {what}: {wanted} and {found}")
+
+
+def _typed(model: Model) -> Model:
+    """Return a copy whose inner values have types, by which float tensors are known."""
+    copy = model.clone()
+    infer_shapes(copy.ir)
+    return copy
 
 
 def _floats(model: Model) -> Iterator[ir.Value]:

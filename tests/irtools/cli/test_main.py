@@ -1,0 +1,165 @@
+"""Start-up time, errors and exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from irtools.cli.main import VERBS
+from irtools.errors import DataError, IrtoolsError, MissingExtraError
+from irtools.passes.cleanup.cleanup import Cleanup
+
+_FAST = ("--no-bench", "--no-check")
+_HEAVY = ("onnxruntime", "torch", "transformers", "openvino", "onnx", "onnxscript")
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from irtools.cli.main import run; run(['--help']); "
+        f"print([m for m in {_HEAVY!r} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(irc: Callable, verb: str) -> None:
+    found = irc(verb, "--help")
+    assert found.code == 0 and "Usage: irc " + verb in found.out
+
+
+@pytest.mark.parametrize(
+    ("args", "hint"),
+    [
+        (["optimise", "model.onnx"], "did you mean 'optimize'"),
+        (["optimize", "model.onnx", "--passes", "cleenup"], "did you mean 'cleanup'"),
+        (["optimize", "model.onnx", "--passes", "int8:mod=static"], "did you mean 'mode'"),
+        (["optimize", "model.onnx", "--passes", "int8:mode=statik"], "static"),
+        (["optimize", "model.onnx", "--passes", "cleanup", "--evalute", "x"], "--evaluate"),
+        (["optimize", "model.onnx", "--passes", "cleanup", "-t", "ort-gpu"], "ort-cpu"),
+        (["optimize", "model.onnx", "--passes", "cleanup", "-t", "ort-cpu:isa=avx3"], "avx2"),
+        (["optimize", "model.onnx"], "--passes TEXT"),
+        (["optimize", "model.onnx", "--passes", "cleanup", "--max-drop", "200%"], "100%"),
+        (["optimize", "model.onnx", "--passes", "cleanup", "--metric", "acuracy"], "accuracy"),
+        (["passes", "cleenup"], "did you mean 'cleanup'"),
+        (["plan", "model.onnx", "-p", "cleanup"], "makes no plan"),
+    ],
+)
+def test_misspellings_are_refused_with_the_nearest_name(
+    irc: Callable, args: list[str], hint: str
+) -> None:
+    found = irc(*args)
+    assert found.code == 2 and hint in found.err
+    assert len(found.err.splitlines()) == 1 and found.out == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "said"),
+    [
+        (b"", 3, "empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", 3, "git lfs pull"),
+        (b"<!DOCTYPE html><html></html>", 3, ""),
+        (None, 6, "bad.onnx"),
+    ],
+)
+def test_what_is_no_model(
+    irc: Callable, tmp_path: Path, content: bytes | None, code: int, said: str
+) -> None:
+    if content is not None:
+        (tmp_path / "bad.onnx").write_bytes(content)
+    found = irc("optimize", "bad.onnx", "--passes", "cleanup")
+    assert found.code == code and said in found.err
+    assert not (tmp_path / "bad.opt.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(DataError("no"), 3), (MissingExtraError("this", "torch"), 4), (MemoryError(), 7)],
+)
+def test_exit_codes_follow_the_error(
+    irc: Callable, monkeypatch: pytest.MonkeyPatch, error: Exception, code: int
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Cleanup, "run", fail)
+    found = irc("optimize", "model.onnx", "--passes", "cleanup", *_FAST)
+    assert found.code == code
+    last = found.err.splitlines()[-1]
+    assert last.startswith("irc: pass 1 of 1 (cleanup): ")
+    assert "reproduce" not in last or not isinstance(error, IrtoolsError)
+
+
+def test_a_bug_in_a_pass_leaves_a_reproducer(
+    irc: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+
+    def fail(*_: object) -> None:
+        raise KeyError("oops")
+
+    monkeypatch.setattr(Cleanup, "run", fail)
+    found = irc("optimize", "model.onnx", "--passes", "cleanup", *_FAST)
+    assert found.code == 70
+    last = found.err.splitlines()[-1]
+    assert last.startswith("irc: internal error: pass 1 of 1 (cleanup): KeyError")
+    [folder] = tmp_path.glob("irc-reproducer-*")
+    assert f"irc reproduce {folder}" in last
+
+    again = irc("reproduce", str(folder))
+    assert again.code == 70 and "irc: reproduced" in again.err
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    healed = irc("reproduce", str(folder))
+    assert healed.code == 0 and "not reproduced" in healed.err
+
+
+def test_a_bug_outside_passes_is_written_down(
+    irc: Callable, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def fail(*_: object) -> None:
+        raise KeyError("oops")
+
+    monkeypatch.setattr("irtools.frontend.find_frontend", fail)
+    found = irc("inspect", "model.onnx")
+    assert found.code == 70 and "irc: internal error: KeyError" in found.err
+    [folder] = tmp_path.glob("irc-crash-*")
+    assert json.loads((folder / "crash.json").read_text())["arguments"] == ["inspect", "model.onnx"]
+    assert "KeyError" in (folder / "traceback.txt").read_text()
+
+
+def test_names_cannot_speak_to_the_terminal(irc: Callable) -> None:
+    found = irc("optimize", "no\x1b[31m\nirc: fine", "--passes", "cleanup")
+    assert found.code == 6
+    assert "\x1b" not in found.err and len(found.err.splitlines()) == 1
+
+
+def test_sigterm_ends_with_143_and_leaves_nothing(irc: Callable, tmp_path: Path) -> None:
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "irtools.cli.main", "bench", "model.onnx", "model.onnx"],
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(scratch)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    assert "benchmark" in process.stderr.readline()
+    started = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 143 and "stopped by SIGTERM" in err
+    assert time.monotonic() - started < 10
+    assert list(scratch.glob("ir*")) == []

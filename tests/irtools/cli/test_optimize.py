@@ -1,0 +1,149 @@
+"""The main job, as a user calls it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+
+from irtools.model import Model
+from irtools.passes.quantization.int8 import Int8
+from irtools.report import schema
+
+_FAST = ("--no-bench", "--no-check")
+
+
+def test_without_data_and_output_name(irc: Callable, tmp_path: Path) -> None:
+    before = (tmp_path / "model.onnx").read_bytes()
+    found = irc("optimize", "model.onnx", "--passes", "cleanup,int8", *_FAST)
+    assert found.code == 0 and found.out == ""
+    assert "fidelity was measured on synthetic data" in found.err
+    assert "irc: wrote model.opt.onnx" in found.err
+    small, original = Model.load("model.opt.onnx"), Model.load("model.onnx")
+    assert small.interface == original.interface
+    assert small.weight_bytes < 0.5 * original.weight_bytes
+    assert (tmp_path / "model.onnx").read_bytes() == before
+
+
+def test_report_follows_its_schema(irc: Callable) -> None:
+    found = irc(
+        *("optimize", "model.onnx", "--passes", "cleanup,int8", "--calibrate", "data.npz"),
+        *("--evaluate", "data.npz", "--max-drop", "5%", "--json", "-", "-o", "small.onnx"),
+        "--no-bench",
+    )
+    assert found.code == 0
+    report = json.loads(found.out)
+    jsonschema.validate(report, schema())
+    assert [row["text"] for row in report["rows"]] == ["original", "cleanup", "int8"]
+    assert report["rows"][0]["metric"]["value"] == 1.0
+    assert report["rows"][1]["checks"] == ["verifier", "numerics"]
+    assert report["calibration"]["source"].endswith("data.npz")
+    assert report["result"]["sha256"] == Model.load("small.onnx").fingerprint()
+    assert set(report["artifact"]["files"]) == {"small.onnx"}
+
+
+def test_benchmarked_rows_have_ratios(irc: Callable) -> None:
+    found = irc("optimize", "model.onnx", "--passes", "cleanup", "--json", "report.json")
+    assert found.code == 0 and "faster" in found.err
+    report = json.loads(Path("report.json").read_text(encoding="utf-8"))
+    jsonschema.validate(report, schema())
+    original, cleaned = (row["latency"][0] for row in report["rows"])
+    assert original["speedup"] is None and original["median_ms"] > 0
+    ratio = cleaned["speedup"]
+    assert ratio["low"] <= ratio["value"] <= ratio["high"]
+
+
+def test_a_folder_gets_the_artifact_and_the_report(irc: Callable, tmp_path: Path) -> None:
+    found = irc("optimize", "model.onnx", "--passes", "cleanup", "-o", "out/", *_FAST)
+    assert found.code == 0
+    assert {path.name for path in (tmp_path / "out").iterdir()} >= {"model.onnx", "report.json"}
+    report = json.loads((tmp_path / "out/report.json").read_text(encoding="utf-8"))
+    jsonschema.validate(report, schema())
+
+
+def test_existing_output_and_the_input_are_safe(irc: Callable, tmp_path: Path) -> None:
+    (tmp_path / "taken.onnx").write_text("mine")
+    (tmp_path / "link.onnx").symlink_to(tmp_path / "model.onnx")
+    optimize = ("optimize", "model.onnx", "--passes", "cleanup", *_FAST, "-o")
+    assert irc(*optimize, "taken.onnx").code == 2
+    assert (tmp_path / "taken.onnx").read_text() == "mine"
+    for same in ("model.onnx", "./model.onnx", "link.onnx"):
+        found = irc(*optimize, same, "--force")
+        assert found.code == 2 and "is the input" in found.err
+    assert irc(*optimize, "no/such/folder.onnx").code == 6
+    assert irc(*optimize, "taken.onnx", "--force").code == 0
+    assert Model.load(tmp_path / "taken.onnx").interface
+
+
+def test_same_input_same_bytes(irc: Callable, tmp_path: Path) -> None:
+    for name in ("a.onnx", "b.onnx"):
+        assert irc("optimize", "model.onnx", "-p", "cleanup,int8", "-o", name, *_FAST).code == 0
+    assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
+
+
+def test_pipeline_from_a_file(irc: Callable, tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text('[[pass]]\nname = "int8"\nmode = "dynamic"\n')
+    found = irc("optimize", "model.onnx", "--pipeline", "p.toml", "--json", "-", *_FAST)
+    assert json.loads(found.out)["pipeline"] == "int8:mode=dynamic"
+    assert irc("optimize", "model.onnx", "--pipeline", "no.toml").code == 6
+
+
+def test_a_plan_is_printed_edited_and_replayed(irc: Callable, tmp_path: Path) -> None:
+    found = irc("plan", "model.onnx", "-p", "cleanup,int8:mode=dynamic", "--json", "-")
+    assert found.code == 0
+    plan = json.loads(found.out)
+    assert plan["pass"] == "int8:mode=dynamic" and len(plan["decisions"]) == 2
+    plan["decisions"] = plan["decisions"][:1]
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    passes = ("-p", "cleanup,int8:mode=dynamic", "--plan", "plan.json")
+    replayed = irc("optimize", "model.onnx", *passes, "--json", "-", *_FAST)
+    assert replayed.code == 0
+    half = json.loads(replayed.out)["rows"][-1]["weight_bytes"]
+    whole = Model.load("model.onnx").weight_bytes
+    assert 0.5 * whole < half < 0.75 * whole
+    wrong = irc("optimize", "model.onnx", "-p", "cleanup", "--plan", "plan.json", *_FAST)
+    assert wrong.code == 2 and "not in the pipeline" in wrong.err
+
+
+def test_bisect_limit_and_ir_prints(irc: Callable, tmp_path: Path) -> None:
+    found = irc(
+        *("optimize", "model.onnx", "-p", "cleanup,int8", "--bisect-limit", "1"),
+        *("--print-ir-after", "cleanup", "--dump-ir", "ir", *_FAST),
+    )
+    assert found.code == 0
+    assert "BISECT: running pass (1) cleanup" in found.err
+    assert "BISECT: NOT running pass (2) int8" in found.err and "int8 (not run)" in found.err
+    assert [path.name for path in (tmp_path / "ir").iterdir()] == ["01-cleanup.after.txt"]
+    assert "Identity" not in (tmp_path / "ir/01-cleanup.after.txt").read_text(encoding="utf-8")
+
+
+def test_a_wreck_is_not_written(
+    irc: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import onnx_ir as ir
+
+    from irtools.passmanager import PassResult
+
+    def ruin(self: Int8, model: ir.Model, ctx: object) -> PassResult:
+        value = model.graph.initializers["w2"]
+        assert value.const_value is not None
+        value.const_value = ir.tensor(-value.const_value.numpy(), name="w2")
+        return PassResult(modified=True)
+
+    monkeypatch.setattr(Int8, "run", ruin)
+    call = ("optimize", "model.onnx", "-p", "int8", "--evaluate", "data.npz", "--no-bench")
+    found = irc(*call)
+    assert found.code == 5 and "accuracy falls from 1.0000" in found.err
+    assert not (tmp_path / "model.opt.onnx").exists()
+    guarded = irc(*call, "--max-drop", "1%")
+    assert guarded.code == 0 and "int8 (dropped)" in guarded.err
+
+
+def test_data_that_does_not_fit(irc: Callable, tmp_path: Path) -> None:
+    np.savez(tmp_path / "other.npz", y=np.zeros((4, 64), np.float32))
+    found = irc("optimize", "model.onnx", "-p", "int8", "--calibrate", "other.npz")
+    assert found.code == 3 and "input x" in found.err

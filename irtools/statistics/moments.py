@@ -5,6 +5,7 @@ Sums run in float64. A position with a NaN or an infinity in it is left out.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -23,6 +24,9 @@ __all__ = [
 
 # Rows gathered before a product: enough that the product outweighs adding it in float64.
 _GRAM_ROWS: Final = 512
+
+# Rows summed in float32: few enough for its digits and for the cache.
+_BLOCK_ROWS: Final = 64
 
 
 class _ChannelAccumulator:
@@ -79,7 +83,7 @@ class SquareAccumulator(MeanAccumulator):
     """Mean of x^2 per channel."""
 
     def _add(self, state: np.ndarray, rows: np.ndarray) -> None:
-        state += _column_sums(np.square(rows))
+        state += _square_sums(rows)
 
 
 class GramAccumulator:
@@ -135,7 +139,7 @@ class GramAccumulator:
             y = np.concatenate(parts)
             xy = np.vstack([x.T @ y, _column_sums(y)])
             self._xy = _add(self._xy, xy)
-            self._yy = _add(self._yy, _column_sums(np.square(y)))
+            self._yy = _add(self._yy, _square_sums(y))
 
     def result(self) -> GramResult:
         """Return the moments."""
@@ -177,12 +181,25 @@ def _column_sums(rows: np.ndarray) -> np.ndarray:
 
     Blocks short enough for float32 go through BLAS, a fifth of the time of a cast to float64.
     """
-    starts = range(0, len(rows), _GRAM_ROWS)
-    blocks = (rows[start : start + _GRAM_ROWS] for start in starts)
     total = np.zeros(rows.shape[1])
-    for block in blocks:
+    for block in _blocks(rows):
         total += np.ones(len(block), np.float32) @ block
     return total
+
+
+def _square_sums(rows: np.ndarray) -> np.ndarray:
+    """Return the float64 sums of the squares of the columns of [n, C]."""
+    total = np.zeros(rows.shape[1])
+    buffer = np.empty((min(len(rows), _BLOCK_ROWS), rows.shape[1]), np.float32)
+    for block in _blocks(rows):
+        # One buffer that stays in cache; a fresh one per block costs more than the squares.
+        squares = np.square(block, out=buffer[: len(block)])
+        total += np.ones(len(block), np.float32) @ squares
+    return total
+
+
+def _blocks(rows: np.ndarray) -> Iterator[np.ndarray]:
+    return (rows[start : start + _BLOCK_ROWS] for start in range(0, len(rows), _BLOCK_ROWS))
 
 
 def _add(total: np.ndarray | None, part: np.ndarray) -> np.ndarray:

@@ -109,15 +109,15 @@ def quantize(x: np.ndarray, q: QParams) -> np.ndarray:
     scale, zero = _spread(q, x.shape)
     qmin, qmax = q.spec.limits
     steps = np.rint(x.astype(np.float32, copy=False) / scale) + zero
-    return np.clip(steps, qmin, qmax).astype(q.spec.dtype.numpy())
+    return np.asarray(np.clip(steps, qmin, qmax).astype(q.spec.dtype.numpy()))
 
 
 def dequantize(integers: np.ndarray, q: QParams) -> np.ndarray:
     """Return the float32 values that integers stand for."""
     scale, zero = _spread(q, integers.shape)
     if integers.dtype == np.int32:
-        return (integers.astype(np.float64) * scale).astype(np.float32)
-    return (integers.astype(np.float32) - zero) * scale
+        return np.asarray((integers.astype(np.float64) * scale).astype(np.float32))
+    return np.asarray((integers.astype(np.float32) - zero) * scale)
 
 
 def quantize_weight(

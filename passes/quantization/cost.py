@@ -72,7 +72,8 @@ def bias_shift(
     """
     if weight_error.ndim == 2:
         # In float32: a float64 mean would first copy the whole matrix.
-        return mean.astype(np.float32) @ (weight_error if axis == 1 else weight_error.T)
+        matrix = weight_error if axis == 1 else weight_error.T
+        return np.asarray(mean.astype(np.float32) @ matrix)
     taps = weight_error.reshape(*weight_error.shape[:2], -1).sum(axis=2, dtype=np.float64)
     outer, inner = taps.shape[0] // groups, taps.shape[1]
     per_group = mean.reshape(groups, 1, inner) * taps.reshape(groups, outer, inner)

@@ -211,7 +211,7 @@ def _may_overflow(weight: Weight, facts: Facts) -> bool:
     array = weight.array()
     top = float(np.abs(array).max(initial=0.0)) * (array.size / array.shape[weight.uses[0].axis])
     largest = max(_scale(facts[use.activation]) for use in _multiplying(weight)) * 255
-    return top * largest > _LARGEST_SUM
+    return bool(top * largest > _LARGEST_SUM)
 
 
 def _granularity(axis: int, block_size: int) -> Granularity:

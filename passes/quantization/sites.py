@@ -290,7 +290,7 @@ def _own_bias(node: ir.Node) -> Bias | None:
     weight = constant_of(node.inputs[1])
     if weight is None:
         return None
-    by_row = node.op_type == "Conv" or node.attributes.get_int("transB", 0)
+    by_row = node.op_type == "Conv" or node.attributes.get_int("transB", 0) == 1
     channels = int(weight.shape.numpy()[0 if by_row else 1])
     return _bias(node, 2, channels)
 
@@ -298,12 +298,12 @@ def _own_bias(node: ir.Node) -> Bias | None:
 def _added_bias(node: ir.Node) -> Bias | None:
     """The constant of an Add that is the only reader of a MatMul."""
     output = node.outputs[0]
-    readers = output.uses()
+    readers = tuple(output.uses())
     stored, transpose = _behind_transpose(node.inputs[1])
     weight = constant_of(stored)
     if output.is_graph_output() or len(readers) != 1 or weight is None:
         return None
-    add, index = readers[0]
+    add, index = readers[0].node, readers[0].idx
     if add.op_type != "Add" or add.graph is not node.graph:
         return None
     channels = int(weight.shape.numpy()[0 if transpose else 1])

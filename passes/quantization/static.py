@@ -68,9 +68,9 @@ def result_of(use: Use) -> ir.Value:
     is nothing left for them to do.
     """
     output = use.output
-    readers = output.uses()
+    readers = tuple(output.uses())
     if len(readers) == 1 and not output.is_graph_output():
-        node = readers[0][0]
+        node: ir.Node = readers[0].node
         if node.op_type in ("Relu", "Clip") and node.graph is use.node.graph:
             return node.outputs[0]
     return output

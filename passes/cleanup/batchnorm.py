@@ -93,15 +93,20 @@ def _fold(linear: ir.Node, norm: ir.Node) -> tuple[np.ndarray, np.ndarray] | Non
 
 def _scaled(linear: ir.Node, weight: np.ndarray, factor: np.ndarray) -> np.ndarray:
     """Multiply the output channels of a weight by one factor each."""
+    ones = [1] * (weight.ndim - 1)
+    scaled: np.ndarray
     if linear.op_type == "Gemm":
-        return weight * (factor[:, None] if linear.attributes.get_int("transB", 0) else factor)
-    if linear.op_type == "Conv":
-        return weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
-    # ConvTranspose: [in, out/groups, *kernel]; the inputs of group g feed the g-th outputs.
-    groups = linear.attributes.get_int("group", 1)
-    per_group = weight.reshape(groups, -1, *weight.shape[1:])
-    factors = factor.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))
-    return (per_group * factors).reshape(weight.shape)
+        by_row = linear.attributes.get_int("transB", 0)
+        scaled = weight * (factor[:, None] if by_row else factor)
+    elif linear.op_type == "Conv":
+        scaled = weight * factor.reshape(-1, *ones)
+    else:
+        # ConvTranspose: [in, out/groups, *kernel]; inputs of group g feed the g-th outputs.
+        groups = linear.attributes.get_int("group", 1)
+        per_group = weight.reshape(groups, -1, *weight.shape[1:])
+        factors = factor.reshape(groups, 1, -1, *ones[1:])
+        scaled = (per_group * factors).reshape(weight.shape)
+    return scaled
 
 
 def _apply(
@@ -116,7 +121,7 @@ def _apply(
         value = ir.Value(
             name=names.make(f"{old}_bn{suffix}"),
             type=ir.TensorType(tensor.dtype),
-            shape=ir.Shape(tensor.shape),
+            shape=ir.Shape(tensor.shape.numpy()),
             const_value=tensor,
         )
         graph.register_initializer(value)

@@ -39,7 +39,7 @@ class RemoveDeadCode(Pass):
         weights = sum(_remove_initializers(graph) for graph in graphs)
         before = len(model.functions)
         if before:
-            RemoveUnusedFunctionsPass()(model)
+            RemoveUnusedFunctionsPass()(model)  # type: ignore[no-untyped-call]
         counts = {
             "num-dead-nodes": nodes,
             "num-dead-initializers": weights,

@@ -235,7 +235,7 @@ def _initializer(graph: ir.Graph, name: str | None, tensor: ir.TensorProtocol) -
     value = ir.Value(
         name=name,
         type=ir.TensorType(tensor.dtype),
-        shape=ir.Shape(tensor.shape),
+        shape=ir.Shape(tensor.shape.numpy()),
         const_value=tensor,
     )
     graph.register_initializer(value)

@@ -59,9 +59,9 @@ def _merge_transposes(node: ir.Node) -> bool:
     inner = _producer(node, {"Transpose"})
     if inner is None:
         return False
-    outer_perm, inner_perm = (n.attributes.get_ints("perm") for n in (node, inner))
-    if outer_perm is None or inner_perm is None:
+    if "perm" not in node.attributes or "perm" not in inner.attributes:
         return False
+    outer_perm, inner_perm = (n.attributes["perm"].as_ints() for n in (node, inner))
     node.attributes["perm"] = ir.AttrInt64s("perm", [inner_perm[axis] for axis in outer_perm])
     node.replace_input_with(0, inner.inputs[0])
     return True

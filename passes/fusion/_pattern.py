@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.shapes import constant_of
@@ -62,7 +61,7 @@ def only_user(value: ir.Value) -> ir.Node | None:
     uses = value.uses()
     if len(uses) != 1 or value.is_graph_output():
         return None
-    return uses[0].node
+    return next(iter(uses)).node
 
 
 def other_input(node: ir.Node, value: ir.Value | None) -> ir.Value | None:
@@ -80,25 +79,28 @@ def scalar(value: ir.Value | None) -> float | None:
 
 def last_axis(node: ir.Node, rank: int | None) -> bool:
     """Whether a reduction with kept dimensions, or a Softmax, is over the last axis alone."""
-    axes: Sequence[int] | None
+    axes: Sequence[int]
     if node.op_type == "Softmax":
-        version = node.version or _opset(node)
-        default = -1 if version is None or version >= 13 else 1
-        axes = [node.attributes.get_int("axis", default)]
-    else:
-        axes = node.attributes.get_ints("axes")
-        if axes is None and len(node.inputs) > 1:
-            tensor = constant_of(node.inputs[1])
-            axes = None if tensor is None else np.atleast_1d(tensor.numpy()).tolist()
-        if not node.attributes.get_int("keepdims", 1):
-            return False
-    if axes is None or len(axes) != 1:
+        axes = [node.attributes.get_int("axis", _default_axis(node))]
+    elif not node.attributes.get_int("keepdims", 1):
         return False
-    return axes[0] == -1 or (rank is not None and axes[0] == rank - 1)
+    else:
+        axes = _axes(node)
+    return len(axes) == 1 and (axes[0] == -1 or (rank is not None and axes[0] == rank - 1))
 
 
-def _opset(node: ir.Node) -> int | None:
-    return None if node.graph is None else node.graph.opset_imports.get("")
+def _default_axis(node: ir.Node) -> int:
+    """Of Softmax: 1 before opset 13, where it also took all axes from there on together."""
+    version = None if node.graph is None else node.graph.opset_imports.get("")
+    return -1 if version is not None and version >= 13 else 1
+
+
+def _axes(node: ir.Node) -> Sequence[int]:
+    """Axes of a reduction, an attribute or an input; empty where they are not constant."""
+    if "axes" in node.attributes:
+        return node.attributes["axes"].as_ints()
+    tensor = constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
+    return [] if tensor is None else [int(axis) for axis in tensor.numpy().reshape(-1)]
 
 
 @dataclass(frozen=True)
@@ -156,6 +158,3 @@ def remove_dead(nodes: Iterable[ir.Node | None]) -> None:
         makers = [v.producer() for v in node.inputs if v is not None]
         node.graph.remove(node, safe=True)
         pending.extend(maker for maker in makers if maker is not None)
-
-
-Matcher = Callable[[ir.Node], object]

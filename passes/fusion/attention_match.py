@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.dims import Dim, multiply
-from irtools.analysis.shapes import Shape, SymbolicShapes, constant_of
+from irtools.analysis.shapes import Shape, SymbolicShapes
 from irtools.passes.fusion._pattern import (
     Veto,
     is_op,
@@ -211,11 +210,11 @@ def _operand(
     value: ir.Value | None, facts: SymbolicShapes, name: str, *, transposed: bool = False
 ) -> tuple[Operand, float]:
     """Follow scales and Transposes up to the tensor that holds Q, K or V."""
-    perm = (0, 1, 3, 2) if transposed else _HEADS_FIRST
+    perm: tuple[int, ...] = (0, 1, 3, 2) if transposed else _HEADS_FIRST
     factor, value = _unscaled(value)
     while (node := is_op(value, "Transpose")) is not None:
-        inner = node.attributes.get_ints("perm")
-        require(inner is not None and len(inner) == 4, f"{name} is not a tensor of 4 dimensions")
+        inner = node.attributes["perm"].as_ints() if "perm" in node.attributes else (3, 2, 1, 0)
+        require(len(inner) == 4, f"{name} is not a tensor of 4 dimensions")
         perm = tuple(inner[axis] for axis in perm)
         further, value = _unscaled(node.inputs[0])
         factor *= further
@@ -279,14 +278,3 @@ def _flat(operand: Operand, facts: SymbolicShapes) -> ir.Value | None:
     batch, heads, length, width = operand.shape
     source = reshape.inputs[0]
     return source if facts.shape(source) == (batch, length, multiply(heads, width)) else None
-
-
-def lowest(dtype: ir.DataType) -> float:
-    """The most negative finite number of a floating type."""
-    return float(np.finfo(dtype.numpy()).min)
-
-
-def constant_minimum(value: ir.Value | None) -> float | None:
-    """The smallest element of a constant."""
-    tensor = constant_of(value)
-    return None if tensor is None or not tensor.size else float(tensor.numpy().min())

@@ -1,0 +1,72 @@
+"""What the analysis of shapes proves, and what it must not claim."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import pytest
+
+from irtools.analysis.shapes import SymbolicShapes
+
+HEAD = '<ir_version: 10, opset_import: ["" : 20]>'
+
+CASES = {
+    "broadcast keeps names": (
+        "g (float[B,S,8] x, float[8] b) => (float[?,?,?] y) { y = Add(b, x) }",
+        "B, S, 8",
+    ),
+    "a number above one decides": (
+        "g (float[N,4] x, float[5,1] b) => (float[?,?] y) { y = Add(x, b) }",
+        "5, 4",
+    ),
+    "a slice of a table to the length of the input": (
+        "g (float[B,S,8] x, float[1,512,8] t) => (float[?,?,?] y) "
+        "<int64[1] zero = {0}, int64[1] one = {1}> "
+        "{ n = Shape<start=1, end=2>(x)  p = Slice(t, zero, n, one)  y = Add(x, p) }",
+        "B, S, 8",
+    ),
+    "the rest of a reshape": (
+        "g (float[B,S,12] x) => (float[?,?,?,?] y) <int64[1] m = {-1}, int64[1] h = {4}> "
+        "{ l = Shape<end=2>(x)  s = Concat<axis=0>(l, m, h)  y = Reshape(x, s) }",
+        "B, S, 3, 4",
+    ),
+    "sizes multiplied and taken apart again": (
+        "g (float[B,S,8] x) => (float[?,?,?] y) <int64[2] f = {-1, 8}> "
+        "{ s = Shape(x)  a = Reshape(x, f)  y = Reshape(a, s) }",
+        "B, S, 8",
+    ),
+    "expand by where over -1, as torch writes it": (
+        "g (float[B,1] x, float[B,S] z) => (float[?,?] y) "
+        "<int64[1] m = {-1}, int64[2] ones = {1, 1}, int64[2] minus = {-1, -1}> "
+        "{ n = Shape<start=1>(z)  t = Concat<axis=0>(m, n)  e = Equal(t, minus) "
+        "  w = Where(e, ones, t)  y = Expand(x, w) }",
+        "B, S",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_proves(case: str) -> None:
+    source, expected = CASES[case]
+    model = ir.from_onnx_text(f"{HEAD} {source}")
+    shape = SymbolicShapes.of(model).shape(model.graph.outputs[0])
+    assert shape is not None
+    assert ", ".join(map(str, shape)) == expected
+
+
+def test_unnamed_sizes_differ() -> None:
+    model = ir.from_onnx_text(
+        f"{HEAD} g (float[?] a, float[?] b) => (float[?] y) {{ y = Add(a, b) }}"
+    )
+    facts = SymbolicShapes.of(model)
+    a, b = model.graph.inputs
+    assert facts.shape(a) != facts.shape(b)
+    assert facts.shape(model.graph.outputs[0]) not in (facts.shape(a), facts.shape(b))
+
+
+def test_a_weight_that_may_be_overridden_is_not_known() -> None:
+    model = ir.from_onnx_text(
+        f"{HEAD} g (float[N,4] x, int64[2] s = {{2, -1}}) => (float[?,?] y) {{ y = Reshape(x, s) }}"
+    )
+    facts = SymbolicShapes.of(model)
+    assert facts.integers(model.graph.inputs[1]) is None
+    assert facts.rank(model.graph.outputs[0]) == 2

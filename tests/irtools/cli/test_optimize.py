@@ -105,7 +105,9 @@ def test_a_plan_is_printed_edited_and_replayed(irc: Callable, tmp_path: Path) ->
     half = json.loads(replayed.out)["rows"][-1]["weight_bytes"]
     whole = Model.load("model.onnx").weight_bytes
     assert 0.5 * whole < half < 0.75 * whole
-    wrong = irc("optimize", "model.onnx", "-p", "cleanup", "--plan", "plan.json", *_FAST)
+    wrong = irc(
+        "optimize", "model.onnx", "-p", "cleanup", "--plan", "plan.json", "-o", "b.onnx", *_FAST
+    )
     assert wrong.code == 2 and "not in the pipeline" in wrong.err
 
 

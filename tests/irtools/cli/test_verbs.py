@@ -12,7 +12,6 @@ from irtools.passmanager import registry
 
 from .conftest import write_model
 
-
 _FAST = ("--no-bench", "--no-check")
 
 

@@ -28,7 +28,7 @@ def console(*, stderr: bool = True) -> Console:
     from rich.console import Console
 
     file = sys.stderr if stderr else sys.stdout
-    wide = None if file.isatty() else 160
+    wide = None if file.isatty() else 200
     return Console(file=file, markup=False, highlight=False, emoji=False, width=wide)
 
 

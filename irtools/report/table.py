@@ -17,7 +17,7 @@ __all__ = ["render", "report_view", "size_text"]
 Document = Mapping[str, Any]
 
 
-def render(report: Document, width: int = 160) -> str:
+def render(report: Document, width: int = 200) -> str:
     """Return the view as plain text."""
     from rich.console import Console
 
@@ -104,7 +104,7 @@ def _name(row: Document, original: Document) -> str:
         return str(row["text"])
     if not drawn["planned"]:
         return f"{row['text']} (dropped)"
-    return f"{row['text']} ({drawn['kept']} of {drawn['planned']} decisions)"
+    return f"{row['text']} ({drawn['kept']} of {drawn['planned']} kept)"
 
 
 def _changed(row: Document, original: Document) -> str:

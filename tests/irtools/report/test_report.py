@@ -1,0 +1,161 @@
+"""The document, its table, and what is said about figures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+
+from irtools.measure import BenchSettings, LatencyResult, Ratio
+from irtools.metrics import Fidelity
+from irtools.passmanager.step import DrawnBack, MetricFigure
+from irtools.report import (
+    DataEntry,
+    Machine,
+    ModelEntry,
+    Report,
+    Row,
+    TargetEntry,
+    printable,
+    schema,
+    size_text,
+)
+from irtools.report.plain import plain_data
+from irtools.report.verdicts import judge_run
+from irtools.target import KernelReport
+
+
+def _latency(low: float, value: float, high: float) -> tuple[LatencyResult, ...]:
+    ratio = Ratio(value, low, high)
+    return (LatencyResult("m", "batch=1", 2.0, 2.5, 3.0, 500, 10**7, 0.1, 9, (2.0,), ratio),)
+
+
+def _row(index: int, text: str, **changes: Any) -> Row:
+    values: dict[str, Any] = {
+        "index": index,
+        "text": text,
+        "modified": index > 0,
+        "skipped": False,
+        "statistics": {"num-a": 3, "num-skipped-b": 2} if index else {},
+        "changed": 3,
+        "skipped_parts": 2 if index else 0,
+        "notes": (),
+        "checks": (),
+        "drawn_back": None,
+        "file_bytes": 10**8 // (index + 1),
+        "weight_bytes": 10**8,
+        "latency": (),
+        "fidelity": Fidelity(float("inf"), 0.0, 0.0, 1.0, 0.0, 1.0, 32),
+        "metric": None,
+        "seconds": {"pass": 1.0, "numerics": 0.5},
+    }
+    return Row(**{**values, **changes})
+
+
+def _report(*rows: Row) -> Report:
+    data = DataEntry("test.npz", "0" * 64, 32, False, True)
+    return Report(
+        created="2026-01-01T00:00:00+00:00",
+        model=ModelEntry("m\x1b[31m.onnx", "0" * 64, 5, 20),
+        calibration=None,
+        evaluation=data,
+        target=TargetEntry("ort-cpu", "vnni", "onnxruntime 1"),
+        machine=Machine("CPU", "vnni", 2, 2, "Linux"),
+        versions={"irtools": "0"},
+        pipeline=",".join(row.text for row in rows[1:]),
+        passes=(),
+        seed=0,
+        threads=2,
+        max_drop=0.01,
+        bench=BenchSettings(),
+        rows=rows,
+        result=ModelEntry("result", "1" * 64, 4, 20),
+        kernels=KernelReport({"MatMul": 1}),
+        verdicts=judge_run(rows, None, None, data),
+        seconds=3.0,
+    )
+
+
+def test_document_follows_its_schema_and_has_no_infinities() -> None:
+    report = _report(_row(0, "original"), _row(1, "int8", latency=_latency(1.1, 1.2, 1.3)))
+    document = report.to_dict()
+    jsonschema.validate(document, schema())
+    assert document["rows"][0]["fidelity"]["sqnr_db"] == "inf"
+    assert document["rows"][1]["latency"][0]["speedup"]["is_significant"] is True
+
+
+def test_schema_refuses_what_it_does_not_know() -> None:
+    document = {**_report(_row(0, "original")).to_dict(), "surprise": 1}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(document, schema())
+
+
+def test_table_is_a_view_of_the_document() -> None:
+    drawn = DrawnBack(41, 74, 0.009, 0.05, 0.01, "accuracy", 6)
+    metric = MetricFigure("accuracy", 0.974, 0.96, 0.98, True, 100)
+    text = str(
+        _report(
+            _row(0, "original", metric=metric),
+            _row(1, "cleanup", latency=_latency(0.98, 1.01, 1.04), metric=metric),
+            _row(2, "prune:ratio=0.5", drawn_back=drawn, metric=metric),
+        )
+    )
+    assert "1.01x [0.98, 1.04] within noise" in text
+    assert "prune:ratio=0.5 (41 of 74 kept)" in text
+    assert "drawn back to 41 of 74 decisions, to keep the budget" in text
+    assert "50.0 MB (2.00x)" in text and "0.9740 [0.9600, 0.9800]" in text
+    assert "equal" in text and "100.00 %" in text
+    assert "\x1b" not in text and "m\\x1b[31m.onnx" in text
+
+
+def test_verdicts_name_what_a_reader_must_not_overlook() -> None:
+    synthetic = DataEntry("synthetic", "0" * 64, 32, True, False)
+    bad = Fidelity(12.0, 0.25, 1.0, 0.9, 0.1, 0.9, 32, nonfinite=3)
+    rows = (
+        _row(0, "original"),
+        _row(1, "int8", latency=_latency(0.5, 0.6, 0.7), fidelity=bad),
+    )
+    kernels = KernelReport({}, int8=4, float_fallbacks=("fc1", "fc2", "fc3", "fc4"))
+    said = "\n".join(v.text for v in judge_run(rows, kernels, synthetic, synthetic))
+    assert "calibrated on synthetic data" in said
+    assert "int8 made the model slower" in said
+    assert "3 output values are NaN" in said and "agreement with the original is 90.00 %" in said
+    assert "4 nodes meant to be int8 run in floating point: fc1, fc2, fc3 and 1 more" in said
+    assert "slower than the original: 0.60x" in said
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(None, ""), (999, "999 B"), (1000, "1.0 kB"), (23_400_000, "23.4 MB"), (2 * 10**9, "2.0 GB")],
+)
+def test_sizes(size: int | None, text: str) -> None:
+    assert size_text(size) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("plain ünïcode 模型", "plain ünïcode 模型"),
+        ("\x1b[31mred", "\\x1b[31mred"),
+        ("a\nirc: done", "a\\x0airc: done"),
+        ("a\u202egnp.exe", "a\\u202egnp.exe"),
+        ("x" * 300, "x" * 199 + "…"),
+    ],
+)
+def test_names_are_made_harmless(name: str, shown: str) -> None:
+    assert printable(name) == shown
+
+
+def test_plain_data_knows_numpy_and_nan() -> None:
+    @dataclass(frozen=True)
+    class Sample:
+        a: float
+        b: np.float32
+        c: np.int64
+        d: tuple[str, ...]
+
+    found = plain_data(Sample(float("nan"), np.float32(0.5), np.int64(3), ("x",)))
+    assert found == {"a": "nan", "b": 0.5, "c": 3, "d": ["x"]}

@@ -1,0 +1,74 @@
+"""`irtools.optimize` from Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+import irtools
+from irtools.errors import UsageError
+from irtools.passes.cleanup.cleanup import Cleanup
+
+
+@pytest.fixture
+def model() -> ir.Model:
+    """x [batch, 8] -> y through an Identity and a MatMul."""
+    x = ir.val("x", ir.DataType.FLOAT, ir.Shape(["batch", 8]))
+    w = ir.val("w", const_value=ir.tensor(np.eye(8, dtype=np.float32), name="w"))
+    same = ir.node("Identity", [x])
+    out = ir.node("MatMul", [same.outputs[0], w])
+    y = out.outputs[0]
+    y.name, y.type, y.shape = "y", ir.TensorType(ir.DataType.FLOAT), ir.Shape(["batch", 8])
+    graph = ir.Graph([x], [y], nodes=[same, out], initializers=[w], opset_imports={"": 20})
+    return ir.Model(graph, ir_version=10)
+
+
+def test_every_kind_of_model_and_pipeline(model: ir.Model, tmp_path: Path) -> None:
+    ir.save(model, tmp_path / "m.onnx")
+    models: list[Any] = [
+        tmp_path / "m.onnx",
+        str(tmp_path / "m.onnx"),
+        model,
+        ir.to_proto(model),
+        irtools.Model(model),
+    ]
+    pipelines: list[Any] = ["cleanup", Cleanup(), irtools.Pipeline("cleanup")]
+    found = {
+        irtools.optimize(m, p, bench=None, check=False).model.fingerprint()
+        for m in models
+        for p in pipelines
+    }
+    assert len(found) == 1
+    assert len(model.graph) == 2, "the caller's model stays as it was"
+
+
+def test_result_has_model_report_and_rows(model: ir.Model) -> None:
+    result = irtools.optimize(model, "cleanup", bench=None)
+    assert [row.text for row in result.rows] == ["original", "cleanup"]
+    assert len(result.model.ir.graph) == 1
+    assert result.report.evaluation is not None and result.report.evaluation.synthetic
+    assert "cleanup" in str(result.report)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"max_drop": 1.5}, "max-drop is 1.5"),
+        ({"drop_slower": True}, "needs the benchmark"),
+    ],
+)
+def test_combinations_that_make_no_sense(
+    model: ir.Model, arguments: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(UsageError, match=said):
+        irtools.optimize(model, "cleanup", bench=None, **arguments)
+
+
+def test_something_else_is_no_model() -> None:
+    wrong: Any = 3
+    with pytest.raises(UsageError, match="the model is a int"):
+        irtools.optimize(wrong, "cleanup")

@@ -14,10 +14,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from irtools._optimize import OptimizeResult, optimize
     from irtools.data import Dataset
     from irtools.errors import IrtoolsError
     from irtools.model import Model
-    from irtools._optimize import OptimizeResult, optimize
     from irtools.passmanager import (
         Decision,
         Exactness,

@@ -117,8 +117,9 @@ def test_import_is_light() -> None:
 
 def test_help_is_light() -> None:
     statement = (
-        "from irtools.cli.main import main\nimport sys, io\nout, sys.stdout = sys.stdout, "
-        "io.StringIO()\ntry:\n    main(['--help'])\nexcept SystemExit:\n    pass\nsys.stdout = out"
+        "import io, sys\nfrom irtools.cli.main import main\n"
+        "sys.argv, out, sys.stdout = ['irc', '--help'], sys.stdout, io.StringIO()\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\nsys.stdout = out"
     )
     loaded = modules_after(statement)
     assert "irtools" in loaded

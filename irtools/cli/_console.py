@@ -84,7 +84,8 @@ class _Lines:
         if label == self._label and now - self._told < self._INTERVAL_SECONDS:
             return
         self._label, self._told = label, now
-        say(f"irc: {label}" + (f" {done}/{total}" if total > 1 else ""))
+        # Some steps learn on the way that they take longer.
+        say(f"irc: {label}" + (f" {done}/{max(done, total)}" if total > 1 else ""))
 
 
 class _Bars:
@@ -100,7 +101,7 @@ class _Bars:
                 self._bars.remove_task(old)
             self._tasks = {shown: self._bars.add_task(shown, total=total)}
             task = self._tasks[shown]
-        self._bars.update(task, completed=done, total=total)
+        self._bars.update(task, completed=done, total=max(done, total))
 
 
 def _bars() -> RichProgress:

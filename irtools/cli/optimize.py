@@ -91,15 +91,17 @@ def optimize(source: str, output: str | None, json_path: str | None, **given: An
     .jsonl or .csv file, an image folder or module:function. The table goes to stderr.
     """
     # What can be wrong in the command line is found before any large library is imported.
+    from irtools.target import find_target
+
+    target = find_target(given["target"], check=False)
     pipeline = _pipeline(given["passes"], given["pipeline_file"])
     plans = [_read_plan(path) for path in given["plan_files"]]
     from irtools.cli._output import Destination, check_writable
-    from irtools.target import find_target
 
     destination = Destination.of(output, source, force=given["force"])
     if json_path not in (None, "-"):
         check_writable(Path(str(json_path)))
-    target = find_target(given["target"])
+    target.check_available()
     result = _run(source, pipeline, plans, target, given)
     if not given["no_check"]:
         _refuse_wreck(result)

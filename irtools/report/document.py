@@ -84,7 +84,7 @@ class Row:
 
     Attributes:
         changed: Sum of the statistics that count changes.
-        skipped_parts: Sum of the statistics `num-skipped-...`.
+        skipped_parts: Sum of the statistics that count what was left as it was.
         skipped: The pass was not run (bisect limit).
         file_bytes: Size on disk.
         weight_bytes: Sum of initializers and constants.

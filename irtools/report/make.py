@@ -10,6 +10,7 @@ from irtools.data import Dataset
 from irtools.model import Model
 from irtools.passmanager import Pass, Pipeline, options_of, pass_text
 from irtools.passmanager.step import Step
+from irtools.report.counts import count_changed, count_skipped
 from irtools.report.document import DataEntry, ModelEntry, PassEntry, Row, TargetEntry
 from irtools.report.escape import printable
 from irtools.target import Target
@@ -31,8 +32,8 @@ def _row(step: Step) -> Row:
         modified=step.modified,
         skipped=step.skipped,
         statistics=counts,
-        changed=sum(n for name, n in counts.items() if not _counts_skipped(name)),
-        skipped_parts=sum(n for name, n in counts.items() if _counts_skipped(name)),
+        changed=count_changed(counts),
+        skipped_parts=count_skipped(counts),
         notes=tuple(printable(note, 1000) for note in dict.fromkeys(figures.notes)),
         checks=tuple(figures.checks),
         drawn_back=figures.drawn_back,
@@ -47,10 +48,6 @@ def _row(step: Step) -> Row:
 
 def _planned_counts(step: Step) -> Mapping[str, int]:
     return step.result.plan.statistics if step.result.plan is not None else {}
-
-
-def _counts_skipped(name: str) -> bool:
-    return name.startswith("num-skipped")
 
 
 def model_entry(model: Model, source: str | None = None) -> ModelEntry:

@@ -1,0 +1,28 @@
+"""What the statistics of a pass count.
+
+A statistic is named `num-<what happened>-<to what>`. Most names say what was changed; some say
+what was left as it was, and a few measure the work instead of counting it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = ["count_changed", "count_skipped"]
+
+_SKIPPED = ("num-skipped-", "num-unfused-", "num-already-", "num-groups-blocked")
+_MEASURES = (
+    "num-rounds",
+    # How much the removed heads, neurons and channels hold; those are what was changed.
+    "num-parameters-removed",
+)
+
+
+def count_changed(statistics: Mapping[str, int]) -> int:
+    """Return how many things a pass changed."""
+    return sum(n for name, n in statistics.items() if not name.startswith(_SKIPPED + _MEASURES))
+
+
+def count_skipped(statistics: Mapping[str, int]) -> int:
+    """Return how many things a pass looked at and left as they were."""
+    return sum(n for name, n in statistics.items() if name.startswith(_SKIPPED))

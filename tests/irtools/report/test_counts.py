@@ -1,0 +1,40 @@
+"""Which statistics count as changes."""
+
+from __future__ import annotations
+
+import re
+
+from irtools.passmanager import registry
+from irtools.report.counts import count_changed, count_skipped
+
+# Participles of what passes do to parts of a model.
+_DEEDS = (
+    "computed|dead|folded|fused|joined|lifted|merged|quantized|removed|stored|"
+    "(heads|neurons|channels)-removed|weights-zeroed"
+)
+
+
+def test_changes_skips_and_measures_are_told_apart() -> None:
+    found = {
+        "num-fused-gelu": 4,
+        "num-unfused-gelu": 8,
+        "num-skipped-small": 16,
+        "num-already-quantized": 32,
+        "num-groups-blocked": 64,
+        "num-rounds": 128,
+        "num-heads-removed": 1,
+        "num-parameters-removed": 10**6,
+    }
+    assert count_changed(found) == 4 + 1
+    assert count_skipped(found) == 8 + 16 + 32 + 64
+
+
+def test_every_statistic_of_our_passes_is_known() -> None:
+    """A new name must say a deed, or be known as something else: no row counts wrong unseen."""
+    for name in registry.names("irtools.passes"):
+        for statistic in registry.load("irtools.passes", name).statistics:
+            changed = bool(re.match(rf"num-({_DEEDS})(-|$)", statistic))
+            measured = statistic in ("num-rounds", "num-parameters-removed")
+            one = {statistic: 1}
+            assert count_changed(one) == int(changed), statistic
+            assert count_skipped(one) == int(not changed and not measured), statistic

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeAlias
 
 import onnx
@@ -41,7 +42,6 @@ from irtools.passmanager.instruments import (
     Sizes,
     Verification,
 )
-from irtools.passmanager.instruments.benchmark import lowered
 from irtools.passmanager.manager import PassManager
 from irtools.passmanager.step import Instrument, Step, Workspace
 from irtools.report import Report, Row
@@ -55,7 +55,7 @@ from irtools.report.make import (
     utc_now,
 )
 from irtools.report.verdicts import judge_run
-from irtools.target import KernelReport, RunnerOptions, Target, find_target
+from irtools.target import KernelReport, Runner, RunnerOptions, Target, find_target, lowered
 
 __all__ = ["OptimizeResult", "make_plan", "optimize"]
 
@@ -69,7 +69,10 @@ class OptimizeResult:
     """What came out.
 
     Attributes:
-        model: The optimized model, portable ONNX. `target.compile` lowers it.
+        model: The optimized model in standard operators, with the exporter's notes: what further
+            passes want.
+        written: The same in the form that was timed and that `irc` writes: with the target's own
+            operators unless `portable`, without the exporter's notes.
         report: Everything that was measured; prints as a table.
         plans: Plan of each planning pass as it was applied, by pass text.
         original: The model that went in, as it was read.
@@ -77,6 +80,7 @@ class OptimizeResult:
     """
 
     model: Model
+    written: Model
     report: Report
     plans: Mapping[str, Plan]
     original: Model
@@ -104,6 +108,7 @@ class _Job:
     threads: int | None
     drop_slower: bool
     check: bool
+    portable: bool
     reproducer: bool
     plans: Mapping[str, Plan]
     progress: Progress
@@ -123,6 +128,7 @@ def optimize(
     seed: int = 0,
     threads: int | None = None,
     check: bool = True,
+    portable: bool = False,
     reproducer: bool = True,
     plans: Sequence[Plan] = (),
     instruments: Sequence[Instrument] = (),
@@ -147,6 +153,8 @@ def optimize(
         seed: Seed of every random choice.
         threads: Threads for running models; None: the CPU quota.
         check: Compare the numbers before and after each pass in a child process.
+        portable: Keep to standard operators in what is written and timed, so that other runtimes
+            read it too. The target's own operators are faster on it.
         reproducer: Write a folder for `irc reproduce` when a pass fails.
         plans: Plans to replay instead of planning anew.
         instruments: Further hooks around every pass.
@@ -180,6 +188,7 @@ def optimize(
         threads=threads,
         drop_slower=drop_slower,
         check=check,
+        portable=portable,
         reproducer=reproducer,
         plans={plan.pass_text: plan for plan in plans},
         progress=progress or NullProgress(),
@@ -201,14 +210,14 @@ def _run(job: _Job, extra: Sequence[Instrument], started: float) -> OptimizeResu
     )
     judge = _make_judge(job, ctx)
     manager = PassManager(job.pipeline, (*_instruments(job, judge), *extra), job.plans)
-    with Workspace() as workspace:
+    with Workspace(partial(lowered, target=job.target, portable=job.portable)) as workspace:
         steps = manager.run(job.model, ctx, workspace)
-        result = steps[-1].model
-        kernels = _kernels(job, result)
-    report = _report(job, steps, kernels, calibration.used, judge)
+        written = workspace.written(steps[-1].model)
+        kernels = _kernels(job, written)
+    report = _report(job, steps, written, kernels, calibration.used, judge)
     plans = {s.text: s.result.plan for s in steps if s.result.plan is not None}
     finished = dataclasses.replace(report, seconds=time.monotonic() - started)
-    return OptimizeResult(result, finished, plans, job.model, job.target)
+    return OptimizeResult(steps[-1].model, written, finished, plans, job.model, job.target)
 
 
 def _instruments(job: _Job, judge: Judge | None) -> Iterator[Instrument]:
@@ -235,7 +244,14 @@ def _make_judge(job: _Job, ctx: PassContext) -> Judge | None:
     metric = job.metric
     if metric is None and job.evaluation is not None and job.evaluation.labels is not None:
         metric = _as_metric("accuracy")
-    return Judge(job.model, data, metric, ctx.runner, job.progress)
+
+    def make_runner(model: ir.Model, options: RunnerOptions) -> Runner:
+        # The reference runs as it is; the others in the form that is written.
+        if options.exact:
+            return ctx.runner(model, options)
+        return ctx.runner(lowered(Model(model), job.target, portable=job.portable).ir, options)
+
+    return Judge(job.model, data, metric, make_runner, job.progress)
 
 
 def _judged_on(job: _Job) -> Dataset | None:
@@ -252,15 +268,15 @@ def _judged_on(job: _Job) -> Dataset | None:
 
 
 def _kernels(job: _Job, model: Model) -> KernelReport | None:
-    """Count what the runtime chooses for the result, lowered as a deployment would be."""
-    options = RunnerOptions(threads=job.threads)
-    with job.target.runner(lowered(model, job.target), options) as runner:
+    """Count what the runtime chooses for a model."""
+    with job.target.runner(model, RunnerOptions(threads=job.threads)) as runner:
         return runner.kernels()
 
 
 def _report(
     job: _Job,
     steps: Sequence[Step],
+    written: Model,
     kernels: KernelReport | None,
     calibration: Dataset | None,
     judge: Judge | None,
@@ -285,7 +301,7 @@ def _report(
         max_drop=job.max_drop,
         bench=job.bench,
         rows=rows,
-        result=model_entry(steps[-1].model, "result"),
+        result=model_entry(written, "result"),
         kernels=kernels,
         verdicts=judge_run(rows, kernels, calibrated, evaluated),
         seconds=0.0,

@@ -15,7 +15,7 @@ from irtools.backends.onnxruntime.capabilities import (
     tensorrt_capabilities,
 )
 from irtools.errors import OptionError, TargetUnavailableError
-from irtools.target import Artifact, Capabilities, Runner, RunnerOptions, Target
+from irtools.target import Artifact, Capabilities, Runner, RunnerOptions, Target, lowered
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -68,10 +68,8 @@ class _Ort(Target):
         from irtools.backends.onnxruntime.artifact import write_artifact
 
         self.check_available()
-        lowered = model.clone()
-        self.lower(lowered.ir)
         return write_artifact(
-            lowered, directory, stem, self.providers(), optimize=self.stores_optimized
+            lowered(model, self), directory, stem, self.providers(), optimize=self.stores_optimized
         )
 
     def version(self) -> str:

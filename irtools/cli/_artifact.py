@@ -45,7 +45,7 @@ def write_result(
         document = destination.path / "report.json"
         document.write_text(report.to_json(), encoding="utf-8")
         return report, (*artifact.files, *beside, document)
-    files = save_checked(result.model, destination.path, external_data)
+    files = save_checked(result.written, destination.path, external_data)
     entry = _entry(files, result.report.kernels or KernelReport(), ())
     return dataclasses.replace(result.report, artifact=entry), files
 

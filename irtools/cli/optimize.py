@@ -77,8 +77,11 @@ _WRECK = 0.1
     "--output",
     "-o",
     metavar="OUT",
-    help="FILE.onnx: a portable model. A folder: what the target loads, and report.json. "
+    help="FILE.onnx: the model as it was timed. A folder: what the target loads, and report.json. "
     "[default: <name>.opt.onnx]",
+)
+@click.option(
+    "--portable", is_flag=True, help="Standard operators only, so that any runtime reads the file."
 )
 @click.option("--force", "-f", is_flag=True, help="Replace what exists.")
 @click.option(
@@ -184,6 +187,7 @@ def _run(
             seed=given["seed"],
             threads=given["threads"],
             check=not given["no_check"],
+            portable=given["portable"],
             plans=plans,
             instruments=tuple(_instruments(given)),
             progress=shown,

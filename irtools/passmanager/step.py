@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,9 +112,15 @@ class Original(Pass):
 
 
 class Workspace:
-    """A private temporary folder in which each model is written once, for all who run it."""
+    """A private temporary folder in which each model is written once, for all who run it.
 
-    def __init__(self) -> None:
+    Args:
+        write_form: Makes the form of a model in which it is written in the end.
+    """
+
+    def __init__(self, write_form: Callable[[Model], Model] | None = None) -> None:
+        self._write_form = write_form
+        self._written: WeakKeyDictionary[Model, Model] = WeakKeyDictionary()
         self._stack = ExitStack()
         self._paths: WeakKeyDictionary[Model, Path] = WeakKeyDictionary()
         self._root: Path | None = None
@@ -129,6 +136,14 @@ class Workspace:
         """Make and return a folder of its own."""
         assert self._root is not None, "the workspace is closed"
         return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._root))
+
+    def written(self, model: Model) -> Model:
+        """Return the form in which a model is written in the end; made once."""
+        found = self._written.get(model)
+        if found is None:
+            found = self._write_form(model) if self._write_form is not None else model
+            self._written[model] = found
+        return found
 
     def path(self, model: Model) -> Path:
         """Return a file with the model as it stands. It must not change afterwards."""
@@ -186,6 +201,11 @@ class Step:
     def title(self) -> str:
         """Where in the pipeline an error happened, for messages."""
         return f"pass {self.index} of {self.total} ({self.text})" if self.index else "original"
+
+    @property
+    def written(self) -> Model:
+        """The model after this step in the form in which it is written; the original as it is."""
+        return self.model if self.model is self.original else self.workspace.written(self.model)
 
     @property
     def modified(self) -> bool:

@@ -13,6 +13,7 @@ from irtools.target.base import (
 )
 from irtools.target.isa import Isa
 from irtools.target.lookup import find_target
+from irtools.target.lowered import lowered
 
 __all__ = [
     "Artifact",
@@ -24,4 +25,5 @@ __all__ = [
     "RunnerOptions",
     "Target",
     "find_target",
+    "lowered",
 ]

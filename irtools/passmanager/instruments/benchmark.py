@@ -9,12 +9,11 @@ from irtools.data import Dataset
 from irtools.errors import DataError
 from irtools.measure import BenchSettings, Contender, LatencyResult, measure, target_text
 from irtools.measure.shapes import bench_feeds
-from irtools.model import Model
 from irtools.passmanager.base import Exactness, PassResult
 from irtools.passmanager.step import Instrument, Step
 from irtools.target import Feeds, Target
 
-__all__ = ["Benchmark", "is_slower", "lowered"]
+__all__ = ["Benchmark", "is_slower"]
 
 _ORIGINAL = "original"
 
@@ -22,8 +21,8 @@ _ORIGINAL = "original"
 class Benchmark(Instrument):
     """Times each new model against the original in alternating short blocks.
 
-    The original runs as it is; the others are lowered for the target, as `irc compile` does. A
-    model that a pass left as it was keeps the figures of the step before.
+    The original runs as it is, the others in the form in which they are written. A model that a
+    pass left as it was keeps the figures of the step before.
 
     With `drop_slower` a lossy pass is undone where it makes the model slower than it was, by
     intervals that do not overlap: int8 without fast int8 instructions, or on a small model.
@@ -75,10 +74,9 @@ class Benchmark(Instrument):
 
     def _measure(self, step: Step) -> tuple[LatencyResult, ...]:
         text = target_text(self._target)
-        model = lowered(step.model, self._target)
         contenders = {
             _ORIGINAL: Contender(step.workspace.path(step.original), text),
-            step.text: Contender(step.workspace.path(model), text),
+            step.text: Contender(step.workspace.path(step.written), text),
         }
         results = measure(contenders, self._feeds, self._settings, step.ctx.progress)
         assert self._baseline is not None
@@ -107,10 +105,3 @@ def _undo(step: Step, found: Sequence[LatencyResult]) -> None:
         "undone, because it made the model slower: "
         f"{ratio.value:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}] of the original's speed"
     ]
-
-
-def lowered(model: Model, target: Target) -> Model:
-    """Return a copy in the forms that a target's compiled artifact has."""
-    copy = model.clone()
-    target.lower(copy.ir)
-    return copy

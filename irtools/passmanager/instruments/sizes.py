@@ -18,5 +18,5 @@ class Sizes(Instrument):
         self.after(step)
 
     def after(self, step: Step) -> None:
-        step.figures.file_bytes = step.workspace.size(step.model)
+        step.figures.file_bytes = step.workspace.size(step.written)
         step.figures.weight_bytes = step.model.weight_bytes

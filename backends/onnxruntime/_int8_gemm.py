@@ -6,6 +6,11 @@ The runtime makes MatMulIntegerToFloat itself, but leaves the Add beside it, or,
 static, first makes a Gemm of MatMul and Add and then computes that in *float* (six times slower
 than int8). With the bias inside, both cannot happen. Where the bias is int32 in steps of
 s_x * s_w, it becomes float again: the kernel adds it to float sums.
+
+    Relu(MatMul(DQ(x), DQ(w)))  ->  Relu(MatMulIntegerToFloat(x, w, ...))
+
+Where a Relu or Clip follows at once and is not quantized again, the runtime (1.31) looks behind
+it for the QuantizeLinear of a QLinearMatMul, finds none, and computes the product in float.
 """
 
 from __future__ import annotations
@@ -23,7 +28,7 @@ from irtools.backends.onnxruntime._editing import (
 )
 from irtools.model.naming import FreshNames
 
-__all__ = ["fuse_int8_bias"]
+__all__ = ["fuse_int8_before_clip", "fuse_int8_bias"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,30 @@ def fuse_int8_bias(matmul: ir.Node, names: FreshNames) -> bool:
     remove_unused(matmul)
     if other is not bias:
         remove_unused(other.producer() if other is not None else None)
+    return True
+
+
+def fuse_int8_before_clip(matmul: ir.Node) -> bool:
+    """Rewrite one MatMul before a Relu or Clip whose result is read as float; else False.
+
+    Needs what `fuse_int8_bias` needs of activations and weights.
+    """
+    if matmul.op_type != "MatMul" or matmul.domain != "" or len(matmul.inputs) != 2:
+        return False
+    clip = only_user(matmul.outputs[0])
+    if clip is None or clip.op_type not in {"Relu", "Clip"} or clip.domain != "":
+        return False
+    reader = only_user(clip.outputs[0])
+    if reader is not None and reader.op_type == "QuantizeLinear":
+        return False  # The session makes one QLinearMatMul of all of it.
+    x, w = _activation(matmul.inputs[0]), _weight(matmul.inputs[1])
+    if x is None or w is None:
+        return False
+    sources = [value.producer() for value in matmul.inputs if value is not None]
+    inputs = [x.integers, w.integers, x.scale, w.scale, x.zero_point, w.zero_point]
+    replace_node(matmul, "MatMulIntegerToFloat", inputs, domain="com.microsoft")
+    for source in sources:
+        remove_unused(source)
     return True
 
 

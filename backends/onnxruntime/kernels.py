@@ -70,10 +70,13 @@ def _is_int8(node: onnx.NodeProto) -> bool:
 
 
 def _fallbacks(nodes: list[onnx.NodeProto]) -> Iterator[str]:
-    """Yield float GEMMs and convolutions with an operand that was quantized."""
+    """Yield float GEMMs and convolutions of which both operands were quantized.
+
+    With quantized weights alone an operator is compressed, and meant to compute in float.
+    """
     producers = {name: node for node in nodes for name in node.output}
     for node in nodes:
-        if node.op_type in _FLOAT and any(
+        if node.op_type in _FLOAT and all(
             _is_dequantized(name, producers) for name in node.input[:2]
         ):
             yield node.name or node.output[0]

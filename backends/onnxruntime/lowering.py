@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from irtools.backends.onnxruntime._int8_gemm import fuse_int8_bias
+from irtools.backends.onnxruntime._int8_gemm import fuse_int8_before_clip, fuse_int8_bias
 from irtools.backends.onnxruntime._layer_norm import sum_before_layer_norm, unfuse_skip_layer_norm
 from irtools.model.naming import FreshNames
 from irtools.model.walk import nested_graphs
@@ -36,9 +36,10 @@ def lower_for_cpu(model: ir.Model, capabilities: Capabilities) -> Mapping[str, i
             if node.graph is None:
                 continue  # An earlier rewrite took it.
             counts["int8-gemm-bias"] += fuse_int8_bias(node, names)
+            counts["int8-gemm-before-clip"] += fuse_int8_before_clip(node)
             counts["unfused-skip-layer-norm"] += unfuse_skip_layer_norm(node, opset)
             counts["sum-before-layer-norm"] += sum_before_layer_norm(node)
-    if counts["int8-gemm-bias"]:
+    if counts["int8-gemm-bias"] or counts["int8-gemm-before-clip"]:
         model.graph.opset_imports.setdefault("com.microsoft", 1)
     return {name: count for name, count in counts.items() if count}
 

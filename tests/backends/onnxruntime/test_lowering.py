@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx_ir as ir
 import pytest
 
+from irtools.backends.onnxruntime.kernels import count_kernels
 from irtools.backends.onnxruntime.target import OrtCpu, OrtCuda, OrtTensorRt
 from irtools.model import Model
 from irtools.target import Isa, RunnerOptions
@@ -206,6 +209,48 @@ def test_static_shapes_do_not_fall_back_to_float() -> None:
 def test_other_products_stay(changes: dict[str, str]) -> None:
     counts, _ = _lowered(_gemm(**changes))
     assert counts == {}
+
+
+@pytest.mark.parametrize("clip", ["Relu(p)", "Clip(p)"])
+def test_a_product_before_a_float_relu_stays_int8(clip: str) -> None:
+    body = f"h = {clip} y = Mul(h, bias)"
+    before, after = Model(_gemm(add=body)), Model(_gemm(add=body))
+    with _CPU.runner(before) as runner:
+        assert runner.kernels().int8 == 0 and len(runner.kernels().float_fallbacks) == 1
+    counts, lines = _lowered(after.ir)
+    assert counts == {"int8-gemm-before-clip": 1}
+    assert "p = com.microsoft::MatMulIntegerToFloat(q, w, sx, sw, zx, zw)" in lines
+    assert not any(line.startswith(("dx =", "dw =")) for line in lines)
+    with _CPU.runner(after) as runner:
+        assert runner.kernels().int8 == 1 and runner.kernels().float_fallbacks == ()
+    feeds = {"x": np.random.default_rng(0).standard_normal((2, 5, 3), np.float32)}
+    np.testing.assert_allclose(_exact(before, feeds), _exact(after, feeds), rtol=2e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"add": "h = Relu(p) r = QuantizeLinear(h, sx, zx) y = DequantizeLinear(r, sx, zx)"},
+        {"add": "y = Tanh(p)"},
+        {"add": "h = Relu(p) y = Add(h, p)"},
+        {"add": "y = Relu(p)", "zx": "int8 zx = {0}"},
+        {"add": "y = Relu(p)", "zw": "int8[4] zw = {0, 1, 0, 0}"},
+    ],
+    ids=["quantized-again", "tanh", "two-readers", "s8", "asymmetric"],
+)
+def test_other_products_before_a_relu_stay(changes: dict[str, str]) -> None:
+    counts, _ = _lowered(_gemm(**changes))
+    assert counts == {}
+
+
+@pytest.mark.parametrize(("left", "fallbacks"), [("dx", ("p",)), ("x", ())])
+def test_a_fallback_has_two_quantized_sides(
+    left: str, fallbacks: tuple[str, ...], tmp_path: Path
+) -> None:
+    """With quantized weights alone a product is compressed, and meant to compute in float."""
+    body = _GEMM.replace("MatMul(dx, dw)", f"MatMul({left}, dw)")
+    Model(_model(body.format(**_DEFAULTS))).save(tmp_path / "m.onnx")
+    assert count_kernels(tmp_path / "m.onnx").float_fallbacks == fallbacks
 
 
 def test_a_shared_input_is_quantized_once() -> None:

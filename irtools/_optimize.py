@@ -17,11 +17,12 @@ import onnx
 import onnx_ir as ir
 
 from irtools._context import Calibration, make_context
-from irtools.data import Dataset, SyntheticSettings, fit_dataset, load_dataset, synthesize
+from irtools._given import DataLike, choose_metric, read_calibration, read_evaluation
+from irtools.data import Dataset, DataSettings, SyntheticSettings, synthesize
 from irtools.errors import DataError, UsageError
 from irtools.frontend import load_source
 from irtools.measure import BenchSettings
-from irtools.metrics import Metric, load_metric
+from irtools.metrics import Metric
 from irtools.model import Model
 from irtools.passmanager import (
     NullProgress,
@@ -61,7 +62,6 @@ __all__ = ["OptimizeResult", "make_plan", "optimize"]
 
 ModelLike: TypeAlias = "str | os.PathLike[str] | Model | ir.Model | onnx.ModelProto"
 PipelineLike: TypeAlias = "str | Pass | Pipeline"
-DataLike: TypeAlias = "str | os.PathLike[str] | Dataset"
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class _Job:
     target: Target
     calibration: Dataset | None
     evaluation: Dataset | None
-    metric: Metric | None
+    metric: str | Metric | None
     bench: BenchSettings | None
     max_drop: float | None
     seed: int
@@ -121,6 +121,7 @@ def optimize(
     target: str | Target = "ort-cpu",
     calibration: DataLike | None = None,
     evaluation: DataLike | None = None,
+    data: DataSettings = DataSettings(),
     metric: str | Metric | None = None,
     bench: BenchSettings | None = BenchSettings(),
     max_drop: float | None = None,
@@ -145,7 +146,9 @@ def optimize(
             model's signature, and the report says so.
         evaluation: Data for fidelity, and with labels for the task metric. Without it fidelity is
             measured on the calibration data, or on data drawn from the model's signature.
-        metric: Name of a metric or `module:function`; None: accuracy where there are labels.
+        data: How data is read that is given as a path; `samples` bounds the calibration data.
+        metric: Name of a metric or `module:function`; None: what labels of the evaluation data
+            ask for, `multilabel-f1-micro` for rows of 0/1 and `accuracy` for classes.
         bench: How to time every pass's model against the original; None: not at all.
         max_drop: Largest loss of the metric against the original (0.01: one point of accuracy),
             or of top-1 agreement without labels. Passes that lose more are drawn back.
@@ -179,9 +182,9 @@ def optimize(
         model=source,
         pipeline=passes,
         target=found_target,
-        calibration=_as_data(calibration, source),
-        evaluation=_as_data(evaluation, source),
-        metric=_as_metric(metric),
+        calibration=read_calibration(calibration, source, data),
+        evaluation=read_evaluation(evaluation, source, data),
+        metric=metric,
         bench=_with_threads(bench, threads),
         max_drop=max_drop,
         seed=seed,
@@ -239,11 +242,9 @@ def _instruments(job: _Job, judge: Judge | None) -> Iterator[Instrument]:
 
 def _make_judge(job: _Job, ctx: PassContext) -> Judge | None:
     data = _judged_on(job)
+    metric = choose_metric(job.metric, job.evaluation, data, job.model)
     if data is None:
         return None
-    metric = job.metric
-    if metric is None and job.evaluation is not None and job.evaluation.labels is not None:
-        metric = _as_metric("accuracy")
 
     def make_runner(model: ir.Model, options: RunnerOptions) -> Runner:
         # The reference runs as it is; the others in the form that is written.
@@ -324,20 +325,6 @@ def _as_model(source: ModelLike) -> Model:
     )
 
 
-def _as_data(source: DataLike | None, model: Model) -> Dataset | None:
-    match source:
-        case None:
-            return None
-        case Dataset():
-            return fit_dataset(source, model).with_digest()
-        case _:
-            return load_dataset(os.fspath(source), model)
-
-
-def _as_metric(metric: str | Metric | None) -> Metric | None:
-    return load_metric(metric) if isinstance(metric, str) else metric
-
-
 def _with_threads(bench: BenchSettings | None, threads: int | None) -> BenchSettings | None:
     if bench is None or bench.threads is not None:
         return bench
@@ -355,6 +342,7 @@ def make_plan(
     *,
     target: str | Target = "ort-cpu",
     calibration: DataLike | None = None,
+    data: DataSettings = DataSettings(),
     seed: int = 0,
     threads: int | None = None,
     progress: Progress | None = None,
@@ -374,7 +362,7 @@ def make_plan(
         raise UsageError(f"pass {last.name!r} makes no plan: it decides nothing")
     found = find_target(target) if isinstance(target, str) else target
     source = _as_model(model)
-    given = _as_data(calibration, source)
+    given = read_calibration(calibration, source, data)
     ctx = make_context(
         found,
         Calibration(given, source, seed),

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from irtools.data import DataSettings
 
 __all__ = [
     "PERCENT",
     "SIZES",
     "batch_option",
+    "calibration_samples_option",
+    "data_options",
+    "data_settings",
     "json_option",
     "seed_option",
     "sequence_option",
@@ -105,6 +112,76 @@ def sequence_option(function: F) -> F:
         show_default=True,
         help="Sequence lengths to time at, where the model has such an axis.",
     )(function)
+
+
+def calibration_samples_option(function: F) -> F:
+    """--samples of every verb that calibrates."""
+    return click.option(
+        "--samples",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Most samples to calibrate on, evenly spread over the data. [default: all]",
+    )(function)
+
+
+def data_options(function: F) -> F:
+    """--tokenizer, --text, --label and --max-length of every verb that reads data."""
+    for add in (_max_length, _label, _text, _tokenizer):
+        function = add(function)
+    return function
+
+
+_tokenizer = click.option(
+    "--tokenizer",
+    metavar="FILE",
+    help="The tokenizer.json for text, or its folder. [default: beside the data or the model]",
+)
+_text = click.option(
+    "--text",
+    multiple=True,
+    metavar="COLUMN",
+    help="Column that holds text; twice for pairs. [default: text, sentence, sentence1, ...]",
+)
+_label = click.option(
+    "--label",
+    metavar="COLUMN",
+    help="Column, or array of an .npz, that holds labels. [default: label, labels, ...]",
+)
+_max_length = click.option(
+    "--max-length",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Most tokens per text. [default: the model's fixed length, else the tokenizer's]",
+)
+
+
+def data_settings(given: Mapping[str, Any], *sources: str | None) -> DataSettings:
+    """Turn the options of `data_options` into settings.
+
+    Args:
+        given: The options of the verb, `samples` among them where it calibrates.
+        sources: The data that they are for.
+
+    Raises:
+        click.UsageError: Options about text and no text, or more than a pair of columns.
+    """
+    from irtools.data import DataSettings, is_text
+
+    present = [source for source in sources if source is not None]
+    for name in ("tokenizer", "text", "label", "max_length"):
+        fits = present if name == "label" else [source for source in present if is_text(source)]
+        if given[name] and not fits:
+            kind = "data" if name == "label" else "text (.jsonl, .csv, .tsv or .parquet)"
+            raise click.UsageError(f"--{name.replace('_', '-')} is for {kind}, and none is given")
+    if len(given["text"]) > 2:
+        raise click.UsageError("--text names more than two columns, expected one or a pair")
+    return DataSettings(
+        tokenizer=None if given["tokenizer"] is None else Path(given["tokenizer"]),
+        text_columns=tuple(given["text"]) or None,
+        label_column=given["label"],
+        max_length=given["max_length"],
+        samples=given.get("samples"),
+    )
 
 
 def json_option(function: F) -> F:

@@ -25,6 +25,7 @@ __all__ = ["bench"]
 @options.threads_option
 @options.seed_option
 @click.option("--data", metavar="DATA", help="Real samples, for inputs that cannot be invented.")
+@options.data_options
 @click.option(
     "--rounds",
     type=click.IntRange(min=3),
@@ -72,6 +73,7 @@ def _measure(sources: Sequence[str], given: dict[str, Any]) -> list[LatencyResul
     from irtools.measure.shapes import bench_feeds
     from irtools.target import find_target
 
+    reading = options.data_settings(given, given["data"])
     text = target_text(find_target(given["target"]))
     settings = BenchSettings(
         given["batch"],
@@ -83,7 +85,7 @@ def _measure(sources: Sequence[str], given: dict[str, Any]) -> list[LatencyResul
     models = {name: load_source(path) for name, path in _names(sources).items()}
     first = next(iter(models.values()))
     _check_same_inputs(models)
-    data = None if given["data"] is None else load_dataset(given["data"], first)
+    data = None if given["data"] is None else load_dataset(given["data"], first, reading)
     feeds = bench_feeds(first, settings, data, given["seed"])
     contenders = {name: Contender(model, text) for name, model in models.items()}
     with progress() as shown:

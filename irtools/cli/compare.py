@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,6 +23,7 @@ __all__ = ["compare"]
 @click.argument("second", metavar="B")
 @click.option("--layers", is_flag=True, help="Also inner tensors of the same name.")
 @click.option("--data", metavar="DATA", help="Feeds. [default: drawn from the signature of A]")
+@options.data_options
 @click.option(
     "--samples", type=click.IntRange(min=1), default=16, show_default=True, help="At most so many."
 )
@@ -49,6 +50,7 @@ def compare(
     threads: int | None,
     seed: int,
     json_path: str | None,
+    **given: Any,
 ) -> None:
     """Compare the numbers of model B with those of model A on the same feeds.
 
@@ -62,13 +64,14 @@ def compare(
     from irtools.report.plain import plain_data
     from irtools.target import find_target
 
+    settings = options.data_settings(given, data)
     found_target = find_target(target)
     models = load_source(first), load_source(second)
     if data is None:
         say("irc: no --data given: feeds are drawn from the model's signature")
         feeds = synthesize(models[0], SyntheticSettings(samples=samples, seed=seed))
     else:
-        feeds = load_dataset(data, models[0]).take(samples)
+        feeds = load_dataset(data, models[0], settings).take(samples)
     found = compare_models(
         *models, feeds, found_target, layers=layers, threshold_db=threshold, threads=threads
     )

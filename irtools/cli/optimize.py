@@ -37,7 +37,14 @@ _WRECK = 0.1
 @options.target_option
 @click.option("--calibrate", metavar="DATA", help="Data for ranges and refits.")
 @click.option("--evaluate", metavar="DATA", help="Data for fidelity and, with labels, the metric.")
-@click.option("--metric", metavar="NAME", help="accuracy, f1-micro, ... or module:function.")
+@options.data_options
+@options.calibration_samples_option
+@click.option(
+    "--metric",
+    metavar="NAME",
+    help="accuracy, multilabel-f1-micro, perplexity, ... or module:function. [default: by the "
+    "labels: multilabel-f1-micro for rows of 0/1, else accuracy]",
+)
 @click.option(
     "--max-drop",
     type=options.PERCENT,
@@ -173,6 +180,7 @@ def _run(
     from irtools.measure import BenchSettings
 
     bench = BenchSettings(given["batch"], given["sequence"], given["threads"])
+    data = options.data_settings(given, given["calibrate"], given["evaluate"])
     with progress() as shown:
         return run(
             source,
@@ -180,6 +188,7 @@ def _run(
             target=target,
             calibration=given["calibrate"],
             evaluation=given["evaluate"],
+            data=data,
             metric=given["metric"],
             bench=None if given["no_bench"] else bench,
             max_drop=given["max_drop"],

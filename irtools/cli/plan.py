@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -30,6 +30,8 @@ __all__ = ["plan"]
 )
 @options.target_option
 @click.option("--calibrate", metavar="DATA", help="Data for ranges and importance.")
+@options.data_options
+@options.calibration_samples_option
 @options.threads_option
 @options.seed_option
 @click.option("--json", "json_path", metavar="FILE", help="Write the plan; - is stdout.")
@@ -41,6 +43,7 @@ def plan(
     threads: int | None,
     seed: int,
     json_path: str | None,
+    **given: Any,
 ) -> None:
     """Print what the last pass of a pipeline would decide on SRC, the safest decision first."""
     from irtools.passmanager import Pipeline
@@ -55,6 +58,7 @@ def plan(
             pipeline,
             target=target,
             calibration=calibrate,
+            data=options.data_settings(given, calibrate),
             seed=seed,
             threads=threads,
             progress=shown,

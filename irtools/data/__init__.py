@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from irtools.data.base import Dataset
 from irtools.data.checks import check_calibration, fit_dataset
-from irtools.data.load import DataSettings, load_dataset
+from irtools.data.load import DataSettings, is_text, load_dataset
 from irtools.data.signature import InputSpec, required_inputs
 from irtools.data.synthetic import SyntheticSettings, synthesize
 
@@ -15,6 +15,7 @@ __all__ = [
     "SyntheticSettings",
     "check_calibration",
     "fit_dataset",
+    "is_text",
     "load_dataset",
     "required_inputs",
     "synthesize",

@@ -51,6 +51,12 @@ class Dataset:
         """Return the first `count` samples."""
         return self.select(np.arange(min(count, len(self))))
 
+    def spread(self, count: int) -> Dataset:
+        """Return at most `count` samples, evenly spread: files are often sorted by class."""
+        if count >= len(self):
+            return self
+        return self.select(np.arange(count) * len(self) // count)
+
     def select(self, rows: np.ndarray) -> Dataset:
         """Return the samples at `rows`."""
         labels = None if self.labels is None else self.labels[rows]

@@ -42,7 +42,8 @@ def fit_dataset(dataset: Dataset, model: Model | ir.Model) -> Dataset:
     specs = required_inputs(model)
     _check_names(dataset, specs)
     if len(dataset) == 0:
-        raise DataError(f"{dataset.source} holds no samples")
+        wanted = ", ".join(map(str, specs))
+        raise DataError(f"{dataset.source} holds no samples; the model takes {wanted}")
     notes = list(dataset.notes)
     unused = sorted(set(dataset.feeds) - {spec.name for spec in specs})
     if unused:
@@ -69,8 +70,8 @@ def check_calibration(dataset: Dataset) -> None:
             )
     if len(dataset) > 1 and all(_is_repeated(array) for array in dataset.feeds.values()):
         raise DataError(
-            f"{dataset.source}: all {len(dataset)} samples are the same; "
-            "calibration needs samples that differ"
+            f"{dataset.source}: all {len(dataset)} samples are the same in "
+            f"{', '.join(map(repr, dataset.feeds))}; calibration needs samples that differ"
         )
 
 

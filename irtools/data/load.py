@@ -19,7 +19,7 @@ from irtools.data.text import TextSettings, read_text
 from irtools.errors import DataError, FileError
 from irtools.model import Model
 
-__all__ = ["DataSettings", "load_dataset"]
+__all__ = ["DataSettings", "is_text", "load_dataset"]
 
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _TEXT_SUFFIXES = frozenset({".jsonl", ".csv", ".tsv", ".parquet"})
@@ -34,6 +34,7 @@ class DataSettings:
         text_columns: One or two columns of text; None: the usual names.
         label_column: Array or column of the labels; None: the usual names.
         max_length: Most tokens per sample.
+        samples: Most samples to take, evenly spread over the data; None: all of them.
         synthetic: How `synthetic` is drawn.
     """
 
@@ -41,6 +42,7 @@ class DataSettings:
     text_columns: tuple[str, ...] | None = None
     label_column: str | None = None
     max_length: int | None = None
+    samples: int | None = None
     synthetic: SyntheticSettings = field(default_factory=SyntheticSettings)
 
 
@@ -59,7 +61,16 @@ def load_dataset(
         UsageError: No such function.
         UnsupportedError: An optional package is not installed.
     """
-    return fit_dataset(_read(spec, model, settings), model).with_digest()
+    dataset = fit_dataset(_read(spec, model, settings), model)
+    if settings.samples is not None and settings.samples < len(dataset):
+        # Once more, for a model may take a fixed number of samples at a time.
+        dataset = fit_dataset(dataset.spread(settings.samples), model)
+    return dataset.with_digest()
+
+
+def is_text(spec: str) -> bool:
+    """Whether a path names a table of text, which takes a tokenizer and columns."""
+    return Path(spec).suffix in _TEXT_SUFFIXES
 
 
 def _read(spec: str, model: Model | ir.Model, settings: DataSettings) -> Dataset:

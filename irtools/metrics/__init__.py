@@ -6,6 +6,7 @@ from irtools.metrics.base import Fidelity, Metric
 from irtools.metrics.evaluate import (
     Evaluation,
     bootstrap,
+    check_labels,
     compare_runners,
     evaluate,
     measure_fidelity,
@@ -22,6 +23,7 @@ __all__ = [
     "Metric",
     "PerSampleMetric",
     "bootstrap",
+    "check_labels",
     "compare_runners",
     "evaluate",
     "fidelity",

@@ -18,6 +18,7 @@ from irtools.target import Runner
 __all__ = [
     "Evaluation",
     "bootstrap",
+    "check_labels",
     "compare_runners",
     "evaluate",
     "measure_fidelity",
@@ -71,6 +72,18 @@ def evaluate(
         )
     low, high = bootstrap(statistic, len(dataset), seed=seed)
     return Evaluation(metric.name, value, low, high, len(dataset), metric.larger_is_better)
+
+
+def check_labels(metric: Metric, dataset: Dataset) -> None:
+    """Refuse, before any run, a metric that needs labels on data without them.
+
+    Raises:
+        DataError: The data has no labels, and they do not follow from the inputs.
+    """
+    labels = dataset.labels
+    if labels is None and isinstance(metric, PerSampleMetric):
+        labels = metric.derive_labels(dataset.take(1).feeds)
+    _require(labels, dataset, metric)
 
 
 def bootstrap(

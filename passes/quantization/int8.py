@@ -113,7 +113,8 @@ class Int8(PlanningPass):
     def plan(self, model: ir.Model, ctx: PassContext) -> Plan:
         quantizer, form = self._quantizer(ctx)
         if form == "static":
-            # The form of a bias depends on the shape in front of it; annotations alone change.
+            # The form of a bias depends on the shape in front of it. Planning changes nothing.
+            model = model.clone()
             infer_shapes(model)
         chosen = quantizer.select(find_sites(model))
         facts = self._facts(model, ctx, quantizer, chosen) if form == "static" else {}

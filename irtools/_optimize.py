@@ -252,7 +252,8 @@ def _make_judge(job: _Job, ctx: PassContext) -> Judge | None:
             return ctx.runner(model, options)
         return ctx.runner(lowered(Model(model), job.target, portable=job.portable).ir, options)
 
-    return Judge(job.model, data, metric, make_runner, job.progress)
+    whole = job.max_drop is not None
+    return Judge(job.model, data, metric, make_runner, job.progress, whole=whole)
 
 
 def _judged_on(job: _Job) -> Dataset | None:

@@ -26,6 +26,8 @@ class Dataset:
         synthetic: The data was drawn from the model's signature.
         digest: sha256 over names, types, shapes and bytes; see `with_digest`.
         notes: What a reader of the report should know: casts, unused arrays, defaults taken.
+        fixed_batch: Samples that the model takes at a time; None: any number.
+        fixed_length: The model takes columns as they are, padding included.
     """
 
     feeds: Mapping[str, np.ndarray]
@@ -34,6 +36,8 @@ class Dataset:
     synthetic: bool = False
     digest: str = field(default="", compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
+    fixed_batch: int | None = field(default=None, compare=False)
+    fixed_length: bool = field(default=False, compare=False)
 
     def __post_init__(self) -> None:
         lengths = {name: len(array) for name, array in self.feeds.items()}
@@ -48,11 +52,12 @@ class Dataset:
         return len(next(iter(self.feeds.values()))) if self.feeds else 0
 
     def take(self, count: int) -> Dataset:
-        """Return the first `count` samples."""
-        return self.select(np.arange(min(count, len(self))))
+        """Return the first `count` samples, or as many of them as make whole batches."""
+        return self.select(np.arange(min(self._whole(count), len(self))))
 
     def spread(self, count: int) -> Dataset:
-        """Return at most `count` samples, evenly spread: files are often sorted by class."""
+        """As `take`, but evenly spread over the data: files are often sorted by class."""
+        count = self._whole(count)
         if count >= len(self):
             return self
         return self.select(np.arange(count) * len(self) // count)
@@ -67,20 +72,26 @@ class Dataset:
         """Return the same data with `digest` filled in."""
         return replace(self, digest=_digest(self))
 
+    def _whole(self, count: int) -> int:
+        step = self.fixed_batch
+        return count if step is None else max(count // step, 1) * step
+
     def batches(
         self, size: int = 1, *, trim_padding: bool = True
     ) -> Iterator[dict[str, np.ndarray]]:
         """Iterate over feeds of `size` samples.
 
         Args:
-            size: Samples per batch; the last batch may be smaller.
+            size: Samples per batch, unless the model insists on a number; the last batch may be
+                smaller.
             trim_padding: Cut trailing columns that are padding in the whole batch (by
-                `attention_mask`) from every [N, S] input. Leading padding stays: a model that
-                counts positions would see other ones.
+                `attention_mask`) from every [N, S] input, unless the model's are fixed. Leading
+                padding stays: a model that counts positions would see other ones.
         """
+        size = self.fixed_batch or size
         for start in range(0, len(self), size):
             batch = {name: array[start : start + size] for name, array in self.feeds.items()}
-            yield _trim(batch) if trim_padding else batch
+            yield _trim(batch) if trim_padding and not self.fixed_length else batch
 
 
 def _trim(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -9,7 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.data.base import Dataset
-from irtools.data.signature import InputSpec, required_inputs
+from irtools.data.padding import columns_are_fixed
+from irtools.data.signature import InputSpec, fixed_batch, required_inputs
 from irtools.data.tables import indexed_rows
 from irtools.errors import DataError
 from irtools.model import Model
@@ -51,7 +52,13 @@ def fit_dataset(dataset: Dataset, model: Model | ir.Model) -> Dataset:
     feeds = {spec.name: _fit(dataset, spec, notes) for spec in specs}
     _check_dynamic_sizes(dataset.source, specs, feeds)
     _check_ids(dataset.source, model, feeds)
-    return replace(dataset, feeds=feeds, notes=tuple(dict.fromkeys(notes)))
+    return replace(
+        dataset,
+        feeds=feeds,
+        notes=tuple(dict.fromkeys(notes)),
+        fixed_batch=fixed_batch(specs),
+        fixed_length=columns_are_fixed(feeds, {spec.name: spec.shape for spec in specs}),
+    )
 
 
 def check_calibration(dataset: Dataset) -> None:

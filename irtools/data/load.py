@@ -62,9 +62,8 @@ def load_dataset(
         UnsupportedError: An optional package is not installed.
     """
     dataset = fit_dataset(_read(spec, model, settings), model)
-    if settings.samples is not None and settings.samples < len(dataset):
-        # Once more, for a model may take a fixed number of samples at a time.
-        dataset = fit_dataset(dataset.spread(settings.samples), model)
+    if settings.samples is not None:
+        dataset = dataset.spread(settings.samples)
     return dataset.with_digest()
 
 

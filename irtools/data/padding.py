@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-__all__ = ["cut_columns", "padding_mask"]
+__all__ = ["columns_are_fixed", "cut_columns", "padding_mask"]
 
 _MASK_NAMES = ("attention_mask", "input_mask")
 
@@ -23,6 +23,21 @@ def padding_mask(feeds: Mapping[str, np.ndarray]) -> np.ndarray | None:
             tokens = [array.shape for array in feeds.values() if array.ndim == 2]
             return mask if all(shape == mask.shape for shape in tokens) else None
     return None
+
+
+def columns_are_fixed(
+    feeds: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int | str | None, ...] | None]
+) -> bool:
+    """Whether the model states the length of an input that padding could be cut from.
+
+    Args:
+        shapes: Input name to the sizes that the model states.
+    """
+    mask = padding_mask(feeds)
+    if mask is None:
+        return False
+    stated = [shapes.get(name) for name, array in feeds.items() if array.shape == mask.shape]
+    return any(shape is not None and isinstance(shape[1], int) for shape in stated)
 
 
 def cut_columns(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import onnx_ir as ir
 from irtools.errors import UnsupportedError
 from irtools.model import Model
 
-__all__ = ["InputSpec", "required_inputs"]
+__all__ = ["InputSpec", "fixed_batch", "required_inputs"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,11 @@ class InputSpec:
     def __str__(self) -> str:
         sizes = "?" if self.shape is None else ",".join(str(size or "?") for size in self.shape)
         return f"{self.name} {self.dtype}[{sizes}]"
+
+
+def fixed_batch(specs: Iterable[InputSpec]) -> int | None:
+    """Return how many samples the model takes at a time; None: any number."""
+    return next((s.shape[0] for s in specs if s.shape and isinstance(s.shape[0], int)), None)
 
 
 def required_inputs(model: Model | ir.Model) -> tuple[InputSpec, ...]:

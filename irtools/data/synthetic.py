@@ -13,7 +13,8 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.data.base import Dataset
-from irtools.data.signature import InputSpec, required_inputs
+from irtools.data.padding import columns_are_fixed
+from irtools.data.signature import InputSpec, fixed_batch, required_inputs
 from irtools.data.tables import index_consumers, indexed_rows, position_limit
 from irtools.errors import DataError
 from irtools.model import Model
@@ -83,7 +84,13 @@ def synthesize(
     feeds = {spec.name: drawer.draw(spec, values[spec.name]) for spec in specs}
     if not feeds:
         raise DataError("the model has no inputs, so there is nothing to draw")
-    return Dataset(feeds, source="synthetic", synthetic=True).with_digest()
+    return Dataset(
+        feeds,
+        source="synthetic",
+        synthetic=True,
+        fixed_batch=fixed_batch(specs),
+        fixed_length=columns_are_fixed(feeds, {spec.name: spec.shape for spec in specs}),
+    ).with_digest()
 
 
 def _count(specs: tuple[InputSpec, ...], wanted: int) -> int:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from irtools.data import Dataset, InputSpec
-from irtools.data.padding import cut_columns, padding_mask
+from irtools.data.padding import columns_are_fixed, cut_columns, padding_mask
+from irtools.data.signature import fixed_batch
 
 __all__ = ["Batch", "BatchPlan", "plan_batches", "select_rows", "select_values"]
 
@@ -24,11 +25,17 @@ class Batch:
 
     Attributes:
         keep: bool [B, S], False where a position is padding; None where all count.
+        rows: Their numbers in the dataset.
     """
 
     feeds: dict[str, np.ndarray]
     keep: np.ndarray | None
-    samples: int
+    rows: np.ndarray
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        return len(self.rows)
 
 
 @dataclass(frozen=True)
@@ -58,28 +65,28 @@ class BatchPlan:
             feeds = cut_columns(feeds, mask.shape, length)
             mask = mask[:, :length]
         keep = None if mask is None or mask.all() else np.asarray(mask, dtype=bool)
-        return Batch(feeds, keep, len(rows))
+        return Batch(feeds, keep, rows)
 
 
-def plan_batches(dataset: Dataset, inputs: tuple[InputSpec, ...]) -> BatchPlan:
-    """Group the samples of a dataset that fits the model."""
-    fixed = next((s.shape[0] for s in inputs if s.shape and isinstance(s.shape[0], int)), None)
+def plan_batches(
+    dataset: Dataset, inputs: tuple[InputSpec, ...], *, skip_empty: bool = True
+) -> BatchPlan:
+    """Group the samples of a dataset that fits the model.
+
+    Args:
+        skip_empty: Leave out samples without any token: all padding, they teach nothing.
+    """
+    fixed = fixed_batch(inputs)
     mask = padding_mask(dataset.feeds)
     everything = np.arange(len(dataset))
-    if mask is None or fixed is not None or not _columns_are_dynamic(mask, dataset, inputs):
+    shapes = {spec.name: spec.shape for spec in inputs}
+    if mask is None or fixed is not None or columns_are_fixed(dataset.feeds, shapes):
         return BatchPlan(dataset, ((everything, None),), fixed)
     lengths = _lengths(mask)
-    # A sample without any token is all padding and teaches nothing.
+    if not skip_empty:
+        lengths = lengths.clip(min=1)
     groups = ((everything[lengths == n], int(n)) for n in np.unique(lengths)[::-1] if n > 0)
     return BatchPlan(dataset, tuple(groups), None)
-
-
-def _columns_are_dynamic(mask: np.ndarray, dataset: Dataset, inputs: tuple[InputSpec, ...]) -> bool:
-    return all(
-        spec.shape is None or not isinstance(spec.shape[1], int)
-        for spec in inputs
-        if dataset.feeds[spec.name].shape == mask.shape
-    )
 
 
 def _lengths(mask: np.ndarray) -> np.ndarray:

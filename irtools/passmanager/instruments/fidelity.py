@@ -23,6 +23,7 @@ class FidelityAndMetric(Instrument):
         self._judge = judge
 
     def begin(self, step: Step) -> None:
+        step.figures.notes.extend(self._judge.notes)
         self.after(step)
 
     def after(self, step: Step) -> None:

@@ -11,26 +11,29 @@ import numpy as np
 
 from irtools.data import Dataset, required_inputs
 from irtools.data.padding import padding_mask
-from irtools.errors import DataError, UsageError
+from irtools.errors import UsageError
 from irtools.metrics import (
     Fidelity,
     FidelityMeter,
     Metric,
     PerSampleMetric,
     bootstrap,
+    check_labels,
     evaluate,
 )
 from irtools.model import Model
 from irtools.passmanager.context import Progress
 from irtools.passmanager.step import MetricFigure
-from irtools.target import Feeds, Runner, RunnerOptions
+from irtools.statistics.padding import Batch, plan_batches
+from irtools.target import Runner, RunnerOptions
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 __all__ = ["Judge", "Score"]
 
-_BATCH = 8
+_BATCH = 16
+_FIDELITY_SAMPLES = 128
 _REFERENCE_BYTES = 256 << 20
 
 Outputs = Mapping[str, np.ndarray]
@@ -54,10 +57,16 @@ class Judge:
 
     Args:
         original: The model before the first pass.
-        data: Evaluation data, with labels where there is a metric.
+        data: Evaluation data, with labels where there is a metric. With a metric or a budget all
+            of it is used; for fidelity alone 128 samples, evenly spread, tell enough.
         metric: The task metric, or None.
         make_runner: Compiles a model as it will be deployed.
         progress: Where to tell how far it is.
+        whole: Use all of the data without a metric too, because a budget hangs on it.
+
+    Attributes:
+        data: The samples that are used.
+        notes: What a reader of the report must know of them.
     """
 
     def __init__(
@@ -67,13 +76,21 @@ class Judge:
         metric: Metric | None,
         make_runner: Callable[[ir.Model, RunnerOptions], Runner],
         progress: Progress,
+        *,
+        whole: bool = False,
     ) -> None:
-        self.data = data
+        self.data = data if whole or metric is not None else data.spread(_FIDELITY_SAMPLES)
+        self.notes: tuple[str, ...] = ()
+        if len(self.data) < len(data):
+            self.notes = (
+                f"fidelity is measured on {len(self.data)} of the {len(data)} samples of "
+                f"{data.source}, evenly spread",
+            )
         self._original = original
         self._metric = metric
         self._make_runner = make_runner
         self._progress = progress
-        self._batch = _batch_size(original)
+        self._plan = plan_batches(self.data, required_inputs(original), skip_empty=False)
         self._reference: list[Outputs] | None = None
         self._scores: WeakKeyDictionary[Model, Score] = WeakKeyDictionary()
 
@@ -119,25 +136,26 @@ class Judge:
         what = "the original" if model is self._original else "the model"
         with self._make_runner(model.ir, RunnerOptions()) as runner:
             done = 0
-            for feeds, expected in self._expected():
-                found = runner.run(feeds)
-                meter.update(expected, found, padding_mask(feeds))
-                size = len(next(iter(feeds.values())))
+            for batch, expected in self._expected():
+                found = runner.run(batch.feeds)
+                meter.update(expected, found, batch.keep)
                 if isinstance(self._metric, PerSampleMetric):
-                    rows.append(self._metric.per_sample(found, self._labels(feeds, done, size)))
-                done += size
+                    rows.append(self._metric.per_sample(found, self._labels(batch)))
+                done += batch.samples
                 self._progress.step(f"evaluating {what}", done, len(self.data))
             return Score(meter.result(), self._figure(runner, rows))
 
-    def _labels(self, feeds: Feeds, start: int, size: int) -> np.ndarray:
+    def _labels(self, batch: Batch) -> np.ndarray:
         assert isinstance(self._metric, PerSampleMetric)
-        given = self.data.labels
-        labels = self._metric.derive_labels(feeds) if given is None else given[start : start + size]
-        if labels is None:
-            raise DataError(
-                f"{self.data.source} has no labels, and metric {self._metric.name!r} needs them "
-                "(an array 'labels', or a column 'label')"
-            )
+        if self.data.labels is None:
+            check_labels(self._metric, self.data)
+            derived = self._metric.derive_labels(batch.feeds)
+            assert derived is not None
+            return derived
+        labels: np.ndarray = self.data.labels[batch.rows]
+        whole, cut = padding_mask(self.data.feeds), padding_mask(batch.feeds)
+        if whole is not None and cut is not None and self.data.labels.shape == whole.shape:
+            labels = labels[:, : cut.shape[1]]  # One label per token.
         return labels
 
     def _figure(self, runner: Runner, rows: Sequence[np.ndarray]) -> MetricFigure | None:
@@ -145,7 +163,7 @@ class Judge:
         if metric is None:
             return None
         if not isinstance(metric, PerSampleMetric):
-            found = evaluate(runner, self.data, metric, self._batch)
+            found = evaluate(runner, self.data, metric, _BATCH)
             value, low, high = found.value, found.low, found.high
         else:
             whole = _stack(rows)
@@ -154,32 +172,25 @@ class Judge:
         better = metric.larger_is_better
         return MetricFigure(metric.name, float(value), low, high, better, len(self.data))
 
-    def _expected(self) -> Iterator[tuple[Feeds, Outputs]]:
-        """Yield feeds and the original's outputs of each batch.
+    def _expected(self) -> Iterator[tuple[Batch, Outputs]]:
+        """Yield each batch and the original's outputs for it.
 
         The outputs are kept where they are small, else the original runs along.
         """
         if self._reference is not None:
-            yield from zip(self.data.batches(self._batch), self._reference, strict=True)
+            yield from zip(self._plan.batches(_BATCH), self._reference, strict=True)
             return
         kept: list[Outputs] = []
         size = 0
         with self._make_runner(self._original.ir, RunnerOptions(exact=True)) as runner:
-            for feeds in self.data.batches(self._batch):
-                expected = runner.run(feeds)
+            for batch in self._plan.batches(_BATCH):
+                expected = runner.run(batch.feeds)
                 size += sum(array.nbytes for array in expected.values())
                 if size <= _REFERENCE_BYTES:
                     kept.append(expected)
-                yield feeds, expected
+                yield batch, expected
         if size <= _REFERENCE_BYTES:
             self._reference = kept
-
-
-def _batch_size(model: Model) -> int:
-    """Return the batch size that the model insists on, or ours."""
-    sizes = [spec.shape[0] for spec in required_inputs(model) if spec.shape]
-    fixed = [size for size in sizes if isinstance(size, int)]
-    return fixed[0] if fixed else _BATCH
 
 
 def _stack(rows: Sequence[np.ndarray]) -> np.ndarray:

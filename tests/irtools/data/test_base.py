@@ -59,3 +59,17 @@ def test_digest_follows_names_types_shapes_bytes_and_labels() -> None:
     ]
     assert base not in {other.with_digest().digest for other in others}
     assert Dataset({"x": np.zeros((0, 3))}).with_digest().digest
+
+
+def test_samples_are_spread_evenly() -> None:
+    data = Dataset({"x": np.arange(10)}, labels=np.arange(10))
+    assert data.spread(4).feeds["x"].tolist() == [0, 2, 5, 7]
+    assert data.spread(10) is data and data.spread(99) is data
+    assert data.take(3).feeds["x"].tolist() == [0, 1, 2]
+
+
+def test_a_fixed_batch_and_length_stay_whole() -> None:
+    mask = np.array([[1, 1, 0]] * 6)
+    data = Dataset({"attention_mask": mask}, fixed_batch=2, fixed_length=True)
+    assert len(data.take(5)) == 4 and len(data.spread(1)) == 2
+    assert [b["attention_mask"].shape for b in data.batches(16)] == [(2, 3)] * 3

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
-from irtools.data import Dataset
+from irtools.data import Dataset, fit_dataset
 from irtools.errors import PassError, UsageError, VerificationError
 from irtools.metrics import load_metric
 from irtools.model import Model
@@ -30,6 +32,7 @@ from irtools.passmanager.instruments import (
 from irtools.passmanager.instruments.numerics import check_outputs
 from irtools.passmanager.manager import PassManager
 from irtools.passmanager.step import Instrument, Step
+from irtools.target import Feeds, Runner, RunnerOptions
 
 
 def _run(
@@ -210,3 +213,69 @@ def test_reproducer_holds_all_that_it_takes(
     traceback = (folder / "traceback.txt").read_text(encoding="utf-8")
     assert 'raise ZeroDivisionError("foreign")' in traceback
     assert json.loads((folder / "reproducer.json").read_text())["position"] == 2
+
+
+_TOKENS = """<ir_version: 10, opset_import: ["" : 20]>
+g (int64[{batch}, {length}] input_ids, int64[{batch}, {length}] attention_mask)
+    => (float[{batch}, {length}, 3] logits)
+    <float[4, 3] table = {{9, 0, 0,  0, 9, 0,  0, 0, 9,  9, 0, 0}}> {{
+  logits = Gather (table, input_ids)
+}}"""
+
+
+def _tokens(count: int) -> Dataset:
+    """Samples of 1 to 8 tokens; each token's class is what the table says."""
+    rng = np.random.default_rng(0)
+    mask = (np.arange(8) < rng.integers(1, 9, count)[:, None]).astype(np.int64)
+    mask[1] = 0  # A sample without any token.
+    ids = rng.integers(0, 4, (count, 8)) * mask
+    return Dataset(
+        {"input_ids": ids, "attention_mask": mask},
+        np.where(mask > 0, ids % 3, -100),
+    )
+
+
+@pytest.mark.parametrize(("batch", "length"), [("b", "s"), ("b", 8), (2, 8), (1, "s")])
+def test_every_row_is_judged_once_whatever_is_fixed(
+    ctx: PassContext, batch: str | int, length: str | int
+) -> None:
+    model = Model(ir.from_onnx_text(_TOKENS.format(batch=batch, length=length)))
+    data = fit_dataset(_tokens(300), model)
+    score = _judge(model, ctx, data, "accuracy").score(model)
+    assert score.metric is not None
+    assert score.metric.value == 1.0 and score.metric.samples == 300
+    assert score.fidelity.samples == 300 and score.fidelity.max_abs == 0
+
+
+def test_samples_of_one_length_run_together(ctx: PassContext) -> None:
+    model = Model(ir.from_onnx_text(_TOKENS.format(batch="b", length="s")))
+    seen: list[tuple[int, ...]] = []
+
+    def make_runner(model: ir.Model, options: RunnerOptions) -> Runner:
+        runner = ctx.runner(model, options)
+        run = runner.run
+
+        def watched(feeds: Feeds, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+            seen.append(feeds["input_ids"].shape)
+            return run(feeds, outputs)
+
+        runner.run = watched  # type: ignore[method-assign]
+        return runner
+
+    Judge(model, _tokens(128), None, make_runner, NullProgress()).score(model)
+    assert len(seen) <= 2 * 16 and max(rows for rows, _ in seen) == 16
+    assert {columns for _, columns in seen} == set(range(1, 9))
+
+
+def test_fidelity_alone_takes_a_part_and_says_so(
+    classifier: Model, ctx: PassContext, passes: SimpleNamespace, labelled: Dataset
+) -> None:
+    plain = Dataset(labelled.feeds)
+    judge = _judge(classifier, ctx, plain, None)
+    first, _ = _run(classifier, ctx, (FidelityAndMetric(judge),), passes.Rename())
+    assert first.figures.fidelity is not None and first.figures.fidelity.samples == 128
+    assert first.figures.notes == [
+        "fidelity is measured on 128 of the 200 samples of memory, evenly spread"
+    ]
+    whole = Judge(classifier, plain, None, ctx.runner, NullProgress(), whole=True)
+    assert whole.score(classifier).fidelity.samples == 200 and whole.notes == ()

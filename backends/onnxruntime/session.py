@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import onnxruntime as ort
-from onnxruntime.capi import onnxruntime_pybind11_state as state
-
+from irtools.backends.onnxruntime._library import import_onnxruntime
 from irtools.backends.onnxruntime.source import ModelSource
 from irtools.errors import TargetUnavailableError, UnsupportedError
 from irtools.target import RunnerOptions
 from irtools.target.signature import one_line
 
 __all__ = ["RUNTIME_ERRORS", "Provider", "SaveAs", "clean_message", "open_session"]
+
+ort: Any = import_onnxruntime()
+state: Any = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
 
 RUNTIME_ERRORS: tuple[type[Exception], ...] = (
     state.EPFail,
@@ -71,8 +73,8 @@ def open_session(
     options: RunnerOptions,
     providers: Sequence[Provider],
     save: SaveAs | None = None,
-) -> ort.InferenceSession:
-    """Make a session on exactly these providers.
+) -> Any:
+    """Make an `onnxruntime.InferenceSession` on exactly these providers.
 
     Args:
         source: The model; it must outlive the session.

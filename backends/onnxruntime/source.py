@@ -45,8 +45,9 @@ class ModelSource:
 
     @classmethod
     def _of_model(cls, model: ir.Model) -> ModelSource:
-        import onnxruntime as ort
+        from irtools.backends.onnxruntime._library import import_onnxruntime
 
+        ort = import_onnxruntime()
         weights: dict[str, Any] = {}
         for name, value in model.graph.initializers.items():
             tensor = value.const_value

@@ -39,8 +39,9 @@ class _Ort(Target):
         """Return the execution providers in order of preference."""
 
     def check_available(self) -> None:
-        import onnxruntime as ort
+        from irtools.backends.onnxruntime._library import import_onnxruntime
 
+        ort = import_onnxruntime()
         if self.provider_name not in ort.get_available_providers():
             raise TargetUnavailableError(
                 f"target {self.name!r} needs {self.provider_name}, which this build of "
@@ -78,8 +79,9 @@ class _Ort(Target):
                 return f"{package} {version(package)}"
             except PackageNotFoundError:
                 continue
-        import onnxruntime as ort
+        from irtools.backends.onnxruntime._library import import_onnxruntime
 
+        ort = import_onnxruntime()
         return f"onnxruntime {ort.__version__}"
 
     def _remedy(self) -> str:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -142,3 +145,16 @@ def test_cuda_runs(tmp_path: Path) -> None:
     with OrtCuda().runner(_matmul()) as gpu, OrtCpu().runner(_matmul()) as cpu:
         np.testing.assert_allclose(gpu.run(feeds)["y"], cpu.run(feeds)["y"], rtol=1e-4, atol=1e-4)
     assert OrtCuda().compile(_matmul(), tmp_path, "net").files
+
+
+def test_no_telemetry(tmp_path: Path) -> None:
+    """What the runtime writes on import where its reporting client starts is not there."""
+    code = (
+        "import os\n"
+        "from irtools.backends.onnxruntime.session import ort\n"
+        "assert 'ORT_DISABLE_TELEMETRY' not in os.environ\n"
+        "print(ort.__version__)"
+    )
+    env = {k: v for k, v in os.environ.items() if k != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run([sys.executable, "-c", code], env={**env, "TMPDIR": str(tmp_path)}, check=True)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,153 @@
+"""The node tests with weights to quantize: all inputs but one are constants.
+
+Every operator that int8 knows occurs with a weight in every place, shape and attribute that the
+onnx package thought of, which exporters rarely write: batched, transposed, strided, dilated,
+grouped, empty, scalar. With `min-size=0` all of them are candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from irtools.data import Dataset
+from irtools.errors import IrtoolsError
+from irtools.model import Model, print_model
+from irtools.passmanager import PassContext
+from irtools.statistics.service import StreamingStatistics
+from irtools.target import Runner, RunnerOptions
+
+from .node_tests import (
+    RUNTIME_ERRORS,
+    Arrays,
+    Case,
+    Runtime,
+    difference,
+    run_in_openvino,
+    run_in_ort,
+    transform,
+)
+
+EIGHT_BITS = 0.02
+"""Relative L2 error of one product in 8 bits: 127 steps leave less than 1 % of either factor."""
+
+STORED = 0.01
+"""The same where the weight alone has 8 bits."""
+
+OPERATORS = frozenset({"Conv", "Gather", "Gemm", "MatMul"})
+MIN_QUANTIZED = 25
+
+
+def with_one_input(case: Case) -> Iterator[tuple[Arrays, onnx.ModelProto]]:
+    """One model per input: it stays an input, all others become weights."""
+    arrays = {name: value for name, value in case.feeds.items() if value.dtype != object}
+    if len(arrays) < max(2, len(case.feeds)):
+        return
+    if not any(n.op_type in OPERATORS and arrays.keys() & n.input for n in case.model.graph.node):
+        return
+    for name, value in arrays.items():
+        model = onnx.ModelProto()
+        model.CopyFrom(case.model)
+        kept = [declared for declared in model.graph.input if declared.name == name]
+        del model.graph.input[:]
+        model.graph.input.extend(kept)
+        for other in arrays.keys() - {name}:
+            tensor = onnx.numpy_helper.from_array(arrays[other], other)
+            model.graph.initializer.append(tensor)
+        yield {name: value}, model
+
+
+def calibrated(ctx: PassContext, feeds: Arrays) -> PassContext:
+    """The context with the feeds as calibration data."""
+
+    def make_runner(model: ir.Model, options: RunnerOptions) -> Runner:
+        return ctx.target.runner(Model(model), replace(options, threads=1))
+
+    return replace(
+        ctx, statistics=lambda m: StreamingStatistics(m, Dataset(dict(feeds)), make_runner)
+    )
+
+
+def check_all(
+    cases: list[Case], mode: str, tolerance: float, run: Runtime, ctx: PassContext
+) -> tuple[int, dict[str, str]]:
+    """Return how many models were quantized, and test name to what went wrong."""
+    quantized, faults = 0, {}
+    for case in cases:
+        for feeds, model in with_one_input(case):
+            changed, fault = check(model, feeds, mode, tolerance, run, ctx)
+            quantized += changed
+            if fault:
+                faults[f"{case.name}({', '.join(feeds)})"] = fault
+    return quantized, faults
+
+
+def check(
+    model: onnx.ModelProto,
+    feeds: Arrays,
+    mode: str,
+    tolerance: float,
+    run: Runtime,
+    ctx: PassContext,
+) -> tuple[bool, str]:
+    try:
+        found = transform(model, f"int8:min-size=0:mode={mode}", calibrated(ctx, feeds))
+    except (AssertionError, IrtoolsError) as error:
+        return False, f"{type(error).__name__}: {error}"
+    if print_model(found) == print_model(ir.from_proto(model)):
+        return False, ""
+    try:
+        reference = run(model, feeds)
+    except RUNTIME_ERRORS:
+        return False, ""
+    try:
+        outputs = run(ir.to_proto(found), feeds)
+    except RUNTIME_ERRORS as error:
+        return True, f"{type(error).__name__}: {error}"
+    worst = max(map(difference, reference, outputs), default=0.0)
+    return True, "" if worst <= tolerance else f"outputs differ by {worst:.2g}"
+
+
+MODES = [("dynamic", EIGHT_BITS), ("static", EIGHT_BITS), ("weight-only", STORED)]
+
+
+@pytest.mark.parametrize(("mode", "tolerance"), MODES)
+def test_weights_of_node_tests_in_ort(
+    cases: list[Case], mode: str, tolerance: float, make_context: Callable[..., PassContext]
+) -> None:
+    quantized, faults = check_all(cases, mode, tolerance, run_in_ort, make_context())
+    assert faults == {}
+    assert quantized >= MIN_QUANTIZED
+
+
+@pytest.mark.openvino
+@pytest.mark.parametrize(("mode", "tolerance"), MODES)
+def test_weights_of_node_tests_in_openvino(
+    cases: list[Case], mode: str, tolerance: float, make_context: Callable[..., PassContext]
+) -> None:
+    ctx = make_context("openvino-cpu")
+    quantized, faults = check_all(cases, mode, tolerance, run_in_openvino, ctx)
+    assert faults == {}
+    assert quantized >= MIN_QUANTIZED
+
+
+def test_one_input_stays() -> None:
+    """The form itself, on a case of known content."""
+    case = Case("add", _add(), {"a": np.ones(2, np.float32), "b": np.ones(2, np.float32)}, ())
+    assert list(with_one_input(case)) == []
+    case.model.graph.node[0].op_type = "MatMul"
+    kept = [(list(feeds), len(model.graph.initializer)) for feeds, model in with_one_input(case)]
+    assert kept == [(["a"], 1), (["b"], 1)]
+
+
+def _add() -> onnx.ModelProto:
+    declared = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [2]) for n in "ab"]
+    result = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    node = onnx.helper.make_node("Add", ["a", "b"], ["y"])
+    graph = onnx.helper.make_graph([node], "g", declared, [result])
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])

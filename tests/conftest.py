@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from typing import NoReturn
 
 import onnx_ir as ir
 import pytest
 
+from irtools.errors import UnsupportedError
 from irtools.model import Model
 from irtools.passmanager import PassContext
 from irtools.target import Runner, RunnerOptions, find_target
@@ -26,6 +28,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         for extra in missing.intersection(mark.name for mark in item.iter_markers()):
             item.add_marker(pytest.mark.skip(reason=f"needs the extra `{extra}`"))
+        if item.get_closest_marker("gpu") is not None and not _has_gpu():
+            item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU and onnxruntime-gpu"))
+
+
+@cache
+def _has_gpu() -> bool:
+    """Whether the CUDA provider is there and starts: the package also installs without a GPU."""
+    one = ir.from_onnx_text(
+        '<ir_version: 10, opset_import: ["" : 20]> m (float[1] x) => (float[1] y) { y = Neg(x) }'
+    )
+    try:
+        find_target("ort-cuda").runner(Model(one)).close()
+    except UnsupportedError:
+        return False
+    return True
 
 
 @pytest.fixture(scope="session")

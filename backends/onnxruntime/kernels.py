@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from irtools.target import KernelReport
 
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["count_kernels"]
+__all__ = ["count_kernels", "count_providers"]
 
 _INT8 = frozenset(
     {
@@ -53,6 +53,21 @@ def count_kernels(path: Path) -> KernelReport:
         float_fallbacks=tuple(_fallbacks(nodes)),
         fused_attention=sum(counts[op] for op in _ATTENTION),
     )
+
+
+def count_providers(session: Any) -> dict[str, int]:
+    """Return how many nodes each execution provider of a session took.
+
+    A part of the graph that a provider compiles as a whole (TensorRT) counts with the nodes that
+    it was made of.
+
+    Args:
+        session: Made with `session.record_ep_graph_assignment_info`.
+    """
+    counts: Counter[str] = Counter()
+    for part in session.get_provider_graph_assignment_info():
+        counts[part.ep_name] += len(part.get_nodes())
+    return dict(sorted(counts.items()))
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

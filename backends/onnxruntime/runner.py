@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from irtools.backends.onnxruntime.kernels import count_kernels
+from irtools.backends.onnxruntime.kernels import count_kernels, count_providers
 from irtools.backends.onnxruntime.session import (
     RUNTIME_ERRORS,
     Provider,
@@ -41,6 +42,10 @@ _NUMPY_TYPES = {
         for bits in (8, 16, 32, 64)
     },
 }
+_UNREADABLE = frozenset(
+    f"tensor({name})" for name in ("bfloat16", "float8e4m3fnuz", "float8e5m2", "float8e5m2fnuz")
+)
+"""Types of outputs for which the runtime's Python interface has no array."""
 _DENSE = re.compile(r"tensor\((\w+)\)")
 
 
@@ -64,7 +69,8 @@ class OrtRunner:
         self._providers = tuple(providers)
         self._session: Any = open_session(source, options, providers)
         self._slots = _slots(self._session)
-        self._outputs = tuple(output.name for output in self._session.get_outputs())
+        self._output_types = {o.name: o.type for o in self._session.get_outputs()}
+        self._outputs = tuple(self._output_types)
 
     @property
     def input_names(self) -> Sequence[str]:
@@ -86,6 +92,12 @@ class OrtRunner:
         wanted = wanted_outputs(self._outputs, outputs)
         if not wanted:
             return {}  # To the session an empty list means all outputs.
+        for name in wanted:
+            if self._output_types[name] in _UNREADABLE:
+                raise UnsupportedError(
+                    f"ONNX Runtime cannot hand output {name!r} of type {self._output_types[name]} "
+                    "to Python: cast it to float32 in the model"
+                )
         try:
             results = session.run(list(wanted), checked)
         except RUNTIME_ERRORS as error:
@@ -121,8 +133,8 @@ def compiled_kernels(
     """Compile a model, write the graph that came out to a temporary folder, and count."""
     with tempfile.TemporaryDirectory(prefix="irtools-") as folder:
         path = Path(folder) / "optimized.onnx"
-        open_session(source, options, providers, SaveAs(path, beside=True))
-        return count_kernels(path)
+        session = open_session(source, options, providers, SaveAs(path, beside=True))
+        return replace(count_kernels(path), providers=count_providers(session))
 
 
 def _slots(session: Any) -> tuple[Slot, ...]:

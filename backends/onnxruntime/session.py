@@ -133,6 +133,7 @@ def _save_optimized(session_options: Any, save: SaveAs) -> None:
     session_options.optimized_model_filepath = str(save.path)
     # Packing copies every weight for the kernels; this session never runs.
     session_options.add_session_config_entry("session.disable_prepacking", "1")
+    session_options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if save.portable:
         session_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     if save.beside:

@@ -95,6 +95,13 @@ def _on_kernels(kernels: KernelReport | None) -> Iterator[Verdict]:
             f"{len(kernels.float_fallbacks)} nodes meant to be int8 run in floating point: "
             f"{shown}{more}",
         )
+    on_cpu = kernels.providers.get("CPUExecutionProvider", 0)
+    if len(kernels.providers) > 1 and on_cpu:
+        total = sum(kernels.providers.values())
+        yield Verdict(
+            Level.WARNING,
+            f"{on_cpu} of {total} nodes run on the CPU, because the device has no kernel for them",
+        )
     if kernels.int8 or kernels.fused_attention:
         yield Verdict(
             Level.NOTE,

@@ -86,12 +86,14 @@ class KernelReport:
         int8: Compute nodes that run in int8.
         float_fallbacks: Nodes meant to be int8 that run in floating point, by name.
         fused_attention: Attention blocks that run as one kernel.
+        providers: Execution provider to number of nodes, where the runtime has several.
     """
 
     counts: Mapping[str, int] = field(default_factory=dict)
     int8: int = 0
     float_fallbacks: tuple[str, ...] = ()
     fused_attention: int = 0
+    providers: Mapping[str, int] = field(default_factory=dict)
 
 
 class Runner(Protocol):

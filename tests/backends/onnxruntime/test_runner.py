@@ -102,6 +102,20 @@ def test_there_is_no_choice_of_precision() -> None:
         _CPU.runner(_model(_ADD), RunnerOptions(precision="bf16"))
 
 
+def test_an_output_that_python_cannot_hold() -> None:
+    model = Model(
+        ir.from_onnx_text(
+            '<ir_version: 10, opset_import: ["" : 21]> '
+            "g (float[2] x) => (bfloat16[2] y) { y = Cast <to = 16> (x) }"
+        )
+    )
+    with (
+        OrtCpu().runner(model, RunnerOptions()) as runner,
+        pytest.raises(UnsupportedError, match=r"'y' of type tensor\(bfloat16\)"),
+    ):
+        runner.run({"x": np.ones(2, np.float32)})
+
+
 def test_scalars_strings_and_strides() -> None:
     model = _model(
         "m (float x, string[n] s, float[2, 3] t) => (float y, string[n] u, float[2, 3] v)"
@@ -163,3 +177,9 @@ def test_exact_runs_the_nodes_of_the_model() -> None:
     body = "m (float[b] x) => (float[b] y) { a = Neg(x) b = Neg(a) y = Identity(b) }"
     with _CPU.runner(_model(body), RunnerOptions(exact=True)) as runner:
         assert runner.kernels().counts == {"Identity": 1, "Neg": 2}
+
+
+def test_nodes_are_counted_by_provider() -> None:
+    body = "m (float[b] x) => (float[b] y) { a = Neg(x) b = Abs(a) y = Neg(b) }"
+    with _CPU.runner(_model(body)) as runner:
+        assert runner.kernels().providers == {"CPUExecutionProvider": 3}

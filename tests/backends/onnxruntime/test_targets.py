@@ -138,15 +138,6 @@ def test_a_portable_artifact_is_the_lowered_model(tmp_path: Path) -> None:
     assert nodes == ["Cast", "MatMul"]
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not _HAS_CUDA, reason="needs an NVIDIA GPU and onnxruntime-gpu")
-def test_cuda_runs(tmp_path: Path) -> None:
-    feeds = {"x": np.random.default_rng(1).standard_normal((2, 300), np.float32)}
-    with OrtCuda().runner(_matmul()) as gpu, OrtCpu().runner(_matmul()) as cpu:
-        np.testing.assert_allclose(gpu.run(feeds)["y"], cpu.run(feeds)["y"], rtol=1e-4, atol=1e-4)
-    assert OrtCuda().compile(_matmul(), tmp_path, "net").files
-
-
 def test_no_telemetry(tmp_path: Path) -> None:
     """What the runtime writes on import where its reporting client starts is not there."""
     code = (

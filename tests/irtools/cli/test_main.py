@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import onnxruntime
 import pytest
 
 from irtools.cli.main import VERBS
@@ -137,6 +138,17 @@ def test_a_bug_outside_passes_is_written_down(
     [folder] = tmp_path.glob("irc-crash-*")
     assert json.loads((folder / "crash.json").read_text())["arguments"] == ["inspect", "model.onnx"]
     assert "KeyError" in (folder / "traceback.txt").read_text()
+
+
+@pytest.mark.skipif(
+    "CUDAExecutionProvider" in onnxruntime.get_available_providers(),
+    reason="this machine has what the error is about",
+)
+@pytest.mark.parametrize("target", ["ort-cuda", "ort-tensorrt"])
+def test_an_absent_device_is_said_before_any_work(irc: Callable, target: str) -> None:
+    found = irc("optimize", "model.onnx", "--passes", "cleanup,fp16", "--target", target)
+    assert found.code == 4 and found.err.count("\n") == 1
+    assert "pip install onnxruntime-gpu" in found.err
 
 
 def test_names_cannot_speak_to_the_terminal(irc: Callable) -> None:

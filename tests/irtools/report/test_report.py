@@ -127,6 +127,14 @@ def test_verdicts_name_what_a_reader_must_not_overlook() -> None:
     assert "slower than the original: 0.60x" in said
 
 
+def test_nodes_beside_the_device_are_named() -> None:
+    mixed = KernelReport({}, providers={"CPUExecutionProvider": 2, "CUDAExecutionProvider": 8})
+    said = [v.text for v in judge_run((_row(0, "original"),), mixed, None, None)]
+    assert "2 of 10 nodes run on the CPU, because the device has no kernel for them" in said
+    plain = KernelReport({}, providers={"CPUExecutionProvider": 10})
+    assert judge_run((_row(0, "original"),), plain, None, None) == ()
+
+
 @pytest.mark.parametrize(
     ("size", "text"),
     [(None, ""), (999, "999 B"), (1000, "1.0 kB"), (23_400_000, "23.4 MB"), (2 * 10**9, "2.0 GB")],

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
-import sys
 import time
 from pathlib import Path
-from types import ModuleType
 
 import onnx
 import pytest
@@ -15,17 +12,8 @@ import pytest
 from irtools.errors import FileError, IrtoolsError, LimitError, ModelError
 from irtools.model import Model
 
+from . import hostile
 
-def _load_hostile() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("hostile", Path(__file__).with_name("hostile.py"))
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["hostile"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-hostile = _load_hostile()
 LEGAL = [case for case in hostile.CASES if case.expectation == "accept"]
 BAD = [case for case in hostile.CASES if case.expectation == "refuse"]
 SECONDS = 2.0

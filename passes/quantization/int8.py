@@ -138,7 +138,7 @@ class Int8(PlanningPass):
         if change.reason:
             raise UnsupportedError(
                 f"int8 needs opset {needed}, the model has {opset_of(model)} and cannot be "
-                f"raised: {change.reason}"
+                f"raised: {change.reason}; export the model again with opset {needed} or newer"
             )
         if change.after != change.before:
             notes.append(f"opset raised from {change.before} to {change.after}")

@@ -78,16 +78,23 @@ class Quantizer:
         """Return the weights that take part, and as what."""
         self.skipped.update(sites.skipped)
         chosen: list[tuple[Weight, Form]] = []
+        kernels = 0
         for weight in sites.weights:
             form = self._form(weight)
             if form is None:
                 self.skipped["num-skipped-operator"] += 1
+                kernels += any(use.kind == "conv" for use in weight.uses)
                 continue
             reason = self._refusal(weight, form)
             if reason:
                 self.skipped[reason] += 1
             else:
                 chosen.append((weight, form))
+        if kernels and self.selection.form == "dynamic":
+            self.notes.append(
+                f"{kernels} Conv weights stay in float32, because ranges at run time serve MatMul "
+                "and Gemm only: give calibration data, or mode=static"
+            )
         return chosen
 
     def decide(self, chosen: Sequence[tuple[Weight, Form]], facts: Facts) -> tuple[Decision, ...]:

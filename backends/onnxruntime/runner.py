@@ -92,12 +92,7 @@ class OrtRunner:
         wanted = wanted_outputs(self._outputs, outputs)
         if not wanted:
             return {}  # To the session an empty list means all outputs.
-        for name in wanted:
-            if self._output_types[name] in _UNREADABLE:
-                raise UnsupportedError(
-                    f"ONNX Runtime cannot hand output {name!r} of type {self._output_types[name]} "
-                    "to Python: cast it to float32 in the model"
-                )
+        self._refuse_unreadable(wanted)
         try:
             results = session.run(list(wanted), checked)
         except RUNTIME_ERRORS as error:
@@ -120,6 +115,15 @@ class OrtRunner:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def _refuse_unreadable(self, wanted: Sequence[str]) -> None:
+        for name in wanted:
+            kind = self._output_types[name]
+            if kind in _UNREADABLE or kind.startswith(("seq(", "map(", "sparse_tensor(")):
+                raise UnsupportedError(
+                    f"output {name!r} is a {kind}, which ONNX Runtime does not hand to Python as "
+                    "an array: cast or stack it in the model"
+                )
 
     def _live(self) -> Any:
         if self._session is None:

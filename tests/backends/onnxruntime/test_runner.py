@@ -111,7 +111,7 @@ def test_an_output_that_python_cannot_hold() -> None:
     )
     with (
         OrtCpu().runner(model, RunnerOptions()) as runner,
-        pytest.raises(UnsupportedError, match=r"'y' of type tensor\(bfloat16\)"),
+        pytest.raises(UnsupportedError, match=r"'y' is a tensor\(bfloat16\)"),
     ):
         runner.run({"x": np.ones(2, np.float32)})
 

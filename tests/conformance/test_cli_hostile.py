@@ -85,7 +85,8 @@ def test_bad_file_is_refused(case: hostile.Case, verb: str, irc: Call, tmp_path:
     assert time.perf_counter() - started < SECONDS
     assert code in REFUSED
     assert err.startswith("irc: ") and err.count("\n") == 1 and out == ""
-    assert case.needle in err
+    # On the command line a folder may be a checkpoint, so other words are in place.
+    assert (case.needle if case.name != "is_a_directory" else "is no model") in err
     assert state(tmp_path) == before
 
 

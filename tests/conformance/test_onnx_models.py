@@ -1,0 +1,154 @@
+"""Whole models that ship in the onnx package: simple, converted from PyTorch, and light ones.
+
+The light models are the classic image networks, with weights made by ConstantOfShape; to have
+something to compare, each of these gets small random values instead.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.version_converter
+import onnx_ir as ir
+import pytest
+from onnx.backend.test.loader import load_model_tests
+
+from irtools.errors import IrtoolsError
+from irtools.passmanager import PassContext
+
+from .node_tests import (
+    OLDEST_OPSET,
+    RUNTIME_ERRORS,
+    Case,
+    Runtime,
+    difference,
+    is_deterministic,
+    run_in_openvino,
+    run_in_ort,
+    transform,
+)
+
+PIPELINES = {"cleanup": 0.0, "cleanup,fuse": 1e-5, "cleanup,fuse,int8:mode=dynamic": 0.02}
+"""Pipeline text to the relative L2 error that it may cause."""
+
+KINDS = ("simple", "pytorch-converted", "pytorch-operator")
+MIN_MODELS = 20
+LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+
+
+def load_models() -> Iterator[Case]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tests = [test for kind in KINDS for test in load_model_tests(kind=kind)]
+    for test in tests:
+        folder = Path(test.model_dir)
+        model = onnx.load(folder / "model.onnx")
+        if any(o.domain == "" and o.version < OLDEST_OPSET for o in model.opset_import):
+            continue
+        values = [
+            onnx.load_tensor(path)
+            for path in sorted(
+                (folder / "test_data_set_0").glob("input_*.pb"), key=lambda p: int(p.stem[6:])
+            )
+        ]
+        weights = {tensor.name for tensor in model.graph.initializer}
+        names = [i.name for i in model.graph.input if i.name not in weights]
+        feeds = {n: onnx.numpy_helper.to_array(v) for n, v in zip(names, values, strict=False)}
+        try:
+            if is_deterministic(model):
+                yield Case(test.name, model, feeds, run_in_ort(model, feeds))
+        except RUNTIME_ERRORS:
+            continue
+
+
+@pytest.fixture(scope="module")
+def models() -> list[Case]:
+    found = list(load_models())
+    assert len(found) >= MIN_MODELS
+    return found
+
+
+def fault(case: Case, text: str, tolerance: float, run: Runtime, ctx: PassContext) -> str:
+    try:
+        reference = case.outputs if run is run_in_ort else run(case.model, case.feeds)
+    except RUNTIME_ERRORS:
+        return ""
+    try:
+        outputs = run(ir.to_proto(transform(case.model, text, ctx)), case.feeds)
+    except (AssertionError, IrtoolsError, *RUNTIME_ERRORS) as error:
+        return f"{type(error).__name__}: {error}"
+    worst = max(map(difference, reference, outputs), default=0.0)
+    return "" if worst <= tolerance else f"outputs differ by {worst:.2g}"
+
+
+@pytest.mark.parametrize(("text", "tolerance"), PIPELINES.items())
+def test_keeps_models_in_ort(
+    models: list[Case], text: str, tolerance: float, make_context: Callable[..., PassContext]
+) -> None:
+    found = {c.name: fault(c, text, tolerance, run_in_ort, make_context()) for c in models}
+    assert {name: what for name, what in found.items() if what} == {}
+
+
+@pytest.mark.slow
+@pytest.mark.openvino
+@pytest.mark.parametrize(("text", "tolerance"), PIPELINES.items())
+def test_keeps_models_in_openvino(
+    models: list[Case], text: str, tolerance: float, make_context: Callable[..., PassContext]
+) -> None:
+    ctx = make_context("openvino-cpu")
+    at_least = max(tolerance, 1e-5)  # Fewer nodes compile into other kernels.
+    found = {c.name: fault(c, text, at_least, run_in_openvino, ctx) for c in models}
+    assert {name: what for name, what in found.items() if what} == {}
+
+
+def light_model(name: str) -> Case:
+    """A light model whose weights are random instead of constant."""
+    model = onnx.load(LIGHT / f"light_{name}.onnx")
+    shapes = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer}
+    rng = np.random.default_rng(0)
+    kept = []
+    for node in model.graph.node:
+        if node.op_type != "ConstantOfShape":
+            kept.append(node)
+            continue
+        shape = [int(d) for d in shapes[node.input[0]]]
+        # Close to one where it scales or is a variance, small where it is summed over.
+        array = rng.normal(size=shape) / math.sqrt(max(1, math.prod(shape[1:])))
+        array = 1 + 0.1 * np.abs(array) if len(shape) == 1 else array * math.sqrt(2)
+        tensor = onnx.numpy_helper.from_array(array.astype(np.float32), node.output[0])
+        model.graph.initializer.append(tensor)
+    del model.graph.node[:]
+    model.graph.node.extend(kept)
+    # IR 3 lists all weights as inputs, which callers may then override.
+    inputs = [i for i in model.graph.input if i.name not in shapes]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    model.ir_version = 8
+    # int8 needs opset 11 or newer, and says so.
+    model = onnx.version_converter.convert_version(model, 13)
+    (declared,) = inputs
+    shape = [d.dim_value for d in declared.type.tensor_type.shape.dim]
+    feeds = {declared.name: rng.normal(size=shape).astype(np.float32)}
+    return Case(name, model, feeds, run_in_ort(model, feeds))
+
+
+LIGHT_TOLERANCES = (1e-6, 1e-5, 0.1)
+"""Folding moves arithmetic; int8 errors of three products in a row, with random weights, are what
+a Softmax makes of them: an error of 0.06 in the logits is one of 6 % in the probabilities."""
+
+LIGHT_DEFAULT = ("squeezenet", "shufflenet")
+LIGHT_SLOW = ("bvlc_alexnet", "densenet121", "inception_v1", "inception_v2", "resnet50", "zfnet512")
+
+
+@pytest.mark.parametrize(
+    "name", [*LIGHT_DEFAULT, *(pytest.param(n, marks=pytest.mark.slow) for n in LIGHT_SLOW)]
+)
+def test_keeps_light_models_in_ort(name: str, make_context: Callable[..., PassContext]) -> None:
+    case = light_model(name)
+    for text, tolerance in zip(PIPELINES, LIGHT_TOLERANCES, strict=True):
+        assert fault(case, text, tolerance, run_in_ort, make_context()) == "", text

@@ -123,9 +123,7 @@ def make_entries(task: Task, folder: Path) -> Iterator[Entry]:
             result = irtools.optimize(
                 task.model, pipeline, target=target, calibration=task.calibration, bench=None
             )
-            lowered = result.model.clone()
-            find_target(target).lower(lowered.ir)
-            lowered.save(path)
+            result.written.save(path)
         yield Entry(name, target, precision, path)
 
 

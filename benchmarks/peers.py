@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 Feeds = Mapping[str, np.ndarray]
+HEADS = 12  # of BERT-base, DistilBERT, ViT-base and MiniLM-L6 alike
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,19 @@ def ort_transformer_optimized(model: Path, samples: Sequence[Feeds], folder: Pat
     from onnxruntime.transformers import optimizer
 
     target = folder / "ort-transformer-optimized.onnx"
-    optimizer.optimize_model(str(model), model_type="bert", opt_level=0).save_model_to_file(
-        str(target)
+    fused = optimizer.optimize_model(
+        str(model), model_type="bert", num_heads=HEADS, hidden_size=_hidden_size(model), opt_level=0
     )
+    fused.save_model_to_file(str(target))
     return target
+
+
+def _hidden_size(model: Path) -> int:
+    """Return the width of the hidden states: that of most vectors of an encoder."""
+    import onnx
+
+    weights = onnx.load(model, load_external_data=False).graph.initializer
+    return Counter(w.dims[0] for w in weights if len(w.dims) == 1).most_common(1)[0][0]
 
 
 def ort_dynamic(model: Path, samples: Sequence[Feeds], folder: Path) -> Path:

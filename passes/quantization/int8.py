@@ -54,7 +54,8 @@ class Int8(PlanningPass):
 
     Left alone and counted: weights that hold NaN or infinity, float16 models (run `int8` before
     `fp16`), weights that somebody else reads in float32, what lies in subgraphs and functions,
-    ConvTranspose and recurrent layers, batched and left-hand constants, what is int8 already.
+    ConvTranspose and recurrent layers, batched and left-hand constants, models whose opset is
+    older than the operators needed and cannot be raised, what is int8 already.
     """
 
     name: ClassVar[str] = "int8"
@@ -73,6 +74,7 @@ class Int8(PlanningPass):
         "num-skipped-dtype": "weights left alone because they are not float32",
         "num-skipped-shared": "weights left in float32 because another node reads them so",
         "num-skipped-operator": "constant products in a form that has no int8 kernel",
+        "num-skipped-opset": "weights left in float32 because the opset is too old for int8",
         "num-skipped-subgraph": "constant products in subgraphs or functions, left alone",
     }
 
@@ -116,7 +118,7 @@ class Int8(PlanningPass):
             # The form of a bias depends on the shape in front of it. Planning changes nothing.
             model = model.clone()
             infer_shapes(model)
-        chosen = quantizer.select(find_sites(model))
+        chosen = self._within_opset(quantizer.select(find_sites(model)), model, quantizer)
         facts = self._facts(model, ctx, quantizer, chosen) if form == "static" else {}
         decisions = quantizer.decide(chosen, facts)
         return Plan(
@@ -133,7 +135,7 @@ class Int8(PlanningPass):
         if not decisions:
             return PassResult(False, plan.statistics, plan.notes, plan=plan)
         notes = list(plan.notes)
-        needed = max(_opset_for(decision) for decision in decisions)
+        needed = max(_opset_for(decision.form, decision.block_size) for decision in decisions)
         change = raise_opset(model, needed)
         if change.reason:
             raise UnsupportedError(
@@ -144,6 +146,24 @@ class Int8(PlanningPass):
             notes.append(f"opset raised from {change.before} to {change.after}")
         counts = apply_decisions(model, decisions)
         return PassResult(True, {**plan.statistics, **counts}, tuple(notes), plan=plan)
+
+    def _within_opset(
+        self, chosen: Sequence[tuple[Weight, Form]], model: ir.Model, quantizer: Quantizer
+    ) -> list[tuple[Weight, Form]]:
+        """Leave out the forms that a model cannot express whose opset cannot be raised."""
+        opsets = [_opset_for(form, self.block_size) for _, form in chosen]
+        needed = max(opsets, default=0)
+        change = raise_opset(model.clone(), needed)
+        if not change.reason:
+            return list(chosen)
+        kept = [pair for pair, opset in zip(chosen, opsets, strict=True) if opset <= change.before]
+        quantizer.skipped["num-skipped-opset"] += len(chosen) - len(kept)
+        quantizer.notes.append(
+            f"{len(chosen) - len(kept)} weights stay in float32: they need opset {needed}, the "
+            f"model has {change.before} and cannot be raised: {change.reason}; export the model "
+            f"again with opset {needed} or newer"
+        )
+        return kept
 
     def _facts(
         self,
@@ -195,12 +215,12 @@ class Int8(PlanningPass):
         return Calibrator(self.calibrator, ACTIVATION_S8 if symmetric else ACTIVATION_U8)
 
 
-def _opset_for(decision: WeightDecision) -> int:
-    match decision.form:
+def _opset_for(form: Form, block_size: int) -> int:
+    match form:
         case "static":
             return _PER_AXIS_OPSET
         case "weight-only":
-            return _BLOCKED_OPSET if decision.block_size else _PER_AXIS_OPSET
+            return _BLOCKED_OPSET if block_size else _PER_AXIS_OPSET
         case "dynamic":
             return _DYNAMIC_OPSET
         case "embedding":

@@ -170,10 +170,24 @@ def test_opset_is_raised_only_where_it_must(quantize) -> None:
     assert "opset raised from 12 to 13" in done.result.notes
 
 
-def test_an_opset_that_cannot_be_raised_is_refused(quantize) -> None:
+@pytest.mark.parametrize(("mode", "needed"), [("static", 13), ("dynamic", 11), ("weight-only", 13)])
+def test_a_model_whose_opset_cannot_be_raised_is_left_alone(quantize, mode, needed) -> None:
+    old = build(TEXT.replace('"" : 20', '"" : 9').replace("Gelu", "Relu"))
+    before = print_model(old)
+    done = quantize(old, f"int8:min-size=0:mode={mode}", x=samples())
+    assert not done.result.modified and print_model(done.after) == before
+    assert done.result.statistics == {"num-skipped-opset": 2}
+    (note,) = (note for note in done.result.notes if "opset" in note)
+    assert f"2 weights stay in float32: they need opset {needed}, the model has 9" in note
+    assert "opset 9 is older than 11" in note
+
+
+def test_a_plan_for_a_newer_opset_is_refused_on_an_old_model() -> None:
+    new = build(TEXT.replace("Gelu", "Relu"))
+    pass_, plan = make_plan(new)
     old = build(TEXT.replace('"" : 20', '"" : 9').replace("Gelu", "Relu"))
     with pytest.raises(UnsupportedError, match="int8 needs opset 13, the model has 9"):
-        quantize(old, "int8:min-size=0:mode=static", x=samples())
+        pass_.apply(old, plan, context("ort-cpu", None))
 
 
 @pytest.mark.parametrize(

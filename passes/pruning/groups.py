@@ -23,6 +23,7 @@ from irtools.passes.pruning.index_map import IndexMap
 __all__ = [
     "AttributeEdit",
     "BlockedGroup",
+    "BlockedReason",
     "ChannelGroup",
     "ChannelGroups",
     "Kind",
@@ -140,12 +141,30 @@ class ChannelGroup:
 
 
 @dataclass(frozen=True)
+class BlockedReason:
+    """What stands against pruning a group.
+
+    Attributes:
+        text: The reason; one text per kind as far as it names nothing.
+        op: Operator that it is about; empty for none.
+        node: Name of its node.
+    """
+
+    text: str
+    op: str = ""
+    node: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.op} {self.node}: {self.text}" if self.op else self.text
+
+
+@dataclass(frozen=True)
 class BlockedGroup:
     """A group that cannot be pruned, and why."""
 
     name: str
     units: int
-    reasons: tuple[str, ...]
+    reasons: tuple[BlockedReason, ...]
 
 
 @dataclass(frozen=True)
@@ -182,7 +201,7 @@ class Trace:
     adaptive: set[tuple[ir.Node, int]] = field(default_factory=set)
     size_uses: set[tuple[ir.Node, int]] = field(default_factory=set)
     attribute_edits: dict[tuple[ir.Node, str], AttributeEdit] = field(default_factory=dict)
-    reasons: list[str] = field(default_factory=list)
+    reasons: list[BlockedReason] = field(default_factory=list)
     pending: list[Slot] = field(default_factory=list)
     is_attention: bool = False
 
@@ -212,6 +231,8 @@ class Trace:
 
     def block(self, node: ir.Node | None, reason: str) -> None:
         """Note why the group cannot be pruned."""
-        where = f"{node.op_type} {node.name or module_name(node)}: " if node is not None else ""
-        if where + reason not in self.reasons:
-            self.reasons.append(where + reason)
+        found = BlockedReason(reason)
+        if node is not None:
+            found = BlockedReason(reason, node.op_type, node.name or module_name(node))
+        if found not in self.reasons:
+            self.reasons.append(found)

@@ -13,7 +13,7 @@ import onnx_ir as ir
 from irtools.analysis.shapes import constant_of
 from irtools.errors import OptionError, UsageError
 from irtools.passes.pruning.curves import Evidence, Importance, collect_evidence
-from irtools.passes.pruning.groups import ChannelGroup, ChannelGroups
+from irtools.passes.pruning.groups import BlockedGroup, ChannelGroup, ChannelGroups
 from irtools.passes.pruning.masks import (
     Prunable,
     blocked_mask,
@@ -34,7 +34,8 @@ from irtools.passmanager.pipeline import pass_text
 __all__ = ["Prune"]
 
 DEFAULT_RATIO = 0.25
-_MAX_REASONS = 8
+_MAX_REASONS = 5
+_MAX_NAME = 60
 _COUNTS = {"heads": "num-heads-removed", "neurons": "num-neurons-removed"}
 
 
@@ -189,9 +190,7 @@ class Prune(PlanningPass):
 
     def _notes(self, model: ir.Model, ctx: PassContext) -> tuple[str, ...]:
         blocked = ctx.analysis(ChannelGroups, model).blocked
-        notes = [f"not pruned: {b.name} ({b.reasons[0]})" for b in blocked[:_MAX_REASONS]]
-        if len(blocked) > _MAX_REASONS:
-            notes.append(f"not pruned: {len(blocked) - _MAX_REASONS} more groups")
+        notes = _blocked_notes(blocked)
         if ctx.calibration is None:
             ranking = "their weights" if self._importance(ctx) == "magnitude" else "synthetic data"
             notes.append(
@@ -270,6 +269,32 @@ class Prune(PlanningPass):
         zeroed = write_masked(model, masks)
         counts = {**plan.statistics, "num-weights-zeroed": zeroed}
         return PassResult(zeroed > 0, counts, plan.notes, plan=plan)
+
+
+def _blocked_notes(blocked: Sequence[BlockedGroup]) -> list[str]:
+    """Say why groups stay: one line per reason, the commonest first, with one name each."""
+    found: dict[tuple[str, str], list[BlockedGroup]] = {}
+    for group in blocked:
+        reason = group.reasons[0]
+        found.setdefault((reason.op, reason.text), []).append(group)
+    ordered = sorted(found.items(), key=lambda item: -len(item[1]))
+    notes = []
+    for (op, text), groups in ordered[:_MAX_REASONS]:
+        where = f"at {op}: " if op else ""
+        count = f"{len(groups)} groups" if len(groups) > 1 else "1 group"
+        example = "such as " * (len(groups) > 1) + _cut(groups[0].name)
+        notes.append(f"{count} not pruned, {where}{_cut(text, 2 * _MAX_NAME)} ({example})")
+    rest = ordered[_MAX_REASONS:]
+    if rest:
+        groups_left = sum(len(groups) for _, groups in rest)
+        notes.append(f"{groups_left} more groups not pruned, for {len(rest)} other reasons")
+    return notes
+
+
+def _cut(text: str, limit: int = _MAX_NAME) -> str:
+    """Shorten in the middle: the ends of a name tell most."""
+    half = limit // 2
+    return text if len(text) <= limit else f"{text[: half - 1]}…{text[-half:]}"
 
 
 def _num_parameters(model: ir.Model) -> int:

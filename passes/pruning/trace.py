@@ -8,6 +8,7 @@ from irtools.analysis.provenance import module_name
 from irtools.analysis.shapes import SymbolicShapes, constant_of
 from irtools.passes.pruning.groups import (
     BlockedGroup,
+    BlockedReason,
     ChannelGroup,
     ChannelGroups,
     Kind,
@@ -201,7 +202,7 @@ def _without_shared(groups: list[ChannelGroup], blocked: list[BlockedGroup]) -> 
             if m.role != "along" and any(user not in nodes for user, _ in m.value.uses())
         ]
         if shared:
-            reason = f"weight {shared[0].name} is also used elsewhere"
+            reason = BlockedReason(f"weight {shared[0].name} is also used elsewhere")
             blocked.append(BlockedGroup(group.name, group.units, (reason,)))
         else:
             kept.append(group)

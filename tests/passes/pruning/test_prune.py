@@ -8,7 +8,8 @@ import pytest
 from irtools.analysis.shapes import constant_of
 from irtools.errors import OptionError, UnsupportedError, UsageError
 from irtools.measure import LatencyResult
-from irtools.passes.pruning.prune import Prune
+from irtools.passes.pruning.groups import BlockedGroup, BlockedReason
+from irtools.passes.pruning.prune import Prune, _blocked_notes
 from irtools.passmanager import Pipeline, Plan
 
 _SIZES = {"ffn": 32, "erf-ffn": 32}
@@ -146,6 +147,21 @@ def test_blocked_groups_are_counted_with_their_reason(build, data_context):
     result = Prune(ratio=0.25).run(model, data_context(None))
     assert result.statistics["num-groups-blocked"] == 1
     assert any("are the model's output y" in note for note in result.notes)
+
+
+def test_blocked_groups_are_told_by_reason_the_commonest_first():
+    def blocked(name, text, op="Softmax"):
+        return BlockedGroup(name, 8, (BlockedReason(text, op, f"node of {name}"),))
+
+    many = [blocked(f"module.{'x' * 300}.{i}", "it sums over the channels") for i in range(40)]
+    few = [blocked(f"g{i}", f"reason {i}", "") for i in range(7)]
+    notes = _blocked_notes([*few, *many])
+    assert len(notes) == 6 and all(len(note) < 200 for note in notes)
+    assert notes[0].startswith(
+        "40 groups not pruned, at Softmax: it sums over the channels (such as module.xx"
+    )
+    assert notes[1] == "1 group not pruned, reason 0 (g0)"
+    assert notes[5] == "3 more groups not pruned, for 3 other reasons"
 
 
 def _clock(milliseconds):

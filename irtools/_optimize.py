@@ -32,6 +32,7 @@ from irtools.passmanager import (
     Plan,
     PlanningPass,
     Progress,
+    pass_text,
 )
 from irtools.passmanager.instruments import (
     AccuracyGuard,
@@ -305,7 +306,13 @@ def _report(
         rows=rows,
         result=model_entry(written, "result"),
         kernels=kernels,
-        verdicts=judge_run(rows, kernels, calibrated, evaluated),
+        verdicts=judge_run(
+            rows,
+            kernels,
+            calibrated,
+            evaluated,
+            {pass_text(p): p.statistics for p in job.pipeline},
+        ),
         seconds=0.0,
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["count_changed", "count_skipped"]
+__all__ = ["count_changed", "count_skipped", "tell_skipped"]
 
 _SKIPPED = ("num-skipped-", "num-unfused-", "num-already-", "num-groups-blocked")
 _MEASURES = (
@@ -26,3 +26,15 @@ def count_changed(statistics: Mapping[str, int]) -> int:
 def count_skipped(statistics: Mapping[str, int]) -> int:
     """Return how many things a pass looked at and left as they were."""
     return sum(n for name, n in statistics.items() if name.startswith(_SKIPPED))
+
+
+def tell_skipped(statistics: Mapping[str, int], phrases: Mapping[str, str]) -> str:
+    """Say what a pass left as it was, the largest count first; empty where it left nothing.
+
+    Args:
+        statistics: Counts by name.
+        phrases: What the pass declares of its counts (`Pass.statistics`).
+    """
+    found = [(n, name) for name, n in statistics.items() if n and name.startswith(_SKIPPED)]
+    ordered = sorted(found, key=lambda item: -item[0])
+    return ", ".join(f"{n} {phrases.get(name, name)}" for n, name in ordered)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from types import MappingProxyType
 
 from irtools.passmanager.instruments.benchmark import is_slower
+from irtools.report.counts import tell_skipped
 from irtools.report.document import DataEntry, Level, Row, Verdict
 from irtools.target import KernelReport
 
@@ -20,11 +22,20 @@ def judge_run(
     kernels: KernelReport | None,
     calibration: DataEntry | None,
     evaluation: DataEntry | None,
+    phrases: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
 ) -> tuple[Verdict, ...]:
-    """Say what a reader must not overlook: slower, worse, float where int8 was meant, no data."""
+    """Say what a reader must not overlook: slower, worse, float where int8 was meant, no data.
+
+    Args:
+        rows: The original and one row per pass.
+        kernels: What the runtime chose for the result.
+        calibration: Data that ranges came from.
+        evaluation: Data that fidelity and metric were measured on.
+        phrases: What each pass declares of its counts, by pass text.
+    """
     return (
         *_on_data(calibration, evaluation),
-        *_on_passes(rows),
+        *_on_passes(rows, phrases),
         *_on_quality(rows[-1]),
         *_on_kernels(kernels),
         *_on_speed(rows),
@@ -45,15 +56,15 @@ def _on_data(calibration: DataEntry | None, evaluation: DataEntry | None) -> Ite
         )
 
 
-def _on_passes(rows: Sequence[Row]) -> Iterator[Verdict]:
+def _on_passes(rows: Sequence[Row], phrases: Mapping[str, Mapping[str, str]]) -> Iterator[Verdict]:
     for row in rows[1:]:
         name = row.text.partition(":")[0]
         if row.drawn_back is not None:
             kept = f"{row.drawn_back}, to keep the budget"
             yield Verdict(Level.NOTE, f"{name}: {kept}")
         elif not row.modified and not row.skipped:
-            why = "; ".join(row.notes) or "changed nothing"
-            yield Verdict(Level.NOTE, f"{name}: {why}")
+            why = tell_skipped(row.statistics, phrases.get(row.text, {}))
+            yield Verdict(Level.NOTE, f"{name} changed nothing" + (f": {why}" if why else ""))
     for before, row in pairwise(rows):
         if row.modified and is_slower(before.latency if before.index else (), row.latency):
             name = row.text.partition(":")[0]

@@ -66,7 +66,7 @@ class Int8(PlanningPass):
         "num-quantized-embedding": "embedding tables in int8",
         "num-already-quantized": "nodes that were quantized before",
         "num-skipped-excluded": "weights left in float32 because an option excludes them",
-        "num-skipped-small": "weights left in float32 because they are small",
+        "num-skipped-small": "weights left in float32 because they are smaller than min-size",
         "num-skipped-embedding": "embedding tables left in float32 by option",
         "num-skipped-nonfinite": "weights left in float32 because they hold NaN or infinity",
         "num-skipped-extreme": "weights left in float32 because products may overflow",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from irtools.passmanager import registry
-from irtools.report.counts import count_changed, count_skipped
+from irtools.report.counts import count_changed, count_skipped, tell_skipped
 
 # Participles of what passes do to parts of a model.
 _DEEDS = (
@@ -38,3 +38,16 @@ def test_every_statistic_of_our_passes_is_known() -> None:
             one = {statistic: 1}
             assert count_changed(one) == int(changed), statistic
             assert count_skipped(one) == int(not changed and not measured), statistic
+
+
+def test_what_was_left_alone_is_told_in_the_passes_own_words() -> None:
+    phrases = {"num-skipped-small": "small weights", "num-already-quantized": "quantized before"}
+    found = {
+        "num-rounds": 9,
+        "num-skipped-small": 2,
+        "num-already-quantized": 7,
+        "num-skipped-x": 1,
+        "num-skipped-none": 0,
+    }
+    assert tell_skipped(found, phrases) == "7 quantized before, 2 small weights, 1 num-skipped-x"
+    assert tell_skipped({"num-rounds": 1}, phrases) == ""

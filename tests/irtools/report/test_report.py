@@ -127,6 +127,23 @@ def test_verdicts_name_what_a_reader_must_not_overlook() -> None:
     assert "slower than the original: 0.60x" in said
 
 
+def test_a_pass_that_changed_nothing_says_why() -> None:
+    idle = {"modified": False, "notes": ("a note of its own",)}
+    rows = (
+        _row(0, "original"),
+        _row(1, "int8:min-size=9", statistics={"num-skipped-small": 4}, **idle),
+        _row(2, "fuse", statistics={}, **idle),
+        _row(3, "prune", skipped=True, **idle),
+    )
+    phrases = {"int8:min-size=9": {"num-skipped-small": "weights are small"}}
+    said = [v.text for v in judge_run(rows, None, None, None, phrases)]
+    assert said[:2] == [
+        "int8 changed nothing: 4 weights are small",
+        "fuse changed nothing",
+    ]
+    assert not any("prune changed nothing" in text for text in said)
+
+
 def test_nodes_beside_the_device_are_named() -> None:
     mixed = KernelReport({}, providers={"CPUExecutionProvider": 2, "CUDAExecutionProvider": 8})
     said = [v.text for v in judge_run((_row(0, "original"),), mixed, None, None)]

@@ -115,10 +115,21 @@ def _load_module(transformers: Any, folder: Path) -> Any:
         )
     if hasattr(config, "use_cache"):
         config.use_cache = False
+    from safetensors import SafetensorError
+
     try:
-        module = kind.from_pretrained(folder, config=config, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
+        module, loaded = kind.from_pretrained(
+            folder, config=config, local_files_only=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder}: weights cannot be loaded: {_line(error)}") from error
+    missing = sorted(loaded["missing_keys"])
+    if missing:
+        # Transformers would fill them with random numbers.
+        raise ModelError(
+            f"{folder} has no weights for {len(missing)} parameters of {architecture}, "
+            f"{missing[0]!r} first; is it a checkpoint of another class?"
+        )
     return module.float().eval()
 
 

@@ -108,6 +108,12 @@ def test_damaged_weights_are_refused(edited_config: Callable[..., Path]) -> None
         load_source(str(folder))
 
 
+def test_weights_of_another_class_are_refused(edited_config: Callable[..., Path]) -> None:
+    folder = edited_config(architectures=["BertForMaskedLM"])
+    with pytest.raises(ModelError, match=r"no weights for .* of BertForMaskedLM"):
+        load_source(str(folder))
+
+
 def test_missing_source_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="does not exist"):
         load_source(str(tmp_path / "nothing"))

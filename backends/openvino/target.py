@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["OpenVinoCpu", "OpenVinoGpu"]
 
 
+_PRECISIONS = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
+
+
 @dataclass(frozen=True)
 class _OpenVino(Target):
     """What both targets share."""
@@ -52,6 +55,12 @@ class _OpenVino(Target):
         lowered = model.clone()
         self.lower(lowered.ir)
         return write_artifact(lowered, directory, stem, self.device)
+
+    def default_precision(self) -> str:
+        self.check_available()
+        core = import_openvino().Core()
+        name = core.get_property(self.device, "INFERENCE_PRECISION_HINT").to_string()
+        return _PRECISIONS.get(name, name)
 
     def version(self) -> str:
         return f"openvino {release()}"

@@ -61,11 +61,16 @@ class DataEntry:
 
 @dataclass(frozen=True)
 class TargetEntry:
-    """What the model was optimized for."""
+    """What the model was optimized for.
+
+    Attributes:
+        precision: Type in which the runtime computes float32 models unless told.
+    """
 
     name: str
     isa: str
     runtime: str
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)

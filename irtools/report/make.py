@@ -68,7 +68,7 @@ def data_entry(data: Dataset | None) -> DataEntry | None:
 
 def target_entry(target: Target) -> TargetEntry:
     """Name a target and its runtime."""
-    return TargetEntry(target.name, target.isa.value, target.version())
+    return TargetEntry(target.name, target.isa.value, target.version(), target.default_precision())
 
 
 def pass_entries(pipeline: Pipeline) -> tuple[PassEntry, ...]:

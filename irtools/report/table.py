@@ -63,7 +63,8 @@ def _heading(report: Document) -> RenderableType:
     threads = report["threads"] or "runtime's choice"
     return Text(
         f"{printable(model['source'])}  on {target['name']} ({target['runtime']}, "
-        f"isa {target['isa']}, threads: {threads})\n{machine['cpu']}, {machine['cores']} CPUs"
+        f"isa {target['isa']}, computes in {target['precision']}, threads: {threads})\n"
+        f"{machine['cpu']}, {machine['cores']} CPUs"
     )
 
 
@@ -193,6 +194,12 @@ def _legend(report: Document) -> RenderableType:
     if row["fidelity"]:
         source = report["evaluation"]["source"] if report["evaluation"] else "data"
         parts.append(f"SQNR, agreement: {row['fidelity']['samples']} samples of {source}")
+        precision = report["target"]["precision"]
+        if precision != "float32":
+            parts.append(
+                f"against the original in exact float32; this runtime computes in {precision} by "
+                "default, so the original's own row is not equal"
+            )
     return Text(printable("; ".join(parts), 500))
 
 

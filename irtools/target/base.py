@@ -184,6 +184,14 @@ class Target(ABC):
             UnsupportedError: The runtime refuses the model; names the operator.
         """
 
+    def default_precision(self) -> str:
+        """Type in which the runtime computes float32 models on this machine unless told.
+
+        Some runtimes round to 16 bits unasked. Figures of a model that nobody changed then
+        differ from the exact ones, and a report must say so.
+        """
+        return "float32"
+
     @abstractmethod
     def version(self) -> str:
         """Runtime name and version (`onnxruntime 1.31.1`)."""

@@ -233,3 +233,15 @@ def test_no_socket_and_no_reporting_thread(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout.split("\n")[0] == "[] [] False", done.stdout + done.stderr
+
+
+def test_default_precision_is_what_the_plugin_says() -> None:
+    import openvino
+
+    hint = openvino.Core().get_property("CPU", "INFERENCE_PRECISION_HINT")
+    known = {
+        openvino.Type.f32: "float32",
+        openvino.Type.bf16: "bfloat16",
+        openvino.Type.f16: "float16",
+    }
+    assert find_target("openvino-cpu").default_precision() == known[hint]

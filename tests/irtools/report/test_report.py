@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,6 +110,15 @@ def test_table_is_a_view_of_the_document() -> None:
     assert "50.0 MB (2.00x)" in text and "0.9740 [0.9600, 0.9800]" in text
     assert "equal" in text and "100.00 %" in text
     assert "\x1b" not in text and "m\\x1b[31m.onnx" in text
+
+
+def test_a_runtime_that_rounds_unasked_is_named() -> None:
+    report = _report(_row(0, "original"))
+    assert "computes in float32" in str(report) and "exact float32" not in str(report)
+    target = TargetEntry("some-cpu", "amx", "runtime 1", "bfloat16")
+    text = " ".join(str(dataclasses.replace(report, target=target)).split())
+    assert "isa amx, computes in bfloat16" in text
+    assert "this runtime computes in bfloat16 by default" in text
 
 
 def test_verdicts_name_what_a_reader_must_not_overlook() -> None:

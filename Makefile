@@ -17,9 +17,11 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	$(BIN)/python benchmarks/models.py minilm --cache $(MODELS)
-	$(BIN)/irc optimize $(MODELS)/minilm/minilm.onnx --passes cleanup,fuse,int8 \
-	    --calibrate examples/sentences.jsonl --evaluate examples/sentences.jsonl \
-	    --seq 64 -o $(MODELS)/minilm/minilm.int8.onnx --force
+	mkdir -p $(MODELS)/minilm/onnx
+	$(BIN)/irc export $(MODELS)/minilm/checkpoint -o $(MODELS)/minilm/onnx/minilm.onnx --force
+	$(BIN)/irc optimize $(MODELS)/minilm/onnx/minilm.onnx --passes cleanup,fuse,int8 \
+	    --calibrate examples/sentences.jsonl --seq 64 \
+	    -o $(MODELS)/minilm/onnx/minilm.int8.onnx --force
 
 test: $(STAMP)
 	$(BIN)/pytest -m "not slow and not gpu"

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -634,20 +634,8 @@ def _efficientnet_blocks() -> Iterator[tuple[int, int, int, int, int]]:
 
 
 def prepare_minilm(cache: Path) -> None:
-    from transformers import AutoModel
-
-    folder = cache / "minilm"
     source = minilm_checkpoint(cache)
-    checkpoint = cached(folder / "checkpoint", lambda path: shutil.copytree(source, path))
-
-    def export(path: Path) -> None:
-        model = AutoModel.from_pretrained(checkpoint, add_pooling_layer=False).eval()
-        tokens = text_interface(INPUT_NAMES, model.config)
-        export_dynamo(
-            path, model, replace(tokens, output="last_hidden_state", output_axes=tokens.axes)
-        )
-
-    cached(folder / "minilm.onnx", export)
+    cached(cache / "minilm" / "checkpoint", lambda path: shutil.copytree(source, path))
 
 
 def prepare_r8(cache: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -118,9 +119,10 @@ def _load_module(transformers: Any, folder: Path) -> Any:
     from safetensors import SafetensorError
 
     try:
-        module, loaded = kind.from_pretrained(
-            folder, config=config, local_files_only=True, output_loading_info=True
-        )
+        with _no_bars(transformers):
+            module, loaded = kind.from_pretrained(
+                folder, config=config, local_files_only=True, output_loading_info=True
+            )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder}: weights cannot be loaded: {_line(error)}") from error
     missing = sorted(loaded["missing_keys"])
@@ -131,6 +133,19 @@ def _load_module(transformers: Any, folder: Path) -> Any:
             f"{missing[0]!r} first; is it a checkpoint of another class?"
         )
     return module.float().eval()
+
+
+@contextlib.contextmanager
+def _no_bars(transformers: Any) -> Iterator[None]:
+    """Keep the library's progress bar off the terminal, as it was found."""
+    bars = transformers.utils.logging
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()
 
 
 def _input_names(module: Any) -> tuple[str, ...]:

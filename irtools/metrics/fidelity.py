@@ -1,4 +1,4 @@
-"""How far a model is from the one it was made from (methods.md section 7 in figures).
+"""How far a model is from the one it was made from.
 
 Several outputs are compared one by one, and each figure reported is that of the worst output:
 smallest SQNR, cosine and agreement, largest error and KL. So a good logit cannot hide a broken

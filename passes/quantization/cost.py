@@ -6,7 +6,7 @@ For Y = X W with columns of X taken as uncorrelated (the diagonal of X^T X):
     signal = sum_k E[x_k^2] ||W_k||^2
 
 and the cost is error / signal: the relative squared error of the output, 10^(-SQNR/10).
-`s_x^2 / 12` is the noise of rounding to steps of s_x (methods.md 1.1).
+`s_x^2 / 12` is the noise of rounding to steps of s_x.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def bias_shift(
 ) -> np.ndarray:
     """Return what an output loses on average to the rounding of its weight: (W - W')^T E[x].
 
-    Adding it to the bias corrects the mean of every output channel (methods.md 2).
+    Adding it to the bias corrects the mean of every output channel.
 
     Args:
         weight_error: W - W', as stored.

@@ -4,7 +4,7 @@
     ids -> Gather(row scale [V, 1]) ----------^
 
 Standard operators of every opset, and both runtimes read int8 rows from it. A DequantizeLinear in
-front of the Gather would expand the whole table at each run on some of them (methods.md 1.4).
+front of the Gather would expand the whole table at each run on some of them.
 """
 
 from __future__ import annotations

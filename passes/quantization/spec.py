@@ -54,7 +54,7 @@ class QuantSpec:
         symmetric: The zero point is 0 (signed) or the middle (unsigned), and the range is the
             same on both sides.
         bits: Bits that are used of `dtype`; 7 keeps u8 x s8 sums inside 16 bits on CPUs without
-            VNNI (methods.md 1.3, `reduce_range`).
+            VNNI.
     """
 
     dtype: ir.DataType

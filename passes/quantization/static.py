@@ -5,7 +5,7 @@
     int8 W -> DQ --+
 
 No Q follows a GEMM: the runtimes then scale the int32 sums straight to float32, and softmax,
-LayerNormalization, Gelu and attention stay in float32 (methods.md 1.3, 8). A Conv is int8 only
+LayerNormalization, Gelu and attention stay in float32. A Conv is int8 only
 with a Q behind it, so integers run through convolutional networks from layer to layer.
 """
 
@@ -52,7 +52,7 @@ def becomes_gemm(use: Use) -> bool:
     """Whether a runtime may fuse MatMul + Add into a Gemm before it looks for int8.
 
     ONNX Runtime does so where the rows can be counted: it then keeps a *float* Gemm over both
-    DequantizeLinears unless the bias is int32 as well (methods.md 1.3, trap A). With two unknown
+    DequantizeLinears unless the bias is int32 as well. With two unknown
     sizes in front, a float bias is better: it fuses with the Gelu or the residual behind it.
     """
     if use.kind != "matmul":

@@ -90,7 +90,7 @@ def test_limits(spec: QuantSpec, limits: tuple[int, int]) -> None:
 
 
 def test_seven_bits_never_saturate_sixteen() -> None:
-    """vpmaddubsw adds two u8 x s8 products into int16 (methods.md 1.3)."""
+    """vpmaddubsw adds two u8 x s8 products into int16."""
     _, top = weight_spec(PerTensor(), reduce_range=True).limits
     assert 2 * 255 * top <= 32767
     _, full = weight_spec(PerTensor()).limits
@@ -145,7 +145,7 @@ def test_dead_channels_take_the_usual_scale() -> None:
 
 
 def test_bias_stays_inside_int32() -> None:
-    """A tiny weight beside a large bias: s_w is enlarged (methods.md 1.1)."""
+    """A tiny weight beside a large bias: s_w is enlarged."""
     weight = np.array([[1e-7, 1.0]], np.float32)
     bias = np.array([3.0, 3.0], np.float32)
     step = 1e-4

@@ -1,4 +1,4 @@
-"""Static int8: where it fires, where it must not, and the traps of methods.md 1.3 to 1.5."""
+"""Static int8: where it fires, where it must not, and the traps of the runtimes."""
 
 from __future__ import annotations
 

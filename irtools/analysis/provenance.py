@@ -47,6 +47,8 @@ def _from_path(node: ir.Node) -> str:
     if not name.startswith("/"):
         return ""
     parts = name.strip("/").split("/")[:-1]
+    if not parts:
+        return ""  # `/Concat`: an operator of the model itself, in no module.
     # Sequential containers repeat their own name as a prefix of their children's.
     kept = [p for p, after in zip(parts, [*parts[1:], ""], strict=True) if not _repeats(p, after)]
     return ".".join(kept)

@@ -37,4 +37,4 @@ def tell_skipped(statistics: Mapping[str, int], phrases: Mapping[str, str]) -> s
     """
     found = [(n, name) for name, n in statistics.items() if n and name.startswith(_SKIPPED)]
     ordered = sorted(found, key=lambda item: -item[0])
-    return ", ".join(f"{n} {phrases.get(name, name)}" for n, name in ordered)
+    return "; ".join(f"{phrases.get(name, name)} ({n})" for n, name in ordered)

@@ -35,6 +35,11 @@ def test_paths_of_the_torchscript_exporter(name: str, module: str) -> None:
     assert module_name(_node(name)) == module
 
 
+@pytest.mark.parametrize("name", ["/Concat", "/", "//"])
+def test_a_path_without_a_module_falls_back_to_the_name(name: str) -> None:
+    assert module_name(_node(name)) == name
+
+
 def test_a_parameter_names_its_module() -> None:
     weight = ir.Value(name="encoder.fc.weight")
     weight.const_value = ir.tensor(np.ones((2, 2), np.float32), name=weight.name)

@@ -49,5 +49,6 @@ def test_what_was_left_alone_is_told_in_the_passes_own_words() -> None:
         "num-skipped-x": 1,
         "num-skipped-none": 0,
     }
-    assert tell_skipped(found, phrases) == "7 quantized before, 2 small weights, 1 num-skipped-x"
+    said = "quantized before (7); small weights (2); num-skipped-x (1)"
+    assert tell_skipped(found, phrases) == said
     assert tell_skipped({"num-rounds": 1}, phrases) == ""

@@ -148,7 +148,7 @@ def test_a_pass_that_changed_nothing_says_why() -> None:
     phrases = {"int8:min-size=9": {"num-skipped-small": "weights are small"}}
     said = [v.text for v in judge_run(rows, None, None, None, phrases)]
     assert said[:2] == [
-        "int8 changed nothing: 4 weights are small",
+        "int8 changed nothing: weights are small (4)",
         "fuse changed nothing",
     ]
     assert not any("prune changed nothing" in text for text in said)

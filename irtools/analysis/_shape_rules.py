@@ -106,9 +106,12 @@ def _matmul(node: ir.Node, facts: SymbolicShapes) -> Sequence[Shape | None]:
 
 def _conv(node: ir.Node, facts: SymbolicShapes) -> Sequence[Shape | None]:
     x, w = (facts.shape(value) for value in node.inputs[:2])
-    if x is None or w is None or node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
+    if w is None:
         return [None]
-    rank = len(x) - 2
+    rank = len(w) - 2
+    if x is None or node.attributes.get_string("auto_pad", "NOTSET") != "NOTSET":
+        batch = x[0] if x else unknown(node, 0)
+        return [(batch, w[0], *(unknown(node, axis + 2) for axis in range(rank)))]
     strides = ints_attribute(node, "strides") or (1,) * rank
     dilations = ints_attribute(node, "dilations") or (1,) * rank
     pads = ints_attribute(node, "pads") or (0,) * (2 * rank)
@@ -121,6 +124,21 @@ def _conv(node: ir.Node, facts: SymbolicShapes) -> Sequence[Shape | None]:
         else:
             dims.append(unknown(node, axis + 2))
     return [tuple(dims)]
+
+
+def _pad(node: ir.Node, facts: SymbolicShapes) -> Sequence[Shape | None]:
+    x = facts.shape(node.inputs[0])
+    if x is None:
+        return [None]
+    pads: Sequence[Dim] | None = ints_attribute(node, "pads")
+    if pads is None and len(node.inputs) > 1:
+        found = facts.integers(node.inputs[1])
+        pads = None if found is None else tuple(found)
+    has_axes = len(node.inputs) > 3 and node.inputs[3] is not None
+    if pads is None or has_axes or len(pads) != 2 * len(x):
+        return [tuple(unknown(node, axis) for axis in range(len(x)))]
+    ends = pads[len(x) :]
+    return [tuple(add(add(d, p), q) for d, p, q in zip(x, pads, ends, strict=False))]
 
 
 def _pool(node: ir.Node, facts: SymbolicShapes) -> Sequence[Shape | None]:
@@ -404,6 +422,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "GlobalMaxPool": _pool,
         "MatMul": _matmul,
         "MaxPool": _pool,
+        "Pad": _pad,
         "Range": _range,
         "Reshape": _reshape,
         "Shape": _shape,

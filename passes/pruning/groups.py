@@ -155,7 +155,8 @@ class BlockedReason:
     node: str = ""
 
     def __str__(self) -> str:
-        return f"{self.op} {self.node}: {self.text}" if self.op else self.text
+        where = f"{self.op} {self.node}".strip()
+        return f"{where}: {self.text}" if where else self.text
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,11 @@ def trace_groups(model: ir.Model) -> ChannelGroups:
     seen: set[ir.Node] = set()
     taken: set[str] = set()
     for node in model.graph:
-        if node in seen or not _is_root(node, shapes):
+        if node in seen or not _multiplies(node):
+            continue
+        if shapes.rank(node.outputs[0]) is None:
+            reason = BlockedReason("the rank of its result is not known", node.op_type)
+            blocked.append(BlockedGroup(_unique(module_name(node), taken), 0, (reason,)))
             continue
         trace, units = _trace(node, shapes)
         seen.update(m.node for m in trace.members.values() if m.role == "out")
@@ -46,11 +50,11 @@ def trace_groups(model: ir.Model) -> ChannelGroups:
     return _without_shared(groups, blocked)
 
 
-def _is_root(node: ir.Node, shapes: SymbolicShapes) -> bool:
+def _multiplies(node: ir.Node) -> bool:
     if node.op_type not in _ROOT_OPS or node.domain != "" or len(node.inputs) < 2:
         return False
     weight = constant_of(node.inputs[1])
-    if weight is None or shapes.rank(node.outputs[0]) is None:
+    if weight is None:
         return False
     if node.op_type == "Conv":
         return node.attributes.get_int("group", 1) == 1

@@ -34,6 +34,11 @@ CASES = {
         "{ s = Shape(x)  a = Reshape(x, f)  y = Reshape(a, s) }",
         "B, S, 8",
     ),
+    "a pad of two axes": (
+        "g (float[N,4,H,6] x) => (float[?,?,?,?] y) <int64[8] p = {0, 0, 1, 2, 0, 0, 3, 4}> "
+        "{ y = Pad(x, p) }",
+        "N, 4, 4 + H, 12",
+    ),
     "expand by where over -1, as torch writes it": (
         "g (float[B,1] x, float[B,S] z) => (float[?,?] y) "
         "<int64[1] m = {-1}, int64[2] ones = {1, 1}, int64[2] minus = {-1, -1}> "
@@ -51,6 +56,16 @@ def test_proves(case: str) -> None:
     shape = SymbolicShapes.of(model).shape(model.graph.outputs[0])
     assert shape is not None
     assert ", ".join(map(str, shape)) == expected
+
+
+def test_a_convolution_of_unknown_rank_has_the_rank_of_its_weight() -> None:
+    model = ir.from_onnx_text(
+        f"{HEAD} g (float[B,4,9,9] x, int64[n] s, float[8,4,3,3] w) => (y) "
+        "{ t = Reshape(x, s)  y = Conv(t, w) }"
+    )
+    shape = SymbolicShapes.of(model).shape(model.graph.outputs[0])
+    assert shape is not None and len(shape) == 4 and shape[1] == 8
+    assert not any(isinstance(shape[axis], int) for axis in (0, 2, 3))
 
 
 def test_unnamed_sizes_differ() -> None:

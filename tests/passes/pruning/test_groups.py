@@ -195,3 +195,19 @@ def test_a_matrix_with_another_use_blocks_its_group(build):
     found = ChannelGroups.of(build(text))
     assert not found.groups
     assert any("used elsewhere" in str(r) for b in found.blocked for r in b.reasons)
+
+
+def test_a_product_of_unknown_rank_is_counted_as_blocked(build):
+    text = """
+    <ir_version: 10, opset_import: ["" : 20]>
+    tied (float[batch,8] x, int64[n] s, float[8,8] w_1) => (y) {
+      a = Reshape(x, s)
+      b = MatMul(a, w_1)
+      y = Relu(b)
+    }
+    """
+    found = ChannelGroups.of(build(text))
+    assert not found.groups
+    assert [str(b.reasons[0]) for b in found.blocked] == [
+        "MatMul: the rank of its result is not known"
+    ]

@@ -71,7 +71,9 @@ def _lines(found: Inspection) -> Iterator[str]:
         yield f"operators outside the standard: {', '.join(map(printable, found.unknown_ops))}"
     if found.flops:
         at = ", ".join(f"{printable(name)}={size}" for name, size in found.sizes.items())
-        yield f"{found.flops / 1e9:.3f} GFLOP per run{f' at {at}' if at else ''}"
+        large = found.flops >= 1e8
+        work = f"{found.flops / 1e9:.3f} GFLOP" if large else f"{found.flops / 1e6:.3g} MFLOP"
+        yield f"{work} per run{f' at {at}' if at else ''}"
 
 
 def _tables(found: Inspection) -> Iterator[Table]:

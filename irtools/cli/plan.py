@@ -92,7 +92,7 @@ def _table(found: Plan) -> Table:
     table = Table(
         pad_edge=False,
         show_edge=False,
-        title=Text(f"{len(found)} decisions of {found.pass_text}"),
+        title=Text(f"{len(found)} decision{'s' * (len(found) != 1)} of {found.pass_text}"),
         title_justify="left",
     )
     cost = f"cost ({found.cost_unit})" if found.cost_unit else "cost"

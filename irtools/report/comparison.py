@@ -140,6 +140,8 @@ def _typed(model: Model) -> Model:
 
 def _floats(model: Model) -> Iterator[ir.Value]:
     for node in model.ir.graph:
+        if node.op_type == "Constant" and not node.domain:
+            continue  # It computes nothing that could part.
         for value in node.outputs:
             if value.name and value.dtype in _FLOATS:
                 yield value

@@ -32,7 +32,9 @@ def report_view(report: Document) -> Sequence[RenderableType]:
     """Return what a console prints of a report: the table, then notes and verdicts."""
     from rich.text import Text
 
-    parts: list[RenderableType] = [_heading(report), _table(report), _legend(report)]
+    parts: list[RenderableType] = [_heading(report), _table(report)]
+    if legend := _legend(report):
+        parts.append(Text(printable(legend, 500)))
     parts += [Text(f"  note: {printable(note, 500)}") for note in _notes(report)]
     styles = {"good": "green", "note": "", "warning": "yellow"}
     for verdict in report["verdicts"]:
@@ -181,9 +183,7 @@ _COLUMNS = (
 )
 
 
-def _legend(report: Document) -> RenderableType:
-    from rich.text import Text
-
+def _legend(report: Document) -> str:
     parts = []
     row = report["rows"][-1]
     if row["latency"]:
@@ -200,7 +200,7 @@ def _legend(report: Document) -> RenderableType:
                 f"against the original in exact float32; this runtime computes in {precision} by "
                 "default, so the original's own row is not equal"
             )
-    return Text(printable("; ".join(parts), 500))
+    return "; ".join(parts)
 
 
 def _notes(report: Document) -> list[str]:

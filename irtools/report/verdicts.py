@@ -36,7 +36,7 @@ def judge_run(
     return (
         *_on_data(calibration, evaluation),
         *_on_passes(rows, phrases),
-        *_on_quality(rows[-1]),
+        *_on_quality(rows),
         *_on_kernels(kernels),
         *_on_speed(rows),
     )
@@ -71,9 +71,15 @@ def _on_passes(rows: Sequence[Row], phrases: Mapping[str, Mapping[str, str]]) ->
             yield Verdict(Level.WARNING, f"{name} made the model slower than it was before it")
 
 
-def _on_quality(last: Row) -> Iterator[Verdict]:
+def _on_quality(rows: Sequence[Row]) -> Iterator[Verdict]:
+    last = rows[-1]
     figure = last.fidelity
     if figure is None:
+        if any(row.modified for row in rows) and last.metric is None:
+            yield Verdict(
+                Level.WARNING,
+                "the result was not compared with the original: give data with --evaluate",
+            )
         return
     if figure.nonfinite:
         yield Verdict(

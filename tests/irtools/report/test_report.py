@@ -154,6 +154,15 @@ def test_a_pass_that_changed_nothing_says_why() -> None:
     assert not any("prune changed nothing" in text for text in said)
 
 
+def test_a_result_that_was_never_compared_says_so() -> None:
+    rows = (_row(0, "original", fidelity=None), _row(1, "int8", fidelity=None))
+    said = [v.text for v in judge_run(rows, None, None, None)]
+    assert any("was not compared with the original" in text for text in said)
+    idle = (rows[0], _row(1, "int8", fidelity=None, modified=False))
+    assert not any("not compared" in v.text for v in judge_run(idle, None, None, None))
+    assert "\n\n" not in str(_report(*rows))
+
+
 def test_nodes_beside_the_device_are_named() -> None:
     mixed = KernelReport({}, providers={"CPUExecutionProvider": 2, "CUDAExecutionProvider": 8})
     said = [v.text for v in judge_run((_row(0, "original"),), mixed, None, None)]

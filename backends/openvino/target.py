@@ -59,7 +59,7 @@ class _OpenVino(Target):
     def default_precision(self) -> str:
         self.check_available()
         core = import_openvino().Core()
-        name = core.get_property(self.device, "INFERENCE_PRECISION_HINT").to_string()
+        name = str(core.get_property(self.device, "INFERENCE_PRECISION_HINT").to_string())
         return _PRECISIONS.get(name, name)
 
     def version(self) -> str:

@@ -137,9 +137,10 @@ def light_model(name: str) -> Case:
     return Case(name, model, feeds, run_in_ort(model, feeds))
 
 
-LIGHT_TOLERANCES = (1e-6, 1e-5, 0.1)
+LIGHT_TOLERANCES = (1e-6, 1e-5, 0.15)
 """Folding moves arithmetic; int8 errors of three products in a row, with random weights, are what
-a Softmax makes of them: an error of 0.06 in the logits is one of 6 % in the probabilities."""
+a Softmax makes of them: an error of 0.06 in the logits is one of 6 % in the probabilities.
+alexnet shows 6 %, zfnet512 10 %."""
 
 LIGHT_DEFAULT = ("squeezenet", "shufflenet")
 LIGHT_SLOW = ("bvlc_alexnet", "densenet121", "inception_v1", "inception_v2", "resnet50", "zfnet512")

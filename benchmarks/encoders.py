@@ -154,12 +154,14 @@ def main() -> None:
     parser.add_argument("task", choices=["minilm-r8", "bert-base"])
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", default="", help="substring of the names to take part")
+    parser.add_argument("--only", default="", help="parts of names to take part, by commas")
+    parser.add_argument("--seconds", type=float, default=1500, help="bound on the timing")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     task = find_task(arguments.task, arguments.cache)
     entries = list(make_entries(task, arguments.cache / "contenders" / arguments.task))
-    entries = [e for i, e in enumerate(entries) if i == 0 or arguments.only in e.name]
+    wanted = arguments.only.split(",")
+    entries = [e for i, e in enumerate(entries) if i == 0 or any(w in e.name for w in wanted)]
     feeds = {name: array[:1, : task.sequence] for name, array in full_sample(task).items()}
     timings = measure(
         {
@@ -167,7 +169,7 @@ def main() -> None:
             for e in entries
         },
         {f"batch=1 sequence={task.sequence}": feeds},
-        BenchSettings(rounds=arguments.rounds, max_seconds=1500),
+        BenchSettings(rounds=arguments.rounds, max_seconds=arguments.seconds),
     )
     rows = [row(entry, timing, task) for entry, timing in zip(entries, timings, strict=True)]
     complete_fidelity(rows, entries, task)

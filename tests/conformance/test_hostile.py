@@ -32,10 +32,10 @@ def test_the_set_is_large_and_named_once() -> None:
 @pytest.mark.parametrize("case", BAD, ids=ids)
 def test_bad_file_is_refused(case: object, tmp_path: Path) -> None:
     path = case.build(tmp_path)
-    before = time.perf_counter()
+    before = time.process_time()
     with pytest.raises((ModelError, FileError, LimitError)) as caught:
         Model.load(path)
-    assert time.perf_counter() - before < SECONDS
+    assert time.process_time() - before < SECONDS
     message = str(caught.value)
     assert case.needle in message
     assert message.isprintable() and len(message) < 2000

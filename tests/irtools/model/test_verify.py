@@ -180,6 +180,6 @@ def test_time_grows_with_the_nodes_and_nothing_recurses() -> None:
 
 
 def _seconds(model: ir.Model) -> float:
-    before = time.perf_counter()
+    before = time.process_time()
     verify(model)
-    return time.perf_counter() - before
+    return time.process_time() - before

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from irtools.backends.openvino._library import import_openvino, release
 from irtools.backends.openvino.capabilities import cpu_capabilities, gpu_capabilities
 from irtools.errors import TargetUnavailableError
-from irtools.target import Artifact, Capabilities, Runner, RunnerOptions, Target
+from irtools.target import Artifact, Capabilities, Runner, RunnerOptions, Target, lowered
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -52,9 +52,7 @@ class _OpenVino(Target):
         self.check_available()
         from irtools.backends.openvino.artifact import write_artifact
 
-        lowered = model.clone()
-        self.lower(lowered.ir)
-        return write_artifact(lowered, directory, stem, self.device)
+        return write_artifact(lowered(model, self), directory, stem, self.device)
 
     def default_precision(self) -> str:
         self.check_available()

@@ -7,15 +7,16 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from irtools.errors import OptionError, UnsupportedError
+from irtools.errors import UnsupportedError
+from irtools.passes.precision.half import HalfPass
 from irtools.passes.precision.halving import halve
-from irtools.passmanager import Exactness, Pass, PassContext, PassResult, option
+from irtools.passmanager import PassContext, PassResult
 
 __all__ = ["Bf16"]
 
 
 @dataclass(frozen=True)
-class Bf16(Pass):
+class Bf16(HalfPass):
     """Use bfloat16 on targets that multiply in it.
 
     Where the target computes in float16 as well, the graph decides: safe operators move to
@@ -26,19 +27,6 @@ class Bf16(Pass):
     """
 
     name: ClassVar[str] = "bf16"
-    exactness: ClassVar[Exactness] = Exactness.LOSSY
-    statistics: ClassVar[dict[str, str]] = {
-        "num-computed": "nodes that compute in 16 bits",
-        "num-skipped-float32": "nodes that stay in float32",
-        "num-stored": "weights stored in 16 bits",
-        "num-skipped-large": "tensors kept in float32 because 16 bits cannot hold their values",
-    }
-
-    min_size: int = option(1024, "weights below so many elements are stored as they are")
-
-    def __post_init__(self) -> None:
-        if self.min_size < 1:
-            raise OptionError(f"min-size is {self.min_size}, expected 1 or more")
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
         supported = ctx.target.capabilities.compute_dtypes

@@ -7,15 +7,15 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from irtools.errors import OptionError
+from irtools.passes.precision.half import HalfPass
 from irtools.passes.precision.halving import halve
-from irtools.passmanager import Exactness, Pass, PassContext, PassResult, option
+from irtools.passmanager import PassContext, PassResult
 
 __all__ = ["Fp16"]
 
 
 @dataclass(frozen=True)
-class Fp16(Pass):
+class Fp16(HalfPass):
     """Store weights in float16 and, where the target computes in it, compute in it.
 
     On a target without fast float16 arithmetic every large weight is stored in 16 bits with a Cast
@@ -28,19 +28,6 @@ class Fp16(Pass):
     """
 
     name: ClassVar[str] = "fp16"
-    exactness: ClassVar[Exactness] = Exactness.LOSSY
-    statistics: ClassVar[dict[str, str]] = {
-        "num-stored": "weights stored in 16 bits",
-        "num-computed": "nodes that compute in 16 bits",
-        "num-skipped-float32": "nodes that stay in float32",
-        "num-skipped-large": "tensors kept in float32 because 16 bits cannot hold their values",
-    }
-
-    min_size: int = option(1024, "weights below so many elements are stored as they are")
-
-    def __post_init__(self) -> None:
-        if self.min_size < 1:
-            raise OptionError(f"min-size is {self.min_size}, expected 1 or more")
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
         computes = "float16" in ctx.target.capabilities.compute_dtypes

@@ -1,0 +1,30 @@
+"""What the two passes to 16-bit floats share: options and statistics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from irtools.errors import OptionError
+from irtools.passmanager import Exactness, Pass, option
+
+__all__ = ["HalfPass"]
+
+
+@dataclass(frozen=True)
+class HalfPass(Pass):
+    """A pass to a 16-bit floating type."""
+
+    exactness: ClassVar[Exactness] = Exactness.LOSSY
+    statistics: ClassVar[dict[str, str]] = {
+        "num-stored": "weights stored in 16 bits",
+        "num-computed": "nodes that compute in 16 bits",
+        "num-skipped-float32": "nodes that stay in float32",
+        "num-skipped-large": "tensors kept in float32 because 16 bits cannot hold their values",
+    }
+
+    min_size: int = option(1024, "weights below so many elements are stored as they are")
+
+    def __post_init__(self) -> None:
+        if self.min_size < 1:
+            raise OptionError(f"min-size is {self.min_size}, expected 1 or more")

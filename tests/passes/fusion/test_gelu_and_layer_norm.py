@@ -69,6 +69,10 @@ NOT_GELUS = {
         gelu("d = Div(x, root)  e = Erf(d)  a = Add(e, one)  m = Mul(x, a)  y = Mul(m, x)"),
         "a factor is neither x nor 0.5",
     ),
+    "two added in place of one": (
+        gelu("d = Div(x, root)  e = Erf(d)  a = Add(e, two)  m = Mul(x, a)  y = Mul(m, half)"),
+        None,
+    ),
     "an Erf of something else is no near miss": (
         gelu("d = Div(x, two)  e = Erf(d)  a = Add(e, one)  m = Mul(x, a)  y = Mul(m, half)"),
         None,

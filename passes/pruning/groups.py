@@ -1,7 +1,7 @@
 """Channel groups: what must be removed together (DepGraph, Fang et al. 2023).
 
 From the output axis of every MatMul, Gemm and Conv the channels are followed through the graph,
-forwards and backwards, by one rule per operator (`rules.py`). What they pass is a *slot*: an axis
+forwards and backwards, by one rule per operator (`rules`). What they pass is a *slot*: an axis
 of a value together with an `IndexMap`. Where they meet a constant, the constant is a *member*:
 written by a root (`out`), read by a sink (`in`), or carried along (`along`).
 

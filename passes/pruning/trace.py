@@ -16,12 +16,11 @@ from irtools.passes.pruning.groups import (
     Trace,
 )
 from irtools.passes.pruning.index_map import IndexMap
-from irtools.passes.pruning.rules import RULES, Port, Refine
+from irtools.passes.pruning.rules import Port, Refine, rule_of
 
 __all__ = ["trace_groups"]
 
 _ROOT_OPS = ("MatMul", "Gemm", "Conv")
-_FOREIGN_OPS = ("Gelu", "BiasGelu", "FastGelu", "QuickGelu")
 _MAX_REFINEMENTS = 4
 
 
@@ -127,8 +126,7 @@ def _meet(port: Port, trace: Trace) -> None:
     if node.graph is not trace.graph:
         trace.block(node, "it lies in another graph")
         return
-    known = node.domain == "" or (node.domain == "com.microsoft" and node.op_type in _FOREIGN_OPS)
-    rule = RULES.get(node.op_type) if known else None
+    rule = rule_of(node)
     if rule is None:
         trace.block(node, "no channel rule for this operator")
     else:

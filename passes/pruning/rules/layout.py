@@ -1,0 +1,82 @@
+"""Operators that move axes, add or drop them, or pick along them."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from irtools.analysis.shapes import constant_of
+from irtools.passes.pruning.groups import Trace
+from irtools.passes.pruning.rules.elementwise import unary
+from irtools.passes.pruning.rules.port import Port, constant_axes
+
+__all__ = ["gather", "slice_rule", "squeeze", "transpose", "unsqueeze"]
+
+
+def transpose(port: Port, trace: Trace) -> None:
+    rank = trace.shapes.rank(port.value)
+    if rank is None:
+        trace.block(port.node, f"the rank of {port.value.name} is not known")
+        return
+    perm = list(port.node.attributes.get_ints("perm", tuple(reversed(range(rank)))))
+    x = port.node.inputs[0]
+    assert x is not None
+    before, after = (
+        (port.axis, perm.index(port.axis)) if port.is_input else (perm[port.axis], port.axis)
+    )
+    trace.couple(x, before, port.map)
+    trace.couple(port.node.outputs[0], after, port.map)
+
+
+def squeeze(port: Port, trace: Trace) -> None:
+    _stretch(port, trace, port.node.inputs[0], port.node.outputs[0])
+
+
+def unsqueeze(port: Port, trace: Trace) -> None:
+    _stretch(port, trace, port.node.outputs[0], port.node.inputs[0])
+
+
+def _stretch(port: Port, trace: Trace, wide: ir.Value | None, narrow: ir.Value | None) -> None:
+    axes = constant_axes(port, trace)
+    rank = trace.shapes.rank(wide)
+    if wide is None or narrow is None or axes is None or rank is None or not axes:
+        trace.block(port.node, "its axes are not known")
+        return
+    places = {a % rank for a in axes}
+    order = [i for i in range(rank) if i not in places]
+    axis = port.axis if port.value is wide else order[port.axis]
+    if axis in places:
+        trace.block(port.node, "it drops the axis of the channels")
+        return
+    trace.couple(wide, axis, port.map)
+    trace.couple(narrow, order.index(axis), port.map)
+
+
+def gather(port: Port, trace: Trace) -> None:
+    data, y = port.other(0), port.node.outputs[0]
+    ranks = [trace.shapes.rank(v) for v in (data, port.other(1))]
+    if data is None or ranks[0] is None or ranks[1] is None or (port.is_input and port.position):
+        trace.block(port.node, "ranks are not known, or its channels are indices")
+        return
+    axis = port.node.attributes.get_int("axis", 0) % ranks[0]
+    grown = ranks[1] - 1
+    before = port.axis if port.is_input or port.axis < axis else port.axis - grown
+    if before == axis or (not port.is_input and axis <= port.axis < axis + ranks[1]):
+        trace.block(port.node, "it picks single channels")
+        return
+    if constant_of(data) is not None:
+        trace.block(port.node, f"channels are columns of the table {data.name}")
+        return
+    trace.couple(data, before, port.map)
+    trace.couple(y, before if before < axis else before + grown, port.map)
+
+
+def slice_rule(port: Port, trace: Trace) -> None:
+    rank = trace.shapes.rank(port.value)
+    axes = trace.shapes.integers(port.other(3)) if port.other(3) is not None else None
+    known = axes is not None and rank is not None and all(isinstance(a, int) for a in axes)
+    if not known or port.position > 0 or axes is None or rank is None:
+        trace.block(port.node, "its axes are not known")
+    elif port.axis in {int(a) % rank for a in axes}:
+        trace.block(port.node, "it cuts through the channels")
+    else:
+        unary(port, trace)

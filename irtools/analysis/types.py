@@ -24,7 +24,8 @@ _KEEPS_TYPE_OF_INPUT = {
     **dict.fromkeys(
         ("Reshape", "Sigmoid", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub", "Tanh"), 0
     ),
-    **dict.fromkeys(("Transpose", "Unsqueeze", "Attention"), 0),
+    **dict.fromkeys(("Transpose", "Unsqueeze", "Attention", "RMSNormalization"), 0),
+    **dict.fromkeys(("Cos", "Neg", "Reciprocal", "RotaryEmbedding", "Sin"), 0),
 }
 """Operator to the input whose element type its first output has."""
 

@@ -93,6 +93,7 @@ class FusionPass(Pass):
             vetoes += [(anchor, reason) for anchor in found]
             found = []
         fused = 0
+        touched: dict[object, None] = {}
         for anchor in found:
             # A rewrite may take the ground from under the next match, so match again.
             try:
@@ -100,8 +101,14 @@ class FusionPass(Pass):
             except Veto as veto:
                 vetoes.append((anchor, veto.reason))
                 continue
+            graph = anchor.graph
             rewriter.rewrite(anchor, match)
             fused += 1
+            touched[graph] = None
+        for graph in touched:
+            # What blocks share stands before the first of them, by anchor; others may end earlier.
+            if isinstance(graph, ir.Graph):
+                graph.sort()
         notes += [
             f"did not fuse {fusion.what} at {module_name(anchor)}: {text}"
             for anchor, text in vetoes

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
-from irtools.analysis.dims import Dim
 from irtools.analysis.shapes import constant_of
 from irtools.model import FreshNames
-from irtools.passes.fusion._pattern import Source, is_op, make_node, scalar
-from irtools.passes.fusion.attention_match import AttentionMatch, FilledMask, Operand
+from irtools.passes.fusion._making import Maker
+from irtools.passes.fusion._pattern import Source, is_op, scalar
+from irtools.passes.fusion.attention_match import (
+    AttentionMatch,
+    BooleanMask,
+    FilledMask,
+    Mask,
+)
 
 __all__ = ["MaskBuilder"]
 
@@ -37,104 +43,80 @@ class MaskBuilder:
         dtype: ir.DataType | None,
         source: Source,
         nodes: list[ir.Node],
-    ) -> ir.Value:
+    ) -> ir.Value | None:
         """Return the mask of an attention block; nodes that it needs are added to `nodes`."""
         assert dtype is not None
-        make = _Maker(self._names, Source("fuse-attention", source.anchor), nodes, self._made)
-        if isinstance(found.mask, FilledMask):
-            mask = make.filled(found.mask, dtype)
+        source = replace(source, replaced=())
+        make = Maker(self._names, source, self._made)
+        mask = _combined(make, found.masks, dtype)
+        if mask is not None:
+            mask = _expanded(make, mask, found)
+        nodes += make.nodes
+        return mask
+
+
+def _combined(make: Maker, masks: Sequence[Mask], dtype: ir.DataType) -> ir.Value | None:
+    """One mask for several, of which the last ones were applied first.
+
+    A filled mask hides whatever was added before: Where(condition, score + bias, fill) is
+    score + Where(condition, bias, fill), up to the rounding of `fill`.
+    """
+    mask: ir.Value | None = None
+    clean = True  # Whether the mask is known not to hold the lowest number.
+    for part in reversed(masks):
+        if isinstance(part, BooleanMask):
+            return part.kept
+        if isinstance(part, FilledMask):
+            mask = _filled(make, part, mask, dtype)
+            continue
+        added = _reshaped(make, part.value, part.target)
+        if mask is None:
+            mask, clean = added, False
         else:
-            assert found.mask is not None
-            mask = make.without_lowest(found.mask, dtype)
-        return make.expanded(mask, found)
+            mask, clean = make.node("Add", [mask, added]), False
+    return mask if clean or mask is None else _without_lowest(make, mask, dtype)
 
 
-class _Maker:
-    def __init__(
-        self,
-        names: FreshNames,
-        source: Source,
-        nodes: list[ir.Node],
-        made: dict[Hashable, ir.Value],
-    ) -> None:
-        self._names = names
-        self._source = source
-        self._nodes = nodes
-        self._made = made
+def _reshaped(make: Maker, value: ir.Value, target: ir.Value | None) -> ir.Value:
+    return value if target is None else make.node("Reshape", [value, target])
 
-    def filled(self, mask: FilledMask, dtype: ir.DataType) -> ir.Value:
-        """Where(condition, 0, fill), to be added."""
-        numbers = (0.0, _softened(mask.fill, dtype))
-        yes, no = numbers if mask.kept_if else numbers[::-1]
-        return self._node(
-            "Where", [mask.condition, self._number(yes, dtype), self._number(no, dtype)]
-        )
 
-    def without_lowest(self, mask: ir.Value, dtype: ir.DataType) -> ir.Value:
-        """The mask with half the lowest finite number wherever it holds that number."""
-        if (minimum := _minimum(mask)) is not None and minimum > _lowest(dtype):
+def _filled(make: Maker, mask: FilledMask, inner: ir.Value | None, dtype: ir.DataType) -> ir.Value:
+    """Where(condition, 0 or what was added before, fill), to be added."""
+    low = make.number(_softened(mask.fill, dtype), dtype)
+    score = make.number(0.0, dtype) if inner is None else inner
+    yes, no = (score, low) if mask.kept_if else (low, score)
+    return make.node("Where", [mask.condition, yes, no])
+
+
+def _without_lowest(make: Maker, mask: ir.Value, dtype: ir.DataType) -> ir.Value:
+    """The mask with half the lowest finite number wherever it holds that number."""
+    if (minimum := _minimum(mask)) is not None and minimum > _lowest(dtype):
+        return mask
+    choice = is_op(mask, "Where")
+    if choice is not None and all(scalar(v) is not None for v in choice.inputs[1:]):
+        numbers = [_softened(scalar(v) or 0.0, dtype) for v in choice.inputs[1:]]
+        if numbers == [scalar(v) for v in choice.inputs[1:]]:
             return mask
-        choice = is_op(mask, "Where")
-        if choice is not None and all(scalar(v) is not None for v in choice.inputs[1:]):
-            numbers = [_softened(scalar(v) or 0.0, dtype) for v in choice.inputs[1:]]
-            if numbers == [scalar(v) for v in choice.inputs[1:]]:
-                return mask
-            fills = [self._number(number, dtype) for number in numbers]
-            return self._node("Where", [choice.inputs[0], *fills])
-        low = self._number(_lowest(dtype), dtype)
-        test = self._node("Equal", [mask, low])
-        return self._node("Where", [test, self._number(_lowest(dtype) / 2, dtype), mask])
+        fills = [make.number(number, dtype) for number in numbers]
+        return make.node("Where", [choice.inputs[0], *fills])
+    test = make.node("Equal", [mask, make.number(_lowest(dtype), dtype)])
+    return make.node("Where", [test, make.number(_lowest(dtype) / 2, dtype), mask])
 
-    def expanded(self, mask: ir.Value, found: AttentionMatch) -> ir.Value:
-        """The mask with its last two axes as long as the queries and the keys."""
-        wanted = found.lengths
-        has = (1, 1, *found.mask_shape)[-2:]
-        if has == wanted:
-            return mask
-        sizes = [
-            self._length(operand, length) if own != length else self._integers([1])
-            for own, length, operand in zip(has, wanted, (found.q, found.k), strict=True)
-        ]
-        target = self._node("Concat", sizes, {"axis": 0})
-        return self._node("Expand", [mask, target])
 
-    def _length(self, operand: Operand, length: Dim) -> ir.Value:
-        if isinstance(length, int):
-            return self._integers([length])
-        axis = operand.perm[2]
-        return self._node(
-            "Shape", [operand.base], {"start": axis, "end": axis + 1}, key=("length", length)
-        )
-
-    def _number(self, number: float, dtype: ir.DataType) -> ir.Value:
-        return self._constant(np.asarray(number, dtype.numpy()))
-
-    def _integers(self, numbers: Sequence[int]) -> ir.Value:
-        return self._constant(np.asarray(numbers, np.int64))
-
-    def _constant(self, array: np.ndarray) -> ir.Value:
-        return self._node(
-            "Constant",
-            [],
-            {"value": ir.tensor(array)},
-            key=("constant", str(array.dtype), array.shape, array.tobytes()),
-        )
-
-    def _node(
-        self,
-        op_type: str,
-        inputs: Sequence[ir.Value | None],
-        attributes: dict[str, object] | None = None,
-        key: Hashable = None,
-    ) -> ir.Value:
-        if key is None:
-            key = (op_type, tuple(map(id, inputs)), str(attributes))
-        key = (id(self._source.anchor.graph), key)
-        if key not in self._made:
-            node = make_node(op_type, inputs, self._source, self._names, attributes)
-            self._nodes.append(node)
-            self._made[key] = node.outputs[0]
-        return self._made[key]
+def _expanded(make: Maker, mask: ir.Value, found: AttentionMatch) -> ir.Value:
+    """The mask with its last two axes as long as the queries and the keys."""
+    wanted = found.lengths
+    has = (1, 1, *found.mask_shape)[-2:]
+    if has == wanted:
+        return mask
+    # The keys of a cache are in no operand, but the mask then has one column for each.
+    sizes = [
+        make.size(operand.base, operand.perm[2], length) if own != length else make.integers([1])
+        for own, length, operand in zip(has, wanted, (found.q, found.k), strict=True)
+    ]
+    target = make.node("Concat", sizes, {"axis": 0})
+    return make.node("Expand", [mask, target])
 
 
 def _lowest(dtype: ir.DataType) -> float:

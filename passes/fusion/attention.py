@@ -12,8 +12,10 @@ from irtools.analysis.types import element_type
 from irtools.model import FreshNames
 from irtools.passes.fusion._driver import Fusion, FusionPass, Rewriter
 from irtools.passes.fusion._mask import MaskBuilder
+from irtools.passes.fusion._operand import HEADS_FIRST, Operand
 from irtools.passes.fusion._pattern import Source, make_node, remove_dead, require
-from irtools.passes.fusion.attention_match import AttentionMatch, Operand, match_attention
+from irtools.passes.fusion._written_attention import match_written
+from irtools.passes.fusion.attention_match import AttentionMatch, match_attention
 
 __all__ = ["FuseAttention"]
 
@@ -27,10 +29,13 @@ class FuseAttention(FusionPass):
         softmax(s * Q K^T + M) V  ->  Attention(Q, K, V, M; scale=s)
 
     Found from each Softmax: the scale on the scores, on Q, or as its root on both Q and K; K
-    transposed in one step or several; the mask added or chosen by Where, in any shape that
-    broadcasts; torch's NaN guard (Softmax, IsNaN, Where) with or without. Q, K and V go in as
-    [batch, length, heads * width] where the linear layers give them so, which also removes the
-    reshapes around, else as [batch, heads, length, width].
+    transposed in one step or several; batch and heads as one axis or two; any number of masks
+    and position biases, added or chosen by Where, in any shape that broadcasts; torch's NaN
+    guard (Softmax, IsNaN, Where) with or without. K and V that are repeated for groups of
+    queries go in as they are, not repeated. Q, K and V go in as [batch, length, heads * width]
+    where the linear layers give them so, which also removes the reshapes around, else as
+    [batch, heads, length, width]. Attention operators that an exporter wrote around repeated
+    heads, reshapes, or with a mask that they would have to broadcast are brought to this form.
 
     Rows masked throughout keep their meaning: 0 under the guard; the mean of V under a mask of
     the lowest finite number, which runtimes take for "masked" and which is therefore halved.
@@ -46,7 +51,7 @@ class FuseAttention(FusionPass):
         "num-fused-attention": "attention blocks fused",
         "num-unfused-attention": "attention blocks that stayed, each named with its reason",
     }
-    fusion: ClassVar[Fusion] = Fusion("attention", "Attention", 23, ("Softmax",))
+    fusion: ClassVar[Fusion] = Fusion("attention", "Attention", 23, ("Softmax", "Attention"))
 
     def rewriter(self, facts: SymbolicShapes, names: FreshNames) -> Rewriter:
         return _AttentionRewriter(facts, names)
@@ -60,8 +65,11 @@ class _AttentionRewriter(Rewriter):
         self._masks = MaskBuilder(names)
 
     def match(self, anchor: ir.Node) -> AttentionMatch:
-        found = match_attention(anchor, self.facts)
-        require(_type_of(found) in _FLOATS, "Q is not known to be float32 or float16")
+        written = anchor.op_type == "Attention"
+        find = match_written if written else match_attention
+        found = find(anchor, self.facts)
+        known = _type_of(found) in _FLOATS
+        require(known, "Q is not known to be float32 or float16", named=not written)
         return found
 
     def rewrite(self, anchor: ir.Node, found: object) -> None:
@@ -72,17 +80,18 @@ class _AttentionRewriter(Rewriter):
         assert last is not None and graph is not None
         source = Source("fuse-attention", anchor, _replaced(found, last))
         nodes: list[ir.Node] = []
-        mask = None
-        if found.mask is not None:
-            mask = self._masks.build(found, _type_of(found), source, nodes)
+        mask = self._masks.build(found, _type_of(found), source, nodes)
         q, k, v = (
             (found.packed.q, found.packed.k, found.packed.v)
             if found.packed is not None
             else (self._heads_first(x, source, nodes) for x in (found.q, found.k, found.v))
         )
         attributes: dict[str, object] = {"scale": found.scale}
+        if found.causal:
+            attributes["is_causal"] = 1
         if found.packed is not None:
-            attributes |= {"q_num_heads": found.packed.heads, "kv_num_heads": found.packed.heads}
+            attributes["q_num_heads"] = found.packed.heads
+            attributes["kv_num_heads"] = found.packed.kv_heads
         inputs = [q, k, v] if mask is None else [q, k, v, mask]
         fused = make_node("Attention", inputs, source, self.names, attributes)
         graph.insert_before(last, [*nodes, fused])
@@ -90,7 +99,7 @@ class _AttentionRewriter(Rewriter):
         remove_dead([last])
 
     def _heads_first(self, x: Operand, source: Source, nodes: list[ir.Node]) -> ir.Value:
-        if x.perm == (0, 1, 2, 3):
+        if x.perm == HEADS_FIRST:
             return x.base
         node = make_node("Transpose", [x.base], source, self.names, {"perm": list(x.perm)})
         nodes.append(node)
@@ -103,6 +112,6 @@ def _type_of(found: AttentionMatch) -> ir.DataType | None:
 
 def _replaced(found: AttentionMatch, last: ir.Node) -> tuple[ir.Node, ...]:
     product = found.output.producer()
-    scores = found.softmax.inputs[0]
-    makers = [None if scores is None else scores.producer(), found.softmax, product, last]
+    scores = found.anchor.inputs[0]
+    makers = [None if scores is None else scores.producer(), found.anchor, product, last]
     return tuple(dict.fromkeys(node for node in makers if node is not None))

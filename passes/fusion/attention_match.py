@@ -1,20 +1,24 @@
 """Recognising scaled dot-product attention around a Softmax.
 
-    Y = softmax(s * Q K^T + M) V        Q: [B,H,S,D]  K: [B,H,T,D]  V: [B,H,T,E]  M: -> [B,H,S,T]
+    Y = softmax(s * Q K^T + M) V        Q: [B,H,S,D]  K: [B,G,T,D]  V: [B,G,T,E]  M: -> [B,H,S,T]
 
 How exporters write it differs in where the scale stands (on the scores; on Q; its square root on
-Q and on K), how K is transposed, how the mask enters (added, or chosen by Where), and whether
-rows that are masked throughout are guarded against NaN (Softmax, IsNaN, Where).
+Q and on K), how K is transposed, how masks and position biases enter (added, or chosen by Where,
+one after the other), whether batch and heads are one axis ([B*H,S,D], as torch.bmm wants it),
+whether G heads of K and V are repeated for H heads of Q (grouped queries), and whether rows that
+are masked throughout are guarded against NaN (Softmax, IsNaN, Where).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from irtools.analysis.dims import Dim, multiply
 from irtools.analysis.shapes import Shape, SymbolicShapes
+from irtools.passes.fusion._operand import HEADS_SECOND, Operand, find_operand, unscaled
 from irtools.passes.fusion._pattern import (
     Veto,
     is_op,
@@ -25,25 +29,31 @@ from irtools.passes.fusion._pattern import (
     scalar,
 )
 
-__all__ = ["AttentionMatch", "FilledMask", "Operand", "Packed", "match_attention"]
+__all__ = [
+    "AddedMask",
+    "AttentionMatch",
+    "BooleanMask",
+    "FilledMask",
+    "Mask",
+    "Packed",
+    "match_attention",
+]
 
-_HEADS_FIRST = (0, 1, 2, 3)
-_HEADS_SECOND = (0, 2, 1, 3)
 _NEVER = -1e4
 """Scores filled with this or less have no weight in any softmax that matters."""
+_MAX_MASKS = 6
 
 
 @dataclass(frozen=True)
-class Operand:
-    """Q, K or V: `Transpose(base, perm)` is [B,H,S,D].
+class AddedMask:
+    """A mask, or a bias by position, that is added to the scores.
 
     Attributes:
-        shape: Of the operand, [B,H,S,D].
+        target: Shape to which the value is reshaped first; None where it has 4 axes or fewer.
     """
 
-    base: ir.Value
-    perm: tuple[int, ...]
-    shape: Shape
+    value: ir.Value
+    target: ir.Value | None = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,16 @@ class FilledMask:
 
 
 @dataclass(frozen=True)
+class BooleanMask:
+    """A mask that is true where a score counts; rows of false give 0."""
+
+    kept: ir.Value
+
+
+Mask = AddedMask | FilledMask | BooleanMask
+
+
+@dataclass(frozen=True)
 class Packed:
     """Q, K, V and Y as the linear layers have them: [B,S,H*D], heads not yet taken apart."""
 
@@ -68,6 +88,7 @@ class Packed:
     v: ir.Value
     output: ir.Value
     heads: int
+    kv_heads: int
 
 
 @dataclass(frozen=True)
@@ -75,23 +96,24 @@ class AttentionMatch:
     """An attention block.
 
     Attributes:
-        mask: Added to the scores, or chosen by a condition; None where all positions count.
-        mask_shape: Shape of the mask, or of its condition.
-        guarded: Rows that are masked throughout give 0 and not NaN.
+        anchor: Its Softmax, or the Attention operator that it already is.
+        masks: Masks and biases, the last one applied first.
+        mask_shape: Shape of all of them together.
         output: [B,H,S,E].
         packed: The same block without the reshapes around it, where it has them.
+        causal: The operator masks later keys itself.
     """
 
-    softmax: ir.Node
+    anchor: ir.Node
     q: Operand
     k: Operand
     v: Operand
     scale: float
-    mask: ir.Value | FilledMask | None
+    masks: tuple[Mask, ...]
     mask_shape: Shape
-    guarded: bool
     output: ir.Value
     packed: Packed | None
+    causal: bool = False
 
     @property
     def lengths(self) -> tuple[Dim, Dim]:
@@ -105,46 +127,47 @@ def match_attention(softmax: ir.Node, facts: SymbolicShapes) -> AttentionMatch:
     Raises:
         Veto: Not an attention block, or not one that the fused operator can stand for.
     """
-    rank = facts.rank(softmax.inputs[0])
-    product, guarded = _below(softmax)
-    scores, mask, scale = _above(softmax)
-    require(last_axis(softmax, rank), "Softmax is not over the last axis")
-    q, q_scale = _operand(scores.inputs[0], facts, "Q")
-    k, k_scale = _operand(scores.inputs[1], facts, "K", transposed=True)
-    v, v_scale = _operand(product.inputs[1], facts, "V")
-    require(v_scale == 1.0, "V is scaled")
-    _require_same_batch(q, k, v)
-    mask_shape = _mask_shape(mask, facts, (*q.shape[:3], k.shape[2]))
-    output = product.outputs[0]
+    product = _below(softmax)
+    scores, masks, scale = _above(softmax, facts)
+    require(last_axis(softmax, facts.rank(softmax.inputs[0])), "Softmax is not over the last axis")
+    q = find_operand(scores.inputs[0], facts, "Q")
+    k = find_operand(scores.inputs[1], facts, "K", transposed=True)
+    v = find_operand(product.inputs[1], facts, "V")
+    require(v.factor == 1.0, "V is scaled")
+    require_same_batch(q, k, v)
+    mask_shape = shape_of_masks(masks, facts, (*q.shape[:3], k.shape[2]))
+    output = _with_heads(product.outputs[0], q, v, facts)
     return AttentionMatch(
         softmax,
         q,
         k,
         v,
-        scale * q_scale * k_scale,
-        mask,
+        scale * q.factor * k.factor,
+        masks,
         mask_shape,
-        guarded,
         output,
-        _packed(q, k, v, output, facts),
+        packed(q, k, v, output, facts),
     )
 
 
-def _below(softmax: ir.Node) -> tuple[ir.Node, bool]:
-    """The MatMul with V, and whether a NaN guard lies between."""
-    weights, guarded = softmax.outputs[0], False
+def _below(softmax: ir.Node) -> ir.Node:
+    """The MatMul with V, past a NaN guard and a Reshape that joins batch and heads."""
+    weights = softmax.outputs[0]
     users = {use.node for use in weights.uses()}
     choices = [n for n in users if n.domain == "" and n.op_type == "Where"]
     if len(users) == 2 and len(choices) == 1 and _is_nan_guard(choices[0], weights):
         require(not weights.is_graph_output(), "attention weights are an output of the model")
-        weights, guarded = choices[0].outputs[0], True
+        weights = choices[0].outputs[0]
     product = only_user(weights)
+    if product is not None and product.op_type == "Reshape" and product.domain == "":
+        weights = product.outputs[0]
+        product = only_user(weights)
     if product is None and any(u.node.op_type == "MatMul" for u in weights.uses()):
         raise Veto("attention weights are used elsewhere too")
     is_product = product is not None and product.op_type == "MatMul" and product.domain == ""
     if product is None or not is_product or product.inputs[0] is not weights:
         raise Veto("no MatMul with V follows", named=False)
-    return product, guarded
+    return product
 
 
 def _is_nan_guard(choice: ir.Node, weights: ir.Value) -> bool:
@@ -157,28 +180,71 @@ def _is_nan_guard(choice: ir.Node, weights: ir.Value) -> bool:
     )
 
 
-def _above(softmax: ir.Node) -> tuple[ir.Node, ir.Value | FilledMask | None, float]:
-    """The MatMul of Q and K, the mask between it and the Softmax, and the scale."""
+def _with_heads(product: ir.Value, q: Operand, v: Operand, facts: SymbolicShapes) -> ir.Value:
+    """[B,H,S,E], which a product over joined batch and heads is reshaped to."""
+    if facts.rank(product) == 4:
+        return product
+    reshape = only_user(product)
+    if reshape is not None and reshape.op_type == "Reshape" and reshape.domain == "":
+        output = reshape.outputs[0]
+        if facts.shape(output) == (*q.shape[:3], v.shape[3]):
+            return output
+    raise Veto("batch and heads are one axis, and the result is not split again")
+
+
+def _above(softmax: ir.Node, facts: SymbolicShapes) -> tuple[ir.Node, tuple[Mask, ...], float]:
+    """The MatMul of Q and K, the masks between it and the Softmax, and the scale."""
     value = softmax.inputs[0]
-    mask: ir.Value | FilledMask | None = None
-    if (choice := is_op(value, "Where")) is not None:
-        mask, value = _filled_mask(choice)
-    elif (addition := is_op(value, "Add")) is not None:
-        sides = [v for v in addition.inputs if _leads_to_scores(v)]
-        require(len(sides) == 1, "no MatMul of Q and K is added to a mask", named=bool(sides))
-        (value,) = sides
-        mask = other_input(addition, value)
-    scale, value = _unscaled(value)
-    scores = is_op(value, "MatMul")
-    if scores is None:
-        maker = None if value is None else value.producer()
-        found = "an input" if maker is None else maker.op_type
-        raise Veto(f"scores are made by {found}, expected MatMul of Q and K")
-    return scores, mask, scale
+    masks: list[Mask] = []
+    target: ir.Value | None = None
+    scale = 1.0
+    for _ in range(_MAX_MASKS):
+        factor, value = unscaled(value)
+        scale *= factor
+        if (scores := is_op(value, "MatMul")) is not None:
+            return scores, tuple(masks), scale
+        if (choice := is_op(value, "Where")) is not None:
+            mask, value = _filled_mask(choice)
+            require(target is None, "Where chooses before batch and heads are split")
+            masks.append(mask)
+        elif (addition := is_op(value, "Add")) is not None:
+            sides = [v for v in addition.inputs if _leads_to_scores(v)]
+            require(len(sides) == 1, "no MatMul of Q and K is added to a mask", named=bool(sides))
+            require(scale == 1.0, "scores are scaled after a mask was added")
+            (value,) = sides
+            added = other_input(addition, value)
+            assert added is not None
+            masks.append(_added_mask(added, addition.outputs[0], target, facts))
+        elif (reshape := is_op(value, "Reshape")) is not None and target is None:
+            value, target = reshape.inputs
+            require(facts.rank(value) == 3, "scores are reshaped, not from [B*H,S,T]")
+        else:
+            break
+    maker = None if value is None else value.producer()
+    found = "an input" if maker is None else maker.op_type
+    raise Veto(f"scores are made by {found}, expected MatMul of Q and K")
 
 
-def _leads_to_scores(value: ir.Value | None) -> bool:
-    return is_op(_unscaled(value)[1], "MatMul") is not None
+def _added_mask(
+    added: ir.Value, scores: ir.Value, target: ir.Value | None, facts: SymbolicShapes
+) -> AddedMask:
+    """A mask that is added to scores [B*H,S,T] is reshaped as they are."""
+    if target is None:
+        return AddedMask(added)
+    same = facts.shape(added) is not None and facts.shape(added) == facts.shape(scores)
+    require(same, "a mask is added to [B*H,S,T] and is not of that shape")
+    return AddedMask(added, target)
+
+
+def _leads_to_scores(value: ir.Value | None, depth: int = 0) -> bool:
+    value = unscaled(value)[1]
+    node = is_op(value, "MatMul", "Add", "Where", "Reshape")
+    if node is None or depth > _MAX_MASKS:
+        return False
+    if node.op_type == "MatMul":
+        return True
+    inputs = {"Add": node.inputs, "Where": node.inputs[1:], "Reshape": node.inputs[:1]}
+    return any(_leads_to_scores(v, depth + 1) for v in inputs[node.op_type])
 
 
 def _filled_mask(choice: ir.Node) -> tuple[FilledMask, ir.Value | None]:
@@ -191,74 +257,73 @@ def _filled_mask(choice: ir.Node) -> tuple[FilledMask, ir.Value | None]:
     raise Veto("Where chooses between two computed scores")
 
 
-def _unscaled(value: ir.Value | None) -> tuple[float, ir.Value | None]:
-    """Take multiplications and divisions by a number off a value."""
-    factor = 1.0
-    while (node := is_op(value, "Mul", "Div")) is not None:
-        number = scalar(node.inputs[1])
-        if number is not None:
-            value = node.inputs[0]
-        elif node.op_type == "Mul" and (number := scalar(node.inputs[0])) is not None:
-            value = node.inputs[1]
-        if number is None or not number:
-            break
-        factor = factor * number if node.op_type == "Mul" else factor / number
-    return factor, value
+def require_same_batch(q: Operand, k: Operand, v: Operand) -> None:
+    """Raise a Veto unless Q, K and V are one batch, with heads that the operator takes.
+
+    Widths of Q and K, and lengths of K and V, are contracted by the products: they agree.
+    """
+    batches = [operand.shape[0] for operand in (q, k, v)]
+    found = ", ".join(map(str, batches))
+    require(len(set(batches)) == 1, f"Q, K and V have batch sizes {found}")
+    heads = [operand.shape[1] for operand in (q, k, v)]
+    found = ", ".join(map(str, heads))
+    fits = len(set(heads)) == 1 or (
+        heads[1] == heads[2]
+        and isinstance(heads[0], int)
+        and isinstance(heads[1], int)
+        and heads[0] % heads[1] == 0
+    )
+    require(fits, f"Q, K and V have numbers of heads {found}")
 
 
-def _operand(
-    value: ir.Value | None, facts: SymbolicShapes, name: str, *, transposed: bool = False
-) -> tuple[Operand, float]:
-    """Follow scales and Transposes up to the tensor that holds Q, K or V."""
-    perm: tuple[int, ...] = (0, 1, 3, 2) if transposed else _HEADS_FIRST
-    factor, value = _unscaled(value)
-    while (node := is_op(value, "Transpose")) is not None:
-        inner = node.attributes["perm"].as_ints() if "perm" in node.attributes else (3, 2, 1, 0)
-        require(len(inner) == 4, f"{name} is not a tensor of 4 dimensions")
-        perm = tuple(inner[axis] for axis in perm)
-        further, value = _unscaled(node.inputs[0])
-        factor *= further
-    # `perm` now takes the base to [B,H,S,D]; of K, whose last two axes Q K^T wants swapped.
-    shape = facts.shape(value)
-    if value is None or shape is None or len(shape) != 4:
-        raise Veto(f"{name} is not known to have 4 dimensions")
-    if perm not in (_HEADS_FIRST, _HEADS_SECOND):
-        found = list(perm) if not transposed else "no swap of its last two axes"
-        raise Veto(f"{name} is transposed by {found}")
-    return Operand(value, perm, tuple(shape[axis] for axis in perm)), factor
+def shape_of_masks(masks: Sequence[Mask], facts: SymbolicShapes, scores: Shape) -> Shape:
+    """The shape of all masks together.
+
+    Raises:
+        Veto: They may widen the scores. Not along the keys: the product with V would fail.
+    """
+    total: Shape = ()
+    for mask in masks:
+        shape = _shape_of_mask(mask, facts, scores)
+        padded = (1,) * (4 - len(shape)) + shape
+        pairs = list(zip(padded, scores, strict=False))
+        fits = len(padded) == 4 and all(m in (1, s) for m, s in pairs[:3])
+        fits = fits and not (isinstance(padded[3], int) and padded[3] not in (1, scores[3]))
+        text = f"[{', '.join(map(str, shape))}] over scores [{', '.join(map(str, scores))}]"
+        require(fits, f"the mask is not known to broadcast: {text}")
+        total = (
+            padded
+            if not total
+            else tuple(b if a == 1 else a for a, b in zip(total, padded, strict=True))
+        )
+    return total
 
 
-def _require_same_batch(q: Operand, k: Operand, v: Operand) -> None:
-    for axis, what in ((0, "batch sizes"), (1, "numbers of heads")):
-        sizes = [operand.shape[axis] for operand in (q, k, v)]
-        found = ", ".join(map(str, sizes))
-        require(len(set(sizes)) == 1, f"Q, K and V have {what} {found}")
-    require(q.shape[3] == k.shape[3], f"heads of Q and K are {q.shape[3]} and {k.shape[3]} wide")
-    require(k.shape[2] == v.shape[2], f"lengths of K and V are {k.shape[2]} and {v.shape[2]}")
-
-
-def _mask_shape(mask: ir.Value | FilledMask | None, facts: SymbolicShapes, scores: Shape) -> Shape:
-    if mask is None:
-        return ()
-    shape = facts.shape(mask.condition if isinstance(mask, FilledMask) else mask)
+def _shape_of_mask(mask: Mask, facts: SymbolicShapes, scores: Shape) -> Shape:
+    match mask:
+        case AddedMask(value, target):
+            shape = scores if target is not None else facts.shape(value)
+        case FilledMask(condition=value):
+            shape = facts.shape(value)
+        case BooleanMask(value):
+            shape = facts.shape(value)
     if shape is None:
         raise Veto("the shape of the mask is not known")
-    padded = (1,) * (4 - len(shape)) + shape
-    fits = len(padded) == 4 and all(m in (1, s) for m, s in zip(padded, scores, strict=False))
-    text = f"[{', '.join(map(str, shape))}] over scores [{', '.join(map(str, scores))}]"
-    require(fits, f"the mask is not known to broadcast: {text}")
     return shape
 
 
-def _packed(
+def packed(
     q: Operand, k: Operand, v: Operand, output: ir.Value, facts: SymbolicShapes
 ) -> Packed | None:
-    heads = q.shape[1]
+    """The block without the reshapes around it, or None where it has none."""
+    heads, kv_heads = q.shape[1], k.shape[1]
     sources = [_flat(operand, facts) for operand in (q, k, v)]
     transpose = only_user(output)
-    if not isinstance(heads, int) or transpose is None or transpose.op_type != "Transpose":
+    if not isinstance(heads, int) or not isinstance(kv_heads, int):
         return None
-    if tuple(transpose.attributes.get_ints("perm") or ()) != _HEADS_SECOND:
+    if transpose is None or transpose.op_type != "Transpose":
+        return None
+    if tuple(transpose.attributes.get_ints("perm") or ()) != HEADS_SECOND:
         return None
     reshape = only_user(transpose.outputs[0])
     if reshape is None or reshape.op_type != "Reshape" or reshape.domain != "":
@@ -267,13 +332,13 @@ def _packed(
     if facts.shape(reshape.outputs[0]) != merged or any(s is None for s in sources):
         return None
     flat_q, flat_k, flat_v = (source for source in sources if source is not None)
-    return Packed(flat_q, flat_k, flat_v, reshape.outputs[0], heads)
+    return Packed(flat_q, flat_k, flat_v, reshape.outputs[0], heads, kv_heads)
 
 
 def _flat(operand: Operand, facts: SymbolicShapes) -> ir.Value | None:
     """[B,S,H*D] that an operand was reshaped from."""
     reshape = is_op(operand.base, "Reshape")
-    if reshape is None or operand.perm != _HEADS_SECOND:
+    if reshape is None or operand.perm != HEADS_SECOND:
         return None
     batch, heads, length, width = operand.shape
     source = reshape.inputs[0]

@@ -12,11 +12,13 @@ import onnx_ir as ir
 from irtools.passes.fusion.attention import FuseAttention
 from irtools.passes.fusion.gelu import FuseGelu
 from irtools.passes.fusion.layer_norm import FuseLayerNorm
+from irtools.passes.fusion.rms_norm import FuseRmsNorm
+from irtools.passes.fusion.rotary import FuseRotary
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult
 
 __all__ = ["Fuse"]
 
-_PARTS = (FuseLayerNorm, FuseGelu, FuseAttention)
+_PARTS = (FuseLayerNorm, FuseRmsNorm, FuseGelu, FuseRotary, FuseAttention)
 
 
 def _merged_statistics() -> Mapping[str, str]:
@@ -27,14 +29,15 @@ def _merged_statistics() -> Mapping[str, str]:
 class Fuse(Pass):
     """Turn groups of small operators into the standard fused ones that the target runs fast.
 
-    Runs `fuse-layer-norm`, `fuse-gelu` and `fuse-attention`, each of which exists as a pass of
-    its own: LayerNormalization (opset 17), Gelu (20) and Attention (23), all of them ONNX, so
-    the model stays portable. Forms that one runtime alone understands (SkipLayerNormalization,
-    BiasGelu ...) are made by that target's lowering. Expects a model after `cleanup`.
+    Runs `fuse-layer-norm`, `fuse-rms-norm`, `fuse-gelu`, `fuse-rotary` and `fuse-attention`, each
+    of which exists as a pass of its own: LayerNormalization (opset 17), RMSNormalization (23),
+    Gelu (20), RotaryEmbedding (23) and Attention (23), all of them ONNX, so the model stays
+    portable. Forms that one runtime alone understands are made by that target's lowering.
+    Expects a model after `cleanup`.
 
-    Made for exports of Transformers by torch's dynamo and TorchScript exporters. Whatever looks
-    like an attention block, GELU or layer normalization and did not fuse is counted and named,
-    with the reason.
+    Made for exports of Transformers by torch's dynamo and TorchScript exporters; docs/fusion.md
+    lists what fires on which. Whatever looks like one of these and did not fuse is counted and
+    named, with the reason.
     """
 
     name: ClassVar[str] = "fuse"

@@ -8,7 +8,6 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from irtools.analysis.shapes import SymbolicShapes
-from irtools.analysis.types import element_type
 from irtools.model import FreshNames
 from irtools.passes.fusion._driver import Fusion, FusionPass, Rewriter
 from irtools.passes.fusion._pattern import (
@@ -21,8 +20,8 @@ from irtools.passes.fusion._pattern import (
     other_input,
     remove_dead,
     require,
-    scalar,
 )
+from irtools.passes.fusion._variance import is_float, mean_square
 
 __all__ = ["FuseLayerNorm"]
 
@@ -60,7 +59,7 @@ class _LayerNorm:
 
 class _LayerNormRewriter(Rewriter):
     def match(self, anchor: ir.Node) -> _LayerNorm:
-        difference, epsilon = self._variance(anchor)
+        difference, epsilon = mean_square(anchor, self.facts)
         x = self._centred(difference)
         normal = _quotient(anchor.outputs[0], difference)
         scaled = only_user(normal)
@@ -76,7 +75,7 @@ class _LayerNormRewriter(Rewriter):
             addend = other_input(shifted, output)
             if self.facts.shape(addend) == (size,):
                 output, beta = shifted.outputs[0], addend
-        require(_is_float(x), "x is not known to be a float32 or float16 tensor")
+        require(is_float(x), "x is not known to be a float32 or float16 tensor")
         return _LayerNorm(x, gamma, beta, epsilon, output)
 
     def rewrite(self, anchor: ir.Node, found: object) -> None:
@@ -91,21 +90,6 @@ class _LayerNormRewriter(Rewriter):
         self.replace(found.output, fused.outputs[0])
         remove_dead([last])
 
-    def _variance(self, root: ir.Node) -> tuple[ir.Value, float]:
-        """d and eps of sqrt(mean(d^2) + eps)."""
-        addition = is_op(root.inputs[0], "Add")
-        require(addition, "not the root of a variance", named=False)
-        assert addition is not None
-        for index in (1, 0):
-            epsilon = scalar(addition.inputs[index])
-            mean = is_op(addition.inputs[1 - index], "ReduceMean")
-            if epsilon is not None and mean is not None:
-                difference = _square_root(mean.inputs[0])
-                rank = self.facts.rank(difference)
-                require(last_axis(mean, rank), "the variance is not over the last axis alone")
-                return difference, epsilon
-        raise Veto("not the root of a variance", named=False)
-
     def _centred(self, difference: ir.Value) -> ir.Value:
         """x of x - mean(x)."""
         subtraction = is_op(difference, "Sub")
@@ -116,19 +100,6 @@ class _LayerNormRewriter(Rewriter):
         assert x is not None
         require(last_axis(mean, self.facts.rank(x)), "the mean is not over the last axis alone")
         return x
-
-
-def _square_root(value: ir.Value | None) -> ir.Value:
-    """d of d^2 or d * d."""
-    if (power := is_op(value, "Pow")) is not None and scalar(power.inputs[1]) == 2.0:
-        base = power.inputs[0]
-    elif (product := is_op(value, "Mul")) is not None and product.inputs[0] is product.inputs[1]:
-        base = product.inputs[0]
-    else:
-        base = None
-    if base is None:
-        raise Veto("not the mean of a square", named=False)
-    return base
 
 
 def _quotient(deviation: ir.Value, difference: ir.Value) -> ir.Value:
@@ -142,7 +113,3 @@ def _quotient(deviation: ir.Value, difference: ir.Value) -> ir.Value:
     elif user is not None and user.op_type == "Div" and user.inputs[0] is difference:
         return user.outputs[0]
     raise Veto("x - mean(x) is not divided by its deviation")
-
-
-def _is_float(value: ir.Value) -> bool:
-    return element_type(value) in (ir.DataType.FLOAT, ir.DataType.FLOAT16)

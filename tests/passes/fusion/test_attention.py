@@ -110,11 +110,111 @@ FIRES = {
     ),
 }
 
+BATCHED = (
+    "qr = Reshape(q, heads)  qt = Transpose<perm=[0,2,1,3]>(qr)  qb = Reshape(qt, joined)  "
+    "kr = Reshape(k, heads)  kh = Transpose<perm=[0,2,1,3]>(kr)  kb = Reshape(kh, joined)  "
+    "vr = Reshape(v, heads)  vh = Transpose<perm=[0,2,1,3]>(vr)  vb = Reshape(vh, joined)  "
+    "kt = Transpose<perm=[0,2,1]>(kb)  ks = Div(kt, root)  a = MatMul(qb, ks)  {scores}  "
+    "p = Softmax<axis=-1>(s)  pb = Reshape(p, square)  c = MatMul(pb, vb)  "
+    "ch = Reshape(c, split)  t = Transpose<perm=[0,2,1,3]>(ch)  y = Reshape(t, merged)"
+)
+BATCHED_WEIGHTS = (
+    "int64[4] heads = {0, 0, 2, 4}, int64[3] joined = {-1, 3, 4}, int64[3] square = {-1, 3, 3}, "
+    "int64[4] scored = {-1, 2, 3, 3}, int64[4] split = {-1, 2, 3, 4}, "
+    f"int64[3] merged = {{0, 0, 8}}, float root = {{2.0}}, float low = {{{LOWEST!r}}}"
+)
+
+
+def batched(scores: str, inputs: str = "") -> str:
+    return model(
+        BATCHED.format(scores=scores),
+        f"float[B,3,8] q, float[B,3,8] k, float[B,3,8] v{inputs}",
+        "float[B,3,8] y",
+        BATCHED_WEIGHTS,
+    )
+
+
+REPEAT = (
+    "k5 = Unsqueeze(k, two)  ke = Expand(k5, times)  kw = Reshape(ke, whole)  "
+    "v5 = Unsqueeze(v, two)  ve = Expand(v5, times)  vw = Reshape(ve, whole)  "
+)
+GROUPS = "float[B,4,S,4] q, float[B,2,3,4] k, float[B,2,3,4] v"
+GROUPED_WEIGHTS = (
+    "int64[1] two = {2}, int64[5] times = {1, 1, 2, 1, 1}, int64[4] whole = {0, 4, 3, 4}"
+)
+
+FIRES |= {
+    "a bias by position, then a mask": (
+        model(
+            f"{TRANSPOSED} a = MatMul(q, kt)  b = Div(a, half)  c = Add(b, r)  "
+            f"s = Add(c, m)  {TAIL}",
+            f"{QKV}, float[1,2,S,T] r, float[B,1,1,T] m",
+            weights=HALF,
+        ),
+        None,
+    ),
+    "Where over a bias by position": (
+        model(
+            f"{TRANSPOSED} a = MatMul(q, kt)  b = Add(r, a)  s = Where(m, b, low)  {TAIL}",
+            f"{QKV}, float[1,2,S,T] r, bool[B,1,S,T] m",
+            weights="float low = {-1e9}",
+        ),
+        None,
+    ),
+    "a mask whose length only the product with V settles": (
+        model(f"{TRANSPOSED} a = MatMul(q, kt)  s = Add(a, m)  {TAIL}", f"{QKV}, float[B,1,S,U] m"),
+        None,
+    ),
+    "K and V whose lengths only the product settles": (
+        model(
+            f"{TRANSPOSED} s = MatMul(q, kt)  {TAIL}",
+            "float[B,2,S,4] q, float[B,2,T,4] k, float[B,2,U,4] v",
+        ),
+        "y = Attention<scale=1.0>(q, k, v)",
+    ),
+    "batch and heads as one axis": (
+        batched("s = Reshape(a, scored)"),
+        "y = Attention<kv_num_heads=2, q_num_heads=2, scale=0.5>(q, k, v)",
+    ),
+    "batch and heads as one axis, a bias before and a Where after": (
+        batched(
+            "r = Reshape(r4, square)  b = Add(a, r)  d = Reshape(b, scored)  s = Where(m, low, d)",
+            ", float[B,2,3,3] r4, bool[B,1,3,3] m",
+        ),
+        None,
+    ),
+    "K and V repeated for groups of queries": (
+        model(
+            f"{REPEAT} kt = Transpose<perm=[0,1,3,2]>(kw)  s = MatMul(q, kt)  "
+            "p = Softmax<axis=-1>(s)  y = MatMul(p, vw)",
+            GROUPS,
+            "float[B,4,S,4] y",
+            GROUPED_WEIGHTS,
+        ),
+        "y = Attention<scale=1.0>(q, k, v)",
+    ),
+    "linear layers, groups of queries": (
+        model(
+            "qr = Reshape(q, four)  qh = Transpose<perm=[0,2,1,3]>(qr)  "
+            "kr = Reshape(g, pair)  k = Transpose<perm=[0,2,1,3]>(kr)  "
+            "vr = Reshape(h, pair)  v = Transpose<perm=[0,2,1,3]>(vr)  "
+            f"{REPEAT} kt = Transpose<perm=[0,1,3,2]>(kw)  s = MatMul(qh, kt)  "
+            "p = Softmax<axis=-1>(s)  c = MatMul(p, vw)  "
+            "t = Transpose<perm=[0,2,1,3]>(c)  y = Reshape(t, merged)",
+            "float[B,3,16] q, float[B,3,8] g, float[B,3,8] h",
+            "float[B,3,16] y",
+            f"{GROUPED_WEIGHTS}, int64[4] four = {{0, 0, 4, 4}}, int64[4] pair = {{0, 0, 2, 4}}, "
+            "int64[3] merged = {0, 0, 16}",
+        ),
+        "y = Attention<kv_num_heads=2, q_num_heads=4, scale=1.0>(q, g, h)",
+    ),
+}
+
 
 def feeds_for(source: str, seed: int = 0) -> dict[str, np.ndarray]:
     """Random inputs; masks leave some keys, and one whole row, out."""
     rng = np.random.default_rng(seed)
-    sizes = {"B": 2, "S": 3 if "float[B,S,8] k" in source else 5, "T": 3}
+    sizes = {"B": 2, "S": 3 if "float[B,S,8] k" in source else 5, "T": 3, "U": 3, "N": 4}
     feeds = {}
     for value in ir.from_onnx_text(source).graph.inputs:
         assert value.shape is not None and value.name is not None
@@ -165,13 +265,6 @@ STAYS = {
         ),
         "Q, K and V have batch sizes B, 1, B",
     ),
-    "V is one longer than K": (
-        model(
-            f"{TRANSPOSED} s = MatMul(q, kt)  {TAIL}",
-            "float[B,2,S,4] q, float[B,2,T,4] k, float[B,2,U,4] v",
-        ),
-        "lengths of K and V are T and U",
-    ),
     "heads of unknown number": (
         model(
             f"{TRANSPOSED} s = MatMul(q, kt)  {TAIL}",
@@ -191,6 +284,33 @@ STAYS = {
             weights="float low = {-3.0}",
         ),
         "Where fills scores with -3, not a mask",
+    ),
+    "scores are scaled after a bias was added": (
+        model(
+            f"{TRANSPOSED} a = MatMul(q, kt)  b = Add(a, r)  s = Mul(b, half)  {TAIL}",
+            f"{QKV}, float[1,2,S,T] r",
+            weights=HALF,
+        ),
+        "scores are scaled after a mask was added",
+    ),
+    "a bias that is not of the joined shape": (
+        batched("b = Add(a, r)  s = Reshape(b, scored)", ", float[N,1,3] r"),
+        "a mask is added to [B*H,S,T] and is not of that shape",
+    ),
+    "Where before batch and heads are split": (
+        batched("b = Where(m, low, a)  s = Reshape(b, scored)", ", bool[N,3,3] m"),
+        "Where chooses before batch and heads are split",
+    ),
+    "a mask of another length": (
+        model(f"{TRANSPOSED} a = MatMul(q, kt)  s = Add(a, m)  {TAIL}", f"{QKV}, float[B,1,R,T] m"),
+        "the mask is not known to broadcast: [B, 1, R, T] over scores [B, 2, S, T]",
+    ),
+    "groups that are not all of the heads": (
+        model(
+            f"{TRANSPOSED} s = MatMul(q, kt)  {TAIL}",
+            "float[B,2,S,4] q, float[B,1,T,4] k, float[B,2,T,4] v",
+        ),
+        "Q, K and V have numbers of heads 2, 1, 2",
     ),
     "double precision, which the operator's kernels lack": (
         model(
@@ -261,6 +381,57 @@ def test_blocks_share_their_mask(fuse: Fuse) -> None:
     fused = fuse(source)
     assert [fused.count(op) for op in ("Attention", "Expand", "Where")] == [2, 1, 1]
     assert fused.error(feeds_for(source)) <= 1e-6
+
+
+def test_heads_that_are_repeated_as_a_whole_are_no_groups(fuse: Fuse) -> None:
+    """[B,G,T,D] tiled to 0 1 0 1 is another thing than repeated to 0 0 1 1."""
+    source = FIRES["K and V repeated for groups of queries"][0]
+    source = source.replace("two = {2}", "two = {1}").replace("{1, 1, 2, 1, 1}", "{1, 2, 1, 1, 1}")
+    fused = fuse(source)
+    (node,) = [n for n in fused.after.graph if n.op_type == "Attention"]
+    assert [v.name for v in node.inputs] == ["q", "kw", "vw"]
+    assert fused.error(feeds_for(source)) <= 1e-6
+
+
+WRITTEN = '<ir_version: 10, opset_import: ["" : 23]> g'
+
+
+def test_an_operator_over_repeated_heads_is_brought_to_groups(fuse: Fuse) -> None:
+    source = (
+        f"{WRITTEN} ({GROUPS}, bool[B,1,S,3] m) => (float[B,4,S,4] y) <{GROUPED_WEIGHTS}> "
+        f"{{ {REPEAT} y = Attention<is_causal=1>(q, kw, vw, m) }}"
+    )
+    fused = fuse(source)
+    assert fused.text == "y = Attention<is_causal=1, scale=0.5>(q, k, v, m)"
+    feeds = feeds_for(source)
+    assert fused.error(feeds) <= 1e-6
+
+
+def test_a_mask_that_the_runtime_would_have_to_broadcast_is_expanded(fuse: Fuse) -> None:
+    source = (
+        f"{WRITTEN} ({QKV}, bool[B,1,1,T] m) => (float[B,2,S,4] y) {{ y = Attention(q, k, v, m) }}"
+    )
+    fused = fuse(source)
+    assert [fused.count(op) for op in ("Attention", "Expand")] == [1, 1]
+    after = fused.after.clone()
+    feeds = feeds_for(source)
+    reference = model(
+        f"{TRANSPOSED} a = MatMul(q, kt)  b = Mul(a, half)  s = Where(m, b, low)  {TAIL}",
+        f"{QKV}, bool[B,1,1,T] m",
+        weights=f"{HALF}, float low = {{-1e9}}",
+    )
+    fused.before.graph.name = "as it was"  # The runtime refuses it.
+    pair = type(fused)(ir.from_onnx_text(reference), after, fused.results)
+    feeds["m"] = np.asarray([[True, False, True], [True, True, False]]).reshape(2, 1, 1, 3)
+    assert pair.error(feeds) <= 1e-6
+
+
+@pytest.mark.parametrize("inputs", [QKV, f"{QKV}, bool[B,1,S,T] m"])
+def test_an_operator_that_is_fine_stays(inputs: str, fuse: Fuse) -> None:
+    mask = ", m" if " m" in inputs else ""
+    fused = fuse(f"{WRITTEN} ({inputs}) => (float[B,2,S,4] y) {{ y = Attention(q, k, v{mask}) }}")
+    assert not fused.results[0].modified and not fused.notes
+    assert fused.results[0].statistics["num-unfused-attention"] == 0
 
 
 def test_provenance_and_names(fuse: Fuse) -> None:

@@ -1,0 +1,262 @@
+"""Rotary position embedding in single operators."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from irtools.analysis.dims import multiply
+from irtools.analysis.shapes import Shape, SymbolicShapes
+from irtools.model import FreshNames
+from irtools.passes.fusion._driver import Fusion, FusionPass, Rewriter
+from irtools.passes.fusion._making import Maker
+from irtools.passes.fusion._pattern import (
+    Source,
+    Veto,
+    is_op,
+    only_user,
+    other_input,
+    remove_dead,
+    require,
+    scalar,
+)
+from irtools.passes.fusion._rotary_table import HalfTable, half_table
+from irtools.passes.fusion._variance import is_float
+
+__all__ = ["FuseRotary"]
+
+_HEADS_SECOND = (0, 2, 1, 3)
+_TO_END = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class FuseRotary(FusionPass):
+    """Turn rotary position embedding into RotaryEmbedding (opset 23).
+
+        x * cos + concat(-x2, x1) * sin  ->  RotaryEmbedding(x, cos, sin)
+
+    (Su et al. 2021) with x1 and x2 the halves of the last axis of x [batch, heads, length,
+    width], by Slice or Split. The operator wants tables of half the width: they are made where
+    cos and sin provably repeat their first half, once for all layers. It also wants tables of
+    the batch size of x, which not every runtime broadcasts, so tables of batch size 1 are
+    expanded; RotaryEmbedding nodes that an exporter wrote with such tables are repaired the same
+    way. Where x comes straight from a linear layer, the operator takes it as [batch, length,
+    heads * width]. Interleaved pairs (GPT-J) stay. Raises the opset to 23. Main graph and nested
+    subgraphs.
+    """
+
+    name: ClassVar[str] = "fuse-rotary"
+    statistics: ClassVar = {
+        "num-fused-rotary": "rotary embeddings fused, or repaired",
+        "num-unfused-rotary": "rotary embeddings that stayed, each named with its reason",
+    }
+    fusion: ClassVar[Fusion] = Fusion("rotary", "RotaryEmbedding", 23, ("Neg", "RotaryEmbedding"))
+
+    def rewriter(self, facts: SymbolicShapes, names: FreshNames) -> Rewriter:
+        return _RotaryRewriter(facts, names)
+
+
+@dataclass(frozen=True)
+class _Flat:
+    """x as the linear layer has it: [B,S,H*D]."""
+
+    value: ir.Value
+    heads: int
+
+
+@dataclass(frozen=True)
+class _Rotary:
+    """A rotary embedding.
+
+    Attributes:
+        shape: Of x, [B,H,S,D].
+        flat: x before its heads were taken apart, where it was.
+    """
+
+    x: ir.Value
+    shape: Shape
+    cos: HalfTable
+    sin: HalfTable
+    output: ir.Value
+    flat: _Flat | None
+
+
+@dataclass(frozen=True)
+class _Unexpanded:
+    """A RotaryEmbedding whose tables have a batch size of 1 where x has another."""
+
+    node: ir.Node
+    shape: Shape
+
+
+class _RotaryRewriter(Rewriter):
+    def __init__(self, facts: SymbolicShapes, names: FreshNames) -> None:
+        super().__init__(facts, names)
+        self._made: dict[Hashable, ir.Value] = {}
+
+    def match(self, anchor: ir.Node) -> _Rotary | _Unexpanded:
+        if anchor.op_type == "RotaryEmbedding":
+            return self._unexpanded(anchor)
+        x = self._rotated(anchor)
+        turned = only_user(anchor.outputs[0])
+        assert turned is not None
+        sine, cosine, output = _sum_of_products(turned.outputs[0], x)
+        shape = self.facts.shape(x)
+        if shape is None or len(shape) != 4:
+            raise Veto("x is not known to have 4 dimensions")
+        require(isinstance(shape[3], int), "the width of x is not known")
+        require(is_float(x), "x is not known to be a float32 or float16 tensor")
+        tables = []
+        for value, name in ((cosine, "cos"), (sine, "sin")):
+            table = self.facts.shape(value)
+            fits = table is not None and (1,) * (4 - len(table)) + table in (
+                (shape[0], 1, *shape[2:]),
+                (1, 1, *shape[2:]),
+            )
+            text = "unknown shape" if table is None else f"[{', '.join(map(str, table))}]"
+            wanted = f"[{shape[0]} or 1, 1, {shape[2]}, {shape[3]}]"
+            require(fits, f"{name} is of {text}, expected {wanted}")
+            tables.append(half_table(value, name, self.facts))
+        return _Rotary(x, shape, *tables, output, self._flat(x, shape))
+
+    def rewrite(self, anchor: ir.Node, found: object) -> None:
+        if isinstance(found, _Unexpanded):
+            self._repair(found)
+            return
+        assert isinstance(found, _Rotary)
+        last, graph = found.output.producer(), anchor.graph
+        assert last is not None and graph is not None
+        source = Source("fuse-rotary", last, (anchor, last))
+        make = Maker(self.names, source, self._made)
+        batch = found.shape[0]
+        tables = [
+            make.expanded_batch(make.squeezed(table.build(make), table.rank), found.x, batch)
+            if table.batch != batch
+            else make.squeezed(table.build(make), table.rank)
+            for table in (found.cos, found.sin)
+        ]
+        if found.flat is None:
+            result = make.node("RotaryEmbedding", [found.x, *tables], key=anchor)
+        else:
+            heads = found.flat.heads
+            rotated = make.node(
+                "RotaryEmbedding",
+                [found.flat.value, *tables],
+                {"num_heads": heads},
+                key=anchor,
+            )
+            split = make.node("Reshape", [rotated, make.integers([0, 0, heads, found.shape[3]])])
+            result = make.node("Transpose", [split], {"perm": list(_HEADS_SECOND)})
+        graph.insert_before(last, make.nodes)
+        self.replace(found.output, result)
+        remove_dead([last])
+
+    def _repair(self, found: _Unexpanded) -> None:
+        node = found.node
+        assert node.graph is not None
+        source = Source("fuse-rotary", node)
+        make = Maker(self.names, source, self._made)
+        x = node.inputs[0]
+        assert x is not None
+        for index in (1, 2):
+            table = node.inputs[index]
+            assert table is not None
+            node.replace_input_with(index, make.expanded_batch(table, x, found.shape[0]))
+        node.graph.insert_before(node, make.nodes)
+
+    def _unexpanded(self, node: ir.Node) -> _Unexpanded:
+        shape = self.facts.shape(node.inputs[0])
+        has_ids = len(node.inputs) > 3 and node.inputs[3] is not None
+        tables = [self.facts.shape(value) for value in node.inputs[1:3]]
+        known = shape is not None and not has_ids and all(t is not None for t in tables)
+        batches = {t[0] for t in tables if t}
+        wrong = known and shape is not None and shape[0] != 1 and batches == {1}
+        require(wrong, "its tables have the batch size of x", named=False)
+        assert shape is not None
+        return _Unexpanded(node, shape)
+
+    def _rotated(self, negation: ir.Node) -> ir.Value:
+        """x of concat(-x2, x1)."""
+        turned = only_user(negation.outputs[0])
+        require(
+            turned is not None and turned.op_type == "Concat" and len(turned.inputs) == 2,
+            "not half of a rotation",
+            named=False,
+        )
+        assert turned is not None
+        first, second = turned.inputs
+        require(first is negation.outputs[0], "not half of a rotation", named=False)
+        x = _source_of_half(negation.inputs[0], self.facts, upper=True)
+        require(
+            x is not None and x is _source_of_half(second, self.facts, upper=False),
+            "not half of a rotation",
+            named=False,
+        )
+        assert x is not None
+        rank = self.facts.rank(x)
+        axis = turned.attributes.get_int("axis", 0)
+        is_last = axis == -1 or (rank is not None and axis == rank - 1)
+        require(is_last, "not half of a rotation", named=False)
+        return x
+
+    def _flat(self, x: ir.Value, shape: Shape) -> _Flat | None:
+        transpose = is_op(x, "Transpose")
+        if transpose is None or tuple(transpose.attributes.get_ints("perm") or ()) != _HEADS_SECOND:
+            return None
+        reshape = is_op(transpose.inputs[0], "Reshape")
+        heads = shape[1]
+        if reshape is None or not isinstance(heads, int):
+            return None
+        value = reshape.inputs[0]
+        merged = (shape[0], shape[2], multiply(heads, shape[3]))
+        if value is None or self.facts.shape(value) != merged:
+            return None
+        return _Flat(value, heads)
+
+
+def _source_of_half(
+    value: ir.Value | None, facts: SymbolicShapes, *, upper: bool
+) -> ir.Value | None:
+    """The tensor of whose last axis a value is the first or the second half."""
+    node = is_op(value, "Slice", "Split")
+    if node is None or node.inputs[0] is None:
+        return None
+    shape = facts.shape(node.inputs[0])
+    if not shape or not isinstance(shape[-1], int) or shape[-1] % 2:
+        return None
+    half, last = shape[-1] // 2, len(shape) - 1
+    if node.op_type == "Split":
+        is_last = node.attributes.get_int("axis", 0) in (-1, last)
+        widths = [(facts.shape(output) or (None,))[-1] for output in node.outputs]
+        fits = is_last and widths == [half, half] and value is node.outputs[int(upper)]
+        return node.inputs[0] if fits else None
+    bounds = [facts.integers(v) for v in [*node.inputs[1:], None, None][:4]]
+    starts, ends, axes, steps = (None if b is None else b.reshape(-1).tolist() for b in bounds)
+    steps_once = (len(node.inputs) < 5 or node.inputs[4] is None) or steps == [1]
+    if axes not in ([-1], [last]) or not steps_once:
+        return None
+    if not upper:
+        return node.inputs[0] if starts == [0] and ends == [half] else None
+    reaches_end = ends is not None and isinstance(ends[0], int) and ends[0] >= shape[-1]
+    return node.inputs[0] if starts == [half] and reaches_end else None
+
+
+def _sum_of_products(turned: ir.Value, x: ir.Value) -> tuple[ir.Value, ir.Value, ir.Value]:
+    """sin, cos and the output of x * cos + turned * sin."""
+    product = only_user(turned)
+    if product is None or product.op_type != "Mul":
+        raise Veto("no product with sin follows")
+    sine = other_input(product, turned)
+    total = only_user(product.outputs[0])
+    if sine is None or total is None or total.op_type != "Add" or total.domain != "":
+        raise Veto("the product with sin is not added to a product with cos")
+    other = is_op(other_input(total, product.outputs[0]), "Mul")
+    if other is None or x not in other.inputs:
+        raise Veto("the product with sin is not added to a product with cos")
+    cosine = other_input(other, x)
+    if cosine is None or scalar(cosine) is not None:
+        raise Veto("the product with sin is not added to a product with cos")
+    return sine, cosine, total.outputs[0]

@@ -13,8 +13,9 @@ from urllib.parse import quote, unquote
 from irtools.errors import OptionError, UnknownNameError
 from irtools.passmanager._suggest import suggest
 from irtools.passmanager.base import Pass
+from irtools.passmanager.declared import UNREAD
 
-__all__ = ["Option", "format_options", "option", "options_of", "parse_options"]
+__all__ = ["Option", "check_options", "format_options", "option", "options_of", "parse_options"]
 
 # Characters that pipeline text uses itself. They are percent-encoded in values, so that a value
 # may be a node name, a path or a pattern and the whole still needs no quoting in a shell.
@@ -63,16 +64,39 @@ def parse_options(pass_type: type[Pass], texts: Mapping[str, str]) -> Pass:
         UnknownNameError: An option that the pass does not have.
         OptionError: A value that the option does not take.
     """
-    known = {o.name: o for o in options_of(pass_type)}
+    types_by_name = {o.name: o.type for o in options_of(pass_type)}
+    values = _read(pass_type.name, types_by_name, texts)
+    return pass_type(**{name.replace("-", "_"): value for name, value in values.items()})
+
+
+def check_options(pass_name: str, declared: Mapping[str, Any], texts: Mapping[str, str]) -> None:
+    """Refuse option texts as `parse_options` would, as far as names and types alone tell.
+
+    Args:
+        pass_name: The pass, for messages.
+        declared: What `declared_options` found.
+        texts: The options.
+
+    Raises:
+        UnknownNameError: An option that the pass does not have.
+        OptionError: A value that the option does not take.
+    """
+    _read(pass_name, declared, texts)
+
+
+def _read(
+    pass_name: str, types_by_name: Mapping[str, Any], texts: Mapping[str, str]
+) -> dict[str, Any]:
     values = {}
     for key, text in texts.items():
-        found = known.get(key.replace("_", "-"))
-        if found is None:
+        name = key.replace("_", "-")
+        if name not in types_by_name:
             raise UnknownNameError(
-                f"pass {pass_type.name!r} has no option {key!r}{suggest(key, known)}"
+                f"pass {pass_name!r} has no option {key!r}{suggest(key, types_by_name)}"
             )
-        values[found.name.replace("-", "_")] = _parse(found, text, pass_type.name)
-    return pass_type(**values)
+        kind = types_by_name[name]
+        values[name] = text if kind is UNREAD else _parse(name, kind, text, pass_name)
+    return values
 
 
 def format_options(pass_: Pass) -> str:
@@ -99,12 +123,12 @@ def _format(value: object) -> str:
             return quote(str(value), safe=_SAFE)
 
 
-def _parse(o: Option, text: str, pass_name: str) -> Any:
+def _parse(name: str, kind: Any, text: str, pass_name: str) -> Any:
     try:
-        return _parse_as(o.type, text)
+        return _parse_as(kind, text)
     except ValueError as error:
         raise OptionError(
-            f"option {o.name!r} of pass {pass_name!r} is {text!r}, expected {o.type_text}"
+            f"option {name!r} of pass {pass_name!r} is {text!r}, expected {_type_text(kind)}"
         ) from error
 
 

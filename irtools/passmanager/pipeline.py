@@ -7,14 +7,16 @@ characters are percent-encoded in values, and lists are joined by `+`.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from irtools.errors import OptionError, PipelineSyntaxError, UnknownNameError
 from irtools.passmanager import registry
 from irtools.passmanager._suggest import suggest
 from irtools.passmanager.base import Pass
-from irtools.passmanager.options import format_options, parse_options
+from irtools.passmanager.declared import declared_options
+from irtools.passmanager.options import check_options, format_options, parse_options
 
 __all__ = ["Pipeline"]
 
@@ -60,12 +62,12 @@ class Pipeline:
         """
         if not text.strip():
             raise PipelineSyntaxError("the pipeline is empty, expected pass names")
-        passes: list[Pass] = []
+        written: list[_Written] = []
         column = 0
         for part in text.split(","):
-            passes.extend(_parse_part(part, text, column))
+            written.extend(_split_part(part, text, column))
             column += len(part) + 1
-        return cls(*passes)
+        return cls(*_make_all(written))
 
     @classmethod
     def from_toml(cls, text: str) -> Pipeline:
@@ -81,7 +83,7 @@ class Pipeline:
         tables = document.get("pass")
         if set(document) != {"pass"} or not isinstance(tables, list):
             raise PipelineSyntaxError("a pipeline file holds [[pass]] tables and nothing else")
-        return cls(*(_parse_table(table) for table in tables))
+        return cls(*_make_all([_read_table(table) for table in tables]))
 
     def to_toml(self) -> str:
         """Write the pipeline as TOML. `from_toml` reads it back equal."""
@@ -100,7 +102,58 @@ def pass_text(p: Pass) -> str:
     return p.name + format_options(p)
 
 
-def _parse_part(part: str, text: str, column: int) -> Iterator[Pass]:
+@dataclass(frozen=True)
+class _Written:
+    """A pass as somebody wrote it.
+
+    Attributes:
+        name: Its name.
+        texts: Option to text.
+        source: The pipeline text that it stands in; empty where there is none.
+        columns: Where name (under "") and options stand in it.
+    """
+
+    name: str
+    texts: Mapping[str, str]
+    source: str = ""
+    columns: Mapping[str, int] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """Refuse what can be seen to be wrong before the pass is imported."""
+        with self._placed():
+            if self.name not in registry.names("irtools.passes"):
+                known = [*registry.names("irtools.passes"), *registry.PRESETS]
+                raise UnknownNameError(f"there is no pass {self.name!r}{suggest(self.name, known)}")
+            declared = declared_options(registry.plugins("irtools.passes")[self.name].value)
+            if declared is not None:
+                check_options(self.name, declared, self.texts)
+
+    def make(self) -> Pass:
+        with self._placed():
+            return parse_options(_pass_type(self.name), self.texts)
+
+    @contextmanager
+    def _placed(self) -> Iterator[None]:
+        """Say in which column stands what is refused."""
+        try:
+            yield
+        except (UnknownNameError, OptionError) as error:
+            at = self.columns.get("", 0)
+            for key in self.texts:
+                if repr(key) in str(error) or repr(key.replace("_", "-")) in str(error):
+                    at = self.columns.get(key, at)
+            raise PipelineSyntaxError(str(error), self.source, at) from error
+
+
+def _make_all(written: Sequence[_Written]) -> Iterator[Pass]:
+    """Make the passes; all are checked before the first is imported, which takes a second."""
+    for item in written:
+        item.check()
+    for item in written:
+        yield item.make()
+
+
+def _split_part(part: str, text: str, column: int) -> Iterator[_Written]:
     indent = len(part) - len(part.lstrip())
     name, *items = part.strip().split(":")
     start = column + indent
@@ -109,10 +162,12 @@ def _parse_part(part: str, text: str, column: int) -> Iterator[Pass]:
     if name in registry.PRESETS:
         if items:
             raise PipelineSyntaxError(f"preset {name!r} takes no options", text, start)
-        yield from Pipeline.parse(registry.PRESETS[name])
+        for preset in registry.PRESETS[name].split(","):
+            yield from _split_part(preset, registry.PRESETS[name], 0)
         return
     offset = start + len(name) + 1
     texts: dict[str, str] = {}
+    columns = {"": start}
     for item in items:
         key, equals, value = item.partition("=")
         if not equals or not key:
@@ -122,25 +177,16 @@ def _parse_part(part: str, text: str, column: int) -> Iterator[Pass]:
         if key in texts:
             raise PipelineSyntaxError(f"option {key!r} is given twice", text, offset)
         texts[key] = value
+        columns[key] = offset
         offset += len(item) + 1
-    try:
-        yield parse_options(_pass_type(name), texts)
-    except (UnknownNameError, OptionError) as error:
-        at = start
-        for item in items:
-            if repr(item.partition("=")[0]) in str(error):
-                at = text.index(item, start)
-        raise PipelineSyntaxError(str(error), text, at) from error
+    yield _Written(name, texts, text, columns)
 
 
-def _parse_table(table: Mapping[str, object]) -> Pass:
+def _read_table(table: Mapping[str, object]) -> _Written:
     if not isinstance(table, dict) or not isinstance(table.get("name"), str):
         raise PipelineSyntaxError("a [[pass]] table needs a name")
     texts = {key: _toml_text(value) for key, value in table.items() if key != "name"}
-    try:
-        return parse_options(_pass_type(str(table["name"])), texts)
-    except (UnknownNameError, OptionError) as error:
-        raise PipelineSyntaxError(str(error)) from error
+    return _Written(str(table["name"]), texts)
 
 
 def _toml_text(value: object) -> str:
@@ -154,11 +200,7 @@ def _toml_text(value: object) -> str:
 
 
 def _pass_type(name: str) -> type[Pass]:
-    try:
-        found = registry.load("irtools.passes", name)
-    except UnknownNameError as error:
-        known = [*registry.names("irtools.passes"), *registry.PRESETS]
-        raise UnknownNameError(f"there is no pass {name!r}{suggest(name, known)}") from error
+    found = registry.load("irtools.passes", name)
     if not (isinstance(found, type) and issubclass(found, Pass)):
         raise UnknownNameError(f"the plug-in {name!r} is {found!r}, expected a Pass class")
     return found

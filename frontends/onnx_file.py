@@ -7,19 +7,12 @@ from typing import ClassVar
 
 from irtools.errors import ModelError, OptionError
 from irtools.frontend import LoadOptions
+from irtools.frontends._companions import companions_in
 from irtools.model import Model
 
 __all__ = ["OnnxFrontend"]
 
 _CHECKPOINT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
-_COMPANIONS = (
-    "config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-    "preprocessor_config.json",
-)
 
 
 class OnnxFrontend:
@@ -46,16 +39,18 @@ class OnnxFrontend:
             FileError: There is no such file.
             OptionError: An option that only an export takes.
         """
-        if (options.opset, options.example, options.weights) != (None, None, None):
+        given = options.given()
+        if given:
             raise OptionError(
-                f"{source} is an ONNX file already: opset, example and weights are options of an "
-                "export"
+                f"{source} is an ONNX file already; {', '.join(given)} belong to an export"
             )
         return Model.load(_file_of(source))
 
+    def parts(self, source: str, options: LoadOptions) -> tuple[str, ...]:
+        return ()
+
     def companions(self, source: str) -> tuple[Path, ...]:
-        folder = _file_of(source).parent
-        return tuple(path for name in _COMPANIONS if (path := folder / name).is_file())
+        return companions_in(_file_of(source).parent)
 
 
 def _file_of(source: str) -> Path:

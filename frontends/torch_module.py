@@ -36,6 +36,9 @@ class TorchFrontend:
     def accepts(self, source: str) -> bool:
         return _FACTORY.fullmatch(source) is not None and not Path(source).exists()
 
+    def parts(self, source: str, options: LoadOptions) -> tuple[str, ...]:
+        return ()
+
     def companions(self, source: str) -> tuple[Path, ...]:
         return ()
 
@@ -48,7 +51,8 @@ class TorchFrontend:
         try:
             import torch
 
-            from irtools.frontends._torch_export import TorchSource, export, tensors_of
+            from irtools.frontends._check import compare
+            from irtools.frontends._torch_export import TorchSource, convert, tensors_of
         except ImportError as error:
             raise MissingExtraError("exporting a torch module", "torch") from error
         module = _build(torch, source)
@@ -65,11 +69,10 @@ class TorchFrontend:
                     f"{source} does not run on {options.example}: {str(error).splitlines()[0]}"
                 ) from error
         axes = {name: {0: "batch"} for name in example}
-        model = export(
-            TorchSource(module, make, axes, outputs, {}, source),
-            opset=options.opset,
-            check=options.check,
-        )
+        described = TorchSource(module, make, axes, outputs, source)
+        trials = described.trials() if options.check else ()
+        model = convert(described, opset=options.opset)
+        compare(model, trials, source)
         model.ir.graph.name = type(module).__name__
         return model
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
@@ -22,14 +22,32 @@ class LoadOptions:
     Attributes:
         opset: ai.onnx opset of an exported model; None is the frontend's choice.
         example: `.npz` with example inputs, for sources that cannot tell their own.
-        weights: `.safetensors` with the state dict, for sources that are code.
+        weights: `.safetensors`, or `.pt` with tensors only, for sources that are code.
+        task: What a checkpoint is to be used for; None: as it says itself.
+        with_past: Export a decoder with its key-value cache as inputs and outputs.
+        adapters: Adapter folders to merge, in this order, each with the factor of what it adds.
+        part: One of the models that a source consists of, as `Frontend.parts` names them.
+        trust_remote_code: Run Python files that a checkpoint brings.
         check: Compare an exported model with its source on several sizes.
     """
 
     opset: int | None = None
     example: Path | None = None
     weights: Path | None = None
+    task: str | None = None
+    with_past: bool = False
+    adapters: tuple[tuple[Path, float], ...] = ()
+    part: str | None = None
+    trust_remote_code: bool = False
     check: bool = True
+
+    def given(self) -> tuple[str, ...]:
+        """Return the names of the options that ask for something, as the command line has them."""
+        return tuple(
+            "--" + f.name.replace("_", "-")
+            for f in fields(self)
+            if f.name not in ("check", "part") and getattr(self, f.name) != f.default
+        )
 
 
 class Frontend(Protocol):
@@ -49,6 +67,9 @@ class Frontend(Protocol):
             MissingExtraError: The packages it takes are not installed.
             UnsupportedError: Sound, but cannot be exported; says where and why.
         """
+
+    def parts(self, source: str, options: LoadOptions) -> tuple[str, ...]:
+        """Names of the models that a source consists of; empty where it is one."""
 
     def companions(self, source: str) -> tuple[Path, ...]:
         """Files that belong beside the model, such as its tokenizer."""

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import ast
+import re
 
 import onnx_ir as ir
 
 from irtools.analysis.shapes import constant_of
 
-__all__ = ["module_name"]
+__all__ = ["SCOPES", "module_name", "module_of"]
 
-_SCOPES = "pkg.torch.onnx.name_scopes"
+SCOPES = "pkg.torch.onnx.name_scopes"
+"""Metadata of a node: the modules around it, the outermost first, and then its own name."""
+
+
+def module_of(node: ir.Node) -> str:
+    """Return the dotted name of the module that a node comes from, or '' where nothing tells.
+
+    Read from the scopes in the metadata, else from a path-like node name; unlike `module_name`,
+    never guessed from parameters.
+    """
+    return _from_scopes(node) or _from_path(node)
 
 
 def module_name(node: ir.Node) -> str:
@@ -18,8 +29,9 @@ def module_name(node: ir.Node) -> str:
 
     Read, in this order, from the scopes that `torch.onnx.export(dynamo=True)` writes into the
     metadata, from a path-like node name of the TorchScript exporter
-    (`/encoder/layer.0/output/dense/MatMul`), from the name of a parameter of the node or of the
-    bias that is added to it. Falls back to the node's own name, then to its first output's.
+    (`/encoder/layer.0/output/dense/MatMul`) or of ours (`encoder.layer.0.output.dense/MatMul`),
+    from the name of a parameter of the node or of the bias that is added to it. Falls back to the
+    node's own name, then to its first output's.
     """
     return (
         _from_scopes(node)
@@ -33,7 +45,7 @@ def module_name(node: ir.Node) -> str:
 
 def _from_scopes(node: ir.Node) -> str:
     try:
-        scopes = ast.literal_eval(node.metadata_props.get(_SCOPES, "[]"))
+        scopes = ast.literal_eval(node.metadata_props.get(SCOPES, "[]"))
     except (ValueError, SyntaxError):
         return ""
     if not isinstance(scopes, list) or len(scopes) < 2:
@@ -45,13 +57,19 @@ def _from_scopes(node: ir.Node) -> str:
 def _from_path(node: ir.Node) -> str:
     name = node.name or ""
     if not name.startswith("/"):
-        return ""
+        # As our own exports name nodes; what a pass makes of one may add to the end.
+        module, _, leaf = name.rpartition("/")
+        return module if _is_dotted(module) and leaf.startswith(node.op_type) else ""
     parts = name.strip("/").split("/")[:-1]
     if not parts:
         return ""  # `/Concat`: an operator of the model itself, in no module.
     # Sequential containers repeat their own name as a prefix of their children's.
     kept = [p for p, after in zip(parts, [*parts[1:], ""], strict=True) if not _repeats(p, after)]
     return ".".join(kept)
+
+
+def _is_dotted(name: str) -> bool:
+    return re.fullmatch(r"\w+(\.\w+)*", name) is not None
 
 
 def _repeats(name: str, child: str) -> bool:

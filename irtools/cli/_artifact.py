@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from irtools.errors import CheckError, FileError
+from irtools.cli._companions import companions_beside, write_companions
+from irtools.errors import CheckError, DataError, FileError, UnsupportedError
 from irtools.frontend import find_frontend
 from irtools.model import Model
 from irtools.report import ArtifactEntry, Report
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from irtools._optimize import OptimizeResult
     from irtools.cli._output import Destination
 
-__all__ = ["compile_to", "copy_companions", "save_checked", "write_result"]
+__all__ = ["compile_to", "copy_companions", "save_checked", "write_export", "write_result"]
 
 
 def write_result(
@@ -29,8 +30,12 @@ def write_result(
     destination: Destination,
     *,
     external_data: bool | None,
+    force: bool = False,
 ) -> tuple[Report, tuple[Path, ...]]:
     """Write the model, or what the target makes of it, and complete the report.
+
+    Args:
+        force: Files beside the model that a pass has made may replace others.
 
     Returns:
         The report with the artifact's files in it, and the files.
@@ -50,9 +55,12 @@ def write_result(
         model, target = result.model, result.target
         artifact, beside = compile_to(model, target, destination, source, describe)
         return reports[0], (*artifact.files, *beside)
-    files = save_checked(result.written, destination.path, external_data)
+    folder = destination.path.parent
+    made = result.written.companions
+    with companions_beside(made, folder, source, force=force) as beside:
+        files = save_checked(result.written, destination.path, external_data)
     entry = _entry(files, result.report.kernels or KernelReport(), ())
-    return dataclasses.replace(result.report, artifact=entry), files
+    return dataclasses.replace(result.report, artifact=entry), (*files, *beside)
 
 
 def compile_to(
@@ -61,32 +69,111 @@ def compile_to(
     destination: Destination,
     source: str,
     describe: Callable[[Artifact], str] | None = None,
+    format: str | None = None,
 ) -> tuple[Artifact, tuple[Path, ...]]:
     """Lower a model, write what the target loads, and put tokenizer and such beside it.
 
-    A new folder appears whole or not at all. In one that exists, files are replaced one by one
-    when all of them are written, what the target opens last.
+    What was written is run once in a child process before anybody sees it. A new folder appears
+    whole or not at all. In one that exists, files are replaced one by one when all of them are
+    written, what the target opens last.
 
     Args:
+        destination: A folder, or the main file; beside a file nothing else is put.
         describe: Makes the text of `report.json` when the artifact is there.
+        format: One of the target's formats; None: its usual one.
 
     Returns:
         The artifact, and the other files.
 
     Raises:
+        OptionError: The target has no such format.
+        CheckError: What was written does not run.
         FileError: The folder or a file cannot be written.
     """
-    place = destination.path
+    place = destination.path if destination.is_folder else destination.path.parent
     with staging_folder(place if place.is_dir() else place.parent) as staging:
         folder = staging / "out"
-        artifact = target.compile(model, folder, destination.stem)
-        beside = [p.name for p in copy_companions(source, folder, unless_in=place)]
+        options = {} if format is None else {"format": format}
+        artifact = target.compile(model, folder, destination.stem, **options)
+        notes = (*artifact.notes, *_try(artifact, model, target))
+        artifact = dataclasses.replace(artifact, notes=notes)
+        beside: list[str] = []
+        if destination.is_folder:
+            copied = copy_companions(source, folder, unless_in=place)
+            made = write_companions(model.companions, folder)
+            beside = list(dict.fromkeys(p.name for p in (*copied, *made)))
         if describe is not None:
             (folder / "report.json").write_text(describe(artifact), encoding="utf-8")
             beside.append("report.json")
         _move(folder, place, artifact.files[0].name)
     files = tuple(place / path.name for path in artifact.files)
     return dataclasses.replace(artifact, files=files), tuple(place / name for name in beside)
+
+
+def write_export(
+    models: Iterable[tuple[str, Model]],
+    source: str,
+    destination: Destination,
+    *,
+    external_data: bool | None,
+    force: bool,
+) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+    """Write models of a source, and its tokenizer and such beside them.
+
+    A new folder appears whole or not at all. Elsewhere everything is written under other names
+    first, and then renamed.
+
+    Args:
+        models: Name of the file, without suffix, and the model; a file as destination takes one.
+        force: Replace companions that are there and differ.
+
+    Returns:
+        The files of the models, and the other files.
+
+    Raises:
+        FileError: Something cannot be written; nothing was changed.
+    """
+    place = destination.path if destination.is_folder else destination.path.parent
+    with staging_folder(place if place.is_dir() else place.parent) as staging:
+        folder = staging / "out"
+        folder.mkdir()
+        beside = copy_companions(source, folder, unless_in=None if force else place)
+        if not destination.is_folder:
+            ((_, model),) = models
+            files = save_checked(model, destination.path, external_data)
+            _publish(folder, place)
+        else:
+            made = [
+                save_checked(model, folder / f"{name}.onnx", external_data)
+                for name, model in models
+            ]
+            files = tuple(place / path.name for group in made for path in group)
+            _move(folder, place, files[0].name)
+    return files, tuple(place / path.name for path in beside)
+
+
+def _try(artifact: Artifact, model: Model, target: Target) -> Iterator[str]:
+    """Run an artifact once in a child process, on feeds drawn from the model's signature.
+
+    Raises:
+        CheckError: It does not run, or gives other outputs than the model has.
+    """
+    from irtools.data import SyntheticSettings, synthesize
+    from irtools.measure import probe
+
+    try:
+        settings = SyntheticSettings(samples=1, sequence=16, image=64)
+        feeds = synthesize(model, settings).feeds
+    except (DataError, UnsupportedError) as error:
+        yield f"loaded, but not run: {error}"
+        return
+    try:
+        found = probe(target, artifact.files[0], feeds)
+    except (DataError, UnsupportedError) as error:
+        raise CheckError(f"{artifact.files[0].name} does not run: {error}") from error
+    missing = [info.name for info in model.interface.outputs if info.name not in found]
+    if missing:
+        raise CheckError(f"{artifact.files[0].name} has no output {', '.join(missing)}")
 
 
 def copy_companions(
@@ -96,13 +183,27 @@ def copy_companions(
 
     Args:
         unless_in: Where they may be already; None: in `folder`.
+
+    Raises:
+        FileError: One cannot be copied.
     """
     beside = []
     for companion in find_frontend(source).companions(source):
         if not ((unless_in or folder) / companion.name).exists():
             beside.append(folder / companion.name)
-            shutil.copyfile(companion, beside[-1])
+            try:
+                shutil.copyfile(companion, beside[-1])
+            except OSError as error:
+                raise FileError(f"cannot copy {companion}: {error.strerror}") from error
     return tuple(beside)
+
+
+def _publish(folder: Path, place: Path) -> None:
+    try:
+        for path in sorted(folder.iterdir()):
+            path.replace(place / path.name)
+    except OSError as error:
+        raise FileError(f"cannot write {place / path.name}: {error.strerror}") from error
 
 
 def _move(folder: Path, place: Path, last: str) -> None:

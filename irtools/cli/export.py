@@ -1,22 +1,59 @@
-"""`irc export`: an ONNX file of a checkpoint or another source."""
+"""`irc export`: ONNX files of a checkpoint or another source."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from irtools.cli import _options as options
 
+if TYPE_CHECKING:
+    from irtools.cli._output import Destination
+    from irtools.frontend import LoadOptions
+    from irtools.model import Model
+
 __all__ = ["export"]
 
 
-@click.command(epilog="Example: irc export ./my-bert -o bert.onnx")
+@click.command(
+    epilog="Examples: irc export ./my-bert -o bert.onnx; irc export ./llama --with-past -o llm/"
+)
 @click.argument("source", metavar="SRC")
-@click.option("--output", "-o", metavar="FILE", help="The .onnx file. [default: <name>.onnx]")
+@click.option(
+    "--output",
+    "-o",
+    metavar="OUT",
+    help="FILE.onnx, or a folder for model.onnx (an encoder-decoder: encoder_model.onnx and "
+    "decoder_model.onnx). [default: <name>.onnx]",
+)
+@click.option(
+    "--task",
+    metavar="NAME",
+    help="What a checkpoint is for: text-classification, text-generation, ... "
+    "[default: as its config says]",
+)
+@click.option(
+    "--with-past", is_flag=True, help="A decoder with its key-value cache as inputs and outputs."
+)
+@click.option(
+    "--adapter",
+    "adapters",
+    metavar="DIR[=FACTOR]",
+    multiple=True,
+    help="Merge a LoRA, DoRA, rsLoRA or (IA)3 adapter; several are merged in turn.",
+)
 @click.option("--opset", type=click.IntRange(min=7), help="ai.onnx opset of the export.")
 @click.option("--example", metavar="FILE", help=".npz with example inputs, for torch modules.")
-@click.option("--weights", metavar="FILE", help=".safetensors with the state, for torch modules.")
+@click.option(
+    "--weights", metavar="FILE", help=".safetensors or .pt with the state, for torch modules."
+)
+@click.option(
+    "--trust-remote-code", is_flag=True, help="Run Python files that the checkpoint brings."
+)
 @click.option("--no-check", is_flag=True, help="Do not compare the export with its source.")
 @click.option(
     "--external-data", is_flag=True, default=None, help="Weights in a file beside the model."
@@ -26,36 +63,84 @@ __all__ = ["export"]
 def export(
     source: str,
     output: str | None,
-    opset: int | None,
-    example: str | None,
-    weights: str | None,
-    no_check: bool,
     external_data: bool | None,
     force: bool,
     json_path: str | None,
+    **given: Any,
 ) -> None:
     """Make an ONNX file of SRC: a Transformers checkpoint folder or module:function.
 
-    The tokenizer or image processor is copied beside it, so that text works as data afterwards.
+    The result is compared with torch on several sizes. The tokenizer or image processor is copied
+    beside it, so that text and images work as data afterwards. Weights of more than 1.5 GB go into
+    a file of their own.
     """
-    from irtools.cli._artifact import copy_companions, save_checked
+    from irtools.cli._artifact import write_export
     from irtools.cli._console import say, write_json
     from irtools.cli._output import Destination, stem_of
-    from irtools.frontend import LoadOptions, load_source
     from irtools.report import size_text
 
-    destination = Destination.file(output or f"{stem_of(source)}.onnx", source, force=force)
-    loading = LoadOptions(
-        opset=opset,
-        example=None if example is None else Path(example),
-        weights=None if weights is None else Path(weights),
-        check=not no_check,
+    destination = Destination.of(output or f"{stem_of(source)}.onnx", source, force=force)
+    made: dict[str, Any] = {}
+    files, beside = write_export(
+        _models(source, destination, _loading(given), made),
+        source,
+        destination,
+        external_data=external_data,
+        force=force,
     )
-    model = load_source(source, loading)
-    files = save_checked(model, destination.path, external_data)
-    beside = copy_companions(source, destination.path.parent)
     if json_path is not None:
         names = [str(path) for path in (*files, *beside)]
-        write_json({"files": names, "sha256": model.fingerprint(), "opset": model.opset}, json_path)
+        write_json({"files": names, **made}, json_path)
     size = size_text(sum(path.stat().st_size for path in files))
     say(f"irc: wrote {', '.join(str(path) for path in (*files, *beside))} ({size})")
+
+
+def _models(
+    source: str, destination: Destination, loading: LoadOptions, made: dict[str, Any]
+) -> Iterator[tuple[str, Model]]:
+    """Yield the models of a source one at a time, so that one is in memory at a time."""
+    from irtools.frontend import find_frontend
+
+    frontend = find_frontend(source)
+    parts = frontend.parts(source, loading)
+    if not parts:
+        model = frontend.load(source, loading)
+        made |= {"sha256": model.fingerprint(), "opset": model.opset}
+        yield destination.stem, model
+        return
+    if not destination.is_folder:
+        raise click.UsageError(
+            f"{source} makes {len(parts)} models ({', '.join(parts)}): give a folder with -o DIR/"
+        )
+    for part in parts:
+        model = frontend.load(source, replace(loading, part=part))
+        made[part] = {"sha256": model.fingerprint(), "opset": model.opset}
+        yield f"{part}_model", model
+
+
+def _loading(given: dict[str, Any]) -> LoadOptions:
+    from irtools.frontend import LoadOptions
+
+    return LoadOptions(
+        opset=given["opset"],
+        example=None if given["example"] is None else Path(given["example"]),
+        weights=None if given["weights"] is None else Path(given["weights"]),
+        task=given["task"],
+        with_past=given["with_past"],
+        adapters=tuple(_adapter(text) for text in given["adapters"]),
+        trust_remote_code=given["trust_remote_code"],
+        check=not given["no_check"],
+    )
+
+
+def _adapter(text: str) -> tuple[Path, float]:
+    """Read `DIR` or `DIR=FACTOR`."""
+    path, equals, factor = text.rpartition("=")
+    if equals and not Path(text).exists():
+        try:
+            return Path(path), float(factor)
+        except ValueError as error:
+            raise click.UsageError(
+                f"adapter {text!r}: {factor!r} is no number; expected DIR or DIR=0.5"
+            ) from error
+    return Path(text), 1.0

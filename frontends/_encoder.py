@@ -1,0 +1,130 @@
+"""Networks without a cache: encoders of texts and images, and decoders that read whole texts."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from irtools.errors import UnsupportedError
+from irtools.frontends._torch_export import EXAMPLE_SIZES, Tensors, TorchSource, tensors_of
+
+__all__ = ["describe_encoder", "image_size", "sequence_limit"]
+
+_DEFAULT_IMAGE = 224
+# Position tables of these families start behind the padding token.
+_OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet", "longformer"})
+
+
+def describe_encoder(
+    module: Any, folder: Path, where: str, metadata: Mapping[str, str]
+) -> TorchSource:
+    """Describe a network that takes texts or images and keeps nothing between calls.
+
+    Raises:
+        UnsupportedError: It takes something else.
+    """
+    import torch
+
+    config = module.config
+    if hasattr(config, "use_cache"):
+        config.use_cache = False
+    names = _input_names(module)
+    make: Callable[[int, int], Tensors]
+    axes: dict[str, dict[int, str]]
+    if "pixel_values" in names:
+        size = image_size(config, folder)
+        make = partial(images, torch, getattr(config, "num_channels", 3), size)
+        axes, limits = {"pixel_values": {0: "batch"}}, {}
+    else:
+        make = partial(texts, torch, names, config.vocab_size, getattr(config, "pad_token_id", 0))
+        axes = {name: {0: "batch", 1: "sequence"} for name in names}
+        limits = sequence_limit(config)
+    with torch.inference_mode():
+        outputs = tuple(tensors_of(module(**make(*EXAMPLE_SIZES))))
+    return TorchSource(module, make, axes, outputs, where, limits, metadata=metadata)
+
+
+def _input_names(module: Any) -> tuple[str, ...]:
+    parameters = inspect.signature(module.forward).parameters
+    if "pixel_values" in parameters and "input_ids" not in parameters:
+        return ("pixel_values",)
+    if "input_ids" not in parameters:
+        raise UnsupportedError(
+            f"{type(module).__name__} takes {', '.join(parameters)}; expected input_ids or "
+            "pixel_values"
+        )
+    names = ["input_ids", "attention_mask"]
+    if "token_type_ids" in parameters and getattr(module.config, "type_vocab_size", 0) > 1:
+        names.append("token_type_ids")
+    return tuple(names)
+
+
+def sequence_limit(config: Any) -> dict[str, int]:
+    """Return the longest text that the position table holds, by axis; {} where there is none."""
+    longest = getattr(config, "max_position_embeddings", None)
+    if not isinstance(longest, int) or longest < 0:
+        return {}
+    if config.model_type in _OFFSET_POSITIONS:
+        longest -= (config.pad_token_id or 0) + 1
+    return {"sequence": longest}
+
+
+def image_size(config: Any, folder: Path) -> tuple[int, int]:
+    """Return height and width that a network was trained on."""
+    size = getattr(config, "image_size", None)
+    if size is None:
+        size = _processed_size(folder) or _DEFAULT_IMAGE
+    if isinstance(size, int):
+        return size, size
+    return int(size[0]), int(size[1])
+
+
+def _processed_size(folder: Path) -> tuple[int, int] | int | None:
+    file = folder / "preprocessor_config.json"
+    if not file.is_file():
+        return None
+    config = json.loads(file.read_text(encoding="utf-8"))
+    size = config.get("crop_size") if config.get("do_center_crop") else config.get("size")
+    match size:
+        case int():
+            return size
+        case {"height": int(height), "width": int(width)}:
+            return height, width
+        case {"shortest_edge": int(edge)}:
+            return edge
+        case _:
+            return None
+
+
+def texts(
+    torch: Any,
+    names: tuple[str, ...],
+    vocabulary: int,
+    padding: int | None,
+    batch: int,
+    length: int,
+) -> dict[str, Any]:
+    """Return seeded token ids; every row but the first ends in padding."""
+    padding = padding or 0
+    generator = torch.Generator().manual_seed(batch * 1000 + length)
+    lengths = length - (torch.arange(batch) * length) // (2 * batch)
+    mask = (torch.arange(length) < lengths[:, None]).long()
+    ids = torch.randint(0, vocabulary, (batch, length), generator=generator)
+    # A padding id inside the text would move the positions of families that count from it.
+    ids = torch.where(ids == padding, (padding + 1) % vocabulary, ids)
+    inputs = {
+        "input_ids": ids.where(mask == 1, padding),
+        "attention_mask": mask,
+        "token_type_ids": (torch.arange(length) >= length // 2).long() * mask,
+    }
+    return {name: inputs[name] for name in names}
+
+
+def images(torch: Any, channels: int, size: tuple[int, int], batch: int, _: int) -> dict[str, Any]:
+    """Return seeded normalised pixels."""
+    generator = torch.Generator().manual_seed(batch)
+    return {"pixel_values": torch.randn(batch, channels, *size, generator=generator)}

@@ -1,0 +1,182 @@
+"""Checkpoint folder to torch module: safetensors or pickles of plain tensors, and no code."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from irtools.errors import MissingExtraError, ModelError, OptionError, UnsupportedError
+from irtools.frontends._failure import first_line
+from irtools.frontends._tasks import Task, find_task, tasks_of
+
+__all__ = ["Checkpoint", "open_checkpoint", "read_config"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A module with its weights in float32, and what it is used for."""
+
+    module: Any
+    task: Task | None
+    folder: Path
+
+    @property
+    def where(self) -> str:
+        """What a message calls it."""
+        return f"{self.folder} ({type(self.module).__name__})"
+
+
+def read_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
+    """Read `config.json`.
+
+    Raises:
+        ModelError: It is no Transformers config.
+        UnsupportedError: It comes with code, which nobody allowed to run.
+    """
+    transformers = _import_transformers()
+    try:
+        return transformers.AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=trust_remote_code
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if "trust_remote_code" in str(error):
+            raise _needs_code(folder) from error
+        raise ModelError(
+            f"{folder}/config.json is no Transformers config: {first_line(error)}"
+        ) from error
+
+
+def open_checkpoint(
+    folder: Path,
+    *,
+    task: str | None = None,
+    trust_remote_code: bool = False,
+    brought: frozenset[str] = frozenset(),
+    classes: int | None = None,
+) -> Checkpoint:
+    """Load the network of a checkpoint folder.
+
+    Args:
+        folder: With `config.json` and weights.
+        task: What the network is for; None: as the config says.
+        trust_remote_code: Run the Python files of the folder.
+        brought: Parameters that the folder may lack, because an adapter brings them.
+        classes: Classes of the head that an adapter brings.
+
+    Raises:
+        ModelError: Config or weights are damaged, or weights are missing.
+        OptionError: A task that the checkpoint is not made for.
+        UnsupportedError: A network that only code in the folder defines.
+    """
+    transformers = _import_transformers()
+    config = read_config(folder, trust_remote_code=trust_remote_code)
+    found, network = find_task(config, task, str(folder))
+    if classes is not None and classes != getattr(config, "num_labels", classes):
+        config.num_labels = classes
+    kind = getattr(transformers, network, None)
+    extra: dict[str, Any] = {}
+    if kind is None:
+        if not trust_remote_code:
+            raise _needs_code(folder, network, transformers)
+        kind = getattr(transformers, (found or find_task(config, None, "")[0] or _ANY).auto)
+        extra["trust_remote_code"] = True
+    module, missing = _load(transformers, kind, folder, config, extra)
+    if missing and all(name.startswith("pooler.") for name in missing):
+        # Checkpoints of a masked language model have no pooler, and sentence embeddings need none.
+        module, missing = _load(
+            transformers, kind, folder, config, extra | {"add_pooling_layer": False}
+        )
+    missing = [name for name in missing if name not in brought]
+    if missing:
+        raise _missing_weights(folder, config, network, task, missing)
+    return Checkpoint(module.float().eval(), found, folder)
+
+
+_ANY = Task("feature-extraction", "AutoModel", "MODEL_MAPPING_NAMES")
+
+
+def _import_transformers() -> Any:
+    try:
+        import torch  # noqa: F401
+        import transformers
+    except ImportError as error:
+        raise MissingExtraError("exporting a checkpoint", "torch") from error
+    return transformers
+
+
+def _load(
+    transformers: Any, kind: Any, folder: Path, config: Any, extra: dict[str, Any]
+) -> tuple[Any, list[str]]:
+    import torch
+    from safetensors import SafetensorError
+
+    try:
+        with _silent(transformers):
+            module, loaded = kind.from_pretrained(
+                folder,
+                config=config,
+                local_files_only=True,
+                output_loading_info=True,
+                weights_only=True,
+                dtype=torch.float32,
+                **extra,
+            )
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{folder}: weights are a pickle that holds more than tensors, which is never "
+            f"unpacked: {first_line(error)}"
+        ) from error
+    except (OSError, ValueError, RuntimeError, KeyError, EOFError, SafetensorError) as error:
+        raise ModelError(f"{folder}: weights cannot be loaded: {first_line(error)}") from error
+    return module, sorted(loaded["missing_keys"])
+
+
+def _needs_code(folder: Path, network: str = "", transformers: Any = None) -> UnsupportedError:
+    what = (
+        f"{folder} wants the class {network!r}, which transformers {transformers.__version__} "
+        "does not have; code"
+        if network
+        else f"{folder} brings its own code, which"
+    )
+    rest = " in a checkpoint is never run" if network else " is never run"
+    return UnsupportedError(f"{what}{rest} unless you allow it (--trust-remote-code)")
+
+
+def _missing_weights(
+    folder: Path, config: Any, network: str, task: str | None, missing: list[str]
+) -> Exception:
+    # Transformers would fill them with random numbers.
+    text = (
+        f"{folder} has no weights for {len(missing)} parameters of {network}, {missing[0]!r} first"
+    )
+    own = (config.architectures or [None])[0]
+    if task is None or own == network:
+        return ModelError(f"{text}; is it a checkpoint of another class?")
+    fitting = [
+        name
+        for name, listed in tasks_of(config).items()
+        if listed == own or name == "feature-extraction"
+    ]
+    return OptionError(f"{text}; it was made as {own}, tasks that fit: {', '.join(fitting)}")
+
+
+@contextlib.contextmanager
+def _silent(transformers: Any) -> Iterator[None]:
+    """Keep the library's bars and load report off the terminal, as they were found.
+
+    What they tell (missing weights) is an error here.
+    """
+    log = transformers.utils.logging
+    shown, level = log.is_progress_bar_enabled(), log.get_verbosity()
+    log.disable_progress_bar()
+    log.set_verbosity_error()
+    try:
+        yield
+    finally:
+        log.set_verbosity(level)
+        if shown:
+            log.enable_progress_bar()

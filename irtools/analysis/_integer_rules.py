@@ -61,12 +61,18 @@ def _slice(node: ir.Node, facts: SymbolicShapes) -> np.ndarray | None:
         return None
     data, starts, ends, axes, steps = [*parts, None, None][:5]
     assert data is not None and starts is not None and ends is not None
-    if data.ndim != 1 or len(starts) != 1 or (axes is not None and axes[0] not in (0, -1)):
+    if data.ndim == 0 or len(starts) != 1:
         return None
+    axis = 0 if axes is None else axes[0]
     step = 1 if steps is None else steps[0]
-    if not all(isinstance(x, int) for x in (starts[0], ends[0], step)) or step == 0:
+    if not all(isinstance(x, int) for x in (starts[0], ends[0], axis, step)) or step == 0:
         return None
-    return data[starts[0] : ends[0] : step] if step > 0 else None
+    return np.moveaxis(np.moveaxis(data, axis, 0)[starts[0] : ends[0] : step], 0, axis)
+
+
+def _transpose(node: ir.Node, facts: SymbolicShapes) -> np.ndarray | None:
+    data = facts.integers(node.inputs[0])
+    return None if data is None else np.transpose(data, node.attributes.get_ints("perm"))
 
 
 def _concat(node: ir.Node, facts: SymbolicShapes) -> np.ndarray | None:
@@ -164,6 +170,7 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "Slice": _slice,
         "Squeeze": _reshaped,
         "Sub": _arithmetic(lambda a, b: add(a, b, -1)),
+        "Transpose": _transpose,
         "Unsqueeze": _reshaped,
         "Where": _where,
     }

@@ -2,71 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 import numpy as np
-import onnx_ir as ir
 
 from irtools.analysis.shapes import constant_of
+from irtools.passes.pruning.evidence import Evidence
 from irtools.passes.pruning.groups import ChannelGroup, Member
-from irtools.passes.pruning.linear import LinearLayer, linear_layer
-from irtools.passes.pruning.obs import LayerProblem, RemovalPath, refit, removal_path
-from irtools.passmanager import PassContext
-from irtools.statistics import Gram, GramResult, Want
+from irtools.passes.pruning.obs import LayerProblem, RemovalPath, removal_path
 
-__all__ = ["Evidence", "Importance", "collect_evidence", "removal_curve"]
+__all__ = ["Importance", "removal_curve"]
 
 Importance: TypeAlias = Literal["magnitude", "activation", "obs"]
 
-_MAX_INPUTS = 8192
 _CHUNK_SHARE = 48
 """Units are removed in about this many steps: 32 at a time of 1536 neurons."""
-
-
-@dataclass
-class Evidence:
-    """What calibration data says about the linear layers that sum units up.
-
-    Attributes:
-        problems: Weight and input moments by the node of the sink.
-        refits: Weights that were solved for, by node and kept units.
-    """
-
-    problems: Mapping[ir.Node, LayerProblem] = field(default_factory=dict)
-    refits: dict[tuple[ir.Node, tuple[int, ...]], np.ndarray] = field(default_factory=dict)
-
-    def refitted(self, sink: Member, kept: tuple[int, ...]) -> np.ndarray | None:
-        """Return the refitted [K' + 1, N] of a sink, or None where there is no evidence."""
-        problem = self.problems.get(sink.node)
-        if problem is None:
-            return None
-        key = (sink.node, kept)
-        if key not in self.refits:
-            self.refits[key] = refit(problem, sink.map.indices(kept))
-        return self.refits[key]
-
-
-def collect_evidence(model: ir.Model, groups: Sequence[ChannelGroup], ctx: PassContext) -> Evidence:
-    """Collect the moments of the inputs of every linear sink, in one request."""
-    layers = [layer for g in groups for layer in map(linear_layer, g.sinks) if layer is not None]
-    layers = [layer for layer in layers if layer.weight().shape[0] <= _MAX_INPUTS]
-    wants = {layer.sink.node: _want(layer) for layer in layers}
-    answers = ctx.statistics(model).collect(dict.fromkeys(wants.values()))
-    problems: dict[ir.Node, LayerProblem] = {}
-    for layer in layers:
-        answer = answers[wants[layer.sink.node]]
-        assert isinstance(answer, GramResult)
-        problems[layer.sink.node] = LayerProblem.of(
-            answer.xx, answer.count, layer.weight(), has_bias=layer.bias_node is not None
-        )
-    return Evidence(problems)
-
-
-def _want(layer: LinearLayer) -> Want:
-    assert layer.data.name is not None
-    return Want(layer.data.name, Gram(axis=layer.data_axis))
 
 
 def removal_curve(group: ChannelGroup, importance: Importance, evidence: Evidence) -> RemovalPath:
@@ -76,14 +26,12 @@ def removal_curve(group: ChannelGroup, importance: Importance, evidence: Evidenc
     Where that is missing the next simpler importance takes its place: convolutions wider than
     1x1 and groups that go through a residual sum are ranked by activation or by magnitude.
     """
-    problems = [evidence.problems.get(sink.node) for sink in group.sinks]
-    known = [p for p in problems if p is not None]
-    if importance != "magnitude" and len(known) == len(problems):
+    known = evidence.of_sinks(group)
+    if importance != "magnitude" and known is not None:
         if importance == "obs" and len(known) == 1:
             chunk = max(1, group.units // _CHUNK_SHARE)
-            return removal_path(known[0], group.sinks[0].map, chunk)
-        pairs = zip(group.sinks, known, strict=True)
-        return _ranked(np.sum([_output_power(sink, p) for sink, p in pairs], axis=0))
+            return removal_path(known[0][1], known[0][0].map, chunk)
+        return _ranked(np.sum([_output_power(*pair) for pair in known], axis=0))
     return _ranked(_weight_power(group))
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.shapes import constant_of
-from irtools.passes.pruning.groups import AttributeEdit, ChannelGroup, ShapeEdit
+from irtools.passes.pruning.groups import AttributeEdit, ChannelGroup, ShapeEdit, TakeEdit
 
-__all__ = ["Cut", "remove_channels", "set_input"]
+__all__ = ["Cut", "remove_channels", "set_inputs"]
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,11 @@ def remove_channels(model: ir.Model, cuts: Sequence[Cut]) -> None:
     _shrink(model, removals)
     for cut in cuts:
         for shape_edit in cut.group.shape_edits:
-            _edit_shape(shape_edit, len(cut.kept), model.graph)
+            _edit_shape(shape_edit, len(cut.removed), model.graph)
         for attribute_edit in cut.group.attribute_edits:
-            _edit_attribute(attribute_edit, len(cut.kept))
+            _edit_attribute(attribute_edit, len(cut.removed))
+        for take_edit in cut.group.take_edits:
+            _take(take_edit, cut.kept, model.graph)
         _forget_shapes(cut)
 
 
@@ -112,48 +114,93 @@ def _take_place(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
             new.const_value.name = name
 
 
-def set_input(graph: ir.Graph, node: ir.Node, position: int, array: np.ndarray) -> None:
-    """Give a constant input of a node new contents; other uses keep the old ones."""
+def set_inputs(graph: ir.Graph, places: Sequence[tuple[ir.Node, int]], array: np.ndarray) -> None:
+    """Give a constant input of some nodes new contents; other uses keep the old ones.
+
+    Args:
+        graph: The graph of the nodes.
+        places: Nodes and which input; all have the same constant.
+        array: The contents, cast to the type of the old ones.
+    """
+    node, position = places[0]
     old = node.inputs[position]
     assert old is not None
-    old_array = _array(old)
-    new = _new_constant(graph, old, array.astype(old_array.dtype))
-    node.replace_input_with(position, new)
+    new = _new_constant(graph, old, array.astype(_array(old).dtype))
+    for node, position in places:
+        node.replace_input_with(position, new)
     _take_place(graph, old, new)
 
 
-def _edit_shape(edit: ShapeEdit, units: int, graph: ir.Graph) -> None:
-    target = edit.node.inputs[1]
-    assert target is not None
-    size = units * edit.factor
-    if edit.part is None:
-        edit.node.replace_input_with(1, _with_size(graph, target, edit.element, size))
-        _drop_unused(graph, target)
+def _edit_shape(edit: ShapeEdit, removed: int, graph: ir.Graph) -> None:
+    operand = edit.node.inputs[edit.operand]
+    assert operand is not None
+    less = removed * edit.factor
+    if edit.length is not None:
+        edit.node.replace_input_with(edit.operand, _corrected(edit, edit.length, less, graph))
         return
-    concat = target.producer()
+    if edit.part is None:
+        edit.node.replace_input_with(edit.operand, _smaller(graph, operand, edit.element, less))
+        _drop_unused(graph, operand)
+        return
+    concat = operand.producer()
     assert concat is not None
     inputs = list(concat.inputs)
     part = inputs[edit.part]
     assert part is not None
-    inputs[edit.part] = _with_size(graph, part, edit.element, size)
+    inputs[edit.part] = _smaller(graph, part, edit.element, less)
     # Other Reshapes, of layers that keep their heads, may share the Concat.
     copy = ir.Node("", "Concat", inputs, attributes=concat.attributes.values(), num_outputs=1)
-    copy.outputs[0].type = target.type
-    copy.outputs[0].shape = target.shape
+    copy.outputs[0].type = operand.type
+    copy.outputs[0].shape = operand.shape
     concat.append(copy)
-    edit.node.replace_input_with(1, copy.outputs[0])
-    if not target.uses():
+    edit.node.replace_input_with(edit.operand, copy.outputs[0])
+    if not operand.uses():
         graph.remove(concat, safe=True)
 
 
-def _with_size(graph: ir.Graph, old: ir.Value, position: int, size: int) -> ir.Value:
+def _smaller(graph: ir.Graph, old: ir.Value, position: int, less: int) -> ir.Value:
     array = _array(old).copy()
-    array.reshape(-1)[position] = size
+    array.reshape(-1)[position] -= less
     return _new_constant(graph, old, array)
 
 
-def _edit_attribute(edit: AttributeEdit, units: int) -> None:
-    edit.node.attributes[edit.name] = ir.AttrInt64(edit.name, units * edit.factor)
+def _corrected(edit: ShapeEdit, length: int, less: int, graph: ir.Graph) -> ir.Value:
+    operand = edit.node.inputs[edit.operand]
+    assert operand is not None
+    array = np.zeros(length, dtype=np.int64)
+    array[edit.element] = less
+    minus = _new_constant(graph, operand, array)
+    node = ir.Node("", "Sub", [operand, minus], num_outputs=1)
+    node.outputs[0].type, node.outputs[0].shape = operand.type, operand.shape
+    edit.node.prepend(node)
+    return node.outputs[0]
+
+
+def _edit_attribute(edit: AttributeEdit, removed: int) -> None:
+    less = removed * edit.factor
+    attributes = edit.node.attributes
+    if edit.index is None:
+        attributes[edit.name] = ir.AttrInt64(edit.name, attributes.get_int(edit.name, 0) - less)
+        return
+    numbers = list(attributes.get_ints(edit.name, ()))
+    numbers[edit.index] -= less
+    attributes[edit.name] = ir.AttrInt64s(edit.name, numbers)
+
+
+def _take(edit: TakeEdit, kept: Sequence[int], graph: ir.Graph) -> None:
+    """Put a Gather of the units that stay in front of an input."""
+    value = edit.node.inputs[edit.input]
+    assert value is not None
+    indices = _new_constant(graph, value, edit.map.indices(kept))
+    node = ir.node("Gather", [value, indices], {"axis": edit.axis})
+    output = node.outputs[0]
+    output.type = value.type
+    if value.shape is not None:
+        dims = list(value.shape)
+        dims[edit.axis] = len(kept) * edit.map.inner * (edit.map.outer or 1)
+        output.shape = ir.Shape(dims)
+    edit.node.prepend(node)
+    edit.node.replace_input_with(edit.input, output)
 
 
 def _forget_shapes(cut: Cut) -> None:

@@ -28,8 +28,10 @@ __all__ = [
     "ChannelGroups",
     "Kind",
     "Member",
+    "Role",
     "ShapeEdit",
     "Slot",
+    "TakeEdit",
 ]
 
 Kind: TypeAlias = Literal["heads", "neurons", "channels"]
@@ -70,28 +72,51 @@ class Member:
 
 @dataclass(frozen=True)
 class ShapeEdit:
-    """A size in the constant part of a Reshape's target: `units * factor`.
+    """A size that an operand of a node writes down: it falls by `factor` per removed unit.
 
     Attributes:
-        position: Which size of the target.
-        part: Input of the Concat that the target is, or None where the target is constant.
-        element: Which element of that input, or of the target.
+        operand: Input of the node that holds the size: the target of Reshape, Expand or Resize,
+            the parts of Split.
+        element: Which element of the operand; with `part`, of that input of its Concat.
+        part: Input of the Concat that the operand is, or None where the operand is constant.
+        length: Elements of an operand that is neither constant nor a Concat although its numbers
+            are known; a Sub corrects it.
     """
 
     node: ir.Node
-    position: int
-    factor: int
-    part: int | None
+    operand: int
     element: int
+    factor: int
+    part: int | None = None
+    length: int | None = None
 
 
 @dataclass(frozen=True)
 class AttributeEdit:
-    """An integer attribute that counts units: `units * factor`."""
+    """An integer attribute that counts elements: it falls by `factor` per removed unit.
+
+    Attributes:
+        index: Which number, of an attribute that is a list.
+    """
 
     node: ir.Node
     name: str
     factor: int
+    index: int | None = None
+
+
+@dataclass(frozen=True)
+class TakeEdit:
+    """An input that has the units but does not come from them: a Gather takes those that stay.
+
+    Relative position biases are such values, made from a table once for all layers. Following
+    them would tie the heads of all layers together.
+    """
+
+    node: ir.Node
+    input: int
+    axis: int
+    map: IndexMap
 
 
 @dataclass(frozen=True)
@@ -104,8 +129,9 @@ class ChannelGroup:
         units: How many there are.
         members: Constants that hold them.
         slots: Values whose shape changes, with their maps.
-        shape_edits: Reshape targets to rewrite.
-        attribute_edits: Attributes to rewrite.
+        shape_edits: Written sizes to correct.
+        attribute_edits: Attributes to correct.
+        take_edits: Inputs of which a part is taken.
     """
 
     name: str
@@ -115,6 +141,7 @@ class ChannelGroup:
     slots: dict[Slot, IndexMap]
     shape_edits: tuple[ShapeEdit, ...] = ()
     attribute_edits: tuple[AttributeEdit, ...] = ()
+    take_edits: tuple[TakeEdit, ...] = ()
 
     @property
     def roots(self) -> tuple[Member, ...]:
@@ -192,16 +219,25 @@ class ChannelGroups:
 
 @dataclass
 class Trace:
-    """A group while it is being followed."""
+    """A group while it is being followed.
+
+    Attributes:
+        adaptive: (node, output axis) of targets that are computed when the model runs, with the
+            edit that they need where they do not follow the channels by themselves.
+        size_uses: (node, output axis) of targets that follow the size of a slot.
+    """
 
     shapes: SymbolicShapes
     graph: object
     slots: dict[Slot, IndexMap] = field(default_factory=dict)
     members: dict[tuple[ir.Node, int, int], Member] = field(default_factory=dict)
-    shape_edits: dict[tuple[ir.Node, int], ShapeEdit] = field(default_factory=dict)
-    adaptive: set[tuple[ir.Node, int]] = field(default_factory=set)
+    shape_edits: dict[tuple[ir.Node, int, int | None, int], ShapeEdit] = field(default_factory=dict)
+    adaptive: dict[tuple[ir.Node, int], ShapeEdit | None] = field(default_factory=dict)
     size_uses: set[tuple[ir.Node, int]] = field(default_factory=set)
-    attribute_edits: dict[tuple[ir.Node, str], AttributeEdit] = field(default_factory=dict)
+    attribute_edits: dict[tuple[ir.Node, str, int | None], AttributeEdit] = field(
+        default_factory=dict
+    )
+    take_edits: dict[tuple[ir.Node, int, int], TakeEdit] = field(default_factory=dict)
     reasons: list[BlockedReason] = field(default_factory=list)
     pending: list[Slot] = field(default_factory=list)
     is_attention: bool = False
@@ -229,6 +265,14 @@ class Trace:
         earlier = self.members.setdefault((node, position, axis), member)
         if earlier.map != mapping:
             self.block(node, "two layouts of its channels meet in one weight")
+
+    def edit_size(self, edit: ShapeEdit) -> None:
+        """Note a size to correct."""
+        self.shape_edits[edit.node, edit.operand, edit.part, edit.element] = edit
+
+    def edit_attribute(self, edit: AttributeEdit) -> None:
+        """Note an attribute to correct."""
+        self.attribute_edits[edit.node, edit.name, edit.index] = edit
 
     def block(self, node: ir.Node | None, reason: str) -> None:
         """Note why the group cannot be pruned."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.shapes import constant_of
-from irtools.passes.pruning.edit import set_input
+from irtools.passes.pruning.edit import set_inputs
 from irtools.passes.pruning.groups import Member
 
-__all__ = ["LinearLayer", "linear_layer"]
+__all__ = ["LinearLayer", "linear_layer", "write_layers"]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,14 @@ class LinearLayer:
         assert self.sink.data_axis is not None
         return self.sink.data_axis
 
+    @property
+    def weight_shape(self) -> tuple[int, int]:
+        """K and N."""
+        tensor = constant_of(self.sink.value)
+        assert tensor is not None
+        first, second = tensor.shape.numpy()[:2]
+        return (second, first) if self.sink.axis == 1 else (first, second)
+
     def weight(self) -> np.ndarray:
         """Return W [K, N] as float64."""
         tensor = constant_of(self.sink.value)
@@ -59,24 +68,37 @@ class LinearLayer:
         assert tensor is not None
         return tensor.numpy()
 
-    def write(self, graph: ir.Graph, weight: np.ndarray, bias_change: np.ndarray | None) -> None:
-        """Give the layer a new W [K', N], and move its bias.
 
-        Args:
-            graph: The graph of the layer.
-            weight: The new weight.
-            bias_change: [N], or None to leave the bias alone.
-        """
-        tensor = constant_of(self.sink.value)
-        assert tensor is not None
-        array = weight.T if self.sink.axis == 1 else weight
-        trailing = tensor.shape[2:]
-        array = array.reshape(*array.shape, *(1 for _ in trailing))
-        set_input(graph, self.sink.node, self.sink.input, array)
-        old = self.bias()
-        if bias_change is not None and old is not None and self.bias_node is not None:
-            moved = old.astype(np.float64) + bias_change
-            set_input(graph, self.bias_node, self.bias_input, moved)
+def write_layers(
+    graph: ir.Graph,
+    layers: Sequence[LinearLayer],
+    weight: np.ndarray,
+    bias_change: np.ndarray | None,
+) -> None:
+    """Give layers that share a weight, or one layer, a new W [K', N], and move their biases.
+
+    Args:
+        graph: The graph of the layers.
+        layers: Layers with the same weight.
+        weight: The new weight.
+        bias_change: [N], or None to leave the biases alone.
+    """
+    sink = layers[0].sink
+    tensor = constant_of(sink.value)
+    assert tensor is not None
+    array = weight.T if sink.axis == 1 else weight
+    array = array.reshape(*array.shape, *(1 for _ in tensor.shape[2:]))
+    set_inputs(graph, [(layer.sink.node, layer.sink.input) for layer in layers], array)
+    biases: dict[ir.Value, list[tuple[ir.Node, int]]] = {}
+    for layer in layers:
+        if bias_change is not None and layer.bias_node is not None:
+            value = layer.bias_node.inputs[layer.bias_input]
+            assert value is not None
+            biases.setdefault(value, []).append((layer.bias_node, layer.bias_input))
+    for value, places in biases.items():
+        old = constant_of(value)
+        assert old is not None
+        set_inputs(graph, places, old.numpy().astype(np.float64) + bias_change)
 
 
 def linear_layer(sink: Member) -> LinearLayer | None:

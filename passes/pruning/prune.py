@@ -12,7 +12,8 @@ import onnx_ir as ir
 
 from irtools.analysis.shapes import constant_of
 from irtools.errors import OptionError, UsageError
-from irtools.passes.pruning.curves import Evidence, Importance, collect_evidence
+from irtools.passes.pruning.curves import Importance
+from irtools.passes.pruning.evidence import Evidence, collect_evidence
 from irtools.passes.pruning.groups import BlockedGroup, ChannelGroup, ChannelGroups
 from irtools.passes.pruning.masks import (
     Prunable,
@@ -21,9 +22,9 @@ from irtools.passes.pruning.masks import (
     smallest_mask,
     write_masked,
 )
+from irtools.passes.pruning.refit import cut_and_refit
 from irtools.passes.pruning.structured import (
     Selection,
-    cut_and_refit,
     make_candidates,
     select_ratio,
     select_speedup,

@@ -9,12 +9,12 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.errors import UnsupportedError
-from irtools.passes.pruning.curves import Evidence, Importance, removal_curve
-from irtools.passes.pruning.edit import Cut, remove_channels
+from irtools.passes.pruning.curves import Importance, removal_curve
+from irtools.passes.pruning.evidence import Evidence
 from irtools.passes.pruning.groups import ChannelGroup, ChannelGroups
 from irtools.passes.pruning.latency import measure_table, pruned_copy
-from irtools.passes.pruning.linear import linear_layer
 from irtools.passes.pruning.obs import RemovalPath
+from irtools.passes.pruning.refit import cut_and_refit
 from irtools.passes.pruning.select import Choice, choose, choose_evenly
 from irtools.passes.pruning.sensitivity import OutputProbe, levels_of
 from irtools.passmanager import Decision, PassContext
@@ -22,7 +22,6 @@ from irtools.passmanager import Decision, PassContext
 __all__ = [
     "Candidates",
     "Selection",
-    "cut_and_refit",
     "make_candidates",
     "select_ratio",
     "select_speedup",
@@ -173,40 +172,6 @@ def _moved(evidence: Evidence, groups: Sequence[ChannelGroup], copy: ir.Model) -
             if ours.node in evidence.problems:
                 problems[theirs.node] = evidence.problems[ours.node]
     return Evidence(problems)
-
-
-def cut_and_refit(model: ir.Model, kept: Mapping[str, Sequence[int]], evidence: Evidence) -> None:
-    """Remove units and move the weights that stay to the least-squares optimum.
-
-    Args:
-        model: Changed in place.
-        kept: Group name to the units that stay.
-        evidence: Input moments of the sinks; sinks without any are cut and not refitted.
-    """
-    groups = ChannelGroups.of(model)
-    cuts = []
-    for name, units in kept.items():
-        group = groups.find(name)
-        assert group is not None
-        cuts.append(Cut(group, tuple(units)))
-    layers = [(cut, layer) for cut in cuts for layer in map(linear_layer, cut.group.sinks) if layer]
-    solved = [evidence.refitted(layer.sink, cut.kept) for cut, layer in layers]
-    remove_channels(model, cuts)
-    for (_, layer), weight in zip(layers, solved, strict=True):
-        if weight is not None:
-            # The layer that sums one group up may compute the units of another, or of the same.
-            weight = np.delete(weight, _removed_outputs(layer.sink.node, cuts), axis=1)
-            layer.write(model.graph, weight[:-1], weight[-1])
-
-
-def _removed_outputs(node: ir.Node, cuts: Sequence[Cut]) -> np.ndarray:
-    indices = [
-        member.map.indices(cut.removed)
-        for cut in cuts
-        for member in cut.group.roots
-        if member.node is node
-    ]
-    return np.concatenate(indices) if indices else np.zeros(0, dtype=np.int64)
 
 
 def _parameters(group: ChannelGroup, removed: Sequence[int]) -> np.ndarray:

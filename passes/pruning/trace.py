@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import onnx_ir as ir
 
 from irtools.analysis.provenance import module_name
@@ -12,15 +14,16 @@ from irtools.passes.pruning.groups import (
     ChannelGroup,
     ChannelGroups,
     Kind,
+    Member,
+    Role,
     Slot,
     Trace,
 )
 from irtools.passes.pruning.index_map import IndexMap
-from irtools.passes.pruning.rules import Port, Refine, rule_of
+from irtools.passes.pruning.rules import WEIGHTED_OPS, Port, Refine, rule_of
 
 __all__ = ["trace_groups"]
 
-_ROOT_OPS = ("MatMul", "Gemm", "Conv")
 _MAX_REFINEMENTS = 4
 
 
@@ -46,11 +49,11 @@ def trace_groups(model: ir.Model) -> ChannelGroups:
             blocked.append(BlockedGroup(name, units, tuple(trace.reasons)))
         else:
             groups.append(_finished(name, units, trace))
-    return _without_shared(groups, blocked)
+    return _joined_by_weights(groups, blocked)
 
 
 def _multiplies(node: ir.Node) -> bool:
-    if node.op_type not in _ROOT_OPS or node.domain != "" or len(node.inputs) < 2:
+    if node.op_type not in WEIGHTED_OPS or node.domain != "" or len(node.inputs) < 2:
         return False
     weight = constant_of(node.inputs[1])
     if weight is None:
@@ -138,8 +141,17 @@ def _check(trace: Trace) -> None:
     for node, position in sorted(trace.size_uses, key=lambda item: item[1]):
         if Slot(node.outputs[0], position) not in trace.slots:
             trace.block(node, "it writes the number of channels on an axis that has none")
-    for node, position in trace.adaptive - trace.size_uses:
-        trace.block(node, f"size {position} of its target is computed from elsewhere")
+    for (node, axis), edit in trace.adaptive.items():
+        if (node, axis) in trace.size_uses:
+            continue
+        if edit is None:
+            trace.block(node, f"size {axis} of its target is computed from elsewhere")
+        else:
+            trace.edit_size(edit)
+    for key, take in list(trace.take_edits.items()):
+        # What turned out to be coupled after all gets narrower by itself.
+        if Slot(take.node.inputs[take.input], take.axis) in trace.slots:
+            del trace.take_edits[key]
     if not trace.reasons and not any(m.role == "in" for m in trace.members.values()):
         trace.block(None, "nothing sums its channels up")
 
@@ -154,6 +166,7 @@ def _finished(name: str, units: int, trace: Trace) -> ChannelGroup:
         dict(trace.slots),
         tuple(trace.shape_edits.values()),
         tuple(trace.attribute_edits.values()),
+        tuple(trace.take_edits.values()),
     )
 
 
@@ -193,19 +206,66 @@ def _unique(name: str, taken: set[str]) -> str:
     return candidate
 
 
-def _without_shared(groups: list[ChannelGroup], blocked: list[BlockedGroup]) -> ChannelGroups:
-    """Block groups whose matrices serve elsewhere too: pruning one use would copy the matrix."""
+def _joined_by_weights(groups: list[ChannelGroup], blocked: list[BlockedGroup]) -> ChannelGroups:
+    """Join groups that use the same matrices, as layers that share their weights do.
+
+    Pruning one use alone would copy the matrix. Where not all uses agree, all groups that have
+    it are blocked.
+    """
     kept: list[ChannelGroup] = []
-    for group in groups:
-        nodes = {m.node for m in group.members}
-        shared = [
-            m.value
-            for m in group.members
-            if m.role != "along" and any(user not in nodes for user, _ in m.value.uses())
-        ]
-        if shared:
-            reason = BlockedReason(f"weight {shared[0].name} is also used elsewhere")
-            blocked.append(BlockedGroup(group.name, group.units, (reason,)))
+    for family in _families(groups):
+        reason = _disagreement(family)
+        if reason is None:
+            kept.append(_joined(family))
         else:
-            kept.append(group)
+            blocked.extend(BlockedGroup(g.name, g.units, (reason,)) for g in family)
     return ChannelGroups(tuple(kept), tuple(blocked))
+
+
+def _families(groups: list[ChannelGroup]) -> list[list[ChannelGroup]]:
+    """Put groups together that have a shared matrix in the same role."""
+    families: list[tuple[set[tuple[ir.Value, Role]], list[ChannelGroup]]] = []
+    for group in groups:
+        shared = {(m.value, m.role) for m in _shared_members(group)}
+        touched = [f for f in families if f[0] & shared]
+        families = [f for f in families if not f[0] & shared]
+        joined = [g for _, members in touched for g in members]
+        families.append((shared.union(*(f[0] for f in touched)), [*joined, group]))
+    return [members for _, members in families]
+
+
+def _shared_members(group: ChannelGroup) -> list[Member]:
+    # What is carried along, such as a bias, is copied on write; matrices are not.
+    return [
+        m for m in group.members if m.role != "along" and len({n for n, _ in m.value.uses()}) > 1
+    ]
+
+
+def _disagreement(family: list[ChannelGroup]) -> BlockedReason | None:
+    users: dict[tuple[ir.Value, Role], set[ir.Node]] = {}
+    places: dict[tuple[ir.Value, Role], tuple[int, IndexMap]] = {}
+    members = [m for g in family for m in _shared_members(g)]
+    for m in members:
+        users.setdefault((m.value, m.role), set()).add(m.node)
+    for m in members:
+        place = m.axis, m.map
+        agrees = places.setdefault((m.value, m.role), place) == place
+        if not agrees or {n for n, _ in m.value.uses()} != users[m.value, m.role]:
+            return BlockedReason(f"weight {m.value.name} is also used elsewhere")
+    if len({(g.units, g.kind) for g in family}) > 1:
+        return BlockedReason(f"weight {members[0].value.name} holds different units elsewhere")
+    return None
+
+
+def _joined(family: list[ChannelGroup]) -> ChannelGroup:
+    first, *others = family
+    if not others:
+        return first
+    return replace(
+        first,
+        members=tuple(m for g in family for m in g.members),
+        slots={slot: mapping for g in family for slot, mapping in g.slots.items()},
+        shape_edits=tuple(e for g in family for e in g.shape_edits),
+        attribute_edits=tuple(e for g in family for e in g.attribute_edits),
+        take_edits=tuple(e for g in family for e in g.take_edits),
+    )

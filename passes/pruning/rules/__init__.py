@@ -11,18 +11,27 @@ from types import MappingProxyType
 
 import onnx_ir as ir
 
-from irtools.passes.pruning.rules.attention import attention
-from irtools.passes.pruning.rules.convolution import batch_norm, conv, pool
+from irtools.passes.pruning.rules.attention import attention, rotary
+from irtools.passes.pruning.rules.convolution import batch_norm, conv, pad, pool, resize
 from irtools.passes.pruning.rules.elementwise import elementwise, unary
-from irtools.passes.pruning.rules.layout import gather, slice_rule, squeeze, transpose, unsqueeze
+from irtools.passes.pruning.rules.layout import (
+    expand,
+    gather,
+    gather_elements,
+    slice_rule,
+    squeeze,
+    tile,
+    transpose,
+    unsqueeze,
+)
 from irtools.passes.pruning.rules.parts import concat, split
-from irtools.passes.pruning.rules.port import Port, Refine, Rule
+from irtools.passes.pruning.rules.port import WEIGHTED_OPS, Port, Refine, Rule
 from irtools.passes.pruning.rules.products import gemm, matmul
 from irtools.passes.pruning.rules.reductions import normalization, reduce, softmax
 from irtools.passes.pruning.rules.reshape import reshape
-from irtools.passes.pruning.rules.sizes import follow_size
+from irtools.passes.pruning.rules.sizes import fill, follow_size
 
-__all__ = ["Port", "Refine", "Rule", "rule_of"]
+__all__ = ["WEIGHTED_OPS", "Port", "Refine", "Rule", "rule_of"]
 
 _UNARY_OPS = (
     "Abs Cast Ceil Celu Clip Cos Dropout Elu Erf Exp Floor Gelu HardSigmoid HardSwish Identity "
@@ -48,21 +57,28 @@ _RULES: Mapping[str, Rule] = MappingProxyType(
         "Attention": attention,
         "BatchNormalization": batch_norm,
         "Concat": concat,
+        "ConstantOfShape": fill,
         "Conv": conv,
+        "Expand": expand,
         "Flatten": reshape,
         "Gather": gather,
+        "GatherElements": gather_elements,
         "Gemm": gemm,
         "InstanceNormalization": batch_norm,
         "LayerNormalization": normalization,
         "LogSoftmax": softmax,
         "MatMul": matmul,
+        "Pad": pad,
         "RMSNormalization": normalization,
         "Reshape": reshape,
+        "Resize": resize,
+        "RotaryEmbedding": rotary,
         "Shape": follow_size,
         "Slice": slice_rule,
         "Softmax": softmax,
         "Split": split,
         "Squeeze": squeeze,
+        "Tile": tile,
         "Transpose": transpose,
         "Unsqueeze": unsqueeze,
     }

@@ -8,9 +8,10 @@ from irtools.analysis.dims import Dim
 from irtools.analysis.shapes import constant_of
 from irtools.passes.pruning.groups import AttributeEdit, Trace
 from irtools.passes.pruning.index_map import IndexMap
+from irtools.passes.pruning.rules.elementwise import couple_or_take
 from irtools.passes.pruning.rules.port import Port, Refine
 
-__all__ = ["attention"]
+__all__ = ["attention", "rotary"]
 
 
 def attention(port: Port, trace: Trace) -> None:
@@ -81,7 +82,7 @@ def _couple_attention(
     _attention_mask(port, trace, units, counts[0])
     for name, count in (("q_num_heads", counts[0]), ("kv_num_heads", counts[1])):
         if name in node.attributes:
-            trace.attribute_edits[node, name] = AttributeEdit(node, name, count // units)
+            trace.edit_attribute(AttributeEdit(node, name, count // units))
 
 
 def _attention_mask(port: Port, trace: Trace, units: int, heads: int) -> None:
@@ -97,4 +98,31 @@ def _attention_mask(port: Port, trace: Trace, units: int, heads: int) -> None:
         elif constant_of(mask) is not None:
             trace.add_member(port.node, 3, 1, IndexMap(units, heads // units), "along")
         else:
-            trace.couple(mask, 1, IndexMap(units, heads // units))
+            couple_or_take(port.node, 3, 1, IndexMap(units, heads // units), trace)
+
+
+def rotary(port: Port, trace: Trace) -> None:
+    """ai.onnx RotaryEmbedding: 4-D [b, heads, s, d] or 3-D [b, s, heads * d], whole heads only."""
+    node = port.node
+    rank = trace.shapes.rank(port.value)
+    if rank is None or (port.is_input and port.position > 0):
+        trace.block(node, "channels lie on its angles, or its rank is not known")
+        return
+    if rank == 3 and port.axis == 2:
+        heads = node.attributes.get_int("num_heads", 0)
+        count = port.map.units * (port.map.outer or 1)
+        if port.map.outer != 1 or port.map.offset or not heads:
+            trace.block(node, "its channels are no whole heads")
+            return
+        if heads % count:
+            if count % heads:
+                trace.block(node, "its channels are no whole heads")
+                return
+            raise Refine((1, heads, count // heads))
+        trace.edit_attribute(AttributeEdit(node, "num_heads", heads // count))
+    elif port.axis != 1 or rank != 4:
+        trace.block(node, "its channels are no whole heads")
+        return
+    for value in (node.inputs[0], node.outputs[0]):
+        assert value is not None
+        trace.couple(value, port.axis, port.map)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import onnx_ir as ir
+
 from irtools.analysis.shapes import constant_of
 from irtools.passes.pruning.groups import AttributeEdit, Trace
 from irtools.passes.pruning.rules.elementwise import unary
 from irtools.passes.pruning.rules.port import Port
 from irtools.passes.pruning.rules.products import add_bias
+from irtools.passes.pruning.rules.sizes import edit_target
 
-__all__ = ["batch_norm", "conv", "pool"]
+__all__ = ["batch_norm", "conv", "pad", "pool", "resize"]
 
 
 def conv(port: Port, trace: Trace) -> None:
@@ -28,9 +33,7 @@ def conv(port: Port, trace: Trace) -> None:
             return
     elif group == weight.shape[0] and weight.shape[1] == 1:
         trace.couple(x, 1, port.map)
-        trace.attribute_edits[node, "group"] = AttributeEdit(
-            node, "group", (port.map.outer or 1) * port.map.inner
-        )
+        trace.edit_attribute(AttributeEdit(node, "group", (port.map.outer or 1) * port.map.inner))
     else:
         trace.block(node, f"{group} groups, neither 1 nor one per channel")
         return
@@ -64,3 +67,64 @@ def pool(port: Port, trace: Trace) -> None:
         trace.block(port.node, "channels lie on a spatial axis")
     else:
         unary(port, trace)
+
+
+def pad(port: Port, trace: Trace) -> None:
+    """Any mode and any value: what is put around a channel goes with it."""
+    padded = _padded_axes(port, trace)
+    if padded is None:
+        trace.block(port.node, "how much it pads is not known")
+    elif port.axis in padded:
+        trace.block(port.node, "it pads the axis of the channels")
+    else:
+        unary(port, trace)
+
+
+def _padded_axes(port: Port, trace: Trace) -> set[int] | None:
+    node = port.node
+    rank = trace.shapes.rank(node.inputs[0])
+    pads: Sequence[object] | None = node.attributes.get_ints("pads")
+    if pads is None and port.other(1) is not None:
+        numbers = trace.shapes.integers(port.other(1))
+        pads = None if numbers is None else numbers.reshape(-1).tolist()
+    axes: Sequence[object] | None = range(rank or 0)
+    if port.other(3) is not None:
+        chosen = trace.shapes.integers(port.other(3))
+        axes = None if chosen is None else chosen.reshape(-1).tolist()
+    if rank is None or pads is None or axes is None or len(pads) != 2 * len(axes):
+        return None
+    places = [axis % rank for axis in axes if isinstance(axis, int)]
+    if len(places) != len(axes):
+        return None
+    begins, ends = pads[: len(axes)], pads[len(axes) :]
+    return {a for a, p, q in zip(places, begins, ends, strict=True) if p != 0 or q != 0}
+
+
+def resize(port: Port, trace: Trace) -> None:
+    """Channels pass where their axis keeps its size."""
+    node = port.node
+    rank = trace.shapes.rank(node.inputs[0])
+    if rank is None or (port.is_input and port.position > 0):
+        trace.block(node, "its rank is not known, or its channels are a parameter here")
+        return
+    axes = [a % rank for a in node.attributes.get_ints("axes", range(rank))]
+    if port.axis in axes and _tensor(port, 3) is None:
+        scales = _tensor(port, 2)
+        factors = None if scales is None else constant_of(scales)
+        if factors is None or factors.numpy()[axes.index(port.axis)] != 1:
+            trace.block(node, "its scale along the channels is not known to be 1")
+            return
+    elif port.axis in axes:
+        sizes = [(trace.shapes.shape(v) or (None,) * rank)[port.axis] for v in node.inputs[:1]]
+        if (trace.shapes.shape(node.outputs[0]) or (None,) * rank)[port.axis] != sizes[0]:
+            trace.block(node, "its size along the channels is not known to stay")
+            return
+        edit_target(node, trace, port.axis, port.map)
+    unary(port, trace)
+
+
+def _tensor(port: Port, position: int) -> ir.Value | None:
+    """Return an input, None where it is absent or, as older exporters say it, empty."""
+    value = port.other(position)
+    tensor = constant_of(value)
+    return None if tensor is not None and tensor.size == 0 else value

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import onnx_ir as ir
 
 from irtools.analysis.dims import Dim
 from irtools.analysis.shapes import constant_of
-from irtools.passes.pruning.groups import Trace
-from irtools.passes.pruning.rules.port import Port
+from irtools.passes.pruning.groups import Slot, TakeEdit, Trace
+from irtools.passes.pruning.index_map import IndexMap
+from irtools.passes.pruning.rules.port import WEIGHTED_OPS, Port
 
-__all__ = ["elementwise", "unary"]
+__all__ = ["couple_or_take", "elementwise", "unary"]
+
+_MAX_ANCESTORS = 200
+"""Biases and masks are made by a few dozen nodes."""
 
 
 def unary(port: Port, trace: Trace) -> None:
@@ -51,7 +57,48 @@ def _broadcast(
         return
     if position >= 0 and constant_of(value) is not None:
         trace.add_member(port.node, position, axis, port.map, "along")
-    elif shape[axis] == size:
-        trace.couple(value, axis, port.map)
-    else:
+    elif shape[axis] != size:
         trace.block(port.node, f"axis {axis} of {value.name} may or may not be broadcast")
+    elif position >= 0:
+        couple_or_take(port.node, position, axis, port.map, trace)
+    else:
+        trace.couple(value, axis, port.map)
+
+
+def couple_or_take(
+    node: ir.Node, position: int, axis: int, mapping: IndexMap, trace: Trace
+) -> None:
+    """Couple an input that has the units, or take them from it where it owes them to no weight."""
+    value = node.inputs[position]
+    assert value is not None
+    shape = trace.shapes.shape(value) or ()
+    whole = not mapping.offset and mapping.size is not None and shape[axis] == mapping.size
+    if whole and Slot(value, axis) not in trace.slots and _is_free(value):
+        trace.take_edits[node, position, axis] = TakeEdit(node, position, axis, mapping)
+    else:
+        trace.couple(value, axis, mapping)
+
+
+def _is_free(value: ir.Value) -> bool:
+    """Whether no product with a weight comes before a value: a mask, or biases from a table.
+
+    Expanded values are followed instead: their sizes change for nothing.
+    """
+    if any(node.op_type == "Expand" for node in _producers([value])):
+        return False
+    seen: set[ir.Node] = set()
+    pending = _producers([value])
+    while pending:
+        node = pending.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if node.op_type in WEIGHTED_OPS or len(seen) > _MAX_ANCESTORS:
+            return False
+        pending.extend(_producers(node.inputs))
+    return True
+
+
+def _producers(values: Iterable[ir.Value | None]) -> list[ir.Node]:
+    found = (value.producer() for value in values if value is not None)
+    return [node for node in found if node is not None]

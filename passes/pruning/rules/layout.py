@@ -8,8 +8,18 @@ from irtools.analysis.shapes import constant_of
 from irtools.passes.pruning.groups import Trace
 from irtools.passes.pruning.rules.elementwise import unary
 from irtools.passes.pruning.rules.port import Port, constant_axes
+from irtools.passes.pruning.rules.sizes import edit_target
 
-__all__ = ["gather", "slice_rule", "squeeze", "transpose", "unsqueeze"]
+__all__ = [
+    "expand",
+    "gather",
+    "gather_elements",
+    "slice_rule",
+    "squeeze",
+    "tile",
+    "transpose",
+    "unsqueeze",
+]
 
 
 def transpose(port: Port, trace: Trace) -> None:
@@ -80,3 +90,56 @@ def slice_rule(port: Port, trace: Trace) -> None:
         trace.block(port.node, "it cuts through the channels")
     else:
         unary(port, trace)
+
+
+def expand(port: Port, trace: Trace) -> None:
+    """The axis counted from the end is coupled where the data has more than one element on it."""
+    node = port.node
+    x, y = node.inputs[0], node.outputs[0]
+    shapes = [trace.shapes.shape(v) for v in (x, y)]
+    if x is None or shapes[0] is None or shapes[1] is None or (port.is_input and port.position):
+        trace.block(node, "its shapes are not known, or its channels are a shape here")
+        return
+    grown = len(shapes[1]) - len(shapes[0])
+    after = port.axis + grown if port.is_input else port.axis
+    before = after - grown
+    size = shapes[1][after]
+    if before >= 0 and shapes[0][before] != 1:
+        if shapes[0][before] != size:
+            trace.block(node, f"axis {before} of {x.name} may or may not be broadcast")
+            return
+        if constant_of(x) is not None:
+            trace.add_member(node, 0, before, port.map, "along")
+        else:
+            trace.couple(x, before, port.map)
+    trace.couple(y, after, port.map)
+    edit_target(node, trace, after, port.map)
+
+
+def tile(port: Port, trace: Trace) -> None:
+    """Channels pass where their axis is not repeated."""
+    repeats = trace.shapes.integers(port.other(1))
+    if repeats is None or repeats.reshape(-1)[port.axis] != 1:
+        trace.block(port.node, "it repeats the channels, or how often is not known")
+    else:
+        unary(port, trace)
+
+
+def gather_elements(port: Port, trace: Trace) -> None:
+    """Data, indices and result share every axis but the one that is picked along."""
+    node = port.node
+    values = [*node.inputs[:2], node.outputs[0]]
+    shapes = [trace.shapes.shape(v) for v in values]
+    if any(s is None for s in shapes):
+        trace.block(node, "its shapes are not known")
+        return
+    sizes = {s[port.axis] for s in shapes if s is not None}
+    if port.axis == node.attributes.get_int("axis", 0) % len(shapes[0] or ()) or len(sizes) > 1:
+        trace.block(node, "it picks single channels")
+        return
+    for position, value in enumerate(values):
+        assert value is not None
+        if position < 2 and constant_of(value) is not None:
+            trace.add_member(node, position, port.axis, port.map, "along")
+        else:
+            trace.couple(value, port.axis, port.map)

@@ -10,7 +10,10 @@ import onnx_ir as ir
 from irtools.passes.pruning.groups import Trace
 from irtools.passes.pruning.index_map import IndexMap
 
-__all__ = ["Port", "Refine", "Rule", "constant_axes"]
+__all__ = ["WEIGHTED_OPS", "Port", "Refine", "Rule", "constant_axes"]
+
+WEIGHTED_OPS = ("MatMul", "Gemm", "Conv")
+"""Operators that compute units from a weight, and sum units up."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ Rule = Callable[[Port, Trace], None]
 
 
 def constant_axes(port: Port, trace: Trace) -> tuple[int, ...] | None:
+    """Return the axes of a reduction, Squeeze or Unsqueeze; None where they are not constant."""
     if "axes" in port.node.attributes:
         return tuple(port.node.attributes.get_ints("axes", ()))
     axes = trace.shapes.integers(port.other(1))

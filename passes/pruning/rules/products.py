@@ -43,6 +43,9 @@ def _couple_back(port: Port, trace: Trace, place: int, back: int) -> None:
     if axis < 0 or (back < -2 and shape[axis] == 1):
         return
     if place < 2 and constant_of(value) is not None:
+        if len(shape) != 2 and back < -2:
+            trace.add_member(node, place, axis, port.map, "along")
+            return
         if len(shape) != 2:
             trace.block(node, f"constant operand {value.name} has rank {len(shape)}")
             return

@@ -39,6 +39,14 @@ CASES = {
         "{ y = Pad(x, p) }",
         "N, 4, 4 + H, 12",
     ),
+    "a pad as TorchScript writes it: pairs from the last axis, turned round": (
+        "g (float[N,4,H,6] x) => (float[?,?,?,?] y) <int64[8] p = {3, 4, 1, 2, 0, 0, 0, 0}, "
+        "int64[2] pairs = {-1, 2}, int64[1] last = {-1}, int64[1] zero = {0}, "
+        "int64[1] front = {-9223372036854775807}, int64[1] flat = {-1}> "
+        "{ a = Reshape(p, pairs)  b = Slice(a, last, front, zero, last) "
+        "  c = Transpose<perm = [1, 0]>(b)  d = Reshape(c, flat)  y = Pad(x, d) }",
+        "N, 4, 3 + H, 13",
+    ),
     "expand by where over -1, as torch writes it": (
         "g (float[B,1] x, float[B,S] z) => (float[?,?] y) "
         "<int64[1] m = {-1}, int64[2] ones = {1, 1}, int64[2] minus = {-1, -1}> "

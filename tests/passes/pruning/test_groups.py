@@ -8,7 +8,7 @@ import pytest
 from irtools.analysis.shapes import constant_of
 from irtools.model import Model
 from irtools.model.verify import verify
-from irtools.passes.pruning.edit import Cut, remove_channels, set_input
+from irtools.passes.pruning.edit import Cut, remove_channels, set_inputs
 from irtools.passes.pruning.groups import ChannelGroups
 
 _EXPECTED = {
@@ -43,7 +43,7 @@ def test_removal_equals_zeros_where_units_are_summed_up(name, seed, build, run_m
     for sink in twin.sinks:
         array = constant_of(sink.value).numpy().copy()
         np.moveaxis(array, sink.axis, 0)[sink.map.indices(cut.removed)] = 0
-        set_input(masked.graph, sink.node, sink.input, array)
+        set_inputs(masked.graph, [(sink.node, sink.input)], array)
     feeds = random_feeds(model, seed)
     dense = run_model(model, feeds)
     expected = run_model(masked, feeds)
@@ -84,7 +84,7 @@ def test_head_counts_written_in_constants_follow(kept, build):
 def test_a_head_count_in_a_shared_concat_is_copied_on_write(build):
     model = build("dynamo-heads")
     (group,) = ChannelGroups.of(model)
-    assert [(e.position, e.factor) for e in group.shape_edits] == [(2, 1)]
+    assert [(e.part, e.element, e.factor) for e in group.shape_edits] == [(2, 0, 1)]
     remove_channels(model, [Cut(group, (1, 2, 3))])
     (four,) = (
         constant_of(v).numpy().tolist()

@@ -125,12 +125,13 @@ def _refuse_wreck(result: OptimizeResult) -> None:
         CheckError: Outputs became NaN or infinite, or most of a metric is lost.
     """
     from irtools.errors import BudgetError, CheckError
+    from irtools.words import counted
 
     first, last = result.rows[0], result.rows[-1]
     if last.fidelity is not None and last.fidelity.nonfinite:
         raise CheckError(
-            f"{last.fidelity.nonfinite} outputs of the result are NaN or infinite where the "
-            "original's are not: nothing was written (--no-check writes it)"
+            f"{counted(last.fidelity.nonfinite, 'output value')} of the result NaN or infinite "
+            "where the original's is not: nothing was written (--no-check writes it)"
         )
     if last.metric is None or first.metric is None or result.report.max_drop is not None:
         return

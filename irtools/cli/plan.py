@@ -88,11 +88,12 @@ def _table(found: Plan) -> Table:
     from rich.text import Text
 
     from irtools.report import printable
+    from irtools.words import counted
 
     table = Table(
         pad_edge=False,
         show_edge=False,
-        title=Text(f"{len(found)} decision{'s' * (len(found) != 1)} of {found.pass_text}"),
+        title=Text(f"{counted(len(found), 'decision')} of {found.pass_text}"),
         title_justify="left",
     )
     cost = f"cost ({found.cost_unit})" if found.cost_unit else "cost"

@@ -14,6 +14,7 @@ from irtools.data.signature import InputSpec, fixed_batch, required_inputs
 from irtools.data.tables import indexed_rows
 from irtools.errors import DataError
 from irtools.model import Model
+from irtools.words import counted
 
 __all__ = ["check_calibration", "fit_dataset"]
 
@@ -115,8 +116,8 @@ def _check_shape(source: str, spec: InputSpec, array: np.ndarray) -> None:
         )
     if isinstance(batch, int) and len(array) % batch:
         raise DataError(
-            f"{source}: input '{spec.name}' holds {len(array)} samples, and the model takes "
-            f"exactly {batch} at a time: give a multiple of {batch}"
+            f"{source}: input '{spec.name}' holds {counted(len(array), 'sample')}, and the model "
+            f"takes exactly {batch} at a time: give a multiple of {batch}"
         )
 
 
@@ -142,8 +143,8 @@ def _check_finite(source: str, name: str, array: np.ndarray) -> None:
     if bad:
         where = np.argwhere(~np.isfinite(array))[0]
         raise DataError(
-            f"{source}: input '{name}' holds {bad} NaN or infinite values, the first in "
-            f"sample {where[0]}"
+            f"{source}: input '{name}' holds {counted(bad, 'NaN or infinite value')}, the "
+            f"first in sample {where[0]}"
         )
 
 
@@ -176,8 +177,8 @@ def _check_ids(source: str, model: Model | ir.Model, feeds: dict[str, np.ndarray
             sample = int(np.argwhere((array < -rows) | (array >= rows))[0][0])
             raise DataError(
                 f"{source}: input '{value.name}' holds ids from {low} to {high}, but the table it "
-                f"indexes has {rows} rows (first in sample {sample}); was the data made with "
-                "another tokenizer?"
+                f"indexes has {counted(rows, 'row')} (first in sample {sample}); was the data "
+                "made with another tokenizer?"
             )
 
 

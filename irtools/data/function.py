@@ -10,6 +10,7 @@ import numpy as np
 
 from irtools.data.base import Dataset
 from irtools.errors import DataError, UsageError
+from irtools.words import counted
 
 __all__ = ["import_function", "read_function"]
 
@@ -68,7 +69,9 @@ def _from_batches(spec: str, batches: Iterable[object]) -> Dataset:
         raise DataError(f"{spec} gave no data")
     uneven = [name for name, arrays in parts.items() if len(arrays) != count]
     if uneven:
-        raise DataError(f"{spec}: '{uneven[0]}' is missing from some of the {count} items")
+        raise DataError(
+            f"{spec}: '{uneven[0]}' is missing from some of the {counted(count, 'item')}"
+        )
     feeds = {name: _join(spec, name, arrays) for name, arrays in parts.items()}
     labels = feeds.pop("labels", None)
     return Dataset(feeds, labels, source=spec)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from irtools.errors import DataError, FileError, UnsupportedError
+from irtools.words import counted
 
 __all__ = ["Record", "read_records"]
 
@@ -77,7 +78,7 @@ def _rows(path: Path, reader: Any) -> Iterator[Record]:
                 continue
             if len(row) != len(header):
                 raise DataError(
-                    f"{where} has {len(row)} fields, the header has {len(header)} "
+                    f"{where} has {counted(len(row), 'field')}, the header has {len(header)} "
                     f"({', '.join(header)})"
                 )
             yield where, dict(zip(header, row, strict=True))

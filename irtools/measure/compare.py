@@ -115,7 +115,7 @@ def _check(
     if not contenders or not feeds:
         raise UsageError("nothing to time: give at least one contender and one shape")
     if settings.rounds < _MIN_ROUNDS:
-        raise UsageError(f"{settings.rounds} rounds are too few for an interval; take 3 or more")
+        raise UsageError(f"rounds is {settings.rounds}, expected 3 or more for an interval")
     if not 0 < settings.confidence < 1:
         raise UsageError(f"confidence is {settings.confidence}, expected a number between 0 and 1")
     if settings.threads is not None and settings.threads < 1:

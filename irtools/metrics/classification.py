@@ -10,6 +10,7 @@ import numpy as np
 from irtools.errors import DataError
 from irtools.metrics._outputs import find_output
 from irtools.metrics.per_sample import PerSampleMetric
+from irtools.words import counted
 
 __all__ = [
     "Accuracy",
@@ -139,7 +140,8 @@ def _check_classes(logits: np.ndarray, labels: np.ndarray) -> None:
     outside = labels[(labels != _IGNORED) & ((labels < 0) | (labels >= logits.shape[-1]))]
     if outside.size:
         raise DataError(
-            f"label {int(outside.flat[0])} is outside the model's {logits.shape[-1]} classes"
+            f"label {int(outside.flat[0])} is outside the model's "
+            f"{counted(logits.shape[-1], 'class', 'classes')}"
         )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from irtools.errors import DataError
 from irtools.metrics._outputs import find_output
 from irtools.metrics.per_sample import PerSampleMetric
+from irtools.words import counted
 
 __all__ = ["Perplexity"]
 
@@ -46,7 +47,8 @@ class Perplexity(PerSampleMetric):
             )
         if labels.max(initial=0) >= logits.shape[-1]:
             raise DataError(
-                f"label {labels.max()} is outside the vocabulary of {logits.shape[-1]} tokens"
+                f"label {labels.max()} is outside the vocabulary of "
+                f"{counted(logits.shape[-1], 'token')}"
             )
         rows = [_sums(x[:-1], y[1:]) for x, y in zip(logits, labels, strict=True)]
         return np.array(rows, np.float64).reshape(-1, 2)

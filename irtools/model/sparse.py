@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from irtools.errors import LimitError, ModelError
 from irtools.model.tensors import check_data, num_bytes
+from irtools.words import counted
 
 __all__ = ["to_dense"]
 
@@ -51,7 +52,9 @@ def _positions(
         raise ModelError(f"indices of {where} are not int64")
     shape = tuple(sparse.indices.dims)
     if shape not in ((count,), (count, len(sparse.dims))):
-        raise ModelError(f"{where} has {count} values but indices of shape {list(shape)}")
+        raise ModelError(
+            f"{where} has {counted(count, 'value')} but indices of shape {list(shape)}"
+        )
     indices = ir.serde.deserialize_tensor(sparse.indices).numpy()
     limits = np.array([size] if len(shape) == 1 else list(sparse.dims), np.int64)
     table = indices.reshape(count, -1)

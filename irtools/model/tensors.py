@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from irtools.errors import ModelError
 from irtools.model.verify import MAX_SIZE
+from irtools.words import counted
 
 __all__ = ["check_data", "num_bytes"]
 
@@ -84,7 +85,7 @@ def check_data(tensor: onnx.TensorProto, where: str, raw_length: int | None = No
     if len(getattr(tensor, field)) != expected:
         raise ModelError(
             f"{where} of type {dtype.name} and shape {list(tensor.dims)} has "
-            f"{len(getattr(tensor, field))} values in {field}, expected {expected}"
+            f"{counted(len(getattr(tensor, field)), 'value')} in {field}, expected {expected}"
         )
 
 

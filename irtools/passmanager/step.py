@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 from irtools.passmanager.base import Exactness, Pass, PassResult
 from irtools.passmanager.pipeline import pass_text
+from irtools.words import counted
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -70,7 +71,7 @@ class DrawnBack:
     def __str__(self) -> str:
         if not self.planned:
             return "dropped"
-        return f"drawn back to {self.kept} of {self.planned} decisions"
+        return f"drawn back to {self.kept} of {counted(self.planned, 'decision')}"
 
 
 @dataclass

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from irtools.report.escape import printable
+from irtools.words import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -66,7 +67,7 @@ def _heading(report: Document) -> RenderableType:
     return Text(
         f"{printable(model['source'])}  on {target['name']} ({target['runtime']}, "
         f"isa {target['isa']}, computes in {target['precision']}, threads: {threads})\n"
-        f"{machine['cpu']}, {machine['cores']} CPUs"
+        f"{machine['cpu']}, {counted(machine['cores'], 'CPU')}"
     )
 
 
@@ -193,7 +194,8 @@ def _legend(report: Document) -> str:
         parts.append(f"metric: {row['metric']['name']}, 95 % interval")
     if row["fidelity"]:
         source = report["evaluation"]["source"] if report["evaluation"] else "data"
-        parts.append(f"SQNR, agreement: {row['fidelity']['samples']} samples of {source}")
+        samples = counted(row["fidelity"]["samples"], "sample")
+        parts.append(f"SQNR, agreement: {samples} of {source}")
         precision = report["target"]["precision"]
         if precision != "float32":
             parts.append(

@@ -11,6 +11,7 @@ from irtools.passmanager.instruments.judge import Judge
 from irtools.passmanager.instruments.verification import check_model
 from irtools.passmanager.plan import Plan
 from irtools.passmanager.step import DrawnBack, Instrument, Step
+from irtools.words import counted
 
 __all__ = ["AccuracyGuard"]
 
@@ -67,7 +68,7 @@ class AccuracyGuard(Instrument):
         broken, trials = len(plan), 0
         while broken - best.kept > 1:
             length = (best.kept + broken) // 2
-            label = f"guard: {length} of {len(plan)} decisions of {step.pass_.name}"
+            label = f"guard: {length} of {counted(len(plan), 'decision')} of {step.pass_.name}"
             step.ctx.progress.step(label, 0, 1)
             trial = self._try(step, plan.prefix(length))
             trials += 1

@@ -17,6 +17,7 @@ from irtools.passmanager.base import Exactness
 from irtools.passmanager.step import Instrument, Step
 from irtools.report.escape import printable
 from irtools.target import RunnerOptions, Target
+from irtools.words import counted
 
 __all__ = ["RELATIVE_L2", "Numerics", "check_outputs"]
 
@@ -137,8 +138,8 @@ def _check_numbers(name: str, before: np.ndarray, after: np.ndarray, exactness: 
     if not np.array_equal(finite, finite_after):
         number = int(np.count_nonzero(finite != finite_after))
         raise VerificationError(
-            f"output '{name}' has NaN or infinity at {number} places where the model before the "
-            "pass has none, or the other way round"
+            f"output '{name}' has NaN or infinity at {counted(number, 'place')} where the model "
+            "before the pass has none, or the other way round"
         )
     difference = np.where(finite, y - other, 0.0)
     error = _relative(difference, np.where(finite, y, 0.0))

@@ -27,9 +27,9 @@ _BAD = {
     "repeated": ({"x": np.repeat(_X[:1], 8, axis=0)}, "all 8 samples are the same in 'x'"),
     "nan": (
         {"x": _with(np.nan)},
-        "input 'x' holds 1 NaN or infinite values, the first in sample 5",
+        "input 'x' holds 1 NaN or infinite value, the first in sample 5",
     ),
-    "infinite": ({"x": _with(np.inf)}, "input 'x' holds 1 NaN or infinite values"),
+    "infinite": ({"x": _with(np.inf)}, "input 'x' holds 1 NaN or infinite value"),
     "width": (
         {"x": _X[:, :32]},
         "input 'x' has shape [8, 32], the model takes x float32[batch,64]",

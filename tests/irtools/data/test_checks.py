@@ -78,7 +78,7 @@ BAD = {
     "too large for int32": ({"codes": np.full((2, 3), 1 << 40)}, "int32 cannot hold"),
     "NaN": (
         {"x": np.where(np.arange(16).reshape(2, 4, 2) == 9, np.nan, 1).astype(np.float32)},
-        "'x' holds 1 NaN or infinite values, the first in sample 1",
+        "'x' holds 1 NaN or infinite value, the first in sample 1",
     ),
     "overflow in a cast": ({"x": np.full((2, 4, 2), 1e300)}, "16 NaN or infinite"),
     "ids outside the table": (

@@ -201,7 +201,7 @@ class TestText:
     def test_bad_tables(self, folder: Path) -> None:
         path = folder / "d.csv"
         path.write_text("text,label\ncat,1\nmat\n")
-        with pytest.raises(DataError, match=r"d.csv:3 has 1 fields, the header has 2"):
+        with pytest.raises(DataError, match=r"d.csv:3 has 1 field, the header has 2"):
             load_dataset(str(path), text_model())
         path.write_bytes(b"text,label\n\xff\xfe,1\n")
         with pytest.raises(DataError, match="not UTF-8"):

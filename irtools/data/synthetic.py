@@ -6,7 +6,7 @@ activations learnt from it are a makeshift, which every report says.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,10 +14,12 @@ import onnx_ir as ir
 
 from irtools.data.base import Dataset
 from irtools.data.padding import columns_are_fixed
+from irtools.data.positions import PositionLimit, longest_sequence
 from irtools.data.signature import InputSpec, fixed_batch, required_inputs
-from irtools.data.tables import index_consumers, indexed_rows, position_limit
+from irtools.data.tables import index_consumers, indexed_rows
 from irtools.errors import DataError
 from irtools.model import Model
+from irtools.words import counted
 
 __all__ = ["SyntheticSettings", "synthesize"]
 
@@ -76,11 +78,13 @@ def synthesize(
     Raises:
         DataError: An input for which no sensible values can be invented; says why.
     """
-    graph = (model.ir if isinstance(model, Model) else model).graph
-    values = {value.name: value for value in graph.inputs}
+    whole = model.ir if isinstance(model, Model) else model
+    values = {value.name: value for value in whole.graph.inputs}
     specs = required_inputs(model)
-    sequence = min(settings.sequence, position_limit(graph) or settings.sequence)
-    drawer = _Drawer(replace(settings, sequence=sequence), _count(specs, settings.samples))
+    samples = _count(specs, settings.samples)
+    limit = longest_sequence(whole, settings.sequence, samples, settings.sizes)
+    sequence = settings.sequence if limit is None else limit.length
+    drawer = _Drawer(replace(settings, sequence=sequence), samples)
     feeds = {spec.name: drawer.draw(spec, values[spec.name]) for spec in specs}
     if not feeds:
         raise DataError("the model has no inputs, so there is nothing to draw")
@@ -88,9 +92,20 @@ def synthesize(
         feeds,
         source="synthetic",
         synthetic=True,
+        notes=tuple(_notes(limit, settings.sequence, feeds)),
         fixed_batch=fixed_batch(specs),
         fixed_length=columns_are_fixed(feeds, {spec.name: spec.shape for spec in specs}),
     ).with_digest()
+
+
+def _notes(
+    limit: PositionLimit | None, wanted: int, feeds: Mapping[str, np.ndarray]
+) -> Iterator[str]:
+    if limit is not None and any(limit.length in array.shape[1:] for array in feeds.values()):
+        yield (
+            f"synthetic sequences are {limit.length} long, not {wanted}: the model holds no more "
+            f"positions ({limit.table}: {counted(limit.rows, 'row')})"
+        )
 
 
 def _count(specs: tuple[InputSpec, ...], wanted: int) -> int:

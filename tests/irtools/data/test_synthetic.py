@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
+from onnx.reference import ReferenceEvaluator
 
 from irtools.data import SyntheticSettings, fit_dataset, synthesize
 from irtools.errors import DataError
@@ -117,3 +118,62 @@ def test_sums_of_names_are_sized() -> None:
         SyntheticSettings(sizes={"past": 6}),
     )
     assert data.feeds["past"].shape[2] == 7
+
+
+def roberta(rows: int, padding: int = 1, body: str = "") -> ir.Model:
+    """Positions as RoBERTa computes them: cumsum(ids != padding) * (ids != padding) + padding."""
+    counting = body or (
+        f"pad = Constant <value_int = {padding}> () same = Equal (input_ids, pad) "
+        "kept = Not (same) k = Cast <to = 6> (kept) "
+        "axis = Constant <value_int = 1> () c = CumSum (k, axis) m = Mul (c, k) w = Cast <to = 7> (m) places = Add (w, pad)"
+    )
+    ones = ", ".join(["1.0"] * 2 * rows)
+    return model(
+        "int64[n, s] input_ids",
+        f"<float[{rows},2] positions = {{{ones}}}> {{ {counting} y = Gather (positions, places) }}",
+    )
+
+
+@pytest.mark.parametrize(("rows", "padding", "length"), [(12, 1, 10), (12, 0, 11), (514, 1, 64)])
+def test_computed_positions_stay_inside_their_table(rows: int, padding: int, length: int) -> None:
+    found = synthesize(roberta(rows, padding))
+    assert found.feeds["input_ids"].shape == (32, length)
+    said = f"synthetic sequences are {length} long, not 64: the model holds no more positions"
+    assert found.notes == ((f"{said} (positions: {rows} rows)",) if length < 64 else ())
+    short = synthesize(roberta(rows, padding), SyntheticSettings(sequence=5))
+    assert short.feeds["input_ids"].shape == (32, 5) and short.notes == ()
+
+
+def test_the_longest_sequence_runs_and_one_more_does_not() -> None:
+    found = roberta(12)
+    length = synthesize(found).feeds["input_ids"].shape[1]
+    runner = ReferenceEvaluator(ir.to_proto(found))
+    assert runner.run(None, {"input_ids": np.full((2, length), 5)})[0].shape == (2, 10, 2)
+    with pytest.raises(IndexError):
+        runner.run(None, {"input_ids": np.full((2, length + 1), 5)})
+
+
+@pytest.mark.parametrize(
+    ("counting", "length"),
+    [
+        # A range up to the size of the input, from an offset.
+        (
+            "shape = Shape (input_ids) i = Constant <value_int = 1> () s = Gather (shape, i) "
+            "zero = Constant <value_int = 0> () r = Range (zero, s, i) "
+            "two = Constant <value_int = 2> () places = Add (r, two)",
+            10,
+        ),
+        # Clipped to the table: no length is too long.
+        (
+            "i = Constant <value_int = 1> () o = CumSum (input_ids, i) "
+            "low = Constant <value_int = 0> () high = Constant <value_int = 11> () "
+            "places = Clip (o, low, high)",
+            64,
+        ),
+        # Computed from the ids themselves: nothing is known, so nothing is claimed.
+        ("i = Constant <value_int = 1> () places = CumSum (input_ids, i)", 64),
+    ],
+    ids=["range", "clipped", "unknown"],
+)
+def test_other_ways_to_count_positions(counting: str, length: int) -> None:
+    assert synthesize(roberta(12, body=counting)).feeds["input_ids"].shape == (32, length)

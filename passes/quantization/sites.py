@@ -3,7 +3,7 @@
     MatMul   X [.., K] @ W [K, N]          channel axis 1 (0 behind a Transpose of W [N, K])
     Gemm     X [M, K] @ W [K, N] + b       channel axis 1 (0 with transB)
     Conv     X [B, I, ..] * W [O, I/g, ..] channel axis 0
-    Gather   rows of W [V, H]              row axis 0
+    Gather   rows of W [V, H], H > 1       row axis 0
 
 Reads the model and never writes. Scope: the main graph; what lies in subgraphs and local
 functions is left alone and counted.
@@ -256,7 +256,7 @@ def _as_use(node: ir.Node) -> Use | None:
             bias = _own_bias(node)
             absent = len(node.inputs) < 3 or node.inputs[2] is None
             return Use(node, "conv", 0, None, bias) if bias is not None or absent else None
-        case "Gather" if node.attributes.get_int("axis", 0) == 0 and _rank(node.inputs[0]) == 2:
+        case "Gather" if node.attributes.get_int("axis", 0) == 0 and _is_table(node.inputs[0]):
             return Use(node, "gather", 0)
     return None
 
@@ -327,6 +327,14 @@ def _behind_transpose(value: ir.Value | None) -> tuple[ir.Value | None, ir.Node 
         return value, None
     perm = node.attributes.get_ints("perm", None)
     return (node.inputs[0], node) if perm is None or tuple(perm) == (1, 0) else (value, None)
+
+
+def _is_table(value: ir.Value | None) -> bool:
+    """Whether a row has more than one number: else its scale is as large as the row itself, as in
+    the table of row scales that a quantized embedding has.
+    """
+    tensor = constant_of(value)
+    return tensor is not None and len(tensor.shape) == 2 and tensor.shape[1] != 1
 
 
 def _rank(value: ir.Value | None) -> int:

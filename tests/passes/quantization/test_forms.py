@@ -194,6 +194,14 @@ def test_other_lookups_are_left_alone(quantize, text: str) -> None:
     assert not quantize(model, "int8:min-size=0").result.modified
 
 
+def test_row_scales_are_no_table_to_quantize(quantize) -> None:
+    """Their own scales would be as large; and a second run must change nothing."""
+    once = quantize(build(EMBEDDING), "int8:min-size=0")
+    twice = quantize(once.after, "int8:min-size=0")
+    assert not twice.result.modified
+    assert twice.result.statistics == {"num-already-quantized": 1}
+
+
 def test_a_lookup_that_is_an_output_keeps_its_name(quantize) -> None:
     done = quantize(build(EMBEDDING), "int8:min-size=0")
     assert [value.name for value in done.after.graph.outputs] == ["y"]

@@ -79,7 +79,10 @@ def _fold(linear: ir.Node, norm: ir.Node) -> tuple[np.ndarray, np.ndarray] | Non
     bias = rest[0] if len(rest) > 4 else np.zeros(1)
     if linear.op_type == "Gemm":
         bias = bias * linear.attributes.get_float("beta", 1.0)
-    if bias.size not in (1, scale.size) or bias.shape[-1:] not in ((1,), scale.shape, ()):
+    # A Gemm's bias may be [M, 1] or [M, N]; with `spatial=0` (opset 8) each position has a scale.
+    if scale.ndim != 1 or any(size != 1 for size in bias.shape[:-1]):
+        return None
+    if bias.shape[-1:] not in ((), (1,), scale.shape):
         return None
     with np.errstate(all="ignore"):
         factor = scale / np.sqrt(variance + norm.attributes.get_float("epsilon", 1e-5))

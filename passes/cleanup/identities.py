@@ -47,8 +47,8 @@ class RemoveNoOps(Pass):
 
     Cast to the type a tensor has, Transpose that keeps the order, Reshape, Expand and Slice to
     the shape a tensor has, Concat, Sum, Max, Min and Mean of one tensor, and x * 1, x / 1,
-    x - 0, `x and true` where the constant does not widen the shape. Not x + 0.0, which turns
-    -0.0 into 0.0. Works in the main graph and in nested subgraphs.
+    x - 0, `x and true` where the constant does not widen the shape. Not x + 0.0 or x - (-0.0),
+    which turn -0.0 into 0.0. Works in the main graph and in nested subgraphs.
     """
 
     name: ClassVar[str] = "remove-no-ops"
@@ -128,11 +128,15 @@ def _neutral(neutral: bool | int, *, commutes: bool) -> Callable[..., ir.Value |
             other = node.inputs[1 - index]
             if constant is None or constant.size > _MAX_ELEMENTS:
                 continue
-            if np.all(constant.numpy() == neutral) and _same_shape(other, node.outputs[0], facts):
+            if _is_all(constant.numpy(), neutral) and _same_shape(other, node.outputs[0], facts):
                 return other
         return None
 
     return find
+
+
+def _is_all(array: np.ndarray, neutral: bool | int) -> bool:
+    return bool(np.all(array == neutral) and not np.signbit(array).any())
 
 
 _NO_OPS: Mapping[str, Callable[[ir.Node, SymbolicShapes], ir.Value | None]] = MappingProxyType(

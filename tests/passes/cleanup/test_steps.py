@@ -75,6 +75,17 @@ CASES = {
         """g (float[N] x) => (float[N] y) <float zero = {0.0}> { a = Add(x, zero)  y = Relu(a) }""",
         "zero: float32[] = 0.0\na = Add(x, zero)\ny = Relu(a)",
     ),
+    "minus zero is dropped": (
+        "remove-no-ops",
+        """g (float[N] x) => (float[N] y) <float zero = {0.0}> { a = Sub(x, zero)  y = Relu(a) }""",
+        "zero: float32[] = 0.0\ny = Relu(x)",
+    ),
+    "minus negative zero stays, because it turns -0.0 into 0.0": (
+        "remove-no-ops",
+        """g (float[N] x) => (float[N] y) <float zero = {-0.0}>
+        { a = Sub(x, zero)  y = Relu(a) }""",
+        "zero: float32[] = -0.0\na = Sub(x, zero)\ny = Relu(a)",
+    ),
     "reshape to the shape it has, computed from it": (
         "remove-no-ops",
         """g (float[B,S,8] x) => (float[B,S,8] y)
@@ -228,6 +239,14 @@ CASES = {
         """g (float[N] x) => (float[N] y) <float a = {0.0}, float b = {-0.0}>
         { d = Mul(x, a)  y = Mul(d, b) }""",
         "a: float32[] = 0.0\nb: float32[] = -0.0\nd = Mul(x, a)\ny = Mul(d, b)",
+    ),
+    "a bias per row is not one per channel": (
+        "fuse-conv-bn",
+        """g (float[2,2] x) => (float[2,2] y)
+        <float[2,2] w = {1.0, 2.0, 3.0, 4.0}, float[2,1] b = {3.0, 4.0}, float[2] o = {1.0, 2.0}>
+        { a = Gemm(x, w, b)  y = BatchNormalization(a, o, o, o, o) }""",
+        "w: float32[2, 2] = [1.0, 2.0, 3.0, 4.0]\nb: float32[2, 1] = [3.0, 4.0]\n"
+        "o: float32[2] = [1.0, 2.0]\na = Gemm(x, w, b)\ny = BatchNormalization(a, o, o, o, o)",
     ),
     "a batch normalization that stands alone stays": (
         "fuse-conv-bn",

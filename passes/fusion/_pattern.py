@@ -70,9 +70,14 @@ def other_input(node: ir.Node, value: ir.Value | None) -> ir.Value | None:
 
 
 def scalar(value: ir.Value | None) -> float | None:
-    """The number that a constant of one element holds."""
+    """The number that a constant of one element holds.
+
+    Of two dimensions or more it is none: it could widen what it is combined with.
+    """
     tensor = constant_of(value)
     if tensor is None or tensor.size != 1 or tensor.dtype == ir.DataType.STRING:
+        return None
+    if len(tensor.shape) > 1:
         return None
     return float(tensor.numpy().reshape(()))
 

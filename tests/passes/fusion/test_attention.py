@@ -277,6 +277,14 @@ STAYS = {
         model(f"{TRANSPOSED} a = MatMul(q, kt)  s = Tanh(a)  {TAIL}"),
         "scores are made by Tanh, expected MatMul of Q and K",
     ),
+    "a scale of five dimensions, which widens the scores": (
+        model(
+            f"{TRANSPOSED} a = MatMul(q, kt)  s = Mul(a, half)  {TAIL}",
+            output="float[1,B,2,S,4] y",
+            weights="float[1,1,1,1,1] half = {0.5}",
+        ),
+        "scores are made by Mul, expected MatMul of Q and K",
+    ),
     "Where fills with something that counts": (
         model(
             f"{TRANSPOSED} a = MatMul(q, kt)  s = Where(m, a, low)  {TAIL}",

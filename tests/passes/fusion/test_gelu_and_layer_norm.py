@@ -73,6 +73,13 @@ NOT_GELUS = {
         gelu("d = Div(x, root)  e = Erf(d)  a = Add(e, two)  m = Mul(x, a)  y = Mul(m, half)"),
         None,
     ),
+    "numbers of three dimensions, which widen x": (
+        gelu(
+            "d = Div(x, root)  e = Erf(d)  a = Add(e, one)  m = Mul(x, a)  y = Mul(m, half)",
+            "float[1,N,8] y",
+        ).replace("float half", "float[1,1,1] half"),
+        "a factor is neither x nor 0.5",
+    ),
     "an Erf of something else is no near miss": (
         gelu("d = Div(x, two)  e = Erf(d)  a = Add(e, one)  m = Mul(x, a)  y = Mul(m, half)"),
         None,
@@ -154,6 +161,12 @@ NOT_NORMS = {
             f"{CENTRED} {VARIANCE} {SCALED} y = Add(s, beta)", output="float[N,8] y, float[N,1] r"
         ),
         "x - mean(x) is not divided by its deviation",
+    ),
+    "an epsilon of three dimensions, which widens x": (
+        norm(f"{CENTRED} {VARIANCE} {SCALED} y = Add(s, beta)", output="float[1,N,8] y").replace(
+            "float eps", "float[1,1,1] eps"
+        ),
+        None,
     ),
     "the root of something else is no near miss": (
         norm("a = Add(x, eps)  r = Sqrt(a)  s = Mul(r, gamma)  y = Add(s, beta)"),

@@ -74,6 +74,8 @@ def _lines(found: Inspection) -> Iterator[str]:
         large = found.flops >= 1e8
         work = f"{found.flops / 1e9:.3f} GFLOP" if large else f"{found.flops / 1e6:.3g} MFLOP"
         yield f"{work} per run{f' at {at}' if at else ''}"
+    for note in found.flops_notes:
+        yield f"  {note}"
 
 
 def _tables(found: Inspection) -> Iterator[Table]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from irtools.analysis.costs import count_flops
 from irtools.analysis.provenance import module_name
-from irtools.analysis.shapes import Shape, SymbolicShapes
 from irtools.model import Interface, Model, iter_graphs, iter_nodes
 from irtools.model.interface import dtype_text
 
@@ -71,7 +70,9 @@ class Inspection:
         quantized_share: Part of the weight elements of matrices and filters that are integers of
             at most 8 bits.
         quantized_nodes: Nodes that quantize, dequantize, or compute in integers.
-        flops: Of MatMul, Gemm and Conv at the sizes asked for; None where shapes are unknown.
+        flops: Of products, convolutions, attention and recurrent layers at the sizes asked for;
+            None where there are none or shapes are unknown.
+        flops_notes: How control flow was counted, and what could not be.
         unknown_ops: Operators that no standard defines, as domain::operator.
     """
 
@@ -90,6 +91,7 @@ class Inspection:
     quantized_nodes: int
     sizes: Mapping[str, int]
     flops: int | None
+    flops_notes: tuple[str, ...]
     hot_spots: tuple[HotSpot, ...]
     unknown_ops: tuple[str, ...]
 
@@ -106,9 +108,8 @@ def inspect_model(
         top: Number of hot spots.
     """
     sizes = _sizes(model, batch, sequence)
-    flops = dict(_flops(model, sizes))
-    total = sum(flops.values())
-    spots = sorted(flops.items(), key=lambda item: -item[1])[:top]
+    costs = count_flops(model.ir, sizes)
+    spots = sorted(costs.flops, key=lambda item: -item[1])[:top]
     return Inspection(
         source=str(model.source or "memory"),
         sha256=model.fingerprint(),
@@ -124,9 +125,11 @@ def inspect_model(
         quantized_share=_quantized_share(model),
         quantized_nodes=sum(_is_quantized(node) for node in iter_nodes(model.ir)),
         sizes=sizes,
-        flops=total or None,
+        flops=costs.total or None,
+        flops_notes=costs.notes,
         hot_spots=tuple(
-            HotSpot(module_name(node), _op(node), count, count / total) for node, count in spots
+            HotSpot(module_name(node), _op(node), count, count / costs.total)
+            for node, count in spots
         ),
         unknown_ops=tuple(f"{domain}::{op}" for domain, op in model.unknown_ops()),
     )
@@ -193,48 +196,3 @@ def _sizes(model: Model, batch: int, sequence: int) -> dict[str, int]:
             if isinstance(dim, str):
                 sizes.setdefault(dim, batch if axis == 0 else sequence)
     return sizes
-
-
-def _flops(model: Model, sizes: Mapping[str, int]) -> Iterator[tuple[ir.Node, int]]:
-    copy = model.clone()
-    for value in copy.ir.graph.inputs:
-        if value.shape is not None:
-            value.shape = ir.Shape([_bound(dim, sizes) for dim in value.shape])
-    shapes = SymbolicShapes.of(copy.ir)
-    for node in copy.ir.graph:
-        count = _count(node, shapes)
-        if count:
-            yield node, count
-
-
-def _bound(dim: int | ir.SymbolicDim, sizes: Mapping[str, int]) -> int | ir.SymbolicDim:
-    if isinstance(dim, int) or dim.value is None:
-        return dim
-    return sizes[dim.value]
-
-
-def _count(node: ir.Node, shapes: SymbolicShapes) -> int | None:
-    """Return 2 x outputs x length of the sums, or None for other operators and unknown shapes."""
-    depth = _depth(node, shapes)
-    out = _known(shapes.shape(node.outputs[0]))
-    return None if depth is None or out is None else 2 * depth * math.prod(out)
-
-
-def _depth(node: ir.Node, shapes: SymbolicShapes) -> int | None:
-    """Return how many products are summed for each element of the output."""
-    match node.op_type:
-        case "MatMul" | "Gemm" | "FusedMatMul" | "MatMulInteger":
-            transposed = node.op_type == "Gemm" and node.attributes.get_int("transA", None) == 1
-            left = shapes.shape(node.inputs[0])
-            depth = None if not left else left[0 if transposed else -1]
-            return depth if isinstance(depth, int) else None
-        case "Conv":
-            weight = _known(shapes.shape(node.inputs[1]))
-            return None if weight is None else math.prod(weight[1:])
-        case _:
-            return None
-
-
-def _known(shape: Shape | None) -> list[int] | None:
-    sizes = [size for size in shape or () if isinstance(size, int)]
-    return sizes if shape is not None and len(sizes) == len(shape) else None

@@ -125,7 +125,8 @@ def roberta(rows: int, padding: int = 1, body: str = "") -> ir.Model:
     counting = body or (
         f"pad = Constant <value_int = {padding}> () same = Equal (input_ids, pad) "
         "kept = Not (same) k = Cast <to = 6> (kept) "
-        "axis = Constant <value_int = 1> () c = CumSum (k, axis) m = Mul (c, k) w = Cast <to = 7> (m) places = Add (w, pad)"
+        "axis = Constant <value_int = 1> () c = CumSum (k, axis) "
+        "m = Mul (c, k) w = Cast <to = 7> (m) places = Add (w, pad)"
     )
     ones = ", ".join(["1.0"] * 2 * rows)
     return model(

@@ -56,7 +56,7 @@ from irtools.report.make import (
     target_entry,
     utc_now,
 )
-from irtools.report.verdicts import judge_run
+from irtools.report.verdicts import judge_run, remark_on_data, remark_on_form
 from irtools.target import KernelReport, Runner, RunnerOptions, Target, find_target, lowered
 
 __all__ = ["OptimizeResult", "make_plan", "optimize"]
@@ -312,6 +312,10 @@ def _report(
             calibrated,
             evaluated,
             {pass_text(p): p.statistics for p in job.pipeline},
+            (
+                *remark_on_data(calibration, None if judge is None else judge.data),
+                *remark_on_form(written.ir, job.target),
+            ),
         ),
         seconds=0.0,
     )

@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
+from irtools.model import iter_nodes
 from irtools.passmanager.instruments.benchmark import is_slower
 from irtools.report.counts import tell_skipped
 from irtools.report.document import DataEntry, Level, Row, Verdict
-from irtools.target import KernelReport
+from irtools.target import KernelReport, Target
+from irtools.words import counted
 
-__all__ = ["judge_run"]
+if TYPE_CHECKING:
+    import onnx_ir as ir
 
+    from irtools.data import Dataset
+
+__all__ = ["judge_run", "remark_on_data", "remark_on_form"]
+
+_DYNAMIC_INT8 = frozenset({"ConvInteger", "DynamicQuantizeMatMul", "MatMulInteger"})
 _LOW_SQNR_DB = 20.0
 _LOW_AGREEMENT = 0.99
 
@@ -23,6 +32,7 @@ def judge_run(
     calibration: DataEntry | None,
     evaluation: DataEntry | None,
     phrases: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
+    remarks: Sequence[Verdict] = (),
 ) -> tuple[Verdict, ...]:
     """Say what a reader must not overlook: slower, worse, float where int8 was meant, no data.
 
@@ -32,13 +42,37 @@ def judge_run(
         calibration: Data that ranges came from.
         evaluation: Data that fidelity and metric were measured on.
         phrases: What each pass declares of its counts, by pass text.
+        remarks: What the figures do not show (`remark_on_data`, `remark_on_form`).
     """
     return (
         *_on_data(calibration, evaluation),
+        *remarks,
         *_on_passes(rows, phrases),
         *_on_quality(rows),
         *_on_kernels(kernels),
         *_on_speed(rows),
+    )
+
+
+def remark_on_data(*used: Dataset | None) -> Iterator[Verdict]:
+    """Say what was done to the data on the way: casts, arrays left out, lengths cut."""
+    notes = [note for data in used if data is not None for note in data.notes]
+    yield from (Verdict(Level.NOTE, note) for note in dict.fromkeys(notes))
+
+
+def remark_on_form(model: ir.Model, target: Target) -> Iterator[Verdict]:
+    """Say where a model is quantized in a form that its target is not made for."""
+    if target.capabilities.int8_dynamic:
+        return
+    dynamic = sum(node.op_type in _DYNAMIC_INT8 for node in iter_nodes(model))
+    if not dynamic:
+        return
+    better = "static" if target.capabilities.int8_static_ops else "weight-only"
+    yield Verdict(
+        Level.WARNING,
+        f"dynamic int8 does not suit {target.name}, which computes such products slower than float "
+        f"ones ({counted(dynamic, 'node')}): quantize with int8:mode={better} instead"
+        + (", and --calibrate" if better == "static" else ""),
     )
 
 
@@ -84,7 +118,7 @@ def _on_quality(rows: Sequence[Row]) -> Iterator[Verdict]:
     if figure.nonfinite:
         yield Verdict(
             Level.WARNING,
-            f"{figure.nonfinite} output values are NaN or infinite on one side only",
+            f"NaN or infinite on one side only: {counted(figure.nonfinite, 'output value')}",
         )
     agreement = figure.agreement
     if agreement is not None and agreement < _LOW_AGREEMENT and last.metric is None:
@@ -109,21 +143,22 @@ def _on_kernels(kernels: KernelReport | None) -> Iterator[Verdict]:
         more = f" and {len(kernels.float_fallbacks) - 3} more" * (len(kernels.float_fallbacks) > 3)
         yield Verdict(
             Level.WARNING,
-            f"{len(kernels.float_fallbacks)} nodes meant to be int8 run in floating point: "
-            f"{shown}{more}",
+            "in floating point although meant to be int8: "
+            f"{counted(len(kernels.float_fallbacks), 'node')} ({shown}{more})",
         )
     on_cpu = kernels.providers.get("CPUExecutionProvider", 0)
     if len(kernels.providers) > 1 and on_cpu:
         total = sum(kernels.providers.values())
         yield Verdict(
             Level.WARNING,
-            f"{on_cpu} of {total} nodes run on the CPU, because the device has no kernel for them",
+            "on the CPU, because the device has no kernel for it: "
+            f"{on_cpu} of {counted(total, 'node')}",
         )
     if kernels.int8 or kernels.fused_attention:
         yield Verdict(
             Level.NOTE,
-            f"the runtime chose {kernels.int8} int8 kernels and {kernels.fused_attention} fused "
-            "attention kernels",
+            f"the runtime chose {counted(kernels.int8, 'int8 kernel')} and "
+            f"{counted(kernels.fused_attention, 'fused attention kernel')}",
         )
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import jsonschema
 import numpy as np
+import onnx_ir as ir
 import pytest
 
+from irtools.data import Dataset
 from irtools.measure import BenchSettings, LatencyResult, Ratio
 from irtools.metrics import Fidelity
 from irtools.passmanager.step import DrawnBack, MetricFigure
@@ -25,8 +27,8 @@ from irtools.report import (
     size_text,
 )
 from irtools.report.plain import plain_data
-from irtools.report.verdicts import judge_run
-from irtools.target import KernelReport
+from irtools.report.verdicts import judge_run, remark_on_data, remark_on_form
+from irtools.target import KernelReport, find_target
 
 
 def _latency(low: float, value: float, high: float) -> tuple[LatencyResult, ...]:
@@ -132,8 +134,9 @@ def test_verdicts_name_what_a_reader_must_not_overlook() -> None:
     said = "\n".join(v.text for v in judge_run(rows, kernels, synthetic, synthetic))
     assert "calibrated on synthetic data" in said
     assert "int8 made the model slower" in said
-    assert "3 output values are NaN" in said and "agreement with the original is 90.00 %" in said
-    assert "4 nodes meant to be int8 run in floating point: fc1, fc2, fc3 and 1 more" in said
+    assert "one side only: 3 output values" in said
+    assert "agreement with the original is 90.00 %" in said
+    assert "although meant to be int8: 4 nodes (fc1, fc2, fc3 and 1 more)" in said
     assert "slower than the original: 0.60x" in said
 
 
@@ -166,9 +169,32 @@ def test_a_result_that_was_never_compared_says_so() -> None:
 def test_nodes_beside_the_device_are_named() -> None:
     mixed = KernelReport({}, providers={"CPUExecutionProvider": 2, "CUDAExecutionProvider": 8})
     said = [v.text for v in judge_run((_row(0, "original"),), mixed, None, None)]
-    assert "2 of 10 nodes run on the CPU, because the device has no kernel for them" in said
+    assert said == ["on the CPU, because the device has no kernel for it: 2 of 10 nodes"]
     plain = KernelReport({}, providers={"CPUExecutionProvider": 10})
     assert judge_run((_row(0, "original"),), plain, None, None) == ()
+
+
+def test_a_form_that_the_target_is_slow_at_is_named() -> None:
+    dynamic = ir.from_onnx_text(
+        '<ir_version: 10, opset_import: ["" : 20]> g (float[2,4] x, int8[4,3] w) => (int32[2,3] y) '
+        "{ q, s, z = DynamicQuantizeLinear (x) y = MatMulInteger (q, w, z) }"
+    )
+    (said,) = remark_on_form(dynamic, find_target("openvino-cpu", check=False))
+    assert "dynamic int8 does not suit openvino-cpu" in said.text and "(1 node)" in said.text
+    assert "int8:mode=static" in said.text
+    assert list(remark_on_form(dynamic, find_target("ort-cpu"))) == []
+    plain = ir.from_onnx_text(
+        '<ir_version: 10, opset_import: ["" : 20]> g (float[2] x) => (float[2] y) { y = Neg (x) }'
+    )
+    assert list(remark_on_form(plain, find_target("openvino-cpu", check=False))) == []
+
+
+def test_what_was_done_to_data_is_in_the_report() -> None:
+    data = Dataset({"x": np.zeros((2, 3))}, notes=("cut", "cast"))
+    said = judge_run(
+        (_row(0, "original"),), None, None, None, remarks=tuple(remark_on_data(data, None, data))
+    )
+    assert [v.text for v in said] == ["cut", "cast"]
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,7 @@ def cpu_capabilities(isa: Isa) -> Capabilities:
         saturates_u8s8=isa.is_x86 and not isa.has_int8_dot,
         compute_dtypes=frozenset({"float32"}),
         fused_ops=_CPU_FUSED,
+        weight_formats=frozenset({"int4", "nf4"}),
         gather_dequantizes_table=True,
     )
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
+from irtools.backends.onnxruntime._block_weights import lower_block_weights
 from irtools.backends.onnxruntime._int8_gemm import fuse_int8_before_clip, fuse_int8_bias
 from irtools.backends.onnxruntime._layer_norm import sum_before_layer_norm, unfuse_skip_layer_norm
 from irtools.model.naming import FreshNames
@@ -30,6 +31,7 @@ def lower_for_cpu(model: ir.Model, capabilities: Capabilities) -> Mapping[str, i
     """
     counts = Counter(lower_for_any_provider(model, capabilities))
     names = FreshNames(model)
+    counts.update(lower_block_weights(model, names))
     opset = model.graph.opset_imports.get("", 0)
     for graph in nested_graphs(model.graph):
         for node in list(graph):

@@ -40,6 +40,8 @@ class Capabilities:
         compute_dtypes: Floating types in which GEMMs really run fast.
         fused_ops: Fused operators that run at least as fast as their parts, as
             `domain::op` (`ai.onnx::Attention`, `com.microsoft::SkipLayerNormalization`).
+        weight_formats: Formats of weights below 8 bits that are multiplied as they are (`int4`,
+            `nf4`); others would be expanded when the model is loaded.
         gather_dequantizes_table: A DequantizeLinear in front of a Gather expands the whole
             table at each run, so embeddings are gathered first and dequantized after.
     """
@@ -52,6 +54,7 @@ class Capabilities:
     saturates_u8s8: bool = False
     compute_dtypes: frozenset[str] = frozenset({"float32"})
     fused_ops: frozenset[str] = frozenset()
+    weight_formats: frozenset[str] = frozenset({"int4"})
     gather_dequantizes_table: bool = False
 
     def runs_fused(self, op: str, domain: str = "ai.onnx") -> bool:

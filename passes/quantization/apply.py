@@ -1,25 +1,89 @@
-"""Carries decisions out: finds each weight again and hands it to the writer of its form."""
+"""Carries a plan out: finds each weight again and hands it to the writer of its form."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import onnx_ir as ir
 
-from irtools.passes.quantization.decisions import WeightDecision, find_weight, use_of
+from irtools.errors import UnsupportedError
+from irtools.model.opset import opset_of, raise_opset
+from irtools.passes.quantization.block_weights import (
+    Rounding,
+    write_block_lookup,
+    write_block_product,
+    write_tied,
+)
+from irtools.passes.quantization.blocks import quantize_rows
+from irtools.passes.quantization.decisions import Form, WeightDecision, find_weight, use_of
 from irtools.passes.quantization.dynamic import DynamicWriter
 from irtools.passes.quantization.embedding import write_embedding
 from irtools.passes.quantization.emitter import Emitter
 from irtools.passes.quantization.sites import Weight, find_sites
 from irtools.passes.quantization.static import StaticUse, StaticWriter
 from irtools.passes.quantization.weight_only import write_weight_only
+from irtools.passmanager import PassResult, Plan
 
-__all__ = ["apply_decisions"]
+__all__ = ["apply_decisions", "apply_plan", "opset_for"]
+
+# Per-axis QuantizeLinear/DequantizeLinear, blocked DequantizeLinear, DynamicQuantizeLinear.
+_PER_AXIS_OPSET = 13
+_BLOCKED_OPSET = 21
+_DYNAMIC_OPSET = 11
 
 
-def apply_decisions(model: ir.Model, decisions: Iterable[WeightDecision]) -> dict[str, int]:
-    """Quantize what the decisions name, and count it by statistic name.
+def apply_plan(
+    model: ir.Model,
+    plan: Plan,
+    name: str,
+    rounding_of: Callable[[Weight], Rounding] | None = None,
+) -> PassResult:
+    """Carry out a plan of the pass `name`, and raise the opset where it takes newer operators.
+
+    Raises:
+        UnsupportedError: The opset cannot be raised.
+        UsageError: The plan does not fit the model.
+    """
+    decisions = [WeightDecision.from_data(decision) for decision in plan.decisions]
+    if not decisions:
+        return PassResult(False, plan.statistics, plan.notes, plan=plan)
+    notes = list(plan.notes)
+    needed = max(opset_for(decision.form, decision.block_size) for decision in decisions)
+    change = raise_opset(model, needed)
+    if change.reason:
+        raise UnsupportedError(
+            f"{name} needs opset {needed}, the model has {opset_of(model)} and cannot be "
+            f"raised: {change.reason}; export the model again with opset {needed} or newer"
+        )
+    if change.after != change.before:
+        notes.append(f"opset raised from {change.before} to {change.after}")
+    counts = apply_decisions(model, decisions, rounding_of)
+    return PassResult(True, {**plan.statistics, **counts}, tuple(notes), plan=plan)
+
+
+def opset_for(form: Form, block_size: int) -> int:
+    """Return the oldest opset that can express a form."""
+    if block_size:
+        return _BLOCKED_OPSET
+    match form:
+        case "static" | "weight-only":
+            return _PER_AXIS_OPSET
+        case "dynamic":
+            return _DYNAMIC_OPSET
+        case "embedding" | "tied":
+            return 0
+
+
+def apply_decisions(
+    model: ir.Model,
+    decisions: Iterable[WeightDecision],
+    rounding_of: Callable[[Weight], Rounding] | None = None,
+) -> dict[str, int]:
+    """Quantize what the decisions name, one weight after the other; count by statistic name.
+
+    Args:
+        rounding_of: How the 4-bit weights of products are rounded; None: each to the nearest.
 
     Raises:
         UsageError: A decision is about a weight that the model does not have.
@@ -37,10 +101,17 @@ def apply_decisions(model: ir.Model, decisions: Iterable[WeightDecision]) -> dic
                 )
             case "dynamic":
                 dynamic.write(weight, reduce_range=decision.bits == 7)
+            case "weight-only" if decision.bits == 4:
+                rounding = quantize_rows if rounding_of is None else rounding_of(weight)
+                write_block_product(emit, weight, decision.blocks, rounding)
             case "weight-only":
                 write_weight_only(emit, weight, decision.block_size)
+            case "embedding" if decision.block_size:
+                write_block_lookup(emit, weight, decision.blocks)
             case "embedding":
                 write_embedding(emit, weight)
+            case "tied":
+                write_tied(emit, weight, decision.blocks)
         counts.update(_count(weight))
     return dict(counts)
 

@@ -16,13 +16,14 @@ import onnx_ir as ir
 from irtools.errors import UsageError
 from irtools.passes.quantization.arithmetic import QParams
 from irtools.passes.quantization.sites import Use, Weight
-from irtools.passes.quantization.spec import PerTensor, QuantSpec
+from irtools.passes.quantization.spec import BlockSpec, PerTensor, QuantSpec, Scheme
 from irtools.passmanager import Decision
 from irtools.passmanager.plan import Json
 
 __all__ = ["Form", "UseDecision", "WeightDecision", "find_weight"]
 
-Form: TypeAlias = Literal["static", "dynamic", "weight-only", "embedding"]
+Form: TypeAlias = Literal["static", "dynamic", "weight-only", "embedding", "tied"]
+"""`tied`: a table that is looked up and multiplied by, in blocks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +52,10 @@ class WeightDecision:
     Attributes:
         weight: Its value name.
         form: Which writer carries it out.
-        bits: 8, or 7 where products could saturate.
-        block_size: Rows that share a scale along the input channels; 0 for one per channel.
+        bits: 8, 4, or 7 where products could saturate.
+        block_size: Neighbours that share a scale along the input channels; 0 for one per channel.
         uses: Its readers, all of them.
+        scheme: What the codes of a block mean.
     """
 
     weight: str
@@ -61,6 +63,12 @@ class WeightDecision:
     bits: int
     uses: tuple[UseDecision, ...]
     block_size: int = 0
+    scheme: Scheme = "symmetric"
+
+    @property
+    def blocks(self) -> BlockSpec:
+        """The form of a weight in blocks."""
+        return BlockSpec(4 if self.bits == 4 else 8, self.block_size, self.scheme)
 
     def to_data(self) -> Mapping[str, Json]:
         """Write the decision as JSON values. `from_data` reads it back."""
@@ -69,6 +77,7 @@ class WeightDecision:
             "form": self.form,
             "bits": self.bits,
             "block_size": self.block_size,
+            "scheme": self.scheme,
             "uses": [_use_data(use) for use in self.uses],
         }
 
@@ -82,10 +91,18 @@ class WeightDecision:
         data: Any = decision.data
         try:
             uses = tuple(_use_from(use) for use in data["uses"])
-            return cls(data["weight"], data["form"], data["bits"], uses, data["block_size"])
+            return cls(
+                data["weight"],
+                data["form"],
+                data["bits"],
+                uses,
+                data["block_size"],
+                data.get("scheme", "symmetric"),
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(
-                f"the decision about {decision.subject!r} is no decision of `int8`: {error!r}"
+                f"the decision about {decision.subject!r} is no decision about a quantized "
+                f"weight: {error!r}"
             ) from error
 
 

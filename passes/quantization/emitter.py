@@ -27,12 +27,15 @@ class Emitter:
 
     def constant(self, name: str, array: np.ndarray) -> ir.Value:
         """Add an initializer; its name is `name` or the next free one."""
-        name = self._names.make(name)
-        tensor = ir.Tensor(np.asarray(array, order="C"), name=name)
+        return self.initializer(name, ir.Tensor(np.asarray(array, order="C")))
+
+    def initializer(self, name: str, tensor: ir.Tensor | ir.PackedTensor) -> ir.Value:
+        """Add a tensor that nobody else has; its name is `name` or the next free one."""
+        tensor.name = name = self._names.make(name)
         value = ir.Value(
             name=name,
             type=ir.TensorType(tensor.dtype),
-            shape=ir.Shape(array.shape),
+            shape=ir.Shape(tensor.shape.numpy()),
             const_value=tensor,
         )
         self.graph.register_initializer(value)
@@ -83,10 +86,17 @@ class Emitter:
             self.graph.insert_before(self.graph[0], node)
         return node.outputs[0]
 
-    def replace(self, node: ir.Node, op_type: str, inputs: Sequence[ir.Value | None]) -> None:
-        """Put a node without attributes in the place of `node`; its output keeps its name."""
+    def replace(
+        self,
+        node: ir.Node,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Mapping[str, int] | None = None,
+    ) -> None:
+        """Put another node in the place of `node`; its output keeps its name."""
         old = node.outputs[0]
-        new = ir.node(op_type, inputs, name=self._names.make(f"{old.name}/{op_type}"))
+        name = self._names.make(f"{old.name}/{op_type}")
+        new = ir.node(op_type, inputs, attributes=attributes or {}, name=name)
         result = new.outputs[0]
         result.type, result.shape, result.name = old.type, old.shape, old.name
         result.metadata_props.update(old.metadata_props)

@@ -8,12 +8,13 @@ from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
-from irtools.errors import OptionError, UnsupportedError
+from irtools.errors import OptionError
 from irtools.model.inference import infer_shapes
-from irtools.model.opset import opset_of, raise_opset
-from irtools.passes.quantization.apply import apply_decisions
+from irtools.model.opset import raise_opset
+from irtools.passes.quantization.apply import apply_plan, opset_for
+from irtools.passes.quantization.block_plan import TABLE_BLOCKS
 from irtools.passes.quantization.calibration import Calibrator, calibrate
-from irtools.passes.quantization.decisions import Form, WeightDecision
+from irtools.passes.quantization.decisions import Form
 from irtools.passes.quantization.quantizer import (
     Facts,
     GemmForm,
@@ -35,11 +36,6 @@ from irtools.passmanager import (
 
 __all__ = ["Int8"]
 
-# Per-axis QuantizeLinear/DequantizeLinear, blocked DequantizeLinear, DynamicQuantizeLinear.
-_PER_AXIS_OPSET = 13
-_BLOCKED_OPSET = 21
-_DYNAMIC_OPSET = 11
-
 
 @dataclass(frozen=True)
 class Int8(PlanningPass):
@@ -50,7 +46,8 @@ class Int8(PlanningPass):
     output channel. Softmax, normalizations, activation functions and attention stay in float32.
     Dynamic: activations are measured at run time; MatMul and Gemm only. Weight-only: weights are
     stored as integers, what they are multiplied in is the runtime's choice. Embedding tables are
-    stored in 8 bits with one scale per row in every mode.
+    stored in 8 bits with one scale per row in every mode, or in 4 bits with a scale for every 32
+    neighbours in a row.
 
     Left alone and counted: weights that hold NaN or infinity, float16 models (run `int8` before
     `fp16`), weights that somebody else reads in float32, what lies in subgraphs and functions,
@@ -90,7 +87,11 @@ class Int8(PlanningPass):
     exclude: tuple[str, ...] = option(
         (), "module, node or weight name patterns that stay in float32, such as `classifier`"
     )
-    embeddings: bool = option(True, "also quantize embedding tables, one scale per row")
+    embeddings: Literal["8", "4", "none"] = option(
+        "8",
+        "bits of embedding tables; 8: one scale per row; 4: in blocks of 32, from opset 21 on; "
+        "none: left in float32",
+    )
     bias_correction: bool = option(
         True, "shift biases by the mean error of their weights (static only)"
     )
@@ -131,27 +132,13 @@ class Int8(PlanningPass):
         )
 
     def apply(self, model: ir.Model, plan: Plan, ctx: PassContext) -> PassResult:
-        decisions = [WeightDecision.from_data(decision) for decision in plan.decisions]
-        if not decisions:
-            return PassResult(False, plan.statistics, plan.notes, plan=plan)
-        notes = list(plan.notes)
-        needed = max(_opset_for(decision.form, decision.block_size) for decision in decisions)
-        change = raise_opset(model, needed)
-        if change.reason:
-            raise UnsupportedError(
-                f"int8 needs opset {needed}, the model has {opset_of(model)} and cannot be "
-                f"raised: {change.reason}; export the model again with opset {needed} or newer"
-            )
-        if change.after != change.before:
-            notes.append(f"opset raised from {change.before} to {change.after}")
-        counts = apply_decisions(model, decisions)
-        return PassResult(True, {**plan.statistics, **counts}, tuple(notes), plan=plan)
+        return apply_plan(model, plan, self.name)
 
     def _within_opset(
         self, chosen: Sequence[tuple[Weight, Form]], model: ir.Model, quantizer: Quantizer
     ) -> list[tuple[Weight, Form]]:
         """Leave out the forms that a model cannot express whose opset cannot be raised."""
-        opsets = [_opset_for(form, self.block_size) for _, form in chosen]
+        opsets = [opset_for(form, self._block_size(form)) for _, form in chosen]
         needed = max(opsets, default=0)
         change = raise_opset(model.clone(), needed)
         if not change.reason:
@@ -164,6 +151,11 @@ class Int8(PlanningPass):
             f"again with opset {needed} or newer"
         )
         return kept
+
+    def _block_size(self, form: Form) -> int:
+        if form == "embedding":
+            return TABLE_BLOCKS.block if self.embeddings == "4" else 0
+        return self.block_size if form == "weight-only" else 0
 
     def _facts(
         self,
@@ -213,15 +205,3 @@ class Int8(PlanningPass):
     def _calibrator(self, ctx: PassContext) -> Calibrator:
         symmetric = ctx.target.capabilities.int8_activation == "s8-symmetric"
         return Calibrator(self.calibrator, ACTIVATION_S8 if symmetric else ACTIVATION_U8)
-
-
-def _opset_for(form: Form, block_size: int) -> int:
-    match form:
-        case "static":
-            return _PER_AXIS_OPSET
-        case "weight-only":
-            return _BLOCKED_OPSET if block_size else _PER_AXIS_OPSET
-        case "dynamic":
-            return _DYNAMIC_OPSET
-        case "embedding":
-            return 0

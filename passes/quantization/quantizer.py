@@ -16,10 +16,16 @@ from irtools.passes.quantization.arithmetic import (
     dequantize,
     quantize_weight,
 )
+from irtools.passes.quantization.block_plan import (
+    TABLE_BLOCKS,
+    EmbeddingBits,
+    block_decision,
+    refusal,
+)
 from irtools.passes.quantization.calibration import ActivationFacts
 from irtools.passes.quantization.cost import bias_shift, matrix_view, relative_error
 from irtools.passes.quantization.decisions import Form, UseDecision, WeightDecision
-from irtools.passes.quantization.selection import names_of, selects
+from irtools.passes.quantization.selection import names_of
 from irtools.passes.quantization.sites import Sites, Use, Weight
 from irtools.passes.quantization.spec import Granularity, PerAxis, PerBlock, weight_spec
 from irtools.passes.quantization.static import becomes_gemm, result_of
@@ -42,14 +48,15 @@ class Selection:
         exclude: Patterns over module, node and value names.
         min_size: Fewer elements stay in float32 (Conv weights are exempt: they are used at every
             position, so their size says nothing of their cost).
-        embeddings: Also tables that are looked up by Gather.
+        embeddings: Bits of tables that are looked up by Gather: 8 (a scale per row), 4 (in
+            blocks), or `none` to leave them alone.
         form: What MatMul and Gemm become; Conv stays in float unless it is `static`.
         static_ops: Operators that the target runs in int8 between QDQ.
     """
 
     exclude: tuple[str, ...]
     min_size: int
-    embeddings: bool
+    embeddings: EmbeddingBits
     form: GemmForm
     static_ops: frozenset[str]
 
@@ -114,21 +121,9 @@ class Quantizer:
         return self.selection.form if kinds <= {"matmul", "gemm"} else None
 
     def _refusal(self, weight: Weight, form: Form) -> str:
-        names = list(dict.fromkeys(names_of(weight)))
-        pattern = selects(self.selection.exclude, names)
-        if pattern is not None:
-            return "num-skipped-excluded"
-        if form == "embedding" and not self.selection.embeddings:
+        if form == "embedding" and self.selection.embeddings == "none":
             return "num-skipped-embedding"
-        is_kernel = any(use.kind == "conv" for use in weight.uses)
-        if weight.size < self.selection.min_size and not is_kernel:
-            return "num-skipped-small"
-        if len({use.axis for use in weight.uses}) > 1:
-            return "num-skipped-shared"
-        if not np.isfinite(weight.array()).all():
-            self.notes.append(f"{names[0]!r} holds NaN or infinity: left in float32")
-            return "num-skipped-nonfinite"
-        return ""
+        return refusal(weight, self.selection.exclude, self.selection.min_size, self.notes)
 
     def _decision(self, weight: Weight, form: Form, facts: Facts) -> Decision | None:
         if form == "static":
@@ -145,6 +140,11 @@ class Quantizer:
         return self._write_down(weight, form, facts)
 
     def _write_down(self, weight: Weight, form: Form, facts: Facts) -> Decision:
+        if form == "embedding" and self.selection.embeddings == "4":
+            found = block_decision(weight, form, TABLE_BLOCKS)
+            if found is not None:
+                return found
+            self.notes.append(f"{weight.name!r} keeps 8 bits: no block size divides its rows")
         array, axis = weight.array(), weight.uses[0].axis
         bits = 7 if self.reduce_range and form in ("static", "dynamic") else 8
         block_size = self.block_size if form == "weight-only" else 0

@@ -238,9 +238,9 @@ def _reads_dequantized(node: ir.Node) -> bool:
     index = 0 if node.op_type == "Gather" else 1
     stored, _ = _behind_transpose(node.inputs[index])
     producer = stored.producer() if stored is not None else None
-    if node.op_type == "Gather":
-        tensor = constant_of(stored)
-        return tensor is not None and tensor.dtype in (ir.DataType.INT8, ir.DataType.UINT8)
+    tensor = constant_of(stored) if node.op_type == "Gather" else None
+    if tensor is not None:
+        return tensor.dtype in (ir.DataType.INT8, ir.DataType.UINT8)
     return producer is not None and producer.op_type == "DequantizeLinear"
 
 

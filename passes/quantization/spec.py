@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 import onnx_ir as ir
 
 __all__ = [
     "ACTIVATION_S8",
     "ACTIVATION_U8",
+    "BlockSpec",
     "Granularity",
     "PerAxis",
     "PerBlock",
     "PerTensor",
     "QuantSpec",
+    "Scheme",
     "weight_spec",
 ]
 
@@ -92,3 +94,49 @@ ACTIVATION_S8 = QuantSpec(ir.DataType.INT8, PerTensor(), symmetric=True)
 def weight_spec(granularity: Granularity, *, reduce_range: bool = False) -> QuantSpec:
     """Return the form of a weight: s8, symmetric, 7 bits where sums could saturate."""
     return QuantSpec(ir.DataType.INT8, granularity, symmetric=True, bits=7 if reduce_range else 8)
+
+
+Scheme: TypeAlias = Literal["symmetric", "affine", "nf4"]
+
+
+@dataclass(frozen=True)
+class BlockSpec:
+    """A weight of which `block` neighbours along the input channels share a scale.
+
+    Attributes:
+        bits: 4 or 8.
+        block: Neighbours that share a scale: a power of two from 16.
+        scheme: `symmetric`: codes around 0, and a scale that may be negative, so that the
+            largest magnitude of a block takes the code that has no mirror image (-8).
+            `affine`: a zero point per block. `nf4`: codes are numbers of a table of 16 normal
+            quantiles.
+    """
+
+    bits: Literal[4, 8]
+    block: int
+    scheme: Scheme = "symmetric"
+
+    def __post_init__(self) -> None:
+        if self.block < 16 or self.block & (self.block - 1):
+            raise ValueError(f"a block of {self.block} is no power of two from 16")
+        if self.scheme == "nf4" and self.bits != 4:
+            raise ValueError("nf4 has 4 bits")
+
+    @property
+    def dtype(self) -> ir.DataType:
+        """Type of the codes."""
+        if self.scheme == "symmetric":
+            return ir.DataType.INT4 if self.bits == 4 else ir.DataType.INT8
+        return ir.DataType.UINT4 if self.bits == 4 else ir.DataType.UINT8
+
+    def fits(self, channels: int) -> BlockSpec | None:
+        """Return the same with the largest block up to this one that divides `channels`.
+
+        Kernels want whole blocks. None where not even 16 divides.
+        """
+        block = self.block
+        while channels % block:
+            block //= 2
+            if block < 16:
+                return None
+        return replace(self, block=block)

@@ -158,7 +158,7 @@ def test_embeddings_can_stay(quantize) -> None:
         <ir_version: 10, opset_import: ["" : 20]>
         g (int64[n] ids, float[40,8] w) => (float[n,8] y) { y = Gather(w, ids) }
     """)
-    done = quantize(model, "int8:min-size=0:embeddings=false")
+    done = quantize(model, "int8:min-size=0:embeddings=none")
     assert done.result.statistics == {"num-skipped-embedding": 1}
 
 

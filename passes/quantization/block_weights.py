@@ -1,0 +1,240 @@
+"""Writes weights in blocks: DequantizeLinear with a block size in front of what reads them.
+
+    product   codes [K, N] -> DequantizeLinear (axis 0) -> MatMul/Gemm
+    lookup    codes [V, H] -> DequantizeLinear (axis 1) -> Gather -> (Cast)
+    tied      codes [V, H] -> DequantizeLinear (axis 1) -> Gather
+                                               `-> Transpose -> MatMul, or Gemm with transB
+    nf4       codes [N, K] -> Cast -> Gather of 16 levels -> Mul by scales -> Transpose -> MatMul
+
+Standard operators from opset 21 on. Runtimes compress the products as they are; lookups and nf4
+are brought into the runtime's own form by its lowering, since some would otherwise expand the
+whole table at each run. INT4 and UINT4 are stored packed, two to a byte.
+
+Scales of lookups are float16 where the table's values are of ordinary size: half a bit less a
+weight, and an error of 2^-11 that disappears beside that of 4 bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+
+from irtools.passes.quantization.blocks import (
+    NF4,
+    Blocks,
+    pack_nibbles,
+    quantize_rows,
+    slabs,
+)
+from irtools.passes.quantization.emitter import Emitter
+from irtools.passes.quantization.sites import Use, Weight
+from irtools.passes.quantization.spec import BlockSpec
+
+__all__ = ["Rounding", "write_block_lookup", "write_block_product", "write_tied"]
+
+Rounding: TypeAlias = Callable[[np.ndarray, BlockSpec], Blocks]
+"""Quantizes rows [R, K] of output channels: `quantize_rows`, or one that knows the input."""
+
+_HALF_FROM, _HALF_TO = 2.0**-6, 2.0**12
+"""Largest magnitudes of tables whose scales may be float16: the steps stay normal numbers."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Stored:
+    """A weight in blocks as it lies in the model.
+
+    Attributes:
+        codes: [K, N] or [V, H].
+        scale: [K / block, N] or [V, H / block].
+        zero_point: Of the scale's shape and the codes' type, or None.
+    """
+
+    codes: ir.Tensor | ir.PackedTensor
+    scale: np.ndarray
+    zero_point: ir.Tensor | ir.PackedTensor | None
+
+
+def write_block_product(
+    emit: Emitter, weight: Weight, spec: BlockSpec, rounding: Rounding = quantize_rows
+) -> None:
+    """Store a weight of MatMul and Gemm nodes, all with one channel axis, in blocks."""
+    if spec.scheme == "nf4":
+        dequantized = _nf4_matrix(emit, weight, spec)
+    else:
+        stored = _store(weight.array(), weight.uses[0].axis, spec, rounding, turned=True)
+        dequantized = _dequantize(emit, weight, stored, axis=0, block=spec.block)
+    for use in weight.uses:
+        use.node.replace_input_with(1, dequantized)
+        if use.kind == "gemm":
+            use.node.attributes.pop("transB", None)
+    emit.drop_unread(weight.value)
+
+
+def write_block_lookup(emit: Emitter, weight: Weight, spec: BlockSpec) -> None:
+    """Store a table [V, H] that is only looked up in blocks along H."""
+    array = weight.array()
+    dtype: type[np.floating] = np.float16 if _takes_half(array) else np.float32
+
+    def rounding(rows: np.ndarray, form: BlockSpec) -> Blocks:
+        return quantize_rows(rows, form, dtype)
+
+    stored = _store(array, 0, spec, rounding, turned=False)
+    dequantized = _dequantize(emit, weight, stored, axis=1, block=spec.block)
+    for use in weight.uses:
+        _look_up(emit, use, dequantized)
+    emit.drop_unread(weight.value)
+
+
+def write_tied(emit: Emitter, weight: Weight, spec: BlockSpec) -> None:
+    """Store a table [V, H] that is looked up and, turned, multiplied by."""
+    stored = _store(weight.array(), 0, spec, quantize_rows, turned=False)
+    dequantized = _dequantize(emit, weight, stored, axis=1, block=spec.block)
+    for use in weight.uses:
+        holder = use.transpose or use.node
+        holder.replace_input_with(1 if use.kind == "gemm" else 0, dequantized)
+    emit.drop_unread(weight.value)
+
+
+def _look_up(emit: Emitter, use: Use, table: ir.Value) -> None:
+    if table.dtype == ir.DataType.FLOAT:
+        use.node.replace_input_with(0, table)
+        return
+    rows = emit.before(
+        use.node,
+        "Gather",
+        [table, use.activation],
+        {f"{use.output.name}_half": ir.DataType.FLOAT16},
+        shape=use.output.shape,
+    )
+    emit.replace(use.node, "Cast", [rows], {"to": ir.DataType.FLOAT.value})
+
+
+def _takes_half(table: np.ndarray) -> bool:
+    top = max(abs(float(table.min())), abs(float(table.max())))
+    return _HALF_FROM <= top <= _HALF_TO
+
+
+def _dequantize(
+    emit: Emitter, weight: Weight, stored: _Stored, *, axis: int, block: int
+) -> ir.Value:
+    inputs = [
+        emit.initializer(f"{weight.name}_quantized", stored.codes),
+        emit.constant(f"{weight.name}_scale", stored.scale),
+    ]
+    if stored.zero_point is not None:
+        inputs.append(emit.initializer(f"{weight.name}_zero_point", stored.zero_point))
+    return emit.before(
+        _first_reader(emit, weight),
+        "DequantizeLinear",
+        inputs,
+        {f"{weight.name}_dequantized": ir.DataType.from_numpy(stored.scale.dtype)},
+        shape=ir.Shape(stored.codes.shape.numpy()),
+        attributes={"axis": axis, "block_size": block},
+    )
+
+
+def _first_reader(emit: Emitter, weight: Weight) -> ir.Node:
+    return min((use.transpose or use.node for use in weight.uses), key=emit.position)
+
+
+def _store(
+    array: np.ndarray, axis: int, spec: BlockSpec, rounding: Rounding, *, turned: bool
+) -> _Stored:
+    """Quantize a matrix piece by piece.
+
+    Args:
+        axis: Its output-channel axis.
+        turned: Store [K, N], else [N, K].
+    """
+    channels, inner = array.shape[axis], array.shape[1 - axis]
+    codes = _Collector(spec.dtype, channels, inner, turned=turned)
+    zeros = _Collector(spec.dtype, channels, inner // spec.block, turned=turned)
+    scales: list[np.ndarray] = []
+    for cut, rows in slabs(array, axis):
+        blocks = rounding(rows, spec)
+        codes.put(cut, blocks.codes)
+        scales.append(blocks.scale)
+        if blocks.zero_point is not None:
+            zeros.put(cut, blocks.zero_point)
+    scale = np.concatenate(scales)
+    return _Stored(
+        codes.tensor(),
+        np.ascontiguousarray(scale.T) if turned else scale,
+        zeros.tensor() if spec.scheme == "affine" else None,
+    )
+
+
+class _Collector:
+    """Puts rows of codes [R, K] into one tensor [N, K] or [K, N], packed where it can as it goes.
+
+    A row of an odd number of 4-bit codes ends inside a byte; such a tensor is packed at the end.
+    """
+
+    def __init__(self, dtype: ir.DataType, channels: int, inner: int, *, turned: bool) -> None:
+        self._dtype, self._turned = dtype, turned
+        self._shape = (inner, channels) if turned else (channels, inner)
+        self._packs = dtype.bitwidth == 4 and self._shape[1] % 2 == 0
+        width = self._shape[1] // 2 if self._packs else self._shape[1]
+        kind = np.uint8 if self._packs else np.int8
+        self._stored = np.empty((self._shape[0], width), kind)
+
+    def put(self, cut: slice, codes: np.ndarray) -> None:
+        piece = codes.T if self._turned else codes
+        if self._packs:
+            piece = pack_nibbles(np.ascontiguousarray(piece)).reshape(len(piece), -1)
+            cut = slice(cut.start // 2, -(-cut.stop // 2)) if self._turned else cut
+        if self._turned:
+            self._stored[:, cut] = piece.view(self._stored.dtype)
+        else:
+            self._stored[cut] = piece.view(self._stored.dtype)
+
+    def tensor(self) -> ir.Tensor | ir.PackedTensor:
+        if self._dtype.bitwidth == 8:
+            return ir.Tensor(self._stored.view(self._dtype.numpy()), self._dtype)
+        packed = self._stored.reshape(-1) if self._packs else pack_nibbles(self._stored)
+        return ir.PackedTensor(packed, self._dtype, shape=self._shape)
+
+
+def _nf4_matrix(emit: Emitter, weight: Weight, spec: BlockSpec) -> ir.Value:
+    """Return W [K, N] of NF4 codes [N, K], looked up level by level."""
+    stored = _store(weight.array(), weight.uses[0].axis, spec, quantize_rows, turned=False)
+    channels, inner = (int(d) for d in stored.codes.shape.numpy())
+    name, anchor = weight.name, _first_reader(emit, weight)
+    by_block = (channels, inner // spec.block, spec.block)
+    scale = stored.scale.reshape(*stored.scale.shape, 1)
+    codes = emit.initializer(f"{name}_nf4", stored.codes)
+
+    def add(
+        op: str,
+        inputs: list[ir.Value | None],
+        part: str,
+        dtype: ir.DataType,
+        shape: tuple[int, ...],
+        **attributes: int | list[int],
+    ) -> ir.Value:
+        outputs = {f"{name}_{part}": dtype}
+        return emit.before(
+            anchor, op, inputs, outputs, shape=ir.Shape(shape), attributes=attributes
+        )
+
+    table = emit.constant("nf4_levels", NF4)
+    numbers = add(
+        "Cast",
+        [codes],
+        "codes",
+        ir.DataType.INT32,
+        (channels, inner),
+        to=ir.DataType.INT32.value,
+    )
+    real = ir.DataType.FLOAT
+    levels = add("Gather", [table, numbers], "levels", real, (channels, inner))
+    to_blocks = emit.constant(f"{name}_block_shape", np.array(by_block, np.int64))
+    parts = add("Reshape", [levels, to_blocks], "blocks", real, by_block)
+    scaled = add("Mul", [parts, emit.constant(f"{name}_scale", scale)], "scaled", real, by_block)
+    to_rows = emit.constant(f"{name}_row_shape", np.array((channels, inner), np.int64))
+    rows = add("Reshape", [scaled, to_rows], "rows", real, (channels, inner))
+    return add("Transpose", [rows], "dequantized", real, (inner, channels), perm=[1, 0])

@@ -1,0 +1,230 @@
+"""Weights in blocks: 4 or 8 bits, a scale for every few neighbours, chosen by squared error.
+
+Rows are output channels here, w [R, K], and blocks lie along K:
+
+    c  = clip(rne(w / s), lo, hi)          symmetric: lo, hi = -8, 7
+    w' = s c                               affine:    lo, hi = -z, 15 - z; stored is c + z
+
+The scale of a block is the one of least squared error among a few candidates: for codes c that
+were rounded with any trial scale, s = <w, c> / <c, c> is the best, and the error left is
+<w, w> - <w, c>^2 / <c, c>. Rounding once more with that s can only lessen it. (Trial scales
+shrink the range step by step, as llama.cpp's k-quants and MSE calibration do.)
+
+NF4 (Dettmers et al. 2023, QLoRA, appendix E): c is the number of the nearest of 16 quantiles of
+the normal distribution, s the largest magnitude of the block.
+
+Memory: `slabs` cuts a weight into pieces of at most `SLAB_ELEMENTS`, so that what is held at once
+is the result and some ten arrays of that size, whatever the size of the weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from irtools.passes.quantization.spec import BlockSpec
+
+__all__ = [
+    "NF4",
+    "SLAB_ELEMENTS",
+    "Blocks",
+    "dequantize_rows",
+    "is_finite",
+    "pack_nibbles",
+    "quantize_rows",
+    "slabs",
+    "unpack_nibbles",
+]
+
+SLAB_ELEMENTS = 1 << 19
+"""Elements of a weight that are looked at together: 2 MB of float32."""
+
+NF4 = np.array(
+    [
+        -1.0,
+        -0.6961928009986877,
+        -0.5250730514526367,
+        -0.39491748809814453,
+        -0.28444138169288635,
+        -0.18477343022823334,
+        -0.09105003625154495,
+        0.0,
+        0.07958029955625534,
+        0.16093020141124725,
+        0.24611230194568634,
+        0.33791524171829224,
+        0.44070982933044434,
+        0.5626170039176941,
+        0.7229568362236023,
+        1.0,
+    ],
+    dtype=np.float32,
+)
+"""Levels of NF4 by code, as bitsandbytes and MatMulBnb4 of com.microsoft have them."""
+
+_NF4_EDGES = (NF4[1:] + NF4[:-1]) / 2
+_SHRINK = (8 / 7, 1.0, 0.95, 0.9, 0.85, 0.78)
+"""Trial scales, as shares of the one that takes the whole range. The first is the plain one of
+symmetric codes, -7 to 7, so that the result is never worse than that."""
+
+_TINY = np.float32(2.0**-100)
+"""Blocks whose magnitudes stay below count as zero: their squares leave float32."""
+
+
+@dataclass(frozen=True, eq=False)
+class Blocks:
+    """Quantized rows.
+
+    Attributes:
+        codes: As they are stored, [R, K]: int8, or uint8 for affine and NF4.
+        scale: [R, K / block], float32 or float16.
+        zero_point: uint8 [R, K / block], or None where it is 0.
+    """
+
+    codes: np.ndarray
+    scale: np.ndarray
+    zero_point: np.ndarray | None
+    spec: BlockSpec
+
+
+def quantize_rows(
+    rows: np.ndarray, spec: BlockSpec, scale_dtype: type[np.floating] = np.float32
+) -> Blocks:
+    """Quantize float32 rows [R, K]; K is a multiple of the block.
+
+    Args:
+        scale_dtype: float32 or float16. Codes belong to the scale as it is stored.
+    """
+    w = np.ascontiguousarray(rows, dtype=np.float32).reshape(len(rows), -1, spec.block)
+    if spec.scheme == "nf4":
+        return _quantize_nf4(w, spec)
+    low, high, zero, first = _limits(w, spec)
+    shrink = _SHRINK if spec.bits == 4 else (1.0,)
+    scale = _best_scale(w, first, low, high, shrink).astype(scale_dtype)
+    codes = _round(w, scale.astype(np.float32), low, high)
+    if zero is not None:
+        codes += zero[..., None]
+    stored = codes.astype(np.int8 if zero is None else np.uint8).reshape(rows.shape)
+    return Blocks(stored, scale, None if zero is None else zero.astype(np.uint8), spec)
+
+
+def dequantize_rows(blocks: Blocks) -> np.ndarray:
+    """Return the float32 rows [R, K] that codes stand for."""
+    parts = blocks.codes.reshape(*blocks.scale.shape, -1)
+    scale = blocks.scale.astype(np.float32)[..., None]
+    if blocks.spec.scheme == "nf4":
+        numbers = NF4[parts]
+    else:
+        numbers = parts.astype(np.float32)
+        if blocks.zero_point is not None:
+            numbers -= blocks.zero_point[..., None]
+    return np.asarray((numbers * scale).reshape(blocks.codes.shape))
+
+
+def slabs(weight: np.ndarray, axis: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """Yield a matrix in pieces, as rows of output channels: (channels, float32 [R, K]).
+
+    Args:
+        weight: [K, N] with axis 1, [N, K] with axis 0.
+        axis: The output-channel axis.
+    """
+    channels, inner = weight.shape[axis], weight.shape[1 - axis]
+    # An even number of channels, so that packed pieces end on whole bytes.
+    step = max(SLAB_ELEMENTS // max(inner, 1) // 2 * 2, 2)
+    for start in range(0, channels, step):
+        cut = slice(start, min(start + step, channels))
+        yield cut, np.asarray(weight[cut] if axis == 0 else weight[:, cut].T)
+
+
+def is_finite(weight: np.ndarray) -> bool:
+    """Whether no element is NaN or infinite. Takes no memory of the weight's size."""
+    flat = weight.reshape(-1)
+    pieces = (flat[at : at + SLAB_ELEMENTS] for at in range(0, flat.size, SLAB_ELEMENTS))
+    # NaN and infinities survive as the smallest or largest element.
+    return all(np.isfinite(piece.min()) and np.isfinite(piece.max()) for piece in pieces)
+
+
+def pack_nibbles(codes: np.ndarray) -> np.ndarray:
+    """Pack 4-bit codes by two, the first into the low half, as ONNX stores INT4 and UINT4.
+
+    Args:
+        codes: int8 or uint8, any shape; read in row-major order.
+
+    Returns:
+        uint8 [ceil(n / 2)].
+    """
+    flat = codes.reshape(-1).view(np.uint8) & 0x0F
+    if flat.size % 2:
+        flat = np.append(flat, np.uint8(0))
+    return np.asarray(flat[0::2] | (flat[1::2] << 4))
+
+
+def unpack_nibbles(packed: np.ndarray, count: int, *, signed: bool) -> np.ndarray:
+    """Return `count` codes, int8 or uint8. The inverse of `pack_nibbles`."""
+    flat = np.empty(2 * packed.size, np.uint8)
+    flat[0::2], flat[1::2] = packed & 0x0F, packed >> 4
+    codes = flat[:count]
+    return (codes ^ 8).astype(np.int8) - np.int8(8) if signed else codes
+
+
+def _limits(
+    w: np.ndarray, spec: BlockSpec
+) -> tuple[np.ndarray | int, np.ndarray | int, np.ndarray | None, np.ndarray]:
+    """Return the least and largest code, the zero point, and the scale that cuts nothing.
+
+    Args:
+        w: [R, blocks, block].
+    """
+    top = 2**spec.bits - 1
+    if spec.scheme == "affine":
+        a = np.minimum(w.min(axis=-1), 0.0)
+        b = np.maximum(w.max(axis=-1), 0.0)
+        first = (b - a) / np.float32(top)
+        zero = np.rint(np.divide(-a, first, out=np.zeros_like(a), where=first > _TINY))
+        zero = zero.clip(0, top).astype(np.int16)
+        return -zero[..., None], top - zero[..., None], zero, first
+    if spec.bits == 8:
+        return -127, 127, None, np.abs(w).max(axis=-1) / np.float32(127)
+    at = np.abs(w).argmax(axis=-1)[..., None]
+    return -8, 7, None, np.take_along_axis(w, at, axis=-1)[..., 0] / np.float32(-8)
+
+
+def _best_scale(
+    w: np.ndarray,
+    first: np.ndarray,
+    low: np.ndarray | int,
+    high: np.ndarray | int,
+    shrink: tuple[float, ...],
+) -> np.ndarray:
+    """Return the scale of least squared error per block, [R, blocks]; 1 for blocks of zeros."""
+    best = np.zeros(first.shape, np.float32)
+    scale = np.ones(first.shape, np.float32)
+    live = np.abs(first) > _TINY
+    for factor in shrink:
+        trial = np.where(live, first * np.float32(factor), np.float32(1))
+        codes = _round(w, trial, low, high)
+        product = np.einsum("rbk,rbk->rb", w, codes)
+        size = np.einsum("rbk,rbk->rb", codes, codes)
+        # Of the block's energy, <w, c>^2 / <c, c> is kept.
+        fitted = np.divide(product, size, out=np.zeros_like(product), where=size > 0)
+        better = live & (fitted * product > best)
+        best = np.where(better, fitted * product, best)
+        scale = np.where(better, fitted, scale)
+    return scale
+
+
+def _round(
+    w: np.ndarray, scale: np.ndarray, low: np.ndarray | int, high: np.ndarray | int
+) -> np.ndarray:
+    steps = w / scale[..., None]
+    np.rint(steps, out=steps)
+    return np.asarray(np.clip(steps, low, high, out=steps))
+
+
+def _quantize_nf4(w: np.ndarray, spec: BlockSpec) -> Blocks:
+    scale = np.abs(w).max(axis=-1)
+    scale = np.where(scale > _TINY, scale, np.float32(1))
+    codes = np.searchsorted(_NF4_EDGES, w / scale[..., None]).astype(np.uint8)
+    return Blocks(codes.reshape(len(w), -1), scale, None, spec)

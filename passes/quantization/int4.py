@@ -1,0 +1,165 @@
+"""The pass `int4`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import onnx_ir as ir
+
+from irtools.errors import OptionError, UnsupportedError
+from irtools.model.opset import raise_opset
+from irtools.passes.quantization.apply import apply_plan, opset_for
+from irtools.passes.quantization.block_plan import BlockQuantizer, Squares
+from irtools.passes.quantization.decisions import Form, WeightDecision
+from irtools.passes.quantization.sites import Weight, find_sites
+from irtools.passes.quantization.spec import BlockSpec
+from irtools.passmanager import (
+    Decision,
+    Exactness,
+    PassContext,
+    PassResult,
+    Plan,
+    PlanningPass,
+    option,
+    pass_text,
+)
+from irtools.statistics import ChannelSquare, Want
+
+__all__ = ["Int4"]
+
+
+@dataclass(frozen=True)
+class Int4(PlanningPass):
+    """Store the weights of MatMul and Gemm in 4 bits, a scale for every block of neighbours.
+
+    For models that wait for memory: decoders, which read every weight for each token, and files
+    that have to be small. Activations stay in float32 in the model; runtimes multiply the blocks
+    as they are and may quantize activations per token and block on the way. Encoders that run
+    many tokens at once are faster in `int8`.
+
+    Scales minimize the squared error of their block. No data is needed; with calibration data the
+    predicted costs know how large each input channel is.
+
+    Embedding tables become 8-bit rows or 4-bit blocks. A table that is also multiplied by (tied
+    input and output embeddings) stays one tensor, in blocks of 8 or 4 bits.
+
+    Weights are quantized one after the other and in pieces, so that beside the mapped file memory
+    holds the result and little else.
+
+    Left alone and counted: weights that hold NaN or infinity, float16 models, weights that
+    somebody else reads in float32, input channels that no block divides, subgraphs and functions,
+    Conv and recurrent layers, models whose opset cannot be raised to 21, what is quantized
+    already.
+    """
+
+    name: ClassVar[str] = "int4"
+    exactness: ClassVar[Exactness] = Exactness.LOSSY
+    statistics: ClassVar[dict[str, str]] = {
+        "num-quantized-matmul": "MatMul and Gemm nodes with weights in blocks",
+        "num-quantized-embedding": "embedding tables in 8 or 4 bits",
+        "num-already-quantized": "nodes that were quantized before",
+        "num-skipped-excluded": "weights left in float32 because an option excludes them",
+        "num-skipped-small": "weights left in float32 because they are smaller than min-size",
+        "num-skipped-embedding": "embedding tables left in float32 by option",
+        "num-skipped-nonfinite": "weights left in float32 because they hold NaN or infinity",
+        "num-skipped-dtype": "weights left alone because they are not float32",
+        "num-skipped-shape": "weights left in float32 because no block divides their channels",
+        "num-skipped-shared": "weights left in float32 because another node reads them so",
+        "num-skipped-operator": "weights of Conv and of other operators, left in float32",
+        "num-skipped-opset": "weights left in float32 because the opset is too old for blocks",
+        "num-skipped-subgraph": "constant products in subgraphs or functions, left alone",
+    }
+
+    block: Literal[32, 64, 128] = option(
+        32, "neighbours along the input channels that share a scale; smaller where it must divide"
+    )
+    symmetric: bool = option(True, "no zero points; false: one per block, 4 bits more each")
+    format: Literal["int4", "nf4"] = option(
+        "int4", "nf4: 16 quantiles of the normal distribution, where the target has a kernel"
+    )
+    embeddings: Literal["8", "4", "none"] = option(
+        "8", "bits of embedding tables; 8: one scale per row; 4: in blocks of 32; none: float32"
+    )
+    exclude: tuple[str, ...] = option(
+        (), "module, node or weight name patterns that stay in float32, such as `lm_head`"
+    )
+    min_size: int = option(16384, "weights of fewer elements stay in float32")
+
+    def __post_init__(self) -> None:
+        if self.min_size < 0:
+            raise OptionError(f"min-size is {self.min_size}, expected 0 or more")
+        if self.format == "nf4" and not self.symmetric:
+            raise OptionError("nf4 has no zero points: leave out symmetric=false")
+
+    def plan(self, model: ir.Model, ctx: PassContext) -> Plan:
+        formats = ctx.target.capabilities.weight_formats
+        if self.format not in formats:
+            raise UnsupportedError(
+                f"{ctx.target.name} has no kernel for {self.format} weights, it would expand them "
+                f"to float32 when it loads the model; it has {', '.join(sorted(formats)) or 'none'}"
+            )
+        quantizer = BlockQuantizer(self.exclude, self.min_size, self._spec, self.embeddings)
+        chosen = quantizer.select(find_sites(model))
+        decisions = quantizer.decide(chosen, self._squares(model, ctx, chosen))
+        decisions = _within_opset(decisions, model, quantizer)
+        return Plan(
+            pass_text=pass_text(self),
+            decisions=decisions,
+            cost_unit="relative squared error of the output",
+            gain_unit="bytes",
+            notes=tuple(dict.fromkeys(quantizer.notes)),
+            statistics=dict(quantizer.skipped),
+        )
+
+    def apply(self, model: ir.Model, plan: Plan, ctx: PassContext) -> PassResult:
+        return apply_plan(model, plan, self.name)
+
+    @property
+    def _spec(self) -> BlockSpec:
+        if self.format == "nf4":
+            return BlockSpec(4, self.block, "nf4")
+        return BlockSpec(4, self.block, "symmetric" if self.symmetric else "affine")
+
+    def _squares(
+        self, model: ir.Model, ctx: PassContext, chosen: Sequence[tuple[Weight, Form]]
+    ) -> Squares:
+        """Return E[x_k^2] of what is multiplied, where calibration data was given."""
+        if ctx.calibration is None:
+            return {}
+        values = {
+            use.activation for weight, form in chosen if form != "embedding" for use in weight.uses
+        }
+        wants = {
+            value: Want(value.name or "", ChannelSquare())
+            for value in values
+            if value.dtype == ir.DataType.FLOAT or value.dtype is None
+        }
+        if not wants:
+            return {}
+        found = ctx.statistics(model).collect(wants.values())
+        return {value: np.asarray(found[want]) for value, want in wants.items()}
+
+
+def _within_opset(
+    decisions: tuple[Decision, ...], model: ir.Model, quantizer: BlockQuantizer
+) -> tuple[Decision, ...]:
+    """Leave out the forms that a model cannot express whose opset cannot be raised."""
+    opsets = []
+    for decision in decisions:
+        data = WeightDecision.from_data(decision)
+        opsets.append(opset_for(data.form, data.block_size))
+    needed = max(opsets, default=0)
+    change = raise_opset(model.clone(), needed)
+    if not change.reason:
+        return decisions
+    kept = [d for d, opset in zip(decisions, opsets, strict=True) if opset <= change.before]
+    quantizer.skipped["num-skipped-opset"] += len(decisions) - len(kept)
+    quantizer.notes.append(
+        f"{len(decisions) - len(kept)} weights stay in float32: they need opset {needed}, the "
+        f"model has {change.before} and cannot be raised: {change.reason}; export the model "
+        f"again with opset {needed} or newer"
+    )
+    return tuple(kept)

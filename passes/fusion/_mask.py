@@ -110,13 +110,24 @@ def _expanded(make: Maker, mask: ir.Value, found: AttentionMatch) -> ir.Value:
     has = (1, 1, *found.mask_shape)[-2:]
     if has == wanted:
         return mask
-    # The keys of a cache are in no operand, but the mask then has one column for each.
-    sizes = [
-        make.size(operand.base, operand.perm[2], length) if own != length else make.integers([1])
-        for own, length, operand in zip(has, wanted, (found.q, found.k), strict=True)
-    ]
-    target = make.node("Concat", sizes, {"axis": 0})
+    q = found.q
+    same = [own == length for own, length in zip(has, wanted, strict=True)]
+    queries = make.integers([1]) if same[0] else make.size(q.base, q.perm[2], wanted[0])
+    keys = make.integers([1]) if same[1] else _keys(make, found)
+    target = make.node("Concat", [queries, keys], {"axis": 0})
     return make.node("Expand", [mask, target])
+
+
+def _keys(make: Maker, found: AttentionMatch) -> ir.Value:
+    """The number of keys, of those in a cache and new ones."""
+    k, cache = found.k, None if found.packed is None else found.packed.cache
+    if cache is None or isinstance(k.shape[2], int):
+        return make.size(k.base, k.perm[2], k.shape[2])
+    assert found.packed is not None
+    # Not from what they are joined to, which the operator is going to make.
+    past = make.node("Shape", [cache.past_key], {"start": 2, "end": 3})
+    new = make.node("Shape", [found.packed.k], {"start": 1, "end": 2})
+    return make.node("Add", [past, new], key=("size", k.shape[2]))
 
 
 def _lowest(dtype: ir.DataType) -> float:

@@ -123,6 +123,7 @@ def make_node(
     source: Source,
     names: FreshNames,
     attributes: Mapping[str, object] | None = None,
+    outputs: int = 1,
 ) -> ir.Node:
     """Make a node with a name of its own and the provenance of what it replaces.
 
@@ -134,9 +135,15 @@ def make_node(
     if source.replaced:
         metadata[REPLACED] = ",".join(n.name or n.op_type for n in source.replaced)
     node = ir.node(
-        op_type, inputs, dict(attributes or {}), name=names.make(stem), metadata_props=metadata
+        op_type,
+        inputs,
+        dict(attributes or {}),
+        name=names.make(stem),
+        metadata_props=metadata,
+        num_outputs=outputs,
     )
-    node.outputs[0].name = names.make(f"{node.name}_output")
+    for output in node.outputs:
+        output.name = names.make(f"{node.name}_output")
     return node
 
 

@@ -9,15 +9,16 @@ import onnx_ir as ir
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.analysis.types import element_type
 from irtools.passes.fusion._operand import find_operand
+from irtools.passes.fusion._packed import find_packed
 from irtools.passes.fusion._pattern import require
 from irtools.passes.fusion.attention_match import (
     AddedMask,
     AttentionMatch,
     BooleanMask,
     Mask,
-    packed,
     require_same_batch,
     shape_of_masks,
+    value_of,
 )
 
 __all__ = ["match_written"]
@@ -46,7 +47,7 @@ def match_written(node: ir.Node, facts: SymbolicShapes) -> AttentionMatch:
         masks = (BooleanMask(inputs[3]) if is_bool else AddedMask(inputs[3]),)
     mask_shape = shape_of_masks(masks, facts, scores)
     output = node.outputs[0]
-    flat = packed(q, k, v, output, facts)
+    flat = find_packed(q, k, v, output, [value_of(mask) for mask in masks], facts)
     width = q.shape[3]
     require(isinstance(width, int) or "scale" in node.attributes, "no scale", named=False)
     default = 1 / math.sqrt(width) if isinstance(width, int) else 1.0

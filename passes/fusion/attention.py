@@ -34,7 +34,8 @@ class FuseAttention(FusionPass):
     guard (Softmax, IsNaN, Where) with or without. K and V that are repeated for groups of
     queries go in as they are, not repeated. Q, K and V go in as [batch, length, heads * width]
     where the linear layers give them so, which also removes the reshapes around, else as
-    [batch, heads, length, width]. Attention operators that an exporter wrote around repeated
+    [batch, heads, length, width]; then a cache that K and V are joined to goes in as past and
+    comes out as present. Attention operators that an exporter wrote around repeated
     heads, reshapes, or with a mask that they would have to broadcast are brought to this form.
 
     Rows masked throughout keep their meaning: 0 under the guard; the mean of V under a mask of
@@ -92,11 +93,23 @@ class _AttentionRewriter(Rewriter):
         if found.packed is not None:
             attributes["q_num_heads"] = found.packed.heads
             attributes["kv_num_heads"] = found.packed.kv_heads
-        inputs = [q, k, v] if mask is None else [q, k, v, mask]
-        fused = make_node("Attention", inputs, source, self.names, attributes)
+        cache = None if found.packed is None else found.packed.cache
+        inputs: list[ir.Value | None] = [q, k, v]
+        if mask is not None or cache is not None:
+            inputs.append(mask)
+        if cache is not None:
+            inputs += [cache.past_key, cache.past_value]
+        outputs = 1 if cache is None else 3
+        fused = make_node("Attention", inputs, source, self.names, attributes, outputs)
         graph.insert_before(last, [*nodes, fused])
         self.replace(old, fused.outputs[0])
-        remove_dead([last])
+        dead = [last]
+        if cache is not None:
+            presents = (cache.present_key, cache.present_value)
+            for joined, present in zip(presents, fused.outputs[1:], strict=True):
+                dead += [node for node in [joined.producer()] if node is not None]
+                self.replace(joined, present)
+        remove_dead(dead)
 
     def _heads_first(self, x: Operand, source: Source, nodes: list[ir.Node]) -> ir.Value:
         if x.perm == HEADS_FIRST:

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from irtools.analysis.dims import Dim, multiply
+from irtools.analysis.dims import Dim
 from irtools.analysis.shapes import Shape, SymbolicShapes
-from irtools.passes.fusion._operand import HEADS_SECOND, Operand, find_operand, unscaled
+from irtools.passes.fusion._operand import Operand, find_operand, unscaled
+from irtools.passes.fusion._packed import Packed, find_packed
 from irtools.passes.fusion._pattern import (
     Veto,
     is_op,
@@ -35,8 +36,10 @@ __all__ = [
     "BooleanMask",
     "FilledMask",
     "Mask",
-    "Packed",
     "match_attention",
+    "require_same_batch",
+    "shape_of_masks",
+    "value_of",
 ]
 
 _NEVER = -1e4
@@ -79,16 +82,15 @@ class BooleanMask:
 Mask = AddedMask | FilledMask | BooleanMask
 
 
-@dataclass(frozen=True)
-class Packed:
-    """Q, K, V and Y as the linear layers have them: [B,S,H*D], heads not yet taken apart."""
-
-    q: ir.Value
-    k: ir.Value
-    v: ir.Value
-    output: ir.Value
-    heads: int
-    kv_heads: int
+def value_of(mask: Mask) -> ir.Value:
+    """The tensor that a mask is made from."""
+    match mask:
+        case AddedMask(value):
+            return value
+        case FilledMask(condition):
+            return condition
+        case BooleanMask(kept):
+            return kept
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,7 @@ def match_attention(softmax: ir.Node, facts: SymbolicShapes) -> AttentionMatch:
     require_same_batch(q, k, v)
     mask_shape = shape_of_masks(masks, facts, (*q.shape[:3], k.shape[2]))
     output = _with_heads(product.outputs[0], q, v, facts)
+    values = [value_of(mask) for mask in masks]
     return AttentionMatch(
         softmax,
         q,
@@ -146,7 +149,7 @@ def match_attention(softmax: ir.Node, facts: SymbolicShapes) -> AttentionMatch:
         masks,
         mask_shape,
         output,
-        packed(q, k, v, output, facts),
+        find_packed(q, k, v, output, values, facts),
     )
 
 
@@ -300,46 +303,9 @@ def shape_of_masks(masks: Sequence[Mask], facts: SymbolicShapes, scores: Shape) 
 
 
 def _shape_of_mask(mask: Mask, facts: SymbolicShapes, scores: Shape) -> Shape:
-    match mask:
-        case AddedMask(value, target):
-            shape = scores if target is not None else facts.shape(value)
-        case FilledMask(condition=value):
-            shape = facts.shape(value)
-        case BooleanMask(value):
-            shape = facts.shape(value)
+    if isinstance(mask, AddedMask) and mask.target is not None:
+        return scores
+    shape = facts.shape(value_of(mask))
     if shape is None:
         raise Veto("the shape of the mask is not known")
     return shape
-
-
-def packed(
-    q: Operand, k: Operand, v: Operand, output: ir.Value, facts: SymbolicShapes
-) -> Packed | None:
-    """The block without the reshapes around it, or None where it has none."""
-    heads, kv_heads = q.shape[1], k.shape[1]
-    sources = [_flat(operand, facts) for operand in (q, k, v)]
-    transpose = only_user(output)
-    if not isinstance(heads, int) or not isinstance(kv_heads, int):
-        return None
-    if transpose is None or transpose.op_type != "Transpose":
-        return None
-    if tuple(transpose.attributes.get_ints("perm") or ()) != HEADS_SECOND:
-        return None
-    reshape = only_user(transpose.outputs[0])
-    if reshape is None or reshape.op_type != "Reshape" or reshape.domain != "":
-        return None
-    merged = (q.shape[0], q.shape[2], multiply(heads, v.shape[3]))
-    if facts.shape(reshape.outputs[0]) != merged or any(s is None for s in sources):
-        return None
-    flat_q, flat_k, flat_v = (source for source in sources if source is not None)
-    return Packed(flat_q, flat_k, flat_v, reshape.outputs[0], heads, kv_heads)
-
-
-def _flat(operand: Operand, facts: SymbolicShapes) -> ir.Value | None:
-    """[B,S,H*D] that an operand was reshaped from."""
-    reshape = is_op(operand.base, "Reshape")
-    if reshape is None or operand.perm != HEADS_SECOND:
-        return None
-    batch, heads, length, width = operand.shape
-    source = reshape.inputs[0]
-    return source if facts.shape(source) == (batch, length, multiply(heads, width)) else None

@@ -132,8 +132,9 @@ class _RotaryRewriter(Rewriter):
         source = Source("fuse-rotary", last, (anchor, last))
         make = Maker(self.names, source, self._made)
         batch = found.shape[0]
+        sized = found.x if found.flat is None else found.flat.value
         tables = [
-            make.expanded_batch(make.squeezed(table.build(make), table.rank), found.x, batch)
+            make.expanded_batch(make.squeezed(table.build(make), table.rank), sized, batch)
             if table.batch != batch
             else make.squeezed(table.build(make), table.rank)
             for table in (found.cos, found.sin)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
@@ -12,8 +12,11 @@ import onnx_ir as ir
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
-from irtools.model import Interface, iter_nodes, print_model, verify
+from irtools.data import Dataset
+from irtools.model import Interface, Model, iter_nodes, print_model, verify
 from irtools.passmanager import PassContext, Pipeline
+from irtools.statistics.service import StreamingStatistics
+from irtools.target import Runner, RunnerOptions
 
 RANDOM_OPS = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike"}
@@ -158,3 +161,14 @@ def transform(model: onnx.ModelProto, text: str, ctx: PassContext) -> ir.Model:
         assert result.modified == (print_model(found) != before), f"modified of {step.name}"
         verify(found, interface=interface)
     return found
+
+
+def calibrated(ctx: PassContext, feeds: Arrays) -> PassContext:
+    """The context with the feeds as calibration data."""
+
+    def make_runner(model: ir.Model, options: RunnerOptions) -> Runner:
+        return ctx.target.runner(Model(model), replace(options, threads=1))
+
+    return replace(
+        ctx, statistics=lambda m: StreamingStatistics(m, Dataset(dict(feeds)), make_runner)
+    )

@@ -8,25 +8,22 @@ grouped, empty, scalar. With `min-size=0` all of them are candidates.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import numpy as np
 import onnx
 import onnx_ir as ir
 import pytest
 
-from irtools.data import Dataset
 from irtools.errors import IrtoolsError
-from irtools.model import Model, print_model
+from irtools.model import print_model
 from irtools.passmanager import PassContext
-from irtools.statistics.service import StreamingStatistics
-from irtools.target import Runner, RunnerOptions
 
 from .node_tests import (
     RUNTIME_ERRORS,
     Arrays,
     Case,
     Runtime,
+    calibrated,
     difference,
     run_in_openvino,
     run_in_ort,
@@ -60,17 +57,6 @@ def with_one_input(case: Case) -> Iterator[tuple[Arrays, onnx.ModelProto]]:
             tensor = onnx.numpy_helper.from_array(arrays[other], other)
             model.graph.initializer.append(tensor)
         yield {name: value}, model
-
-
-def calibrated(ctx: PassContext, feeds: Arrays) -> PassContext:
-    """The context with the feeds as calibration data."""
-
-    def make_runner(model: ir.Model, options: RunnerOptions) -> Runner:
-        return ctx.target.runner(Model(model), replace(options, threads=1))
-
-    return replace(
-        ctx, statistics=lambda m: StreamingStatistics(m, Dataset(dict(feeds)), make_runner)
-    )
 
 
 def check_all(

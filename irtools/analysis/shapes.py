@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis import _integer_rules, _shape_rules
-from irtools.analysis.dims import Dim, is_named, symbol
+from irtools.analysis.dims import Dim, is_named, multiply, symbol
 
 __all__ = ["Shape", "SymbolicShapes", "constant_of"]
 
@@ -167,8 +167,18 @@ def _declared_shape(value: ir.Value, scope: str) -> Shape | None:
             dims.append(symbol(f"?{scope}{value.name}.{axis}"))
         else:
             # The names in a subgraph may mean other sizes than those outside it.
-            dims.append(symbol(f"{scope}{size.value}"))
+            dims.append(_named(size.value, scope))
     return tuple(dims)
+
+
+def _named(name: str, scope: str) -> Dim:
+    """A size by its name; exporters also write products, as `4*batch`."""
+    total: Dim = 1
+    for factor in name.split("*"):
+        if not factor.isidentifier() and not factor.isdecimal():
+            return symbol(f"{scope}{name}")
+        total = multiply(total, int(factor) if factor.isdecimal() else symbol(scope + factor))
+    return total
 
 
 def _is_integral(dtype: ir.DataType) -> bool:

@@ -136,7 +136,7 @@ def _edit_shape(edit: ShapeEdit, removed: int, graph: ir.Graph) -> None:
     assert operand is not None
     less = removed * edit.factor
     if edit.length is not None:
-        edit.node.replace_input_with(edit.operand, _corrected(edit, edit.length, less, graph))
+        edit.node.replace_input_with(edit.operand, _corrected(edit, edit.length, removed, graph))
         return
     if edit.part is None:
         edit.node.replace_input_with(edit.operand, _smaller(graph, operand, edit.element, less))
@@ -164,13 +164,24 @@ def _smaller(graph: ir.Graph, old: ir.Value, position: int, less: int) -> ir.Val
     return _new_constant(graph, old, array)
 
 
-def _corrected(edit: ShapeEdit, length: int, less: int, graph: ir.Graph) -> ir.Value:
+def _corrected(edit: ShapeEdit, length: int, removed: int, graph: ir.Graph) -> ir.Value:
+    less = removed * edit.factor
     operand = edit.node.inputs[edit.operand]
     assert operand is not None
-    array = np.zeros(length, dtype=np.int64)
-    array[edit.element] = less
-    minus = _new_constant(graph, operand, array)
-    node = ir.Node("", "Sub", [operand, minus], num_outputs=1)
+    if edit.units is None:
+        return _combined(edit, "Sub", operand, np.eye(length)[edit.element] * less, graph)
+    ones = np.ones(length)
+    ones[edit.element] = edit.units
+    parts = _combined(edit, "Div", operand, ones, graph)
+    ones[edit.element] = edit.units - removed
+    return _combined(edit, "Mul", parts, ones, graph)
+
+
+def _combined(
+    edit: ShapeEdit, op: str, operand: ir.Value, array: np.ndarray, graph: ir.Graph
+) -> ir.Value:
+    other = _new_constant(graph, operand, array.astype(np.int64))
+    node = ir.Node("", op, [operand, other], num_outputs=1)
     node.outputs[0].type, node.outputs[0].shape = operand.type, operand.shape
     edit.node.prepend(node)
     return node.outputs[0]

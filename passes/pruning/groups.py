@@ -81,6 +81,8 @@ class ShapeEdit:
         part: Input of the Concat that the operand is, or None where the operand is constant.
         length: Elements of an operand that is neither constant nor a Concat although its numbers
             are known; a Sub corrects it.
+        units: Instead of falling by a number, the size is a multiple of these and of what is only
+            known when the model runs (batch and heads merged into one axis); it is scaled.
     """
 
     node: ir.Node
@@ -89,6 +91,7 @@ class ShapeEdit:
     factor: int
     part: int | None = None
     length: int | None = None
+    units: int | None = None
 
 
 @dataclass(frozen=True)

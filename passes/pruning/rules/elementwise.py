@@ -73,19 +73,22 @@ def couple_or_take(
     assert value is not None
     shape = trace.shapes.shape(value) or ()
     whole = not mapping.offset and mapping.size is not None and shape[axis] == mapping.size
-    if whole and Slot(value, axis) not in trace.slots and _is_free(value):
+    if whole and Slot(value, axis) not in trace.slots and _is_free(value, axis, trace):
         trace.take_edits[node, position, axis] = TakeEdit(node, position, axis, mapping)
     else:
         trace.couple(value, axis, mapping)
 
 
-def _is_free(value: ir.Value) -> bool:
+def _is_free(value: ir.Value, axis: int, trace: Trace) -> bool:
     """Whether no product with a weight comes before a value: a mask, or biases from a table.
 
-    Expanded values are followed instead: their sizes change for nothing.
+    What is only expanded to the units is followed instead: it shrinks for nothing.
     """
-    if any(node.op_type == "Expand" for node in _producers([value])):
-        return False
+    producer = value.producer()
+    if producer is not None and producer.op_type == "Expand":
+        rank, before = len(trace.shapes.shape(value) or ()), trace.shapes.shape(producer.inputs[0])
+        if before is None or axis < rank - len(before) or before[axis - rank] == 1:
+            return False
     seen: set[ir.Node] = set()
     pending = _producers([value])
     while pending:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import onnx_ir as ir
 
 from irtools.analysis.shapes import constant_of
@@ -117,12 +119,21 @@ def expand(port: Port, trace: Trace) -> None:
 
 
 def tile(port: Port, trace: Trace) -> None:
-    """Channels pass where their axis is not repeated."""
-    repeats = trace.shapes.integers(port.other(1))
-    if repeats is None or repeats.reshape(-1)[port.axis] != 1:
-        trace.block(port.node, "it repeats the channels, or how often is not known")
-    else:
-        unary(port, trace)
+    """Repeating the axis of the channels repeats their whole pattern."""
+    node = port.node
+    x, y = node.inputs[0], node.outputs[0]
+    shape, repeats = trace.shapes.shape(x), trace.shapes.integers(port.other(1))
+    if x is None or shape is None or repeats is None or (port.is_input and port.position > 0):
+        trace.block(node, "how often it repeats is not known")
+        return
+    times, size = repeats.reshape(-1)[port.axis], shape[port.axis]
+    before = port.map if port.is_input or times == 1 else replace(port.map, outer=1)
+    if before.size != size and times != 1:
+        trace.block(node, "it repeats other channels beside these")
+        return
+    outer = before.outer if times == 1 else times if isinstance(times, int) else None
+    trace.couple(x, port.axis, before)
+    trace.couple(y, port.axis, replace(before, outer=outer))
 
 
 def gather_elements(port: Port, trace: Trace) -> None:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 import numpy as np
 import onnx_ir as ir
 
+from irtools.analysis.dims import divide
 from irtools.analysis.shapes import constant_of
 from irtools.passes.pruning.groups import ShapeEdit, Trace
 from irtools.passes.pruning.index_map import IndexMap
@@ -62,9 +63,15 @@ def _is_free(node: ir.Node, written: object) -> bool:
 def _computed(
     node: ir.Node, operand: int, position: int, sizes: np.ndarray, mapping: IndexMap
 ) -> ShapeEdit | None:
-    if mapping.outer is None or not isinstance(sizes.reshape(-1)[position], int):
-        return None
-    return ShapeEdit(node, operand, position, mapping.outer * mapping.inner, length=sizes.size)
+    """Return the edit of a size that is computed, should it not follow the channels."""
+    length, written = sizes.size, sizes.reshape(-1)[position]
+    if mapping.outer is not None and isinstance(written, int):
+        factor = mapping.outer * mapping.inner
+        return ShapeEdit(node, operand, position, factor, length=length)
+    whole = mapping.units * mapping.inner
+    if mapping.outer is None and not isinstance(written, int) and divide(written, whole):
+        return ShapeEdit(node, operand, position, 0, length=length, units=mapping.units)
+    return None
 
 
 def _element_of(node: ir.Node, axis: int, trace: Trace) -> int | None:

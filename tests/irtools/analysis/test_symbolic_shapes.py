@@ -24,6 +24,12 @@ CASES = {
         "{ n = Shape<start=1, end=2>(x)  p = Slice(t, zero, n, one)  y = Add(x, p) }",
         "B, S, 8",
     ),
+    "a name that is a product is one": (
+        "g (float[B,4,S] x, float[\"4*B\",S] z) => (float[?,?] y) <int64[2] m = {-1, 1}> "
+        "{ n = Shape<start=2>(x)  f = Constant<value_ints=[-1]>()  t = Concat<axis=0>(f, n) "
+        "  a = Reshape(x, t)  y = Add(a, z) }",
+        "4*B, S",
+    ),
     "the rest of a reshape": (
         "g (float[B,S,12] x) => (float[?,?,?,?] y) <int64[1] m = {-1}, int64[1] h = {4}> "
         "{ l = Shape<end=2>(x)  s = Concat<axis=0>(l, m, h)  y = Reshape(x, s) }",

@@ -1,4 +1,4 @@
-"""Writing what a deployment loads."""
+"""Writing what a deployment loads: an .onnx file, or the runtime's own .ort format."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from irtools.backends.onnxruntime.runner import compiled_kernels
 from irtools.backends.onnxruntime.session import Provider, SaveAs, open_session
 from irtools.backends.onnxruntime.source import ModelSource
-from irtools.errors import FileError, UnsupportedError
+from irtools.errors import FileError, LimitError, UnsupportedError
 from irtools.model import Model
 from irtools.target import Artifact, RunnerOptions
 from irtools.target.staging import publish, staging_folder
@@ -16,42 +16,53 @@ from irtools.target.staging import publish, staging_folder
 __all__ = ["write_artifact"]
 
 _ONE_FILE_UP_TO = 1_500_000_000
+_ORT_FORMAT_UP_TO = 2_000_000_000
+"""A flatbuffer addresses 2 GiB, and this format keeps its weights inside."""
 _MAY_GROW_BY = 1.1
 _CPU = Provider("CPUExecutionProvider")
+_UNPACKS = "stored as it is: the runtime's own optimization would unpack its weights"
 
 
 def write_artifact(
-    lowered: Model, directory: Path, stem: str, providers: Sequence[Provider], *, optimize: bool
+    lowered: Model, path: Path, providers: Sequence[Provider], *, optimize: bool
 ) -> Artifact:
-    """Write `<stem>.onnx`, read it back, and move it into place.
+    """Write a file, read it back, and move it into place.
 
     Args:
         lowered: The model in the forms of this runtime.
-        directory: Where to; made if absent.
-        stem: Name of the file without its ending.
+        path: Where to; the folder is made if absent. With the suffix `.ort` in the runtime's own
+            format, which its builds for small devices load too, and which cannot be turned back.
         providers: Where the model will run.
         optimize: Store the graph as the runtime optimizes it, so that it loads faster. Layouts
             that hold for one machine alone are left out.
 
     Raises:
         UnsupportedError: The runtime refuses the model.
+        LimitError: It does not fit into one file of the format.
         FileError: It cannot be written.
     """
-    with staging_folder(directory) as folder:
-        path = folder / f"{stem}.onnx"
-        notes = _write_optimized(lowered, path, providers) if optimize else _write(lowered, path)
-        kernels = compiled_kernels(_read_back(path, lowered), RunnerOptions(), providers)
-        return Artifact(publish(folder, directory, path.name), kernels, notes)
-
-
-def _write(lowered: Model, path: Path) -> tuple[str, ...]:
-    lowered.save(path)
-    return ()
-
-
-def _write_optimized(lowered: Model, path: Path, providers: Sequence[Provider]) -> tuple[str, ...]:
     size = _weight_bytes(lowered)
-    save = SaveAs(path, portable=True, beside=size > _ONE_FILE_UP_TO)
+    if path.suffix == ".ort" and size > _ORT_FORMAT_UP_TO:
+        raise LimitError(
+            f"{path.name}: {size / 1e9:.1f} GB of weights do not fit into the ORT format, which "
+            "holds 2 GB; write .onnx"
+        )
+    with staging_folder(path.parent) as folder:
+        staged = folder / path.name
+        notes: tuple[str, ...] = ()
+        if optimize:
+            notes = _write_optimized(lowered, staged, providers, size)
+        else:
+            lowered.save(staged)
+        kernels = compiled_kernels(_read_back(staged, lowered), RunnerOptions(), providers)
+        return Artifact(publish(folder, path.parent, path.name), kernels, notes)
+
+
+def _write_optimized(
+    lowered: Model, path: Path, providers: Sequence[Provider], size: int
+) -> tuple[str, ...]:
+    beside = size > _ONE_FILE_UP_TO and path.suffix != ".ort"
+    save = SaveAs(path, portable=True, beside=beside)
     open_session(ModelSource.of(lowered), RunnerOptions(threads=1), providers, save)
     written = sum(file.stat().st_size for file in path.parent.iterdir())
     if written <= size * _MAY_GROW_BY + 1_000_000:
@@ -59,16 +70,22 @@ def _write_optimized(lowered: Model, path: Path, providers: Sequence[Provider]) 
     # Folding unpacks weights that are stored small (fp16 casts, doubly quantized scales).
     for file in path.parent.iterdir():
         file.unlink()
-    _write(lowered, path)
-    return ("stored as it is: the runtime's own optimization would unpack its weights",)
+    if path.suffix == ".ort":
+        _write_plain_ort(lowered, path)
+    else:
+        lowered.save(path)
+    return (_UNPACKS,)
+
+
+def _write_plain_ort(lowered: Model, path: Path) -> None:
+    exact = RunnerOptions(threads=1, exact=True)
+    open_session(ModelSource.of(lowered), exact, [_CPU], SaveAs(path))
 
 
 def _read_back(path: Path, lowered: Model) -> ModelSource:
     source = ModelSource.of(path)
     try:
-        session = open_session(
-            source, RunnerOptions(exact=True), [Provider("CPUExecutionProvider")]
-        )
+        session = open_session(source, RunnerOptions(exact=True), [_CPU])
     except UnsupportedError as error:
         raise FileError(f"{path.name} cannot be read back after writing: {error}") from error
     wanted = [value.name for value in lowered.ir.graph.outputs]

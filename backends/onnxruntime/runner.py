@@ -56,21 +56,30 @@ class OrtRunner:
         source: The model.
         options: How to run it.
         providers: Where, in order of preference.
+        profile: Write the times of nodes to a file whose name starts so.
 
     Raises:
         UnsupportedError: The runtime refuses the model.
     """
 
     def __init__(
-        self, source: ModelSource, options: RunnerOptions, providers: Sequence[Provider]
+        self,
+        source: ModelSource,
+        options: RunnerOptions,
+        providers: Sequence[Provider],
+        profile: Path | None = None,
     ) -> None:
         self._source = source
         self._options = options
         self._providers = tuple(providers)
-        self._session: Any = open_session(source, options, providers)
+        self._session: Any = open_session(source, options, providers, profile=profile)
         self._slots = _slots(self._session)
         self._output_types = {o.name: o.type for o in self._session.get_outputs()}
         self._outputs = tuple(self._output_types)
+
+    @property
+    def slots(self) -> Sequence[Slot]:
+        return self._slots
 
     @property
     def input_names(self) -> Sequence[str]:
@@ -104,6 +113,10 @@ class OrtRunner:
     def kernels(self) -> KernelReport:
         """Compile once more and count; the session itself does not tell."""
         return compiled_kernels(self._source, self._options, self._providers)
+
+    def end_profiling(self) -> Path:
+        """Write the profile that the runner was made with, and return its file."""
+        return Path(self._live().end_profiling())
 
     def close(self) -> None:
         """Free the session and its weights."""

@@ -58,7 +58,7 @@ class SaveAs:
     """Where a session writes the graph it made of the model.
 
     Attributes:
-        path: The file.
+        path: The file; in the runtime's own format where its suffix is `.ort`.
         portable: Leave out what holds for this machine alone (memory layouts of its kernels).
         beside: Write large weights to `<name>.data` beside the file.
     """
@@ -73,6 +73,7 @@ def open_session(
     options: RunnerOptions,
     providers: Sequence[Provider],
     save: SaveAs | None = None,
+    profile: Path | None = None,
 ) -> Any:
     """Make an `onnxruntime.InferenceSession` on exactly these providers.
 
@@ -81,6 +82,7 @@ def open_session(
         options: How to run it.
         providers: In order of preference; the first must take part.
         save: Also write the optimized graph.
+        profile: Write the times of nodes to a file whose name starts so.
 
     Raises:
         UnsupportedError: The runtime refuses the model.
@@ -90,6 +92,9 @@ def open_session(
     source.share_weights(session_options)
     if save is not None:
         _save_optimized(session_options, save)
+    if profile is not None:
+        session_options.enable_profiling = True
+        session_options.profile_file_prefix = str(profile)
     chosen = [(provider.name, dict(provider.options)) for provider in providers]
     try:
         # enable_fallback=0: the wrapper would print and go on with the CPU.
@@ -136,6 +141,8 @@ def _save_optimized(session_options: Any, save: SaveAs) -> None:
     session_options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
     if save.portable:
         session_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    if save.path.suffix == ".ort":
+        session_options.add_session_config_entry("session.save_model_format", "ORT")
     if save.beside:
         session_options.add_session_config_entry(
             "session.optimized_model_external_initializers_file_name", f"{save.path.name}.data"

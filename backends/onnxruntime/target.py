@@ -15,7 +15,16 @@ from irtools.backends.onnxruntime.capabilities import (
     tensorrt_capabilities,
 )
 from irtools.errors import OptionError, TargetUnavailableError
-from irtools.target import Artifact, Capabilities, Runner, RunnerOptions, Target, lowered
+from irtools.target import (
+    Artifact,
+    Capabilities,
+    Feeds,
+    NodeTimes,
+    Runner,
+    RunnerOptions,
+    Target,
+    lowered,
+)
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -33,6 +42,7 @@ class _Ort(Target):
     provider_name: ClassVar[str]
     stores_optimized: ClassVar[bool] = True
     """The artifact holds the graph as the runtime optimizes it."""
+    formats: ClassVar[tuple[str, ...]] = ("onnx", "ort")
 
     @abstractmethod
     def providers(self) -> tuple[Provider, ...]:
@@ -65,13 +75,27 @@ class _Ort(Target):
 
         return lower_for_any_provider(model, self.capabilities)
 
-    def compile(self, model: Model, directory: Path, stem: str) -> Artifact:
+    def compile(
+        self, model: Model, directory: Path, stem: str, *, format: str | None = None
+    ) -> Artifact:
         from irtools.backends.onnxruntime.artifact import write_artifact
 
+        chosen = self.choose_format(format)
         self.check_available()
         return write_artifact(
-            lowered(model, self), directory, stem, self.providers(), optimize=self.stores_optimized
+            lowered(model, self),
+            directory / f"{stem}.{chosen}",
+            self.providers(),
+            optimize=self.stores_optimized,
         )
+
+    def profile(
+        self, model: Path, feeds: Feeds, runs: int, options: RunnerOptions = RunnerOptions()
+    ) -> NodeTimes:
+        from irtools.backends.onnxruntime.profiling import profile
+
+        self.check_available()
+        return profile(model, feeds, runs, options, self.providers())
 
     def version(self) -> str:
         for package in ("onnxruntime-gpu", "onnxruntime"):
@@ -146,8 +170,10 @@ class OrtTensorRt(_Ort):
     name: ClassVar[str] = "ort-tensorrt"
     summary: ClassVar[str] = "ONNX Runtime with NVIDIA TensorRT (needs onnxruntime-gpu)"
     provider_name: ClassVar[str] = "TensorrtExecutionProvider"
-    # TensorRT fuses standard operators and knows none of the runtime's own.
+    # TensorRT fuses standard operators and knows none of the runtime's own. Its parts of the
+    # graph are compiled from ONNX when the model is loaded.
     stores_optimized: ClassVar[bool] = False
+    formats: ClassVar[tuple[str, ...]] = ("onnx",)
 
     @property
     def capabilities(self) -> Capabilities:

@@ -38,19 +38,32 @@ class OpenVinoRunner:
         model: The model, as it stands.
         options: How to run it.
         device: `CPU` or `GPU`.
+        counters: Count the time of every node.
 
     Raises:
         UnsupportedError: OpenVINO refuses the model.
     """
 
-    def __init__(self, model: Model | Path, options: RunnerOptions, device: str) -> None:
+    def __init__(
+        self,
+        model: Model | Path,
+        options: RunnerOptions,
+        device: str,
+        *,
+        counters: bool = False,
+    ) -> None:
         core = import_openvino().Core()
         imported = import_model(core, model)
         self._outputs = imported.outputs
         self._quantized = quantized_ops(imported.model)
-        self._compiled = _compile(core, imported.model, device, plugin_config(options, device))
+        config = plugin_config(options, device) | ({"PERF_COUNT": "YES"} if counters else {})
+        self._compiled = _compile(core, imported.model, device, config)
         self._request: Any = self._compiled.create_infer_request()
         self._slots = tuple(_slot(port) for port in self._compiled.inputs)
+
+    @property
+    def slots(self) -> Sequence[Slot]:
+        return self._slots
 
     @property
     def input_names(self) -> Sequence[str]:
@@ -80,6 +93,11 @@ class OpenVinoRunner:
     def kernels(self) -> KernelReport:
         """Count the layers of the runtime model by type and precision."""
         return count_kernels(self._compiled.get_runtime_model(), self._quantized)
+
+    def counters(self) -> Sequence[Any]:
+        """Return `openvino.ProfilingInfo` of every node in the last run."""
+        found: Sequence[Any] = self._request.get_profiling_info()
+        return found
 
     def close(self) -> None:
         """Free the compiled model."""

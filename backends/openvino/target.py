@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, ClassVar
 from irtools.backends.openvino._library import import_openvino, release
 from irtools.backends.openvino.capabilities import cpu_capabilities, gpu_capabilities
 from irtools.errors import TargetUnavailableError
-from irtools.target import Artifact, Capabilities, Runner, RunnerOptions, Target, lowered
+from irtools.target import (
+    Artifact,
+    Capabilities,
+    Feeds,
+    NodeTimes,
+    Runner,
+    RunnerOptions,
+    Target,
+    lowered,
+)
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -28,6 +37,7 @@ class _OpenVino(Target):
     """What both targets share."""
 
     device: ClassVar[str]
+    formats: ClassVar[tuple[str, ...]] = ("xml",)
 
     def check_available(self) -> None:
         devices = import_openvino().Core().available_devices
@@ -48,11 +58,22 @@ class _OpenVino(Target):
 
         return lower(model)
 
-    def compile(self, model: Model, directory: Path, stem: str) -> Artifact:
+    def compile(
+        self, model: Model, directory: Path, stem: str, *, format: str | None = None
+    ) -> Artifact:
+        self.choose_format(format)
         self.check_available()
         from irtools.backends.openvino.artifact import write_artifact
 
         return write_artifact(lowered(model, self), directory, stem, self.device)
+
+    def profile(
+        self, model: Path, feeds: Feeds, runs: int, options: RunnerOptions = RunnerOptions()
+    ) -> NodeTimes:
+        self.check_available()
+        from irtools.backends.openvino.profiling import profile
+
+        return profile(model, feeds, runs, options, self.device)
 
     def default_precision(self) -> str:
         self.check_available()

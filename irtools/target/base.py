@@ -13,14 +13,25 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 import numpy as np
 
+from irtools.errors import OptionError, UnsupportedError
 from irtools.target.isa import Isa
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from irtools.model import Model
+    from irtools.target.signature import Slot
 
-__all__ = ["Artifact", "Capabilities", "Feeds", "KernelReport", "Runner", "RunnerOptions", "Target"]
+__all__ = [
+    "Artifact",
+    "Capabilities",
+    "Feeds",
+    "KernelReport",
+    "NodeTimes",
+    "Runner",
+    "RunnerOptions",
+    "Target",
+]
 
 Feeds = Mapping[str, np.ndarray]
 
@@ -99,8 +110,29 @@ class KernelReport:
     providers: Mapping[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class NodeTimes:
+    """How long each node of a compiled model took, run by run.
+
+    Attributes:
+        names: Node of the compiled model; fusion makes one of several of the model's.
+        ops: Its operator or kernel (`MatMulIntegerToFloat`, `FullyConnected[u8]`).
+        microseconds: [runs, nodes], of the node alone: nodes inside its bodies count by themselves.
+        totals: [runs], microseconds of the whole run.
+    """
+
+    names: tuple[str, ...]
+    ops: tuple[str, ...]
+    microseconds: np.ndarray
+    totals: np.ndarray
+
+
 class Runner(Protocol):
     """A compiled model that can be run. A context manager; `close` frees it."""
+
+    @property
+    def slots(self) -> Sequence[Slot]:
+        """What it takes: names, types and shapes of the inputs."""
 
     @property
     def input_names(self) -> Sequence[str]: ...
@@ -149,6 +181,9 @@ class Target(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]
 
+    formats: ClassVar[tuple[str, ...]] = ("onnx",)
+    """Suffixes of what `compile` can write, the default first. The target's runner reads them."""
+
     isa: Isa = field(default_factory=Isa.detect)
 
     @abstractmethod
@@ -180,12 +215,44 @@ class Target(ABC):
         """
 
     @abstractmethod
-    def compile(self, model: Model, directory: Path, stem: str) -> Artifact:
+    def compile(
+        self, model: Model, directory: Path, stem: str, *, format: str | None = None
+    ) -> Artifact:
         """Lower a copy of the model and write what a deployment loads.
 
+        Args:
+            model: The model.
+            directory: Where to; made if absent.
+            stem: Name of the files without suffix.
+            format: One of `formats`; None: the first.
+
         Raises:
+            OptionError: The target has no such format.
             UnsupportedError: The runtime refuses the model; names the operator.
         """
+
+    def choose_format(self, wanted: str | None) -> str:
+        """Return the format to write.
+
+        Raises:
+            OptionError: The target has no such format.
+        """
+        if wanted is not None and wanted not in self.formats:
+            raise OptionError(
+                f"target {self.name!r} writes no .{wanted}, only "
+                f"{' or '.join('.' + known for known in self.formats)}"
+            )
+        return wanted or self.formats[0]
+
+    def profile(
+        self, model: Path, feeds: Feeds, runs: int, options: RunnerOptions = RunnerOptions()
+    ) -> NodeTimes:
+        """Run a model file as it stands, after some runs to warm up, and time its nodes.
+
+        Raises:
+            UnsupportedError: The runtime refuses the model, or tells no times of single nodes.
+        """
+        raise UnsupportedError(f"target {self.name!r} tells no times of single nodes")
 
     def default_precision(self) -> str:
         """Type in which the runtime computes float32 models on this machine unless told.

@@ -16,7 +16,13 @@ from irtools.backends.onnxruntime.artifact import write_artifact
 from irtools.backends.onnxruntime.session import Provider, open_session
 from irtools.backends.onnxruntime.source import ModelSource
 from irtools.backends.onnxruntime.target import OrtCpu, OrtCuda, OrtTensorRt
-from irtools.errors import FileError, TargetUnavailableError, UnsupportedError
+from irtools.errors import (
+    FileError,
+    LimitError,
+    OptionError,
+    TargetUnavailableError,
+    UnsupportedError,
+)
 from irtools.model import Model
 from irtools.target import Isa, RunnerOptions, find_target
 
@@ -94,6 +100,34 @@ def test_an_artifact_runs_and_keeps_its_interface(tmp_path: Path) -> None:
         np.testing.assert_array_equal(compiled.run(feeds)["y"], plain.run(feeds)["y"])
 
 
+def test_the_runtimes_own_format_holds_the_weights_and_the_kernels(tmp_path: Path) -> None:
+    model = _matmul()
+    artifact = OrtCpu().compile(model, tmp_path, "net", format="ort")
+    (path,) = artifact.files
+    assert path == tmp_path / "net.ort" and path.read_bytes()[4:8] == b"ORTM"
+    assert path.stat().st_size > 4 * 300 * 300 and artifact.kernels.counts == {"MatMul": 1}
+    feeds = {"x": np.random.default_rng(1).standard_normal((2, 300), np.float32)}
+    with OrtCpu().runner(path) as compiled, OrtCpu().runner(model) as plain:
+        np.testing.assert_array_equal(compiled.run(feeds)["y"], plain.run(feeds)["y"])
+        assert [(s.name, s.shape) for s in compiled.slots] == [("x", (None, 300))]
+        assert compiled.kernels().counts == {"MatMul": 1}
+
+
+def test_formats_that_a_target_does_not_write(tmp_path: Path) -> None:
+    for target, format in ((OrtCpu(), "xml"), (OrtTensorRt(), "ort")):
+        with pytest.raises(OptionError, match=f"writes no .{format}, only .onnx"):
+            target.compile(_matmul(), tmp_path, "net", format=format)
+
+
+def test_the_runtimes_own_format_has_an_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("irtools.backends.onnxruntime.artifact._ORT_FORMAT_UP_TO", 1000)
+    with pytest.raises(LimitError, match=r"write \.onnx"):
+        OrtCpu().compile(_matmul(), tmp_path, "net", format="ort")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_artifact_does_not_unpack_small_weights(tmp_path: Path) -> None:
     model = _matmul(ir.DataType.FLOAT16, size=1200)
     artifact = OrtCpu().compile(model, tmp_path, "net")
@@ -101,6 +135,8 @@ def test_an_artifact_does_not_unpack_small_weights(tmp_path: Path) -> None:
     assert artifact.notes == (
         "stored as it is: the runtime's own optimization would unpack its weights",
     )
+    own = OrtCpu().compile(model, tmp_path, "net", format="ort")
+    assert own.files[0].stat().st_size < 1.1 * 2 * 1200 * 1200 and own.notes == artifact.notes
 
 
 def test_compiling_leaves_the_model_alone(tmp_path: Path) -> None:
@@ -132,7 +168,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 def test_a_portable_artifact_is_the_lowered_model(tmp_path: Path) -> None:
     artifact = write_artifact(
-        _matmul(), tmp_path, "net", (Provider("CPUExecutionProvider"),), optimize=False
+        _matmul(), tmp_path / "net.onnx", (Provider("CPUExecutionProvider"),), optimize=False
     )
     nodes = [node.op_type for node in onnx.load(artifact.files[0]).graph.node]
     assert nodes == ["Cast", "MatMul"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 __all__ = ["bench"]
 
 
-@click.command(epilog="Example: irc bench a.onnx b.onnx --batch 1,8 --seq 16,128 --json -")
+@click.command(
+    epilog="Example: irc bench a.onnx b.onnx --batch 1,8 --seq 16,128 --json -. A SRC may also be "
+    "what `irc compile` wrote for the target: FILE.ort or FILE.xml."
+)
 @click.argument("sources", metavar="SRC...", nargs=-1, required=True)
 @options.target_option
 @options.batch_option
@@ -51,7 +54,8 @@ def bench(sources: tuple[str, ...], json_path: str | None, **given: Any) -> None
     from irtools.report.environment import machine, versions
     from irtools.report.plain import plain_data
 
-    results = _measure(sources, given)
+    with options.naming_data_option("--data", given["data"]):
+        results = _measure(sources, given)
     if json_path is not None:
         document = {
             "format": "irtools-bench",
@@ -66,15 +70,16 @@ def bench(sources: tuple[str, ...], json_path: str | None, **given: Any) -> None
 
 
 def _measure(sources: Sequence[str], given: dict[str, Any]) -> list[LatencyResult]:
-    from irtools.cli._console import progress
+    from irtools.cli._compiled import CompiledFile, load_contender
+    from irtools.cli._console import progress, say
     from irtools.data import load_dataset
-    from irtools.frontend import load_source
     from irtools.measure import BenchSettings, Contender, measure, target_text
-    from irtools.measure.shapes import bench_feeds
+    from irtools.measure.shapes import bench_feeds, branches, sample_feeds
     from irtools.target import find_target
 
     reading = options.data_settings(given, given["data"])
-    text = target_text(find_target(given["target"]))
+    target = find_target(given["target"])
+    text = target_text(target)
     settings = BenchSettings(
         given["batch"],
         given["sequence"],
@@ -82,14 +87,40 @@ def _measure(sources: Sequence[str], given: dict[str, Any]) -> list[LatencyResul
         rounds=given["rounds"],
         max_seconds=given["max_seconds"],
     )
-    models = {name: load_source(path) for name, path in _names(sources).items()}
-    first = next(iter(models.values()))
+    found = {name: load_contender(path, target) for name, path in _names(sources).items()}
+    models = {n: f.stub if isinstance(f, CompiledFile) else f for n, f in found.items()}
     _check_same_inputs(models)
+    # A model knows more of its inputs (ids, lengths) than a file of a runtime tells.
+    whole = [m for n, m in models.items() if not isinstance(found[n], CompiledFile)]
+    first = (whole or list(models.values()))[0]
     data = None if given["data"] is None else load_dataset(given["data"], first, reading)
-    feeds = bench_feeds(first, settings, data, given["seed"])
-    contenders = {name: Contender(model, text) for name, model in models.items()}
+    feeds: Any = bench_feeds(first, settings, data, given["seed"])
+    for note in _shortened(settings.sequence, feeds):
+        say(f"irc: note: {note}")
+    if data is not None and any(branches(model) for model in models.values()):
+        feeds = sample_feeds(data, settings)
+    contenders = {
+        name: Contender(f.path if isinstance(f, CompiledFile) else f, text)
+        for name, f in found.items()
+    }
     with progress() as shown:
         return measure(contenders, feeds, settings, shown)
+
+
+def _shortened(wanted: Sequence[int], labels: Iterable[str]) -> Iterator[str]:
+    """Say which lengths could not be had."""
+    lengths = {
+        part.removeprefix("sequence=")
+        for label in labels
+        for part in label.split()
+        if part.startswith("sequence=")
+    }
+    lost = [str(length) for length in wanted if str(length) not in lengths]
+    if lengths and lost:
+        yield (
+            f"timed at sequence={','.join(sorted(lengths))}, not {','.join(lost)}: the model fixes "
+            "the length, or holds no more positions"
+        )
 
 
 def _names(sources: Sequence[str]) -> dict[str, str]:

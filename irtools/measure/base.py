@@ -55,7 +55,8 @@ class LatencyResult:
     Attributes:
         name: Contender.
         shape: The dynamic sizes it ran at (`batch=1 sequence=128`).
-        median_ms: Median of the block medians.
+        median_ms: Median of the block medians. Where several samples took turns: of the blocks'
+            means over the samples' medians, since a sample that is easy says nothing of the rest.
         p90_ms: 90th percentile of all runs.
         p99_ms: 99th percentile of all runs.
         throughput: Samples per second.
@@ -64,6 +65,8 @@ class LatencyResult:
         runs: Timed runs in all.
         block_medians_ms: Median of each block, in order of the rounds.
         speedup: Against the first contender, or None for it itself.
+        mean_ms: Mean of all runs.
+        samples: Samples that took turns; 1 where every run was the same.
     """
 
     name: str
@@ -77,3 +80,5 @@ class LatencyResult:
     runs: int
     block_medians_ms: tuple[float, ...]
     speedup: Ratio | None = None
+    mean_ms: float = 0.0
+    samples: int = 1

@@ -58,16 +58,22 @@ class _Samples:
     """What was measured of one contender: seconds of every run, by shape and round."""
 
     times: dict[str, list[np.ndarray]]
+    turns: Mapping[str, int]
     loads: list[float] = field(default_factory=list)
     peaks: list[int] = field(default_factory=list)
 
     def medians(self, shape: str) -> list[float]:
-        return [float(np.median(block)) for block in self.times[shape]]
+        return [_typical(block, self.turns[shape]) for block in self.times[shape]]
+
+
+def _typical(block: np.ndarray, turns: int) -> float:
+    """Median of the runs; with several samples in turns, mean over samples of their medians."""
+    return float(np.mean([np.median(block[sample::turns]) for sample in range(turns)]))
 
 
 def measure(
     contenders: Mapping[str, Contender],
-    feeds_by_shape: Mapping[str, Feeds],
+    feeds_by_shape: Mapping[str, Feeds | Sequence[Feeds]],
     settings: BenchSettings = BenchSettings(),
     progress: Progress | None = None,
 ) -> list[LatencyResult]:
@@ -80,7 +86,8 @@ def measure(
 
     Args:
         contenders: Name to contender; the first is the baseline.
-        feeds_by_shape: Label of a shape (`batch=1 sequence=128`) to feeds.
+        feeds_by_shape: Label of a shape (`batch=1 sequence=128`) to feeds. Several feeds take
+            turns, run by run: for models whose time depends on the sample.
         settings: How to time.
         progress: Where to tell how far it is.
 
@@ -93,7 +100,12 @@ def measure(
         LimitError: A block does not end.
     """
     _check(contenders, feeds_by_shape, settings)
-    samples = {name: _Samples({shape: [] for shape in feeds_by_shape}) for name in contenders}
+    turns = {
+        shape: [feeds] if isinstance(feeds, Mapping) else list(feeds)
+        for shape, feeds in feeds_by_shape.items()
+    }
+    counts = {shape: len(feeds) for shape, feeds in turns.items()}
+    samples = {name: _Samples({shape: [] for shape in turns}, counts) for name in contenders}
     with tempfile.TemporaryDirectory(prefix="irtools-bench-") as folder:
         ready = _prepare(contenders, settings, Path(folder))
         deadline = time.monotonic() + settings.max_seconds
@@ -101,18 +113,20 @@ def measure(
             if progress is not None:
                 progress.step("benchmark", number, settings.rounds)
             for name in _rotated(list(ready), number):
-                _run_block(name, ready[name], feeds_by_shape, settings, samples[name])
+                _run_block(name, ready[name], turns, settings, samples[name])
     return [
-        _result(name, shape, feeds, samples, settings)
-        for shape, feeds in feeds_by_shape.items()
+        _result(name, shape, feeds[0], samples, settings)
+        for shape, feeds in turns.items()
         for name in contenders
     ]
 
 
 def _check(
-    contenders: Mapping[str, Contender], feeds: Mapping[str, Feeds], settings: BenchSettings
+    contenders: Mapping[str, Contender],
+    feeds: Mapping[str, Feeds | Sequence[Feeds]],
+    settings: BenchSettings,
 ) -> None:
-    if not contenders or not feeds:
+    if not contenders or not feeds or any(not len(f) for f in _several(feeds)):
         raise UsageError("nothing to time: give at least one contender and one shape")
     if settings.rounds < _MIN_ROUNDS:
         raise UsageError(f"rounds is {settings.rounds}, expected 3 or more for an interval")
@@ -120,6 +134,10 @@ def _check(
         raise UsageError(f"confidence is {settings.confidence}, expected a number between 0 and 1")
     if settings.threads is not None and settings.threads < 1:
         raise UsageError(f"threads is {settings.threads}, expected 1 or more")
+
+
+def _several(feeds: Mapping[str, Feeds | Sequence[Feeds]]) -> list[Sequence[Feeds]]:
+    return [turns for turns in feeds.values() if not isinstance(turns, Mapping)]
 
 
 def _prepare(
@@ -169,7 +187,7 @@ def _rotated(names: list[str], number: int) -> list[str]:
 def _run_block(
     name: str,
     contender: Contender,
-    feeds_by_shape: Mapping[str, Feeds],
+    turns: Mapping[str, Sequence[Feeds]],
     settings: BenchSettings,
     samples: _Samples,
 ) -> None:
@@ -179,14 +197,14 @@ def _run_block(
         contender.model,
         contender.target,
         contender.options,
-        [dict(feeds) for feeds in feeds_by_shape.values()],
+        [[dict(feed) for feed in feeds] for feeds in turns.values()],
         seconds,
-        limits=Limits(seconds=_patience(settings, len(feeds_by_shape))),
+        limits=Limits(seconds=_patience(settings, len(turns))),
         label=f"timing {name} on {contender.target}",
     )
     samples.loads.append(answer["load_seconds"])
     samples.peaks.append(answer["peak_bytes"])
-    for shape, times in zip(feeds_by_shape, answer["times"], strict=True):
+    for shape, times in zip(turns, answer["times"], strict=True):
         samples.times[shape].append(times)
 
 
@@ -218,6 +236,8 @@ def _result(
         runs=len(runs),
         block_medians_ms=tuple(1e3 * median for median in medians),
         speedup=None if name == baseline else _ratio(samples[baseline], own, shape, settings),
+        mean_ms=1e3 * float(runs.mean()),
+        samples=own.turns[shape],
     )
 
 

@@ -20,7 +20,7 @@ from irtools.target import Feeds, RunnerOptions, find_target
 if TYPE_CHECKING:
     from irtools.target import Runner
 
-__all__ = ["run_once", "time_block"]
+__all__ = ["describe_inputs", "profile_nodes", "run_once", "time_block"]
 
 _MIN_RUNS = 3
 
@@ -31,11 +31,38 @@ def run_once(path: Path, target: str, options: RunnerOptions, feeds: Feeds | Non
         return None if feeds is None else runner.run(feeds)
 
 
+def describe_inputs(path: Path, target: str) -> list[dict[str, Any]]:
+    """Load a model and tell `name`, `dtype` and `shape` of what it must be fed."""
+    with find_target(target).runner(path, RunnerOptions()) as runner:
+        return [
+            {
+                "name": slot.name,
+                "dtype": None if slot.dtype is None else slot.dtype.name,
+                "shape": None if slot.shape is None else list(slot.shape),
+            }
+            for slot in runner.slots
+            if slot.required
+        ]
+
+
+def profile_nodes(
+    path: Path, target: str, options: RunnerOptions, feeds: Feeds, runs: int
+) -> dict[str, Any]:
+    """Load a model and time its nodes; returns the fields of `NodeTimes`."""
+    times = find_target(target).profile(path, feeds, runs, options)
+    return {
+        "names": list(times.names),
+        "ops": list(times.ops),
+        "microseconds": times.microseconds,
+        "totals": times.totals,
+    }
+
+
 def time_block(
     path: Path,
     target: str,
     options: RunnerOptions,
-    feeds: Sequence[Feeds],
+    feeds: Sequence[Sequence[Feeds]],
     seconds: Sequence[float],
 ) -> dict[str, Any]:
     """Load a model and time it on each of `feeds`.
@@ -44,7 +71,7 @@ def time_block(
         path: The model.
         target: What runs it, as target text.
         options: How.
-        feeds: One per shape.
+        feeds: Per shape those that take turns; every run takes the next one.
         seconds: Warm-up time and timed time of each shape.
 
     Returns:
@@ -55,7 +82,7 @@ def time_block(
         load = time.perf_counter() - start
         warm_up, timed = seconds
         gc.disable()
-        times = [_time_runs(runner, feed, warm_up, timed) for feed in feeds]
+        times = [_time_runs(runner, turns, warm_up, timed) for turns in feeds]
         return {"load_seconds": load, "peak_bytes": peak_memory(), "times": times}
 
 
@@ -76,17 +103,17 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _time_runs(runner: Runner, feeds: Feeds, warm_up: float, timed: float) -> np.ndarray:
-    _repeat(runner, feeds, warm_up)
-    return np.array(_repeat(runner, feeds, timed))
+def _time_runs(runner: Runner, turns: Sequence[Feeds], warm_up: float, timed: float) -> np.ndarray:
+    _repeat(runner, turns, warm_up)
+    return np.array(_repeat(runner, turns, timed))
 
 
-def _repeat(runner: Runner, feeds: Feeds, seconds: float) -> list[float]:
+def _repeat(runner: Runner, turns: Sequence[Feeds], seconds: float) -> list[float]:
     times: list[float] = []
     now = time.perf_counter()
     end = now + seconds
-    while now < end or len(times) < _MIN_RUNS:
-        runner.run(feeds)
+    while now < end or len(times) < max(_MIN_RUNS, len(turns)):
+        runner.run(turns[len(times) % len(turns)])
         after = time.perf_counter()
         times.append(after - now)
         now = after

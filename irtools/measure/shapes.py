@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from irtools.data import Dataset
     from irtools.model import Model
 
-__all__ = ["bench_feeds"]
+__all__ = ["bench_feeds", "branches", "sample_feeds"]
+
+_SAMPLES = 32
 
 
 def bench_feeds(
@@ -46,6 +48,27 @@ def bench_feeds(
             )
             feeds = _draw(model, wanted, data)
             found.setdefault(_label(specs, feeds), feeds)
+    return found
+
+
+def branches(model: Model) -> bool:
+    """Whether a model may need more time for one sample than for another."""
+    from irtools.model import subgraphs
+
+    return any(True for node in model.ir.graph for _ in subgraphs(node))
+
+
+def sample_feeds(data: Dataset, settings: BenchSettings) -> dict[str, list[Feeds]]:
+    """Return real samples to time in turns, for models whose work depends on the sample.
+
+    Args:
+        data: Where they come from; some are taken, evenly spread over it.
+        settings: The batch sizes.
+    """
+    found: dict[str, list[Feeds]] = {}
+    for batch in settings.batch:
+        turns: list[Feeds] = list(data.spread(_SAMPLES * batch).batches(batch))
+        found[f"batch={batch} {len(turns)} samples in turns"] = turns
     return found
 
 

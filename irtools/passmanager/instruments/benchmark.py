@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from irtools.data import Dataset
 from irtools.errors import DataError
 from irtools.measure import BenchSettings, Contender, LatencyResult, measure, target_text
-from irtools.measure.shapes import bench_feeds
+from irtools.measure.shapes import bench_feeds, branches, sample_feeds
 from irtools.passmanager.base import Exactness, PassResult
 from irtools.passmanager.step import Instrument, Step
 from irtools.target import Feeds, Target
@@ -22,7 +22,9 @@ class Benchmark(Instrument):
     """Times each new model against the original in alternating short blocks.
 
     The original runs as it is, the others in the form in which they are written. A model that a
-    pass left as it was keeps the figures of the step before.
+    pass left as it was keeps the figures of the step before. A model that branches may need more
+    time for one sample than for another: it is timed on real samples in turns, where there are
+    any, and so is the original beside it.
 
     With `drop_slower` a lossy pass is undone where it makes the model slower than it was, by
     intervals that do not overlap: int8 without fast int8 instructions, or on a small model.
@@ -64,6 +66,9 @@ class Benchmark(Instrument):
 
     def after(self, step: Step) -> None:
         if step.modified and self._feeds:
+            if step.model.companions != step.before.companions:
+                # Ids of a smaller vocabulary are ids of the original's, not the other way round.
+                self._feeds = bench_feeds(step.model, self._settings, None, self._seed)
             found = self._measure(step)
             lossy = step.pass_.exactness is Exactness.LOSSY
             if self._drop_slower and lossy and is_slower(self._last, found):
@@ -78,13 +83,28 @@ class Benchmark(Instrument):
             _ORIGINAL: Contender(step.workspace.path(step.original), text),
             step.text: Contender(step.workspace.path(step.written), text),
         }
-        results = measure(contenders, self._feeds, self._settings, step.ctx.progress)
+        feeds: Mapping[str, Feeds | Sequence[Feeds]] = self._feeds
+        in_turns = self._data is not None and branches(step.model)
+        if self._data is not None and in_turns:
+            data = self._data.encoded_with(step.model.companions)
+            feeds = sample_feeds(data, self._settings)
+        results = measure(contenders, feeds, self._settings, step.ctx.progress)
+        if in_turns:
+            step.figures.notes.extend(_spread(r) for r in results if r.name == step.text)
         assert self._baseline is not None
         if not self._baseline.figures.latency:
             # The original is timed again beside every pass; its row shows the first time.
             original = tuple(r for r in results if r.name == _ORIGINAL)
             self._baseline.figures.latency = original
         return tuple(r for r in results if r.name != _ORIGINAL)
+
+
+def _spread(result: LatencyResult) -> str:
+    """Say how far runs differ, of a model whose work may depend on the sample."""
+    return (
+        f"{result.shape}: mean {result.mean_ms:.2f} ms, p90 {result.p90_ms:.2f} ms, "
+        f"p99 {result.p99_ms:.2f} ms"
+    )
 
 
 def is_slower(before: Sequence[LatencyResult], after: Sequence[LatencyResult]) -> bool:

@@ -1,0 +1,1 @@
+"""Passes that let easy samples leave early."""

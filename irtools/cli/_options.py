@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -19,6 +20,7 @@ __all__ = [
     "data_options",
     "data_settings",
     "json_option",
+    "naming_data_option",
     "seed_option",
     "sequence_option",
     "target_option",
@@ -182,6 +184,29 @@ def data_settings(given: Mapping[str, Any], *sources: str | None) -> DataSetting
         max_length=given["max_length"],
         samples=given.get("samples"),
     )
+
+
+@contextmanager
+def naming_data_option(option: str, given: str | None) -> Iterator[None]:
+    """Let the error about data that cannot be drawn say which option gives some.
+
+    Args:
+        option: Such as `--data`.
+        given: Its value; where there is one, the error is about that.
+
+    Raises:
+        DataError: As it was, with a note.
+    """
+    from irtools.errors import DataError
+
+    try:
+        yield
+    except DataError as error:
+        if given is None:
+            error.add_note(
+                f"{option} FILE gives real data, such as an .npz with an array per input"
+            )
+        raise
 
 
 def json_option(function: F) -> F:

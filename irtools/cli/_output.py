@@ -11,12 +11,16 @@ from irtools.errors import FileError, UsageError
 __all__ = ["Destination", "check_writable", "stem_of"]
 
 
+_COMPILED = (".ort", ".xml")
+"""Suffixes of what runtimes load besides ONNX."""
+
+
 @dataclass(frozen=True)
 class Destination:
     """An output path of a verb.
 
     Attributes:
-        path: An `.onnx` file, or a folder for what the target loads.
+        path: A file, or a folder for what the target loads.
         is_folder: Which of the two.
     """
 
@@ -41,7 +45,8 @@ class Destination:
         path = Path(out)
         is_folder = path.is_dir() or out.endswith(("/", os.sep)) or not path.suffix
         if not is_folder and path.suffix != ".onnx":
-            raise UsageError(f"output {out} is neither an .onnx file nor a folder")
+            hint = "; `irc compile` writes what a runtime loads" * (path.suffix in _COMPILED)
+            raise UsageError(f"output {out} is neither an .onnx file nor a folder{hint}")
         destination = cls(path, is_folder)
         destination._check(source, force)
         return destination
@@ -52,6 +57,16 @@ class Destination:
         path = Path(out)
         if path.is_dir() or path.suffix != ".onnx":
             raise UsageError(f"output {out} is no .onnx file")
+        destination = cls(path, is_folder=False)
+        destination._check(source, force)
+        return destination
+
+    @classmethod
+    def artifact(cls, out: str, source: str, *, force: bool) -> Destination:
+        """Decide on a folder for what a target loads, or on its main file. Raises as `of`."""
+        path = Path(out)
+        if path.is_dir() or path.suffix not in (".onnx", *_COMPILED):
+            return cls.folder(out, source, force=force)
         destination = cls(path, is_folder=False)
         destination._check(source, force)
         return destination

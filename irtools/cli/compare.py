@@ -55,25 +55,39 @@ def compare(
     """Compare the numbers of model B with those of model A on the same feeds.
 
     Both run in child processes with the runtime's own optimizations off. With --layers every
-    tensor that both models name is compared, and the first one where they part is named.
+    tensor that both models name is compared, and the first one where they part is named. B may
+    also be what `irc compile` wrote for the target: FILE.ort or FILE.xml.
     """
+    from irtools.cli._compiled import CompiledFile, load_contender
     from irtools.cli._console import console, say, write_json
     from irtools.data import SyntheticSettings, load_dataset, synthesize
-    from irtools.frontend import load_source
     from irtools.report.comparison import compare_models
     from irtools.report.plain import plain_data
     from irtools.target import find_target
 
     settings = options.data_settings(given, data)
     found_target = find_target(target)
-    models = load_source(first), load_source(second)
-    if data is None:
-        say("irc: no --data given: feeds are drawn from the model's signature")
-        feeds = synthesize(models[0], SyntheticSettings(samples=samples, seed=seed))
-    else:
-        feeds = load_dataset(data, models[0], settings).take(samples)
+    a, b = load_contender(first, found_target), load_contender(second, found_target)
+    if isinstance(a, CompiledFile):
+        raise click.UsageError(f"{first} is compiled: as A give the .onnx file it was made of")
+    if isinstance(b, CompiledFile) and layers:
+        raise click.UsageError(f"{second} is compiled: --layers needs the tensors of two models")
+    with options.naming_data_option("--data", data):
+        if data is None:
+            say("irc: no --data given: feeds are drawn from the model's signature")
+            feeds = synthesize(a, SyntheticSettings(samples=samples, seed=seed))
+        else:
+            feeds = load_dataset(data, a, settings).take(samples)
+    for note in feeds.notes:
+        say(f"irc: note: {note}")
     found = compare_models(
-        *models, feeds, found_target, layers=layers, threshold_db=threshold, threads=threads
+        a,
+        b.path if isinstance(b, CompiledFile) else b,
+        feeds,
+        found_target,
+        layers=layers,
+        threshold_db=threshold,
+        threads=threads,
     )
     if json_path is not None:
         write_json({"format": "irtools-comparison", "version": 1, **plain_data(found)}, json_path)
@@ -123,10 +137,11 @@ def _classes(figure: Fidelity) -> Iterator[str]:
 
 def _lines(found: Comparison) -> Iterator[str]:
     from irtools.report import printable
+    from irtools.words import counted
 
-    yield f"{found.samples} samples of {printable(found.source)}"
+    yield f"{counted(found.samples, 'sample')} of {printable(found.source)}"
     if found.unmatched:
-        yield f"{found.unmatched} float tensors of A have no namesake in B"
+        yield f"without a namesake in B: {counted(found.unmatched, 'float tensor')} of A"
     if found.parts_at is None:
         yield f"the models agree to at least {found.threshold_db:g} dB everywhere"
     else:
@@ -135,4 +150,4 @@ def _lines(found: Comparison) -> Iterator[str]:
         yield f"the SQNR falls most at {printable(found.largest_fall)}"
     bad = sum(figure.nonfinite for figure in found.outputs.values())
     if bad:
-        yield f"{bad} output values are NaN or infinite in one of the two only"
+        yield f"NaN or infinite in one of the two only: {counted(bad, 'output value')}"

@@ -2,63 +2,118 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import click
 
 from irtools.cli import _options as options
 
+if TYPE_CHECKING:
+    from irtools.target import Artifact
+
 __all__ = ["compile"]
 
 
-@click.command("compile")
+@click.command(
+    "compile",
+    epilog="Examples: irc compile model.onnx -t openvino-cpu -o deploy/; "
+    "irc compile model.onnx -o model.ort",
+)
 @click.argument("source", metavar="SRC")
 @options.target_option
 @click.option(
     "--output",
     "-o",
-    metavar="DIR",
-    help="Folder for the artifact. [default: <name>-<target>]",
+    metavar="OUT",
+    help="Folder for the artifact and what belongs beside it, or its file: FILE.onnx, FILE.ort, "
+    "FILE.xml. [default: the folder <name>-<target>]",
+)
+@click.option(
+    "--format",
+    "-F",
+    type=click.Choice(["onnx", "ort", "xml"]),
+    help="Format of the artifact; ort-cpu and ort-cuda write onnx or ort. [default: by the "
+    "suffix of OUT, else onnx or, for OpenVINO, xml]",
 )
 @click.option("--force", "-f", is_flag=True, help="Write into a folder that holds files.")
 @options.json_option
 def compile(
-    source: str, target: str, output: str | None, force: bool, json_path: str | None
+    source: str,
+    target: str,
+    output: str | None,
+    format: str | None,
+    force: bool,
+    json_path: str | None,
 ) -> None:
     """Lower the model SRC for a target and write what its runtime loads.
 
-    OpenVINO: .xml and .bin. ONNX Runtime: a runtime-optimized .onnx. The kernels that the runtime
-    chose are counted.
+    OpenVINO: .xml and .bin. ONNX Runtime: a runtime-optimized .onnx, or .ort, the format that its
+    builds for small devices load too. The result is run once in a process of its own, and the
+    kernels that the runtime chose are counted.
     """
     from irtools.cli._artifact import compile_to
     from irtools.cli._console import say, write_json
     from irtools.cli._output import Destination, stem_of
     from irtools.frontend import load_source
-    from irtools.report import size_text
+    from irtools.report.verdicts import remark_on_form
     from irtools.target import find_target
 
     found = find_target(target)
-    folder = output or f"{stem_of(source)}-{found.name}"
-    destination = Destination.folder(folder, source, force=force)
-    artifact, beside = compile_to(load_source(source), found, destination, source)
+    destination = Destination.artifact(
+        output or f"{stem_of(source)}-{found.name}", source, force=force
+    )
+    wanted = _format(destination.path, format, is_file=not destination.is_folder)
+    found.choose_format(wanted)
+    model = load_source(source)
+    artifact, beside = compile_to(model, found, destination, source, format=wanted)
     files = (*artifact.files, *beside)
     if json_path is not None:
-        write_json(
-            {
-                "files": [str(path) for path in files],
-                "kernels": dict(artifact.kernels.counts),
-                "int8": artifact.kernels.int8,
-                "fused_attention": artifact.kernels.fused_attention,
-                "float_fallbacks": list(artifact.kernels.float_fallbacks),
-                "notes": list(artifact.notes),
-            },
-            json_path,
-        )
-    kernels = artifact.kernels
+        write_json(_document(artifact, files), json_path)
     for note in artifact.notes:
         say(f"irc: note: {note}")
+    for remark in remark_on_form(model.ir, found):
+        say(f"irc: {remark.level.value}: {remark.text}")
+    _tell(artifact, files)
+
+
+def _format(path: Path, given: str | None, *, is_file: bool) -> str | None:
+    """Return what the suffix of the output and the option agree on.
+
+    Raises:
+        click.UsageError: They do not agree.
+    """
+    if not is_file:
+        return given
+    suffix = path.suffix.removeprefix(".")
+    if given not in (None, suffix):
+        raise click.UsageError(f"--format {given} does not go with the output {path}")
+    return suffix
+
+
+def _document(artifact: Artifact, files: tuple[Path, ...]) -> dict[str, object]:
+    return {
+        "files": [str(path) for path in files],
+        "kernels": dict(artifact.kernels.counts),
+        "int8": artifact.kernels.int8,
+        "fused_attention": artifact.kernels.fused_attention,
+        "float_fallbacks": list(artifact.kernels.float_fallbacks),
+        "notes": list(artifact.notes),
+    }
+
+
+def _tell(artifact: Artifact, files: tuple[Path, ...]) -> None:
+    from irtools.cli._console import say
+    from irtools.report import size_text
+    from irtools.words import counted
+
+    kernels = artifact.kernels
     if kernels.float_fallbacks:
-        say(f"irc: warning: {len(kernels.float_fallbacks)} nodes meant to be int8 run in float")
+        nodes = counted(len(kernels.float_fallbacks), "node")
+        say(f"irc: warning: in floating point although meant to be int8: {nodes}")
     size = sum(path.stat().st_size for path in artifact.files)
     say(
         f"irc: wrote {', '.join(str(path) for path in files)} ({size_text(size)}); "
-        f"{kernels.int8} int8 kernels, {kernels.fused_attention} fused attention kernels"
+        f"{counted(kernels.int8, 'int8 kernel')}, "
+        f"{counted(kernels.fused_attention, 'fused attention kernel')}"
     )

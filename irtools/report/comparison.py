@@ -71,7 +71,7 @@ class Comparison:
 
 def compare_models(
     first: Model,
-    second: Model,
+    second: Model | Path,
     data: Dataset,
     target: Target,
     *,
@@ -83,7 +83,7 @@ def compare_models(
 
     Args:
         first: The reference.
-        second: The other one; same inputs and outputs.
+        second: The other one; same inputs and outputs. A file is run as it is, without `layers`.
         data: Feeds.
         target: What runs them, without its own optimizations.
         layers: Also compare inner tensors of the same name.
@@ -94,15 +94,22 @@ def compare_models(
         UsageError: The models have different inputs or outputs.
         UnsupportedError: The target refuses a model.
     """
-    _check_same_interface(first, second)
-    first, second = _typed(first), _typed(second)
-    names = _matched(first, second) if layers else []
+    first = _typed(first)
+    names: list[str] = []
+    if isinstance(second, Model):
+        _check_same_interface(first, second)
+        second = _typed(second)
+        names = _matched(first, second) if layers else []
     options = RunnerOptions(threads=threads, exact=True)
     meter = FidelityMeter()
     with tempfile.TemporaryDirectory(prefix="irc-") as folder:
-        paths = [_save(m, names, Path(folder) / f"{i}.onnx") for i, m in enumerate((first, second))]
+        paths = [
+            m if isinstance(m, Path) else _save(m, names, Path(folder) / f"{i}.onnx")
+            for i, m in enumerate((first, second))
+        ]
         for feeds in data.batches(_BATCH):
             expected, found = (_run(path, target, options, feeds) for path in paths)
+            _check_outputs(expected, found)
             _update(meter, expected, found, feeds.get("attention_mask"))
     figures = meter.by_output()
     outputs = [info.name for info in first.interface.outputs]
@@ -117,7 +124,7 @@ def compare_models(
         threshold_db=threshold_db,
         outputs={name: figures[name] for name in outputs if name in figures},
         layers=inner,
-        unmatched=_count_unmatched(first, second) if layers else 0,
+        unmatched=sum(1 for _ in _floats(first)) - len(names) if layers else 0,
         parts_at=_first_below([*_ordered(inner, outputs, figures)], threshold_db),
         largest_fall=_largest_fall([*_ordered(inner, outputs, figures)]) if layers else None,
     )
@@ -152,10 +159,6 @@ def _matched(first: Model, second: Model) -> list[str]:
     return [value.name for value in _floats(first) if value.name in there and value.name]
 
 
-def _count_unmatched(first: Model, second: Model) -> int:
-    return sum(1 for _ in _floats(first)) - len(_matched(first, second))
-
-
 def _producer(value: ir.Value) -> tuple[str, str]:
     node = value.producer()
     return (node.op_type, module_name(node)) if node is not None else ("", "")
@@ -177,6 +180,14 @@ def _run(path: Path, target: Target, options: RunnerOptions, feeds: Feeds) -> Fe
         label=f"{target.name} on the model",
     )
     return found
+
+
+def _check_outputs(expected: Feeds, found: Feeds) -> None:
+    """Refuse a compiled file of another model, whose outputs nobody could check before."""
+    if not set(expected) & set(found):
+        raise UsageError(
+            f"the models have no output in common: {', '.join(expected)} and {', '.join(found)}"
+        )
 
 
 def _update(meter: FidelityMeter, expected: Feeds, found: Feeds, mask: np.ndarray | None) -> None:

@@ -1,9 +1,9 @@
-"""`irc inspect`: what a model consists of."""
+"""`irc inspect`: what a model consists of, and where its time goes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,15 +12,28 @@ from irtools.cli import _options as options
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from irtools.measure.profile import OpProfile, Profile
+    from irtools.model import Model
     from irtools.report.inspection import Inspection
 
 __all__ = ["inspect"]
 
+_SHOWN_OPS = 15
+_FOR_PROFILE = ("target", "data", "runs", "threads", "seed")
 
-@click.command("inspect")
+
+@click.command(
+    "inspect",
+    epilog="Examples: irc inspect model.onnx --json -; "
+    "irc inspect model.onnx --profile --target openvino-cpu --seq 64",
+)
 @click.argument("source", metavar="SRC")
 @click.option(
-    "--batch", type=click.IntRange(min=1), default=1, show_default=True, help="For counting FLOPs."
+    "--batch",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="For counting FLOPs and for --profile.",
 )
 @click.option(
     "--seq",
@@ -31,17 +44,43 @@ __all__ = ["inspect"]
     help="Size of the other dynamic axes.",
 )
 @click.option("--top", type=click.IntRange(min=0), default=10, show_default=True, help="Hot spots.")
+@click.option(
+    "--profile", is_flag=True, help="Also run the model, and show the runtime's time per node."
+)
+@options.target_option
+@click.option(
+    "--data", metavar="DATA", help="Feeds of --profile. [default: drawn from the signature]"
+)
+@options.data_options
+@click.option(
+    "--runs",
+    type=click.IntRange(1, 1000),
+    default=20,
+    show_default=True,
+    help="Runs of --profile; the median of each node counts.",
+)
+@options.threads_option
+@options.seed_option
 @options.json_option
-def inspect(source: str, batch: int, sequence: int, top: int, json_path: str | None) -> None:
-    """Show inputs, outputs, opset, operators, parameters, sizes, shared weights and hot spots."""
+@click.pass_context
+def inspect(ctx: click.Context, source: str, json_path: str | None, **given: Any) -> None:
+    """Show inputs, outputs, opset, operators, parameters, sizes, shared weights and hot spots.
+
+    Hot spots are counted in FLOPs; with --profile they are measured as well, on the target, by
+    the runtime's own profiler.
+    """
     from irtools.cli._console import console, write_json
     from irtools.frontend import load_source
     from irtools.report.inspection import inspect_model
     from irtools.report.plain import plain_data
 
-    found = inspect_model(load_source(source), batch=batch, sequence=sequence, top=top)
+    _check_profile_options(ctx, given)
+    model = load_source(source)
+    found = inspect_model(model, batch=given["batch"], sequence=given["sequence"], top=given["top"])
+    measured = _profile(model, given) if given["profile"] else None
     if json_path is not None:
-        write_json({"format": "irtools-inspection", "version": 1, **plain_data(found)}, json_path)
+        document = {"format": "irtools-inspection", "version": 1, **plain_data(found)}
+        write_json({**document, "profile": plain_data(measured)}, json_path)
     if json_path == "-":
         return
     shown = console(stderr=False)
@@ -50,10 +89,104 @@ def inspect(source: str, batch: int, sequence: int, top: int, json_path: str | N
     for table in _tables(found):
         shown.print()
         shown.print(table)
+    if measured is not None:
+        _show_profile(measured, shown)
+
+
+def _check_profile_options(ctx: click.Context, given: dict[str, Any]) -> None:
+    """Refuse options that nothing would read.
+
+    Raises:
+        click.UsageError: They are given without --profile.
+    """
+    if given["profile"]:
+        return
+    default = click.core.ParameterSource.DEFAULT
+    for name in _FOR_PROFILE:
+        if ctx.get_parameter_source(name) != default:
+            raise click.UsageError(f"--{name} is for --profile, which is not given", ctx)
+    options.data_settings(given)
+
+
+def _profile(model: Model, given: dict[str, Any]) -> Profile:
+    from irtools.cli._console import progress, say
+    from irtools.data import load_dataset
+    from irtools.measure import BenchSettings
+    from irtools.measure.profile import profile_model
+    from irtools.measure.shapes import bench_feeds
+    from irtools.target import find_target
+
+    target = find_target(given["target"])
+    reading = options.data_settings(given, given["data"])
+    batch, sequence = given["batch"], given["sequence"]
+    with options.naming_data_option("--data", given["data"]):
+        if given["data"] is None:
+            feeds_by_shape = bench_feeds(
+                model, BenchSettings((batch,), (sequence,)), seed=given["seed"]
+            )
+            ((shape, feeds),) = feeds_by_shape.items()
+            source = "drawn from the signature"
+        else:
+            data = load_dataset(given["data"], model, reading)
+            feeds = next(iter(data.batches(batch)))
+            shape, source = _shape_text(feeds), data.source
+            for note in data.notes:
+                say(f"irc: note: {note}")
+    with progress() as shown:
+        shown.step(f"profiling on {target.name}", 0, 1)
+        return profile_model(
+            model,
+            target,
+            feeds,
+            shape=shape,
+            data=source,
+            runs=given["runs"],
+            threads=given["threads"],
+            top=given["top"],
+        )
+
+
+def _shape_text(feeds: Any) -> str:
+    return ", ".join(f"{name} {'x'.join(map(str, a.shape))}" for name, a in feeds.items())
+
+
+def _show_profile(found: Profile, shown: Any) -> None:
+    from irtools.report import printable
+    from irtools.words import counted
+
+    shown.print()
+    shown.print(
+        f"measured on {found.target}: {found.run_ms:.2f} ms per run with the profiler on "
+        f"({counted(found.runs, 'run')}, medians; {counted(found.threads, 'thread')}; "
+        f"{printable(found.shape)}; {printable(found.data)})"
+    )
+    by_op = [
+        (o.op, str(o.nodes), f"{o.ms:.3f}", f"{100 * o.share:.1f} %") for o in _head(found.ops)
+    ]
+    shown.print()
+    shown.print(_table(("measured operator", "nodes", "ms", "share"), by_op))
+    if found.nodes:
+        rows = [
+            (n.node, n.op, n.module, f"{n.ms:.3f}", f"{100 * n.share:.1f} %") for n in found.nodes
+        ]
+        shown.print()
+        shown.print(_table(("measured node", "operator", "module", "ms", "share"), rows))
+
+
+def _head(ops: Sequence[OpProfile]) -> Sequence[OpProfile]:
+    """Join what takes next to no time; the JSON document has all of it."""
+    from irtools.measure.profile import OpProfile
+
+    rest = ops[_SHOWN_OPS:]
+    if len(rest) < 2:
+        return ops
+    nodes, ms, share = (sum(getattr(o, name) for o in rest) for name in ("nodes", "ms", "share"))
+    return (*ops[:_SHOWN_OPS], OpProfile(f"({len(rest)} others)", int(nodes), ms, share))
 
 
 def _lines(found: Inspection) -> Iterator[str]:
     from irtools.report import printable, size_text
+    from irtools.words import counted
 
     opsets = ", ".join(f"{printable(name)} {version}" for name, version in found.opsets.items())
     yield f"{printable(found.source)}  sha256 {found.sha256[:16]}"
@@ -62,13 +195,20 @@ def _lines(found: Inspection) -> Iterator[str]:
         for info in infos:
             yield f"  {label:<6} {printable(info)}"
     sizes = ", ".join(f"{size_text(n)} {dtype}" for dtype, n in found.bytes_by_dtype.items())
-    yield f"{found.parameters:,} parameters, {size_text(found.weight_bytes)}: {sizes or 'none'}"
+    parameters = counted(found.parameters, "parameter")
+    yield f"{parameters}, {size_text(found.weight_bytes)}: {sizes or 'none'}"
     yield (
         f"{100 * found.quantized_share:.1f} % of matrix weights are 8-bit or smaller, "
-        f"{found.quantized_nodes} quantization nodes"
+        f"{counted(found.quantized_nodes, 'quantization node')}"
     )
     if found.unknown_ops:
         yield f"operators outside the standard: {', '.join(map(printable, found.unknown_ops))}"
+    yield from _work(found)
+
+
+def _work(found: Inspection) -> Iterator[str]:
+    from irtools.report import printable
+
     if found.flops:
         at = ", ".join(f"{printable(name)}={size}" for name, size in found.sizes.items())
         large = found.flops >= 1e8
@@ -105,7 +245,8 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
 
     table = Table(pad_edge=False, show_edge=False)
     for index, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if index else "left", overflow="fold")
+        text = not index or heading in ("operator", "module")
+        table.add_column(heading, justify="left" if text else "right", overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row))
     return table

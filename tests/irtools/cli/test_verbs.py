@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
+import onnx_ir as ir
 import pytest
 
+from irtools.errors import UnsupportedError
 from irtools.passmanager import registry
 
 from .conftest import write_model
@@ -90,6 +93,94 @@ def test_compile(irc: Callable, tmp_path: Path) -> None:
     files = json.loads(found.out)["files"]
     assert files and all(Path(path).is_file() for path in files)
     assert irc("compile", "model.onnx", "-o", "deploy").code == 2
+
+
+def test_compile_to_the_format_of_the_runtime(irc: Callable, tmp_path: Path) -> None:
+    by_suffix = irc("compile", "model.onnx", "-o", "small.ort")
+    assert by_suffix.code == 0 and "irc: wrote small.ort" in by_suffix.err
+    assert irc("compile", "model.onnx", "--format", "ort", "-o", "deploy/").code == 0
+    content = (tmp_path / "small.ort").read_bytes()
+    assert content[4:8] == b"ORTM" and (tmp_path / "deploy/model.ort").stat().st_size > 250_000
+    for refused, code, said in (
+        (("-o", "small.ort"), 2, "small.ort exists"),
+        (("-o", "x.onnx", "--format", "ort"), 2, "does not go with the output x.onnx"),
+        (("-o", "x.ort", "-t", "openvino-cpu"), 2, "writes no .ort, only .xml"),
+        (("-o", "y/", "-t", "openvino-cpu", "--format", "ort"), 2, "writes no .ort"),
+    ):
+        if "openvino-cpu" in refused and find_spec("openvino") is None:
+            continue
+        found = irc("compile", "model.onnx", *refused)
+        assert found.code == code and said in found.err
+    assert not list(tmp_path.glob("x.*"))
+
+
+def test_a_compiled_file_is_timed_and_compared(irc: Callable) -> None:
+    assert irc("compile", "model.onnx", "-o", "small.ort").code == 0
+    bench = ("--rounds", "3", "--max-seconds", "1", "--json", "-")
+    found = irc("bench", "model.onnx", "small.ort", *bench)
+    assert [r["name"] for r in json.loads(found.out)["results"]] == ["model.onnx", "small.ort"]
+    same = json.loads(irc("compare", "model.onnx", "small.ort", "--json", "-").out)
+    assert same["parts_at"] is None and same["outputs"]["logits"]["relative_l2"] < 1e-6
+    for call, said in (
+        (("compare", "small.ort", "model.onnx"), "small.ort is compiled"),
+        (("compare", "model.onnx", "small.ort", "--layers"), "--layers needs"),
+    ):
+        refused = irc(*call)
+        assert refused.code == 2 and said in refused.err
+    assert irc("inspect", "small.ort").code == 3
+    assert "irc compile" in irc("optimize", "model.onnx", "-p", "cleanup", "-o", "a.ort").err
+
+
+def test_what_does_not_run_is_not_written(
+    irc: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise UnsupportedError("no kernel")
+
+    monkeypatch.setattr("irtools.measure.probe", fail)
+    found = irc("compile", "model.onnx", "-o", "small.ort")
+    assert found.code == 5 and "small.ort does not run: no kernel" in found.err
+    assert not (tmp_path / "small.ort").exists()
+
+
+def test_profile(irc: Callable) -> None:
+    call = ("inspect", "model.onnx", "--profile", "--runs", "3", "--batch", "4")
+    measured = json.loads(irc(*call, "--json", "-").out)["profile"]
+    assert (measured["target"], measured["shape"], measured["runs"]) == ("ort-cpu", "batch=4", 3)
+    assert {op["op"] for op in measured["ops"]} >= {"MatMul"}
+    assert sum(op["share"] for op in measured["ops"]) == pytest.approx(1)
+    assert [n["node"] for n in measured["nodes"] if n["op"] == "MatMul"][:1] != []
+    assert measured["run_ms"] > 0
+    shown = irc(*call, "--data", "data.npz", "--top", "1")
+    assert shown.code == 0 and "x 4x64; data.npz" in shown.out and "measured node" in shown.out
+    idle = irc("inspect", "model.onnx", "--runs", "3")
+    assert idle.code == 2 and "--runs is for --profile" in idle.err
+    assert json.loads(irc("inspect", "model.onnx", "--json", "-").out)["profile"] is None
+
+
+def test_where_nothing_can_be_drawn_the_option_is_named(irc: Callable, tmp_path: Path) -> None:
+    model = ir.from_onnx_text(
+        '<ir_version: 10, opset_import: ["" : 20]> g (float[n,4] x, float past) => (float[n,4] y) '
+        "{ y = Mul (x, past) }"
+    )
+    ir.save(model, tmp_path / "scalar.onnx")
+    for call in (("compare", "scalar.onnx", "scalar.onnx"), ("bench", "scalar.onnx")):
+        found = irc(*call)
+        assert found.code == 3 and "input past float32[], which has no batch axis" in found.err
+        assert "--data FILE" in found.err
+    assert "--data FILE" in irc("inspect", "scalar.onnx", "--profile").err
+
+
+@pytest.mark.openvino
+def test_openvino_files_are_run_and_profiled(irc: Callable) -> None:
+    on = ("-t", "openvino-cpu")
+    assert irc("compile", "model.onnx", *on, "-o", "net.xml").code == 0
+    same = irc("compare", "model.onnx", "net.xml", *on)
+    assert same.code == 0 and "the models agree" in same.out
+    measured = json.loads(
+        irc("inspect", "model.onnx", "--profile", "--runs", "3", *on, "--json", "-").out
+    )["profile"]
+    assert any(op["op"].startswith("FullyConnected") for op in measured["ops"])
 
 
 @pytest.mark.openvino

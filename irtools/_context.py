@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from irtools.data import Dataset, SyntheticSettings, synthesize
@@ -33,15 +35,21 @@ class Calibration:
         self._seed = seed
         self.used: Dataset | None = None
 
-    def get(self) -> Dataset:
-        """Return the data.
+    def get(
+        self, model: ir.Model, companions: Mapping[str, bytes] = MappingProxyType({})
+    ) -> Dataset:
+        """Return the data, in the tokens of a model that has these files beside it.
 
         Raises:
             DataError: None was given, and none can be drawn from the model's signature.
         """
         if self.used is None:
             self.used = self._given or synthesize(self._model, SyntheticSettings(seed=self._seed))
-        return self.used
+        if not companions:
+            return self.used
+        if self.used.synthetic:
+            return synthesize(model, SyntheticSettings(seed=self._seed))
+        return self.used.encoded_with(companions)
 
 
 def make_context(
@@ -54,12 +62,14 @@ def make_context(
     seed: int,
     threads: int | None,
     progress: Progress,
+    beside: Mapping[str, Path] = MappingProxyType({}),
 ) -> PassContext:
     """Make the context of a run.
 
     Args:
         given: Calibration data that the caller gave; passes choose their mode by it.
         bench: How `measure_latency` times models.
+        beside: Files beside the model's source, by name.
     """
 
     def make_runner(model: ir.Model, options: RunnerOptions) -> Runner:
@@ -68,9 +78,10 @@ def make_context(
         return target.runner(Model(model), options)
 
     def make_statistics(model: ir.Model) -> StreamingStatistics:
-        return StreamingStatistics(model, calibration.get(), make_runner, progress=progress)
+        data = calibration.get(model, context.companions)
+        return StreamingStatistics(model, data, make_runner, progress=progress)
 
-    return PassContext(
+    context = PassContext(
         target=target,
         statistics=make_statistics,
         runner=make_runner,
@@ -80,7 +91,9 @@ def make_context(
         seed=seed,
         threads=threads,
         progress=progress,
+        beside=beside,
     )
+    return context
 
 
 def _latency_meter(

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import TypeAlias
 
 import onnx
@@ -20,7 +21,7 @@ from irtools._context import Calibration, make_context
 from irtools._given import DataLike, choose_metric, read_calibration, read_evaluation
 from irtools.data import Dataset, DataSettings, SyntheticSettings, synthesize
 from irtools.errors import DataError, UsageError
-from irtools.frontend import load_source
+from irtools.frontend import find_frontend, load_source
 from irtools.measure import BenchSettings
 from irtools.metrics import Metric
 from irtools.model import Model
@@ -60,6 +61,8 @@ from irtools.report.verdicts import judge_run, remark_on_data, remark_on_form
 from irtools.target import KernelReport, Runner, RunnerOptions, Target, find_target, lowered
 
 __all__ = ["OptimizeResult", "make_plan", "optimize"]
+
+_TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "config.json")
 
 ModelLike: TypeAlias = "str | os.PathLike[str] | Model | ir.Model | onnx.ModelProto"
 PipelineLike: TypeAlias = "str | Pass | Pipeline"
@@ -211,6 +214,7 @@ def _run(job: _Job, extra: Sequence[Instrument], started: float) -> OptimizeResu
         seed=job.seed,
         threads=job.threads,
         progress=job.progress,
+        beside=_beside(job.model, job.calibration, job.evaluation),
     )
     judge = _make_judge(job, ctx)
     manager = PassManager(job.pipeline, (*_instruments(job, judge), *extra), job.plans)
@@ -321,6 +325,22 @@ def _report(
     )
 
 
+def _beside(model: Model, *data: Dataset | None) -> dict[str, Path]:
+    """Return the files beside a model, by name: tokenizer, configuration and such.
+
+    Where text was given, they are those of the tokenizer that encoded it.
+    """
+    for texts in (one.texts for one in data if one is not None):
+        if texts is not None:
+            beside = (texts.tokenizer.with_name(name) for name in _TOKENIZER_FILES)
+            found = {path.name: path for path in beside if path.is_file()}
+            return {**found, "tokenizer.json": texts.tokenizer}
+    if model.source is None or not model.source.exists():
+        return {}
+    source = str(model.source)
+    return {path.name: path for path in find_frontend(source).companions(source)}
+
+
 def _as_model(source: ModelLike) -> Model:
     match source:
         case Model():
@@ -384,7 +404,9 @@ def make_plan(
         seed=seed,
         threads=threads,
         progress=progress or NullProgress(),
+        beside=_beside(source, given),
     )
     steps = PassManager(Pipeline(*first), (Verification(),)).run(source, ctx)
     ctx.drop_analyses()
+    ctx.adopt(steps[-1].model.companions)
     return last.plan(steps[-1].model.ir, ctx)

@@ -235,7 +235,13 @@ def _write(
     from irtools.cli._console import console, say, write_json
     from irtools.report import report_view, size_text
 
-    report, files = write_result(result, source, destination, external_data=given["external_data"])
+    report, files = write_result(
+        result,
+        source,
+        destination,
+        external_data=given["external_data"],
+        force=given["force"],
+    )
     document = report.to_dict()
     if json_path is not None:
         write_json(document, json_path)

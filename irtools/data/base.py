@@ -3,15 +3,36 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
 from irtools.data.padding import cut_columns, padding_mask
 from irtools.errors import DataError
 
-__all__ = ["Dataset"]
+__all__ = ["Dataset", "TextRows"]
+
+
+@dataclass(frozen=True)
+class TextRows:
+    """The texts behind tokenized samples, so that another tokenizer can encode them.
+
+    Attributes:
+        rows: One or two texts per sample.
+        tokenizer: The file that encoded them.
+        encode: Encodes rows with the files beside a model (`tokenizer.json` and its settings) as
+            the feeds were encoded: input name to int64 [N, S].
+    """
+
+    rows: tuple[tuple[str, ...], ...]
+    tokenizer: Path
+    encode: Callable[[Sequence[tuple[str, ...]], Mapping[str, bytes]], dict[str, np.ndarray]]
+
+    def select(self, rows: np.ndarray) -> TextRows:
+        """Return the texts of some samples."""
+        return replace(self, rows=tuple(self.rows[int(row)] for row in rows))
 
 
 @dataclass(frozen=True)
@@ -28,6 +49,7 @@ class Dataset:
         notes: What a reader of the report should know: casts, unused arrays, defaults taken.
         fixed_batch: Samples that the model takes at a time; None: any number.
         fixed_length: The model takes columns as they are, padding included.
+        texts: What was tokenized; None where the data came as arrays.
     """
 
     feeds: Mapping[str, np.ndarray]
@@ -38,6 +60,7 @@ class Dataset:
     notes: tuple[str, ...] = field(default=(), compare=False)
     fixed_batch: int | None = field(default=None, compare=False)
     fixed_length: bool = field(default=False, compare=False)
+    texts: TextRows | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         lengths = {name: len(array) for name, array in self.feeds.items()}
@@ -66,7 +89,22 @@ class Dataset:
         """Return the samples at `rows`."""
         labels = None if self.labels is None else self.labels[rows]
         feeds = {name: array[rows] for name, array in self.feeds.items()}
-        return replace(self, feeds=feeds, labels=labels)
+        texts = None if self.texts is None else self.texts.select(rows)
+        return replace(self, feeds=feeds, labels=labels, texts=texts)
+
+    def encoded_with(self, companions: Mapping[str, bytes]) -> Dataset:
+        """Return the same samples as a tokenizer among the files beside a model encodes them.
+
+        Samples that did not come as text, and files without a tokenizer, change nothing.
+
+        Args:
+            companions: File name to content; see `Model.companions`.
+        """
+        if self.texts is None or "tokenizer.json" not in companions:
+            return self
+        made = self.texts.encode(self.texts.rows, companions)
+        feeds = {name: made[name].astype(old.dtype) for name, old in self.feeds.items()}
+        return replace(self, feeds=feeds)
 
     def with_digest(self) -> Dataset:
         """Return the same data with `digest` filled in."""

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from irtools.data.base import Dataset
+from irtools.data.base import Dataset, TextRows
 from irtools.data.labels import encode_labels, find_class_names
 from irtools.data.records import Record, read_records
 from irtools.data.signature import InputSpec
-from irtools.errors import DataError
+from irtools.errors import DataError, FileError
 
-__all__ = ["TextSettings", "read_text"]
+__all__ = ["TextSettings", "encode_texts", "number_classes", "read_text", "read_texts"]
 
 _TEXT_COLUMNS = ("text", "sentence", "content", "sentence1", "premise", "question")
 _PAIR_COLUMNS = ("text_pair", "text2", "sentence2", "hypothesis", "context", "answer")
 _LABEL_COLUMNS = ("label", "labels", "class", "category", "target")
+_TOKENIZER, _SETTINGS = "tokenizer.json", "tokenizer_config.json"
 _DEFAULT_LENGTH = 512
 _SANE_LENGTH = 1 << 20  # Tokenizer configs write 10^30 for "no limit".
 _PADS = ("[PAD]", "<pad>", "<|endoftext|>", "</s>", "<|im_end|>")
@@ -36,12 +37,15 @@ class TextSettings:
         label_column: None: the usual names, or no labels.
         max_length: Most tokens; None: the model's fixed length, else what the tokenizer states
             (truncation, `model_max_length`), at most 512.
+        class_names: Class name to number; empty: config.json or classes.json beside the data or
+            the model.
     """
 
     tokenizer: Path | None = None
     columns: tuple[str, ...] | None = None
     label_column: str | None = None
     max_length: int | None = None
+    class_names: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_text(
@@ -63,13 +67,56 @@ def read_text(
     """
     folders = [path.parent, *([model_folder] if model_folder else [])]
     records = read_records(path)
+    texts = _all_texts(path, records, settings.columns)
+    file = _find_tokenizer(settings.tokenizer, folders)
+    files = _read_files(file)
+    encoder = _Encoder(files, settings.max_length, inputs, str(file))
+    names = settings.class_names or find_class_names(folders)
+    labels, notes = _labels(records, settings.label_column, names)
+
+    def encode(
+        rows: Sequence[tuple[str, ...]], beside: Mapping[str, bytes]
+    ) -> dict[str, np.ndarray]:
+        return _Encoder({**files, **beside}, encoder.length, inputs, _TOKENIZER).encode(rows)
+
+    return Dataset(
+        encoder.encode(texts),
+        labels,
+        source=path.name,
+        notes=notes,
+        texts=TextRows(tuple(texts), file, encode),
+    )
+
+
+def read_texts(path: Path, columns: tuple[str, ...] | None = None) -> list[tuple[str, ...]]:
+    """Return the texts of a file of rows, one or two per row.
+
+    Raises:
+        DataError: As `read_text`.
+    """
+    return _all_texts(path, read_records(path), columns)
+
+
+def encode_texts(texts: Sequence[tuple[str, ...]], tokenizer: bytes) -> list[list[int]]:
+    """Return the token ids of texts, at full length and without padding.
+
+    Args:
+        tokenizer: Content of a `tokenizer.json`.
+    """
+    opened = _open_tokenizer(tokenizer, _TOKENIZER)
+    opened.no_truncation()
+    opened.no_padding()
+    rows = [text[0] if len(text) == 1 else text for text in texts]
+    return [list(encoding.ids) for encoding in opened.encode_batch(rows)]
+
+
+def _all_texts(
+    path: Path, records: Sequence[Record], columns: tuple[str, ...] | None
+) -> list[tuple[str, ...]]:
     if not records:
         raise DataError(f"{path} holds no rows")
-    columns = settings.columns or _guess_columns(path, records[0][1])
-    texts = [_texts(where, fields, columns) for where, fields in records]
-    feeds = _Encoder(settings, folders, inputs).encode(texts)
-    labels, notes = _labels(records, settings.label_column, folders)
-    return Dataset(feeds, labels, source=path.name, notes=notes)
+    chosen = columns or _guess_columns(path, records[0][1])
+    return [_texts(where, fields, chosen) for where, fields in records]
 
 
 def _guess_columns(path: Path, fields: Mapping[str, Any]) -> tuple[str, ...]:
@@ -92,32 +139,67 @@ def _texts(where: str, fields: Mapping[str, Any], columns: Sequence[str]) -> tup
 
 
 def _labels(
-    records: Sequence[Record], column: str | None, folders: Sequence[Path]
+    records: Sequence[Record], column: str | None, names: Mapping[str, int]
 ) -> tuple[np.ndarray | None, tuple[str, ...]]:
-    usual = [name for name in _LABEL_COLUMNS if name in records[0][1]]
-    chosen = column or (usual[0] if usual else None)
+    chosen = column or _usual_label(records[0][1])
     if chosen is None:
         return None, ()
     missing = [where for where, fields in records if chosen not in fields]
     if missing:
         raise DataError(f"{missing[0]}: no label column '{chosen}'")
     raw = [(where, fields[chosen]) for where, fields in records]
-    return encode_labels(raw, find_class_names(folders))
+    return encode_labels(raw, names)
+
+
+def _usual_label(fields: Mapping[str, Any]) -> str | None:
+    return next((name for name in _LABEL_COLUMNS if name in fields), None)
+
+
+def number_classes(path: Path, column: str | None = None) -> dict[str, int]:
+    """Number the class names that occur in a table, by name; empty where labels are numbers.
+
+    Several tables of one task need one numbering: make it from the first, and give it to all as
+    `class_names`.
+
+    Raises:
+        DataError: A line that cannot be parsed.
+        FileError: The file cannot be read.
+    """
+    records = read_records(path)
+    chosen = column or (_usual_label(records[0][1]) if records else None)
+    found: set[str] = set()
+    for _, fields in records:
+        label = fields.get(chosen) if chosen else None
+        items = label if isinstance(label, list) else [label]
+        found |= {x for x in items if isinstance(x, str) and x and not x.lstrip("-").isdecimal()}
+    return {name: number for number, name in enumerate(sorted(found))}
 
 
 class _Encoder:
-    """A tokenizer set up for a model."""
+    """A tokenizer set up for a model.
+
+    Args:
+        files: `tokenizer.json` and, where there is one, `tokenizer_config.json`.
+        max_length: Most tokens; None: what model or tokenizer state.
+        name: What to call the tokenizer in a message.
+
+    Attributes:
+        length: Most tokens of a row.
+    """
 
     def __init__(
-        self, settings: TextSettings, folders: Sequence[Path], inputs: Sequence[InputSpec]
+        self,
+        files: Mapping[str, bytes],
+        max_length: int | None,
+        inputs: Sequence[InputSpec],
+        name: str,
     ) -> None:
         self._inputs = inputs
-        file = _find_tokenizer(settings.tokenizer, folders)
-        self._tokenizer = _open_tokenizer(file)
-        self._config = _read_config(file.with_name("tokenizer_config.json"))
+        self._tokenizer = _open_tokenizer(files[_TOKENIZER], name)
+        self._config = _read_config(files.get(_SETTINGS), name)
         fixed = _fixed_length(inputs)
-        self._length = settings.max_length or fixed or self._stated_length()
-        self._tokenizer.enable_truncation(self._length)
+        self.length = max_length or fixed or self._stated_length()
+        self._tokenizer.enable_truncation(self.length)
         self._tokenizer.enable_padding(
             direction=self._side(),
             pad_id=self._pad()[1],
@@ -174,9 +256,9 @@ class _Encoder:
 def _find_tokenizer(given: Path | None, folders: Sequence[Path]) -> Path:
     if given is not None:
         folders = [given] if given.is_dir() else [given.parent]
-        name = "tokenizer.json" if given.is_dir() else given.name
+        name = _TOKENIZER if given.is_dir() else given.name
     else:
-        name = "tokenizer.json"
+        name = _TOKENIZER
     for folder in folders:
         if (folder / name).is_file():
             return folder / name
@@ -187,26 +269,34 @@ def _find_tokenizer(given: Path | None, folders: Sequence[Path]) -> Path:
     )
 
 
-def _open_tokenizer(path: Path) -> Any:
+def _read_files(tokenizer: Path) -> dict[str, bytes]:
+    settings = tokenizer.with_name(_SETTINGS)
+    try:
+        found = {_TOKENIZER: tokenizer.read_bytes()}
+        return {**found, _SETTINGS: settings.read_bytes()} if settings.is_file() else found
+    except OSError as error:
+        raise FileError(f"cannot read {tokenizer}: {error.strerror or error}") from error
+
+
+def _open_tokenizer(content: bytes, name: str) -> Any:
     from tokenizers import Tokenizer
 
-    text = path.read_text(encoding="utf-8", errors="replace")
     try:
-        return Tokenizer.from_str(text)
+        return Tokenizer.from_str(content.decode("utf-8", errors="replace"))
     # The library raises bare Exception for any file that it cannot read.
     except Exception as error:
         raise DataError(
-            f"{path} is not a tokenizer.json of the tokenizers library: {error}"
+            f"{name} is not a tokenizer.json of the tokenizers library: {error}"
         ) from error
 
 
-def _read_config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+def _read_config(content: bytes | None, name: str) -> dict[str, Any]:
+    if content is None:
         return {}
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(content)
     except ValueError as error:
-        raise DataError(f"{path} is not JSON: {error}") from error
+        raise DataError(f"{Path(name).with_name(_SETTINGS)} is not JSON: {error}") from error
     return config if isinstance(config, dict) else {}
 
 

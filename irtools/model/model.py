@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import onnx
@@ -29,6 +30,8 @@ class Model:
         ir: The model as onnx_ir holds it. Tensors in it are shared between clones and never
             written into.
         source: File or checkpoint that it was read from, or None.
+        companions: Files that a pass has put in the place of those beside the source, by name
+            (`tokenizer.json`); whoever writes the model writes them beside it.
     """
 
     def __init__(
@@ -36,6 +39,7 @@ class Model:
     ) -> None:
         self.ir = model
         self.source = source
+        self.companions: Mapping[str, bytes] = {}
         self._files = files
 
     @classmethod
@@ -94,7 +98,9 @@ class Model:
 
     def clone(self) -> Model:
         """Return a copy whose graph can be changed; tensors are shared."""
-        return Model(self.ir.clone(), self.source, self._files)
+        copy = Model(self.ir.clone(), self.source, self._files)
+        copy.companions = self.companions
+        return copy
 
     def verify(self, *, interface: Interface | None = None) -> None:
         """Check that the model is sound: see `irtools.model.verify`."""

@@ -40,6 +40,8 @@ class PassResult:
         notes: Sentences that a reader of the report must see.
         preserved: Analyses that still hold although the model was modified.
         plan: The decisions that were applied, where the pass made a plan.
+        companions: Files that must lie beside the model from now on, by name, in the place of
+            those beside the source: the tokenizer of a smaller vocabulary.
     """
 
     modified: bool
@@ -47,6 +49,7 @@ class PassResult:
     notes: tuple[str, ...] = ()
     preserved: frozenset[type] = frozenset()
     plan: Plan | None = None
+    companions: Mapping[str, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from irtools.errors import FileError
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -53,6 +56,8 @@ class PassContext:
         progress: Where to tell how far a long step is.
         statistics: Makes the statistics service of a model, over `calibration`.
         runner: Compiles a model as it stands for the target and returns its runner.
+        beside: Files beside the model's source, by name (`tokenizer.json`, `config.json`).
+        companions: Those of them that earlier passes have replaced, with their content.
         measure_latency: Times several models against each other on the target,
             interleaved, at the benchmark's shapes; model name to result.
     """
@@ -66,8 +71,41 @@ class PassContext:
     seed: int = 0
     threads: int | None = None
     progress: Progress = field(default_factory=NullProgress)
+    beside: Mapping[str, Path] = field(default_factory=dict)
+    companions: Mapping[str, bytes] = field(default_factory=dict)
+    _given: tuple[Dataset | None, Dataset | None] | None = field(default=None, repr=False)
     _analyses: dict[type, object] = field(default_factory=dict, repr=False)
     _analysed: int = 0
+
+    def companion(self, name: str) -> bytes | None:
+        """Return the content of a file beside the model as it is now; None: there is none.
+
+        Raises:
+            FileError: It cannot be read.
+        """
+        if name in self.companions:
+            return self.companions[name]
+        path = self.beside.get(name)
+        if path is None:
+            return None
+        try:
+            return path.read_bytes()
+        except OSError as error:
+            raise FileError(f"cannot read {path}: {error.strerror or error}") from error
+
+    def adopt(self, companions: Mapping[str, bytes]) -> None:
+        """Make ready for a model with these companions: text is tokenized as it wants it.
+
+        The manager calls it before each pass.
+        """
+        if companions == self.companions:
+            return
+        if self._given is None:
+            self._given = (self.calibration, self.evaluation)
+        self.companions = companions
+        self.calibration, self.evaluation = (
+            None if data is None else data.encoded_with(companions) for data in self._given
+        )
 
     def analysis(self, kind: type[A], model: ir.Model) -> A:
         """Return an analysis of the model; computed once until a pass modifies it."""

@@ -98,6 +98,7 @@ class PassManager:
         working = step.before.clone()
         digest = structure_digest(working.ir)
         step.ctx.drop_analyses()
+        step.ctx.adopt(step.before.companions)
         started = time.monotonic()
         result = self._result(step, working)
         step.figures.seconds["pass"] = time.monotonic() - started
@@ -105,6 +106,8 @@ class PassManager:
             _check_same_text(step.before, working)
         if result.modified:
             step.ctx.drop_analyses(result.preserved)
+            if result.companions:
+                working.companions = {**working.companions, **result.companions}
             step.model = working
         step.result = result
         step.figures.notes.extend(result.notes)

@@ -8,7 +8,7 @@ positions; such positions are then left out by the mask.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -57,6 +57,14 @@ class BatchPlan:
         for rows, length in self.groups:
             for start in range(0, len(rows), size):
                 yield self._batch(rows[start : start + size], length)
+
+    def same_rows(self, batch: Batch, dataset: Dataset) -> Batch:
+        """Return a batch of this plan as another dataset of the same samples has them."""
+        other = replace(self, dataset=dataset)
+        mask = padding_mask({name: array[batch.rows] for name, array in dataset.feeds.items()})
+        if mask is None or not self.groups or self.groups[0][1] is None:
+            return other._batch(batch.rows, None)
+        return other._batch(batch.rows, int(_lengths(mask).max(initial=1)))
 
     def _batch(self, rows: np.ndarray, length: int | None) -> Batch:
         feeds = {name: array[rows] for name, array in self.dataset.feeds.items()}

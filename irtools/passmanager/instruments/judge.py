@@ -136,14 +136,16 @@ class Judge:
         what = "the original" if model is self._original else "the model"
         with self._make_runner(model.ir, RunnerOptions()) as runner:
             done = 0
+            data = self.data.encoded_with(model.companions)
             for batch, expected in self._expected():
-                found = runner.run(batch.feeds)
+                own = batch if data is self.data else self._plan.same_rows(batch, data)
+                found = runner.run(own.feeds)
                 meter.update(expected, found, batch.keep)
                 if isinstance(self._metric, PerSampleMetric):
                     rows.append(self._metric.per_sample(found, self._labels(batch)))
                 done += batch.samples
                 self._progress.step(f"evaluating {what}", done, len(self.data))
-            return Score(meter.result(), self._figure(runner, rows))
+            return Score(meter.result(), self._figure(runner, rows, data))
 
     def _labels(self, batch: Batch) -> np.ndarray:
         assert isinstance(self._metric, PerSampleMetric)
@@ -158,12 +160,14 @@ class Judge:
             labels = labels[:, : cut.shape[1]]  # One label per token.
         return labels
 
-    def _figure(self, runner: Runner, rows: Sequence[np.ndarray]) -> MetricFigure | None:
+    def _figure(
+        self, runner: Runner, rows: Sequence[np.ndarray], data: Dataset
+    ) -> MetricFigure | None:
         metric = self._metric
         if metric is None:
             return None
         if not isinstance(metric, PerSampleMetric):
-            found = evaluate(runner, self.data, metric, _BATCH)
+            found = evaluate(runner, data, metric, _BATCH)
             value, low, high = found.value, found.low, found.high
         else:
             whole = _stack(rows)

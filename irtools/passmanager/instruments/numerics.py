@@ -75,6 +75,10 @@ class Numerics(Instrument):
     def after(self, step: Step) -> None:
         if not step.modified or not self._feeds:
             return
+        if step.model.companions != step.before.companions:
+            # Fewer tokens: ids of the new model are ids of the old one, not the other way round.
+            self._feeds = [_feeds(step.model, seed) for seed in _SEEDS]
+            self._known.clear()
         before = self._outputs(step, step.before)
         try:
             after = self._outputs(step, step.model)

@@ -1,0 +1,1 @@
+"""Vocabulary: fewer tokens, and the tokenizer to match."""

@@ -84,11 +84,11 @@ def _fold(linear: ir.Node, norm: ir.Node) -> tuple[np.ndarray, np.ndarray] | Non
         return None
     if bias.shape[-1:] not in ((), (1,), scale.shape):
         return None
+    dtype = tensors[0].dtype.numpy() if tensors[0] is not None else np.float32
     with np.errstate(all="ignore"):
         factor = scale / np.sqrt(variance + norm.attributes.get_float("epsilon", 1e-5))
-    dtype = tensors[0].dtype.numpy() if tensors[0] is not None else np.float32
-    new_weight = _scaled(linear, weight, factor).astype(dtype)
-    new_bias = ((bias.reshape(-1) - mean) * factor + shift).astype(dtype)
+        new_weight = _scaled(linear, weight, factor).astype(dtype)
+        new_bias = ((bias.reshape(-1) - mean) * factor + shift).astype(dtype)
     if not (np.isfinite(new_weight).all() and np.isfinite(new_bias).all()):
         return None
     return new_weight, new_bias

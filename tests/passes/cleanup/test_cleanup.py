@@ -139,9 +139,73 @@ def test_batch_normalization_is_folded(kind: str, groups: int, make_context: Mak
     assert np.linalg.norm(before - after) <= 1e-6 * np.linalg.norm(before)
 
 
+def gemm_bn(turned: int, dtype: str, bias: tuple[int, ...] | None) -> ir.Model:
+    """A square weight: turned or not it has the same shape."""
+    rng = np.random.default_rng(turned)
+    arrays = {"w": rng.standard_normal((6, 6))}
+    arrays |= {name: rng.standard_normal(6) for name in ("scale", "shift", "mean")}
+    arrays["var"] = rng.random(6) + 0.1
+    if bias is not None:
+        arrays["b"] = rng.standard_normal(bias)
+    kind = ir.DataType.from_numpy(np.dtype(dtype))
+    weights = {
+        name: ir.val(name, kind, a.shape, const_value=ir.tensor(a.astype(dtype), name=name))
+        for name, a in arrays.items()
+    }
+    x = ir.val("x", kind, ["N", 6])
+    inputs = [x, weights["w"], *([weights["b"]] if bias is not None else [])]
+    attributes = {"transB": turned, "alpha": 0.5, "beta": 2.0}
+    linear = ir.node("Gemm", inputs, attributes, name="linear")
+    linear.outputs[0].name = "inner"
+    norm = [weights[name] for name in ("scale", "shift", "mean", "var")]
+    last = ir.node("BatchNormalization", [linear.outputs[0], *norm], name="bn")
+    (y,) = last.outputs
+    y.name, y.type, y.shape = "y", x.type, ir.Shape(["N", 6])
+    return model_of(x, y, [linear, last], [*weights.values()])
+
+
+@pytest.mark.parametrize("bias", [None, (), (1,), (6,), (1, 6), (1, 1)])
+@pytest.mark.parametrize(("turned", "dtype"), [(0, "float32"), (1, "float32"), (1, "float64")])
+def test_batch_normalization_is_folded_into_a_gemm(
+    turned: int, dtype: str, bias: tuple[int, ...] | None, make_context: MakeContext
+) -> None:
+    original, model = gemm_bn(turned, dtype, bias), gemm_bn(turned, dtype, bias)
+    assert Cleanup().run(model, make_context()).statistics["num-fused-batchnorm"] == 1
+    verify(model)
+    feeds = {"x": np.random.default_rng(0).standard_normal((3, 6)).astype(dtype)}
+    (before,), (after,) = run(original, feeds), run(model, feeds)
+    assert before.dtype == after.dtype
+    # The attribute epsilon is a float32, whatever the type.
+    limit = 1e-6 if dtype == "float32" else 1e-11
+    assert np.linalg.norm(before - after) <= limit * np.linalg.norm(before)
+
+
 def test_exact_leaves_batch_normalization(make_context: MakeContext) -> None:
     model = conv_bn("Conv", 1)
     assert not Cleanup(exact=True).run(model, make_context()).modified
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_exact_does_all_that_keeps_every_bit(exact: bool, make_context: MakeContext) -> None:
+    model = ir.from_onnx_text("""<ir_version: 10, opset_import: ["" : 20]>
+    g (float[N] x) => (float[N] y) <float a = {2.0}>
+    { b = Neg(a)  c = Exp(a)  d = Identity(x)  e = Add(d, b)  y = Add(e, c) }""")
+    statistics = Cleanup(exact=exact).run(model, make_context()).statistics
+    assert statistics["num-removed-identities"] == 1
+    assert statistics["num-folded-nodes"] == (1 if exact else 2)
+    # One round changes the model, the next one sees that nothing is left to do.
+    assert statistics["num-rounds"] == 2
+
+
+def test_functions_that_nothing_calls_are_removed(make_context: MakeContext) -> None:
+    model = ir.from_onnx_text("""<ir_version: 10, opset_import: ["" : 20, "local" : 1]>
+    g (float[N] x) => (float[N] y) { y = local.Used(x) }
+    <domain: "local", opset_import: ["" : 20]> Used (a) => (b) { b = Neg(a) }
+    <domain: "local", opset_import: ["" : 20]> Unused (a) => (b) { b = Abs(a) }""")
+    statistics = Cleanup().run(model, make_context()).statistics
+    verify(model)
+    assert statistics["num-dead-functions"] == 1
+    assert [name for _, name, _ in model.functions] == ["Used"]
 
 
 def test_weights_of_the_caller_are_not_written(make_context: MakeContext) -> None:

@@ -279,8 +279,9 @@ def _is_delta(name: str) -> bool:
 
 
 def _is_embedding(name: str) -> bool:
-    """Whether a tensor is a copy of an embedding table, which peft saves when tokens were added."""
-    return name.endswith(("embed_tokens.weight", "word_embeddings.weight", "wte.weight"))
+    """Whether a tensor is a copy of a table of the base, which peft saves with some adapters."""
+    tables = ("embed_tokens.weight", "word_embeddings.weight", "wte.weight", "base_layer.weight")
+    return name.endswith(tables)
 
 
 def _shown(name: str) -> str:

@@ -6,8 +6,9 @@ import contextlib
 import inspect
 import io
 import logging
+import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,15 @@ __all__ = ["EXAMPLE_SIZES", "TorchSource", "convert", "tensors_of"]
 DEFAULT_OPSET = 20
 EXAMPLE_SIZES = (2, 24)
 CHECK_SIZES = ((1, 16), (3, 37))
+
+_FAILURES = (
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 Tensors = Mapping[str, Any]
 
@@ -96,32 +106,89 @@ def convert(source: TorchSource, *, opset: int | None = None) -> Model:
 
     inputs = dict(source.inputs(*EXAMPLE_SIZES))
     plain = {name: name.replace(".", "_") for name in inputs}
-    sizes = _sizes(torch, source)
+    job = _Job(
+        source.module,
+        {plain[name]: tensor for name, tensor in inputs.items()},
+        {
+            plain[name]: dict(zip(axes, _sizes(torch, source, axes.values()), strict=True))
+            for name, axes in ((name, source.axes.get(name, {})) for name in inputs)
+        },
+        tuple(inputs),
+        tuple(source.outputs),
+        opset or DEFAULT_OPSET,
+    )
+    failures = (*_FAILURES, torch.onnx.OnnxExporterError)
     with _quiet(), _forward_of(source, plain):
         try:
-            program = torch.onnx.export(
-                source.module,
-                (),
-                kwargs={plain[name]: tensor for name, tensor in inputs.items()},
-                dynamo=True,
-                opset_version=opset or DEFAULT_OPSET,
-                input_names=list(inputs),
-                output_names=list(source.outputs),
-                dynamic_shapes={
-                    plain[name]: {a: sizes[label] for a, label in source.axes.get(name, {}).items()}
-                    for name in inputs
-                },
-                verbose=False,
-            )
-        except (RuntimeError, ValueError, TypeError, torch.onnx.OnnxExporterError) as error:
-            raise UnsupportedError(
-                f"{source.where} cannot be exported: {explain(error)}"
-            ) from error
-    found: ir.Model = program.model
+            found = _by_torch(torch, job)
+        except failures as error:
+            reason = f"{source.where} cannot be exported: {explain(error)}"
+            if not hasattr(source.module, "config"):
+                raise UnsupportedError(reason) from error
+            try:
+                found = _by_transformers(torch, job)
+            except (*failures, ImportError) as second:
+                raise UnsupportedError(reason) from second
     _name_axes(found.graph, source.axes)
     tidy(found)
     found.metadata_props.update(source.metadata)
     return Model.from_ir(found)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What both exporters take.
+
+    Attributes:
+        inputs: Example inputs by the names of arguments.
+        dynamic_shapes: Dynamic axes by the names of arguments.
+        input_names: Names of the inputs in the model.
+    """
+
+    module: Any
+    inputs: Mapping[str, Any]
+    dynamic_shapes: Mapping[str, Mapping[int, Any]]
+    input_names: Sequence[str]
+    output_names: Sequence[str]
+    opset: int
+
+
+def _by_torch(torch: Any, job: _Job) -> ir.Model:
+    program = torch.onnx.export(
+        job.module,
+        (),
+        kwargs=dict(job.inputs),
+        dynamo=True,
+        opset_version=job.opset,
+        input_names=list(job.input_names),
+        output_names=list(job.output_names),
+        dynamic_shapes={name: dict(axes) for name, axes in job.dynamic_shapes.items()},
+        verbose=False,
+    )
+    found: ir.Model = program.model
+    return found
+
+
+def _by_transformers(torch: Any, job: _Job) -> ir.Model:
+    """Export with what transformers changes in its networks so that they can be exported.
+
+    Only where torch alone fails: the masks and guards that it adds make a larger graph.
+    """
+    from transformers.exporters import OnnxConfig, OnnxExporter
+
+    dynamic = torch.export.Dim.DYNAMIC
+    shapes = {
+        name: {axis: dynamic if isinstance(size, str) else size for axis, size in axes.items()}
+        for name, axes in job.dynamic_shapes.items()
+    }
+    config = OnnxConfig(dynamic=True, dynamic_shapes=shapes, opset_version=job.opset)
+    found, _ = OnnxExporter().export_program(job.module, dict(job.inputs), config)
+    for value, name in zip(found.graph.inputs, job.input_names, strict=True):
+        value.name = name
+    for value, name in zip(found.graph.outputs, job.output_names, strict=True):
+        value.name = name
+    model: ir.Model = found
+    return model
 
 
 def tensors_of(result: Any) -> dict[str, Any]:
@@ -135,28 +202,43 @@ def tensors_of(result: Any) -> dict[str, Any]:
     return {name: value for name, value in named.items() if isinstance(value, torch.Tensor)}
 
 
-def _sizes(torch: Any, source: TorchSource) -> dict[str, Any]:
-    """Say how each label is traced.
+def _sizes(torch: Any, source: TorchSource, labels: Iterable[str]) -> Iterator[Any]:
+    """Say how the sizes of these labels are traced.
 
     Where one size follows from others, torch takes no named dimension for any of them: it finds
     the relation itself, and calls the sizes by the labels.
     """
-    labels = {label for axes in source.axes.values() for label in axes.values()}
-    if any("+" in label for label in labels):
-        return {label: label for label in labels}
-    return {
-        label: torch.export.Dim(label, max=source.limits[label])
-        if label in source.limits
-        else torch.export.Dim(label)
-        for label in labels
-    }
+    related = any("+" in label for axes in source.axes.values() for label in axes.values())
+    for label in labels:
+        if related:
+            yield label
+        elif label in source.limits:
+            yield torch.export.Dim(label, max=source.limits[label])
+        else:
+            yield torch.export.Dim(label)
 
 
 def _name_axes(graph: ir.Graph, axes: Mapping[str, Mapping[int, str]]) -> None:
-    for value in (*graph.inputs, *graph.outputs):
-        labels = axes.get(value.name or "", {})
-        if labels and value.shape is not None:
-            value.shape = ir.Shape([labels.get(a, dim) for a, dim in enumerate(value.shape)])
+    """Call dynamic sizes by their labels, at the interface and, where they are plain, inside."""
+    renamed: dict[str, str] = {}
+    for value in graph.inputs:
+        for axis, label in axes.get(value.name or "", {}).items():
+            old = None if value.shape is None else value.shape[axis]
+            if isinstance(old, ir.SymbolicDim) and old.value and "+" not in label:
+                renamed.setdefault(old.value, label)
+    inner = [value for node in graph for value in node.outputs]
+    for value in (*graph.inputs, *inner):
+        if value.shape is not None:
+            labels = axes.get(value.name or "", {})
+            value.shape = ir.Shape(
+                [labels.get(a, _renamed(dim, renamed)) for a, dim in enumerate(value.shape)]
+            )
+
+
+def _renamed(dim: int | ir.SymbolicDim, names: Mapping[str, str]) -> int | ir.SymbolicDim | str:
+    if isinstance(dim, int) or dim.value is None:
+        return dim
+    return re.sub(r"[A-Za-z_]\w*", lambda m: names.get(m[0], m[0]), dim.value)
 
 
 @contextlib.contextmanager
@@ -190,7 +272,8 @@ def _forward_of(source: TorchSource, plain: Mapping[str, str]) -> Iterator[None]
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporter's own progress off the terminal; its errors are raised."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript")]
+    names = ("torch.onnx", "torch.export", "onnxscript", "transformers")
+    loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

@@ -2,23 +2,47 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import pickle
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
-from irtools.errors import DataError, MissingExtraError, ModelError, UsageError
+from irtools.errors import (
+    DataError,
+    FileError,
+    MissingExtraError,
+    ModelError,
+    OptionError,
+    UsageError,
+)
 from irtools.frontend import LoadOptions
+from irtools.frontends._failure import explain, first_line
 
 if TYPE_CHECKING:
     from irtools.model import Model
 
 __all__ = ["TorchFrontend"]
 
+# What code of a caller's may raise.
+_FAILURES = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+_OPTIONS = ("--opset", "--example", "--weights")
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -43,6 +67,11 @@ class TorchFrontend:
         return ()
 
     def load(self, source: str, options: LoadOptions = LoadOptions()) -> Model:
+        foreign = [name for name in options.given() if name not in _OPTIONS]
+        if foreign:
+            raise OptionError(
+                f"{source} is a torch module; {', '.join(foreign)} is for checkpoints"
+            )
         if options.example is None:
             raise UsageError(
                 f"{source} does not tell its inputs; give --example with an .npz of arrays named "
@@ -64,9 +93,9 @@ class TorchFrontend:
         with torch.inference_mode():
             try:
                 outputs = tuple(tensors_of(module(**make(2, 0))))
-            except (TypeError, RuntimeError) as error:
+            except _FAILURES as error:
                 raise DataError(
-                    f"{source} does not run on {options.example}: {str(error).splitlines()[0]}"
+                    f"{source} does not run on {options.example}: {explain(error)}"
                 ) from error
         axes = {name: {0: "batch"} for name in example}
         described = TorchSource(module, make, axes, outputs, source)
@@ -79,26 +108,36 @@ class TorchFrontend:
 
 def _build(torch: Any, source: str) -> Any:
     where, _, name = source.partition(":")
-    try:
-        factory = getattr(importlib.import_module(where), name)
-    except ImportError as error:
-        raise UsageError(f"{source}: {where} cannot be imported: {error}") from error
-    except AttributeError as error:
-        raise UsageError(f"{source}: {where} has no {name!r}") from error
-    module = factory()
+    with _current_folder():
+        try:
+            factory = getattr(importlib.import_module(where), name)
+        except ImportError as error:
+            raise UsageError(f"{source}: {where} cannot be imported: {error}") from error
+        except AttributeError as error:
+            raise UsageError(f"{source}: {where} has no {name!r}") from error
+        try:
+            module = factory()
+        except _FAILURES as error:
+            raise ModelError(f"{source} failed: {explain(error)}") from error
     if not isinstance(module, torch.nn.Module):
         raise ModelError(f"{source} returned {type(module).__name__}, expected a torch.nn.Module")
     return module
 
 
-def _load_weights(module: Any, path: Path) -> None:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
+@contextlib.contextmanager
+def _current_folder() -> Iterator[None]:
+    """Let modules of the current folder be found, behind all others."""
+    here = str(Path.cwd())
+    sys.path.append(here)
     try:
-        found = module.load_state_dict(load_file(path), strict=False)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path} is no safetensors file: {error}") from error
+        yield
+    finally:
+        sys.path.remove(here)
+
+
+def _load_weights(module: Any, path: Path) -> None:
+    try:
+        found = module.load_state_dict(_read_state(path), strict=False)
     except RuntimeError as error:
         raise ModelError(
             f"{path} does not fit the module: {str(error).splitlines()[-1]}"
@@ -108,6 +147,33 @@ def _load_weights(module: Any, path: Path) -> None:
             f"{path} does not fit the module: missing {found.missing_keys[:3]}, "
             f"unexpected {found.unexpected_keys[:3]}"
         )
+
+
+def _read_state(path: Path) -> Mapping[str, Any]:
+    """Read tensors by name; of a pickle nothing else is unpacked."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise FileError(f"there are no weights at {path}")
+    try:
+        if path.suffix == ".safetensors":
+            return cast(Mapping[str, Any], load_file(path))
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            f"{path} is a pickle that holds more than tensors, which is never unpacked; save "
+            "module.state_dict() instead of the module"
+        ) from error
+    except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as error:
+        raise ModelError(f"{path} cannot be read as weights: {first_line(error)}") from error
+    # Training programs often wrap it.
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]
+    if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
+        raise ModelError(f"{path} holds no tensors by name; expected a state dict")
+    return state
 
 
 def _read_example(path: Path) -> dict[str, np.ndarray]:

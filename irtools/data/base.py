@@ -49,6 +49,7 @@ class Dataset:
         notes: What a reader of the report should know: casts, unused arrays, defaults taken.
         fixed_batch: Samples that the model takes at a time; None: any number.
         fixed_length: The model takes columns as they are, padding included.
+        scalars: Inputs without axes: each sample has one number, and runs alone.
         texts: What was tokenized; None where the data came as arrays.
     """
 
@@ -60,6 +61,7 @@ class Dataset:
     notes: tuple[str, ...] = field(default=(), compare=False)
     fixed_batch: int | None = field(default=None, compare=False)
     fixed_length: bool = field(default=False, compare=False)
+    scalars: frozenset[str] = field(default=frozenset(), compare=False)
     texts: TextRows | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -106,6 +108,13 @@ class Dataset:
         feeds = {name: made[name].astype(old.dtype) for name, old in self.feeds.items()}
         return replace(self, feeds=feeds)
 
+    def feeds_of(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Return what a model is fed for the samples at `rows`; of scalars the first one's."""
+        return {
+            name: np.asarray(array[rows[0]]) if name in self.scalars else array[rows]
+            for name, array in self.feeds.items()
+        }
+
     def with_digest(self) -> Dataset:
         """Return the same data with `digest` filled in."""
         return replace(self, digest=_digest(self))
@@ -128,7 +137,7 @@ class Dataset:
         """
         size = self.fixed_batch or size
         for start in range(0, len(self), size):
-            batch = {name: array[start : start + size] for name, array in self.feeds.items()}
+            batch = self.feeds_of(np.arange(start, min(start + size, len(self))))
             yield _trim(batch) if trim_padding and not self.fixed_length else batch
 
 

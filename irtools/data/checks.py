@@ -59,6 +59,7 @@ def fit_dataset(dataset: Dataset, model: Model | ir.Model) -> Dataset:
         notes=tuple(dict.fromkeys(notes)),
         fixed_batch=fixed_batch(specs),
         fixed_length=columns_are_fixed(feeds, {spec.name: spec.shape for spec in specs}),
+        scalars=frozenset(spec.name for spec in specs if spec.shape == ()),
     )
 
 
@@ -102,7 +103,7 @@ def _fit(dataset: Dataset, spec: InputSpec, notes: list[str]) -> np.ndarray:
 
 
 def _check_shape(source: str, spec: InputSpec, array: np.ndarray) -> None:
-    if spec.shape is None:
+    if spec.shape is None or (spec.shape == () and array.ndim == 1):
         return
     fits = array.ndim == len(spec.shape) and all(
         not isinstance(wanted, int) or size == wanted
@@ -112,7 +113,8 @@ def _check_shape(source: str, spec: InputSpec, array: np.ndarray) -> None:
     if not spec.shape or not fits:
         raise DataError(
             f"{source}: input '{spec.name}' has shape {list(array.shape)}, "
-            f"the model takes {spec} (samples along axis 0)"
+            f"the model takes {spec} "
+            f"({'samples along axis 0' if spec.shape else 'one number per sample: shape [N]'})"
         )
     if isinstance(batch, int) and len(array) % batch:
         raise DataError(

@@ -33,7 +33,13 @@ class InputSpec:
 
 
 def fixed_batch(specs: Iterable[InputSpec]) -> int | None:
-    """Return how many samples the model takes at a time; None: any number."""
+    """Return how many samples the model takes at a time; None: any number.
+
+    An input without axes holds for the whole batch, so its samples go one by one.
+    """
+    specs = tuple(specs)
+    if any(spec.shape == () for spec in specs):
+        return 1
     return next((s.shape[0] for s in specs if s.shape and isinstance(s.shape[0], int)), None)
 
 

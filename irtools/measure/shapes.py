@@ -79,7 +79,7 @@ def _draw(model: Model, wanted: SyntheticSettings, data: Dataset | None) -> Feed
         if data is None or not len(data):
             raise
         rows = np.arange(wanted.samples) % len(data)
-        return data.select(rows).feeds
+        return data.feeds_of(rows)
 
 
 def _label(specs: tuple[InputSpec, ...], feeds: Feeds) -> str:

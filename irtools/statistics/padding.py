@@ -67,7 +67,7 @@ class BatchPlan:
         return other._batch(batch.rows, int(_lengths(mask).max(initial=1)))
 
     def _batch(self, rows: np.ndarray, length: int | None) -> Batch:
-        feeds = {name: array[rows] for name, array in self.dataset.feeds.items()}
+        feeds = self.dataset.feeds_of(rows)
         mask = padding_mask(feeds)
         if mask is not None and length is not None:
             feeds = cut_columns(feeds, mask.shape, length)

@@ -54,7 +54,8 @@ def choose_metric(
     """Return the metric to judge by; None where only fidelity can be measured.
 
     Left open, it follows from labels that were given for evaluation: `multilabel-f1-micro` for
-    rows of 0/1 where the model gives one row of scores per sample, else `accuracy`.
+    rows of 0/1 where the model gives one row of scores per sample, `mse` for numbers with a point,
+    else `accuracy`.
 
     Args:
         wanted: Name, `module:function`, a metric, or None.
@@ -81,7 +82,9 @@ def choose_metric(
 
 def _default_metric(labels: np.ndarray, model: Model) -> str:
     flags = labels.ndim == 2 and np.isin(labels, (0, 1)).all()
-    return "multilabel-f1-micro" if flags and _gives_rows(model) else "accuracy"
+    if flags and _gives_rows(model):
+        return "multilabel-f1-micro"
+    return "mse" if labels.dtype.kind == "f" else "accuracy"
 
 
 def _gives_rows(model: Model) -> bool:

@@ -26,6 +26,8 @@ VERBS: Mapping[str, str] = {
     "inspect": "Show what a model consists of.",
     "plan": "Print what a pass would decide, without doing it.",
     "export": "Make an ONNX file of a checkpoint or another source.",
+    "distill": "Train a small student of a large teacher.",
+    "finetune": "Train a checkpoint on labelled data, whole or by an adapter.",
     "passes": "List the passes, or explain one.",
     "targets": "List the targets and what this machine can run.",
     "reproduce": "Run a failed pass again from its reproducer folder.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,6 +36,8 @@ class DataSettings:
         label_column: Array or column of the labels; None: the usual names.
         max_length: Most tokens per sample.
         samples: Most samples to take, evenly spread over the data; None: all of them.
+        class_names: Class name to number; empty: as config.json or classes.json beside the data
+            or the model say.
         synthetic: How `synthetic` is drawn.
     """
 
@@ -43,6 +46,7 @@ class DataSettings:
     label_column: str | None = None
     max_length: int | None = None
     samples: int | None = None
+    class_names: Mapping[str, int] = field(default_factory=dict)
     synthetic: SyntheticSettings = field(default_factory=SyntheticSettings)
 
 
@@ -93,7 +97,11 @@ def _read_file(
         return read_npz(path, settings.label_column or "labels")
     if path.suffix in _TEXT_SUFFIXES:
         text = TextSettings(
-            settings.tokenizer, settings.text_columns, settings.label_column, settings.max_length
+            settings.tokenizer,
+            settings.text_columns,
+            settings.label_column,
+            settings.max_length,
+            settings.class_names,
         )
         return read_text(path, required_inputs(model), text, folder)
     raise DataError(

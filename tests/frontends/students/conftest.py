@@ -17,7 +17,7 @@ TOPICS = {"sport": ("ball", "goal"), "trade": ("bank", "share"), "crude": ("oil"
 QUICK = TrainingSettings(epochs=2, batch=8, learning_rate=5e-3)
 
 
-def write_tokenizer(folder: Path) -> None:
+def _write_tokenizer(folder: Path) -> None:
     """Write a word-level tokenizer that adds [CLS] and [SEP]."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
@@ -33,7 +33,7 @@ def write_tokenizer(folder: Path) -> None:
     (folder / "tokenizer_config.json").write_text(json.dumps({"pad_token": "[PAD]"}))
 
 
-def make_bert(folder: Path, *, layers: int = 3, hidden: int = 32, seed: int = 0, labels: int = 3):
+def _make_bert(folder: Path, *, layers: int = 3, hidden: int = 32, seed: int = 0, labels: int = 3):
     """Write a random BERT classifier with a tokenizer; returns the network."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification
@@ -46,7 +46,7 @@ def make_bert(folder: Path, *, layers: int = 3, hidden: int = 32, seed: int = 0,
         num_hidden_layers=layers,
         num_attention_heads=4,
         intermediate_size=48,
-        max_position_embeddings=32,
+        max_position_embeddings=64,
         # Larger than usual: the layers of a random network must do something.
         initializer_range=0.2,
         id2label=names,
@@ -54,32 +54,44 @@ def make_bert(folder: Path, *, layers: int = 3, hidden: int = 32, seed: int = 0,
     )
     network = BertForSequenceClassification(config).eval()
     network.save_pretrained(folder)
-    write_tokenizer(folder)
+    _write_tokenizer(folder)
     return network
 
 
-def sentence(rng: random.Random, topics: list[str]) -> str:
+def _sentence(rng: random.Random, topics: list[str]) -> str:
     words = rng.choices(WORDS, k=rng.randint(3, 8)) + [rng.choice(TOPICS[t]) for t in topics]
     rng.shuffle(words)
     return " ".join(words)
 
 
-def write_rows(path: Path, count: int, label: Callable[[list[str]], object], seed: int) -> Path:
+def _write_rows(path: Path, count: int, label: Callable[[list[str]], object], seed: int) -> Path:
     """Write rows whose words tell their topics."""
     rng = random.Random(seed)
     with path.open("w") as lines:
         for _ in range(count):
             topics = rng.sample(list(TOPICS), 1)
-            row = {"text": sentence(rng, topics), "label": label(topics)}
+            row = {"text": _sentence(rng, topics), "label": label(topics)}
             lines.write(json.dumps(row) + "\n")
     return path
+
+
+@pytest.fixture(scope="session")
+def make_bert() -> Callable[..., object]:
+    """Return what writes a random BERT classifier."""
+    return _make_bert
+
+
+@pytest.fixture(scope="session")
+def write_rows() -> Callable[..., Path]:
+    """Return what writes rows of texts and labels."""
+    return _write_rows
 
 
 @pytest.fixture(scope="session")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random three-layer BERT for three named classes."""
     folder = tmp_path_factory.mktemp("teacher") / "bert"
-    make_bert(folder)
+    _make_bert(folder)
     return folder
 
 
@@ -87,8 +99,8 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def data(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """Training and test rows for three classes."""
     folder = tmp_path_factory.mktemp("rows")
-    train = write_rows(folder / "train.jsonl", 64, lambda topics: topics[0], 1)
-    test = write_rows(folder / "test.jsonl", 32, lambda topics: topics[0], 2)
+    train = _write_rows(folder / "train.jsonl", 64, lambda topics: topics[0], 1)
+    test = _write_rows(folder / "test.jsonl", 32, lambda topics: topics[0], 2)
     return str(train), str(test)
 
 

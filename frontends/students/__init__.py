@@ -1,0 +1,1 @@
+"""Students of Transformers networks: distillation, fine-tuning and adapters."""

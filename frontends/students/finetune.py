@@ -1,0 +1,239 @@
+"""Fine-tuning: every weight, or an adapter that is merged afterwards."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from irtools.errors import UsageError
+from irtools.frontends.students import checkpoints
+from irtools.frontends.students.data import (
+    Splits,
+    check_labels,
+    choose_task,
+    class_names,
+    default_metric,
+    num_outputs,
+    read_splits,
+)
+from irtools.frontends.students.loop import check_precision, train
+from irtools.frontends.students.objective import Objective
+from irtools.frontends.students.results import finished, set_task, write_checkpoint
+from irtools.frontends.students.scoring import outputs_of, score
+from irtools.frontends.students.workspace import Done, Workspace
+from irtools.passmanager import Progress
+from irtools.student import FinetuneRequest, FinetuneResult, Task, Trained
+
+__all__ = ["finetune"]
+
+_PAGED_OPTIMIZER = "paged_adamw_32bit"
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Everything that the training needs, read and checked."""
+
+    request: FinetuneRequest
+    network: Any
+    fresh: tuple[str, ...]
+    task: Task
+    metric: str
+    data: Splits
+    notes: tuple[str, ...]
+
+
+def finetune(request: FinetuneRequest, progress: Progress) -> FinetuneResult | None:
+    """Train a network; see `irtools.student.StudentTrainer`."""
+    check_precision(request.training.precision)
+    job = _prepare(request)
+    return _whole(job, progress) if request.adapter is None else _adapted(job, progress)
+
+
+def _prepare(request: FinetuneRequest) -> _Job:
+    folder = Path(request.base)
+    config = checkpoints.load_config(folder)
+    kind = checkpoints.network_class(config, folder)
+    has_head = kind.__name__.endswith("Classification")
+    names = class_names(
+        config if has_head and _are_named(config) else None, request.train, request.data
+    )
+    settings = dataclasses.replace(request.data, class_names=names)
+    data = read_splits(_bare(kind, config), folder, request.train, request.evaluate, settings)
+    assert data.train.labels is not None
+    known = config.num_labels if has_head else None
+    task = choose_task(request.task, data.train.labels, known)
+    outputs = num_outputs(task, data.train.labels, names)
+    if has_head and known is not None and known >= outputs and task == "multi-class":
+        outputs = known
+    for split in (data.train, data.test):
+        check_labels(split, task, outputs)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(request.training.seed)
+        network, fresh = checkpoints.load_classifier(folder, outputs, names)
+    set_task(network.config, task, names)
+    said = f"a new head for {outputs} outputs" if fresh else f"the head of {folder} is kept"
+    metric = request.metric or default_metric(task)
+    return _Job(request, network, fresh, task, metric, data, (said, *data.notes))
+
+
+def _are_named(config: Any) -> bool:
+    return not all(str(name).startswith("LABEL_") for name in config.id2label.values())
+
+
+def _bare(kind: Any, config: Any) -> Any:
+    """Return a network without weights, for reading its signature."""
+    with torch.device("meta"):
+        return kind(copy.deepcopy(config))
+
+
+def _identity(job: _Job) -> dict[str, object]:
+    budget = dataclasses.replace(job.request.training, threads=None, save_steps=None)
+    adapter = job.request.adapter
+    return {
+        "base": checkpoints.fingerprint(Path(job.request.base)),
+        "adapter": None if adapter is None else dataclasses.asdict(adapter),
+        "data": [job.data.train.digest, job.data.test.digest],
+        "task": job.task,
+        "training": dataclasses.asdict(budget),
+    }
+
+
+def _workspace(job: _Job) -> Workspace:
+    # Made last: nothing is written before everything that can be refused is.
+    return Workspace(job.request.work, _identity(job), resume=job.request.resume)
+
+
+def _train(
+    job: _Job, network: Any, workspace: Workspace, progress: Progress, optimizer: str | None = None
+) -> Done:
+    def run(folder: Path, final: Path) -> Any:
+        return train(
+            network,
+            Objective({"hard": 1.0}, job.task),
+            job.data.train,
+            {},
+            job.request.training,
+            folder,
+            final,
+            progress,
+            "training",
+            optimizer=optimizer,
+        )
+
+    return workspace.run("finetuned", run)
+
+
+def _whole(job: _Job, progress: Progress) -> FinetuneResult | None:
+    workspace = _workspace(job)
+    done = _train(job, job.network, workspace, progress)
+    seed = job.request.training.seed
+    found = finished("fine-tuned", done, job.data.test, job.metric, seed, workspace)
+    return FinetuneResult(found, notes=job.notes) if workspace.is_main else None
+
+
+def _adapted(job: _Job, progress: Progress) -> FinetuneResult | None:
+    from irtools.frontends.students import adapters
+
+    settings = job.request.adapter
+    assert settings is not None
+    in_nf4 = settings.kind == "qlora"
+    real = in_nf4 and adapters.uses_bitsandbytes()
+    if real and job.fresh:
+        raise UsageError(
+            "QLoRA with bitsandbytes needs a base that has its head: fine-tune the head first, or "
+            "use --adapter lora"
+        )
+    layers = adapters.linear_names(job.network, job.fresh)
+    make_base, figures = _base_maker(job, layers, in_nf4=in_nf4, real=real)
+    trained = adapters.attach(make_base(), settings, job.fresh, job.request.training.seed)
+    count = sum(p.numel() for p in trained.parameters() if p.requires_grad)
+    workspace = _workspace(job)
+    done = _train(job, trained, workspace, progress, _PAGED_OPTIMIZER if real else None)
+    if not workspace.is_main:
+        return None
+    wrapped = _logits(job, adapters.wrapped(make_base(), done.folder))
+    merged = adapters.merge(_dequantized(make_base()), done.folder)
+    logits = _logits(job, merged)
+    figures["merge-relative-error"] = _relative(logits, wrapped)
+    folder = write_checkpoint(merged, workspace.folder / "finetuned" / "network")
+    result = Trained(
+        "merged",
+        folder,
+        sum(p.numel() for p in merged.parameters()),
+        _score(job, logits),
+        count,
+        done.steps,
+        done.seconds,
+        done.losses,
+    )
+    stages = [Trained("adapter on its base", None, None, _score(job, wrapped), count)]
+    if in_nf4:
+        again = copy.deepcopy(merged)
+        figures["requantized-weight-error"] = adapters.round_to_nf4(again, layers)
+        stages.append(Trained("merged, in NF4 again", None, None, _score(job, _logits(job, again))))
+    notes = (*job.notes, *((adapters.NF4_SIMULATED,) if in_nf4 and not real else ()))
+    kept = _keep_adapter(done.folder, workspace.folder / "finetuned" / "adapter", job)
+    return FinetuneResult(result, tuple(stages), kept, figures, notes)
+
+
+def _base_maker(
+    job: _Job, layers: tuple[str, ...], *, in_nf4: bool, real: bool
+) -> tuple[Callable[[], Any], dict[str, float]]:
+    """Return what makes the frozen base anew, and the error of its quantization."""
+    from irtools.frontends.students import adapters
+
+    if real:
+        heads = tuple({name.partition(".")[0] for name in _kept_modules(job)})
+        folder = Path(job.request.base)
+        kind = type(job.network)
+        return (
+            lambda: adapters.open_bitsandbytes(
+                kind, folder, copy.deepcopy(job.network.config), heads
+            )
+        ), {}
+    base = copy.deepcopy(job.network)
+    figures = {"nf4-weight-error": adapters.round_to_nf4(base, layers)} if in_nf4 else {}
+    return (lambda: copy.deepcopy(base)), figures
+
+
+def _kept_modules(job: _Job) -> tuple[str, ...]:
+    from irtools.frontends.students.anatomy import head_names
+
+    return head_names(job.network)
+
+
+def _dequantized(network: Any) -> Any:
+    """Return a base in float32; one in 4 bits as the numbers that its codes stand for."""
+    if getattr(network, "is_quantized", False):
+        return network.dequantize().float()
+    return network
+
+
+def _keep_adapter(folder: Path, place: Path, job: _Job) -> Path:
+    """Copy what peft reads out of the trainer's folder."""
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir(parents=True)
+    for path in sorted(folder.glob("adapter_*")):
+        shutil.copyfile(path, place / path.name)
+    return place
+
+
+def _logits(job: _Job, network: Any) -> np.ndarray:
+    return outputs_of(network, job.data.test)
+
+
+def _score(job: _Job, logits: np.ndarray) -> Any:
+    return score(logits, job.data.test, job.metric, job.request.training.seed)
+
+
+def _relative(found: np.ndarray, wanted: np.ndarray) -> float:
+    norm = float(np.linalg.norm(wanted)) or 1.0
+    return float(np.linalg.norm(found.astype(np.float64) - wanted)) / norm

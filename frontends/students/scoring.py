@@ -1,0 +1,103 @@
+"""Running networks over data: outputs, and what they are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from irtools.data import Dataset
+from irtools.metrics import (
+    Evaluation,
+    Metric,
+    PerSampleMetric,
+    bootstrap,
+    evaluate,
+    load_metric,
+    run_dataset,
+)
+from irtools.student import Gain
+from irtools.target import Feeds, KernelReport
+
+__all__ = ["NetworkRunner", "find_gain", "outputs_of", "score"]
+
+_BATCH = 64
+
+
+class NetworkRunner:
+    """A torch network that runs like a compiled model. Its one output is `logits`."""
+
+    def __init__(self, network: Any) -> None:
+        self._network = network.eval()
+        self.input_names: Sequence[str] = ()
+        self.output_names: Sequence[str] = ("logits",)
+
+    def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Run once, in float32."""
+        device = next(self._network.parameters()).device
+        inputs = {name: torch.from_numpy(array).to(device) for name, array in feeds.items()}
+        with torch.inference_mode():
+            logits = self._network(**inputs).logits
+        return {"logits": logits.float().cpu().numpy()}
+
+    def kernels(self) -> KernelReport:
+        """Return nothing: torch does not tell."""
+        return KernelReport()
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+    def __enter__(self) -> NetworkRunner:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def outputs_of(network: Any, data: Dataset) -> np.ndarray:
+    """Return the network's scores over the data, [N, C]."""
+    return run_dataset(NetworkRunner(network), data, _BATCH)["logits"]
+
+
+def score(logits: np.ndarray, data: Dataset, metric: str, seed: int) -> Evaluation:
+    """Return the metric of scores [N, C] with its bootstrap interval.
+
+    Raises:
+        DataError: Labels that do not fit.
+        UnknownNameError: No metric of that name.
+    """
+    return evaluate(_Recorded(logits), data, load_metric(metric), batch=len(data), seed=seed)
+
+
+class _Recorded(NetworkRunner):
+    """Scores that are known already, for one batch that is the whole data."""
+
+    def __init__(self, logits: np.ndarray) -> None:
+        self._logits = logits
+
+    def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        return {"logits": self._logits}
+
+
+def find_gain(
+    better: np.ndarray, other: np.ndarray, data: Dataset, metric: str, seed: int
+) -> Gain | None:
+    """Return the difference of a metric between two networks, by paired bootstrap.
+
+    Both are drawn on the same samples, so the interval is that of the difference.
+
+    Returns:
+        None where the metric is not one per sample.
+    """
+    found: Metric = load_metric(metric)
+    if not isinstance(found, PerSampleMetric) or data.labels is None:
+        return None
+    first, second = (found.per_sample({"logits": x}, data.labels) for x in (better, other))
+
+    def difference(rows: np.ndarray) -> float:
+        return found.finish(first[rows]) - found.finish(second[rows])
+
+    low, high = bootstrap(difference, len(data), seed=seed)
+    return Gain(difference(np.arange(len(data))), low, high)

@@ -1,0 +1,38 @@
+"""The entry point: students of Transformers networks."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import ClassVar
+
+from irtools.errors import MissingExtraError
+from irtools.frontends.students.spec import parse_student
+from irtools.passmanager import Progress
+from irtools.student import DistillRequest, DistillResult, FinetuneRequest, FinetuneResult
+
+__all__ = ["TransformersStudents"]
+
+
+class TransformersStudents:
+    """Trains checkpoints with transformers.Trainer, and adapters with peft."""
+
+    name: ClassVar[str] = "transformers"
+
+    def distill(self, request: DistillRequest, progress: Progress) -> DistillResult | None:
+        spec = parse_student(request.student)
+        _check_installed("distilling", "torch", "transformers", "accelerate")
+        from irtools.frontends.students.distill import distill
+
+        return distill(request, spec, progress)
+
+    def finetune(self, request: FinetuneRequest, progress: Progress) -> FinetuneResult | None:
+        packages = ("torch", "transformers", "accelerate")
+        _check_installed("fine-tuning", *packages, *(("peft",) if request.adapter else ()))
+        from irtools.frontends.students.finetune import finetune
+
+        return finetune(request, progress)
+
+
+def _check_installed(what: str, *packages: str) -> None:
+    if any(find_spec(package) is None for package in packages):
+        raise MissingExtraError(what, "torch")

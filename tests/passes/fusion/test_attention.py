@@ -277,6 +277,39 @@ STAYS = {
         model(f"{TRANSPOSED} a = MatMul(q, kt)  s = Tanh(a)  {TAIL}"),
         "scores are made by Tanh, expected MatMul of Q and K",
     ),
+    "softmax by default, which took all axes but the first before opset 13": (
+        model(f"{TRANSPOSED} s = MatMul(q, kt)  p = Softmax(s)  y = MatMul(p, v)").replace(
+            '"" : 20', '"" : 12'
+        ),
+        "Softmax is not over the last axis",
+    ),
+    "scores added to scores": (
+        model(
+            f"{TRANSPOSED} a = MatMul(q, kt)  b = MatMul(k, kt)  s = Add(a, b)  {TAIL}",
+            QKV.replace("T", "S"),
+        ),
+        "no MatMul of Q and K is added to a mask",
+    ),
+    "guarded weights are an output too": (
+        model(
+            f"{TRANSPOSED} s = MatMul(q, kt)  {GUARDED}",
+            output="float[B,2,S,4] y, float[B,2,S,T] p",
+            weights="float zero = {0.0}",
+        ),
+        "attention weights are an output of the model",
+    ),
+    "V is scaled": (
+        model(
+            f"{TRANSPOSED} s = MatMul(q, kt)  p = Softmax<axis=-1>(s)  w = Mul(v, half)  "
+            "y = MatMul(p, w)",
+            weights=HALF,
+        ),
+        "V is scaled",
+    ),
+    "a mask per channel of another size": (
+        model(f"{TRANSPOSED} a = MatMul(q, kt)  s = Add(a, m)  {TAIL}", f"{QKV}, float[B,4,S,T] m"),
+        "the mask is not known to broadcast: [B, 4, S, T] over scores [B, 2, S, T]",
+    ),
     "a scale of five dimensions, which widens the scores": (
         model(
             f"{TRANSPOSED} a = MatMul(q, kt)  s = Mul(a, half)  {TAIL}",
@@ -339,6 +372,37 @@ def test_stays_and_says_why(case: str, fuse: Fuse) -> None:
     assert fused.results[0].statistics["num-unfused-attention"] == 1
     assert f": {reason}" in fused.notes
     assert not fused.results[0].modified
+
+
+NEITHER = {
+    "weights are the second factor": model(
+        f"{TRANSPOSED} s = MatMul(q, kt)  p = Softmax<axis=-1>(s)  y = MatMul(v, p)",
+        QKV.replace("T", "S").replace("4", "S"),
+        "float[B,2,S,S] y",
+    ),
+    "a guard that fills with ones": model(
+        f"{TRANSPOSED} s = MatMul(q, kt)  {GUARDED}", weights="float zero = {1.0}"
+    ),
+    "a guard that keeps something else": model(
+        f"{TRANSPOSED} s = MatMul(q, kt)  p = Softmax<axis=-1>(s)  n = IsNaN(p)  "
+        "o = Where(n, zero, s)  y = MatMul(o, v)",
+        weights="float zero = {0.0}",
+    ),
+    "a guard of something else": model(
+        f"{TRANSPOSED} s = MatMul(q, kt)  p = Softmax<axis=-1>(s)  n = IsNaN(s)  "
+        "o = Where(n, zero, p)  y = MatMul(o, v)",
+        weights="float zero = {0.0}",
+    ),
+    "a product of a foreign domain": model(
+        f"{TRANSPOSED} s = MatMul(q, kt)  p = Softmax<axis=-1>(s)  y = com.microsoft.MatMul(p, v)"
+    ).replace('"" : 20', '"" : 20, "com.microsoft" : 1'),
+}
+
+
+@pytest.mark.parametrize("case", NEITHER)
+def test_what_is_no_attention_stays(case: str, fuse: Fuse) -> None:
+    fused = fuse(NEITHER[case])
+    assert fused.count("Attention") == 0 and not fused.results[0].modified
 
 
 def test_a_classifier_head_is_no_near_miss(fuse: Fuse) -> None:

@@ -138,6 +138,35 @@ def test_layer_norm_fires(case: str, fuse: Fuse) -> None:
     assert fused.error({name: a.astype(np.float32) for name, a in feeds.items()}) <= 1e-6
 
 
+@pytest.mark.parametrize(
+    ("last", "beta", "output"),
+    [
+        ("Add(s, wide)", "float[4,1,8] wide", "float[4,N,8] y"),
+        ("Sub(s, beta)", "float[1] wide", "float[N,8] y"),
+        ("Add(s, wide)", "float[1] wide", "float[N,8] y"),
+    ],
+)
+def test_what_is_no_beta_stays_behind(last: str, beta: str, output: str, fuse: Fuse) -> None:
+    source = norm(f"{CENTRED} {VARIANCE} {SCALED} y = {last}", f"float[8] gamma, {beta}", output)
+    fused = fuse(source)
+    assert [node.op_type for node in fused.after.graph] == ["LayerNormalization", last[:3]]
+    rng = np.random.default_rng(0)
+    shapes = {"x": (3, 8), "gamma": (8,), "beta": (8,), "wide": (4, 1, 8) if "4" in beta else (1,)}
+    feeds = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    assert fused.error(feeds) <= 1e-6
+
+
+def test_what_another_mean_is_taken_off_is_no_layer_norm(fuse: Fuse) -> None:
+    """It is the RMS normalization of the difference."""
+    body = f"c = Neg(x)  m = ReduceMean<axes=[-1]>(c)  d = Sub(x, m)  {VARIANCE} {SCALED}"
+    fused = fuse(norm(f"{body} y = Add(s, beta)"))
+    assert fused.count("LayerNormalization") == 0
+    rng = np.random.default_rng(0)
+    shapes = {"x": (3, 8), "gamma": (8,), "beta": (8,)}
+    feeds = {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    assert fused.error(feeds) <= 1e-6
+
+
 def test_layer_norm_without_beta(fuse: Fuse) -> None:
     fused = fuse(norm(f"{CENTRED} {VARIANCE} {SCALED} y = Relu(s)"))
     assert fused.count("LayerNormalization") == 1 and fused.count("Relu") == 1
@@ -161,6 +190,65 @@ NOT_NORMS = {
             f"{CENTRED} {VARIANCE} {SCALED} y = Add(s, beta)", output="float[N,8] y, float[N,1] r"
         ),
         "x - mean(x) is not divided by its deviation",
+    ),
+    "the mean over the first axis": (
+        norm(f"m = ReduceMean<axes=[0]>(x)  d = Sub(x, m)  {VARIANCE} {SCALED} y = Add(s, beta)"),
+        "the mean is not over the last axis alone",
+    ),
+    "over both axes": (
+        norm(f"{CENTRED} {VARIANCE} {SCALED} y = Add(s, beta)".replace("[-1]", "[0,-1]")),
+        "the variance is not over the last axis alone",
+    ),
+    "over the last axis, which is dropped": (
+        norm(
+            f"{CENTRED} {VARIANCE} {SCALED} y = Add(s, beta)".replace(
+                "v = ReduceMean<axes=[-1]>", "v = ReduceMean<axes=[-1], keepdims=0>"
+            )
+        ).replace("N,8", "8,8"),
+        "the variance is not over the last axis alone",
+    ),
+    "the third power": (
+        norm(f"{CENTRED} {VARIANCE} {SCALED} y = Add(s, beta)").replace(
+            "two = {2.0}", "two = {3.0}"
+        ),
+        None,
+    ),
+    "a product with something else in place of the square": (
+        norm(
+            f"{CENTRED} q = Mul(d, x)  v = ReduceMean<axes=[-1]>(q)  a = Add(v, eps)  "
+            f"r = Sqrt(a)  {SCALED} y = Add(s, beta)"
+        ),
+        None,
+    ),
+    "x itself over the deviation": (
+        norm(f"{CENTRED} {VARIANCE} n = Div(x, r)  s = Mul(n, gamma)  y = Add(s, beta)"),
+        "x - mean(x) is not divided by its deviation",
+    ),
+    "the deviation over the difference": (
+        norm(f"{CENTRED} {VARIANCE} n = Div(r, d)  s = Mul(n, gamma)  y = Add(s, beta)"),
+        "x - mean(x) is not divided by its deviation",
+    ),
+    "x itself times the reciprocal": (
+        norm(
+            f"{CENTRED} {VARIANCE} i = Reciprocal(r)  n = Mul(i, x)  s = Mul(n, gamma)  "
+            "y = Add(s, beta)"
+        ),
+        "x - mean(x) is not divided by its deviation",
+    ),
+    "divided by gamma": (
+        norm(f"{CENTRED} {VARIANCE} n = Div(d, r)  s = Div(n, gamma)  y = Add(s, beta)"),
+        "no product with gamma follows",
+    ),
+    "in double precision": (
+        norm(f"{CENTRED} {VARIANCE} {SCALED} y = Add(s, beta)").replace("float", "double"),
+        "x is not known to be a float32 or float16 tensor",
+    ),
+    "a mean of a foreign domain": (
+        norm(
+            f"m = com.microsoft.ReduceMean<axes=[-1]>(x)  d = Sub(x, m)  {VARIANCE} {SCALED} "
+            "y = Add(s, beta)"
+        ).replace('"" : 14', '"" : 14, "com.microsoft" : 1'),
+        None,
     ),
     "an epsilon of three dimensions, which widens x": (
         norm(f"{CENTRED} {VARIANCE} {SCALED} y = Add(s, beta)", output="float[1,N,8] y").replace(

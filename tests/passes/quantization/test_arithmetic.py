@@ -113,6 +113,22 @@ def test_equals_the_runtime_bit_by_bit(bound: list[float]) -> None:
     np.testing.assert_array_equal(dequantize(wanted, q), back)
 
 
+@pytest.mark.parametrize(
+    ("spec", "scale", "zero"),
+    [
+        (ACTIVATION_U8, 4 / 255, 64),
+        (ACTIVATION_S8, 3 / 127, 0),
+        (U8_SYMMETRIC, 3 / 127, 128),
+        (weight_spec(PerTensor(), reduce_range=True), 3 / 64, 0),
+        (QuantSpec(ir.DataType.INT8, symmetric=False), 4 / 255, -64),
+    ],
+)
+def test_parameters_of_a_range(spec: QuantSpec, scale: float, zero: int) -> None:
+    q = qparams_from_range(-1.0, 3.0, spec)
+    assert q.scale == np.float32(scale) and q.zero_point == zero
+    assert q.zero_point.dtype == spec.dtype.numpy()
+
+
 @pytest.mark.parametrize("bad", [(np.nan, 1.0), (0.0, np.inf), (2.0, 1.0)])
 def test_what_is_no_range_is_refused(bad: tuple[float, float]) -> None:
     with pytest.raises(ValueError, match="is not a range"):

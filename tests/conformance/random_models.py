@@ -349,7 +349,7 @@ class _Writer:
         """Conv, perhaps BatchNormalization and Relu or Clip, twice; then [N, 1, channels]."""
         y, channels = image, 3
         for _ in range(int(self.rng.integers(1, 3))):
-            groups = channels if self.rng.random() < 0.3 else 1
+            groups = channels if channels > 3 and self.rng.random() < 0.5 else 1
             out = channels if groups > 1 else self._width()
             inputs = [y, self._constant(self._normal(out, channels // groups, 3, 3), "kernel")]
             if self.rng.random() < 0.5:

@@ -272,13 +272,25 @@ def _forward_of(source: TorchSource, plain: Mapping[str, str]) -> Iterator[None]
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporter's own progress off the terminal; its errors are raised."""
-    names = ("torch.onnx", "torch.export", "onnxscript", "transformers")
+    names = (
+        "torch.onnx",
+        "torch.export",
+        "torch.fx",
+        "torch._dynamo",
+        "onnxscript",
+        "transformers",
+    )
     loggers = [logging.getLogger(name) for name in names]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            # torch prints the graph that it could not finish.
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
             warnings.simplefilter("ignore")
             yield
     finally:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ast
+import fnmatch
 import re
+from collections.abc import Sequence
 
 import onnx_ir as ir
 
 from irtools.analysis.shapes import constant_of
 
-__all__ = ["SCOPES", "module_name", "module_of"]
+__all__ = ["SCOPES", "module_name", "module_of", "selects"]
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 """Metadata of a node: the modules around it, the outermost first, and then its own name."""
@@ -22,6 +24,21 @@ def module_of(node: ir.Node) -> str:
     never guessed from parameters.
     """
     return _from_scopes(node) or _from_path(node)
+
+
+def selects(patterns: Sequence[str], names: Sequence[str]) -> str | None:
+    """Return the first pattern that selects one of the names of a part of a model.
+
+    A pattern may hold `*`, `?` and `[..]`, and matches whole words: `layer.1` is found in
+    `encoder.layer.1.output`, but not in `encoder.layer.11.output`.
+    """
+    for pattern in patterns:
+        inner = fnmatch.translate(pattern).removeprefix("(?s:").removesuffix(r")\z")
+        inner = inner.removesuffix(r")\Z")
+        found = re.compile(rf"(?<![A-Za-z0-9])(?s:{inner})(?![A-Za-z0-9])")
+        if any(found.search(name) for name in names):
+            return pattern
+    return None
 
 
 def module_name(node: ir.Node) -> str:

@@ -78,7 +78,7 @@ def is_text(spec: str) -> bool:
 
 def _read(spec: str, model: Model | ir.Model, settings: DataSettings) -> Dataset:
     path = Path(spec)
-    folder = model.source.parent if isinstance(model, Model) and model.source else None
+    folder = _home(model)
     if path.is_dir():
         return read_images(path, required_inputs(model), folder)
     if path.is_file():
@@ -88,6 +88,13 @@ def _read(spec: str, model: Model | ir.Model, settings: DataSettings) -> Dataset
     if _FUNCTION.fullmatch(spec):
         return read_function(spec)
     raise FileError(f"no data at {spec}: no such file or folder")
+
+
+def _home(model: Model | ir.Model) -> Path | None:
+    """Return the folder where the tokenizer and such of a model lie."""
+    source = model.source if isinstance(model, Model) else None
+    # A checkpoint is a folder itself.
+    return source if source is None or source.is_dir() else source.parent
 
 
 def _read_file(

@@ -35,12 +35,16 @@ class ModelEntry:
 
     Attributes:
         sha256: Fingerprint of graph and weights, wherever the weights lie.
+        task: What it is used for, as its metadata says.
+        classes: Names of its classes by number, as its metadata says.
     """
 
     source: str
     sha256: str
     nodes: int
     opset: int | None
+    task: str | None = None
+    classes: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)

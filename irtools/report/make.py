@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -54,7 +55,25 @@ def model_entry(model: Model, source: str | None = None) -> ModelEntry:
     """Identify a model by its content."""
     nodes = sum(1 for graph in model.ir.graphs() for _ in graph)
     named = source or (str(model.source) if model.source is not None else "memory")
-    return ModelEntry(named, model.fingerprint(), nodes, model.opset or None)
+    return ModelEntry(
+        named,
+        model.fingerprint(),
+        nodes,
+        model.opset or None,
+        model.ir.metadata_props.get("task"),
+        _classes(model.ir.metadata_props.get("id2label")),
+    )
+
+
+def _classes(text: str | None) -> dict[str, str] | None:
+    """Read `id2label` of a model's metadata, which anybody may have written."""
+    try:
+        found = json.loads(text or "null")
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict):
+        return None
+    return {printable(str(key)): printable(str(name)) for key, name in found.items()}
 
 
 def data_entry(data: Dataset | None) -> DataEntry | None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import ClassVar, Literal
 
 import numpy as np
 import onnx_ir as ir
 
+from irtools.analysis.provenance import selects
 from irtools.analysis.shapes import constant_of
 from irtools.errors import OptionError, UsageError
 from irtools.passes.pruning.curves import Importance
@@ -91,7 +91,9 @@ class Prune(PlanningPass):
     round_to: int = option(16, "Widths that stay are multiples of this; heads are not rounded.")
     min_width: int = option(1, "Units of a group that always stay.")
     refit: bool = option(True, "Refit what stays by least squares on the calibration data.")
-    exclude: tuple[str, ...] = option((), "Module patterns that are left alone (`*.layer.0.*`).")
+    exclude: tuple[str, ...] = option(
+        (), "Module patterns that are left alone (`layer.0`, `classifier*`)."
+    )
     heads: bool = option(True, "Prune attention heads.")
     ffn: bool = option(True, "Prune feed-forward neurons.")
     conv: bool = option(True, "Prune convolution channels.")
@@ -151,7 +153,7 @@ class Prune(PlanningPass):
         ]
 
     def _is_excluded(self, name: str) -> bool:
-        return any(fnmatchcase(name, pattern) for pattern in self.exclude)
+        return selects(self.exclude, [name]) is not None
 
     def _importance(self, ctx: PassContext) -> Importance:
         return self.importance or ("magnitude" if ctx.calibration is None else "obs")

@@ -108,7 +108,7 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "efficientnet": (
         "EfficientNetForImageClassification",
-        {"image_size": 32, "width_coefficient": 0.1, "depth_coefficient": 0.1, "hidden_dim": 16},
+        {"image_size": 32, "width_coefficient": 0.1, "depth_coefficient": 0.1, "hidden_dim": 128},
     ),
     "whisper": ("WhisperForConditionalGeneration", _WHISPER),
     "t5": ("T5ForConditionalGeneration", _T5),

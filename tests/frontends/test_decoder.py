@@ -49,7 +49,16 @@ def test_what_generation_needs_is_in_the_metadata(llama: Model) -> None:
     assert "id2label" not in found
 
 
-@pytest.mark.parametrize("family", ["llama-tied", "qwen2", "mistral", "gpt2"])
+@pytest.mark.parametrize(
+    "family",
+    [
+        # Its window is shorter than the texts of the check.
+        "mistral",
+        pytest.param("llama-tied", marks=pytest.mark.slow),
+        pytest.param("qwen2", marks=pytest.mark.slow),
+        pytest.param("gpt2", marks=pytest.mark.slow),
+    ],
+)
 def test_families_equal_torch_in_prefill_and_decode(
     tiny: Callable[[str], Path], family: str
 ) -> None:
@@ -109,6 +118,7 @@ def test_only_text_generation_has_a_cache(tiny: Callable[[str], Path]) -> None:
         load_source(str(tiny("bert")), CACHED)
 
 
+@pytest.mark.slow
 def test_without_a_cache_a_decoder_reads_whole_texts(tiny: Callable[[str], Path]) -> None:
     model = load_source(str(tiny("llama")))
     assert [v.name for v in model.interface.inputs] == ["input_ids", "attention_mask"]

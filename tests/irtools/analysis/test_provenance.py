@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from irtools.analysis.provenance import module_name
+from irtools.analysis.provenance import module_name, module_of, selects
 
 
 def _node(name: str = "", **properties: str) -> ir.Node:
@@ -59,3 +59,38 @@ def test_without_any_trace_the_node_or_its_output_serves() -> None:
     node = _node("")
     node.outputs[0].name = "val_3"
     assert module_name(node) == "val_3"
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("bert.encoder.layer.0.output.dense/MatMul", "bert.encoder.layer.0.output.dense"),
+        ("classifier/MatMul_2", "classifier"),
+        ("classifier/Add", "classifier/Add"),
+        ("while/body/MatMul", "while/body/MatMul"),
+        ("MatMul", "MatMul"),
+    ],
+)
+def test_our_own_node_names_hold_the_module(name: str, module: str) -> None:
+    assert module_name(_node(name)) == module
+
+
+def test_a_module_is_never_guessed_from_parameters() -> None:
+    weight = ir.Value(name="encoder.fc.weight")
+    weight.const_value = ir.tensor(np.ones((2, 2), np.float32), name=weight.name)
+    assert module_of(ir.Node("", "MatMul", [ir.Value(name="x"), weight], name="n7")) == ""
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "found"),
+    [
+        ("classifier", "classifier", True),
+        ("classifier*", "model.classifier.dense", True),
+        ("layer.1", "encoder.layer.1.output", True),
+        ("layer.1", "encoder.layer.11.output", False),
+        ("layer.[01].*dense", "encoder.layer.1.output.dense", True),
+        ("dense", "encoder.condenser", False),
+    ],
+)
+def test_patterns_select_whole_words(pattern: str, name: str, found: bool) -> None:
+    assert (selects([pattern], ["other", name]) == pattern) is found

@@ -1,0 +1,226 @@
+"""`irc export` as a user meets it: files whole or not at all, one clear line for bad input."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from irtools.cli import _artifact
+from irtools.cli.main import run
+from irtools.errors import FileError
+from irtools.model import Model
+
+pytestmark = pytest.mark.torch
+
+NETS = """
+import torch
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.ReLU())
+        self.classifier = torch.nn.Linear(16, 3)
+
+    def forward(self, x):
+        return self.classifier(self.body(x))
+
+
+class Branching(Net):
+    def forward(self, x):
+        if x.sum() > 0:
+            return self.classifier(self.body(x))
+        return self.body(x)
+
+
+class Wrong(Net):
+    def forward(self, x):
+        return self.classifier(self.body(x)) + (1.0 if torch.compiler.is_compiling() else 0.0)
+
+
+def build():
+    torch.manual_seed(0)
+    return Net()
+
+
+def fails():
+    raise ValueError("no such size")
+"""
+
+
+@pytest.fixture
+def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module of networks in the current folder, and example inputs."""
+    (tmp_path / "somenets.py").write_text(NETS)
+    np.savez(tmp_path / "in.npz", x=np.ones((2, 8), np.float32))
+    monkeypatch.chdir(tmp_path)
+    return "somenets"
+
+
+@pytest.fixture
+def irc(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    def call(*args: str) -> tuple[int, str]:
+        capfd.readouterr()
+        code = run(args)
+        return code, capfd.readouterr().err
+
+    return call
+
+
+def test_a_factory_in_the_current_folder_is_exported(nets: str, irc: Any) -> None:
+    code, err = irc("export", f"{nets}:build", "--example", "in.npz", "-o", "net.onnx")
+    assert (code, err.count("\n")) == (0, 1)
+    names = [node.name for node in Model.load("net.onnx").ir.graph]
+    assert names == ["body.0/Gemm", "body.1/Relu", "classifier/Gemm"]
+
+
+def test_weights_may_be_a_pt_file_of_tensors(nets: str, irc: Any) -> None:
+    import torch
+
+    shapes = {"body.0.weight": (16, 8), "body.0.bias": (16,), "classifier.weight": (3, 16)}
+    state = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    state["classifier.bias"] = torch.tensor([1.0, 2.0, 3.0])
+    torch.save({"state_dict": state, "epoch": 3}, "w.pt")
+    args = ("export", f"{nets}:build", "--example", "in.npz", "--weights", "w.pt")
+    assert irc(*args, "-o", "net.onnx")[0] == 0
+    bias = Model.load("net.onnx").ir.graph.initializers["classifier.bias"]
+    np.testing.assert_array_equal(bias.const_value.numpy(), [1, 2, 3])
+
+
+def test_a_whole_pickled_module_is_refused(nets: str, irc: Any) -> None:
+    import torch
+
+    torch.save(torch.nn.Linear(2, 2), "w.pt")
+    args = ("export", f"{nets}:build", "--example", "in.npz", "--weights", "w.pt")
+    code, err = irc(*args, "-o", "net.onnx")
+    assert (code, err.count("\n")) == (3, 1)
+    assert "never unpacked" in err
+    assert not Path("net.onnx").exists()
+
+
+def test_a_module_that_cannot_be_exported_says_why_and_where(nets: str, irc: Any) -> None:
+    code, err = irc("export", f"{nets}:Branching", "--example", "in.npz", "-o", "net.onnx")
+    assert (code, err.count("\n")) == (4, 1)
+    assert "cannot be exported" in err
+    assert "somenets.py:17" in err
+    assert not Path("net.onnx").exists()
+
+
+def test_an_export_that_differs_is_refused(nets: str, irc: Any) -> None:
+    code, err = irc("export", f"{nets}:Wrong", "--example", "in.npz", "-o", "net.onnx")
+    assert (code, err.count("\n")) == (3, 1)
+    assert "differs from torch" in err
+    assert not Path("net.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "message"),
+    [
+        (("{nets}:fails", "--example", "in.npz"), 3, "ValueError: no such size"),
+        (("{nets}:build", "--example", "in.npz", "--task", "fill-mask"), 2, "for checkpoints"),
+        (("{nets}:build", "--example", "in.npz", "--weights", "w.pt"), 6, "no weights at w.pt"),
+        ((".",), 3, "is no model that irtools reads"),
+        (("nowhere",), 6, "does not exist"),
+        (("nowhere", "--adapter", "x=much"), 2, "'much' is no number"),
+    ],
+)
+def test_bad_input_is_one_line(
+    nets: str, irc: Any, args: tuple[str, ...], code: int, message: str
+) -> None:
+    found, err = irc("export", *(a.format(nets=nets) for a in args), "-o", "net.onnx")
+    assert (found, err.count("\n")) == (code, 1)
+    assert message in err
+    assert not Path("net.onnx").exists()
+
+
+@pytest.fixture
+def instant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Checkpoints that load at once: what is tested is how they are written."""
+    from irtools.frontends.checkpoint import TransformersFrontend
+
+    monkeypatch.chdir(tmp_path)
+    made = Model.from_ir(
+        ir.from_onnx_text(
+            """<ir_version: 10, opset_import: ["" : 20]>
+            g (float[batch, 8] x) => (float[batch, 8] y) { y = Relu(x) }"""
+        )
+    )
+    monkeypatch.setattr(TransformersFrontend, "load", lambda self, source, options: made)
+
+
+@pytest.mark.usefixtures("instant")
+def test_a_folder_gets_models_and_companions(tiny: Callable[[str], Path], irc: Any) -> None:
+    code, err = irc("export", str(tiny("whisper")), "-o", "out/", "--json", "made.json")
+    assert code == 0, err
+    names = {path.name for path in Path("out").iterdir()}
+    assert names == {
+        "encoder_model.onnx",
+        "decoder_model.onnx",
+        "config.json",
+        "generation_config.json",
+    }
+    document = json.loads(Path("made.json").read_text())
+    assert {Path(name).name for name in document["files"]} == names
+    assert set(document) == {"files", "encoder", "decoder"}
+
+
+@pytest.mark.usefixtures("instant")
+def test_two_models_need_a_folder(tiny: Callable[[str], Path], irc: Any) -> None:
+    code, err = irc("export", str(tiny("whisper")), "-o", "one.onnx")
+    assert code == 2
+    assert "2 models (encoder, decoder): give a folder" in err
+    assert not Path("one.onnx").exists()
+
+
+@pytest.mark.usefixtures("instant")
+def test_a_full_disk_leaves_nothing(
+    tiny: Callable[[str], Path], irc: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sorted(path.name for path in Path().iterdir())
+    save, calls = _artifact.save_checked, []
+
+    def full(model: Model, path: Path, external: bool | None) -> tuple[Path, ...]:
+        calls.append(path)
+        if len(calls) == 2:
+            raise FileError(f"cannot write {path.name}: No space left on device")
+        return save(model, path, external)
+
+    monkeypatch.setattr(_artifact, "save_checked", full)
+    code, err = irc("export", str(tiny("whisper")), "-o", "out/")
+    assert (code, err.count("\n")) == (6, 1)
+    assert "No space left" in err
+    assert sorted(path.name for path in Path().iterdir()) == before
+
+
+@pytest.mark.usefixtures("instant")
+@pytest.mark.parametrize("out", ["out/", "bert.onnx"])
+def test_a_disk_too_full_for_the_tokenizer_leaves_nothing(
+    tiny: Callable[[str], Path], irc: Any, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    before = sorted(path.name for path in Path().iterdir())
+
+    def full(source: Path, to: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    code, err = irc("export", str(tiny("bert")), "-o", out)
+    assert (code, err.count("\n")) == (6, 1)
+    assert "No space left" in err
+    assert sorted(path.name for path in Path().iterdir()) == before
+
+
+@pytest.mark.usefixtures("instant")
+def test_companions_are_replaced_only_when_forced(tiny: Callable[[str], Path], irc: Any) -> None:
+    Path("config.json").write_text("{}")
+    assert irc("export", str(tiny("bert")), "-o", "bert.onnx")[0] == 0
+    assert Path("config.json").read_text() == "{}"
+    assert irc("export", str(tiny("bert")), "-o", "bert.onnx", "--force")[0] == 0
+    assert "BertForSequenceClassification" in Path("config.json").read_text()

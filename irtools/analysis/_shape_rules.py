@@ -141,6 +141,26 @@ def _pad(node: ir.Node, facts: SymbolicShapes) -> Sequence[Shape | None]:
     return [tuple(add(add(d, p), q) for d, p, q in zip(x, pads, ends, strict=False))]
 
 
+def _resize(node: ir.Node, facts: SymbolicShapes) -> Sequence[Shape | None]:
+    shape = facts.shape(node.inputs[0])
+    if shape is None:
+        return [None]
+    dims: list[Dim] = [unknown(node, axis) for axis in range(len(shape))]
+    axes = [a % len(shape) for a in ints_attribute(node, "axes") or range(len(shape))]
+    for axis in set(range(len(shape))).difference(axes):
+        dims[axis] = shape[axis]
+    sizes = facts.integers(node.inputs[3]) if len(node.inputs) > 3 else None
+    policy = node.attributes.get_string("keep_aspect_ratio_policy", "stretch")
+    if sizes is not None and len(sizes) == len(axes) and policy == "stretch":
+        for axis, size in zip(axes, sizes, strict=True):
+            dims[axis] = size
+    scales = facts.constant(node.inputs[2]) if len(node.inputs) > 2 else None
+    if scales is not None and scales.size == len(axes):
+        for axis, scale in zip(axes, scales.numpy(), strict=True):
+            dims[axis] = shape[axis] if scale == 1 else dims[axis]
+    return [tuple(dims)]
+
+
 def _pool(node: ir.Node, facts: SymbolicShapes) -> Sequence[Shape | None]:
     x = facts.shape(node.inputs[0])
     if x is None or len(x) < 2:
@@ -382,6 +402,15 @@ def _attention(node: ir.Node, facts: SymbolicShapes) -> Sequence[Shape | None]:
     return [(*q[:2], width)]
 
 
+def _tile(node: ir.Node, facts: SymbolicShapes) -> Sequence[Shape | None]:
+    shape, times = facts.shape(node.inputs[0]), facts.integers(node.inputs[1])
+    if shape is None:
+        return [None]
+    if times is None or len(times) != len(shape):
+        return [tuple(unknown(node, axis) for axis in range(len(shape)))]
+    return [tuple(multiply(size, n) for size, n in zip(shape, times, strict=True))]
+
+
 _SAME = frozenset(
     {"Abs", "BitwiseNot", "Cast", "CastLike", "Celu", "Ceil", "Clip", "Cos", "CumSum"}
     | {"DequantizeLinear", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish"}
@@ -425,10 +454,12 @@ RULES: Mapping[str, Rule] = MappingProxyType(
         "Pad": _pad,
         "Range": _range,
         "Reshape": _reshape,
+        "Resize": _resize,
         "Shape": _shape,
         "Slice": _slice,
         "Split": _split,
         "Squeeze": _squeeze,
+        "Tile": _tile,
         "Transpose": _transpose,
         "Unsqueeze": _unsqueeze,
     }

@@ -71,6 +71,10 @@ class SymbolicShapes:
             self._integers[value] = _as_objects(constant.numpy())
         return self._integers.get(value)
 
+    def constant(self, value: ir.Value | None) -> ir.TensorProtocol | None:
+        """The tensor of a value that never changes, or None."""
+        return constant_of(value)
+
     def adopt(self, new: ir.Value, old: ir.Value) -> None:
         """Let what is known of `old` be known of `new`, which a pass has put in its place."""
         if old in self._shapes:

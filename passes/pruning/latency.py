@@ -1,18 +1,32 @@
-"""What the removal of units gains in time, measured on the target."""
+"""What the removal of units gains in time, measured on the target.
+
+Whole models are slow to time well, and most of their time is spent in blocks that many layers
+have alike. So the table is made of blocks: from what the roots of a group read to what its sinks
+give, once for each class of equal groups, at a few widths, one model alive at a time in this
+process. It only predicts; what is promised is measured on the whole model.
+"""
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
+from irtools.analysis.dims import Dim
+from irtools.analysis.shapes import SymbolicShapes
+from irtools.data import SyntheticSettings, synthesize
+from irtools.measure import cpu_quota
+from irtools.model import Model
 from irtools.passes.pruning.edit import Cut, remove_channels
 from irtools.passes.pruning.groups import ChannelGroup, ChannelGroups
 from irtools.passmanager import PassContext
+from irtools.target import Feeds, RunnerOptions
 
-__all__ = ["LatencyTable", "measure_table", "pruned_copy"]
+__all__ = ["Block", "LatencyTable", "bench_sizes", "measure_table", "pruned_copy", "time_blocks"]
 
 _SHARES = (0.5, 0.875)
 """Shares of the units of a class that are removed for the table. Latency is close to piecewise
@@ -21,17 +35,19 @@ linear in the width, and odd widths cost nothing."""
 _LEAST_SHARE = 0.02
 """Classes with fewer of the prunable parameters are not worth a measurement."""
 
+_ROUNDS = 3
+_BLOCK_SECONDS = 0.1
+_MIN_RUNS = 5
+
 
 @dataclass(frozen=True)
 class LatencyTable:
     """Milliseconds gained per group, as a function of the share of its units that is removed.
 
     Attributes:
-        dense_ms: Latency of the model as it stands.
         gains: Group name to (share, ms), piecewise linear.
     """
 
-    dense_ms: float
     gains: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]]
 
     def gain(self, group: ChannelGroup, removed: Sequence[int]) -> np.ndarray:
@@ -40,6 +56,14 @@ class LatencyTable:
             return np.zeros(len(removed))
         shares, gained = self.gains[group.name]
         return np.interp(np.asarray(removed) / group.units, shares, gained)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A part of a model, and what to run it on."""
+
+    model: ir.Model
+    feeds: Feeds
 
 
 def pruned_copy(model: ir.Model, removed: Mapping[str, Sequence[int]]) -> ir.Model:
@@ -56,33 +80,47 @@ def pruned_copy(model: ir.Model, removed: Mapping[str, Sequence[int]]) -> ir.Mod
     return copy
 
 
+def bench_sizes(shape: str) -> SyntheticSettings:
+    """Return the sizes of a label such as `batch=1 sequence=64`."""
+    sizes = {name: int(size) for name, size in re.findall(r"(\w+)=(\d+)", shape)}
+    return SyntheticSettings(
+        samples=sizes.get("batch", 1), sequence=sizes.get("sequence", 128), vary_lengths=False
+    )
+
+
 def measure_table(
-    model: ir.Model, groups: Sequence[ChannelGroup], ctx: PassContext
+    model: ir.Model, groups: Sequence[ChannelGroup], sizes: SyntheticSettings, ctx: PassContext
 ) -> LatencyTable:
-    """Time the model whole, and with each class of equal groups cut at two widths."""
-    classes = _classes(groups)
-    contenders = {"dense": model}
-    points: dict[tuple[int, float], str] = {}
-    for number, members in enumerate(classes):
-        for share in _SHARES:
-            name = f"class{number}-{share}"
-            points[number, share] = name
-            contenders[name] = pruned_copy(
-                model, {g.name: range(round(g.units * share)) for g in members}
-            )
-    results = ctx.measure_latency(contenders)
-    dense = results["dense"].median_ms
+    """Time the block of one group of each class, whole and cut at two widths.
+
+    Args:
+        model: The model.
+        groups: Groups to time.
+        sizes: Batch and sequence to time at.
+        ctx: Gives the runner.
+    """
+    feeds = synthesize(Model(model), sizes).feeds
     gains = {}
-    for number, members in enumerate(classes):
-        gained = [0.0]
-        for share in _SHARES:
-            saved = (dense - results[points[number, share]].median_ms) / len(members)
-            # Noise must not make a narrower layer slower: gains never fall.
-            gained.append(max(saved, gained[-1]))
-        shares = (0.0, *_SHARES)
+    for members in _classes(groups):
+        first = members[0]
+        blocks = {0.0: _block(model, first, feeds)}
+        for count in _counts(first.units):
+            copy = pruned_copy(model, {first.name: range(count)})
+            blocks[count / first.units] = _block(copy, first, feeds)
+        found = {share: block for share, block in blocks.items() if block is not None}
+        if len(found) < len(blocks):
+            continue
+        times = time_blocks(list(found.values()), ctx)
+        # Noise must not make a narrower layer slower: gains never fall.
+        gained = np.maximum.accumulate([max(times[0] - ms, 0.0) for ms in times])
         for group in members:
-            gains[group.name] = (shares, tuple(gained))
-    return LatencyTable(dense, gains)
+            gains[group.name] = (tuple(found), tuple(float(g) for g in gained))
+    return LatencyTable(gains)
+
+
+def _counts(units: int) -> list[int]:
+    """Return how many units to remove; one always stays, as runtimes divide by their number."""
+    return sorted({min(int(units * share), units - 1) for share in _SHARES} - {0})
 
 
 def _classes(groups: Sequence[ChannelGroup]) -> list[list[ChannelGroup]]:
@@ -95,3 +133,86 @@ def _classes(groups: Sequence[ChannelGroup]) -> list[list[ChannelGroup]]:
         for members in by_shape.values()
         if sum(g.units * g.parameters_per_unit for g in members) >= _LEAST_SHARE * total
     ]
+
+
+def _block(model: ir.Model, group: ChannelGroup, feeds: Feeds) -> Block | None:
+    """Cut out what a group's latency depends on; None where sizes of its inputs are not known.
+
+    Args:
+        model: The model, or a pruned copy of it, whose tensors have the same names.
+        group: The group in the model as it was.
+        feeds: Of the whole model, for masks and other inputs that the block needs.
+    """
+    starts = dict.fromkeys(m.node.inputs[0].name for m in group.roots if m.node.inputs[0])
+    ends = dict.fromkeys(m.node.outputs[0].name for m in group.sinks)
+    values = ir.convenience.create_value_mapping(model.graph)
+    inputs = [values[name] for name in starts if name]
+    outputs = [values[name] for name in ends if name]
+    outer = [v for v in model.graph.inputs if v not in inputs]
+    shapes = SymbolicShapes.of(model)
+    sizes = _bindings(model, feeds)
+    drawn: dict[str, np.ndarray] = {}
+    for value in inputs:
+        dims = [_number(d, sizes) for d in shapes.shape(value) or (None,)]
+        if any(d is None for d in dims) or value.dtype not in (None, ir.DataType.FLOAT):
+            return None
+        assert value.name is not None
+        rng = np.random.default_rng(0)
+        drawn[value.name] = rng.standard_normal([d or 0 for d in dims], dtype=np.float32)
+    graph = ir.convenience.extract(model.graph, [*inputs, *outer], outputs)
+    for value in list(graph.inputs):
+        if not value.uses():
+            graph.inputs.remove(value)
+        elif value.name in drawn:
+            value.shape = ir.Shape(drawn[value.name].shape)
+            value.type = ir.TensorType(ir.DataType.FLOAT)
+    needed = {v.name: drawn[v.name] if v.name in drawn else feeds[v.name] for v in graph.inputs}
+    part = ir.Model(
+        graph, ir_version=model.ir_version, functions=list(model.clone().functions.values())
+    )
+    return Block(part, needed)
+
+
+def _bindings(model: ir.Model, feeds: Feeds) -> dict[str, int]:
+    """Return what the symbolic sizes of the inputs are in the feeds."""
+    sizes: dict[str, int] = {}
+    for value in model.graph.inputs:
+        array = feeds.get(value.name or "")
+        if array is None or value.shape is None:
+            continue
+        for dim, size in zip(value.shape, array.shape, strict=True):
+            if isinstance(dim, ir.SymbolicDim) and dim.value is not None:
+                sizes[dim.value] = size
+    return sizes
+
+
+def _number(dim: Dim | None, sizes: Mapping[str, int]) -> int | None:
+    if dim is None or isinstance(dim, int):
+        return dim
+    total = 0
+    for monomial, factor in dim.terms:
+        if any(name not in sizes for name in monomial):
+            return None
+        total += factor * int(np.prod([sizes[name] for name in monomial], dtype=np.int64))
+    return total
+
+
+def time_blocks(blocks: Sequence[Block], ctx: PassContext) -> list[float]:
+    """Return the milliseconds of one run of each: the least of three turns, 20th percentiles.
+
+    Turns are taken and every runner is closed before the next one starts, so that they meet the
+    same machine and no idle threads of each other. What disturbs a run only makes it longer.
+    """
+    options = RunnerOptions(threads=ctx.threads or cpu_quota())
+    turns: list[list[float]] = [[] for _ in blocks]
+    for _ in range(_ROUNDS):
+        for block, found in zip(blocks, turns, strict=True):
+            with ctx.runner(block.model, options) as runner:
+                runner.run(block.feeds)
+                seconds: list[float] = []
+                while sum(seconds) < _BLOCK_SECONDS or len(seconds) < _MIN_RUNS:
+                    start = time.perf_counter()
+                    runner.run(block.feeds)
+                    seconds.append(time.perf_counter() - start)
+                found.append(1e3 * float(np.percentile(seconds, 20)))
+    return [min(found) for found in turns]

@@ -12,7 +12,7 @@ from irtools.errors import UnsupportedError
 from irtools.passes.pruning.curves import Importance, removal_curve
 from irtools.passes.pruning.evidence import Evidence
 from irtools.passes.pruning.groups import ChannelGroup, ChannelGroups
-from irtools.passes.pruning.latency import measure_table, pruned_copy
+from irtools.passes.pruning.latency import bench_sizes, measure_table, pruned_copy
 from irtools.passes.pruning.obs import RemovalPath
 from irtools.passes.pruning.refit import cut_and_refit
 from irtools.passes.pruning.select import Choice, choose, choose_evenly
@@ -202,10 +202,11 @@ def select_speedup(
     Raises:
         UnsupportedError: Everything that may be removed does not reach it.
     """
-    table = measure_table(model, candidates.groups, ctx)
+    dense = ctx.measure_latency({"dense": model})["dense"]
+    table = measure_table(model, candidates.groups, bench_sizes(dense.shape), ctx)
     choices = candidates.choices(table.gain)
     most = sum(float(c.gains.max()) for c in choices)
-    wanted = table.dense_ms * (1 - 1 / speedup)
+    wanted = dense.median_ms * (1 - 1 / speedup)
     best: tuple[float, tuple[int, ...]] | None = None
     too_little, enough = 0.0, most
     for _ in range(_MAX_ROUNDS):
@@ -222,7 +223,7 @@ def select_speedup(
             if wanted >= most * (1 - 1e-9):
                 break
             too_little = max(too_little, wanted)
-        wanted = _corrected(wanted, table.dense_ms, speedup, measured, too_little, enough)
+        wanted = _corrected(wanted, dense.median_ms, speedup, measured, too_little, enough)
     if best is None:
         reached = _measured_speedup(model, candidates.removed([-1] * len(choices)), ctx)
         raise UnsupportedError(

@@ -115,8 +115,8 @@ def resize(port: Port, trace: Trace) -> None:
             trace.block(node, "its scale along the channels is not known to be 1")
             return
     elif port.axis in axes:
-        sizes = [(trace.shapes.shape(v) or (None,) * rank)[port.axis] for v in node.inputs[:1]]
-        if (trace.shapes.shape(node.outputs[0]) or (None,) * rank)[port.axis] != sizes[0]:
+        shapes = [trace.shapes.shape(v) for v in (node.inputs[0], node.outputs[0])]
+        if None in shapes or len({s[port.axis] for s in shapes if s is not None}) > 1:
             trace.block(node, "its size along the channels is not known to stay")
             return
         edit_target(node, trace, port.axis, port.map)

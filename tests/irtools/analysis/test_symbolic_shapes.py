@@ -25,10 +25,20 @@ CASES = {
         "B, S, 8",
     ),
     "a name that is a product is one": (
-        "g (float[B,4,S] x, float[\"4*B\",S] z) => (float[?,?] y) <int64[2] m = {-1, 1}> "
+        'g (float[B,4,S] x, float["4*B",S] z) => (float[?,?] y) <int64[2] m = {-1, 1}> '
         "{ n = Shape<start=2>(x)  f = Constant<value_ints=[-1]>()  t = Concat<axis=0>(f, n) "
         "  a = Reshape(x, t)  y = Add(a, z) }",
         "4*B, S",
+    ),
+    "a resize to sizes": (
+        "g (float[N,4,H,6] x) => (float[?,?,?,?] y) <int64[2] s = {7, 8}> "
+        "{ n = Shape<end=2>(x)  t = Concat<axis=0>(n, s)  y = Resize(x, , , t) }",
+        "N, 4, 7, 8",
+    ),
+    "a resize by scales of which some are one": (
+        "g (float[N,4,H,6] x) => (float[?,?,?,?] y) <float[4] s = {1.0, 1.0, 2.0, 1.0}> "
+        "{ y = Resize(x, , s) }",
+        "N, 4, ?y.2, 6",
     ),
     "the rest of a reshape": (
         "g (float[B,S,12] x) => (float[?,?,?,?] y) <int64[1] m = {-1}, int64[1] h = {4}> "

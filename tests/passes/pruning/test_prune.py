@@ -176,11 +176,19 @@ def _clock(milliseconds):
     return measure
 
 
+def _time_blocks_by(monkeypatch, milliseconds):
+    def time_blocks(blocks, ctx):
+        return [milliseconds(_parameters(block.model)) for block in blocks]
+
+    monkeypatch.setattr("irtools.passes.pruning.latency.time_blocks", time_blocks)
+
+
 @pytest.mark.parametrize("speedup", [1.2, 1.5, 2.0])
-def test_speedup_is_reached_by_measuring(speedup, build, data_context):
+def test_speedup_is_reached_by_measuring(speedup, build, data_context, monkeypatch):
     model = build("ffn")
     # Not linear in what is removed, so the table alone would miss the target.
     measure = _clock(lambda size: 1.0 + (size / 500) ** 1.5)
+    _time_blocks_by(monkeypatch, lambda size: size / 500)
     ctx = data_context(_calibration(model), measure)
     pruned = model.clone()
     result = Prune(speedup=speedup, round_to=1).run(pruned, ctx)
@@ -189,8 +197,9 @@ def test_speedup_is_reached_by_measuring(speedup, build, data_context):
     assert any("measured speed-up" in note for note in result.notes)
 
 
-def test_a_speedup_out_of_reach_is_refused_with_what_is_possible(build, data_context):
+def test_a_speedup_out_of_reach_is_refused_with_what_is_possible(build, data_context, monkeypatch):
     model = build("ffn")
+    _time_blocks_by(monkeypatch, lambda size: size / 1000)
     ctx = data_context(_calibration(model), _clock(lambda size: 10 + size / 1000))
     with pytest.raises(UnsupportedError, match=r"out of reach.*times as fast"):
         Prune(speedup=3.0).run(model, ctx)

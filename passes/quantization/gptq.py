@@ -1,0 +1,162 @@
+"""GPTQ: codes that know which errors of a row make up for each other (Frantar et al. 2022).
+
+For one output channel with weights w and inputs x the error of the output is (w - w') H (w - w')
+with H = E[x x^T]. Weights are rounded one by one; what one loses is taken up by those that are
+still to come:
+
+    U  = chol((H + 0.01 mean(diag H) I)^-1)^T        upper triangular
+    e  = (w_k - q(w_k)) / U_kk,     w_j -= U_kj e    for j > k
+
+Input channels go by falling H_kk, and scales and zero points are fixed beforehand ("static
+groups"), so that codes stay in their places and need no index: kernels with one (`g_idx`) are
+wrong on both runtimes. O(K^3) for U and O(K^2 N) for the sweep, in lazy blocks of 128.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from irtools.passes.quantization.block_weights import Rounding
+from irtools.passes.quantization.blocks import Blocks, quantize_rows
+from irtools.passes.quantization.decisions import WeightDecision
+from irtools.passes.quantization.sites import Weight
+from irtools.passes.quantization.spec import BlockSpec
+from irtools.passmanager import Decision
+from irtools.statistics import Gram, GramResult, StatisticsService, Want
+
+__all__ = ["Hessians", "by_input", "gptq_rounding"]
+
+_DAMPING = 0.01
+_LAZY = 128
+_GROUP_BYTES = 256 << 20
+"""Gram matrices that are collected in one go: fewer sweeps over the data for more memory."""
+
+
+def gptq_rounding(hessian: np.ndarray) -> Rounding:
+    """Return a rounding for weights whose input has E[x x^T] = `hessian`, [K, K]."""
+    order = np.argsort(-np.diag(hessian), kind="stable")
+    upper = _factor(hessian[np.ix_(order, order)])
+
+    def rounding(rows: np.ndarray, spec: BlockSpec) -> Blocks:
+        fixed = quantize_rows(rows, spec)
+        scale = np.repeat(fixed.scale.astype(np.float32), spec.block, axis=1)[:, order]
+        zero: np.ndarray | int = 0
+        if fixed.zero_point is not None:
+            zero = np.repeat(fixed.zero_point.astype(np.float32), spec.block, axis=1)[:, order]
+        low, high = (-8, 7) if fixed.zero_point is None else (0 - zero, 15 - zero)
+        swept = _sweep(np.array(rows[:, order], np.float32), scale, low, high, upper)
+        codes = np.empty_like(fixed.codes)
+        codes[:, order] = (swept + zero).astype(codes.dtype)
+        return Blocks(codes, fixed.scale, fixed.zero_point, spec)
+
+    return rounding
+
+
+class Hessians:
+    """E[x x^T] of what weights are multiplied with, collected in groups and then forgotten.
+
+    Args:
+        service: Runs the data through the model as it was before any weight changed.
+        weights: In the order in which they will be asked for.
+    """
+
+    def __init__(self, service: StatisticsService, weights: Iterable[Weight]) -> None:
+        self._service = service
+        self._waiting = [(key, size) for key, size in _inputs(weights)]
+        self._found: Mapping[Want, object] = {}
+        self._last: tuple[tuple[str, ...], Rounding] | None = None
+
+    def rounding_of(self, weight: Weight) -> Rounding:
+        """Return the rounding of a weight. Those with one input, such as q, k and v, share it."""
+        names = _names(weight)
+        if self._last is None or self._last[0] != names:
+            self._last = (names, gptq_rounding(self._hessian(names)))
+        return self._last[1]
+
+    def _hessian(self, names: tuple[str, ...]) -> np.ndarray:
+        wants = [Want(name, Gram()) for name in names]
+        if any(want not in self._found for want in wants):
+            self._found = self._service.collect(self._next_group(wants))
+        total, count = 0.0, 0
+        for want in wants:
+            found = self._found[want]
+            assert isinstance(found, GramResult)
+            total, count = total + found.xx[:-1, :-1], count + found.count
+        return np.asarray(total / max(count, 1))
+
+    def _next_group(self, wants: list[Want]) -> list[Want]:
+        """Return what is wanted now and, as far as memory allows, what will be wanted next."""
+        group, size = dict.fromkeys(wants), 0
+        while self._waiting:
+            name, inner = self._waiting[0]
+            size += 8 * (inner + 1) ** 2
+            if size > _GROUP_BYTES and name not in {want.value for want in wants}:
+                break
+            self._waiting.pop(0)
+            group[Want(name, Gram())] = None
+        return list(group)
+
+
+def by_input(
+    decisions: Sequence[Decision], weights: Mapping[str, Weight]
+) -> Callable[[Decision], int]:
+    """Return a sort key that puts weights with the same input next to each other.
+
+    The order in which decisions are carried out changes nothing else.
+    """
+
+    def names(decision: Decision) -> tuple[str, ...]:
+        weight = weights.get(WeightDecision.from_data(decision).weight)
+        return () if weight is None else _names(weight)
+
+    first: dict[tuple[str, ...], int] = {}
+    for index, decision in enumerate(decisions):
+        first.setdefault(names(decision), index)
+    return lambda decision: first[names(decision)]
+
+
+def _names(weight: Weight) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(use.activation.name or "" for use in weight.uses))
+
+
+def _inputs(weights: Iterable[Weight]) -> list[tuple[str, int]]:
+    """Return each input and its channels once."""
+    found: dict[str, int] = {}
+    for weight in weights:
+        inner = int(weight.tensor.shape.numpy()[1 - weight.uses[0].axis])
+        found.update((name, inner) for name in _names(weight) if name not in found)
+    return list(found.items())
+
+
+def _factor(hessian: np.ndarray) -> np.ndarray:
+    """Return U in float32; inputs that are always zero count as unit noise."""
+    mean = float(np.diag(hessian).mean())
+    damped = hessian + np.eye(len(hessian)) * (_DAMPING * mean or 1.0)
+    inverse = np.linalg.inv(np.linalg.cholesky(damped))
+    # (L L^T)^-1 = L^-T L^-1; its own Cholesky factor, turned, is U.
+    return np.asarray(np.linalg.cholesky(inverse.T @ inverse).T, np.float32)
+
+
+def _sweep(
+    w: np.ndarray,
+    scale: np.ndarray,
+    low: np.ndarray | int,
+    high: np.ndarray | int,
+    upper: np.ndarray,
+) -> np.ndarray:
+    """Round columns from the left; w [R, K] is used up. Returns codes around 0, float32."""
+    channels = w.shape[1]
+    lows, highs = (np.broadcast_to(np.asarray(x, np.float32), w.shape) for x in (low, high))
+    codes = np.empty_like(w)
+    for start in range(0, channels, _LAZY):
+        end = min(start + _LAZY, channels)
+        errors = np.empty((len(w), end - start), np.float32)
+        for k in range(start, end):
+            step = np.rint(w[:, k] / scale[:, k])
+            codes[:, k] = np.clip(step, lows[:, k], highs[:, k])
+            errors[:, k - start] = (w[:, k] - codes[:, k] * scale[:, k]) / upper[k, k]
+            w[:, k + 1 : end] -= np.outer(errors[:, k - start], upper[k, k + 1 : end])
+        w[:, end:] -= errors @ upper[start:end, end:]
+    return codes

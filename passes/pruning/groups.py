@@ -10,8 +10,9 @@ An operator without a rule blocks the group. It is never guessed to be elementwi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Literal, TypeAlias
 
 import onnx_ir as ir
@@ -32,6 +33,7 @@ __all__ = [
     "ShapeEdit",
     "Slot",
     "TakeEdit",
+    "removed_parameters",
 ]
 
 Kind: TypeAlias = Literal["heads", "neurons", "channels"]
@@ -168,6 +170,31 @@ class ChannelGroup:
             size = tensor.size // max(length, 1) * (m.map.outer or 1) * m.map.inner
             seen[m.value, m.axis] = size
         return sum(seen.values())
+
+
+def removed_parameters(
+    groups: Iterable[ChannelGroup], removed: Mapping[str, Sequence[int]] | None
+) -> int:
+    """Count the elements that constants of groups lose, each once.
+
+    Args:
+        groups: The groups.
+        removed: Group name to units that go; None: everything that the groups hold.
+    """
+    gone: dict[ir.Value, dict[int, set[int]]] = {}
+    for group in groups:
+        units = range(group.units) if removed is None else removed.get(group.name, ())
+        for m in group.members:
+            indices = gone.setdefault(m.value, {}).setdefault(m.axis, set())
+            indices.update(m.map.indices(units).tolist())
+    total = 0
+    for value, axes in gone.items():
+        tensor = constant_of(value)
+        assert tensor is not None
+        shape = tuple(tensor.shape.numpy())
+        left = [n - len(axes.get(axis, ())) for axis, n in enumerate(shape)]
+        total += prod(shape) - prod(left)
+    return total
 
 
 @dataclass(frozen=True)

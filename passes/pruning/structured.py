@@ -11,7 +11,7 @@ import onnx_ir as ir
 from irtools.errors import UnsupportedError
 from irtools.passes.pruning.curves import Importance, removal_curve
 from irtools.passes.pruning.evidence import Evidence
-from irtools.passes.pruning.groups import ChannelGroup, ChannelGroups
+from irtools.passes.pruning.groups import ChannelGroup, ChannelGroups, removed_parameters
 from irtools.passes.pruning.latency import bench_sizes, measure_table, pruned_copy
 from irtools.passes.pruning.obs import RemovalPath
 from irtools.passes.pruning.refit import cut_and_refit
@@ -31,6 +31,7 @@ PROBE_SAMPLES = 64
 _MAX_LEVELS = 64
 _TOLERANCE = 0.05
 _MAX_ROUNDS = 4
+_BISECTIONS = 10
 
 
 @dataclass(frozen=True)
@@ -179,12 +180,31 @@ def _parameters(group: ChannelGroup, removed: Sequence[int]) -> np.ndarray:
 
 
 def select_ratio(candidates: Candidates, ratio: float) -> tuple[tuple[Decision, ...], str]:
-    """Remove a share of the parameters of all prunable groups; return decisions and gain unit."""
+    """Remove a share of the parameters of all prunable groups; return decisions and gain unit.
+
+    A convolution between two groups loses rows to one and columns to the other, so gains of
+    groups do not add up to parameters. Where that is so, the wanted gain is found by bisection.
+    """
     choices = candidates.choices(_parameters)
-    total = sum(g.units * g.parameters_per_unit for g in candidates.groups)
     most = sum(float(c.gains[-1]) for c in choices)
-    levels = candidates.choose(choices, min(ratio * total, most))
+    whole = sum(g.units * g.parameters_per_unit for g in candidates.groups)
+    total = removed_parameters(candidates.groups, None)
+    wanted = min(ratio * whole, most)
+    if total == whole:
+        levels = candidates.choose(choices, wanted)
+        assert levels is not None
+        return candidates.decisions(choices, levels), "parameters"
+    low, high = 0.0, most
+    levels = candidates.choose(choices, most)
     assert levels is not None
+    for _ in range(_BISECTIONS):
+        found = candidates.choose(choices, wanted)
+        assert found is not None
+        if removed_parameters(candidates.groups, candidates.removed(found)) < ratio * total:
+            low = wanted
+        else:
+            high, levels = wanted, found
+        wanted = (low + high) / 2
     return candidates.decisions(choices, levels), "parameters"
 
 

@@ -108,21 +108,20 @@ def rotary(port: Port, trace: Trace) -> None:
     if rank is None or (port.is_input and port.position > 0):
         trace.block(node, "channels lie on its angles, or its rank is not known")
         return
-    if rank == 3 and port.axis == 2:
-        heads = node.attributes.get_int("num_heads", 0)
-        count = port.map.units * (port.map.outer or 1)
-        if port.map.outer != 1 or port.map.offset or not heads:
-            trace.block(node, "its channels are no whole heads")
-            return
-        if heads % count:
-            if count % heads:
-                trace.block(node, "its channels are no whole heads")
-                return
-            raise Refine((1, heads, count // heads))
-        trace.edit_attribute(AttributeEdit(node, "num_heads", heads // count))
-    elif port.axis != 1 or rank != 4:
+    if (rank, port.axis) not in ((3, 2), (4, 1)) or port.map.outer is None:
         trace.block(node, "its channels are no whole heads")
         return
+    heads = node.attributes.get_int("num_heads", 0)
+    count = port.map.units * port.map.outer
+    if rank == 4:
+        heads = heads and count * port.map.inner
+    elif not heads or port.map.offset or (heads % count and count % heads):
+        trace.block(node, "its channels are no whole heads")
+        return
+    elif heads % count:
+        raise Refine((1, heads, count // heads))
+    if heads:
+        trace.edit_attribute(AttributeEdit(node, "num_heads", heads // port.map.units))
     for value in (node.inputs[0], node.outputs[0]):
         assert value is not None
         trace.couple(value, port.axis, port.map)

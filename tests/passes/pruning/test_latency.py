@@ -76,6 +76,8 @@ def test_blocks_run(name, build, data_context, timed):
     measure_table(model, found.groups, SyntheticSettings(samples=2, sequence=5), ctx)
     (blocks,) = timed
     monotone = [sum(v.const_value.size for v in _weights(b.model)) for b in blocks]
-    assert len(blocks) == min(found.groups[0].units, 3) and monotone == sorted(monotone, reverse=True)
+    assert len(blocks) == min(found.groups[0].units, 3) and monotone == sorted(
+        monotone, reverse=True
+    )
     times = _REAL_CLOCK(blocks, ctx)
     assert all(ms > 0 for ms in times)

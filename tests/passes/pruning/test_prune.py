@@ -49,6 +49,25 @@ def test_half_of_the_parameters_go_and_the_interface_stays(
     assert run_model(pruned, feeds).shape == run_model(model, feeds).shape
 
 
+@pytest.mark.parametrize("ratio", [0.25, 0.5, 0.75])
+def test_a_ratio_counts_a_weight_between_two_groups_once(ratio, build, data_context):
+    text = """
+    <ir_version: 10, opset_import: ["" : 20]>
+    g (float[batch,3,4,4] x, float[20,3,1,1] w_1, float[24,20,1,1] w_2, float[4,24,1,1] w_3)
+    => (float[batch,4,4,4] y) {
+      a = Conv (x, w_1)
+      b = Relu (a)
+      c = Conv (b, w_2)
+      d = Relu (c)
+      y = Conv (d, w_3)
+    }
+    """
+    model = build(text)
+    before = _parameters(model)
+    Prune(ratio=ratio, round_to=1, importance="magnitude").run(model, data_context(None))
+    assert ratio <= 1 - _parameters(model) / before <= ratio + 0.06
+
+
 @pytest.mark.parametrize("name", ["ffn", "erf-ffn", "heads", "fused-heads"])
 def test_refit_brings_the_outputs_closer(name, build, run_model, data_context):
     model = build(name)

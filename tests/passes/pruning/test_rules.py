@@ -200,7 +200,24 @@ g (float[batch,5,8] x, float[8,8] w_q, float[8,8] w_v, float[1,5,5] w_p, float[8
 }
 """
 
+ROTARY = """
+g (float[batch,5,8] x, float[5,1] w_cos, float[5,1] w_sin, int64[batch,5] positions,
+   float[8,8] w_q, float[8,8] w_v, float[8,8] w_o) => (float[batch,5,8] y) {
+  q = MatMul (x, w_q)
+  v = MatMul (x, w_v)
+  r = RotaryEmbedding <num_heads = 4> (q, w_cos, w_sin, positions)
+  c = Attention <q_num_heads = 4, kv_num_heads = 4> (r, r, v)
+  y = MatMul (c, w_o)
+}
+"""
+
+
+def _head(text: str) -> str:
+    return HEAD.replace("20", "23") if "rotary" in text.lower() else HEAD
+
+
 MODELS = {
+    "rotary": (ROTARY, ["heads 4"]),
     "padded": (PADDED, ["channels 8"]),
     "squeeze-excite": (SQUEEZE_EXCITE, ["channels 8", "channels 5"]),
     "resized-to-sizes": (RESIZED_TO_SIZES, ["channels 8"]),
@@ -216,6 +233,8 @@ MODELS = {
 
 def _feeds(model: ir.Model, random_feeds) -> dict[str, np.ndarray]:
     feeds = dict(random_feeds(model))
+    if "positions" in feeds:
+        feeds["positions"] = np.tile(np.arange(5), (2, 1))
     if "places" in feeds:
         feeds["places"] = (np.arange(25).reshape(5, 5) * 7 % 9).astype(np.int64)
     return feeds
@@ -224,7 +243,7 @@ def _feeds(model: ir.Model, random_feeds) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("name", MODELS)
 def test_groups(name, build):
     text, expected = MODELS[name]
-    found = ChannelGroups.of(build(HEAD + text))
+    found = ChannelGroups.of(build(_head(text) + text))
     assert sorted(f"{g.kind} {g.units}" for g in found) == sorted(expected), found.blocked
 
 
@@ -233,7 +252,7 @@ def test_groups(name, build):
 def test_all_groups_cut_at_once_equal_zeros_in_their_sinks(
     name, seed, build, run_model, random_feeds
 ):
-    model = build(HEAD + MODELS[name][0], seed)
+    model = build(_head(name) + MODELS[name][0], seed)
     masked = model.clone()
     rng = np.random.default_rng(seed)
     groups, twins = ChannelGroups.of(model), ChannelGroups.of(masked)
@@ -302,6 +321,6 @@ def test_what_blocks_channels_is_said(reason, build):
         "float[2,9,1,1] w_9, float[2,16,1,1] w_16, float[2,4,1,1] w_4) => (float[?,?,?,?] y) "
         f"{constants} {{ a = Conv (x, w_1) {body} }}"
     )
-    found = ChannelGroups.of(build(HEAD + text))
+    found = ChannelGroups.of(build(_head(text) + text))
     assert not found.groups
     assert any(reason in str(r) for b in found.blocked for r in b.reasons), found.blocked

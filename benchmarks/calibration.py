@@ -249,8 +249,8 @@ def _rows(outcomes: Mapping[str, list[Outcome]]) -> list[dict[str, float | int |
 
 def _table(rows: list[dict[str, float | int | str]]) -> str:
     lines = [
-        "| contender | samples | ms per sample | x forward | peak MB |",
-        "|---|---|---|---|---|",
+        "| contender | samples | ms per sample | x forward | CPU ms per sample | peak MB |",
+        "| --- | --- | --- | --- | --- | --- |",
     ]
     lines += [
         f"| {row['contender']} | {row['samples']} | {row['ms_per_sample']:.1f} "

@@ -76,6 +76,34 @@ def _branch_returns_outer(model: ir.Model) -> None:
     branch.outputs[0] = node(model, "MatMul").outputs[0]
 
 
+def _huge(model: ir.Model) -> None:
+    weight = model.graph.initializers["w"]
+    weight.shape = None
+    shape = ir.Shape([2**41, 1])
+    weight.const_value = ir.LazyTensor(lambda: ir.tensor([1.0]), ir.DataType.FLOAT, shape, name="w")
+
+
+def _two_shapes(model: ir.Model) -> None:
+    tensor = ir.Tensor(np.zeros((4, 3), np.float32), name="w")
+    tensor._shape = ir.Shape([3, 4])
+    weight = model.graph.initializers["w"]
+    weight.shape, weight.const_value = None, tensor
+
+
+def _two_names(model: ir.Model) -> None:
+    spare = ir.val("spare", const_value=ir.tensor(np.zeros(1, np.float32), name="spare"))
+    model.graph.register_initializer(spare)
+    spare._name = "other"
+
+
+def _default(model: ir.Model, *, overridable: bool) -> None:
+    """Make the weight an input with a default, or take its default away."""
+    weight = model.graph.initializers["w"]
+    model.graph.inputs.append(weight)
+    if not overridable:
+        del model.graph.initializers["w"]
+
+
 def _no_name(model: ir.Model) -> None:
     node(model, "F").outputs[0].name = ""
 
@@ -102,6 +130,9 @@ BROKEN: dict[str, tuple[Callable[[ir.Model], object], str]] = {
     "weight of other type": (lambda m: _replace_weight(m, np.zeros((4, 3), np.float16)), "FLOAT16"),
     "weight of other shape": (lambda m: _replace_weight(m, np.zeros((3, 4), np.float32)), "'w'"),
     "attribute": (lambda m: node(m, "Relu").attributes.add(ir.AttrInt64("axis", 1)), "axis"),
+    "size beyond belief": (_huge, "out of range"),
+    "tensor of two shapes": (_two_shapes, "says its shape is"),
+    "weight of two names": (_two_names, "registered under another name"),
     "too few inputs": (lambda m: node(m, "MatMul").resize_inputs(1), "1 input"),
 }  # fmt: skip
 
@@ -137,6 +168,14 @@ def test_changed_interface_is_noticed(name: str) -> None:
     verify(model)
     with pytest.raises(VerificationError):
         verify(model, interface=before)
+
+
+def test_a_default_that_is_lost_is_noticed() -> None:
+    before, after = make(), make()
+    _default(before, overridable=True)
+    _default(after, overridable=False)
+    with pytest.raises(VerificationError, match="inputs with a default changed: 'w'"):
+        verify(after, interface=Interface.of(before))
 
 
 def _doubling(levels: int) -> ir.Model:

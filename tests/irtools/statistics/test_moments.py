@@ -76,6 +76,18 @@ def test_positions_with_nan_are_left_out(x: np.ndarray) -> None:
     np.testing.assert_allclose(gram.result().xx, expected.result().xx, rtol=1e-5)
 
 
+def test_positions_with_nan_in_what_is_explained_are_left_out(x: np.ndarray) -> None:
+    y = np.tanh(x[..., :2])
+    y[0, 3, 1] = np.nan
+    accumulator = GramAccumulator(-1)
+    accumulator.update(x, None, y)
+    result = accumulator.result()
+    assert result.count == 7 * 90 - 1
+    assert result.xy is not None and np.isfinite(result.xy).all()
+    rows = np.delete(x.reshape(-1, 5), 3, axis=0).astype(np.float64)
+    np.testing.assert_allclose(result.xx[:5, :5], rows.T @ rows, rtol=1e-5)
+
+
 def test_axis_that_is_not_there() -> None:
     with pytest.raises(UnsupportedError, match=r"shape \[2, 3\] has no channel axis 2"):
         MeanAccumulator(2).update(np.zeros((2, 3), np.float32), None)

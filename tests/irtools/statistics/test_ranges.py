@@ -14,6 +14,8 @@ from irtools.statistics import HistogramResult
 from irtools.statistics.histogram import HistogramAccumulator
 from irtools.statistics.ranges import (
     Grid,
+    _kl,
+    _squared_errors,
     entropy_range,
     minmax_range,
     mse_range,
@@ -136,6 +138,56 @@ class TestEveryEstimator:
         bare = HistogramResult(np.array([-1, 0.5, 1], np.float32), counts, -1.0, 1.0)
         low, high = estimate(bare, grid)
         assert -1 <= low <= 0 <= high <= 1
+
+
+@pytest.mark.parametrize("grid", [U8, S8, Grid(0, 15)], ids=["u8", "s8", "u4"])
+def test_squared_errors_are_those_of_quantizing_what_lies_in_the_bins(grid: Grid) -> None:
+    """Against brute force: every bin is filled with values, and each is quantized as ONNX does."""
+    rng = np.random.default_rng(0)
+    centers = np.sort(rng.normal(size=40)).astype(np.float32)
+    widths = np.minimum(np.abs(centers) / 64, 1e-2).astype(np.float32)
+    counts = rng.integers(1, 9, 40)
+    result = HistogramResult(
+        centers, counts, float((centers - widths).min()), float((centers + widths).max()), widths
+    )
+    lows = np.array([-2.0, -1.3, -0.7, -3.0])
+    highs = -lows if grid.symmetric else np.array([2.0, 0.9, 1.7, 0.31])
+    found = _squared_errors(result, grid, lows, highs)
+    inside = np.linspace(-0.5, 0.5, 2001)
+    x = centers[:, None].astype(np.float64) + widths[:, None] * inside
+    for low, high, error in zip(lows, highs, found, strict=True):
+        scale = (high - low) / (grid.qmax - grid.qmin)
+        zero = 0 if grid.symmetric else np.rint(grid.qmin - low / scale)
+        q = np.clip(np.rint(x / scale) + zero, grid.qmin, grid.qmax)
+        wanted = (np.square(x - scale * (q - zero)).mean(axis=1) * counts).sum()
+        assert error == pytest.approx(wanted, rel=2e-3)
+
+
+def test_divergence_is_that_of_the_calibrator_it_is_named_after() -> None:
+    """Against the definition, loop by loop: tails join the last bins, pools are spread evenly."""
+    rng = np.random.default_rng(1)
+    counts = rng.integers(0, 5, 64).astype(float)
+    counts[:3], counts[-5:] = 40.0, 7.0
+    start, stop, levels = 10, 50, 8
+    p = counts[start:stop].copy()
+    p[0] += counts[:start].sum()
+    p[-1] += counts[stop:].sum()
+    q = np.zeros_like(p)
+    for level in range(levels):
+        pool = [i for i in range(len(p)) if i * levels // len(p) == level]
+        filled = [i for i in pool if counts[start + i] > 0]
+        for i in filled:
+            q[i] = sum(counts[start + j] for j in pool) / len(filled)
+    p, q = p / p.sum(), q / q.sum()
+    wanted = sum(a * np.log(a / max(b, 1e-12)) for a, b in zip(p, q, strict=True) if a > 0)
+    assert _kl(counts, start, stop, levels) == pytest.approx(wanted)
+
+
+def test_zeros_are_no_evidence_where_to_clip() -> None:
+    """ReLU makes zeros of half a tensor: the entropy range is that of the other half."""
+    x = np.abs(student(np.random.default_rng(4)))
+    zeros = np.concatenate([x, np.zeros(10 * SIZE)])
+    assert entropy_range(histogram(zeros), U8) == entropy_range(histogram(x), U8)
 
 
 @given(st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=40))

@@ -23,7 +23,7 @@ class Fusion:
 
     Attributes:
         what: The thing that is fused, as statistics and notes call it.
-        operator: The standard operator that is made.
+        operator: The standard operator that is made; empty where there is no single one.
         opset: The opset that brought it.
         anchors: Operators from which a match is tried.
     """
@@ -138,7 +138,7 @@ def _survey(
 
 def _obstacle(model: ir.Model, ctx: PassContext, fusion: Fusion) -> str:
     capabilities = ctx.target.capabilities
-    if not capabilities.runs_fused(fusion.operator):
+    if fusion.operator and not capabilities.runs_fused(fusion.operator):
         return f"{ctx.target.name} does not run {fusion.operator} faster than its parts"
     if max(fusion.opset, opset_of(model)) > capabilities.max_opset:
         return f"{ctx.target.name} reads opset {capabilities.max_opset}, not {fusion.opset}"

@@ -21,7 +21,9 @@ from irtools.passes.fusion.attention_match import (
 
 __all__ = ["MaskBuilder"]
 
-_MAX_DEPTH = 8
+_MAX_DEPTH = 16
+_CARRY = ("Add", "Div", "GatherElements", "Reshape", "Slice", "Transpose")
+"""Operators that a bias by position goes through."""
 
 
 class MaskBuilder:
@@ -71,9 +73,9 @@ def _combined(make: Maker, masks: Sequence[Mask], dtype: ir.DataType) -> ir.Valu
             continue
         added = _reshaped(make, part.value, part.target)
         if mask is None:
-            mask, clean = added, False
+            mask, clean = added, _is_computed(added)
         else:
-            mask, clean = make.node("Add", [mask, added]), False
+            mask, clean = make.node("Add", [mask, added]), clean and _is_computed(added)
     return mask if clean or mask is None else _without_lowest(make, mask, dtype)
 
 
@@ -136,6 +138,17 @@ def _lowest(dtype: ir.DataType) -> float:
 
 def _softened(number: float, dtype: ir.DataType) -> float:
     return number / 2 if number == _lowest(dtype) else number
+
+
+def _is_computed(value: ir.Value | None, depth: int = 0) -> bool:
+    """Whether a bias is made of products of matrices, which do not mean "masked" by a number."""
+    node = is_op(value, *_CARRY, "MatMul")
+    if node is None or depth > _MAX_DEPTH:
+        return False
+    if node.op_type == "MatMul":
+        return True
+    sources = node.inputs[: 2 if node.op_type == "Add" else 1]
+    return all(_is_computed(source, depth + 1) for source in sources)
 
 
 def _minimum(value: ir.Value | None, depth: int = 0) -> float | None:

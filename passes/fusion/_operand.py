@@ -10,7 +10,14 @@ from irtools.analysis.dims import divide, multiply
 from irtools.analysis.shapes import Shape, SymbolicShapes
 from irtools.passes.fusion._pattern import Veto, is_op, require, scalar
 
-__all__ = ["HEADS_FIRST", "HEADS_SECOND", "Operand", "find_operand", "unscaled"]
+__all__ = [
+    "HEADS_FIRST",
+    "HEADS_SECOND",
+    "Operand",
+    "before_joining",
+    "find_operand",
+    "unscaled",
+]
 
 HEADS_FIRST = (0, 1, 2, 3)
 HEADS_SECOND = (0, 2, 1, 3)
@@ -57,7 +64,7 @@ def find_operand(
             require(len(inner) == rank, f"{name} is not a tensor of 4 dimensions")
             perm = tuple(inner[axis] for axis in perm)
             value = node.inputs[0]
-        elif (joined := _before_joining(value, perm, facts)) is not None:
+        elif (joined := before_joining(value, perm, facts)) is not None:
             value, perm = joined
         elif (group := _before_repeating(value, facts)) is not None:
             value = group
@@ -90,7 +97,7 @@ def unscaled(value: ir.Value | None) -> tuple[float, ir.Value | None]:
     return factor, value
 
 
-def _before_joining(
+def before_joining(
     value: ir.Value | None, perm: tuple[int, ...], facts: SymbolicShapes
 ) -> tuple[ir.Value, tuple[int, ...]] | None:
     """[B,H,m,n] that was reshaped to [B*H,m,n], and the permutation with one axis more."""

@@ -12,13 +12,23 @@ import onnx_ir as ir
 from irtools.passes.fusion.attention import FuseAttention
 from irtools.passes.fusion.gelu import FuseGelu
 from irtools.passes.fusion.layer_norm import FuseLayerNorm
+from irtools.passes.fusion.relative_position import FuseRelativePosition
 from irtools.passes.fusion.rms_norm import FuseRmsNorm
 from irtools.passes.fusion.rotary import FuseRotary
+from irtools.passes.fusion.shapes import HoistShapes
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult
 
 __all__ = ["Fuse"]
 
-_PARTS = (FuseLayerNorm, FuseRmsNorm, FuseGelu, FuseRotary, FuseAttention)
+_PARTS = (
+    HoistShapes,
+    FuseLayerNorm,
+    FuseRmsNorm,
+    FuseGelu,
+    FuseRotary,
+    FuseRelativePosition,
+    FuseAttention,
+)
 
 
 def _merged_statistics() -> Mapping[str, str]:
@@ -29,10 +39,11 @@ def _merged_statistics() -> Mapping[str, str]:
 class Fuse(Pass):
     """Turn groups of small operators into the standard fused ones that the target runs fast.
 
-    Runs `fuse-layer-norm`, `fuse-rms-norm`, `fuse-gelu`, `fuse-rotary` and `fuse-attention`, each
-    of which exists as a pass of its own: LayerNormalization (opset 17), RMSNormalization (23),
-    Gelu (20), RotaryEmbedding (23) and Attention (23), all of them ONNX, so the model stays
-    portable. Forms that one runtime alone understands are made by that target's lowering.
+    Runs `hoist-shapes`, `fuse-layer-norm`, `fuse-rms-norm`, `fuse-gelu`, `fuse-rotary` and
+    `fuse-attention`, each of which exists as a pass of its own: LayerNormalization (opset 17),
+    RMSNormalization (23), Gelu (20), RotaryEmbedding (23) and Attention (23), all of them ONNX,
+    so the model stays portable. Forms that one runtime alone understands are made by that
+    target's lowering.
     Expects a model after `cleanup`.
 
     Made for exports of Transformers by torch's dynamo and TorchScript exporters; docs/fusion.md

@@ -1,0 +1,116 @@
+"""Sizes taken from the inputs of the model and not from tensors in its middle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from irtools.analysis.dims import Dim, SymbolicSize
+from irtools.analysis.shapes import SymbolicShapes
+from irtools.model import FreshNames, opset_of
+from irtools.passes.fusion._making import Maker
+from irtools.passes.fusion._pattern import Source
+from irtools.passmanager import Exactness, Pass, PassContext, PassResult
+
+__all__ = ["HoistShapes"]
+
+_SHAPE_OF_A_PART = 15
+"""The opset from which Shape has `start` and `end`."""
+
+
+@dataclass(frozen=True)
+class HoistShapes(Pass):
+    """Compute sizes from the inputs of the model, where a Shape in its middle asks for them.
+
+        Shape(softmax)  ->  Concat(Shape(input_ids)[0], 12, Shape(input_ids)[1], ...)
+
+    TorchScript asks every tensor for its own size, which keeps the tensors of an attention block
+    alive that its fused form never makes. Done where all sizes are known as numbers or as sums
+    of products of the inputs' dimensions. Main graph only.
+    """
+
+    name: ClassVar[str] = "hoist-shapes"
+    exactness: ClassVar[Exactness] = Exactness.EXACT
+    statistics: ClassVar = {"num-hoisted-shapes": "Shape operators computed from inputs"}
+
+    def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
+        facts = ctx.analysis(SymbolicShapes, model)
+        source = _Sizes(model, facts)
+        hoisted = 0
+        for node in list(model.graph):
+            if node.op_type == "Shape" and node.domain == "":
+                hoisted += source.hoist(node)
+        return PassResult(hoisted > 0, {"num-hoisted-shapes": hoisted})
+
+
+class _Sizes:
+    """Makes sizes, each once."""
+
+    def __init__(self, model: ir.Model, facts: SymbolicShapes) -> None:
+        self._facts = facts
+        self._opset = opset_of(model)
+        self._names = FreshNames(model)
+        self._made: dict[object, ir.Value] = {}
+        self._places: dict[str, tuple[ir.Value, int]] = {}
+        for value in model.graph.inputs:
+            for axis, size in enumerate(facts.shape(value) or ()):
+                if isinstance(size, SymbolicSize) and (name := _single(size)) is not None:
+                    self._places.setdefault(name, (value, axis))
+
+    def hoist(self, node: ir.Node) -> bool:
+        (source,), graph = node.inputs, node.graph
+        sizes = self._facts.integers(node.outputs[0])
+        if source is None or source.is_graph_input() or source.producer() is None:
+            return False
+        if sizes is None or not sizes.size or graph is None or node.outputs[0].is_graph_output():
+            return False
+        if not all(self._is_known(size) for size in sizes):
+            return False
+        make = Maker(self._names, Source("hoist-shapes", node), self._made)
+        parts = [self._make(make, size) for size in sizes]
+        result = parts[0] if len(parts) == 1 else make.node("Concat", parts, {"axis": 0})
+        graph.insert_before(node, make.nodes)
+        node.outputs[0].replace_all_uses_with(result)
+        graph.remove(node, safe=True)
+        return True
+
+    def _is_known(self, size: Dim) -> bool:
+        if isinstance(size, int):
+            return True
+        return all(name in self._places for monomial, _ in size.terms for name in monomial)
+
+    def _make(self, make: Maker, size: Dim) -> ir.Value:
+        """A tensor of one element."""
+        if isinstance(size, int):
+            return make.integers([size])
+        terms = []
+        for monomial, factor in size.terms:
+            factors = [self._dimension(make, *self._places[name]) for name in monomial]
+            if factor != 1 or not factors:
+                factors.append(make.integers([factor]))
+            terms.append(_folded(make, "Mul", factors))
+        return _folded(make, "Add", terms)
+
+    def _dimension(self, make: Maker, value: ir.Value, axis: int) -> ir.Value:
+        if self._opset >= _SHAPE_OF_A_PART:
+            return make.node("Shape", [value], {"start": axis, "end": axis + 1})
+        shape = make.node("Shape", [value])
+        return make.node("Slice", [shape, make.integers([axis]), make.integers([axis + 1])])
+
+
+def _folded(make: Maker, op_type: str, values: list[ir.Value]) -> ir.Value:
+    """Values joined by a binary operator."""
+    first, *rest = values
+    for value in rest:
+        first = make.node(op_type, [first, value])
+    return first
+
+
+def _single(size: SymbolicSize) -> str | None:
+    """The symbol that a size is, if it is no more than that."""
+    if len(size.terms) != 1:
+        return None
+    ((monomial, factor),) = size.terms
+    return monomial[0] if factor == 1 and len(monomial) == 1 else None

@@ -109,6 +109,24 @@ def test_taken_apart_it_gives_the_same_numbers() -> None:
     np.testing.assert_allclose(_exact(before, feeds), _exact(after, feeds), rtol=2e-5, atol=2e-6)
 
 
+def test_a_skip_layer_norm_has_its_own_default_of_epsilon() -> None:
+    """Rows of equal numbers: what is divided by is the root of epsilon alone."""
+    body = _SKIP.replace("<epsilon = 0.00001>", "")
+    model = _model(body, _BOTH)
+    _CPU.lower(model)
+    (node,) = [n for n in model.graph if n.op_type == "LayerNormalization"]
+    assert node.attributes["epsilon"].as_float() == pytest.approx(1e-12)
+
+
+@pytest.mark.parametrize("read", ["mean", "inv"])
+def test_a_skip_layer_norm_stays_where_either_statistic_is_read(read: str) -> None:
+    body = _SKIP.replace("bias)\n}", f"bias)\n    z = Neg({read})\n}}").replace(
+        "float[b, s, 4] h)", "float[b, s, 4] h, float[b, s, 1] z)"
+    )
+    assert f"Neg({read})" in body
+    assert _lowered(_model(body, _BOTH))[0] == {}
+
+
 def test_a_skip_layer_norm_stays_where_its_statistics_are_read_or_the_opset_is_old() -> None:
     read = _SKIP.replace("bias)", "bias) z = Neg(inv)").replace(
         "float[b, s, 4] h)", "float[b, s, 4] h, float[b, s, 1] z)"
@@ -209,6 +227,90 @@ def test_static_shapes_do_not_fall_back_to_float() -> None:
 def test_other_products_stay(changes: dict[str, str]) -> None:
     counts, _ = _lowered(_gemm(**changes))
     assert counts == {}
+
+
+_SQUARE = """
+m (float[b, s, 4] x) => ({outputs})
+<{sx}, {zx}, {w}, {sw}, float[4] bias = {{0.5, -1.0, 1.5, 2.0}}, {more}>
+{{
+    q = QuantizeLinear{xa}(x, sx, zx)
+    dx = DequantizeLinear{xa}(q, sx, zx)
+    dw = DequantizeLinear{wa}(w, sw)
+    p = MatMul(dx, dw)
+    {add}
+}}
+"""
+_SQUARE_DEFAULTS = {
+    "outputs": "float[b, s, 4] y",
+    "sx": "float sx = {0.02}",
+    "zx": "uint8 zx = {120}",
+    "xa": "",
+    "w": "int8[4, 4] w = {1, -2, 3, 4, 5, -6, 7, 8, 9, 10, -11, 127, 1, 2, 3, 4}",
+    "sw": "float[4] sw = {0.01, 0.02, 0.03, 0.04}",
+    "wa": "<axis = 1>",
+    "more": "float unused = {0.0}",
+    "add": "y = Add(p, bias)",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "fused"),
+    [
+        ({}, True),
+        ({"wa": "<axis = -1>"}, True),
+        ({"wa": ""}, True),
+        ({"wa": "<axis = 0>"}, False),
+        (
+            {
+                "sx": "float[4] sx = {0.02, 0.02, 0.02, 0.03}",
+                "zx": "uint8[4] zx = {120, 120, 120, 120}",
+                "xa": "<axis = 2>",
+            },
+            False,
+        ),
+        ({"w": "uint8[4, 4] w = {1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 9, 1, 2, 3, 4}"}, False),
+        (
+            {
+                "w": "int8[1, 4, 4] w = {1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 9, 1, 2, 3, 4}",
+                "wa": "<axis = 2>",
+            },
+            False,
+        ),
+        (
+            {
+                "sw": "float[2, 4] sw = {0.01, 0.02, 0.03, 0.04, 0.01, 0.02, 0.03, 0.04}",
+                "wa": "<axis = 0, block_size = 2>",
+            },
+            False,
+        ),
+        (
+            {"sw": "float[1, 4] sw = {0.01, 0.02, 0.03, 0.04}", "wa": "<axis=0, block_size=4>"},
+            False,
+        ),
+        ({"outputs": "float[b, s, 4] y, float[b, s, 4] p"}, False),
+        (
+            {
+                "more": "int32[4] ib = {250, -250, 251, 0}, float sb = {0.002}, int32 zb = {3}",
+                "add": "d = DequantizeLinear(ib, sb, zb) y = Add(p, d)",
+            },
+            False,
+        ),
+        (
+            {
+                "more": "int32[1] ib = {250}, float sb = {0.002}",
+                "add": "d = DequantizeLinear(ib, sb) y = Add(p, d)",
+            },
+            False,
+        ),
+    ],
+)
+def test_what_decides_of_an_int8_product(changes: dict[str, str], fused: bool) -> None:
+    body = _SQUARE.format(**(_SQUARE_DEFAULTS | changes))
+    before, after = Model(_model(body, '"" : 21')), Model(_model(body, '"" : 21'))
+    assert (_CPU.lower(after.ir) == {"int8-gemm-bias": 1}) == fused
+    after.verify()
+    feeds = {"x": np.random.default_rng(0).standard_normal((2, 5, 4), np.float32)}
+    np.testing.assert_allclose(_exact(before, feeds), _exact(after, feeds), rtol=2e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("clip", ["Relu(p)", "Clip(p)"])

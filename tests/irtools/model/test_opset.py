@@ -39,6 +39,7 @@ SAME = {
     "softmax over the last axis": ("y = Softmax <axis = -1> (x)", 11),
     "softmax by default": ("y = Softmax (x)", 12),
     "dropout": ("y = Dropout <ratio = 0.3> (x)", 11),
+    "reshape": ("s = Constant <value_ints = [3, -1]> ()  y = Reshape (x, s)", 13),
     "layernorm parts": (
         "m = ReduceMean <axes = [-1]> (x) d = Sub (x, m) s = Mul (d, d) "
         "v = ReduceMean <axes = [-1]> (s) r = Sqrt (v) y = Div (d, r)",
@@ -83,6 +84,43 @@ def test_what_would_change_is_left_alone(name: str) -> None:
     change = raise_opset(model.ir, 20)
     assert not change and reason in change.reason
     assert change.after == opset and model.text() == text
+
+
+@pytest.mark.parametrize(
+    ("body", "head", "opset"),
+    [
+        # The modes have other names, and the signature is the same.
+        (
+            'y = GridSample <mode = "bilinear"> (x, g)',
+            "float[1, 1, 4, 4] x, float[1, 2, 2, 2] g",
+            16,
+        ),
+        # A new attribute whose default is not the old behaviour.
+        ("y = RoiAlign (x, r, b)", "float[1, 1, 4, 4] x, float[1, 4] r, int64[1] b", 15),
+        # Another default of an attribute.
+        ("y = Hardmax (x)", "float[2, 3, 4] x", 12),
+        # An attribute became an input.
+        ("y = DFT <axis = 1> (x)", "float[1, 4, 1] x", 17),
+    ],
+)
+def test_operators_that_changed_their_meaning_stop_everything(
+    body: str, head: str, opset: int
+) -> None:
+    model = make(body, opset, head=head)
+    text = model.text()
+    assert f"{body.split()[2]} node" in raise_opset(model.ir, 20).reason
+    assert model.text() == text
+
+
+def test_a_function_that_is_newer_keeps_its_opset() -> None:
+    text = """<ir_version: 8, opset_import: ["" : 13, "local" : 1]>
+    agraph (float[2, 6] x) => (float[2, 6] y) { y = local.F (x) }
+    <domain: "local", opset_import: ["" : 20]>
+    F (a) => (z) { z = Gelu (a) }"""
+    model = Model.from_proto(onnx.parser.parse_model(text))
+    assert raise_opset(model.ir, 18)
+    assert model.ir.functions[("local", "F", "")].opset_imports[""] == 20
+    assert opset_of(model.ir) == 18
 
 
 def test_newer_than_what_runtimes_read_is_refused() -> None:

@@ -51,6 +51,10 @@ def _orphan(model: ir.Model) -> None:
     node(model, "Add").replace_input_with(0, ir.Value(name="ghost"))
 
 
+def _orphan_in_function(model: ir.Model) -> None:
+    model.functions[("local", "F", "")][0].replace_input_with(0, ir.Value(name="ghost"))
+
+
 def _impostor(model: ir.Model) -> None:
     node(model, "Add").replace_input_with(0, ir.Value(name="i"))
 
@@ -112,6 +116,7 @@ BROKEN: dict[str, tuple[Callable[[ir.Model], object], str]] = {
     "no outputs": (lambda m: m.graph.outputs.clear(), "no outputs"),
     "output twice": (lambda m: m.graph.outputs.append(m.graph.outputs[0]), "twice"),
     "orphan": (_orphan, "'ghost'"),
+    "orphan in a function": (_orphan_in_function, "'ghost'"),
     "impostor": (_impostor, "not the one of that name"),
     "unsorted": (_unsort, "not sorted"),
     "cycle": (_cycle, "cycle"),

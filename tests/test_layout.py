@@ -55,7 +55,9 @@ def test_imports_point_one_way(room: str) -> None:
     assert not wrong
 
 
-@pytest.mark.parametrize("family", ["cleanup", "fusion", "pruning", "quantization", "precision"])
+@pytest.mark.parametrize(
+    "family", ["cleanup", "fusion", "pruning", "quantization", "precision", "vocabulary"]
+)
 def test_pass_families_do_not_know_each_other(family: str) -> None:
     own = f"irtools.passes.{family}"
     wrong = [

@@ -32,7 +32,7 @@ class TextSettings:
     """How text becomes ids.
 
     Attributes:
-        tokenizer: A `tokenizer.json`, or a folder with one; None: beside the data or the model.
+        tokenizer: A `tokenizer.json`, or a folder with one; None: beside the model or the data.
         columns: One or two text columns; None: the usual names.
         label_column: None: the usual names, or no labels.
         max_length: Most tokens; None: the model's fixed length, else what the tokenizer states
@@ -68,7 +68,8 @@ def read_text(
     folders = [path.parent, *([model_folder] if model_folder else [])]
     records = read_records(path)
     texts = _all_texts(path, records, settings.columns)
-    file = _find_tokenizer(settings.tokenizer, folders)
+    # The model's own first: a pass may have given it another one than its relatives have.
+    file = _find_tokenizer(settings.tokenizer, folders[::-1])
     files = _read_files(file)
     encoder = _Encoder(files, settings.max_length, inputs, str(file))
     names = settings.class_names or find_class_names(folders)

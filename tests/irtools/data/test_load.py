@@ -191,6 +191,14 @@ class TestText:
         given = DataSettings(tokenizer=folder)
         assert len(load_dataset(spec, text_model(), given)) == 1
 
+    def test_the_models_own_tokenizer_comes_before_that_of_the_data(self, folder: Path) -> None:
+        elsewhere = folder / "data"
+        elsewhere.mkdir()
+        (elsewhere / "tokenizer.json").write_text("of another model")
+        spec = write(elsewhere / "d.jsonl", {"text": "cat"})
+        model = Model(text_model(), folder / "model.onnx")
+        assert load_dataset(spec, model).feeds["input_ids"].tolist() == [[2, 5, 3]]
+
     @pytest.mark.parametrize("case", BAD_LINES)
     def test_bad_lines_are_named(self, folder: Path, case: str) -> None:
         content, message = BAD_LINES[case]

@@ -232,7 +232,7 @@ def _instruments(job: _Job, judge: Judge | None) -> Iterator[Instrument]:
     """The one nearest to the pass first: what is broken must not be timed."""
     yield Verification()
     if job.check:
-        yield Numerics(job.target, job.threads)
+        yield Numerics(job.target, job.threads, job.evaluation or job.calibration)
     if judge is not None and job.max_drop is not None:
         yield AccuracyGuard(judge, job.max_drop)
     if job.bench is not None:

@@ -150,6 +150,21 @@ def test_a_metric_needs_labels(irc: Callable, tmp_path: Path) -> None:
     assert nothing.code == 2 and "needs data to be measured on" in nothing.err
 
 
+def test_real_samples_serve_where_none_can_be_drawn(irc: Callable, tmp_path: Path) -> None:
+    model = ir.from_onnx_text(
+        '<ir_version: 10, opset_import: ["" : 20]> g (float[n,64] x, float t) => (float[n,64] y) '
+        "{ z = Identity (x) y = Div (z, t) }"
+    )
+    ir.save(model, tmp_path / "scalar.onnx")
+    call = ("optimize", "scalar.onnx", "-p", "cleanup", "--no-bench", "--json", "-", "-o")
+    alone = json.loads(irc(*call, "a.onnx").out)
+    assert alone["rows"][1]["checks"] == ["verifier"]
+    np.savez(tmp_path / "real.npz", x=_X, t=np.linspace(1, 2, 8, dtype=np.float32))
+    found = json.loads(irc(*call, "b.onnx", "--evaluate", "real.npz").out)
+    assert found["rows"][1]["checks"] == ["verifier", "numerics"]
+    assert found["rows"][1]["fidelity"]["samples"] == 8
+
+
 def test_rows_of_flags_are_judged_as_several_labels(irc: Callable, tmp_path: Path) -> None:
     flags = (_RNG.random((8, 64)) > 0.5).astype(np.int64)
     np.savez(tmp_path / "flags.npz", x=_X, labels=flags)

@@ -27,9 +27,14 @@ def console(*, stderr: bool = True) -> Console:
     """Return a console that takes text literally; plain where it is no terminal."""
     from rich.console import Console
 
+    class _Console(Console):
+        def on_broken_pipe(self) -> None:
+            """Leave it to `irc`, which ends quietly; rich would end with code 1."""
+            raise BrokenPipeError
+
     file = sys.stderr if stderr else sys.stdout
     wide = None if file.isatty() else 200
-    return Console(file=file, markup=False, highlight=False, emoji=False, width=wide)
+    return _Console(file=file, markup=False, highlight=False, emoji=False, width=wide)
 
 
 def say(message: str) -> None:

@@ -86,6 +86,7 @@ def threads_option(function: F) -> F:
     return click.option(
         "--threads",
         type=click.IntRange(min=1),
+        metavar="N",
         help="Threads for running models. [default: the CPU quota]",
     )(function)
 
@@ -203,9 +204,7 @@ def naming_data_option(option: str, given: str | None) -> Iterator[None]:
         yield
     except DataError as error:
         if given is None:
-            error.add_note(
-                f"{option} FILE gives real data, such as an .npz with an array per input"
-            )
+            error.add_note(f"with {option} FILE, such as an .npz with an array per input")
         raise
 
 

@@ -17,10 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["bench"]
 
 
-@click.command(
-    epilog="Example: irc bench a.onnx b.onnx --batch 1,8 --seq 16,128 --json -. A SRC may also be "
-    "what `irc compile` wrote for the target: FILE.ort or FILE.xml."
-)
+@click.command(epilog="Example: irc bench a.onnx b.onnx --batch 1,8 --seq 16,128 --json -")
 @click.argument("sources", metavar="SRC...", nargs=-1, required=True)
 @options.target_option
 @options.batch_option
@@ -32,6 +29,7 @@ __all__ = ["bench"]
 @click.option(
     "--rounds",
     type=click.IntRange(min=3),
+    metavar="N",
     default=5,
     show_default=True,
     help="Rounds of alternating blocks; more are run while the interval is wide.",
@@ -39,6 +37,7 @@ __all__ = ["bench"]
 @click.option(
     "--max-seconds",
     type=click.FloatRange(min=1),
+    metavar="SECONDS",
     default=120.0,
     show_default=True,
     help="Bound on the whole comparison.",
@@ -46,6 +45,8 @@ __all__ = ["bench"]
 @options.json_option
 def bench(sources: tuple[str, ...], json_path: str | None, **given: Any) -> None:
     """Time models against the first of them, in alternating blocks, one process at a time.
+
+    A SRC is a model, or what `irc compile` wrote for the target: FILE.ort or FILE.xml.
 
     Prints median, p90 and p99 latency, throughput, peak memory of the process, and how many times
     faster than the first model with a 95 % interval.

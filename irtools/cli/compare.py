@@ -25,7 +25,12 @@ __all__ = ["compare"]
 @click.option("--data", metavar="DATA", help="Feeds. [default: drawn from the signature of A]")
 @options.data_options
 @click.option(
-    "--samples", type=click.IntRange(min=1), default=16, show_default=True, help="At most so many."
+    "--samples",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=16,
+    show_default=True,
+    help="Most samples to compare on.",
 )
 @click.option(
     "--threshold",

@@ -31,6 +31,7 @@ _FOR_PROFILE = ("target", "data", "runs", "threads", "seed")
 @click.option(
     "--batch",
     type=click.IntRange(min=1),
+    metavar="N",
     default=1,
     show_default=True,
     help="For counting FLOPs and for --profile.",
@@ -39,11 +40,19 @@ _FOR_PROFILE = ("target", "data", "runs", "threads", "seed")
     "--seq",
     "sequence",
     type=click.IntRange(min=1),
+    metavar="N",
     default=128,
     show_default=True,
     help="Size of the other dynamic axes.",
 )
-@click.option("--top", type=click.IntRange(min=0), default=10, show_default=True, help="Hot spots.")
+@click.option(
+    "--top",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=10,
+    show_default=True,
+    help="Hot spots to list.",
+)
 @click.option(
     "--profile", is_flag=True, help="Also run the model, and show the runtime's time per node."
 )
@@ -55,6 +64,7 @@ _FOR_PROFILE = ("target", "data", "runs", "threads", "seed")
 @click.option(
     "--runs",
     type=click.IntRange(1, 1000),
+    metavar="N",
     default=20,
     show_default=True,
     help="Runs of --profile; the median of each node counts.",
@@ -188,7 +198,10 @@ def _lines(found: Inspection) -> Iterator[str]:
     from irtools.report import printable, size_text
     from irtools.words import counted
 
-    opsets = ", ".join(f"{printable(name)} {version}" for name, version in found.opsets.items())
+    # Files that a runtime wrote import every domain it knows.
+    used = {op.rpartition("::")[0] or "ai.onnx" for op in found.ops}
+    imported = {name: version for name, version in found.opsets.items() if name in used}
+    opsets = ", ".join(f"{printable(name)} {version}" for name, version in imported.items())
     yield f"{printable(found.source)}  sha256 {found.sha256[:16]}"
     yield f"IR {found.ir_version}, opset {opsets}; made by {printable(found.producer) or 'unknown'}"
     for label, infos in (("input", found.interface.inputs), ("output", found.interface.outputs)):

@@ -101,6 +101,9 @@ def _run(args: Sequence[str]) -> int:
         code = cli.main(rest, prog_name="irc", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
     except click.UsageError as error:
         return _fail(_usage_line(error), 2)
     except click.ClickException as error:
@@ -127,7 +130,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 def _usage_line(error: click.UsageError) -> str:
     path = error.ctx.command_path if error.ctx else "irc"
-    return f"{error.format_message()} (see {path} --help)"
+    return f"{error.format_message().removesuffix('.')} (see {path} --help)"
 
 
 def _explain(error: IrtoolsError, debug: bool) -> int:

@@ -143,7 +143,7 @@ def _nodes(answer: Mapping[str, Any], modules: Mapping[str, str]) -> list[NodePr
     times = np.median(answer["microseconds"], axis=0) / 1e3
     total = float(times.sum()) or 1.0
     found = [
-        NodeProfile(name, op, modules.get(name, ""), float(ms), float(ms) / total)
+        NodeProfile(name, op, modules.get(_plain(name), ""), float(ms), float(ms) / total)
         for name, op, ms in zip(answer["names"], answer["ops"], times, strict=True)
     ]
     return sorted(found, key=lambda node: -node.ms)
@@ -160,9 +160,21 @@ def _by_op(nodes: list[NodeProfile]) -> tuple[OpProfile, ...]:
     return tuple(sorted(found, key=lambda op: -op.ms))
 
 
+def _plain(name: str) -> str:
+    """Return the name that a node had before a runtime rewrote it.
+
+    ONNX Runtime marks its own memory layout, OpenVINO a convolution that takes its bias elsewhere.
+    """
+    return name.removesuffix("_nchwc").removesuffix("/WithoutBiases")
+
+
 def _modules(model: Model) -> dict[str, str]:
-    """Return the module of each named node, where it says more than the name."""
+    """Return modules by the names that runtimes give to what they fused: of a node or a value."""
     from irtools.model import iter_nodes
 
-    found = {node.name: module_name(node) for node in iter_nodes(model.ir) if node.name}
-    return {name: module for name, module in found.items() if module != name}
+    found = {}
+    for node in iter_nodes(model.ir):
+        module = module_name(node)
+        names = (node.name, *(value.name for value in node.outputs))
+        found |= {name: module for name in names if name and name != module}
+    return found

@@ -6,6 +6,7 @@ characters are percent-encoded in values, and lists are joined by `+`.
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -138,11 +139,18 @@ class _Written:
         try:
             yield
         except (UnknownNameError, OptionError) as error:
-            at = self.columns.get("", 0)
-            for key in self.texts:
-                if repr(key) in str(error) or repr(key.replace("_", "-")) in str(error):
-                    at = self.columns.get(key, at)
-            raise PipelineSyntaxError(str(error), self.source, at) from error
+            places = {k: _mention(k, str(error)) for k in self.texts}
+            mentioned = [key for key, place in places.items() if place is not None]
+            first = min(mentioned, key=lambda key: places[key] or 0, default="")
+            raise PipelineSyntaxError(
+                str(error), self.source, self.columns.get(first, 0)
+            ) from error
+
+
+def _mention(key: str, message: str) -> int | None:
+    """Return where a message speaks of an option."""
+    found = re.search(rf"(?<![\w-]){re.escape(key.replace('_', '-'))}(?![\w-])", message)
+    return found.start() if found else None
 
 
 def _make_all(written: Sequence[_Written]) -> Iterator[Pass]:

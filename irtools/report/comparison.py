@@ -18,6 +18,7 @@ from irtools.measure import Limits, run_isolated, target_text
 from irtools.measure.jobs import run_once
 from irtools.metrics import Fidelity, FidelityMeter
 from irtools.model import Model, infer_shapes
+from irtools.report.escape import printable
 from irtools.statistics.observe import expose
 from irtools.target import Feeds, RunnerOptions, Target
 
@@ -135,7 +136,13 @@ def _check_same_interface(first: Model, second: Model) -> None:
         wanted = [(i.name, i.dtype) for i in getattr(first.interface, what)]
         found = [(i.name, i.dtype) for i in getattr(second.interface, what)]
         if wanted != found:
-            raise UsageError(f"the models have different {what}: {wanted} and {found}")
+            raise UsageError(
+                f"the models have different {what}: {_listed(wanted)} and {_listed(found)}"
+            )
+
+
+def _listed(infos: Sequence[tuple[str, str]]) -> str:
+    return ", ".join(f"{printable(name)}: {dtype}" for name, dtype in infos) or "none"
 
 
 def _typed(model: Model) -> Model:

@@ -37,6 +37,27 @@ def test_every_verb_explains_itself(irc: Callable, verb: str) -> None:
     assert found.code == 0 and "Usage: irc " + verb in found.out
 
 
+def test_without_a_verb_irc_shows_its_help(irc: Callable) -> None:
+    found = irc()
+    assert found.code == 2 and found.out == ""
+    assert found.err.startswith("Usage: irc") and "\n  optimize " in found.err
+
+
+def test_a_reader_that_leaves_early_is_no_failure(irc: Callable, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "irtools.cli.main", "inspect", "model.onnx"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    assert process.wait(timeout=60) == 0
+    assert process.stderr is not None and process.stderr.read() == ""
+    process.stderr.close()
+
+
 @pytest.mark.parametrize(
     ("args", "hint"),
     [
@@ -44,6 +65,7 @@ def test_every_verb_explains_itself(irc: Callable, verb: str) -> None:
         (["optimize", "model.onnx", "--passes", "cleenup"], "did you mean 'cleanup'"),
         (["optimize", "model.onnx", "--passes", "int8:mod=static"], "did you mean 'mode'"),
         (["optimize", "model.onnx", "--passes", "int8:mode=statik"], "static"),
+        (["optimize", "model.onnx", "--passes", "cleanup,int8:min_size=-1"], "(column 14 of"),
         (["optimize", "model.onnx", "--passes", "cleanup", "--evalute", "x"], "--evaluate"),
         (["optimize", "model.onnx", "--passes", "cleanup", "-t", "ort-gpu"], "ort-cpu"),
         (["optimize", "model.onnx", "--passes", "cleanup", "-t", "ort-cpu:isa=avx3"], "avx2"),

@@ -47,7 +47,7 @@ class _Levels:
 def lower_nf4(node: ir.Node, names: FreshNames) -> bool:
     """Rewrite one MatMul or Gemm; False where it does not multiply by NF4 levels."""
     bias = node.inputs[2] if len(node.inputs) > 2 else None
-    if node.op_type == "Gemm" and node.attributes.get_int("transB", 0):
+    if node.op_type == "Gemm" and node.attributes.get_int("transB", 0) == 1:
         return False
     weight = node.inputs[1]
     found = _levels(weight)

@@ -79,12 +79,10 @@ class Hessians:
         wants = [Want(name, Gram()) for name in names]
         if any(want not in self._found for want in wants):
             self._found = self._service.collect(self._next_group(wants))
-        total, count = 0.0, 0
-        for want in wants:
-            found = self._found[want]
-            assert isinstance(found, GramResult)
-            total, count = total + found.xx[:-1, :-1], count + found.count
-        return np.asarray(total / max(count, 1))
+        grams = [found for want in wants if isinstance(found := self._found[want], GramResult)]
+        # The last row and column belong to a constant 1.
+        total = sum((gram.xx[:-1, :-1] for gram in grams[1:]), start=grams[0].xx[:-1, :-1])
+        return np.asarray(total / max(sum(gram.count for gram in grams), 1))
 
     def _next_group(self, wants: list[Want]) -> list[Want]:
         """Return what is wanted now and, as far as memory allows, what will be wanted next."""

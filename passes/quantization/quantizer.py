@@ -249,5 +249,5 @@ def _action(form: Form, bits: int, block_size: int, weight: Weight) -> str:
             return f"s8 per channel{narrow}, activations quantized at run time"
         case "weight-only":
             return f"s8 per {f'block of {block_size}' if block_size else 'channel'}, weight only"
-        case "embedding":
+        case "embedding" | "tied":
             return "s8 per row, dequantized after the lookup"

@@ -23,7 +23,7 @@ from irtools.passes.fusion.attention_match import (
 
 __all__ = ["match_written"]
 
-_KEPT = frozenset({"is_causal", "kv_num_heads", "q_num_heads", "scale"})
+_KEPT = frozenset({"is_causal", "qk_matmul_output_mode", "scale", "softcap"})
 
 
 def match_written(node: ir.Node, facts: SymbolicShapes) -> AttentionMatch:
@@ -36,6 +36,7 @@ def match_written(node: ir.Node, facts: SymbolicShapes) -> AttentionMatch:
     inputs = [*node.inputs, None, None, None][:6]
     plain = len(node.outputs) == 1 or not any(o.uses() for o in node.outputs[1:])
     plain = plain and inputs[4] is None and inputs[5] is None and set(node.attributes) <= _KEPT
+    plain = plain and node.attributes.get_float("softcap", 0.0) == 0.0
     require(plain and facts.rank(inputs[0]) == 4, "has a cache or packed heads", named=False)
     q, k, v = (find_operand(x, facts, n) for x, n in zip(inputs[:3], "QKV", strict=True))
     require(v.factor == 1.0, "V is scaled", named=False)

@@ -42,15 +42,15 @@ class FuseRotary(FusionPass):
     width], by Slice or Split. The operator wants tables of half the width: they are made where
     cos and sin provably repeat their first half, once for all layers. It also wants tables of
     the batch size of x, which not every runtime broadcasts, so tables of batch size 1 are
-    expanded; RotaryEmbedding nodes that an exporter wrote with such tables are repaired the same
-    way. Where x comes straight from a linear layer, the operator takes it as [batch, length,
-    heads * width]. Interleaved pairs (GPT-J) stay. Raises the opset to 23. Main graph and nested
+    expanded. Where x comes straight from a linear layer, the operator takes it as [batch, length,
+    heads * width]. RotaryEmbedding nodes that an exporter wrote otherwise are brought to this
+    form. Interleaved pairs (GPT-J) stay. Raises the opset to 23. Main graph and nested
     subgraphs.
     """
 
     name: ClassVar[str] = "fuse-rotary"
     statistics: ClassVar = {
-        "num-fused-rotary": "rotary embeddings fused, or repaired",
+        "num-fused-rotary": "rotary embeddings fused, or brought to a better form",
         "num-unfused-rotary": "rotary embeddings that stayed, each named with its reason",
     }
     fusion: ClassVar[Fusion] = Fusion("rotary", "RotaryEmbedding", 23, ("Neg", "RotaryEmbedding"))
@@ -68,8 +68,8 @@ class _Flat:
 
 
 @dataclass(frozen=True)
-class _Rotary:
-    """A rotary embedding.
+class _Rotated:
+    """What is rotated.
 
     Attributes:
         shape: Of x, [B,H,S,D].
@@ -78,18 +78,30 @@ class _Rotary:
 
     x: ir.Value
     shape: Shape
-    cos: HalfTable
-    sin: HalfTable
-    output: ir.Value
     flat: _Flat | None
 
 
 @dataclass(frozen=True)
-class _Unexpanded:
-    """A RotaryEmbedding whose tables have a batch size of 1 where x has another."""
+class _Rotary(_Rotated):
+    """A rotary embedding in its parts."""
+
+    cos: HalfTable
+    sin: HalfTable
+    output: ir.Value
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A RotaryEmbedding that an exporter wrote, to be improved.
+
+    Attributes:
+        expands: Its tables have a batch size of 1 where x has another.
+    """
 
     node: ir.Node
     shape: Shape
+    flat: _Flat | None
+    expands: bool
 
 
 class _RotaryRewriter(Rewriter):
@@ -97,9 +109,9 @@ class _RotaryRewriter(Rewriter):
         super().__init__(facts, names)
         self._made: dict[Hashable, ir.Value] = {}
 
-    def match(self, anchor: ir.Node) -> _Rotary | _Unexpanded:
+    def match(self, anchor: ir.Node) -> _Rotary | _Written:
         if anchor.op_type == "RotaryEmbedding":
-            return self._unexpanded(anchor)
+            return self._written(anchor)
         x = self._rotated(anchor)
         turned = only_user(anchor.outputs[0])
         assert turned is not None
@@ -120,11 +132,11 @@ class _RotaryRewriter(Rewriter):
             wanted = f"[{shape[0]} or 1, 1, {shape[2]}, {shape[3]}]"
             require(fits, f"{name} is of {text}, expected {wanted}")
             tables.append(half_table(value, name, self.facts))
-        return _Rotary(x, shape, *tables, output, self._flat(x, shape))
+        return _Rotary(x, shape, self._flat(x, shape), *tables, output)
 
     def rewrite(self, anchor: ir.Node, found: object) -> None:
-        if isinstance(found, _Unexpanded):
-            self._repair(found)
+        if isinstance(found, _Written):
+            self._improve(found)
             return
         assert isinstance(found, _Rotary)
         last, graph = found.output.producer(), anchor.graph
@@ -139,45 +151,37 @@ class _RotaryRewriter(Rewriter):
             else make.squeezed(table.build(make), table.rank)
             for table in (found.cos, found.sin)
         ]
-        if found.flat is None:
-            result = make.node("RotaryEmbedding", [found.x, *tables], key=anchor)
-        else:
-            heads = found.flat.heads
-            rotated = make.node(
-                "RotaryEmbedding",
-                [found.flat.value, *tables],
-                {"num_heads": heads},
-                key=anchor,
-            )
-            split = make.node("Reshape", [rotated, make.integers([0, 0, heads, found.shape[3]])])
-            result = make.node("Transpose", [split], {"perm": list(_HEADS_SECOND)})
+        result = _embedded(make, found, tables, {}, anchor)
         graph.insert_before(last, make.nodes)
         self.replace(found.output, result)
         remove_dead([last])
 
-    def _repair(self, found: _Unexpanded) -> None:
-        node = found.node
-        assert node.graph is not None
-        source = Source("fuse-rotary", node)
-        make = Maker(self.names, source, self._made)
-        x = node.inputs[0]
-        assert x is not None
-        for index in (1, 2):
-            table = node.inputs[index]
-            assert table is not None
-            node.replace_input_with(index, make.expanded_batch(table, x, found.shape[0]))
-        node.graph.insert_before(node, make.nodes)
+    def _improve(self, found: _Written) -> None:
+        node, flat = found.node, found.flat
+        graph, x = node.graph, node.inputs[0]
+        assert graph is not None and x is not None
+        make = Maker(self.names, Source("fuse-rotary", node, (node,)), self._made)
+        tables = [value for value in node.inputs[1:3] if value is not None]
+        if found.expands:
+            sized = x if flat is None else flat.value
+            tables = [make.expanded_batch(table, sized, found.shape[0]) for table in tables]
+        attributes = {name: attribute.value for name, attribute in node.attributes.items()}
+        result = _embedded(make, _Rotated(x, found.shape, flat), tables, attributes, node)
+        graph.insert_before(node, make.nodes)
+        self.replace(node.outputs[0], result)
+        remove_dead([node])
 
-    def _unexpanded(self, node: ir.Node) -> _Unexpanded:
-        shape = self.facts.shape(node.inputs[0])
+    def _written(self, node: ir.Node) -> _Written:
+        x = node.inputs[0]
+        shape = self.facts.shape(x)
         has_ids = len(node.inputs) > 3 and node.inputs[3] is not None
-        tables = [self.facts.shape(value) for value in node.inputs[1:3]]
-        known = shape is not None and not has_ids and all(t is not None for t in tables)
-        batches = {t[0] for t in tables if t}
-        wrong = known and shape is not None and shape[0] != 1 and batches == {1}
-        require(wrong, "its tables have the batch size of x", named=False)
-        assert shape is not None
-        return _Unexpanded(node, shape)
+        known = shape is not None and len(shape) == 4 and not has_ids
+        require(known, "x is not [B,H,S,D], or there are position ids", named=False)
+        assert x is not None and shape is not None
+        batches = {(self.facts.shape(value) or (None,))[0] for value in node.inputs[1:3]}
+        expands, flat = shape[0] != 1 and batches == {1}, self._flat(x, shape)
+        require(expands or flat is not None, "nothing to improve", named=False)
+        return _Written(node, shape, flat, expands)
 
     def _rotated(self, negation: ir.Node) -> ir.Value:
         """x of concat(-x2, x1)."""
@@ -216,6 +220,28 @@ class _RotaryRewriter(Rewriter):
         if value is None or self.facts.shape(value) != merged:
             return None
         return _Flat(value, heads)
+
+
+def _embedded(
+    make: Maker,
+    found: _Rotated,
+    tables: list[ir.Value],
+    attributes: dict[str, object],
+    key: ir.Node,
+) -> ir.Value:
+    """RotaryEmbedding of x, its heads taken apart afterwards where they are not yet."""
+    if found.flat is None:
+        return make.node("RotaryEmbedding", [found.x, *tables], attributes, key=key)
+    heads, width = found.flat.heads, found.shape[3]
+    assert isinstance(width, int)
+    rotated = make.node(
+        "RotaryEmbedding",
+        [found.flat.value, *tables],
+        {**attributes, "num_heads": heads},
+        key=key,
+    )
+    split = make.node("Reshape", [rotated, make.integers([0, 0, heads, width])])
+    return make.node("Transpose", [split], {"perm": list(_HEADS_SECOND)})
 
 
 def _source_of_half(

@@ -73,7 +73,7 @@ _FOR_PROFILE = ("target", "data", "runs", "threads", "seed")
 @options.seed_option
 @options.json_option
 @click.pass_context
-def inspect(ctx: click.Context, source: str, json_path: str | None, **given: Any) -> None:
+def inspect(ctx: click.Context, /, source: str, json_path: str | None, **given: Any) -> None:
     """Show inputs, outputs, opset, operators, parameters, sizes, shared weights and hot spots.
 
     Hot spots are counted in FLOPs; with --profile they are measured as well, on the target, by

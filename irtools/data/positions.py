@@ -68,7 +68,8 @@ def longest_sequence(
 def _lookups(graph: ir.Graph) -> Iterator[tuple[str, ir.Value, int]]:
     """Yield tables that are indexed by computed integers: name, integers, rows."""
     for node in graph:
-        if node.op_type != "Gather" or node.domain or node.attributes.get_int("axis", 0):
+        is_lookup = node.op_type == "Gather" and node.domain == ""
+        if not is_lookup or node.attributes.get_int("axis", 0) != 0:
             continue
         table, indices = node.inputs
         if table is None or indices is None or indices.producer() is None:

@@ -172,7 +172,7 @@ def _modules(model: Model) -> dict[str, str]:
     """Return modules by the names that runtimes give to what they fused: of a node or a value."""
     from irtools.model import iter_nodes
 
-    found = {}
+    found: dict[str, str] = {}
     for node in iter_nodes(model.ir):
         module = module_name(node)
         names = (node.name, *(value.name for value in node.outputs))

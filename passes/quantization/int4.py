@@ -29,6 +29,7 @@ from irtools.passmanager import (
     pass_text,
 )
 from irtools.statistics import ChannelSquare, Want
+from irtools.words import counted
 
 __all__ = ["Int4"]
 
@@ -186,8 +187,8 @@ def _within_opset(
     kept = [d for d, opset in zip(decisions, opsets, strict=True) if opset <= change.before]
     quantizer.skipped["num-skipped-opset"] += len(decisions) - len(kept)
     quantizer.notes.append(
-        f"{len(decisions) - len(kept)} weights stay in float32: they need opset {needed}, the "
-        f"model has {change.before} and cannot be raised: {change.reason}; export the model "
-        f"again with opset {needed} or newer"
+        f"left in float32: {counted(len(decisions) - len(kept), 'weight')}; opset {needed} is "
+        f"needed, the model has {change.before} and cannot be raised: {change.reason}; export "
+        f"the model again with opset {needed} or newer"
     )
     return tuple(kept)

@@ -33,6 +33,7 @@ from irtools.passmanager import (
     option,
     pass_text,
 )
+from irtools.words import counted
 
 __all__ = ["Int8"]
 
@@ -146,9 +147,9 @@ class Int8(PlanningPass):
         kept = [pair for pair, opset in zip(chosen, opsets, strict=True) if opset <= change.before]
         quantizer.skipped["num-skipped-opset"] += len(chosen) - len(kept)
         quantizer.notes.append(
-            f"{len(chosen) - len(kept)} weights stay in float32: they need opset {needed}, the "
-            f"model has {change.before} and cannot be raised: {change.reason}; export the model "
-            f"again with opset {needed} or newer"
+            f"left in float32: {counted(len(chosen) - len(kept), 'weight')}; opset {needed} is "
+            f"needed, the model has {change.before} and cannot be raised: {change.reason}; export "
+            f"the model again with opset {needed} or newer"
         )
         return kept
 

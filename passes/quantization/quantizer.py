@@ -30,6 +30,7 @@ from irtools.passes.quantization.sites import Sites, Use, Weight
 from irtools.passes.quantization.spec import Granularity, PerAxis, PerBlock, weight_spec
 from irtools.passes.quantization.static import becomes_gemm, result_of
 from irtools.passmanager import Decision
+from irtools.words import counted
 
 __all__ = ["Facts", "GemmForm", "Quantizer", "Selection", "observed_values"]
 
@@ -99,8 +100,8 @@ class Quantizer:
                 chosen.append((weight, form))
         if kernels and self.selection.form == "dynamic":
             self.notes.append(
-                f"{kernels} Conv weights stay in float32, because ranges at run time serve MatMul "
-                "and Gemm only: give calibration data, or mode=static"
+                f"left in float32: {counted(kernels, 'Conv weight')}, because ranges at run time "
+                "serve MatMul and Gemm only: give calibration data, or mode=static"
             )
         return chosen
 

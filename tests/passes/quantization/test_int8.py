@@ -178,7 +178,7 @@ def test_a_model_whose_opset_cannot_be_raised_is_left_alone(quantize, mode, need
     assert not done.result.modified and print_model(done.after) == before
     assert done.result.statistics == {"num-skipped-opset": 2}
     (note,) = (note for note in done.result.notes if "opset" in note)
-    assert f"2 weights stay in float32: they need opset {needed}, the model has 9" in note
+    assert f"float32: 2 weights; opset {needed} is needed, the model has 9" in note
     assert "opset 9 is older than 11" in note
 
 

@@ -21,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -205,6 +206,48 @@ def bbc_rows(cache: Path, test: int = 500) -> dict[str, Rows]:
         for i in order
     ]
     return {"train": rows[test:], "test": rows[:test]}
+
+
+DEBIAN_FACETS = ("interface", "network", "scope", "uitoolkit", "use", "works-with")
+TaggedRows = list[tuple[str, list[str]]]
+
+
+def debian_tag_rows(labels: int = 20) -> tuple[TaggedRows, list[str]]:
+    """Programs of the apt index: (name and short description, tags), and the tags that count.
+
+    These are the commonest tags of six facets; programs without any of them are left out. Tags
+    are made by hand and incomplete: one that is missing is no sure no.
+    """
+    command = ["apt-cache", "dumpavail"]
+    index = subprocess.run(command, check=True, capture_output=True).stdout
+    programs: dict[str, tuple[str, set[str]]] = {}
+    for stanza in index.decode(errors="replace").split("\n\n"):
+        fields = _debian_fields(stanza)
+        tags = {tag.strip() for tag in fields.get("Tag", "").split(",")}
+        if "role::program" in tags:
+            about = fields.get("Description", "").partition("\n")[0]
+            programs[fields["Package"]] = (f"{fields['Package']} {about}", tags)
+    counts = Counter(
+        tag for _, tags in programs.values() for tag in tags if tag.split("::")[0] in DEBIAN_FACETS
+    )
+    # Ties by name, so that the same index gives the same labels.
+    chosen = sorted(counts, key=lambda tag: (-counts[tag], tag))[:labels]
+    rows = [
+        (text, sorted(tags.intersection(chosen))) for _, (text, tags) in sorted(programs.items())
+    ]
+    return [row for row in rows if row[1]], sorted(chosen)
+
+
+def _debian_fields(stanza: str) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    name = ""
+    for line in stanza.splitlines():
+        if line[:1].isspace():
+            fields[name] = f"{fields.get(name, '')}\n{line.strip()}"
+        else:
+            name, _, value = line.partition(":")
+            fields[name] = value.strip()
+    return fields
 
 
 def prompt_injection_rows(cache: Path) -> dict[str, Rows]:
@@ -777,6 +820,24 @@ def prepare_prompt_injection(cache: Path) -> None:
     write_splits(cache / "prompt-injection", prompt_injection_rows(cache), length=32)
 
 
+def prepare_debian_tags(cache: Path, test: int = 1000) -> None:
+    """Write the multi-label set of Debian's package tags: `debian_tags_{train,test}.jsonl`."""
+    folder = cache / "debian-tags"
+
+    def write(path: Path) -> None:
+        rows, classes = debian_tag_rows()
+        order = np.random.default_rng(0).permutation(len(rows))
+        path.mkdir()
+        (path / "classes.json").write_text(json.dumps(classes) + "\n")
+        for split, chosen in (("train", order[test:]), ("test", order[:test])):
+            with (path / f"debian_tags_{split}.jsonl").open("w", encoding="utf-8") as file:
+                for text, tags in (rows[i] for i in chosen):
+                    line = {"text": text, "label": tags}
+                    file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    cached(folder, write)
+
+
 def prepare_transformer(name: str, cache: Path) -> None:
     architecture = ARCHITECTURES[name]
 
@@ -820,6 +881,7 @@ ARTEFACTS: Mapping[str, Callable[[Path], None]] = {
     "r8": prepare_r8,
     "bbc": prepare_bbc,
     "prompt-injection": prepare_prompt_injection,
+    "debian-tags": prepare_debian_tags,
     **{name: partial(prepare_transformer, name) for name in ARCHITECTURES},
     "tiny-resnet": prepare_tiny_resnet,
     "efficientnet-lite0": prepare_efficientnet_lite0,

@@ -18,6 +18,7 @@ from irtools.data.padding import cut_columns, padding_mask
 from irtools.data.text import number_classes
 from irtools.errors import DataError, UnsupportedError
 from irtools.frontends.students.checkpoints import has_tokenizer
+from irtools.metrics import load_metric
 from irtools.model import Model
 from irtools.student import Task
 
@@ -28,7 +29,7 @@ __all__ = [
     "choose_task",
     "class_names",
     "collate",
-    "default_metric",
+    "choose_metric",
     "num_outputs",
     "read_splits",
 ]
@@ -217,9 +218,15 @@ def _refuse(data: Dataset, wrong: np.ndarray, why: str) -> None:
         )
 
 
-def default_metric(task: Task) -> str:
-    """Return the name of the metric that goes with a task."""
-    return _METRICS[task]
+def choose_metric(wanted: str | None, task: Task) -> str:
+    """Return the name of the metric: the one that goes with a task where none is wanted.
+
+    Raises:
+        UnknownNameError: There is none of that name.
+    """
+    chosen = wanted or _METRICS[task]
+    load_metric(chosen)
+    return chosen
 
 
 class Rows(torch.utils.data.Dataset):  # type: ignore[misc]

@@ -18,9 +18,9 @@ from irtools.frontends.students.checkpoints import fingerprint, has_tokenizer, l
 from irtools.frontends.students.data import (
     Splits,
     check_labels,
+    choose_metric,
     choose_task,
     class_names,
-    default_metric,
     read_splits,
 )
 from irtools.frontends.students.loop import check_precision, train
@@ -118,7 +118,7 @@ def _prepare(request: DistillRequest, spec: StudentSpec) -> _Job:
         teacher,
         student,
         task,
-        request.metric or default_metric(task),
+        choose_metric(request.metric, task),
         data,
         teacher_data,
         request.data.tokenizer or (own if has_tokenizer(own) else None),

@@ -18,9 +18,9 @@ from irtools.frontends.students import checkpoints
 from irtools.frontends.students.data import (
     Splits,
     check_labels,
+    choose_metric,
     choose_task,
     class_names,
-    default_metric,
     num_outputs,
     read_splits,
 )
@@ -80,7 +80,7 @@ def _prepare(request: FinetuneRequest) -> _Job:
         network, fresh = checkpoints.load_classifier(folder, outputs, names)
     set_task(network.config, task, names)
     said = f"a new head for {outputs} outputs" if fresh else f"the head of {folder} is kept"
-    metric = request.metric or default_metric(task)
+    metric = choose_metric(request.metric, task)
     return _Job(request, network, fresh, task, metric, data, (said, *data.notes))
 
 

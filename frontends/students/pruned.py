@@ -110,7 +110,8 @@ def _matrices(model: ir.Model, names: set[str]) -> Iterator[tuple[str, np.ndarra
         if weight is None:
             continue
         array = weight.numpy().astype(np.float32)
-        is_torch_layout = node.op_type == "Gemm" and node.attributes.get_int("transB", 0)
+        transposed = node.attributes.get("transB")
+        is_torch_layout = transposed is not None and transposed.as_int() == 1
         yield f"{name}.weight", array if is_torch_layout else array.T
         bias = node.inputs[2] if len(node.inputs) > 2 else _added(node)
         tensor = None if bias is None else constant_of(bias)
@@ -148,9 +149,10 @@ def _fit_config(config: Any, whole: Any, found: Mapping[str, np.ndarray]) -> str
     for name in _FFN_NAMES:
         if hasattr(config, name) and widest is not None and full != config.hidden_size:
             setattr(config, name, widest)
-    rows = [len(array) for name, array in found.items() if name.endswith("word_embeddings.weight")]
-    if rows:
-        config.vocab_size = rows[0]
+    tables = [array for name, array in found.items() if name.endswith("word_embeddings.weight")]
+    if tables:
+        # trim-vocabulary leaves fewer rows, and a tokenizer to match.
+        config.vocab_size = len(tables[0])
     missing = config.num_attention_heads * len(stack) - sum(heads) if heads else 0
     empty = sum(widest - width for width in ffn) if widest is not None else 0
     said = f"{sum(heads)} heads and {sum(ffn)} neurons in {len(stack)} layers"

@@ -19,7 +19,8 @@ from irtools.metrics import (
     run_dataset,
 )
 from irtools.student import Gain
-from irtools.target import Feeds, KernelReport
+from irtools.target import Feeds, KernelReport, Runner
+from irtools.target.signature import Slot
 
 __all__ = ["NetworkRunner", "find_gain", "outputs_of", "score"]
 
@@ -31,6 +32,7 @@ class NetworkRunner:
 
     def __init__(self, network: Any) -> None:
         self._network = network.eval()
+        self.slots: Sequence[Slot] = ()
         self.input_names: Sequence[str] = ()
         self.output_names: Sequence[str] = ("logits",)
 
@@ -49,7 +51,7 @@ class NetworkRunner:
     def close(self) -> None:
         """Nothing to free."""
 
-    def __enter__(self) -> NetworkRunner:
+    def __enter__(self) -> Runner:
         return self
 
     def __exit__(self, *exc: object) -> None:

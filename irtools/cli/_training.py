@@ -42,7 +42,7 @@ _COMPANIONS = (
 )
 
 
-def training_options(learning_rate: float) -> Callable[[F], F]:
+def training_options(learning_rate: float | None) -> Callable[[F], F]:
     """Everything about the budget of a training, its checkpoints and its processes."""
     given = (
         click.option(

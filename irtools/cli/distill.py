@@ -12,6 +12,7 @@ import click
 
 from irtools.cli import _options as options
 from irtools.cli import _training as shared
+from irtools.cli._output import check_writable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -117,7 +118,7 @@ def distill(output: str, json_path: str | None, **given: Any) -> None:
     outputs = [output, *([given["hard_label_output"]] if given["hard_label_output"] else [])]
     places = [shared.checkpoint_target(o, inputs, force=given["force"]) for o in outputs]
     if json_path not in (None, "-"):
-        shared.check_writable(Path(str(json_path)))
+        check_writable(Path(str(json_path)))
     targets = list(_targets(given))
     pipelines = _pipelines(given)
     code = shared.launched(given)

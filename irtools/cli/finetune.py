@@ -12,6 +12,7 @@ import click
 
 from irtools.cli import _options as options
 from irtools.cli import _training as shared
+from irtools.cli._output import check_writable
 
 if TYPE_CHECKING:
     from irtools.student import AdapterSettings, FinetuneRequest, FinetuneResult
@@ -67,7 +68,7 @@ def finetune(base: str, output: str, json_path: str | None, **given: Any) -> Non
     outputs = [output, *([given["adapter_output"]] if given["adapter_output"] else [])]
     places = [shared.checkpoint_target(o, inputs, force=given["force"]) for o in outputs]
     if json_path not in (None, "-"):
-        shared.check_writable(Path(str(json_path)))
+        check_writable(Path(str(json_path)))
     code = shared.launched(given)
     if code is not None:
         raise click.exceptions.Exit(code)

@@ -1,8 +1,8 @@
 """Finding passes, targets, frontends and presets by name.
 
 Implementations join through entry points, ours and third-party ones by the same door:
-`irtools.passes`, `irtools.targets`, `irtools.frontends`, `irtools.metrics`. Listing names loads
-no implementation.
+`irtools.passes`, `irtools.targets`, `irtools.frontends`, `irtools.metrics`, `irtools.students`.
+Listing names loads no implementation.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ _KINDS = {
     "irtools.targets": "target",
     "irtools.frontends": "frontend",
     "irtools.metrics": "metric",
+    "irtools.students": "trainer of students",
 }
 
 

@@ -73,21 +73,18 @@ def find_table(model: ir.Model) -> TokenTable | Refusal:
     return table
 
 
-def keep_rows(table: TokenTable, kept: np.ndarray) -> int:
-    """Keep some rows of every table; returns the bytes that are gone.
+def keep_rows(table: TokenTable, kept: np.ndarray) -> None:
+    """Keep some rows of every table.
 
     Args:
         kept: Numbers of the rows, ascending.
     """
-    before = after = 0
     for weight in dict.fromkeys(node.inputs[0] for node in table.lookups):
         assert weight is not None and weight.name is not None
         old = constant_of(weight)
         assert old is not None
-        new = ir.Tensor(np.ascontiguousarray(old.numpy()[kept]), old.dtype, name=weight.name)
-        before, after = before + old.nbytes, after + new.nbytes
-        _put(weight, new)
-    return before - after
+        rows = np.ascontiguousarray(old.numpy()[kept])
+        _put(weight, ir.Tensor(rows, old.dtype, name=weight.name))
 
 
 def put_map(model: ir.Model, table: TokenTable, numbers: np.ndarray) -> None:

@@ -52,9 +52,7 @@ class TrimVocabulary(Pass):
     name: ClassVar[str] = "trim-vocabulary"
     exactness: ClassVar[Exactness] = Exactness.LOSSY
     statistics: ClassVar[dict[str, str]] = {
-        "num-kept-tokens": "tokens kept",
         "num-removed-tokens": "tokens removed",
-        "num-saved-bytes": "bytes of embedding rows removed",
         "num-skipped-no-table": "models in which no input indexes a constant table",
         "num-skipped-tied": "tables left alone because somebody else reads them",
         "num-skipped-subgraph": "tables left alone because they are read inside a subgraph",
@@ -145,8 +143,9 @@ class TrimVocabulary(Pass):
         present = {name: found for name, found in others.items() if found is not None}
         files = renumbered_files(tokenizer, kept, present)
         check_same_tokens(ctx, kept, files["tokenizer.json"])
+        keep_rows(table, np.array(kept))
         note = f"the model now goes with the {', '.join(files)} written beside it"
-        return _result(table, kept, keep_rows(table, np.array(kept)), note, files)
+        return _result(table, kept, note, files)
 
 
 def _remapped(
@@ -160,9 +159,9 @@ def _remapped(
         )
     numbers = np.full(table.rows, kept.index(unknown), np.int32)
     numbers[kept] = np.arange(len(kept), dtype=np.int32)
-    saved = keep_rows(table, np.array(kept)) - numbers.nbytes
+    keep_rows(table, np.array(kept))
     put_map(model, table, numbers)
-    return _result(table, kept, saved, f"the tokenizer stays, the model maps its tokens{why}")
+    return _result(table, kept, f"the tokenizer stays, the model maps its tokens{why}")
 
 
 def _blocks_renumbering(
@@ -202,13 +201,9 @@ def _left_alone(refusal: Refusal) -> PassResult:
 def _result(
     table: TokenTable,
     kept: list[int],
-    saved: int,
     note: str,
     files: dict[str, bytes] | None = None,
 ) -> PassResult:
-    counts = {
-        "num-kept-tokens": len(kept),
-        "num-removed-tokens": table.rows - len(kept),
-        "num-saved-bytes": saved,
-    }
-    return PassResult(True, counts, (note,), companions=files or {})
+    counts = {"num-removed-tokens": table.rows - len(kept)}
+    notes = (f"{len(kept)} of {table.rows} tokens are kept; {note}",)
+    return PassResult(True, counts, notes, companions=files or {})

@@ -117,7 +117,8 @@ def _follow_slot(slot: Slot, mapping: IndexMap, trace: Trace) -> None:
     if value.is_graph_output():
         trace.block(producer, f"its channels are the model's output {value.name}")
     if producer is None:
-        trace.block(None, f"its channels come from {value.name}, which is no constant")
+        what = "an input" if value.is_graph_input() else "a constant that no rule takes"
+        trace.block(None, f"its channels come from {value.name}, {what}")
         return
     _meet(Port(producer, False, list(producer.outputs).index(value), slot.axis, mapping), trace)
     for node, position in value.uses():

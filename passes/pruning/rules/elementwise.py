@@ -93,7 +93,8 @@ def _is_free(value: ir.Value, axis: int, trace: Trace) -> bool:
     pending = _producers([value])
     while pending:
         node = pending.pop()
-        if node in seen:
+        if node in seen or node.op_type == "Shape":
+            # A number of heads that is read and written elsewhere blocks the group by itself.
             continue
         seen.add(node)
         if node.op_type in WEIGHTED_OPS or len(seen) > _MAX_ANCESTORS:

@@ -168,6 +168,13 @@ def _after(node: ir.Node, place: int, position: int, trace: Trace) -> int | str 
             return position
         case "Where" if place > 0:
             return position
+        case "Reshape" if trace.shapes.rank(node.outputs[0]) in (0, 1):
+            return position
+        case "Shape":
+            return "dropped"
+        case "Mul" if _is_number(node.inputs[1 - place], trace):
+            # How keys are repeated for grouped queries; the units of the slot say by how much.
+            return position
         case "Equal" if _is_minus_one(node.inputs[1 - place], trace):
             # How torch writes an expand: no size is ever -1.
             return "dropped"
@@ -184,6 +191,11 @@ def _after(node: ir.Node, place: int, position: int, trace: Trace) -> int | str 
 def _is_minus_one(value: ir.Value | None, trace: Trace) -> bool:
     numbers = trace.shapes.integers(value)
     return numbers is not None and all(n == -1 for n in numbers.reshape(-1))
+
+
+def _is_number(value: ir.Value | None, trace: Trace) -> bool:
+    numbers = trace.shapes.integers(value)
+    return numbers is not None and numbers.size == 1 and isinstance(numbers.item(), int)
 
 
 def _selected(node: ir.Node, position: int, trace: Trace) -> int | str | None:

@@ -126,6 +126,35 @@ g (float[batch,5,8] x, float[8,16] w_q, float[8,8] w_k, float[8,8] w_v, float[16
 }
 """
 
+TORCHSCRIPT_KEYS = (
+    REPEATED_KEYS.replace(
+        "ke = Expand (ku, more)\n",
+        """kn = Shape <start = 1, end = 2> (kt)
+  ends = Concat <axis = 0> (five, four)
+  wide = Concat <axis = 0> (one, kn, two, ends)
+  flat = Reshape (wide, minus)
+  length = Shape (flat)
+  ones = ConstantOfShape <value = int64[1] {1}> (length)
+  negative = Mul (ones, minus)
+  same = Equal (flat, negative)
+  chosen = Where (same, ones, flat)
+  ke = Expand (ku, chosen)
+""",
+    )
+    .replace(
+        "kr = Reshape (ke, back)\n",
+        """heads = Mul (kn, two)
+  target = Concat <axis = 0> (zero, heads, ends)
+  kr = Reshape (ke, target)
+""",
+    )
+    .replace(
+        "int64[1] two = {2}",
+        "int64[1] two = {2}, int64[1] zero = {0}, int64[1] one = {1}, int64[1] four = {4}, "
+        "int64[1] five = {5}, int64[1] minus = {-1}",
+    )
+)
+
 _BIASED_LAYER = """
   qN = MatMul (xN, w_qN)
   vN = MatMul (xN, w_vN)
@@ -225,6 +254,7 @@ MODELS = {
     "unequal-split": (UNEQUAL_SPLIT, ["neurons 4"]),
     "packed-gate": (PACKED_GATE, ["neurons 12"]),
     "repeated-keys": (REPEATED_KEYS, ["heads 2"]),
+    "torchscript-keys": (TORCHSCRIPT_KEYS, ["heads 2"]),
     "shared-bias": (SHARED_BIAS, ["heads 4", "neurons 8", "heads 4"]),
     "shared-weights": (SHARED_WEIGHTS, ["neurons 16"]),
     "heads-in-batch": (HEADS_IN_BATCH, ["heads 4"]),

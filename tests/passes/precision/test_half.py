@@ -183,6 +183,72 @@ def test_weights_that_a_subgraph_reads_are_stored_too(run_pass, outputs) -> None
     assert error(outputs(after, **feeds), outputs(model, **feeds)) < 1e-3
 
 
+def made(model: ir.Model) -> dict[str, ir.DataType | None]:
+    """Type by name of what the nodes make."""
+    return {str(o.name): o.dtype for node in model.graph for o in node.outputs}
+
+
+def test_operators_of_foreign_domains_stay_in_float32(run_pass) -> None:
+    model = build("""
+        <ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1]>
+        g (float[n,4] x, float[4,4] w) => (float[n,4] y)
+        <float[n,4] a> { a = com.microsoft.Gelu(x)  y = MatMul(a, w) }
+    """)
+    after, result = run_pass(model, "fp16", "float16")
+    assert made(after)["a"] == ir.DataType.FLOAT
+    assert result.statistics["num-computed"] == 1
+
+
+def test_what_has_no_type_stays_in_float32(run_pass) -> None:
+    model = build("""
+        <ir_version: 10, opset_import: ["" : 20, "local" : 1]>
+        g (float[n,4] x, float[4,4] w) => (float[n,4] y)
+        { a = local.Unknown(x)  b = Add(a, x)  y = MatMul(b, w) }
+    """)
+    after, _ = run_pass(model, "fp16", "float16")
+    assert made(after).get("b_float16") is None
+    assert "a_float16" not in made(after)
+
+
+def test_operators_that_do_not_take_the_type_at_this_opset_stay(run_pass) -> None:
+    """MaxPool takes bfloat16 from opset 22 on."""
+    text = """
+        <ir_version: 10, opset_import: ["" : {}]>
+        g (float[n,2,4,4] x, float[2,2,1,1] w) => (float[n,2,2,2] y)
+        {{ c = Conv(x, w)  y = MaxPool<kernel_shape=[3,3]>(c) }}
+    """
+    for opset, computed in ((20, 0), (22, 2)):
+        _, result = run_pass(build(text.format(opset)), "bf16", "float32", "float16", "bfloat16")
+        assert result.statistics["num-computed"] == computed
+
+
+def test_weights_that_a_caller_may_override_are_cast_when_the_model_runs(run_pass, outputs) -> None:
+    model = build(LINEAR, w=[[1.0, 0.1], [-2.0, 0.0]])
+    model.graph.inputs.append(model.graph.initializers["w"])
+    after, _ = run_pass(model, "fp16", "float16")
+    x, w = normal(3, 2), normal(2, 2)
+    assert error(outputs(after, x=x, w=w), outputs(model, x=x, w=w)) < 2e-3
+
+
+@pytest.mark.parametrize("dtypes", [("float32",), ("float16",)])
+def test_a_weight_that_is_an_output_keeps_its_value(run_pass, dtypes) -> None:
+    model = build(LINEAR.replace("float[n,2] y)", "float[n,2] y, float[2,2] w)"))
+    after, _ = run_pass(model, "fp16:min-size=1", *dtypes)
+    kept = after.graph.outputs[1].const_value
+    assert kept is not None and kept.dtype == ir.DataType.FLOAT
+    np.testing.assert_array_equal(
+        kept.numpy(), model.graph.initializers["w"].const_value.numpy(), strict=True
+    )
+
+
+def test_a_weight_of_the_smallest_size_is_stored_and_a_dead_one_is_not(run_pass) -> None:
+    model = build(LINEAR)
+    assert run_pass(model, "fp16:min-size=4", "float32")[1].statistics["num-stored"] == 1
+    assert run_pass(model, "fp16:min-size=5", "float32")[1].statistics["num-stored"] == 0
+    dead = build(LINEAR.replace("MatMul(x, w)", "MatMul(x, x)"))
+    assert not run_pass(dead, "fp16:min-size=1", "float32")[1].modified
+
+
 def test_nothing_is_written_into_shared_tensors(run_pass) -> None:
     model = build(BLOCK)
     before = print_model(model, digest_length=64)

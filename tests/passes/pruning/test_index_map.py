@@ -45,3 +45,9 @@ def test_grouped_units_hold_their_old_units(outer: int, units: int, inner: int, 
 def test_heads_in_a_packed_matrix() -> None:
     packed = IndexMap(units=4, inner=2, outer=3)
     assert packed.indices([1]).tolist() == [2, 3, 10, 11, 18, 19]
+
+
+@given(maps, st.integers(0, 7), st.integers(0, 7))
+def test_shifts_add_up(mapping: IndexMap, first: int, second: int) -> None:
+    moved = mapping.shifted(first).shifted(second)
+    np.testing.assert_array_equal(moved.matrix(), mapping.matrix() + first + second)

@@ -241,10 +241,12 @@ def _trial(
         for name, (heads, size) in zip(past_names(len(shapes) // 2), shapes, strict=True)
     }
     return CachedTrial(
-        *(tensor.numpy() for tensor in whole.values()),
-        chunks,
-        empty,
-        found.logits.float().numpy(),
-        {},
-        tuple(names),
+        ids=ids.numpy(),
+        mask=mask.numpy(),
+        positions=whole["position_ids"].numpy(),
+        chunks=chunks,
+        empty=empty,
+        wanted=found.logits.float().numpy(),
+        fixed={},
+        inputs=tuple(names),
     )

@@ -254,18 +254,17 @@ class _Pair:
                 {"logits": wanted},
                 f"batch {batch}, {total} tokens, source of {length}",
             )
-        hidden = arrays.pop(_HIDDEN)
-        del hidden
+        del arrays[_HIDDEN]
         like = arrays[self.cross_names[0]].shape
         empty = np.zeros((batch, like[1], 0, like[3]), np.float32)
         ones = np.ones((batch, total), np.int64)
         return CachedTrial(
-            ids.numpy(),
-            ones,
-            ones,
-            chunks,
-            dict.fromkeys(self.past_names, empty),
-            wanted,
-            arrays,
-            ("input_ids", *arrays),
+            ids=ids.numpy(),
+            mask=ones,
+            positions=ones,
+            chunks=chunks,
+            empty=dict.fromkeys(self.past_names, empty),
+            wanted=wanted,
+            fixed=arrays,
+            inputs=("input_ids", *arrays),
         )

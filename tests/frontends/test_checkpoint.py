@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from irtools._optimize import make_plan
+from irtools.data import load_dataset
 from irtools.errors import FileError, ModelError, UnsupportedError
 from irtools.frontend import LoadOptions, find_frontend, load_source
 from irtools.model import Model
+from irtools.report.make import model_entry
 from irtools.target import RunnerOptions, find_target
 
 pytestmark = pytest.mark.torch
@@ -122,3 +125,48 @@ def test_missing_source_is_named(tmp_path: Path) -> None:
 def test_folder_without_config_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"config\.json"):
         load_source(str(tmp_path))
+
+
+def test_texts_are_read_with_the_checkpoints_own_tokenizer(
+    model: Model, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
+) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    checkpoint = tmp_path_factory.mktemp("home")
+    words = Tokenizer(models.WordLevel({"[UNK]": 0, "grain": 5, "up": 7}, unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.save(str(checkpoint / "tokenizer.json"))
+    (tmp_path / "t.jsonl").write_text('{"text": "grain up"}\n')
+    data = load_dataset(str(tmp_path / "t.jsonl"), Model(model.ir, checkpoint))
+    np.testing.assert_array_equal(data.feeds["input_ids"], [[5, 7]])
+
+
+def test_task_and_classes_reach_the_report(model: Model) -> None:
+    entry = model_entry(model)
+    assert entry.task == "text-classification"
+    assert entry.classes == {"0": "sport", "1": "trade", "2": "crude"}
+
+
+def test_inner_tensors_and_weights_have_the_names_of_their_modules(model: Model) -> None:
+    graph = model.ir.graph
+    query = "bert.encoder.layer.1.attention.self.query"
+    (product,) = (n for n in graph if n.name == f"{query}/MatMul")
+    assert product.outputs[0].name == f"{query}/MatMul"
+    assert product.inputs[1].name == f"{query}.weight"
+    assert not any("stack_trace" in node.metadata_props for node in graph)
+    assert not any(str(Path.home()) in str(node.metadata_props) for node in graph)
+
+
+@pytest.mark.parametrize(
+    ("passes", "subject"),
+    [
+        ("int8:mode=dynamic:min-size=0", "bert.encoder.layer.1.output.dense"),
+        ("prune:ratio=0.5:round-to=1", "bert.encoder.layer.1.intermediate.dense"),
+    ],
+)
+def test_plans_and_patterns_speak_of_modules(model: Model, passes: str, subject: str) -> None:
+    subjects = [d.subject for d in make_plan(model, passes).decisions]
+    assert any(subject in text for text in subjects)
+    left = [d.subject for d in make_plan(model, f"{passes}:exclude=layer.1").decisions]
+    assert left
+    assert not any("layer.1." in text for text in left)

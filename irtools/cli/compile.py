@@ -68,11 +68,13 @@ def compile(
     model = load_source(source)
     artifact, beside = compile_to(model, found, destination, source, format=wanted)
     files = (*artifact.files, *beside)
+    remarks = tuple(remark_on_form(model.ir, found))
     if json_path is not None:
-        write_json(_document(artifact, files), json_path)
+        notes = (*artifact.notes, *(remark.text for remark in remarks))
+        write_json(_document(artifact, files, notes), json_path)
     for note in artifact.notes:
         say(f"irc: note: {note}")
-    for remark in remark_on_form(model.ir, found):
+    for remark in remarks:
         say(f"irc: {remark.level.value}: {remark.text}")
     _tell(artifact, files)
 
@@ -91,14 +93,16 @@ def _format(path: Path, given: str | None, *, is_file: bool) -> str | None:
     return suffix
 
 
-def _document(artifact: Artifact, files: tuple[Path, ...]) -> dict[str, object]:
+def _document(
+    artifact: Artifact, files: tuple[Path, ...], notes: tuple[str, ...]
+) -> dict[str, object]:
     return {
         "files": [str(path) for path in files],
         "kernels": dict(artifact.kernels.counts),
         "int8": artifact.kernels.int8,
         "fused_attention": artifact.kernels.fused_attention,
         "float_fallbacks": list(artifact.kernels.float_fallbacks),
-        "notes": list(artifact.notes),
+        "notes": list(notes),
     }
 
 

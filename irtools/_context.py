@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from irtools.data import Dataset, SyntheticSettings, synthesize
+from irtools.errors import DataError
 from irtools.model import Model
 from irtools.passmanager import PassContext, Progress
 from irtools.statistics.service import StreamingStatistics
@@ -44,12 +45,18 @@ class Calibration:
             DataError: None was given, and none can be drawn from the model's signature.
         """
         if self.used is None:
-            self.used = self._given or synthesize(self._model, SyntheticSettings(seed=self._seed))
+            self.used = self._given or self._draw()
         if not companions:
             return self.used
         if self.used.synthetic:
             return synthesize(model, SyntheticSettings(seed=self._seed))
         return self.used.encoded_with(companions)
+
+    def _draw(self) -> Dataset:
+        try:
+            return synthesize(self._model, SyntheticSettings(seed=self._seed))
+        except DataError as error:
+            raise DataError(f"{error} (--calibrate)") from error
 
 
 def make_context(

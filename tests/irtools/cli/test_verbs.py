@@ -7,6 +7,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 
@@ -161,14 +162,19 @@ def test_profile(irc: Callable) -> None:
 def test_where_nothing_can_be_drawn_the_option_is_named(irc: Callable, tmp_path: Path) -> None:
     model = ir.from_onnx_text(
         '<ir_version: 10, opset_import: ["" : 20]> g (float[n,4] x, float past) => (float[n,4] y) '
-        "{ y = Mul (x, past) }"
+        "{ z = Mul (x, past) y = MatMul (z, w) }"
     )
+    weight = ir.tensor(np.ones((4, 4096), np.float32), name="w")
+    model.graph.register_initializer(ir.val("w", const_value=weight))
+    ir.convenience.replace_all_uses_with(model.graph[1].inputs[1], model.graph.initializers["w"])
     ir.save(model, tmp_path / "scalar.onnx")
     for call in (("compare", "scalar.onnx", "scalar.onnx"), ("bench", "scalar.onnx")):
         found = irc(*call)
         assert found.code == 3 and "input past float32[], which has no batch axis" in found.err
         assert "--data FILE" in found.err
     assert "--data FILE" in irc("inspect", "scalar.onnx", "--profile").err
+    static = irc("plan", "scalar.onnx", "-p", "int8:mode=static")
+    assert static.code == 3 and "give data (--calibrate)" in static.err
 
 
 @pytest.mark.openvino

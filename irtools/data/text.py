@@ -266,7 +266,7 @@ def _find_tokenizer(given: Path | None, folders: Sequence[Path]) -> Path:
     looked = " or ".join(dict.fromkeys(str(folder / name) for folder in folders))
     raise DataError(
         f"text needs a tokenizer, and there is none at {looked}; put the model's "
-        "tokenizer.json there"
+        "tokenizer.json there, or name it (--tokenizer)"
     )
 
 

@@ -28,6 +28,7 @@ _PARTS = (
     FuseRotary,
     FuseRelativePosition,
     FuseAttention,
+    HoistShapes,  # Fusions ask for sizes themselves.
 )
 
 
@@ -39,11 +40,11 @@ def _merged_statistics() -> Mapping[str, str]:
 class Fuse(Pass):
     """Turn groups of small operators into the standard fused ones that the target runs fast.
 
-    Runs `hoist-shapes`, `fuse-layer-norm`, `fuse-rms-norm`, `fuse-gelu`, `fuse-rotary` and
-    `fuse-attention`, each of which exists as a pass of its own: LayerNormalization (opset 17),
-    RMSNormalization (23), Gelu (20), RotaryEmbedding (23) and Attention (23), all of them ONNX,
-    so the model stays portable. Forms that one runtime alone understands are made by that
-    target's lowering.
+    Runs `hoist-shapes`, `fuse-layer-norm`, `fuse-rms-norm`, `fuse-gelu`, `fuse-rotary`,
+    `fuse-relative-position`, `fuse-attention` and `hoist-shapes` again, each of which exists as
+    a pass of its own: LayerNormalization (opset 17), RMSNormalization (23), Gelu (20),
+    RotaryEmbedding (23) and Attention (23), all of them ONNX, so the model stays portable. Forms
+    that one runtime alone understands are made by that target's lowering.
     Expects a model after `cleanup`.
 
     Made for exports of Transformers by torch's dynamo and TorchScript exporters; docs/fusion.md

@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.dims import Dim
-from irtools.analysis.shapes import SymbolicShapes
+from irtools.analysis.shapes import SymbolicShapes, constant_of
 from irtools.data import SyntheticSettings, synthesize
 from irtools.measure import cpu_quota
 from irtools.model import Model
@@ -143,34 +143,46 @@ def _block(model: ir.Model, group: ChannelGroup, feeds: Feeds) -> Block | None:
         group: The group in the model as it was.
         feeds: Of the whole model, for masks and other inputs that the block needs.
     """
-    starts = dict.fromkeys(m.node.inputs[0].name for m in group.roots if m.node.inputs[0])
-    ends = dict.fromkeys(m.node.outputs[0].name for m in group.sinks)
     values = ir.convenience.create_value_mapping(model.graph)
-    inputs = [values[name] for name in starts if name]
-    outputs = [values[name] for name in ends if name]
+    data = [m.node.inputs[0] for m in group.roots]
+    starts = dict.fromkeys(_name(v) for v in data if v is not None and constant_of(v) is None)
+    ends = dict.fromkeys(_name(m.node.outputs[0]) for m in group.sinks)
+    inputs = [values[name] for name in starts]
+    drawn = _drawn(inputs, SymbolicShapes.of(model), _bindings(model, feeds))
+    if drawn is None:
+        return None
     outer = [v for v in model.graph.inputs if v not in inputs]
-    shapes = SymbolicShapes.of(model)
-    sizes = _bindings(model, feeds)
-    drawn: dict[str, np.ndarray] = {}
-    for value in inputs:
-        dims = [_number(d, sizes) for d in shapes.shape(value) or (None,)]
-        if any(d is None for d in dims) or value.dtype not in (None, ir.DataType.FLOAT):
-            return None
-        assert value.name is not None
-        rng = np.random.default_rng(0)
-        drawn[value.name] = rng.standard_normal([d or 0 for d in dims], dtype=np.float32)
-    graph = ir.convenience.extract(model.graph, [*inputs, *outer], outputs)
+    graph = ir.convenience.extract(model.graph, [*inputs, *outer], [values[name] for name in ends])
     for value in list(graph.inputs):
+        array = drawn.get(_name(value))
         if not value.uses():
             graph.inputs.remove(value)
-        elif value.name in drawn:
-            value.shape = ir.Shape(drawn[value.name].shape)
-            value.type = ir.TensorType(ir.DataType.FLOAT)
-    needed = {v.name: drawn[v.name] if v.name in drawn else feeds[v.name] for v in graph.inputs}
-    part = ir.Model(
-        graph, ir_version=model.ir_version, functions=list(model.clone().functions.values())
-    )
-    return Block(part, needed)
+        elif array is not None:
+            value.shape, value.type = ir.Shape(array.shape), ir.TensorType(ir.DataType.FLOAT)
+    needed = {name: drawn.get(name, feeds.get(name)) for name in map(_name, graph.inputs)}
+    found = {name: array for name, array in needed.items() if array is not None}
+    functions = list(model.clone().functions.values())
+    return Block(ir.Model(graph, ir_version=model.ir_version, functions=functions), found)
+
+
+def _name(value: ir.Value) -> str:
+    assert value.name is not None
+    return value.name
+
+
+def _drawn(
+    values: Sequence[ir.Value], shapes: SymbolicShapes, sizes: Mapping[str, int]
+) -> dict[str, np.ndarray] | None:
+    """Draw float tensors for what a block reads, or None where that cannot be."""
+    rng = np.random.default_rng(0)
+    drawn: dict[str, np.ndarray] = {}
+    for value in values:
+        dims = [_number(d, sizes) for d in shapes.shape(value) or (None,)]
+        known = [d for d in dims if d is not None]
+        if len(known) < len(dims) or value.dtype not in (None, ir.DataType.FLOAT):
+            return None
+        drawn[_name(value)] = rng.standard_normal(known, dtype=np.float32)
+    return drawn
 
 
 def _bindings(model: ir.Model, feeds: Feeds) -> dict[str, int]:

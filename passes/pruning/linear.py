@@ -89,9 +89,11 @@ def write_layers(
     array = weight.T if sink.axis == 1 else weight
     array = array.reshape(*array.shape, *(1 for _ in tensor.shape[2:]))
     set_inputs(graph, [(layer.sink.node, layer.sink.input) for layer in layers], array)
+    if bias_change is None:
+        return
     biases: dict[ir.Value, list[tuple[ir.Node, int]]] = {}
     for layer in layers:
-        if bias_change is not None and layer.bias_node is not None:
+        if layer.bias_node is not None:
             value = layer.bias_node.inputs[layer.bias_input]
             assert value is not None
             biases.setdefault(value, []).append((layer.bias_node, layer.bias_input))

@@ -23,6 +23,7 @@ from irtools.passes.pruning.masks import (
     write_masked,
 )
 from irtools.passes.pruning.refit import cut_and_refit
+from irtools.passes.pruning.sequence import refit_in_sequence
 from irtools.passes.pruning.structured import (
     Selection,
     make_candidates,
@@ -51,10 +52,18 @@ class Prune(PlanningPass):
     With calibration data the units are ranked by the second-order error of the layer that sums
     them up (structured optimal brain surgeon), the layers are weighed against each other by how
     much the model's outputs move, and what stays is refitted by least squares. No training takes
-    place. Without calibration data units are ranked by the norm of their weights.
+    place. Without calibration data units are ranked by the norm of their weights. With
+    `sequential=true` each layer is refitted once more, to the inputs that the pruned layers before
+    it give; on a MiniLM-L6 classifier with half of its prunable parameters gone that gained 0.6 dB
+    (22.8 to 23.3 dB) and no accuracy, so it is not the default.
+
+    Heads that share a key and a value head go together, and so do the units of layers that share
+    their weights. Where all layers gather by one index of positions, as in DeBERTa, the same heads
+    go from all of them; biases of positions (MPNet, T5) tie nothing.
 
     How much is removed is given as `ratio`, a share of the prunable parameters, or as `speedup`,
-    a latency ratio that is reached and checked by measuring on the target.
+    a latency ratio on the target. Blocks of the model, timed once per shape, predict what a layer
+    gains; the speed-up itself is measured on the whole pruned model.
 
     With `method=magnitude` single weights are set to zero instead. The file compresses better;
     ONNX Runtime and OpenVINO compute zeros like any other number, so nothing gets faster.
@@ -91,6 +100,11 @@ class Prune(PlanningPass):
     round_to: int = option(16, "Widths that stay are multiples of this; heads are not rounded.")
     min_width: int = option(1, "Units of a group that always stay.")
     refit: bool = option(True, "Refit what stays by least squares on the calibration data.")
+    sequential: bool = option(
+        False,
+        "Refit layer after layer, each to what the pruned layers before it give: up to twelve "
+        "more sweeps of the calibration data, through both models.",
+    )
     exclude: tuple[str, ...] = option(
         (), "Module patterns that are left alone (`layer.0`, `classifier*`)."
     )
@@ -218,7 +232,11 @@ class Prune(PlanningPass):
             name = _COUNTS.get(group.kind, "num-channels-removed")
             counts[name] = counts.get(name, 0) + removed
         before = _num_parameters(model)
-        cut_and_refit(model, kept, evidence if ctx.calibration is not None else Evidence())
+        usable = evidence if ctx.calibration is not None else Evidence()
+        dense = model.clone()
+        layers = cut_and_refit(model, kept, usable)
+        if self.sequential and usable.problems:
+            refit_in_sequence(model, dense, layers, ctx)
         counts["num-parameters-removed"] = before - _num_parameters(model)
         return PassResult(True, counts, plan.notes, plan=plan)
 

@@ -151,7 +151,8 @@ def _check(trace: Trace) -> None:
             trace.edit_size(edit)
     for key, take in list(trace.take_edits.items()):
         # What turned out to be coupled after all gets narrower by itself.
-        if Slot(take.node.inputs[take.input], take.axis) in trace.slots:
+        value = take.node.inputs[take.input]
+        if value is not None and Slot(value, take.axis) in trace.slots:
             del trace.take_edits[key]
     if not trace.reasons and not any(m.role == "in" for m in trace.members.values()):
         trace.block(None, "nothing sums its channels up")

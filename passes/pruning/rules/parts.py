@@ -95,7 +95,7 @@ def _equal_parts(port: Port, trace: Trace, x: ir.Value) -> None:
     assert whole.outer is not None
     if not port.is_input:
         whole = IndexMap(whole.units, whole.inner, whole.outer * parts)
-    elif whole.outer % parts:
+    elif whole.outer and whole.outer % parts:
         if whole.outer != 1 or whole.units % parts:
             trace.block(node, "its parts cut through units")
             return

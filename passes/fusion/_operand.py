@@ -86,14 +86,13 @@ def unscaled(value: ir.Value | None) -> tuple[float, ir.Value | None]:
     """Take multiplications and divisions by a number off a value."""
     factor = 1.0
     while (node := is_op(value, "Mul", "Div")) is not None:
-        number = scalar(node.inputs[1])
-        if number is not None:
-            value = node.inputs[0]
-        elif node.op_type == "Mul" and (number := scalar(node.inputs[0])) is not None:
-            value = node.inputs[1]
-        if number is None or not number:
+        number, scaled = scalar(node.inputs[1]), node.inputs[0]
+        if number is None and node.op_type == "Mul":
+            number, scaled = scalar(node.inputs[0]), node.inputs[1]
+        if not number:
             break
         factor = factor * number if node.op_type == "Mul" else factor / number
+        value = scaled
     return factor, value
 
 

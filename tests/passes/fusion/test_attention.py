@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import pytest
+
+from irtools.passmanager import Pipeline
 
 Fuse = Callable[..., Any]
 
@@ -310,6 +313,20 @@ STAYS = {
         model(f"{TRANSPOSED} a = MatMul(q, kt)  s = Add(a, m)  {TAIL}", f"{QKV}, float[B,4,S,T] m"),
         "the mask is not known to broadcast: [B, 4, S, T] over scores [B, 2, S, T]",
     ),
+    "scores times zero": (
+        model(
+            f"{TRANSPOSED} a = MatMul(q, kt)  s = Mul(zero, a)  {TAIL}",
+            weights="float zero = {0.0}",
+        ),
+        "scores are made by Mul, expected MatMul of Q and K",
+    ),
+    "scores divided by zero": (
+        model(
+            f"{TRANSPOSED} a = MatMul(q, kt)  s = Div(a, zero)  {TAIL}",
+            weights="float zero = {0.0}",
+        ),
+        "scores are made by Div, expected MatMul of Q and K",
+    ),
     "a scale of five dimensions, which widens the scores": (
         model(
             f"{TRANSPOSED} a = MatMul(q, kt)  s = Mul(a, half)  {TAIL}",
@@ -403,6 +420,56 @@ NEITHER = {
 def test_what_is_no_attention_stays(case: str, fuse: Fuse) -> None:
     fused = fuse(NEITHER[case])
     assert fused.count("Attention") == 0 and not fused.results[0].modified
+
+
+def test_layers_that_merge_batch_and_length_keep_their_reshapes(fuse: Fuse) -> None:
+    """[B*S, H*D] is not what the operator takes for [B, S, H*D]."""
+    source = model(
+        "qr = Reshape(q, heads)  qh = Transpose<perm=[0,2,1,3]>(qr)  "
+        "kr = Reshape(k, heads)  kt = Transpose<perm=[0,2,3,1]>(kr)  "
+        "vr = Reshape(v, heads)  vh = Transpose<perm=[0,2,1,3]>(vr)  "
+        "s = MatMul(qh, kt)  p = Softmax<axis=-1>(s)  c = MatMul(p, vh)  "
+        "t = Transpose<perm=[0,2,1,3]>(c)  y = Reshape(t, merged)",
+        "float[6,8] q, float[6,8] k, float[6,8] v",
+        "float[2,3,8] y",
+        "int64[4] heads = {2, 3, 2, 4}, int64[3] merged = {2, 3, 8}",
+    )
+    fused = fuse(source)
+    assert fused.count("Attention") == 1 and fused.count("Reshape") == 4
+    rng = np.random.default_rng(0)
+    feeds = {name: rng.standard_normal((6, 8)).astype(np.float32) for name in "qkv"}
+    assert fused.error(feeds) <= 1e-6
+
+
+def test_a_constant_mask_of_the_lowest_number_keeps_the_mean_of_v(fuse: Fuse) -> None:
+    low = f"{LOWEST!r}"
+    source = model(
+        f"{TRANSPOSED} a = MatMul(q, kt)  s = Add(a, m)  {TAIL}",
+        QKV.replace("S", "2").replace("T", "2"),
+        "float[B,2,2,4] y",
+        f"float[1,1,2,2] m = {{{low}, {low}, 0.0, {low}}}",
+    )
+    fused = fuse(source)
+    assert fused.count("Attention") == 1
+    rng = np.random.default_rng(0)
+    feeds = {name: rng.standard_normal((2, 2, 2, 4)).astype(np.float32) for name in "qkv"}
+    assert fused.error(feeds) <= 1e-6
+
+
+def test_an_operator_that_is_too_new_for_the_target(make_context: Callable[..., Any]) -> None:
+    ctx = make_context()
+    base = ctx.target
+
+    class Old(type(base)):  # type: ignore[misc]
+        @property
+        def capabilities(self) -> Any:
+            return replace(base.capabilities, max_opset=22)
+
+    found = ir.from_onnx_text(FIRES["no scale"][0])
+    (step,) = Pipeline.parse("fuse-attention")
+    result = step.run(found, replace(ctx, target=Old()))
+    assert not result.modified
+    assert "reads opset 22, not 23" in result.notes[0]
 
 
 def test_a_classifier_head_is_no_near_miss(fuse: Fuse) -> None:

@@ -88,6 +88,11 @@ def models() -> list[Case]:
     return found
 
 
+@pytest.fixture(scope="module")
+def modern_models() -> list[Case]:
+    return list(load_models(modern=True))
+
+
 def fault(case: Case, text: str, tolerance: float, run: Runtime, ctx: PassContext) -> str:
     try:
         reference = case.outputs if run is run_in_ort else run(case.model, case.feeds)
@@ -110,10 +115,12 @@ def test_keeps_models_in_ort(
 
 
 @pytest.mark.parametrize("mode", INT8)
-def test_int8_keeps_models_in_ort(mode: str, make_context: Callable[..., PassContext]) -> None:
+def test_int8_keeps_models_in_ort(
+    modern_models: list[Case], mode: str, make_context: Callable[..., PassContext]
+) -> None:
     """Every weight, however small; ranges come from the very inputs."""
     (tolerance, at_least), found, quantized = INT8[mode], {}, 0
-    for case in load_models(modern=True):
+    for case in modern_models:
         if len({np.shape(array)[:1] for array in case.feeds.values()}) != 1:
             continue  # Not samples of one data set.
         ctx = calibrated(make_context(), case.feeds)

@@ -13,6 +13,7 @@ import pytest
 
 from irtools.errors import UnsupportedError
 from irtools.passmanager import registry
+from irtools.target import Target
 
 from .conftest import write_model
 
@@ -135,13 +136,27 @@ def test_a_compiled_file_is_timed_and_compared(irc: Callable) -> None:
 def test_what_does_not_run_is_not_written(
     irc: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: object) -> None:
-        raise UnsupportedError("no kernel")
+    def fail(target: Target, path: Path, *_: object) -> dict[str, np.ndarray]:
+        if path.suffix == ".ort":
+            raise UnsupportedError("no kernel")
+        return {}
 
     monkeypatch.setattr("irtools.measure.probe", fail)
     found = irc("compile", "model.onnx", "-o", "small.ort")
     assert found.code == 5 and "small.ort does not run: no kernel" in found.err
     assert not (tmp_path / "small.ort").exists()
+
+
+def test_what_the_model_itself_cannot_do_is_no_reason(irc: Callable, tmp_path: Path) -> None:
+    """Drawn images of 64 x 64 are too small for this one."""
+    model = ir.from_onnx_text(
+        '<ir_version: 10, opset_import: ["" : 20]> g (float[n,3,h,w] x) => (float[n,3,200,200] y) '
+        "<int64[4] to = {0, 3, 200, 200}> { y = Reshape (x, to) }"
+    )
+    ir.save(model, tmp_path / "large.onnx")
+    found = irc("compile", "large.onnx", "-o", "large.ort")
+    assert found.code == 0 and "note: loaded, but not run" in found.err
+    assert (tmp_path / "large.ort").is_file()
 
 
 def test_profile(irc: Callable) -> None:

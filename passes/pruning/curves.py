@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from irtools.analysis.shapes import constant_of
+from irtools.passes.pruning.constants import constant_of
 from irtools.passes.pruning.evidence import Evidence
 from irtools.passes.pruning.groups import ChannelGroup, Member
 from irtools.passes.pruning.obs import LayerProblem, RemovalPath, removal_path

@@ -18,7 +18,8 @@ from typing import Literal, TypeAlias
 import onnx_ir as ir
 
 from irtools.analysis.provenance import module_name
-from irtools.analysis.shapes import SymbolicShapes, constant_of
+from irtools.analysis.shapes import SymbolicShapes
+from irtools.passes.pruning.constants import constant_of
 from irtools.passes.pruning.index_map import IndexMap
 
 __all__ = [

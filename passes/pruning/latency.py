@@ -17,10 +17,11 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.dims import Dim
-from irtools.analysis.shapes import SymbolicShapes, constant_of
+from irtools.analysis.shapes import SymbolicShapes
 from irtools.data import SyntheticSettings, synthesize
 from irtools.measure import cpu_quota
 from irtools.model import Model
+from irtools.passes.pruning.constants import constant_of
 from irtools.passes.pruning.edit import Cut, remove_channels
 from irtools.passes.pruning.groups import ChannelGroup, ChannelGroups
 from irtools.passmanager import PassContext

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from irtools.analysis.shapes import constant_of
+from irtools.passes.pruning.constants import constant_of
 from irtools.passes.pruning.edit import set_inputs
 from irtools.passes.pruning.groups import Member
 

@@ -10,8 +10,8 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.provenance import selects
-from irtools.analysis.shapes import constant_of
 from irtools.errors import OptionError, UsageError
+from irtools.passes.pruning.constants import constant_of
 from irtools.passes.pruning.curves import Importance
 from irtools.passes.pruning.evidence import Evidence, collect_evidence
 from irtools.passes.pruning.groups import BlockedGroup, ChannelGroup, ChannelGroups

@@ -7,7 +7,8 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from irtools.analysis.provenance import module_name
-from irtools.analysis.shapes import SymbolicShapes, constant_of
+from irtools.analysis.shapes import SymbolicShapes
+from irtools.passes.pruning.constants import constant_of
 from irtools.passes.pruning.groups import (
     BlockedGroup,
     BlockedReason,

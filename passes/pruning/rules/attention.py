@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from irtools.analysis.dims import Dim
-from irtools.analysis.shapes import constant_of
+from irtools.passes.pruning.constants import constant_of
 from irtools.passes.pruning.groups import AttributeEdit, Trace
 from irtools.passes.pruning.index_map import IndexMap
 from irtools.passes.pruning.rules.elementwise import couple_or_take

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import onnx_ir as ir
 
 from irtools.analysis.dims import Dim
-from irtools.analysis.shapes import constant_of
+from irtools.passes.pruning.constants import constant_of
 from irtools.passes.pruning.groups import Slot, TakeEdit, Trace
 from irtools.passes.pruning.index_map import IndexMap
 from irtools.passes.pruning.rules.port import WEIGHTED_OPS, Port

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from irtools.analysis.shapes import constant_of
+from irtools.passes.pruning.constants import constant_of
 from irtools.passes.pruning.groups import Trace
 from irtools.passes.pruning.rules.elementwise import unary
 from irtools.passes.pruning.rules.port import Port, constant_axes

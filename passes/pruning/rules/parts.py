@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from irtools.analysis.shapes import constant_of
+from irtools.passes.pruning.constants import constant_of
 from irtools.passes.pruning.groups import AttributeEdit, ShapeEdit, Trace
 from irtools.passes.pruning.index_map import IndexMap
 from irtools.passes.pruning.rules.port import Port, Refine

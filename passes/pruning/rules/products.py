@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from irtools.analysis.shapes import constant_of
+from irtools.passes.pruning.constants import constant_of
 from irtools.passes.pruning.groups import Trace
 from irtools.passes.pruning.rules.port import Port
 

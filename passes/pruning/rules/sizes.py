@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.dims import divide
-from irtools.analysis.shapes import constant_of
+from irtools.passes.pruning.constants import constant_of
 from irtools.passes.pruning.groups import ShapeEdit, Trace
 from irtools.passes.pruning.index_map import IndexMap
 from irtools.passes.pruning.rules.port import Port

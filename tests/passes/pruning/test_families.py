@@ -99,13 +99,13 @@ _FAMILIES = {
     "roberta": Family(
         "Roberta",
         {**_SIZES, "max_position_embeddings": 34},
-        5,
+        4,
         {r"(layer\.\d)\.attention": r"{}\.attention\.output\.dense", **_BERT_FFN},
     ),
     "mpnet": Family(
         "MPNet",
         {**_SIZES, "max_position_embeddings": 34},
-        5,
+        4,
         {r"(layer\.\d)\.attention": r"{}\.attention\.attn\.o$", **_BERT_FFN},
     ),
     "albert": Family(

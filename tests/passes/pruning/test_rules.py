@@ -229,6 +229,18 @@ g (float[batch,5,8] x, float[8,8] w_q, float[8,8] w_v, float[1,5,5] w_p, float[8
 }
 """
 
+RENAMED_BIAS = """
+g (float[batch,3,4,4] x, float[8,3,1,1] w_1, float[8] w_b, float[8,8,1,1] w_2, float[4,8,1,1] w_3)
+=> (float[batch,4,4,4] y) {
+  again = Identity (w_b)
+  a = Conv (x, w_1, w_b)
+  b = Relu (a)
+  c = Conv (b, w_2, again)
+  d = Relu (c)
+  y = Conv (d, w_3)
+}
+"""
+
 ROTARY = """
 g (float[batch,5,8] x, float[5,1] w_cos, float[5,1] w_sin, int64[batch,5] positions,
    float[8,8] w_q, float[8,8] w_v, float[8,8] w_o) => (float[batch,5,8] y) {
@@ -246,6 +258,7 @@ def _head(text: str) -> str:
 
 
 MODELS = {
+    "renamed-bias": (RENAMED_BIAS, ["channels 8", "channels 8"]),
     "rotary": (ROTARY, ["heads 4"]),
     "padded": (PADDED, ["channels 8"]),
     "squeeze-excite": (SQUEEZE_EXCITE, ["channels 8", "channels 5"]),

@@ -99,7 +99,10 @@ def _drop_unused(graph: ir.Graph, value: ir.Value) -> None:
         return
     producer = value.producer()
     if producer is not None:
+        inputs = [v for v in producer.inputs if v is not None]
         graph.remove(producer, safe=True)
+        for renamed in inputs:
+            _drop_unused(graph, renamed)
     elif value.name is not None and value.name in graph.initializers:
         del graph.initializers[value.name]
 

@@ -316,6 +316,13 @@ def test_all_groups_cut_at_once_equal_zeros_in_their_sinks(
     np.testing.assert_allclose(run_model(model, feeds), expected, rtol=1e-5, atol=1e-5)
 
 
+def test_a_bias_under_a_second_name_leaves_nothing_behind(build):
+    model = build(HEAD + RENAMED_BIAS)
+    remove_channels(model, [Cut(group, (0, 1)) for group in ChannelGroups.of(model)])
+    assert all(v.uses() for v in model.graph.initializers.values())
+    assert not any(n.op_type == "Identity" for n in model.graph)
+
+
 def test_a_shared_bias_is_taken_from_and_does_not_tie_the_layers(build):
     model = build(HEAD + SHARED_BIAS)
     first = ChannelGroups.of(model).groups[0]

@@ -6,12 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from irtools.cli._console import say
 from irtools.cli._output import check_writable
 from irtools.errors import FileError, UsageError
 
@@ -26,6 +28,7 @@ __all__ = [
     "evaluation_text",
     "launched",
     "publish_checkpoint",
+    "resumable",
     "trained_table",
     "training_options",
     "training_settings",
@@ -185,6 +188,18 @@ def work_folder(out: Path, given: Mapping[str, Any]) -> Path:
 
 def _is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def resumable(work: Path) -> Iterator[None]:
+    """Tell how to go on, whatever ends the block before its end."""
+    finished = False
+    try:
+        yield
+        finished = True
+    finally:
+        if not finished and (work / "job.json").is_file() and _is_first():
+            say(f"irc: checkpoints are in {work}; the same command with --resume goes on from them")
 
 
 def launched(given: Mapping[str, Any]) -> int | None:

@@ -125,12 +125,13 @@ def distill(output: str, json_path: str | None, **given: Any) -> None:
     if code is not None:
         raise click.exceptions.Exit(code)
     request = _request(given, shared.work_folder(places[0], given), targets)
-    result = _train(request)
-    if result is None:
-        return
-    links = () if given["no_chain"] else _measure(request, result, targets, pipelines, given)
-    document = _document(request, result, links)
-    _publish(result, places, document)
+    with shared.resumable(request.work):
+        result = _train(request)
+        if result is None:
+            return
+        links = () if given["no_chain"] else _measure(request, result, targets, pipelines, given)
+        document = _document(request, result, links)
+        _publish(result, places, document)
     if not given["keep_checkpoints"]:
         shutil.rmtree(request.work, ignore_errors=True)
     _show(result, links, places, document, json_path)

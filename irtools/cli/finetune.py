@@ -73,11 +73,12 @@ def finetune(base: str, output: str, json_path: str | None, **given: Any) -> Non
     if code is not None:
         raise click.exceptions.Exit(code)
     request = _request(base, adapter, shared.work_folder(places[0], given), given)
-    result = _train(request)
-    if result is None:
-        return
-    document = _document(request, result)
-    _publish(result, Path(base), request, places, document)
+    with shared.resumable(request.work):
+        result = _train(request)
+        if result is None:
+            return
+        document = _document(request, result)
+        _publish(result, Path(base), request, places, document)
     if not given["keep_checkpoints"]:
         shutil.rmtree(request.work, ignore_errors=True)
     _show(result, places, document, json_path)

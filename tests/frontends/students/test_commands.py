@@ -30,6 +30,28 @@ def distill(teacher: Path, data: tuple[str, str], tmp_path: Path, monkeypatch) -
     return go
 
 
+def test_a_stopped_training_says_how_to_go_on(
+    distill: Callable, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    from irtools.cli._console import _Lines
+
+    def stop(self: object, label: str, done: int, total: int) -> None:
+        if "training the distilled" in label:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(_Lines, "step", stop)
+    assert distill("--no-chain") == 130
+    *_, first, last = filter(None, capsys.readouterr().err.splitlines())
+    assert "student.checkpoints; the same command with --resume goes on" in first
+    assert last == "irc: stopped"
+    assert {path.name for path in tmp_path.iterdir()} == {"student.checkpoints"}
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    assert distill("--no-chain", "--resume") == 0
+    assert {path.name for path in tmp_path.iterdir()} == {"student"}
+
+
+@pytest.mark.slow
 def test_students_and_the_chain(distill: Callable, tmp_path: Path, capsys) -> None:
     more = ("-t", "ort-cpu", "--no-bench", "--hard-label-output", "hard", "--report-json", "-")
     assert distill(*more) == 0

@@ -73,7 +73,7 @@ def test_a_base_without_a_head_gets_one(finetune: Callable, teacher: Path, tmp_p
     assert config.architectures == ["BertForSequenceClassification"]
 
 
-@pytest.mark.parametrize("kind", ["lora", "rslora", "dora"])
+@pytest.mark.parametrize("kind", ["lora", "dora", pytest.param("rslora", marks=pytest.mark.slow)])
 def test_an_adapter_is_merged(finetune: Callable, teacher: Path, kind: str) -> None:
     result = finetune(adapter=AdapterSettings(kind, rank=4))
     assert result.figures["merge-relative-error"] < 1e-5

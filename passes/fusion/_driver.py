@@ -105,10 +105,10 @@ class FusionPass(Pass):
             rewriter.rewrite(anchor, match)
             fused += 1
             touched[graph] = None
-        for graph in touched:
+        for changed in touched:
             # What blocks share stands before the first of them, by anchor; others may end earlier.
-            if isinstance(graph, ir.Graph):
-                graph.sort()
+            if isinstance(changed, ir.Graph):
+                changed.sort()
         notes += [
             f"did not fuse {fusion.what} at {module_name(anchor)}: {text}"
             for anchor, text in vetoes

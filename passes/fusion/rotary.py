@@ -132,7 +132,8 @@ class _RotaryRewriter(Rewriter):
             wanted = f"[{shape[0]} or 1, 1, {shape[2]}, {shape[3]}]"
             require(fits, f"{name} is of {text}, expected {wanted}")
             tables.append(half_table(value, name, self.facts))
-        return _Rotary(x, shape, self._flat(x, shape), *tables, output)
+        cos, sin = tables
+        return _Rotary(x, shape, self._flat(x, shape), cos, sin, output)
 
     def rewrite(self, anchor: ir.Node, found: object) -> None:
         if isinstance(found, _Written):

@@ -532,6 +532,36 @@ def test_heads_that_are_repeated_as_a_whole_are_no_groups(fuse: Fuse) -> None:
     assert fused.error(feeds_for(source)) <= 1e-6
 
 
+CACHED = (
+    "qr = Reshape(q, heads)  qh = Transpose<perm=[0,2,1,3]>(qr)  "
+    "kr = Reshape(k, heads)  kn = Transpose<perm=[0,2,1,3]>(kr)  kk = Concat<axis=2>(pk, kn)  "
+    "vr = Reshape(v, heads)  vn = Transpose<perm=[0,2,1,3]>(vr)  vv = Concat<axis=2>(pv, vn)  "
+    "kt = Transpose<perm=[0,1,3,2]>(kk)  a = MatMul(qh, kt)  {mask}  p = Softmax<axis=-1>(s)  "
+    "c = MatMul(p, vv)  t = Transpose<perm=[0,2,1,3]>(c)  y = Reshape(t, merged)"
+)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_cache(own: bool, fuse: Fuse) -> None:
+    """A mask that is made from the joined cache itself cannot go into what joins it."""
+    added = "z = ReduceMax<keepdims=0>(kk, axes)  m = Unsqueeze(z, one)  s = Add(a, m)"
+    source = model(
+        CACHED.format(mask=added if own else "s = Identity(a)"),
+        "float[B,S,8] q, float[B,S,8] k, float[B,S,8] v, float[B,2,P,4] pk, float[B,2,P,4] pv",
+        "float[B,S,8] y, float[B,2,T,4] kk, float[B,2,T,4] vv",
+        "int64[4] heads = {0, 0, 2, 4}, int64[3] merged = {0, 0, 8}, int64[2] axes = {1, 3}, "
+        "int64[2] one = {1, 2}",
+    )
+    fused = fuse(source, "cleanup,fuse")
+    (node,) = [n for n in fused.after.graph if n.op_type == "Attention"]
+    assert len(node.outputs) == (1 if own else 3)
+    rng = np.random.default_rng(0)
+    for length, past in ((3, 0), (1, 4), (2, 3)):
+        shapes = dict.fromkeys("qkv", (2, length, 8)) | dict.fromkeys(("pk", "pv"), (2, 2, past, 4))
+        feeds = {n: rng.standard_normal(shape).astype(np.float32) for n, shape in shapes.items()}
+        assert fused.error(feeds) <= 1e-6
+
+
 WRITTEN = '<ir_version: 10, opset_import: ["" : 23]> g'
 
 

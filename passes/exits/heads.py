@@ -38,7 +38,7 @@ class Head:
 
     def logits(self, features: np.ndarray) -> np.ndarray:
         """Return [N, C] for features [N, H]."""
-        return features @ self.weight + self.bias
+        return np.asarray(features @ self.weight + self.bias)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,15 +61,16 @@ class Trained:
 def probabilities(logits: np.ndarray, task: Task) -> np.ndarray:
     """Softmax over classes, or a sigmoid per label; [N, C]."""
     if task == "multi-label":
-        return 0.5 * (1 + np.tanh(0.5 * logits))
+        return np.asarray(0.5 * (1 + np.tanh(0.5 * logits)))
     shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return shifted / shifted.sum(axis=-1, keepdims=True)
+    return np.asarray(shifted / shifted.sum(axis=-1, keepdims=True))
 
 
 def confidence(logits: np.ndarray, task: Task) -> np.ndarray:
     """Return [N]: probability of the likeliest class; of several labels that of the least sure."""
     p = probabilities(logits, task)
-    return np.maximum(p, 1 - p).min(axis=-1) if task == "multi-label" else p.max(axis=-1)
+    sure = np.maximum(p, 1 - p).min(axis=-1) if task == "multi-label" else p.max(axis=-1)
+    return np.asarray(sure)
 
 
 def agrees(logits: np.ndarray, reference: np.ndarray, task: Task) -> np.ndarray:

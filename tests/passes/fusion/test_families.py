@@ -79,7 +79,8 @@ def check(name: str, exporter: str, fuse: Fuse) -> None:
     found = families().counted(fused.after)
     assert families().row(name, exporter, found) == documented()[name, exporter]
     assert "did not fuse" not in fused.notes
-    assert fused.count("GatherElements") == 0
+    if name.startswith("DeBERTa"):
+        assert fused.count("GatherElements") == 0
     for sizes in SIZES:
         assert fused.error(feeds_for(fused.before, *sizes)) <= 1e-5
 

@@ -55,6 +55,7 @@ class OpenVinoRunner:
         core = import_openvino().Core()
         imported = import_model(core, model)
         self._outputs = imported.outputs
+        self._declared = imported.inputs
         self._quantized = quantized_ops(imported.model)
         config = plugin_config(options, device) | ({"PERF_COUNT": "YES"} if counters else {})
         self._compiled = _compile(core, imported.model, device, config)
@@ -77,7 +78,7 @@ class OpenVinoRunner:
         """Run once; see `irtools.target.Runner.run`."""
         if self._request is None:
             raise UnsupportedError("this runner is closed; make a new one from the target")
-        checked = check_feeds(self._slots, feeds)
+        checked = check_feeds(self._slots, self._read(feeds))
         wanted = wanted_outputs(self._outputs, outputs)
         try:
             results = self._request.infer(
@@ -89,6 +90,14 @@ class OpenVinoRunner:
             ) from error
         # Shared outputs live in the request and the next run writes over them.
         return {name: np.array(results[self._outputs.index(name)]) for name in wanted}
+
+    def _read(self, feeds: Feeds) -> Feeds:
+        """Leave out feeds of inputs that the model has and nobody reads."""
+        known = self.input_names
+        if all(name in known for name in feeds):
+            return feeds
+        declared = self._declared()
+        return {n: array for n, array in feeds.items() if n in known or n not in declared}
 
     def kernels(self) -> KernelReport:
         """Count the layers of the runtime model by type and precision."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,10 +30,12 @@ class ImportedModel:
     Attributes:
         model: `openvino.Model`.
         outputs: Output names as the source spells them.
+        inputs: Returns the input names of the source: the importer drops those that nobody reads.
     """
 
     model: Any
     outputs: tuple[str, ...]
+    inputs: Callable[[], frozenset[str]]
 
 
 def import_model(core: Any, model: Model | Path) -> ImportedModel:
@@ -46,9 +49,10 @@ def import_model(core: Any, model: Model | Path) -> ImportedModel:
     """
     if isinstance(model, Path):
         imported = _read(core, str(model))
-        return ImportedModel(imported, _names_in_file(imported, model))
+        return ImportedModel(imported, _names_in_file(imported, model), partial(_inputs_in, model))
     names = tuple(value.name or "" for value in model.ir.graph.outputs)
-    return ImportedModel(_import_from_memory(core, model), names)
+    inputs = frozenset(value.name or "" for value in model.ir.graph.inputs)
+    return ImportedModel(_import_from_memory(core, model), names, lambda: inputs)
 
 
 def _import_from_memory(core: Any, model: Model) -> Any:
@@ -92,3 +96,11 @@ def _names_in_file(imported: Any, path: Path) -> tuple[str, ...]:
         # Several ONNX values became one; only the file says which of them is the output.
         return tuple(value.name or "" for value in ir.load(path).graph.outputs)
     return tuple(min(names) if names else f"output{i}" for i, names in enumerate(known))
+
+
+def _inputs_in(path: Path) -> frozenset[str]:
+    if path.suffix != ".onnx":
+        return frozenset()
+    import onnx_ir as ir
+
+    return frozenset(value.name or "" for value in ir.load(path).graph.inputs)

@@ -20,8 +20,9 @@ import pytest
 from irtools.errors import IrtoolsError
 from irtools.model import Interface, Model, iter_graphs, print_model, verify
 from irtools.passmanager import PassContext, Pipeline
+from irtools.target import RunnerOptions, find_target
 
-from .node_tests import RUNTIME_ERRORS, Arrays, calibrated, difference, run_in_openvino, run_in_ort
+from .node_tests import RUNTIME_ERRORS, Arrays, calibrated, difference, run_in_ort
 from .random_models import RandomModel, random_model
 
 MakeContext = Callable[..., PassContext]
@@ -236,6 +237,13 @@ def test_weights_in_constant_nodes_make_no_difference(make_context: MakeContext)
             assert max(errors(case.model, other, named)) <= FOLDED, seed
 
 
+def openvino_answers(model: ir.Model, feeds: Arrays) -> list[np.ndarray]:
+    """By our runner: OpenVINO itself forgets the name of an input that nobody reads."""
+    options = RunnerOptions(exact=True, threads=1)
+    with find_target("openvino-cpu").runner(Model(model), options) as runner:
+        return list(runner.run(feeds).values())
+
+
 @pytest.mark.slow
 @pytest.mark.openvino
 @pytest.mark.parametrize("text", ["cleanup", "cleanup,fuse"])
@@ -246,12 +254,14 @@ def test_outputs_stay_in_openvino(text: str, make_context: MakeContext) -> None:
         after = case.model.clone()
         apply(after, text, make_context("openvino-cpu"))
         try:
-            expected = run_in_openvino(ir.to_proto(case.model), case.feeds[-1])
-        except RUNTIME_ERRORS:
+            expected = openvino_answers(case.model, case.feeds[-1])
+        except (IrtoolsError, *RUNTIME_ERRORS):
             continue
+        at_home = run_in_ort(ir.to_proto(case.model), case.feeds[-1])
+        if max(map(difference, at_home, expected)) > FUSED:
+            continue  # OpenVINO computes something else already before the passes.
         compared += 1
-        answers = run_in_openvino(ir.to_proto(after), case.feeds[-1])
-        worst = max(map(difference, expected, answers))
+        worst = max(map(difference, expected, openvino_answers(after, case.feeds[-1])))
         if worst > FUSED:
             found[seed] = worst
     assert found == {}

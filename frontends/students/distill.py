@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from accelerate import PartialState
 
 from irtools.data import Dataset, is_text, load_dataset
 from irtools.errors import DataError, UsageError
@@ -30,7 +29,7 @@ from irtools.frontends.students.results import finished, set_task
 from irtools.frontends.students.scoring import find_gain, outputs_of, score
 from irtools.frontends.students.spec import Checkpoint, PrunedModel, StudentSpec
 from irtools.frontends.students.teacher import Teacher, cached_outputs, open_teacher
-from irtools.frontends.students.workspace import Workspace
+from irtools.frontends.students.workspace import Workspace, processes
 from irtools.passmanager import Progress
 from irtools.student import DistillRequest, DistillResult, Task, Trained
 
@@ -60,7 +59,7 @@ def distill(request: DistillRequest, spec: StudentSpec, progress: Progress) -> D
         raise UsageError("no loss looks at the teacher: give one besides hard, or use irc finetune")
     check_precision(request.training.precision)
     job = _prepare(request, spec)
-    with PartialState().main_process_first():
+    with processes().main_process_first():
         test, note = _outputs(job, job.teacher_data.test, progress)
         wanted = request.losses.get("soft", 0) > 0
         known, second = _outputs(job, job.teacher_data.train, progress) if wanted else (None, None)

@@ -9,13 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 
 from irtools.errors import FileError, UsageError
 from irtools.frontends.students.loop import Run
 from irtools.report.plain import plain_data
 
-__all__ = ["Done", "Workspace"]
+__all__ = ["Done", "Workspace", "processes"]
 
 _JOB = "job.json"
 _DONE = "training.json"
@@ -35,6 +37,16 @@ class Done:
     losses: dict[str, float]
 
 
+def processes() -> PartialState:
+    """Return what knows the processes of this run.
+
+    It is asked before the trainer is made, so it must find the same ones as the trainer will:
+    without saying that there are CPUs alone, each process would take itself for the only one.
+    """
+    wanted = parse_flag_from_env("ACCELERATE_USE_CPU")
+    return PartialState(cpu=wanted or not torch.accelerator.is_available())
+
+
 class Workspace:
     """A folder with a part per training.
 
@@ -50,7 +62,7 @@ class Workspace:
 
     def __init__(self, folder: Path, job: object, *, resume: bool) -> None:
         self.folder = folder
-        self.state = PartialState()
+        self.state = processes()
         if self.state.is_main_process:
             self._claim(_digest(job), resume)
         self.state.wait_for_everyone()

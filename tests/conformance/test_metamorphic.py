@@ -143,7 +143,9 @@ def test_outputs_stay(relation: Relation, make_context: MakeContext) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("relation", RELATIONS, ids=IDS)
 def test_outputs_of_more_models_stay(relation: Relation, make_context: MakeContext) -> None:
-    found, worst = faults(relation, MORE_SEEDS, make_context)
+    # Static int8 runs the calibration of every model, many times slower than the rest.
+    seeds = MORE_SEEDS[:40] if relation.data else MORE_SEEDS
+    found, worst = faults(relation, seeds, make_context)
     assert found == {}
     assert np.median(worst) <= relation.tolerance / 10
 

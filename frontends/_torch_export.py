@@ -74,7 +74,8 @@ class TorchSource:
         """Run the module as it stands and return what the export must reproduce."""
         if self.make_trials is not None:
             return self.make_trials()
-        return [self._trial(*sizes) for sizes in CHECK_SIZES]
+        longest = self.limits.get("sequence", CHECK_SIZES[-1][1])
+        return [self._trial(batch, min(length, longest)) for batch, length in CHECK_SIZES]
 
     def run(self, inputs: Tensors) -> dict[str, Any]:
         """Run the module and return its outputs by name."""

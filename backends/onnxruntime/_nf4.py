@@ -15,19 +15,13 @@ import onnx_ir as ir
 from irtools.backends._block_tables import put, remove_if_unread
 from irtools.backends.onnxruntime._editing import constant_array
 from irtools.model.naming import FreshNames
+from irtools.nf4 import NF4_LEVELS
 
 __all__ = ["lower_nf4"]
 
 _NF4 = 1
 """`quant_type` of NF4; 0 is FP4."""
-# The kernel's own levels, rounded: enough to tell them from any others.
-_LEVELS = np.array(
-    [
-        *(-1, -0.6962, -0.5251, -0.3949, -0.2844, -0.1848, -0.0911, 0),
-        *(0.0796, 0.1609, 0.2461, 0.3379, 0.4407, 0.5626, 0.7230, 1),
-    ],
-    np.float32,
-)
+_LEVELS = np.array(NF4_LEVELS, np.float32)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,29 +12,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from irtools.nf4 import NF4_LEVELS
+
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["BLOCK", "LEVELS", "Nf4", "quantize_nf4"]
+__all__ = ["BLOCK", "Nf4", "quantize_nf4"]
 
-LEVELS = (
-    -1.0,
-    -0.6961928009986877,
-    -0.5250730514526367,
-    -0.39491748809814453,
-    -0.28444138169288635,
-    -0.18477343022823334,
-    -0.09105003625154495,
-    0.0,
-    0.07958029955625534,
-    0.16093020141124725,
-    0.24611230194568634,
-    0.33791524171829224,
-    0.44070982933044434,
-    0.5626170039176941,
-    0.7229568362236023,
-    1.0,
-)
 BLOCK = 64
 _SCALE_BLOCK = 256
 
@@ -55,7 +39,7 @@ class Nf4:
 
     def dequantize(self) -> Tensor:
         """Return the float32 tensor that the codes stand for."""
-        levels = torch.tensor(LEVELS)[self.codes.long()]
+        levels = torch.tensor(NF4_LEVELS)[self.codes.long()]
         flat = (levels * self.absmax[:, None]).reshape(-1)
         count = int(torch.tensor(self.shape).prod())
         return flat[:count].reshape(self.shape)
@@ -74,7 +58,7 @@ def quantize_nf4(weight: Tensor, *, double: bool = True) -> Nf4:
         absmax = _double_quantized(absmax)
     # A block of zeros has absmax 0; any divisor gives it the code of 0.
     scaled = blocks / torch.where(absmax > 0, absmax, torch.ones_like(absmax))[:, None]
-    levels = torch.tensor(LEVELS)
+    levels = torch.tensor(NF4_LEVELS)
     borders = (levels[1:] + levels[:-1]) / 2
     codes = torch.bucketize(scaled, borders).to(torch.uint8)
     return Nf4(codes, absmax, tuple(weight.shape))

@@ -6,9 +6,17 @@ import onnx_ir as ir
 
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.analysis.types import element_type
-from irtools.passes.fusion._pattern import Veto, is_op, last_axis, require, scalar
+from irtools.passes.fusion._pattern import (
+    Veto,
+    is_op,
+    last_axis,
+    only_user,
+    other_input,
+    require,
+    scalar,
+)
 
-__all__ = ["is_float", "mean_square", "squared"]
+__all__ = ["is_float", "mean_square", "scaled_by_gamma", "squared"]
 
 
 def mean_square(root: ir.Node, facts: SymbolicShapes) -> tuple[ir.Value, float]:
@@ -41,6 +49,24 @@ def squared(value: ir.Value | None) -> ir.Value:
     if base is None:
         raise Veto("not the mean of a square", named=False)
     return base
+
+
+def scaled_by_gamma(
+    normal: ir.Value, x: ir.Value, facts: SymbolicShapes
+) -> tuple[ir.Node, ir.Value]:
+    """The product with gamma that follows, and gamma.
+
+    Raises:
+        Veto: No product follows, or gamma is not of the size of the last axis of x.
+    """
+    scaled = only_user(normal)
+    require(scaled is not None and scaled.op_type == "Mul", "no product with gamma follows")
+    assert scaled is not None
+    gamma = other_input(scaled, normal)
+    size = (facts.shape(x) or (None,))[-1]
+    require(facts.shape(gamma) == (size,), "gamma is not of the size of the last axis")
+    assert gamma is not None
+    return scaled, gamma
 
 
 def is_float(value: ir.Value) -> bool:

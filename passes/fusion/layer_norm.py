@@ -21,7 +21,7 @@ from irtools.passes.fusion._pattern import (
     remove_dead,
     require,
 )
-from irtools.passes.fusion._variance import is_float, mean_square
+from irtools.passes.fusion._variance import is_float, mean_square, scaled_by_gamma
 
 __all__ = ["FuseLayerNorm"]
 
@@ -62,18 +62,12 @@ class _LayerNormRewriter(Rewriter):
         difference, epsilon = mean_square(anchor, self.facts)
         x = self._centred(difference)
         normal = _quotient(anchor.outputs[0], difference)
-        scaled = only_user(normal)
-        require(scaled is not None and scaled.op_type == "Mul", "no product with gamma follows")
-        assert scaled is not None
-        gamma = other_input(scaled, normal)
-        size = (self.facts.shape(x) or (None,))[-1]
-        require(self.facts.shape(gamma) == (size,), "gamma is not of the size of the last axis")
-        assert gamma is not None
+        scaled, gamma = scaled_by_gamma(normal, x, self.facts)
         output, beta = scaled.outputs[0], None
         shifted = only_user(output)
         if shifted is not None and shifted.op_type == "Add" and shifted.domain == "":
             addend = other_input(shifted, output)
-            if self.facts.shape(addend) == (size,):
+            if self.facts.shape(addend) == self.facts.shape(gamma):
                 output, beta = shifted.outputs[0], addend
         require(is_float(x), "x is not known to be a float32 or float16 tensor")
         return _LayerNorm(x, gamma, beta, epsilon, output)

@@ -22,7 +22,7 @@ from irtools.passes.fusion._pattern import (
     require,
     scalar,
 )
-from irtools.passes.fusion._variance import is_float, mean_square
+from irtools.passes.fusion._variance import is_float, mean_square, scaled_by_gamma
 
 __all__ = ["FuseRmsNorm"]
 
@@ -64,13 +64,7 @@ class _RmsNormRewriter(Rewriter):
         require(not _is_centred(x), "a layer normalization", named=False)
         normal = _quotient(anchor.outputs[0], x)
         x, normal = _without_casts(x, normal)
-        scaled = only_user(normal)
-        require(scaled is not None and scaled.op_type == "Mul", "no product with gamma follows")
-        assert scaled is not None
-        gamma = other_input(scaled, normal)
-        size = (self.facts.shape(x) or (None,))[-1]
-        require(self.facts.shape(gamma) == (size,), "gamma is not of the size of the last axis")
-        assert gamma is not None
+        scaled, gamma = scaled_by_gamma(normal, x, self.facts)
         require(is_float(x), "x is not known to be a float32 or float16 tensor")
         require(element_type(gamma) == element_type(x), "gamma is not of the type of x")
         return _RmsNorm(x, gamma, epsilon, scaled.outputs[0])

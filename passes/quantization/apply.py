@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 import onnx_ir as ir
 
@@ -24,8 +25,11 @@ from irtools.passes.quantization.sites import Weight, find_sites
 from irtools.passes.quantization.static import StaticUse, StaticWriter
 from irtools.passes.quantization.weight_only import write_weight_only
 from irtools.passmanager import PassResult, Plan
+from irtools.words import counted
 
-__all__ = ["apply_decisions", "apply_plan", "opset_for"]
+__all__ = ["apply_decisions", "apply_plan", "within_opset"]
+
+T = TypeVar("T")
 
 # Per-axis QuantizeLinear/DequantizeLinear, blocked DequantizeLinear, DynamicQuantizeLinear.
 _PER_AXIS_OPSET = 13
@@ -49,7 +53,7 @@ def apply_plan(
     if not decisions:
         return PassResult(False, plan.statistics, plan.notes, plan=plan)
     notes = list(plan.notes)
-    needed = max(opset_for(decision.form, decision.block_size) for decision in decisions)
+    needed = max(_opset_for(decision.form, decision.block_size) for decision in decisions)
     change = raise_opset(model, needed)
     if change.reason:
         raise UnsupportedError(
@@ -62,7 +66,33 @@ def apply_plan(
     return PassResult(True, {**plan.statistics, **counts}, tuple(notes), plan=plan)
 
 
-def opset_for(form: Form, block_size: int) -> int:
+def within_opset(
+    chosen: Sequence[T], form_of: Callable[[T], tuple[Form, int]], model: ir.Model
+) -> tuple[list[T], str]:
+    """Leave out what a model cannot express whose opset cannot be raised.
+
+    Args:
+        chosen: What is to be quantized.
+        form_of: Its form and block size.
+        model: Stays as it is.
+
+    Returns:
+        What can be expressed, and a note on the rest; empty where there is none.
+    """
+    opsets = [_opset_for(*form_of(item)) for item in chosen]
+    needed = max(opsets, default=0)
+    change = raise_opset(model.clone(), needed)
+    if not change.reason:
+        return list(chosen), ""
+    kept = [item for item, opset in zip(chosen, opsets, strict=True) if opset <= change.before]
+    return kept, (
+        f"left in float32: {counted(len(chosen) - len(kept), 'weight')}; opset {needed} is "
+        f"needed, the model has {change.before} and cannot be raised: {change.reason}; export "
+        f"the model again with opset {needed} or newer"
+    )
+
+
+def _opset_for(form: Form, block_size: int) -> int:
     """Return the oldest opset that can express a form."""
     if block_size:
         return _BLOCKED_OPSET

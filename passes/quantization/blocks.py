@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from irtools.nf4 import NF4_LEVELS
 from irtools.passes.quantization.spec import BlockSpec
 
 __all__ = [
@@ -41,29 +42,7 @@ __all__ = [
 SLAB_ELEMENTS = 1 << 19
 """Elements of a weight that are looked at together: 2 MB of float32."""
 
-NF4 = np.array(
-    [
-        -1.0,
-        -0.6961928009986877,
-        -0.5250730514526367,
-        -0.39491748809814453,
-        -0.28444138169288635,
-        -0.18477343022823334,
-        -0.09105003625154495,
-        0.0,
-        0.07958029955625534,
-        0.16093020141124725,
-        0.24611230194568634,
-        0.33791524171829224,
-        0.44070982933044434,
-        0.5626170039176941,
-        0.7229568362236023,
-        1.0,
-    ],
-    dtype=np.float32,
-)
-"""Levels of NF4 by code, as bitsandbytes and MatMulBnb4 of com.microsoft have them."""
-
+NF4 = np.array(NF4_LEVELS, dtype=np.float32)
 _NF4_EDGES = (NF4[1:] + NF4[:-1]) / 2
 _SHRINK = (8 / 7, 1.0, 0.95, 0.9, 0.85, 0.78)
 """Trial scales, as shares of the one that takes the whole range. The first is the plain one of

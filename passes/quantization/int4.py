@@ -11,8 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.errors import OptionError, UnsupportedError
-from irtools.model.opset import raise_opset
-from irtools.passes.quantization.apply import apply_plan, opset_for
+from irtools.passes.quantization.apply import apply_plan, within_opset
 from irtools.passes.quantization.block_plan import BlockQuantizer, Squares
 from irtools.passes.quantization.decisions import Form, WeightDecision
 from irtools.passes.quantization.gptq import Hessians, by_input
@@ -29,7 +28,6 @@ from irtools.passmanager import (
     pass_text,
 )
 from irtools.statistics import ChannelSquare, Want
-from irtools.words import counted
 
 __all__ = ["Int4"]
 
@@ -117,10 +115,13 @@ class Int4(PlanningPass):
         quantizer = BlockQuantizer(self.exclude, self.min_size, self._spec, self.embeddings)
         chosen = quantizer.select(find_sites(model))
         decisions = quantizer.decide(chosen, self._squares(model, ctx, chosen))
-        decisions = _within_opset(decisions, model, quantizer)
+        kept, note = within_opset(decisions, _form_of, model)
+        if note:
+            quantizer.skipped["num-skipped-opset"] += len(decisions) - len(kept)
+            quantizer.notes.append(note)
         return Plan(
             pass_text=pass_text(self),
-            decisions=decisions,
+            decisions=tuple(kept),
             cost_unit="relative squared error of the output",
             gain_unit="bytes",
             notes=tuple(dict.fromkeys(quantizer.notes)),
@@ -174,23 +175,6 @@ class Int4(PlanningPass):
         return {value: np.asarray(found[want]) for value, want in wants.items()}
 
 
-def _within_opset(
-    decisions: tuple[Decision, ...], model: ir.Model, quantizer: BlockQuantizer
-) -> tuple[Decision, ...]:
-    """Leave out the forms that a model cannot express whose opset cannot be raised."""
-    opsets = []
-    for decision in decisions:
-        data = WeightDecision.from_data(decision)
-        opsets.append(opset_for(data.form, data.block_size))
-    needed = max(opsets, default=0)
-    change = raise_opset(model.clone(), needed)
-    if not change.reason:
-        return decisions
-    kept = [d for d, opset in zip(decisions, opsets, strict=True) if opset <= change.before]
-    quantizer.skipped["num-skipped-opset"] += len(decisions) - len(kept)
-    quantizer.notes.append(
-        f"left in float32: {counted(len(decisions) - len(kept), 'weight')}; opset {needed} is "
-        f"needed, the model has {change.before} and cannot be raised: {change.reason}; export "
-        f"the model again with opset {needed} or newer"
-    )
-    return tuple(kept)
+def _form_of(decision: Decision) -> tuple[Form, int]:
+    data = WeightDecision.from_data(decision)
+    return data.form, data.block_size

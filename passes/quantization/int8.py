@@ -10,8 +10,7 @@ import onnx_ir as ir
 
 from irtools.errors import OptionError
 from irtools.model.inference import infer_shapes
-from irtools.model.opset import raise_opset
-from irtools.passes.quantization.apply import apply_plan, opset_for
+from irtools.passes.quantization.apply import apply_plan, within_opset
 from irtools.passes.quantization.block_plan import TABLE_BLOCKS
 from irtools.passes.quantization.calibration import Calibrator, calibrate
 from irtools.passes.quantization.decisions import Form
@@ -33,7 +32,6 @@ from irtools.passmanager import (
     option,
     pass_text,
 )
-from irtools.words import counted
 
 __all__ = ["Int8"]
 
@@ -139,18 +137,10 @@ class Int8(PlanningPass):
         self, chosen: Sequence[tuple[Weight, Form]], model: ir.Model, quantizer: Quantizer
     ) -> list[tuple[Weight, Form]]:
         """Leave out the forms that a model cannot express whose opset cannot be raised."""
-        opsets = [opset_for(form, self._block_size(form)) for _, form in chosen]
-        needed = max(opsets, default=0)
-        change = raise_opset(model.clone(), needed)
-        if not change.reason:
-            return list(chosen)
-        kept = [pair for pair, opset in zip(chosen, opsets, strict=True) if opset <= change.before]
-        quantizer.skipped["num-skipped-opset"] += len(chosen) - len(kept)
-        quantizer.notes.append(
-            f"left in float32: {counted(len(chosen) - len(kept), 'weight')}; opset {needed} is "
-            f"needed, the model has {change.before} and cannot be raised: {change.reason}; export "
-            f"the model again with opset {needed} or newer"
-        )
+        kept, note = within_opset(chosen, lambda pair: (pair[1], self._block_size(pair[1])), model)
+        if note:
+            quantizer.skipped["num-skipped-opset"] += len(chosen) - len(kept)
+            quantizer.notes.append(note)
         return kept
 
     def _block_size(self, form: Form) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,11 +10,12 @@ from typing import TYPE_CHECKING
 from irtools.errors import UsageError
 
 if TYPE_CHECKING:
+    from irtools.frontend import LoadOptions
     from irtools.measure import Limits
     from irtools.model import Model
     from irtools.target import Target
 
-__all__ = ["CompiledFile", "load_contender"]
+__all__ = ["CompiledFile", "check_used", "load_contender"]
 
 
 @dataclass(frozen=True)
@@ -29,21 +31,46 @@ class CompiledFile:
     stub: Model
 
 
-def load_contender(source: str, target: Target) -> Model | CompiledFile:
+def check_used(sources: Sequence[str], options: LoadOptions) -> None:
+    """Refuse options about sources that no source takes.
+
+    Raises:
+        OptionError: All of them are files, which are models already.
+    """
+    from irtools.errors import OptionError
+
+    given = options.given()
+    if given and not any(map(_is_exported, sources)):
+        raise OptionError(
+            f"{', '.join(given)} belong to an export, and all of {', '.join(sources)} are files"
+        )
+
+
+def _is_exported(source: str) -> bool:
+    return not Path(source).is_file()
+
+
+def load_contender(
+    source: str, target: Target, options: LoadOptions | None = None
+) -> Model | CompiledFile:
     """Load a source; a file in one of the target's own formats stays a file.
 
     The runtime meets it in a child process.
+
+    Args:
+        options: For a source that is exported.
 
     Raises:
         UnsupportedError: The runtime refuses the file.
         IrtoolsError: As `load_source`.
     """
-    from irtools.frontend import load_source
+    from irtools.frontend import LoadOptions, load_source
 
     path = Path(source)
     suffix = path.suffix.removeprefix(".")
     if suffix == "onnx" or suffix not in target.formats or not path.is_file():
-        return load_source(source)
+        wanted = options if options is not None and _is_exported(source) else LoadOptions()
+        return load_source(source, wanted)
     from irtools.measure import Limits
 
     return CompiledFile(path, _stub(path, target, Limits(seconds=600.0)))

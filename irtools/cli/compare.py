@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irtools.cli import _options as options
+from irtools.cli._source import SourceCommand, load_options, source_options
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["compare"]
 
 
-@click.command()
+@click.command(cls=SourceCommand)
 @click.argument("first", metavar="A")
 @click.argument("second", metavar="B")
 @click.option("--layers", is_flag=True, help="Also inner tensors of the same name.")
@@ -43,6 +44,7 @@ __all__ = ["compare"]
 @options.target_option
 @options.threads_option
 @options.seed_option
+@source_options
 @options.json_option
 def compare(
     first: str,
@@ -63,7 +65,7 @@ def compare(
     tensor that both models name is compared, and the first one where they part is named. B may
     also be what `irc compile` wrote for the target: FILE.ort or FILE.xml.
     """
-    from irtools.cli._compiled import CompiledFile, load_contender
+    from irtools.cli._compiled import CompiledFile, check_used, load_contender
     from irtools.cli._console import console, say, write_json
     from irtools.data import SyntheticSettings, load_dataset, synthesize
     from irtools.report.comparison import compare_models
@@ -72,7 +74,9 @@ def compare(
 
     settings = options.data_settings(given, data)
     found_target = find_target(target)
-    a, b = load_contender(first, found_target), load_contender(second, found_target)
+    loading = load_options(given)
+    check_used((first, second), loading)
+    a, b = (load_contender(source, found_target, loading) for source in (first, second))
     if isinstance(a, CompiledFile):
         raise click.UsageError(f"{first} is compiled: as A give the .onnx file it was made of")
     if isinstance(b, CompiledFile) and layers:

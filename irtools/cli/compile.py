@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from irtools.cli import _options as options
+from irtools.cli._source import SourceCommand, load_options, source_options
 
 if TYPE_CHECKING:
     from irtools.target import Artifact
@@ -17,6 +18,7 @@ __all__ = ["compile"]
 
 @click.command(
     "compile",
+    cls=SourceCommand,
     epilog="Examples: irc compile model.onnx -t openvino-cpu -o deploy/; "
     "irc compile model.onnx -o model.ort",
 )
@@ -37,6 +39,7 @@ __all__ = ["compile"]
     "suffix of OUT, else onnx or, for OpenVINO, xml]",
 )
 @click.option("--force", "-f", is_flag=True, help="Write into a folder that holds files.")
+@source_options
 @options.json_option
 def compile(
     source: str,
@@ -45,6 +48,7 @@ def compile(
     format: str | None,
     force: bool,
     json_path: str | None,
+    **given: Any,
 ) -> None:
     """Lower the model SRC for a target and write what its runtime loads.
 
@@ -65,7 +69,7 @@ def compile(
     )
     wanted = _format(destination.path, format, is_file=not destination.is_folder)
     found.choose_format(wanted)
-    model = load_source(source)
+    model = load_source(source, load_options(given))
     artifact, beside = compile_to(model, found, destination, source, format=wanted)
     files = (*artifact.files, *beside)
     remarks = tuple(remark_on_form(model.ir, found))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from irtools.cli import _options as options
+from irtools.cli._source import load_options, source_options
 
 if TYPE_CHECKING:
     from irtools.cli._output import Destination
@@ -30,30 +30,7 @@ __all__ = ["export"]
     help="FILE.onnx, or a folder for model.onnx (an encoder-decoder: encoder_model.onnx and "
     "decoder_model.onnx). [default: <name>.onnx]",
 )
-@click.option(
-    "--task",
-    metavar="NAME",
-    help="What a checkpoint is for: text-classification, text-generation, ... "
-    "[default: as its config says]",
-)
-@click.option(
-    "--with-past", is_flag=True, help="A decoder with its key-value cache as inputs and outputs."
-)
-@click.option(
-    "--adapter",
-    "adapters",
-    metavar="DIR[=FACTOR]",
-    multiple=True,
-    help="Merge a LoRA, DoRA, rsLoRA or (IA)3 adapter; several are merged in turn.",
-)
-@click.option("--opset", type=click.IntRange(min=7), help="ai.onnx opset of the export.")
-@click.option("--example", metavar="FILE", help=".npz with example inputs, for torch modules.")
-@click.option(
-    "--weights", metavar="FILE", help=".safetensors or .pt with the state, for torch modules."
-)
-@click.option(
-    "--trust-remote-code", is_flag=True, help="Run Python files that the checkpoint brings."
-)
+@source_options
 @click.option("--no-check", is_flag=True, help="Do not compare the export with its source.")
 @click.option(
     "--external-data", is_flag=True, default=None, help="Weights in a file beside the model."
@@ -82,7 +59,7 @@ def export(
     destination = Destination.of(output or f"{stem_of(source)}.onnx", source, force=force)
     made: dict[str, Any] = {}
     files, beside = write_export(
-        _models(source, destination, _loading(given), made),
+        _models(source, destination, load_options(given, check=not given["no_check"]), made),
         source,
         destination,
         external_data=external_data,
@@ -116,31 +93,3 @@ def _models(
         model = frontend.load(source, replace(loading, part=part))
         made[part] = {"sha256": model.fingerprint(), "opset": model.opset}
         yield f"{part}_model", model
-
-
-def _loading(given: dict[str, Any]) -> LoadOptions:
-    from irtools.frontend import LoadOptions
-
-    return LoadOptions(
-        opset=given["opset"],
-        example=None if given["example"] is None else Path(given["example"]),
-        weights=None if given["weights"] is None else Path(given["weights"]),
-        task=given["task"],
-        with_past=given["with_past"],
-        adapters=tuple(_adapter(text) for text in given["adapters"]),
-        trust_remote_code=given["trust_remote_code"],
-        check=not given["no_check"],
-    )
-
-
-def _adapter(text: str) -> tuple[Path, float]:
-    """Read `DIR` or `DIR=FACTOR`."""
-    path, equals, factor = text.rpartition("=")
-    if equals and not Path(text).exists():
-        try:
-            return Path(path), float(factor)
-        except ValueError as error:
-            raise click.UsageError(
-                f"adapter {text!r}: {factor!r} is no number; expected DIR or DIR=0.5"
-            ) from error
-    return Path(text), 1.0

@@ -39,6 +39,7 @@ from irtools.passmanager.instruments import (
     AccuracyGuard,
     Benchmark,
     FidelityAndMetric,
+    Greedy,
     Judge,
     Numerics,
     Reproducer,
@@ -107,6 +108,7 @@ class _Job:
     evaluation: Dataset | None
     metric: str | Metric | None
     bench: BenchSettings | None
+    new_tokens: int
     max_drop: float | None
     seed: int
     threads: int | None
@@ -129,6 +131,7 @@ def optimize(
     metric: str | Metric | None = None,
     bench: BenchSettings | None = BenchSettings(),
     max_drop: float | None = None,
+    new_tokens: int = 32,
     drop_slower: bool = False,
     seed: int = 0,
     threads: int | None = None,
@@ -156,6 +159,8 @@ def optimize(
         bench: How to time every pass's model against the original; None: not at all.
         max_drop: Largest loss of the metric against the original (0.01: one point of accuracy),
             or of top-1 agreement without labels. Passes that lose more are drawn back.
+        new_tokens: Tokens that a decoder with a cache writes to each prompt, to compare its text
+            with the original's; 0: none.
         drop_slower: Undo lossy passes that make the model slower than it was.
         seed: Seed of every random choice.
         threads: Threads for running models; None: the CPU quota.
@@ -181,6 +186,8 @@ def optimize(
     _check_budget(max_drop)
     if drop_slower and bench is None:
         raise UsageError("drop-slower needs the benchmark, which is switched off")
+    if new_tokens < 0:
+        raise UsageError(f"new-tokens is {new_tokens}, expected 0 or more")
     source = _as_model(model)
     job = _Job(
         model=source,
@@ -192,6 +199,7 @@ def optimize(
         bench=_with_threads(bench, threads),
         max_drop=max_drop,
         seed=seed,
+        new_tokens=new_tokens,
         threads=threads,
         drop_slower=drop_slower,
         check=check,
@@ -241,6 +249,14 @@ def _instruments(job: _Job, judge: Judge | None) -> Iterator[Instrument]:
     yield Sizes()
     if judge is not None:
         yield FidelityAndMetric(judge)
+    yield Greedy(
+        job.target,
+        job.threads,
+        job.evaluation or job.calibration,
+        new_tokens=job.new_tokens,
+        seed=job.seed,
+        check=job.check,
+    )
     if job.reproducer:
         yield Reproducer()
 

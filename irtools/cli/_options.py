@@ -21,6 +21,7 @@ __all__ = [
     "data_settings",
     "json_option",
     "naming_data_option",
+    "past_option",
     "seed_option",
     "sequence_option",
     "target_option",
@@ -114,6 +115,16 @@ def sequence_option(function: F) -> F:
         default="128",
         show_default=True,
         help="Sequence lengths to time at, where the model has such an axis.",
+    )(function)
+
+
+def past_option(function: F) -> F:
+    """--past of every verb that times models."""
+    return click.option(
+        "--past",
+        type=SIZES,
+        help="Tokens in the cache of a decoder when it is timed on one more. "
+        "[default: the lengths of --seq]",
     )(function)
 
 

@@ -26,6 +26,7 @@ __all__ = ["bench"]
 @options.seed_option
 @click.option("--data", metavar="DATA", help="Real samples, for inputs that cannot be invented.")
 @options.data_options
+@options.past_option
 @click.option(
     "--rounds",
     type=click.IntRange(min=3),
@@ -49,7 +50,8 @@ def bench(sources: tuple[str, ...], json_path: str | None, **given: Any) -> None
     A SRC is a model, or what `irc compile` wrote for the target: FILE.ort or FILE.xml.
 
     Prints median, p90 and p99 latency, throughput, peak memory of the process, and how many times
-    faster than the first model with a 95 % interval.
+    faster than the first model with a 95 % interval. A decoder with a cache is timed twice: on a
+    prompt of --seq tokens, and on one token with --past tokens in its cache, in tokens per second.
     """
     from irtools.cli._console import console, write_json
     from irtools.report.environment import machine, versions
@@ -60,7 +62,7 @@ def bench(sources: tuple[str, ...], json_path: str | None, **given: Any) -> None
     if json_path is not None:
         document = {
             "format": "irtools-bench",
-            "version": 1,
+            "version": 2,
             "target": given["target"],
             "machine": plain_data(machine()),
             "versions": dict(versions()),
@@ -92,11 +94,15 @@ def _measure(sources: Sequence[str], given: dict[str, Any]) -> list[LatencyResul
     models = {n: f.stub if isinstance(f, CompiledFile) else f for n, f in found.items()}
     _check_same_inputs(models)
     # A model knows more of its inputs (ids, lengths) than a file of a runtime tells.
+        past=given["past"],
     whole = [m for n, m in models.items() if not isinstance(found[n], CompiledFile)]
     first = (whole or list(models.values()))[0]
     data = None if given["data"] is None else load_dataset(given["data"], first, reading)
     feeds: Any = bench_feeds(first, settings, data, given["seed"])
-    for note in _shortened(settings.sequence, feeds):
+    for note in (
+        *_shortened(settings.sequence, feeds, "sequence"),
+        *_shortened(settings.past or settings.sequence, feeds, "past"),
+    ):
         say(f"irc: note: {note}")
     if data is not None and any(branches(model) for model in models.values()):
         feeds = sample_feeds(data, settings)
@@ -108,19 +114,25 @@ def _measure(sources: Sequence[str], given: dict[str, Any]) -> list[LatencyResul
         return measure(contenders, feeds, settings, shown)
 
 
-def _shortened(wanted: Sequence[int], labels: Iterable[str]) -> Iterator[str]:
-    """Say which lengths could not be had."""
+def _shortened(wanted: Sequence[int], labels: Iterable[str], what: str) -> Iterator[str]:
+    """Say which lengths could not be had.
+
+    Args:
+        wanted: Lengths asked for.
+        labels: Shapes that there are feeds for.
+        what: `sequence` or `past`.
+    """
     lengths = {
-        part.removeprefix("sequence=")
+        part.removeprefix(f"{what}=")
         for label in labels
         for part in label.split()
-        if part.startswith("sequence=")
+        if part.startswith(f"{what}=")
     }
     lost = [str(length) for length in wanted if str(length) not in lengths]
     if lengths and lost:
         yield (
-            f"timed at sequence={','.join(sorted(lengths))}, not {','.join(lost)}: the model fixes "
-            "the length, or holds no more positions"
+            f"timed at {what}={','.join(sorted(lengths, key=int))}, not {','.join(lost)}: "
+            "the model fixes the length, or holds no more positions"
         )
 
 
@@ -160,7 +172,8 @@ def _table(results: Sequence[LatencyResult]) -> Table:
     from irtools.report import printable, size_text
 
     table = Table(pad_edge=False, show_edge=False)
-    for heading in ("model", "shape", "median", "p90", "p99", "per second", "memory", "faster"):
+    rate = "per second" if results[0].phase is None else "tokens/s"
+    for heading in ("model", "shape", "median", "p90", "p99", rate, "memory", "faster"):
         table.add_column(heading, justify="left" if heading in ("model", "shape") else "right")
     for r in results:
         cells = (
@@ -169,7 +182,7 @@ def _table(results: Sequence[LatencyResult]) -> Table:
             f"{r.median_ms:.2f} ms",
             f"{r.p90_ms:.2f} ms",
             f"{r.p99_ms:.2f} ms",
-            f"{r.throughput:.1f}",
+            f"{r.throughput if r.tokens_per_second is None else r.tokens_per_second:.1f}",
             size_text(r.peak_bytes),
             _faster(r),
         )

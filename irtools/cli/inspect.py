@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["inspect"]
 
 _SHOWN_OPS = 15
-_FOR_PROFILE = ("target", "data", "runs", "threads", "seed")
+_FOR_PROFILE = ("target", "data", "past", "runs", "threads", "seed")
 
 
 @click.command(
@@ -63,6 +63,12 @@ _FOR_PROFILE = ("target", "data", "runs", "threads", "seed")
 @options.data_options
 @click.option(
     "--runs",
+@click.option(
+    "--past",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Profile a decoder on one token with N in its cache. [default: on a prompt of --seq]",
+)
     type=click.IntRange(1, 1000),
     metavar="N",
     default=20,
@@ -131,10 +137,11 @@ def _profile(model: Model, given: dict[str, Any]) -> Profile:
     batch, sequence = given["batch"], given["sequence"]
     with options.naming_data_option("--data", given["data"]):
         if given["data"] is None:
-            feeds_by_shape = bench_feeds(
-                model, BenchSettings((batch,), (sequence,)), seed=given["seed"]
-            )
-            ((shape, feeds),) = feeds_by_shape.items()
+            past = () if given["past"] is None else (given["past"],)
+            settings = BenchSettings((batch,), (sequence,), past=past or None)
+            # Of a decoder the last one reads a token with a cache, the first one a prompt.
+            shapes = list(bench_feeds(model, settings, seed=given["seed"]).items())
+            shape, feeds = shapes[-1 if past else 0]
             source = "drawn from the signature"
         else:
             data = load_dataset(given["data"], model, reading)

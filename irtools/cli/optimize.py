@@ -58,8 +58,18 @@ _WRECK = 0.1
 @options.sequence_option
 @options.threads_option
 @options.seed_option
+@options.past_option
 @click.option("--no-bench", is_flag=True, help="Do not time the models.")
 @click.option(
+@click.option(
+    "--new-tokens",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=32,
+    show_default=True,
+    help="Tokens that a decoder with a cache writes to each prompt, to compare its text with the "
+    "original's; 0: none.",
+)
     "--no-check",
     is_flag=True,
     help="Do not compare numbers before and after each pass, and write the result even where its "
@@ -180,7 +190,7 @@ def _run(
     from irtools.cli._console import progress
     from irtools.measure import BenchSettings
 
-    bench = BenchSettings(given["batch"], given["sequence"], given["threads"])
+    bench = BenchSettings(given["batch"], given["sequence"], given["threads"], past=given["past"])
     data = options.data_settings(given, given["calibrate"], given["evaluate"])
     with progress() as shown:
         return run(
@@ -196,6 +206,7 @@ def _run(
             drop_slower=given["drop_slower"],
             seed=given["seed"],
             threads=given["threads"],
+            new_tokens=given["new_tokens"],
             check=not given["no_check"],
             portable=given["portable"],
             plans=plans,

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx_ir as ir
 
+from irtools.analysis.decoder import CachedDecoder, find_decoder
 from irtools.data.base import Dataset
 from irtools.data.padding import columns_are_fixed
 from irtools.data.positions import PositionLimit, longest_sequence
@@ -21,7 +22,7 @@ from irtools.errors import DataError
 from irtools.model import Model
 from irtools.words import counted
 
-__all__ = ["SyntheticSettings", "synthesize"]
+__all__ = ["SyntheticSettings", "longest_text", "synthesize"]
 
 # Integers that decide sizes or places cannot be invented.
 _STRUCTURAL = frozenset(
@@ -59,7 +60,9 @@ class SyntheticSettings:
         image: Size of a dynamic axis 2 or 3 of an image input.
         sizes: Dynamic axis name to size.
         seed: Same seed, same data.
-        vary_lengths: Mask out the ends of some samples, as padding would.
+        vary_lengths: Mask out the ends of some samples, as padding would, and the beginnings of
+            some pasts.
+        past: Tokens in the cache of a decoder; its keys and values are drawn, too.
     """
 
     samples: int = 32
@@ -68,12 +71,15 @@ class SyntheticSettings:
     sizes: Mapping[str, int] | None = None
     seed: int = 0
     vary_lengths: bool = True
+    past: int = 0
 
 
 def synthesize(
     model: Model | ir.Model, settings: SyntheticSettings = SyntheticSettings()
 ) -> Dataset:
     """Draw a dataset for the model: ids inside their table, masks of ones, images in range.
+
+    The cache of a decoder is empty unless `settings.past` says otherwise.
 
     Raises:
         DataError: An input for which no sensible values can be invented; says why.
@@ -82,9 +88,11 @@ def synthesize(
     values = {value.name: value for value in whole.graph.inputs}
     specs = required_inputs(model)
     samples = _count(specs, settings.samples)
-    limit = longest_sequence(whole, settings.sequence, samples, settings.sizes)
+    decoder = find_decoder(whole)
+    limit = _limit(whole, decoder, settings, samples)
     sequence = settings.sequence if limit is None else limit.length
-    drawer = _Drawer(replace(settings, sequence=sequence), samples)
+    wanted = replace(settings, sequence=sequence)
+    drawer = _Drawer(wanted, samples, decoder, _new_tokens(specs, decoder, wanted))
     feeds = {spec.name: drawer.draw(spec, values[spec.name]) for spec in specs}
     if not feeds:
         raise DataError("the model has no inputs, so there is nothing to draw")
@@ -96,6 +104,45 @@ def synthesize(
         fixed_batch=fixed_batch(specs),
         fixed_length=columns_are_fixed(feeds, {spec.name: spec.shape for spec in specs}),
     ).with_digest()
+
+
+def _limit(
+    model: ir.Model, decoder: CachedDecoder | None, settings: SyntheticSettings, samples: int
+) -> PositionLimit | None:
+    """Return what keeps sequences shorter than wanted, behind the past that is wanted."""
+    if decoder is None:
+        return longest_sequence(model, settings.sequence, samples, settings.sizes)
+    past = {cache.axis: settings.past for cache in decoder.past if cache.axis is not None}
+    found = longest_sequence(model, settings.sequence, samples, {**(settings.sizes or {}), **past})
+    stored = _stored_positions(model, decoder)
+    left = settings.sequence if stored is None else stored - settings.past
+    if stored is None or not 0 < left < (settings.sequence if found is None else found.length):
+        return found
+    return PositionLimit(left, decoder.positions or "", stored)
+
+
+def _new_tokens(
+    specs: tuple[InputSpec, ...], decoder: CachedDecoder | None, settings: SyntheticSettings
+) -> int:
+    """Return the tokens of a sample that a decoder reads now."""
+    ids = [spec.shape for spec in specs if decoder is not None and spec.name == decoder.ids]
+    size = ids[0][1] if ids and ids[0] is not None and len(ids[0]) == 2 else None
+    if isinstance(size, int):
+        return size
+    return (settings.sizes or {}).get(size or "", settings.sequence)
+
+
+def _stored_positions(model: ir.Model, decoder: CachedDecoder) -> int | None:
+    """Return the rows of the table that the input of positions indexes."""
+    inputs = {value.name: value for value in model.graph.inputs}
+    return None if decoder.positions is None else indexed_rows(inputs[decoder.positions])
+
+
+def longest_text(model: ir.Model, wanted: int, batch: int) -> int | None:
+    """Return the most tokens up to `wanted` for which a model holds positions; None: as many."""
+    settings = SyntheticSettings(sequence=wanted)
+    limit = _limit(model, find_decoder(model), settings, batch)
+    return None if limit is None else limit.length
 
 
 def _notes(
@@ -115,13 +162,28 @@ def _count(specs: tuple[InputSpec, ...], wanted: int) -> int:
 
 
 class _Drawer:
-    def __init__(self, settings: SyntheticSettings, samples: int) -> None:
+    def __init__(
+        self,
+        settings: SyntheticSettings,
+        samples: int,
+        decoder: CachedDecoder | None,
+        new_tokens: int,
+    ) -> None:
         self._settings = settings
         self._samples = samples
+        self._new_tokens = new_tokens
+        self._decoder = decoder
+        self._caches = {} if decoder is None else {cache.name: cache for cache in decoder.past}
         self._rng = np.random.default_rng(settings.seed)
         self._lengths: np.ndarray | None = None
+        self._read: np.ndarray | None = None
 
     def draw(self, spec: InputSpec, value: ir.Value) -> np.ndarray:
+        if self._decoder is not None and spec.name in (
+            self._decoder.mask,
+            self._decoder.positions,
+        ):
+            return self._of_decoder(spec)
         shape = self._shape(spec)
         if spec.dtype.kind == "f" or spec.dtype.name == "bfloat16":
             return self._floats(spec, shape)
@@ -141,6 +203,8 @@ class _Drawer:
         size = spec.shape[axis]
         if isinstance(size, int):
             return size
+        if spec.name in self._caches:
+            return self._settings.past
         named = self._settings.sizes or {}
         if size is not None and size in named:
             return named[size]
@@ -200,6 +264,25 @@ class _Drawer:
                     "they may be; give data"
                 )
         return self._rng.integers(0, 2, shape).astype(spec.dtype)
+
+    def _of_decoder(self, spec: InputSpec) -> np.ndarray:
+        """Return the mask over past and new tokens, or the new tokens' positions by it."""
+        assert self._decoder is not None
+        if self._read is None:
+            new = self._mask((self._samples, self._new_tokens))
+            self._read = np.concatenate([self._past_mask(), new], axis=1)
+        if spec.name == self._decoder.mask:
+            return self._read.astype(spec.dtype)
+        # As transformers numbers the positions of a padded batch.
+        places = np.maximum(self._read.cumsum(axis=1) - 1, 0)
+        return places[:, self._settings.past :].astype(spec.dtype)
+
+    def _past_mask(self) -> np.ndarray:
+        past = self._settings.past
+        padding = np.zeros(self._samples, np.int64)
+        if past and self._settings.vary_lengths:
+            padding[1:] = self._rng.integers(0, past, self._samples - 1)
+        return (np.arange(past) >= padding[:, None]).astype(np.int64)
 
     def _mask(self, shape: tuple[int, ...]) -> np.ndarray:
         mask = np.ones(shape, np.int64)

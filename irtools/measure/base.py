@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 __all__ = ["BenchSettings", "LatencyResult", "Ratio"]
 
@@ -13,12 +14,14 @@ class BenchSettings:
 
     Attributes:
         batch: Sizes of the batch axis.
-        sequence: Sizes of the sequence axis; ignored by models that have none.
+        sequence: Sizes of the sequence axis; ignored by models that have none. Of a decoder with
+            a cache, lengths of the prompt.
         threads: Threads of every contender; None: the CPU quota.
         rounds: Rounds of alternating blocks; at least 3.
         block_seconds: Time of one block, after warm-up.
         max_seconds: Bound on the whole comparison.
         confidence: Level of the interval of a ratio.
+        past: Tokens in a decoder's cache when it reads one more; None: the lengths of the prompt.
     """
 
     batch: tuple[int, ...] = (1,)
@@ -28,6 +31,7 @@ class BenchSettings:
     block_seconds: float = 0.7
     max_seconds: float = 120.0
     confidence: float = 0.95
+    past: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,8 @@ class LatencyResult:
 
     Attributes:
         name: Contender.
-        shape: The dynamic sizes it ran at (`batch=1 sequence=128`).
+        shape: The dynamic sizes it ran at (`batch=1 sequence=128`, of a decoder
+            `prefill batch=1 sequence=128` and `decode batch=1 past=128`).
         median_ms: Median of the block medians. Where several samples took turns: of the blocks'
             means over the samples' medians, since a sample that is easy says nothing of the rest.
         p90_ms: 90th percentile of all runs.
@@ -67,6 +72,9 @@ class LatencyResult:
         speedup: Against the first contender, or None for it itself.
         mean_ms: Mean of all runs.
         samples: Samples that took turns; 1 where every run was the same.
+        phase: `prefill` where a decoder read a prompt, `decode` where it read one token more with
+            the cache of those before; None of other models.
+        tokens_per_second: Tokens that it read in a second, over the whole batch; None as above.
     """
 
     name: str
@@ -82,3 +90,5 @@ class LatencyResult:
     speedup: Ratio | None = None
     mean_ms: float = 0.0
     samples: int = 1
+    phase: Literal["prefill", "decode"] | None = None
+    tokens_per_second: float | None = None

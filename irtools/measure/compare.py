@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from irtools.analysis.decoder import reading_of
 from irtools.errors import UsageError
 from irtools.measure.base import BenchSettings, LatencyResult, Ratio
 from irtools.measure.cpu import cpu_quota
@@ -224,13 +225,15 @@ def _result(
     own = samples[name]
     medians = own.medians(shape)
     runs = np.concatenate(own.times[shape])
+    rate = len(runs) / float(runs.sum())
+    reading = reading_of(feeds)
     return LatencyResult(
         name=name,
         shape=shape,
         median_ms=1e3 * float(np.median(medians)),
         p90_ms=1e3 * float(np.percentile(runs, 90)),
         p99_ms=1e3 * float(np.percentile(runs, 99)),
-        throughput=_batch(feeds) * len(runs) / float(runs.sum()),
+        throughput=_batch(feeds) * rate,
         peak_bytes=max(own.peaks),
         load_seconds=float(np.median(own.loads)),
         runs=len(runs),
@@ -238,6 +241,8 @@ def _result(
         speedup=None if name == baseline else _ratio(samples[baseline], own, shape, settings),
         mean_ms=1e3 * float(runs.mean()),
         samples=own.turns[shape],
+        phase=None if reading is None else reading.phase,
+        tokens_per_second=None if reading is None else reading.tokens * rate,
     )
 
 

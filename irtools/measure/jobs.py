@@ -15,12 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from irtools.measure.generate import write_greedily
 from irtools.target import Feeds, RunnerOptions, find_target
 
 if TYPE_CHECKING:
+    from irtools.analysis.decoder import CachedDecoder
     from irtools.target import Runner
 
-__all__ = ["describe_inputs", "profile_nodes", "run_once", "time_block"]
+__all__ = ["describe_inputs", "profile_nodes", "run_once", "time_block", "write_text"]
 
 _MIN_RUNS = 3
 
@@ -56,6 +58,20 @@ def profile_nodes(
         "microseconds": times.microseconds,
         "totals": times.totals,
     }
+
+
+def write_text(
+    path: Path,
+    target: str,
+    options: RunnerOptions,
+    decoder: CachedDecoder,
+    prompts: np.ndarray,
+    new_tokens: int,
+) -> dict[str, np.ndarray]:
+    """Load a decoder and continue prompts; returns the fields of `Writing`."""
+    with find_target(target).runner(path, options) as runner:
+        found = write_greedily(runner, decoder, prompts, new_tokens)
+        return {"tokens": found.tokens, "margins": found.margins}
 
 
 def time_block(

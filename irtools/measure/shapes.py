@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from irtools.analysis.decoder import CachedDecoder, find_decoder, reading_of
 from irtools.data.signature import InputSpec, required_inputs
-from irtools.data.synthetic import SyntheticSettings, synthesize
+from irtools.data.synthetic import SyntheticSettings, longest_text, synthesize
 from irtools.errors import DataError
 from irtools.measure.base import BenchSettings
 from irtools.target import Feeds
@@ -30,6 +33,9 @@ def bench_feeds(
     says. Sizes that the model fixes stay as they are, so two settings may give one shape. Where
     nothing can be drawn, real samples are taken, at the length that they have.
 
+    A decoder with a cache does two kinds of work, and has feeds for both: `prefill` reads a prompt
+    with an empty cache, and `decode` one token with a cache of `settings.past` tokens.
+
     Args:
         model: The model.
         settings: The sizes.
@@ -40,21 +46,28 @@ def bench_feeds(
         DataError: Nothing can be drawn and there is no data.
     """
     specs = required_inputs(model)
+    decoder = find_decoder(model.ir)
     found: dict[str, Feeds] = {}
     for batch in settings.batch:
+        plain = SyntheticSettings(samples=batch, seed=seed, vary_lengths=False)
         for sequence in settings.sequence:
-            wanted = SyntheticSettings(
-                samples=batch, sequence=sequence, seed=seed, vary_lengths=False
-            )
-            feeds = _draw(model, wanted, data)
-            found.setdefault(_label(specs, feeds), feeds)
+            feeds = _draw(model, replace(plain, sequence=sequence), data)
+            found.setdefault(_label(specs, feeds, decoder), feeds)
+        for step in _decode_steps(model, decoder, settings, plain):
+            feeds = _draw(model, step, data)
+            found.setdefault(_label(specs, feeds, decoder), feeds)
     return found
 
 
 def branches(model: Model) -> bool:
-    """Whether a model may need more time for one sample than for another."""
+    """Whether a model may need more time for one sample than for another.
+
+    A decoder with a cache is timed by lengths all the same: its samples know of no decode.
+    """
     from irtools.model import subgraphs
 
+    if find_decoder(model.ir) is not None:
+        return False
     return any(True for node in model.ir.graph for _ in subgraphs(node))
 
 
@@ -72,6 +85,20 @@ def sample_feeds(data: Dataset, settings: BenchSettings) -> dict[str, list[Feeds
     return found
 
 
+def _decode_steps(
+    model: Model, decoder: CachedDecoder | None, settings: BenchSettings, plain: SyntheticSettings
+) -> Iterator[SyntheticSettings]:
+    """Yield how one token is drawn with each length of the cache that leaves room for it."""
+    if decoder is None:
+        return
+    # Other axes keep their length: what an encoder gave, for one.
+    new = {"sequence": 1} if decoder.axis is None else {"sizes": {decoder.axis: 1}}
+    for wanted in settings.past or settings.sequence:
+        limit = longest_text(model.ir, wanted + 1, plain.samples)
+        past = wanted if limit is None else min(wanted, limit - 1)
+        yield replace(plain, **{"sequence": settings.sequence[0], "past": past, **new})
+
+
 def _draw(model: Model, wanted: SyntheticSettings, data: Dataset | None) -> Feeds:
     try:
         return synthesize(model, wanted).feeds
@@ -82,7 +109,11 @@ def _draw(model: Model, wanted: SyntheticSettings, data: Dataset | None) -> Feed
         return data.feeds_of(rows)
 
 
-def _label(specs: tuple[InputSpec, ...], feeds: Feeds) -> str:
+def _label(specs: tuple[InputSpec, ...], feeds: Feeds, decoder: CachedDecoder | None = None) -> str:
+    reading = None if decoder is None else reading_of(feeds)
+    if decoder is not None and reading is not None and reading.phase == "decode":
+        cache = feeds[decoder.past[0].name]
+        return f"decode batch={len(cache)} past={cache.shape[2]}"
     first = feeds[specs[0].name]
     batch = f"batch={len(first)}" if first.ndim else ""
     lengths = [
@@ -90,4 +121,5 @@ def _label(specs: tuple[InputSpec, ...], feeds: Feeds) -> str:
         for spec in specs
         if spec.dtype.kind in "iu" and feeds[spec.name].ndim == 2
     ]
-    return " ".join([batch, *(f"sequence={length}" for length in lengths[:1])]).strip()
+    phase = "" if reading is None else reading.phase
+    return " ".join([phase, batch, *(f"sequence={length}" for length in lengths[:1])]).strip()

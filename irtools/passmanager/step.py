@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from irtools.measure import LatencyResult
+    from irtools.measure.generate import GreedyText
     from irtools.metrics import Fidelity
     from irtools.model import Model
     from irtools.passmanager.context import PassContext
@@ -85,6 +86,7 @@ class Figures:
         latency: One result per shape, relative to the original.
         fidelity: Closeness to the original, of the output that suffers most.
         metric: Task metric on the evaluation data.
+        greedy: How much of the original's greedy text a decoder writes, too.
         drawn_back: What the accuracy guard did, where it had to act.
         checks: Names of the checks that held (`verifier`, `numerics`).
         notes: Sentences that a reader must see.
@@ -96,6 +98,7 @@ class Figures:
     latency: tuple[LatencyResult, ...] = ()
     fidelity: Fidelity | None = None
     metric: MetricFigure | None = None
+    greedy: GreedyText | None = None
     drawn_back: DrawnBack | None = None
     checks: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

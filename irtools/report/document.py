@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from irtools.measure import BenchSettings, LatencyResult
+from irtools.measure.generate import GreedyText
 from irtools.metrics import Fidelity
 from irtools.passmanager.step import DrawnBack, MetricFigure
 from irtools.report.environment import Machine
@@ -97,8 +98,10 @@ class Row:
         skipped: The pass was not run (bisect limit).
         file_bytes: Size on disk.
         weight_bytes: Sum of initializers and constants.
-        latency: One result per shape; `speedup` is against the original.
+        latency: One result per shape, of a decoder with a cache one per prompt length and one per
+            length of the cache; `speedup` is against the original.
         fidelity: Closeness to the original, of the output that suffers most.
+        greedy: How much of the original's greedy text a decoder with a cache writes, too.
         seconds: Wall time by activity.
     """
 
@@ -117,6 +120,7 @@ class Row:
     latency: tuple[LatencyResult, ...]
     fidelity: Fidelity | None
     metric: MetricFigure | None
+    greedy: GreedyText | None
     seconds: Mapping[str, float]
 
 
@@ -159,7 +163,7 @@ class Report:
     """
 
     FORMAT: ClassVar[str] = "irtools-report"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
 
     created: str
     model: ModelEntry

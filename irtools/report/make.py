@@ -43,6 +43,7 @@ def _row(step: Step) -> Row:
         latency=figures.latency,
         fidelity=figures.fidelity,
         metric=figures.metric,
+        greedy=figures.greedy,
         seconds=dict(figures.seconds),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from irtools.report.escape import printable
@@ -130,16 +131,34 @@ def _size(row: Document, original: Document) -> str:
     return f"{size_text(size)} ({base / size:.2f}x)"
 
 
+def _timed(row: Document, phase: str | None) -> Document | None:
+    """Return the figures at the first shape, of a decoder those of a phase."""
+    return next((found for found in row["latency"] if found["phase"] == phase), None)
+
+
 def _latency(row: Document, original: Document) -> str:
-    return f"{row['latency'][0]['median_ms']:.2f} ms" if row["latency"] else ""
+    found = _timed(row, None)
+    return "" if found is None else f"{found['median_ms']:.2f} ms"
 
 
 def _speed(row: Document, original: Document) -> str:
-    if not row["latency"] or row["latency"][0]["speedup"] is None:
-        return ""
-    ratio = row["latency"][0]["speedup"]
+    found = _timed(row, None)
+    return "" if found is None or found["speedup"] is None else _ratio(found["speedup"])
+
+
+def _ratio(ratio: Document) -> str:
     shown = f"{ratio['value']:.2f}x [{ratio['low']:.2f}, {ratio['high']:.2f}]"
     return shown if ratio["is_significant"] else f"{shown} within noise"
+
+
+def _tokens(phase: str, row: Document, original: Document) -> str:
+    """Tell the tokens per second of a decoder, and how they compare with the original's."""
+    found = _timed(row, phase)
+    if found is None:
+        return ""
+    rate = float(found["tokens_per_second"])
+    shown = f"{rate:.0f}" if rate >= 100 else f"{rate:.1f}"
+    return shown if found["speedup"] is None else f"{shown}  {_ratio(found['speedup'])}"
 
 
 def _sqnr(row: Document, original: Document) -> str:
@@ -166,6 +185,11 @@ def _metric(row: Document, original: Document) -> str:
     return f"{value:.4f} [{low:.4f}, {high:.4f}]"
 
 
+def _greedy(row: Document, original: Document) -> str:
+    found = row["greedy"]
+    return "" if found is None else f"{found['equal']}/{found['prompts']}"
+
+
 def _seconds(row: Document, original: Document) -> str:
     return f"{sum(row['seconds'].values()):.1f}"
 
@@ -177,9 +201,12 @@ _COLUMNS = (
     _Column("size", _size, always=True),
     _Column("latency", _latency),
     _Column("faster", _speed),
+    _Column("prefill tok/s", partial(_tokens, "prefill")),
+    _Column("decode tok/s", partial(_tokens, "decode")),
     _Column("SQNR", _sqnr),
     _Column("agreement", _agreement),
     _Column("metric", _metric),
+    _Column("text", _greedy),
     _Column("seconds", _seconds, always=True),
 )
 
@@ -188,10 +215,19 @@ def _legend(report: Document) -> str:
     parts = []
     row = report["rows"][-1]
     if row["latency"]:
-        shape, confidence = row["latency"][0]["shape"], report["bench"]["confidence"]
-        parts.append(f"latency: median at {shape}, {100 * confidence:.0f} % interval")
+        firsts = [_timed(row, phase) for phase in (None, "prefill", "decode")]
+        shapes = " and ".join(found["shape"] for found in firsts if found is not None)
+        what = "tok/s: tokens per second" if firsts[0] is None else "latency: median"
+        confidence = 100 * report["bench"]["confidence"]
+        parts.append(f"{what} at {shapes}, {confidence:.0f} % interval")
     if row["metric"]:
         parts.append(f"metric: {row['metric']['name']}, 95 % interval")
+    if row["greedy"]:
+        greedy = row["greedy"]
+        parts.append(
+            f"text: prompts of {counted(greedy['prompt_tokens'], 'token')} ({greedy['source']}) "
+            f"whose next {greedy['new_tokens']} are the original's"
+        )
     if row["fidelity"]:
         source = report["evaluation"]["source"] if report["evaluation"] else "data"
         samples = counted(row["fidelity"]["samples"], "sample")

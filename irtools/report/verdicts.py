@@ -7,8 +7,9 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from irtools.measure.generate import GreedyText
 from irtools.model import iter_nodes
-from irtools.passmanager.instruments.benchmark import is_slower
+from irtools.passmanager.instruments.benchmark import first_ratios, is_slower
 from irtools.report.counts import tell_skipped
 from irtools.report.document import DataEntry, Level, Row, Verdict
 from irtools.target import KernelReport, Target
@@ -165,16 +166,16 @@ def _on_kernels(kernels: KernelReport | None) -> Iterator[Verdict]:
 def _on_speed(rows: Sequence[Row]) -> Iterator[Verdict]:
     last, first = rows[-1], rows[0]
     parts = []
-    if last.latency and last.latency[0].speedup is not None:
-        ratio = last.latency[0].speedup
+    for phase, ratio in first_ratios(last.latency):
+        where = "" if phase is None else f" in {phase}"
         if not ratio.is_significant:
-            parts.append("as fast as the original, within noise")
+            parts.append(f"as fast as the original{where}, within noise")
         elif ratio.value > 1:
-            parts.append(f"{ratio.value:.2f}x faster [{ratio.low:.2f}, {ratio.high:.2f}]")
+            parts.append(f"{ratio.value:.2f}x faster{where} [{ratio.low:.2f}, {ratio.high:.2f}]")
         else:
             yield Verdict(
                 Level.WARNING,
-                f"the result is slower than the original: {ratio.value:.2f}x "
+                f"the result is slower than the original{where}: {ratio.value:.2f}x "
                 f"[{ratio.low:.2f}, {ratio.high:.2f}]",
             )
     if last.file_bytes and first.file_bytes and last.file_bytes != first.file_bytes:
@@ -183,5 +184,19 @@ def _on_speed(rows: Sequence[Row]) -> Iterator[Verdict]:
     if last.metric is not None and first.metric is not None:
         change = last.metric.value - first.metric.value
         parts.append(f"{last.metric.name} {last.metric.value:.4f} ({change:+.4f})")
+    if last.greedy is not None:
+        parts.append(_on_text(last.greedy))
     if parts:
         yield Verdict(Level.GOOD, "the result: " + ", ".join(parts))
+
+
+def _on_text(found: GreedyText) -> str:
+    if found.first_difference is None:
+        return (
+            f"the same greedy text ({counted(found.prompts, 'prompt')}, "
+            f"{counted(found.new_tokens, 'new token')} each)"
+        )
+    return (
+        f"the same greedy text for {found.equal} of {counted(found.prompts, 'prompt')}, the first "
+        f"other token at {found.first_difference} of {found.new_tokens}"
+    )

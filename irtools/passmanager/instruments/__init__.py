@@ -5,6 +5,7 @@ from __future__ import annotations
 from irtools.passmanager.instruments.benchmark import Benchmark
 from irtools.passmanager.instruments.bisect import BisectLimit
 from irtools.passmanager.instruments.fidelity import FidelityAndMetric
+from irtools.passmanager.instruments.greedy import Greedy
 from irtools.passmanager.instruments.guard import AccuracyGuard
 from irtools.passmanager.instruments.ir_dump import IrDump
 from irtools.passmanager.instruments.judge import Judge, Score
@@ -18,6 +19,7 @@ __all__ = [
     "Benchmark",
     "BisectLimit",
     "FidelityAndMetric",
+    "Greedy",
     "IrDump",
     "Judge",
     "Numerics",

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from irtools.data import Dataset
 from irtools.errors import DataError
-from irtools.measure import BenchSettings, Contender, LatencyResult, measure, target_text
+from irtools.measure import BenchSettings, Contender, LatencyResult, Ratio, measure, target_text
 from irtools.measure.shapes import bench_feeds, branches, sample_feeds
 from irtools.passmanager.base import Exactness, PassResult
 from irtools.passmanager.step import Instrument, Step
 from irtools.target import Feeds, Target
 
-__all__ = ["Benchmark", "is_slower"]
+__all__ = ["Benchmark", "first_ratios", "is_slower"]
 
 _ORIGINAL = "original"
 
@@ -24,7 +24,7 @@ class Benchmark(Instrument):
     The original runs as it is, the others in the form in which they are written. A model that a
     pass left as it was keeps the figures of the step before. A model that branches may need more
     time for one sample than for another: it is timed on real samples in turns, where there are
-    any, and so is the original beside it.
+    any, and so is the original beside it. A decoder with a cache is timed in prefill and decode.
 
     With `drop_slower` a lossy pass is undone where it makes the model slower than it was, by
     intervals that do not overlap: int8 without fast int8 instructions, or on a small model.
@@ -110,18 +110,38 @@ def _spread(result: LatencyResult) -> str:
 def is_slower(before: Sequence[LatencyResult], after: Sequence[LatencyResult]) -> bool:
     """Whether a model is slower than the one before it, beyond noise, at the first shape.
 
-    Both were timed against the original; the original itself has no ratio and counts as 1.
+    A decoder that lost time on prompts and gained some on the tokens after them, or the other way
+    round, is not slower. Both models were timed against the original; the original itself has no
+    ratio and counts as 1.
     """
-    ratio = after[0].speedup if after else None
-    earlier = before[0].speedup if before else None
-    return ratio is not None and ratio.high < (1.0 if earlier is None else earlier.low)
+    found = [(_ratio(_first_of(before, phase)), new) for phase, new in first_ratios(after)]
+    return any(new.high < old.low for old, new in found) and not any(
+        new.low > old.high for old, new in found
+    )
+
+
+def _first_of(results: Sequence[LatencyResult], phase: str | None) -> LatencyResult | None:
+    return next((result for result in results if result.phase == phase), None)
+
+
+def _ratio(result: LatencyResult | None) -> Ratio:
+    ratio = None if result is None else result.speedup
+    return Ratio(1.0, 1.0, 1.0) if ratio is None else ratio
 
 
 def _undo(step: Step, found: Sequence[LatencyResult]) -> None:
-    ratio = found[0].speedup
-    assert ratio is not None
+    ratios = ", ".join(
+        f"{ratio.value:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
+        + (f" in {phase}" if phase is not None else "")
+        for phase, ratio in first_ratios(found)
+    )
     step.model, step.result = step.before, PassResult(modified=False)
     step.figures.notes[:] = [
-        "undone, because it made the model slower: "
-        f"{ratio.value:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}] of the original's speed"
+        f"undone, because it made the model slower: {ratios} of the original's speed"
     ]
+
+
+def first_ratios(results: Sequence[LatencyResult]) -> Iterator[tuple[str | None, Ratio]]:
+    """Yield the ratio at the first shape; of a decoder that of each phase."""
+    for phase in dict.fromkeys(result.phase for result in results):
+        yield phase, _ratio(_first_of(results, phase))

@@ -53,6 +53,7 @@ def _row(index: int, text: str, **changes: Any) -> Row:
         "latency": (),
         "fidelity": Fidelity(float("inf"), 0.0, 0.0, 1.0, 0.0, 1.0, 32),
         "metric": None,
+        "greedy": None,
         "seconds": {"pass": 1.0, "numerics": 0.5},
     }
     return Row(**{**values, **changes})

@@ -1,0 +1,191 @@
+"""Decoders with a key-value cache, known by the names of what they take and give.
+
+Exporters agree on them: `input_ids`, `attention_mask` over past and new tokens, `position_ids`,
+and for each layer N `past_key_values.N.key` and `.value` [batch, key heads, past, head size], which
+the outputs `present.N.key` and `.value` continue. The call with an empty past reads the prompt
+(prefill); every call after it reads one token and the cache of the one before (decode).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["CacheInput", "CachedDecoder", "Reading", "find_decoder", "is_past", "reading_of"]
+
+_PAST, _PRESENT = "past_key_values.", "present."
+_FIXED = ".encoder."  # Keys and values of cross-attention stay the same through a text.
+_IDS = ("input_ids", "decoder_input_ids")
+_MASK, _POSITIONS, _LOGITS = "attention_mask", "position_ids", "logits"
+
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class CacheInput:
+    """Keys or values of one layer.
+
+    Attributes:
+        name: The input.
+        present: The output that continues it.
+        heads: Key heads.
+        size: Size of a head.
+        axis: Name of the axis that grows; None where it has none.
+    """
+
+    name: str
+    present: str
+    heads: int
+    size: int
+    dtype: np.dtype
+    axis: str | None
+
+
+@dataclass(frozen=True)
+class CachedDecoder:
+    """The inputs and outputs of a decoder with a cache that grows.
+
+    Attributes:
+        ids: Input of the new tokens, [B, S].
+        axis: Name of its axis S; None where it has none.
+        past: Its cache inputs, two per layer.
+        mask: Input of the mask over past and new tokens, [B, P + S], or None.
+        positions: Input of the new tokens' positions, [B, S], or None.
+        dtypes: Element types of these three, by name.
+        batch: Texts that it takes at a time; None: any number.
+        generates: It gives `logits` and every `present` and needs nothing else, so that it can
+            write a text by itself. The decoder of an encoder-decoder cannot.
+    """
+
+    ids: str
+    axis: str | None
+    past: tuple[CacheInput, ...]
+    mask: str | None
+    positions: str | None
+    dtypes: Mapping[str, np.dtype]
+    batch: int | None
+    generates: bool
+
+    @property
+    def logits(self) -> str:
+        """Name of the output with a row of scores for every new token, [B, S, V]."""
+        return _LOGITS
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What a step of generation asks for."""
+        return (_LOGITS, *(cache.present for cache in self.past))
+
+    def empty(self, batch: int) -> dict[str, np.ndarray]:
+        """Return the cache before the first token."""
+        return {c.name: np.zeros((batch, c.heads, 0, c.size), c.dtype) for c in self.past}
+
+    def feeds(self, ids: np.ndarray, past: Arrays) -> dict[str, np.ndarray]:
+        """Return what reads new tokens, none of them padding, after a cache without padding.
+
+        Args:
+            ids: New tokens, [B, S].
+            past: The cache by input name, [B, heads, P, size] each.
+        """
+        batch, new = ids.shape
+        read = next(iter(past.values())).shape[2]
+        made = {self.ids: ids.astype(self.dtypes[self.ids])}
+        if self.mask is not None:
+            made[self.mask] = np.ones((batch, read + new), self.dtypes[self.mask])
+        if self.positions is not None:
+            places = np.arange(read, read + new, dtype=self.dtypes[self.positions])
+            made[self.positions] = np.tile(places, (batch, 1))
+        return made | dict(past)
+
+    def next_past(self, outputs: Arrays) -> dict[str, np.ndarray]:
+        """Return the cache for the next call, from what this one gave."""
+        return {cache.name: outputs[cache.present] for cache in self.past}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a run of a decoder does.
+
+    Attributes:
+        phase: `prefill` where the cache is empty, else `decode`.
+        tokens: New tokens, over the whole batch.
+    """
+
+    phase: Literal["prefill", "decode"]
+    tokens: int
+
+
+def find_decoder(model: ir.Model) -> CachedDecoder | None:
+    """Return the cache of a model; None where it has none that grows from call to call."""
+    graph = model.graph
+    inputs = {v.name or "": v for v in graph.inputs if v.name not in graph.initializers}
+    ids = next((name for name in _IDS if name in inputs), None)
+    past = [_cache_input(value) for name, value in inputs.items() if is_past(name)]
+    if ids is None or not past or any(cache is None for cache in past):
+        return None
+    caches = tuple(cache for cache in past if cache is not None)
+    named = [name for name in (ids, _MASK, _POSITIONS) if name in inputs]
+    if any(inputs[name].dtype is None for name in named):
+        return None
+    given = {value.name for value in graph.outputs}
+    alone = set(inputs) == {*named, *(cache.name for cache in caches)}
+    return CachedDecoder(
+        ids=ids,
+        axis=_axis(inputs[ids], 1),
+        past=caches,
+        mask=_MASK if _MASK in inputs else None,
+        positions=_POSITIONS if _POSITIONS in inputs else None,
+        dtypes={name: _numpy(inputs[name]) for name in named},
+        batch=_fixed_batch(inputs.values()),
+        generates=alone and given >= {_LOGITS, *(cache.present for cache in caches)},
+    )
+
+
+def is_past(name: str) -> bool:
+    """Whether an input of this name is a cache that grows from call to call."""
+    return name.startswith(_PAST) and _FIXED not in name
+
+
+def reading_of(feeds: Arrays) -> Reading | None:
+    """Return what a run on these feeds reads; None where they hold no cache."""
+    pasts = [array for name, array in feeds.items() if is_past(name) and array.ndim == 4]
+    ids = next((feeds[name] for name in _IDS if name in feeds), None)
+    if not pasts or ids is None:
+        return None
+    return Reading("decode" if pasts[0].shape[2] else "prefill", int(ids.size))
+
+
+def _cache_input(value: ir.Value) -> CacheInput | None:
+    """Return a cache input; None where it is another tensor, or of a fixed length."""
+    sizes = None if value.shape is None else list(value.shape)
+    if sizes is None or len(sizes) != 4 or value.dtype is None:
+        return None
+    _, heads, length, size = sizes
+    if not isinstance(heads, int) or not isinstance(size, int) or isinstance(length, int):
+        return None
+    name = value.name or ""
+    present = name.replace(_PAST, _PRESENT, 1)
+    return CacheInput(name, present, heads, size, _numpy(value), length.value)
+
+
+def _axis(value: ir.Value, axis: int) -> str | None:
+    if value.shape is None or len(value.shape) <= axis:
+        return None
+    size = value.shape[axis]
+    return None if isinstance(size, int) else size.value
+
+
+def _numpy(value: ir.Value) -> np.dtype:
+    assert value.dtype is not None
+    return value.dtype.numpy()
+
+
+def _fixed_batch(inputs: Iterable[ir.Value]) -> int | None:
+    first = [value.shape[0] for value in inputs if value.shape is not None and len(value.shape)]
+    return next((size for size in first if isinstance(size, int)), None)

@@ -1,0 +1,131 @@
+"""The text that a decoder writes when it always takes the likeliest token.
+
+Imports nothing but numpy, so that a child process costs little time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from irtools.analysis.decoder import CachedDecoder
+
+if TYPE_CHECKING:
+    from irtools.target import Runner
+
+__all__ = ["GreedyText", "Writing", "compare_writings", "write_greedily"]
+
+
+@dataclass(frozen=True)
+class Writing:
+    """What a decoder wrote.
+
+    Attributes:
+        tokens: New tokens, int64 [K, T].
+        margins: By how much the likeliest token led the next one, in units of the L2 norm of all
+            logits, [K, T]: a lead as small as the rounding of a runtime decides nothing.
+    """
+
+    tokens: np.ndarray
+    margins: np.ndarray
+
+
+@dataclass(frozen=True)
+class GreedyText:
+    """How much of the original's greedy text a model writes, too.
+
+    Attributes:
+        prompts: Prompts.
+        prompt_tokens: Tokens of each.
+        new_tokens: Tokens written to each.
+        equal: Prompts to which all new tokens are the original's.
+        share: Of the new tokens, those before the first other one of their prompt.
+        first_difference: The earliest new token that is another one, counted from 1 in any of the
+            prompts; None where there is none.
+        source: Where the prompts come from.
+    """
+
+    prompts: int
+    prompt_tokens: int
+    new_tokens: int
+    equal: int
+    share: float
+    first_difference: int | None
+    source: str
+
+
+def write_greedily(
+    runner: Runner, decoder: CachedDecoder, prompts: np.ndarray, new_tokens: int
+) -> Writing:
+    """Continue prompts by the likeliest token at each step, through the cache.
+
+    Args:
+        runner: The model.
+        decoder: Its inputs and outputs.
+        prompts: Token ids without padding, [K, P].
+        new_tokens: Tokens to write, T; an end of the text does not end it.
+
+    Raises:
+        DataError: The model does not run on them.
+    """
+    size = decoder.batch or len(prompts)
+    parts = [
+        _write(runner, decoder, prompts[start : start + size], new_tokens)
+        for start in range(0, len(prompts), size)
+    ]
+    return Writing(
+        np.concatenate([part.tokens for part in parts]),
+        np.concatenate([part.margins for part in parts]),
+    )
+
+
+def compare_writings(
+    original: Writing, found: Writing, prompt_tokens: int, source: str
+) -> GreedyText:
+    """Compare token by token; what follows another token is another text."""
+    prompts, new_tokens = original.tokens.shape
+    lengths = equal_lengths(original, found)
+    differ = lengths < new_tokens
+    return GreedyText(
+        prompts=prompts,
+        prompt_tokens=prompt_tokens,
+        new_tokens=new_tokens,
+        equal=int(np.count_nonzero(~differ)),
+        share=float(lengths.sum() / original.tokens.size),
+        first_difference=int(lengths.min()) + 1 if differ.any() else None,
+        source=source,
+    )
+
+
+def equal_lengths(original: Writing, found: Writing) -> np.ndarray:
+    """Return how many tokens of each prompt's text are equal from its start, [K]."""
+    same = original.tokens == found.tokens
+    return np.where(same.all(axis=1), same.shape[1], same.argmin(axis=1))
+
+
+def surest_difference(original: Writing, found: Writing) -> float:
+    """Return the largest margin that the original had where a text first differs; 0: all equal."""
+    lengths = equal_lengths(original, found)
+    rows = np.flatnonzero(lengths < original.tokens.shape[1])
+    return float(original.margins[rows, lengths[rows]].max(initial=0.0))
+
+
+def _write(runner: Runner, decoder: CachedDecoder, prompts: np.ndarray, new_tokens: int) -> Writing:
+    tokens, margins = [], []
+    ids, past = prompts, decoder.empty(len(prompts))
+    for _ in range(new_tokens):
+        found = runner.run(decoder.feeds(ids, past), decoder.outputs)
+        logits = found[decoder.logits][:, -1].astype(np.float32)
+        ids = logits.argmax(axis=-1)[:, None]
+        past = decoder.next_past(found)
+        tokens.append(ids[:, 0])
+        margins.append(_margins(logits))
+    return Writing(np.stack(tokens, axis=1), np.stack(margins, axis=1))
+
+
+def _margins(logits: np.ndarray) -> np.ndarray:
+    top = np.partition(logits, -2, axis=-1)[:, -2:]
+    norms = np.linalg.norm(logits, axis=-1)
+    return (top[:, 1] - top[:, 0]) / np.where(norms > 0, norms, 1.0)

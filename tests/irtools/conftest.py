@@ -1,0 +1,74 @@
+"""Models that several rooms test with."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from irtools.model import Model
+
+_DECODER = """
+<ir_version: 10, opset_import: ["" : 20]>
+decoder (
+  int64[batch, sequence] input_ids,
+  int64[batch, "past_sequence + sequence"] attention_mask,
+  int64[batch, sequence] position_ids,
+  float[batch, 1, past_sequence, 8] "past_key_values.0.key",
+  float[batch, 1, past_sequence, 8] "past_key_values.0.value"
+) => (
+  float[batch, sequence, 61] logits,
+  float[batch, 1, "past_sequence + sequence", 8] "present.0.key",
+  float[batch, 1, "past_sequence + sequence", 8] "present.0.value"
+) <{weights}> {{
+  word = Gather (words, input_ids)
+  place = Gather (places, position_ids)
+  hidden = Add (word, place)
+  one = Constant <value_ints = [1]> ()
+  query = Unsqueeze (hidden, one)
+  "present.0.key" = Concat <axis = 2> ("past_key_values.0.key", query)
+  doubled = Add (query, query)
+  "present.0.value" = Concat <axis = 2> ("past_key_values.0.value", doubled)
+  turned = Transpose <perm = [0, 1, 3, 2]> ("present.0.key")
+  scores = MatMul (query, turned)
+  total = Shape <start = 1, end = 2> (attention_mask)
+  new = Shape <start = 1, end = 2> (input_ids)
+  past = Sub (total, new)
+  zero = Constant <value_ints = [0]> ()
+  none = Squeeze (zero)
+  step = Squeeze (one)
+  first = Squeeze (past)
+  last = Squeeze (total)
+  keys = Range (none, last, step)
+  queries = Range (first, last, step)
+  column = Unsqueeze (queries, one)
+  causal = GreaterOrEqual (column, keys)
+  kept = Cast <to = 9> (attention_mask)
+  axes = Constant <value_ints = [1, 2]> ()
+  wide = Unsqueeze (kept, axes)
+  allowed = And (wide, causal)
+  open = Constant <value_float = 0.0> ()
+  shut = Constant <value_float = -1e9> ()
+  bias = Where (allowed, open, shut)
+  biased = Add (scores, bias)
+  shares = Softmax <axis = -1> (biased)
+  mixed = MatMul (shares, "present.0.value")
+  flat = Squeeze (mixed, one)
+  same = Identity (flat)
+  sum = Add (same, hidden)
+  logits = MatMul (sum, head)
+}}
+"""
+
+
+@pytest.fixture(scope="session")
+def cached_decoder() -> Model:
+    """A decoder of one layer with its cache as inputs and outputs, 48 positions and 61 tokens."""
+    rng = np.random.default_rng(0)
+    weights = [
+        f"float[{rows},{columns}] {name} = {{{', '.join(map(str, rng.normal(0, 0.5, rows * columns)))}}}"
+        for name, rows, columns in (("words", 61, 8), ("places", 48, 8), ("head", 8, 61))
+    ]
+    model = ir.from_onnx_text(_DECODER.format(weights=", ".join(weights)))
+    model.metadata_props["task"] = "text-generation"
+    return Model(model)

@@ -130,8 +130,8 @@ def optimize(
     data: DataSettings = DataSettings(),
     metric: str | Metric | None = None,
     bench: BenchSettings | None = BenchSettings(),
-    max_drop: float | None = None,
     new_tokens: int = 32,
+    max_drop: float | None = None,
     drop_slower: bool = False,
     seed: int = 0,
     threads: int | None = None,
@@ -157,10 +157,10 @@ def optimize(
         metric: Name of a metric or `module:function`; None: what labels of the evaluation data
             ask for, `multilabel-f1-micro` for rows of 0/1 and `accuracy` for classes.
         bench: How to time every pass's model against the original; None: not at all.
-        max_drop: Largest loss of the metric against the original (0.01: one point of accuracy),
-            or of top-1 agreement without labels. Passes that lose more are drawn back.
         new_tokens: Tokens that a decoder with a cache writes to each prompt, to compare its text
             with the original's; 0: none.
+        max_drop: Largest loss of the metric against the original (0.01: one point of accuracy),
+            or of top-1 agreement without labels. Passes that lose more are drawn back.
         drop_slower: Undo lossy passes that make the model slower than it was.
         seed: Seed of every random choice.
         threads: Threads for running models; None: the CPU quota.
@@ -184,10 +184,10 @@ def optimize(
     passes = pipeline if isinstance(pipeline, Pipeline) else Pipeline(pipeline)
     found_target = find_target(target) if isinstance(target, str) else target
     _check_budget(max_drop)
-    if drop_slower and bench is None:
-        raise UsageError("drop-slower needs the benchmark, which is switched off")
     if new_tokens < 0:
         raise UsageError(f"new-tokens is {new_tokens}, expected 0 or more")
+    if drop_slower and bench is None:
+        raise UsageError("drop-slower needs the benchmark, which is switched off")
     source = _as_model(model)
     job = _Job(
         model=source,
@@ -197,9 +197,9 @@ def optimize(
         evaluation=read_evaluation(evaluation, source, data),
         metric=metric,
         bench=_with_threads(bench, threads),
+        new_tokens=new_tokens,
         max_drop=max_drop,
         seed=seed,
-        new_tokens=new_tokens,
         threads=threads,
         drop_slower=drop_slower,
         check=check,
@@ -247,8 +247,6 @@ def _instruments(job: _Job, judge: Judge | None) -> Iterator[Instrument]:
         data = job.evaluation or job.calibration
         yield Benchmark(job.target, job.bench, data, job.seed, drop_slower=job.drop_slower)
     yield Sizes()
-    if judge is not None:
-        yield FidelityAndMetric(judge)
     yield Greedy(
         job.target,
         job.threads,
@@ -257,6 +255,8 @@ def _instruments(job: _Job, judge: Judge | None) -> Iterator[Instrument]:
         seed=job.seed,
         check=job.check,
     )
+    if judge is not None:
+        yield FidelityAndMetric(judge)
     if job.reproducer:
         yield Reproducer()
 

@@ -22,11 +22,11 @@ __all__ = ["bench"]
 @options.target_option
 @options.batch_option
 @options.sequence_option
+@options.past_option
 @options.threads_option
 @options.seed_option
 @click.option("--data", metavar="DATA", help="Real samples, for inputs that cannot be invented.")
 @options.data_options
-@options.past_option
 @click.option(
     "--rounds",
     type=click.IntRange(min=3),
@@ -89,12 +89,12 @@ def _measure(sources: Sequence[str], given: dict[str, Any]) -> list[LatencyResul
         given["threads"],
         rounds=given["rounds"],
         max_seconds=given["max_seconds"],
+        past=given["past"],
     )
     found = {name: load_contender(path, target) for name, path in _names(sources).items()}
     models = {n: f.stub if isinstance(f, CompiledFile) else f for n, f in found.items()}
     _check_same_inputs(models)
     # A model knows more of its inputs (ids, lengths) than a file of a runtime tells.
-        past=given["past"],
     whole = [m for n, m in models.items() if not isinstance(found[n], CompiledFile)]
     first = (whole or list(models.values()))[0]
     data = None if given["data"] is None else load_dataset(given["data"], first, reading)

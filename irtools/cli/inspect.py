@@ -62,13 +62,13 @@ _FOR_PROFILE = ("target", "data", "past", "runs", "threads", "seed")
 )
 @options.data_options
 @click.option(
-    "--runs",
-@click.option(
     "--past",
     type=click.IntRange(min=1),
     metavar="N",
     help="Profile a decoder on one token with N in its cache. [default: on a prompt of --seq]",
 )
+@click.option(
+    "--runs",
     type=click.IntRange(1, 1000),
     metavar="N",
     default=20,

@@ -56,11 +56,9 @@ _WRECK = 0.1
 )
 @options.batch_option
 @options.sequence_option
+@options.past_option
 @options.threads_option
 @options.seed_option
-@options.past_option
-@click.option("--no-bench", is_flag=True, help="Do not time the models.")
-@click.option(
 @click.option(
     "--new-tokens",
     type=click.IntRange(min=0),
@@ -70,6 +68,8 @@ _WRECK = 0.1
     help="Tokens that a decoder with a cache writes to each prompt, to compare its text with the "
     "original's; 0: none.",
 )
+@click.option("--no-bench", is_flag=True, help="Do not time the models.")
+@click.option(
     "--no-check",
     is_flag=True,
     help="Do not compare numbers before and after each pass, and write the result even where its "
@@ -202,11 +202,11 @@ def _run(
             data=data,
             metric=given["metric"],
             bench=None if given["no_bench"] else bench,
+            new_tokens=given["new_tokens"],
             max_drop=given["max_drop"],
             drop_slower=given["drop_slower"],
             seed=given["seed"],
             threads=given["threads"],
-            new_tokens=given["new_tokens"],
             check=not given["no_check"],
             portable=given["portable"],
             plans=plans,

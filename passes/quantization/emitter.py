@@ -104,6 +104,15 @@ class Emitter:
         ir.convenience.replace_all_uses_with(old, result, replace_graph_outputs=True)
         self.graph.remove(node, safe=True)
 
+    def hand_out(self, value: ir.Value, new: ir.Value) -> None:
+        """Let `new` be the graph output that `value` was, under its name."""
+        assert value.name is not None
+        new.name, value.name = value.name, self._names.make(f"{value.name}_float")
+        new.metadata_props.update(value.metadata_props)
+        for index, output in enumerate(self.graph.outputs):
+            if output is value:
+                self.graph.outputs[index] = new
+
     def drop_unread(self, value: ir.Value) -> None:
         """Remove a constant, and the Transposes behind it, that nobody reads any more."""
         for node, _ in tuple(value.uses()):

@@ -43,6 +43,8 @@ class Int8(PlanningPass):
     Static: `QuantizeLinear`/`DequantizeLinear` pairs whose ranges come from calibration data; u8
     affine activations in front of MatMul, Gemm and Conv, s8 symmetric weights with one scale per
     output channel. Softmax, normalizations, activation functions and attention stay in float32.
+    Between Convs integers are handed on, and an output of the model that a Conv makes has 256
+    steps.
     Dynamic: activations are measured at run time; MatMul and Gemm only. Weight-only: weights are
     stored as integers, what they are multiplied in is the runtime's choice. Embedding tables are
     stored in 8 bits with one scale per row in every mode, or in 4 bits with a scale for every 32

@@ -140,7 +140,7 @@ def constant_of(value: ir.Value | None) -> ir.TensorProtocol | None:
     if value.is_initializer():
         return value.const_value
     node = value.producer()
-    if node is None or node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
+    if node is None or node.op_type != "Constant" or node.domain != "":
         return None
     return ir.convenience.get_const_tensor(value)
 
@@ -210,7 +210,7 @@ def _all_uses(value: ir.Value) -> tuple[Use, ...] | None:
 def _readers(value: ir.Value) -> Iterator[ir.Node]:
     """Yield who reads a weight, looking through Transposes of it."""
     for node, _ in value.uses():
-        if node.op_type == "Transpose" and not node.outputs[0].is_graph_output():
+        if _is_transpose(node) and not node.outputs[0].is_graph_output():
             yield from (reader for reader, _ in node.outputs[0].uses())
         else:
             yield node
@@ -245,7 +245,7 @@ def _reads_dequantized(node: ir.Node) -> bool:
 
 
 def _as_use(node: ir.Node) -> Use | None:
-    if node.domain not in ("", "ai.onnx"):
+    if node.domain != "":
         return None
     match node.op_type:
         case "MatMul":
@@ -304,7 +304,7 @@ def _added_bias(node: ir.Node) -> Bias | None:
     if output.is_graph_output() or len(readers) != 1 or weight is None:
         return None
     add, index = readers[0].node, readers[0].idx
-    if add.op_type != "Add" or add.graph is not node.graph:
+    if add.op_type != "Add" or add.domain != "" or add.graph is not node.graph:
         return None
     channels = int(weight.shape.numpy()[0 if transpose else 1])
     return _bias(add, 1 - index, channels)
@@ -323,10 +323,14 @@ def _bias(node: ir.Node, index: int, channels: int) -> Bias | None:
 
 def _behind_transpose(value: ir.Value | None) -> tuple[ir.Value | None, ir.Node | None]:
     node = value.producer() if value is not None else None
-    if node is None or node.op_type != "Transpose":
+    if node is None or not _is_transpose(node):
         return value, None
     perm = node.attributes.get_ints("perm", None)
     return (node.inputs[0], node) if perm is None or tuple(perm) == (1, 0) else (value, None)
+
+
+def _is_transpose(node: ir.Node) -> bool:
+    return node.op_type == "Transpose" and node.domain == ""
 
 
 def _is_table(value: ir.Value | None) -> bool:

@@ -6,7 +6,8 @@
 
 No Q follows a GEMM: the runtimes then scale the int32 sums straight to float32, and softmax,
 LayerNormalization, Gelu and attention stay in float32. A Conv is int8 only
-with a Q behind it, so integers run through convolutional networks from layer to layer.
+with a Q behind it, so integers run through convolutional networks from layer to layer, and one
+that is an output of the model gives numbers in 256 steps.
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ def result_of(use: Use) -> ir.Value:
     readers = tuple(output.uses())
     if len(readers) == 1 and not output.is_graph_output():
         node: ir.Node = readers[0].node
-        if node.op_type in ("Relu", "Clip") and node.graph is use.node.graph:
+        clips = node.op_type in ("Relu", "Clip") and node.domain == ""
+        if clips and node.graph is use.node.graph:
             return node.outputs[0]
     return output
 
@@ -132,7 +134,7 @@ class StaticWriter:
         if u.use.kind == "conv":
             self._spread(pair)
         if u.result is not None:
-            self._spread(self._pair(result_of(u.use), u.result))
+            self._hand_on(result_of(u.use), u.result)
         if u.use.transpose is None or turned:
             node.replace_input_with(1, dequantized)
         else:
@@ -169,6 +171,16 @@ class StaticWriter:
             self._pairs[key] = found
             self._origins[found] = value
         return found
+
+    def _hand_on(self, value: ir.Value, q: QParams) -> None:
+        """Quantize what a Conv hands on, for the caller of the model too.
+
+        Where somebody takes the float value, the runtime computes the whole Conv in float32.
+        """
+        pair = self._pair(value, q)
+        self._spread(pair)
+        if value.is_graph_output():
+            self._emit.hand_out(value, pair)
 
     def _spread(self, pair: ir.Value) -> None:
         """Let every reader of a value read it quantized.

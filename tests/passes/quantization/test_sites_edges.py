@@ -12,6 +12,8 @@ from irtools.data import Dataset
 from irtools.model.printer import print_model
 from irtools.passes.quantization.cost import bias_shift, matrix_view
 from irtools.passes.quantization.int8 import Int8
+from irtools.passes.quantization.sites import find_sites
+from irtools.passes.quantization.static import result_of
 from irtools.passmanager import Pipeline, Plan
 
 from .conftest import build, context
@@ -64,6 +66,35 @@ def test_stays(case: str, quantize) -> None:
     done = quantize(model, "int8:mode=dynamic:min-size=0")
     assert not done.result.modified and print_model(done.after) == print_model(model)
     assert reason is None or done.result.statistics == {reason: 1}
+
+
+FOREIGN = '<ir_version: 10, opset_import: ["" : 20, "local" : 1]> '
+
+
+def test_a_sum_of_a_foreign_domain_is_no_bias() -> None:
+    model = build(
+        FOREIGN + "g (float[n,4] x, float[4,4] w, float[4] w_b) => (float[n,4] y) "
+        "{ a = MatMul(x, w) y = local.Add(a, w_b) }"
+    )
+    (weight,) = find_sites(model).weights
+    assert weight.uses[0].bias is None
+
+
+def test_a_transpose_of_a_foreign_domain_hides_a_weight() -> None:
+    model = build(
+        FOREIGN + "g (float[n,4] x, float[4,4] w) => (float[n,4] y) "
+        "{ t = local.Transpose(w) y = MatMul(x, t) }"
+    )
+    assert find_sites(model).weights == ()
+
+
+def test_a_relu_of_a_foreign_domain_is_not_what_a_convolution_hands_on() -> None:
+    model = build(
+        FOREIGN + "g (float[n,4,3,3] x, float[4,4,1,1] w) => (float[n,4,3,3] y) "
+        "{ a = Conv(x, w) y = local.Relu(a) }"
+    )
+    (weight,) = find_sites(model).weights
+    assert result_of(weight.uses[0]).name == "a"
 
 
 def test_a_kernel_with_a_bias_that_is_computed_stays(quantize) -> None:

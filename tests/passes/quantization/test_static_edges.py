@@ -7,8 +7,10 @@ import onnx_ir as ir
 import pytest
 
 from irtools.data import Dataset
+from irtools.model import Model
 from irtools.passes.quantization.int8 import Int8
 from irtools.passmanager import Pipeline, Plan
+from irtools.target import RunnerOptions, find_target
 
 from .conftest import build, context, relative_error
 
@@ -93,14 +95,53 @@ def test_integers_run_from_layer_to_layer(quantize, outputs) -> None:
     model = build(CONVS)
     x = normal(8, 4, 8, 8)
     done = quantize(model, STATIC, x=x)
-    assert quantized(done.after) == ["x", "r", "y"]
+    assert quantized(done.after) == ["x", "r", "y_float"]
+    assert relative_error(outputs(done.after, x=x), outputs(model, x=x)) < 0.03
+
+
+OUTPUTS = {
+    "a convolution": "=> (float[b,4,8,8] y) { y = Conv(x, w) }",
+    "one with a bias": "=> (float[b,4,8,8] y) { y = Conv(x, w, w_b) }",
+    "a relu behind it": "=> (float[b,4,8,8] y) { a = Conv(x, w) y = Relu(a) }",
+    "before and behind a relu": "=> (float[b,4,8,8] y, float[b,4,8,8] a) "
+    "{ a = Conv(x, w) y = Relu(a) }",
+    "one that is read, too": "=> (float[b,4,8,8] y, float[b,4,8,8] a) "
+    "{ a = Conv(x, w) y = Conv(a, w2) }",
+    "two of one weight": "=> (float[b,4,8,8] y, float[b,4,8,8] a) "
+    "{ a = Conv(x, w) y = Conv(a, w) }",
+    "a product": "=> (float[b,4,8,4] y) { y = MatMul(x, w_m) }",
+    "a product and its sum": "=> (float[b,4,8,4] y, float[b,4,8,4] p) "
+    "{ p = MatMul(x, w_m) y = Add(p, w_b) }",
+    "a gemm": "=> (float[m,4] y) <int64[2] s = {-1, 8}> { f = Reshape(x, s) y = Gemm(f, w_m) }",
+    "a gemm with a bias": "=> (float[m,4] y) <int64[2] s = {-1, 8}> "
+    "{ f = Reshape(x, s) y = Gemm(f, w_m, w_b) }",
+}
+
+
+@pytest.mark.parametrize("case", OUTPUTS)
+def test_what_is_counted_runs_in_int8_as_an_output_too(case: str, quantize, outputs) -> None:
+    """A Conv whose float value somebody takes is computed in float32 as a whole."""
+    model = build(
+        '<ir_version: 10, opset_import: ["" : 20]> g (float[b,4,8,8] x, float[4,4,1,1] w, '
+        f"float[4,4,1,1] w2, float[8,4] w_m, float[4] w_b) {OUTPUTS[case]}"
+    )
+    x = normal(8, 4, 8, 8)
+    done = quantize(model, STATIC, x=x)
+    assert [v.name for v in done.after.graph.outputs] == [v.name for v in model.graph.outputs]
+    counts = done.result.statistics
+    lowered = done.after.clone()
+    find_target("ort-cpu").lower(lowered)
+    with find_target("ort-cpu").runner(Model(lowered), RunnerOptions(threads=1)) as runner:
+        found = runner.kernels()
+    assert found.int8 == sum(counts.values()) >= 1
+    assert found.float_fallbacks == ()
     assert relative_error(outputs(done.after, x=x), outputs(model, x=x)) < 0.03
 
 
 def test_a_convolution_that_is_an_output_hands_on_its_own_value(quantize) -> None:
     text = CONVS.replace("float[b,4,6,6] y)", "float[b,4,6,6] y, float[b,4,8,8] a)")
     done = quantize(build(text), STATIC, x=normal(8, 4, 8, 8))
-    assert quantized(done.after) == ["x", "a", "r", "y"]
+    assert quantized(done.after) == ["x", "a_float", "r", "y_float"]
 
 
 def test_a_relu_inside_a_branch_is_not_what_a_convolution_hands_on(quantize) -> None:

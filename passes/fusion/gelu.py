@@ -60,8 +60,7 @@ class _GeluRewriter(Rewriter):
     def match(self, anchor: ir.Node) -> _Gelu:
         x = _argument(anchor.inputs[0])
         addition = only_user(anchor.outputs[0])
-        is_sum = addition is not None and addition.op_type == "Add"
-        if addition is None or not is_sum:
+        if addition is None or addition.op_type != "Add" or addition.domain != "":
             raise Veto("Erf is not part of a GELU: no Add follows", named=False)
         one = scalar(other_input(addition, anchor.outputs[0]))
         require(one == 1.0, "1 is not added to Erf", named=False)

@@ -141,10 +141,12 @@ def _with_own_bias(sink: Member, usable: bool) -> LinearLayer:
 
 def _added_bias(value: ir.Value) -> tuple[ir.Node, int] | None:
     uses = list(value.uses())
-    if len(uses) != 1 or value.is_graph_output() or uses[0].node.op_type != "Add":
+    if len(uses) != 1 or value.is_graph_output():
         return None
-    position = 1 - uses[0].idx
-    tensor = constant_of(uses[0].node.inputs[position])
+    node, position = uses[0].node, 1 - uses[0].idx
+    if node.op_type != "Add" or node.domain != "":
+        return None
+    tensor = constant_of(node.inputs[position])
     if tensor is None or len(tensor.shape) != 1 or tensor.shape[0] == 1:
         return None
-    return uses[0].node, position
+    return node, position

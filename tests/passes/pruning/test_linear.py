@@ -14,7 +14,7 @@ W = np.arange(16, dtype=np.float32).reshape(4, 4)
 
 
 def layer(text: str, axis: int, data_axis: int = -1, w: np.ndarray = W) -> LinearLayer | None:
-    model = ir.from_onnx_text(f'<ir_version: 10, opset_import: ["" : 20]> {text}')
+    model = ir.from_onnx_text(f'<ir_version: 10, opset_import: ["" : 20, "local" : 1]> {text}')
     (value,) = [v for v in model.graph.inputs if v.name == "w"]
     model.graph.inputs.remove(value)
     value.const_value = ir.tensor(w, name="w")
@@ -46,6 +46,14 @@ def test_products_are_linear_layers(op: str, axis: int, has_bias: bool) -> None:
 
 def test_a_scaled_product_is_none() -> None:
     assert layer(GEMM.format("Gemm<alpha=0.5>(x, w, b)"), 0) is None
+
+
+@pytest.mark.parametrize(("add", "has_bias"), [("Add", True), ("local.Add", False)])
+def test_only_the_standard_add_brings_a_bias(add: str, has_bias: bool) -> None:
+    text = f"""g (float[n,4] x, float[4,4] w) => (float[n,4] y) <float[4] b = {{1, 2, 3, 4}}>
+    {{ m = MatMul(x, w)  y = {add}(m, b) }}"""
+    found = layer(text, 0)
+    assert found is not None and (found.bias_node is not None) == has_bias
 
 
 CONV = "g (float[n,4,3,3] x, float[{}] w) => (float[n,4,u,v] y) {{ y = Conv{}(x, w) }}"

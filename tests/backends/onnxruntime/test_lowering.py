@@ -70,13 +70,14 @@ def test_the_sum_is_the_same_to_the_last_bit() -> None:
     "body",
     [
         _LAYER_NORM.replace("Add(x, skip)", "Mul(x, skip)"),
+        _LAYER_NORM.replace("Add(x, skip)", "local.Add(x, skip)"),
         _LAYER_NORM.replace("float[", "double["),
         _LAYER_NORM.replace("LayerNormalization<axis = -1>(h, gamma, beta)", "Mul(h, gamma)"),
     ],
-    ids=["no-add", "double", "no-norm"],
+    ids=["no-add", "foreign-add", "double", "no-norm"],
 )
 def test_other_sums_stay(body: str) -> None:
-    counts, _ = _lowered(_model(body))
+    counts, _ = _lowered(_model(body, '"" : 20, "local" : 1'))
     assert counts == {}
 
 
@@ -163,7 +164,7 @@ _INT32_BIAS = {
 
 
 def _gemm(**changes: str) -> ir.Model:
-    return _model(_GEMM.format(**(_DEFAULTS | changes)), '"" : 20')
+    return _model(_GEMM.format(**(_DEFAULTS | changes)), '"" : 20, "local" : 1')
 
 
 def test_the_bias_goes_into_the_int8_product() -> None:
@@ -219,10 +220,21 @@ def test_static_shapes_do_not_fall_back_to_float() -> None:
         {"bias": "float[1, 4] bias = {0.5, -1.0, 1.5, 2.0}"},
         {"bias": "float bias = {0.5}"},
         {"add": "y = Mul(p, bias)"},
+        {"add": "y = local.Add(p, bias)"},
         {"add": "y = Identity(p)"},
         {"add": "r = Add(p, bias) y = Add(r, p)"},
     ],
-    ids=["s8", "asymmetric", "per-row", "2-d-bias", "scalar-bias", "mul", "no-add", "two-readers"],
+    ids=[
+        "s8",
+        "asymmetric",
+        "per-row",
+        "2-d-bias",
+        "scalar-bias",
+        "mul",
+        "foreign-add",
+        "no-add",
+        "two-readers",
+    ],
 )
 def test_other_products_stay(changes: dict[str, str]) -> None:
     counts, _ = _lowered(_gemm(**changes))
@@ -311,6 +323,21 @@ def test_what_decides_of_an_int8_product(changes: dict[str, str], fused: bool) -
     after.verify()
     feeds = {"x": np.random.default_rng(0).standard_normal((2, 5, 4), np.float32)}
     np.testing.assert_allclose(_exact(before, feeds), _exact(after, feeds), rtol=2e-6, atol=1e-6)
+
+
+def test_scales_in_half_precision_stay() -> None:
+    """The kernel takes float32 scales alone. ONNX text gives float16 by its bits."""
+    changes = {
+        "outputs": "float16[b, s, 4] y",
+        "sx": "float16 sx = {9216}",
+        "sw": "float16[4] sw = {9216, 9216, 9216, 9216}",
+    }
+    body = _SQUARE.format(**(_SQUARE_DEFAULTS | changes)).replace("(float[b", "(float16[b")
+    body = body.replace("float[4] bias = {0.5, -1.0, 1.5, 2.0}", "float16[4] bias = {0, 0, 0, 0}")
+    model = _model(body, '"" : 21')
+    assert _CPU.lower(model) == {}
+    relu = _model(body.replace("Add(p, bias)", "Relu(p)"), '"" : 21')
+    assert _CPU.lower(relu) == {}
 
 
 @pytest.mark.parametrize("clip", ["Relu(p)", "Clip(p)"])

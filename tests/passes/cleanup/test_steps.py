@@ -133,6 +133,11 @@ CASES = {
         """g (float[A,B] x) => (float[B,A] y) { a = Transpose(x)  y = Relu(a) }""",
         "a = Transpose(x)\ny = Relu(a)",
     ),
+    "a transpose that turns the order of two equal sizes": (
+        "remove-no-ops",
+        """g (float[A,A] x) => (float[A,A] y) { a = Transpose<perm=[1,0]>(x)  y = Relu(a) }""",
+        "a = Transpose<perm=[1, 0]>(x)\ny = Relu(a)",
+    ),
     "one divided by x stays": (
         "remove-no-ops",
         """g (float[N] x) => (float[N] y) <float one = {1.0}> { a = Div(one, x)  y = Relu(a) }""",
@@ -414,6 +419,16 @@ CASES = {
         "w: float32[2, 1, 1, 1] = [0.1, 3.0]\ns: float32[2] = [3e+38, 1.0]\n"
         "m: float32[2] = [-9.0, 0.0]\no: float32[2] = [1.0, 1.0]\na = Conv(x, w)\n"
         "y = BatchNormalization(a, s, o, m, o)",
+    ),
+    "a weight of which one channel overflows stays the runtime's": (
+        "fuse-conv-bn",
+        """g (float[N,1,2,2] x) => (float[N,2,2,2] y)
+        <float[2,1,1,1] w = {9.0, 3.0}, float[2] s = {3e38, 1.0}, float[2] z = {0.0, 0.0},
+         float[2] o = {1.0, 1.0}>
+        { a = Conv(x, w)  y = BatchNormalization(a, s, o, z, o) }""",
+        "w: float32[2, 1, 1, 1] = [9.0, 3.0]\ns: float32[2] = [3e+38, 1.0]\n"
+        "z: float32[2] = [0.0, 0.0]\no: float32[2] = [1.0, 1.0]\na = Conv(x, w)\n"
+        "y = BatchNormalization(a, s, o, z, o)",
     ),
     "a batch normalization that stands alone stays": (
         "fuse-conv-bn",

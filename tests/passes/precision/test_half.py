@@ -192,7 +192,7 @@ def test_operators_of_foreign_domains_stay_in_float32(run_pass) -> None:
     model = build("""
         <ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1]>
         g (float[n,4] x, float[4,4] w) => (float[n,4] y)
-        <float[n,4] a> { a = com.microsoft.Gelu(x)  y = MatMul(a, w) }
+        <float[n,4] a> { a = com.microsoft.Add(x, x)  y = MatMul(a, w) }
     """)
     after, result = run_pass(model, "fp16", "float16")
     assert made(after)["a"] == ir.DataType.FLOAT
@@ -208,6 +208,17 @@ def test_what_has_no_type_stays_in_float32(run_pass) -> None:
     after, _ = run_pass(model, "fp16", "float16")
     assert made(after).get("b_float16") is None
     assert "a_float16" not in made(after)
+
+
+def test_a_sum_with_what_has_no_type_stays_in_float32(run_pass) -> None:
+    """Its result has a type, and half an Add would not load."""
+    model = build("""
+        <ir_version: 10, opset_import: ["" : 20, "local" : 1]>
+        g (float[n,4] x) => (float[n,4] y) { a = local.Unknown(x)  y = Add(a, x) }
+    """)
+    after, result = run_pass(model, "fp16", "float16")
+    assert result.statistics["num-computed"] == 0
+    assert print_model(after) == print_model(model)
 
 
 def test_operators_that_do_not_take_the_type_at_this_opset_stay(run_pass) -> None:

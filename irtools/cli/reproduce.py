@@ -14,12 +14,13 @@ __all__ = ["reproduce"]
 def reproduce(folder: str) -> None:
     """Run a failed pass again from the reproducer folder DIR.
 
-    Fails as the pass failed; says so where it no longer does.
+    Fails as the pass failed; says so where it no longer does, or fails for want of something.
     """
     from irtools._optimize import optimize
     from irtools.cli._console import progress, say
+    from irtools.data import DataSettings
     from irtools.errors import IrtoolsError
-    from irtools.passmanager.instruments import Recipe
+    from irtools.passmanager.instruments.reproducer import Recipe, may_be_bug
     from irtools.report import versions
 
     recipe = Recipe.read(Path(folder))
@@ -35,6 +36,7 @@ def reproduce(folder: str) -> None:
                 target=recipe.target,
                 calibration=recipe.calibration,
                 evaluation=recipe.evaluation,
+                data=DataSettings(max_length=recipe.max_length),
                 bench=None,
                 seed=recipe.seed,
                 threads=recipe.threads,
@@ -42,6 +44,7 @@ def reproduce(folder: str) -> None:
                 progress=shown,
             )
     except IrtoolsError as error:
-        say(f"irc: reproduced; it was: {recipe.error}")
+        what = "reproduced" if may_be_bug(error) else "it failed in another way"
+        say(f"irc: {what}; it was: {recipe.error}")
         raise error
     say(f"irc: not reproduced; it was: {recipe.error}")

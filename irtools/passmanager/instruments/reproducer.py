@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -12,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from irtools.data import Dataset
+from irtools.data.base import TextRows
 from irtools.errors import (
     DataError,
     FileError,
@@ -25,7 +27,7 @@ from irtools.measure import target_text
 from irtools.passmanager.step import Instrument, Step
 from irtools.report.environment import versions
 
-__all__ = ["Recipe", "Reproducer"]
+__all__ = ["Recipe", "Reproducer", "may_be_bug"]
 
 _NO_BUG = (UsageError, UnsupportedError, DataError, ModelError, FileError, LimitError)
 _SAMPLES = 64
@@ -40,6 +42,9 @@ class Recipe:
         pipeline: The one pass that failed, as pipeline text.
         target: Name and options.
         error: What it said.
+        calibration: Arrays (`.npz`), or rows of text (`.jsonl`) where the data came as text.
+        evaluation: Likewise.
+        max_length: Most tokens of a text; None: no data came as text.
     """
 
     pipeline: str
@@ -50,6 +55,7 @@ class Recipe:
     model: Path
     calibration: Path | None
     evaluation: Path | None
+    max_length: int | None
     versions: dict[str, str]
 
     @classmethod
@@ -71,8 +77,9 @@ class Recipe:
                 threads=document["threads"],
                 error=document["error"],
                 model=folder / "model.onnx",
-                calibration=_existing(folder / "calibration.npz"),
-                evaluation=_existing(folder / "evaluation.npz"),
+                calibration=_data_in(folder, "calibration"),
+                evaluation=_data_in(folder, "evaluation"),
+                max_length=document.get("max_length"),
                 versions=document["versions"],
             )
         except OSError as error:
@@ -81,10 +88,16 @@ class Recipe:
             raise FileError(f"{path} is no reproducer written by irtools: {error}") from error
 
 
+def may_be_bug(error: Exception) -> bool:
+    """Whether a failure is of the kind that reproducers are written for."""
+    return not isinstance(error, _NO_BUG)
+
+
 class Reproducer(Instrument):
     """When a pass fails, writes a folder from which `irc reproduce` runs it again.
 
-    The folder holds the model before the pass, the pass as text, up to 64 samples of the data,
+    The folder holds the model before the pass with the files that lie beside it (its tokenizer
+    as the pass saw it), the pass as text, up to 64 samples of the data, as text where they came so,
     seed, versions and the traceback. Failures that are the caller's to mend (wrong options, data
     that does not fit, an operator that the target lacks) leave no folder.
 
@@ -98,7 +111,7 @@ class Reproducer(Instrument):
         self._parent = parent
 
     def failed(self, step: Step, error: Exception) -> None:
-        if isinstance(error, _NO_BUG):
+        if not may_be_bug(error):
             return
         try:
             folder = Path(tempfile.mkdtemp(prefix="irc-reproducer-", dir=self._parent))
@@ -112,9 +125,14 @@ class Reproducer(Instrument):
 def _write(folder: Path, step: Step, error: Exception) -> None:
     step.before.save(folder / "model.onnx")
     ctx = step.ctx
-    for name, data in (("calibration", ctx.calibration), ("evaluation", ctx.evaluation)):
-        if data is not None:
-            _write_data(folder / f"{name}.npz", data.take(_SAMPLES))
+    for name in {*ctx.beside, *ctx.companions}:
+        content = ctx.companion(name)
+        assert content is not None
+        (folder / name).write_bytes(content)
+    given = {"calibration": ctx.calibration, "evaluation": ctx.evaluation}
+    data = {name: found for name, found in given.items() if found is not None}
+    for name, found in data.items():
+        _write_data(folder / name, found.take(_SAMPLES))
     document = {
         "format": _FORMAT[0],
         "version": _FORMAT[1],
@@ -124,6 +142,7 @@ def _write(folder: Path, step: Step, error: Exception) -> None:
         "target": target_text(ctx.target),
         "seed": ctx.seed,
         "threads": ctx.threads,
+        "max_length": max(map(_token_count, data.values()), default=0) or None,
         "error": f"{type(error).__name__}: {error}",
         "versions": dict(versions()),
     }
@@ -135,11 +154,30 @@ def _write(folder: Path, step: Step, error: Exception) -> None:
 
 
 def _write_data(path: Path, data: Dataset) -> None:
+    """Write samples under `path` with the suffix of their kind."""
+    if data.texts is not None:
+        rows = "".join(json.dumps(row) + "\n" for row in _text_rows(data.texts, data.labels))
+        path.with_suffix(".jsonl").write_text(rows, encoding="utf-8")
+        return
     arrays = dict(data.feeds)
     if data.labels is not None:
         arrays["labels"] = data.labels
-    np.savez_compressed(path, allow_pickle=False, **arrays)
+    np.savez_compressed(path.with_suffix(".npz"), allow_pickle=False, **arrays)
 
 
-def _existing(path: Path) -> Path | None:
-    return path if path.is_file() else None
+def _text_rows(texts: TextRows, labels: np.ndarray | None) -> Iterator[dict[str, object]]:
+    for index, row in enumerate(texts.rows):
+        label = {} if labels is None else {"label": labels[index].tolist()}
+        yield {**dict(zip(("text", "text_pair"), row, strict=False)), **label}
+
+
+def _token_count(data: Dataset) -> int:
+    """Return the tokens of the longest text, where some were cut off that of all; else 0."""
+    if data.texts is None:
+        return 0
+    return max(array.shape[1] for array in data.feeds.values() if array.ndim > 1)
+
+
+def _data_in(folder: Path, stem: str) -> Path | None:
+    paths = (folder / f"{stem}{suffix}" for suffix in (".npz", ".jsonl"))
+    return next((path for path in paths if path.is_file()), None)

@@ -18,6 +18,7 @@ from typing import Any
 from irtools.errors import CheckError, FileError, MissingExtraError, ModelError, UnsupportedError
 from irtools.frontends._check import RELATIVE_TOLERANCE, relative_l2
 from irtools.frontends._failure import first_line
+from irtools.words import counted
 
 __all__ = ["Adapter", "read_adapter", "task_of"]
 
@@ -158,21 +159,21 @@ class Adapter:
         strange = [name for name in found if name not in wanted and not _is_embedding(name)]
         if strange:
             raise ModelError(
-                f"adapter {self.folder} was made for another base: {len(strange)} of its "
-                f"{len(found)} tensors belong to no part of {base}, {_shown(strange[0])} first"
+                f"adapter {self.folder} was made for another base: no part of {base} takes "
+                f"{len(strange)} of its {counted(len(found), 'tensor')}, {_shown(strange[0])} first"
             )
         absent = [name for name in wanted if name not in found]
         if absent:
             raise ModelError(
                 f"adapter {self.folder} was made for another base: {base} has "
-                f"{len(absent)} parts that it lacks, {_shown(absent[0])} first"
+                f"{counted(len(absent), 'part')} that it lacks, {_shown(absent[0])} first"
             )
         other = [name for name in wanted if found[name] != wanted[name]]
         if other:
             name = other[0]
             raise ModelError(
-                f"adapter {self.folder} was made for another base: {len(other)} of its tensors "
-                f"have another shape, {_shown(name)} first: {list(found[name])}, and {base} takes "
+                f"adapter {self.folder} was made for another base: {counted(len(other), 'tensor')} "
+                f"of another shape, {_shown(name)} first: {list(found[name])}, and {base} takes "
                 f"{list(wanted[name])}"
             )
 

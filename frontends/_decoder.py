@@ -20,6 +20,7 @@ from irtools.errors import UnsupportedError
 from irtools.frontends._check import relative_l2
 from irtools.frontends._torch_export import Tensors, TorchSource
 from irtools.target import Feeds, Runner
+from irtools.words import counted
 
 __all__ = ["PAST", "PRESENT", "TOTAL", "CachedTrial", "describe_decoder", "past_names"]
 
@@ -71,7 +72,7 @@ class CachedTrial:
             # What stands at padding is nobody's business.
             kept = self.mask[:, start:end].astype(bool)
             error = relative_l2(self.wanted[:, start:end][kept], found["logits"][kept])
-            step = f"batch {len(self.ids)}, {size} tokens after {start}"
+            step = f"batch {len(self.ids)}, {counted(size, 'token')} after {start}"
             yield "logits", step, error
             past = {name: found[name.replace(PAST, PRESENT, 1)] for name in past}
             start = end

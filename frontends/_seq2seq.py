@@ -30,6 +30,7 @@ from irtools.frontends._decoder import (
 )
 from irtools.frontends._encoder import sequence_limit, texts
 from irtools.frontends._torch_export import Tensors, TorchSource
+from irtools.words import counted
 
 __all__ = ["PARTS", "describe_part"]
 
@@ -252,7 +253,7 @@ class _Pair:
             return PlainTrial(
                 {"input_ids": ids.numpy(), **arrays},
                 {"logits": wanted},
-                f"batch {batch}, {total} tokens, source of {length}",
+                f"batch {batch}, {counted(total, 'token')}, source of {length}",
             )
         del arrays[_HIDDEN]
         like = arrays[self.cross_names[0]].shape

@@ -13,6 +13,7 @@ from typing import Any
 from irtools.errors import MissingExtraError, ModelError, OptionError, UnsupportedError
 from irtools.frontends._failure import first_line
 from irtools.frontends._tasks import Task, find_task, tasks_of
+from irtools.words import counted
 
 __all__ = ["Checkpoint", "open_checkpoint", "read_config"]
 
@@ -151,9 +152,8 @@ def _missing_weights(
     folder: Path, config: Any, network: str, task: str | None, missing: list[str]
 ) -> Exception:
     # Transformers would fill them with random numbers.
-    text = (
-        f"{folder} has no weights for {len(missing)} parameters of {network}, {missing[0]!r} first"
-    )
+    lost = counted(len(missing), "parameter")
+    text = f"{folder} has no weights for {lost} of {network}, {missing[0]!r} first"
     own = (config.architectures or [None])[0]
     if task is None or own == network:
         return ModelError(f"{text}; is it a checkpoint of another class?")

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from irtools.errors import FileError, ModelError, UnsupportedError
 from irtools.frontends.students.anatomy import head_names
 from irtools.frontends.students.objective import PROJECTIONS
+from irtools.words import counted
 
 __all__ = [
     "TOKENIZER_FILES",
@@ -90,7 +91,8 @@ def load_network(folder: Path) -> Any:
     if missing:
         # The library fills them with random numbers.
         raise ModelError(
-            f"{folder} has no weights for {len(missing)} parameters of {type(network).__name__}, "
+            f"{folder} has no weights for {counted(len(missing), 'parameter')} of "
+            f"{type(network).__name__}, "
             f"{missing[0]!r} first; is it a checkpoint of another class?"
         )
     return network
@@ -131,7 +133,8 @@ def load_classifier(
             lost.append(name)
     if lost:
         raise ModelError(
-            f"{folder} has no weights for {len(lost)} parameters of {type(network).__name__}, "
+            f"{folder} has no weights for {counted(len(lost), 'parameter')} of "
+            f"{type(network).__name__}, "
             f"{sorted(lost)[0]!r} first"
         )
     return network, tuple(sorted(fresh))

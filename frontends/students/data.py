@@ -21,6 +21,7 @@ from irtools.frontends.students.checkpoints import has_tokenizer
 from irtools.metrics import load_metric
 from irtools.model import Model
 from irtools.student import Task
+from irtools.words import counted
 
 __all__ = [
     "Rows",
@@ -196,12 +197,17 @@ def check_labels(data: Dataset, task: Task, outputs: int) -> None:
                 f"{data.source}: one whole number per sample is expected for multi-class, found "
                 f"{labels.dtype}{list(labels.shape)}"
             )
-        _refuse(data, (labels < 0) | (labels >= outputs), f"outside the {outputs} classes")
+        _refuse(
+            data,
+            (labels < 0) | (labels >= outputs),
+            f"outside the {counted(outputs, 'class', 'classes')}",
+        )
         return
     width = labels.shape[1] if labels.ndim == 2 else 1
     if width != outputs:
         raise DataError(
-            f"{data.source}: {width} labels per sample, and the network gives {outputs} scores"
+            f"{data.source}: {counted(width, 'label')} per sample, and the network gives "
+            f"{counted(outputs, 'score')}"
         )
     if task == "multi-label":
         _refuse(data, ~np.isin(labels, (0, 1)), "neither 0 nor 1, as multi-label wants")

@@ -32,6 +32,7 @@ from irtools.frontends.students.teacher import Teacher, cached_outputs, open_tea
 from irtools.frontends.students.workspace import Workspace, processes
 from irtools.passmanager import Progress
 from irtools.student import DistillRequest, DistillResult, Task, Trained
+from irtools.words import counted
 
 __all__ = ["distill"]
 
@@ -204,7 +205,8 @@ def _outputs(job: _Job, data: Dataset, progress: Progress) -> tuple[np.ndarray, 
 def _check_width(job: _Job, scores: np.ndarray) -> None:
     found = job.student.config.num_labels
     if found != scores.shape[1]:
-        raise DataError(f"the student gives {found} scores and the teacher {scores.shape[1]}")
+        scored = counted(found, "score")
+        raise DataError(f"the student gives {scored} and the teacher {scores.shape[1]}")
 
 
 @dataclass(frozen=True)

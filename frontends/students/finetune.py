@@ -31,6 +31,7 @@ from irtools.frontends.students.scoring import outputs_of, score
 from irtools.frontends.students.workspace import Done, Workspace
 from irtools.passmanager import Progress
 from irtools.student import FinetuneRequest, FinetuneResult, Task, Trained
+from irtools.words import counted
 
 __all__ = ["finetune"]
 
@@ -79,7 +80,8 @@ def _prepare(request: FinetuneRequest) -> _Job:
         torch.manual_seed(request.training.seed)
         network, fresh = checkpoints.load_classifier(folder, outputs, names)
     set_task(network.config, task, names)
-    said = f"a new head for {outputs} outputs" if fresh else f"the head of {folder} is kept"
+    new = f"a new head for {counted(outputs, 'output')}"
+    said = new if fresh else f"the head of {folder} is kept"
     metric = choose_metric(request.metric, task)
     return _Job(request, network, fresh, task, metric, data, (said, *data.notes))
 

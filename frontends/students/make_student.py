@@ -18,6 +18,7 @@ from irtools.frontends.students.spec import (
     Shrunk,
     StudentSpec,
 )
+from irtools.words import counted
 
 __all__ = ["make_student"]
 
@@ -96,7 +97,8 @@ def shrink(teacher: Any, sizes: Shrunk, seed: int) -> tuple[Any, str]:
     name, stack = find_layers(teacher)
     depth = sizes.layers or len(stack)
     if depth > len(stack):
-        raise UsageError(f"a student of {depth} layers is deeper than its teacher of {len(stack)}")
+        layers = counted(depth, "layer")
+        raise UsageError(f"a student of {layers} is deeper than its teacher of {len(stack)}")
     chosen = uniform_map(depth, len(stack))
     _set_depth(config, chosen)
     _set_widths(config, sizes)
@@ -114,8 +116,9 @@ def shrink(teacher: Any, sizes: Shrunk, seed: int) -> tuple[Any, str]:
     student.load_state_dict(copied, strict=False)
     share = sum(t.numel() for t in copied.values()) / sum(t.numel() for t in own.values())
     return student, (
-        f"{type(student).__name__} of {depth} layers, width {config.hidden_size}, "
-        f"{config.num_attention_heads} heads; {100 * share:.0f} % of its weights are the teacher's"
+        f"{type(student).__name__} of {counted(depth, 'layer')}, width {config.hidden_size}, "
+        f"{counted(config.num_attention_heads, 'head')}; {100 * share:.0f} % of its weights are "
+        "the teacher's"
     )
 
 

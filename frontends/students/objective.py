@@ -19,6 +19,7 @@ from irtools.frontends.students.anatomy import (
     uniform_map,
     unit_mask,
 )
+from irtools.words import counted
 
 if TYPE_CHECKING:
     from irtools.student import Task
@@ -163,8 +164,9 @@ def make_objective(
     chosen = _layer_map(student, teacher, layer_map) if layered else ()
     if "attention" in wanted and num_heads(student) != num_heads(teacher):
         raise UnsupportedError(
-            f"the loss attention compares head by head: the student has {num_heads(student)} heads "
-            f"and the teacher {num_heads(teacher)}; use relation, which has heads of its own"
+            "the loss attention compares head by head: the student has "
+            f"{counted(num_heads(student), 'head')} and the teacher {num_heads(teacher)}; use "
+            "relation, which has heads of its own"
         )
     heads = _relation_heads(student, teacher, relation_heads) if "relation" in wanted else 1
     _add_projections(student, teacher, wanted)
@@ -176,8 +178,8 @@ def _layer_map(student: Any, teacher: Any, wanted: tuple[int, ...] | None) -> tu
     chosen = uniform_map(own, known) if wanted is None else wanted
     if len(chosen) != own or not all(0 <= layer < known for layer in chosen):
         raise UsageError(
-            f"the layer map {','.join(map(str, chosen))} does not fit: expected {own} numbers, one "
-            f"per student layer, from 0 to {known - 1}"
+            f"the layer map {','.join(map(str, chosen))} does not fit: expected "
+            f"{counted(own, 'number')}, one per student layer, from 0 to {known - 1}"
         )
     return chosen
 

@@ -26,6 +26,7 @@ from irtools.frontends.students.anatomy import find_layers, layer_of
 from irtools.frontends.students.checkpoints import load_config, network_class
 from irtools.model import Model
 from irtools.target import RunnerOptions, find_target
+from irtools.words import counted
 
 __all__ = ["read_pruned"]
 
@@ -155,11 +156,15 @@ def _fit_config(config: Any, whole: Any, found: Mapping[str, np.ndarray]) -> str
         config.vocab_size = len(tables[0])
     missing = config.num_attention_heads * len(stack) - sum(heads) if heads else 0
     empty = sum(widest - width for width in ffn) if widest is not None else 0
-    said = f"{sum(heads)} heads and {sum(ffn)} neurons in {len(stack)} layers"
+    said = (
+        f"{counted(sum(heads), 'head')} and {counted(sum(ffn), 'neuron')} in "
+        f"{counted(len(stack), 'layer')}"
+    )
     if missing or empty:
         said += (
-            f"; a {config.model_type} config has one width for all layers, so {missing} heads and "
-            f"{empty} neurons are zeros, which stay zeros in training: prune them after the export"
+            f"; a {config.model_type} config has one width for all layers, so "
+            f"{counted(missing, 'head')} and {counted(empty, 'neuron')} are zeros, which stay "
+            "zeros in training: prune them after the export"
         )
     return said
 

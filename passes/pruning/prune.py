@@ -32,6 +32,7 @@ from irtools.passes.pruning.structured import (
 )
 from irtools.passmanager import Decision, PassContext, PassResult, Plan, PlanningPass, option
 from irtools.passmanager.pipeline import pass_text
+from irtools.words import counted
 
 __all__ = ["Prune"]
 
@@ -260,7 +261,7 @@ class Prune(PlanningPass):
             decisions.append(
                 Decision(
                     weight.value.name or weight.name,
-                    f"zero {zeros} of {array.size} weights of {weight.name}",
+                    f"zero {zeros} of {counted(array.size, 'weight')} of {weight.name}",
                     cost=lost / max(total, np.finfo(float).tiny),
                     gain=float(zeros),
                     data={"zeros": zeros, "pattern": self.pattern},
@@ -302,13 +303,14 @@ def _blocked_notes(blocked: Sequence[BlockedGroup]) -> list[str]:
     notes = []
     for (op, text), groups in ordered[:_MAX_REASONS]:
         where = f"at {op}: " if op else ""
-        count = f"{len(groups)} groups" if len(groups) > 1 else "1 group"
+        count = counted(len(groups), "group")
         example = "such as " * (len(groups) > 1) + _cut(groups[0].name)
         notes.append(f"{count} not pruned, {where}{_cut(text, 2 * _MAX_NAME)} ({example})")
     rest = ordered[_MAX_REASONS:]
     if rest:
         groups_left = sum(len(groups) for _, groups in rest)
-        notes.append(f"{groups_left} more groups not pruned, for {len(rest)} other reasons")
+        reasons = counted(len(rest), "other reason")
+        notes.append(f"{counted(groups_left, 'more group')} not pruned, for {reasons}")
     return notes
 
 
@@ -330,7 +332,7 @@ def _kept_units(decision: Decision, group: ChannelGroup | None) -> tuple[int, ..
         raise UsageError(f"the plan prunes {decision.subject!r}, which this model does not have")
     if decision.data.get("units") != group.units:
         raise UsageError(
-            f"the plan expects {decision.data.get('units')} units in {decision.subject!r}, "
+            f"units of {decision.subject!r}: the plan expects {decision.data.get('units')}, "
             f"the model has {group.units}"
         )
     return tuple(int(u) for u in kept if isinstance(u, int))

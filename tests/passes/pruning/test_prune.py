@@ -181,6 +181,7 @@ def test_blocked_groups_are_told_by_reason_the_commonest_first():
     )
     assert notes[1] == "1 group not pruned, reason 0 (g0)"
     assert notes[5] == "3 more groups not pruned, for 3 other reasons"
+    assert _blocked_notes([*few[:5], *many])[5] == "1 more group not pruned, for 1 other reason"
 
 
 def _clock(milliseconds):

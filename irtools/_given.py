@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
+from irtools.analysis.decoder import find_decoder
 from irtools.data import Dataset, DataSettings, check_calibration, fit_dataset, load_dataset
 from irtools.errors import UsageError
 from irtools.metrics import Metric, check_labels, load_metric
@@ -55,7 +56,7 @@ def choose_metric(
 
     Left open, it follows from labels that were given for evaluation: `multilabel-f1-micro` for
     rows of 0/1 where the model gives one row of scores per sample, `mse` for numbers with a point,
-    else `accuracy`.
+    else `accuracy`. For a model that writes text it is `perplexity`, which needs no labels.
 
     Args:
         wanted: Name, `module:function`, a metric, or None.
@@ -67,6 +68,8 @@ def choose_metric(
         UsageError: It needs labels, and no data was given at all.
         DataError: It needs labels, and the data has none.
     """
+    if wanted is None and evaluation is not None and _writes_text(model):
+        wanted = None if evaluation.synthetic else "perplexity"
     if wanted is None:
         labels = None if evaluation is None else evaluation.labels
         return None if labels is None else load_metric(_default_metric(labels, model))
@@ -78,6 +81,14 @@ def choose_metric(
         )
     check_labels(metric, data)
     return metric
+
+
+def _writes_text(model: Model) -> bool:
+    """Whether a model gives scores for the next token at every position."""
+    decoder = find_decoder(model.ir)
+    if decoder is not None:
+        return decoder.generates
+    return model.ir.metadata_props.get("task") == "text-generation"
 
 
 def _default_metric(labels: np.ndarray, model: Model) -> str:

@@ -105,7 +105,10 @@ class Dataset:
         if self.texts is None or "tokenizer.json" not in companions:
             return self
         made = self.texts.encode(self.texts.rows, companions)
-        feeds = {name: made[name].astype(old.dtype) for name, old in self.feeds.items()}
+        feeds = {
+            name: made[name].astype(old.dtype) if name in made else old
+            for name, old in self.feeds.items()
+        }
         return replace(self, feeds=feeds)
 
     def feeds_of(self, rows: np.ndarray) -> dict[str, np.ndarray]:

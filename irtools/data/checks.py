@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.data.base import Dataset
+from irtools.data.cache import with_empty_cache
 from irtools.data.padding import columns_are_fixed
 from irtools.data.signature import InputSpec, fixed_batch, required_inputs
 from irtools.data.tables import indexed_rows
@@ -34,7 +35,8 @@ def fit_dataset(dataset: Dataset, model: Model | ir.Model) -> Dataset:
     """Return the data with exactly the model's inputs, in their element types.
 
     Casts that keep the values (int32 and int64, float64 to float32) are made and noted; arrays
-    that belong to no input are dropped and noted.
+    that belong to no input are dropped and noted. Samples of a decoder with a cache start with an
+    empty one unless they bring their own.
 
     Raises:
         DataError: A missing input, a type or shape that does not fit, no samples, NaN, or ids
@@ -42,6 +44,7 @@ def fit_dataset(dataset: Dataset, model: Model | ir.Model) -> Dataset:
             expected.
     """
     specs = required_inputs(model)
+    dataset = with_empty_cache(dataset, model.ir if isinstance(model, Model) else model)
     _check_names(dataset, specs)
     if len(dataset) == 0:
         wanted = ", ".join(map(str, specs))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from irtools.analysis.decoder import is_past
 from irtools.data.base import Dataset, TextRows
 from irtools.data.labels import encode_labels, find_class_names
 from irtools.data.records import Record, read_records
@@ -220,13 +221,15 @@ class _Encoder:
         # As transformers numbers the positions of a padded batch.
         made["position_ids"] = np.maximum(made["attention_mask"].cumsum(axis=1) - 1, 0)
         made["input_mask"], made["segment_ids"] = made["attention_mask"], made["token_type_ids"]
-        unknown = [spec.name for spec in self._inputs if spec.name not in made]
+        # A cache is empty before the text; `fit_dataset` adds it.
+        inputs = [spec for spec in self._inputs if not is_past(spec.name)]
+        unknown = [spec.name for spec in inputs if spec.name not in made]
         if unknown:
             raise DataError(
                 f"text gives {', '.join(made)}, and the model also takes {', '.join(unknown)}: "
                 "give the data as .npz with an array per input"
             )
-        return {spec.name: made[spec.name] for spec in self._inputs}
+        return {spec.name: made[spec.name] for spec in inputs}
 
     def _stated_length(self) -> int:
         truncation = self._tokenizer.truncation

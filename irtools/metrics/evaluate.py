@@ -81,8 +81,8 @@ def check_labels(metric: Metric, dataset: Dataset) -> None:
         DataError: The data has no labels, and they do not follow from the inputs.
     """
     labels = dataset.labels
-    if labels is None and isinstance(metric, PerSampleMetric):
-        labels = metric.derive_labels(dataset.take(1).feeds)
+    if isinstance(metric, PerSampleMetric):
+        labels = metric.choose_labels(labels, dataset.take(1).feeds)
     _require(labels, dataset, metric)
 
 
@@ -146,7 +146,7 @@ def _per_sample_rows(
     for feeds in dataset.batches(batch):
         size = len(next(iter(feeds.values())))
         given = None if dataset.labels is None else dataset.labels[start : start + size]
-        labels = metric.derive_labels(feeds) if given is None else given
+        labels = metric.choose_labels(given, feeds)
         rows.append(metric.per_sample(runner.run(feeds), _require(labels, dataset, metric)))
         start += size
     return _join(rows)

@@ -7,7 +7,8 @@ hidden state.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +21,7 @@ __all__ = ["FidelityMeter", "fidelity"]
 
 Outputs = Mapping[str, np.ndarray]
 
+_PIECE = 1 << 22
 # A softmax over these would mean nothing.
 _NOT_LOGITS = ("hidden", "embed", "pool", "present", "past", "feature", "attention")
 
@@ -112,11 +114,25 @@ class _Sums:
             same = (expected == found)[keep] if keep is not None else expected == found
             _accumulate(self.agreement, same)
         elif _is_logits(name, expected):
-            self._add_rows(expected, found, keep)
+            for piece in _pieces(expected.shape):
+                part = None if keep is None else keep[piece]
+                self._add_rows(expected[piece], found[piece], part)
 
     def _add_numbers(
         self, expected: np.ndarray, found: np.ndarray, keep: np.ndarray | None
     ) -> None:
+        # Squares of both sides and their product, per sample.
+        products = np.zeros((3, len(expected) if expected.ndim else 1))
+        for piece in _pieces(expected.shape):
+            part = None if keep is None else keep[piece]
+            rows = piece[0] if piece else slice(None)
+            products[:, rows] += self._add_piece(expected[piece], found[piece], part)
+        _accumulate(self.cosines, _cosines(*products))
+
+    def _add_piece(
+        self, expected: np.ndarray, found: np.ndarray, keep: np.ndarray | None
+    ) -> np.ndarray:
+        """Add some samples, or some positions of them; return their products, [3, samples]."""
         y, other = expected.astype(np.float64), found.astype(np.float64)
         if keep is not None:
             # Zeros on both sides add nothing to any of the sums.
@@ -128,7 +144,8 @@ class _Sums:
         self.signal += float(np.vdot(y, y))
         self.noise += float(np.vdot(difference, difference))
         self.max_abs = max(self.max_abs, float(np.abs(difference).max(initial=0.0)))
-        _accumulate(self.cosines, _cosines(y, other))
+        a, b = (x.reshape(len(x) if x.ndim else 1, -1) for x in (y, other))
+        return np.stack([np.einsum("nk,nk->n", *pair) for pair in ((a, a), (b, b), (a, b))])
 
     def _add_rows(self, expected: np.ndarray, found: np.ndarray, keep: np.ndarray | None) -> None:
         y, other = expected.astype(np.float64), found.astype(np.float64)
@@ -179,12 +196,24 @@ def _clear_nonfinite(y: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.n
     return np.where(odd, 0.0, y), np.where(odd, 0.0, other), int(np.count_nonzero(odd & ~same))
 
 
-def _cosines(y: np.ndarray, other: np.ndarray) -> np.ndarray:
+def _pieces(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
+    """Cut an array along its first two axes, so that a piece in float64 takes some 30 MB.
+
+    The logits of one text in a vocabulary of 128,000 tokens take gigabytes.
+    """
+    rows, columns = [*shape[:2], 1, 1][:2]
+    rest = math.prod(shape[2:])
+    width = max(1, _PIECE // max(1, rest))
+    height = max(1, width // max(1, columns))
+    for top in range(0, rows, height):
+        for left in range(0, columns, width):
+            yield (slice(top, top + height), slice(left, left + width))[: len(shape)]
+
+
+def _cosines(squares: np.ndarray, others: np.ndarray, products: np.ndarray) -> np.ndarray:
     """Return the cosine per sample; 1 for two zero vectors, 0 where only one is zero."""
-    rows, others = (a.reshape(len(a) if a.ndim else 1, -1) for a in (y, other))
-    norms = np.linalg.norm(rows, axis=1) * np.linalg.norm(others, axis=1)
-    products = np.einsum("nk,nk->n", rows, others)
-    both_zero = ~(rows.any(axis=1) | others.any(axis=1))
+    norms = np.sqrt(squares) * np.sqrt(others)
+    both_zero = (squares == 0) & (others == 0)
     return np.where(
         norms > 0, products / np.where(norms > 0, norms, 1.0), both_zero.astype(np.float64)
     )

@@ -15,27 +15,36 @@ from irtools.words import counted
 __all__ = ["Perplexity"]
 
 _IGNORED = -100
+_PIECE = 32
 
 
 class Perplexity(PerSampleMetric):
     """exp of the mean negative log-likelihood of each token given those before it.
 
     Logits at position t are held against the label at t + 1, as in causal language models. A
-    label of -100 does not count. Without labels, the input ids are the labels, padding left out.
+    label of -100 does not count. Without a label per token, the input ids are the labels, without
+    padding and without the first token of each text, which has none before it.
     """
 
     name: ClassVar[str] = "perplexity"
     larger_is_better: ClassVar[bool] = False
 
+    def takes(self, labels: np.ndarray) -> bool:
+        """Whether there is one label per token; classes of whole texts say nothing here."""
+        return labels.ndim == 2
+
     def derive_labels(self, feeds: Mapping[str, np.ndarray]) -> np.ndarray | None:
-        """Return the input ids, -100 where the mask is 0."""
+        """Return the input ids, -100 at padding and at the first token of each text, [N, S]."""
         ids = feeds.get("input_ids")
         mask = feeds.get("attention_mask")
         if ids is None:
             return None
-        if mask is None or mask.shape != ids.shape:
-            return ids.astype(np.int64)
-        return np.where(mask.astype(bool), ids, _IGNORED).astype(np.int64)
+        kept = np.ones(ids.shape, bool)
+        if mask is not None and mask.shape == ids.shape:
+            kept = mask != 0
+        # Behind padding on the left stands a guess made of nothing.
+        follows = kept & (kept.cumsum(axis=1) > 1)
+        return np.where(follows, ids, _IGNORED).astype(np.int64)
 
     def per_sample(self, outputs: Mapping[str, np.ndarray], labels: np.ndarray) -> np.ndarray:
         """Return summed negative log-likelihood in nats and number of tokens, [N, 2]."""
@@ -60,9 +69,16 @@ class Perplexity(PerSampleMetric):
 
 
 def _sums(logits: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
-    counted = labels >= 0
-    x = logits[counted].astype(np.float64)
-    chosen = labels[counted].astype(np.int64)
-    peak = x.max(axis=-1, keepdims=True, initial=-np.inf)
-    log_total = peak[:, 0] + np.log(np.exp(x - peak).sum(axis=-1))
-    return float((log_total - x[np.arange(len(x)), chosen]).sum()), len(x)
+    """Return the negative log-likelihood in nats and the tokens of one text.
+
+    In pieces: in float64 the logits of a text take a megabyte per token.
+    """
+    places = np.flatnonzero(labels >= 0)
+    total = 0.0
+    for start in range(0, len(places), _PIECE):
+        rows = places[start : start + _PIECE]
+        x = logits[rows].astype(np.float64)
+        peak = x.max(axis=-1, keepdims=True)
+        log_total = peak[:, 0] + np.log(np.exp(x - peak).sum(axis=-1))
+        total += float((log_total - x[np.arange(len(x)), labels[rows].astype(np.int64)]).sum())
+    return total, len(places)

@@ -40,6 +40,18 @@ class PerSampleMetric(ABC):
     def finish(self, rows: np.ndarray) -> float:
         """Return the figure from the rows of all samples [N, k]; NaN where there are none."""
 
+    def takes(self, labels: np.ndarray) -> bool:
+        """Whether labels are of the kind that the metric wants, and not of another task."""
+        return True
+
     def derive_labels(self, feeds: Mapping[str, np.ndarray]) -> np.ndarray | None:
         """Return labels that follow from the inputs, or None where they must be given."""
         return None
+
+    def choose_labels(
+        self, given: np.ndarray | None, feeds: Mapping[str, np.ndarray]
+    ) -> np.ndarray | None:
+        """Return the labels given with the feeds where they fit, else those that follow."""
+        if given is None or not self.takes(given):
+            return self.derive_labels(feeds)
+        return given

@@ -65,10 +65,10 @@ decoder (
 def cached_decoder() -> Model:
     """A decoder of one layer with its cache as inputs and outputs, 48 positions and 61 tokens."""
     rng = np.random.default_rng(0)
-    weights = [
-        f"float[{rows},{columns}] {name} = {{{', '.join(map(str, rng.normal(0, 0.5, rows * columns)))}}}"
-        for name, rows, columns in (("words", 61, 8), ("places", 48, 8), ("head", 8, 61))
-    ]
+    weights = []
+    for name, rows, columns in (("words", 61, 8), ("places", 48, 8), ("head", 8, 61)):
+        numbers = ", ".join(map(str, rng.normal(0, 0.5, rows * columns)))
+        weights.append(f"float[{rows},{columns}] {name} = {{{numbers}}}")
     model = ir.from_onnx_text(_DECODER.format(weights=", ".join(weights)))
     model.metadata_props["task"] = "text-generation"
     return Model(model)

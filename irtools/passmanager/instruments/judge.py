@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["Judge", "Score"]
 
 _BATCH = 16
+_OUTPUT_BYTES = 64 << 20
 _FIDELITY_SAMPLES = 128
 _REFERENCE_BYTES = 256 << 20
 
@@ -91,6 +93,7 @@ class Judge:
         self._make_runner = make_runner
         self._progress = progress
         self._plan = plan_batches(self.data, required_inputs(original), skip_empty=False)
+        self._batch = _batch_size(original, self.data)
         self._reference: list[Outputs] | None = None
         self._scores: WeakKeyDictionary[Model, Score] = WeakKeyDictionary()
 
@@ -149,7 +152,7 @@ class Judge:
 
     def _labels(self, batch: Batch) -> np.ndarray:
         assert isinstance(self._metric, PerSampleMetric)
-        if self.data.labels is None:
+        if self.data.labels is None or not self._metric.takes(self.data.labels):
             check_labels(self._metric, self.data)
             derived = self._metric.derive_labels(batch.feeds)
             assert derived is not None
@@ -182,19 +185,36 @@ class Judge:
         The outputs are kept where they are small, else the original runs along.
         """
         if self._reference is not None:
-            yield from zip(self._plan.batches(_BATCH), self._reference, strict=True)
+            yield from zip(self._plan.batches(self._batch), self._reference, strict=True)
             return
         kept: list[Outputs] = []
         size = 0
         with self._make_runner(self._original.ir, RunnerOptions(exact=True)) as runner:
-            for batch in self._plan.batches(_BATCH):
+            for batch in self._plan.batches(self._batch):
                 expected = runner.run(batch.feeds)
                 size += sum(array.nbytes for array in expected.values())
                 if size <= _REFERENCE_BYTES:
                     kept.append(expected)
+                else:
+                    kept.clear()
                 yield batch, expected
         if size <= _REFERENCE_BYTES:
             self._reference = kept
+
+
+def _batch_size(model: Model, data: Dataset) -> int:
+    """Return how many samples run at once: 16, fewer where their outputs are large.
+
+    A decoder gives a score for every token of its vocabulary at every position, and its cache.
+    """
+    lengths = [array.shape[1] for array in data.feeds.values() if array.ndim == 2]
+    length = max(lengths, default=1)
+    sizes = (
+        math.prod(size if isinstance(size, int) else length for size in value.shape[1:])
+        for value in model.ir.graph.outputs
+        if value.shape is not None and len(value.shape)
+    )
+    return max(1, min(_BATCH, _OUTPUT_BYTES // max(1, 4 * sum(sizes))))
 
 
 def _stack(rows: Sequence[np.ndarray]) -> np.ndarray:

@@ -44,6 +44,27 @@ def test_models_without_a_sequence_have_one_shape_per_batch() -> None:
     assert list(found) == ["batch=1", "batch=2"]
 
 
+def test_decoders_read_prompts_and_then_one_token(cached_decoder: Model) -> None:
+    found = bench_feeds(cached_decoder, BenchSettings(batch=(2,), sequence=(4, 16)))
+    assert {label: feeds["input_ids"].shape for label, feeds in found.items()} == {
+        "prefill batch=2 sequence=4": (2, 4),
+        "prefill batch=2 sequence=16": (2, 16),
+        "decode batch=2 past=4": (2, 1),
+        "decode batch=2 past=16": (2, 1),
+    }
+    assert found["decode batch=2 past=16"]["attention_mask"].all()
+    assert found["decode batch=2 past=16"]["position_ids"].tolist() == [[16], [16]]
+
+
+def test_the_cache_of_a_decoder_leaves_room_for_a_token(cached_decoder: Model) -> None:
+    found = bench_feeds(cached_decoder, BenchSettings(sequence=(128,), past=(8, 100)))
+    assert list(found) == [
+        "prefill batch=1 sequence=48",
+        "decode batch=1 past=8",
+        "decode batch=1 past=47",
+    ]
+
+
 def test_inputs_that_cannot_be_invented_come_from_data() -> None:
     with pytest.raises(DataError):
         bench_feeds(_SIZES, BenchSettings())

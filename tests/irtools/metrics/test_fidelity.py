@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -55,6 +58,22 @@ def test_batches_add_up(size: int) -> None:
     whole, parts = fidelity({"logits": y}, {"logits": z}), meter.result()
     for name in ("sqnr_db", "relative_l2", "max_abs", "cosine", "kl", "agreement", "samples"):
         assert getattr(parts, name) == pytest.approx(getattr(whole, name))
+
+
+def test_large_outputs_are_compared_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    y = rng.standard_normal((3, 7, 5)).astype(np.float32)
+    other = (y + 0.1 * rng.standard_normal(y.shape)).astype(np.float32)
+    other[1, 2, 0] = np.nan
+    mask = np.ones((3, 7), np.int64)
+    mask[2, 4:] = 0
+    outputs = {"logits": y, "present": y[:, :, 0], "loss": np.float32(1.0) * y[:, 0, 0]}
+    found = {"logits": other, "present": other[:, :, 0], "loss": other[:, 0, 0]}
+    whole = fidelity(outputs, found, mask)
+    for size in (1, 11, 36):
+        monkeypatch.setattr(sys.modules["irtools.metrics.fidelity"], "_PIECE", size)
+        pieces = fidelity(outputs, found, mask)
+        assert dataclasses.astuple(pieces) == pytest.approx(dataclasses.astuple(whole), rel=1e-12)
 
 
 def test_the_worst_output_counts() -> None:

@@ -38,7 +38,7 @@ def test_perplexity_predicts_the_next_token_and_leaves_padding_out() -> None:
     }
     labels = Perplexity().derive_labels(feeds)
     assert labels is not None
-    assert labels.tolist() == [[0, 1, 2, 1], [2, 0, -100, -100]]
+    assert labels.tolist() == [[-100, 1, 2, 1], [-100, 0, -100, -100]]
     total, tokens = 0.0, 0
     for row, column, token in ((0, 0, 1), (0, 1, 2), (0, 2, 1), (1, 0, 0)):
         scores = logits[row, column].astype(float)
@@ -47,6 +47,37 @@ def test_perplexity_predicts_the_next_token_and_leaves_padding_out() -> None:
     figure = Perplexity()({"logits": logits}, labels)
     assert figure == pytest.approx(math.exp(total / tokens), rel=1e-6)
     assert not Perplexity.larger_is_better
+
+
+def test_padding_on_the_left_predicts_nothing() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((1, 4, 3)).astype(np.float32)
+    ids = np.array([[2, 0, 1, 2]])
+    alone = Perplexity().derive_labels({"input_ids": ids[:, 2:]})
+    feeds = {"input_ids": ids, "attention_mask": np.array([[0, 0, 1, 1]])}
+    padded = Perplexity().derive_labels(feeds)
+    assert alone is not None and padded is not None
+    assert padded.tolist() == [[-100, -100, -100, 2]]
+    assert Perplexity()({"logits": logits}, padded) == Perplexity()(
+        {"logits": logits[:, 2:]}, alone
+    )
+
+
+def test_long_texts_are_summed_in_pieces() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((1, 100, 5)).astype(np.float32)
+    labels = rng.integers(0, 5, (1, 100))
+    x = logits[0, :-1].astype(np.float64)
+    losses = np.log(np.exp(x).sum(axis=1)) - x[np.arange(99), labels[0, 1:]]
+    assert Perplexity()({"logits": logits}, labels) == pytest.approx(np.exp(losses.mean()))
+
+
+def test_classes_of_texts_are_no_labels_of_tokens() -> None:
+    feeds = {"input_ids": np.array([[3, 4, 5]])}
+    chosen = Perplexity().choose_labels(np.array([1]), feeds)
+    assert chosen is not None and chosen.tolist() == [[-100, 4, 5]]
+    given = np.array([[0, -100, 2]])
+    assert Perplexity().choose_labels(given, feeds) is given
 
 
 def test_perplexity_survives_huge_logits_and_samples_without_tokens() -> None:

@@ -1,0 +1,33 @@
+"""Samples for a decoder with a key-value cache: whole texts, read with an empty cache."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+
+from irtools.analysis.decoder import find_decoder
+from irtools.data.base import Dataset
+
+__all__ = ["with_empty_cache"]
+
+
+def with_empty_cache(dataset: Dataset, model: ir.Model) -> Dataset:
+    """Return the samples with the inputs that follow from their tokens, where they lack them.
+
+    These are the keys and values of a cache without tokens, [N, heads, 0, head size], and the
+    positions, counted by the mask as Transformers does. Data for other models stays as it is.
+    """
+    decoder = find_decoder(model)
+    if decoder is None or decoder.ids not in dataset.feeds:
+        return dataset
+    empty = decoder.empty(len(dataset))
+    made = {name: array for name, array in empty.items() if name not in dataset.feeds}
+    mask = dataset.feeds.get(decoder.mask or "")
+    if decoder.positions is not None and decoder.positions not in dataset.feeds:
+        ids = dataset.feeds[decoder.ids]
+        read = np.ones(ids.shape, np.int64) if mask is None else mask.astype(np.int64)
+        places = np.maximum(read.cumsum(axis=1) - 1, 0)[:, -ids.shape[1] :]
+        made[decoder.positions] = places.astype(decoder.dtypes[decoder.positions])
+    return replace(dataset, feeds={**dataset.feeds, **made})

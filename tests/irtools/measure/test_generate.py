@@ -1,0 +1,53 @@
+"""Greedy text through the cache."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from irtools.analysis.decoder import find_decoder
+from irtools.measure.generate import (
+    Writing,
+    compare_writings,
+    surest_difference,
+    write_greedily,
+)
+from irtools.model import Model
+from irtools.target import RunnerOptions, find_target
+
+_PROMPTS = np.array([[3, 17, 40, 9], [60, 2, 2, 31], [8, 5, 13, 1]])
+
+
+def test_text_through_the_cache_is_that_of_whole_texts(cached_decoder: Model) -> None:
+    decoder = find_decoder(cached_decoder.ir)
+    assert decoder is not None
+    with find_target("ort-cpu").runner(cached_decoder, RunnerOptions(threads=1)) as runner:
+        found = write_greedily(runner, decoder, _PROMPTS, 9)
+        one_by_one = write_greedily(runner, replace(decoder, batch=1), _PROMPTS, 9)
+        texts, leads = _PROMPTS, []
+        for _ in range(9):
+            logits = runner.run(decoder.feeds(texts, decoder.empty(3)))["logits"][:, -1]
+            best = np.sort(logits, axis=1)
+            leads.append((best[:, -1] - best[:, -2]) / np.linalg.norm(logits, axis=1))
+            texts = np.concatenate([texts, logits.argmax(axis=1)[:, None]], axis=1)
+    np.testing.assert_array_equal(found.tokens, texts[:, 4:])
+    np.testing.assert_allclose(found.margins, np.stack(leads, axis=1), rtol=1e-3, atol=1e-6)
+    np.testing.assert_array_equal(one_by_one.tokens, found.tokens)
+    assert len(np.unique(found.tokens)) > 5
+
+
+def test_texts_are_equal_up_to_their_first_other_token() -> None:
+    margins = np.arange(12.0).reshape(3, 4)
+    original = Writing(np.array([[1, 2, 3, 4], [5, 6, 7, 8], [9, 9, 9, 9]]), margins)
+    # What follows another token is another text, even where a token is the same.
+    found = Writing(np.array([[1, 2, 3, 4], [5, 0, 7, 8], [9, 9, 0, 0]]), margins)
+    compared = compare_writings(original, found, 16, "texts")
+    assert (compared.prompts, compared.new_tokens, compared.equal) == (3, 4, 1)
+    assert compared.share == (4 + 1 + 2) / 12
+    assert compared.first_difference == 2
+    assert surest_difference(original, found) == 10.0
+
+    same = compare_writings(original, original, 16, "texts")
+    assert (same.equal, same.share, same.first_difference) == (3, 1.0, None)
+    assert surest_difference(original, original) == 0.0

@@ -27,8 +27,9 @@ class TransformersFrontend:
 
     Inputs keep their usual names (`input_ids`, `attention_mask`, `token_type_ids`,
     `pixel_values`, `past_key_values.0.key`), batch and sequence are dynamic and named; task,
-    `id2label` and special token ids go into the model's metadata. Nothing is downloaded, pickles
-    are read as plain tensors only, and no code from the folder runs unless the caller says so.
+    `id2label`, `problem_type` and special token ids go into the model's metadata. Nothing is
+    downloaded, pickles are read as plain tensors only, and no code from the folder runs unless the
+    caller says so.
     """
 
     name: ClassVar[str] = "transformers"
@@ -110,6 +111,8 @@ def _metadata(checkpoint: Checkpoint) -> dict[str, str]:
         found["task"] = checkpoint.task.name
         if checkpoint.task.has_classes:
             found["id2label"] = _json({str(k): v for k, v in (config.id2label or {}).items()})
+            if config.problem_type:
+                found["problem_type"] = config.problem_type
     generation = getattr(checkpoint.module, "generation_config", None)
     for name in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"):
         value = getattr(generation, name, None)

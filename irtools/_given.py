@@ -10,6 +10,7 @@ import numpy as np
 
 from irtools.analysis.decoder import find_decoder
 from irtools.data import Dataset, DataSettings, check_calibration, fit_dataset, load_dataset
+from irtools.data.labels import are_flags
 from irtools.errors import UsageError
 from irtools.metrics import Metric, check_labels, load_metric
 from irtools.model import Model
@@ -92,8 +93,7 @@ def _writes_text(model: Model) -> bool:
 
 
 def _default_metric(labels: np.ndarray, model: Model) -> str:
-    flags = labels.ndim == 2 and np.isin(labels, (0, 1)).all()
-    if flags and _gives_rows(model):
+    if are_flags(labels) and _gives_rows(model):
         return "multilabel-f1-micro"
     return "mse" if labels.dtype.kind == "f" else "accuracy"
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from irtools.errors import DataError
 
-__all__ = ["encode_labels", "find_class_names"]
+__all__ = ["are_flags", "encode_labels", "find_class_names", "has_several_labels"]
 
 
 def find_class_names(folders: Sequence[Path]) -> dict[str, int]:
@@ -28,6 +28,24 @@ def find_class_names(folders: Sequence[Path]) -> dict[str, int]:
         if isinstance(classes, list):
             return {str(name): number for number, name in enumerate(classes)}
     return {}
+
+
+def are_flags(labels: np.ndarray) -> bool:
+    """Whether labels are rows of 0/1 [N, L]: a yes or no to each of several."""
+    return bool(labels.ndim == 2 and np.isin(labels, (0, 1)).all())
+
+
+def has_several_labels(metadata: Mapping[str, str], *labels: np.ndarray | None) -> bool:
+    """Whether scores [N, L] say yes or no to each label, rather than which class it is.
+
+    Args:
+        metadata: Of the model; `problem_type` counts where there are no labels.
+        labels: Of the data, the first that are there count.
+    """
+    for given in labels:
+        if given is not None:
+            return are_flags(given)
+    return metadata.get("problem_type") == "multi_label_classification"
 
 
 def encode_labels(
@@ -106,7 +124,7 @@ def _several(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     lists = [items for _, items in values]
     widths = {len(items) for items in lists}
-    if _are_flags(lists) and (not names or len(names) in widths):
+    if _hold_flags(lists) and (not names or len(names) in widths):
         return np.array(lists, np.int64), ()
     texts = [str(item) for items in lists for item in items if isinstance(item, str)]
     known, notes = _known(names, texts) if texts else (dict(names), ())
@@ -115,7 +133,7 @@ def _several(
     return _multi_hot(rows, width), notes
 
 
-def _are_flags(lists: Sequence[Sequence[Any]]) -> bool:
+def _hold_flags(lists: Sequence[Sequence[Any]]) -> bool:
     """Whether the lists are rows of 0/1 for every label, not the labels of each sample."""
     same_width = len({len(items) for items in lists}) == 1 and len(lists[0]) > 1
     return same_width and {item for items in lists for item in items} <= {0, 1}

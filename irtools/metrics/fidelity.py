@@ -26,26 +26,39 @@ _PIECE = 1 << 22
 _NOT_LOGITS = ("hidden", "embed", "pool", "present", "past", "feature", "attention")
 
 
-def fidelity(reference: Outputs, outputs: Outputs, mask: np.ndarray | None = None) -> Fidelity:
+def fidelity(
+    reference: Outputs,
+    outputs: Outputs,
+    mask: np.ndarray | None = None,
+    *,
+    several_labels: bool = False,
+) -> Fidelity:
     """Compare outputs over a whole dataset.
 
     Args:
         reference: Output name to array of the unoptimized model, samples along axis 0.
         outputs: The same of the optimized model.
         mask: `attention_mask` [N, S]; positions where it is 0 are left out of outputs [N, S, ...].
+        several_labels: As in `FidelityMeter`.
 
     Raises:
         DataError: An output that is missing or has another shape.
     """
-    meter = FidelityMeter()
+    meter = FidelityMeter(several_labels=several_labels)
     meter.update(reference, outputs, mask)
     return meter.result()
 
 
 class FidelityMeter:
-    """Compares outputs batch by batch; keeps sums only."""
+    """Compares outputs batch by batch; keeps sums only.
 
-    def __init__(self) -> None:
+    Args:
+        several_labels: Logits [N, L] say yes or no to each label by themselves: two rows agree
+            where they give the same set of labels, and each label is a distribution of its own.
+    """
+
+    def __init__(self, *, several_labels: bool = False) -> None:
+        self._several = several_labels
         self._sums: dict[str, _Sums] = {}
         self._samples = 0
 
@@ -61,7 +74,8 @@ class FidelityMeter:
                     f"the original has {list(expected.shape)}"
                 )
             if expected.dtype.kind not in "OSU" and expected.size:
-                self._sums.setdefault(name, _Sums()).add(name, expected, found, mask)
+                sums = self._sums.setdefault(name, _Sums(self._several and expected.ndim == 2))
+                sums.add(name, expected, found, mask)
         self._samples += max((len(a) for a in reference.values() if a.ndim), default=0)
 
     def result(self) -> Fidelity:
@@ -97,6 +111,7 @@ def _present(figures: Iterable[float | None]) -> list[float]:
 class _Sums:
     """Running sums of one output. `signal` and `noise` are sums of squares."""
 
+    several: bool = False
     signal: float = 0.0
     noise: float = 0.0
     max_abs: float = 0.0
@@ -153,9 +168,9 @@ class _Sums:
             y, other = y[keep], other[keep]
         finite = np.isfinite(y).all(axis=-1) & np.isfinite(other).all(axis=-1)
         y, other = y[finite], other[finite]
-        log_p, log_q = _log_softmax(y), _log_softmax(other)
-        _accumulate(self.kl, (np.exp(log_p) * (log_p - log_q)).sum(axis=-1))
-        _accumulate(self.agreement, y.argmax(axis=-1) == other.argmax(axis=-1))
+        kl, same = _compare_labels(y, other) if self.several else _compare_classes(y, other)
+        _accumulate(self.kl, kl)
+        _accumulate(self.agreement, same)
         # A row with NaN on either side agrees with nothing.
         self.agreement[1] += int(finite.size - np.count_nonzero(finite))
 
@@ -217,6 +232,22 @@ def _cosines(squares: np.ndarray, others: np.ndarray, products: np.ndarray) -> n
     return np.where(
         norms > 0, products / np.where(norms > 0, norms, 1.0), both_zero.astype(np.float64)
     )
+
+
+def _compare_classes(y: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return KL(softmax y || softmax other) and whether the largest logit is the same; [...]."""
+    log_p, log_q = _log_softmax(y), _log_softmax(other)
+    kl = (np.exp(log_p) * (log_p - log_q)).sum(axis=-1)
+    return kl, y.argmax(axis=-1) == other.argmax(axis=-1)
+
+
+def _compare_labels(y: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the KL of the labels' own distributions, summed, and whether all agree; [N]."""
+    kl = np.zeros(len(y))
+    for sign in (1, -1):
+        log_p, log_q = -np.logaddexp(0, -sign * y), -np.logaddexp(0, -sign * other)
+        kl += (np.exp(log_p) * (log_p - log_q)).sum(axis=-1)
+    return kl, ((y > 0) == (other > 0)).all(axis=-1)
 
 
 def _log_softmax(x: np.ndarray) -> np.ndarray:

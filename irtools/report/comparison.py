@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from irtools.analysis.provenance import module_name
 from irtools.data import Dataset
+from irtools.data.labels import has_several_labels
 from irtools.errors import UsageError
 from irtools.measure import Limits, run_isolated, target_text
 from irtools.measure.jobs import run_once
@@ -102,7 +103,8 @@ def compare_models(
         second = _typed(second)
         names = _matched(first, second) if layers else []
     options = RunnerOptions(threads=threads, exact=True)
-    meter = FidelityMeter()
+    several = has_several_labels(first.ir.metadata_props, data.labels)
+    meter = FidelityMeter(several_labels=several)
     with tempfile.TemporaryDirectory(prefix="irc-") as folder:
         paths = [
             m if isinstance(m, Path) else _save(m, names, Path(folder) / f"{i}.onnx")

@@ -125,7 +125,7 @@ def _on_quality(rows: Sequence[Row]) -> Iterator[Verdict]:
     if agreement is not None and agreement < _LOW_AGREEMENT and last.metric is None:
         yield Verdict(
             Level.WARNING,
-            f"top-1 agreement with the original is {100 * agreement:.2f} %; check the task metric "
+            f"agreement with the original is {100 * agreement:.2f} %; check the task metric "
             "with --evaluate, or set a budget with --max-drop",
         )
     elif figure.sqnr_db < _LOW_SQNR_DB and last.metric is None:

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.data import Dataset
+from irtools.data.labels import has_several_labels
 from irtools.errors import OptionError, UnsupportedError, UsageError
 from irtools.model.opset import opset_of, raise_opset
 from irtools.passes.exits.emit import MIN_OPSET, Exit, build_exits
@@ -73,7 +74,7 @@ class EarlyExit(PlanningPass):
         "auto", "what a head reads: the first position, the mean of all, or what does better"
     )
     task: Literal["auto", "multi-class", "multi-label"] = option(
-        "auto", "one class or several labels; auto: what the labels of the data look like"
+        "auto", "one class or several labels; auto: as the labels of the data, or the export, say"
     )
 
     def __post_init__(self) -> None:
@@ -93,7 +94,7 @@ class EarlyExit(PlanningPass):
             return Plan(pass_text(self), (), notes=(note,), statistics={"num-skipped-model": 1})
         boundaries = self._boundaries(encoder)
         data = _data(ctx)
-        task = self._task(ctx)
+        task = self._task(model, ctx)
         pools: Sequence[Pool] = ("first", "mean") if self.pool == "auto" else (self.pool,)
         features = collect(model, encoder, boundaries, data, ctx, pools)
         heads = []
@@ -146,13 +147,14 @@ class EarlyExit(PlanningPass):
             )
         return [boundary for boundary in encoder.boundaries if boundary.depth in wanted]
 
-    def _task(self, ctx: PassContext) -> Task:
+    def _task(self, model: ir.Model, ctx: PassContext) -> Task:
         if self.task != "auto":
             return self.task
-        for data in (ctx.evaluation, ctx.calibration):
-            if data is not None and data.labels is not None:
-                return "multi-label" if data.labels.ndim == 2 else "multi-class"
-        return "multi-class"
+        labels = (
+            None if data is None else data.labels for data in (ctx.evaluation, ctx.calibration)
+        )
+        several = has_several_labels(model.metadata_props, *labels)
+        return "multi-label" if several else "multi-class"
 
 
 def _encoder(model: ir.Model) -> Encoder:

@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from irtools.data import Dataset, required_inputs
+from irtools.data.labels import has_several_labels
 from irtools.data.padding import padding_mask
 from irtools.errors import UsageError
 from irtools.metrics import (
@@ -93,6 +94,7 @@ class Judge:
         self._make_runner = make_runner
         self._progress = progress
         self._plan = plan_batches(self.data, required_inputs(original), skip_empty=False)
+        self._several = has_several_labels(original.ir.metadata_props, data.labels)
         self._batch = _batch_size(original, self.data)
         self._reference: list[Outputs] | None = None
         self._scores: WeakKeyDictionary[Model, Score] = WeakKeyDictionary()
@@ -100,7 +102,9 @@ class Judge:
     @property
     def what(self) -> str:
         """What `drop` is measured in."""
-        return self._metric.name if self._metric is not None else "top-1 agreement"
+        if self._metric is not None:
+            return self._metric.name
+        return "agreement on all labels" if self._several else "top-1 agreement"
 
     def score(self, model: Model) -> Score:
         """Return what a model is worth; it must not change afterwards."""
@@ -114,7 +118,7 @@ class Judge:
 
         It is the difference of the metric (0.01: one point of accuracy), relative to the
         original's for a metric of which less is better (perplexity), and without labels the share
-        of answers whose largest logit is another one.
+        of answers whose largest logit, or whose set of labels, is another one.
 
         Raises:
             UsageError: There are neither labels nor class scores, so that nothing can be lost.
@@ -134,7 +138,7 @@ class Judge:
         return (score.metric.value - base.value) / abs(base.value) if base.value else float("inf")
 
     def _measure(self, model: Model) -> Score:
-        meter = FidelityMeter()
+        meter = FidelityMeter(several_labels=self._several)
         rows: list[np.ndarray] = []
         what = "the original" if model is self._original else "the model"
         with self._make_runner(model.ir, RunnerOptions()) as runner:

@@ -48,6 +48,22 @@ def test_equal_outputs() -> None:
     assert (figures.sqnr_db, figures.max_abs, figures.kl, figures.agreement) == (np.inf, 0, 0, 1)
 
 
+def test_several_labels_are_decisions_of_their_own() -> None:
+    y = logits(40, 5)
+    z = y + 0.5 * logits(40, 5)
+    figures = fidelity({"logits": y}, {"logits": z}, several_labels=True)
+    p, q = (1 / (1 + np.exp(-a.astype(np.float64))) for a in (y, z))
+    kl = (p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))).sum(axis=1)
+    assert figures.kl == pytest.approx(kl.mean())
+    assert figures.agreement == ((y > 0) == (z > 0)).all(axis=1).mean()
+    assert figures.agreement < fidelity({"logits": y}, {"logits": z}).agreement
+
+
+def test_tokens_have_one_class_each() -> None:
+    y, z = logits(4, 3, 2), logits(4, 3, 2)
+    assert fidelity({"x": y}, {"x": z}, several_labels=True) == fidelity({"x": y}, {"x": z})
+
+
 @given(st.integers(1, 6))
 def test_batches_add_up(size: int) -> None:
     y, z = logits(12, 3, 4), logits(12, 3, 4)

@@ -139,6 +139,18 @@ def test_without_labels_the_budget_is_agreement(
     assert judge.drop(flipped) > 0.9
 
 
+def test_several_labels_agree_where_all_do(
+    classifier: Model, ctx: PassContext, passes: SimpleNamespace, labelled: Dataset
+) -> None:
+    classifier.ir.metadata_props["problem_type"] = "multi_label_classification"
+    judge = _judge(classifier, ctx, Dataset(labelled.feeds), None)
+    flipped = classifier.clone()
+    passes.Scale(factor=-1.0).run(flipped.ir, ctx)
+    assert judge.what == "agreement on all labels"
+    assert judge.drop(classifier) == 0
+    assert judge.drop(flipped) == 1
+
+
 def test_a_budget_needs_something_to_lose(classifier: Model, ctx: PassContext) -> None:
     classifier.ir.graph.outputs[0].name = "pooled_embedding"
     data = Dataset({"x": np.ones((2, 16), np.float32)})

@@ -166,7 +166,7 @@ def _labels(
     names = [file.relative_to(path).parts[0] for file in files]
     if any(file.parent == path for file in files):
         return None, ()
-    known = find_class_names(folders)
+    known = find_class_names(folders[::-1], names)
     if known:
         unknown = sorted(set(names) - set(known))
         if unknown:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +14,27 @@ from irtools.errors import DataError
 __all__ = ["are_flags", "encode_labels", "find_class_names", "has_several_labels"]
 
 
-def find_class_names(folders: Sequence[Path]) -> dict[str, int]:
-    """Return class name to number from `config.json` (label2id) or `classes.json` (a list).
+def find_class_names(
+    folders: Sequence[Path], used: Collection[str] = frozenset()
+) -> dict[str, int]:
+    """Return class name to number from `config.json` (id2label) or `classes.json` (a list).
 
     Args:
         folders: Where to look, in order. Empty where no folder has either file.
+        used: Names that data calls its labels by: the first list that has all of them counts,
+            so that a config which only says LABEL_0 does not hide one that says more.
     """
-    for folder in folders:
-        config = _read_json(folder / "config.json")
-        if isinstance(config, dict) and isinstance(config.get("id2label"), dict):
-            return {str(name): int(number) for number, name in config["id2label"].items()}
-        classes = _read_json(folder / "classes.json")
-        if isinstance(classes, list):
-            return {str(name): number for number, name in enumerate(classes)}
-    return {}
+    lists = [found for folder in folders if (found := _class_names(folder))]
+    known = (found for found in lists if found.keys() >= set(used))
+    return next(known, lists[0] if lists else {})
+
+
+def _class_names(folder: Path) -> dict[str, int]:
+    config = _read_json(folder / "config.json")
+    if isinstance(config, dict) and isinstance(config.get("id2label"), dict):
+        return {str(name): int(number) for number, name in config["id2label"].items()}
+    classes = _read_json(folder / "classes.json")
+    return {str(name): n for n, name in enumerate(classes)} if isinstance(classes, list) else {}
 
 
 def are_flags(labels: np.ndarray) -> bool:

@@ -73,7 +73,9 @@ def read_text(
     file = _find_tokenizer(settings.tokenizer, folders[::-1])
     files = _read_files(file)
     encoder = _Encoder(files, settings.max_length, inputs, str(file))
-    names = settings.class_names or find_class_names(folders)
+    used = _named_labels(records, settings.label_column)
+    # The model's own first here, too: its outputs are numbered as it says.
+    names = settings.class_names or find_class_names(folders[::-1], used)
     labels, notes = _labels(records, settings.label_column, names)
 
     def encode(
@@ -158,7 +160,9 @@ def _usual_label(fields: Mapping[str, Any]) -> str | None:
 
 
 def number_classes(path: Path, column: str | None = None) -> dict[str, int]:
-    """Number the class names that occur in a table, by name; empty where labels are numbers.
+    """Number the class names of a table: as `classes.json` beside it says, else by name.
+
+    Empty where labels are numbers and nothing names them.
 
     Several tables of one task need one numbering: make it from the first, and give it to all as
     `class_names`.
@@ -167,14 +171,22 @@ def number_classes(path: Path, column: str | None = None) -> dict[str, int]:
         DataError: A line that cannot be parsed.
         FileError: The file cannot be read.
     """
-    records = read_records(path)
+    found = _named_labels(read_records(path), column)
+    known = find_class_names([path.parent], found)
+    if known.keys() >= found:
+        return known
+    return {name: number for number, name in enumerate(sorted(found))}
+
+
+def _named_labels(records: Sequence[Record], column: str | None) -> set[str]:
+    """Return the labels that are names."""
     chosen = column or (_usual_label(records[0][1]) if records else None)
     found: set[str] = set()
     for _, fields in records:
         label = fields.get(chosen) if chosen else None
         items = label if isinstance(label, list) else [label]
         found |= {x for x in items if isinstance(x, str) and x and not x.lstrip("-").isdecimal()}
-    return {name: number for number, name in enumerate(sorted(found))}
+    return found
 
 
 class _Encoder:

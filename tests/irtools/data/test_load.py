@@ -15,6 +15,7 @@ from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from irtools.data import Dataset, DataSettings, load_dataset
+from irtools.data.text import number_classes
 from irtools.errors import DataError, FileError, IrtoolsError, UnsupportedError, UsageError
 from irtools.model import Model
 
@@ -198,6 +199,31 @@ class TestText:
         spec = write(elsewhere / "d.jsonl", {"text": "cat"})
         model = Model(text_model(), folder / "model.onnx")
         assert load_dataset(spec, model).feeds["input_ids"].tolist() == [[2, 5, 3]]
+
+    def test_the_model_numbers_its_own_classes(self, folder: Path) -> None:
+        elsewhere = folder / "data"
+        elsewhere.mkdir()
+        (elsewhere / "classes.json").write_text('["no", "yes", "maybe"]')
+        spec = write(elsewhere / "d.jsonl", {"text": "cat", "label": ["yes"]})
+        model = Model(text_model(), folder / "model.onnx")
+
+        def labels_where_config_says(*names: str) -> list[list[int]]:
+            config = {"id2label": {str(number): name for number, name in enumerate(names)}}
+            (folder / "config.json").write_text(json.dumps(config))
+            labels = load_dataset(spec, model).labels
+            assert labels is not None
+            return labels.tolist()
+
+        assert labels_where_config_says("yes", "no", "maybe") == [[1, 0, 0]]
+        assert labels_where_config_says("LABEL_0", "LABEL_1", "LABEL_2") == [[0, 1, 0]]
+
+    def test_classes_of_a_task_are_numbered_as_the_data_says(self, folder: Path) -> None:
+        spec = write(folder / "d.jsonl", *({"text": "cat", "label": x} for x in ("b", "a")))
+        assert number_classes(Path(spec)) == {"a": 0, "b": 1}
+        (folder / "classes.json").write_text('["c", "b", "a"]')
+        assert number_classes(Path(spec)) == {"c": 0, "b": 1, "a": 2}
+        (folder / "classes.json").write_text('["x", "y"]')
+        assert number_classes(Path(spec)) == {"a": 0, "b": 1}
 
     @pytest.mark.parametrize("case", BAD_LINES)
     def test_bad_lines_are_named(self, folder: Path, case: str) -> None:

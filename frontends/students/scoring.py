@@ -14,7 +14,7 @@ from irtools.metrics import (
     Metric,
     PerSampleMetric,
     bootstrap,
-    evaluate,
+    evaluate_outputs,
     load_metric,
     run_dataset,
 )
@@ -70,17 +70,7 @@ def score(logits: np.ndarray, data: Dataset, metric: str, seed: int) -> Evaluati
         DataError: Labels that do not fit.
         UnknownNameError: No metric of that name.
     """
-    return evaluate(_Recorded(logits), data, load_metric(metric), batch=len(data), seed=seed)
-
-
-class _Recorded(NetworkRunner):
-    """Scores that are known already, for one batch that is the whole data."""
-
-    def __init__(self, logits: np.ndarray) -> None:
-        self._logits = logits
-
-    def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        return {"logits": self._logits}
+    return evaluate_outputs({"logits": logits}, data, load_metric(metric), seed)
 
 
 def find_gain(

@@ -9,6 +9,7 @@ from irtools.metrics.evaluate import (
     check_labels,
     compare_runners,
     evaluate,
+    evaluate_outputs,
     measure_fidelity,
     run_dataset,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "check_labels",
     "compare_runners",
     "evaluate",
+    "evaluate_outputs",
     "fidelity",
     "list_metrics",
     "load_metric",

@@ -21,6 +21,7 @@ __all__ = [
     "check_labels",
     "compare_runners",
     "evaluate",
+    "evaluate_outputs",
     "measure_fidelity",
     "run_dataset",
 ]
@@ -60,18 +61,35 @@ def evaluate(
     """
     if len(dataset) == 0:
         raise DataError(f"{dataset.source} holds no samples to evaluate")
+    if not isinstance(metric, PerSampleMetric):
+        return evaluate_outputs(run_dataset(runner, dataset, batch), dataset, metric, seed)
+    return _from_rows(_per_sample_rows(runner, dataset, metric, batch), metric, seed)
+
+
+def evaluate_outputs(
+    outputs: Mapping[str, np.ndarray], dataset: Dataset, metric: Metric, seed: int = 0
+) -> Evaluation:
+    """Return the metric of outputs that `run_dataset` has kept, as `evaluate` does of a model.
+
+    Raises:
+        DataError: No labels, or labels that do not fit the outputs.
+    """
+    labels = _require(dataset.labels, dataset, metric)
     if isinstance(metric, PerSampleMetric):
-        rows = _per_sample_rows(runner, dataset, metric, batch)
-        value, statistic = metric.finish(rows), lambda chosen: metric.finish(rows[chosen])
-    else:
-        labels = _require(dataset.labels, dataset, metric)
-        outputs = run_dataset(runner, dataset, batch)
-        value, statistic = (
-            metric(outputs, labels),
-            lambda chosen: metric({k: v[chosen] for k, v in outputs.items()}, labels[chosen]),
-        )
-    low, high = bootstrap(statistic, len(dataset), seed=seed)
+        return _from_rows(metric.per_sample(outputs, labels), metric, seed)
+
+    def figure(chosen: np.ndarray) -> float:
+        return metric({name: rows[chosen] for name, rows in outputs.items()}, labels[chosen])
+
+    low, high = bootstrap(figure, len(dataset), seed=seed)
+    value = metric(outputs, labels)
     return Evaluation(metric.name, value, low, high, len(dataset), metric.larger_is_better)
+
+
+def _from_rows(rows: np.ndarray, metric: PerSampleMetric, seed: int) -> Evaluation:
+    low, high = bootstrap(lambda chosen: metric.finish(rows[chosen]), len(rows), seed=seed)
+    value = metric.finish(rows)
+    return Evaluation(metric.name, value, low, high, len(rows), metric.larger_is_better)
 
 
 def check_labels(metric: Metric, dataset: Dataset) -> None:

@@ -9,7 +9,15 @@ import pytest
 
 from irtools.data import Dataset
 from irtools.errors import DataError
-from irtools.metrics import bootstrap, compare_runners, evaluate, measure_fidelity, run_dataset
+from irtools.metrics import (
+    Metric,
+    bootstrap,
+    compare_runners,
+    evaluate,
+    evaluate_outputs,
+    measure_fidelity,
+    run_dataset,
+)
 from irtools.metrics.classification import Accuracy, F1Macro
 from irtools.metrics.language import Perplexity
 from irtools.target import Feeds, KernelReport
@@ -48,6 +56,13 @@ def classified(samples: int = 200) -> Dataset:
     x = rng.standard_normal((samples, 3)).astype(np.float32)
     labels = np.where(rng.random(samples) < 0.8, x.argmax(axis=1), 0)
     return Dataset({"x": x}, labels, "test.npz")
+
+
+@pytest.mark.parametrize("metric", [Accuracy(), F1Macro()])
+def test_outputs_that_were_kept_tell_the_same(metric: Metric) -> None:
+    data = classified()
+    kept = evaluate_outputs(run_dataset(ECHO, data), data, metric, seed=3)
+    assert kept == evaluate(ECHO, data, metric, seed=3)
 
 
 @pytest.mark.parametrize("batch", [1, 7, 500])

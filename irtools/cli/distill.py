@@ -17,7 +17,7 @@ from irtools.cli._output import check_writable
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from irtools.chain import Link
+    from irtools.chain import Link, Stage
     from irtools.student import DistillRequest, DistillResult
     from irtools.target import Target
 
@@ -111,8 +111,8 @@ def distill(output: str, json_path: str | None, **given: Any) -> None:
     """Train a small network on the outputs of a large one, and say what that gained.
 
     The same student is trained a second time on the labels alone, with the same budget, and stands
-    beside it in the table. Then the chain from the teacher to the distilled, quantized and pruned
-    student is measured on the targets.
+    beside it in the tables. Then the chain from the teacher to the distilled, quantized and pruned
+    student is measured on the targets, all models in turns.
     """
     inputs = (given["teacher"], given["student"], given["train"], given["evaluate"])
     outputs = [output, *([given["hard_label_output"]] if given["hard_label_output"] else [])]
@@ -221,30 +221,48 @@ def _measure(
     pipelines: dict[str, str],
     given: dict[str, Any],
 ) -> tuple[Link, ...]:
-    from irtools.chain import Chain, ChainSource, measure_chain
+    from irtools.chain import Chain, measure_chain
     from irtools.cli._console import progress
     from irtools.measure import BenchSettings
 
-    assert result.distilled.folder is not None
-    own = dataclasses.replace(request.data, tokenizer=result.tokenizer, samples=_CALIBRATION)
-    teacher = Path(request.teacher)
-    folder = teacher if teacher.is_dir() else teacher.parent
-    known = (folder / "tokenizer.json").is_file() and request.data.tokenizer is None
+    bench = BenchSettings(
+        given["batch"],
+        given["sequence"],
+        max_seconds=len(targets) * BenchSettings.max_seconds,
+    )
     chain = Chain(
-        ChainSource(
-            request.teacher, dataclasses.replace(request.data, tokenizer=folder) if known else own
-        ),
-        ChainSource(str(result.distilled.folder), own),
-        pipelines,
+        tuple(_stages(request, result, targets, pipelines)),
         request.train,
         request.evaluate,
         result.distilled.evaluation.metric,
-        None if given["no_bench"] else BenchSettings(given["batch"], given["sequence"]),
+        None if given["no_bench"] else bench,
         given["seed"],
         given["threads"],
     )
     with progress() as shown:
-        return measure_chain(chain, targets, shown)
+        return measure_chain(chain, shown)
+
+
+def _stages(
+    request: DistillRequest,
+    result: DistillResult,
+    targets: Sequence[Target],
+    pipelines: dict[str, str],
+) -> Iterator[Stage]:
+    from irtools.chain import ChainSource, Stage
+
+    own = dataclasses.replace(request.data, tokenizer=result.tokenizer, samples=_CALIBRATION)
+    teacher = Path(request.teacher)
+    folder = teacher if teacher.is_dir() else teacher.parent
+    known = (folder / "tokenizer.json").is_file() and request.data.tokenizer is None
+    read = dataclasses.replace(request.data, tokenizer=folder) if known else own
+    student = ChainSource(str(result.distilled.folder), own)
+    for target in targets:
+        yield Stage("baseline", target, ChainSource(request.teacher, read))
+        yield Stage("hard-label", target, ChainSource(str(result.hard_label.folder), own))
+        yield Stage("distilled", target, student)
+        for name, pipeline in pipelines.items():
+            yield Stage(name, target, student, pipeline)
 
 
 def _document(
@@ -326,7 +344,8 @@ def _chain_table(links: Sequence[Link]) -> Table:
     table = Table(pad_edge=False, show_edge=False)
     for heading in ("target", "link"):
         table.add_column(heading)
-    for heading in ("size", "smaller", "latency", "faster", links[0].evaluation.metric):
+    metric = links[0].worth.evaluation.metric
+    for heading in ("size", "smaller", "latency", "faster", metric, "agreement"):
         table.add_column(heading, justify="right")
     base = links[0]
     for link in links:
@@ -338,7 +357,8 @@ def _chain_table(links: Sequence[Link]) -> Table:
             "" if link is base else f"{base.file_bytes / link.file_bytes:.2f}x",
             f"{link.latency[0].median_ms:.2f} ms" if link.latency else "",
             _faster(link),
-            shared.evaluation_text(link.evaluation),
+            shared.evaluation_text(link.worth.evaluation),
+            "" if link.worth.agreement is None else f"{link.worth.agreement:.2%}",
         )
         table.add_row(*(Text(printable(cell)) for cell in cells))
     return table

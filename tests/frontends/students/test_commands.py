@@ -58,14 +58,20 @@ def test_students_and_the_chain(distill: Callable, tmp_path: Path, capsys) -> No
     out, said = capsys.readouterr()
     document = json.loads(out)
     assert [s["name"] for s in document["students"]] == ["teacher", "hard-label", "distilled"]
-    links = ["baseline", "distilled", "distilled, quantized", "distilled, pruned, quantized, fused"]
+    links = [
+        "baseline",
+        "hard-label",
+        "distilled",
+        "distilled, quantized",
+        "distilled, pruned, quantized, fused",
+    ]
     assert [link["name"] for link in document["chain"]] == links
     sizes = [link["file_bytes"] for link in document["chain"]]
     assert sizes[1] < sizes[0]
     # The runtime computes what torch computes.
-    for link, student in zip(document["chain"], ("teacher", "distilled"), strict=False):
-        wanted = next(s for s in document["students"] if s["name"] == student)
-        assert link["evaluation"]["value"] == wanted["evaluation"]["value"]
+    for link, student in zip(document["chain"], document["students"], strict=False):
+        assert link["worth"]["evaluation"]["value"] == student["evaluation"]["value"]
+    assert document["chain"][0]["worth"]["agreement"] == 1
     assert "distilled against hard-label" in said
     assert all(link in said for link in links)
     files = {path.name for path in (tmp_path / "student").iterdir()}

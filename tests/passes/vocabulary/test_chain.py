@@ -1,0 +1,64 @@
+"""A chain whose last link has a vocabulary of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from irtools import optimize
+from irtools.chain import Chain, ChainSource, Stage, measure_chain, ratios_on_target
+from irtools.data import DataSettings
+from irtools.measure import LatencyResult
+from irtools.target import find_target
+
+
+def _chain(task: Path, *pipelines: str) -> Chain:
+    target = find_target("ort-cpu")
+    source = ChainSource(str(task / "model.onnx"), DataSettings(tokenizer=task))
+    stages = [Stage("baseline", target, source)]
+    stages += [Stage(pipeline, target, source, pipeline) for pipeline in pipelines]
+    half, data = (str(task / "data" / name) for name in ("half.jsonl", "all.jsonl"))
+    return Chain(tuple(stages), half, data, "accuracy", bench=None, threads=1)
+
+
+def test_a_link_reads_text_with_its_own_tokenizer(task: Path) -> None:
+    pipeline = "trim-vocabulary"
+    baseline, trimmed = measure_chain(_chain(task, pipeline))
+    data = task / "data"
+    report = optimize(
+        task / "model.onnx",
+        pipeline,
+        calibration=data / "half.jsonl",
+        evaluation=data / "all.jsonl",
+        data=DataSettings(tokenizer=task),
+        bench=None,
+        threads=1,
+    ).report
+    for link, row in zip((baseline, trimmed), report.rows, strict=True):
+        assert row.metric is not None
+        assert row.fidelity is not None
+        assert link.worth.evaluation.value == row.metric.value
+        assert link.worth.agreement == pytest.approx(row.fidelity.agreement)
+    assert trimmed.file_bytes < baseline.file_bytes
+    assert baseline.worth.agreement == 1
+
+
+def _timed(name: str, milliseconds: float) -> tuple[LatencyResult, ...]:
+    blocks = (milliseconds, milliseconds, milliseconds)
+    return (LatencyResult(name, "batch=1", milliseconds, 0, 0, 0, 0, 0, 3, blocks),)
+
+
+def test_ratios_are_those_of_one_runtime(task: Path) -> None:
+    source = ChainSource(str(task / "model.onnx"))
+    targets = [find_target(name, check=False) for name in ("ort-cpu", "openvino-cpu")]
+    stages = tuple(Stage(name, t, source) for t in targets for name in ("baseline", "small"))
+    chain = Chain(stages, "", "", "accuracy")
+    timed = [_timed(str(n), ms) for n, ms in enumerate((8.0, 2.0, 6.0, 2.0))]
+    found = [result.speedup for (result,) in ratios_on_target(chain, timed)]
+    assert found[0] is None
+    assert found[2] is None
+    assert found[1] is not None
+    assert found[1].value == pytest.approx(4)
+    assert found[3] is not None
+    assert found[3].value == pytest.approx(3)

@@ -12,7 +12,7 @@ from irtools.passmanager import registry
 if TYPE_CHECKING:
     from irtools.model import Model
 
-__all__ = ["Frontend", "LoadOptions", "find_frontend", "load_source"]
+__all__ = ["Frontend", "LoadOptions", "find_frontend", "load_by", "load_source"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class LoadOptions:
         part: One of the models that a source consists of, as `Frontend.parts` names them.
         trust_remote_code: Run Python files that a checkpoint brings.
         check: Compare an exported model with its source on several sizes.
+        sizes: Numbers for dynamic axes of any source, as `with_sizes` of `irtools.model` has them.
     """
 
     opset: int | None = None
@@ -40,13 +41,14 @@ class LoadOptions:
     part: str | None = None
     trust_remote_code: bool = False
     check: bool = True
+    sizes: tuple[tuple[str, int], ...] = ()
 
     def given(self) -> tuple[str, ...]:
-        """Return the names of the options that ask for something, as the command line has them."""
+        """Return the options that an export alone honours, as the command line has them."""
         return tuple(
             "--" + f.name.replace("_", "-")
             for f in fields(self)
-            if f.name not in ("check", "part") and getattr(self, f.name) != f.default
+            if f.name not in ("check", "part", "sizes") and getattr(self, f.name) != f.default
         )
 
 
@@ -109,4 +111,19 @@ def load_source(source: str, options: LoadOptions = LoadOptions()) -> Model:
     Raises:
         IrtoolsError: As `find_frontend` and `Frontend.load`.
     """
-    return find_frontend(source).load(source, options)
+    return load_by(find_frontend(source), source, options)
+
+
+def load_by(frontend: Frontend, source: str, options: LoadOptions) -> Model:
+    """Make a model of a source, with the sizes that are asked for.
+
+    Raises:
+        IrtoolsError: As `Frontend.load`.
+        UsageError: A size is for an axis that the model does not have, or has fixed.
+    """
+    model = frontend.load(source, options)
+    if not options.sizes:
+        return model
+    from irtools.model import with_sizes
+
+    return with_sizes(model, dict(options.sizes))

@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from irtools.data import DataSettings
 
 __all__ = [
+    "NAMED_SIZE",
     "PERCENT",
     "SIZES",
     "batch_option",
     "calibration_samples_option",
     "data_options",
     "data_settings",
+    "fix_option",
     "json_option",
     "naming_data_option",
     "past_option",
@@ -66,8 +68,23 @@ class _Sizes(click.ParamType):
         return sizes
 
 
+class _NamedSize(click.ParamType):
+    """An axis and its size: `sequence=64`."""
+
+    name = "name=n"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, int]:
+        if isinstance(value, tuple):
+            return value
+        axis, _, size = str(value).rpartition("=")
+        if not axis or not size.isdecimal() or int(size) < 1:
+            self.fail(f"{value!r} is no axis with a size, expected such as sequence=64", param, ctx)
+        return axis, int(size)
+
+
 PERCENT = _Percent()
 SIZES = _Sizes()
+NAMED_SIZE = _NamedSize()
 
 
 def target_option(function: F) -> F:
@@ -79,6 +96,19 @@ def target_option(function: F) -> F:
         show_default=True,
         help="What runs the model, with isa= for another machine (ort-cpu:isa=avx2); "
         "`irc targets` lists them.",
+    )(function)
+
+
+def fix_option(function: F) -> F:
+    """--fix of every verb that writes models."""
+    return click.option(
+        "--fix",
+        "sizes",
+        type=NAMED_SIZE,
+        metavar="AXIS=N",
+        multiple=True,
+        help="Fix a dynamic axis, by its name (sequence=64) or as INPUT.AXIS (input_ids.1=64): "
+        "faster on OpenVINO, and what some devices need; callers pad to it.",
     )(function)
 
 

@@ -111,6 +111,7 @@ def load_options(given: Mapping[str, Any], *, check: bool = True) -> LoadOptions
         adapters=tuple(_adapter(text) for text in given["adapters"]),
         trust_remote_code=given["trust_remote_code"],
         check=check,
+        sizes=given.get("sizes", ()),
     )
 
 

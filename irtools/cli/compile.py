@@ -39,6 +39,7 @@ __all__ = ["compile"]
     "suffix of OUT, else onnx or, for OpenVINO, xml]",
 )
 @click.option("--force", "-f", is_flag=True, help="Write into a folder that holds files.")
+@options.fix_option
 @source_options
 @options.json_option
 def compile(

@@ -30,6 +30,7 @@ __all__ = ["export"]
     help="FILE.onnx, or a folder for model.onnx (an encoder-decoder: encoder_model.onnx and "
     "decoder_model.onnx). [default: <name>.onnx]",
 )
+@options.fix_option
 @source_options
 @click.option("--no-check", is_flag=True, help="Do not compare the export with its source.")
 @click.option(
@@ -76,12 +77,12 @@ def _models(
     source: str, destination: Destination, loading: LoadOptions, made: dict[str, Any]
 ) -> Iterator[tuple[str, Model]]:
     """Yield the models of a source one at a time, so that one is in memory at a time."""
-    from irtools.frontend import find_frontend
+    from irtools.frontend import find_frontend, load_by
 
     frontend = find_frontend(source)
     parts = frontend.parts(source, loading)
     if not parts:
-        model = frontend.load(source, loading)
+        model = load_by(frontend, source, loading)
         made |= {"sha256": model.fingerprint(), "opset": model.opset}
         yield destination.stem, model
         return
@@ -90,6 +91,6 @@ def _models(
             f"{source} makes {len(parts)} models ({', '.join(parts)}): give a folder with -o DIR/"
         )
     for part in parts:
-        model = frontend.load(source, replace(loading, part=part))
+        model = load_by(frontend, source, replace(loading, part=part))
         made[part] = {"sha256": model.fingerprint(), "opset": model.opset}
         yield f"{part}_model", model

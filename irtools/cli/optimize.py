@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irtools.cli import _options as options
+from irtools.cli._source import SourceCommand, load_options, source_options
 from irtools.errors import FileError, PipelineSyntaxError
 
 if TYPE_CHECKING:
@@ -20,11 +21,14 @@ if TYPE_CHECKING:
 __all__ = ["optimize"]
 
 _WRECK = 0.1
+_WRECK_FACTOR = 3.0
+"""Perplexity of a result that nobody can want, over the original's."""
 
 
 @click.command(
+    cls=SourceCommand,
     epilog="Example: irc optimize model.onnx --passes prune:speedup=1.5,int8 --calibrate "
-    "calib.npz --evaluate test.npz --metric accuracy --max-drop 1% -o small.onnx"
+    "calib.npz --evaluate test.npz --metric accuracy --max-drop 1% -o small.onnx",
 )
 @click.argument("source", metavar="SRC")
 @click.option(
@@ -43,7 +47,8 @@ _WRECK = 0.1
     "--metric",
     metavar="NAME",
     help="accuracy, multilabel-f1-micro, perplexity, ... or module:function. [default: by the "
-    "labels: multilabel-f1-micro for rows of 0/1, else accuracy]",
+    "labels: multilabel-f1-micro for rows of 0/1, else accuracy; perplexity of models that write "
+    "text]",
 )
 @click.option(
     "--max-drop",
@@ -104,6 +109,8 @@ _WRECK = 0.1
 @click.option(
     "--external-data", is_flag=True, default=None, help="Weights in a file beside the model."
 )
+@options.fix_option
+@source_options
 def optimize(source: str, output: str | None, json_path: str | None, **given: Any) -> None:
     """Run passes over the model SRC; every pass is verified, checked and measured.
 
@@ -145,10 +152,11 @@ def _refuse_wreck(result: OptimizeResult) -> None:
         )
     if last.metric is None or first.metric is None or result.report.max_drop is not None:
         return
-    drop = first.metric.value - last.metric.value
-    if first.metric.larger_is_better and drop > _WRECK:
+    before, after = first.metric.value, last.metric.value
+    falls = last.metric.larger_is_better and before - after > _WRECK
+    if falls or (last.metric.name == "perplexity" and after > _WRECK_FACTOR * before):
         raise BudgetError(
-            f"{last.metric.name} falls from {first.metric.value:.4f} to {last.metric.value:.4f}: "
+            f"{last.metric.name} {'falls' if falls else 'rises'} from {before:.4f} to {after:.4f}: "
             "nothing was written; set a budget (--max-drop 1%) to have passes drawn back, or "
             "--no-check to write it"
         )
@@ -196,6 +204,7 @@ def _run(
         return run(
             source,
             pipeline,
+            loading=load_options(given, check=not given["no_check"]),
             target=target,
             calibration=given["calibrate"],
             evaluation=given["evaluate"],

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irtools.cli import _options as options
+from irtools.cli._source import SourceCommand, load_options, source_options
 from irtools.errors import FileError
 
 if TYPE_CHECKING:
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["plan"]
 
 
-@click.command(epilog="Replay it, edited or not: irc optimize SRC --passes TEXT --plan plan.json")
+@click.command(
+    cls=SourceCommand,
+    epilog="Replay it, edited or not: irc optimize SRC --passes TEXT --plan plan.json",
+)
 @click.argument("source", metavar="SRC")
 @click.option(
     "--passes",
@@ -34,6 +38,8 @@ __all__ = ["plan"]
 @options.calibration_samples_option
 @options.threads_option
 @options.seed_option
+@options.fix_option
+@source_options
 @click.option("--json", "json_path", metavar="FILE", help="Write the plan; - is stdout.")
 def plan(
     source: str,
@@ -56,6 +62,7 @@ def plan(
         found = make_plan(
             source,
             pipeline,
+            loading=load_options(given),
             target=target,
             calibration=calibrate,
             data=options.data_settings(given, calibrate),

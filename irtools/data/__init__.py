@@ -6,7 +6,7 @@ from irtools.data.base import Dataset
 from irtools.data.checks import check_calibration, fit_dataset
 from irtools.data.load import DataSettings, is_text, load_dataset
 from irtools.data.signature import InputSpec, required_inputs
-from irtools.data.synthetic import SyntheticSettings, synthesize
+from irtools.data.synthetic import SyntheticSettings, draw_feeds, synthesize
 
 __all__ = [
     "DataSettings",
@@ -14,6 +14,7 @@ __all__ = [
     "InputSpec",
     "SyntheticSettings",
     "check_calibration",
+    "draw_feeds",
     "fit_dataset",
     "is_text",
     "load_dataset",

@@ -22,7 +22,7 @@ from irtools.errors import DataError
 from irtools.model import Model
 from irtools.words import counted
 
-__all__ = ["SyntheticSettings", "longest_text", "synthesize"]
+__all__ = ["SyntheticSettings", "draw_feeds", "longest_text", "synthesize"]
 
 # Integers that decide sizes or places cannot be invented.
 _STRUCTURAL = frozenset(
@@ -104,6 +104,17 @@ def synthesize(
         fixed_batch=fixed_batch(specs),
         fixed_length=columns_are_fixed(feeds, {spec.name: spec.shape for spec in specs}),
     ).with_digest()
+
+
+def draw_feeds(
+    model: Model | ir.Model, settings: SyntheticSettings = SyntheticSettings()
+) -> dict[str, np.ndarray]:
+    """Draw what one call is fed: `settings.samples` samples, unless the model insists on a number.
+
+    Raises:
+        DataError: As `synthesize`.
+    """
+    return next(synthesize(model, settings).batches(settings.samples, trim_padding=False))
 
 
 def _limit(

@@ -10,7 +10,7 @@ import numpy as np
 
 from irtools.analysis.decoder import CachedDecoder, find_decoder, reading_of
 from irtools.data.signature import InputSpec, required_inputs
-from irtools.data.synthetic import SyntheticSettings, longest_text, synthesize
+from irtools.data.synthetic import SyntheticSettings, draw_feeds, longest_text
 from irtools.errors import DataError
 from irtools.measure.base import BenchSettings
 from irtools.target import Feeds
@@ -101,7 +101,7 @@ def _decode_steps(
 
 def _draw(model: Model, wanted: SyntheticSettings, data: Dataset | None) -> Feeds:
     try:
-        return synthesize(model, wanted).feeds
+        return draw_feeds(model, wanted)
     except DataError:
         if data is None or not len(data):
             raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from irtools.model.digest import tensor_bytes, tensor_digest, tensor_size
+from irtools.model.digest import release_tensor, tensor_bytes, tensor_digest, tensor_size
 from irtools.model.inference import infer_shapes
 from irtools.model.interface import Interface, ValueInfo
 from irtools.model.model import Model, SavedModel
@@ -10,8 +10,10 @@ from irtools.model.naming import FreshNames
 from irtools.model.opset import OpsetChange, opset_of, raise_opset
 from irtools.model.printer import print_model
 from irtools.model.sharing import join_initializers, private_initializer
+from irtools.model.sizes import with_sizes
 from irtools.model.verify import verify
 from irtools.model.walk import attribute_tensors, iter_graphs, iter_nodes, nested_graphs, subgraphs
+from irtools.model.writer import WeightStore
 
 __all__ = [
     "FreshNames",
@@ -20,6 +22,7 @@ __all__ = [
     "OpsetChange",
     "SavedModel",
     "ValueInfo",
+    "WeightStore",
     "attribute_tensors",
     "infer_shapes",
     "iter_graphs",
@@ -30,9 +33,11 @@ __all__ = [
     "print_model",
     "private_initializer",
     "raise_opset",
+    "release_tensor",
     "subgraphs",
     "tensor_bytes",
     "tensor_digest",
     "tensor_size",
     "verify",
+    "with_sizes",
 ]

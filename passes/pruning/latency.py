@@ -18,7 +18,7 @@ import onnx_ir as ir
 
 from irtools.analysis.dims import Dim
 from irtools.analysis.shapes import SymbolicShapes
-from irtools.data import SyntheticSettings, synthesize
+from irtools.data import SyntheticSettings, draw_feeds
 from irtools.measure import cpu_quota
 from irtools.model import Model
 from irtools.passes.pruning.constants import constant_of
@@ -100,7 +100,7 @@ def measure_table(
         sizes: Batch and sequence to time at.
         ctx: Gives the runner.
     """
-    feeds = synthesize(Model(model), sizes).feeds
+    feeds = draw_feeds(Model(model), sizes)
     gains = {}
     for members in _classes(groups):
         first = members[0]

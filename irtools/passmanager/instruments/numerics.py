@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from irtools.analysis.decoder import find_decoder
-from irtools.data import Dataset, SyntheticSettings, synthesize
+from irtools.data import Dataset, SyntheticSettings, draw_feeds
 from irtools.errors import DataError, UnsupportedError, VerificationError
 from irtools.measure.sandbox import Limits, run_isolated
 from irtools.model import Model
@@ -198,7 +198,7 @@ def _feeds(model: Model, seed: int) -> dict[str, np.ndarray]:
     if find_decoder(model.ir) is not None:
         new, past = _OF_DECODERS[seed]
         settings = replace(settings, sequence=new, past=past)
-    return dict(synthesize(model, settings).feeds)
+    return draw_feeds(model, settings)
 
 
 def _run_model(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from irtools.analysis.costs import count_flops
+from irtools.analysis.decoder import find_decoder
 from irtools.analysis.provenance import module_name
 from irtools.model import Interface, Model, iter_graphs, iter_nodes
 from irtools.model.interface import dtype_text
@@ -97,17 +98,18 @@ class Inspection:
 
 
 def inspect_model(
-    model: Model, *, batch: int = 1, sequence: int = 128, top: int = 10
+    model: Model, *, batch: int = 1, sequence: int = 128, past: int | None = None, top: int = 10
 ) -> Inspection:
     """Describe a model.
 
     Args:
         model: The model.
         batch: Size of dynamic first axes, for counting operations.
-        sequence: Size of all other dynamic axes.
+        sequence: Size of all other dynamic axes; of a decoder with a cache, tokens of the prompt.
+        past: Tokens in the cache of a decoder that reads one more; None: it reads a prompt.
         top: Number of hot spots.
     """
-    sizes = _sizes(model, batch, sequence)
+    sizes = _sizes(model, batch, sequence) | _decoder_sizes(model, sequence, past)
     costs = count_flops(model.ir, sizes)
     spots = sorted(costs.flops, key=lambda item: -item[1])[:top]
     return Inspection(
@@ -196,3 +198,16 @@ def _sizes(model: Model, batch: int, sequence: int) -> dict[str, int]:
             if isinstance(dim, str):
                 sizes.setdefault(dim, batch if axis == 0 else sequence)
     return sizes
+
+
+def _decoder_sizes(model: Model, sequence: int, past: int | None) -> dict[str, int]:
+    """Choose the sizes of a prompt, or of one token behind a past, and of both together."""
+    decoder = find_decoder(model.ir)
+    if decoder is None:
+        return {}
+    new, read = (sequence, 0) if past is None else (1, past)
+    mask = next((i for i in model.interface.inputs if i.name == decoder.mask), None)
+    total = None if mask is None or mask.shape is None else mask.shape[-1]
+    named = {total: read + new, decoder.axis: new}
+    named |= {cache.axis: read for cache in decoder.past}
+    return {axis: size for axis, size in named.items() if isinstance(axis, str)}

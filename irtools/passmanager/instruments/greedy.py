@@ -133,8 +133,9 @@ class Greedy(Instrument):
             f"{self._last.first_difference}"
         )
         before, after = self._original, found
-        if self._target.default_precision() != "float32":
-            # The runtime's own rounding hides what the pass did.
+        precision = self._target.default_precision()
+        if precision != "float32":
+            # What the runtime rounds away by itself would hide what the pass did.
             exact = RunnerOptions(threads=self._options.threads, exact=True)
             before = self._write(step, step.original, exact)
             after = self._write(step, step.model, exact)
@@ -145,7 +146,9 @@ class Greedy(Instrument):
                 f"preferred its own token by {margin:.2g} of the logits' norm, and rounding "
                 f"explains at most {_TIE:.0e}"
             )
-        step.figures.notes.append(f"{where}, where the original's two best tokens tie")
+        tie = "the original's two best tokens tie there"
+        why = tie if precision == "float32" else f"{precision} rounds so; in float32 it is the same"
+        step.figures.notes.append(f"{where}: {why}")
 
     def _write(self, step: Step, model: Model, options: RunnerOptions) -> Writing:
         answer = run_isolated(

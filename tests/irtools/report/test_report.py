@@ -13,7 +13,9 @@ import pytest
 
 from irtools.data import Dataset
 from irtools.measure import BenchSettings, LatencyResult, Ratio
+from irtools.measure.generate import GreedyText
 from irtools.metrics import Fidelity
+from irtools.passmanager.instruments.benchmark import is_slower
 from irtools.passmanager.step import DrawnBack, MetricFigure
 from irtools.report import (
     DataEntry,
@@ -113,6 +115,48 @@ def test_table_is_a_view_of_the_document() -> None:
     assert "50.0 MB (2.00x)" in text and "0.9740 [0.9600, 0.9800]" in text
     assert "equal" in text and "100.00 %" in text
     assert "\x1b" not in text and "m\\x1b[31m.onnx" in text
+
+
+def _decoder(prefill: Ratio | None, decode: Ratio | None) -> tuple[LatencyResult, ...]:
+    rest = (2.0, 2.5, 3.0, 500, 10**7, 0.1, 9, (2.0,))
+    return (
+        LatencyResult("m", "prefill batch=1 sequence=8", *rest, prefill, 2.0, 1, "prefill", 4e3),
+        LatencyResult("m", "decode batch=1 past=8", *rest, decode, 2.0, 1, "decode", 31.234),
+    )
+
+
+def test_decoders_have_two_speeds_and_a_text() -> None:
+    text = GreedyText(8, 16, 32, 6, 0.9, 11, "texts.jsonl")
+    report = _report(
+        _row(0, "original", latency=_decoder(None, None)),
+        _row(
+            1,
+            "int4",
+            latency=_decoder(Ratio(0.8, 0.7, 0.9), Ratio(3.0, 2.9, 3.1)),
+            greedy=text,
+        ),
+    )
+    jsonschema.validate(report.to_dict(), schema())
+    shown = str(report)
+    assert "prefill tok/s" in shown and "decode tok/s" in shown and "latency:" not in shown
+    assert "4000  0.80x [0.70, 0.90]" in shown and "31.2  3.00x [2.90, 3.10]" in shown
+    assert "at prefill batch=1 sequence=8 and decode batch=1 past=8" in " ".join(shown.split())
+    assert "6/8" in shown
+    said = "\n".join(v.text for v in judge_run(report.rows, None, None, None))
+    assert "the result is slower than the original in prefill: 0.80x" in said
+    assert "3.00x faster in decode [2.90, 3.10]" in said
+    assert "same greedy text for 6 of 8 prompts, the first other token at 11 of 32" in said
+    # What it lost on prompts it gained on the tokens after them.
+    assert "made the model slower" not in said
+
+
+def test_a_decoder_that_gained_nothing_is_slower() -> None:
+    slow, even = Ratio(0.8, 0.7, 0.9), Ratio(1.0, 0.95, 1.05)
+    before = _decoder(None, None)
+    assert is_slower(before, _decoder(slow, even)) and is_slower(before, _decoder(even, slow))
+    assert not is_slower(before, _decoder(even, even))
+    assert not is_slower(_decoder(slow, even), _decoder(slow, even))
+    assert is_slower(_decoder(even, Ratio(3.0, 2.9, 3.1)), _decoder(even, Ratio(2.0, 1.9, 2.1)))
 
 
 def test_a_runtime_that_rounds_unasked_is_named() -> None:

@@ -15,6 +15,7 @@ from irtools.frontends._companions import companions_in
 from irtools.frontends._decoder import describe_decoder
 from irtools.frontends._encoder import describe_encoder
 from irtools.frontends._seq2seq import PARTS, describe_part
+from irtools.frontends._tokenizer import make_tokenizer
 from irtools.frontends._torch_export import EXAMPLE_SIZES, TorchSource, convert
 from irtools.frontends._weights import Checkpoint, open_checkpoint, read_config
 from irtools.model import Model
@@ -54,6 +55,7 @@ class TransformersFrontend:
         # The module is gone when the check starts: its weights may be as large as the model.
         model, trials, where = _export(Path(source), options)
         compare(model, trials, where)
+        model.companions = make_tokenizer(Path(source))
         return model
 
 

@@ -21,7 +21,7 @@ from irtools._context import Calibration, make_context
 from irtools._given import DataLike, choose_metric, read_calibration, read_evaluation
 from irtools.data import Dataset, DataSettings, SyntheticSettings, synthesize
 from irtools.errors import DataError, UsageError
-from irtools.frontend import find_frontend, load_source
+from irtools.frontend import LoadOptions, find_frontend, load_source
 from irtools.measure import BenchSettings
 from irtools.metrics import Metric
 from irtools.model import Model
@@ -124,6 +124,7 @@ def optimize(
     model: ModelLike,
     pipeline: PipelineLike,
     *,
+    loading: LoadOptions = LoadOptions(),
     target: str | Target = "ort-cpu",
     calibration: DataLike | None = None,
     evaluation: DataLike | None = None,
@@ -148,6 +149,7 @@ def optimize(
         model: ONNX file, checkpoint folder, `module:function`, or a model in memory. It never
             changes.
         pipeline: Pipeline text, a pass, or a `Pipeline`.
+        loading: How a source that is no ONNX file becomes a model: task, cache, adapters.
         target: What to optimize for, such as `ort-cpu` or `ort-cpu:isa=avx2`.
         calibration: Data for ranges and refits. Without it passes that need data draw it from the
             model's signature, and the report says so.
@@ -188,7 +190,7 @@ def optimize(
         raise UsageError(f"new-tokens is {new_tokens}, expected 0 or more")
     if drop_slower and bench is None:
         raise UsageError("drop-slower needs the benchmark, which is switched off")
-    source = _as_model(model)
+    source = _as_model(model, loading)
     job = _Job(
         model=source,
         pipeline=passes,
@@ -347,7 +349,7 @@ def _beside(model: Model, *data: Dataset | None) -> dict[str, Path]:
     Where text was given, they are those of the tokenizer that encoded it.
     """
     for texts in (one.texts for one in data if one is not None):
-        if texts is not None:
+        if texts is not None and texts.tokenizer is not None:
             beside = (texts.tokenizer.with_name(name) for name in _TOKENIZER_FILES)
             found = {path.name: path for path in beside if path.is_file()}
             return {**found, "tokenizer.json": texts.tokenizer}
@@ -357,12 +359,12 @@ def _beside(model: Model, *data: Dataset | None) -> dict[str, Path]:
     return {path.name: path for path in find_frontend(source).companions(source)}
 
 
-def _as_model(source: ModelLike) -> Model:
+def _as_model(source: ModelLike, loading: LoadOptions) -> Model:
     match source:
         case Model():
             return source
         case str() | os.PathLike():
-            return load_source(os.fspath(source))
+            return load_source(os.fspath(source), loading)
         case ir.Model():
             return Model.from_ir(source)
         case onnx.ModelProto():
@@ -388,6 +390,7 @@ def make_plan(
     model: ModelLike,
     pipeline: PipelineLike,
     *,
+    loading: LoadOptions = LoadOptions(),
     target: str | Target = "ort-cpu",
     calibration: DataLike | None = None,
     data: DataSettings = DataSettings(),
@@ -409,7 +412,7 @@ def make_plan(
     if not isinstance(last, PlanningPass):
         raise UsageError(f"pass {last.name!r} makes no plan: it decides nothing")
     found = find_target(target) if isinstance(target, str) else target
-    source = _as_model(model)
+    source = _as_model(model, loading)
     given = read_calibration(calibration, source, data)
     ctx = make_context(
         found,

@@ -138,19 +138,32 @@ def write_export(
     with staging_folder(place if place.is_dir() else place.parent) as staging:
         folder = staging / "out"
         folder.mkdir()
-        beside = copy_companions(source, folder, unless_in=None if force else place)
+        kept = None if force else place
+        beside = list(copy_companions(source, folder, unless_in=kept))
         if not destination.is_folder:
             ((_, model),) = models
+            beside += _write_missing(model, folder, kept)
             files = save_checked(model, destination.path, external_data)
             _publish(folder, place)
         else:
-            made = [
-                save_checked(model, folder / f"{name}.onnx", external_data)
-                for name, model in models
-            ]
+            made = []
+            for name, model in models:
+                beside += _write_missing(model, folder, kept)
+                made.append(save_checked(model, folder / f"{name}.onnx", external_data))
             files = tuple(place / path.name for group in made for path in group)
             _move(folder, place, files[0].name)
     return files, tuple(place / path.name for path in beside)
+
+
+def _write_missing(model: Model, folder: Path, kept: Path | None) -> tuple[Path, ...]:
+    """Write what a model brings to lie beside it, and neither `folder` nor `kept` has."""
+    there = [folder, *([kept] if kept is not None else [])]
+    missing = {
+        name: content
+        for name, content in model.companions.items()
+        if not any((place / name).exists() for place in there)
+    }
+    return write_companions(missing, folder)
 
 
 def _try(artifact: Artifact, model: Model, target: Target) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irtools.cli import _options as options
+from irtools.cli._source import SourceCommand, load_options, source_options
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 __all__ = ["bench"]
 
 
-@click.command(epilog="Example: irc bench a.onnx b.onnx --batch 1,8 --seq 16,128 --json -")
+@click.command(
+    cls=SourceCommand,
+    epilog="Example: irc bench a.onnx b.onnx --batch 1,8 --seq 16,128 --json -",
+)
 @click.argument("sources", metavar="SRC...", nargs=-1, required=True)
 @options.target_option
 @options.batch_option
@@ -43,6 +47,7 @@ __all__ = ["bench"]
     show_default=True,
     help="Bound on the whole comparison.",
 )
+@source_options
 @options.json_option
 def bench(sources: tuple[str, ...], json_path: str | None, **given: Any) -> None:
     """Time models against the first of them, in alternating blocks, one process at a time.
@@ -73,7 +78,7 @@ def bench(sources: tuple[str, ...], json_path: str | None, **given: Any) -> None
 
 
 def _measure(sources: Sequence[str], given: dict[str, Any]) -> list[LatencyResult]:
-    from irtools.cli._compiled import CompiledFile, load_contender
+    from irtools.cli._compiled import CompiledFile, check_used, load_contender
     from irtools.cli._console import progress, say
     from irtools.data import load_dataset
     from irtools.measure import BenchSettings, Contender, measure, target_text
@@ -91,7 +96,9 @@ def _measure(sources: Sequence[str], given: dict[str, Any]) -> list[LatencyResul
         max_seconds=given["max_seconds"],
         past=given["past"],
     )
-    found = {name: load_contender(path, target) for name, path in _names(sources).items()}
+    loading = load_options(given)
+    check_used(sources, loading)
+    found = {n: load_contender(path, target, loading) for n, path in _names(sources).items()}
     models = {n: f.stub if isinstance(f, CompiledFile) else f for n, f in found.items()}
     _check_same_inputs(models)
     # A model knows more of its inputs (ids, lengths) than a file of a runtime tells.

@@ -21,13 +21,13 @@ class TextRows:
 
     Attributes:
         rows: One or two texts per sample.
-        tokenizer: The file that encoded them.
+        tokenizer: The file that encoded them; None: one that the model brings in memory.
         encode: Encodes rows with the files beside a model (`tokenizer.json` and its settings) as
             the feeds were encoded: input name to int64 [N, S].
     """
 
     rows: tuple[tuple[str, ...], ...]
-    tokenizer: Path
+    tokenizer: Path | None
     encode: Callable[[Sequence[tuple[str, ...]], Mapping[str, bytes]], dict[str, np.ndarray]]
 
     def select(self, rows: np.ndarray) -> TextRows:

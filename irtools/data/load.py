@@ -110,7 +110,8 @@ def _read_file(
             settings.max_length,
             settings.class_names,
         )
-        return read_text(path, required_inputs(model), text, folder)
+        brought = model.companions if isinstance(model, Model) else {}
+        return read_text(path, required_inputs(model), text, folder, brought)
     raise DataError(
         f"{path}: unknown kind of data; .npz, .jsonl, .csv, .tsv, .parquet, an image folder or "
         "module:function can be read"

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,7 @@ def read_text(
     inputs: Sequence[InputSpec],
     settings: TextSettings = TextSettings(),
     model_folder: Path | None = None,
+    brought: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Dataset:
     """Read and tokenize a file of rows.
 
@@ -61,6 +63,7 @@ def read_text(
         inputs: What the model takes; `input_ids`, `attention_mask`, `token_type_ids` and
             `position_ids` can be made.
         model_folder: Where the model lies, for its tokenizer and class names.
+        brought: Files that count as beside the model, by name; see `Model.companions`.
 
     Raises:
         DataError: No tokenizer, no text column, a bad line (by number), or an input that text
@@ -69,10 +72,9 @@ def read_text(
     folders = [path.parent, *([model_folder] if model_folder else [])]
     records = read_records(path)
     texts = _all_texts(path, records, settings.columns)
-    # The model's own first: a pass may have given it another one than its relatives have.
-    file = _find_tokenizer(settings.tokenizer, folders[::-1])
-    files = _read_files(file)
-    encoder = _Encoder(files, settings.max_length, inputs, str(file))
+    file, files = _tokenizer_files(settings.tokenizer, folders, brought)
+    name = _TOKENIZER if file is None else str(file)
+    encoder = _Encoder(files, settings.max_length, inputs, name)
     used = _named_labels(records, settings.label_column)
     # The model's own first here, too: its outputs are numbered as it says.
     names = settings.class_names or find_class_names(folders[::-1], used)
@@ -267,6 +269,23 @@ class _Encoder:
             if number is not None:
                 return str(token), int(number)
         return "[PAD]", 0
+
+
+def _tokenizer_files(
+    given: Path | None, folders: Sequence[Path], brought: Mapping[str, bytes]
+) -> tuple[Path | None, dict[str, bytes]]:
+    """Return the tokenizer's file, None where the model brings it, and what is to be read of it.
+
+    Args:
+        folders: That of the data, then that of the model.
+    """
+    if given is None and _TOKENIZER in brought:
+        settings = folders[-1] / _SETTINGS
+        found = {_SETTINGS: settings.read_bytes()} if settings.is_file() else {}
+        return None, {**found, **brought}
+    # The model's own first: a pass may have given it another one than its relatives have.
+    file = _find_tokenizer(given, folders[::-1])
+    return file, _read_files(file)
 
 
 def _find_tokenizer(given: Path | None, folders: Sequence[Path]) -> Path:

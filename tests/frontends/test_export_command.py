@@ -224,3 +224,28 @@ def test_companions_are_replaced_only_when_forced(tiny: Callable[[str], Path], i
     assert Path("config.json").read_text() == "{}"
     assert irc("export", str(tiny("bert")), "-o", "bert.onnx", "--force")[0] == 0
     assert "BertForSequenceClassification" in Path("config.json").read_text()
+
+
+def test_other_verbs_take_a_checkpoint_with_the_same_options(
+    tiny: Callable[[str], Path], irc: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert irc("inspect", str(tiny("llama")), "--with-past", "--json", "cache.json")[0] == 0
+    names = [i["name"] for i in json.loads(Path("cache.json").read_text())["interface"]["inputs"]]
+    assert "past_key_values.0.key" in names
+    options = ("--task", "feature-extraction", "--passes", "cleanup", "--no-bench", "-o", "a.onnx")
+    assert irc("optimize", str(tiny("bert")), *options)[0] == 0
+    assert Model.load(Path("a.onnx")).interface.outputs[0].name == "last_hidden_state"
+
+
+@pytest.mark.parametrize(
+    "verb", [("optimize", "--passes", "cleanup"), ("bench",), ("inspect",), ("plan", "-p", "int8")]
+)
+def test_a_file_takes_no_options_of_an_export(
+    verb: tuple[str, ...], irc: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "a.onnx"
+    file.touch()
+    code, err = irc(verb[0], str(file), *verb[1:], "--with-past")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "--with-past belong to an export" in err

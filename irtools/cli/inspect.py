@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irtools.cli import _options as options
+from irtools.cli._source import SourceCommand, load_options, source_options
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,11 +20,12 @@ if TYPE_CHECKING:
 __all__ = ["inspect"]
 
 _SHOWN_OPS = 15
-_FOR_PROFILE = ("target", "data", "past", "runs", "threads", "seed")
+_FOR_PROFILE = ("target", "data", "runs", "threads", "seed")
 
 
 @click.command(
     "inspect",
+    cls=SourceCommand,
     epilog="Examples: irc inspect model.onnx --json -; "
     "irc inspect model.onnx --profile --target openvino-cpu --seq 64",
 )
@@ -46,6 +48,12 @@ _FOR_PROFILE = ("target", "data", "past", "runs", "threads", "seed")
     help="Size of the other dynamic axes.",
 )
 @click.option(
+    "--past",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Of a decoder, one token with N in its cache. [default: a prompt of --seq tokens]",
+)
+@click.option(
     "--top",
     type=click.IntRange(min=0),
     metavar="N",
@@ -62,12 +70,6 @@ _FOR_PROFILE = ("target", "data", "past", "runs", "threads", "seed")
 )
 @options.data_options
 @click.option(
-    "--past",
-    type=click.IntRange(min=1),
-    metavar="N",
-    help="Profile a decoder on one token with N in its cache. [default: on a prompt of --seq]",
-)
-@click.option(
     "--runs",
     type=click.IntRange(1, 1000),
     metavar="N",
@@ -77,6 +79,7 @@ _FOR_PROFILE = ("target", "data", "past", "runs", "threads", "seed")
 )
 @options.threads_option
 @options.seed_option
+@source_options
 @options.json_option
 @click.pass_context
 def inspect(ctx: click.Context, /, source: str, json_path: str | None, **given: Any) -> None:
@@ -91,8 +94,14 @@ def inspect(ctx: click.Context, /, source: str, json_path: str | None, **given: 
     from irtools.report.plain import plain_data
 
     _check_profile_options(ctx, given)
-    model = load_source(source)
-    found = inspect_model(model, batch=given["batch"], sequence=given["sequence"], top=given["top"])
+    model = load_source(source, load_options(given))
+    found = inspect_model(
+        model,
+        batch=given["batch"],
+        sequence=given["sequence"],
+        past=given["past"],
+        top=given["top"],
+    )
     measured = _profile(model, given) if given["profile"] else None
     if json_path is not None:
         document = {"format": "irtools-inspection", "version": 1, **plain_data(found)}

@@ -64,10 +64,8 @@ class _ForgetPast(Pass):
         return PassResult(modified=True)
 
 
-def _run(
-    model: Model, ctx: PassContext, *passes: Pass, data: Dataset | None = None, check: bool = True
-) -> tuple[Step, ...]:
-    greedy = Greedy(ctx.target, 1, data, new_tokens=12, check=check)
+def _run(model: Model, ctx: PassContext, *passes: Pass) -> tuple[Step, ...]:
+    greedy = Greedy(ctx.target, 1, new_tokens=12)
     return PassManager(Pipeline(*passes), (greedy,)).run(model, ctx)
 
 
@@ -86,8 +84,6 @@ def test_another_text_is_an_error_where_the_same_is_promised(
 ) -> None:
     with pytest.raises(VerificationError, match=r"promise.*greedy text of \d of 8 prompts differs"):
         _run(cached_decoder, ctx, _Promise(noise=0.2))
-    steps = _run(cached_decoder, ctx, _Promise(noise=0.2), check=False)
-    assert steps[1].figures.greedy is not None and steps[1].figures.greedy.equal < 8
 
 
 def test_another_text_is_a_figure_after_a_lossy_pass(

@@ -7,7 +7,7 @@ import pytest
 from irtools.data import Dataset
 from irtools.errors import DataError
 from irtools.measure import BenchSettings
-from irtools.measure.shapes import bench_feeds
+from irtools.measure.shapes import bench_feeds, branches, sample_feeds
 from irtools.model import Model
 
 
@@ -71,3 +71,41 @@ def test_inputs_that_cannot_be_invented_come_from_data() -> None:
     data = Dataset({"sizes": np.array([3, 4])})
     (feeds,) = bench_feeds(_SIZES, BenchSettings(batch=(2,)), data).values()
     np.testing.assert_array_equal(feeds["sizes"], [3, 4])
+
+
+_IF = (
+    "y = If (go) <then_branch = a () => (float p) { p = Identity (x) }, "
+    "else_branch = b () => (float q) { q = Neg (x) }>"
+)
+
+
+def test_a_model_with_an_if_may_need_more_time_for_one_sample_than_for_another() -> None:
+    assert branches(_model("float x, bool go", _IF))
+    assert not branches(_IMAGE)
+
+
+def test_a_decoder_with_a_cache_is_timed_by_lengths(cached_decoder: Model) -> None:
+    model, branching = cached_decoder.ir.clone(), _model("float x, bool go", _IF).ir
+    for value in tuple(branching.graph.inputs):
+        branching.graph.inputs.remove(value)
+        model.graph.inputs.append(value)
+    branching.graph.outputs.clear()
+    (node,) = branching.graph
+    branching.graph.remove(node)
+    model.graph.append(node)
+    assert not branches(Model(model))
+
+
+@pytest.mark.parametrize("count", [100, 40])
+def test_samples_run_in_turns_evenly_spread_over_the_data(count: int) -> None:
+    """Files are often sorted: the first samples alone would tell of one class."""
+    data = Dataset({"x": np.arange(count, dtype=np.float32)[:, None]})
+    found = sample_feeds(data, BenchSettings(batch=(1, 2)))
+    for batch, turns in zip((1, 2), found.values(), strict=True):
+        rows = np.concatenate([feeds["x"][:, 0] for feeds in turns])
+        taken = min(32 * batch, count)
+        np.testing.assert_array_equal(rows, np.arange(taken) * count // taken)
+        assert all(len(feeds["x"]) == batch for feeds in turns)
+    one, two = (len(turns) for turns in found.values())
+    assert (one, two) == (32, min(32, count // 2))
+    assert list(found) == [f"batch=1 {one} samples in turns", f"batch=2 {two} samples in turns"]

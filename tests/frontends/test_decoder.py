@@ -109,7 +109,7 @@ def test_a_wrong_cache_is_noticed(
 
     tensors_in = _decoder.tensors_in
     monkeypatch.setattr(_decoder, "tensors_in", scaled)
-    with pytest.raises(ModelError, match=r"'logits' differs .* 1 tokens after 5"):
+    with pytest.raises(ModelError, match=r"'logits' differs .* 1 token after 5"):
         load_source(str(tiny("llama")), CACHED)
 
 

@@ -68,8 +68,7 @@ def longest_sequence(
 def _lookups(graph: ir.Graph) -> Iterator[tuple[str, ir.Value, int]]:
     """Yield tables that are indexed by computed integers: name, integers, rows."""
     for node in graph:
-        is_lookup = node.op_type == "Gather" and node.domain == ""
-        if not is_lookup or node.attributes.get_int("axis", 0) != 0:
+        if not _takes_rows(node):
             continue
         table, indices = node.inputs
         if table is None or indices is None or indices.producer() is None:
@@ -77,6 +76,23 @@ def _lookups(graph: ir.Graph) -> Iterator[tuple[str, ir.Value, int]]:
         rows = _rows(table)
         if rows is not None and constant_of(indices) is None:
             yield table.name or "", indices, rows
+
+
+def _takes_rows(node: ir.Node) -> bool:
+    """Whether a node takes whole rows of a matrix by their numbers."""
+    if node.domain != "" or node.op_type not in ("Gather", "GatherND"):
+        return False
+    if node.op_type == "Gather":
+        return node.attributes.get_int("axis", 0) == 0
+    # Exporters write Whisper's positions so: indices [..., 1] into a table.
+    indices = node.inputs[1]
+    shape = None if indices is None else indices.shape
+    return (
+        node.attributes.get_int("batch_dims", 0) == 0
+        and shape is not None
+        and len(shape) > 0
+        and shape[-1] == 1
+    )
 
 
 def _rows(table: ir.Value) -> int | None:

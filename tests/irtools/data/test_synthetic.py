@@ -145,6 +145,19 @@ def test_computed_positions_stay_inside_their_table(rows: int, padding: int, len
     assert short.feeds["input_ids"].shape == (32, 5) and short.notes == ()
 
 
+def test_positions_taken_by_gathernd_stay_inside_their_table() -> None:
+    whisper = model(
+        "int64[n, s] input_ids",
+        f"<float[9,2] places = {{{', '.join(['1.0'] * 18)}}}, int64[s,1] rows> {{"
+        "shape = Shape (input_ids) one = Constant <value_int = 1> () "
+        "zero = Constant <value_int = 0> () length = Gather (shape, one) "
+        "all = Range (zero, length, one) last = Constant <value_ints = [1]> () "
+        "rows = Unsqueeze (all, last) y = GatherND (places, rows) }",
+        "float[s, 2] y",
+    )
+    assert synthesize(whisper).feeds["input_ids"].shape == (32, 9)
+
+
 def test_the_longest_sequence_runs_and_one_more_does_not() -> None:
     found = roberta(12)
     length = synthesize(found).feeds["input_ids"].shape[1]

@@ -120,7 +120,9 @@ def gives_tokens(model: ir.Model, ids: ir.Value) -> bool:
     return any(
         v.shape is None
         or any(
-            isinstance(d, ir.SymbolicDim) and d.value in (length.value, None) for d in v.shape[1:]
+            # The first axis has no name where it is the batch; where it is the tokens, it has.
+            isinstance(d, ir.SymbolicDim) and (d.value == length.value or (axis and not d.value))
+            for axis, d in enumerate(v.shape)
         )
         for v in model.graph.outputs
     )

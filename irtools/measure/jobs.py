@@ -120,15 +120,16 @@ def peak_memory() -> int:
 
 
 def _time_runs(runner: Runner, turns: Sequence[Feeds], warm_up: float, timed: float) -> np.ndarray:
-    _repeat(runner, turns, warm_up)
-    return np.array(_repeat(runner, turns, timed))
+    # One run warms up a model that needs seconds for it; the median is safe from a second cold one.
+    _repeat(runner, turns, warm_up, 1)
+    return np.array(_repeat(runner, turns, timed, _MIN_RUNS))
 
 
-def _repeat(runner: Runner, turns: Sequence[Feeds], seconds: float) -> list[float]:
+def _repeat(runner: Runner, turns: Sequence[Feeds], seconds: float, least: int) -> list[float]:
     times: list[float] = []
     now = time.perf_counter()
     end = now + seconds
-    while now < end or len(times) < max(_MIN_RUNS, len(turns)):
+    while now < end or len(times) < max(least, len(turns)):
         runner.run(turns[len(times) % len(turns)])
         after = time.perf_counter()
         times.append(after - now)

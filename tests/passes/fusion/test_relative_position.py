@@ -53,6 +53,14 @@ def test_fires(sizes: tuple[int, int], fuse: Fuse) -> None:
     assert fused.error(feeds(*sizes)) <= 1e-6
 
 
+@pytest.mark.parametrize("factor", ["Div(g, root)", "Mul(g, root)"])
+def test_a_factor_goes_into_the_table(factor: str, fuse: Fuse) -> None:
+    fused = fuse(scores(end=SCORES.replace("Div(g, root)", factor)), "fuse-relative-position")
+    output = fused.after.graph.outputs[0].producer()
+    assert output.op_type == "Neg" and output.inputs[0].producer().op_type == "Reshape"
+    assert fused.error(feeds()) <= 1e-6
+
+
 @pytest.mark.openvino
 def test_same_answers_in_openvino(fuse: Fuse) -> None:
     fused = fuse(scores(), "cleanup,fuse-relative-position", "openvino-cpu")
@@ -75,6 +83,14 @@ def test_a_table_that_depends_on_the_input_is_still_chosen_from(fuse: Fuse) -> N
     assert fused.count("GatherElements") == 0
     p = np.random.default_rng(1).standard_normal((2, 6, 4)).astype(np.float32)
     assert fused.error(feeds() | {"p": p}) <= 1e-6
+
+
+@pytest.mark.parametrize("end", ["y = Div(g, root)", "y = Mul(g, root)", "y = Neg(g)"])
+def test_a_factor_that_makes_an_output_is_computed_there(end: str, fuse: Fuse) -> None:
+    fused = fuse(scores(end=SCORES.partition("a2")[0] + end), "fuse-relative-position")
+    assert fused.count("GatherElements") == 0
+    assert fused.after.graph.outputs[0].producer().op_type == end[4:7]
+    assert fused.error(feeds()) <= 1e-6
 
 
 STAYS = {
@@ -101,6 +117,37 @@ STAYS = {
             given=", float[N,6,4] p",
         ),
         "the position embeddings are not repeated for each batch",
+    ),
+    "one table for all heads": (
+        scores(
+            table=f"h2 = Mul(b, two)  {TABLE}".replace("Concat<axis=0>(b,", "Concat<axis=0>(h2,"),
+            weights="float[1,6,4] p = {" + ", ".join(ROWS.split(", ")[:24]) + "}",
+        ),
+        "the position embeddings have another number of heads",
+    ),
+    "rows that are repeated": (
+        scores(table=TABLE.replace("(b, one, one)", "(b, two, one)")),
+        "the position embeddings are not repeated for each batch",
+    ),
+    "a table that is not turned": (
+        scores(
+            table=TABLE.replace("[0,2,1]", "[0,1,2]"),
+            weights="float[2,4,4] p = {" + ", ".join(ROWS.split(", ")[:32]) + "}",
+        ).replace("most = {5}", "most = {3}"),
+        "the position embeddings are not repeated for each batch",
+    ),
+    "rows that are counted from one": (
+        scores(
+            INDEX.replace(
+                "c = Unsqueeze(n, one)",
+                "l1 = Add(l, unit)  n1 = Range(unit, l1, unit)  c = Unsqueeze(n1, one)",
+            )
+        ),
+        "its index is not known to depend on the distance of two tokens alone",
+    ),
+    "two distances": (
+        scores(INDEX.replace("e = Add(d, span)", "d2 = Sub(c, w)  e = Add(d, d2)")),
+        "its index is not known to depend on the distance of two tokens alone",
     ),
     "gathered along the rows": (
         scores(end=SCORES.replace("axis=-1", "axis=1")),
@@ -148,3 +195,42 @@ def test_unknown_sizes_stay(fuse: Fuse) -> None:
     )
     fused = fuse(source, "hoist-shapes")
     assert not fused.results[0].modified and fused.count("Shape") == 1
+
+
+def test_sizes_with_a_number_added(fuse: Fuse) -> None:
+    source = (
+        f"{HEAD} g (float[B,8] x, float[1,8] z) => (int64[2] y) "
+        "{ q = Concat<axis=0>(x, z)  h = Shape(q)  y = Identity(h) }"
+    )
+    fused = fuse(source, "hoist-shapes")
+    assert fused.results[0].statistics["num-hoisted-shapes"] == 1
+    assert fused.error({"x": np.zeros((3, 8), np.float32), "z": np.zeros((1, 8), np.float32)}) == 0
+
+
+def test_a_shape_that_is_an_output_stays(fuse: Fuse) -> None:
+    source = f"{HEAD} g (float[B,8] x) => (int64[2] y) {{ q = Relu(x)  y = Shape(q) }}"
+    fused = fuse(source, "hoist-shapes")
+    assert not fused.results[0].modified
+
+
+def test_a_size_that_is_a_sum_tells_of_none_of_its_parts(fuse: Fuse) -> None:
+    """`past + s` is an input's size; what s is, the other input says."""
+    source = (
+        f'{HEAD} g (float["past + s"] x, float[s] z) => (int64[1] y) '
+        "{ q = Relu(z)  h = Shape(q)  y = Identity(h) }"
+    )
+    fused = fuse(source, "hoist-shapes,remove-dead-code")
+    (shape,) = [node for node in fused.after.graph if node.op_type == "Shape"]
+    assert shape.inputs[0].name == "z"
+    assert fused.error({"x": np.zeros(5, np.float32), "z": np.zeros(3, np.float32)}) == 0
+
+
+@pytest.mark.parametrize("size", ["2*s", "s*s"])
+def test_a_size_that_is_a_product_tells_nothing_of_its_factor(size: str, fuse: Fuse) -> None:
+    source = (
+        f'{HEAD} g (float["{size}"] x, float[s] z) => (int64[1] y) '
+        "{ q = Relu(z)  h = Shape(q)  y = Identity(h) }"
+    )
+    fused = fuse(source, "hoist-shapes,remove-dead-code")
+    (shape,) = [node for node in fused.after.graph if node.op_type == "Shape"]
+    assert shape.inputs[0].name == "z"

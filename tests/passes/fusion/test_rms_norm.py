@@ -24,6 +24,10 @@ NORMS = {
     "torch dynamo": norm(f"{ROOT} i = Reciprocal(r)  n = Mul(x, i)  y = Mul(gamma, n)"),
     "torch script": norm(f"{ROOT} i = Div(one, r)  n = Mul(x, i)  y = Mul(gamma, n)"),
     "a quotient": norm(f"{ROOT} n = Div(x, r)  y = Mul(n, gamma)"),
+    "of a difference": norm(
+        "d = Sub(x, three)  q = Pow(d, two)  v = ReduceMean<axes=[-1]>(q)  a = Add(v, eps)  "
+        "r = Sqrt(a)  n = Div(d, r)  y = Mul(n, gamma)"
+    ),
     "the last axis by its number, the square as a product, commuted": norm(
         "q = Mul(x, x)  v = ReduceMean<axes=[1]>(q)  a = Add(eps, v)  r = Sqrt(a)  "
         "i = Reciprocal(r)  n = Mul(i, x)  y = Mul(n, gamma)"
@@ -41,9 +45,10 @@ def feeds(dtype: type = np.float32) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("case", NORMS)
 def test_fires(case: str, fuse: Fuse) -> None:
     fused = fuse(NORMS[case])
-    (node,) = fused.after.graph
+    *before, node = fused.after.graph
     assert fused.results[0].statistics["num-fused-rms-norm"] == 1
-    assert [v.name for v in node.inputs] == ["x", "gamma"]
+    assert [n.op_type for n in before] == ["Sub"] * (case == "of a difference")
+    assert [v.name for v in node.inputs] == ["d" if before else "x", "gamma"]
     assert node.op_type == "RMSNormalization" and fused.after.graph.opset_imports[""] == 23
     assert node.attributes["epsilon"].as_float() == pytest.approx(1e-5)
     assert "opset raised from 17 to 23 for RMSNormalization" in fused.notes
@@ -94,6 +99,24 @@ NOT_NORMS = {
     "the root is an output": (
         norm(f"{ROOT} n = Div(x, r)  y = Mul(n, gamma)", output="float[N,8] y, float[N,1] r"),
         "x is not divided by the root of its mean square",
+    ),
+    "another tensor is scaled by the inverse": (
+        norm(f"{ROOT} i = Reciprocal(r)  n = Mul(z, i)  y = Mul(n, gamma)").replace(
+            "float[8] gamma", "float[8] gamma, float[N,8] z"
+        ),
+        "x is not divided by the root of its mean square",
+    ),
+    "in double precision": (
+        f"{OLD} g (float[N,8] h, float[8] gamma) => (float[N,8] y) "
+        "<double two = {2.0}, double eps = {0.00001}> { "
+        f"x = Cast<to=11>(h)  {ROOT} n = Div(x, r)  c = Cast<to=1>(n)  y = Mul(c, gamma) }}",
+        "no product with gamma follows",
+    ),
+    "narrowed to another type than it had": (
+        HALF.replace("float16[8] gamma", "bfloat16[8] gamma")
+        .replace("float16[N,8] y", "bfloat16[N,8] y")
+        .replace("<to=10>", "<to=16>"),
+        "no product with gamma follows",
     ),
     "nothing is scaled": (
         norm(f"{ROOT} n = Div(x, r)  y = Relu(n)"),

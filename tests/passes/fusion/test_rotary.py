@@ -142,6 +142,39 @@ def test_tables_that_an_exporter_left_to_be_broadcast_are_repaired(fuse: Fuse) -
     assert fused.error(one) <= 1e-6  # The model as it was runs with a batch of 1 alone.
 
 
+def test_a_written_one_for_a_batch_of_one_stays(fuse: Fuse) -> None:
+    source = (
+        '<ir_version: 10, opset_import: ["" : 23]> '
+        "g (float[1,2,S,8] x, float[1,S,4] c, float[1,S,4] s) => (float[1,2,S,8] y) "
+        "{ y = RotaryEmbedding(x, c, s) }"
+    )
+    assert not fuse(source).results[0].modified
+
+
+@pytest.mark.parametrize(
+    "heads",
+    [
+        # Heads are the fastest axis: no order in which the operator takes them.
+        "r = Reshape(h, apart)  x = Transpose<perm=[0,3,1,2]>(r)",
+        # Rows of all batches in one axis.
+        "r = Reshape(h, five)  x = Transpose<perm=[0,2,1,3]>(r)",
+    ],
+)
+def test_heads_that_were_taken_apart_otherwise_stay_so(heads: str, fuse: Fuse) -> None:
+    flat = "five" in heads
+    source = (
+        f"{HEAD} g (float[{'M,16' if flat else '2,5,16'}] h, float[1,5,4] f) => "
+        f"(float[b,2,5,8] y) <int64[4] apart = {{2, 5, 8, 2}}, int64[4] five = {{2, 5, 2, 8}}, "
+        f"{NUMBERS}> {{ {TABLES} {heads} {HALVES} {SUM} }}"
+    )
+    fused = fuse(source)
+    (node,) = [n for n in fused.after.graph if n.op_type == "RotaryEmbedding"]
+    assert node.inputs[0].name == "x" and "num_heads" not in node.attributes
+    h = np.random.default_rng(0).standard_normal((10, 16) if flat else (2, 5, 16))
+    given = {"h": h.astype(np.float32), "f": feeds(1)["f"]}
+    assert fused.error(given) <= 1e-6
+
+
 STAYS = {
     "halves of another tensor": (
         rotary(
@@ -172,6 +205,41 @@ STAYS = {
     "halves in their old order": (
         rotary(f"{TABLES} {HALVES} {SUM}".replace("(n, a)", "(a, n)")),
         None,
+    ),
+    "by Split, the wrong half is negated": (
+        rotary(f"{TABLES} b, a = Split<axis=-1>(x, halves)  {SUM}"),
+        None,
+    ),
+    "by Split, unequal parts": (
+        rotary(f"{TABLES} a, b = Split<axis=-1>(x, halves)  {SUM}").replace("{4, 4}", "{3, 5}"),
+        None,
+    ),
+    "an odd width": (
+        rotary(
+            f"{HALVES} {SUM}",
+            "float[B,2,S,7] x, float[B,1,S,7] cos, float[B,1,S,7] sin",
+            "float[B,2,S,7] y",
+        ).replace("half = {4}", "half = {3}"),
+        None,
+    ),
+    "cos is scaled by a number for each place": (
+        rotary(
+            f"{TABLES} {HALVES} {SUM}".replace("Unsqueeze(cs,", "Unsqueeze(cg,").replace(
+                "sn = Sin(e)", "sn = Sin(e)  cg = Mul(cs, g)"
+            ),
+            "float[B,2,S,8] x, float[B,S,4] f, float[8] g",
+        ),
+        "the second half of cos is not known to repeat its first",
+    ),
+    "a constant whose halves differ": (
+        rotary(
+            f"{TABLES} {HALVES} {SUM}".replace("Mul(x, cos)", "Mul(x, k)"),
+            "float[B,2,1,8] x, float[B,1,4] f",
+            "float[B,2,1,8] y",
+        ).replace(
+            "int64[1] zero", "float[1,1,1,8] k = {1., 2., 3., 4., 1., 2., 3., 5.}, int64[1] zero"
+        ),
+        "the second half of cos is not known to repeat its first",
     ),
     "unequal parts": (rotary(f"{TABLES} {HALVES} {SUM}").replace("half = {4}", "half = {3}"), None),
 }

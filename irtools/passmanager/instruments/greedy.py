@@ -170,14 +170,17 @@ def choose_prompts(
 ) -> tuple[np.ndarray, str]:
     """Return prompts of one length, [K, P], and where they come from.
 
-    Of samples of text the first 16 tokens are taken, fewer where most are shorter.
+    Of samples of text the first 16 tokens are taken, fewer where most are shorter. There are 8
+    prompts, or as many as make whole batches of a model that insists on their size.
 
     Raises:
         DataError: None can be drawn.
     """
+    step = decoder.batch or 1
     if data is None or decoder.ids not in data.feeds:
+        count = max(_PROMPTS // step, 1) * step
         settings = SyntheticSettings(
-            samples=_PROMPTS, sequence=_PROMPT_TOKENS, seed=seed, vary_lengths=False
+            samples=count, sequence=_PROMPT_TOKENS, seed=seed, vary_lengths=False
         )
         drawn = synthesize(model, settings)
         return drawn.feeds[decoder.ids].astype(np.int64), drawn.source
@@ -185,7 +188,7 @@ def choose_prompts(
     mask = data.feeds.get(decoder.mask or "")
     kept = np.ones(ids.shape, bool) if mask is None or mask.shape != ids.shape else mask != 0
     lengths = kept.sum(axis=1)
-    count = min(_PROMPTS, len(ids))
+    count = max(min(_PROMPTS, len(ids)) // step, 1) * step
     length = int(min(_PROMPT_TOKENS, np.sort(lengths)[-count]))
     if not length:
         raise DataError(f"{data.source} holds no {count} texts with a token")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,7 +16,14 @@ from irtools.statistics.base import CollectionFigures, Gram, GramResult, Want
 from irtools.statistics.moments import GramAccumulator
 from irtools.statistics.observe import check_observable, expose
 from irtools.statistics.padding import Batch, BatchPlan, plan_batches
-from irtools.statistics.waves import Accumulator, Wave, make_accumulator, needed_values, plan_waves
+from irtools.statistics.waves import (
+    HELD_BATCHES,
+    Accumulator,
+    Wave,
+    make_accumulator,
+    needed_values,
+    plan_waves,
+)
 from irtools.target import Runner, RunnerOptions
 
 __all__ = ["CollectionSettings", "StreamingStatistics"]
@@ -123,11 +131,11 @@ class StreamingStatistics:
         accumulators = {want: make_accumulator(want.reduction) for want in wave.wants}
         fetched = self._inner(needed_values(wave.wants))
         done, peak = 0, 0
-        for batch in plan.batches(wave.batch):
-            values = {**batch.feeds, **runner.run(batch.feeds, fetched)}
+        for batch, outputs in _run_ahead(runner, plan.batches(wave.batch), fetched):
+            values = {**batch.feeds, **outputs}
             for want, accumulator in accumulators.items():
                 _update(accumulator, want, values, batch.keep)
-            held = sum(values[name].nbytes for name in fetched)
+            held = HELD_BATCHES * sum(values[name].nbytes for name in fetched)
             held += sum(accumulator.state_bytes for accumulator in accumulators.values())
             peak, done = max(peak, held), done + batch.samples
             self._progress.step("calibrating", done, self.num_samples)
@@ -158,6 +166,25 @@ class StreamingStatistics:
                 break
             held -= _gram_size(answer)
             del self._kept[want]
+
+
+def _run_ahead(
+    runner: Runner, batches: Iterable[Batch], fetched: Sequence[str]
+) -> Iterator[tuple[Batch, Mapping[str, np.ndarray]]]:
+    """Yield each batch with its outputs while the runtime works on the next one.
+
+    Reductions use one core and the runtime is outside Python, so neither waits for the other. Two
+    batches are in memory at a time.
+    """
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        previous: tuple[Batch, Future[Mapping[str, np.ndarray]]] | None = None
+        for batch in batches:
+            running = pool.submit(runner.run, batch.feeds, fetched)
+            if previous is not None:
+                yield previous[0], previous[1].result()
+            previous = (batch, running)
+        if previous is not None:
+            yield previous[0], previous[1].result()
 
 
 def _probe(

@@ -28,12 +28,15 @@ from irtools.statistics.moments import (
     gram_bytes,
 )
 
-__all__ = ["Accumulator", "Wave", "make_accumulator", "needed_values", "plan_waves"]
+__all__ = ["HELD_BATCHES", "Accumulator", "Wave", "make_accumulator", "needed_values", "plan_waves"]
 
 Shapes = Mapping[str, tuple[int, ...]]
 
+HELD_BATCHES: Final = 2
+"""Batches in memory at once: one is reduced while the runtime works on the next."""
+
 # Large batches save the overhead of a run, which is nothing beside tensors of this size.
-_BATCH_BYTES: Final = 32 << 20
+_BATCH_BYTES: Final = HELD_BATCHES * (32 << 20)
 
 
 class Accumulator(Protocol):
@@ -121,7 +124,7 @@ def _wave(wants: list[Want], values: int, states: int, limit: int, batch: int) -
 
 
 def _value_bytes(names: Iterable[str], shapes: Shapes) -> int:
-    return sum(4 * prod(shapes[name]) for name in names)
+    return HELD_BATCHES * sum(4 * prod(shapes[name]) for name in names)
 
 
 def _state_bytes(want: Want, shapes: Shapes) -> int:

@@ -246,7 +246,7 @@ def test_an_onnx_teacher_and_a_checkpoint_student(
         (lambda topics: -1, r"label -1 of sample 1 is outside the 3 classes"),
         (lambda topics: "music", "unknown label 'music'; known are sport, trade, crude"),
         (lambda topics: None, "no label"),
-        (lambda topics: [0, 1], "test.jsonl: 1 labels per sample, and the network gives 3"),
+        (lambda topics: [0, 1], "test.jsonl: 1 label per sample, and the network gives 3 scores"),
     ],
 )
 def test_labels_that_do_not_fit(

@@ -128,4 +128,4 @@ def _write(runner: Runner, decoder: CachedDecoder, prompts: np.ndarray, new_toke
 def _margins(logits: np.ndarray) -> np.ndarray:
     top = np.partition(logits, -2, axis=-1)[:, -2:]
     norms = np.linalg.norm(logits, axis=-1)
-    return (top[:, 1] - top[:, 0]) / np.where(norms > 0, norms, 1.0)
+    return np.asarray((top[:, 1] - top[:, 0]) / np.where(norms > 0, norms, 1.0))

@@ -91,12 +91,15 @@ def _decode_steps(
     """Yield how one token is drawn with each length of the cache that leaves room for it."""
     if decoder is None:
         return
-    # Other axes keep their length: what an encoder gave, for one.
-    new = {"sequence": 1} if decoder.axis is None else {"sizes": {decoder.axis: 1}}
+    if decoder.axis is None:
+        one = replace(plain, sequence=1)
+    else:
+        # Other axes keep their length: what an encoder gave, for one.
+        one = replace(plain, sequence=settings.sequence[0], sizes={decoder.axis: 1})
     for wanted in settings.past or settings.sequence:
         limit = longest_text(model.ir, wanted + 1, plain.samples)
         past = wanted if limit is None else min(wanted, limit - 1)
-        yield replace(plain, **{"sequence": settings.sequence[0], "past": past, **new})
+        yield replace(one, past=past)
 
 
 def _draw(model: Model, wanted: SyntheticSettings, data: Dataset | None) -> Feeds:

@@ -208,6 +208,9 @@ def _decoder_sizes(model: Model, sequence: int, past: int | None) -> dict[str, i
     new, read = (sequence, 0) if past is None else (1, past)
     mask = next((i for i in model.interface.inputs if i.name == decoder.mask), None)
     total = None if mask is None or mask.shape is None else mask.shape[-1]
-    named = {total: read + new, decoder.axis: new}
-    named |= {cache.axis: read for cache in decoder.past}
-    return {axis: size for axis, size in named.items() if isinstance(axis, str)}
+    named: list[tuple[int | str | None, int]] = [
+        (total, read + new),
+        (decoder.axis, new),
+        *((cache.axis, read) for cache in decoder.past),
+    ]
+    return {axis: size for axis, size in named if isinstance(axis, str)}

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from irtools.model.digest import release_tensor, tensor_bytes, tensor_digest, tensor_size
+from irtools.model.digest import (
+    place_of,
+    release_tensor,
+    tensor_bytes,
+    tensor_digest,
+    tensor_size,
+)
 from irtools.model.inference import infer_shapes
 from irtools.model.interface import Interface, ValueInfo
 from irtools.model.model import Model, SavedModel
@@ -30,6 +36,7 @@ __all__ = [
     "join_initializers",
     "nested_graphs",
     "opset_of",
+    "place_of",
     "print_model",
     "private_initializer",
     "raise_opset",

@@ -1,4 +1,4 @@
-"""Content digests of tensors, computed once per tensor."""
+"""What tensors hold: their bytes, sizes and digests, and letting go of them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,19 @@ import hashlib
 import numpy as np
 import onnx_ir as ir
 
-__all__ = ["tensor_bytes", "tensor_digest", "tensor_size"]
+from irtools.model.files import MappedFile
+
+__all__ = [
+    "keep_place",
+    "place_of",
+    "release_tensor",
+    "tensor_bytes",
+    "tensor_digest",
+    "tensor_size",
+]
 
 _KEY = "irtools.digest"
+_PLACE = "irtools.place"
 
 
 def tensor_digest(tensor: ir.TensorProtocol) -> str:
@@ -22,6 +32,7 @@ def tensor_digest(tensor: ir.TensorProtocol) -> str:
     if cached is None:
         digest = hashlib.sha256(f"{tensor.dtype.name}{tuple(tensor.shape.numpy())}".encode())
         digest.update(tensor_bytes(tensor))
+        release_tensor(tensor)
         cached = tensor.meta[_KEY] = digest.hexdigest()
     assert isinstance(cached, str)
     return cached
@@ -48,3 +59,26 @@ def tensor_bytes(tensor: ir.TensorProtocol) -> bytes | memoryview:
     if not array.flags.c_contiguous or array.dtype.byteorder == ">":
         return tensor.tobytes()
     return array.reshape(-1).view(np.uint8).data
+
+
+def keep_place(tensor: ir.TensorProtocol, file: MappedFile, offset: int, length: int) -> None:
+    """Note in a tensor, which clones of a model share, where in a file its elements are mapped."""
+    tensor.meta[_PLACE] = (file, offset, length)
+
+
+def place_of(tensor: ir.TensorProtocol) -> tuple[MappedFile, int, int] | None:
+    """Return the file that a tensor is mapped from, the offset and the length; None: it is not."""
+    found: tuple[MappedFile, int, int] | None = tensor.meta.get(_PLACE)
+    return found
+
+
+def release_tensor(tensor: ir.TensorProtocol) -> None:
+    """Let go of the memory of a weight that is mapped from a file, after it has been read.
+
+    It can be read again at any time. Whoever goes through all weights of a model calls this after
+    each, so that what is resident is one weight and not the model. Other tensors stay as they are.
+    """
+    place = place_of(tensor)
+    if place is not None:
+        file, offset, length = place
+        file.release(offset, length)

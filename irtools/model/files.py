@@ -82,6 +82,26 @@ class MappedFile:
         if _stamp(os.fstat(self.descriptor)) != self.stamp:
             raise ModelError(f"{shown(self.path)} was changed while it was in use; start again")
 
+    @property
+    def is_named(self) -> bool:
+        """Whether its path still leads to this file, unchanged, so that others can open it."""
+        try:
+            return _stamp(self.path.stat()) == self.stamp
+        except OSError:
+            return False
+
+    def release(self, offset: int, length: int) -> None:
+        """Give the pages of a part back to the system; they are read anew when they are needed.
+
+        Without that, all that was ever read counts as resident memory of the process.
+        """
+        mapped = self.data.obj
+        if not isinstance(mapped, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
+            return
+        start = offset // mmap.PAGESIZE * mmap.PAGESIZE
+        if offset + length > start:
+            mapped.madvise(mmap.MADV_DONTNEED, start, offset + length - start)
+
 
 def reason(error: BaseException) -> str:
     """Say in words why the system refused something."""

@@ -18,7 +18,7 @@ from irtools.model.printer import print_model
 from irtools.model.reader import read_file, read_proto
 from irtools.model.verify import verify
 from irtools.model.walk import attribute_tensors, iter_graphs, iter_nodes
-from irtools.model.writer import SavedModel, to_proto, write_model
+from irtools.model.writer import SavedModel, WeightStore, to_proto, write_model
 
 __all__ = ["Model", "SavedModel"]
 
@@ -70,7 +70,11 @@ class Model:
         return cls(model, source)
 
     def save(
-        self, path: str | os.PathLike[str], *, external_data: bool | None = None
+        self,
+        path: str | os.PathLike[str],
+        *,
+        external_data: bool | None = None,
+        store: WeightStore | None = None,
     ) -> SavedModel:
         """Write the model, atomically: the path holds the old file or the whole new one.
 
@@ -82,6 +86,7 @@ class Model:
         Args:
             path: Where to; its folder must exist.
             external_data: Weights in a file of their own; None: above 1.5 GB.
+            store: Of the folder; external weights that it has are referred to and not written.
 
         Raises:
             FileError: Something cannot be written; nothing was changed.
@@ -90,7 +95,7 @@ class Model:
             VerificationError: The model is not sound.
         """
         verify(self.ir)
-        return write_model(self.ir, Path(path), external_data, self._files)
+        return write_model(self.ir, Path(path), external_data, self._files, store)
 
     def to_proto(self) -> onnx.ModelProto:
         """Return the model as a protobuf message with all weights inside."""

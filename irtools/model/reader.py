@@ -15,6 +15,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from irtools.errors import LimitError, ModelError, VerificationError
+from irtools.model.digest import keep_place
 from irtools.model.external import ExternalFiles, Place
 from irtools.model.files import MappedFile, check_is_onnx
 from irtools.model.preflight import PlacedTensor, check_structure, iter_sparse, iter_tensors
@@ -234,7 +235,9 @@ class _Reader:
         if isinstance(tensor, ir.ExternalTensor):
             place = self._places[int(str(tensor.location))]
             window = place.file.data[place.offset : place.offset + place.length]
-            return _over(window, tensor)
+            mapped = _over(window, tensor)
+            keep_place(mapped, place.file, place.offset, place.length)
+            return mapped
         large = isinstance(tensor, ir.TensorProtoTensor) and tensor.nbytes > _COPIED
         # A message's own tensor writes its metadata twice when it is serialized.
         if large or (tensor.metadata_props and isinstance(tensor, ir.TensorProtoTensor)):

@@ -14,7 +14,12 @@ from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 
 from irtools.errors import FileError, IrtoolsError, LimitError
 from irtools.model.atomic import NewFile, OutputFolder
-from irtools.model.digest import tensor_bytes, tensor_digest, tensor_size
+from irtools.model.digest import (
+    release_tensor,
+    tensor_bytes,
+    tensor_digest,
+    tensor_size,
+)
 from irtools.model.files import MappedFile, reason
 from irtools.model.reader import DECLARED, TRAINING, read_file
 from irtools.model.scopes import shown
@@ -22,7 +27,14 @@ from irtools.model.sharing import join_initializers
 from irtools.model.walk import attribute_tensors, iter_graphs
 from irtools.model.wire import LARGE, Bytes, insert_weights
 
-__all__ = ["EXTERNAL_ABOVE", "SavedModel", "to_proto", "write_model"]
+__all__ = [
+    "EXTERNAL_ABOVE",
+    "SavedModel",
+    "WeightStore",
+    "planned_size",
+    "to_proto",
+    "write_model",
+]
 
 EXTERNAL_ABOVE = 1_500_000_000
 """Weights of more bytes than this go into a file of their own; a message ends at 2 GiB."""
@@ -33,14 +45,35 @@ _ALIGNMENT, _PAGE = 64, 4096
 
 @dataclass(frozen=True)
 class SavedModel:
-    """Files that a save wrote, the model first, and their sizes in bytes."""
+    """What a save wrote.
+
+    Attributes:
+        files: The model first.
+        size: Bytes of the model and of all its weights, those that were there already too.
+    """
 
     files: tuple[Path, ...]
     size: int
 
 
+class WeightStore:
+    """Weights that the models of one folder share: what one has written the next refers to.
+
+    For models of gigabytes that differ in a few weights. A folder has one store, and nobody
+    removes files from it while models in it are in use.
+    """
+
+    def __init__(self) -> None:
+        self.places: dict[str, tuple[str, int]] = {}
+        """Digest of a tensor to the name of its file and the offset in it."""
+
+
 def write_model(
-    model: ir.Model, path: Path, external_data: bool | None, sources: Sequence[MappedFile]
+    model: ir.Model,
+    path: Path,
+    external_data: bool | None,
+    sources: Sequence[MappedFile],
+    store: WeightStore | None = None,
 ) -> SavedModel:
     """Write a model atomically: see `Model.save`.
 
@@ -50,7 +83,7 @@ def write_model(
     try:
         with OutputFolder(path.parent) as folder:
             folder.remove_abandoned(path.name)
-            return _write(model, folder, path, external_data, sources)
+            return _write(model, folder, path, external_data, sources, store or WeightStore())
     except (OSError, ValueError) as error:
         if isinstance(error, IrtoolsError):
             raise
@@ -65,16 +98,22 @@ def _write(
     path: Path,
     external_data: bool | None,
     sources: Sequence[MappedFile],
+    store: WeightStore,
 ) -> SavedModel:
     copy = model.clone()
     join_initializers(copy)
     if external_data is None:
         external_data = sum(map(tensor_size, _weights(copy))) > EXTERNAL_ABOVE
-    weights = _write_weights(copy, folder, path.name) if external_data else None
+    placed = _Placed(None, {}, 0)
+    if external_data:
+        placed = _write_weights(copy, folder, path.name, store.places)
+    weights = placed.file
     parts = _serialize(copy, path)
     file = folder.create(path.name)
     for part in parts:
         file.write(part)
+    for tensor in _weights(model):
+        release_tensor(tensor)
     file.finish()
     for source in sources:
         source.check_unchanged()
@@ -90,13 +129,29 @@ def _write(
         if weights is not None:
             weights.retract()
         raise
+    store.places |= placed.new
     # The new file is in place and whole; what fails from here on is no reason to say otherwise.
     with contextlib.suppress(OSError):
         folder.sync()
         for name in outdated:
             folder.remove(name)
     files = (file,) if weights is None else (file, weights)
-    return SavedModel(tuple(path.parent / f.name for f in files), sum(f.size for f in files))
+    return SavedModel(tuple(path.parent / f.name for f in files), file.size + placed.size)
+
+
+def planned_size(model: ir.Model) -> int:
+    """Return how many bytes a model with external data takes, without writing it.
+
+    Gaps between weights in the file are not counted, some kB each at most.
+    """
+    copy = model.clone()
+    sizes: dict[str, int] = {}
+    for value in _large_initializers(copy):
+        tensor = value.const_value
+        assert tensor is not None
+        sizes[tensor_digest(tensor)] = tensor.nbytes
+        value.const_value = _elsewhere(value, "", 0)
+    return int(to_proto(copy).ByteSize()) + sum(sizes.values())
 
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:
@@ -172,33 +227,62 @@ def _weights(model: ir.Model) -> Iterator[ir.TensorProtocol]:
             yield from attribute_tensors(node)
 
 
-def _write_weights(model: ir.Model, folder: OutputFolder, name: str) -> NewFile | None:
+@dataclass
+class _Placed:
+    """Where the large weights of a model are.
+
+    Attributes:
+        file: The file that was written for it; None where there was nothing to write.
+        new: Digest to place of what is in that file.
+        size: Bytes of all its weights outside the model file.
+    """
+
+    file: NewFile | None
+    new: dict[str, tuple[str, int]]
+    size: int
+
+
+def _write_weights(
+    model: ir.Model, folder: OutputFolder, name: str, known: Mapping[str, tuple[str, int]]
+) -> _Placed:
     """Write the large initializers into a file and make the model refer to it.
 
-    Equal tensors are written once.
+    Equal tensors are written once, and those at a known place not at all.
     """
-    chosen = [
-        value
-        for graph in iter_graphs(model)
-        for value in graph.initializers.values()
-        if value.const_value is not None and _is_large(value.const_value, _EXTERNAL_TENSOR)
-    ]
-    if not chosen:
-        return None
-    file = folder.create(_free_name(folder, name))
-    offsets: dict[str, int] = {}
-    for value in chosen:
+    placed = _Placed(None, {}, 0)
+    counted: set[str] = set()
+    for value in _large_initializers(model):
         tensor = value.const_value
         assert tensor is not None
         digest = tensor_digest(tensor)
-        if digest not in offsets:
-            step = _PAGE if tensor.nbytes >= 2**20 else _ALIGNMENT
-            file.write(bytes(-file.size % step))
-            offsets[digest] = file.size
-            file.write(tensor_bytes(tensor))
-        value.const_value = _elsewhere(value, file.name, offsets[digest])
-    file.finish()
-    return file
+        if digest not in counted:
+            counted.add(digest)
+            placed.size += tensor.nbytes
+        if digest not in known and digest not in placed.new:
+            placed.file = placed.file or folder.create(_free_name(folder, name))
+            placed.size += _append(placed.file, tensor)
+            placed.new[digest] = (placed.file.name, placed.file.size - tensor.nbytes)
+        value.const_value = _elsewhere(value, *(known.get(digest) or placed.new[digest]))
+    if placed.file is not None:
+        placed.file.finish()
+    return placed
+
+
+def _append(file: NewFile, tensor: ir.TensorProtocol) -> int:
+    """Write a tensor behind what is in a file; return the bytes left free between the two."""
+    step = _PAGE if tensor.nbytes >= 2**20 else _ALIGNMENT
+    gap = -file.size % step
+    file.write(bytes(gap))
+    file.write(tensor_bytes(tensor))
+    release_tensor(tensor)
+    return gap
+
+
+def _large_initializers(model: ir.Model) -> Iterator[ir.Value]:
+    for graph in iter_graphs(model):
+        for value in graph.initializers.values():
+            if value.const_value is not None and _is_large(value.const_value, _EXTERNAL_TENSOR):
+                yield value
 
 
 def _free_name(folder: OutputFolder, name: str) -> str:

@@ -10,6 +10,7 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from irtools.analysis.shapes import SymbolicShapes
+from irtools.model import release_tensor, tensor_bytes
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult
 
 __all__ = ["DeduplicateInitializers"]
@@ -77,10 +78,17 @@ def _sample(value: ir.Value) -> Hashable:
     """Some of the elements of a weight, as bytes."""
     assert value.const_value is not None
     flat = value.const_value.numpy().reshape(-1)
-    return flat[:: max(1, flat.size // _SAMPLES)].tobytes()
+    sample = flat[:: max(1, flat.size // _SAMPLES)].tobytes()
+    release_tensor(value.const_value)
+    return sample
 
 
 def _is_equal(a: ir.Value, b: ir.Value) -> bool:
     left, right = a.const_value, b.const_value
     assert left is not None and right is not None
-    return left is right or left.tobytes() == right.tobytes()
+    if left is right:
+        return True
+    equal = tensor_bytes(left) == tensor_bytes(right)
+    release_tensor(left)
+    release_tensor(right)
+    return equal

@@ -7,7 +7,6 @@ its peak memory is the model's.
 from __future__ import annotations
 
 import gc
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from irtools.measure.generate import write_greedily
+from irtools.measure.memory import peak_memory
 from irtools.target import Feeds, RunnerOptions, find_target
 
 if TYPE_CHECKING:
@@ -100,23 +100,6 @@ def time_block(
         gc.disable()
         times = [_time_runs(runner, turns, warm_up, timed) for turns in feeds]
         return {"load_seconds": load, "peak_bytes": peak_memory(), "times": times}
-
-
-def peak_memory() -> int:
-    """Return the peak resident memory of this process in bytes; nothing is subtracted.
-
-    Not `ru_maxrss`, where there is better: Linux hands that down from the parent, whose peak
-    would hide the child's.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        for line in status.read_text(encoding="ascii", errors="replace").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _time_runs(runner: Runner, turns: Sequence[Feeds], warm_up: float, timed: float) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -99,9 +98,8 @@ class PassManager:
         digest = structure_digest(working.ir)
         step.ctx.drop_analyses()
         step.ctx.adopt(step.before.companions)
-        started = time.monotonic()
-        result = self._result(step, working)
-        step.figures.seconds["pass"] = time.monotonic() - started
+        with step.figures.spent_on("pass"):
+            result = self._result(step, working)
         if not result.modified and structure_digest(working.ir) != digest:
             _check_same_text(step.before, working)
         if result.modified:
@@ -123,11 +121,8 @@ class PassManager:
         order = reversed(self.instruments) if hook == "before" else self.instruments
         for instrument in order:
             step.stage = instrument.name
-            started = time.monotonic()
-            getattr(instrument, hook)(step)
-            spent = time.monotonic() - started
-            seconds = step.figures.seconds
-            seconds[instrument.name] = seconds.get(instrument.name, 0.0) + spent
+            with step.figures.spent_on(instrument.name):
+                getattr(instrument, hook)(step)
 
 
 def _check_same_text(before: Model, after: Model) -> None:

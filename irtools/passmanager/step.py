@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 from weakref import WeakKeyDictionary
 
+from irtools.measure.memory import forget_peak, peak_memory
 from irtools.passmanager.base import Exactness, Pass, PassResult
 from irtools.passmanager.pipeline import pass_text
 from irtools.words import counted
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from irtools.measure import LatencyResult
     from irtools.measure.generate import GreedyText
     from irtools.metrics import Fidelity
-    from irtools.model import Model
+    from irtools.model import Model, SavedModel, WeightStore
     from irtools.passmanager.context import PassContext
 
 __all__ = ["DrawnBack", "Figures", "Instrument", "MetricFigure", "Original", "Step", "Workspace"]
@@ -81,6 +83,8 @@ class Figures:
 
     Attributes:
         seconds: Wall time by activity: `pass`, then one per instrument.
+        peak_bytes: Peak resident memory of this process by activity, mapped weights included;
+            empty where the system does not tell. Child processes count by themselves.
         file_bytes: Size on disk, external data included.
         weight_bytes: Sum of the initializers and constants.
         latency: One result per shape, relative to the original.
@@ -93,6 +97,7 @@ class Figures:
     """
 
     seconds: dict[str, float] = field(default_factory=dict)
+    peak_bytes: dict[str, int] = field(default_factory=dict)
     file_bytes: int | None = None
     weight_bytes: int | None = None
     latency: tuple[LatencyResult, ...] = ()
@@ -102,6 +107,20 @@ class Figures:
     drawn_back: DrawnBack | None = None
     checks: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def spent_on(self, activity: str) -> Iterator[None]:
+        """Count time and peak memory of what happens inside to an activity."""
+        tells = forget_peak()
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            spent = time.monotonic() - started
+            self.seconds[activity] = self.seconds.get(activity, 0.0) + spent
+            if tells:
+                peak = max(self.peak_bytes.get(activity, 0), peak_memory())
+                self.peak_bytes[activity] = peak
 
 
 @dataclass(frozen=True)
@@ -118,6 +137,8 @@ class Original(Pass):
 class Workspace:
     """A private temporary folder in which each model is written once, for all who run it.
 
+    Of models with external data each weight is written once, however many models have it.
+
     Args:
         write_form: Makes the form of a model in which it is written in the end.
     """
@@ -126,8 +147,10 @@ class Workspace:
         self._write_form = write_form
         self._written: WeakKeyDictionary[Model, Model] = WeakKeyDictionary()
         self._stack = ExitStack()
-        self._paths: WeakKeyDictionary[Model, Path] = WeakKeyDictionary()
+        self._saved: WeakKeyDictionary[Model, SavedModel] = WeakKeyDictionary()
         self._root: Path | None = None
+        self._large: Path | None = None
+        self._store: WeightStore | None = None
 
     def __enter__(self) -> Workspace:
         self._root = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="irc-")))
@@ -151,16 +174,35 @@ class Workspace:
 
     def path(self, model: Model) -> Path:
         """Return a file with the model as it stands. It must not change afterwards."""
-        found = self._paths.get(model)
-        if found is None:
-            found = self.folder("model") / "model.onnx"
-            model.save(found)
-            self._paths[model] = found
-        return found
+        return self._save(model).files[0]
 
     def size(self, model: Model) -> int:
         """Bytes that the model takes on disk, external data included."""
-        return sum(file.stat().st_size for file in self.path(model).parent.iterdir())
+        from irtools.model.writer import EXTERNAL_ABOVE, planned_size
+
+        if model in self._saved or model.weight_bytes <= EXTERNAL_ABOVE:
+            return self._save(model).size
+        return planned_size(model.ir)
+
+    def _save(self, model: Model) -> SavedModel:
+        from irtools.model.writer import EXTERNAL_ABOVE
+
+        found = self._saved.get(model)
+        if found is None:
+            folder = self.folder("model")
+            if model.weight_bytes <= EXTERNAL_ABOVE:
+                found = model.save(folder / "model.onnx")
+            else:
+                found = self._save_large(model, folder.name)
+            self._saved[model] = found
+        return found
+
+    def _save_large(self, model: Model, name: str) -> SavedModel:
+        from irtools.model import WeightStore
+
+        if self._large is None or self._store is None:
+            self._large, self._store = self.folder("weights"), WeightStore()
+        return model.save(self._large / f"{name}.onnx", external_data=True, store=self._store)
 
 
 @dataclass

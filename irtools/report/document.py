@@ -102,7 +102,9 @@ class Row:
             length of the cache; `speedup` is against the original.
         fidelity: Closeness to the original, of the output that suffers most.
         greedy: How much of the original's greedy text a decoder with a cache writes, too.
-        seconds: Wall time by activity.
+        seconds: Wall time by activity: `pass`, then what was measured and checked.
+        peak_bytes: Peak resident memory of this process by activity, mapped weights included;
+            empty where the system does not tell. Child processes count by themselves.
     """
 
     index: int
@@ -122,6 +124,7 @@ class Row:
     metric: MetricFigure | None
     greedy: GreedyText | None
     seconds: Mapping[str, float]
+    peak_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

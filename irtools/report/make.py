@@ -45,6 +45,7 @@ def _row(step: Step) -> Row:
         metric=figures.metric,
         greedy=figures.greedy,
         seconds=dict(figures.seconds),
+        peak_bytes=dict(figures.peak_bytes),
     )
 
 

@@ -194,6 +194,10 @@ def _seconds(row: Document, original: Document) -> str:
     return f"{sum(row['seconds'].values()):.1f}"
 
 
+def _memory(row: Document, original: Document) -> str:
+    return size_text(row["peak_bytes"].get("pass"))
+
+
 _COLUMNS = (
     _Column("pass", _name, always=True),
     _Column("changed", _changed, always=True),
@@ -207,6 +211,7 @@ _COLUMNS = (
     _Column("agreement", _agreement),
     _Column("metric", _metric),
     _Column("text", _greedy),
+    _Column("memory", _memory),
     _Column("seconds", _seconds, always=True),
 )
 
@@ -220,6 +225,8 @@ def _legend(report: Document) -> str:
         what = "tok/s: tokens per second" if firsts[0] is None else "latency: median"
         confidence = 100 * report["bench"]["confidence"]
         parts.append(f"{what} at {shapes}, {confidence:.0f} % interval")
+    if any(entry["peak_bytes"] for entry in report["rows"]):
+        parts.append("memory: peak of this process during the pass, mapped weights included")
     if row["metric"]:
         parts.append(f"metric: {row['metric']['name']}, 95 % interval")
     if row["greedy"]:

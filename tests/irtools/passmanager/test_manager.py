@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from irtools.errors import CheckError, PassError, UsageError, VerificationError
 from irtools.model import Model
 from irtools.passmanager import PassContext, Pipeline, Plan
 from irtools.passmanager.manager import PassManager
-from irtools.passmanager.step import Instrument, Step
+from irtools.passmanager.step import Figures, Instrument, Step
 
 
 class Recorder(Instrument):
@@ -141,3 +142,23 @@ def test_errors_of_instruments_say_which_one(
 
     with pytest.raises(CheckError, match=r"pass 1 of 1 \(idle\), strict: no"):
         PassManager(Pipeline(passes.Idle()), (Strict(),)).run(classifier, ctx)
+
+
+def test_each_activity_tells_its_peak_memory_of_its_own() -> None:
+    figures = Figures()
+    with figures.spent_on("greedy"):
+        block = np.ones(8 << 20)
+    del block
+    with figures.spent_on("frugal"):
+        pass
+    if not figures.peak_bytes:
+        pytest.skip("the system does not tell")
+    assert figures.peak_bytes["greedy"] - figures.peak_bytes["frugal"] > 60 << 20
+    assert set(figures.seconds) == {"greedy", "frugal"}
+
+
+def test_steps_tell_the_peak_memory_of_their_pass(
+    classifier: Model, ctx: PassContext, passes: SimpleNamespace
+) -> None:
+    steps = PassManager(Pipeline(passes.Rename())).run(classifier, ctx)
+    assert set(steps[1].figures.peak_bytes) in ({"pass"}, set())

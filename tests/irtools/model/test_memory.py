@@ -1,0 +1,116 @@
+"""Weights mapped from a file are resident while they are read and no longer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from irtools.errors import FileError
+from irtools.model import Model, WeightStore, release_tensor, writer
+from irtools.model.digest import tensor_digest
+from irtools.passmanager.step import Workspace
+
+_WEIGHTS, _ROWS = 6, 2 << 20  # 8 MB each.
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    """A model whose weights are 48 MB, in a file beside it."""
+    rng = np.random.default_rng(0)
+    values = []
+    for number in range(_WEIGHTS):
+        array = rng.integers(0, 9, _ROWS).astype(np.float32)
+        values.append(ir.Value(name=f"w{number}", const_value=ir.Tensor(array, name=f"w{number}")))
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([1]))
+    node = ir.node("Sum", [x, *values])
+    y = node.outputs[0]
+    y.name, y.type, y.shape = "y", x.type, ir.Shape([_ROWS])
+    for value in values:
+        assert value.const_value is not None
+        value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([_ROWS])
+    graph = ir.Graph([x], [y], nodes=[node], initializers=values, opset_imports={"": 17})
+    Model.from_ir(ir.Model(graph, ir_version=10)).save(tmp_path / "m.onnx", external_data=True)
+    return tmp_path / "m.onnx"
+
+
+def mapped_bytes() -> int:
+    """Resident pages that a file stands behind."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("RssFile:"):
+            return int(line.split()[1]) * 1024
+    pytest.skip("the system does not tell")
+
+
+def test_a_fingerprint_and_a_save_leave_no_weights_in_memory(saved: Path, tmp_path: Path) -> None:
+    model = Model.load(saved)
+    before = mapped_bytes()
+    text = model.fingerprint()
+    model.save(tmp_path / "copy.onnx", external_data=True)
+    assert mapped_bytes() - before < 4 << 20
+    assert Model.load(tmp_path / "copy.onnx").fingerprint() == text
+
+
+def test_a_weight_is_the_same_after_it_was_let_go(saved: Path) -> None:
+    model = Model.load(saved)
+    tensor = model.ir.graph.initializers["w3"].const_value
+    assert tensor is not None
+    before, array = mapped_bytes(), tensor.numpy()
+    total = float(array.sum())
+    assert mapped_bytes() - before > 7 << 20
+    release_tensor(tensor)
+    assert mapped_bytes() - before < 1 << 20
+    assert float(array.sum()) == total
+
+
+def test_a_tensor_of_no_file_is_left_alone() -> None:
+    tensor = ir.Tensor(np.arange(5, dtype=np.float32), name="t")
+    release_tensor(tensor)
+    assert tensor.numpy().tolist() == [0, 1, 2, 3, 4]
+    assert tensor_digest(tensor) == tensor_digest(ir.Tensor(np.arange(5, dtype=np.float32)))
+
+
+def test_models_of_one_folder_share_weights(saved: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    model, store = Model.load(saved), WeightStore()
+    first = model.save(folder / "first.onnx", external_data=True, store=store)
+    changed = model.clone()
+    value = changed.ir.graph.initializers["w3"]
+    value.const_value = ir.Tensor(np.full(_ROWS, 7, np.float32), name="w3")
+    second = changed.save(folder / "second.onnx", external_data=True, store=store)
+    third = changed.save(folder / "third.onnx", external_data=True, store=store)
+    assert [len(one.files) for one in (first, second, third)] == [2, 2, 1]
+    assert second.files[1].stat().st_size == 4 * _ROWS
+    assert second.size == pytest.approx(first.size, rel=1e-3)
+    assert Model.load(first.files[0]).fingerprint() == model.fingerprint()
+    for one in (second, third):
+        assert Model.load(one.files[0]).fingerprint() == changed.fingerprint()
+
+
+def test_a_save_that_fails_leaves_nothing_in_the_store(saved: Path, tmp_path: Path) -> None:
+    store = WeightStore()
+    with pytest.raises(FileError):
+        Model.load(saved).save(tmp_path / "no folder" / "m.onnx", external_data=True, store=store)
+    assert not store.places
+
+
+def test_a_workspace_writes_each_weight_of_large_models_once(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "EXTERNAL_ABOVE", 1 << 20)
+    model = Model.load(saved)
+    renamed = model.clone()
+    renamed.ir.graph.name = "renamed"
+    with Workspace() as workspace:
+        planned = workspace.size(renamed)
+        paths = [workspace.path(one) for one in (model, renamed, model)]
+        assert paths[0] == paths[2] != paths[1]
+        # Nothing is written to learn a size.
+        assert workspace.size(renamed) == pytest.approx(planned, rel=1e-3)
+        assert planned > _WEIGHTS * 4 * _ROWS
+        files = [path for path in paths[0].parent.iterdir() if path.suffix == ".data"]
+        assert len(files) == 1
+        assert Model.load(paths[1]).fingerprint() == renamed.fingerprint()

@@ -90,6 +90,11 @@ def open_session(
     """
     session_options = _session_options(options)
     source.share_weights(session_options)
+    if not source.packs or (options.exact and source.is_large):
+        session_options.add_session_config_entry("session.disable_prepacking", "1")
+    if source.is_large:
+        # The arena is the process's and outlives the session, with what it has ever held.
+        session_options.enable_cpu_mem_arena = False
     if save is not None:
         _save_optimized(session_options, save)
     if profile is not None:

@@ -1,7 +1,13 @@
-"""Handing a model to ONNX Runtime without copying its weights."""
+"""Handing a model in memory to ONNX Runtime.
+
+The runtime copies weights that it is lent, and then packs them into its own layout. What it finds
+in a file beside the model it maps. So large weights that are mapped from files are named by their
+place there and read once, by whoever runs them.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Container
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +30,14 @@ _SHARED_FROM = 64 * 1024
 
 _SHARED_TYPES = frozenset({"FLOAT", "FLOAT16", "DOUBLE", "INT8", "UINT8", "INT32", "INT64"})
 
+_COPIED_UP_TO = 1 << 30
+# Bytes of floating-point weights that the runtime may copy. Beyond, products read them as they
+# lie in their file: a float32 decoder of a billion parameters takes 5 GB in place of 15. Kernels
+# for blocks of codes compute otherwise without their own layout; it is left to them.
+
+_ALIGNMENT = 64
+# Of weights in a file that kernels may read in place.
+
 
 @dataclass(frozen=True)
 class ModelSource:
@@ -31,53 +45,110 @@ class ModelSource:
 
     Attributes:
         content: Path of a file, or a serialized model without its large weights.
-        weights: Those weights by name; the session reads them where they are, so they must
-            outlive it. A model of any size fits, also above protobuf's 2 GB.
+        weights: Large weights by name, which the session copies.
+        packs: Whether the runtime may copy weights into its own layout.
+        is_large: Whether it would be a copy of gigabytes.
+        folder: Where the files lie that a serialized model reads weights from; None: nowhere.
     """
 
     content: str | bytes
     weights: dict[str, Any] = field(default_factory=dict)
+    packs: bool = True
+    is_large: bool = False
+    folder: Path | None = None
 
     @classmethod
     def of(cls, model: Model | Path) -> ModelSource:
         """Prepare a file or a model in memory."""
-        return cls(str(model)) if isinstance(model, Path) else cls._of_model(model.clone().ir)
+        return cls._of_file(model) if isinstance(model, Path) else cls._of_model(model.clone().ir)
+
+    @classmethod
+    def _of_file(cls, path: Path) -> ModelSource:
+        beside = path.parent.glob("*.data") if path.is_file() else ()
+        size = sum(file.stat().st_size for file in beside)
+        return cls(str(path), is_large=size > _COPIED_UP_TO)
 
     @classmethod
     def _of_model(cls, model: ir.Model) -> ModelSource:
         from irtools.backends.onnxruntime._library import import_onnxruntime
 
         ort = import_onnxruntime()
+        large = _float_bytes(model) > _COPIED_UP_TO
+        packs = not large or any(node.op_type.endswith("NBits") for node in model.graph)
+        folder = _folder(model) if large else None
+        in_files = _refer_to_files(model, folder) if folder is not None else frozenset()
         weights: dict[str, Any] = {}
         for name, value in model.graph.initializers.items():
             tensor = value.const_value
             if tensor is None or not _is_shared(tensor) or value.is_graph_input():
                 continue
-            array = np.ascontiguousarray(tensor.numpy())
-            weights[name] = ort.OrtValue.ortvalue_from_numpy(array)
-            value.const_value = _placeholder(tensor)
-        _read_external(model, except_for=weights)
-        return cls(_serialize(model), weights)
+            if name not in in_files:
+                array = np.ascontiguousarray(tensor.numpy())
+                weights[name] = ort.OrtValue.ortvalue_from_numpy(array)
+                value.const_value = _placed(tensor, "weights", 0)
+        _read_external(model, except_for={*weights, *in_files})
+        return cls(_serialize(model), weights, packs, large, folder)
 
     def share_weights(self, options: Any) -> None:
-        """Lend the weights to a session that is about to be made with `options`."""
+        """Show the weights to a session that is about to be made with `options`."""
         if self.weights:
             options.add_external_initializers(list(self.weights), list(self.weights.values()))
+        if self.folder is not None:
+            options.add_session_config_entry(
+                "session.model_external_initializers_file_folder_path", str(self.folder)
+            )
+
+
+def _float_bytes(model: ir.Model) -> int:
+    values = model.graph.initializers.values()
+    tensors = [value.const_value for value in values if value.const_value is not None]
+    return sum(tensor.nbytes for tensor in tensors if tensor.dtype.is_floating_point())
+
+
+def _folder(model: ir.Model) -> Path | None:
+    """Return the folder that most of the weights are mapped from."""
+    from irtools.model import place_of
+
+    sizes: Counter[Path] = Counter()
+    for value in model.graph.initializers.values():
+        place = None if value.const_value is None else place_of(value.const_value)
+        if place is not None:
+            file, _, length = place
+            sizes[file.path.absolute().parent] += length
+    return max(sizes, key=sizes.__getitem__, default=None)
+
+
+def _refer_to_files(model: ir.Model, folder: Path) -> frozenset[str]:
+    """Name weights by their place in files of a folder; return which."""
+    from irtools.model import place_of
+
+    found = set()
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        place = None if tensor is None else place_of(tensor)
+        if tensor is None or place is None or not _is_shared(tensor) or value.is_graph_input():
+            continue
+        file, offset, _ = place
+        here = file.path.absolute().parent == folder and file.is_named
+        if here and offset % _ALIGNMENT == 0:
+            value.const_value = _placed(tensor, file.path.name, offset)
+            found.add(name)
+    return frozenset(found)
 
 
 def _is_shared(tensor: ir.TensorProtocol) -> bool:
     return tensor.dtype.name in _SHARED_TYPES and tensor.nbytes >= _SHARED_FROM
 
 
-def _placeholder(tensor: ir.TensorProtocol) -> ir.ExternalTensor:
+def _placed(tensor: ir.TensorProtocol, file: str, offset: int) -> ir.ExternalTensor:
     import onnx_ir as ir
 
     return ir.ExternalTensor(
-        "weights",
-        0,
+        file,
+        offset,
         tensor.nbytes,
         tensor.dtype,
-        shape=ir.Shape(tensor.numpy().shape),
+        shape=ir.Shape(tensor.shape.numpy()),
         name=tensor.name or "",
     )
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 import onnx_ir as ir
 
 from irtools.errors import UnsupportedError
+from irtools.model import release_tensor
 from irtools.model.opset import opset_of, raise_opset
 from irtools.passes.quantization.block_weights import (
     Rounding,
@@ -142,6 +143,7 @@ def apply_decisions(
                 write_embedding(emit, weight)
             case "tied":
                 write_tied(emit, weight, decision.blocks)
+        release_tensor(weight.tensor)
         counts.update(_count(weight))
     return dict(counts)
 

@@ -30,6 +30,9 @@ __all__ = [
 SCALE_FLOOR = np.float32(2.0**-60)
 """Smallest scale. The product of two is 2^-120: still a normal float32, not flushed to zero."""
 
+_PIECE = 1 << 20
+"""Elements that are quantized together."""
+
 _INT32_ROOM = 2.0**30
 """Largest |bias| in integers: half of int32, which leaves the sum of products the other half."""
 
@@ -105,11 +108,29 @@ def qparams_of_weight(
 
 
 def quantize(x: np.ndarray, q: QParams) -> np.ndarray:
-    """Return the integers of x, as `QuantizeLinear` computes them in float32."""
+    """Return the integers of x, as `QuantizeLinear` computes them in float32.
+
+    Large tensors go in pieces, so that beside the result memory holds 4 MB.
+    """
     scale, zero = _spread(q, x.shape)
-    qmin, qmax = q.spec.limits
-    steps = np.rint(x.astype(np.float32, copy=False) / scale) + zero
-    return np.asarray(np.clip(steps, qmin, qmax).astype(q.spec.dtype.numpy()))
+    if x.size <= _PIECE:
+        return _quantize(x, scale, zero, q.spec)
+    found = np.empty(x.shape, q.spec.dtype.numpy())
+    step = max(_PIECE * len(x) // x.size, 1)
+    for start in range(0, len(x), step):
+        cut = slice(start, start + step)
+        by_row = scale.ndim == x.ndim and len(scale) > 1
+        parts = (scale[cut], zero[cut]) if by_row else (scale, zero)
+        found[cut] = _quantize(x[cut], *parts, q.spec)
+    return found
+
+
+def _quantize(x: np.ndarray, scale: np.ndarray, zero: np.ndarray, spec: QuantSpec) -> np.ndarray:
+    qmin, qmax = spec.limits
+    steps = np.asarray(x.astype(np.float32, copy=False) / scale)
+    np.rint(steps, out=steps)
+    steps += zero
+    return np.asarray(np.clip(steps, qmin, qmax, out=steps).astype(spec.dtype.numpy()))
 
 
 def dequantize(integers: np.ndarray, q: QParams) -> np.ndarray:
@@ -153,16 +174,19 @@ def _floored(scale: np.ndarray) -> np.ndarray:
 
 
 def _magnitudes(weight: np.ndarray, spec: QuantSpec) -> np.ndarray:
-    size = np.abs(weight.astype(np.float32, copy=False))
+    # Both ends in place of the magnitudes, which would be a copy of the weight.
+    w = weight.astype(np.float32, copy=False)
     match spec.granularity:
         case PerTensor():
-            return np.asarray(size.max(initial=0.0))
+            return np.asarray(np.maximum(w.max(initial=0.0), -w.min(initial=0.0)))
         case PerAxis(axis):
-            others = tuple(i for i in range(weight.ndim) if i != axis % weight.ndim)
-            return np.asarray(size.max(axis=others, initial=0.0))
+            others = tuple(i for i in range(w.ndim) if i != axis % w.ndim)
+            top, low = w.max(axis=others, initial=0.0), w.min(axis=others, initial=0.0)
+            return np.asarray(np.maximum(top, -low))
         case PerBlock(axis, block_size):
-            starts = np.arange(0, weight.shape[axis], block_size)
-            return np.asarray(np.maximum.reduceat(size, starts, axis=axis))
+            starts = np.arange(0, w.shape[axis], block_size)
+            low = np.minimum.reduceat(w, starts, axis=axis)
+            return np.asarray(np.maximum(np.maximum.reduceat(w, starts, axis=axis), -low))
 
 
 def _spread(q: QParams, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
+from irtools.model import release_tensor
 from irtools.passes.quantization.arithmetic import dequantize, quantize_weight
 from irtools.passes.quantization.blocks import (
     SLAB_ELEMENTS,
@@ -60,7 +61,9 @@ def refusal(weight: Weight, exclude: Sequence[str], min_size: int, notes: list[s
         return "num-skipped-small"
     if len({use.axis for use in weight.uses}) > 1:
         return "num-skipped-shared"
-    if not is_finite(weight.array()):
+    finite = is_finite(weight.array())
+    release_tensor(weight.tensor)
+    if not finite:
         notes.append(f"{names[0]!r} holds NaN or infinity: left in float32")
         return "num-skipped-nonfinite"
     return ""
@@ -86,6 +89,7 @@ def block_decision(
     if fitting is None:
         return None
     rows = _sample(weight.array(), axis)
+    release_tensor(weight.tensor)
     error = rows - dequantize_rows(quantize_rows(rows, fitting))
     costs = [
         relative_error(rows.T, error.T, (squares or {}).get(use.activation), 0.0)
@@ -170,6 +174,7 @@ class BlockQuantizer:
 def _row_decision(weight: Weight) -> Decision:
     """Decide to store a table in 8 bits, one scale per row."""
     rows = _sample(weight.array(), 0)
+    release_tensor(weight.tensor)
     integers, q = quantize_weight(rows, weight_spec(PerAxis(0)))
     uses = tuple(UseDecision(use.output.name or "") for use in weight.uses)
     cost = relative_error(rows, rows - dequantize(integers, q), None, 0.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from irtools.passes.quantization import arithmetic
 from irtools.passes.quantization.arithmetic import (
     SCALE_FLOOR,
     bias_scale_floor,
@@ -172,3 +175,24 @@ def test_bias_stays_inside_int32() -> None:
     np.testing.assert_allclose(quantize_bias(bias, scale) * scale.astype(float), bias, rtol=1e-6)
     # The other channel keeps its own scale.
     np.testing.assert_allclose(q.scale[1], 1 / 127, rtol=1e-6)
+
+
+@pytest.mark.parametrize("granularity", [PerTensor(), PerAxis(0), PerAxis(1), PerBlock(0, 4)])
+def test_large_tensors_are_quantized_in_pieces_to_the_same_integers(
+    granularity: PerTensor | PerAxis | PerBlock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight = np.random.default_rng(0).normal(size=(24, 10)).astype(np.float32)
+    whole, q = quantize_weight(weight, weight_spec(granularity))
+    monkeypatch.setattr(arithmetic, "_PIECE", 70)
+    pieces, same = quantize_weight(weight, weight_spec(granularity))
+    np.testing.assert_array_equal(pieces, whole)
+    np.testing.assert_array_equal(same.scale, q.scale)
+
+
+def test_quantizing_a_large_weight_takes_no_copy_of_it() -> None:
+    weight = np.random.default_rng(0).normal(size=(4096, 2048)).astype(np.float32)
+    tracemalloc.start()
+    quantize_weight(weight, weight_spec(PerAxis(0)))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < weight.size + weight.nbytes // 3

@@ -61,7 +61,8 @@ class Judge:
     Args:
         original: The model before the first pass.
         data: Evaluation data, with labels where there is a metric. With a metric or a budget all
-            of it is used; for fidelity alone 128 samples, evenly spread, tell enough.
+            of it is used; for fidelity alone 128 samples, evenly spread, tell enough, and fewer
+            where the outputs of so many are too large to be kept.
         metric: The task metric, or None.
         make_runner: Compiles a model as it will be deployed.
         progress: Where to tell how far it is.
@@ -82,7 +83,9 @@ class Judge:
         *,
         whole: bool = False,
     ) -> None:
-        self.data = data if whole or metric is not None else data.spread(_FIDELITY_SAMPLES)
+        sample = _output_bytes(original, data)
+        enough = max(1, min(_FIDELITY_SAMPLES, _REFERENCE_BYTES // sample))
+        self.data = data if whole or metric is not None else data.spread(enough)
         self.notes: tuple[str, ...] = ()
         if len(self.data) < len(data):
             self.notes = (
@@ -95,7 +98,8 @@ class Judge:
         self._progress = progress
         self._plan = plan_batches(self.data, required_inputs(original), skip_empty=False)
         self._several = has_several_labels(original.ir.metadata_props, data.labels)
-        self._batch = _batch_size(original, self.data)
+        self._batch = max(1, min(_BATCH, _OUTPUT_BYTES // sample))
+        self._keeps = sample * len(self.data) <= _REFERENCE_BYTES
         self._reference: list[Outputs] | None = None
         self._scores: WeakKeyDictionary[Model, Score] = WeakKeyDictionary()
 
@@ -141,6 +145,9 @@ class Judge:
         meter = FidelityMeter(several_labels=self._several)
         rows: list[np.ndarray] = []
         what = "the original" if model is self._original else "the model"
+        if self._keeps and self._reference is None:
+            # Before the model is opened, so that one of the two is in memory at a time.
+            self._reference = [outputs for _, outputs in self._run_original()]
         with self._make_runner(model.ir, RunnerOptions()) as runner:
             done = 0
             data = self.data.encoded_with(model.companions)
@@ -188,26 +195,19 @@ class Judge:
 
         The outputs are kept where they are small, else the original runs along.
         """
-        if self._reference is not None:
+        if self._reference is None:
+            yield from self._run_original()
+        else:
             yield from zip(self._plan.batches(self._batch), self._reference, strict=True)
-            return
-        kept: list[Outputs] = []
-        size = 0
+
+    def _run_original(self) -> Iterator[tuple[Batch, Outputs]]:
         with self._make_runner(self._original.ir, RunnerOptions(exact=True)) as runner:
             for batch in self._plan.batches(self._batch):
-                expected = runner.run(batch.feeds)
-                size += sum(array.nbytes for array in expected.values())
-                if size <= _REFERENCE_BYTES:
-                    kept.append(expected)
-                else:
-                    kept.clear()
-                yield batch, expected
-        if size <= _REFERENCE_BYTES:
-            self._reference = kept
+                yield batch, runner.run(batch.feeds)
 
 
-def _batch_size(model: Model, data: Dataset) -> int:
-    """Return how many samples run at once: 16, fewer where their outputs are large.
+def _output_bytes(model: Model, data: Dataset) -> int:
+    """Return at most how many bytes the outputs for one sample take.
 
     A decoder gives a score for every token of its vocabulary at every position, and its cache.
     """
@@ -218,7 +218,7 @@ def _batch_size(model: Model, data: Dataset) -> int:
         for value in model.ir.graph.outputs
         if value.shape is not None and len(value.shape)
     )
-    return max(1, min(_BATCH, _OUTPUT_BYTES // max(1, 4 * sum(sizes))))
+    return max(1, 4 * sum(sizes))
 
 
 def _stack(rows: Sequence[np.ndarray]) -> np.ndarray:

@@ -28,6 +28,8 @@ RELATIVE_L2 = 1e-5
 """Largest relative L2 error of a reassociating pass in float32."""
 
 _RELATIVE_L2_OF = {"float16": 1e-2, "bfloat16": 5e-2}
+_ROUNDING_LIMIT = 1e-4
+"""Most of it that is put down to rounding, however deep the model."""
 _SEEDS = (0, 1, 2)
 _SEQUENCE = 16
 _OF_DECODERS = {0: (_SEQUENCE, 0), 1: (1, 7), 2: (4, 5)}
@@ -45,7 +47,8 @@ class Numerics(Instrument):
     a cache reads a prompt, one token with a cache, and several.
 
     Exact passes must give the same bits, reassociating ones at most 1e-5 of relative L2 error
-    (more where the model computes in half precision), and no pass may put a NaN or infinity where
+    (more where the model computes in half precision, or where the runtime's own fusions change
+    the model before the pass by half as much), and no pass may put a NaN or infinity where
     there was none. The run is also the first time that a runtime meets the model, so it happens
     in a child process, with the runtime's own optimizations off.
 
@@ -98,8 +101,14 @@ class Numerics(Instrument):
         except UnsupportedError as error:
             raise VerificationError(f"the model does not run after the pass: {error}") from error
         exactness = None if self._random else step.pass_.exactness
-        for expected, found in zip(before, after, strict=True):
-            check_outputs(expected, found, exactness)
+        try:
+            _check_all(before, after, exactness)
+        except VerificationError:
+            if exactness is not Exactness.REASSOCIATED:
+                raise
+            # Deep models amplify rounding; how much, the runtime's own fusions tell.
+            loose = self._run(step, step.before, replace(self._options, exact=False))
+            _check_all(before, after, exactness, min(2 * _worst(before, loose), _ROUNDING_LIMIT))
         step.figures.checks.append(self.name)
 
     def _outputs(self, step: Step, model: Model) -> list[Outputs]:
@@ -108,13 +117,13 @@ class Numerics(Instrument):
             found = self._known[model] = self._run(step, model)
         return found
 
-    def _run(self, step: Step, model: Model) -> list[Outputs]:
+    def _run(self, step: Step, model: Model, options: RunnerOptions | None = None) -> list[Outputs]:
         path = step.workspace.path(model)
         answer: list[Outputs] = run_isolated(
             _run_model,
             self._target,
             path,
-            self._options,
+            options or self._options,
             self._feeds,
             limits=_LIMITS,
             label=f"{self._target.name} on the model",
@@ -122,13 +131,37 @@ class Numerics(Instrument):
         return answer
 
 
-def check_outputs(expected: Outputs, found: Outputs, exactness: Exactness | None) -> None:
+def _check_all(
+    before: Sequence[Outputs],
+    after: Sequence[Outputs],
+    exactness: Exactness | None,
+    rounding: float = 0.0,
+) -> None:
+    for expected, found in zip(before, after, strict=True):
+        check_outputs(expected, found, exactness, rounding)
+
+
+def _worst(before: Sequence[Outputs], after: Sequence[Outputs]) -> float:
+    """Return the largest relative L2 error of an output."""
+    return max(
+        _relative(after[n][name].astype(np.float64) - array, array.astype(np.float64))
+        for n, outputs in enumerate(before)
+        for name, array in outputs.items()
+        if array.dtype.kind == "f"
+    )
+
+
+def check_outputs(
+    expected: Outputs, found: Outputs, exactness: Exactness | None, rounding: float = 0.0
+) -> None:
     """Compare the outputs before and after a pass.
 
     Args:
         expected: Output name to array before the pass.
         found: The same after it.
         exactness: What the pass promises; None compares shapes and types only.
+        rounding: Relative L2 error that other rounding alone makes in this model; a reassociating
+            pass may make as much.
 
     Raises:
         VerificationError: They differ by more than the promise; names the output.
@@ -144,10 +177,12 @@ def check_outputs(expected: Outputs, found: Outputs, exactness: Exactness | None
                 f"{after.dtype}{list(after.shape)} after the pass"
             )
         if exactness is not None and before.dtype.kind not in "OSU":
-            _check_numbers(shown, before, after, exactness)
+            _check_numbers(shown, before, after, exactness, rounding)
 
 
-def _check_numbers(name: str, before: np.ndarray, after: np.ndarray, exactness: Exactness) -> None:
+def _check_numbers(
+    name: str, before: np.ndarray, after: np.ndarray, exactness: Exactness, rounding: float
+) -> None:
     if _same_bits(before, after):
         return
     y, other = before.astype(np.float64), after.astype(np.float64)
@@ -164,7 +199,7 @@ def _check_numbers(name: str, before: np.ndarray, after: np.ndarray, exactness: 
         case Exactness.EXACT:
             limit, promise = 0.0, "the same bits"
         case Exactness.REASSOCIATED:
-            limit = _RELATIVE_L2_OF.get(before.dtype.name, RELATIVE_L2)
+            limit = max(_RELATIVE_L2_OF.get(before.dtype.name, RELATIVE_L2), rounding)
             promise = f"a relative L2 error of at most {limit:g}"
         case Exactness.LOSSY:
             return

@@ -88,6 +88,45 @@ def test_tolerance_follows_the_promise(exactness: Exactness, change: float, hold
             check_outputs(before, after, exactness)
 
 
+def test_what_other_rounding_makes_in_this_model_is_forgiven() -> None:
+    before = {"y": np.ones((2, 3), np.float32)}
+    after = {"y": (before["y"] * np.float32(1 + 3e-5)).astype(np.float32)}
+    with pytest.raises(VerificationError):
+        check_outputs(before, after, Exactness.REASSOCIATED, rounding=2e-5)
+    check_outputs(before, after, Exactness.REASSOCIATED, rounding=4e-5)
+    with pytest.raises(VerificationError):
+        check_outputs(before, after, Exactness.EXACT, rounding=4e-5)
+
+
+@pytest.mark.parametrize(("noise", "holds"), [(2e-5, True), (1e-5, False)])
+def test_rounding_is_measured_where_a_reassociating_pass_breaks_its_promise(
+    noise: float,
+    holds: bool,
+    classifier: Model,
+    ctx: PassContext,
+    passes: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    y = np.ones((2, 3), np.float32)
+
+    def run(
+        self: Numerics, step: Step, model: Model, options: RunnerOptions | None = None
+    ) -> list[dict[str, np.ndarray]]:
+        if options is not None:
+            assert not options.exact
+            return [{"y": y * np.float32(1 + noise)}]
+        return [{"y": y if model is step.original else y * np.float32(1 + 3e-5)}]
+
+    monkeypatch.setattr(Numerics, "_run", run)
+    monkeypatch.setattr(passes.Rename, "exactness", Exactness.REASSOCIATED)
+    if holds:
+        steps = _run(classifier, ctx, (Numerics(ctx.target, 1),), passes.Rename())
+        assert steps[1].figures.checks == ["numerics"]
+    else:
+        with pytest.raises(VerificationError, match="changed"):
+            _run(classifier, ctx, (Numerics(ctx.target, 1),), passes.Rename())
+
+
 def test_a_nan_that_was_there_before_is_no_fault() -> None:
     y = np.array([1.0, np.nan, np.inf], np.float32)
     check_outputs({"y": y}, {"y": y.copy()}, Exactness.EXACT)

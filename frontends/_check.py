@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -12,9 +13,11 @@ from irtools.errors import ModelError
 from irtools.model import Model
 from irtools.target import Feeds, Runner, RunnerOptions, find_target
 
-__all__ = ["PlainTrial", "Trial", "compare", "relative_l2"]
+__all__ = ["PlainTrial", "Trial", "compare", "in_file", "relative_l2"]
 
 RELATIVE_TOLERANCE = 1e-4
+
+_IN_MEMORY_UP_TO = 1 << 28
 
 
 class Trial(Protocol):
@@ -42,6 +45,23 @@ class PlainTrial:
         found = runner.run(self.feeds)
         for name, reference in self.wanted.items():
             yield name, self.where, relative_l2(reference, found[name])
+
+
+def in_file(model: Model, folder: Path) -> Model:
+    """Return a large model with its weights mapped from a file in `folder`, a small one as it is.
+
+    The weights of an export are views of torch's, transposed. Who runs them copies them, and
+    torch's own stay in memory as long as the views; mapped, they take what is being read. The file
+    may be removed: the mapping holds it until the model is gone. `model` is used up.
+    """
+    if model.weight_bytes <= _IN_MEMORY_UP_TO:
+        return model
+    model.save(folder / "model.onnx", external_data=True)
+    for value in model.ir.graph.initializers.values():
+        value.const_value = None  # torch's exporter keeps its graphs; the weights can go.
+    found = Model.load(folder / "model.onnx")
+    found.source, found.companions = model.source, model.companions
+    return found
 
 
 def compare(model: Model, trials: Sequence[Trial], what: str) -> None:

@@ -98,7 +98,7 @@ class TorchSource:
 
 
 def convert(source: TorchSource, *, opset: int | None = None) -> Model:
-    """Export a module. Weights are shared with it where the exporter did not transpose them.
+    """Export a module. Weights are views of the module's, transposed where a product wants it.
 
     Raises:
         UnsupportedError: The module cannot be exported; names the reason and the place in torch.

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 from irtools.errors import OptionError, UnsupportedError
 from irtools.frontend import LoadOptions
 from irtools.frontends._adapters import Adapter, read_adapter, task_of
-from irtools.frontends._check import Trial, compare
+from irtools.frontends._check import Trial, compare, in_file
 from irtools.frontends._companions import companions_in
 from irtools.frontends._decoder import describe_decoder
 from irtools.frontends._encoder import describe_encoder
@@ -52,14 +54,18 @@ class TransformersFrontend:
                 "a checkpoint folder brings its own inputs and weights; leave out --example and "
                 "--weights"
             )
-        # The module is gone when the check starts: its weights may be as large as the model.
-        model, trials, where = _export(Path(source), options)
-        compare(model, trials, where)
+        with TemporaryDirectory(prefix="irc-") as scratch:
+            model, trials, where = _export(Path(source), options, Path(scratch))
+            # Modules and graphs have cycles; what they hold is as large as the model.
+            gc.collect()
+            compare(model, trials, where)
         model.companions = make_tokenizer(Path(source))
         return model
 
 
-def _export(folder: Path, options: LoadOptions) -> tuple[Model, Sequence[Trial], str]:
+def _export(
+    folder: Path, options: LoadOptions, scratch: Path
+) -> tuple[Model, Sequence[Trial], str]:
     """Return the model, what it must reproduce, and what a message calls its source."""
     checkpoint, adapters = _open(folder, options)
     source = _describe(checkpoint, options)
@@ -69,7 +75,7 @@ def _export(folder: Path, options: LoadOptions) -> tuple[Model, Sequence[Trial],
     model = convert(source, opset=options.opset)
     model.ir.graph.name = source.module.config.model_type
     model.source = folder
-    return model, trials, source.where
+    return in_file(model, scratch), trials, source.where
 
 
 def _open(folder: Path, options: LoadOptions) -> tuple[Checkpoint, list[Adapter]]:

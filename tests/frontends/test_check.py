@@ -1,0 +1,50 @@
+"""Where the weights of an export lie while it is checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from irtools.frontends import _check
+from irtools.frontends._check import in_file
+from irtools.model import Model, place_of
+
+
+def make_model() -> Model:
+    """x [N, 64] @ w [64, 32], the weight a view of [32, 64] as torch's exporter leaves it."""
+    array = np.random.default_rng(0).normal(size=(32, 64)).astype(np.float32)
+    x = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape(["N", 64]))
+    w = ir.Value(name="w", const_value=ir.Tensor(array.T, name="w"))
+    w.type, w.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([64, 32])
+    node = ir.node("MatMul", [x, w])
+    y = node.outputs[0]
+    y.name, y.type, y.shape = "y", x.type, ir.Shape(["N", 32])
+    graph = ir.Graph([x], [y], nodes=[node], initializers=[w], opset_imports={"": 20})
+    return Model.from_ir(ir.Model(graph, ir_version=10), Path("somewhere"))
+
+
+def test_a_small_model_stays_in_memory(tmp_path: Path) -> None:
+    model = make_model()
+    assert in_file(model, tmp_path) is model
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_large_model_is_mapped_and_torch_is_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_check, "_IN_MEMORY_UP_TO", 1000)
+    model = make_model()
+    fingerprint = model.fingerprint()
+    found = in_file(model, tmp_path)
+    assert found.fingerprint() == fingerprint
+    assert found.source == Path("somewhere")
+    tensor = found.ir.graph.initializers["w"].const_value
+    assert tensor is not None and place_of(tensor) is not None
+    assert model.ir.graph.initializers["w"].const_value is None
+    for file in tmp_path.iterdir():
+        file.unlink()
+    assert found.fingerprint() == fingerprint
+    assert np.isfinite(tensor.numpy()).all()

@@ -37,7 +37,7 @@ __all__ = ["Judge", "Score"]
 _BATCH = 16
 _OUTPUT_BYTES = 64 << 20
 _FIDELITY_SAMPLES = 128
-_REFERENCE_BYTES = 256 << 20
+_REFERENCE_BYTES = 128 << 20
 
 Outputs = Mapping[str, np.ndarray]
 

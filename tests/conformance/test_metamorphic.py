@@ -9,7 +9,7 @@ A failure names its seed; `random_model(seed)` in `random_models.py` makes that 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,7 +108,35 @@ def check(case: RandomModel, relation: Relation, make_context: MakeContext) -> l
     """
     after = case.model.clone()
     apply(after, relation.text, context(case, relation, make_context))
-    return [e for feeds in case.feeds for e in errors(case.model, after, feeds)]
+    made = [
+        (run_in_ort(ir.to_proto(case.model), feeds), run_in_ort(ir.to_proto(after), feeds))
+        for feeds in case.feeds
+    ]
+    return [
+        error
+        for answers in zip(*(zip(*pair, strict=True) for pair in made), strict=True)
+        for error in joint_errors(answers)
+    ]
+
+
+def joint_errors(answers: Sequence[tuple[object, object]]) -> Iterator[float]:
+    """Yield the error of one output for each of several feeds: (expected, found).
+
+    A Relu may leave a few small numbers, or none, of one feed and many of another. Errors are
+    measured against a tenth of the usual size then.
+    """
+    sizes = [rms(expected) for expected, _ in answers]
+    for (expected, found), size in zip(answers, sizes, strict=True):
+        error = difference(expected, found)
+        least = max(sizes) / 10
+        if not 0 < error < np.inf or size >= least:
+            yield error
+        else:
+            yield rms(np.subtract(found, expected)) / least
+
+
+def rms(array: object) -> float:
+    return float(np.sqrt(np.mean(np.square(array, dtype=np.float64)))) if np.size(array) else 0.0
 
 
 def faults(
@@ -130,6 +158,16 @@ def faults(
     return found, worst
 
 
+def test_errors_are_measured_against_what_an_output_usually_is() -> None:
+    ones, zeros = np.ones((4, 3), np.float32), np.zeros((2, 3), np.float32)
+    small = zeros + np.float32(0.01)
+    assert list(joint_errors([(ones, ones), (zeros, zeros)])) == [0, 0]
+    assert list(joint_errors([(ones, ones * 1.5), (zeros, small)])) == pytest.approx([0.5, 0.1])
+    assert list(joint_errors([(ones, ones), (ones, ones * 1.5)])) == pytest.approx([0, 0.5])
+    assert list(joint_errors([(ones, ones), (zeros, ones)])) == [0, np.inf]
+    assert list(joint_errors([(zeros, small)])) > [1e9]
+
+
 IDS = [relation.text for relation in RELATIONS]
 
 
@@ -143,9 +181,7 @@ def test_outputs_stay(relation: Relation, make_context: MakeContext) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("relation", RELATIONS, ids=IDS)
 def test_outputs_of_more_models_stay(relation: Relation, make_context: MakeContext) -> None:
-    # Static int8 runs the calibration of every model, many times slower than the rest.
-    seeds = MORE_SEEDS[:40] if relation.data else MORE_SEEDS
-    found, worst = faults(relation, seeds, make_context)
+    found, worst = faults(relation, MORE_SEEDS, make_context)
     assert found == {}
     assert np.median(worst) <= relation.tolerance / 10
 

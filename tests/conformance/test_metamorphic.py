@@ -186,6 +186,30 @@ def test_outputs_of_more_models_stay(relation: Relation, make_context: MakeConte
     assert np.median(worst) <= relation.tolerance / 10
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("lowered", [False, True], ids=["portable", "lowered"])
+@pytest.mark.parametrize("relation", [r for r in RELATIONS if r.data], ids=lambda r: r.text)
+def test_what_is_counted_as_int8_runs_in_int8(
+    relation: Relation, lowered: bool, make_context: MakeContext
+) -> None:
+    target = find_target(relation.target)
+    wrong, total = {}, 0
+    for seed in SEEDS:
+        case = random_model(seed, smooth=True)
+        after = case.model.clone()
+        counts = apply(after, relation.text, context(case, relation, make_context))[-1]
+        wanted = sum(counts.get(f"num-quantized-{kind}", 0) for kind in ("matmul", "conv"))
+        if lowered:
+            target.lower(after)
+        with target.runner(Model(after), RunnerOptions(threads=1)) as runner:
+            kernels = runner.kernels()
+        total += wanted
+        if kernels.int8 != wanted or kernels.float_fallbacks:
+            wrong[seed] = (wanted, kernels)
+    assert wrong == {}
+    assert total >= len(SEEDS)
+
+
 def test_a_seed_makes_one_model() -> None:
     for seed in range(5):
         first, second = random_model(seed), random_model(seed)

@@ -15,7 +15,14 @@ from irtools.analysis.decoder import CachedDecoder
 if TYPE_CHECKING:
     from irtools.target import Runner
 
-__all__ = ["GreedyText", "Writing", "compare_writings", "write_greedily"]
+__all__ = [
+    "GreedyText",
+    "Writing",
+    "compare_writings",
+    "equal_lengths",
+    "surest_difference",
+    "write_greedily",
+]
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from prepared import deberta, fashion_mnist
+from prepared.checkpoints import make_albert, make_mpnet
 from prepared.convolutional import efficientnet_lite0, small_resnet
 from prepared.exports import (
     INPUT_NAMES,
@@ -134,6 +136,19 @@ def prepare_efficientnet_lite0(cache: Path) -> None:
     export_convolutional(cache / "efficientnet-lite0", efficientnet_lite0(cache), size=224)
 
 
+def prepare_mpnet(cache: Path) -> None:
+    cached(cache / "mpnet" / "checkpoint", lambda path: make_mpnet(path, cache))
+
+
+def prepare_albert(cache: Path) -> None:
+    cached(cache / "albert" / "checkpoint", lambda path: make_albert(path, cache))
+
+
+def prepare_deberta_injection(cache: Path) -> None:
+    prepare_prompt_injection(cache)
+    deberta.prepare(cache)
+
+
 def export_convolutional(folder: Path, model: nn.Module, *, size: int) -> None:
     """Export both ways; only the TorchScript file keeps its batch normalisations."""
     images = image_interface(size)
@@ -154,6 +169,10 @@ ARTEFACTS: Mapping[str, Callable[[Path], None]] = {
     **{name: partial(prepare_transformer, name) for name in ARCHITECTURES},
     "tiny-resnet": prepare_tiny_resnet,
     "efficientnet-lite0": prepare_efficientnet_lite0,
+    "mpnet": prepare_mpnet,
+    "albert": prepare_albert,
+    "efficientnet-fashion": fashion_mnist.prepare,
+    "deberta-injection": prepare_deberta_injection,
 }
 
 

@@ -28,12 +28,14 @@ class Peer:
         target: Target of irtools that runs the result.
         precision: Inference precision asked of the runtime; None is its default.
         make: Writes the model; takes the float model, calibration samples and a folder.
+        fixed: For OpenVINO: reshape what was made to the sizes that are timed.
     """
 
     name: str
     target: str
     precision: str | None
     make: Callable[[Path, Sequence[Feeds], Path], Path]
+    fixed: bool = False
 
 
 class FeedReader:
@@ -187,18 +189,73 @@ def _preprocessed(model: Path, folder: Path) -> Path:
     return target
 
 
-ORT_PEERS = (
+def ort_static_per_channel(model: Path, samples: Sequence[Feeds], folder: Path) -> Path:
+    """quantize_static for convolutional networks: QDQ, u8 activations, s8 weights per channel."""
+    from onnxruntime.quantization import QuantType, quantize_static
+
+    target = folder / "ort-static-per-channel.onnx"
+    quantize_static(
+        _preprocessed(model, folder),
+        target,
+        FeedReader(samples),
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
+    return target
+
+
+def nncf_openvino_mixed(model: Path, samples: Sequence[Feeds], folder: Path) -> Path:
+    """nncf.quantize on the OpenVINO model, preset for networks with other activations than ReLU."""
+    import nncf
+    import openvino
+
+    target = folder / "nncf-mixed.xml"
+    quantized = nncf.quantize(
+        openvino.Core().read_model(model),
+        nncf.Dataset(list(samples)),
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(samples),
+    )
+    openvino.save_model(quantized, target, compress_to_fp16=False)
+    return target
+
+
+FLOAT = (
     Peer("ORT fp32", "ort-cpu", None, unchanged),
+    Peer("OpenVINO f32", "openvino-cpu", "f32", unchanged),
+    Peer("OpenVINO bf16", "openvino-cpu", "bf16", unchanged),
+)
+ENCODER_PEERS = (
+    FLOAT[0],
     Peer("ORT fp32, transformers optimizer", "ort-cpu", None, ort_transformer_optimized),
     Peer("ORT dynamic", "ort-cpu", None, ort_dynamic),
     Peer("ORT optimizer + dynamic", "ort-cpu", None, ort_optimized_dynamic),
     Peer("ORT static, defaults", "ort-cpu", None, ort_static_defaults),
     Peer("ORT static, MatMul per channel", "ort-cpu", None, ort_static_matmul),
     Peer("NNCF on ORT", "ort-cpu", None, nncf_onnx),
-)
-OPENVINO_PEERS = (
-    Peer("OpenVINO f32", "openvino-cpu", "f32", unchanged),
-    Peer("OpenVINO bf16", "openvino-cpu", "bf16", unchanged),
+    *FLOAT[1:],
     Peer("NNCF on OpenVINO f32", "openvino-cpu", "f32", nncf_openvino),
     Peer("NNCF on OpenVINO bf16", "openvino-cpu", "bf16", nncf_openvino),
+)
+# The runtime's documentation advises fixed shapes where the input has one size.
+FIXED_PEERS = (
+    Peer("OpenVINO bf16, fixed sizes", "openvino-cpu", "bf16", unchanged, fixed=True),
+    Peer("NNCF on OpenVINO f32, fixed sizes", "openvino-cpu", "f32", nncf_openvino, fixed=True),
+    Peer("NNCF on OpenVINO bf16, fixed sizes", "openvino-cpu", "bf16", nncf_openvino, fixed=True),
+)
+# ONNX Runtime's optimizer knows no DeBERTa, and its defaults and NNCF's ONNX files are slower than
+# the float model on every encoder that was measured.
+DEBERTA_PEERS = tuple(
+    peer
+    for peer in ENCODER_PEERS
+    if peer.make not in (ort_transformer_optimized, ort_optimized_dynamic, ort_static_defaults)
+    and peer.make is not nncf_onnx
+)
+CONVOLUTIONAL_PEERS = (
+    FLOAT[0],
+    Peer("ORT static, per channel", "ort-cpu", None, ort_static_per_channel),
+    *FLOAT[1:],
+    Peer("NNCF on OpenVINO f32", "openvino-cpu", "f32", nncf_openvino_mixed),
+    Peer("NNCF on OpenVINO bf16", "openvino-cpu", "bf16", nncf_openvino_mixed),
 )

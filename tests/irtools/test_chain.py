@@ -159,4 +159,4 @@ def test_without_labels_there_is_nothing_to_judge_by(tmp_path: Path) -> None:
     np.savez(tmp_path / "bare.npz", input_ids=np.zeros((4, 1), np.int64))
     chain = chain_of(str(tmp_path / "bare.npz"), write(tmp_path, "a", parity(5)))
     with pytest.raises(IrtoolsError, match="label"):
-        judge_models(chain, models_of(chain), NullProgress())
+        list(judge_models(chain, models_of(chain), NullProgress()))

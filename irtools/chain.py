@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -143,7 +143,7 @@ def measure_chain(chain: Chain, progress: Progress | None = None) -> tuple[Link,
     """
     shown = progress or NullProgress()
     models = _make_models(chain, shown)
-    worths = judge_models(chain, models, shown)
+    worths = list(judge_models(chain, models, shown))
     timed = ratios_on_target(chain, time_models(chain, models, shown))
     return tuple(
         Link(
@@ -188,14 +188,13 @@ def make_model(stage: Stage, source: Model, chain: Chain, progress: Progress) ->
     ).written
 
 
-def judge_models(chain: Chain, models: Sequence[Model], progress: Progress) -> list[Worth]:
-    """Run every model over the test data.
+def judge_models(chain: Chain, models: Sequence[Model], progress: Progress) -> Iterator[Worth]:
+    """Run every model over the test data, and yield what it is worth.
 
     Raises:
         DataError: The data does not fit a model, or has no labels.
     """
     first: Arrays | None = None
-    found = []
     for stage, model in zip(chain.stages, models, strict=True):
         progress.step(f"evaluating {stage.name} on {stage.target.name}", 0, 1)
         data = _test_data(chain, stage, model)
@@ -205,8 +204,7 @@ def judge_models(chain: Chain, models: Sequence[Model], progress: Progress) -> l
         figures = fidelity(first, outputs, several_labels=several)
         metric = load_metric(chain.metric)
         evaluation = evaluate_outputs(outputs, data, metric, chain.seed)
-        found.append(Worth(evaluation, figures.agreement))
-    return found
+        yield Worth(evaluation, figures.agreement)
 
 
 def _test_data(chain: Chain, stage: Stage, model: Model) -> Dataset:

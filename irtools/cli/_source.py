@@ -24,7 +24,8 @@ class SourceCommand(click.Command):
     """A verb whose help has the options about its source at the end."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        usual, apart = [], []
+        usual: list[tuple[str, str]] = []
+        apart: list[tuple[str, str]] = []
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None:

@@ -16,13 +16,16 @@ weight, and an error of 2^-11 that disappears beside that of 4 bits.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 import onnx_ir as ir
 
+from irtools.measure.cpu import cpu_quota
 from irtools.passes.quantization.blocks import (
     NF4,
     Blocks,
@@ -154,8 +157,7 @@ def _store(
     codes = _Collector(spec.dtype, channels, inner, turned=turned)
     zeros = _Collector(spec.dtype, channels, inner // spec.block, turned=turned)
     scales: list[np.ndarray] = []
-    for cut, rows in slabs(array, axis):
-        blocks = rounding(rows, spec)
+    for cut, blocks in _rounded(slabs(array, axis), spec, rounding):
         codes.put(cut, blocks.codes)
         scales.append(blocks.scale)
         if blocks.zero_point is not None:
@@ -166,6 +168,22 @@ def _store(
         np.ascontiguousarray(scale.T) if turned else scale,
         zeros.tensor() if spec.scheme == "affine" else None,
     )
+
+
+def _rounded(
+    pieces: Iterator[tuple[slice, np.ndarray]], spec: BlockSpec, rounding: Rounding
+) -> Iterator[tuple[slice, Blocks]]:
+    """Quantize pieces in order, as many at a time as there are CPUs, none of them far ahead."""
+    workers = cpu_quota()
+    with ThreadPoolExecutor(workers) as pool:
+        waiting: deque[tuple[slice, Future[Blocks]]] = deque()
+        for cut, rows in pieces:
+            waiting.append((cut, pool.submit(rounding, rows, spec)))
+            if len(waiting) > workers:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        for cut, future in waiting:
+            yield cut, future.result()
 
 
 class _Collector:

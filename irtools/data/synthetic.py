@@ -286,7 +286,7 @@ class _Drawer:
             return self._read.astype(spec.dtype)
         # As transformers numbers the positions of a padded batch.
         places = np.maximum(self._read.cumsum(axis=1) - 1, 0)
-        return places[:, self._settings.past :].astype(spec.dtype)
+        return np.asarray(places[:, self._settings.past :], spec.dtype)
 
     def _past_mask(self) -> np.ndarray:
         past = self._settings.past

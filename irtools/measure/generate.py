@@ -109,7 +109,7 @@ def compare_writings(
 def equal_lengths(original: Writing, found: Writing) -> np.ndarray:
     """Return how many tokens of each prompt's text are equal from its start, [K]."""
     same = original.tokens == found.tokens
-    return np.where(same.all(axis=1), same.shape[1], same.argmin(axis=1))
+    return np.asarray(np.where(same.all(axis=1), same.shape[1], same.argmin(axis=1)))
 
 
 def surest_difference(original: Writing, found: Writing) -> float:

@@ -73,6 +73,7 @@ class ModelSource:
         from irtools.backends.onnxruntime._library import import_onnxruntime
 
         ort = import_onnxruntime()
+        _drop_unread(model)
         large = _float_bytes(model) > _COPIED_UP_TO
         packs = not large or any(node.op_type.endswith("NBits") for node in model.graph)
         folder = _folder(model) if large else None
@@ -97,6 +98,18 @@ class ModelSource:
             options.add_session_config_entry(
                 "session.model_external_initializers_file_folder_path", str(self.folder)
             )
+
+
+def _drop_unread(model: ir.Model) -> None:
+    """Remove weights that nobody reads: the runtime forgets them, and then misses what it is lent.
+
+    Passes leave them to `remove-dead-code`, so a model between two passes may hold some.
+    """
+    initializers = model.graph.initializers
+    for name, value in list(initializers.items()):
+        is_visible = value.is_graph_input() or value.is_graph_output()
+        if not is_visible and not any(value.uses()):
+            del initializers[name]
 
 
 def _float_bytes(model: ir.Model) -> int:

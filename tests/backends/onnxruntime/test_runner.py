@@ -183,3 +183,12 @@ def test_nodes_are_counted_by_provider() -> None:
     body = "m (float[b] x) => (float[b] y) { a = Neg(x) b = Abs(a) y = Neg(b) }"
     with _CPU.runner(_model(body)) as runner:
         assert runner.kernels().providers == {"CPUExecutionProvider": 3}
+
+
+def test_a_large_weight_that_nobody_reads_is_left_out() -> None:
+    model = _model("m (float[b, 3] x) => (float[b, 3] y) { y = Neg(x) }")
+    left = ir.Value(name="left", const_value=ir.tensor(np.ones((128, 256), np.float32)))
+    model.ir.graph.register_initializer(left)
+    with _CPU.runner(model) as runner:
+        assert runner.run({"x": _FEEDS["x"]})["y"].shape == (2, 3)
+    assert "left" in model.ir.graph.initializers

@@ -31,6 +31,7 @@ __all__ = [
     "EmbeddingBits",
     "Squares",
     "block_decision",
+    "is_small",
     "refusal",
 ]
 
@@ -67,6 +68,15 @@ def refusal(weight: Weight, exclude: Sequence[str], min_size: int, notes: list[s
         notes.append(f"{names[0]!r} holds NaN or infinity: left in float32")
         return "num-skipped-nonfinite"
     return ""
+
+
+def is_small(table: Weight, min_size: int) -> bool:
+    """Whether a table is not worth 4 bits: fewer than 32 * `min_size` elements.
+
+    ONNX Runtime needs longer to look up 4 bits (0.6 ms for 64 rows of 384) than all else around
+    the positions of an encoder, and half of a small table is little to save.
+    """
+    return table.size < 32 * min_size
 
 
 def block_decision(
@@ -164,7 +174,8 @@ class BlockQuantizer:
     def _decision(self, weight: Weight, form: Form, squares: Squares) -> Decision | None:
         if form == "weight-only":
             return block_decision(weight, form, self.spec, squares)
-        if self.embeddings == "4":
+        small = form == "embedding" and is_small(weight, self.min_size)
+        if self.embeddings == "4" and not small:
             return block_decision(weight, form, TABLE_BLOCKS, squares)
         if form == "tied":
             return block_decision(weight, form, TIED_BLOCKS, squares)

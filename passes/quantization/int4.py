@@ -90,7 +90,9 @@ class Int4(PlanningPass):
         "calibration data",
     )
     embeddings: Literal["8", "4", "none"] = option(
-        "8", "bits of embedding tables; 8: one scale per row; 4: in blocks of 32; none: float32"
+        "8",
+        "bits of embedding tables; 8: one scale per row; 4: in blocks of 32, tables below 32 * "
+        "min-size elements in 8; none: float32",
     )
     exclude: tuple[str, ...] = option(
         (), "module, node or weight name patterns that stay in float32, such as `lm_head`"

@@ -90,8 +90,8 @@ class Int8(PlanningPass):
     )
     embeddings: Literal["8", "4", "none"] = option(
         "8",
-        "bits of embedding tables; 8: one scale per row; 4: in blocks of 32, from opset 21 on; "
-        "none: left in float32",
+        "bits of embedding tables; 8: one scale per row; 4: in blocks of 32, from opset 21 on, "
+        "tables below 32 * min-size elements in 8; none: left in float32",
     )
     bias_correction: bool = option(
         True, "shift biases by the mean error of their weights (static only)"

@@ -20,6 +20,7 @@ from irtools.passes.quantization.block_plan import (
     TABLE_BLOCKS,
     EmbeddingBits,
     block_decision,
+    is_small,
     refusal,
 )
 from irtools.passes.quantization.calibration import ActivationFacts
@@ -141,7 +142,8 @@ class Quantizer:
         return self._write_down(weight, form, facts)
 
     def _write_down(self, weight: Weight, form: Form, facts: Facts) -> Decision:
-        if form == "embedding" and self.selection.embeddings == "4":
+        four_bits = form == "embedding" and self.selection.embeddings == "4"
+        if four_bits and not is_small(weight, self.selection.min_size):
             found = block_decision(weight, form, TABLE_BLOCKS)
             if found is not None:
                 return found

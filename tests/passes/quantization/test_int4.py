@@ -94,6 +94,15 @@ def test_golden_product(quantize) -> None:
     np.testing.assert_array_equal(codes.astype(int), np.arange(-8, 8)[:, None].repeat(2, 1))
 
 
+@pytest.mark.parametrize("name", ["int8", "int4"])
+@pytest.mark.parametrize(("rows", "dtype"), [(300, "INT4"), (299, "INT8")])
+def test_small_tables_keep_eight_bits(quantize, name, rows, dtype) -> None:
+    """600 * 32 is the size of 300 rows."""
+    model = build(TABLE.replace("300", str(rows)))
+    done = quantize(model, f"{name}:min-size=600:embeddings=4")
+    assert done.after.graph.initializers["w_quantized"].dtype.name == dtype
+
+
 def test_golden_table(quantize) -> None:
     done = quantize(build(TABLE), "int8:min-size=0:embeddings=4")
     lines = body(done.after).splitlines()

@@ -30,6 +30,7 @@ from irtools.backends._block_tables import (
     remove_if_unread,
 )
 from irtools.backends.onnxruntime._nf4 import lower_nf4
+from irtools.backends.onnxruntime._nibble_tables import lower_nibble_lookup
 from irtools.model.naming import FreshNames
 from irtools.model.walk import nested_graphs
 
@@ -69,7 +70,11 @@ class _Lowering:
         if node.op_type == "Gemm" and not _is_plain(node):
             return
         if node.op_type == "Gather":
-            if self._tied_lookup(node) or lower_lookup(node):
+            if self._tied_lookup(node):
+                yield "GatherBlockQuantized"
+            elif lower_nibble_lookup(node, self._names):
+                yield "nibble-lookup"
+            elif lower_lookup(node):
                 yield "GatherBlockQuantized"
         elif lower_nf4(node, self._names):
             yield "MatMulBnb4"

@@ -198,10 +198,11 @@ def test_a_table_is_looked_up_in_four_bits(quantize, outputs, pipeline: str) -> 
     exact = outputs(done.after, ids=ids)
     assert relative_error(exact, outputs(model, ids=ids)) < 0.12
     low = on_onnx_runtime(done.after)
-    assert operators(low) == {"GatherBlockQuantized": 1, "Cast": 1}
-    # The kernel rounds its products to float16.
+    found = operators(low)
+    assert found["Gather"] == 2 and found["BitwiseAnd"] == found["BitShift"] == 1, found
+    # Products are not rounded to float16 there, as they are in the standard form.
     np.testing.assert_allclose(outputs(low, ids=ids), exact, rtol=2e-3, atol=1e-4)
-    assert Model(low).weight_bytes == 300 * 64 // 2 + 300 * 2 * 2
+    assert Model(low).weight_bytes - (300 * 64 // 2 + 300 * 2 * 2) in range(100)
 
 
 @pytest.mark.openvino

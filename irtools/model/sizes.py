@@ -37,11 +37,14 @@ def with_sizes(model: Model, sizes: Mapping[str, int]) -> Model:
     for key, axis in axes.items():
         if axis is not None:
             name, number = axis
-            dim = inputs[name].shape[number]
-            if dim.value is None:
-                inputs[name].shape = _replaced(inputs[name].shape, number, sizes[key])
+            shape = inputs[name].shape
+            assert shape is not None
+            dim = shape[number]
+            label = dim.value if isinstance(dim, ir.SymbolicDim) else None
+            if label is None:
+                inputs[name].shape = _replaced(shape, number, sizes[key])
             else:
-                named[dim.value] = sizes[key]
+                named[label] = sizes[key]
     _fix_names(made.ir, named)
     return made
 

@@ -177,7 +177,7 @@ def _run_ahead(
     batches are in memory at a time.
     """
     with ThreadPoolExecutor(max_workers=1) as pool:
-        previous: tuple[Batch, Future[Mapping[str, np.ndarray]]] | None = None
+        previous: tuple[Batch, Future[dict[str, np.ndarray]]] | None = None
         for batch in batches:
             running = pool.submit(runner.run, batch.feeds, fetched)
             if previous is not None:

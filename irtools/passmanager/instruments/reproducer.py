@@ -175,7 +175,7 @@ def _token_count(data: Dataset) -> int:
     """Return the tokens of the longest text, where some were cut off that of all; else 0."""
     if data.texts is None:
         return 0
-    return max(array.shape[1] for array in data.feeds.values() if array.ndim > 1)
+    return max(int(array.shape[1]) for array in data.feeds.values() if array.ndim > 1)
 
 
 def _data_in(folder: Path, stem: str) -> Path | None:

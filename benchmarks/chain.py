@@ -119,15 +119,23 @@ TASKS = {
         rows=(
             TEACHER,
             *STUDENTS,
-            Row("distilled, small", "distilled", f"{TRIM},{SMALL}", targets=(ORT,)),
-            Row("distilled, small, pruned by 0.3", "distilled", f"{TRIM},prune:ratio=0.3,{SMALL}"),
             Row(
-                "distilled, small, pruned by 0.5",
+                "distilled, fewer tokens, pruned by 0.5, quantized, fused",
+                "distilled",
+                f"{TRIM},prune:ratio=0.5,fuse,int8",
+            ),
+            Row(
+                "the same, tables in 4 bits",
                 "distilled",
                 f"{TRIM},prune:ratio=0.5,{SMALL}",
                 targets=(ORT,),
             ),
-            Row("teacher, small", "teacher", f"{TRIM},{SMALL}", targets=(ORT,)),
+            Row(
+                "teacher, fewer tokens, tables in 4 bits",
+                "teacher",
+                f"{TRIM},{SMALL}",
+                targets=(ORT,),
+            ),
         ),
     ),
     "debian-tags": Task(

@@ -226,6 +226,7 @@ def test_companions_are_replaced_only_when_forced(tiny: Callable[[str], Path], i
     assert "BertForSequenceClassification" in Path("config.json").read_text()
 
 
+@pytest.mark.slow
 def test_other_verbs_take_a_checkpoint_with_the_same_options(
     tiny: Callable[[str], Path], irc: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

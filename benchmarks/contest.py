@@ -125,7 +125,7 @@ class Contest:
                 self._source(row),
                 row.pipeline,
                 target=row.target,
-                calibration=_unpadded(self.task.calibration, row.fixed),
+                calibration=self.task.calibration,
                 # Pruning to a speed-up measures at the length that counts.
                 bench=self.task.bench if "speedup" in row.pipeline else None,
             )
@@ -226,7 +226,7 @@ class Contest:
         with find_target(entry.target).runner(entry.model, options) as runner:
             parts = [
                 next(iter(runner.run({n: f[n] for n in runner.input_names}).values()))
-                for f in _unpadded(self.task.test, entry.fixed).batches(batch)
+                for f in _in_sizes(self.task.test, entry.fixed).batches(batch)
             ]
         return np.concatenate(parts)
 
@@ -307,6 +307,6 @@ def write_document(contest: Contest, rows: Sequence[Mapping[str, Any]], path: Pa
     path.write_text(json.dumps(contest.document(rows), indent=1) + "\n", encoding="utf-8")
 
 
-def _unpadded(data: Dataset, fixed: bool) -> Dataset:
-    """Return data whose padding is cut away batch by batch, unless sizes are fixed."""
+def _in_sizes(data: Dataset, fixed: bool) -> Dataset:
+    """Return data as a model takes it: one by one with its padding where sizes are fixed."""
     return dataclasses.replace(data, fixed_batch=1, fixed_length=True) if fixed else data

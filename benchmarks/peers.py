@@ -129,20 +129,14 @@ def ort_static_defaults(model: Path, samples: Sequence[Feeds], folder: Path) -> 
 
 def ort_static_matmul(model: Path, samples: Sequence[Feeds], folder: Path) -> Path:
     """quantize_static restricted to MatMul and Gemm, u8 activations, s8 weights per channel."""
-    from onnxruntime.quantization import QuantType, quantize_static
-
     target = folder / "ort-static-matmul.onnx"
-    quantize_static(
-        _preprocessed(model, folder),
+    return _static_per_channel(
+        model,
+        samples,
         target,
-        FeedReader(samples),
         op_types_to_quantize=["MatMul", "Gemm"],
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
         extra_options={"MatMulConstBOnly": True},
     )
-    return target
 
 
 def nncf_onnx(model: Path, samples: Sequence[Feeds], folder: Path) -> Path:
@@ -191,16 +185,22 @@ def _preprocessed(model: Path, folder: Path) -> Path:
 
 def ort_static_per_channel(model: Path, samples: Sequence[Feeds], folder: Path) -> Path:
     """quantize_static for convolutional networks: QDQ, u8 activations, s8 weights per channel."""
+    return _static_per_channel(model, samples, folder / "ort-static-per-channel.onnx")
+
+
+def _static_per_channel(
+    model: Path, samples: Sequence[Feeds], target: Path, **options: object
+) -> Path:
     from onnxruntime.quantization import QuantType, quantize_static
 
-    target = folder / "ort-static-per-channel.onnx"
     quantize_static(
-        _preprocessed(model, folder),
+        _preprocessed(model, target.parent),
         target,
         FeedReader(samples),
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
+        **options,
     )
     return target
 

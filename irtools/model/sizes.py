@@ -28,40 +28,28 @@ def with_sizes(model: Model, sizes: Mapping[str, int]) -> Model:
     Raises:
         UsageError: No input has such an axis, it is fixed already, or the size is below 1.
     """
-    axes = {key: _axis(model.ir, key, size) for key, size in sizes.items()}
-    if not axes:
+    if not sizes:
         return model
+    places = {key: _place(model.ir, key, size) for key, size in sizes.items()}
     made = model.clone()
     inputs = {value.name: value for value in made.ir.graph.inputs}
-    named = {key: sizes[key] for key, axis in axes.items() if axis is None}
-    for key, axis in axes.items():
-        if axis is not None:
-            name, number = axis
-            shape = inputs[name].shape
-            assert shape is not None
-            dim = shape[number]
-            label = dim.value if isinstance(dim, ir.SymbolicDim) else None
-            if label is None:
-                inputs[name].shape = _replaced(shape, number, sizes[key])
-            else:
-                named[label] = sizes[key]
-    _fix_names(made.ir, named)
+    _fix_names(made.ir, {p: sizes[key] for key, p in places.items() if isinstance(p, str)})
+    for key, place in places.items():
+        if not isinstance(place, str):
+            name, axis = place
+            inputs[name].shape = _replaced(inputs[name].shape, axis, sizes[key])
     return made
 
 
-def _axis(model: ir.Model, key: str, size: int) -> tuple[str, int] | None:
-    """Return the input and axis of a key; None where it is the name of an axis."""
+def _place(model: ir.Model, key: str, size: int) -> str | tuple[str, int]:
+    """Return the name of the axis that a key means; input and number of one without a name."""
     if size < 1:
         raise UsageError(f"size {key}={size}: expected 1 or more")
     shapes = {v.name or "": v.shape for v in model.graph.inputs if v.shape is not None}
-    names = {
-        dim.value
-        for shape in shapes.values()
-        for dim in shape
-        if isinstance(dim, ir.SymbolicDim) and dim.value is not None
-    }
+    dims = [dim for shape in shapes.values() for dim in shape if isinstance(dim, ir.SymbolicDim)]
+    names = {dim.value for dim in dims if dim.value is not None}
     if key in names:
-        return None
+        return key
     name, _, axis = key.rpartition(".")
     shape = shapes.get(name)
     if shape is None or not axis.isdecimal() or int(axis) >= len(shape):
@@ -70,9 +58,10 @@ def _axis(model: ir.Model, key: str, size: int) -> tuple[str, int] | None:
             f"size {key}={size}: no input has such an axis; named ones are {known}, others are "
             "INPUT.AXIS, such as input_ids.1"
         )
-    if isinstance(shape[int(axis)], int):
-        raise UsageError(f"size {key}={size}: the model has fixed it to {shape[int(axis)]}")
-    return name, int(axis)
+    dim = shape[int(axis)]
+    if not isinstance(dim, ir.SymbolicDim):
+        raise UsageError(f"size {key}={size}: the model has fixed it to {dim}")
+    return (name, int(axis)) if dim.value is None else dim.value
 
 
 def _fix_names(model: ir.Model, sizes: Mapping[str, int]) -> None:

@@ -73,8 +73,8 @@ def refusal(weight: Weight, exclude: Sequence[str], min_size: int, notes: list[s
 def is_small(table: Weight, min_size: int) -> bool:
     """Whether a table is not worth 4 bits: fewer than 32 * `min_size` elements.
 
-    ONNX Runtime needs longer to look up 4 bits (0.6 ms for 64 rows of 384) than all else around
-    the positions of an encoder, and half of a small table is little to save.
+    Looking up 4 bits takes more operators than 8 bits on every runtime, and half of a small table,
+    such as the positions of an encoder, is little to save.
     """
     return table.size < 32 * min_size
 

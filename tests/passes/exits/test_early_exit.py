@@ -9,42 +9,22 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from irtools._context import Calibration, make_context
 from irtools.data import Dataset
 from irtools.errors import OptionError, UsageError
-from irtools.measure import BenchSettings
-from irtools.model import Model
 from irtools.model.verify import verify
 from irtools.passes.exits.early_exit import EarlyExit
 from irtools.passes.exits.emit import Exit, build_exits
 from irtools.passes.exits.encoder import NotAnEncoderError, find_encoder
 from irtools.passes.exits.features import pool_states
 from irtools.passes.exits.heads import Head, Pool, Task, confidence
-from irtools.passmanager import NullProgress, PassContext, Plan
+from irtools.passmanager import Plan
 from irtools.statistics.observe import expose
-from irtools.target import RunnerOptions, find_target
+
+from .exit_runs import context, run
 
 Feeds = Mapping[str, np.ndarray]
 Make = Callable[..., ir.Model]
 MakeFeeds = Callable[[int], dict[str, np.ndarray]]
-
-
-def _run(model: ir.Model, feeds: Feeds, target: str = "ort-cpu") -> dict[str, np.ndarray]:
-    with find_target(target).runner(Model(model), RunnerOptions(exact=True)) as runner:
-        return runner.run(feeds)
-
-
-def _context(model: ir.Model, data: Dataset | None, test: Dataset | None = None) -> PassContext:
-    return make_context(
-        find_target("ort-cpu"),
-        Calibration(data, Model(model), 0),
-        given=data,
-        evaluation=test,
-        bench=BenchSettings(),
-        seed=0,
-        threads=1,
-        progress=NullProgress(),
-    )
 
 
 @pytest.mark.parametrize("pre_norm", [False, True])
@@ -90,7 +70,7 @@ def _expected(
     model: ir.Model, feeds: Feeds, exits: list[Exit], task: Task
 ) -> tuple[np.ndarray, np.ndarray]:
     """The same policy in numpy on the whole model's tensors; and the exit that each row took."""
-    seen = _run(expose(model, [str(e.state.name) for e in exits]).model, feeds)
+    seen = run(expose(model, [str(e.state.name) for e in exits]).model, feeds)
     scores, where = seen["logits"].copy(), np.full(len(seen["logits"]), len(exits))
     for index in reversed(range(len(exits))):
         e = exits[index]
@@ -104,7 +84,7 @@ def _expected(
 def _medians(model: ir.Model, task: Task, feeds: Feeds) -> tuple[float, float]:
     """Confidences that half of the samples reach behind blocks 1 and 3."""
     states = [b.value for b in find_encoder(model.graph).boundaries][::2]
-    seen = _run(expose(model, [str(state.name) for state in states]).model, feeds)
+    seen = run(expose(model, [str(state.name) for state in states]).model, feeds)
     sure = [
         confidence(
             head.logits(pool_states(seen[str(state.name)], feeds["attention_mask"], pool)), task
@@ -144,7 +124,7 @@ def test_rows_leave_where_their_confidence_says(
     expected, where = _expected(dense, feeds, exits, task)
     if rows == 60:
         assert set(where) == {0, 1, 2}
-    np.testing.assert_allclose(_run(model, feeds)["logits"], expected, atol=2e-6)
+    np.testing.assert_allclose(run(model, feeds)["logits"], expected, atol=2e-6)
 
 
 @pytest.mark.openvino
@@ -156,7 +136,7 @@ def test_openvino_computes_the_same(
     for rows in (1, 13):
         feeds = make_feeds(rows)
         expected, _ = _expected(dense, feeds, exits, "multi-class")
-        found = _run(model, feeds, "openvino-cpu")["logits"]
+        found = run(model, feeds, "openvino-cpu")["logits"]
         np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
@@ -167,7 +147,7 @@ def test_all_leave_or_none(
     dense, model, exits = _with_exits(make_classifier, thresholds, "multi-class", False)
     feeds = make_feeds(7)
     expected, _ = _expected(dense, feeds, exits, "multi-class")
-    np.testing.assert_allclose(_run(model, feeds)["logits"], expected, atol=2e-6)
+    np.testing.assert_allclose(run(model, feeds)["logits"], expected, atol=2e-6)
 
 
 def test_blocks_behind_the_exit_live_in_the_branch_alone(make_classifier: Make) -> None:
@@ -187,21 +167,21 @@ def test_scores_that_are_nan_do_not_leave(make_classifier: Make, make_feeds: Mak
     exits = [Exit(state.value, 1, bad, "first", 0.0)]
     build_exits(model, encoder, exits, "multi-class", "attention_mask")
     feeds = make_feeds(3)
-    np.testing.assert_allclose(_run(model, feeds)["logits"], _run(dense, feeds)["logits"])
+    np.testing.assert_allclose(run(model, feeds)["logits"], run(dense, feeds)["logits"])
 
 
 def test_the_pass_keeps_the_agreement(make_classifier: Make, make_feeds: MakeFeeds) -> None:
     model = make_classifier(3)
     data, test = Dataset(make_feeds(600)), Dataset(make_feeds(601))
     pass_ = EarlyExit(agreement=0.9)
-    plan = pass_.plan(model, _context(model, data))
+    plan = pass_.plan(model, context(model, data))
     assert Plan.from_json(plan.to_json()) == plan
     exits = make_classifier(3)
-    result = pass_.apply(exits, plan, _context(exits, data, test))
+    result = pass_.apply(exits, plan, context(exits, data, test))
     verify(exits)
     assert result.statistics["num-built-exit"] >= 1
     assert any("of 601 evaluation samples" in note for note in result.notes)
-    before, after = _run(model, test.feeds)["logits"], _run(exits, test.feeds)["logits"]
+    before, after = run(model, test.feeds)["logits"], run(exits, test.feeds)["logits"]
     assert (before.argmax(-1) == after.argmax(-1)).mean() > 0.85
     assert (before != after).any(axis=-1).mean() > 0.1  # Some did leave.
 
@@ -210,30 +190,30 @@ def test_a_shorter_plan_lets_fewer_leave(make_classifier: Make, make_feeds: Make
     model = make_classifier(3)
     data = Dataset(make_feeds(600))
     pass_ = EarlyExit(agreement=0.9)
-    plan = pass_.plan(model, _context(model, data))
+    plan = pass_.plan(model, context(model, data))
     assert len(plan) > 1
-    dense = _run(model, data.feeds)["logits"]
+    dense = run(model, data.feeds)["logits"]
     changed = []
     for length in (1, len(plan)):
         shorter = make_classifier(3)
-        pass_.apply(shorter, plan.prefix(length), _context(shorter, data))
-        changed.append(int((_run(shorter, data.feeds)["logits"] != dense).any(axis=-1).sum()))
+        pass_.apply(shorter, plan.prefix(length), context(shorter, data))
+        changed.append(int((run(shorter, data.feeds)["logits"] != dense).any(axis=-1).sum()))
     assert changed[0] < changed[1]
 
 
 def test_it_needs_real_samples(make_classifier: Make, make_feeds: MakeFeeds) -> None:
     model = make_classifier(2)
     with pytest.raises(UsageError, match="real samples"):
-        EarlyExit().plan(model, _context(model, None))
+        EarlyExit().plan(model, context(model, None))
     with pytest.raises(UsageError, match="got 5 calibration samples"):
-        EarlyExit().plan(model, _context(model, Dataset(make_feeds(5))))
+        EarlyExit().plan(model, context(model, Dataset(make_feeds(5))))
     with pytest.raises(OptionError, match="has 2 blocks"):
-        EarlyExit(layers=("2",)).plan(model, _context(model, Dataset(make_feeds(40))))
+        EarlyExit(layers=("2",)).plan(model, context(model, Dataset(make_feeds(40))))
 
 
 def test_a_fixed_batch_is_left_alone(make_classifier: Make, make_feeds: MakeFeeds) -> None:
     model = make_classifier(2, batch="4")
-    result = EarlyExit().run(model, _context(model, Dataset(make_feeds(40))))
+    result = EarlyExit().run(model, context(model, Dataset(make_feeds(40))))
     assert not result.modified
     assert result.statistics["num-skipped-model"] == 1
     assert "it takes 4 samples at a time" in result.notes[0]

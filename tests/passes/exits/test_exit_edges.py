@@ -9,41 +9,20 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from irtools._context import Calibration, make_context
 from irtools.data import Dataset
-from irtools.measure import BenchSettings
-from irtools.model import Model
 from irtools.passes.exits.early_exit import EarlyExit
 from irtools.passes.exits.emit import Exit, build_exits
 from irtools.passes.exits.encoder import find_encoder
 from irtools.passes.exits.features import collect, pool_states
 from irtools.passes.exits.heads import Head, agrees, train
 from irtools.passes.exits.policy import Candidate, lower_thresholds
-from irtools.passmanager import NullProgress, PassContext
 from irtools.statistics.observe import expose
-from irtools.target import RunnerOptions, find_target
+
+from .exit_runs import context, run
 
 Feeds = Mapping[str, np.ndarray]
 Make = Callable[..., ir.Model]
 MakeFeeds = Callable[[int], dict[str, np.ndarray]]
-
-
-def run(model: ir.Model, feeds: Feeds) -> dict[str, np.ndarray]:
-    with find_target("ort-cpu").runner(Model(model), RunnerOptions(exact=True)) as runner:
-        return runner.run(feeds)
-
-
-def context(model: ir.Model, data: Dataset, test: Dataset | None = None) -> PassContext:
-    return make_context(
-        find_target("ort-cpu"),
-        Calibration(data, Model(model), 0),
-        given=data,
-        evaluation=test,
-        bench=BenchSettings(),
-        seed=0,
-        threads=1,
-        progress=NullProgress(),
-    )
 
 
 def test_an_agreement_that_is_just_reached_is_reached() -> None:

@@ -1,0 +1,37 @@
+"""What the tests of exits share: a run of a model, and a context for the pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from irtools._context import Calibration, make_context
+from irtools.data import Dataset
+from irtools.measure import BenchSettings
+from irtools.model import Model
+from irtools.passmanager import NullProgress, PassContext
+from irtools.target import RunnerOptions, find_target
+
+Feeds = Mapping[str, np.ndarray]
+
+
+def run(model: ir.Model, feeds: Feeds, target: str = "ort-cpu") -> dict[str, np.ndarray]:
+    """Run a model once, the runtime's own optimizations off."""
+    with find_target(target).runner(Model(model), RunnerOptions(exact=True)) as runner:
+        return runner.run(feeds)
+
+
+def context(model: ir.Model, data: Dataset | None, test: Dataset | None = None) -> PassContext:
+    """A context for running the pass by itself on one thread."""
+    return make_context(
+        find_target("ort-cpu"),
+        Calibration(data, Model(model), 0),
+        given=data,
+        evaluation=test,
+        bench=BenchSettings(),
+        seed=0,
+        threads=1,
+        progress=NullProgress(),
+    )

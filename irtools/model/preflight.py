@@ -26,7 +26,14 @@ from irtools.model.versions import (
     MIN_OPSET,
 )
 
-__all__ = ["PlacedSparse", "PlacedTensor", "check_structure", "iter_sparse", "iter_tensors"]
+__all__ = [
+    "PlacedSparse",
+    "PlacedTensor",
+    "check_structure",
+    "iter_sparse",
+    "iter_tensor_types",
+    "iter_tensors",
+]
 
 
 @dataclass(frozen=True)
@@ -62,14 +69,12 @@ def check_structure(model: onnx.ModelProto) -> None:
         raise ModelError("the model has no outputs")
     check_scopes(_ProtoGraph(model.graph, "the graph"))
     _check_functions(model)
-    for graph, label in _graphs(model):
-        for info in (*graph.input, *graph.output, *graph.value_info):
-            _check_type(info.type, f"value {shown(info.name)} of {label}")
+    for info, label in _typed_values(model):
+        _check_type(info.type, f"value {shown(info.name)} of {label}")
+    for graph, _ in _graphs(model):
         for node in graph.node:
             _check_attributes(node)
     for function in model.functions:
-        for info in function.value_info:
-            _check_type(info.type, f"value {shown(info.name)} of function {shown(function.name)}")
         for node in function.node:
             _check_attributes(node)
 
@@ -87,6 +92,13 @@ def iter_tensors(model: onnx.ModelProto) -> Iterator[PlacedTensor]:
             yield PlacedTensor(attribute.t, where)
         for tensor in attribute.tensors:
             yield PlacedTensor(tensor, where)
+
+
+def iter_tensor_types(model: onnx.ModelProto) -> Iterator[onnx.TypeProto.Tensor]:
+    """Yield the tensor type of every declared value; sequences and optionals not."""
+    for info, _ in _typed_values(model):
+        if info.type.HasField("tensor_type"):
+            yield info.type.tensor_type
 
 
 def iter_sparse(model: onnx.ModelProto) -> Iterator[PlacedSparse]:
@@ -272,6 +284,16 @@ def _check_attribute(attribute: onnx.AttributeProto, where: str) -> None:
     singular = (onnx.AttributeProto.TENSOR, onnx.AttributeProto.GRAPH)
     if not used and not attribute.ref_attr_name and kind in singular:
         raise ModelError(f"{where} has no value")
+
+
+def _typed_values(model: onnx.ModelProto) -> Iterator[tuple[onnx.ValueInfoProto, str]]:
+    """Yield the values that declare a type, each with the label of its graph or function."""
+    for graph, label in _graphs(model):
+        for info in (*graph.input, *graph.output, *graph.value_info):
+            yield info, label
+    for function in model.functions:
+        for info in function.value_info:
+            yield info, f"function {shown(function.name)}"
 
 
 def _check_type(kind: onnx.TypeProto, where: str) -> None:

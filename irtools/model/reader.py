@@ -18,7 +18,13 @@ from irtools.errors import LimitError, ModelError, VerificationError
 from irtools.model.digest import keep_place
 from irtools.model.external import ExternalFiles, Place
 from irtools.model.files import MappedFile, check_is_onnx
-from irtools.model.preflight import PlacedTensor, check_structure, iter_sparse, iter_tensors
+from irtools.model.preflight import (
+    PlacedTensor,
+    check_structure,
+    iter_sparse,
+    iter_tensor_types,
+    iter_tensors,
+)
 from irtools.model.scopes import shown
 from irtools.model.sparse import to_dense
 from irtools.model.tensors import check_data, num_bytes
@@ -110,6 +116,7 @@ class _Reader:
         self._write_out_sparse()
         training = [part.SerializeToString() for part in self._take_training()]
         declared = {info.name for info in self._proto.graph.value_info}
+        _forget_negative_sizes(self._proto)
         model = self._deserialize()
         self._map_weights(model)
         if training:
@@ -269,6 +276,14 @@ def _over(window: memoryview, tensor: ir.TensorProtocol) -> ir.TensorProtocol:
     dtype = np.dtype(tensor.dtype.numpy())
     array = np.frombuffer(window, dtype.newbyteorder("<") if dtype.kind in "iufc" else dtype)
     return ir.Tensor(array.reshape(shape.numpy()), tensor.dtype, shape=shape, **about)
+
+
+def _forget_negative_sizes(model: onnx.ModelProto) -> None:
+    """Leave a size of -1 open, as runtimes do: Paddle and others write it for "any"."""
+    for kind in iter_tensor_types(model):
+        for dim in kind.shape.dim:
+            if dim.dim_value < 0:
+                dim.ClearField("dim_value")
 
 
 def _densify_constant(node: onnx.NodeProto, attribute: onnx.AttributeProto) -> None:

@@ -51,6 +51,15 @@ def big_proto(count: int = 3, *, order: str = "C") -> onnx.ModelProto:
     )
 
 
+def test_size_minus_one_is_an_open_size() -> None:
+    proto = onnx.parser.parse_model(TEXT)
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+    model = Model.from_proto(proto)
+    shape = model.ir.graph.inputs[0].shape
+    assert shape is not None and shape[0] == ir.SymbolicDim(None) and shape[1] == 4
+    assert proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value == -1
+
+
 def test_exports() -> None:
     assert sorted(package.__all__) == package.__all__
     assert all(hasattr(package, name) for name in package.__all__)

@@ -99,6 +99,16 @@ def target_option(function: F) -> F:
     )(function)
 
 
+def _distinct(
+    ctx: click.Context, param: click.Parameter, value: tuple[tuple[str, int], ...]
+) -> tuple[tuple[str, int], ...]:
+    """Refuse two sizes for one name, of which a mapping would keep the last."""
+    for name, size in value:
+        if (other := dict(value)[name]) != size:
+            raise click.BadParameter(f"{name} is both {size} and {other}", ctx, param)
+    return value
+
+
 def fix_option(function: F) -> F:
     """--fix of every verb that writes models."""
     return click.option(
@@ -107,6 +117,7 @@ def fix_option(function: F) -> F:
         type=NAMED_SIZE,
         metavar="AXIS=N",
         multiple=True,
+        callback=_distinct,
         help="Fix a dynamic axis, by its name (sequence=64) or as INPUT.AXIS (input_ids.1=64): "
         "faster on OpenVINO, and what some devices need; callers pad to it.",
     )(function)

@@ -26,11 +26,13 @@ def with_sizes(model: Model, sizes: Mapping[str, int]) -> Model:
             or by `INPUT.AXIS` (`input_ids.1`), which is for axes without a name.
 
     Raises:
-        UsageError: No input has such an axis, it is fixed already, or the size is below 1.
+        UsageError: No input has such an axis, it is fixed already, two sizes are given for it, or
+            the size is below 1.
     """
     if not sizes:
         return model
     places = {key: _place(model.ir, key, size) for key, size in sizes.items()}
+    _check_agreement(places, sizes)
     made = model.clone()
     inputs = {value.name: value for value in made.ir.graph.inputs}
     _fix_names(made.ir, {p: sizes[key] for key, p in places.items() if isinstance(p, str)})
@@ -62,6 +64,19 @@ def _place(model: ir.Model, key: str, size: int) -> str | tuple[str, int]:
     if not isinstance(dim, ir.SymbolicDim):
         raise UsageError(f"size {key}={size}: the model has fixed it to {dim}")
     return (name, int(axis)) if dim.value is None else dim.value
+
+
+def _check_agreement(
+    places: Mapping[str, str | tuple[str, int]], sizes: Mapping[str, int]
+) -> None:
+    first: dict[str | tuple[str, int], str] = {}
+    for key, place in places.items():
+        other = first.setdefault(place, key)
+        if sizes[other] != sizes[key]:
+            raise UsageError(
+                f"sizes {other}={sizes[other]} and {key}={sizes[key]} name one axis, "
+                "expected one size for it"
+            )
 
 
 def _fix_names(model: ir.Model, sizes: Mapping[str, int]) -> None:

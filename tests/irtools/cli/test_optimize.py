@@ -149,3 +149,8 @@ def test_data_that_does_not_fit(irc: Callable, tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", y=np.zeros((4, 64), np.float32))
     found = irc("optimize", "model.onnx", "-p", "int8", "--calibrate", "other.npz")
     assert found.code == 3 and "input x" in found.err
+
+
+def test_one_axis_has_one_size(irc: Callable) -> None:
+    found = irc("optimize", "model.onnx", "-p", "cleanup", "--fix", "N=1", "--fix", "N=2")
+    assert found.code == 2 and "N is both 1 and 2" in found.err

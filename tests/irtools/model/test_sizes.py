@@ -86,11 +86,17 @@ def test_the_fixed_model_computes_the_same() -> None:
         ({"x.3": 5}, "size x.3=5: no input has such an axis"),
         ({"x.2": 5}, "size x.2=5: the model has fixed it to 4"),
         ({"batch": 0}, "size batch=0: expected 1 or more"),
+        ({"batch": 1, "x.0": 2}, "sizes batch=1 and x.0=2 name one axis"),
+        ({"x.0": 1, "mask.0": 2}, "sizes x.0=1 and mask.0=2 name one axis"),
     ],
 )
 def test_what_cannot_be_fixed(sizes: dict[str, int], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         with_sizes(make(), sizes)
+
+
+def test_one_axis_may_be_named_twice_with_one_size() -> None:
+    assert shapes(with_sizes(make(), {"batch": 2, "x.0": 2, "mask.0": 2}))["x"][0] == 2
 
 
 def test_any_source_can_be_fixed(tmp_path) -> None:

@@ -29,6 +29,9 @@ from irtools.target import RunnerOptions, find_target
 
 __all__ = ["Contest", "Ours", "Task", "margins", "table", "write_document"]
 
+_EXACT = 999.0
+"""Decibels that stand for equal outputs; JSON has no infinity."""
+
 
 @dataclass(frozen=True)
 class Ours:
@@ -214,7 +217,7 @@ class Contest:
 
     def _judged(self, outputs: np.ndarray, reference: np.ndarray) -> dict[str, float | None]:
         close = fidelity({"logits": reference}, {"logits": outputs})
-        figures = {"sqnr_db": min(close.sqnr_db, 999.0), "agreement": close.agreement}
+        figures = {"sqnr_db": min(close.sqnr_db, _EXACT), "agreement": close.agreement}
         labels = self.task.test.labels
         if labels is not None:
             figures["accuracy"] = float(np.mean(outputs.argmax(-1) == labels))
@@ -279,7 +282,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             f"{figures['median_ms']:.2f}" if "median_ms" in figures else "",
             "{:.2f} [{:.2f}, {:.2f}]".format(*ratio) if ratio else "1" * ("speedup" in figures),
             f"{figures['size'] / 1e6:.1f}",
-            f"{figures['sqnr_db']:.1f}",
+            "exact" if figures["sqnr_db"] >= _EXACT else f"{figures['sqnr_db']:.1f}",
             f"{figures['agreement']:.2%}",
         ]
         if "accuracy" in figures:

@@ -45,6 +45,7 @@ def cpu_capabilities(isa: Isa) -> Capabilities:
         max_opset=24,
         max_ir_version=13,
         int8_static_ops=_INT8,
+        int8_conv_to_float=True,
         int8_activation="u8-affine",
         int8_dynamic=False,
         saturates_u8s8=isa.is_x86 and not isa.has_int8_dot,
@@ -60,6 +61,7 @@ def gpu_capabilities() -> Capabilities:
         max_opset=24,
         max_ir_version=13,
         int8_static_ops=_INT8,
+        int8_conv_to_float=True,
         compute_dtypes=frozenset({"float32", "float16"}),
         fused_ops=_FUSED,
     )

@@ -44,6 +44,7 @@ class Capabilities:
         max_opset: Newest ai.onnx opset that the runtime promises.
         max_ir_version: Newest ONNX IR version that it reads.
         int8_static_ops: Operators that run as int8 between QDQ with static ranges.
+        int8_conv_to_float: A Conv whose result is read in float32 runs in int8 all the same.
         int8_activation: Activation form that is fast: `u8-affine`, `s8-symmetric`.
         int8_dynamic: The runtime is fast on dynamically quantized MatMuls.
         saturates_u8s8: u8 x s8 products may saturate in 16 bits (no VNNI), so weights keep
@@ -60,6 +61,7 @@ class Capabilities:
     max_opset: int = 23
     max_ir_version: int = 13
     int8_static_ops: frozenset[str] = frozenset()
+    int8_conv_to_float: bool = False
     int8_activation: Literal["u8-affine", "s8-symmetric"] = "u8-affine"
     int8_dynamic: bool = False
     saturates_u8s8: bool = False

@@ -43,8 +43,8 @@ class Int8(PlanningPass):
     Static: `QuantizeLinear`/`DequantizeLinear` pairs whose ranges come from calibration data; u8
     affine activations in front of MatMul, Gemm and Conv, s8 symmetric weights with one scale per
     output channel. Softmax, normalizations, activation functions and attention stay in float32.
-    Between Convs integers are handed on, and an output of the model that a Conv makes has 256
-    steps.
+    Between Convs integers are handed on; for ONNX Runtime every Conv hands on integers, so an
+    output of the model that a Conv makes has 256 steps there.
     Dynamic: activations are measured at run time; MatMul and Gemm only. Weight-only: weights are
     stored as integers, what they are multiplied in is the runtime's choice. Embedding tables are
     stored in 8 bits with one scale per row in every mode, or in 4 bits with a scale for every 32
@@ -175,7 +175,12 @@ class Int8(PlanningPass):
         ]
         quantizer = Quantizer(
             Selection(
-                self.exclude, self.min_size, self.embeddings, form, capabilities.int8_static_ops
+                self.exclude,
+                self.min_size,
+                self.embeddings,
+                form,
+                capabilities.int8_static_ops,
+                capabilities.int8_conv_to_float,
             ),
             reduce_range,
             self.bias_correction,

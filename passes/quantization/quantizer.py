@@ -54,6 +54,7 @@ class Selection:
             blocks), or `none` to leave them alone.
         form: What MatMul and Gemm become; Conv stays in float unless it is `static`.
         static_ops: Operators that the target runs in int8 between QDQ.
+        conv_to_float: The target runs a Conv in int8 whatever its result becomes.
     """
 
     exclude: tuple[str, ...]
@@ -61,6 +62,7 @@ class Selection:
     embeddings: EmbeddingBits
     form: GemmForm
     static_ops: frozenset[str]
+    conv_to_float: bool
 
 
 @dataclass
@@ -183,7 +185,7 @@ class Quantizer:
             return UseDecision(output)
         facts = all_facts[use.activation]
         shift = result = None
-        if use.kind == "conv":
+        if use.kind == "conv" and self._hands_on(use):
             result = all_facts[result_of(use)].qparams
         if self.bias_correction and use.bias is not None and facts.mean is not None:
             groups = use.node.attributes.get_int("group", 1)
@@ -191,6 +193,16 @@ class Quantizer:
         return UseDecision(
             output, facts.qparams, use.bias is not None and becomes_gemm(use), shift, result
         )
+
+    def _hands_on(self, use: Use) -> bool:
+        """Whether a Conv's result becomes integers: its kernel wants so, or who reads it does.
+
+        OpenVINO 2026.4 loses 17 dB where it carries integers that nobody wants through a Reshape,
+        as behind the patches of a ViT.
+        """
+        readers = result_of(use).consumers()
+        takers = (n for n in readers if n.domain == "" and n.op_type in self.selection.static_ops)
+        return not self.selection.conv_to_float or any(True for _ in takers)
 
 
 def observed_values(weights: Iterable[Weight]) -> dict[ir.Value, int | None]:

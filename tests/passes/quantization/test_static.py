@@ -436,6 +436,37 @@ def test_convolutions_run_in_integers_on_openvino(quantize, outputs, openvino_la
     assert layers["Convolution[u8]"] == 3
 
 
+PATCHES = """
+<ir_version: 10, opset_import: ["" : 20]>
+g (float[b,3,32,32] x, float[16,3,4,4] w, float[16] w_b, float[16] w_gain)
+=> (float[b,64,16] y)
+<int64[3] rows = {0, 16, 64}> {
+  a = Conv<strides=[4,4]>(x, w, w_b)
+  r = Reshape(a, rows)
+  t = Transpose<perm=[0,2,1]>(r)
+  y = LayerNormalization(t, w_gain)
+}
+"""
+
+
+@pytest.mark.openvino
+def test_integers_are_handed_on_only_where_they_are_wanted(
+    quantize, outputs, kernels, openvino_layers
+) -> None:
+    model = build(PATCHES)
+    data, x = normal(8, 3, 32, 32), normal(2, 3, 32, 32, seed=2)
+    kept = quantize(model, STATIC, "openvino-cpu", x=data)
+    assert kept.operators["QuantizeLinear"] == 1
+    found, layers = openvino_layers(kept.after, x=x)
+    assert layers["Convolution[u8]"] == 1
+    assert relative_error(found, outputs(model, x=x)) < 0.015
+    handed = quantize(model, STATIC, "ort-cpu", x=data)
+    assert handed.operators["QuantizeLinear"] == 2
+    assert kernels(handed.after)["QLinearConv"] == 1
+    between = quantize(build(CONV), STATIC, "openvino-cpu", x=normal(8, 4, 8, 8))
+    assert between.operators["QuantizeLinear"] == 4
+
+
 def test_subgraphs_are_left_alone_and_counted(quantize) -> None:
     model = build("""
         <ir_version: 10, opset_import: ["" : 20]>

@@ -92,9 +92,16 @@ def _weights(model: ir.Model, network: Any, path: Path) -> dict[str, np.ndarray]
             raise UnsupportedError(
                 f"{path} has no float weights for {name} {list(parameter.shape)}: give the file "
                 "that prune wrote, before fuse and int8, of a model exported by irc export"
+                + _hint(path)
             )
         found[name] = tensor.numpy().astype(np.float32)
     return found
+
+
+def _hint(path: Path) -> str:
+    if (path.parent / "config.json").is_file():
+        return ""
+    return "; it is read by the teacher's config, for want of a config.json beside it"
 
 
 def _is_unused(name: str) -> bool:

@@ -64,7 +64,8 @@ def open_checkpoint(
 
     Args:
         folder: With `config.json` and weights.
-        task: What the network is for; None: as the config says.
+        task: What the network is for; None: as the config says; a folder of sentence-transformers
+            holds an encoder.
         trust_remote_code: Run the Python files of the folder.
         brought: Parameters that the folder may lack, because an adapter brings them.
         classes: Classes of the head that an adapter brings.
@@ -76,6 +77,9 @@ def open_checkpoint(
     """
     transformers = _import_transformers()
     config = read_config(folder, trust_remote_code=trust_remote_code)
+    if task is None and (folder / _SENTENCE_TRANSFORMERS).is_file():
+        # The config may still name the class that the encoder was pretrained as.
+        task = _ANY.name
     found, network = find_task(config, task, str(folder))
     if classes is not None and classes != getattr(config, "num_labels", classes):
         config.num_labels = classes
@@ -99,6 +103,7 @@ def open_checkpoint(
 
 
 _ANY = Task("feature-extraction", "AutoModel", "MODEL_MAPPING_NAMES")
+_SENTENCE_TRANSFORMERS = "modules.json"
 
 
 def _import_transformers() -> Any:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,6 +71,21 @@ def test_a_task_without_weights_names_what_it_was_made_as(tiny: Callable[[str], 
         OptionError, match=r"no weights for .* made as BertForMaskedLM, .*: fill-mask, feature-ex"
     ):
         open_checkpoint(tiny("bert-mlm"), task="text-classification")
+
+
+def test_a_folder_of_sentence_transformers_holds_an_encoder(
+    tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny("mpnet"), tmp_path / "sentences")
+    config = json.loads((folder / "config.json").read_text())
+    # As all-mpnet-base-v2 has it: its weights are those of the encoder alone.
+    (folder / "config.json").write_text(
+        json.dumps(config | {"architectures": ["MPNetForMaskedLM"]})
+    )
+    (folder / "modules.json").write_text("[]")
+    found = open_checkpoint(folder)
+    assert type(found.module).__name__ == "MPNetModel"
+    assert found.task is not None and found.task.name == "feature-extraction"
 
 
 def test_features_need_no_pooler(tiny: Callable[[str], Path]) -> None:

@@ -66,9 +66,7 @@ def _place(model: ir.Model, key: str, size: int) -> str | tuple[str, int]:
     return (name, int(axis)) if dim.value is None else dim.value
 
 
-def _check_agreement(
-    places: Mapping[str, str | tuple[str, int]], sizes: Mapping[str, int]
-) -> None:
+def _check_agreement(places: Mapping[str, str | tuple[str, int]], sizes: Mapping[str, int]) -> None:
     first: dict[str | tuple[str, int], str] = {}
     for key, place in places.items():
         other = first.setdefault(place, key)

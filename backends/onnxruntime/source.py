@@ -35,6 +35,7 @@ _COPIED_UP_TO = 1 << 30
 # lie in their file: a float32 decoder of a billion parameters takes 5 GB in place of 15. Kernels
 # for blocks of codes compute otherwise without their own layout; it is left to them.
 
+_CONTRIBUTED = "com.microsoft"
 _ALIGNMENT = 64
 # Of weights in a file that kernels may read in place.
 
@@ -58,9 +59,16 @@ class ModelSource:
     folder: Path | None = None
 
     @classmethod
-    def of(cls, model: Model | Path) -> ModelSource:
-        """Prepare a file or a model in memory."""
-        return cls._of_file(model) if isinstance(model, Path) else cls._of_model(model.clone().ir)
+    def of(cls, model: Model | Path, *, on_cpu: bool = False) -> ModelSource:
+        """Prepare a file or a model in memory.
+
+        Args:
+            model: The model; it is not changed.
+            on_cpu: The CPU alone runs it: what it can read as it lies is not turned around first.
+        """
+        if isinstance(model, Path):
+            return cls._of_file(model)
+        return cls._of_model(model.clone().ir, on_cpu=on_cpu)
 
     @classmethod
     def _of_file(cls, path: Path) -> ModelSource:
@@ -69,12 +77,14 @@ class ModelSource:
         return cls(str(path), is_large=size > _COPIED_UP_TO)
 
     @classmethod
-    def _of_model(cls, model: ir.Model) -> ModelSource:
+    def _of_model(cls, model: ir.Model, *, on_cpu: bool) -> ModelSource:
         from irtools.backends.onnxruntime._library import import_onnxruntime
 
         ort = import_onnxruntime()
         _drop_unread(model)
         large = _float_bytes(model) > _COPIED_UP_TO
+        if large and on_cpu:
+            _multiply_transposed(model)
         packs = not large or any(node.op_type.endswith("NBits") for node in model.graph)
         folder = _folder(model) if large else None
         in_files = _refer_to_files(model, folder) if folder is not None else frozenset()
@@ -110,6 +120,40 @@ def _drop_unread(model: ir.Model) -> None:
         is_visible = value.is_graph_input() or value.is_graph_output()
         if not is_visible and not any(value.uses()):
             del initializers[name]
+
+
+def _multiply_transposed(model: ir.Model) -> None:
+    """Let products read a transposed weight as it lies.
+
+    Without optimizations the runtime makes the transposed copy at every run: of the table of a
+    decoder with tied embeddings, a gigabyte. With them it fuses the two likewise.
+    """
+    import onnx_ir as ir
+
+    for node in tuple(model.graph):
+        if not _turns_a_weight(node):
+            continue
+        weight, turned = node.inputs[0], node.outputs[0]
+        readers = tuple(turned.uses())
+        if turned.is_graph_output() or not all(
+            use.node.op_type == "MatMul" and use.node.domain == "" and use.idx == 1
+            for use in readers
+        ):
+            continue
+        for product, index in readers:
+            product.replace_input_with(index, weight)
+            product.op_type, product.domain = "FusedMatMul", _CONTRIBUTED
+            product.attributes["transB"] = ir.AttrInt64("transB", 1)
+        model.graph.remove(node, safe=True)
+        model.graph.opset_imports.setdefault(_CONTRIBUTED, 1)
+
+
+def _turns_a_weight(node: ir.Node) -> bool:
+    weight = node.inputs[0] if node.op_type == "Transpose" and node.domain == "" else None
+    if weight is None or weight.const_value is None or not weight.is_initializer():
+        return False
+    is_matrix = weight.const_value.dtype.name == "FLOAT" and len(weight.const_value.shape) == 2
+    return is_matrix and list(node.attributes.get_ints("perm", [1, 0])) == [1, 0]
 
 
 def _float_bytes(model: ir.Model) -> int:

@@ -68,7 +68,8 @@ class _Ort(Target):
                 "computes in the types of the model (use the pass fp16 or bf16)"
             )
         self.check_available()
-        return OrtRunner(ModelSource.of(model), options, self.providers())
+        source = ModelSource.of(model, on_cpu=self.provider_name == OrtCpu.provider_name)
+        return OrtRunner(source, options, self.providers())
 
     def lower(self, model: ir.Model) -> Mapping[str, int]:
         from irtools.backends.onnxruntime.lowering import lower_for_any_provider

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
+from onnx import numpy_helper
 
 from irtools.backends.onnxruntime import source
 from irtools.backends.onnxruntime.source import ModelSource
@@ -69,3 +71,40 @@ def test_only_large_floats_stay_as_they_lie(monkeypatch: pytest.MonkeyPatch) -> 
     assert not ModelSource.of(make_model()).packs
     # Kernels for blocks of codes compute in float32 without their own layout: other numbers.
     assert ModelSource.of(make_model("MatMulNBits", "com.microsoft")).packs
+
+
+TIED = """
+<ir_version: 10, opset_import: ["" : 17]>
+g (int64[b, s] ids) => (float[b, s, 256] y, float[256, 128] shown)
+<float[256, 128] table, float[256, 128] other>
+{
+    h = Gather(table, ids)
+    turned = Transpose<perm = [1, 0]>(table)
+    y = MatMul(h, turned)
+    square = Transpose(other)
+    shown = Transpose(square)
+    k = MatMul(h, square)
+}
+"""
+
+
+def test_a_transposed_weight_is_read_as_it_lies(monkeypatch: pytest.MonkeyPatch) -> None:
+    proto = onnx.parser.parse_model(TIED)
+    rng = np.random.default_rng(0)
+    for name in ("table", "other"):
+        array = rng.normal(size=(256, 128)).astype(np.float32)
+        proto.graph.initializer.append(numpy_helper.from_array(array, name))
+    model = Model.from_proto(proto)
+    feeds = {"ids": rng.integers(0, 256, (2, 5))}
+    answers, options = [], RunnerOptions(threads=1, exact=True)
+    for limit in (1 << 30, 1000):
+        monkeypatch.setattr(source, "_COPIED_UP_TO", limit)
+        with find_target("ort-cpu").runner(model, options) as runner:
+            answers.append(runner.run(feeds))
+    for name, array in answers[0].items():
+        np.testing.assert_allclose(array, answers[1][name], rtol=1e-5, atol=1e-4)
+    made = ir.from_proto(onnx.load_from_string(ModelSource.of(model, on_cpu=True).content))
+    assert [node.op_type for node in made.graph] == [
+        *("Gather", "FusedMatMul", "Transpose", "Transpose", "MatMul")
+    ]
+    assert "Transpose" in {node.op_type for node in model.ir.graph}

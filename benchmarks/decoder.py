@@ -103,9 +103,10 @@ def main() -> None:
     rows = [{"name": made.name, "size": made.size, **_costs(made)} for made in entries]
     if arguments.rounds:
         add_timings(rows, entries, arguments)
+    print("\n".join((*cost_table(rows), "", *pass_table(rows), "", *speed_table(rows))), flush=True)
     if arguments.model in _TEXTS and not arguments.no_text:
         add_texts(rows, entries, read_texts(cache, arguments.model))
-    print("\n".join((*cost_table(rows), "", *pass_table(rows), "", *speed_table(rows))))
+        print("\n".join(("", *speed_table(rows))))
     if arguments.json:
         arguments.json.write_text(json.dumps(document(arguments, rows), indent=1) + "\n")
 

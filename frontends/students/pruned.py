@@ -62,7 +62,7 @@ def read_pruned(path: Path, teacher: Any | None) -> tuple[Any, str]:
 
 
 def _config(path: Path, teacher: Any | None) -> Any:
-    if (path.parent / "config.json").is_file():
+    if _brings_config(path):
         return load_config(path.parent)
     if teacher is None:
         raise UsageError(
@@ -70,6 +70,10 @@ def _config(path: Path, teacher: Any | None) -> Any:
             "it"
         )
     return copy.deepcopy(teacher.config)
+
+
+def _brings_config(path: Path) -> bool:
+    return (path.parent / "config.json").is_file()
 
 
 def _weights(model: ir.Model, network: Any, path: Path) -> dict[str, np.ndarray]:
@@ -99,7 +103,7 @@ def _weights(model: ir.Model, network: Any, path: Path) -> dict[str, np.ndarray]
 
 
 def _hint(path: Path) -> str:
-    if (path.parent / "config.json").is_file():
+    if _brings_config(path):
         return ""
     return "; it is read by the teacher's config, for want of a config.json beside it"
 

@@ -75,8 +75,10 @@ def test_only_large_floats_stay_as_they_lie(monkeypatch: pytest.MonkeyPatch) -> 
 
 TIED = """
 <ir_version: 10, opset_import: ["" : 17]>
-g (int64[b, s] ids) => (float[b, s, 256] y, float[256, 128] shown)
-<float[256, 128] table, float[256, 128] other>
+g (int64[b, s] ids) =>
+(float[b, s, 256] y, float[256, 128] shown, float[128, 128] z, float[128, 256] doubled)
+<float[256, 128] table, float[256, 128] other, float[256, 128] left, float[256, 128] scaled,
+ float two = {2}>
 {
     h = Gather(table, ids)
     turned = Transpose<perm = [1, 0]>(table)
@@ -84,6 +86,10 @@ g (int64[b, s] ids) => (float[b, s, 256] y, float[256, 128] shown)
     square = Transpose(other)
     shown = Transpose(square)
     k = MatMul(h, square)
+    first = Transpose(left)
+    z = MatMul(first, table)
+    second = Transpose(scaled)
+    doubled = Mul(two, second)
 }
 """
 
@@ -91,7 +97,7 @@ g (int64[b, s] ids) => (float[b, s, 256] y, float[256, 128] shown)
 def test_a_transposed_weight_is_read_as_it_lies(monkeypatch: pytest.MonkeyPatch) -> None:
     proto = onnx.parser.parse_model(TIED)
     rng = np.random.default_rng(0)
-    for name in ("table", "other"):
+    for name in ("table", "other", "left", "scaled"):
         array = rng.normal(size=(256, 128)).astype(np.float32)
         proto.graph.initializer.append(numpy_helper.from_array(array, name))
     model = Model.from_proto(proto)
@@ -105,6 +111,7 @@ def test_a_transposed_weight_is_read_as_it_lies(monkeypatch: pytest.MonkeyPatch)
         np.testing.assert_allclose(array, answers[1][name], rtol=1e-5, atol=1e-4)
     made = ir.from_proto(onnx.load_from_string(ModelSource.of(model, on_cpu=True).content))
     assert [node.op_type for node in made.graph] == [
-        *("Gather", "FusedMatMul", "Transpose", "Transpose", "MatMul")
+        *("Gather", "FusedMatMul", "Transpose", "Transpose", "MatMul"),
+        *("Transpose", "MatMul", "Transpose", "Mul"),
     ]
     assert "Transpose" in {node.op_type for node in model.ir.graph}

@@ -19,8 +19,6 @@ from peers import ort_transformer_optimized
 
 from irtools import Model, Pipeline
 from irtools._context import Calibration, make_context
-from irtools.measure import BenchSettings
-from irtools.passmanager import NullProgress
 from irtools.passmanager.manager import PassManager
 from irtools.target import find_target
 
@@ -56,16 +54,7 @@ def row(path: Path, runs: int) -> str:
 def ours(model: Model, runs: int) -> tuple[list[float], int]:
     """Return the seconds of every run, and the attention blocks fused."""
     target = find_target("ort-cpu")
-    ctx = make_context(
-        target,
-        Calibration(None, model, 0),
-        given=None,
-        evaluation=None,
-        bench=BenchSettings(),
-        seed=0,
-        threads=None,
-        progress=NullProgress(),
-    )
+    ctx = make_context(target, Calibration(None, model))
     seconds = []
     for _ in range(runs):
         started = time.perf_counter()

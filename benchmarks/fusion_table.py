@@ -15,9 +15,8 @@ import onnx_ir as ir
 from families import EXPORTERS, FAMILIES, KINDS, counted, export, row
 
 from irtools._context import Calibration, make_context
-from irtools.measure import BenchSettings
 from irtools.model import Model
-from irtools.passmanager import NullProgress, Pipeline
+from irtools.passmanager import Pipeline
 from irtools.passmanager.manager import PassManager
 from irtools.target import find_target
 
@@ -80,16 +79,7 @@ def fused(model: ir.Model) -> ir.Model:
     """Return the model after `cleanup,fuse`."""
     target = find_target("ort-cpu")
     wrapped = Model(model)
-    ctx = make_context(
-        target,
-        Calibration(None, wrapped, 0),
-        given=None,
-        evaluation=None,
-        bench=BenchSettings(),
-        seed=0,
-        threads=None,
-        progress=NullProgress(),
-    )
+    ctx = make_context(target, Calibration(None, wrapped))
     return PassManager(Pipeline("cleanup,fuse")).run(wrapped, ctx)[-1].model.ir
 
 

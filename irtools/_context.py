@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING
 
 from irtools.data import Dataset, SyntheticSettings, synthesize
 from irtools.errors import DataError
+from irtools.measure import BenchSettings, LatencyResult
 from irtools.model import Model
-from irtools.passmanager import PassContext, Progress
+from irtools.passmanager import NullProgress, PassContext, Progress
 from irtools.statistics.service import StreamingStatistics
 from irtools.target import Runner, RunnerOptions, Target
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-    from irtools.measure import BenchSettings, LatencyResult
 
 __all__ = ["Calibration", "make_context"]
 
@@ -28,13 +27,15 @@ class Calibration:
     """The calibration data of a run, or data drawn from the model when the first pass asks.
 
     Attributes:
+        given: The data that the caller gave, or None.
+        seed: Of data that is drawn.
         used: The data that passes were given; None as long as none asked.
     """
 
-    def __init__(self, given: Dataset | None, model: Model, seed: int) -> None:
-        self._given = given
+    def __init__(self, given: Dataset | None, model: Model, seed: int = 0) -> None:
+        self.given = given
+        self.seed = seed
         self._model = model
-        self._seed = seed
         self.used: Dataset | None = None
 
     def get(
@@ -46,16 +47,16 @@ class Calibration:
             DataError: None was given, and none can be drawn from the model's signature.
         """
         if self.used is None:
-            self.used = self._given or self._draw()
+            self.used = self.given or self._draw()
         if not companions:
             return self.used
         if self.used.synthetic:
-            return synthesize(model, SyntheticSettings(seed=self._seed))
+            return synthesize(model, SyntheticSettings(seed=self.seed))
         return self.used.encoded_with(companions)
 
     def _draw(self) -> Dataset:
         try:
-            return synthesize(self._model, SyntheticSettings(seed=self._seed))
+            return synthesize(self._model, SyntheticSettings(seed=self.seed))
         except DataError as error:
             raise DataError(f"{error} (--calibrate)") from error
 
@@ -64,21 +65,20 @@ def make_context(
     target: Target,
     calibration: Calibration,
     *,
-    given: Dataset | None,
-    evaluation: Dataset | None,
-    bench: BenchSettings,
-    seed: int,
-    threads: int | None,
-    progress: Progress,
+    evaluation: Dataset | None = None,
+    bench: BenchSettings | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
     beside: Mapping[str, Path] = MappingProxyType({}),
 ) -> PassContext:
     """Make the context of a run.
 
     Args:
-        given: Calibration data that the caller gave; passes choose their mode by it.
-        bench: How `measure_latency` times models.
+        calibration: Passes choose their mode by what was given; its seed is that of the run.
+        bench: How `measure_latency` times models; None: as usual.
         beside: Files beside the model's source, by name.
     """
+    shown = progress or NullProgress()
 
     def make_runner(model: ir.Model, options: RunnerOptions) -> Runner:
         if options.threads is None:
@@ -87,18 +87,18 @@ def make_context(
 
     def make_statistics(model: ir.Model) -> StreamingStatistics:
         data = calibration.get(model, context.companions)
-        return StreamingStatistics(model, data, make_runner, progress=progress)
+        return StreamingStatistics(model, data, make_runner, progress=shown)
 
     context = PassContext(
         target=target,
         statistics=make_statistics,
         runner=make_runner,
-        measure_latency=_latency_meter(target, bench, progress),
-        calibration=given,
+        measure_latency=_latency_meter(target, bench or BenchSettings(threads=threads), shown),
+        calibration=calibration.given,
         evaluation=evaluation,
-        seed=seed,
+        seed=calibration.seed,
         threads=threads,
-        progress=progress,
+        progress=shown,
         beside=beside,
     )
     return context

@@ -218,10 +218,8 @@ def _run(job: _Job, extra: Sequence[Instrument], started: float) -> OptimizeResu
     ctx = make_context(
         job.target,
         calibration,
-        given=job.calibration,
         evaluation=job.evaluation,
-        bench=job.bench or BenchSettings(threads=job.threads),
-        seed=job.seed,
+        bench=job.bench,
         threads=job.threads,
         progress=job.progress,
         beside=_beside(job.model, job.calibration, job.evaluation),
@@ -417,12 +415,8 @@ def make_plan(
     ctx = make_context(
         found,
         Calibration(given, source, seed),
-        given=given,
-        evaluation=None,
-        bench=BenchSettings(threads=threads),
-        seed=seed,
         threads=threads,
-        progress=progress or NullProgress(),
+        progress=progress,
         beside=_beside(source, given),
     )
     steps = PassManager(Pipeline(*first), (Verification(),)).run(source, ctx)

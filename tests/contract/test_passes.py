@@ -12,11 +12,9 @@ import pytest
 from irtools._context import Calibration, make_context
 from irtools.data import Dataset, SyntheticSettings, synthesize
 from irtools.errors import UnsupportedError, UsageError
-from irtools.measure import BenchSettings
 from irtools.model import Model
 from irtools.passmanager import (
     Exactness,
-    NullProgress,
     Option,
     Pass,
     PassContext,
@@ -178,16 +176,7 @@ def pass_(request: pytest.FixtureRequest) -> Pass:
 
 def _context(model: Model) -> PassContext:
     data: Dataset = synthesize(model, SyntheticSettings(samples=8, sequence=16))
-    return make_context(
-        find_target("ort-cpu:isa=vnni"),
-        Calibration(data, model, 0),
-        given=data,
-        evaluation=None,
-        bench=BenchSettings(),
-        seed=0,
-        threads=1,
-        progress=NullProgress(),
-    )
+    return make_context(find_target("ort-cpu:isa=vnni"), Calibration(data, model), threads=1)
 
 
 def _apply(pass_: Pass, model: Model) -> tuple[Model, bool]:

@@ -12,12 +12,10 @@ import pytest
 
 from irtools._context import Calibration, make_context
 from irtools.data import Dataset
-from irtools.measure import BenchSettings
 from irtools.model import Model
 from irtools.passmanager import (
     Decision,
     Exactness,
-    NullProgress,
     Pass,
     PassContext,
     PassResult,
@@ -63,16 +61,7 @@ def labelled(classifier: Model) -> Dataset:
 @pytest.fixture
 def ctx(classifier: Model) -> PassContext:
     """A context on ort-cpu without data."""
-    return make_context(
-        find_target("ort-cpu"),
-        Calibration(None, classifier, 0),
-        given=None,
-        evaluation=None,
-        bench=BenchSettings(),
-        seed=0,
-        threads=1,
-        progress=NullProgress(),
-    )
+    return make_context(find_target("ort-cpu"), Calibration(None, classifier), threads=1)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ import onnx_ir as ir
 
 from irtools._context import Calibration, make_context
 from irtools.data import Dataset
-from irtools.measure import BenchSettings
 from irtools.model import Model
-from irtools.passmanager import NullProgress, PassContext
+from irtools.passmanager import PassContext
 from irtools.target import RunnerOptions, find_target
 
 Feeds = Mapping[str, np.ndarray]
@@ -25,13 +24,5 @@ def run(model: ir.Model, feeds: Feeds, target: str = "ort-cpu") -> dict[str, np.
 
 def context(model: ir.Model, data: Dataset | None, test: Dataset | None = None) -> PassContext:
     """A context for running the pass by itself on one thread."""
-    return make_context(
-        find_target("ort-cpu"),
-        Calibration(data, Model(model), 0),
-        given=data,
-        evaluation=test,
-        bench=BenchSettings(),
-        seed=0,
-        threads=1,
-        progress=NullProgress(),
-    )
+    calibration = Calibration(data, Model(model))
+    return make_context(find_target("ort-cpu"), calibration, evaluation=test, threads=1)

@@ -64,21 +64,40 @@ class Objective:
             batch: Inputs, `labels` and, for the term `soft`, `teacher_logits` [N, C].
         """
         inputs = {k: v for k, v in batch.items() if k not in ("labels", TEACHER_LOGITS)}
-        inner = _INNER.intersection(self.weights)
         terms: dict[str, Tensor] = {}
         with ExitStack() as stack:
             caught = self._watch(stack, student, range(len(self.layer_map)))
-            outputs = model(**inputs, output_hidden_states=bool(inner))
+
+            def finish(module: nn.Module, args: object, outputs: Any) -> Any:
+                terms.update(self._terms(student, outputs, caught, batch, inputs))
+                total = torch.stack([self.weights[name] * term for name, term in terms.items()])
+                return type(outputs)(loss=total.sum(), logits=outputs.logits.detach())
+
+            # What distributes the student sees which weights the loss needs by what the student
+            # returns: so it returns the loss. First of all hooks, for the last may let weights go.
+            stack.callback(student.register_forward_hook(finish, prepend=True).remove)
+            outputs = model(**inputs, output_hidden_states=bool(_INNER.intersection(self.weights)))
+        return outputs.loss, {name: term.detach() for name, term in terms.items()}, outputs
+
+    def _terms(
+        self,
+        student: Any,
+        outputs: Any,
+        caught: Any,
+        batch: Mapping[str, Tensor],
+        inputs: Mapping[str, Tensor],
+    ) -> dict[str, Tensor]:
+        terms = {}
+        logits = outputs.logits.float()
         if "soft" in self.weights:
             terms["soft"] = losses.soft_loss(
-                outputs.logits.float(), batch[TEACHER_LOGITS], self.temperature, self.task
+                logits, batch[TEACHER_LOGITS], self.temperature, self.task
             )
         if "hard" in self.weights:
-            terms["hard"] = losses.hard_loss(outputs.logits.float(), batch["labels"], self.task)
-        if inner:
+            terms["hard"] = losses.hard_loss(logits, batch["labels"], self.task)
+        if _INNER.intersection(self.weights):
             terms |= self._inner_terms(student, outputs, caught, inputs)
-        total = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
-        return total, {name: term.detach() for name, term in terms.items()}, outputs
+        return terms
 
     def _watch(self, stack: ExitStack, model: Any, layers: Sequence[int]) -> Any:
         if not {"attention", "relation"}.intersection(self.weights):

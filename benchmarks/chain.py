@@ -239,18 +239,19 @@ class Workshop:
         settings = replace(stage.source.data, tokenizer=path.parent)
         return replace(stage, source=ChainSource(str(path), settings))
 
-    def worths(self, chain: Chain, models: Sequence[Model]) -> list[Mapping[str, Any]]:
-        """Return metric and agreement of every link; what is known is not run again."""
-        places = [self.made / f"{slug(stage)}.json" for stage in chain.stages]
-        todo = [number for number, place in enumerate(places) if not place.exists()]
-        if todo:
-            chosen = sorted({0, *todo})
-            part = replace(chain, stages=tuple(chain.stages[n] for n in chosen))
-            found = judge_models(part, [models[n] for n in chosen], NullProgress())
-            for number, worth in zip(chosen, found, strict=True):
-                say(f"{places[number].stem}: {worth}")
-                places[number].write_text(json.dumps(plain_data(worth)))
-        return [json.loads(place.read_text()) for place in places]
+
+def known_worths(folder: Path, chain: Chain, models: Sequence[Model]) -> list[Mapping[str, Any]]:
+    """Return metric and agreement of every link; what `folder` knows is not run again."""
+    places = [folder / f"{slug(stage)}.json" for stage in chain.stages]
+    todo = [number for number, place in enumerate(places) if not place.exists()]
+    if todo:
+        chosen = sorted({0, *todo})
+        part = replace(chain, stages=tuple(chain.stages[n] for n in chosen))
+        found = judge_models(part, [models[n] for n in chosen], NullProgress())
+        for number, worth in zip(chosen, found, strict=True):
+            say(f"{places[number].stem}: {worth}")
+            places[number].write_text(json.dumps(plain_data(worth)))
+    return [json.loads(place.read_text()) for place in places]
 
 
 def slug(stage: Stage) -> str:
@@ -287,7 +288,7 @@ def main() -> None:
     workshop = Workshop(task, arguments.cache.resolve(), arguments.threads)
     chain = workshop.chain()
     models = [Model.load(stage.source.source) for stage in chain.stages]
-    worths = workshop.worths(chain, models)
+    worths = known_worths(workshop.made, chain, models)
     if not arguments.make_only:
         left = max(deadline - time.monotonic(), 1.0)
         bench = BenchSettings(sequence=(task.sequence,), rounds=arguments.rounds, max_seconds=left)

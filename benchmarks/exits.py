@@ -17,19 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from chain import DEFAULT_CACHE, RUNTIMES, say
+from chain import DEFAULT_CACHE, RUNTIMES, known_worths, say
 from tasks import encoded
 
 import irtools
-from irtools.chain import (
-    Chain,
-    ChainSource,
-    Stage,
-    Worth,
-    judge_models,
-    ratios_on_target,
-    time_models,
-)
+from irtools.chain import Chain, ChainSource, Stage, ratios_on_target, time_models
 from irtools.measure import BenchSettings, LatencyResult, cpu_quota
 from irtools.model import Model
 from irtools.passmanager import NullProgress
@@ -110,23 +102,13 @@ def main() -> None:
         threads=arguments.threads,
     )
     models = [Model.load(stage.source.source) for stage in chain.stages]
-    worths = workshop_worths(workshop, chain, models)
+    worths = known_worths(workshop.made, chain, models)
     timed = ratios_on_target(chain, time_models(chain, models, NullProgress()))
     histograms = list(workshop.histograms())
     print("\n".join((*table(chain, worths, timed), "", *histograms)))
     if arguments.json:
         written = json.dumps(document(chain, worths, timed, histograms), indent=1)
         arguments.json.write_text(written + "\n")
-
-
-def workshop_worths(workshop: Workshop, chain: Chain, models: Sequence[Model]) -> list[Any]:
-    """Return accuracy and agreement of every model, from the cache where they are known."""
-    note = workshop.made / "worths.json"
-    if not note.exists():
-        found: list[Worth] = list(judge_models(chain, models, NullProgress()))
-        note.write_text(json.dumps([plain_data(worth) for worth in found]))
-    known: list[Any] = json.loads(note.read_text())
-    return known
 
 
 def table(

@@ -28,7 +28,11 @@ __all__ = [
     "load_network",
     "quiet_library",
     "save_network",
+    "writing",
 ]
+
+# Of safetensors, of torch's archives, and of the stream below them.
+_UNWRITTEN = ("I/O error", "inline_container", "iostream error")
 
 TOKENIZER_FILES = (
     "tokenizer.json",
@@ -201,6 +205,21 @@ def fingerprint(folder: Path) -> str:
         with path.open("rb") as stream:
             total.update(hashlib.file_digest(stream, "sha256").digest())
     return total.hexdigest()
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Recognize what the libraries raise where they cannot write; neither raises an OSError.
+
+    Raises:
+        FileError: The disk is full, or a limit is reached.
+    """
+    try:
+        yield
+    except (SafetensorError, RuntimeError) as error:
+        if not any(sign in str(error) for sign in _UNWRITTEN):
+            raise
+        raise FileError(f"cannot write to {folder}, is the disk full? ({_line(error)})") from error
 
 
 @contextlib.contextmanager

@@ -30,6 +30,7 @@ from irtools.frontends.students.scoring import find_gain, outputs_of, score
 from irtools.frontends.students.spec import Checkpoint, PrunedModel, StudentSpec
 from irtools.frontends.students.teacher import Teacher, cached_outputs, open_teacher
 from irtools.frontends.students.workspace import Workspace, processes
+from irtools.model import Model
 from irtools.passmanager import Progress
 from irtools.student import DistillRequest, DistillResult, Task, Trained
 from irtools.words import counted
@@ -65,6 +66,13 @@ def distill(request: DistillRequest, spec: StudentSpec, progress: Progress) -> D
         wanted = request.losses.get("soft", 0) > 0
         known, second = _outputs(job, job.teacher_data.train, progress) if wanted else (None, None)
     _check_width(job, test)
+    seed = request.training.seed
+    teacher = Trained(
+        "teacher",
+        None if job.teacher.network is None else job.teacher.folder,
+        job.teacher.parameters,
+        score(test, job.data.test, job.metric, seed),
+    )
     starts = {
         "hard-label": _start(job, {_HARD: 1.0}, None),
         "distilled": _start(job, request.losses, known),
@@ -76,13 +84,6 @@ def distill(request: DistillRequest, spec: StudentSpec, progress: Progress) -> D
     )
     if not workspace.is_main:
         return None
-    seed = request.training.seed
-    teacher = Trained(
-        "teacher",
-        None if job.teacher.network is None else job.teacher.folder,
-        job.teacher.parameters,
-        score(test, job.data.test, job.metric, seed),
-    )
     networks = [load_network(_folder(found)) for found in (distilled, hard)]
     better, other = (outputs_of(network, job.data.test) for network in networks)
     gain = find_gain(better, other, job.data.test, job.metric, seed)
@@ -183,7 +184,7 @@ def _identity(job: _Job, spec: StudentSpec) -> dict[str, object]:
         case Checkpoint(folder):
             given = fingerprint(folder)
         case PrunedModel(path):
-            given = path.read_bytes().hex()[:64] + str(path.stat().st_size)
+            given = Model.load(path).fingerprint()
     budget = dataclasses.replace(request.training, threads=None, save_steps=None)
     return {
         "teacher": job.teacher.sha256,

@@ -27,7 +27,7 @@ from irtools.frontends.students.data import (
 from irtools.frontends.students.loop import check_precision, train
 from irtools.frontends.students.objective import Objective
 from irtools.frontends.students.results import finished, set_task, write_checkpoint
-from irtools.frontends.students.scoring import outputs_of, score
+from irtools.frontends.students.scoring import score, trained_outputs
 from irtools.frontends.students.workspace import Done, Workspace
 from irtools.passmanager import Progress
 from irtools.student import FinetuneRequest, FinetuneResult, Task, Trained
@@ -83,6 +83,8 @@ def _prepare(request: FinetuneRequest) -> _Job:
     new = f"a new head for {counted(outputs, 'output')}"
     said = new if fresh else f"the head of {folder} is kept"
     metric = choose_metric(request.metric, task)
+    # A metric that is for other outputs is told before the training and not behind it.
+    score(np.zeros((len(data.test), outputs), np.float32), data.test, metric, 0)
     return _Job(request, network, fresh, task, metric, data, (said, *data.notes))
 
 
@@ -229,7 +231,7 @@ def _keep_adapter(folder: Path, place: Path, job: _Job) -> Path:
 
 
 def _logits(job: _Job, network: Any) -> np.ndarray:
-    return outputs_of(network, job.data.test)
+    return trained_outputs(network, job.data.test, "fine-tuned")
 
 
 def _score(job: _Job, logits: np.ndarray) -> Any:

@@ -14,10 +14,11 @@ import numpy as np
 import torch
 import transformers
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from irtools.data import Dataset
 from irtools.errors import DataError, UnsupportedError
-from irtools.frontends.students.checkpoints import quiet_library
+from irtools.frontends.students.checkpoints import quiet_library, writing
 from irtools.frontends.students.data import Rows, collate
 from irtools.frontends.students.objective import Objective
 from irtools.passmanager import Progress
@@ -69,6 +70,7 @@ def train(
     Raises:
         UnsupportedError: The precision is not for this machine.
         DataError: The loss is no finite number.
+        FileError: The disk is full.
     """
     check_precision(settings.precision)
     if settings.threads is not None:
@@ -86,8 +88,12 @@ def train(
         trainer.remove_callback(transformers.PrinterCallback)
         _move(objective, trainer.args.device)
         last = last_checkpoint(folder)
-        trainer.train(resume_from_checkpoint=None if last is None else str(last))
-        trainer.save_model(str(final))
+        with writing(folder.parent):
+            trainer.train(resume_from_checkpoint=None if last is None else str(last))
+            trainer.save_model(str(final))
+    # Under ZeRO-3 the library would spread whatever is loaded from here on over all processes, and
+    # wait for them; but the main process alone reads the result.
+    unset_hf_deepspeed_config()
     losses = trainer.mean_losses()
     if not all(np.isfinite(value) for value in losses.values()):
         raise DataError(f"{label}: the loss became {losses}; try a smaller learning rate, or fp32")
@@ -143,7 +149,7 @@ class _Tell(TrainerCallback):  # type: ignore[misc]
 
 def _arguments(settings: TrainingSettings, folder: Path, optimizer: str | None) -> Any:
     chosen = {} if optimizer is None else {"optim": optimizer}
-    return TrainingArguments(
+    made = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=settings.epochs,
         per_device_train_batch_size=settings.batch,
@@ -170,6 +176,12 @@ def _arguments(settings: TrainingSettings, folder: Path, optimizer: str | None) 
         dataloader_pin_memory=torch.cuda.is_available(),
         **chosen,
     )
+    # A process has one device, more are for more processes: DataParallel would run the losses on
+    # parts of a batch, several at a time.
+    made._n_gpu = min(made.n_gpu, 1)
+    # Of its own accord it asks the environment.
+    made.mixed_precision = "no" if settings.precision == "fp32" else settings.precision
+    return made
 
 
 def check_precision(precision: str) -> None:

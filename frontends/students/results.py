@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from irtools.data import Dataset
-from irtools.frontends.students.checkpoints import load_network, save_network
-from irtools.frontends.students.scoring import outputs_of, score
+from irtools.frontends.students.checkpoints import load_network, save_network, writing
+from irtools.frontends.students.scoring import score, trained_outputs
 from irtools.frontends.students.workspace import Done, Workspace
 from irtools.metrics import Evaluation
 from irtools.student import Task, Trained
@@ -41,12 +41,13 @@ def finished(
     network = load_network(done.folder)
     folder = write_checkpoint(network, workspace.folder / name / "network")
     count = sum(p.numel() for p in network.parameters())
-    found = score(outputs_of(network, test), test, metric, seed)
+    found = score(trained_outputs(network, test, name), test, metric, seed)
     return Trained(name, folder, count, found, count, done.steps, done.seconds, done.losses)
 
 
 def write_checkpoint(network: Any, folder: Path) -> Path:
     """Write a network in place of what a stopped run may have left."""
     shutil.rmtree(folder, ignore_errors=True)
-    save_network(network, folder)
+    with writing(folder):
+        save_network(network, folder)
     return folder

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from irtools.data import Dataset
+from irtools.errors import DataError
 from irtools.metrics import (
     Evaluation,
     Metric,
@@ -22,7 +23,7 @@ from irtools.student import Gain
 from irtools.target import Feeds, KernelReport, Runner
 from irtools.target.signature import Slot
 
-__all__ = ["NetworkRunner", "find_gain", "outputs_of", "score"]
+__all__ = ["NetworkRunner", "find_gain", "outputs_of", "score", "trained_outputs"]
 
 _BATCH = 64
 
@@ -61,6 +62,21 @@ class NetworkRunner:
 def outputs_of(network: Any, data: Dataset) -> np.ndarray:
     """Return the network's scores over the data, [N, C]."""
     return run_dataset(NetworkRunner(network), data, _BATCH)["logits"]
+
+
+def trained_outputs(network: Any, data: Dataset, name: str) -> np.ndarray:
+    """Return the scores of a network that was just trained, [N, C].
+
+    Raises:
+        DataError: Some are no finite numbers: the training broke the network.
+    """
+    scores = outputs_of(network, data)
+    if not np.isfinite(scores).all():
+        raise DataError(
+            f"the {name} network gives NaN or infinity after its training; try a smaller learning "
+            "rate, or fp32"
+        )
+    return scores
 
 
 def score(logits: np.ndarray, data: Dataset, metric: str, seed: int) -> Evaluation:

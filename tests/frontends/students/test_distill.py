@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -172,6 +173,20 @@ def test_a_resumed_training_ends_where_an_unbroken_one_does(
     assert resumed.hard_label.evaluation == whole.hard_label.evaluation
 
 
+@pytest.mark.parametrize(("what", "limit"), [("weights", 40_000), ("optimizer", 130_000)])
+def test_a_full_disk(request_of: Make, what: str, limit: int) -> None:
+    request = request_of(training=ONE)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        with pytest.raises(FileError, match="is the disk full"):
+            run(request)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert any(request.work.rglob("model.safetensors")) == (what == "optimizer")
+    assert run(dataclasses.replace(request, resume=True)).distilled.steps == 2
+
+
 def test_half_written_checkpoints_are_passed_over(tmp_path: Path) -> None:
     from irtools.frontends.students.loop import last_checkpoint
 
@@ -285,6 +300,38 @@ def test_a_student_of_other_classes(request_of: Make, make_bert: Callable, tmp_p
     make_bert(tmp_path / "other", layers=1, labels=5)
     with pytest.raises(DataError, match="the student gives 5 scores and the teacher 3"):
         run(request_of(student=str(tmp_path / "other")))
+
+
+def test_a_network_that_broke_in_the_last_step(request_of: Make) -> None:
+    """Every loss was finite; the step that ruins the weights is behind the last of them."""
+    training = dataclasses.replace(ONE, learning_rate=1e30)
+    with pytest.raises(DataError, match="hard-label network gives NaN or infinity after"):
+        run(request_of(training=training))
+
+
+def test_one_process_can_read_what_many_have_trained(
+    request_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library keeps the settings of ZeRO-3 when a training is done, and would go on sharing."""
+    from transformers.integrations import deepspeed
+
+    from irtools.frontends.students.loop import _StudentTrainer
+
+    class Zero3:
+        def is_zero3(self) -> bool:
+            return True
+
+    settings = Zero3()
+    save = _StudentTrainer.save_model
+
+    def save_and_keep(self: _StudentTrainer, folder: str, _internal_call: bool = False) -> None:
+        save(self, folder, _internal_call)
+        if not _internal_call:
+            deepspeed.set_hf_deepspeed_config(settings)
+
+    monkeypatch.setattr(_StudentTrainer, "save_model", save_and_keep)
+    assert run(request_of(training=ONE)).distilled.steps == 2
+    assert not deepspeed.is_deepspeed_zero3_enabled()
 
 
 def test_fp16_needs_a_gpu(request_of: Make) -> None:

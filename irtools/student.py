@@ -54,6 +54,8 @@ def parse_losses(text: str) -> dict[str, float]:
         name, _, number = part.partition("=")
         if name not in LOSSES:
             raise OptionError(f"there is no loss {name!r}; known are {', '.join(LOSSES)}")
+        if name in weights:
+            raise OptionError(f"the loss {name!r} has two weights, expected one")
         try:
             weights[name] = float(number)
         except ValueError:
@@ -109,6 +111,10 @@ class TrainingSettings:
             raise OptionError(f"learning-rate is {self.learning_rate:g}, expected more than 0")
         if not 0 <= self.warmup < 1:
             raise OptionError(f"warmup is {self.warmup:g}, expected a share from 0 to 1")
+        if not 0 <= self.weight_decay < float("inf"):
+            raise OptionError(f"weight-decay is {self.weight_decay:g}, expected 0 or more")
+        if not 0 <= self.seed < 2**32:
+            raise OptionError(f"seed is {self.seed}, expected 0 to {2**32 - 1}")
 
 
 @dataclass(frozen=True)
@@ -159,6 +165,15 @@ class DistillRequest:
             raise OptionError(f"temperature is {self.temperature:g}, expected more than 0")
         if self.relation_heads is not None and self.relation_heads < 1:
             raise OptionError("relation-heads is at least 1")
+        self._check_use("layer-map", self.layer_map, "hidden", "attention", "relation")
+        self._check_use("relation-heads", self.relation_heads, "relation")
+
+    def _check_use(self, option: str, given: object, *terms: str) -> None:
+        """Refuse an option that no term of the loss reads."""
+        if given is not None and not any(self.losses.get(term) for term in terms):
+            raise OptionError(
+                f"{option} is for the loss {' or '.join(terms)}, and none is asked for"
+            )
 
 
 @dataclass(frozen=True)
@@ -184,6 +199,8 @@ class AdapterSettings:
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise OptionError(f"rank is {self.rank}, expected at least 1")
+        if self.alpha is not None and not 0 < self.alpha < float("inf"):
+            raise OptionError(f"alpha is {self.alpha:g}, expected more than 0")
         if not 0 <= self.dropout < 1:
             raise OptionError(f"adapter-dropout is {self.dropout:g}, expected 0 to 1")
 

@@ -67,7 +67,7 @@ def attach(network: Any, settings: AdapterSettings, fresh: Sequence[str], seed: 
             )
     config = peft.LoraConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha or 2 * settings.rank,
+        lora_alpha=2 * settings.rank if settings.alpha is None else settings.alpha,
         lora_dropout=settings.dropout,
         target_modules=list(names),
         modules_to_save=sorted({*head_names(network), *fresh}),

@@ -136,7 +136,11 @@ def threads_option(function: F) -> F:
 def seed_option(function: F) -> F:
     """--seed of every verb that draws data."""
     return click.option(
-        "--seed", default=0, show_default=True, help="Seed of every random choice."
+        "--seed",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="Seed of every random choice.",
     )(function)
 
 

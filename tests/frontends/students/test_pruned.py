@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from irtools import optimize
@@ -108,6 +109,35 @@ def test_weights_that_are_not_there_are_named(exported: tuple[Path, Model], tmp_
         UnsupportedError, match=r"layer\.0\.output\.LayerNorm\.weight .*before fuse and int8"
     ):
         read(path)
+
+
+def test_a_resumed_training_knows_its_pruned_file(
+    exported: tuple[Path, Model], data: tuple[str, str], tmp_path: Path
+) -> None:
+    """Another file of the same size and with the same beginning is another student."""
+    import dataclasses
+
+    from irtools.passmanager import NullProgress
+    from irtools.student import DistillRequest, TrainingSettings, find_trainer
+
+    path = prune(exported, "cleanup", tmp_path)
+    shutil.copyfile(exported[0] / "tokenizer.json", tmp_path / "tokenizer.json")
+    request = DistillRequest(
+        str(exported[0]),
+        str(path),
+        *data,
+        tmp_path / "work",
+        training=TrainingSettings(epochs=0.125, batch=8),
+    )
+    assert find_trainer().distill(request, NullProgress()) is not None
+    model = Model.load(path).clone()
+    bias = model.ir.graph.initializers["classifier.bias"]
+    bias.const_value = ir.tensor(bias.const_value.numpy() + np.float32(1), name=bias.name)
+    size = path.stat().st_size
+    model.save(path)
+    assert path.stat().st_size == size
+    with pytest.raises(UsageError, match="another teacher, student"):
+        find_trainer().distill(dataclasses.replace(request, resume=True), NullProgress())
 
 
 def test_a_config_is_needed_and_must_fit(exported: tuple[Path, Model], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from irtools.frontends.students.spec import (
     Shrunk,
     parse_student,
 )
-from irtools.student import TrainingSettings, parse_losses
+from irtools.student import AdapterSettings, TrainingSettings, parse_losses
 
 
 @pytest.mark.parametrize(
@@ -71,6 +71,7 @@ def test_losses() -> None:
         ("soft", "has no weight"),
         ("soft=x", "has no weight"),
         ("soft=-1", "expected 0 or more"),
+        ("soft=1,soft=2", "'soft' has two weights"),
         ("soft=0,hard=0", "nothing to learn"),
     ):
         with pytest.raises(OptionError, match=said):
@@ -78,8 +79,25 @@ def test_losses() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"epochs": 0}, {"batch": 0}, {"learning_rate": 0}, {"warmup": 1}, {"save_steps": 0}]
+    "wrong",
+    [
+        {"epochs": 0},
+        {"batch": 0},
+        {"learning_rate": 0},
+        {"warmup": 1},
+        {"save_steps": 0},
+        {"weight_decay": -0.1},
+        {"weight_decay": float("nan")},
+        {"seed": -1},
+        {"seed": 2**32},
+    ],
 )
 def test_a_budget_makes_sense(wrong: dict) -> None:
     with pytest.raises(OptionError):
         TrainingSettings(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"rank": 0}, {"alpha": 0}, {"alpha": float("nan")}])
+def test_an_adapter_makes_sense(wrong: dict) -> None:
+    with pytest.raises(OptionError):
+        AdapterSettings(**wrong)

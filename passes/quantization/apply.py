@@ -128,7 +128,10 @@ def apply_decisions(
         match decision.form:
             case "static":
                 static.write(
-                    weight, _static_uses(weight, decision), reduce_range=decision.bits == 7
+                    weight,
+                    _static_uses(weight, decision),
+                    reduce_range=decision.bits == 7,
+                    outliers=decision.outliers,
                 )
             case "dynamic":
                 dynamic.write(weight, reduce_range=decision.bits == 7)
@@ -145,7 +148,8 @@ def apply_decisions(
                 write_tied(emit, weight, decision.blocks)
         release_tensor(weight.tensor)
         counts.update(_count(weight))
-    return dict(counts)
+        counts["num-outlier-channels"] += len(decision.outliers)
+    return {name: count for name, count in counts.items() if count}
 
 
 def _static_uses(weight: Weight, decision: WeightDecision) -> tuple[StaticUse, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -12,6 +12,7 @@ import onnx_ir as ir
 from irtools.passes.quantization.arithmetic import QParams, qparams_from_range
 from irtools.passes.quantization.spec import QuantSpec
 from irtools.statistics import (
+    ChannelAbsMax,
     ChannelMean,
     ChannelSquare,
     Histogram,
@@ -26,6 +27,8 @@ from irtools.statistics.ranges import Grid, entropy_range, mse_range, percentile
 __all__ = ["ActivationFacts", "Calibrator", "CalibratorName", "calibrate"]
 
 CalibratorName: TypeAlias = Literal["minmax", "mse", "percentile", "entropy"]
+
+Spread: TypeAlias = MinMaxResult | HistogramResult
 
 _ESTIMATORS: Mapping[str, Callable[[HistogramResult, Grid], tuple[float, float]]] = {
     "mse": mse_range,
@@ -49,12 +52,16 @@ class ActivationFacts:
         reason: Why there is none.
         mean: E[x] per channel, float64 [C], or None.
         square: E[x^2] per channel, float64 [C], or None.
+        peaks: max |x| per channel, float32 [C], or None.
+        spread: The values behind `qparams`; None where a range is fixed or useless.
     """
 
     qparams: QParams | None
     reason: str = ""
     mean: np.ndarray | None = None
     square: np.ndarray | None = None
+    peaks: np.ndarray | None = None
+    spread: Spread | None = None
 
 
 @dataclass(frozen=True)
@@ -66,45 +73,82 @@ class Calibrator:
             `percentile` cuts 0.01 %; `entropy` minimizes the KL divergence.
         spec: The form of the activations.
         moments: Also ask for means and mean squares per channel.
+        peaks: Also ask for the largest magnitudes per channel.
     """
 
     name: CalibratorName
     spec: QuantSpec
     moments: bool = True
+    peaks: bool = False
 
     def wants(self, value: ir.Value, channel_axis: int | None) -> tuple[Want, ...]:
         """Return what must be collected of one activation."""
         assert value.name is not None
         spread = MinMax() if self.name == "minmax" else Histogram()
         wants = [Want(value.name, spread)]
-        if self.moments and channel_axis is not None:
-            wants.append(Want(value.name, ChannelMean(channel_axis)))
-            wants.append(Want(value.name, ChannelSquare(channel_axis)))
+        if channel_axis is not None:
+            if self.moments:
+                wants.append(Want(value.name, ChannelMean(channel_axis)))
+                wants.append(Want(value.name, ChannelSquare(channel_axis)))
+            if self.peaks:
+                wants.append(Want(value.name, ChannelAbsMax(channel_axis)))
         return tuple(wants)
 
     def read(
         self, value: ir.Value, channel_axis: int | None, answers: Mapping[Want, object]
     ) -> ActivationFacts:
         """Turn the answers into scale, zero point and moments."""
-        spread, *moments = (answers[want] for want in self.wants(value, channel_axis))
-        mean, square = (np.asarray(m) for m in moments) if moments else (None, None)
-        low, high = self._range(value, spread)
+        wants = self.wants(value, channel_axis)
+        spread = answers[wants[0]]
+        assert isinstance(spread, MinMaxResult | HistogramResult)
+        by_kind = {type(want.reduction): np.asarray(answers[want]) for want in wants[1:]}
+        facts = ActivationFacts(
+            None,
+            mean=by_kind.get(ChannelMean),
+            square=by_kind.get(ChannelSquare),
+            peaks=by_kind.get(ChannelAbsMax),
+        )
         if isinstance(spread, MinMaxResult) and spread.num_nonfinite:
-            return ActivationFacts(None, "NaN or infinite values", mean, square)
-        if not high - low > _SMALLEST_RANGE:
-            return ActivationFacts(None, "it never left zero", mean, square)
-        return ActivationFacts(qparams_from_range(low, high, self.spec), "", mean, square)
-
-    def _range(self, value: ir.Value, spread: object) -> tuple[float, float]:
+            return replace(facts, reason="NaN or infinite values")
         producer = value.producer()
         if producer is not None and producer.op_type in _UNIT_RANGE:
-            return 0.0, 1.0
+            return replace(facts, qparams=qparams_from_range(0.0, 1.0, self.spec))
+        low, high = self._range(spread)
+        if not high - low > _SMALLEST_RANGE:
+            return replace(facts, reason="it never left zero")
+        qparams = qparams_from_range(low, high, self.spec)
+        return replace(facts, qparams=qparams, spread=spread)
+
+    def within(self, facts: ActivationFacts, top: float) -> ActivationFacts:
+        """Return the facts of a tensor whose values beyond -top and top do not count."""
+        assert facts.spread is not None
+        spread = _cut(facts.spread, top)
+        return replace(
+            facts, qparams=qparams_from_range(*self._range(spread), self.spec), spread=spread
+        )
+
+    def _range(self, spread: Spread) -> tuple[float, float]:
         if isinstance(spread, HistogramResult):
             qmin, qmax = self.spec.limits
             grid = Grid(qmin, qmax, self.spec.symmetric)
             return _ESTIMATORS[self.name](spread, grid)
-        assert isinstance(spread, MinMaxResult)
         return min(spread.low, 0.0), max(spread.high, 0.0)
+
+
+def _cut(spread: Spread, top: float) -> Spread:
+    low, high = max(spread.low, -top), min(spread.high, top)
+    if isinstance(spread, MinMaxResult):
+        return replace(spread, low=low, high=high)
+    kept = np.abs(spread.centers) <= top
+    widths = None if spread.widths is None else spread.widths[kept]
+    return replace(
+        spread,
+        centers=spread.centers[kept],
+        counts=spread.counts[kept],
+        widths=widths,
+        low=low,
+        high=high,
+    )
 
 
 def calibrate(

@@ -56,6 +56,7 @@ class WeightDecision:
         block_size: Neighbours that share a scale along the input channels; 0 for one per channel.
         uses: Its readers, all of them.
         scheme: What the codes of a block mean.
+        outliers: Input channels that are multiplied in float32.
     """
 
     weight: str
@@ -64,6 +65,7 @@ class WeightDecision:
     uses: tuple[UseDecision, ...]
     block_size: int = 0
     scheme: Scheme = "symmetric"
+    outliers: tuple[int, ...] = ()
 
     @property
     def blocks(self) -> BlockSpec:
@@ -72,7 +74,7 @@ class WeightDecision:
 
     def to_data(self) -> Mapping[str, Json]:
         """Write the decision as JSON values. `from_data` reads it back."""
-        return {
+        data: dict[str, Json] = {
             "weight": self.weight,
             "form": self.form,
             "bits": self.bits,
@@ -80,6 +82,9 @@ class WeightDecision:
             "scheme": self.scheme,
             "uses": [_use_data(use) for use in self.uses],
         }
+        if self.outliers:
+            data["outliers"] = list(self.outliers)
+        return data
 
     @classmethod
     def from_data(cls, decision: Decision) -> WeightDecision:
@@ -98,6 +103,7 @@ class WeightDecision:
                 uses,
                 data["block_size"],
                 data.get("scheme", "symmetric"),
+                tuple(data.get("outliers", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(

@@ -113,6 +113,21 @@ class Emitter:
             if output is value:
                 self.graph.outputs[index] = new
 
+    def add_to(self, value: ir.Value, term: ir.Value) -> None:
+        """Let all readers of `value`, and the caller of the model, have `value + term`."""
+        producer = value.producer()
+        assert producer is not None
+        node = self._make(
+            "Add", [value, term], {f"{value.name}_whole": ir.DataType.FLOAT}, value.shape, None
+        )
+        whole = node.outputs[0]
+        for reader, index in tuple(value.uses()):
+            reader.replace_input_with(index, whole)
+        node.replace_input_with(0, value)
+        self.graph.insert_after(producer, node)
+        if value.is_graph_output():
+            self.hand_out(value, whole)
+
     def drop_unread(self, value: ir.Value) -> None:
         """Remove a constant, and the Transposes behind it, that nobody reads any more."""
         for node, _ in tuple(value.uses()):

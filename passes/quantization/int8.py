@@ -14,6 +14,7 @@ from irtools.passes.quantization.apply import apply_plan, within_opset
 from irtools.passes.quantization.block_plan import TABLE_BLOCKS
 from irtools.passes.quantization.calibration import Calibrator, calibrate
 from irtools.passes.quantization.decisions import Form
+from irtools.passes.quantization.outliers import find_outliers, without_outliers
 from irtools.passes.quantization.quantizer import (
     Facts,
     GemmForm,
@@ -43,6 +44,9 @@ class Int8(PlanningPass):
     Static: `QuantizeLinear`/`DequantizeLinear` pairs whose ranges come from calibration data; u8
     affine activations in front of MatMul, Gemm and Conv, s8 symmetric weights with one scale per
     output channel. Softmax, normalizations, activation functions and attention stay in float32.
+    Input channels that are much larger than all others (a few in many transformers) are multiplied
+    in float32 beside the integer product, as in LLM.int8() (Dettmers et al. 2022): one range for
+    the whole tensor would leave the others no bits.
     Between Convs integers are handed on; for ONNX Runtime every Conv hands on integers, so an
     output of the model that a Conv makes has 256 steps there.
     Dynamic: activations are measured at run time; MatMul and Gemm only. Weight-only: weights are
@@ -62,6 +66,7 @@ class Int8(PlanningPass):
         "num-quantized-matmul": "MatMul and Gemm nodes in int8",
         "num-quantized-conv": "Conv nodes in int8",
         "num-quantized-embedding": "embedding tables in int8",
+        "num-outlier-channels": "input channels of weights that are multiplied in float32",
         "num-already-quantized": "nodes that were quantized before",
         "num-skipped-excluded": "weights left in float32 because an option excludes them",
         "num-skipped-small": "weights left in float32 because they are smaller than min-size",
@@ -99,12 +104,19 @@ class Int8(PlanningPass):
     reduce_range: Literal["auto", "true", "false"] = option(
         "auto", "7-bit weights; auto: where the target's products saturate at 16 bits"
     )
+    outliers: int = option(
+        8,
+        "most input channels of a product, one in 64, that are multiplied in float32 where their "
+        "range would leave the others less than 18 dB (static only); 0: none",
+    )
     min_size: int = option(16384, "MatMul, Gemm and Gather weights below so many elements stay")
     block_size: int = option(
         0, "rows that share a scale in weight-only mode; 0: one scale per output channel"
     )
 
     def __post_init__(self) -> None:
+        if self.outliers < 0:
+            raise OptionError(f"outliers is {self.outliers}, expected 0 or more")
         if self.min_size < 0:
             raise OptionError(f"min-size is {self.min_size}, expected 0 or more")
         if self.block_size and (self.block_size < 16 or self.block_size & (self.block_size - 1)):
@@ -122,7 +134,10 @@ class Int8(PlanningPass):
             infer_shapes(model)
         chosen = self._within_opset(quantizer.select(find_sites(model)), model, quantizer)
         facts = self._facts(model, ctx, quantizer, chosen) if form == "static" else {}
-        decisions = quantizer.decide(chosen, facts)
+        static = [weight for weight, form in chosen if form == "static"]
+        outliers = find_outliers(static, facts, self.outliers)
+        facts = without_outliers(facts, outliers, self._calibrator(ctx))
+        decisions = quantizer.decide(chosen, facts, outliers)
         return Plan(
             pass_text=pass_text(self),
             decisions=decisions,
@@ -202,4 +217,5 @@ class Int8(PlanningPass):
 
     def _calibrator(self, ctx: PassContext) -> Calibrator:
         symmetric = ctx.target.capabilities.int8_activation == "s8-symmetric"
-        return Calibrator(self.calibrator, ACTIVATION_S8 if symmetric else ACTIVATION_U8)
+        spec = ACTIVATION_S8 if symmetric else ACTIVATION_U8
+        return Calibrator(self.calibrator, spec, peaks=self.outliers > 0)

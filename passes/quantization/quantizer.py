@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -26,10 +27,11 @@ from irtools.passes.quantization.block_plan import (
 from irtools.passes.quantization.calibration import ActivationFacts
 from irtools.passes.quantization.cost import bias_shift, matrix_view, relative_error
 from irtools.passes.quantization.decisions import Form, UseDecision, WeightDecision
+from irtools.passes.quantization.outliers import Channels, channels_of, without_channels
+from irtools.passes.quantization.runtime_fusions import becomes_gemm, result_of
 from irtools.passes.quantization.selection import names_of
 from irtools.passes.quantization.sites import Sites, Use, Weight
 from irtools.passes.quantization.spec import Granularity, PerAxis, PerBlock, weight_spec
-from irtools.passes.quantization.static import becomes_gemm, result_of
 from irtools.passmanager import Decision
 from irtools.words import counted
 
@@ -108,9 +110,23 @@ class Quantizer:
             )
         return chosen
 
-    def decide(self, chosen: Sequence[tuple[Weight, Form]], facts: Facts) -> tuple[Decision, ...]:
-        """Make one decision per weight, the cheapest in accuracy first."""
-        made = [self._decision(weight, form, facts) for weight, form in chosen]
+    def decide(
+        self,
+        chosen: Sequence[tuple[Weight, Form]],
+        facts: Facts,
+        outliers: Mapping[ir.Value, Channels] = MappingProxyType({}),
+    ) -> tuple[Decision, ...]:
+        """Make one decision per weight, the cheapest in accuracy first.
+
+        Args:
+            chosen: Weights with their forms.
+            facts: What calibration says, of what is left without the outliers.
+            outliers: Channels of activations that are multiplied in float32.
+        """
+        made = [
+            self._decision(weight, form, facts, channels_of(weight, outliers))
+            for weight, form in chosen
+        ]
         found = [decision for decision in made if decision is not None]
         return tuple(sorted(found, key=lambda d: (d.cost, d.subject)))
 
@@ -129,7 +145,9 @@ class Quantizer:
             return "num-skipped-embedding"
         return refusal(weight, self.selection.exclude, self.selection.min_size, self.notes)
 
-    def _decision(self, weight: Weight, form: Form, facts: Facts) -> Decision | None:
+    def _decision(
+        self, weight: Weight, form: Form, facts: Facts, outliers: Channels
+    ) -> Decision | None:
         if form == "static":
             refused = [v for v in observed_values([weight]) if facts[v].qparams is None]
             if refused:
@@ -141,9 +159,9 @@ class Quantizer:
                 self.skipped["num-skipped-extreme"] += 1
                 self.notes.append(f"{weight.name!r} is so large that products may overflow")
                 return None
-        return self._write_down(weight, form, facts)
+        return self._write_down(weight, form, facts, outliers)
 
-    def _write_down(self, weight: Weight, form: Form, facts: Facts) -> Decision:
+    def _write_down(self, weight: Weight, form: Form, facts: Facts, outliers: Channels) -> Decision:
         four_bits = form == "embedding" and self.selection.embeddings == "4"
         if four_bits and not is_small(weight, self.selection.min_size):
             found = block_decision(weight, form, TABLE_BLOCKS)
@@ -153,20 +171,28 @@ class Quantizer:
         array, axis = weight.array(), weight.uses[0].axis
         bits = 7 if self.reduce_range and form in ("static", "dynamic") else 8
         block_size = self.block_size if form == "weight-only" else 0
+        kept = without_channels(array, axis, outliers)
         integers, q = quantize_weight(
-            array,
+            kept,
             weight_spec(_granularity(axis, block_size), reduce_range=bits == 7),
             self._floor(weight, form, facts),
         )
-        error = array - dequantize(integers, q)
+        error = kept - dequantize(integers, q)
         uses = tuple(self._use(u, form, error, facts) for u in weight.uses)
         costs = [_cost(u, array, error, facts.get(u.activation), form) for u in weight.uses]
         return Decision(
             subject=next(names_of(weight)),
-            action=_action(form, bits, block_size, weight),
+            action=_action(form, bits, block_size, outliers),
             cost=float(f"{max(costs):.4g}"),
-            gain=float(array.nbytes - integers.nbytes - q.scale.nbytes),
-            data=WeightDecision(weight.name, form, bits, uses, block_size).to_data(),
+            gain=float(
+                array.nbytes
+                - integers.nbytes
+                - q.scale.nbytes
+                - array.nbytes // array.shape[1 - axis] * len(outliers)
+            ),
+            data=WeightDecision(
+                weight.name, form, bits, uses, block_size, outliers=outliers
+            ).to_data(),
         )
 
     def _floor(self, weight: Weight, form: Form, facts: Facts) -> np.ndarray | None:
@@ -255,11 +281,12 @@ def _cost(
     )
 
 
-def _action(form: Form, bits: int, block_size: int, weight: Weight) -> str:
+def _action(form: Form, bits: int, block_size: int, outliers: Channels) -> str:
     narrow = " (7 bits)" if bits == 7 else ""
     match form:
         case "static":
-            return f"s8 per channel{narrow}, static activations"
+            rest = f", {counted(len(outliers), 'input channel')} in float32" if outliers else ""
+            return f"s8 per channel{narrow}, static activations{rest}"
         case "dynamic":
             return f"s8 per channel{narrow}, activations quantized at run time"
         case "weight-only":

@@ -222,7 +222,7 @@ def _label(node: ir.Node) -> str:
 
 def _refusal(node: ir.Node) -> str | None:
     """Why a node that multiplies by a constant is no site, or None."""
-    if node.op_type in _QUANTIZED_OPS or _reads_dequantized(node):
+    if node.op_type in _QUANTIZED_OPS or _reads_dequantized(node) or _is_outlier_product(node):
         return "num-already-quantized"
     if node.op_type in _OTHER_GEMMS and any(constant_of(v) is not None for v in node.inputs[1:]):
         return "num-skipped-operator"
@@ -244,8 +244,20 @@ def _reads_dequantized(node: ir.Node) -> bool:
     return producer is not None and producer.op_type == "DequantizeLinear"
 
 
+def _is_outlier_product(node: ir.Node) -> bool:
+    """Whether channels are multiplied that were picked beside a quantization of all of them."""
+    picked = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+    if node.op_type != "MatMul" or picked is None or picked.op_type != "Gather":
+        return False
+    whole, places = picked.inputs[:2]
+    readers = whole.consumers() if whole is not None else ()
+    return constant_of(places) is not None and any(
+        reader.op_type == "QuantizeLinear" for reader in readers
+    )
+
+
 def _as_use(node: ir.Node) -> Use | None:
-    if node.domain != "":
+    if node.domain != "" or _is_outlier_product(node):
         return None
     match node.op_type:
         case "MatMul":

@@ -4,6 +4,10 @@
                    MatMul/Gemm -> (float) + bias        one pair per X, shared by all its readers
     int8 W -> DQ --+
 
+Where few channels of X are much larger than the others, they are multiplied apart, in float32:
+
+    X -> Gather o -> MatMul W[o, :] -> Add behind the bias         rows o of int8 W are 0
+
 No Q follows a GEMM: the runtimes then scale the int32 sums straight to float32, and softmax,
 LayerNormalization, Gelu and attention stay in float32. A Conv is int8 only
 with a Q behind it, so integers run through convolutional networks from layer to layer, and one
@@ -25,10 +29,12 @@ from irtools.passes.quantization.arithmetic import (
 )
 from irtools.passes.quantization.embedding import write_lookup
 from irtools.passes.quantization.emitter import Emitter
+from irtools.passes.quantization.outliers import Channels, without_channels
+from irtools.passes.quantization.runtime_fusions import result_of
 from irtools.passes.quantization.sites import Bias, Use, Weight
 from irtools.passes.quantization.spec import PerAxis, weight_spec
 
-__all__ = ["StaticUse", "StaticWriter", "becomes_gemm", "result_of"]
+__all__ = ["StaticUse", "StaticWriter"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,35 +55,6 @@ class StaticUse:
     result: QParams | None = None
 
 
-def becomes_gemm(use: Use) -> bool:
-    """Whether a runtime may fuse MatMul + Add into a Gemm before it looks for int8.
-
-    ONNX Runtime does so where the rows can be counted: it then keeps a *float* Gemm over both
-    DequantizeLinears unless the bias is int32 as well. With two unknown
-    sizes in front, a float bias is better: it fuses with the Gelu or the residual behind it.
-    """
-    if use.kind != "matmul":
-        return True
-    shape = use.activation.shape
-    return shape is None or len(shape) < 3 or all(isinstance(d, int) for d in shape[:-1])
-
-
-def result_of(use: Use) -> ir.Value:
-    """Return what a Conv hands on: its output, or that of the Relu or Clip behind it.
-
-    The runtimes fold both into the quantization that follows: with 0 as the lowest value there
-    is nothing left for them to do.
-    """
-    output = use.output
-    readers = tuple(output.uses())
-    if len(readers) == 1 and not output.is_graph_output():
-        node: ir.Node = readers[0].node
-        clips = node.op_type in ("Relu", "Clip") and node.domain == ""
-        if clips and node.graph is use.node.graph:
-            return node.outputs[0]
-    return output
-
-
 class StaticWriter:
     """Rewrites weights of one model into QDQ form."""
 
@@ -85,11 +62,29 @@ class StaticWriter:
         self._emit = emit
         self._pairs: dict[tuple[object, ...], ir.Value] = {}
         self._origins: dict[ir.Value, ir.Value] = {}
+        self._picked: dict[tuple[ir.Value, Channels], ir.Value] = {}
 
-    def write(self, weight: Weight, uses: tuple[StaticUse, ...], *, reduce_range: bool) -> None:
-        """Quantize a weight once, for all its readers."""
+    def write(
+        self,
+        weight: Weight,
+        uses: tuple[StaticUse, ...],
+        *,
+        reduce_range: bool,
+        outliers: Channels = (),
+    ) -> None:
+        """Quantize a weight once, for all its readers.
+
+        Args:
+            weight: The weight.
+            uses: All its readers, and how they are quantized.
+            reduce_range: 7 bits.
+            outliers: Input channels that are multiplied in float32 beside it.
+        """
         axis = uses[0].use.axis
         array = weight.array()
+        if outliers:
+            self._multiply_apart(weight, uses, outliers)
+            array = without_channels(array, axis, outliers)
         turned = all(u.use.transpose is not None for u in uses)
         if turned:
             array, axis = array.T, 1 - axis
@@ -113,6 +108,42 @@ class StaticWriter:
             for use in lookups:
                 write_lookup(self._emit, use, table, rows)
         self._emit.drop_unread(weight.value)
+
+    def _multiply_apart(
+        self, weight: Weight, uses: tuple[StaticUse, ...], outliers: Channels
+    ) -> None:
+        """Add X[.., o] @ W[o, :] in float32 to what becomes the product of the rest."""
+        array = weight.array() if uses[0].use.axis == 1 else weight.array().T
+        rows = self._emit.constant(f"{weight.name}_outliers", array[list(outliers)])
+        for use in (u.use for u in uses):
+            columns = self._columns(use.activation, outliers)
+            end = use.bias.node if use.bias is not None else use.node
+            whole = end.outputs[0]
+            product = self._emit.before(
+                end,
+                "MatMul",
+                [columns, rows],
+                {f"{use.output.name}_outliers": ir.DataType.FLOAT},
+                shape=use.output.shape,
+            )
+            self._emit.add_to(whole, product)
+
+    def _columns(self, value: ir.Value, outliers: Channels) -> ir.Value:
+        """Return X[.., o]; made once for each set of channels."""
+        key = (value, outliers)
+        found = self._picked.get(key)
+        if found is None:
+            places = self._emit.constant(f"{value.name}_outlier_channels", np.array(outliers))
+            found = self._picked[key] = self._emit.behind(
+                value,
+                "Gather",
+                [value, places],
+                {f"{value.name}_outliers": ir.DataType.FLOAT},
+                attributes={"axis": -1},
+            )
+            if value.shape is not None:
+                found.shape = ir.Shape([*value.shape[:-1], len(outliers)])
+        return found
 
     def _parameters(
         self, weight: Weight, table: ir.Value, q: QParams, uses: list[StaticUse], *, turned: bool

@@ -59,16 +59,24 @@ class ModelSource:
     folder: Path | None = None
 
     @classmethod
-    def of(cls, model: Model | Path, *, on_cpu: bool = False) -> ModelSource:
+    def of(
+        cls, model: Model | Path, *, on_cpu: bool = False, mapped: bool = False
+    ) -> ModelSource:
         """Prepare a file or a model in memory.
 
         Args:
             model: The model; it is not changed.
             on_cpu: The CPU alone runs it: what it can read as it lies is not turned around first.
+            mapped: Weights of gigabytes in a file are read there, and not packed.
         """
-        if isinstance(model, Path):
-            return cls._of_file(model)
-        return cls._of_model(model.clone().ir, on_cpu=on_cpu)
+        if not isinstance(model, Path):
+            return cls._of_model(model.clone().ir, on_cpu=on_cpu)
+        source = cls._of_file(model)
+        if mapped and source.is_large:
+            from irtools.model import Model
+
+            return cls._of_model(Model.load(model).ir, on_cpu=on_cpu)
+        return source
 
     @classmethod
     def _of_file(cls, path: Path) -> ModelSource:

@@ -68,7 +68,8 @@ class _Ort(Target):
                 "computes in the types of the model (use the pass fp16 or bf16)"
             )
         self.check_available()
-        source = ModelSource.of(model, on_cpu=self.provider_name == OrtCpu.provider_name)
+        on_cpu = self.provider_name == OrtCpu.provider_name
+        source = ModelSource.of(model, on_cpu=on_cpu, mapped=options.frugal)
         return OrtRunner(source, options, self.providers())
 
     def lower(self, model: ir.Model) -> Mapping[str, int]:

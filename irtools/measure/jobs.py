@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,8 +69,11 @@ def write_text(
     prompts: np.ndarray,
     new_tokens: int,
 ) -> dict[str, np.ndarray]:
-    """Load a decoder and continue prompts; returns the fields of `Writing`."""
-    with find_target(target).runner(path, options) as runner:
+    """Load a decoder and continue prompts; returns the fields of `Writing`.
+
+    Nothing is timed here, so a decoder of gigabytes is not copied into another layout first.
+    """
+    with find_target(target).runner(path, replace(options, frugal=True)) as runner:
         found = write_greedily(runner, decoder, prompts, new_tokens)
         return {"tokens": found.tokens, "margins": found.margins}
 

@@ -85,11 +85,14 @@ class RunnerOptions:
             arithmetic, no hidden activation quantization. For comparing numbers.
         precision: Inference precision where the runtime offers a choice (`f32`, `bf16`); None
             is the runtime's default.
+        frugal: Prefer little memory to speed: weights of gigabytes are read as they lie in their
+            files, without a copy in the layout of the runtime's kernels.
     """
 
     threads: int | None = None
     exact: bool = False
     precision: str | None = None
+    frugal: bool = False
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,25 @@ def test_weights_in_a_file_are_read_there(tmp_path: Path, monkeypatch: pytest.Mo
         np.testing.assert_allclose(runner.run(feeds)["y"], wanted, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("frugal", [True, False])
+def test_a_frugal_session_packs_no_file_of_gigabytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, frugal: bool
+) -> None:
+    path = make_model().save(tmp_path / "m.onnx", external_data=True).files[0]
+    monkeypatch.setattr(source, "_COPIED_UP_TO", 1000)
+    assert ModelSource.of(path, mapped=frugal).packs is not frugal
+    made = []
+    share = ModelSource.share_weights
+
+    def watched(self: ModelSource, options: object) -> None:
+        made.append(self.packs)
+        share(self, options)
+
+    monkeypatch.setattr(ModelSource, "share_weights", watched)
+    with find_target("ort-cpu").runner(path, RunnerOptions(threads=1, frugal=frugal)):
+        assert made == [not frugal]
+
+
 def test_weights_of_a_file_that_is_gone_are_lent(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from prepared import deberta, fashion_mnist
-from prepared.checkpoints import make_albert, make_mpnet
+from prepared.checkpoints import make_albert, make_dinov2, make_mpnet, write_reactions
 from prepared.convolutional import efficientnet_lite0, small_resnet
 from prepared.exports import (
     INPUT_NAMES,
@@ -33,6 +33,7 @@ from prepared.exports import (
 from prepared.gguf_file import Gguf
 from prepared.llama import write_llama
 from prepared.packages import SMOLLM2, cached, minilm_checkpoint, unpacked
+from prepared.shapes import SHAPES, prepare_shape
 from prepared.smollm2 import smollm2, smollm2_tokenizer
 from prepared.texts import bbc_rows, debian_tag_rows, prompt_injection_rows, r8_rows, write_splits
 from prepared.training import load_arrays, make_r8_classifier, score
@@ -147,6 +148,17 @@ def prepare_mpnet(cache: Path) -> None:
 
 def prepare_albert(cache: Path) -> None:
     cached(cache / "albert" / "checkpoint", lambda path: make_albert(path, cache))
+    cached(cache / "albert" / "reactions", lambda path: write_reactions(path, cache))
+
+
+def prepare_dinov2(cache: Path) -> None:
+    cached(cache / "dinov2-small" / "checkpoint", lambda path: make_dinov2(path, cache))
+
+
+def prepare_shape_with_tokenizer(name: str, cache: Path) -> None:
+    if SHAPES[name].tokens is not None:
+        ARTEFACTS[SHAPES[name].tokens](cache)
+    prepare_shape(name, cache)
 
 
 def prepare_deberta_injection(cache: Path) -> None:
@@ -177,6 +189,9 @@ ARTEFACTS: Mapping[str, Callable[[Path], None]] = {
     "efficientnet-lite0": prepare_efficientnet_lite0,
     "mpnet": prepare_mpnet,
     "albert": prepare_albert,
+    "dinov2-small": prepare_dinov2,
+    **{name: partial(prepare_shape_with_tokenizer, name) for name in SHAPES},
+    "fashion-sample": fashion_mnist.prepare_sample,
     "efficientnet-fashion": fashion_mnist.prepare,
     "deberta-injection": prepare_deberta_injection,
 }

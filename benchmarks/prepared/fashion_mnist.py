@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -128,10 +129,33 @@ def accuracy(model: nn.Module, data: Tensors) -> float:
     return float((torch.cat(parts) == data["labels"]).double().mean())
 
 
-def prepare(cache: Path) -> None:
-    """Make the image folders, the transferred weights and the export of the classifier."""
+def write_sample(folder: Path, images: Path, count: int = 64) -> None:
+    """Copy some images of all classes, without classes: for networks that have other ones."""
+    for split in ("calibration", "test"):
+        (folder / split).mkdir(parents=True)
+        files = sorted((images / split).rglob("*.png"))
+        for file in files[:: len(files) // count][:count]:
+            shutil.copyfile(file, folder / split / f"{file.parent.name}-{file.name}")
+
+
+def prepare_sample(cache: Path) -> None:
+    """Make the image folders, and a sample for networks that read images in their own way."""
     folder = cache / "fashion-mnist"
     images = cached(folder / "images", write_images)
+    cached(folder / "sample", lambda path: write_sample(path, images))
+
+
+def prepare(cache: Path) -> None:
+    """Make the image folders, the transferred weights and the export of the classifier."""
+    prepare_sample(cache)
+    folder = cache / "fashion-mnist"
+    images = folder / "images"
+
+    def write_own_sample(path: Path) -> None:
+        shutil.copytree(folder / "sample", path)
+        shutil.copyfile(images / "preprocessor_config.json", path / "preprocessor_config.json")
+
+    cached(folder / "sample-64", write_own_sample)
     weights = cached(
         folder / "efficientnet-lite0.safetensors", lambda path: make_weights(path, images, cache)
     )

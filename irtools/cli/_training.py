@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from irtools.cli._console import say
+from irtools.cli._launch import launched_precision
 from irtools.cli._output import check_writable
 from irtools.errors import FileError, UsageError
 
@@ -24,11 +23,10 @@ if TYPE_CHECKING:
     from irtools.student import Trained, TrainingSettings
 
 __all__ = [
-    "checkpoint_target",
     "evaluation_text",
-    "launched",
     "publish_checkpoint",
     "resumable",
+    "result_folders",
     "trained_table",
     "training_options",
     "training_settings",
@@ -93,9 +91,8 @@ def training_options(learning_rate: float | None) -> Callable[[F], F]:
         click.option(
             "--precision",
             type=click.Choice(["fp32", "bf16", "fp16"]),
-            default="fp32",
-            show_default=True,
-            help="Arithmetic of the training; weights stay fp32.",
+            help="Arithmetic of the training; weights stay fp32. [default: fp32, or as the config "
+            "of accelerate says]",
         ),
         click.option(
             "--checkpoints",
@@ -151,20 +148,38 @@ def training_settings(given: Mapping[str, Any]) -> TrainingSettings:
         warmup=given["warmup"],
         weight_decay=given["weight_decay"],
         accumulation=given["accumulate"],
-        precision=given["precision"],
+        precision=given["precision"] or launched_precision(),
         save_steps=given["save_steps"],
         seed=given["seed"],
         threads=given["threads"],
     )
 
 
-def checkpoint_target(out: str, inputs: Sequence[str], *, force: bool) -> Path:
-    """Decide on the folder of a result, and refuse early what could not be written in the end.
+def result_folders(
+    outputs: Sequence[str], inputs: Sequence[str], given: Mapping[str, Any]
+) -> list[Path]:
+    """Decide on the folders of all results, and refuse early what could not be written in the end.
 
     Raises:
-        UsageError: It is an input, a file, or has something in it and `force` is not given.
-        FileError: The folder above it is missing or cannot be written.
+        UsageError: One is an input, a file, or has something in it and `force` is not given; two
+            are the same; or one lies in the folder of the checkpoints, which is removed at last.
+        FileError: The folder above one is missing or cannot be written.
     """
+    places = [_result_folder(out, inputs, force=given["force"]) for out in outputs]
+    found = [place.resolve() for place in places]
+    if len(set(found)) < len(found):
+        raise UsageError(f"{outputs[0]} is to be two things: give each output a folder of its own")
+    work = _checkpoints(places[0], given)
+    for out, place in zip(outputs, found, strict=True):
+        if work.resolve() in (place, *place.parents) or place in work.resolve().parents:
+            raise UsageError(
+                f"output {out} and the checkpoints in {work} are one inside the other: give each a "
+                "folder of its own"
+            )
+    return places
+
+
+def _result_folder(out: str, inputs: Sequence[str], *, force: bool) -> Path:
     path = Path(out.rstrip("/") or "/")
     for name in inputs:
         if path.exists() and Path(name).exists() and path.samefile(name):
@@ -179,11 +194,15 @@ def checkpoint_target(out: str, inputs: Sequence[str], *, force: bool) -> Path:
 
 def work_folder(out: Path, given: Mapping[str, Any]) -> Path:
     """Return where checkpoints go; with --force and without --resume, what is there is removed."""
-    work = Path(given["checkpoints"] or f"{out}.checkpoints")
+    work = _checkpoints(out, given)
     # Only a folder that a training of ours made is ever removed.
     if given["force"] and not given["resume"] and (work / "job.json").is_file() and _is_first():
         shutil.rmtree(work)
     return work
+
+
+def _checkpoints(out: Path, given: Mapping[str, Any]) -> Path:
+    return Path(given["checkpoints"] or f"{out}.checkpoints")
 
 
 def _is_first() -> bool:
@@ -200,32 +219,6 @@ def resumable(work: Path) -> Iterator[None]:
     finally:
         if not finished and (work / "job.json").is_file() and _is_first():
             say(f"irc: checkpoints are in {work}; the same command with --resume goes on from them")
-
-
-def launched(given: Mapping[str, Any]) -> int | None:
-    """Run this very command again under `accelerate launch`, where a config file asks for it.
-
-    Returns:
-        The exit code, or None where nothing was launched.
-
-    Raises:
-        FileError: There is no such file.
-        MissingExtraError: accelerate is not installed.
-    """
-    file = given["accelerate_config"]
-    if file is None or "ACCELERATE_MIXED_PRECISION" in os.environ:
-        return None
-    from importlib.util import find_spec
-
-    from irtools.errors import MissingExtraError
-
-    if not Path(file).is_file():
-        raise FileError(f"there is no accelerate config {file}; `accelerate config` makes one")
-    if find_spec("accelerate") is None:
-        raise MissingExtraError("--accelerate-config", "torch")
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(file)]
-    command += ["-m", "irtools.cli.main", *sys.argv[1:]]
-    return 0 if subprocess.run(command).returncode == 0 else 5
 
 
 def publish_checkpoint(

@@ -12,6 +12,7 @@ import click
 
 from irtools.cli import _options as options
 from irtools.cli import _training as shared
+from irtools.cli._launch import launched
 from irtools.cli._output import check_writable
 
 if TYPE_CHECKING:
@@ -116,12 +117,12 @@ def distill(output: str, json_path: str | None, **given: Any) -> None:
     """
     inputs = (given["teacher"], given["student"], given["train"], given["evaluate"])
     outputs = [output, *([given["hard_label_output"]] if given["hard_label_output"] else [])]
-    places = [shared.checkpoint_target(o, inputs, force=given["force"]) for o in outputs]
+    places = shared.result_folders(outputs, inputs, given)
     if json_path not in (None, "-"):
         check_writable(Path(str(json_path)))
     targets = list(_targets(given))
     pipelines = _pipelines(given)
-    code = shared.launched(given)
+    code = launched(given)
     if code is not None:
         raise click.exceptions.Exit(code)
     request = _request(given, shared.work_folder(places[0], given), targets)

@@ -12,6 +12,7 @@ import click
 
 from irtools.cli import _options as options
 from irtools.cli import _training as shared
+from irtools.cli._launch import launched
 from irtools.cli._output import check_writable
 
 if TYPE_CHECKING:
@@ -66,10 +67,10 @@ def finetune(base: str, output: str, json_path: str | None, **given: Any) -> Non
     adapter = _adapter(given)
     inputs = (base, given["train"], given["evaluate"])
     outputs = [output, *([given["adapter_output"]] if given["adapter_output"] else [])]
-    places = [shared.checkpoint_target(o, inputs, force=given["force"]) for o in outputs]
+    places = shared.result_folders(outputs, inputs, given)
     if json_path not in (None, "-"):
         check_writable(Path(str(json_path)))
-    code = shared.launched(given)
+    code = launched(given)
     if code is not None:
         raise click.exceptions.Exit(code)
     request = _request(base, adapter, shared.work_folder(places[0], given), given)
@@ -107,7 +108,8 @@ def _request(
     from irtools.student import FinetuneRequest
 
     usual = _FULL_RATE if adapter is None else _ADAPTER_RATE
-    training = shared.training_settings({**given, "learning_rate": given["learning_rate"] or usual})
+    rate = usual if given["learning_rate"] is None else given["learning_rate"]
+    training = shared.training_settings({**given, "learning_rate": rate})
     return FinetuneRequest(
         base=base,
         train=given["train"],

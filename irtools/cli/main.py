@@ -12,6 +12,7 @@ from types import FrameType
 import click
 
 from irtools import __version__
+from irtools.cli._launch import note_code
 from irtools.errors import IrtoolsError
 from irtools.passmanager._suggest import suggest
 from irtools.report.escape import printable
@@ -81,7 +82,9 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Run `irc` and leave with its exit code."""
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    note_code(code)
+    sys.exit(code)
 
 
 def run(args: Sequence[str]) -> int:

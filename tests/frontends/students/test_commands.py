@@ -100,7 +100,18 @@ def test_an_existing_folder_is_not_touched(distill: Callable, tmp_path: Path, ca
         (("--loss", "soft=1", "--alpha", "0.5"), 2, "leave out --alpha"),
         (("--loss", "sfot=1"), 2, "there is no loss 'sfot'"),
         (("--layer-map", "a"), 2, "no list of layers"),
+        (("--layer-map", "0,2"), 2, "layer-map is for the loss hidden or attention or relation"),
+        (("--relation-heads", "2"), 2, "relation-heads is for the loss relation"),
+        (("--hard-label-output", "student"), 2, "student is to be two things"),
+        (("--hard-label-output", "./student/"), 2, "student is to be two things"),
+        (("--hard-label-output", "student.checkpoints"), 2, "one inside the other"),
+        (("--checkpoints", "student"), 2, "one inside the other"),
+        (("--checkpoints", "student/work"), 2, "one inside the other"),
+        (("--checkpoints", "."), 2, "one inside the other"),
+        (("--metric", "mse"), 3, "mse needs a number per output"),
         (("--temperature", "0"), 2, "temperature is 0"),
+        (("--weight-decay", "nan"), 2, "weight-decay is nan"),
+        (("--seed", "-1"), 2, "not in the range"),
         (("--loss", "hidden=1", "--layer-map", "0,7"), 2, "expected 2 numbers"),
         (("-t", "nowhere"), 2, "nowhere"),
         (("--passes", "prnue"), 2, "prnue"),
@@ -127,6 +138,11 @@ def test_finetune(
     monkeypatch.chdir(tmp_path)
     given = ["finetune", str(teacher), "--train", data[0], "--evaluate", data[1], "-o", "out"]
     budget = ["--epochs", "0.5", "--batch-size", "8", "--threads", "1"]
+    assert run([*given, "--learning-rate", "0"]) == 2
+    assert "learning-rate is 0" in capsys.readouterr().err
+    assert run([*given, *budget, "--metric", "mse"]) == 3
+    assert "mse needs a number per output" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
     assert run([*given, "--rank", "4"]) == 2
     assert "--rank needs --adapter" in capsys.readouterr().err
     adapter = ["--adapter", "qlora", "--rank", "4", "--adapter-output", "adapter"]

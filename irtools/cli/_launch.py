@@ -1,0 +1,110 @@
+"""Running a command again in the processes that a file of accelerate describes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from irtools.errors import FileError, MissingExtraError, UsageError
+
+__all__ = ["launched", "launched_precision", "note_code"]
+
+_PRECISION = "ACCELERATE_MIXED_PRECISION"
+_CODE_FILE = "IRTOOLS_CODE_FILE"
+_PATIENCE = 10.0
+
+
+def launched(given: Mapping[str, Any]) -> int | None:
+    """Run this very command again under `accelerate launch`, where a config file asks for it.
+
+    Returns:
+        The exit code, or None where nothing was launched.
+
+    Raises:
+        FileError: There is no such file.
+        UsageError: It is no config of accelerate, or starts nothing here.
+        MissingExtraError: accelerate is not installed.
+    """
+    file = given["accelerate_config"]
+    if file is None or _PRECISION in os.environ:
+        return None
+    if not Path(file).is_file():
+        raise FileError(f"there is no accelerate config {file}; `accelerate config` makes one")
+    if find_spec("accelerate") is None:
+        raise MissingExtraError("--accelerate-config", "torch")
+    _check_config(file)
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
+    command += ["--config_file", str(file), "-m", "irtools.cli.main", *sys.argv[1:]]
+    with tempfile.TemporaryDirectory(prefix="irtools-launch-") as folder:
+        # A launcher has codes of its own for what it launched.
+        note = Path(folder) / "code"
+        if _run(command, {**os.environ, _CODE_FILE: str(note)}) == 0:
+            return 0
+        if not note.exists():
+            raise UsageError(f"accelerate did not get through with {file}")
+        return int(note.read_text())
+
+
+def launched_precision() -> Literal["fp32", "bf16", "fp16"]:
+    """Return the arithmetic that the config asks for which this process was launched with.
+
+    Raises:
+        UsageError: It is none that a training here can have.
+    """
+    match os.environ.get(_PRECISION, "no"):
+        case "no":
+            return "fp32"
+        case "bf16" | "fp16" as known:
+            return known
+        case other:
+            raise UsageError(f"the accelerate config wants {other}; expected no, bf16 or fp16")
+
+
+def note_code(code: int) -> None:
+    """Tell the exit code to the process that had this one launched; the first one counts."""
+    place = os.environ.get(_CODE_FILE)
+    if place and code:
+        with suppress(OSError), Path(place).open("x") as note:
+            note.write(str(code))
+
+
+def _check_config(file: str) -> None:
+    import yaml  # type: ignore[import-untyped]
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    try:
+        load_config_from_file(file)
+    except (ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"{file} is no config of accelerate: {reason}") from error
+
+
+def _run(command: Sequence[str], environment: Mapping[str, str]) -> int:
+    # A group of its own: launchers leave what they launched behind when they are stopped.
+    process = subprocess.Popen(command, env=environment, start_new_session=True)
+    try:
+        return process.wait()
+    finally:
+        _end(process)
+
+
+def _end(leader: subprocess.Popen[bytes]) -> None:
+    """Stop what is left of a group of processes, and wait for it."""
+    deadline = time.monotonic() + _PATIENCE
+    with suppress(ProcessLookupError):
+        os.killpg(leader.pid, signal.SIGTERM)
+        while time.monotonic() < deadline:
+            leader.poll()
+            os.killpg(leader.pid, 0)
+            time.sleep(0.05)
+        os.killpg(leader.pid, signal.SIGKILL)
+    leader.wait()

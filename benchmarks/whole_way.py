@@ -66,7 +66,7 @@ def main() -> None:
     print("\n".join(("", *remarks(found))))
     if arguments.json:
         about = {"machine": dataclasses.asdict(machine()), "versions": dict(versions())}
-        document = {**about, "prune": {n: ENTRIES[n].prune for n in names}, "rows": found}
+        document = {**about, "rows": found}
         arguments.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
@@ -255,7 +255,13 @@ def _removed(counts: Mapping[str, int], size: int) -> str:
 
 
 def remarks(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield a line for whatever was refused."""
+    """Yield the passes that pruned with their models, and a line for whatever was refused."""
+    settings: dict[str, list[str]] = {}
+    for row in rows:
+        if row["step"].startswith("prune") and row["name"] not in settings.get(row["step"], ()):
+            settings.setdefault(row["step"], []).append(row["name"])
+    for step, names in settings.items():
+        yield f"- `{step}`: {'; '.join(names)}"
     for row in rows:
         if "refused" in row:
             place = ", ".join(row[key] for key in ("name", "target", "step") if key in row)

@@ -69,19 +69,22 @@ class Entry:
 
 _PAST = ("--with-past",)
 _EVENLY = "prune:ratio=0.1:scope=local"
-"""Weighing the layers against each other takes minutes for a large model."""
+"""Weighing layers against each other takes minutes for a large model."""
+_BY_NORM = f"{_EVENLY}:importance=magnitude:refit=false"
+"""Looks at no data: on weights that were drawn no unit is worth more than another one."""
 ENTRIES: Mapping[str, Entry] = {
     "minilm-r8": Entry("r8", "real", "r8", "r8/minilm-r8"),
-    "bert-base": Entry("bert-base-uncased", "drawn", samples=16, prune=_EVENLY),
-    "roberta-base": Entry("roberta-base", "drawn", samples=16, prune=_EVENLY),
+    "bert-base": Entry("bert-base-uncased", "drawn", samples=16, prune=_BY_NORM),
+    "roberta-base": Entry("roberta-base", "drawn", samples=16, prune=_BY_NORM),
     "mpnet-base": Entry("mpnet", "real", samples=16, prune=_EVENLY),
-    "distilbert-base": Entry("distilbert-base", "drawn", samples=16, prune=_EVENLY),
+    "mpnet-base-unpruned": Entry("mpnet", "real", samples=32, prune=""),
+    "distilbert-base": Entry("distilbert-base", "drawn", samples=16, prune=_BY_NORM),
     "albert": Entry("albert", "real", "albert", length=128),
     "deberta-v3-xsmall": Entry(
         "deberta-injection", "trained", "prompt-injection", "deberta-injection/network", length=32
     ),
-    "vit-base": Entry("vit-base", "drawn", "fashion-sample", samples=16, prune=_EVENLY),
-    "dinov2-small": Entry("dinov2-small", "real", "fashion-sample", samples=32, prune=_EVENLY),
+    "vit-base": Entry("vit-base", "drawn", "fashion-sample", samples=16, prune=_BY_NORM),
+    "dinov2-small": Entry("dinov2-small", "real", "fashion-sample", samples=16, prune=_EVENLY),
     "efficientnet-lite0": Entry(
         "efficientnet-fashion",
         "real",
@@ -92,13 +95,14 @@ ENTRIES: Mapping[str, Entry] = {
             *("--example", "CACHE/fashion-mnist/example.npz"),
         ),
     ),
-    "resnet-50": Entry("resnet-50", "drawn", "fashion-sample", samples=16, prune=_EVENLY),
+    "resnet-50": Entry("resnet-50", "drawn", "fashion-sample", samples=16, prune=_BY_NORM),
     "smollm2-135m": Entry(
-        "smollm2", "real", options=_PAST, samples=32, prune="prune:ratio=0.03:scope=local"
+        "smollm2", "real", options=_PAST, samples=16, prune=_BY_NORM.replace("0.1", "0.03")
     ),
-    "gpt2": Entry("gpt2", "drawn", options=_PAST, samples=8, prune=_EVENLY),
+    "smollm2-135m-unpruned": Entry("smollm2", "real", options=_PAST, samples=32, prune=""),
+    "gpt2": Entry("gpt2", "drawn", options=_PAST, samples=8, prune=_BY_NORM),
     "whisper-tiny": Entry("whisper-tiny", "drawn", None, options=_PAST, samples=8, pair=True),
-    "t5-small": Entry("t5-small", "drawn", options=_PAST, samples=32, pair=True, prune=_EVENLY),
+    "t5-small": Entry("t5-small", "drawn", options=_PAST, samples=32, prune=_EVENLY, pair=True),
 }
 
 

@@ -332,8 +332,9 @@ def _gain_text(result: DistillResult) -> str:
     if gain is None:
         return "  the metric is not one per sample: no interval of the difference"
     shown = f"{gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
+    better = "" if result.distilled.evaluation.larger_is_better else ", less is better"
     verdict = "" if gain.is_significant else ": no difference beyond the noise of the test data"
-    return f"  distilled against hard-label, on the same budget: {shown}{verdict}"
+    return f"  distilled against hard-label, on the same budget: {shown}{better}{verdict}"
 
 
 def _chain_table(links: Sequence[Link]) -> Table:

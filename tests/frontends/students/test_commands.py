@@ -51,6 +51,20 @@ def test_a_stopped_training_says_how_to_go_on(
     assert {path.name for path in tmp_path.iterdir()} == {"student"}
 
 
+def test_the_gain_of_an_error_says_that_less_is_better() -> None:
+    from irtools.cli.distill import _gain_text
+    from irtools.metrics import Evaluation
+    from irtools.student import DistillResult, Gain, Trained
+
+    def text(metric: str, larger: bool) -> str:
+        evaluation = Evaluation(metric, 0.5, 0.4, 0.6, 10, larger)
+        trained = Trained("distilled", None, None, evaluation)
+        return _gain_text(DistillResult(trained, trained, trained, Gain(-0.2, -0.3, -0.1)))
+
+    assert text("mse", False).endswith("-0.2000 [-0.3000, -0.1000], less is better")
+    assert text("accuracy", True).endswith("-0.2000 [-0.3000, -0.1000]")
+
+
 @pytest.mark.slow
 def test_students_and_the_chain(distill: Callable, tmp_path: Path, capsys) -> None:
     more = ("-t", "ort-cpu", "--no-bench", "--hard-label-output", "hard", "--report-json", "-")

@@ -13,6 +13,7 @@ from irtools.model import Model
 __all__ = ["OnnxFrontend"]
 
 _CHECKPOINT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+_CONFIG = "config.json"
 
 
 class OnnxFrontend:
@@ -35,7 +36,8 @@ class OnnxFrontend:
         """Read the file.
 
         Raises:
-            ModelError: It cannot be read or is not sound, or the folder holds several.
+            ModelError: It cannot be read or is not sound, it is a part of a checkpoint, or the
+                folder holds several.
             FileError: There is no such file.
             OptionError: An option that only an export takes.
         """
@@ -44,6 +46,9 @@ class OnnxFrontend:
             raise OptionError(
                 f"{source} is an ONNX file already; {', '.join(given)} belong to an export"
             )
+        if _is_of_checkpoint(Path(source)):
+            folder = Path(source).parent
+            raise ModelError(f"{source} is a part of a checkpoint: give its folder, {folder}")
         return Model.load(_file_of(source))
 
     def parts(self, source: str, options: LoadOptions) -> tuple[str, ...]:
@@ -64,6 +69,11 @@ def _models_in(folder: Path) -> list[Path]:
 
 def _is_checkpoint(folder: Path) -> bool:
     return any(p.suffix in _CHECKPOINT_SUFFIXES for p in folder.iterdir())
+
+
+def _is_of_checkpoint(path: Path) -> bool:
+    kind = path.suffix in _CHECKPOINT_SUFFIXES or path.name == _CONFIG
+    return kind and path.is_file() and (path.parent / _CONFIG).is_file()
 
 
 def _the_model_in(folder: Path) -> Path:

@@ -46,7 +46,7 @@ class LoadOptions:
     def given(self) -> tuple[str, ...]:
         """Return the options that an export alone honours, as the command line has them."""
         return tuple(
-            "--" + f.name.replace("_", "-")
+            "--" + ("adapter" if f.name == "adapters" else f.name.replace("_", "-"))
             for f in fields(self)
             if f.name not in ("check", "part", "sizes") and getattr(self, f.name) != f.default
         )
@@ -77,6 +77,7 @@ class Frontend(Protocol):
         """Files that belong beside the model, such as its tokenizer."""
 
 
+_WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth"})
 # The order in which frontends are asked: a file before a folder before code.
 _ORDER = ("onnx", "transformers", "torch")
 
@@ -96,13 +97,30 @@ def find_frontend(source: str) -> Frontend:
     path = Path(source)
     if not path.exists():
         raise FileError(
-            f"{source} does not exist; expected an .onnx file, a checkpoint folder or "
-            "module:function"
+            f"{source} does not exist; expected an .onnx file, a checkpoint folder (nothing is "
+            "downloaded) or module:function"
         )
     raise ModelError(
         f"{source} is no model that irtools reads; expected an .onnx file, a Transformers "
-        "checkpoint folder (with config.json) or module:function"
+        f"checkpoint folder (with config.json) or module:function{_instead(path)}"
     )
+
+
+def _instead(path: Path) -> str:
+    """Say what a folder holds that is no source."""
+    if not path.is_dir():
+        return ""
+    found = sorted(path.iterdir())
+    suffixes = {inner.suffix for inner in found}
+    if (path / "adapter_config.json").is_file():
+        return f"; it holds an adapter, which goes to its base: irc export BASE --adapter {path}"
+    if inner := next((p for p in reversed(found) if (p / "config.json").is_file()), None):
+        return f"; {inner} looks like one"
+    if ".gguf" in suffixes:
+        return "; GGUF is not read"
+    if suffixes & _WEIGHTS:
+        return "; it has weights, and no config.json that says of which network"
+    return "; it is empty" if not found else ""
 
 
 def load_source(source: str, options: LoadOptions = LoadOptions()) -> Model:

@@ -25,6 +25,23 @@ if TYPE_CHECKING:
 __all__ = ["compile_to", "copy_companions", "save_checked", "write_export", "write_result"]
 
 
+@dataclasses.dataclass(frozen=True)
+class WrittenExport:
+    """What `write_export` wrote.
+
+    Attributes:
+        files: Of the models.
+        beside: Tokenizer and such.
+        others: Files that stayed although the source has other ones of these names.
+        lacks_tokenizer: A model takes tokens, and nothing beside it makes them of texts.
+    """
+
+    files: tuple[Path, ...]
+    beside: tuple[Path, ...]
+    others: tuple[Path, ...]
+    lacks_tokenizer: bool
+
+
 def write_result(
     result: OptimizeResult,
     source: str,
@@ -118,7 +135,7 @@ def write_export(
     *,
     external_data: bool | None,
     force: bool,
-) -> tuple[tuple[Path, ...], tuple[Path, ...]]:
+) -> WrittenExport:
     """Write models of a source, and its tokenizer and such beside them.
 
     A new folder appears whole or not at all. Elsewhere everything is written under other names
@@ -128,9 +145,6 @@ def write_export(
         models: Name of the file, without suffix, and the model; a file as destination takes one.
         force: Replace companions that are there and differ.
 
-    Returns:
-        The files of the models, and the other files.
-
     Raises:
         FileError: Something cannot be written; nothing was changed.
     """
@@ -139,20 +153,35 @@ def write_export(
         folder = staging / "out"
         folder.mkdir()
         kept = None if force else place
+        others = [] if kept is None else _others(find_frontend(source).companions(source), kept)
         beside = list(copy_companions(source, folder, unless_in=kept))
         if not destination.is_folder:
             ((_, model),) = models
+            takes_tokens = _takes_tokens(model)
             beside += _write_missing(model, folder, kept)
             files = save_checked(model, destination.path, external_data)
             _publish(folder, place)
         else:
-            made = []
+            made, takes_tokens = [], False
             for name, model in models:
+                takes_tokens |= _takes_tokens(model)
                 beside += _write_missing(model, folder, kept)
                 made.append(save_checked(model, folder / f"{name}.onnx", external_data))
             files = tuple(place / path.name for group in made for path in group)
             _move(folder, place, files[0].name)
-    return files, tuple(place / path.name for path in beside)
+    lacks_tokenizer = takes_tokens and not (place / "tokenizer.json").exists()
+    there = tuple(place / path.name for path in beside)
+    return WrittenExport(files, there, tuple(others), lacks_tokenizer)
+
+
+def _takes_tokens(model: Model) -> bool:
+    return any(value.name == "input_ids" for value in model.interface.inputs)
+
+
+def _others(companions: Iterable[Path], place: Path) -> list[Path]:
+    """Files of the names of companions that are in a folder and say something else."""
+    there = ((path, place / path.name) for path in companions)
+    return [old for new, old in there if old.is_file() and old.read_bytes() != new.read_bytes()]
 
 
 def _write_missing(model: Model, folder: Path, kept: Path | None) -> tuple[Path, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -121,9 +122,12 @@ def _adapter(text: str) -> tuple[Path, float]:
     path, equals, factor = text.rpartition("=")
     if equals and not Path(text).exists():
         try:
-            return Path(path), float(factor)
-        except ValueError as error:
+            number = float(factor)
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
             raise click.UsageError(
                 f"adapter {text!r}: {factor!r} is no number; expected DIR or DIR=0.5"
-            ) from error
+            )
+        return Path(path), number
     return Path(text), 1.0

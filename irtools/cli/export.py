@@ -59,18 +59,26 @@ def export(
 
     destination = Destination.of(output or f"{stem_of(source)}.onnx", source, force=force)
     made: dict[str, Any] = {}
-    files, beside = write_export(
+    written = write_export(
         _models(source, destination, load_options(given, check=not given["no_check"]), made),
         source,
         destination,
         external_data=external_data,
         force=force,
     )
+    names = [str(path) for path in (*written.files, *written.beside)]
     if json_path is not None:
-        names = [str(path) for path in (*files, *beside)]
         write_json({"files": names, **made}, json_path)
-    size = size_text(sum(path.stat().st_size for path in files))
-    say(f"irc: wrote {', '.join(str(path) for path in (*files, *beside))} ({size})")
+    size = size_text(sum(path.stat().st_size for path in written.files))
+    say(f"irc: wrote {', '.join(names)} ({size})")
+    if written.lacks_tokenizer:
+        say(f"irc: {source} has no tokenizer that could be copied: texts as data need --tokenizer")
+    if written.others:
+        others = ", ".join(str(path) for path in written.others)
+        say(
+            f"irc: kept {others}, and {source} has others: data for {written.files[0].name} would "
+            "be read with those kept; give -o a folder of its own, or --force"
+        )
 
 
 def _models(

@@ -61,6 +61,14 @@ def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A module of networks in the current folder, and example inputs."""
     (tmp_path / "somenets.py").write_text(NETS)
     np.savez(tmp_path / "in.npz", x=np.ones((2, 8), np.float32))
+    for name in (
+        *("empty/", "lora/adapter_config.json", "weights/model.safetensors"),
+        "trained/checkpoint-20/config.json",
+    ):
+        path = tmp_path / name
+        (path if name.endswith("/") else path.parent).mkdir(parents=True, exist_ok=True)
+        if not name.endswith("/"):
+            path.touch()
     monkeypatch.chdir(tmp_path)
     return "somenets"
 
@@ -130,6 +138,13 @@ def test_an_export_that_differs_is_refused(nets: str, irc: Any) -> None:
         ((".",), 3, "is no model that irtools reads"),
         (("nowhere",), 6, "does not exist"),
         (("nowhere", "--adapter", "x=much"), 2, "'much' is no number"),
+        (("in.npz", "--adapter", "lora"), 2, "--adapter belong"),
+        (("nowhere", "--adapter", "x=nan"), 2, "'nan' is no number"),
+        (("empty",), 3, "it is empty"),
+        (("lora",), 3, "irc export BASE --adapter lora"),
+        (("weights",), 3, "no config.json that says of which network"),
+        (("trained/checkpoint-20/config.json",), 3, "give its folder, trained/checkpoint-20"),
+        (("trained",), 3, "trained/checkpoint-20 looks like one"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -220,9 +235,13 @@ def test_a_disk_too_full_for_the_tokenizer_leaves_nothing(
 @pytest.mark.usefixtures("instant")
 def test_companions_are_replaced_only_when_forced(tiny: Callable[[str], Path], irc: Any) -> None:
     Path("config.json").write_text("{}")
-    assert irc("export", str(tiny("bert")), "-o", "bert.onnx")[0] == 0
+    code, err = irc("export", str(tiny("bert")), "-o", "bert.onnx")
+    assert code == 0
+    assert "kept config.json" in err
     assert Path("config.json").read_text() == "{}"
-    assert irc("export", str(tiny("bert")), "-o", "bert.onnx", "--force")[0] == 0
+    code, err = irc("export", str(tiny("bert")), "-o", "bert.onnx", "--force")
+    assert code == 0
+    assert "kept" not in err
     assert "BertForSequenceClassification" in Path("config.json").read_text()
 
 

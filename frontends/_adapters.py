@@ -254,8 +254,8 @@ def _read_tensors(folder: Path) -> dict[str, Any]:
             tensors = torch.load(found, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ModelError(
-            f"{found} is a pickle that holds more than tensors, which is never unpacked: "
-            f"{first_line(error)}"
+            f"{found} is a pickle that holds more than tensors, which is never unpacked; save the "
+            "tensors alone, as safetensors"
         ) from error
     except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as error:
         raise ModelError(f"{found} cannot be read: {first_line(error)}") from error
@@ -263,11 +263,16 @@ def _read_tensors(folder: Path) -> dict[str, Any]:
 
 
 def _peft_config(adapter: Adapter) -> Any:
-    from peft import PeftConfig
+    import peft
 
     try:
-        config = PeftConfig.from_pretrained(adapter.folder)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        config = peft.PeftConfig.from_pretrained(adapter.folder)
+    except KeyError as error:
+        raise ModelError(
+            f"{adapter.folder} is an adapter of a kind that peft {peft.__version__} does not know: "
+            f"{adapter.kind}"
+        ) from error
+    except (TypeError, ValueError, AttributeError) as error:
         raise ModelError(
             f"{adapter.folder}/adapter_config.json is not understood: {first_line(error)}"
         ) from error

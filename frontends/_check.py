@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,13 +69,18 @@ def compare(model: Model, trials: Sequence[Trial], what: str) -> None:
     """Run an exported model, without a runtime's own optimizations, against torch.
 
     Raises:
-        ModelError: An output differs.
+        ModelError: An output differs, or is no number.
     """
     if not trials:
         return
     with find_target("ort-cpu").runner(model, RunnerOptions(exact=True)) as runner:
         for trial in trials:
             for name, where, error in trial.errors(runner):
+                if math.isnan(error):
+                    raise ModelError(
+                        f"the export of {what} cannot be checked: output {name!r} is NaN or "
+                        f"infinite at {where}; are the weights damaged?"
+                    )
                 if not error <= RELATIVE_TOLERANCE:
                     raise ModelError(
                         f"the export of {what} is wrong: output {name!r} differs from torch by "

@@ -32,6 +32,7 @@ def describe_encoder(
     config = module.config
     if hasattr(config, "use_cache"):
         config.use_cache = False
+    config.return_dict = True  # Outputs have names.
     names = _input_names(module)
     make: Callable[[int, int], Tensors]
     axes: dict[str, dict[int, str]]
@@ -40,9 +41,10 @@ def describe_encoder(
         make = partial(images, torch, getattr(config, "num_channels", 3), size)
         axes, limits = {"pixel_values": {0: "batch"}}, {}
     else:
-        make = partial(texts, torch, names, config.vocab_size, getattr(config, "pad_token_id", 0))
-        axes = {name: {0: "batch", 1: "sequence"} for name in names}
         limits = sequence_limit(config)
+        draw = partial(texts, torch, names, config.vocab_size, getattr(config, "pad_token_id", 0))
+        make = partial(_within, draw, limits.get("sequence"))
+        axes = {name: {0: "batch", 1: "sequence"} for name in names}
     with torch.inference_mode():
         outputs = tuple(tensors_of(module(**make(*EXAMPLE_SIZES))))
     return TorchSource(module, make, axes, outputs, where, limits, metadata=metadata)
@@ -98,6 +100,12 @@ def _processed_size(folder: Path) -> tuple[int, int] | int | None:
             return edge
         case _:
             return None
+
+
+def _within(
+    draw: Callable[[int, int], Tensors], longest: int | None, batch: int, length: int
+) -> Tensors:
+    return draw(batch, length if longest is None else min(length, longest))
 
 
 def texts(

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from irtools.frontends._failure import LIBRARY_FAILURES
+
 __all__ = ["make_tokenizer"]
 
 _FILE = "tokenizer.json"
@@ -14,13 +16,6 @@ _WORDS = "vocab.txt"
 _OLDER = (
     *(_WORDS, "vocab.json", "spm.model", "spiece.model"),
     *("sentencepiece.bpe.model", "tokenizer.model"),
-)
-
-# Conversion fails in as many ways as there are forms, packages that are not installed among them;
-# a model without a tokenizer is still a model.
-_FAILURES = (
-    *(ArithmeticError, AttributeError, ImportError, LookupError),
-    *(OSError, RuntimeError, TypeError, ValueError),
 )
 
 
@@ -53,7 +48,8 @@ def _converted(folder: Path) -> Any:
         return AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, **options
         )
-    except _FAILURES:
+    except LIBRARY_FAILURES:
+        # As many ways to fail as there are forms; a model without a tokenizer is still a model.
         return None
 
 

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from irtools.errors import UnsupportedError
 from irtools.frontends._check import PlainTrial, Trial
-from irtools.frontends._failure import explain
+from irtools.frontends._failure import LIBRARY_FAILURES, explain
 from irtools.frontends._names import tidy
 from irtools.model import Model
 
@@ -27,15 +27,6 @@ __all__ = ["EXAMPLE_SIZES", "TorchSource", "convert", "tensors_of"]
 DEFAULT_OPSET = 20
 EXAMPLE_SIZES = (2, 24)
 CHECK_SIZES = ((1, 16), (3, 37))
-
-_FAILURES = (
-    AssertionError,
-    AttributeError,
-    LookupError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 
 Tensors = Mapping[str, Any]
 
@@ -93,8 +84,12 @@ class TorchSource:
         return PlainTrial(
             {name: tensor.numpy() for name, tensor in inputs.items()},
             {name: tensor.float().numpy() for name, tensor in self.run(inputs).items()},
-            f"batch {batch}, sequence {sequence}",
+            f"batch {batch}" + f", sequence {sequence}" * self._has_sequence,
         )
+
+    @property
+    def _has_sequence(self) -> bool:
+        return any("sequence" in axes.values() for axes in self.axes.values())
 
 
 def convert(source: TorchSource, *, opset: int | None = None) -> Model:
@@ -118,7 +113,7 @@ def convert(source: TorchSource, *, opset: int | None = None) -> Model:
         tuple(source.outputs),
         opset or DEFAULT_OPSET,
     )
-    failures = (*_FAILURES, torch.onnx.OnnxExporterError)
+    failures = (*LIBRARY_FAILURES, torch.onnx.OnnxExporterError)
     with _quiet(), _forward_of(source, plain):
         try:
             found = _by_torch(torch, job)
@@ -128,7 +123,7 @@ def convert(source: TorchSource, *, opset: int | None = None) -> Model:
                 raise UnsupportedError(reason) from error
             try:
                 found = _by_transformers(torch, job)
-            except (*failures, ImportError) as second:
+            except failures as second:
                 raise UnsupportedError(reason) from second
     _name_axes(found.graph, source.axes)
     tidy(found)
@@ -193,14 +188,23 @@ def _by_transformers(torch: Any, job: _Job) -> ir.Model:
 
 
 def tensors_of(result: Any) -> dict[str, Any]:
-    """Return the tensors that a module returns, by name where it names them."""
+    """Return the tensors that a module returns, by name where it names them.
+
+    What is nested is named after what holds it: `hidden_states.0`, `output_1.0`.
+    """
     import torch
 
+    return dict(_named(torch, result, ""))
+
+
+def _named(torch: Any, result: Any, name: str) -> Iterator[tuple[str, Any]]:
     if isinstance(result, torch.Tensor):
-        return {"output": result}
-    items = result.items() if isinstance(result, Mapping) else enumerate(result)
-    named = {k if isinstance(k, str) else f"output_{k}": v for k, v in items}
-    return {name: value for name, value in named.items() if isinstance(value, torch.Tensor)}
+        yield name or "output", result
+    elif isinstance(result, (Mapping, list, tuple)):
+        items = result.items() if isinstance(result, Mapping) else enumerate(result)
+        for key, value in items:
+            own = key if isinstance(key, str) else f"output_{key}"
+            yield from _named(torch, value, f"{name}.{key}" if name else own)
 
 
 def _sizes(torch: Any, source: TorchSource, labels: Iterable[str]) -> Iterator[Any]:

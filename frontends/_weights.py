@@ -7,11 +7,12 @@ import pickle
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from irtools.errors import MissingExtraError, ModelError, OptionError, UnsupportedError
-from irtools.frontends._failure import first_line
+from irtools.frontends._failure import LIBRARY_FAILURES, first_line
 from irtools.frontends._tasks import Task, find_task, tasks_of
 from irtools.words import counted
 
@@ -40,11 +41,13 @@ def read_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
         UnsupportedError: It comes with code, which nobody allowed to run.
     """
     transformers = _import_transformers()
+    from huggingface_hub.errors import StrictDataclassError
+
     try:
         return transformers.AutoConfig.from_pretrained(
             folder, local_files_only=True, trust_remote_code=trust_remote_code
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (*LIBRARY_FAILURES, StrictDataclassError) as error:
         if "trust_remote_code" in str(error):
             raise _needs_code(folder) from error
         raise ModelError(
@@ -90,12 +93,11 @@ def open_checkpoint(
             raise _needs_code(folder, network, transformers)
         kind = getattr(transformers, (found or find_task(config, None, "")[0] or _ANY).auto)
         extra["trust_remote_code"] = True
-    module, missing = _load(transformers, kind, folder, config, extra)
+    load = partial(_load, transformers, kind, folder, config, brought)
+    module, missing = load(extra)
     if missing and all(name.startswith("pooler.") for name in missing):
         # Checkpoints of a masked language model have no pooler, and sentence embeddings need none.
-        module, missing = _load(
-            transformers, kind, folder, config, extra | {"add_pooling_layer": False}
-        )
+        module, missing = load(extra | {"add_pooling_layer": False})
     missing = [name for name in missing if name not in brought]
     if missing:
         raise _missing_weights(folder, config, network, task, missing)
@@ -116,7 +118,12 @@ def _import_transformers() -> Any:
 
 
 def _load(
-    transformers: Any, kind: Any, folder: Path, config: Any, extra: dict[str, Any]
+    transformers: Any,
+    kind: Any,
+    folder: Path,
+    config: Any,
+    brought: frozenset[str],
+    extra: dict[str, Any],
 ) -> tuple[Any, list[str]]:
     import torch
     from safetensors import SafetensorError
@@ -129,17 +136,39 @@ def _load(
                 local_files_only=True,
                 output_loading_info=True,
                 weights_only=True,
+                ignore_mismatched_sizes=True,  # They are told below, by name.
                 dtype=torch.float32,
                 **extra,
             )
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{folder}: weights are a pickle that holds more than tensors, which is never "
-            f"unpacked: {first_line(error)}"
+            "unpacked; save the tensors alone, as safetensors"
         ) from error
-    except (OSError, ValueError, RuntimeError, KeyError, EOFError, SafetensorError) as error:
-        raise ModelError(f"{folder}: weights cannot be loaded: {first_line(error)}") from error
+    except (*LIBRARY_FAILURES, SafetensorError) as error:
+        place = _damaged_file(folder) or folder
+        raise ModelError(f"{place}: weights cannot be loaded: {first_line(error)}") from error
+    other = sorted(found for found in loaded["mismatched_keys"] if found[0] not in brought)
+    if other:
+        name, shape, wanted = other[0]
+        raise ModelError(
+            f"{folder}: weights do not fit config.json: {counted(len(other), 'parameter')} of "
+            f"another shape, {name!r} first: {list(shape)}, and the config makes it {list(wanted)}"
+        )
     return module, sorted(loaded["missing_keys"])
+
+
+def _damaged_file(folder: Path) -> Path | None:
+    """Return the first weight file that is cut off, or no such file at all."""
+    from safetensors import SafetensorError, safe_open
+
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="np"):
+                pass
+        except (OSError, SafetensorError):
+            return path
+    return None
 
 
 def _needs_code(folder: Path, network: str = "", transformers: Any = None) -> UnsupportedError:

@@ -16,6 +16,7 @@ from irtools.frontends._check import Trial, compare, in_file
 from irtools.frontends._companions import companions_in
 from irtools.frontends._decoder import describe_decoder
 from irtools.frontends._encoder import describe_encoder
+from irtools.frontends._failure import running
 from irtools.frontends._seq2seq import PARTS, describe_part
 from irtools.frontends._tokenizer import make_tokenizer
 from irtools.frontends._torch_export import EXAMPLE_SIZES, TorchSource, convert
@@ -68,10 +69,12 @@ def _export(
 ) -> tuple[Model, Sequence[Trial], str]:
     """Return the model, what it must reproduce, and what a message calls its source."""
     checkpoint, adapters = _open(folder, options)
-    source = _describe(checkpoint, options)
+    with running(checkpoint.where):
+        source = _describe(checkpoint, options)
     for adapter in adapters:
         adapter.merge_into(source.module, lambda: source.run(source.inputs(*EXAMPLE_SIZES)))
-    trials = source.trials() if options.check else ()
+    with running(source.where):
+        trials = source.trials() if options.check else ()
     model = convert(source, opset=options.opset)
     model.ir.graph.name = source.module.config.model_type
     model.source = folder

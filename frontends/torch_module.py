@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
+from irtools.data.npz import read_npz
 from irtools.errors import (
     DataError,
     FileError,
@@ -27,22 +28,16 @@ from irtools.frontends._failure import explain, first_line
 
 if TYPE_CHECKING:
     from irtools.model import Model
+    from irtools.target import Feeds
 
 __all__ = ["TorchFrontend"]
 
-# What code of a caller's may raise.
-_FAILURES = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+# Code of a caller's may raise anything, and a script without a main guard leaves.
+_FAILURES = (Exception, SystemExit)
 _OPTIONS = ("--opset", "--example", "--weights")
+# Where training programs keep the state among other things.
+_STATES = ("state_dict", "model_state_dict", "model")
+_WRAPPERS = ("_orig_mod.", "module.", "_orig_mod.")
 _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -97,6 +92,8 @@ class TorchFrontend:
                 raise DataError(
                     f"{source} does not run on {options.example}: {explain(error)}"
                 ) from error
+        if not outputs:
+            raise ModelError(f"{source} returns no tensors")
         axes = {name: {0: "batch"} for name in example}
         described = TorchSource(module, make, axes, outputs, source)
         trials = described.trials() if options.check else ()
@@ -110,11 +107,15 @@ def _build(torch: Any, source: str) -> Any:
     where, _, name = source.partition(":")
     with _current_folder():
         try:
-            factory = getattr(importlib.import_module(where), name)
+            found = importlib.import_module(where)
         except ImportError as error:
             raise UsageError(f"{source}: {where} cannot be imported: {error}") from error
-        except AttributeError as error:
-            raise UsageError(f"{source}: {where} has no {name!r}") from error
+        except _FAILURES as error:
+            raise ModelError(f"{source}: {where} cannot be imported: {explain(error)}") from error
+        factory = getattr(found, name, None)
+        if not callable(factory):
+            what = "has no" if factory is None else "has no function"
+            raise UsageError(f"{source}: {where} {what} {name!r}")
         try:
             module = factory()
         except _FAILURES as error:
@@ -137,16 +138,25 @@ def _current_folder() -> Iterator[None]:
 
 def _load_weights(module: Any, path: Path) -> None:
     try:
-        found = module.load_state_dict(_read_state(path), strict=False)
+        found = module.load_state_dict(_unwrapped(_read_state(path), module), strict=False)
     except RuntimeError as error:
         raise ModelError(
-            f"{path} does not fit the module: {str(error).splitlines()[-1]}"
+            f"{path} does not fit the module: {str(error).splitlines()[-1].strip()}"
         ) from error
     if found.missing_keys or found.unexpected_keys:
         raise ModelError(
             f"{path} does not fit the module: missing {found.missing_keys[:3]}, "
             f"unexpected {found.unexpected_keys[:3]}"
         )
+
+
+def _unwrapped(state: Mapping[str, Any], module: Any) -> Mapping[str, Any]:
+    """Drop what torch.compile and data parallelism put before every name."""
+    wanted = module.state_dict().keys()
+    for prefix in _WRAPPERS:
+        if not wanted & state.keys() and all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+    return state
 
 
 def _read_state(path: Path) -> Mapping[str, Any]:
@@ -168,26 +178,21 @@ def _read_state(path: Path) -> Mapping[str, Any]:
         ) from error
     except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as error:
         raise ModelError(f"{path} cannot be read as weights: {first_line(error)}") from error
-    # Training programs often wrap it.
-    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
-        state = state["state_dict"]
+    if isinstance(state, dict):
+        state = next((state[n] for n in _STATES if isinstance(state.get(n), dict)), state)
     if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):
         raise ModelError(f"{path} holds no tensors by name; expected a state dict")
     return state
 
 
-def _read_example(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is no .npz of arrays: {error}") from error
-    if not arrays or any(array.ndim == 0 or not len(array) for array in arrays.values()):
+def _read_example(path: Path) -> Feeds:
+    arrays = read_npz(path, label_column="").feeds
+    if not arrays or not all(len(array) for array in arrays.values()):
         raise DataError(f"{path} needs arrays of at least one sample along axis 0")
     return arrays
 
 
-def _tile(torch: Any, example: Mapping[str, np.ndarray], batch: int, _: int) -> dict[str, Any]:
+def _tile(torch: Any, example: Feeds, batch: int, _: int) -> dict[str, Any]:
     """Repeat or cut the example rows to `batch`."""
     return {
         name: torch.from_numpy(array[np.arange(batch) % len(array)].copy())

@@ -8,8 +8,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from irtools.errors import ModelError
 from irtools.frontends import _check
-from irtools.frontends._check import in_file
+from irtools.frontends._check import PlainTrial, compare, in_file
 from irtools.model import Model, place_of
 
 
@@ -24,6 +25,14 @@ def make_model() -> Model:
     y.name, y.type, y.shape = "y", x.type, ir.Shape(["N", 32])
     graph = ir.Graph([x], [y], nodes=[node], initializers=[w], opset_imports={"": 20})
     return Model.from_ir(ir.Model(graph, ir_version=10), Path("somewhere"))
+
+
+def test_outputs_that_are_no_numbers_are_told() -> None:
+    model = make_model()
+    feeds = {"x": np.full((1, 64), np.nan, np.float32)}
+    trial = PlainTrial(feeds, {"y": np.full((1, 32), np.nan, np.float32)}, "batch 1")
+    with pytest.raises(ModelError, match="'y' is NaN or infinite at batch 1"):
+        compare(model, [trial], "net")
 
 
 def test_a_small_model_stays_in_memory(tmp_path: Path) -> None:

@@ -70,6 +70,29 @@ def test_numbers_equal_torch(model: Model, bert_folder: Path, batch: int, sequen
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_a_config_that_asks_for_tuples_and_states_still_has_names(
+    edited_config: Callable[..., Path],
+) -> None:
+    folder = edited_config(return_dict=False, output_hidden_states=True)
+    names = [value.name for value in load_source(str(folder)).interface.outputs]
+    assert names == ["logits", *(f"hidden_states.{n}" for n in range(3))]
+
+
+def test_a_short_position_table_is_kept_to(edited_config: Callable[..., Path]) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    folder = edited_config(max_position_embeddings=12)
+    weights = load_file(folder / "model.safetensors")
+    name = "bert.embeddings.position_embeddings.weight"
+    save_file(weights | {name: weights[name][:12].copy()}, folder / "model.safetensors")
+    assert load_source(str(folder)).interface.inputs[0].shape == ("batch", "sequence")
+
+
+def test_a_config_of_wrong_types_is_refused(edited_config: Callable[..., Path]) -> None:
+    with pytest.raises(ModelError, match="no Transformers config"):
+        load_source(str(edited_config(vocab_size="many")))
+
+
 def test_opset_can_be_chosen(bert_folder: Path) -> None:
     assert load_source(str(bert_folder), LoadOptions(opset=18)).ir.opset_imports[""] == 18
 

@@ -51,8 +51,30 @@ def build():
     return Net()
 
 
+class Several(Net):
+    def forward(self, x):
+        hidden = self.body(x)
+        return self.classifier(hidden), (hidden, {"sum": hidden.sum(1)})
+
+
+class Silent(Net):
+    def forward(self, x):
+        return None
+
+
 def fails():
     raise ValueError("no such size")
+
+
+def fails_in_its_own_way():
+    class OwnError(Exception):
+        pass
+
+    raise OwnError("no such size")
+
+
+def leaves():
+    raise SystemExit(3)
 """
 
 
@@ -60,9 +82,11 @@ def fails():
 def nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A module of networks in the current folder, and example inputs."""
     (tmp_path / "somenets.py").write_text(NETS)
+    (tmp_path / "unreadable.py").write_text("def build(:")
     np.savez(tmp_path / "in.npz", x=np.ones((2, 8), np.float32))
+    np.save(tmp_path / "one.npy", np.ones((2, 8), np.float32))
     for name in (
-        *("empty/", "lora/adapter_config.json", "weights/model.safetensors"),
+        *("junk.npz", "empty/", "lora/adapter_config.json", "weights/model.safetensors"),
         "trained/checkpoint-20/config.json",
     ):
         path = tmp_path / name
@@ -103,6 +127,27 @@ def test_weights_may_be_a_pt_file_of_tensors(nets: str, irc: Any) -> None:
     np.testing.assert_array_equal(bias.const_value.numpy(), [1, 2, 3])
 
 
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "_orig_mod.module."])
+def test_weights_of_a_wrapped_module_are_taken(nets: str, irc: Any, prefix: str) -> None:
+    import torch
+
+    shapes = {"body.0.weight": (16, 8), "body.0.bias": (16,), "classifier.weight": (3, 16)}
+    state = {prefix + name: torch.zeros(shape) for name, shape in shapes.items()}
+    state[f"{prefix}classifier.bias"] = torch.tensor([1.0, 2.0, 3.0])
+    torch.save({"model_state_dict": state, "epoch": 3}, "w.pt")
+    args = ("export", f"{nets}:build", "--example", "in.npz", "--weights", "w.pt", "--no-check")
+    assert irc(*args, "-o", "net.onnx")[0] == 0
+    bias = Model.load("net.onnx").ir.graph.initializers["classifier.bias"]
+    np.testing.assert_array_equal(bias.const_value.numpy(), [1, 2, 3])
+
+
+def test_nested_outputs_are_named_and_compared(nets: str, irc: Any) -> None:
+    code, err = irc("export", f"{nets}:Several", "--example", "in.npz", "-o", "net.onnx")
+    assert code == 0, err
+    names = [value.name for value in Model.load("net.onnx").interface.outputs]
+    assert names == ["output_0", "output_1.0", "output_1.1.sum"]
+
+
 def test_a_whole_pickled_module_is_refused(nets: str, irc: Any) -> None:
     import torch
 
@@ -133,6 +178,13 @@ def test_an_export_that_differs_is_refused(nets: str, irc: Any) -> None:
     ("args", "code", "message"),
     [
         (("{nets}:fails", "--example", "in.npz"), 3, "ValueError: no such size"),
+        (("{nets}:fails_in_its_own_way", "--example", "in.npz"), 3, "OwnError: no such size"),
+        (("{nets}:leaves", "--example", "in.npz"), 3, "SystemExit: 3"),
+        (("{nets}:Silent", "--example", "in.npz"), 3, "returns no tensors"),
+        (("unreadable:build", "--example", "in.npz"), 3, "SyntaxError"),
+        (("{nets}:build", "--example", "junk.npz"), 3, "is not an .npz file"),
+        (("{nets}:build", "--example", "one.npy"), 3, "is not an .npz file"),
+        (("{nets}:build", "--example", "none.npz"), 6, "cannot read none.npz"),
         (("{nets}:build", "--example", "in.npz", "--task", "fill-mask"), 2, "for checkpoints"),
         (("{nets}:build", "--example", "in.npz", "--weights", "w.pt"), 6, "no weights at w.pt"),
         ((".",), 3, "is no model that irtools reads"),
@@ -230,6 +282,15 @@ def test_a_disk_too_full_for_the_tokenizer_leaves_nothing(
     assert (code, err.count("\n")) == (6, 1)
     assert "No space left" in err
     assert sorted(path.name for path in Path().iterdir()) == before
+
+
+def test_a_missing_tokenizer_is_told(
+    tiny: Callable[[str], Path], irc: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, err = irc("export", str(tiny("mpnet")), "--no-check", "-o", "out/")
+    assert code == 0
+    assert "has no tokenizer" in err
 
 
 @pytest.mark.usefixtures("instant")

@@ -13,6 +13,7 @@ from irtools.passes.pruning.linear import LinearLayer, linear_layer
 from irtools.passes.pruning.obs import LayerProblem, refit
 from irtools.passmanager import PassContext
 from irtools.statistics import Gram, GramResult, Want
+from irtools.words import counted
 
 __all__ = ["Evidence", "collect_evidence"]
 
@@ -26,10 +27,24 @@ class Evidence:
     Attributes:
         problems: By the node of the sink; nodes that share a weight have the same problem.
         refits: Weights that were solved for, by problem and kept units.
+        shortages: For layers with more inputs than the data has positions: inputs, positions.
     """
 
     problems: Mapping[ir.Node, LayerProblem] = field(default_factory=dict)
     refits: dict[tuple[int, tuple[int, ...]], np.ndarray] = field(default_factory=dict)
+    shortages: Sequence[tuple[int, int]] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the report must say of the data behind a refit."""
+        if not self.shortages:
+            return ()
+        inputs, positions = max(self.shortages)
+        return (
+            f"{counted(len(self.shortages), 'layer')} saw fewer positions than inputs (the widest "
+            f"{positions:,} for {inputs:,}), so what is refitted fits these samples only: give "
+            "more or longer calibration samples",
+        )
 
     def of_sinks(self, group: ChannelGroup) -> list[tuple[Member, LayerProblem]] | None:
         """Return one sink for each problem of a group, or None where a sink has no evidence."""
@@ -65,16 +80,20 @@ def collect_evidence(model: ir.Model, groups: Sequence[ChannelGroup], ctx: PassC
     for layer in layers:
         sharing.setdefault(layer.sink.value, []).append(layer)
     problems: dict[ir.Node, LayerProblem] = {}
+    shortages = []
     for same in sharing.values():
-        moments = [answers[wants[layer.sink.node]] for layer in same]
-        problem = _problem(same[0], [m for m in moments if isinstance(m, GramResult)])
+        answered = [answers[wants[layer.sink.node]] for layer in same]
+        moments = [m for m in answered if isinstance(m, GramResult)]
+        count, inputs = sum(m.count for m in moments), len(moments[0].xx) - 1
+        if count < inputs:
+            shortages.append((inputs, count))
+        problem = _problem(same[0], moments, count)
         problems.update({layer.sink.node: problem for layer in same})
-    return Evidence(problems)
+    return Evidence(problems, shortages=shortages)
 
 
-def _problem(layer: LinearLayer, moments: Sequence[GramResult]) -> LayerProblem:
+def _problem(layer: LinearLayer, moments: Sequence[GramResult], count: int) -> LayerProblem:
     gram = np.sum([m.xx for m in moments], axis=0) if len(moments) > 1 else moments[0].xx
-    count = sum(m.count for m in moments)
     return LayerProblem.of(gram, count, layer.weight(), has_bias=layer.bias_node is not None)
 
 

@@ -190,6 +190,8 @@ class Prune(PlanningPass):
         ctx: PassContext,
     ) -> Plan:
         notes = self._notes(model, ctx)
+        if self.refit and ctx.calibration is not None:
+            notes += evidence.notes
         blocked = len(ctx.analysis(ChannelGroups, model).blocked)
         counts = {"num-groups-blocked": blocked}
         importance = self._importance(ctx)

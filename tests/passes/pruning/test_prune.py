@@ -49,6 +49,21 @@ def test_half_of_the_parameters_go_and_the_interface_stays(
     assert run_model(pruned, feeds).shape == run_model(model, feeds).shape
 
 
+def test_a_refit_on_fewer_positions_than_inputs_says_so(build, data_context):
+    """The second layer has 32 inputs, and a sample has 6 positions."""
+    model = build("ffn")
+
+    def notes(samples, **options):
+        ctx = data_context(_calibration(model, count=samples))
+        found = Prune(ratio=0.25, round_to=1, **options).run(model.clone(), ctx).notes
+        return [note for note in found if "fewer positions than inputs" in note]
+
+    (note,) = notes(5)
+    assert note.startswith("1 layer saw fewer positions than inputs (the widest 30 for 32)")
+    assert not notes(6)
+    assert not notes(5, refit=False)
+
+
 @pytest.mark.parametrize("ratio", [0.25, 0.5, 0.75])
 def test_a_ratio_counts_a_weight_between_two_groups_once(ratio, build, data_context):
     text = """

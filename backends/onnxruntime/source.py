@@ -59,9 +59,7 @@ class ModelSource:
     folder: Path | None = None
 
     @classmethod
-    def of(
-        cls, model: Model | Path, *, on_cpu: bool = False, mapped: bool = False
-    ) -> ModelSource:
+    def of(cls, model: Model | Path, *, on_cpu: bool = False, mapped: bool = False) -> ModelSource:
         """Prepare a file or a model in memory.
 
         Args:

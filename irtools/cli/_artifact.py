@@ -93,7 +93,7 @@ def compile_to(
 
     What was written is run once in a child process before anybody sees it. A new folder appears
     whole or not at all. In one that exists, files are replaced one by one when all of them are
-    written, what the target opens last.
+    written, tokenizer and such included, what the target opens last.
 
     Args:
         destination: A folder, or the main file; beside a file nothing else is put.
@@ -117,7 +117,9 @@ def compile_to(
         artifact = dataclasses.replace(artifact, notes=notes)
         beside: list[str] = []
         if destination.is_folder:
-            copied = copy_companions(source, folder, unless_in=place)
+            # A folder that holds files is only written with --force: what lay there is of another
+            # model.
+            copied = copy_companions(source, folder)
             made = write_companions(model.companions, folder)
             beside = list(dict.fromkeys(p.name for p in (*copied, *made)))
         if describe is not None:

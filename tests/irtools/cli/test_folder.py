@@ -56,3 +56,15 @@ def test_an_old_folder_stays_as_it_was_when_the_new_one_fails(
     after = _listing(tmp_path / "out")
     assert set(after) == {"model.onnx", "notes.txt", "report.json"}
     assert after["notes.txt"] == b"mine" and after["model.onnx"] != b"old"
+
+
+@pytest.mark.parametrize("verb", [_CALL, ("compile", "model.onnx", "-o", "out/")])
+def test_a_forced_folder_gets_the_tokenizer_of_its_new_model(
+    verb: tuple[str, ...], irc: Callable, tmp_path: Path
+) -> None:
+    (tmp_path / "tokenizer.json").write_text('{"of": "the source"}')
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/tokenizer.json").write_text('{"of": "another model"}')
+    assert irc(*verb).code == 2
+    assert irc(*verb, "--force").code == 0
+    assert (tmp_path / "out/tokenizer.json").read_text() == '{"of": "the source"}'

@@ -76,7 +76,7 @@ ENTRIES: Mapping[str, Entry] = {
     "minilm-r8": Entry("r8", "real", "r8", "r8/minilm-r8"),
     "bert-base": Entry("bert-base-uncased", "drawn", samples=16, prune=_BY_NORM),
     "roberta-base": Entry("roberta-base", "drawn", samples=16, prune=_BY_NORM),
-    "mpnet-base": Entry("mpnet", "real", samples=16, prune=_EVENLY),
+    "mpnet-base": Entry("mpnet", "real"),
     "mpnet-base-unpruned": Entry("mpnet", "real", samples=32, prune=""),
     "distilbert-base": Entry("distilbert-base", "drawn", samples=16, prune=_BY_NORM),
     "albert": Entry("albert", "real", "albert", length=128),
@@ -84,7 +84,7 @@ ENTRIES: Mapping[str, Entry] = {
         "deberta-injection", "trained", "prompt-injection", "deberta-injection/network", length=32
     ),
     "vit-base": Entry("vit-base", "drawn", "fashion-sample", samples=16, prune=_BY_NORM),
-    "dinov2-small": Entry("dinov2-small", "real", "fashion-sample", samples=16, prune=_EVENLY),
+    "dinov2-small": Entry("dinov2-small", "real", "fashion-sample"),
     "efficientnet-lite0": Entry(
         "efficientnet-fashion",
         "real",
@@ -96,9 +96,7 @@ ENTRIES: Mapping[str, Entry] = {
         ),
     ),
     "resnet-50": Entry("resnet-50", "drawn", "fashion-sample", samples=16, prune=_BY_NORM),
-    "smollm2-135m": Entry(
-        "smollm2", "real", options=_PAST, samples=16, prune=_BY_NORM.replace("0.1", "0.03")
-    ),
+    "smollm2-135m": Entry("smollm2", "real", options=_PAST),
     "smollm2-135m-unpruned": Entry("smollm2", "real", options=_PAST, samples=32, prune=""),
     "gpt2": Entry("gpt2", "drawn", options=_PAST, samples=8, prune=_BY_NORM),
     "whisper-tiny": Entry("whisper-tiny", "drawn", None, options=_PAST, samples=8, pair=True),

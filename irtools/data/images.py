@@ -170,7 +170,10 @@ def _labels(
     if known:
         unknown = sorted(set(names) - set(known))
         if unknown:
-            raise DataError(f"{path}: subfolder '{unknown[0]}' is none of the model's classes")
+            raise DataError(
+                f"{path}: subfolder '{unknown[0]}' is none of the model's classes; known are "
+                f"{', '.join(known):.200}"
+            )
         return np.array([known[name] for name in names], np.int64), ()
     made = {name: number for number, name in enumerate(sorted(set(names)))}
     listed = ", ".join(f"{number}={name}" for name, number in made.items())

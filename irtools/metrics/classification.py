@@ -141,7 +141,7 @@ def _check_classes(logits: np.ndarray, labels: np.ndarray) -> None:
     if outside.size:
         raise DataError(
             f"label {int(outside.flat[0])} is outside the model's "
-            f"{counted(logits.shape[-1], 'class', 'classes')}"
+            f"{counted(logits.shape[-1], 'class', 'classes')}; expected 0 to {logits.shape[-1] - 1}"
         )
 
 

@@ -294,6 +294,13 @@ class TestImages:
         assert data.labels.tolist() == [1, 0, 0]
         np.testing.assert_allclose(data.feeds["pixel_values"][1], 1.0, rtol=1e-6)
 
+    def test_a_folder_of_no_class_names_those_that_are_known(self, images: Path) -> None:
+        (images / "config.json").write_text(json.dumps({"id2label": {"0": "cat", "1": "dog"}}))
+        with pytest.raises(
+            DataError, match="'ant' is none of the model's classes; known are cat, dog"
+        ):
+            load_dataset(str(images), image_model())
+
     def test_flat_folder_and_channels_last_and_grey(self, images: Path) -> None:
         flat = load_dataset(str(images / "cat"), image_model("batch,8,8,1"))
         assert flat.labels is None

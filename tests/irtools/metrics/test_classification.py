@@ -84,7 +84,7 @@ def test_the_logits_output_is_found_by_name() -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (np.array([0, 7]), "label 7 is outside the model's 3 classes"),
+        (np.array([0, 7]), "label 7 is outside the model's 3 classes; expected 0 to 2"),
         (np.array([0, -1]), "label -1 is outside"),
         (np.array([0.0, 1.0]), "need whole-number labels"),
         (np.array([[0, 1], [1, 0]]), r"shape \[2\]; found int64\[2, 2\].*multilabel-f1-micro"),

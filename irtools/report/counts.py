@@ -15,6 +15,8 @@ _MEASURES = (
     "num-rounds",
     # How much the removed heads, neurons and channels hold; those are what was changed.
     "num-parameters-removed",
+    # Parts of the weights that were quantized.
+    "num-outlier-channels",
 )
 
 

@@ -24,6 +24,7 @@ def test_changes_skips_and_measures_are_told_apart() -> None:
         "num-rounds": 128,
         "num-heads-removed": 1,
         "num-parameters-removed": 10**6,
+        "num-outlier-channels": 5,
     }
     assert count_changed(found) == 4 + 1
     assert count_skipped(found) == 8 + 16 + 32 + 64
@@ -34,7 +35,11 @@ def test_every_statistic_of_our_passes_is_known() -> None:
     for name in registry.names("irtools.passes"):
         for statistic in registry.load("irtools.passes", name).statistics:
             changed = bool(re.match(rf"num-({_DEEDS})(-|$)", statistic))
-            measured = statistic in ("num-rounds", "num-parameters-removed")
+            measured = statistic in (
+                "num-rounds",
+                "num-parameters-removed",
+                "num-outlier-channels",
+            )
             one = {statistic: 1}
             assert count_changed(one) == int(changed), statistic
             assert count_skipped(one) == int(not changed and not measured), statistic

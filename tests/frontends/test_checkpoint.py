@@ -78,6 +78,7 @@ def test_a_config_that_asks_for_tuples_and_states_still_has_names(
     assert names == ["logits", *(f"hidden_states.{n}" for n in range(3))]
 
 
+@pytest.mark.slow
 def test_a_short_position_table_is_kept_to(edited_config: Callable[..., Path]) -> None:
     from safetensors.numpy import load_file, save_file
 

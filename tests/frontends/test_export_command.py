@@ -284,6 +284,7 @@ def test_a_disk_too_full_for_the_tokenizer_leaves_nothing(
     assert sorted(path.name for path in Path().iterdir()) == before
 
 
+@pytest.mark.slow
 def test_a_missing_tokenizer_is_told(
     tiny: Callable[[str], Path], irc: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -133,10 +133,11 @@ class Int8(PlanningPass):
             model = model.clone()
             infer_shapes(model)
         chosen = self._within_opset(quantizer.select(find_sites(model)), model, quantizer)
-        facts = self._facts(model, ctx, quantizer, chosen) if form == "static" else {}
         static = [weight for weight, form in chosen if form == "static"]
+        calibrator = self._calibrator(ctx)
+        facts = self._facts(model, ctx, quantizer, static, calibrator)
         outliers = find_outliers(static, facts, self.outliers)
-        facts = without_outliers(facts, outliers, self._calibrator(ctx))
+        facts = without_outliers(facts, outliers, calibrator)
         decisions = quantizer.decide(chosen, facts, outliers)
         return Plan(
             pass_text=pass_text(self),
@@ -170,9 +171,10 @@ class Int8(PlanningPass):
         model: ir.Model,
         ctx: PassContext,
         quantizer: Quantizer,
-        chosen: Sequence[tuple[Weight, Form]],
+        static: Sequence[Weight],
+        calibrator: Calibrator,
     ) -> Facts:
-        observed = observed_values(weight for weight, form in chosen if form == "static")
+        observed = observed_values(static)
         if not observed:
             return {}
         service = ctx.statistics(model)
@@ -180,7 +182,7 @@ class Int8(PlanningPass):
             quantizer.notes.append(
                 "ranges come from synthetic data: give calibration data to trust them"
             )
-        return calibrate(observed, self._calibrator(ctx), service)
+        return calibrate(observed, calibrator, service)
 
     def _quantizer(self, ctx: PassContext) -> tuple[Quantizer, GemmForm]:
         capabilities = ctx.target.capabilities

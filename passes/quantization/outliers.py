@@ -11,7 +11,6 @@ cut off of them meets rows of zeros. The decomposition is that of LLM.int8() (De
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -82,20 +81,14 @@ def find_outliers(
     Returns:
         Activation to channels, only where there are some.
     """
-    readers: dict[ir.Value, list[Weight]] = defaultdict(list)
+    multiplied: set[ir.Value] = set()
     refused: set[ir.Value] = set()
     for weight in weights:
         plain = all(use.kind in ("matmul", "gemm") for use in weight.uses)
-        for use in weight.uses:
-            if use.kind == "gather":
-                continue
-            readers[use.activation].append(weight)
-            if not plain:
-                refused.add(use.activation)
-            if use.kind == "conv":
-                # Integers run on from there: what is cut off would be missing elsewhere.
-                refused.add(result_of(use))
-    found = {value: _outlying(facts[value], limit) for value in readers if value not in refused}
+        (multiplied if plain else refused).update(use.activation for use in weight.uses)
+        # Integers run on behind a Conv: what is cut off there would be missing elsewhere.
+        refused.update(result_of(use) for use in weight.uses if use.kind == "conv")
+    found = {value: _outlying(facts[value], limit) for value in multiplied - refused}
     return _within_limit({value: o for value, o in found.items() if o}, weights, limit)
 
 

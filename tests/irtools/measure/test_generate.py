@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 from irtools.analysis.decoder import find_decoder
+from irtools.measure import jobs
 from irtools.measure.generate import (
     Writing,
     compare_writings,
@@ -14,7 +18,7 @@ from irtools.measure.generate import (
     write_greedily,
 )
 from irtools.model import Model
-from irtools.target import RunnerOptions, find_target
+from irtools.target import Runner, RunnerOptions, find_target
 
 _PROMPTS = np.array([[3, 17, 40, 9], [60, 2, 2, 31], [8, 5, 13, 1]])
 
@@ -51,3 +55,21 @@ def test_texts_are_equal_up_to_their_first_other_token() -> None:
     same = compare_writings(original, original, 16, "texts")
     assert (same.equal, same.share, same.first_difference) == (3, 1.0, None)
     assert surest_difference(original, original) == 0.0
+
+
+def test_a_file_that_only_writes_text_is_not_packed(
+    cached_decoder: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = cached_decoder.save(tmp_path / "m.onnx").files[0]
+    decoder = find_decoder(cached_decoder.ir)
+    assert decoder is not None
+    asked = []
+    target = find_target("ort-cpu")
+
+    def watched(model: Model | Path, options: RunnerOptions) -> Runner:
+        asked.append(options)
+        return target.runner(model, options)
+
+    monkeypatch.setattr(jobs, "find_target", lambda _: SimpleNamespace(runner=watched))
+    jobs.write_text(path, "ort-cpu", RunnerOptions(threads=1), decoder, np.array([[1, 2]]), 2)
+    assert asked == [RunnerOptions(threads=1, frugal=True)]

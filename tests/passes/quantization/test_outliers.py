@@ -9,9 +9,12 @@ import pytest
 from irtools.data import Dataset
 from irtools.errors import OptionError
 from irtools.model.printer import print_model
+from irtools.passes.quantization.calibration import ActivationFacts, Calibrator
 from irtools.passes.quantization.int8 import Int8
 from irtools.passes.quantization.outliers import outlying
+from irtools.passes.quantization.spec import ACTIVATION_U8
 from irtools.passmanager import Pipeline, Plan
+from irtools.statistics import HistogramResult
 
 from .conftest import build, context, relative_error
 
@@ -219,3 +222,13 @@ def test_every_calibrator_sees_the_rest_only(quantize, calibrator: str) -> None:
 def test_fewer_than_no_channels() -> None:
     with pytest.raises(OptionError, match="outliers is -1, expected 0 or more"):
         Int8(outliers=-1)
+
+
+def test_values_beyond_the_rest_do_not_count() -> None:
+    """Of three bins the outer one is cut off, with all that was counted in it."""
+    centers, counts = np.array([-1, 0.5, 50], np.float32), np.array([7, 8, 9])
+    spread = HistogramResult(centers, counts, -1.5, 55.0, np.array([1, 1, 10], np.float32))
+    cut = Calibrator("mse", ACTIVATION_U8).within(ActivationFacts(None, spread=spread), 2.0).spread
+    assert isinstance(cut, HistogramResult) and cut.widths is not None
+    assert (cut.centers.tolist(), cut.counts.tolist()) == ([-1, 0.5], [7, 8])
+    assert (cut.low, cut.high, cut.widths.tolist()) == (-1.5, 2.0, [1, 1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from irtools.errors import UsageError
@@ -44,6 +44,8 @@ class Plan:
         gain_unit: Unit of `Decision.gain` (`bytes`, `ms`).
         notes: What a reader must know, such as parts left alone and why.
         statistics: Counts of what the plan leaves alone (`num-skipped-...`).
+        remedies: What to try where the numbers turn out to suffer too much, the first the most
+            promising, each beginning with pipeline text or an option.
     """
 
     pass_text: str
@@ -52,20 +54,14 @@ class Plan:
     gain_unit: str = ""
     notes: tuple[str, ...] = ()
     statistics: Mapping[str, int] = field(default_factory=dict)
+    remedies: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.decisions)
 
     def prefix(self, length: int) -> Plan:
         """Return the plan of the first `length` decisions."""
-        return Plan(
-            self.pass_text,
-            self.decisions[:length],
-            self.cost_unit,
-            self.gain_unit,
-            self.notes,
-            self.statistics,
-        )
+        return replace(self, decisions=self.decisions[:length])
 
     def to_json(self) -> str:
         """Write the plan as JSON. `from_json` reads it back equal."""
@@ -78,6 +74,7 @@ class Plan:
                 "gain_unit": self.gain_unit,
                 "notes": list(self.notes),
                 "statistics": dict(self.statistics),
+                "remedies": list(self.remedies),
                 "decisions": [
                     {
                         "subject": d.subject,
@@ -113,6 +110,7 @@ class Plan:
                 document["gain_unit"],
                 tuple(document["notes"]),
                 document["statistics"],
+                tuple(document.get("remedies", ())),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, UsageError):

@@ -105,6 +105,7 @@ class Row:
         seconds: Wall time by activity: `pass`, then what was measured and checked.
         peak_bytes: Peak resident memory of this process by activity, mapped weights included;
             empty where the system does not tell. Child processes count by themselves.
+        remedies: What the pass itself would try next where the numbers suffer too much.
     """
 
     index: int
@@ -125,6 +126,7 @@ class Row:
     greedy: GreedyText | None
     seconds: Mapping[str, float]
     peak_bytes: Mapping[str, int] = field(default_factory=dict)
+    remedies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,13 @@ def _row(step: Step) -> Row:
         greedy=figures.greedy,
         seconds=dict(figures.seconds),
         peak_bytes=dict(figures.peak_bytes),
+        remedies=_remedies(step),
     )
+
+
+def _remedies(step: Step) -> tuple[str, ...]:
+    plan = step.result.plan
+    return tuple(printable(text, 1000) for text in plan.remedies) if plan is not None else ()
 
 
 def _planned_counts(step: Step) -> Mapping[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from irtools.data import Dataset
+    from irtools.metrics import Fidelity
 
 __all__ = ["judge_run", "remark_on_data", "remark_on_form"]
 
@@ -128,12 +129,22 @@ def _on_quality(rows: Sequence[Row]) -> Iterator[Verdict]:
             f"agreement with the original is {100 * agreement:.2f} %; check the task metric "
             "with --evaluate, or set a budget with --max-drop",
         )
+        yield from _remedies(rows, lambda found: (found.agreement or 0) < _LOW_AGREEMENT)
     elif figure.sqnr_db < _LOW_SQNR_DB and last.metric is None:
         yield Verdict(
             Level.WARNING,
             f"the signal-to-noise ratio against the original is {figure.sqnr_db:.1f} dB, below "
             f"{_LOW_SQNR_DB:.0f} dB",
         )
+        yield from _remedies(rows, lambda found: found.sqnr_db < _LOW_SQNR_DB)
+
+
+def _remedies(rows: Sequence[Row], is_low: Callable[[Fidelity], bool]) -> Iterator[Verdict]:
+    """Say what the pass would try that brought the figure down."""
+    low = next((row for row in rows if row.fidelity is not None and is_low(row.fidelity)), None)
+    if low is not None and low.remedies:
+        name = low.text.partition(":")[0]
+        yield Verdict(Level.NOTE, f"{name} may keep more with {'; or '.join(low.remedies)}")
 
 
 def _on_kernels(kernels: KernelReport | None) -> Iterator[Verdict]:

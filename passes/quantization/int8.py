@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -14,7 +15,7 @@ from irtools.passes.quantization.apply import apply_plan, within_opset
 from irtools.passes.quantization.block_plan import TABLE_BLOCKS
 from irtools.passes.quantization.calibration import Calibrator, calibrate
 from irtools.passes.quantization.decisions import Form
-from irtools.passes.quantization.outliers import find_outliers, without_outliers
+from irtools.passes.quantization.outliers import Limits, find_outliers, without_outliers
 from irtools.passes.quantization.quantizer import (
     Facts,
     GemmForm,
@@ -33,8 +34,12 @@ from irtools.passmanager import (
     option,
     pass_text,
 )
+from irtools.words import counted
 
 __all__ = ["Int8"]
+
+_HIGH_FLOOR_DB = 26.0
+"""More than four bits for the other channels: what a sentence encoder needs to keep 20 dB."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,12 @@ class Int8(PlanningPass):
     outliers: int = option(
         8,
         "most input channels of a product, one in 64, that are multiplied in float32 where their "
-        "range would leave the others less than 18 dB (static only); 0: none",
+        "range would leave the others too few bits (static only); 0: none",
+    )
+    outlier_floor: float = option(
+        18.0,
+        "decibels, signal to rounding noise of the other channels, below which those channels "
+        "leave the integer product; each such product costs about 1 % of a small encoder's time",
     )
     min_size: int = option(16384, "MatMul, Gemm and Gather weights below so many elements stay")
     block_size: int = option(
@@ -117,6 +127,10 @@ class Int8(PlanningPass):
     def __post_init__(self) -> None:
         if self.outliers < 0:
             raise OptionError(f"outliers is {self.outliers}, expected 0 or more")
+        if not self.outlier_floor < math.inf:
+            raise OptionError(
+                f"outlier-floor is {self.outlier_floor}, expected a number of decibels"
+            )
         if self.min_size < 0:
             raise OptionError(f"min-size is {self.min_size}, expected 0 or more")
         if self.block_size and (self.block_size < 16 or self.block_size & (self.block_size - 1)):
@@ -136,7 +150,8 @@ class Int8(PlanningPass):
         static = [weight for weight, form in chosen if form == "static"]
         calibrator = self._calibrator(ctx)
         facts = self._facts(model, ctx, quantizer, static, calibrator)
-        outliers = find_outliers(static, facts, self.outliers)
+        outliers = find_outliers(static, facts, Limits(self.outliers, self.outlier_floor))
+        remedies = self._remedies(static, facts, len(outliers))
         facts = without_outliers(facts, outliers, calibrator)
         decisions = quantizer.decide(chosen, facts, outliers)
         return Plan(
@@ -146,7 +161,21 @@ class Int8(PlanningPass):
             gain_unit="bytes",
             notes=tuple(dict.fromkeys(quantizer.notes)),
             statistics=dict(quantizer.skipped),
+            remedies=remedies,
         )
+
+    def _remedies(self, static: Sequence[Weight], facts: Facts, apart: int) -> tuple[str, ...]:
+        """Return options that would cost time and keep more."""
+        found = []
+        more = find_outliers(static, facts, Limits(self.outliers, _HIGH_FLOOR_DB))
+        if len(more) > apart:
+            found.append(
+                f"outlier-floor={_HIGH_FLOOR_DB:g}, which multiplies large channels of "
+                f"{counted(len(more) - apart, 'more activation')} in float32"
+            )
+        if static and self.calibrator == "minmax":
+            found.append("calibrator=mse, which leaves rare values out of the ranges")
+        return tuple(found)
 
     def apply(self, model: ir.Model, plan: Plan, ctx: PassContext) -> PassResult:
         return apply_plan(model, plan, self.name)

@@ -12,6 +12,7 @@ cut off of them meets rows of zeros. The decomposition is that of LLM.int8() (De
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
@@ -22,6 +23,7 @@ from irtools.passes.quantization.sites import Weight
 
 __all__ = [
     "Channels",
+    "Limits",
     "channels_of",
     "find_outliers",
     "outlying",
@@ -30,12 +32,6 @@ __all__ = [
 ]
 
 Channels = tuple[int, ...]
-
-_ENOUGH = 10 ** (18 / 10)
-"""Signal to noise of the other channels, 18 dB or three bits, from which on they are left alone.
-
-A product in float32 beside the integer one costs 1 % of a small encoder's time.
-"""
 
 _RATIO = 2.0
 """How much the range must shrink: by a bit, else noise has another reason."""
@@ -47,36 +43,50 @@ _SHARE = 64
 """At most one channel in so many leaves the integer product."""
 
 
-def outlying(peaks: np.ndarray, square: np.ndarray, scale: float, limit: int) -> Channels:
+@dataclass(frozen=True)
+class Limits:
+    """Where channels leave the integer product.
+
+    Attributes:
+        channels: Most of one weight; never more than one in 64.
+        floor_db: Signal to noise of the others, in decibels, from which on all stay together.
+    """
+
+    channels: int
+    floor_db: float
+
+
+def outlying(peaks: np.ndarray, square: np.ndarray, scale: float, limits: Limits) -> Channels:
     """Return the channels that leave too few bits to the others, ascending.
 
     Args:
         peaks: max |x| per channel, [C].
         square: E[x^2] per channel, [C].
         scale: Step of the range that covers them all; rounding to it has the noise scale^2 / 12.
-        limit: Largest number of channels; one in 64 at most.
+        limits: Where channels leave.
     """
-    limit = min(limit, len(peaks) // _SHARE)
+    limit = min(limits.channels, len(peaks) // _SHARE)
     if limit < 1:
         return ()
     order = np.argsort(-peaks, kind="stable")
     rest = float(peaks[order[limit]])
     signal = float(square[order[limit:]].mean())
-    if not 0 < _RATIO * rest <= peaks[order[0]] or signal > _ENOUGH * scale**2 / 12:
+    enough = 10 ** (limits.floor_db / 10) * scale**2 / 12
+    if not 0 < _RATIO * rest <= peaks[order[0]] or signal > enough:
         return ()
     count = int(np.sum(peaks[order[:limit]] > _NEAR * rest))
     return tuple(sorted(int(channel) for channel in order[:count]))
 
 
 def find_outliers(
-    weights: Sequence[Weight], facts: Mapping[ir.Value, ActivationFacts], limit: int
+    weights: Sequence[Weight], facts: Mapping[ir.Value, ActivationFacts], limits: Limits
 ) -> dict[ir.Value, Channels]:
     """Return which channels of which activations are multiplied in float32.
 
     Args:
         weights: All that become int8 with static ranges.
         facts: What calibration says of what they are multiplied with.
-        limit: Largest number of channels of one weight.
+        limits: Where channels leave.
 
     Returns:
         Activation to channels, only where there are some.
@@ -88,15 +98,15 @@ def find_outliers(
         (multiplied if plain else refused).update(use.activation for use in weight.uses)
         # Integers run on behind a Conv: what is cut off there would be missing elsewhere.
         refused.update(result_of(use) for use in weight.uses if use.kind == "conv")
-    found = {value: _outlying(facts[value], limit) for value in multiplied - refused}
-    return _within_limit({value: o for value, o in found.items() if o}, weights, limit)
+    found = {value: _outlying(facts[value], limits) for value in multiplied - refused}
+    return _within_limit({value: o for value, o in found.items() if o}, weights, limits.channels)
 
 
-def _outlying(facts: ActivationFacts, limit: int) -> Channels:
+def _outlying(facts: ActivationFacts, limits: Limits) -> Channels:
     if facts.spread is None or facts.peaks is None or facts.square is None:
         return ()
     assert facts.qparams is not None
-    return outlying(facts.peaks, facts.square, float(facts.qparams.scale), limit)
+    return outlying(facts.peaks, facts.square, float(facts.qparams.scale), limits)
 
 
 def _within_limit(

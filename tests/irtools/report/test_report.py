@@ -168,6 +168,20 @@ def test_a_runtime_that_rounds_unasked_is_named() -> None:
     assert "this runtime computes in bfloat16 by default" in text
 
 
+def test_the_pass_that_lost_says_what_it_would_try() -> None:
+    low = Fidelity(17.4, 0.1, 0.1, 1.0, 0.0, None, 32)
+    rows = (
+        _row(0, "original"),
+        _row(1, "prune", remedies=("never=shown",)),
+        _row(2, "int8", fidelity=low, remedies=("a=1, which", "b=2, which")),
+        _row(3, "dce", fidelity=low),
+    )
+    said = [v.text for v in judge_run(rows, None, None, None)]
+    assert "int8 may keep more with a=1, which; or b=2, which" in said
+    assert not any("never" in text for text in said)
+    assert not any("keep more" in v.text for v in judge_run(rows[:2], None, None, None))
+
+
 def test_verdicts_name_what_a_reader_must_not_overlook() -> None:
     synthetic = DataEntry("synthetic", "0" * 64, 32, True, False)
     bad = Fidelity(12.0, 0.25, 1.0, 0.9, 0.1, 0.9, 32, nonfinite=3)

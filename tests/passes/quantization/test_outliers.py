@@ -11,7 +11,7 @@ from irtools.errors import OptionError
 from irtools.model.printer import print_model
 from irtools.passes.quantization.calibration import ActivationFacts, Calibrator
 from irtools.passes.quantization.int8 import Int8
-from irtools.passes.quantization.outliers import outlying
+from irtools.passes.quantization.outliers import Limits, outlying
 from irtools.passes.quantization.spec import ACTIVATION_U8
 from irtools.passmanager import Pipeline, Plan
 from irtools.statistics import HistogramResult
@@ -134,22 +134,26 @@ def test_an_even_range_stays_as_it_was(quantize) -> None:
     )
 
 
+EIGHT = Limits(8, 18.0)
+
+
 def test_what_is_outlying() -> None:
     peaks, square = np.ones(640, np.float32), np.full(640, 0.1)
     scale = 50 / 255
     peaks[[5, 600]] = 50, 30
-    assert outlying(peaks, square, scale, 8) == (5, 600)
-    assert outlying(peaks, square, scale, 1) == ()  # The range would hardly shrink.
-    assert outlying(peaks, square, scale, 0) == ()
+    assert outlying(peaks, square, scale, EIGHT) == (5, 600)
+    assert outlying(peaks, square, scale, Limits(1, 18.0)) == ()  # The range would hardly shrink.
+    assert outlying(peaks, square, scale, Limits(0, 18.0)) == ()
     # 18 dB for the others: their signal is 63 times the noise of rounding.
-    assert outlying(peaks, np.full(640, 64 * scale**2 / 12), scale, 8) == ()
-    assert outlying(peaks, np.full(640, 62 * scale**2 / 12), scale, 8) == (5, 600)
+    assert outlying(peaks, np.full(640, 64 * scale**2 / 12), scale, EIGHT) == ()
+    assert outlying(peaks, np.full(640, 62 * scale**2 / 12), scale, EIGHT) == (5, 600)
+    assert outlying(peaks, np.full(640, 64 * scale**2 / 12), scale, Limits(8, 19.0)) == (5, 600)
     # One channel in 64.
-    assert outlying(peaks[:127], square[:127], scale, 8) == (5,)
-    assert outlying(peaks[:63], square[:63], scale, 8) == ()
+    assert outlying(peaks[:127], square[:127], scale, EIGHT) == (5,)
+    assert outlying(peaks[:63], square[:63], scale, EIGHT) == ()
     peaks[7] = 1.2
-    assert outlying(peaks, square, scale, 8) == (5, 600)
-    assert outlying(np.zeros(640), np.zeros(640), 1.0, 8) == ()
+    assert outlying(peaks, square, scale, EIGHT) == (5, 600)
+    assert outlying(np.zeros(640), np.zeros(640), 1.0, EIGHT) == ()
 
 
 def test_more_than_the_limit_of_a_shared_weight_stay(quantize) -> None:
@@ -222,6 +226,25 @@ def test_every_calibrator_sees_the_rest_only(quantize, calibrator: str) -> None:
 def test_fewer_than_no_channels() -> None:
     with pytest.raises(OptionError, match="outliers is -1, expected 0 or more"):
         Int8(outliers=-1)
+
+
+def test_a_floor_without_bounds() -> None:
+    with pytest.raises(OptionError, match="outlier-floor is inf, expected a number of decibels"):
+        Int8(outlier_floor=float("inf"))
+
+
+def test_a_plan_names_what_would_keep_more(quantize) -> None:
+    """The others keep 22 dB beside channels that are fifteen times as large."""
+    x = activations(factor=15.0)
+    plan = quantize(build(LAYER), STATIC, x=x).result.plan
+    assert plan.remedies[0].startswith(
+        "outlier-floor=26, which multiplies large channels of 1 more"
+    )
+    assert plan.remedies[1].startswith("calibrator=mse")
+    assert Plan.from_json(plan.to_json()) == plan
+    more = quantize(build(LAYER), f"{STATIC}:outlier-floor=26:calibrator=mse", x=x).result
+    assert more.statistics["num-outlier-channels"] == 2
+    assert more.plan.remedies == ()
 
 
 def test_values_beyond_the_rest_do_not_count() -> None:

@@ -61,7 +61,7 @@ def in_file(model: Model, folder: Path) -> Model:
     for value in model.ir.graph.initializers.values():
         value.const_value = None  # torch's exporter keeps its graphs; the weights can go.
     found = Model.load(folder / "model.onnx")
-    found.source, found.companions = model.source, model.companions
+    found.source, found.companions, found.notes = model.source, model.companions, model.notes
     return found
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from irtools.errors import MissingExtraError, ModelError, OptionError, UnsupportedError
 from irtools.frontends._failure import LIBRARY_FAILURES, first_line
+from irtools.frontends._leftovers import check_layers, note_on_leftovers
 from irtools.frontends._tasks import Task, find_task, tasks_of
 from irtools.words import counted
 
@@ -21,11 +22,16 @@ __all__ = ["Checkpoint", "open_checkpoint", "read_config"]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A module with its weights in float32, and what it is used for."""
+    """A module with its weights in float32, and what it is used for.
+
+    Attributes:
+        notes: What its user should know of how it was read.
+    """
 
     module: Any
     task: Task | None
     folder: Path
+    notes: tuple[str, ...] = ()
 
     @property
     def where(self) -> str:
@@ -74,7 +80,8 @@ def open_checkpoint(
         classes: Classes of the head that an adapter brings.
 
     Raises:
-        ModelError: Config or weights are damaged, or weights are missing.
+        ModelError: Config or weights are damaged, weights are missing, or there are more layers of
+            them than the config makes.
         OptionError: A task that the checkpoint is not made for.
         UnsupportedError: A network that only code in the folder defines.
     """
@@ -94,14 +101,17 @@ def open_checkpoint(
         kind = getattr(transformers, (found or find_task(config, None, "")[0] or _ANY).auto)
         extra["trust_remote_code"] = True
     load = partial(_load, transformers, kind, folder, config, brought)
-    module, missing = load(extra)
+    module, missing, unexpected = load(extra)
     if missing and all(name.startswith("pooler.") for name in missing):
         # Checkpoints of a masked language model have no pooler, and sentence embeddings need none.
-        module, missing = load(extra | {"add_pooling_layer": False})
+        module, missing, unexpected = load(extra | {"add_pooling_layer": False})
     missing = [name for name in missing if name not in brought]
     if missing:
         raise _missing_weights(folder, config, network, task, missing)
-    return Checkpoint(module.float().eval(), found, folder)
+    unexpected = check_layers(folder, module, unexpected)
+    as_saved = type(module).__name__ in (config.architectures or ())
+    notes = note_on_leftovers(module, unexpected, as_saved=as_saved)
+    return Checkpoint(module.float().eval(), found, folder, notes)
 
 
 _ANY = Task("feature-extraction", "AutoModel", "MODEL_MAPPING_NAMES")
@@ -124,7 +134,8 @@ def _load(
     config: Any,
     brought: frozenset[str],
     extra: dict[str, Any],
-) -> tuple[Any, list[str]]:
+) -> tuple[Any, list[str], list[str]]:
+    """Return the network, and the names of parameters without weights and of weights without."""
     import torch
     from safetensors import SafetensorError
 
@@ -155,7 +166,7 @@ def _load(
             f"{folder}: weights do not fit config.json: {counted(len(other), 'parameter')} of "
             f"another shape, {name!r} first: {list(shape)}, and the config makes it {list(wanted)}"
         )
-    return module, sorted(loaded["missing_keys"])
+    return module, sorted(loaded["missing_keys"]), sorted(loaded["unexpected_keys"])
 
 
 def _damaged_file(folder: Path) -> Path | None:

@@ -78,6 +78,7 @@ def _export(
     model = convert(source, opset=options.opset)
     model.ir.graph.name = source.module.config.model_type
     model.source = folder
+    model.notes = checkpoint.notes
     return in_file(model, scratch), trials, source.where
 
 

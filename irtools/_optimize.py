@@ -48,7 +48,7 @@ from irtools.passmanager.instruments import (
 )
 from irtools.passmanager.manager import PassManager
 from irtools.passmanager.step import Instrument, Step, Workspace
-from irtools.report import Report, Row
+from irtools.report import Level, Report, Row, Verdict
 from irtools.report.environment import machine, versions
 from irtools.report.make import (
     data_entry,
@@ -333,6 +333,7 @@ def _report(
             evaluated,
             {pass_text(p): p.statistics for p in job.pipeline},
             (
+                *(Verdict(Level.NOTE, note) for note in job.model.notes),
                 *remark_on_data(calibration, None if judge is None else judge.data),
                 *remark_on_form(written.ir, job.target),
             ),

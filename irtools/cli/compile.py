@@ -75,9 +75,9 @@ def compile(
     files = (*artifact.files, *beside)
     remarks = tuple(remark_on_form(model.ir, found))
     if json_path is not None:
-        notes = (*artifact.notes, *(remark.text for remark in remarks))
+        notes = (*model.notes, *artifact.notes, *(remark.text for remark in remarks))
         write_json(_document(artifact, files, notes), json_path)
-    for note in artifact.notes:
+    for note in (*model.notes, *artifact.notes):
         say(f"irc: note: {note}")
     for remark in remarks:
         say(f"irc: {remark.level.value}: {remark.text}")

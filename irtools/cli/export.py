@@ -59,8 +59,10 @@ def export(
 
     destination = Destination.of(output or f"{stem_of(source)}.onnx", source, force=force)
     made: dict[str, Any] = {}
+    notes: dict[str, None] = {}
+    loading = load_options(given, check=not given["no_check"])
     written = write_export(
-        _models(source, destination, load_options(given, check=not given["no_check"]), made),
+        _models(source, destination, loading, made, notes),
         source,
         destination,
         external_data=external_data,
@@ -68,8 +70,10 @@ def export(
     )
     names = [str(path) for path in (*written.files, *written.beside)]
     if json_path is not None:
-        write_json({"files": names, **made}, json_path)
+        write_json({"files": names, **made, "notes": list(notes)}, json_path)
     size = size_text(sum(path.stat().st_size for path in written.files))
+    for note in notes:
+        say(f"irc: note: {note}")
     say(f"irc: wrote {', '.join(names)} ({size})")
     if written.lacks_tokenizer:
         say(f"irc: {source} has no tokenizer that could be copied: texts as data need --tokenizer")
@@ -82,9 +86,16 @@ def export(
 
 
 def _models(
-    source: str, destination: Destination, loading: LoadOptions, made: dict[str, Any]
+    source: str,
+    destination: Destination,
+    loading: LoadOptions,
+    made: dict[str, Any],
+    notes: dict[str, None],
 ) -> Iterator[tuple[str, Model]]:
-    """Yield the models of a source one at a time, so that one is in memory at a time."""
+    """Yield the models of a source one at a time, so that one is in memory at a time.
+
+    What is told of them goes into `made` and, each note once, into `notes`.
+    """
     from irtools.frontend import find_frontend, load_by
 
     frontend = find_frontend(source)
@@ -92,6 +103,7 @@ def _models(
     if not parts:
         model = load_by(frontend, source, loading)
         made |= {"sha256": model.fingerprint(), "opset": model.opset}
+        notes |= dict.fromkeys(model.notes)
         yield destination.stem, model
         return
     if not destination.is_folder:
@@ -101,4 +113,5 @@ def _models(
     for part in parts:
         model = load_by(frontend, source, replace(loading, part=part))
         made[part] = {"sha256": model.fingerprint(), "opset": model.opset}
+        notes |= dict.fromkeys(model.notes)
         yield f"{part}_model", model

@@ -32,6 +32,7 @@ class Model:
         source: File or checkpoint that it was read from, or None.
         companions: Files that a pass has put in the place of those beside the source, by name
             (`tokenizer.json`); whoever writes the model writes them beside it.
+        notes: What its user should know of how it was made of its source.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class Model:
         self.ir = model
         self.source = source
         self.companions: Mapping[str, bytes] = {}
+        self.notes: tuple[str, ...] = ()
         self._files = files
 
     @classmethod
@@ -104,7 +106,7 @@ class Model:
     def clone(self) -> Model:
         """Return a copy whose graph can be changed; tensors are shared."""
         copy = Model(self.ir.clone(), self.source, self._files)
-        copy.companions = self.companions
+        copy.companions, copy.notes = self.companions, self.notes
         return copy
 
     def verify(self, *, interface: Interface | None = None) -> None:

@@ -236,7 +236,7 @@ def test_a_folder_gets_models_and_companions(tiny: Callable[[str], Path], irc: A
     }
     document = json.loads(Path("made.json").read_text())
     assert {Path(name).name for name in document["files"]} == names
-    assert set(document) == {"files", "encoder", "decoder"}
+    assert set(document) == {"files", "encoder", "decoder", "notes"}
 
 
 @pytest.mark.usefixtures("instant")
@@ -282,6 +282,28 @@ def test_a_disk_too_full_for_the_tokenizer_leaves_nothing(
     assert (code, err.count("\n")) == (6, 1)
     assert "No space left" in err
     assert sorted(path.name for path in Path().iterdir()) == before
+
+
+def test_layers_without_a_place_are_refused(
+    edited_config: Callable[..., Path], irc: Any, tmp_path: Path
+) -> None:
+    folder = edited_config(num_hidden_layers=1)
+    code, err = irc("export", str(folder), "-o", str(tmp_path / "out.onnx"))
+    assert (code, err.count("\n")) == (3, 1)
+    assert "hold 2 layers encoder.layer.N, and the config makes 1 (num_hidden_layers = 1)" in err
+    assert not (tmp_path / "out.onnx").exists()
+
+
+@pytest.mark.usefixtures("instant")
+def test_notes_of_a_model_are_shown_once(tiny: Callable[[str], Path], irc: Any) -> None:
+    from irtools.frontend import LoadOptions
+    from irtools.frontends.checkpoint import TransformersFrontend
+
+    TransformersFrontend().load("", LoadOptions()).notes = ("something was left out",)
+    code, err = irc("export", str(tiny("whisper")), "-o", "out/", "--json", "made.json")
+    assert code == 0
+    assert err.count("irc: note: something was left out\n") == 1
+    assert json.loads(Path("made.json").read_text())["notes"] == ["something was left out"]
 
 
 @pytest.mark.slow

@@ -2,7 +2,7 @@
 
 For Y = X W with columns of X taken as uncorrelated (the diagonal of X^T X):
 
-    error  = sum_k E[x_k^2] ||W_k - W'_k||^2  +  s_x^2 / 12 ||W'||^2
+    error  = sum_k E[x_k^2] ||W_k - W'_k||^2  +  s_x^2 / 12 ||W||^2
     signal = sum_k E[x_k^2] ||W_k||^2
 
 and the cost is error / signal: the relative squared error of the output, 10^(-SQNR/10).
@@ -10,6 +10,8 @@ and the cost is error / signal: the relative squared error of the output, 10^(-S
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -35,7 +37,11 @@ def matrix_view(weight: np.ndarray, axis: int, groups: int = 1) -> np.ndarray:
 
 
 def relative_error(
-    weight: np.ndarray, error: np.ndarray, square: np.ndarray | None, step: float
+    weight: np.ndarray,
+    error: np.ndarray,
+    square: np.ndarray | None,
+    step: float,
+    exact: Sequence[int] = (),
 ) -> float:
     """Predict the relative squared error of the output.
 
@@ -44,6 +50,7 @@ def relative_error(
         error: W - W', of the same shape.
         square: E[x_k^2], [K]; None counts every input channel alike.
         step: s_x; 0 where the activation stays in floating point.
+        exact: Input channels whose activations are not rounded.
     """
     rows = np.einsum("km,km->k", weight, weight)
     noise = np.einsum("km,km->k", error, error)
@@ -51,7 +58,8 @@ def relative_error(
     signal = float(power @ rows)
     if signal <= 0:
         return 0.0
-    return (float(power @ noise) + step**2 / 12 * float(rows.sum(dtype=np.float64))) / signal
+    rounded = float(rows.sum(dtype=np.float64) - rows[list(exact)].sum(dtype=np.float64))
+    return (float(power @ noise) + step**2 / 12 * rounded) / signal
 
 
 def bias_shift(

@@ -179,7 +179,9 @@ class Quantizer:
         )
         error = kept - dequantize(integers, q)
         uses = tuple(self._use(u, form, error, facts) for u in weight.uses)
-        costs = [_cost(u, array, error, facts.get(u.activation), form) for u in weight.uses]
+        costs = [
+            _cost(u, array, error, facts.get(u.activation), form, outliers) for u in weight.uses
+        ]
         return Decision(
             subject=next(names_of(weight)),
             action=_action(form, bits, block_size, outliers),
@@ -267,7 +269,12 @@ def _granularity(axis: int, block_size: int) -> Granularity:
 
 
 def _cost(
-    use: Use, array: np.ndarray, error: np.ndarray, facts: ActivationFacts | None, form: Form
+    use: Use,
+    array: np.ndarray,
+    error: np.ndarray,
+    facts: ActivationFacts | None,
+    form: Form,
+    outliers: Channels,
 ) -> float:
     if use.kind == "gather":
         return relative_error(array, error, None, 0.0)
@@ -278,6 +285,7 @@ def _cost(
         matrix_view(error, use.axis, groups),
         facts.square if facts is not None else None,
         step,
+        outliers,
     )
 
 

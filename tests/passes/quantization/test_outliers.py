@@ -247,6 +247,18 @@ def test_a_plan_names_what_would_keep_more(quantize) -> None:
     assert more.plan.remedies == ()
 
 
+def test_the_predicted_error_is_that_of_the_rest(quantize, outputs) -> None:
+    """Rows of large channels as large as these would make noise, were they rounded."""
+    model, x = build(LAYER.replace("y = Gelu(a)", "y = Identity(a)")), activations()
+    w = array(model, "w").copy()
+    w[LARGE] *= 10
+    model.graph.initializers["w"].const_value = ir.Tensor(w, name="w")
+    done = quantize(model, STATIC, x=x)
+    (decision,) = done.result.plan.decisions
+    found = relative_error(outputs(done.after, x=x), outputs(model, x=x))
+    assert decision.cost == pytest.approx(found**2, rel=0.2)
+
+
 def test_values_beyond_the_rest_do_not_count() -> None:
     """Of three bins the outer one is cut off, with all that was counted in it."""
     centers, counts = np.array([-1, 0.5, 50], np.float32), np.array([7, 8, 9])

@@ -156,24 +156,36 @@ def class_names(config: Any, train: str, settings: DataSettings) -> Mapping[str,
     return number_classes(Path(train), settings.label_column) if is_text(train) else {}
 
 
-def choose_task(wanted: Task | None, labels: np.ndarray, outputs: int | None) -> Task:
+def choose_task(
+    wanted: Task | None, data: Dataset, outputs: int | None, problem: str | None
+) -> Task:
     """Decide what the labels mean.
 
     Args:
         wanted: What the caller says; None: rows of 0/1 are several labels, numbers with a point
             are targets, as are whole numbers for a network of one output; else classes.
         outputs: Scores of the network; None for a fresh head.
+        problem: `problem_type` of whatever was trained before; None: it does not tell.
 
     Raises:
-        DataError: Labels that cannot mean what is wanted.
+        DataError: One class per sample, for what was trained for several labels.
     """
     if wanted is not None:
         return wanted
+    labels = data.labels
+    assert labels is not None
     if labels.dtype.kind == "f":
         return "regression"
     if labels.ndim == 2:
         return "multi-label" if np.isin(labels, (0, 1)).all() else "regression"
-    return "regression" if outputs == 1 else "multi-class"
+    if outputs == 1:
+        return "regression"
+    if problem == "multi_label_classification":
+        raise DataError(
+            f"{data.source}: one class per sample, and the network was trained for several "
+            "labels (`problem_type`): give lists of labels, or --task multi-class"
+        )
+    return "multi-class"
 
 
 def num_outputs(task: Task, labels: np.ndarray, names: Mapping[str, int]) -> int:

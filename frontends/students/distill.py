@@ -110,7 +110,7 @@ def _prepare(request: DistillRequest, spec: StudentSpec) -> _Job:
         _refuse_inner(request, teacher)
     assert data.train.labels is not None
     outputs = student.config.num_labels
-    task = choose_task(request.task, data.train.labels, outputs)
+    task = choose_task(request.task, data.train, outputs, teacher.problem)
     for split in (data.train, data.test):
         check_labels(split, task, outputs)
     set_task(student.config, task, names)

@@ -70,7 +70,8 @@ def _prepare(request: FinetuneRequest) -> _Job:
     data = read_splits(_bare(kind, config), folder, request.train, request.evaluate, settings)
     assert data.train.labels is not None
     known = config.num_labels if has_head else None
-    task = choose_task(request.task, data.train.labels, known)
+    problem = config.problem_type if has_head else None
+    task = choose_task(request.task, data.train, known, problem)
     outputs = num_outputs(task, data.train.labels, names)
     if has_head and known is not None and known >= outputs and task == "multi-class":
         outputs = known

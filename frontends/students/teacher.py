@@ -55,6 +55,13 @@ class Teacher:
         text = "" if self.model is None else self.model.ir.metadata_props.get("id2label", "")
         return {int(k): str(v) for k, v in json.loads(text).items()} if text else {}
 
+    @property
+    def problem(self) -> str | None:
+        """What its scores mean, as its config or metadata tell: `problem_type`."""
+        if self.model is not None:
+            return self.model.ir.metadata_props.get("problem_type")
+        return None if self.network is None else self.network.config.problem_type
+
 
 def open_teacher(source: str, target: str, threads: int | None) -> Teacher:
     """Load a teacher.

@@ -218,6 +218,21 @@ def test_several_labels(tmp_path: Path, make_bert: Callable, write_rows: Callabl
     assert config["problem_type"] == "multi_label_classification"
 
 
+def test_one_class_per_sample_for_a_teacher_of_several(
+    tmp_path: Path, make_bert: Callable, write_rows: Callable
+) -> None:
+    make_bert(tmp_path / "teacher", layers=2)
+    config = tmp_path / "teacher" / "config.json"
+    told = {**json.loads(config.read_text()), "problem_type": "multi_label_classification"}
+    config.write_text(json.dumps(told))
+    train = write_rows(tmp_path / "train.jsonl", 8, lambda topics: len(topics) % 3, 1)
+    request = DistillRequest(
+        str(tmp_path / "teacher"), "layers=1", str(train), str(train), tmp_path / "w", training=ONE
+    )
+    with pytest.raises(DataError, match=r"one class per sample, and .* or --task multi-class"):
+        run(request)
+
+
 def test_numbers(tmp_path: Path, make_bert: Callable, write_rows: Callable) -> None:
     make_bert(tmp_path / "teacher", layers=2, labels=1)
     label = lambda topics: 0.5 + len(topics[0])  # noqa: E731

@@ -103,7 +103,7 @@ def _drop_unused(graph: ir.Graph, value: ir.Value) -> None:
         graph.remove(producer, safe=True)
         for renamed in inputs:
             _drop_unused(graph, renamed)
-    elif value.name is not None and value.name in graph.initializers:
+    elif value.name is not None and graph.initializers.get(value.name) is value:
         del graph.initializers[value.name]
 
 

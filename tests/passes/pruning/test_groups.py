@@ -113,28 +113,40 @@ def test_depthwise_group_attribute_follows(build):
     assert depthwise.attributes.get_int("group") == 5
 
 
+_SHARED_BIAS = """
+<ir_version: 10, opset_import: ["" : 20]>
+two (float[batch,8] x, float[8,32] w_1, float[32] w_b, float[32,8] w_2, float[8,32] w_3,
+     float[32,8] w_4) => (float[batch,8] y) {
+  a = MatMul(x, w_1)
+  b = Add(a, w_b)
+  c = Relu(b)
+  d = MatMul(c, w_2)
+  e = Softmax(d)
+  f = MatMul(e, w_3)
+  g = Add(f, w_b)
+  h = Relu(g)
+  y = MatMul(h, w_4)
+}
+"""
+
+
 def test_a_bias_shared_by_two_layers_is_copied_on_write(build, run_model, random_feeds):
-    text = """
-    <ir_version: 10, opset_import: ["" : 20]>
-    two (float[batch,8] x, float[8,32] w_1, float[32] w_b, float[32,8] w_2, float[8,32] w_3,
-         float[32,8] w_4) => (float[batch,8] y) {
-      a = MatMul(x, w_1)
-      b = Add(a, w_b)
-      c = Relu(b)
-      d = MatMul(c, w_2)
-      e = Softmax(d)
-      f = MatMul(e, w_3)
-      g = Add(f, w_b)
-      h = Relu(g)
-      y = MatMul(h, w_4)
-    }
-    """
-    model = build(text)
+    model = build(_SHARED_BIAS)
     first, second = ChannelGroups.of(model)
     remove_channels(model, [Cut(first, (0, 1, 2))])
     sizes = [constant_of(n.inputs[1]).shape[0] for n in model.graph if n.op_type == "Add"]
     assert sizes == [3, 32]
     assert second.units == 32
+    run_model(model, random_feeds(model))
+
+
+def test_a_bias_shared_by_two_layers_is_cut_for_each(build, run_model, random_feeds):
+    model = build(_SHARED_BIAS)
+    first, second = ChannelGroups.of(model)
+    remove_channels(model, [Cut(first, (0, 1, 2)), Cut(second, (3, 4))])
+    sizes = [constant_of(n.inputs[1]).shape[0] for n in model.graph if n.op_type == "Add"]
+    assert sizes == [3, 2]
+    verify(model)
     run_model(model, random_feeds(model))
 
 

@@ -17,7 +17,7 @@ from irtools.frontends._leftovers import check_layers, note_on_leftovers
 from irtools.frontends._tasks import Task, find_task, tasks_of
 from irtools.words import counted
 
-__all__ = ["Checkpoint", "open_checkpoint", "read_config"]
+__all__ = ["Checkpoint", "network_of", "open_checkpoint", "read_config"]
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,7 @@ def open_checkpoint(
     """
     transformers = _import_transformers()
     config = read_config(folder, trust_remote_code=trust_remote_code)
-    if task is None and (folder / _SENTENCE_TRANSFORMERS).is_file():
-        # The config may still name the class that the encoder was pretrained as.
-        task = _ANY.name
-    found, network = find_task(config, task, str(folder))
+    found, network = _choose(folder, config, task)
     if classes is not None and classes != getattr(config, "num_labels", classes):
         config.num_labels = classes
     kind = getattr(transformers, network, None)
@@ -112,6 +109,24 @@ def open_checkpoint(
     as_saved = type(module).__name__ in (config.architectures or ())
     notes = note_on_leftovers(module, unexpected, as_saved=as_saved)
     return Checkpoint(module.float().eval(), found, folder, notes)
+
+
+def network_of(folder: Path, config: Any, task: str | None) -> type | None:
+    """Return the class of the network that `open_checkpoint` would load.
+
+    None where only code in the folder defines it.
+
+    Raises:
+        OptionError: A task that the checkpoint is not made for.
+    """
+    return getattr(_import_transformers(), _choose(folder, config, task)[1], None)
+
+
+def _choose(folder: Path, config: Any, task: str | None) -> tuple[Task | None, str]:
+    if task is None and (folder / _SENTENCE_TRANSFORMERS).is_file():
+        # The config may still name the class that the encoder was pretrained as.
+        task = _ANY.name
+    return find_task(config, task, str(folder))
 
 
 _ANY = Task("feature-extraction", "AutoModel", "MODEL_MAPPING_NAMES")

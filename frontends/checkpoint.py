@@ -20,7 +20,8 @@ from irtools.frontends._failure import running
 from irtools.frontends._seq2seq import PARTS, describe_part
 from irtools.frontends._tokenizer import make_tokenizer
 from irtools.frontends._torch_export import EXAMPLE_SIZES, TorchSource, convert
-from irtools.frontends._weights import Checkpoint, open_checkpoint, read_config
+from irtools.frontends._weights import Checkpoint, network_of, open_checkpoint, read_config
+from irtools.frontends._whole_seq2seq import describe_whole, is_pair
 from irtools.model import Model
 
 __all__ = ["TransformersFrontend"]
@@ -43,8 +44,13 @@ class TransformersFrontend:
         return (Path(source) / "config.json").is_file()
 
     def parts(self, source: str, options: LoadOptions) -> tuple[str, ...]:
-        config = read_config(Path(source), trust_remote_code=options.trust_remote_code)
-        return PARTS if getattr(config, "is_encoder_decoder", False) else ()
+        folder = Path(source)
+        config = read_config(folder, trust_remote_code=options.trust_remote_code)
+        if not config.is_encoder_decoder:
+            return ()
+        adapters = [read_adapter(path, weight) for path, weight in options.adapters]
+        network = network_of(folder, config, options.task or task_of(adapters))
+        return PARTS if is_pair(config, network) else ()
 
     def companions(self, source: str) -> tuple[Path, ...]:
         return companions_in(Path(source))
@@ -98,13 +104,16 @@ def _open(folder: Path, options: LoadOptions) -> tuple[Checkpoint, list[Adapter]
 def _describe(checkpoint: Checkpoint, options: LoadOptions) -> TorchSource:
     module, where = checkpoint.module, checkpoint.where
     metadata = _metadata(checkpoint)
-    if getattr(module.config, "is_encoder_decoder", False):
+    if is_pair(module.config, type(module)):
         if options.part is None:
             raise UnsupportedError(
                 f"{checkpoint.folder} is an encoder-decoder ({module.config.model_type}), which "
                 f"makes two models: irc export {checkpoint.folder} -o DIR/, then take one of them"
             )
         return describe_part(module, options.part, where, metadata, with_past=options.with_past)
+    if module.config.is_encoder_decoder and not options.with_past:
+        task = None if checkpoint.task is None else checkpoint.task.name
+        return describe_whole(module, task, where, metadata)
     if not options.with_past:
         return describe_encoder(module, checkpoint.folder, where, metadata)
     if checkpoint.task is None or checkpoint.task.name != "text-generation":

@@ -67,6 +67,22 @@ _T5 = {
     "pad_token_id": 0,
     "decoder_start_token_id": 0,
 }
+_BART = {
+    "vocab_size": 120,
+    "d_model": 32,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 48,
+    "decoder_ffn_dim": 48,
+    "max_position_embeddings": 64,
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 2,
+    "num_labels": 3,
+}
 _GPT2 = {"vocab_size": 131, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}
 TINY: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("LlamaForCausalLM", _LLAMA),
@@ -112,6 +128,11 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "whisper": ("WhisperForConditionalGeneration", _WHISPER),
     "t5": ("T5ForConditionalGeneration", _T5),
+    "t5-encoder": ("T5EncoderModel", _T5),
+    "t5-classifier": ("T5ForSequenceClassification", _T5 | {"eos_token_id": 1, "num_labels": 3}),
+    "bart-classifier": ("BartForSequenceClassification", _BART),
+    "bart-qa": ("BartForQuestionAnswering", _BART | {"num_labels": 2}),
+    "mbart-classifier": ("MBartForSequenceClassification", _BART),
 }
 
 

@@ -103,12 +103,6 @@ def test_companions_are_the_files_a_tokenizer_needs(bert_folder: Path) -> None:
     assert names == {"tokenizer.json", "config.json"}
 
 
-def test_encoder_decoder_is_refused(edited_config: Callable[..., Path]) -> None:
-    folder = edited_config(is_encoder_decoder=True)
-    with pytest.raises(UnsupportedError, match="encoder-decoder"):
-        load_source(str(folder))
-
-
 def test_class_from_elsewhere_is_refused(edited_config: Callable[..., Path]) -> None:
     folder = edited_config(architectures=["MyOwnBert"])
     with pytest.raises(UnsupportedError, match=r"'MyOwnBert'.*never run"):

@@ -14,6 +14,7 @@ from typing import Any
 from irtools.errors import MissingExtraError, ModelError, OptionError, UnsupportedError
 from irtools.frontends._failure import LIBRARY_FAILURES, first_line
 from irtools.frontends._leftovers import check_layers, note_on_leftovers
+from irtools.frontends._quantized import read_as_floats
 from irtools.frontends._tasks import Task, find_task, tasks_of
 from irtools.words import counted
 
@@ -88,6 +89,7 @@ def open_checkpoint(
     transformers = _import_transformers()
     config = read_config(folder, trust_remote_code=trust_remote_code)
     found, network = _choose(folder, config, task)
+    notes = read_as_floats(folder, config)
     if classes is not None and classes != getattr(config, "num_labels", classes):
         config.num_labels = classes
     kind = getattr(transformers, network, None)
@@ -107,7 +109,7 @@ def open_checkpoint(
         raise _missing_weights(folder, config, network, task, missing)
     unexpected = check_layers(folder, module, unexpected)
     as_saved = type(module).__name__ in (config.architectures or ())
-    notes = note_on_leftovers(module, unexpected, as_saved=as_saved)
+    notes += note_on_leftovers(module, unexpected, as_saved=as_saved)
     return Checkpoint(module.float().eval(), found, folder, notes)
 
 

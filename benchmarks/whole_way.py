@@ -30,7 +30,7 @@ from models import ARTEFACTS
 from prepared.whole_way import ENTRIES, PARTS, Entry, read_data
 
 from irtools._context import Calibration, make_context
-from irtools.analysis.decoder import find_decoder
+from irtools.analysis.decoder import find_text_decoder
 from irtools.data import Dataset
 from irtools.data.padding import padding_mask
 from irtools.errors import IrtoolsError
@@ -174,8 +174,7 @@ class Judge:
 
     def __init__(self, export: Model, target: str, test: Dataset) -> None:
         self._target, self._test = find_target(target), test
-        decoder = find_decoder(export.ir)
-        self._decoder = decoder if decoder is not None and decoder.generates else None
+        self._decoder = find_text_decoder(export.ir)
         options = RunnerOptions(threads=1, exact=True)
         with find_target("ort-cpu").runner(export, options) as runner:
             self._expected = [runner.run(feeds) for feeds in test.batches(_BATCH)]

@@ -1,23 +1,34 @@
-"""Decoders with a key-value cache, known by the names of what they take and give.
+"""Decoders, with a key-value cache or without, known by the names of what they take and give.
 
 Exporters agree on them: `input_ids`, `attention_mask` over past and new tokens, `position_ids`,
 and for each layer N `past_key_values.N.key` and `.value` [batch, key heads, past, head size], which
 the outputs `present.N.key` and `.value` continue. The call with an empty past reads the prompt
-(prefill); every call after it reads one token and the cache of the one before (decode).
+(prefill); every call after it reads one token and the cache of the one before (decode). A decoder
+without a cache reads the whole text again for every token.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["CacheInput", "CachedDecoder", "Reading", "find_decoder", "is_past", "reading_of"]
+__all__ = [
+    "CacheInput",
+    "CachedDecoder",
+    "PlainDecoder",
+    "Reading",
+    "TextDecoder",
+    "find_decoder",
+    "find_text_decoder",
+    "is_past",
+    "reading_of",
+]
 
 _PAST, _PRESENT = "past_key_values.", "present."
 _FIXED = ".encoder."  # Keys and values of cross-attention stay the same through a text.
@@ -93,19 +104,87 @@ class CachedDecoder:
             ids: New tokens, [B, S].
             past: The cache by input name, [B, heads, P, size] each.
         """
-        batch, new = ids.shape
         read = next(iter(past.values())).shape[2]
-        made = {self.ids: ids.astype(self.dtypes[self.ids])}
-        if self.mask is not None:
-            made[self.mask] = np.ones((batch, read + new), self.dtypes[self.mask])
-        if self.positions is not None:
-            places = np.arange(read, read + new, dtype=self.dtypes[self.positions])
-            made[self.positions] = np.tile(places, (batch, 1))
-        return made | dict(past)
+        return _token_feeds(self, ids, read) | dict(past)
 
-    def next_past(self, outputs: Arrays) -> dict[str, np.ndarray]:
+    def next_past(self, feeds: Arrays, outputs: Arrays) -> dict[str, np.ndarray]:
         """Return the cache for the next call, from what this one gave."""
         return {cache.name: outputs[cache.present] for cache in self.past}
+
+
+@dataclass(frozen=True)
+class PlainDecoder:
+    """The inputs of a decoder without a cache; what it has read is the text itself.
+
+    Attributes:
+        ids: Input of the text, [B, S].
+        mask: Input of its mask, [B, S], or None.
+        positions: Input of its positions, [B, S], or None.
+        dtypes: Element types of these three, by name.
+        batch: Texts that it takes at a time; None: any number.
+    """
+
+    ids: str
+    mask: str | None
+    positions: str | None
+    dtypes: Mapping[str, np.dtype]
+    batch: int | None
+
+    @property
+    def logits(self) -> str:
+        """Name of the output with a row of scores for every token, [B, S, V]."""
+        return _LOGITS
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What a step of generation asks for."""
+        return (_LOGITS,)
+
+    def empty(self, batch: int) -> dict[str, np.ndarray]:
+        """Return the text before the first token."""
+        return {self.ids: np.zeros((batch, 0), self.dtypes[self.ids])}
+
+    def feeds(self, ids: np.ndarray, past: Arrays) -> dict[str, np.ndarray]:
+        """Return what reads new tokens, [B, S], behind a text: all of both."""
+        return _token_feeds(self, np.concatenate([past[self.ids], ids], axis=1), 0)
+
+    def next_past(self, feeds: Arrays, outputs: Arrays) -> dict[str, np.ndarray]:
+        """Return what has been read after this call."""
+        return {self.ids: feeds[self.ids]}
+
+
+class TextDecoder(Protocol):
+    """What continues a text: tokens are fed, and what has been read is handed on."""
+
+    @property
+    def ids(self) -> str: ...
+    @property
+    def mask(self) -> str | None: ...
+    @property
+    def positions(self) -> str | None: ...
+    @property
+    def dtypes(self) -> Mapping[str, np.dtype]: ...
+    @property
+    def batch(self) -> int | None: ...
+    @property
+    def logits(self) -> str: ...
+    @property
+    def outputs(self) -> tuple[str, ...]: ...
+    def empty(self, batch: int) -> dict[str, np.ndarray]: ...
+    def feeds(self, ids: np.ndarray, past: Arrays) -> dict[str, np.ndarray]: ...
+    def next_past(self, feeds: Arrays, outputs: Arrays) -> dict[str, np.ndarray]: ...
+
+
+def _token_feeds(decoder: TextDecoder, ids: np.ndarray, read: int) -> dict[str, np.ndarray]:
+    """Return ids, [B, S], with mask and positions behind `read` tokens, as the decoder wants."""
+    batch, new = ids.shape
+    made = {decoder.ids: ids.astype(decoder.dtypes[decoder.ids])}
+    if decoder.mask is not None:
+        made[decoder.mask] = np.ones((batch, read + new), decoder.dtypes[decoder.mask])
+    if decoder.positions is not None:
+        places = np.arange(read, read + new, dtype=decoder.dtypes[decoder.positions])
+        made[decoder.positions] = np.tile(places, (batch, 1))
+    return made
 
 
 @dataclass(frozen=True)
@@ -145,6 +224,41 @@ def find_decoder(model: ir.Model) -> CachedDecoder | None:
         batch=_fixed_batch(inputs.values()),
         generates=alone and given >= {_LOGITS, *(cache.present for cache in caches)},
     )
+
+
+def find_text_decoder(model: ir.Model) -> TextDecoder | None:
+    """Return how a model writes a text by itself; None where it does not.
+
+    A decoder without a cache is known by the task in its metadata: its inputs are an encoder's.
+    """
+    cached = find_decoder(model)
+    if cached is not None:
+        return cached if cached.generates else None
+    graph = model.graph
+    inputs = {v.name or "": v for v in graph.inputs if v.name not in graph.initializers}
+    ids = next((name for name in _IDS if name in inputs), None)
+    if ids is None or model.metadata_props.get("task") != "text-generation":
+        return None
+    named = [name for name in (ids, _MASK, _POSITIONS) if name in inputs]
+    given = {value.name for value in graph.outputs}
+    if set(inputs) != set(named) or _LOGITS not in given:
+        return None
+    if any(_is_fixed(inputs[name]) for name in named):
+        return None
+    return PlainDecoder(
+        ids=ids,
+        mask=_MASK if _MASK in inputs else None,
+        positions=_POSITIONS if _POSITIONS in inputs else None,
+        dtypes={name: _numpy(inputs[name]) for name in named},
+        batch=_fixed_batch(inputs.values()),
+    )
+
+
+def _is_fixed(value: ir.Value) -> bool:
+    """Whether texts of another length do not fit, or nobody knows."""
+    if value.dtype is None or value.shape is None or len(value.shape) != 2:
+        return True
+    return isinstance(value.shape[1], int)
 
 
 def is_past(name: str) -> bool:

@@ -70,7 +70,7 @@ _WRECK_FACTOR = 3.0
     metavar="N",
     default=32,
     show_default=True,
-    help="Tokens that a decoder with a cache writes to each prompt, to compare its text with the "
+    help="Tokens that a decoder writes to each prompt, to compare its text with the "
     "original's; 0: none.",
 )
 @click.option("--no-bench", is_flag=True, help="Do not time the models.")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from irtools.analysis.decoder import CachedDecoder
+from irtools.analysis.decoder import TextDecoder
 
 if TYPE_CHECKING:
     from irtools.target import Runner
@@ -64,9 +64,9 @@ class GreedyText:
 
 
 def write_greedily(
-    runner: Runner, decoder: CachedDecoder, prompts: np.ndarray, new_tokens: int
+    runner: Runner, decoder: TextDecoder, prompts: np.ndarray, new_tokens: int
 ) -> Writing:
-    """Continue prompts by the likeliest token at each step, through the cache.
+    """Continue prompts by the likeliest token at each step, through the cache if there is one.
 
     Args:
         runner: The model.
@@ -119,14 +119,15 @@ def surest_difference(original: Writing, found: Writing) -> float:
     return float(original.margins[rows, lengths[rows]].max(initial=0.0))
 
 
-def _write(runner: Runner, decoder: CachedDecoder, prompts: np.ndarray, new_tokens: int) -> Writing:
+def _write(runner: Runner, decoder: TextDecoder, prompts: np.ndarray, new_tokens: int) -> Writing:
     tokens, margins = [], []
     ids, past = prompts, decoder.empty(len(prompts))
     for _ in range(new_tokens):
-        found = runner.run(decoder.feeds(ids, past), decoder.outputs)
+        feeds = decoder.feeds(ids, past)
+        found = runner.run(feeds, decoder.outputs)
         logits = found[decoder.logits][:, -1].astype(np.float32)
         ids = logits.argmax(axis=-1)[:, None]
-        past = decoder.next_past(found)
+        past = decoder.next_past(feeds, found)
         tokens.append(ids[:, 0])
         margins.append(_margins(logits))
     return Writing(np.stack(tokens, axis=1), np.stack(margins, axis=1))

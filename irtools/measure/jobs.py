@@ -20,7 +20,7 @@ from irtools.measure.memory import peak_memory
 from irtools.target import Feeds, RunnerOptions, find_target
 
 if TYPE_CHECKING:
-    from irtools.analysis.decoder import CachedDecoder
+    from irtools.analysis.decoder import TextDecoder
     from irtools.target import Runner
 
 __all__ = ["describe_inputs", "profile_nodes", "run_once", "time_block", "write_text"]
@@ -65,7 +65,7 @@ def write_text(
     path: Path,
     target: str,
     options: RunnerOptions,
-    decoder: CachedDecoder,
+    decoder: TextDecoder,
     prompts: np.ndarray,
     new_tokens: int,
 ) -> dict[str, np.ndarray]:

@@ -101,7 +101,7 @@ class Row:
         latency: One result per shape, of a decoder with a cache one per prompt length and one per
             length of the cache; `speedup` is against the original.
         fidelity: Closeness to the original, of the output that suffers most.
-        greedy: How much of the original's greedy text a decoder with a cache writes, too.
+        greedy: How much of the original's greedy text a decoder writes, too.
         seconds: Wall time by activity: `pass`, then what was measured and checked.
         peak_bytes: Peak resident memory of this process by activity, mapped weights included;
             empty where the system does not tell. Child processes count by themselves.

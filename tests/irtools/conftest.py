@@ -72,3 +72,19 @@ def cached_decoder() -> Model:
     model = ir.from_onnx_text(_DECODER.format(weights=", ".join(weights)))
     model.metadata_props["task"] = "text-generation"
     return Model(model)
+
+
+@pytest.fixture(scope="session")
+def plain_decoder(cached_decoder: Model) -> Model:
+    """The same network without a cache: it reads the whole text at every step."""
+    model = cached_decoder.ir.clone()
+    graph = model.graph
+    for node in [node for node in graph if node.op_type == "Concat"]:
+        _, new = node.inputs
+        graph.outputs.remove(node.outputs[0])
+        node.outputs[0].replace_all_uses_with(new)
+        graph.remove(node, safe=True)
+    for value in [v for v in graph.inputs if v.name.startswith("past")]:
+        graph.inputs.remove(value)
+    next(v for v in graph.inputs if v.name == "attention_mask").shape = graph.inputs[0].shape
+    return Model(model)

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from irtools.analysis.decoder import CachedDecoder, find_decoder
+from irtools.analysis.decoder import TextDecoder, find_text_decoder
 from irtools.data import Dataset, SyntheticSettings, synthesize
 from irtools.data.synthetic import longest_text
 from irtools.errors import DataError, UnsupportedError, VerificationError
@@ -38,12 +38,12 @@ _LIMITS = Limits(seconds=1800.0)
 
 
 class Greedy(Instrument):
-    """Lets a decoder with a cache continue prompts and compares the text with the original's.
+    """Lets a decoder continue prompts and compares the text with the original's.
 
-    The likeliest token is taken at each step, through the cache, in the form that is written, in
-    a child process. As long as every pass so far promises the same function, another text is an
-    error, unless the original itself could not tell the two tokens apart. After a lossy pass it
-    is a figure.
+    The likeliest token is taken at each step, through the cache if there is one, in the form that
+    is written, in a child process. As long as every pass so far promises the same function,
+    another text is an error, unless the original itself could not tell the two tokens apart. After
+    a lossy pass it is a figure.
 
     Args:
         target: What runs the models.
@@ -75,7 +75,7 @@ class Greedy(Instrument):
         self._new_tokens = new_tokens
         self._seed = seed
         self._check = check
-        self._decoder: CachedDecoder | None = None
+        self._decoder: TextDecoder | None = None
         self._prompts = np.zeros((0, 0), np.int64)
         self._source = ""
         self._original: Writing | None = None
@@ -83,8 +83,8 @@ class Greedy(Instrument):
         self._lossy = False
 
     def begin(self, step: Step) -> None:
-        decoder = find_decoder(step.original.ir)
-        if decoder is None or not decoder.generates or not self._new_tokens:
+        decoder = find_text_decoder(step.original.ir)
+        if decoder is None or not self._new_tokens:
             return
         try:
             self._prompts, self._source = choose_prompts(
@@ -166,7 +166,7 @@ class Greedy(Instrument):
 
 
 def choose_prompts(
-    model: Model, decoder: CachedDecoder, data: Dataset | None, seed: int
+    model: Model, decoder: TextDecoder, data: Dataset | None, seed: int
 ) -> tuple[np.ndarray, str]:
     """Return prompts of one length, [K, P], and where they come from.
 

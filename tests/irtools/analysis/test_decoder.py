@@ -6,7 +6,13 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from irtools.analysis.decoder import Reading, find_decoder, reading_of
+from irtools.analysis.decoder import (
+    PlainDecoder,
+    Reading,
+    find_decoder,
+    find_text_decoder,
+    reading_of,
+)
 from irtools.model import Model
 
 _IDS = "int64[b, s] input_ids"
@@ -56,6 +62,34 @@ def test_a_decoder_that_needs_more_than_text_cannot_write_by_itself() -> None:
         assert found is not None and not found.generates
 
 
+def test_a_decoder_without_a_cache_reads_the_text_again(plain_decoder: Model) -> None:
+    found = find_text_decoder(plain_decoder.ir)
+    assert isinstance(found, PlainDecoder)
+    assert (found.outputs, found.batch) == (("logits",), None)
+    first = found.feeds(np.array([[5, 6], [8, 9]]), found.empty(2))
+    second = found.feeds(np.array([[3], [4]]), found.next_past(first, {}))
+    assert second["input_ids"].tolist() == [[5, 6, 3], [8, 9, 4]]
+    assert second["position_ids"].tolist() == [[0, 1, 2]] * 2
+    assert second["attention_mask"].tolist() == [[1, 1, 1]] * 2
+
+
+@pytest.mark.parametrize("change", ["task", "length", "source", "outputs"])
+def test_what_writes_no_text(plain_decoder: Model, change: str) -> None:
+    model = plain_decoder.ir.clone()
+    match change:
+        case "task":  # The shape of a masked language model is the same.
+            model.metadata_props["task"] = "fill-mask"
+        case "length":
+            model.graph.inputs[0].shape = ir.Shape(["batch", 16])
+        case "source":
+            model.graph.inputs.append(
+                ir.Value(name="source", type=ir.TensorType(ir.DataType.INT64))
+            )
+        case "outputs":
+            model.graph.outputs[0].name = "hidden"
+    assert find_text_decoder(model) is None
+
+
 def test_each_call_continues_the_cache_of_the_one_before(cached_decoder: Model) -> None:
     found = find_decoder(cached_decoder.ir)
     assert found is not None
@@ -68,7 +102,7 @@ def test_each_call_continues_the_cache_of_the_one_before(cached_decoder: Model) 
         "past_key_values.0.value": (2, 1, 0, 8),
     }
     given = {name: np.ones((2, 1, 3, 8), np.float32) for name in found.outputs[1:]}
-    second = found.feeds(np.array([[3], [4]]), found.next_past(given))
+    second = found.feeds(np.array([[3], [4]]), found.next_past({}, given))
     assert second["attention_mask"].shape == (2, 4)
     assert second["position_ids"].tolist() == [[3], [3]]
     assert reading_of(first) == Reading("prefill", 6)

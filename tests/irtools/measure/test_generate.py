@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from irtools.analysis.decoder import find_decoder
+from irtools.analysis.decoder import find_decoder, find_text_decoder
 from irtools.measure import jobs
 from irtools.measure.generate import (
     Writing,
@@ -39,6 +39,17 @@ def test_text_through_the_cache_is_that_of_whole_texts(cached_decoder: Model) ->
     np.testing.assert_allclose(found.margins, np.stack(leads, axis=1), rtol=1e-3, atol=1e-6)
     np.testing.assert_array_equal(one_by_one.tokens, found.tokens)
     assert len(np.unique(found.tokens)) > 5
+
+
+def test_without_a_cache_the_text_is_the_same(cached_decoder: Model, plain_decoder: Model) -> None:
+    found = []
+    for model in (cached_decoder, plain_decoder):
+        decoder = find_text_decoder(model.ir)
+        assert decoder is not None
+        with find_target("ort-cpu").runner(model, RunnerOptions(threads=1)) as runner:
+            found.append(write_greedily(runner, decoder, _PROMPTS, 9))
+    np.testing.assert_array_equal(found[1].tokens, found[0].tokens)
+    np.testing.assert_allclose(found[1].margins, found[0].margins, rtol=1e-3, atol=1e-6)
 
 
 def test_texts_are_equal_up_to_their_first_other_token() -> None:

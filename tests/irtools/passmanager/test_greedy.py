@@ -121,6 +121,13 @@ def test_other_models_write_nothing(classifier: Model, ctx: PassContext) -> None
     assert first.figures.greedy is None and not first.figures.notes
 
 
+def test_a_decoder_without_a_cache_writes_too(plain_decoder: Model, ctx: PassContext) -> None:
+    steps = _run(plain_decoder, ctx, _Promise(), _Edit(noise=1.0))
+    assert steps[1].figures.checks == ["greedy-text"]
+    found = steps[2].figures.greedy
+    assert found is not None and found.new_tokens == 12 and found.equal < 8
+
+
 def test_prompts_are_the_beginnings_of_texts(cached_decoder: Model) -> None:
     ids = np.arange(80).reshape(4, 20) % 61
     mask = np.ones((4, 20), np.int64)

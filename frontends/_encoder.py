@@ -33,6 +33,8 @@ def describe_encoder(
     if hasattr(config, "use_cache"):
         config.use_cache = False
     config.return_dict = True  # Outputs have names.
+    if hasattr(config, "use_mems_eval"):
+        config.use_mems_eval = False
     names = _input_names(module)
     make: Callable[[int, int], Tensors]
     axes: dict[str, dict[int, str]]
@@ -47,7 +49,21 @@ def describe_encoder(
         axes = {name: {0: "batch", 1: "sequence"} for name in names}
     with torch.inference_mode():
         outputs = tuple(tensors_of(module(**make(*EXAMPLE_SIZES))))
-    return TorchSource(module, make, axes, outputs, where, limits, metadata=metadata)
+    forward = _with_input_mask if config.model_type == "xlnet" else None
+    return TorchSource(
+        module, make, axes, outputs, where, limits, forward=forward, metadata=metadata
+    )
+
+
+def _with_input_mask(call: Callable[..., Any], inputs: Tensors) -> list[Any]:
+    """Give XLNet its own mask, 1 at padding.
+
+    It makes one of the usual mask by `1.0 - mask`, which the exporter of torch 2.13 has no
+    operator for where the mask holds integers.
+    """
+    mask = (inputs["attention_mask"] == 0).float()
+    others = {name: tensor for name, tensor in inputs.items() if name != "attention_mask"}
+    return list(tensors_of(call(**others, input_mask=mask)).values())
 
 
 def _input_names(module: Any) -> tuple[str, ...]:
@@ -60,7 +76,10 @@ def _input_names(module: Any) -> tuple[str, ...]:
             "pixel_values"
         )
     names = ["input_ids", "attention_mask"]
-    if "token_type_ids" in parameters and getattr(module.config, "type_vocab_size", 0) > 1:
+    config = module.config
+    # XLNet does not look types up in a table.
+    has_types = getattr(config, "type_vocab_size", 0) > 1 or config.model_type == "xlnet"
+    if "token_type_ids" in parameters and has_types:
         names.append("token_type_ids")
     return tuple(names)
 

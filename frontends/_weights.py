@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import pickle
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -174,6 +174,7 @@ def _load(
             "unpacked; save the tensors alone, as safetensors"
         ) from error
     except (*LIBRARY_FAILURES, SafetensorError) as error:
+        _check_activation(folder, config, error)
         place = _damaged_file(folder) or folder
         raise ModelError(f"{place}: weights cannot be loaded: {first_line(error)}") from error
     other = sorted(found for found in loaded["mismatched_keys"] if found[0] not in brought)
@@ -184,6 +185,32 @@ def _load(
             f"another shape, {name!r} first: {list(shape)}, and the config makes it {list(wanted)}"
         )
     return module, sorted(loaded["missing_keys"]), sorted(loaded["unexpected_keys"])
+
+
+def _check_activation(folder: Path, config: Any, error: BaseException) -> None:
+    """Tell of an activation that the library does not have, if that is what failed.
+
+    Raises:
+        ModelError: It is.
+    """
+    from transformers.activations import ACT2FN
+
+    name = error.args[0] if isinstance(error, KeyError) and error.args else None
+    entry = next((key for key, value in _entries(config.to_dict()) if value == name), None)
+    if isinstance(name, str) and entry is not None and name not in ACT2FN:
+        raise ModelError(
+            f"{folder}/config.json: {entry} is {name!r}, which is no activation of transformers; "
+            f"known are {', '.join(sorted(ACT2FN))}"
+        ) from error
+
+
+def _entries(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the entries of a config and of those inside it."""
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{key}.{inner}", found) for inner, found in _entries(value))
+        else:
+            yield key, value
 
 
 def _damaged_file(folder: Path) -> Path | None:

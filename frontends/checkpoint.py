@@ -17,6 +17,7 @@ from irtools.frontends._companions import companions_in
 from irtools.frontends._decoder import describe_decoder
 from irtools.frontends._encoder import describe_encoder
 from irtools.frontends._failure import running
+from irtools.frontends._image_text import describe_image_text, takes_both
 from irtools.frontends._seq2seq import PARTS, describe_part
 from irtools.frontends._tokenizer import make_tokenizer
 from irtools.frontends._torch_export import EXAMPLE_SIZES, TorchSource, convert
@@ -114,6 +115,8 @@ def _describe(checkpoint: Checkpoint, options: LoadOptions) -> TorchSource:
     if module.config.is_encoder_decoder and not options.with_past:
         task = None if checkpoint.task is None else checkpoint.task.name
         return describe_whole(module, task, where, metadata)
+    if takes_both(module) and not options.with_past:
+        return describe_image_text(module, checkpoint.folder, where, metadata)
     if not options.with_past:
         return describe_encoder(module, checkpoint.folder, where, metadata)
     if checkpoint.task is None or checkpoint.task.name != "text-generation":

@@ -118,6 +118,25 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "vit": ("ViTForImageClassification", _VISION),
     "dinov2": ("Dinov2Model", _VISION),
+    "clip": (
+        "CLIPModel",
+        {
+            "text_config": _BERT
+            | {"pad_token_id": 0, "eos_token_id": 96, "max_position_embeddings": 30},
+            "vision_config": _VISION,
+            "projection_dim": 24,
+        },
+    ),
+    "clip-text": ("CLIPTextModel", _BERT | {"pad_token_id": 0, "eos_token_id": 96}),
+    "clip-vision": ("CLIPVisionModel", _VISION),
+    "blip": (
+        "BlipForConditionalGeneration",
+        {"text_config": _BERT | {"encoder_hidden_size": 32}, "vision_config": _VISION},
+    ),
+    "xlnet": (
+        "XLNetForSequenceClassification",
+        {"vocab_size": 97, "d_model": 32, "n_layer": 2, "n_head": 4, "d_inner": 48},
+    ),
     "resnet": (
         "ResNetForImageClassification",
         {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"},

@@ -94,6 +94,13 @@ def test_a_config_of_wrong_types_is_refused(edited_config: Callable[..., Path]) 
         load_source(str(edited_config(vocab_size="many")))
 
 
+def test_an_unknown_activation_is_named(edited_config: Callable[..., Path]) -> None:
+    with pytest.raises(
+        ModelError, match=r"config.json: hidden_act is 'gelu_turbo', .* known are gelu, .*relu"
+    ):
+        load_source(str(edited_config(hidden_act="gelu_turbo")))
+
+
 def test_opset_can_be_chosen(bert_folder: Path) -> None:
     assert load_source(str(bert_folder), LoadOptions(opset=18)).ir.opset_imports[""] == 18
 

@@ -29,6 +29,9 @@ FAMILIES = {
     "vit": (("pixel_values",), "logits", "classifier"),
     "dinov2": (("pixel_values",), "last_hidden_state", "layernorm"),
     "resnet": (("pixel_values",), "logits", "classifier.1"),
+    "clip-text": (TEXT, "last_hidden_state", "encoder.layers.1.mlp.fc1"),
+    "clip-vision": (("pixel_values",), "last_hidden_state", "encoder.layers.1.mlp.fc1"),
+    "xlnet": ((*TEXT, "token_type_ids"), "logits", "transformer.layer.1.ff.layer_1"),
     "efficientnet": (("pixel_values",), "logits", "classifier"),
 }
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from irtools.errors import ModelError
+from irtools.errors import FileError, ModelError
 from irtools.model import Model
 from irtools.target import Feeds, Runner, RunnerOptions, find_target
 
@@ -57,7 +57,13 @@ def in_file(model: Model, folder: Path) -> Model:
     """
     if model.weight_bytes <= _IN_MEMORY_UP_TO:
         return model
-    model.save(folder / "model.onnx", external_data=True)
+    try:
+        model.save(folder / "model.onnx", external_data=True)
+    except FileError as error:
+        raise FileError(
+            f"the temporary folder {folder.parent} cannot take {model.weight_bytes / 1e9:.1f} GB "
+            f"of weights on their way, set TMPDIR to one that can: {error}"
+        ) from error
     for value in model.ir.graph.initializers.values():
         value.const_value = None  # torch's exporter keeps its graphs; the weights can go.
     found = Model.load(folder / "model.onnx")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import shutil
@@ -109,7 +110,10 @@ def compile_to(
         FileError: The folder or a file cannot be written.
     """
     place = destination.path if destination.is_folder else destination.path.parent
-    with staging_folder(place if place.is_dir() else place.parent) as staging:
+    with (
+        staging_folder(place if place.is_dir() else place.parent) as staging,
+        _named_as_asked(staging / "out", place),
+    ):
         folder = staging / "out"
         options = {} if format is None else {"format": format}
         artifact = target.compile(model, folder, destination.stem, **options)
@@ -151,7 +155,10 @@ def write_export(
         FileError: Something cannot be written; nothing was changed.
     """
     place = destination.path if destination.is_folder else destination.path.parent
-    with staging_folder(place if place.is_dir() else place.parent) as staging:
+    with (
+        staging_folder(place if place.is_dir() else place.parent) as staging,
+        _named_as_asked(staging / "out", place),
+    ):
         folder = staging / "out"
         folder.mkdir()
         kept = None if force else place
@@ -174,6 +181,30 @@ def write_export(
     lacks_tokenizer = takes_tokens and not (place / "tokenizer.json").exists()
     there = tuple(place / path.name for path in beside)
     return WrittenExport(files, there, tuple(others), lacks_tokenizer)
+
+
+@contextlib.contextmanager
+def _named_as_asked(folder: Path, place: Path) -> Iterator[None]:
+    """Let what cannot be written have the name that it was to get in the end.
+
+    Args:
+        folder: Where everything is written first.
+        place: Where it was to go.
+
+    Raises:
+        FileError: Something cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if str(folder) in str(error):
+            text = str(error) if isinstance(error, FileError) else _unwritten(error, folder)
+            raise FileError(text.replace(str(folder), str(place))) from error
+        raise
+
+
+def _unwritten(error: OSError, folder: Path) -> str:
+    return f"cannot write {error.filename or folder}: {error.strerror or error}"
 
 
 def _takes_tokens(model: Model) -> bool:
@@ -247,7 +278,9 @@ def copy_companions(
             try:
                 shutil.copyfile(companion, beside[-1])
             except OSError as error:
-                raise FileError(f"cannot copy {companion}: {error.strerror}") from error
+                raise FileError(
+                    f"cannot copy {companion} to {beside[-1]}: {error.strerror}"
+                ) from error
     return tuple(beside)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 
-from irtools.errors import ModelError
+from irtools.errors import FileError, ModelError
 from irtools.frontends import _check
 from irtools.frontends._check import PlainTrial, compare, in_file
 from irtools.model import Model, place_of
@@ -57,3 +59,20 @@ def test_a_large_model_is_mapped_and_torch_is_let_go(
         file.unlink()
     assert found.fingerprint() == fingerprint
     assert np.isfinite(tensor.numpy()).all()
+
+
+def test_a_full_temporary_folder_is_named_with_its_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(_check, "_IN_MEMORY_UP_TO", 1000)
+    folder = tmp_path / "irc-1"
+    folder.mkdir()
+    model = make_model()
+    with monkeypatch.context() as broken, pytest.raises(FileError) as caught:
+        broken.setattr(os, "write", full)
+        in_file(model, folder)
+    assert f"folder {tmp_path} cannot take 0.0 GB of weights" in str(caught.value)
+    assert "set TMPDIR" in str(caught.value) and "is full" in str(caught.value)

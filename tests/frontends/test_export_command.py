@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -264,6 +265,28 @@ def test_a_full_disk_leaves_nothing(
     code, err = irc("export", str(tiny("whisper")), "-o", "out/")
     assert (code, err.count("\n")) == (6, 1)
     assert "No space left" in err
+    assert sorted(path.name for path in Path().iterdir()) == before
+
+
+@pytest.mark.usefixtures("instant")
+@pytest.mark.parametrize(
+    ("out", "name"), [("out/", "out/encoder_model.onnx"), ("bert.onnx", "bert.onnx")]
+)
+def test_a_full_disk_is_told_of_the_file_that_was_asked_for(
+    tiny: Callable[[str], Path], irc: Any, monkeypatch: pytest.MonkeyPatch, out: str, name: str
+) -> None:
+    before = sorted(path.name for path in Path().iterdir())
+
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    source = str(tiny("whisper" if out == "out/" else "bert"))
+    with monkeypatch.context() as broken:
+        broken.setattr(os, "write", full)
+        code, err = irc("export", source, "-o", out)
+    assert (code, err.count("\n")) == (6, 1)
+    assert f"cannot write '{name}': the disk or quota is full" in err
+    assert ".irtools" not in err
     assert sorted(path.name for path in Path().iterdir()) == before
 
 

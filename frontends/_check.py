@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from irtools.errors import FileError, ModelError
+from irtools.errors import DataError, FileError, ModelError
 from irtools.model import Model
 from irtools.target import Feeds, Runner, RunnerOptions, find_target
 
@@ -23,6 +23,10 @@ _IN_MEMORY_UP_TO = 1 << 28
 
 class Trial(Protocol):
     """Inputs, and what torch made of them."""
+
+    @property
+    def where(self) -> str:
+        """How large they are, in words."""
 
     def errors(self, runner: Runner) -> Iterator[tuple[str, str, float]]:
         """Run the exported model; yield output, where, and the relative L2 error of each."""
@@ -75,24 +79,34 @@ def compare(model: Model, trials: Sequence[Trial], what: str) -> None:
     """Run an exported model, without a runtime's own optimizations, against torch.
 
     Raises:
-        ModelError: An output differs, or is no number.
+        ModelError: An output differs, or is no number, or the export does not run.
     """
     if not trials:
         return
     with find_target("ort-cpu").runner(model, RunnerOptions(exact=True)) as runner:
         for trial in trials:
-            for name, where, error in trial.errors(runner):
-                if math.isnan(error):
-                    raise ModelError(
-                        f"the export of {what} cannot be checked: output {name!r} is NaN or "
-                        f"infinite at {where}; are the weights damaged?"
-                    )
-                if not error <= RELATIVE_TOLERANCE:
-                    raise ModelError(
-                        f"the export of {what} is wrong: output {name!r} differs from torch by "
-                        f"{error:.1e} (relative L2) at {where}; expected at most "
-                        f"{RELATIVE_TOLERANCE:.0e}"
-                    )
+            try:
+                for name, where, error in trial.errors(runner):
+                    _judge(what, name, where, error)
+            except DataError as error:
+                # The data are ours, and torch took them.
+                raise ModelError(
+                    f"the export of {what} is wrong: it does not run at {trial.where}, as torch "
+                    f"does: {error}"
+                ) from error
+
+
+def _judge(what: str, name: str, where: str, error: float) -> None:
+    if math.isnan(error):
+        raise ModelError(
+            f"the export of {what} cannot be checked: output {name!r} is NaN or infinite at "
+            f"{where}; are the weights damaged?"
+        )
+    if not error <= RELATIVE_TOLERANCE:
+        raise ModelError(
+            f"the export of {what} is wrong: output {name!r} differs from torch by {error:.1e} "
+            f"(relative L2) at {where}; expected at most {RELATIVE_TOLERANCE:.0e}"
+        )
 
 
 def relative_l2(reference: np.ndarray, found: np.ndarray) -> float:

@@ -57,6 +57,10 @@ class CachedTrial:
     fixed: Feeds
     inputs: tuple[str, ...]
 
+    @property
+    def where(self) -> str:
+        return f"batch {len(self.ids)}, {counted(self.ids.shape[1], 'token')} in several calls"
+
     def errors(self, runner: Runner) -> Iterator[tuple[str, str, float]]:
         past, start = dict(self.empty), 0
         for size in self.chunks:

@@ -28,8 +28,14 @@ def describe_encoder(
         UnsupportedError: It takes something else.
     """
     import torch
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES
 
     config = module.config
+    if type(module).__name__ in MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES.values():
+        raise UnsupportedError(
+            f"{where} chooses among several texts [batch, choices, sequence], and one text per "
+            "sample is exported; --task feature-extraction takes its encoder alone"
+        )
     if hasattr(config, "use_cache"):
         config.use_cache = False
     config.return_dict = True  # Outputs have names.

@@ -15,7 +15,7 @@ from typing import Any
 import onnx_ir as ir
 
 from irtools.errors import UnsupportedError
-from irtools.frontends._check import PlainTrial, Trial
+from irtools.frontends._check import RELATIVE_TOLERANCE, PlainTrial, Trial, relative_l2
 from irtools.frontends._failure import LIBRARY_FAILURES, explain
 from irtools.frontends._names import tidy
 from irtools.model import Model
@@ -62,11 +62,25 @@ class TorchSource:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def trials(self) -> Sequence[Trial]:
-        """Run the module as it stands and return what the export must reproduce."""
+        """Run the module as it stands and return what the export must reproduce.
+
+        Raises:
+            UnsupportedError: It computes something else each time.
+        """
         if self.make_trials is not None:
             return self.make_trials()
         longest = self.limits.get("sequence", CHECK_SIZES[-1][1])
-        return [self._trial(batch, min(length, longest)) for batch, length in CHECK_SIZES]
+        sizes = [(batch, min(length, longest)) for batch, length in CHECK_SIZES]
+        found = [self._trial(*size) for size in sizes]
+        again = self._trial(*sizes[0]).wanted
+        for name, wanted in found[0].wanted.items():
+            if relative_l2(wanted, again[name]) > RELATIVE_TOLERANCE:
+                raise UnsupportedError(
+                    f"{self.where} draws random numbers: output {name!r} is another one each time "
+                    "torch computes it, and no export can be held against it; --no-check leaves "
+                    "that out"
+                )
+        return found
 
     def run(self, inputs: Tensors) -> dict[str, Any]:
         """Run the module and return its outputs by name."""

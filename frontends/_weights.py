@@ -18,7 +18,7 @@ from irtools.frontends._quantized import read_as_floats
 from irtools.frontends._tasks import Task, find_task, tasks_of
 from irtools.words import counted
 
-__all__ = ["Checkpoint", "network_of", "open_checkpoint", "read_config"]
+__all__ = ["Checkpoint", "network_of", "open_checkpoint", "read_config", "silent"]
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def _load(
     from safetensors import SafetensorError
 
     try:
-        with _silent(transformers):
+        with silent():
             module, loaded = kind.from_pretrained(
                 folder,
                 config=config,
@@ -175,6 +175,7 @@ def _load(
         ) from error
     except (*LIBRARY_FAILURES, SafetensorError) as error:
         _check_activation(folder, config, error)
+        _check_weights_are_there(folder)
         place = _damaged_file(folder) or folder
         raise ModelError(f"{place}: weights cannot be loaded: {first_line(error)}") from error
     other = sorted(found for found in loaded["mismatched_keys"] if found[0] not in brought)
@@ -185,6 +186,19 @@ def _load(
             f"another shape, {name!r} first: {list(shape)}, and the config makes it {list(wanted)}"
         )
     return module, sorted(loaded["missing_keys"]), sorted(loaded["unexpected_keys"])
+
+
+def _check_weights_are_there(folder: Path) -> None:
+    """Tell of a folder without weights.
+
+    Raises:
+        ModelError: There are none.
+    """
+    if not any(path.suffix in (".safetensors", ".bin") for path in folder.iterdir()):
+        raise ModelError(
+            f"{folder}: weights cannot be loaded: there are none; expected model.safetensors or "
+            "pytorch_model.bin"
+        )
 
 
 def _check_activation(folder: Path, config: Any, error: BaseException) -> None:
@@ -255,12 +269,15 @@ def _missing_weights(
 
 
 @contextlib.contextmanager
-def _silent(transformers: Any) -> Iterator[None]:
-    """Keep the library's bars and load report off the terminal, as they were found.
+def silent() -> Iterator[None]:
+    """Keep the library's bars, warnings and load report off the terminal, as they were found.
 
     What they tell (missing weights) is an error here.
+
+    Raises:
+        MissingExtraError: The library is not installed.
     """
-    log = transformers.utils.logging
+    log = _import_transformers().utils.logging
     shown, level = log.is_progress_bar_enabled(), log.get_verbosity()
     log.disable_progress_bar()
     log.set_verbosity_error()

@@ -21,7 +21,13 @@ from irtools.frontends._image_text import describe_image_text, takes_both
 from irtools.frontends._seq2seq import PARTS, describe_part
 from irtools.frontends._tokenizer import make_tokenizer
 from irtools.frontends._torch_export import EXAMPLE_SIZES, TorchSource, convert
-from irtools.frontends._weights import Checkpoint, network_of, open_checkpoint, read_config
+from irtools.frontends._weights import (
+    Checkpoint,
+    network_of,
+    open_checkpoint,
+    read_config,
+    silent,
+)
 from irtools.frontends._whole_seq2seq import describe_whole, is_pair
 from irtools.model import Model
 
@@ -63,7 +69,8 @@ class TransformersFrontend:
                 "--weights"
             )
         with TemporaryDirectory(prefix="irc-") as scratch:
-            model, trials, where = _export(Path(source), options, Path(scratch))
+            with silent():
+                model, trials, where = _export(Path(source), options, Path(scratch))
             # Modules and graphs have cycles; what they hold is as large as the model.
             gc.collect()
             compare(model, trials, where)

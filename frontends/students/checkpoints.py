@@ -14,6 +14,7 @@ import transformers
 from safetensors import SafetensorError
 
 from irtools.errors import FileError, ModelError, UnsupportedError
+from irtools.frontends._leftovers import check_layers
 from irtools.frontends.students.anatomy import head_names
 from irtools.frontends.students.objective import PROJECTIONS
 from irtools.words import counted
@@ -171,6 +172,7 @@ def _load(kind: Any, folder: Path, config: Any, **options: object) -> tuple[Any,
             )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder}: weights cannot be loaded: {_line(error)}") from error
+    check_layers(folder, network, info["unexpected_keys"])
     return network.eval(), info
 
 

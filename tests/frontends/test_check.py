@@ -37,6 +37,13 @@ def test_outputs_that_are_no_numbers_are_told() -> None:
         compare(model, [trial], "net")
 
 
+def test_an_export_that_does_not_run_is_no_fault_of_the_data() -> None:
+    feeds = {"x": np.ones((1, 63), np.float32)}
+    trial = PlainTrial(feeds, {"y": np.ones((1, 32), np.float32)}, "batch 1")
+    with pytest.raises(ModelError, match=r"export of net is wrong: it does not run at batch 1"):
+        compare(make_model(), [trial], "net")
+
+
 def test_a_small_model_stays_in_memory(tmp_path: Path) -> None:
     model = make_model()
     assert in_file(model, tmp_path) is model

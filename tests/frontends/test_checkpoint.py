@@ -125,8 +125,25 @@ def test_unknown_model_type_is_refused(edited_config: Callable[..., Path]) -> No
 def test_missing_weights_are_refused(edited_config: Callable[..., Path]) -> None:
     folder = edited_config()
     (folder / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="weights cannot be loaded"):
+    with pytest.raises(ModelError, match=r"there are none; expected model.safetensors"):
         load_source(str(folder))
+
+
+def test_a_choice_among_texts_is_refused(edited_config: Callable[..., Path]) -> None:
+    folder = edited_config(
+        architectures=["BertForMultipleChoice"], id2label={0: "LABEL_0"}, label2id={"LABEL_0": 0}
+    )
+    cut_classifier(folder, 1)
+    with pytest.raises(UnsupportedError, match=r"several texts .* --task feature-extraction"):
+        load_source(str(folder))
+
+
+def cut_classifier(folder: Path, classes: int) -> None:
+    from safetensors.numpy import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    cut = {n: t[:classes].copy() if "classifier" in n else t for n, t in weights.items()}
+    save_file(cut, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def test_damaged_weights_are_refused(edited_config: Callable[..., Path]) -> None:

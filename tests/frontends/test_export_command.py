@@ -47,6 +47,11 @@ class Wrong(Net):
         return self.classifier(self.body(x)) + (1.0 if torch.compiler.is_compiling() else 0.0)
 
 
+class Random(Net):
+    def forward(self, x):
+        return self.classifier(self.body(x) + torch.rand_like(x[:, :1]))
+
+
 def build():
     torch.manual_seed(0)
     return Net()
@@ -181,6 +186,7 @@ def test_an_export_that_differs_is_refused(nets: str, irc: Any) -> None:
         (("{nets}:fails", "--example", "in.npz"), 3, "ValueError: no such size"),
         (("{nets}:fails_in_its_own_way", "--example", "in.npz"), 3, "OwnError: no such size"),
         (("{nets}:leaves", "--example", "in.npz"), 3, "SystemExit: 3"),
+        (("{nets}:Random", "--example", "in.npz"), 4, "draws random numbers: output 'output'"),
         (("{nets}:Silent", "--example", "in.npz"), 3, "returns no tensors"),
         (("unreadable:build", "--example", "in.npz"), 3, "SyntaxError"),
         (("{nets}:build", "--example", "junk.npz"), 3, "is not an .npz file"),

@@ -12,7 +12,14 @@ from typing import Any
 from irtools.errors import UnsupportedError
 from irtools.frontends._torch_export import EXAMPLE_SIZES, Tensors, TorchSource, tensors_of
 
-__all__ = ["describe_encoder", "image_size", "sequence_limit"]
+__all__ = [
+    "channels_of",
+    "describe_encoder",
+    "image_size",
+    "images",
+    "sequence_limit",
+    "texts",
+]
 
 _DEFAULT_IMAGE = 224
 # Position tables of these families start behind the padding token.
@@ -45,8 +52,8 @@ def describe_encoder(
     make: Callable[[int, int], Tensors]
     axes: dict[str, dict[int, str]]
     if "pixel_values" in names:
-        size = image_size(config, folder)
-        make = partial(images, torch, getattr(config, "num_channels", 3), size)
+        vision = getattr(config, "vision_config", config)
+        make = partial(images, torch, channels_of(vision), image_size(vision, folder))
         axes, limits = {"pixel_values": {0: "batch"}}, {}
     else:
         limits = sequence_limit(config)
@@ -98,6 +105,11 @@ def sequence_limit(config: Any) -> dict[str, int]:
     if config.model_type in _OFFSET_POSITIONS:
         longest -= (config.pad_token_id or 0) + 1
     return {"sequence": longest}
+
+
+def channels_of(config: Any) -> int:
+    """Return the channels of an image; some families say none and mean colours."""
+    return int(getattr(config, "num_channels", 3))
 
 
 def image_size(config: Any, folder: Path) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from irtools.errors import UnsupportedError
-from irtools.frontends._encoder import image_size, images, sequence_limit, texts
+from irtools.frontends._encoder import channels_of, image_size, images, sequence_limit, texts
 from irtools.frontends._torch_export import Tensors, TorchSource
 
 __all__ = ["describe_image_text", "takes_both"]
@@ -56,7 +56,7 @@ def describe_image_text(
     draw_texts = partial(
         texts, torch, ("input_ids", "attention_mask"), text.vocab_size, text.pad_token_id
     )
-    draw_images = partial(images, torch, vision.num_channels, image_size(vision, folder))
+    draw_images = partial(images, torch, channels_of(vision), image_size(vision, folder))
     return TorchSource(
         module,
         partial(_inputs, draw_texts, draw_images, limits.get("sequence")),

@@ -51,6 +51,17 @@ def test_clip_equals_torch_and_both_batches_are_named(tiny: Callable[[str], Path
     ]
 
 
+def test_a_tower_in_a_classifier_says_how_large_images_are(
+    tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    import transformers
+
+    config = transformers.CLIPConfig.from_pretrained(tiny("clip"))
+    module = transformers.CLIPForImageClassification(config).eval()
+    source = describe_encoder(module, tmp_path, "x", {})
+    assert source.inputs(2, 0)["pixel_values"].shape == (2, 3, 32, 32)
+
+
 def test_networks_that_do_not_compare_are_refused(tiny: Callable[[str], Path]) -> None:
     with pytest.raises(UnsupportedError, match="takes images and texts together"):
         load_source(str(tiny("blip")))

@@ -54,6 +54,13 @@ def test_result_has_model_report_and_rows(model: ir.Model) -> None:
     assert "cleanup" in str(result.report)
 
 
+def test_what_is_to_be_known_of_the_source_is_in_the_report(model: ir.Model) -> None:
+    given = irtools.Model(model)
+    given.notes = ("weights were left out",)
+    report = irtools.optimize(given, "cleanup", bench=None, check=False).report
+    assert "weights were left out" in [verdict.text for verdict in report.verdicts]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

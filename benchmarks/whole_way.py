@@ -40,7 +40,7 @@ from irtools.model import Model
 from irtools.passmanager import Pipeline
 from irtools.passmanager.instruments import Verification
 from irtools.passmanager.manager import PassManager
-from irtools.passmanager.step import Step
+from irtools.passmanager.step import Step, Workspace
 from irtools.report.environment import machine, versions
 from irtools.report.make import make_rows
 from irtools.target import Runner, RunnerOptions, find_target, lowered
@@ -131,25 +131,28 @@ def go(name: str, part: str, target: str, cache: Path, place: Path) -> None:
     samples = {"calibration": len(calibration), "test": len(test)}
     rows = [{"step": "export", "size": model.weight_bytes, **samples, **judge.judged(model)}]
     _write(rows, place)
-    for step in entry.steps:
-        row: dict[str, Any] = {"step": step}
-        try:
-            made = apply(step, model, target, calibration)
-            row |= _figures(made)
-            model = made.model
-            written = lowered(model, find_target(target))
-            row |= {"size": written.weight_bytes, **judge.judged(written)}
-        except IrtoolsError as error:
-            row["refused"] = str(error).partition("\n")[0]
-        rows.append(row)
-        _write(rows, place)
+    with Workspace() as workspace:
+        for step in entry.steps:
+            row: dict[str, Any] = {"step": step}
+            try:
+                made = apply(step, model, target, calibration, workspace)
+                row |= _figures(made)
+                model = made.model
+                written = lowered(model, find_target(target))
+                row |= {"size": written.weight_bytes, **judge.judged(written)}
+            except IrtoolsError as error:
+                row["refused"] = str(error).partition("\n")[0]
+            rows.append(row)
+            _write(rows, place)
 
 
-def apply(passes: str, model: Model, target: str, calibration: Dataset) -> Step:
+def apply(
+    passes: str, model: Model, target: str, calibration: Dataset, workspace: Workspace
+) -> Step:
     """Run a pass as `irtools.optimize` does, but compare nothing and time nothing."""
     given = Calibration(calibration, model)
     context = make_context(find_target(target), given, threads=1)
-    return PassManager(Pipeline(passes), (Verification(),)).run(model, context)[-1]
+    return PassManager(Pipeline(passes), (Verification(),)).run(model, context, workspace)[-1]
 
 
 def _figures(step: Step) -> dict[str, Any]:

@@ -99,6 +99,7 @@ ENTRIES: Mapping[str, Entry] = {
     "smollm2-135m": Entry("smollm2", "real", options=_PAST),
     "smollm2-135m-unpruned": Entry("smollm2", "real", options=_PAST, samples=32, prune=""),
     "llama-1b": Entry("llama-1b", "drawn", None, options=_PAST, samples=8, prune=_BY_NORM),
+    "llama-1b-unpruned": Entry("llama-1b", "drawn", None, options=_PAST, samples=8, prune=""),
     "gpt2": Entry("gpt2", "drawn", options=_PAST, samples=8, prune=_BY_NORM),
     "whisper-tiny": Entry("whisper-tiny", "drawn", None, options=_PAST, samples=8, pair=True),
     "t5-small": Entry("t5-small", "drawn", options=_PAST, samples=32, prune=_EVENLY, pair=True),

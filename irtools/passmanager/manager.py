@@ -83,6 +83,8 @@ class PassManager:
             step.stage = "pass"
             self._transform(step)
             self._hooks(step, "after")
+            if step.modified:
+                step.workspace.settle(step.model)
         except Exception as error:
             raised = _with_context(step, error)
             if raised is not error:

@@ -176,6 +176,33 @@ class Workspace:
         """Return a file with the model as it stands. It must not change afterwards."""
         return self._save(model).files[0]
 
+    def settle(self, model: Model) -> None:
+        """Let go of the memory of a large model's weights: from here on they are mapped.
+
+        A pass that changes gigabytes leaves them in memory, where a runtime copies them once more.
+        The disk that has no room for them is no error.
+        """
+        from irtools.errors import FileError
+        from irtools.model import Model as Read
+        from irtools.model import place_of
+        from irtools.model.writer import EXTERNAL_ABOVE
+
+        if model.weight_bytes <= EXTERNAL_ABOVE or _bytes_in_memory(model) <= EXTERNAL_ABOVE // 3:
+            return
+        try:
+            saved = Read.load(self.path(model)).ir.graph.initializers
+        except FileError:
+            return
+        held = {name: value.const_value for name, value in model.ir.graph.initializers.items()}
+        mapped = {
+            id(tensor): saved[name].const_value
+            for name, tensor in held.items()
+            if name in saved and (kept := saved[name].const_value) is not None and place_of(kept)
+        }
+        for form in (model, self._written.get(model, model)):
+            for value in form.ir.graph.initializers.values():
+                value.const_value = mapped.get(id(value.const_value), value.const_value)
+
     def size(self, model: Model) -> int:
         """Bytes that the model takes on disk, external data included."""
         from irtools.model.writer import EXTERNAL_ABOVE, planned_size
@@ -203,6 +230,13 @@ class Workspace:
         if self._large is None or self._store is None:
             self._large, self._store = self.folder("weights"), WeightStore()
         return model.save(self._large / f"{name}.onnx", external_data=True, store=self._store)
+
+
+def _bytes_in_memory(model: Model) -> int:
+    from irtools.model import place_of, tensor_size
+
+    tensors = (value.const_value for value in model.ir.graph.initializers.values())
+    return sum(tensor_size(t) for t in tensors if t is not None and place_of(t) is None)
 
 
 @dataclass

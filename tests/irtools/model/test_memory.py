@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from irtools.errors import FileError
-from irtools.model import Model, WeightStore, release_tensor, writer
+from irtools.model import Model, WeightStore, place_of, release_tensor, writer
 from irtools.model.digest import tensor_digest
 from irtools.passmanager.step import Workspace
 
@@ -114,3 +114,50 @@ def test_a_workspace_writes_each_weight_of_large_models_once(
         files = [path for path in paths[0].parent.iterdir() if path.suffix == ".data"]
         assert len(files) == 1
         assert Model.load(paths[1]).fingerprint() == renamed.fingerprint()
+
+
+def _made(model: Model) -> Model:
+    """A model as a pass leaves it: one weight is new, in memory."""
+    changed = model.clone()
+    new = ir.Tensor(np.full(_ROWS, 7, np.float32), name="w3")
+    changed.ir.graph.initializers["w3"].const_value = new
+    return changed
+
+
+def test_a_large_model_that_was_settled_lies_in_files(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "EXTERNAL_ABOVE", 1 << 20)
+    changed = _made(Model.load(saved))
+    text = changed.fingerprint()
+    with Workspace(lambda model: Model(model.ir.clone())) as workspace:
+        written = workspace.written(changed)
+        workspace.settle(changed)
+        for form in (changed, written):
+            tensors = [value.const_value for value in form.ir.graph.initializers.values()]
+            places = [place_of(tensor) for tensor in tensors if tensor is not None]
+            # All in one folder: a runtime reads those of one only.
+            assert len({place[0].path.parent for place in places if place}) == 1
+            assert None not in places
+        assert written.fingerprint() == text
+    # The files are gone, what is mapped is not.
+    assert changed.fingerprint() == text
+    changed.save(tmp_path / "later.onnx", external_data=True)
+    assert Model.load(tmp_path / "later.onnx").fingerprint() == text
+
+
+def test_what_is_small_or_finds_no_room_stays_in_memory(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = _made(Model.load(saved))
+    new = changed.ir.graph.initializers["w3"].const_value
+    with Workspace() as workspace:
+        workspace.settle(changed)
+        monkeypatch.setattr(writer, "EXTERNAL_ABOVE", 1 << 20)
+
+        def full(*arguments: object, **options: object) -> None:
+            raise FileError("no space left")
+
+        monkeypatch.setattr(Model, "save", full)
+        workspace.settle(changed)
+    assert changed.ir.graph.initializers["w3"].const_value is new

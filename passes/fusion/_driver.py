@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,6 +14,7 @@ from irtools.analysis.shapes import SymbolicShapes
 from irtools.model import FreshNames, nested_graphs, opset_of, raise_opset
 from irtools.passes.fusion._pattern import Veto, replace
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult
+from irtools.words import counted
 
 __all__ = ["Fusion", "FusionPass", "Rewriter"]
 
@@ -109,10 +111,7 @@ class FusionPass(Pass):
             # What blocks share stands before the first of them, by anchor; others may end earlier.
             if isinstance(changed, ir.Graph):
                 changed.sort()
-        notes += [
-            f"did not fuse {fusion.what} at {module_name(anchor)}: {text}"
-            for anchor, text in vetoes
-        ]
+        notes += _told(fusion.what, vetoes)
         counts = {f"num-fused-{fusion.what}": fused, f"num-unfused-{fusion.what}": len(vetoes)}
         return PassResult(modified or fused > 0, counts, tuple(notes))
 
@@ -134,6 +133,16 @@ def _survey(
             else:
                 found.append(node)
     return found, vetoes
+
+
+def _told(what: str, vetoes: Sequence[tuple[ir.Node, str]]) -> Iterator[str]:
+    """Yield a sentence for each reason, with the first place that it holds for."""
+    places: dict[str, list[str]] = {}
+    for anchor, reason in vetoes:
+        places.setdefault(reason, []).append(module_name(anchor))
+    for reason, (first, *others) in places.items():
+        more = f" and {counted(len(others), 'more place')}" if others else ""
+        yield f"did not fuse {what} at {first}{more}: {reason}"
 
 
 def _obstacle(model: ir.Model, ctx: PassContext, fusion: Fusion) -> str:

@@ -76,4 +76,4 @@ def test_without_clean_up_the_reasons_are_given(path: Path, fuse: Fuse) -> None:
     fused = fuse(ir.load(path))
     statistics = fused.results[0].statistics
     assert statistics["num-fused-attention"] + statistics["num-unfused-attention"] == LAYERS
-    assert fused.notes.count("did not fuse attention") == statistics["num-unfused-attention"]
+    assert ("did not fuse attention" in fused.notes) == (statistics["num-unfused-attention"] > 0)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import pickle
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from irtools.errors import MissingExtraError, ModelError, OptionError, UnsupportedError
+from irtools.frontends._activation import check_activation
 from irtools.frontends._failure import LIBRARY_FAILURES, first_line
 from irtools.frontends._leftovers import check_layers, note_on_leftovers
 from irtools.frontends._quantized import read_as_floats
@@ -174,7 +175,7 @@ def _load(
             "unpacked; save the tensors alone, as safetensors"
         ) from error
     except (*LIBRARY_FAILURES, SafetensorError) as error:
-        _check_activation(folder, config, error)
+        check_activation(folder, config, error)
         _check_weights_are_there(folder)
         place = _damaged_file(folder) or folder
         raise ModelError(f"{place}: weights cannot be loaded: {first_line(error)}") from error
@@ -199,32 +200,6 @@ def _check_weights_are_there(folder: Path) -> None:
             f"{folder}: weights cannot be loaded: there are none; expected model.safetensors or "
             "pytorch_model.bin"
         )
-
-
-def _check_activation(folder: Path, config: Any, error: BaseException) -> None:
-    """Tell of an activation that the library does not have, if that is what failed.
-
-    Raises:
-        ModelError: It is.
-    """
-    from transformers.activations import ACT2FN
-
-    name = error.args[0] if isinstance(error, KeyError) and error.args else None
-    entry = next((key for key, value in _entries(config.to_dict()) if value == name), None)
-    if isinstance(name, str) and entry is not None and name not in ACT2FN:
-        raise ModelError(
-            f"{folder}/config.json: {entry} is {name!r}, which is no activation of transformers; "
-            f"known are {', '.join(sorted(ACT2FN))}"
-        ) from error
-
-
-def _entries(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield the entries of a config and of those inside it."""
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from ((f"{key}.{inner}", found) for inner, found in _entries(value))
-        else:
-            yield key, value
 
 
 def _damaged_file(folder: Path) -> Path | None:

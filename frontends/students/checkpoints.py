@@ -14,6 +14,7 @@ import transformers
 from safetensors import SafetensorError
 
 from irtools.errors import FileError, ModelError, UnsupportedError
+from irtools.frontends._activation import check_activation
 from irtools.frontends._leftovers import check_layers
 from irtools.frontends.students.anatomy import head_names
 from irtools.frontends.students.objective import PROJECTIONS
@@ -170,7 +171,8 @@ def _load(kind: Any, folder: Path, config: Any, **options: object) -> tuple[Any,
                 use_safetensors=True,
                 **options,
             )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, LookupError, SafetensorError) as error:
+        check_activation(folder, config, error)
         raise ModelError(f"{folder}: weights cannot be loaded: {_line(error)}") from error
     check_layers(folder, network, info["unexpected_keys"])
     return network.eval(), info

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from irtools.errors import UsageError
+from irtools.frontends._activation import check_activation
 from irtools.frontends.students import checkpoints
 from irtools.frontends.students.data import (
     Splits,
@@ -67,7 +68,9 @@ def _prepare(request: FinetuneRequest) -> _Job:
         config if has_head and _are_named(config) else None, request.train, request.data
     )
     settings = dataclasses.replace(request.data, class_names=names)
-    data = read_splits(_bare(kind, config), folder, request.train, request.evaluate, settings)
+    data = read_splits(
+        _bare(kind, config, folder), folder, request.train, request.evaluate, settings
+    )
     assert data.train.labels is not None
     known = config.num_labels if has_head else None
     problem = config.problem_type if has_head else None
@@ -93,10 +96,14 @@ def _are_named(config: Any) -> bool:
     return not all(str(name).startswith("LABEL_") for name in config.id2label.values())
 
 
-def _bare(kind: Any, config: Any) -> Any:
+def _bare(kind: Any, config: Any, folder: Path) -> Any:
     """Return a network without weights, for reading its signature."""
-    with torch.device("meta"):
-        return kind(copy.deepcopy(config))
+    try:
+        with torch.device("meta"):
+            return kind(copy.deepcopy(config))
+    except KeyError as error:
+        check_activation(folder, config, error)
+        raise
 
 
 def _identity(job: _Job) -> dict[str, object]:

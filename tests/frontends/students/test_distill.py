@@ -13,7 +13,13 @@ import pytest
 
 from irtools.errors import DataError, FileError, ModelError, UsageError
 from irtools.passmanager import NullProgress
-from irtools.student import DistillRequest, DistillResult, TrainingSettings, find_trainer
+from irtools.student import (
+    DistillRequest,
+    DistillResult,
+    FinetuneRequest,
+    TrainingSettings,
+    find_trainer,
+)
 
 pytestmark = [
     pytest.mark.torch,
@@ -231,6 +237,23 @@ def test_one_class_per_sample_for_a_teacher_of_several(
     )
     with pytest.raises(DataError, match=r"one class per sample, and .* or --task multi-class"):
         run(request)
+
+
+def test_an_activation_that_nobody_knows(
+    tmp_path: Path, make_bert: Callable, write_rows: Callable
+) -> None:
+    folder = str(tmp_path / "bert")
+    make_bert(tmp_path / "bert", layers=1)
+    config = tmp_path / "bert" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "hidden_act": "gelux"}))
+    rows = str(write_rows(tmp_path / "train.jsonl", 8, lambda topics: len(topics) % 2, 1))
+    said = "hidden_act is 'gelux', which is no activation of transformers; known are gelu"
+    with pytest.raises(ModelError, match=said):
+        run(DistillRequest(folder, "layers=0", rows, rows, tmp_path / "w", training=ONE))
+    with pytest.raises(ModelError, match=said):
+        find_trainer().finetune(
+            FinetuneRequest(folder, rows, rows, tmp_path / "w", training=ONE), NullProgress()
+        )
 
 
 def test_numbers(tmp_path: Path, make_bert: Callable, write_rows: Callable) -> None:

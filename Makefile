@@ -5,6 +5,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 MODELS ?= build/models
+# Tests run in two processes, the tests of one file in one of them.
+JOBS ?= 2
+PARALLEL := --numprocesses $(JOBS) --dist loadfile
 STAMP := $(VENV)/.installed-from-constraints
 
 .PHONY: demo test test-slow check lint types format docs clean
@@ -24,10 +27,10 @@ demo: $(STAMP)
 	    -o $(MODELS)/minilm/onnx/minilm.int8.onnx --force
 
 test: $(STAMP)
-	$(BIN)/pytest -m "not slow and not gpu"
+	$(BIN)/pytest $(PARALLEL) -m "not slow and not gpu"
 
 test-slow: $(STAMP)
-	$(BIN)/pytest -m "slow and not gpu"
+	$(BIN)/pytest $(PARALLEL) -m "slow and not gpu"
 
 check: lint types
 

@@ -42,6 +42,7 @@ class Entry:
         length: Most tokens of a text.
         samples: To calibrate on; half as many are tested on.
         prune: The pass that prunes; empty: this model is not pruned.
+        quantize: The pass that quantizes.
         pair: An encoder and a decoder, each of which goes the way.
     """
 
@@ -53,6 +54,7 @@ class Entry:
     length: int = 64
     samples: int = 64
     prune: str = "prune:ratio=0.1"
+    quantize: str = "int8"
     pair: bool = False
 
     def export_arguments(self, cache: Path) -> list[str]:
@@ -64,7 +66,7 @@ class Entry:
     @property
     def steps(self) -> tuple[str, ...]:
         """The passes in their order."""
-        return tuple(step for step in ("cleanup", "fuse", self.prune, "int8") if step)
+        return tuple(step for step in ("cleanup", "fuse", self.prune, self.quantize) if step)
 
 
 _PAST = ("--with-past",)
@@ -96,8 +98,16 @@ ENTRIES: Mapping[str, Entry] = {
         ),
     ),
     "resnet-50": Entry("resnet-50", "drawn", "fashion-sample", samples=16, prune=_BY_NORM),
-    "smollm2-135m": Entry("smollm2", "real", options=_PAST),
+    "smollm2-135m": Entry("smollm2", "real", options=_PAST, samples=32, prune=_EVENLY),
     "smollm2-135m-unpruned": Entry("smollm2", "real", options=_PAST, samples=32, prune=""),
+    "smollm2-135m-weights": Entry(
+        "smollm2",
+        "real",
+        options=_PAST,
+        samples=32,
+        prune="",
+        quantize="int8:mode=weight-only",
+    ),
     "llama-1b": Entry("llama-1b", "drawn", None, options=_PAST, samples=8, prune=_BY_NORM),
     "llama-1b-unpruned": Entry("llama-1b", "drawn", None, options=_PAST, samples=8, prune=""),
     "gpt2": Entry("gpt2", "drawn", options=_PAST, samples=8, prune=_BY_NORM),

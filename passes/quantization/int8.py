@@ -176,7 +176,7 @@ class Int8(PlanningPass):
         if static and self.calibrator == "minmax":
             found.append("calibrator=mse, which leaves rare values out of the ranges")
         if static:
-            found.append("mode=weight-only, which is as small but hardly faster")
+            found.append("mode=weight-only, which rounds no activations and is hardly faster")
         return tuple(found)
 
     def apply(self, model: ir.Model, plan: Plan, ctx: PassContext) -> PassResult:

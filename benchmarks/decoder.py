@@ -92,7 +92,11 @@ _PROMPTS, _PROMPT_TOKENS, _NEW_TOKENS = 16, 32, 32
 
 def main() -> None:
     """Run one comparison and print its tables."""
-    arguments = _parser().parse_args()
+    parser = _parser()
+    arguments = parser.parse_args()
+    known = {FLOAT, *OURS, *PEERS}
+    if unknown := set(filter(None, arguments.only.split(";"))) - known:
+        parser.error(f"--only: {sorted(unknown)[0]!r} is none of {'; '.join(sorted(known))}")
     cache = arguments.cache.resolve()
     folder = cache / "contenders" / arguments.model
     folder.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ __all__ = [
     "images",
     "sequence_limit",
     "texts",
+    "within",
 ]
 
 _DEFAULT_IMAGE = 224
@@ -58,7 +59,7 @@ def describe_encoder(
     else:
         limits = sequence_limit(config)
         draw = partial(texts, torch, names, config.vocab_size, getattr(config, "pad_token_id", 0))
-        make = partial(_within, draw, limits.get("sequence"))
+        make = partial(within, draw, limits.get("sequence"))
         axes = {name: {0: "batch", 1: "sequence"} for name in names}
     with torch.inference_mode():
         outputs = tuple(tensors_of(module(**make(*EXAMPLE_SIZES))))
@@ -139,9 +140,10 @@ def _processed_size(folder: Path) -> tuple[int, int] | int | None:
             return None
 
 
-def _within(
+def within(
     draw: Callable[[int, int], Tensors], longest: int | None, batch: int, length: int
 ) -> Tensors:
+    """Draw inputs of texts that the position table holds."""
     return draw(batch, length if longest is None else min(length, longest))
 
 

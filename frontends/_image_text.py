@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from irtools.errors import UnsupportedError
-from irtools.frontends._encoder import channels_of, image_size, images, sequence_limit, texts
+from irtools.frontends._encoder import (
+    channels_of,
+    image_size,
+    images,
+    sequence_limit,
+    texts,
+    within,
+)
 from irtools.frontends._torch_export import Tensors, TorchSource
 
 __all__ = ["describe_image_text", "takes_both"]
@@ -59,7 +66,7 @@ def describe_image_text(
     draw_images = partial(images, torch, channels_of(vision), image_size(vision, folder))
     return TorchSource(
         module,
-        partial(_inputs, draw_texts, draw_images, limits.get("sequence")),
+        partial(within, partial(_inputs, draw_texts, draw_images), limits.get("sequence")),
         {
             "input_ids": _TEXT,
             "attention_mask": _TEXT,
@@ -77,12 +84,10 @@ def describe_image_text(
 def _inputs(
     draw_texts: Callable[[int, int], Tensors],
     draw_images: Callable[[int, int], Tensors],
-    longest: int | None,
     batch: int,
     length: int,
 ) -> Tensors:
     """Draw one image more than there are texts: neither number follows from the other."""
-    length = length if longest is None else min(length, longest)
     return {**draw_texts(batch, length), **draw_images(batch + 1, 0)}
 
 

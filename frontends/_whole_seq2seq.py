@@ -14,7 +14,7 @@ from typing import Any
 
 from irtools.errors import UnsupportedError
 from irtools.frontends._check import PlainTrial
-from irtools.frontends._encoder import sequence_limit, texts
+from irtools.frontends._encoder import sequence_limit, texts, within
 from irtools.frontends._torch_export import CHECK_SIZES, Tensors, TorchSource
 
 __all__ = ["describe_whole", "is_pair"]
@@ -66,7 +66,7 @@ def describe_whole(
     config.return_dict, config.use_cache = True, False
     limits = sequence_limit(config)
     axes = {name: {0: "batch", 1: "sequence"} for name in _NAMES}
-    make = partial(_texts, torch, config, limits.get("sequence"))
+    make = partial(within, partial(_texts, torch, config), limits.get("sequence"))
     at_end = hasattr(module, "classification_head")
 
     def trials() -> list[PlainTrial]:
@@ -85,9 +85,8 @@ def describe_whole(
     )
 
 
-def _texts(torch: Any, config: Any, longest: int | None, batch: int, length: int) -> Tensors:
+def _texts(torch: Any, config: Any, batch: int, length: int) -> Tensors:
     """Return seeded texts as pairs have them: two `</s>` in each row, one behind its last token."""
-    length = length if longest is None else min(length, longest)
     inputs = texts(torch, _NAMES, config.vocab_size, config.pad_token_id, batch, length)
     ids, mask, end = inputs["input_ids"], inputs["attention_mask"], config.eos_token_id
     other = next(n for n in range(3) if n not in (end, config.pad_token_id))

@@ -202,9 +202,7 @@ class Reading:
 
 def find_decoder(model: ir.Model) -> CachedDecoder | None:
     """Return the cache of a model; None where it has none that grows from call to call."""
-    graph = model.graph
-    inputs = {v.name or "": v for v in graph.inputs if v.name not in graph.initializers}
-    ids = next((name for name in _IDS if name in inputs), None)
+    inputs, ids = _inputs_of(model)
     past = [_cache_input(value) for name, value in inputs.items() if is_past(name)]
     if ids is None or not past or any(cache is None for cache in past):
         return None
@@ -212,7 +210,7 @@ def find_decoder(model: ir.Model) -> CachedDecoder | None:
     named = [name for name in (ids, _MASK, _POSITIONS) if name in inputs]
     if any(inputs[name].dtype is None for name in named):
         return None
-    given = {value.name for value in graph.outputs}
+    given = {value.name for value in model.graph.outputs}
     alone = set(inputs) == {*named, *(cache.name for cache in caches)}
     return CachedDecoder(
         ids=ids,
@@ -234,13 +232,11 @@ def find_text_decoder(model: ir.Model) -> TextDecoder | None:
     cached = find_decoder(model)
     if cached is not None:
         return cached if cached.generates else None
-    graph = model.graph
-    inputs = {v.name or "": v for v in graph.inputs if v.name not in graph.initializers}
-    ids = next((name for name in _IDS if name in inputs), None)
+    inputs, ids = _inputs_of(model)
     if ids is None or model.metadata_props.get("task") != "text-generation":
         return None
     named = [name for name in (ids, _MASK, _POSITIONS) if name in inputs]
-    given = {value.name for value in graph.outputs}
+    given = {value.name for value in model.graph.outputs}
     if set(inputs) != set(named) or _LOGITS not in given:
         return None
     if any(_is_fixed(inputs[name]) for name in named):
@@ -252,6 +248,13 @@ def find_text_decoder(model: ir.Model) -> TextDecoder | None:
         dtypes={name: _numpy(inputs[name]) for name in named},
         batch=_fixed_batch(inputs.values()),
     )
+
+
+def _inputs_of(model: ir.Model) -> tuple[dict[str, ir.Value], str | None]:
+    """Return what a caller feeds by name, and which of it are the tokens."""
+    graph = model.graph
+    inputs = {v.name or "": v for v in graph.inputs if v.name not in graph.initializers}
+    return inputs, next((name for name in _IDS if name in inputs), None)
 
 
 def _is_fixed(value: ir.Value) -> bool:

@@ -38,7 +38,7 @@ _VISION = {
     "image_size": 32,
     "patch_size": 8,
 }
-_WHISPER = {
+_HALVES = {
     "vocab_size": 120,
     "d_model": 32,
     "encoder_layers": 2,
@@ -47,6 +47,9 @@ _WHISPER = {
     "decoder_attention_heads": 4,
     "encoder_ffn_dim": 48,
     "decoder_ffn_dim": 48,
+}
+_WHISPER = {
+    **_HALVES,
     "num_mel_bins": 8,
     "max_source_positions": 20,
     "max_target_positions": 40,
@@ -68,14 +71,7 @@ _T5 = {
     "decoder_start_token_id": 0,
 }
 _BART = {
-    "vocab_size": 120,
-    "d_model": 32,
-    "encoder_layers": 2,
-    "decoder_layers": 2,
-    "encoder_attention_heads": 4,
-    "decoder_attention_heads": 4,
-    "encoder_ffn_dim": 48,
-    "decoder_ffn_dim": 48,
+    **_HALVES,
     "max_position_embeddings": 64,
     "pad_token_id": 1,
     "bos_token_id": 0,

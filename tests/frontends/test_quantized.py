@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from irtools.errors import ModelError, UnsupportedError
-from irtools.frontends._weights import open_checkpoint
+from irtools.frontends._quantized import read_as_floats
+from irtools.frontends._weights import open_checkpoint, read_config
 
 pytestmark = pytest.mark.torch
 
@@ -89,3 +90,13 @@ def test_quantized_weights_without_a_word_in_the_config_are_refused(
     folder = copied(tiny("llama"), tmp_path / "c", None, fp8=True)
     with pytest.raises(ModelError, match=r"'model.layers.0.*is quantized, and config.json has no"):
         open_checkpoint(folder)
+
+
+def test_fp8_is_asked_for_as_floats_on_every_machine(
+    tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """With a GPU the library would keep it, and nothing here could run it."""
+    folder = copied(tiny("llama"), tmp_path / "c", FP8, fp8=True)
+    config = read_config(folder, trust_remote_code=False)
+    read_as_floats(folder, config)
+    assert config.quantization_config["dequantize"] is True

@@ -11,7 +11,7 @@ from irtools.errors import CheckError, PassError, UsageError, VerificationError
 from irtools.model import Model
 from irtools.passmanager import PassContext, Pipeline, Plan
 from irtools.passmanager.manager import PassManager
-from irtools.passmanager.step import Figures, Instrument, Step
+from irtools.passmanager.step import Figures, Instrument, Step, Workspace
 
 
 class Recorder(Instrument):
@@ -36,6 +36,15 @@ class Recorder(Instrument):
 
     def failed(self, step: Step, error: Exception) -> None:
         self._log.append(f"{self._tag} failed {step.index} {type(error).__name__}")
+
+
+def test_a_large_model_is_settled_behind_each_pass_that_changed_it(
+    classifier: Model, ctx: PassContext, passes: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settled: list[Model] = []
+    monkeypatch.setattr(Workspace, "settle", lambda _, model: settled.append(model))
+    steps = PassManager(Pipeline(passes.Rename(), passes.Idle())).run(classifier, ctx)
+    assert settled == [steps[1].model]
 
 
 def test_callers_model_does_not_change(

@@ -67,6 +67,8 @@ class PassManager:
         steps = [first]
         for index, pass_ in enumerate(self.pipeline, 1):
             last = steps[-1].model
+            if steps[-1].modified:
+                workspace.settle(last)
             step = Step(index, len(self.pipeline), pass_, model, last, last, ctx, workspace)
             ctx.progress.step(f"pass {step.text}", index - 1, step.total)
             self._run_step(step)
@@ -83,8 +85,6 @@ class PassManager:
             step.stage = "pass"
             self._transform(step)
             self._hooks(step, "after")
-            if step.modified:
-                step.workspace.settle(step.model)
         except Exception as error:
             raised = _with_context(step, error)
             if raised is not error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import onnx_ir as ir
@@ -23,6 +23,7 @@ from irtools.passes.quantization.quantizer import (
     Selection,
     observed_values,
 )
+from irtools.passes.quantization.remedy import FLOORS_DB, Candidate, best_plan
 from irtools.passes.quantization.sites import Weight, find_sites
 from irtools.passes.quantization.spec import ACTIVATION_S8, ACTIVATION_U8
 from irtools.passmanager import (
@@ -38,9 +39,6 @@ from irtools.words import counted
 
 __all__ = ["Int8"]
 
-_HIGH_FLOOR_DB = 26.0
-"""More than four bits for the other channels: what a sentence encoder needs to keep 20 dB."""
-
 
 @dataclass(frozen=True)
 class Int8(PlanningPass):
@@ -51,7 +49,9 @@ class Int8(PlanningPass):
     output channel. Softmax, normalizations, activation functions and attention stay in float32.
     Input channels that are much larger than all others (a few in many transformers) are multiplied
     in float32 beside the integer product, as in LLM.int8() (Dettmers et al. 2022): one range for
-    the whole tensor would leave the others no bits.
+    the whole tensor would leave the others no bits. How many, calibration data decides: where the
+    quantized model keeps less than 26 dB of the original's outputs on 16 samples, more channels
+    leave the integer product, of at most one product in six, or of as many as 20 dB take.
     Between Convs integers are handed on; for ONNX Runtime every Conv hands on integers, so an
     output of the model that a Conv makes has 256 steps there.
     Dynamic: activations are measured at run time; MatMul and Gemm only. Weight-only: weights are
@@ -78,6 +78,8 @@ class Int8(PlanningPass):
         "num-skipped-embedding": "embedding tables left in float32 by option",
         "num-skipped-nonfinite": "weights left in float32 because they hold NaN or infinity",
         "num-skipped-extreme": "weights left in float32 because products may overflow",
+        "num-skipped-channels": "Conv weights left in float32 because one range cannot serve all "
+        "channels of their result",
         "num-skipped-range": "weights left in float32 because an activation has no usable range",
         "num-skipped-dtype": "weights left alone because they are not float32",
         "num-skipped-shared": "weights left in float32 because another node reads them so",
@@ -114,10 +116,11 @@ class Int8(PlanningPass):
         "most input channels of a product, one in 64, that are multiplied in float32 where their "
         "range would leave the others too few bits (static only); 0: none",
     )
-    outlier_floor: float = option(
-        18.0,
+    outlier_floor: float | None = option(
+        None,
         "decibels, signal to rounding noise of the other channels, below which those channels "
-        "leave the integer product; each such product costs about 1 % of a small encoder's time",
+        "leave the integer product; each such product costs about 1 % of a small encoder's time; "
+        "none: 18, and up to 26 where calibration data shows the need",
     )
     min_size: int = option(16384, "MatMul, Gemm and Gather weights below so many elements stay")
     block_size: int = option(
@@ -127,7 +130,7 @@ class Int8(PlanningPass):
     def __post_init__(self) -> None:
         if self.outliers < 0:
             raise OptionError(f"outliers is {self.outliers}, expected 0 or more")
-        if not self.outlier_floor < math.inf:
+        if self.outlier_floor is not None and not self.outlier_floor < math.inf:
             raise OptionError(
                 f"outlier-floor is {self.outlier_floor}, expected a number of decibels"
             )
@@ -150,28 +153,45 @@ class Int8(PlanningPass):
         static = [weight for weight, form in chosen if form == "static"]
         calibrator = self._calibrator(ctx)
         facts = self._facts(model, ctx, quantizer, static, calibrator)
-        outliers = find_outliers(static, facts, Limits(self.outliers, self.outlier_floor))
-        remedies = self._remedies(static, facts, len(outliers))
-        facts = without_outliers(facts, outliers, calibrator)
-        decisions = quantizer.decide(chosen, facts, outliers)
-        return Plan(
-            pass_text=pass_text(self),
-            decisions=decisions,
-            cost_unit="relative squared error of the output",
-            gain_unit="bytes",
-            notes=tuple(dict.fromkeys(quantizer.notes)),
-            statistics=dict(quantizer.skipped),
-            remedies=remedies,
+        candidates = [
+            Candidate(floor, find_outliers(static, facts, Limits(self.outliers, floor)))
+            for floor in (FLOORS_DB if self.outlier_floor is None else (self.outlier_floor,))
+        ]
+
+        def plan_of(candidate: Candidate) -> Plan:
+            rest = without_outliers(facts, candidate.outliers, calibrator)
+            made = replace(quantizer, skipped=quantizer.skipped.copy(), notes=list(quantizer.notes))
+            decisions = made.decide(chosen, rest, candidate.outliers)
+            return Plan(
+                pass_text=pass_text(self),
+                decisions=decisions,
+                cost_unit="relative squared error of the output",
+                gain_unit="bytes",
+                notes=tuple(dict.fromkeys(made.notes)),
+                statistics=dict(made.skipped),
+                remedies=self._remedies(static, facts, candidate),
+            )
+
+        return best_plan(
+            candidates, plan_of, lambda plan: self._applied(model, plan, ctx), model, ctx
         )
 
-    def _remedies(self, static: Sequence[Weight], facts: Facts, apart: int) -> tuple[str, ...]:
+    def _applied(self, model: ir.Model, plan: Plan, ctx: PassContext) -> ir.Model:
+        copy = model.clone()
+        self.apply(copy, plan, ctx)
+        return copy
+
+    def _remedies(
+        self, static: Sequence[Weight], facts: Facts, taken: Candidate
+    ) -> tuple[str, ...]:
         """Return options that would cost time and keep more."""
         found = []
-        more = find_outliers(static, facts, Limits(self.outliers, _HIGH_FLOOR_DB))
-        if len(more) > apart:
+        high = FLOORS_DB[-1]
+        more = find_outliers(static, facts, Limits(self.outliers, high))
+        if len(more) > len(taken.outliers):
             found.append(
-                f"outlier-floor={_HIGH_FLOOR_DB:g}, which multiplies large channels of "
-                f"{counted(len(more) - apart, 'more activation')} in float32"
+                f"outlier-floor={high:g}, which multiplies large channels of "
+                f"{counted(len(more) - len(taken.outliers), 'more activation')} in float32"
             )
         if static and self.calibrator == "minmax":
             found.append("calibrator=mse, which leaves rare values out of the ranges")

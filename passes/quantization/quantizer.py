@@ -28,6 +28,7 @@ from irtools.passes.quantization.calibration import ActivationFacts
 from irtools.passes.quantization.cost import bias_shift, matrix_view, relative_error
 from irtools.passes.quantization.decisions import Form, UseDecision, WeightDecision
 from irtools.passes.quantization.outliers import Channels, channels_of, without_channels
+from irtools.passes.quantization.result_ranges import ends_in_outputs, lost_channels
 from irtools.passes.quantization.runtime_fusions import becomes_gemm, result_of
 from irtools.passes.quantization.selection import names_of
 from irtools.passes.quantization.sites import Sites, Use, Weight
@@ -159,7 +160,26 @@ class Quantizer:
                 self.skipped["num-skipped-extreme"] += 1
                 self.notes.append(f"{weight.name!r} is so large that products may overflow")
                 return None
+            if self._is_too_coarse(weight, facts):
+                return None
         return self._write_down(weight, form, facts, outliers)
+
+    def _is_too_coarse(self, weight: Weight, facts: Facts) -> bool:
+        """Whether the result of a head has channels that one range cannot serve; counted."""
+        for use in weight.uses:
+            if use.kind != "conv" or not self._hands_on(use):
+                continue
+            lost = lost_channels(facts[result_of(use)])
+            if lost and ends_in_outputs(result_of(use)):
+                self.skipped["num-skipped-channels"] += 1
+                channels = int(weight.tensor.shape.numpy()[0])
+                self.notes.append(
+                    f"{next(names_of(weight))!r} stays in float32: one range for its result "
+                    f"would leave {lost} of {counted(channels, 'channel')} only a few steps, "
+                    "because others are much larger"
+                )
+                return True
+        return False
 
     def _write_down(self, weight: Weight, form: Form, facts: Facts, outliers: Channels) -> Decision:
         four_bits = form == "embedding" and self.selection.embeddings == "4"
@@ -236,15 +256,15 @@ class Quantizer:
 def observed_values(weights: Iterable[Weight]) -> dict[ir.Value, int | None]:
     """Return the values whose range the static form needs, with the axis of their channels.
 
-    None stands for a value of which the range alone is of interest: what a Conv hands on, and
-    what is read once as [.., K] and once as [B, I, ..].
+    None stands for a value of which the range alone is of interest, because it is read once as
+    [.., K] and once as [B, I, ..].
     """
     axes: dict[ir.Value, set[int]] = {}
     for weight in weights:
         for use in _multiplying(weight):
             axes.setdefault(use.activation, set()).add(1 if use.kind == "conv" else -1)
             if use.kind == "conv":
-                axes.setdefault(result_of(use), set())
+                axes.setdefault(result_of(use), set()).add(1)
     return {value: found.pop() if len(found) == 1 else None for value, found in axes.items()}
 
 

@@ -1,0 +1,166 @@
+"""How many channels leave the integer product: as many as calibration data shows the need for.
+
+A product that multiplies some channels in float32 costs about 1 % of a small encoder's time, so
+none does without need. Whether there is need, no figure of a single layer says: rounding errors of
+many layers add up, or cancel. So the quantized model is run on some of the calibration samples and
+compared with the float32 one, and the floor (`outliers.Limits`) rises where too little is kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from irtools.errors import DataError, UnsupportedError
+from irtools.metrics import compare_runners
+from irtools.passes.quantization.outliers import Channels
+from irtools.passmanager import PassContext, Plan
+from irtools.words import counted
+
+__all__ = ["FLOORS_DB", "Candidate", "Trial", "best_plan", "choose"]
+
+FLOORS_DB = (18.0, 20.0, 22.0, 24.0, 26.0)
+"""Floors that are tried. 26 dB is more than four bits for the other channels."""
+
+_NEED_DB = 26.0
+"""From here on nothing is tried: the outputs are off by 5 % of their size."""
+
+_ENOUGH_DB = 20.0
+"""What must be kept, whatever it costs: the outputs are off by 10 %."""
+
+_GAIN_DB = 0.5
+"""A remedy that gains less is not taken."""
+
+_CHEAP_SHARE = 6
+"""One product in so many may cost the time: about 5 % of a small encoder's."""
+
+_SAMPLES = 16
+_LARGEST = 512 << 20
+"""Bytes of weights above which nothing is tried: each trial is a copy of the model."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A floor, and the channels of which activations it takes out."""
+
+    floor_db: float
+    outliers: Mapping[ir.Value, Channels]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a candidate keeps: SQNR of the output that suffers most, in decibels."""
+
+    candidate: Candidate
+    sqnr_db: float
+
+
+def best_plan(
+    candidates: Sequence[Candidate],
+    plan_of: Callable[[Candidate], Plan],
+    applied: Callable[[Plan], ir.Model],
+    model: ir.Model,
+    ctx: PassContext,
+) -> Plan:
+    """Return the plan of the floor that calibration data asks for; it says so in a note.
+
+    Args:
+        candidates: By rising floor.
+        plan_of: Makes the plan of one.
+        applied: Carries a plan out on a copy of the model.
+        model: The original.
+        ctx: Its calibration data decides. Where nothing can be measured, the first plan stands.
+    """
+    first = plan_of(candidates[0])
+    if len(candidates) == 1 or not candidates[-1].outliers:
+        return first
+    plans = {candidates[0].floor_db: first}
+
+    def measure(candidate: Candidate) -> float:
+        if candidate.floor_db not in plans:
+            plans[candidate.floor_db] = plan_of(candidate)
+        found = _closeness(model, lambda: applied(plans[candidate.floor_db]), ctx)
+        return math.inf if found is None else found
+
+    products = sum(decision.data.get("form") == "static" for decision in first.decisions)
+    best, tried = choose(candidates, products, measure)
+    plan = plans[best.floor_db]
+    if plan is first or ctx.calibration is None:
+        return plan
+    return replace(plan, notes=(*plan.notes, _tell(best, tried, len(ctx.calibration))))
+
+
+def choose(
+    candidates: Sequence[Candidate], products: int, measure: Callable[[Candidate], float]
+) -> tuple[Candidate, tuple[Trial, ...]]:
+    """Return the candidate to take, and what was tried.
+
+    The first one is kept from 26 dB on. Otherwise the largest one whose products are at most one
+    in six of all is taken, if it gains; where even it keeps less than 20 dB, the next ones up to
+    the first that keeps so much.
+
+    Args:
+        candidates: By rising floor; those of equal channels count once.
+        products: Number of activations that are multiplied as integers.
+        measure: Runs the quantized model of a candidate.
+    """
+    distinct = list({len(c.outliers): c for c in reversed(candidates)}.values())[::-1]
+    best = Trial(distinct[0], measure(distinct[0]))
+    tried = [best]
+    cheap = [c for c in distinct[1:] if len(c.outliers) * _CHEAP_SHARE <= products]
+    costly = distinct[1 + len(cheap) :]
+    if best.sqnr_db >= _NEED_DB:
+        return best.candidate, tuple(tried)
+    for candidate in (*cheap[-1:], *costly):
+        if candidate in costly and best.sqnr_db >= _ENOUGH_DB:
+            break
+        tried.append(Trial(candidate, measure(candidate)))
+        if tried[-1].sqnr_db >= best.sqnr_db + _GAIN_DB:
+            best = tried[-1]
+    return best.candidate, tuple(tried)
+
+
+def _closeness(
+    model: ir.Model, quantized: Callable[[], ir.Model], ctx: PassContext
+) -> float | None:
+    """Return the SQNR of a quantized model against its float32 original, in decibels.
+
+    Both run exactly as written, on at most 16 samples of the calibration data.
+
+    Args:
+        model: The original.
+        quantized: Makes the other one.
+
+    Returns:
+        None where nothing can be measured: no real data, a model of gigabytes, outputs whose
+        sizes changed.
+    """
+    from irtools.target import RunnerOptions
+
+    if ctx.calibration is None or ctx.calibration.synthetic or _weight_bytes(model) > _LARGEST:
+        return None
+    options = RunnerOptions(exact=True)
+    try:
+        with ctx.runner(model, options) as reference, ctx.runner(quantized(), options) as runner:
+            meter = compare_runners(reference, runner, ctx.calibration.spread(_SAMPLES))
+            return meter.result().sqnr_db
+    except (DataError, UnsupportedError):
+        return None
+
+
+def _tell(chosen: Candidate, tried: Sequence[Trial], samples: int) -> str:
+    """Say what was taken and why, for the report."""
+    figures = ", ".join(f"{t.sqnr_db:.1f} dB at {t.candidate.floor_db:g}" for t in tried)
+    return (
+        f"outlier-floor={chosen.floor_db:g} by calibration data: {figures} "
+        f"({counted(min(samples, _SAMPLES), 'sample')}); large channels of "
+        f"{counted(len(chosen.outliers), 'activation')} are multiplied in float32"
+    )
+
+
+def _weight_bytes(model: ir.Model) -> int:
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)

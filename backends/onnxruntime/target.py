@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -19,6 +19,7 @@ from irtools.target import (
     Artifact,
     Capabilities,
     Feeds,
+    Isa,
     NodeTimes,
     Runner,
     RunnerOptions,
@@ -70,7 +71,12 @@ class _Ort(Target):
         self.check_available()
         on_cpu = self.provider_name == OrtCpu.provider_name
         source = ModelSource.of(model, on_cpu=on_cpu, mapped=options.frugal)
+        source = replace(source, widened=bool(self.widened_products(model)))
         return OrtRunner(source, options, self.providers())
+
+    def widened_products(self, model: Model | Path) -> int:
+        """Return how many products of a model are kept from saturating, at a cost in time."""
+        return 0
 
     def lower(self, model: ir.Model) -> Mapping[str, int]:
         from irtools.backends.onnxruntime.lowering import lower_for_any_provider
@@ -89,6 +95,7 @@ class _Ort(Target):
             directory / f"{stem}.{chosen}",
             self.providers(),
             optimize=self.stores_optimized,
+            widened=self.widened_products(model),
         )
 
     def profile(
@@ -97,7 +104,8 @@ class _Ort(Target):
         from irtools.backends.onnxruntime.profiling import profile
 
         self.check_available()
-        return profile(model, feeds, runs, options, self.providers())
+        widened = bool(self.widened_products(model))
+        return profile(model, feeds, runs, options, self.providers(), widened=widened)
 
     def version(self) -> str:
         for package in ("onnxruntime-gpu", "onnxruntime"):
@@ -124,10 +132,24 @@ class OrtCpu(_Ort):
     name: ClassVar[str] = "ort-cpu"
     summary: ClassVar[str] = "ONNX Runtime on a CPU"
     provider_name: ClassVar[str] = "CPUExecutionProvider"
+    widening: ClassVar[str] = "the session option session.x64quantprecision=1"
 
     @property
     def capabilities(self) -> Capabilities:
         return cpu_capabilities(self.isa)
+
+    def widened_products(self, model: Model | Path) -> int:
+        """Count products that would saturate on the target's CPU, or on this one.
+
+        Safe weights, such as those that `int8` makes for such a CPU, keep the faster kernels.
+        """
+        here = cpu_capabilities(Isa.detect())
+        if not (self.capabilities.saturates_u8s8 or here.saturates_u8s8):
+            return 0
+        from irtools.analysis.int8_products import saturating_products
+
+        found = _graph_of(model)
+        return 0 if found is None else len(saturating_products(found))
 
     def lower(self, model: ir.Model) -> Mapping[str, int]:
         from irtools.backends.onnxruntime.lowering import lower_for_cpu
@@ -141,6 +163,17 @@ class OrtCpu(_Ort):
 
     def _remedy(self) -> str:
         return "pip install --force-reinstall onnxruntime"
+
+
+def _graph_of(model: Model | Path) -> ir.Model | None:
+    """Return the graph of a model; None of a file in the runtime's own format."""
+    if not isinstance(model, Path):
+        return model.ir
+    if model.suffix == ".ort":
+        return None
+    from irtools.model import Model
+
+    return Model.load(model).ir
 
 
 @dataclass(frozen=True)

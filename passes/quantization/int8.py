@@ -24,7 +24,7 @@ from irtools.passes.quantization.quantizer import (
     observed_values,
 )
 from irtools.passes.quantization.sites import Weight, find_sites
-from irtools.passes.quantization.spec import ACTIVATION_S8, ACTIVATION_U8
+from irtools.passes.quantization.spec import ACTIVATION_S8, ACTIVATION_U8, WeightRange
 from irtools.passmanager import (
     Exactness,
     PassContext,
@@ -34,9 +34,17 @@ from irtools.passmanager import (
     option,
     pass_text,
 )
+from irtools.target import Capabilities
 from irtools.words import counted
 
 __all__ = ["Int8"]
+
+_RANGE_NOTES: dict[WeightRange, str] = {
+    "full": "",
+    "pairs": "weights keep less than 8 bits where sums of neighbouring products could leave 16 "
+    "bits, which saturate on CPUs without VNNI",
+    "7-bit": "weights keep 7 bits, so that products do not saturate on CPUs without VNNI",
+}
 
 _HIGH_FLOOR_DB = 26.0
 """More than four bits for the other channels: what a sentence encoder needs to keep 20 dB."""
@@ -106,8 +114,10 @@ class Int8(PlanningPass):
     bias_correction: bool = option(
         True, "shift biases by the mean error of their weights (static only)"
     )
-    reduce_range: Literal["auto", "true", "false"] = option(
-        "auto", "7-bit weights; auto: where the target's products saturate at 16 bits"
+    reduce_range: Literal["auto", "pairs", "true", "false"] = option(
+        "auto",
+        "pairs: scales with which no two neighbouring products leave 16 bits; true: 7-bit weights; "
+        "false: all 8 bits; auto: pairs where the target's products saturate at 16 bits, else false",
     )
     outliers: int = option(
         8,
@@ -218,9 +228,7 @@ class Int8(PlanningPass):
     def _quantizer(self, ctx: PassContext) -> tuple[Quantizer, GemmForm]:
         capabilities = ctx.target.capabilities
         form = self._form(ctx)
-        reduce_range = {"auto": capabilities.saturates_u8s8, "true": True, "false": False}[
-            self.reduce_range
-        ]
+        weight_range = self._weight_range(capabilities)
         quantizer = Quantizer(
             Selection(
                 self.exclude,
@@ -230,13 +238,24 @@ class Int8(PlanningPass):
                 capabilities.int8_static_ops,
                 capabilities.int8_conv_to_float,
             ),
-            reduce_range,
+            weight_range,
             self.bias_correction,
             self.block_size,
         )
-        if reduce_range and form != "weight-only":
-            quantizer.notes.append("weights keep 7 bits: products may saturate on this target")
+        if form != "weight-only":
+            quantizer.range_note = _RANGE_NOTES[weight_range]
         return quantizer, form
+
+    def _weight_range(self, capabilities: Capabilities) -> WeightRange:
+        match self.reduce_range:
+            case "auto":
+                return "pairs" if capabilities.saturates_u8s8 else "full"
+            case "pairs":
+                return "pairs"
+            case "true":
+                return "7-bit"
+            case "false":
+                return "full"
 
     def _form(self, ctx: PassContext) -> GemmForm:
         if self.mode != "auto":

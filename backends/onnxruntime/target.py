@@ -70,9 +70,11 @@ class _Ort(Target):
             )
         self.check_available()
         on_cpu = self.provider_name == OrtCpu.provider_name
+        widened = bool(self.widened_products(model))
+        if widened and options.exact:
+            model = _with_unsigned_weights(model)
         source = ModelSource.of(model, on_cpu=on_cpu, mapped=options.frugal)
-        source = replace(source, widened=bool(self.widened_products(model)))
-        return OrtRunner(source, options, self.providers())
+        return OrtRunner(replace(source, widened=widened), options, self.providers())
 
     def widened_products(self, model: Model | Path) -> int:
         """Return how many products of a model are kept from saturating, at a cost in time."""
@@ -163,6 +165,16 @@ class OrtCpu(_Ort):
 
     def _remedy(self) -> str:
         return "pip install --force-reinstall onnxruntime"
+
+
+def _with_unsigned_weights(model: Model | Path) -> Model:
+    """Return a copy for a session without optimizations, which widens no products by itself."""
+    from irtools.backends.onnxruntime.unsigned_weights import make_weights_unsigned
+    from irtools.model import Model
+
+    copy = Model.load(model) if isinstance(model, Path) else model.clone()
+    make_weights_unsigned(copy.ir)
+    return copy
 
 
 def _graph_of(model: Model | Path) -> ir.Model | None:

@@ -34,7 +34,7 @@ from irtools.passmanager import (
     option,
     pass_text,
 )
-from irtools.target import Capabilities
+from irtools.target import Capabilities, Target
 from irtools.words import counted
 
 __all__ = ["Int8"]
@@ -98,7 +98,7 @@ class Int8(PlanningPass):
         "auto",
         "static: fixed ranges; dynamic: ranges at run time; weight-only: float arithmetic; "
         "auto: static with calibration data, else dynamic where the target is fast at it, "
-        "else static on synthetic data",
+        "else static on synthetic data; weight-only where int8 products are slower than float32",
     )
     calibrator: Literal["minmax", "mse", "percentile", "entropy"] = option(
         "minmax", "how the range of an activation is found from what was seen of it"
@@ -244,7 +244,18 @@ class Int8(PlanningPass):
         )
         if form != "weight-only":
             quantizer.range_note = _RANGE_NOTES[weight_range]
+        if not capabilities.int8_is_fast and self.mode != "weight-only":
+            quantizer.notes.append(self._slow_note(ctx.target))
         return quantizer, form
+
+    def _slow_note(self, target: Target) -> str:
+        cause = (
+            f"int8 products are slower than float32 ones on {target.name} with "
+            f"isa={target.isa.value}, which has no VNNI"
+        )
+        if self.mode == "auto":
+            return f"weights are only stored in 8 bits: {cause} (mode=static computes in int8)"
+        return cause
 
     def _weight_range(self, capabilities: Capabilities) -> WeightRange:
         match self.reduce_range:
@@ -261,7 +272,7 @@ class Int8(PlanningPass):
         if self.mode != "auto":
             return self.mode
         capabilities = ctx.target.capabilities
-        if not capabilities.int8_static_ops:
+        if not capabilities.int8_static_ops or not capabilities.int8_is_fast:
             return "weight-only"
         if ctx.calibration is None and capabilities.int8_dynamic:
             return "dynamic"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from irtools.analysis.int8_products import saturating_products
 from irtools.backends.onnxruntime.runner import compiled_kernels
 from irtools.backends.onnxruntime.session import WIDE_PRODUCTS, Provider, SaveAs, open_session
 from irtools.backends.onnxruntime.source import ModelSource
@@ -73,8 +74,7 @@ def write_artifact(
             lowered.save(staged)
         written = replace(_read_back(staged, lowered), widened=bool(widened))
         if widened:
-            is_exact = optimize and _UNPACKS not in notes
-            notes = (*notes, _WIDENED[is_exact].format(counted(widened, "product")))
+            notes = (*notes, _WIDENED[_is_safe(staged)].format(counted(widened, "product")))
         kernels = compiled_kernels(written, RunnerOptions(), providers)
         return Artifact(publish(folder, path.parent, path.name), kernels, notes)
 
@@ -114,6 +114,11 @@ def _read_back(path: Path, lowered: Model) -> ModelSource:
     if found != wanted:
         raise UnsupportedError(f"ONNX Runtime renamed the outputs {wanted} to {found}")
     return source
+
+
+def _is_safe(path: Path) -> bool:
+    """Whether no product of a file saturates. In the runtime's own format it is not known."""
+    return path.suffix != ".ort" and not saturating_products(Model.load(path).ir)
 
 
 def _weight_bytes(model: Model) -> int:

@@ -197,6 +197,10 @@ class OrtCuda(_Ort):
     provider_name: ClassVar[str] = "CUDAExecutionProvider"
 
     @property
+    def runs_here(self) -> bool:
+        return True  # The CPU next to the GPU does not matter.
+
+    @property
     def capabilities(self) -> Capabilities:
         return cuda_capabilities()
 
@@ -221,6 +225,10 @@ class OrtTensorRt(_Ort):
     # graph are compiled from ONNX when the model is loaded.
     stores_optimized: ClassVar[bool] = False
     formats: ClassVar[tuple[str, ...]] = ("onnx",)
+
+    @property
+    def runs_here(self) -> bool:
+        return True  # The CPU next to the GPU does not matter.
 
     @property
     def capabilities(self) -> Capabilities:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from irtools.model.walk import iter_nodes
+from irtools.model.walk import nested_graphs
 
 __all__ = ["make_weights_unsigned"]
 
@@ -39,7 +39,8 @@ def make_weights_unsigned(model: ir.Model) -> int:
         Number of nodes that changed.
     """
     changed = 0
-    for node in iter_nodes(model):
+    # Functions hold no initializers.
+    for node in (node for graph in nested_graphs(model.graph) for node in graph):
         places = _WEIGHT_AND_ZERO.get((node.domain, node.op_type), ())
         if places and _takes_unsigned(node):
             changed += any([_rewrite(node, weight, zero) for weight, zero in places])

@@ -24,8 +24,27 @@ _EXTRAS = {"torch": ("torch", "transformers"), "openvino": ("openvino", "nncf")}
 
 
 _CHILD = """
-from irtools.target import isa
-isa._detect = lambda: isa.Isa({!r})
+import sys
+
+class Finder:
+    \"\"\"Replaces the detection when its module is imported, and imports nothing by itself.\"\"\"
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name != "irtools.target.isa":
+            return None
+        others = (finder for finder in sys.meta_path if finder is not Finder)
+        spec = next(filter(None, (finder.find_spec(name, path, target) for finder in others)))
+        run = spec.loader.exec_module
+
+        def exec_module(module):
+            run(module)
+            module._detect = lambda: module.Isa({!r})
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+sys.meta_path.insert(0, Finder)
 """
 
 

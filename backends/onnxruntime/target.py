@@ -14,7 +14,7 @@ from irtools.backends.onnxruntime.capabilities import (
     cuda_capabilities,
     tensorrt_capabilities,
 )
-from irtools.errors import OptionError, TargetUnavailableError
+from irtools.errors import ModelError, OptionError, TargetUnavailableError
 from irtools.target import (
     Artifact,
     Capabilities,
@@ -178,14 +178,17 @@ def _with_unsigned_weights(model: Model | Path) -> Model:
 
 
 def _graph_of(model: Model | Path) -> ir.Model | None:
-    """Return the graph of a model; None of a file in the runtime's own format."""
+    """Return the graph of a model; None of a file that is read by the runtime alone, if at all."""
     if not isinstance(model, Path):
         return model.ir
     if model.suffix == ".ort":
         return None
     from irtools.model import Model
 
-    return Model.load(model).ir
+    try:
+        return Model.load(model).ir
+    except ModelError:
+        return None
 
 
 @dataclass(frozen=True)

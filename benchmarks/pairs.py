@@ -26,7 +26,7 @@ from irtools.model import Model
 from irtools.target import RunnerOptions, find_target
 
 RANGES = {"8 bits": "false", "pairs": "pairs", "7 bits": "true"}
-EMULATED_SAMPLES = 4
+EMULATED_SAMPLES = 1
 
 
 @dataclass(frozen=True)

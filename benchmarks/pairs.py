@@ -3,8 +3,8 @@
     python benchmarks/models.py minilm
     python benchmarks/pairs.py build/models/minilm/checkpoint --data texts.jsonl
 
-For each range that `int8:reduce-range` offers: the signal-to-noise ratio of the weights, that of the
-model's outputs, and of its products as a CPU with `vpmaddubsw` sums them. The products are emulated
+For each range that `int8:reduce-range` offers: the signal-to-noise ratio of the weights, that of
+the model's outputs, and of its products as a CPU with `vpmaddubsw` sums them. The products are emulated
 in numpy on the quantized activations of some samples, so any CPU will do, and no times are taken.
 """
 
@@ -60,7 +60,9 @@ def main() -> None:
     model = load_source(given.model)
     weights = {name: v.const_value for name, v in model.ir.graph.initializers.items()}
     results = [measure(name, text, model, weights, given) for name, text in RANGES.items()]
-    print("| weights | SQNR of weights | of the outputs | unsafe | saturated pairs | SQNR of sums |")
+    print(
+        "| weights | SQNR of weights | of the outputs | unsafe | saturated pairs | SQNR of sums |"
+    )
     print("| --- | --- | --- | --- | --- | --- |")
     for r in results:
         sums = "exact" if r.products_db is None else f"{r.products_db:.1f} dB"

@@ -62,7 +62,7 @@ def pytest_configure(config: pytest.Config) -> None:
     name = config.getoption("--isa")
     if name is None:
         return
-    setattr(detection, "_detect", lambda: Isa(name))
+    detection._detect = lambda: Isa(name)  # type: ignore[assignment]
     folder = tempfile.TemporaryDirectory(prefix="irtools-tests-")
     config.add_cleanup(folder.cleanup)
     (Path(folder.name) / "sitecustomize.py").write_text(_CHILD.format(name), encoding="utf-8")

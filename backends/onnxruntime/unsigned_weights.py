@@ -43,7 +43,7 @@ def make_weights_unsigned(model: ir.Model) -> int:
     for node in (node for graph in nested_graphs(model.graph) for node in graph):
         places = _WEIGHT_AND_ZERO.get((node.domain, node.op_type), ())
         if places and _takes_unsigned(node):
-            changed += any([_rewrite(node, weight, zero) for weight, zero in places])
+            changed += sum(_rewrite(node, weight, zero) for weight, zero in places) > 0
     return changed
 
 

@@ -131,7 +131,7 @@ def _is_depthwise(product: Int8Product) -> bool:
 
 
 def _is_quantized(value: ir.Value | None) -> bool:
-    """Whether a value is dequantized from 8 bits; operators that only move it are looked through."""
+    """Whether a value is dequantized from 8 bits; what only moves it is looked through."""
     producer = _producer(value)
     while producer is not None and producer.op_type in _MOVES:
         value = producer.inputs[0]

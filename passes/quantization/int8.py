@@ -117,7 +117,7 @@ class Int8(PlanningPass):
     reduce_range: Literal["auto", "pairs", "true", "false"] = option(
         "auto",
         "pairs: scales with which no two neighbouring products leave 16 bits; true: 7-bit weights; "
-        "false: all 8 bits; auto: pairs where the target's products saturate at 16 bits, else false",
+        "false: all 8 bits; auto: pairs where the target's products saturate, else false",
     )
     outliers: int = option(
         8,

@@ -31,7 +31,13 @@ from irtools.passes.quantization.outliers import Channels, channels_of, without_
 from irtools.passes.quantization.runtime_fusions import becomes_gemm, result_of
 from irtools.passes.quantization.selection import names_of
 from irtools.passes.quantization.sites import Sites, Use, Weight
-from irtools.passes.quantization.spec import Granularity, PerAxis, PerBlock, WeightRange, weight_spec
+from irtools.passes.quantization.spec import (
+    Granularity,
+    PerAxis,
+    PerBlock,
+    WeightRange,
+    weight_spec,
+)
 from irtools.passmanager import Decision
 from irtools.words import counted
 

@@ -102,7 +102,8 @@ def test_weights_that_are_quantized_in_the_graph() -> None:
     """As training with fake quantization leaves them: float32 W -> Q -> DQ."""
     text = (
         f"g (float[n,4] x) => (float[n,2] y) {_SCALARS} "
-        f"{{ {_X}  wq = QuantizeLinear(f, p, k)  w = DequantizeLinear(wq, p, k)  y = MatMul(xd, w) }}"
+        f"{{ {_X}  wq = QuantizeLinear(f, p, k)  w = DequantizeLinear(wq, p, k) "
+        "y = MatMul(xd, w) }"
     )
     step = np.array(0.5, np.float32)
     model = _model(text, f=_FULL.astype(np.float32) * step, p=step)

@@ -32,11 +32,10 @@ MODELS = {
     """,
     "image": """
     <ir_version: 10, opset_import: ["" : 21]>
-    g (float[b,3,8,8] x, float[8,3,3,3] w1, float[8] w1_b, float[8,1,3,3] w2, float[10,32] w3)
+    g (float[b,3,8,8] x, float[8,3,3,3] w1, float[8] w1_b, float[8,1,3,3] w2, float[10,72] w3)
     => (float[b,10] y) {
-      c = Conv(x, w1, w1_b)  r = Relu(c)  d = Conv<group=8>(r, w2)  p = MaxPool<kernel_shape=[2,2]>(d)
-      q = GlobalAveragePool(d)  f = Flatten(p)
-      s = Slice(f, w_from, w_to, w_axis)  y = Gemm<transB=1>(s, w3)
+      c = Conv(x, w1, w1_b)  r = Relu(c)  d = Conv<group=8>(r, w2)
+      p = MaxPool<kernel_shape=[2,2]>(d)  f = Flatten(p)  y = Gemm<transB=1>(f, w3)
     }
     """,
 }
@@ -48,17 +47,6 @@ INT8 = [
 OTHERS = ["int4:min-size=0", "int4:symmetric=true:min-size=0", "int4:format=nf4:min-size=0", "fp16"]
 
 
-def _model(name: str) -> ir.Model:
-    if name == "text":
-        return build(MODELS[name])
-    text = MODELS[name].replace("s = Slice(f, w_from, w_to, w_axis)", "s = Slice(f, k0, k1, k2)")
-    text = text.replace(
-        "=> (float[b,10] y) {",
-        "=> (float[b,10] y) <int64[1] k0 = {0}, int64[1] k1 = {32}, int64[1] k2 = {1}> {",
-    )
-    return build(text)
-
-
 def _data(name: str) -> np.ndarray:
     rng = np.random.default_rng(3)
     if name == "text":
@@ -68,7 +56,7 @@ def _data(name: str) -> np.ndarray:
 
 def _planned(name: str, text: str, target: str) -> tuple[ir.Model, list[WeightDecision], list[str]]:
     """Return a quantized copy, what was decided and what is said of it."""
-    model, ctx = _model(name), context(target, Dataset({"x": _data(name)}))
+    model, ctx = build(MODELS[name]), context(target, Dataset({"x": _data(name)}))
     (pass_,) = Pipeline(text)
     assert isinstance(pass_, PlanningPass)
     plan = pass_.plan(model.clone(), ctx)
@@ -96,14 +84,17 @@ def test_int8_for_every_instruction_set(isa: Isa, target: str, outputs) -> None:
         said = any("int8 products are slower" in n for n in notes)
         assert said == (is_slow)
         x = _data(name)
-        assert relative_error(outputs(after, x=x), outputs(_model(name), x=x)) < 0.1, (name, text)
+        assert relative_error(outputs(after, x=x), outputs(build(MODELS[name]), x=x)) < 0.1, (
+            name,
+            text,
+        )
 
 
 @pytest.mark.parametrize("text", OTHERS)
 def test_other_forms_do_not_depend_on_it(text: str) -> None:
     found = set()
     for name, isa in itertools.product(MODELS, Isa):
-        model = _model(name)
+        model = build(MODELS[name])
         (pass_,) = Pipeline(text)
         result = pass_.run(model, context(f"ort-cpu:isa={isa.value}", None))
         verify(model)
@@ -113,7 +104,7 @@ def test_other_forms_do_not_depend_on_it(text: str) -> None:
 
 def test_bf16_only_where_it_is_fast() -> None:
     for isa in set(Isa) - {Isa.VNNI}:  # of which some have it
-        model = _model("text")
+        model = build(MODELS["text"])
         (pass_,) = Pipeline("bf16")
         ctx = context(f"openvino-cpu:isa={isa.value}", None)
         if isa is Isa.AMX:

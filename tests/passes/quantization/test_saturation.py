@@ -63,7 +63,9 @@ def test_full_range_does_saturate_and_is_found() -> None:
     assert not may_saturate(_quantized(_weights(64, 32), 1, "7-bit"), 1)
 
 
-@pytest.mark.parametrize("shape", [(8, 3, 3, 3), (8, 4, 3, 3), (6, 5, 1, 1), (8, 1, 3, 3), (4, 3, 5)])
+@pytest.mark.parametrize(
+    "shape", [(8, 3, 3, 3), (8, 4, 3, 3), (6, 5, 1, 1), (8, 1, 3, 3), (4, 3, 5)]
+)
 def test_kernels_are_safe_in_every_order_of_their_channels(shape: tuple[int, ...]) -> None:
     integers = _quantized(_weights(*shape, heavy=True), 0, "pairs")
     places = integers.reshape(shape[0], shape[1], -1)
@@ -112,7 +114,8 @@ def test_a_larger_scale_for_the_bias_stays_safe() -> None:
 TEXT = """
 <ir_version: 10, opset_import: ["" : 20]>
 g (float[b,n,32] x, float[32,24] w1, float[24] w1_b, float[16,24] w2) => (float[b,n,16] y)
-{ m = MatMul(x, w1)  h = Add(m, w1_b)  a = Relu(h)  t = Transpose<perm=[1,0]>(w2)  y = MatMul(a, t) }
+{ m = MatMul(x, w1)  h = Add(m, w1_b)  a = Relu(h)
+  t = Transpose<perm=[1,0]>(w2)  y = MatMul(a, t) }
 """
 CONV = """
 <ir_version: 10, opset_import: ["" : 20]>

@@ -4,8 +4,9 @@
     python benchmarks/pairs.py build/models/minilm/checkpoint --data texts.jsonl
 
 For each range that `int8:reduce-range` offers: the signal-to-noise ratio of the weights, that of
-the model's outputs, and of its products as a CPU with `vpmaddubsw` sums them. The products are emulated
-in numpy on the quantized activations of some samples, so any CPU will do, and no times are taken.
+the model's outputs, and of its products as a CPU with `vpmaddubsw` sums them. The products are
+emulated in numpy on the quantized activations of a sample, so any CPU will do, and no times are
+taken.
 """
 
 from __future__ import annotations
@@ -61,14 +62,14 @@ def main() -> None:
     weights = {name: v.const_value for name, v in model.ir.graph.initializers.items()}
     results = [measure(name, text, model, weights, given) for name, text in RANGES.items()]
     print(
-        "| weights | SQNR of weights | of the outputs | unsafe | saturated pairs | SQNR of sums |"
+        "| weights | SQNR of weights | of the outputs | unsafe | pairs saturated per million | SQNR of sums |"
     )
     print("| --- | --- | --- | --- | --- | --- |")
     for r in results:
         sums = "exact" if r.products_db is None else f"{r.products_db:.1f} dB"
         print(
             f"| {r.weights} | {r.weights_db:.1f} dB | {r.model_db:.1f} dB | {r.unsafe} | "
-            f"{100 * r.saturated:.2f} % | {sums} |"
+            f"{1e6 * r.saturated:.2f} | {sums} |"
         )
     if given.json is not None:
         given.json.write_text(json.dumps([asdict(r) for r in results], indent=1) + "\n")

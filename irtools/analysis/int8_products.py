@@ -156,7 +156,7 @@ def _quantized_here(value: ir.Value | None) -> tuple[ir.Value | None, np.ndarray
         return None, None
     # Without a zero point the result is unsigned.
     zero = arrays[2] if len(arrays) > _MATRICES else None
-    if zero is None or zero.dtype != np.int8 or node.attributes.get_int("block_size", 0):
+    if zero is None or zero.dtype != np.int8 or node.attributes.get_int("block_size", 0) > 0:
         return None, None
     shape = [1] * arrays[0].ndim
     if arrays[1].ndim == 1 and arrays[1].size > 1:

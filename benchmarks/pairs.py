@@ -62,14 +62,15 @@ def main() -> None:
     weights = {name: v.const_value for name, v in model.ir.graph.initializers.items()}
     results = [measure(name, text, model, weights, given) for name, text in RANGES.items()]
     print(
-        "| weights | SQNR of weights | of the outputs | unsafe | pairs saturated per million | SQNR of sums |"
+        "| weights | SQNR of weights | of outputs | unsafe products | saturated ppm "
+        "| SQNR of sums |"
     )
     print("| --- | --- | --- | --- | --- | --- |")
     for r in results:
         sums = "exact" if r.products_db is None else f"{r.products_db:.1f} dB"
         print(
             f"| {r.weights} | {r.weights_db:.1f} dB | {r.model_db:.1f} dB | {r.unsafe} | "
-            f"{1e6 * r.saturated:.2f} | {sums} |"
+            f"{1e6 * r.saturated:.0f} | {sums} |"
         )
     if given.json is not None:
         given.json.write_text(json.dumps([asdict(r) for r in results], indent=1) + "\n")

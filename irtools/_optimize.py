@@ -22,7 +22,7 @@ from irtools._given import DataLike, choose_metric, read_calibration, read_evalu
 from irtools.data import Dataset, DataSettings, SyntheticSettings, synthesize
 from irtools.errors import DataError, UsageError
 from irtools.frontend import LoadOptions, find_frontend, load_source
-from irtools.measure import BenchSettings
+from irtools.measure import BenchSettings, refuse_foreign
 from irtools.metrics import Metric
 from irtools.model import Model
 from irtools.passmanager import (
@@ -58,6 +58,7 @@ from irtools.report.make import (
     target_entry,
     utc_now,
 )
+from irtools.report.saturation import remark_on_saturation
 from irtools.report.verdicts import judge_run, remark_on_data, remark_on_form
 from irtools.target import KernelReport, Runner, RunnerOptions, Target, find_target, lowered
 
@@ -190,6 +191,8 @@ def optimize(
         raise UsageError(f"new-tokens is {new_tokens}, expected 0 or more")
     if drop_slower and bench is None:
         raise UsageError("drop-slower needs the benchmark, which is switched off")
+    if drop_slower:
+        refuse_foreign(found_target, "drop-slower")
     source = _as_model(model, loading)
     job = _Job(
         model=source,
@@ -336,6 +339,7 @@ def _report(
                 *(Verdict(Level.NOTE, note) for note in job.model.notes),
                 *remark_on_data(calibration, None if judge is None else judge.data),
                 *remark_on_form(written.ir, job.target),
+                *remark_on_saturation(job.model.ir, written.ir, job.target),
             ),
         ),
         seconds=0.0,

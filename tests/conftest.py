@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 from typing import NoReturn
 
 import onnx_ir as ir
@@ -14,9 +17,62 @@ import pytest
 from irtools.errors import UnsupportedError
 from irtools.model import Model
 from irtools.passmanager import PassContext
-from irtools.target import Runner, RunnerOptions, find_target
+from irtools.target import Isa, Runner, RunnerOptions, find_target
+from irtools.target import isa as detection
 
 _EXTRAS = {"torch": ("torch", "transformers"), "openvino": ("openvino", "nncf")}
+
+
+_CHILD = """
+import sys
+
+class Finder:
+    \"\"\"Replaces the detection when its module is imported, and imports nothing by itself.\"\"\"
+
+    @staticmethod
+    def find_spec(name, path=None, target=None):
+        if name != "irtools.target.isa":
+            return None
+        others = (finder for finder in sys.meta_path if finder is not Finder)
+        spec = next(filter(None, (finder.find_spec(name, path, target) for finder in others)))
+        run = spec.loader.exec_module
+
+        def exec_module(module):
+            run(module)
+            module._detect = lambda: module.Isa({!r})
+
+        spec.loader.exec_module = exec_module
+        return spec
+
+sys.meta_path.insert(0, Finder)
+"""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--isa",
+        choices=[isa.value for isa in Isa],
+        help="run as if this machine had the instruction set: what is planned must not depend on "
+        "the CPU that the tests run on (what is computed still does)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Replace the detection of the CPU, in this process and in those that tests start."""
+    name = config.getoption("--isa")
+    if name is None:
+        return
+    detection._detect = lambda: Isa(name)  # type: ignore[assignment]
+    folder = tempfile.TemporaryDirectory(prefix="irtools-tests-")
+    config.add_cleanup(folder.cleanup)
+    (Path(folder.name) / "sitecustomize.py").write_text(_CHILD.format(name), encoding="utf-8")
+    paths = [folder.name, *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    forced = " (forced)" if config.getoption("--isa") else ""
+    return [f"instruction set: {Isa.detect().value}{forced}"]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from irtools.analysis.int8_products import saturating_products
 from irtools.backends.onnxruntime.runner import compiled_kernels
-from irtools.backends.onnxruntime.session import Provider, SaveAs, open_session
+from irtools.backends.onnxruntime.session import WIDE_PRODUCTS, Provider, SaveAs, open_session
 from irtools.backends.onnxruntime.source import ModelSource
 from irtools.errors import FileError, LimitError, UnsupportedError
 from irtools.model import Model
 from irtools.target import Artifact, RunnerOptions
 from irtools.target.staging import publish, staging_folder
+from irtools.words import counted
 
 __all__ = ["write_artifact"]
 
@@ -21,10 +24,21 @@ _ORT_FORMAT_UP_TO = 2_000_000_000
 _MAY_GROW_BY = 1.1
 _CPU = Provider("CPUExecutionProvider")
 _UNPACKS = "stored as it is: the runtime's own optimization would unpack its weights"
+_WIDENED = {
+    True: "weights of {} stored unsigned, because sums of signed ones saturate at 16 bits on CPUs "
+    "without VNNI: exact, by slower kernels",
+    False: f"{{}} saturate at 16 bits on CPUs without VNNI: set the session option {WIDE_PRODUCTS} "
+    "to 1 where this file is loaded",
+}
 
 
 def write_artifact(
-    lowered: Model, path: Path, providers: Sequence[Provider], *, optimize: bool
+    lowered: Model,
+    path: Path,
+    providers: Sequence[Provider],
+    *,
+    optimize: bool,
+    widened: int = 0,
 ) -> Artifact:
     """Write a file, read it back, and move it into place.
 
@@ -35,6 +49,9 @@ def write_artifact(
         providers: Where the model will run.
         optimize: Store the graph as the runtime optimizes it, so that it loads faster. Layouts
             that hold for one machine alone are left out.
+        widened: Products that would saturate on CPUs without VNNI. The graph is stored with
+            unsigned weights, as the runtime makes them for its widening kernels, so that it is
+            exact wherever it is loaded.
 
     Raises:
         UnsupportedError: The runtime refuses the model.
@@ -51,19 +68,23 @@ def write_artifact(
         staged = folder / path.name
         notes: tuple[str, ...] = ()
         if optimize:
-            notes = _write_optimized(lowered, staged, providers, size)
+            source = replace(ModelSource.of(lowered), widened=bool(widened))
+            notes = _write_optimized(lowered, source, staged, providers, size)
         else:
             lowered.save(staged)
-        kernels = compiled_kernels(_read_back(staged, lowered), RunnerOptions(), providers)
+        written = replace(_read_back(staged, lowered), widened=bool(widened))
+        if widened:
+            notes = (*notes, _WIDENED[_is_safe(staged)].format(counted(widened, "product")))
+        kernels = compiled_kernels(written, RunnerOptions(), providers)
         return Artifact(publish(folder, path.parent, path.name), kernels, notes)
 
 
 def _write_optimized(
-    lowered: Model, path: Path, providers: Sequence[Provider], size: int
+    lowered: Model, source: ModelSource, path: Path, providers: Sequence[Provider], size: int
 ) -> tuple[str, ...]:
     beside = size > _ONE_FILE_UP_TO and path.suffix != ".ort"
     save = SaveAs(path, portable=True, beside=beside)
-    open_session(ModelSource.of(lowered), RunnerOptions(threads=1), providers, save)
+    open_session(source, RunnerOptions(threads=1), providers, save)
     written = sum(file.stat().st_size for file in path.parent.iterdir())
     if written <= size * _MAY_GROW_BY + 1_000_000:
         return ()
@@ -93,6 +114,11 @@ def _read_back(path: Path, lowered: Model) -> ModelSource:
     if found != wanted:
         raise UnsupportedError(f"ONNX Runtime renamed the outputs {wanted} to {found}")
     return source
+
+
+def _is_safe(path: Path) -> bool:
+    """Whether no product of a file saturates. In the runtime's own format it is not known."""
+    return path.suffix != ".ort" and not saturating_products(Model.load(path).ir)
 
 
 def _weight_bytes(model: Model) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,18 @@ class _Event:
 
 
 def profile(
-    model: Path, feeds: Feeds, runs: int, options: RunnerOptions, providers: Sequence[Provider]
+    model: Path,
+    feeds: Feeds,
+    runs: int,
+    options: RunnerOptions,
+    providers: Sequence[Provider],
+    *,
+    widened: bool = False,
 ) -> NodeTimes:
     """Run a model with the runtime's profiler on.
+
+    Args:
+        widened: See `ModelSource`.
 
     Raises:
         UnsupportedError: The runtime refuses the model, or its profile holds no nodes.
@@ -48,7 +57,8 @@ def profile(
 
     with tempfile.TemporaryDirectory(prefix="irtools-") as folder:
         prefix = Path(folder) / "profile"
-        with OrtRunner(ModelSource.of(model), options, providers, profile=prefix) as runner:
+        source = replace(ModelSource.of(model), widened=widened)
+        with OrtRunner(source, options, providers, profile=prefix) as runner:
             for _ in range(_WARM_UP_RUNS + runs):
                 runner.run(feeds)
             path = runner.end_profiling()

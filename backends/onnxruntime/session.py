@@ -15,7 +15,14 @@ from irtools.errors import TargetUnavailableError, UnsupportedError
 from irtools.target import RunnerOptions
 from irtools.target.signature import one_line
 
-__all__ = ["RUNTIME_ERRORS", "Provider", "SaveAs", "clean_message", "open_session"]
+__all__ = [
+    "RUNTIME_ERRORS",
+    "WIDE_PRODUCTS",
+    "Provider",
+    "SaveAs",
+    "clean_message",
+    "open_session",
+]
 
 ort: Any = import_onnxruntime()
 state: Any = importlib.import_module("onnxruntime.capi.onnxruntime_pybind11_state")
@@ -38,6 +45,9 @@ RUNTIME_ERRORS: tuple[type[Exception], ...] = (
 
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : (?:Load model from .*? failed:)?")
 _FATAL_ONLY = 4
+
+WIDE_PRODUCTS = "session.x64quantprecision"
+"""Makes weights unsigned when a model is loaded: u8 x u8 kernels widen before they add."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,8 @@ def open_session(
     """
     session_options = _session_options(options)
     source.share_weights(session_options)
+    if source.widened:
+        session_options.add_session_config_entry(WIDE_PRODUCTS, "1")
     if not source.packs or (options.exact and source.is_large):
         session_options.add_session_config_entry("session.disable_prepacking", "1")
     if source.is_large:

@@ -50,6 +50,8 @@ class ModelSource:
         packs: Whether the runtime may copy weights into its own layout.
         is_large: Whether it would be a copy of gigabytes.
         folder: Where the files lie that a serialized model reads weights from; None: nowhere.
+        widened: Products of 8-bit weights that may saturate take the slower kernels that widen
+            to 16 bits before they add.
     """
 
     content: str | bytes
@@ -57,6 +59,7 @@ class ModelSource:
     packs: bool = True
     is_large: bool = False
     folder: Path | None = None
+    widened: bool = False
 
     @classmethod
     def of(cls, model: Model | Path, *, on_cpu: bool = False, mapped: bool = False) -> ModelSource:

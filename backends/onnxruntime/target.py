@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -14,11 +14,12 @@ from irtools.backends.onnxruntime.capabilities import (
     cuda_capabilities,
     tensorrt_capabilities,
 )
-from irtools.errors import OptionError, TargetUnavailableError
+from irtools.errors import ModelError, OptionError, TargetUnavailableError
 from irtools.target import (
     Artifact,
     Capabilities,
     Feeds,
+    Isa,
     NodeTimes,
     Runner,
     RunnerOptions,
@@ -69,8 +70,15 @@ class _Ort(Target):
             )
         self.check_available()
         on_cpu = self.provider_name == OrtCpu.provider_name
+        widened = bool(self.widened_products(model))
+        if widened and options.exact:
+            model = _with_unsigned_weights(model)
         source = ModelSource.of(model, on_cpu=on_cpu, mapped=options.frugal)
-        return OrtRunner(source, options, self.providers())
+        return OrtRunner(replace(source, widened=widened), options, self.providers())
+
+    def widened_products(self, model: Model | Path) -> int:
+        """Return how many products of a model are kept from saturating, at a cost in time."""
+        return 0
 
     def lower(self, model: ir.Model) -> Mapping[str, int]:
         from irtools.backends.onnxruntime.lowering import lower_for_any_provider
@@ -89,6 +97,7 @@ class _Ort(Target):
             directory / f"{stem}.{chosen}",
             self.providers(),
             optimize=self.stores_optimized,
+            widened=self.widened_products(model),
         )
 
     def profile(
@@ -97,7 +106,8 @@ class _Ort(Target):
         from irtools.backends.onnxruntime.profiling import profile
 
         self.check_available()
-        return profile(model, feeds, runs, options, self.providers())
+        widened = bool(self.widened_products(model))
+        return profile(model, feeds, runs, options, self.providers(), widened=widened)
 
     def version(self) -> str:
         for package in ("onnxruntime-gpu", "onnxruntime"):
@@ -124,10 +134,24 @@ class OrtCpu(_Ort):
     name: ClassVar[str] = "ort-cpu"
     summary: ClassVar[str] = "ONNX Runtime on a CPU"
     provider_name: ClassVar[str] = "CPUExecutionProvider"
+    widening: ClassVar[str] = "the session option session.x64quantprecision=1"
 
     @property
     def capabilities(self) -> Capabilities:
         return cpu_capabilities(self.isa)
+
+    def widened_products(self, model: Model | Path) -> int:
+        """Count products that would saturate on the target's CPU, or on this one.
+
+        Safe weights, such as those that `int8` makes for such a CPU, keep the faster kernels.
+        """
+        here = cpu_capabilities(Isa.detect())
+        if not (self.capabilities.saturates_u8s8 or here.saturates_u8s8):
+            return 0
+        from irtools.analysis.int8_products import saturating_products
+
+        found = _graph_of(model)
+        return 0 if found is None else len(saturating_products(found))
 
     def lower(self, model: ir.Model) -> Mapping[str, int]:
         from irtools.backends.onnxruntime.lowering import lower_for_cpu
@@ -143,6 +167,30 @@ class OrtCpu(_Ort):
         return "pip install --force-reinstall onnxruntime"
 
 
+def _with_unsigned_weights(model: Model | Path) -> Model:
+    """Return a copy for a session without optimizations, which widens no products by itself."""
+    from irtools.backends.onnxruntime.unsigned_weights import make_weights_unsigned
+    from irtools.model import Model
+
+    copy = Model.load(model) if isinstance(model, Path) else model.clone()
+    make_weights_unsigned(copy.ir)
+    return copy
+
+
+def _graph_of(model: Model | Path) -> ir.Model | None:
+    """Return the graph of a model; None of a file that is read by the runtime alone, if at all."""
+    if not isinstance(model, Path):
+        return model.ir
+    if model.suffix == ".ort":
+        return None
+    from irtools.model import Model
+
+    try:
+        return Model.load(model).ir
+    except ModelError:
+        return None
+
+
 @dataclass(frozen=True)
 class OrtCuda(_Ort):
     """ONNX Runtime on an NVIDIA GPU. What CUDA cannot run, the CPU does, and is counted."""
@@ -150,6 +198,10 @@ class OrtCuda(_Ort):
     name: ClassVar[str] = "ort-cuda"
     summary: ClassVar[str] = "ONNX Runtime on an NVIDIA GPU (needs onnxruntime-gpu)"
     provider_name: ClassVar[str] = "CUDAExecutionProvider"
+
+    @property
+    def runs_here(self) -> bool:
+        return True  # The CPU next to the GPU does not matter.
 
     @property
     def capabilities(self) -> Capabilities:
@@ -176,6 +228,10 @@ class OrtTensorRt(_Ort):
     # graph are compiled from ONNX when the model is loaded.
     stores_optimized: ClassVar[bool] = False
     formats: ClassVar[tuple[str, ...]] = ("onnx",)
+
+    @property
+    def runs_here(self) -> bool:
+        return True  # The CPU next to the GPU does not matter.
 
     @property
     def capabilities(self) -> Capabilities:

@@ -49,6 +49,8 @@ def cpu_capabilities(isa: Isa) -> Capabilities:
         int8_activation="u8-affine",
         int8_dynamic=False,
         saturates_u8s8=isa.is_x86 and not isa.has_int8_dot,
+        # Measured with AVX2: 16.4 ms static int8, 11.9 float32, the same encoder.
+        int8_is_fast=isa.has_int8_dot or not isa.is_x86,
         compute_dtypes=frozenset({"float32"}) | halves,
         fused_ops=_FUSED,
         gather_dequantizes_table=False,

@@ -110,6 +110,10 @@ class OpenVinoGpu(_OpenVino):
     device: ClassVar[str] = "GPU"
 
     @property
+    def runs_here(self) -> bool:
+        return True  # The CPU next to the GPU does not matter.
+
+    @property
     def capabilities(self) -> Capabilities:
         return gpu_capabilities()
 

@@ -81,12 +81,13 @@ def _measure(sources: Sequence[str], given: dict[str, Any]) -> list[LatencyResul
     from irtools.cli._compiled import CompiledFile, check_used, load_contender
     from irtools.cli._console import progress, say
     from irtools.data import load_dataset
-    from irtools.measure import BenchSettings, Contender, measure, target_text
+    from irtools.measure import BenchSettings, Contender, measure, refuse_foreign, target_text
     from irtools.measure.shapes import bench_feeds, branches, sample_feeds
     from irtools.target import find_target
 
     reading = options.data_settings(given, given["data"])
     target = find_target(given["target"])
+    refuse_foreign(target, "the benchmark")
     text = target_text(target)
     settings = BenchSettings(
         given["batch"],

@@ -61,6 +61,7 @@ def compile(
     from irtools.cli._console import say, write_json
     from irtools.cli._output import Destination, stem_of
     from irtools.frontend import load_source
+    from irtools.report.saturation import remark_on_saturation
     from irtools.report.verdicts import remark_on_form
     from irtools.target import find_target
 
@@ -73,7 +74,10 @@ def compile(
     model = load_source(source, load_options(given))
     artifact, beside = compile_to(model, found, destination, source, format=wanted)
     files = (*artifact.files, *beside)
-    remarks = tuple(remark_on_form(model.ir, found))
+    remarks = (
+        *remark_on_form(model.ir, found),
+        *(() if found.widening else remark_on_saturation(model.ir, model.ir, found)),
+    )
     if json_path is not None:
         notes = (*model.notes, *artifact.notes, *(remark.text for remark in remarks))
         write_json(_document(artifact, files, notes), json_path)

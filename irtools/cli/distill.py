@@ -141,10 +141,14 @@ def distill(output: str, json_path: str | None, **given: Any) -> None:
 def _targets(given: dict[str, Any]) -> Iterator[Target]:
     """The targets that were named, or the usual ones that are here."""
     from irtools.errors import TargetUnavailableError
+    from irtools.measure import refuse_foreign
     from irtools.target import find_target
 
     for name in given["targets"]:
-        yield find_target(name)
+        target = find_target(name)
+        if not given["no_bench"]:
+            refuse_foreign(target, "the benchmark", "give --no-bench, or leave out isa=")
+        yield target
     if given["targets"]:
         return
     for name in _USUAL_TARGETS:

@@ -136,12 +136,13 @@ def _check_profile_options(ctx: click.Context, given: dict[str, Any]) -> None:
 def _profile(model: Model, given: dict[str, Any]) -> Profile:
     from irtools.cli._console import progress, say
     from irtools.data import load_dataset
-    from irtools.measure import BenchSettings
+    from irtools.measure import BenchSettings, refuse_foreign
     from irtools.measure.profile import profile_model
     from irtools.measure.shapes import bench_feeds
     from irtools.target import find_target
 
     target = find_target(given["target"])
+    refuse_foreign(target, "the profile")
     reading = options.data_settings(given, given["data"])
     batch, sequence = given["batch"], given["sequence"]
     with options.naming_data_option("--data", given["data"]):

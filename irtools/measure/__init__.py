@@ -5,6 +5,7 @@ from __future__ import annotations
 from irtools.measure.base import BenchSettings, LatencyResult, Ratio
 from irtools.measure.compare import Contender, measure
 from irtools.measure.cpu import cpu_quota
+from irtools.measure.own_machine import refuse_foreign, why_not_timed
 from irtools.measure.probe import probe, target_text
 from irtools.measure.sandbox import Limits, run_isolated
 
@@ -18,5 +19,7 @@ __all__ = [
     "measure",
     "probe",
     "run_isolated",
+    "refuse_foreign",
     "target_text",
+    "why_not_timed",
 ]

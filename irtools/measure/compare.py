@@ -24,8 +24,9 @@ from irtools.measure.base import BenchSettings, LatencyResult, Ratio
 from irtools.measure.cpu import cpu_quota
 from irtools.measure.interval import speedup
 from irtools.measure.jobs import time_block
+from irtools.measure.own_machine import refuse_foreign
 from irtools.measure.sandbox import Limits, run_isolated
-from irtools.target import Feeds, RunnerOptions
+from irtools.target import Feeds, RunnerOptions, find_target
 
 if TYPE_CHECKING:
     from irtools.model import Model
@@ -96,7 +97,7 @@ def measure(
         One result per shape and contender, in the order given.
 
     Raises:
-        UsageError: Nothing to time, or a setting out of range.
+        UsageError: Nothing to time, a setting out of range, or a target of another machine.
         UnsupportedError: A runtime refuses a model, or crashes on it.
         LimitError: A block does not end.
     """
@@ -135,6 +136,8 @@ def _check(
         raise UsageError(f"confidence is {settings.confidence}, expected a number between 0 and 1")
     if settings.threads is not None and settings.threads < 1:
         raise UsageError(f"threads is {settings.threads}, expected 1 or more")
+    for text in dict.fromkeys(contender.target for contender in contenders.values()):
+        refuse_foreign(find_target(text, check=False), "the benchmark")
 
 
 def _several(feeds: Mapping[str, Feeds | Sequence[Feeds]]) -> list[Sequence[Feeds]]:

@@ -13,6 +13,7 @@ import numpy as np
 from irtools.analysis.provenance import module_name
 from irtools.measure.cpu import cpu_quota
 from irtools.measure.jobs import profile_nodes
+from irtools.measure.own_machine import refuse_foreign
 from irtools.measure.probe import target_text
 from irtools.measure.sandbox import Limits, run_isolated
 from irtools.target import Feeds, RunnerOptions, Target
@@ -110,7 +111,9 @@ def profile_model(
 
     Raises:
         UnsupportedError: The target refuses the model, or tells no times of single nodes.
+        UsageError: The target is another machine.
     """
+    refuse_foreign(target, "the profile")
     threads = threads or cpu_quota()
     with tempfile.TemporaryDirectory(prefix="irtools-profile-") as folder:
         path = Path(folder) / "model.onnx"

@@ -47,8 +47,10 @@ class Capabilities:
         int8_conv_to_float: A Conv whose result is read in float32 runs in int8 all the same.
         int8_activation: Activation form that is fast: `u8-affine`, `s8-symmetric`.
         int8_dynamic: The runtime is fast on dynamically quantized MatMuls.
-        saturates_u8s8: u8 x s8 products may saturate in 16 bits (no VNNI), so weights keep
-            7 bits (`reduce-range`).
+        saturates_u8s8: Sums of two u8 x s8 products may saturate in 16 bits (no VNNI), so weights
+            are scaled such that none does (`reduce-range`).
+        int8_is_fast: int8 products are faster than float32 ones; else weights are only stored in
+            8 bits unless a mode is asked for.
         compute_dtypes: Floating types in which GEMMs really run fast.
         fused_ops: Fused operators that run at least as fast as their parts, as
             `domain::op` (`ai.onnx::Attention`, `com.microsoft::SkipLayerNormalization`).
@@ -65,6 +67,7 @@ class Capabilities:
     int8_activation: Literal["u8-affine", "s8-symmetric"] = "u8-affine"
     int8_dynamic: bool = False
     saturates_u8s8: bool = False
+    int8_is_fast: bool = True
     compute_dtypes: frozenset[str] = frozenset({"float32"})
     fused_ops: frozenset[str] = frozenset()
     weight_formats: frozenset[str] = frozenset({"int4"})
@@ -189,7 +192,16 @@ class Target(ABC):
     formats: ClassVar[tuple[str, ...]] = ("onnx",)
     """Suffixes of what `compile` can write, the default first. The target's runner reads them."""
 
+    widening: ClassVar[str] = ""
+    """What a user sets in the runtime to have products of 8-bit weights summed exactly on CPUs
+    without VNNI, in words; empty where there is no such thing."""
+
     isa: Isa = field(default_factory=Isa.detect)
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether this machine is such a one as the target, so that times taken here are its."""
+        return self.isa is Isa.detect()
 
     @abstractmethod
     def check_available(self) -> None:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from irtools.analysis.provenance import selects
 from irtools.errors import OptionError, UsageError
+from irtools.measure import refuse_foreign
 from irtools.passes.pruning.constants import constant_of
 from irtools.passes.pruning.curves import Importance
 from irtools.passes.pruning.evidence import Evidence, collect_evidence
@@ -134,6 +135,7 @@ class Prune(PlanningPass):
         """Decide what goes, the least missed for its gain first."""
         if self.method == "magnitude":
             return self._plan_zeros(model)
+        self._check_timing(ctx)
         groups = self._chosen_groups(model, ctx)
         return self._plan_structure(model, groups, self._evidence(model, groups, ctx), ctx)
 
@@ -154,10 +156,20 @@ class Prune(PlanningPass):
         """Plan and apply on one collection of statistics."""
         if self.method == "magnitude":
             return self._apply_zeros(model, self._plan_zeros(model))
+        self._check_timing(ctx)
         groups = self._chosen_groups(model, ctx)
         evidence = self._evidence(model, groups, ctx)
         plan = self._plan_structure(model, groups, evidence, ctx)
         return self._apply_structure(model, plan, evidence if self.refit else Evidence(), ctx)
+
+    def _check_timing(self, ctx: PassContext) -> None:
+        """Refuse at once what would be refused after the statistics.
+
+        Raises:
+            UsageError: A speed-up on another machine than this one is asked for.
+        """
+        if self.speedup is not None:
+            refuse_foreign(ctx.target, f"speedup={self.speedup:g}", "give ratio= instead")
 
     def _chosen_groups(self, model: ir.Model, ctx: PassContext) -> list[ChannelGroup]:
         wanted = {"heads": self.heads, "neurons": self.ffn, "channels": self.conv}

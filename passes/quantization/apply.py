@@ -130,11 +130,11 @@ def apply_decisions(
                 static.write(
                     weight,
                     _static_uses(weight, decision),
-                    reduce_range=decision.bits == 7,
+                    weight_range=decision.weight_range,
                     outliers=decision.outliers,
                 )
             case "dynamic":
-                dynamic.write(weight, reduce_range=decision.bits == 7)
+                dynamic.write(weight, weight_range=decision.weight_range)
             case "weight-only" if decision.bits == 4:
                 rounding = quantize_rows if rounding_of is None else rounding_of(weight)
                 write_block_product(emit, weight, decision.blocks, rounding)

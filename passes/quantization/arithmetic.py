@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from irtools.analysis.saturation import LARGEST_PAIR, worst_pairs
 from irtools.passes.quantization.spec import PerAxis, PerBlock, PerTensor, QuantSpec
 
 __all__ = [
@@ -101,10 +102,13 @@ def qparams_of_weight(
     top = _magnitudes(weight, spec)
     top = np.where(top > 0, top, top.max(initial=0.0) or 1.0)
     found = qparams_from_range(-top, top, spec)
-    if scale_floor is None:
-        return found
-    scale = np.maximum(found.scale, scale_floor).astype(np.float32)
-    return QParams(scale, found.zero_point, spec)
+    scale = found.scale
+    if spec.pair_safe:
+        assert isinstance(spec.granularity, PerAxis)
+        scale = np.maximum(scale, _pair_scale(weight, spec.granularity.axis % weight.ndim, top))
+    if scale_floor is not None:
+        scale = np.maximum(scale, scale_floor)
+    return QParams(scale.astype(np.float32), found.zero_point, spec)
 
 
 def quantize(x: np.ndarray, q: QParams) -> np.ndarray:
@@ -167,6 +171,16 @@ def quantize_bias(bias: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Return a bias as int32 in steps of `scale` = s_x * s_w, both [N]."""
     steps = np.rint(bias.astype(np.float64) / scale.astype(np.float64))
     return np.clip(steps, -(2.0**31), 2.0**31 - 1).astype(np.int32)
+
+
+def _pair_scale(weight: np.ndarray, axis: int, top: np.ndarray) -> np.ndarray:
+    """Return the smallest scale per channel with which no two neighbours leave 16 bits.
+
+    Rounding may add half a step to each of the two, so their sum before it is held one step below
+    the limit. Half the range for the largest magnitude is safe for any neighbours, and enough.
+    """
+    pairs = worst_pairs(weight, axis).astype(np.float64) / (LARGEST_PAIR - 1)
+    return np.asarray(np.minimum(pairs, top.astype(np.float64) / (LARGEST_PAIR // 2)))
 
 
 def _floored(scale: np.ndarray) -> np.ndarray:

@@ -16,7 +16,13 @@ import onnx_ir as ir
 from irtools.errors import UsageError
 from irtools.passes.quantization.arithmetic import QParams
 from irtools.passes.quantization.sites import Use, Weight
-from irtools.passes.quantization.spec import BlockSpec, PerTensor, QuantSpec, Scheme
+from irtools.passes.quantization.spec import (
+    BlockSpec,
+    PerTensor,
+    QuantSpec,
+    Scheme,
+    WeightRange,
+)
 from irtools.passmanager import Decision
 from irtools.passmanager.plan import Json
 
@@ -57,6 +63,7 @@ class WeightDecision:
         uses: Its readers, all of them.
         scheme: What the codes of a block mean.
         outliers: Input channels that are multiplied in float32.
+        pair_safe: The scales keep sums of neighbours inside 16 bits.
     """
 
     weight: str
@@ -66,6 +73,14 @@ class WeightDecision:
     block_size: int = 0
     scheme: Scheme = "symmetric"
     outliers: tuple[int, ...] = ()
+    pair_safe: bool = False
+
+    @property
+    def weight_range(self) -> WeightRange:
+        """How much of 8 bits the weight of a product uses."""
+        if self.bits == 7:
+            return "7-bit"
+        return "pairs" if self.pair_safe else "full"
 
     @property
     def blocks(self) -> BlockSpec:
@@ -84,6 +99,8 @@ class WeightDecision:
         }
         if self.outliers:
             data["outliers"] = list(self.outliers)
+        if self.pair_safe:
+            data["pair_safe"] = True
         return data
 
     @classmethod
@@ -104,6 +121,7 @@ class WeightDecision:
                 data["block_size"],
                 data.get("scheme", "symmetric"),
                 tuple(data.get("outliers", ())),
+                data.get("pair_safe", False),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(

@@ -14,7 +14,7 @@ import onnx_ir as ir
 from irtools.passes.quantization.arithmetic import quantize_weight
 from irtools.passes.quantization.emitter import Emitter
 from irtools.passes.quantization.sites import Use, Weight
-from irtools.passes.quantization.spec import PerAxis, weight_spec
+from irtools.passes.quantization.spec import PerAxis, WeightRange, weight_spec
 
 __all__ = ["DynamicWriter"]
 
@@ -26,12 +26,12 @@ class DynamicWriter:
         self._emit = emit
         self._quantized: dict[ir.Value, tuple[ir.Value, ...]] = {}
 
-    def write(self, weight: Weight, *, reduce_range: bool) -> None:
+    def write(self, weight: Weight, *, weight_range: WeightRange) -> None:
         """Quantize a weight once, for all its readers."""
         # MatMulInteger has no transB: the weight is turned here, once.
         turned = weight.uses[0].axis == 0
         array = weight.array().T if turned else weight.array()
-        spec = weight_spec(PerAxis(1), reduce_range=reduce_range)
+        spec = weight_spec(PerAxis(1), weight_range)
         integers, q = quantize_weight(array, spec)
         table = self._emit.constant(f"{weight.name}_quantized", integers)
         scale = self._emit.constant(f"{weight.name}_scale", q.scale)

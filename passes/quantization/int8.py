@@ -25,7 +25,7 @@ from irtools.passes.quantization.quantizer import (
 )
 from irtools.passes.quantization.remedy import FLOORS_DB, Candidate, best_plan
 from irtools.passes.quantization.sites import Weight, find_sites
-from irtools.passes.quantization.spec import ACTIVATION_S8, ACTIVATION_U8
+from irtools.passes.quantization.spec import ACTIVATION_S8, ACTIVATION_U8, WeightRange
 from irtools.passmanager import (
     Exactness,
     PassContext,
@@ -35,9 +35,17 @@ from irtools.passmanager import (
     option,
     pass_text,
 )
+from irtools.target import Capabilities, Target
 from irtools.words import counted
 
 __all__ = ["Int8"]
+
+_RANGE_NOTES: dict[WeightRange, str] = {
+    "full": "",
+    "pairs": "weights keep less than 8 bits where sums of neighbouring products could leave 16 "
+    "bits, which saturate on CPUs without VNNI",
+    "7-bit": "weights keep 7 bits, so that products do not saturate on CPUs without VNNI",
+}
 
 
 @dataclass(frozen=True)
@@ -92,7 +100,7 @@ class Int8(PlanningPass):
         "auto",
         "static: fixed ranges; dynamic: ranges at run time; weight-only: float arithmetic; "
         "auto: static with calibration data, else dynamic where the target is fast at it, "
-        "else static on synthetic data",
+        "else static on synthetic data; weight-only where int8 products are slower than float32",
     )
     calibrator: Literal["minmax", "mse", "percentile", "entropy"] = option(
         "minmax", "how the range of an activation is found from what was seen of it"
@@ -108,8 +116,10 @@ class Int8(PlanningPass):
     bias_correction: bool = option(
         True, "shift biases by the mean error of their weights (static only)"
     )
-    reduce_range: Literal["auto", "true", "false"] = option(
-        "auto", "7-bit weights; auto: where the target's products saturate at 16 bits"
+    reduce_range: Literal["auto", "pairs", "true", "false"] = option(
+        "auto",
+        "pairs: scales with which no two neighbouring products leave 16 bits; true: 7-bit weights; "
+        "false: all 8 bits; auto: pairs where the target's products saturate, else false",
     )
     outliers: int = option(
         8,
@@ -238,9 +248,7 @@ class Int8(PlanningPass):
     def _quantizer(self, ctx: PassContext) -> tuple[Quantizer, GemmForm]:
         capabilities = ctx.target.capabilities
         form = self._form(ctx)
-        reduce_range = {"auto": capabilities.saturates_u8s8, "true": True, "false": False}[
-            self.reduce_range
-        ]
+        weight_range = self._weight_range(capabilities)
         quantizer = Quantizer(
             Selection(
                 self.exclude,
@@ -250,19 +258,41 @@ class Int8(PlanningPass):
                 capabilities.int8_static_ops,
                 capabilities.int8_conv_to_float,
             ),
-            reduce_range,
+            weight_range,
             self.bias_correction,
             self.block_size,
         )
-        if reduce_range and form != "weight-only":
-            quantizer.notes.append("weights keep 7 bits: products may saturate on this target")
+        if form != "weight-only":
+            quantizer.range_note = _RANGE_NOTES[weight_range]
+        if not capabilities.int8_is_fast and self.mode != "weight-only":
+            quantizer.notes.append(self._slow_note(ctx.target))
         return quantizer, form
+
+    def _slow_note(self, target: Target) -> str:
+        cause = (
+            f"int8 products are slower than float32 ones on {target.name} with "
+            f"isa={target.isa.value}, which has no VNNI"
+        )
+        if self.mode == "auto":
+            return f"weights are only stored in 8 bits: {cause} (mode=static computes in int8)"
+        return cause
+
+    def _weight_range(self, capabilities: Capabilities) -> WeightRange:
+        match self.reduce_range:
+            case "auto":
+                return "pairs" if capabilities.saturates_u8s8 else "full"
+            case "pairs":
+                return "pairs"
+            case "true":
+                return "7-bit"
+            case "false":
+                return "full"
 
     def _form(self, ctx: PassContext) -> GemmForm:
         if self.mode != "auto":
             return self.mode
         capabilities = ctx.target.capabilities
-        if not capabilities.int8_static_ops:
+        if not capabilities.int8_static_ops or not capabilities.int8_is_fast:
             return "weight-only"
         if ctx.calibration is None and capabilities.int8_dynamic:
             return "dynamic"

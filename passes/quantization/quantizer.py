@@ -32,7 +32,13 @@ from irtools.passes.quantization.result_ranges import ends_in_outputs, lost_chan
 from irtools.passes.quantization.runtime_fusions import becomes_gemm, result_of
 from irtools.passes.quantization.selection import names_of
 from irtools.passes.quantization.sites import Sites, Use, Weight
-from irtools.passes.quantization.spec import Granularity, PerAxis, PerBlock, weight_spec
+from irtools.passes.quantization.spec import (
+    Granularity,
+    PerAxis,
+    PerBlock,
+    WeightRange,
+    weight_spec,
+)
 from irtools.passmanager import Decision
 from irtools.words import counted
 
@@ -74,17 +80,19 @@ class Quantizer:
 
     Attributes:
         selection: Which weights are considered.
-        reduce_range: 7-bit weights.
+        weight_range: How much of 8 bits the weights of int8 products use.
         bias_correction: Correct the mean of every output channel.
         block_size: Rows that share a scale in the weight-only form; 0 for one scale per channel.
+        range_note: What the report says of `weight_range`, where a weight takes it.
         skipped: Counts of what is left alone, by statistic name.
         notes: Sentences for the report.
     """
 
     selection: Selection
-    reduce_range: bool = False
+    weight_range: WeightRange = "full"
     bias_correction: bool = True
     block_size: int = 0
+    range_note: str = ""
     skipped: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
 
@@ -189,12 +197,16 @@ class Quantizer:
                 return found
             self.notes.append(f"{weight.name!r} keeps 8 bits: no block size divides its rows")
         array, axis = weight.array(), weight.uses[0].axis
-        bits = 7 if self.reduce_range and form in ("static", "dynamic") else 8
+        weight_range: WeightRange = "full"
+        if form in ("static", "dynamic"):
+            weight_range = self.weight_range
+            if self.range_note:
+                self.notes.append(self.range_note)
         block_size = self.block_size if form == "weight-only" else 0
         kept = without_channels(array, axis, outliers)
         integers, q = quantize_weight(
             kept,
-            weight_spec(_granularity(axis, block_size), reduce_range=bits == 7),
+            weight_spec(_granularity(axis, block_size), weight_range),
             self._floor(weight, form, facts),
         )
         error = kept - dequantize(integers, q)
@@ -204,7 +216,7 @@ class Quantizer:
         ]
         return Decision(
             subject=next(names_of(weight)),
-            action=_action(form, bits, block_size, outliers),
+            action=_action(form, weight_range, block_size, outliers),
             cost=float(f"{max(costs):.4g}"),
             gain=float(
                 array.nbytes
@@ -213,7 +225,13 @@ class Quantizer:
                 - array.nbytes // array.shape[1 - axis] * len(outliers)
             ),
             data=WeightDecision(
-                weight.name, form, bits, uses, block_size, outliers=outliers
+                weight.name,
+                form,
+                7 if weight_range == "7-bit" else 8,
+                uses,
+                block_size,
+                outliers=outliers,
+                pair_safe=weight_range == "pairs",
             ).to_data(),
         )
 
@@ -309,8 +327,8 @@ def _cost(
     )
 
 
-def _action(form: Form, bits: int, block_size: int, outliers: Channels) -> str:
-    narrow = " (7 bits)" if bits == 7 else ""
+def _action(form: Form, weight_range: WeightRange, block_size: int, outliers: Channels) -> str:
+    narrow = {"full": "", "pairs": " (pairs within 16 bits)", "7-bit": " (7 bits)"}[weight_range]
     match form:
         case "static":
             rest = f", {counted(len(outliers), 'input channel')} in float32" if outliers else ""

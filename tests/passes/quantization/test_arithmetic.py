@@ -34,7 +34,7 @@ from irtools.passes.quantization.spec import (
 from .conftest import build, session
 
 U8_SYMMETRIC = QuantSpec(ir.DataType.UINT8, PerTensor(), symmetric=True)
-SPECS = (ACTIVATION_U8, ACTIVATION_S8, U8_SYMMETRIC, weight_spec(PerTensor(), reduce_range=True))
+SPECS = (ACTIVATION_U8, ACTIVATION_S8, U8_SYMMETRIC, weight_spec(PerTensor(), "7-bit"))
 
 reasonable = st.floats(-1e6, 1e6, width=32)
 bounds = st.tuples(reasonable, reasonable).map(sorted)
@@ -84,7 +84,7 @@ def test_rounding_is_half_to_even_and_saturates() -> None:
     [
         (ACTIVATION_U8, (0, 255)),
         (ACTIVATION_S8, (-127, 127)),
-        (weight_spec(PerTensor(), reduce_range=True), (-64, 64)),
+        (weight_spec(PerTensor(), "7-bit"), (-64, 64)),
         (QuantSpec(ir.DataType.INT8, symmetric=False), (-128, 127)),
     ],
 )
@@ -94,7 +94,7 @@ def test_limits(spec: QuantSpec, limits: tuple[int, int]) -> None:
 
 def test_seven_bits_never_saturate_sixteen() -> None:
     """vpmaddubsw adds two u8 x s8 products into int16."""
-    _, top = weight_spec(PerTensor(), reduce_range=True).limits
+    _, top = weight_spec(PerTensor(), "7-bit").limits
     assert 2 * 255 * top <= 32767
     _, full = weight_spec(PerTensor()).limits
     assert 2 * 255 * full > 32767
@@ -122,7 +122,7 @@ def test_equals_the_runtime_bit_by_bit(bound: list[float]) -> None:
         (ACTIVATION_U8, 4 / 255, 64),
         (ACTIVATION_S8, 3 / 127, 0),
         (U8_SYMMETRIC, 3 / 127, 128),
-        (weight_spec(PerTensor(), reduce_range=True), 3 / 64, 0),
+        (weight_spec(PerTensor(), "7-bit"), 3 / 64, 0),
         (QuantSpec(ir.DataType.INT8, symmetric=False), 4 / 255, -64),
     ],
 )

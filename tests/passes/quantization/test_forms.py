@@ -32,7 +32,7 @@ def body(model: ir.Model) -> str:
 
 
 def test_golden_dynamic(quantize) -> None:
-    done = quantize(build(TWO_BY_TWO, w=WEIGHT), DYNAMIC)
+    done = quantize(build(TWO_BY_TWO, w=WEIGHT), DYNAMIC, target="ort-cpu:isa=vnni")
     assert body(done.after) == (
         "w_quantized: int8[2, 2] = [127, -127, 50, 0]\n"
         "w_scale: float32[2] = [0.01, 0.02]\n"

@@ -224,7 +224,13 @@ def test_a_plan_of_convolutions_survives_json() -> None:
 
 @pytest.mark.parametrize(
     ("target", "form"),
-    [("ort-cpu", "dynamic"), ("openvino-cpu", "static"), ("ort-cuda", "weight-only")],
+    [
+        ("ort-cpu:isa=avx2", "dynamic"),
+        ("ort-cpu:isa=vnni", "dynamic"),
+        ("openvino-cpu:isa=vnni", "static"),
+        ("openvino-cpu:isa=avx2", "weight-only"),
+        ("ort-cuda", "weight-only"),
+    ],
 )
 def test_what_auto_means_without_data(target: str, form: str) -> None:
     """OpenVINO is slow at ranges that are measured at run time: synthetic data serves it better."""

@@ -1,0 +1,194 @@
+"""Products by signed 8-bit weights in a model, whoever quantized it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+from irtools.analysis.saturation import may_saturate
+from irtools.model import release_tensor
+from irtools.model.walk import iter_nodes
+
+__all__ = ["Int8Product", "int8_products", "saturating_products"]
+
+_MICROSOFT = "com.microsoft"
+
+_INTEGER_OPERATORS = {
+    ("", "MatMulInteger"): (1,),
+    ("", "QLinearMatMul"): (3,),
+    ("", "QLinearConv"): (3,),
+    (_MICROSOFT, "QLinearConv"): (3,),
+    (_MICROSOFT, "QGemm"): (3,),
+    (_MICROSOFT, "MatMulIntegerToFloat"): (1,),
+    (_MICROSOFT, "DynamicQuantizeMatMul"): (1,),
+    (_MICROSOFT, "QAttention"): (1,),
+    (_MICROSOFT, "DynamicQuantizeLSTM"): (1, 2),
+}
+"""Operators on integers, and which of their inputs are weights."""
+
+_QDQ_OPERATORS = frozenset({"MatMul", "Gemm", "Conv"})
+_MATRICES = 2
+
+
+@dataclass(frozen=True, eq=False)
+class Int8Product:
+    """A node that multiplies quantized activations by constant int8 weights.
+
+    Attributes:
+        node: The product; the runtime may fuse it with the pairs around it.
+        weight: The constant, as it is stored.
+        integers: Its integers, as stored; of float weights behind their own QuantizeLinear what
+            that makes of them.
+        axis: Output channels of `integers`.
+    """
+
+    node: ir.Node
+    weight: ir.Value
+    integers: np.ndarray
+    axis: int
+
+    @property
+    def may_saturate(self) -> bool:
+        """Whether sums of two products may leave 16 bits, for any activations."""
+        parts = self.integers.reshape(-1, *self.integers.shape[-_MATRICES:])
+        if self.integers.ndim <= _MATRICES or self.is_convolution:
+            return may_saturate(self.integers, self.axis)
+        return any(may_saturate(part, self.axis) for part in parts)
+
+    @property
+    def is_convolution(self) -> bool:
+        """Whether the weight is a kernel [O, I, ..]."""
+        return self.node.op_type in ("Conv", "QLinearConv")
+
+
+def saturating_products(model: ir.Model) -> tuple[ir.Node, ...]:
+    """Return the nodes whose sums may leave 16 bits on CPUs without VNNI.
+
+    Weights that are proven safe, by 7 bits or by their pairs, do not count, nor do depthwise
+    convolutions: their kernels widen before they add.
+    """
+    found: dict[ir.Node, None] = {}
+    verdicts: dict[tuple[ir.Value, int], bool] = {}
+    for product in int8_products(model):
+        key = (product.weight, product.axis)
+        if key not in verdicts:
+            verdicts[key] = not _is_depthwise(product) and product.may_saturate
+            if product.weight.const_value is not None:
+                release_tensor(product.weight.const_value)
+        if verdicts[key]:
+            found[product.node] = None
+    return tuple(found)
+
+
+def int8_products(model: ir.Model) -> Iterator[Int8Product]:
+    """Yield the products by int8 weights, in all graphs and functions of a model."""
+    for node in iter_nodes(model):
+        if node.domain == "" and node.op_type in _QDQ_OPERATORS:
+            found = _between_pairs(node)
+            if found is not None:
+                yield found
+            continue
+        for index in _INTEGER_OPERATORS.get((node.domain, node.op_type), ()):
+            value = node.inputs[index] if index < len(node.inputs) else None
+            integers = _int8_constant(value)
+            if value is not None and integers is not None:
+                yield Int8Product(node, value, integers, _axis_of(node, integers))
+
+
+def _between_pairs(node: ir.Node) -> Int8Product | None:
+    """Return the product of two dequantized tensors, the second one a constant."""
+    if len(node.inputs) < _MATRICES or not _is_quantized(node.inputs[0]):
+        return None
+    value, turned = node.inputs[1], False
+    producer = _producer(value)
+    if producer is not None and producer.op_type == "Transpose":
+        turned = list(producer.attributes.get_ints("perm", [1, 0]))[-2:] != [0, 1]
+        value = producer.inputs[0]
+        producer = _producer(value)
+    if producer is None or producer.op_type != "DequantizeLinear":
+        return None
+    stored = producer.inputs[0]
+    integers = _int8_constant(stored)
+    if integers is None:
+        stored, integers = _quantized_here(stored)
+    if stored is None or integers is None or integers.ndim < _MATRICES:
+        return None
+    axis = _axis_of(node, integers)
+    return Int8Product(node, stored, integers, 1 - axis if turned else axis)
+
+
+def _axis_of(node: ir.Node, integers: np.ndarray) -> int:
+    if node.op_type in ("Conv", "QLinearConv"):
+        return 0
+    return 0 if node.attributes.get_int("transB", 0) else 1
+
+
+def _is_depthwise(product: Int8Product) -> bool:
+    return product.is_convolution and product.integers.shape[1] == 1
+
+
+def _is_quantized(value: ir.Value | None) -> bool:
+    """Whether a value is dequantized from 8 bits; what only moves it is looked through."""
+    producer = _producer(value)
+    while producer is not None and producer.op_type in _MOVES:
+        value = producer.inputs[0]
+        producer = _producer(value)
+    if producer is None or producer.op_type != "DequantizeLinear":
+        return False
+    return _int8_constant(producer.inputs[0]) is None
+
+
+_MOVES = frozenset(
+    {"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Gather", "Identity"}
+)
+
+
+def _quantized_here(value: ir.Value | None) -> tuple[ir.Value | None, np.ndarray | None]:
+    """Return a float constant and what its own QuantizeLinear to int8 makes of it."""
+    node = _producer(value)
+    if node is None or node.op_type != "QuantizeLinear" or len(node.inputs) < _MATRICES:
+        return None, None
+    arrays = [_array(v) for v in node.inputs]
+    if arrays[0] is None or arrays[1] is None:
+        return None, None
+    # Without a zero point the result is unsigned.
+    zero = arrays[2] if len(arrays) > _MATRICES else None
+    if zero is None or zero.dtype != np.int8 or node.attributes.get_int("block_size", 0) > 0:
+        return None, None
+    shape = [1] * arrays[0].ndim
+    if arrays[1].ndim == 1 and arrays[1].size > 1:
+        shape[node.attributes.get_int("axis", 1)] = -1
+    scale, middle = arrays[1].reshape(shape or ()), zero.astype(np.float32).reshape(shape or ())
+    steps = np.rint(arrays[0].astype(np.float32) / scale) + middle
+    return node.inputs[0], np.clip(steps, -128, 127).astype(np.int8)
+
+
+def _int8_constant(value: ir.Value | None) -> np.ndarray | None:
+    tensor = _tensor(value)
+    if tensor is None or tensor.dtype != ir.DataType.INT8:
+        return None
+    return tensor.numpy()
+
+
+def _array(value: ir.Value | None) -> np.ndarray | None:
+    tensor = _tensor(value)
+    return None if tensor is None else tensor.numpy()
+
+
+def _tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
+    if value is None or value.is_graph_input():
+        return None
+    if value.const_value is not None and value.is_initializer():
+        return value.const_value
+    node = value.producer()
+    if node is None or node.op_type != "Constant" or node.domain != "":
+        return None
+    return ir.convenience.get_const_tensor(value)
+
+
+def _producer(value: ir.Value | None) -> ir.Node | None:
+    node = None if value is None else value.producer()
+    return node if node is not None and node.domain in ("", "ai.onnx", _MICROSOFT) else None

@@ -1,0 +1,53 @@
+"""What is said of a model whose 8-bit products its target's CPU does not sum exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from irtools.analysis.int8_products import saturating_products
+from irtools.report.document import Level, Verdict
+from irtools.words import counted
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from irtools.target import Target
+
+__all__ = ["remark_on_saturation"]
+
+
+def remark_on_saturation(original: ir.Model, result: ir.Model, target: Target) -> Iterator[Verdict]:
+    """Say how many products of a model that came quantized would saturate, and what helps.
+
+    Models that were quantized for other CPUs lose most of their accuracy without VNNI, and
+    nothing in them shows it. What `int8` makes for such a target is proven not to.
+
+    Args:
+        original: The model as it came.
+        result: The model as it is written.
+        target: What runs it.
+    """
+    if not target.capabilities.saturates_u8s8:
+        return
+    before, after = len(saturating_products(original)), len(saturating_products(result))
+    if not before and not after:
+        return
+    whose = "the model" if after else "the original"
+    cause = (
+        f"{counted(after or before, 'int8 product')} of {whose} may saturate: {target.isa.value} "
+        "has no VNNI and adds u8 x s8 products in 16 bits"
+    )
+    again = "quantize the float model with int8, which scales weights so that nothing saturates"
+    if not target.widening:
+        yield Verdict(Level.WARNING, f"{cause}: {again}")
+    elif after:
+        yield Verdict(
+            Level.WARNING,
+            f"{cause}; they ran here with {target.widening}, which is exact and slower: set it "
+            f"where the model is deployed, or {again}",
+        )
+    else:
+        yield Verdict(
+            Level.NOTE, f"{cause}; it ran here with {target.widening}, which is exact and slower"
+        )

@@ -1,0 +1,176 @@
+"""Models that come quantized, on CPUs whose 8-bit products saturate."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from irtools.analysis.int8_products import saturating_products
+from irtools.backends.onnxruntime import session
+from irtools.backends.onnxruntime.target import OrtCpu
+from irtools.backends.onnxruntime.unsigned_weights import make_weights_unsigned
+from irtools.model import Model
+from irtools.target import Isa, RunnerOptions, Target
+from irtools.target import isa as detection
+
+_HEAD = '<ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1]>'
+_QDQ = """g (float[n,16] x) => (float[n,8] y) <float s = {0.03}, uint8 z = {128}> {
+  a = QuantizeLinear(x, s, z)  b = DequantizeLinear(a, s, z)
+  w = DequantizeLinear(q, s)  y = MatMul(b, w) }"""
+_INTEGERS = """g (float[n,16] x) => (int32[n,8] y) {
+  a, s, z = DynamicQuantizeLinear(x)  y = MatMulInteger(a, q, z) }"""
+_QLINEAR = """g (float[n,16] x) => (float[n,8] y)
+<float s = {0.03}, uint8 z = {120}, int8 k = {0}, float t = {2.0}> {
+  a = QuantizeLinear(x, s, z)  c = QLinearMatMul(a, s, z, q, s, k, t, z)
+  y = DequantizeLinear(c, t, z) }"""
+_CONV = """g (float[n,16] x) => (float[n,2,2,2] y)
+<float s = {0.03}, uint8 z = {120}, int8 k = {3}, float t = {2.0}, int64[4] i = {-1, 1, 4, 4}> {
+  r = Reshape(x, i)  a = QuantizeLinear(r, s, z)  c = QLinearConv(a, s, z, q, s, k, t, z)
+  y = DequantizeLinear(c, t, z) }"""
+_SIGNED = _QLINEAR.replace("uint8 z = {120}", "int8 z = {-8}")
+
+
+def _model(text: str, weight: np.ndarray | None = None) -> Model:
+    rng = np.random.default_rng(0)
+    shape = (2, 1, 3, 3) if "Conv" in text else (16, 8)
+    array = rng.integers(-127, 128, shape).astype(np.int8) if weight is None else weight
+    model = ir.from_onnx_text(f"{_HEAD} {text}")
+    value = ir.Value(name="q", const_value=ir.Tensor(array, name="q"))
+    value.dtype, value.shape = ir.DataType.INT8, ir.Shape(array.shape)
+    model.graph.register_initializer(value)
+    for node in model.graph:
+        for index, old in enumerate(node.inputs):
+            if old is not None and old.name == "q":
+                node.replace_input_with(index, value)
+    return Model(model)
+
+
+def _x(rows: int = 6) -> np.ndarray:
+    return np.random.default_rng(1).normal(size=(rows, 16)).astype(np.float32)
+
+
+@pytest.fixture
+def on(monkeypatch: pytest.MonkeyPatch) -> Callable[[Isa], None]:
+    """Let this machine be another one."""
+
+    def replace(isa: Isa) -> None:
+        monkeypatch.setattr(detection, "_detect", lambda: isa)
+
+    return replace
+
+
+@pytest.fixture
+def entries(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Whether each session that is made widens its products."""
+    found: list[bool] = []
+    make = session.ort.InferenceSession
+
+    def record(content: Any, options: Any, **more: Any) -> Any:
+        try:
+            found.append(options.get_session_config_entry(session.WIDE_PRODUCTS) == "1")
+        except RuntimeError:  # no such entry
+            found.append(False)
+        return make(content, options, **more)
+
+    monkeypatch.setattr(session.ort, "InferenceSession", record)
+    return found
+
+
+@pytest.mark.parametrize("target", list(Isa))
+@pytest.mark.parametrize("here", [Isa.AVX2, Isa.AMX, Isa.ARM_DOT])
+def test_which_sessions_widen(
+    on: Callable[[Isa], None], entries: list[bool], here: Isa, target: Isa
+) -> None:
+    """Where the target's CPU saturates, and where this one does: its figures must be exact."""
+    on(here)
+    saturates = {Isa.SSE, Isa.AVX2, Isa.AVX512}
+    for text in (_QDQ, _INTEGERS, _QLINEAR):
+        entries.clear()
+        with OrtCpu(target).runner(_model(text)) as runner:
+            runner.run({"x": _x()})
+            runner.kernels()
+        assert entries == [bool({target, here} & saturates)] * 2
+
+
+def test_safe_weights_keep_the_fast_kernels(on: Callable[[Isa], None], entries: list[bool]) -> None:
+    on(Isa.AVX2)
+    pairs = np.tile(np.array([[127], [1]], np.int8), (8, 8))
+    for weight in (pairs, np.full((16, 8), 64, np.int8)):
+        with OrtCpu(Isa.AVX2).runner(_model(_QDQ, weight)):
+            pass
+    float_model = _model("g (float[n,16] x, int8[16,8] q0) => (float[n,16] y) { y = Neg(x) }")
+    with OrtCpu(Isa.AVX2).runner(float_model):
+        pass
+    assert entries == [False] * 3
+
+
+def test_a_file_is_looked_at_as_well(
+    on: Callable[[Isa], None], entries: list[bool], tmp_path: Path
+) -> None:
+    on(Isa.AVX2)
+    _model(_QDQ).save(tmp_path / "m.onnx")
+    with OrtCpu(Isa.AVX2).runner(tmp_path / "m.onnx"):
+        pass
+    OrtCpu(Isa.AVX2).profile(tmp_path / "m.onnx", {"x": _x()}, 2, RunnerOptions(threads=1))
+    assert entries == [True, True]
+
+
+@pytest.mark.parametrize("text", [_INTEGERS, _QLINEAR, _CONV])
+def test_a_reference_is_computed_with_unsigned_weights(
+    on: Callable[[Isa], None], text: str
+) -> None:
+    """A session without optimizations widens nothing: the integers are the same all the same."""
+    model, exact = _model(text), RunnerOptions(exact=True, threads=1)
+    before = model.text()
+    with OrtCpu(Isa.VNNI).runner(model, exact) as runner:
+        wanted = runner.run({"x": _x()})["y"]
+    copy = model.clone()
+    assert make_weights_unsigned(copy.ir) == 1
+    assert saturating_products(copy.ir) == ()
+    for target in (OrtCpu(Isa.AVX2), OrtCpu(Isa.VNNI)):
+        with target.runner(copy, exact) as runner:
+            np.testing.assert_array_equal(runner.run({"x": _x()})["y"], wanted)
+    on(Isa.AVX2)
+    with OrtCpu(Isa.AVX2).runner(model, exact) as runner:
+        np.testing.assert_array_equal(runner.run({"x": _x()})["y"], wanted)
+    assert model.text() == before
+
+
+def test_signed_activations_keep_signed_weights() -> None:
+    model = _model(_SIGNED)
+    assert make_weights_unsigned(model.ir) == 0
+
+
+def test_the_artifact_needs_no_option(tmp_path: Path) -> None:
+    """It is stored with unsigned weights, which only an x86 build of the runtime can make."""
+    artifact = OrtCpu(Isa.AVX2).compile(_model(_QDQ), tmp_path, "net")
+    written = Model.load(artifact.files[0])
+    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
+    assert bool(saturating_products(written.ir)) != is_x86
+    said = "weights of 1 product stored unsigned" if is_x86 else "set the session option"
+    assert said in artifact.notes[0]
+    with OrtCpu(Isa.VNNI).runner(_model(_QDQ)) as runner:
+        wanted = runner.run({"x": _x()})["y"]
+    with OrtCpu(Isa.AVX2).runner(written) as runner:
+        np.testing.assert_allclose(runner.run({"x": _x()})["y"], wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_an_artifact_that_is_not_optimized_says_what_to_set(tmp_path: Path) -> None:
+    from irtools.backends.onnxruntime.artifact import write_artifact
+    from irtools.backends.onnxruntime.session import Provider
+
+    provider = Provider("CPUExecutionProvider")
+    path = tmp_path / "net.onnx"
+    artifact = write_artifact(_model(_QDQ), path, [provider], optimize=False, widened=1)
+    assert "set the session option session.x64quantprecision to 1" in artifact.notes[0]
+
+
+def test_the_words_for_users_name_the_option() -> None:
+    assert session.WIDE_PRODUCTS in OrtCpu.widening
+    assert Target.widening == ""

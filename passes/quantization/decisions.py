@@ -22,8 +22,9 @@ from irtools.passmanager.plan import Json
 
 __all__ = ["Form", "UseDecision", "WeightDecision", "find_weight"]
 
-Form: TypeAlias = Literal["static", "dynamic", "weight-only", "embedding", "tied"]
-"""`tied`: a table that is looked up and multiplied by, in blocks."""
+Form: TypeAlias = Literal["static", "dynamic", "weight-only", "embedding", "tied", "storage"]
+"""`tied`: a table that is looked up and multiplied by, in blocks. `storage`: integers in the file
+that the runtime expands once, when it loads the model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +58,8 @@ class WeightDecision:
         uses: Its readers, all of them.
         scheme: What the codes of a block mean.
         outliers: Input channels that are multiplied in float32.
+        scope: Where the weight lies, as `scoped_graphs` calls it; empty for the main graph.
+        axes: Axes along which scales differ, in the form `storage`.
     """
 
     weight: str
@@ -66,6 +69,8 @@ class WeightDecision:
     block_size: int = 0
     scheme: Scheme = "symmetric"
     outliers: tuple[int, ...] = ()
+    scope: str = ""
+    axes: tuple[int, ...] = ()
 
     @property
     def blocks(self) -> BlockSpec:
@@ -84,6 +89,8 @@ class WeightDecision:
         }
         if self.outliers:
             data["outliers"] = list(self.outliers)
+        if self.form == "storage":
+            data["scope"], data["axes"] = self.scope, list(self.axes)
         return data
 
     @classmethod
@@ -104,6 +111,8 @@ class WeightDecision:
                 data["block_size"],
                 data.get("scheme", "symmetric"),
                 tuple(data.get("outliers", ())),
+                scope=data.get("scope", ""),
+                axes=tuple(int(axis) for axis in data.get("axes", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(

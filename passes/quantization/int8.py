@@ -172,7 +172,11 @@ class Int8(PlanningPass):
         facts = without_outliers(facts, outliers, calibrator)
         multiplied = quantizer.decide(chosen, facts, outliers)
         storage = self._storage(ctx, quantizer)
-        stored = storage.decide(model, {weight.name for weight, _ in chosen})
+        found = storage.decide(model, {weight.name for weight, _ in chosen})
+        stored, note = within_opset(found, lambda _: ("storage", 0), model)
+        if note:
+            quantizer.skipped["num-skipped-opset"] += len(found) - len(stored)
+            quantizer.notes.append(note)
         decisions = sorted((*multiplied, *stored), key=lambda d: (d.cost, d.subject))
         skipped = {name: count for name, count in quantizer.skipped.items() if count}
         notes = quantizer.notes + storage.notes

@@ -110,10 +110,16 @@ def find_stored(model: ir.Model, least: int = 0) -> StoredSites:
             readers = find_readers(model, value, tensor)
             reason = _refusal(readers, tensor)
             if reason:
-                skipped[reason] += bool(readers.slots) or tensor.size >= max(least, 1)
+                skipped[reason] += bool(readers.slots) or _is_large(tensor, least)
             elif proposals := _worth_it(readers, tuple(tensor.shape.numpy())):
                 weights.append(_weight(value, tensor, scope, readers, proposals))
     return StoredSites(tuple(weights), {k: n for k, n in skipped.items() if n}, total)
+
+
+def _is_large(tensor: ir.TensorProtocol, least: int) -> bool:
+    """Whether a constant is worth a count. Vectors are biases and scales."""
+    long_axes = sum(int(size) > 1 for size in tensor.shape.numpy())
+    return long_axes > 1 and tensor.size >= least
 
 
 def _weight(

@@ -109,12 +109,15 @@ def _declared_rank(value: ir.Value) -> int:
 
 
 def _is_parameter(node: ir.Node, index: int) -> bool:
-    """Whether an input is a scale, or belongs to an operator that is quantized already."""
+    """Whether an input is a scale, a bias of gates, or of an operator that is quantized already."""
+    if node.op_type in _GATED:
+        return index > 2
     if node.op_type in QUANTIZED_OPS or node.op_type in _QDQ:
         return index > 0
     return node.op_type == "Mul" and is_expansion(node.outputs[0])
 
 
+_GATED = frozenset({"GRU", "LSTM", "RNN"})
 _QDQ = frozenset({"DequantizeLinear", "QuantizeLinear"})
 
 

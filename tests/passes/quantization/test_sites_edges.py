@@ -224,10 +224,10 @@ def test_a_plan_of_convolutions_survives_json() -> None:
 
 @pytest.mark.parametrize(
     ("target", "form"),
-    [("ort-cpu", "dynamic"), ("openvino-cpu", "static"), ("ort-cuda", "weight-only")],
+    [("ort-cpu", "dynamic"), ("openvino-cpu", "weight-only"), ("ort-cuda", "weight-only")],
 )
 def test_what_auto_means_without_data(target: str, form: str) -> None:
-    """OpenVINO is slow at ranges that are measured at run time: synthetic data serves it better."""
+    """Ranges of synthetic data are a guess: they are taken only where static is asked for."""
     w = np.random.default_rng(0).normal(size=(16, 16))
     model = build(
         f"{HEAD} g (float[n,16] x, float[16,16] w) => (float[n,16] y) {{ y = MatMul(x, w) }}", w=w
@@ -236,7 +236,7 @@ def test_what_auto_means_without_data(target: str, form: str) -> None:
     assert isinstance(pass_, Int8)
     ctx = replace(context(target, Dataset({"x": normal(4, 16)})), calibration=None)
     action = pass_.plan(model, ctx).decisions[0].action
-    words = {"dynamic": "at run time", "static": "static activations", "weight-only": "weight only"}
+    words = {"dynamic": "at run time", "weight-only": "weight only"}
     assert words[form] in action
 
 
@@ -247,4 +247,4 @@ def test_an_old_model_gets_what_its_opset_can_express(quantize) -> None:
         { h = Gather(w, ids)  y = MatMul(h, w2) }
     """)
     done = quantize(model, "int8:mode=dynamic:min-size=0")
-    assert done.result.statistics == {"num-skipped-opset": 1, "num-quantized-embedding": 1}
+    assert done.result.statistics == {"num-stored-other": 1, "num-quantized-embedding": 1}

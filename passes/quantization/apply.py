@@ -166,9 +166,7 @@ def apply_decisions(
     return {name: count for name, count in counts.items() if count}
 
 
-def _store(
-    model: ir.Model, decisions: Sequence[WeightDecision], emit: Emitter
-) -> Counter[str]:
+def _store(model: ir.Model, decisions: Sequence[WeightDecision], emit: Emitter) -> Counter[str]:
     """Carry out the decisions about storage.
 
     First of all: they leave the nodes that read a weight as they are, and others replace nodes.

@@ -125,9 +125,7 @@ class StoragePlanner:
             return "num-skipped-precision"
         return self._write_down(weight, names[0], axes, error)
 
-    def _write_down(
-        self, weight: StoredWeight, subject: str, axes: Axes, error: float
-    ) -> Decision:
+    def _write_down(self, weight: StoredWeight, subject: str, axes: Axes, error: float) -> Decision:
         shape = weight.tensor.shape.numpy()
         scales = int(np.prod([shape[axis] for axis in axes]))
         uses = tuple(UseDecision(node.outputs[0].name or "") for node in weight.readers)
@@ -151,9 +149,7 @@ class StorageWriter:
 
     def __init__(self, model: ir.Model, emit: Emitter) -> None:
         self._emit = emit
-        self._carriers = {
-            inner: node for node in iter_nodes(model) for inner in subgraphs(node)
-        }
+        self._carriers = {inner: node for node in iter_nodes(model) for inner in subgraphs(node)}
 
     def write(self, weight: StoredWeight, axes: Axes) -> None:
         """Replace a weight by integers and what expands them, for all its readers."""

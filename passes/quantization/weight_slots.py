@@ -87,9 +87,7 @@ def find_readers(model: ir.Model, value: ir.Value, tensor: ir.TensorProtocol) ->
     return found
 
 
-def _slot(
-    node: ir.Node, index: int, value: ir.Value, origin: _Origin, rank: int
-) -> Slot | None:
+def _slot(node: ir.Node, index: int, value: ir.Value, origin: _Origin, rank: int) -> Slot | None:
     rule, kind = _RULES.get((node.domain, node.op_type), (None, "product"))
     if rule is None or is_outlier_product(node):
         return None

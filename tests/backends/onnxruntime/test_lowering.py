@@ -423,7 +423,8 @@ def _stored_lstm(inputs: str, directions: int, extra: str = "") -> ir.Model:
         )
         + f") => (float[5,{directions},2,6] y, float[{directions},2,6] h, "
         f"float[{directions},2,6] c) {{ wi = Cast<to=1>(wq) w = Mul(wi, ws) ri = Cast<to=1>(rq) "
-        f'r = Mul(ri, rs) y, h, c = LSTM<hidden_size=6, direction="{direction}"{extra}>({inputs}) }}',
+        f'r = Mul(ri, rs) y, h, c = LSTM<hidden_size=6, direction="{direction}"{extra}>'
+        f"({inputs}) }}",
         '"" : 17',
         8,
     )
@@ -450,9 +451,7 @@ def _stored_lstm(inputs: str, directions: int, extra: str = "") -> ir.Model:
         ("x, w, r, , , h0, c0", ", input_forget=1"),
     ],
 )
-def test_a_stored_lstm_runs_in_integers(
-    isa: Isa, directions: int, inputs: str, extra: str
-) -> None:
+def test_a_stored_lstm_runs_in_integers(isa: Isa, directions: int, inputs: str, extra: str) -> None:
     model = _stored_lstm(inputs, directions, extra)
     lowered = model.clone()
     target = OrtCpu(isa)

@@ -38,8 +38,6 @@ T = TypeVar("T")
 _PER_AXIS_OPSET = 13
 _BLOCKED_OPSET = 21
 _DYNAMIC_OPSET = 11
-# Mul that broadcasts.
-_STORAGE_OPSET = 7
 
 
 def apply_plan(
@@ -110,9 +108,8 @@ def _opset_for(form: Form, block_size: int) -> int:
             return _PER_AXIS_OPSET
         case "dynamic":
             return _DYNAMIC_OPSET
-        case "storage":
-            return _STORAGE_OPSET
-        case "embedding" | "tied":
+        case "embedding" | "tied" | "storage":
+            # Cast and a Mul that broadcasts: opset 7, the oldest that is read.
             return 0
 
 

@@ -69,8 +69,7 @@ class Int8(PlanningPass):
 
     Left alone and counted: weights that hold NaN or infinity or that 8 bits keep to less than
     30 dB, weights that another node reads in another way, constants that are added and not
-    multiplied by, types other than float32, float16 and float64, models older than opset 7,
-    what is int8 already. A note says why where nothing was found.
+    multiplied by, types other than float32, float16 and float64, what is int8 already. A note says why where nothing was found.
     """
 
     name: ClassVar[str] = "int8"
@@ -95,7 +94,6 @@ class Int8(PlanningPass):
         "num-skipped-precision": "weights left in float32 because 8 bits keep less than 30 dB",
         "num-skipped-shared": "weights left in float32 because another node reads them so",
         "num-skipped-operator": "large constants that no product reads, left in float32",
-        "num-skipped-opset": "weights left in float32 because the opset is too old for int8",
     }
 
     mode: Literal["auto", "static", "dynamic", "weight-only"] = option(
@@ -172,11 +170,7 @@ class Int8(PlanningPass):
         facts = without_outliers(facts, outliers, calibrator)
         multiplied = quantizer.decide(chosen, facts, outliers)
         storage = self._storage(ctx, quantizer)
-        found = storage.decide(model, {weight.name for weight, _ in chosen})
-        stored, note = within_opset(found, lambda _: ("storage", 0), model)
-        if note:
-            quantizer.skipped["num-skipped-opset"] += len(found) - len(stored)
-            quantizer.notes.append(note)
+        stored = storage.decide(model, {weight.name for weight, _ in chosen})
         decisions = sorted((*multiplied, *stored), key=lambda d: (d.cost, d.subject))
         skipped = {name: count for name, count in quantizer.skipped.items() if count}
         notes = quantizer.notes + storage.notes

@@ -181,14 +181,6 @@ def test_a_model_whose_opset_cannot_be_raised_is_stored(quantize, mode, needed) 
     assert "opset 9 is older than 11" in note
 
 
-def test_operators_too_old_to_store_weights_are_left_alone(quantize) -> None:
-    old = build(TEXT.replace('"" : 20', '"" : 6').replace("Gelu", "Relu"))
-    before = print_model(old)
-    done = quantize(old, "int8:min-size=0:mode=dynamic")
-    assert not done.result.modified and print_model(done.after) == before
-    assert done.result.statistics == {"num-skipped-opset": 2}
-
-
 def test_a_plan_for_a_newer_opset_is_refused_on_an_old_model() -> None:
     new = build(TEXT.replace("Gelu", "Relu"))
     pass_, plan = make_plan(new)

@@ -101,6 +101,9 @@ def find_stored(model: ir.Model, least: int = 0) -> StoredSites:
     total = 0
     for scope, graph in scoped_graphs(model):
         for value in _constants(graph):
+            if value.is_graph_input():
+                skipped["num-skipped-overridable"] += _is_default_weight(model, value)
+                continue
             tensor = constant_of(value)
             if tensor is None:
                 continue
@@ -114,6 +117,14 @@ def find_stored(model: ir.Model, least: int = 0) -> StoredSites:
             elif proposals := _worth_it(readers, tuple(tensor.shape.numpy())):
                 weights.append(_weight(value, tensor, scope, readers, proposals))
     return StoredSites(tuple(weights), {k: n for k, n in skipped.items() if n}, total)
+
+
+def _is_default_weight(model: ir.Model, value: ir.Value) -> bool:
+    """Whether an input with a default is multiplied by: files of IR 3 list every weight so."""
+    tensor = value.const_value
+    if tensor is None or tensor.dtype not in _FLOATS:
+        return False
+    return bool(find_readers(model, value, tensor).slots)
 
 
 def _is_large(tensor: ir.TensorProtocol, least: int) -> bool:

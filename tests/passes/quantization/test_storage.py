@@ -346,6 +346,18 @@ def test_large_constants_that_are_added_are_counted(quantize) -> None:
     )
 
 
+def test_weights_that_are_inputs_too_are_counted(quantize) -> None:
+    model = build(
+        head() + "g (float[1,4,9] x, float[8,4,3] w) => (float[1,8,7] y) { y = Conv(x, w) }"
+    )
+    model.graph.inputs.append(model.graph.initializers["w"])
+    done = quantize(model, WEIGHTS)
+    assert done.result.statistics == {"num-skipped-overridable": 1}
+    assert done.result.notes == (
+        "nothing was quantized: 1 weights that are inputs too, for a caller to override",
+    )
+
+
 def test_scopes_have_names_of_their_own() -> None:
     model = branches()
     names = [scope for scope, _ in scoped_graphs(model)]

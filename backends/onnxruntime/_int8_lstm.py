@@ -84,12 +84,20 @@ def _gates(value: ir.Value | None) -> _Gates | None:
     product = value.producer() if value is not None else None
     if product is None or product.op_type != "Mul" or product.domain != "":
         return None
-    cast = product.inputs[0].producer() if product.inputs[0] is not None else None
-    if cast is None or cast.op_type != "Cast" or cast.domain != "":
-        return None
-    tensor = constant_of(cast.inputs[0])
+    stored = product.inputs[0]
+    # Possibly by way of int32.
+    while stored is not None and (cast := stored.producer()) is not None:
+        if cast.op_type != "Cast" or cast.domain != "":
+            break
+        stored = cast.inputs[0]
+    tensor = constant_of(stored)
     scale = constant_array(product.inputs[1])
-    if tensor is None or tensor.dtype != ir.DataType.INT8 or len(tensor.shape) != 3:
+    if (
+        stored is None
+        or tensor is None
+        or tensor.dtype != ir.DataType.INT8
+        or len(tensor.shape) != 3
+    ):
         return None
     if scale is None or scale.dtype != np.float32:
         return None
@@ -98,7 +106,7 @@ def _gates(value: ir.Value | None) -> _Gates | None:
     if scale.ndim > 3 or np.broadcast_shapes(scale.shape, rows) != rows:
         return None
     spread = np.ascontiguousarray(np.broadcast_to(scale, rows)[:, :, 0])
-    return _Gates(integers, spread, cast.outputs[0].name or "weight")
+    return _Gates(integers, spread, stored.name or "weight")
 
 
 def _shifted(integers: np.ndarray) -> np.ndarray:

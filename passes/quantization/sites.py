@@ -285,8 +285,10 @@ def is_expansion(value: ir.Value | None) -> bool:
         return constant_of(node.inputs[0]) is not None
     if node.op_type != "Mul" or node.inputs[0] is None:
         return False
-    cast = node.inputs[0].producer()
-    tensor = constant_of(cast.inputs[0]) if cast is not None and cast.op_type == "Cast" else None
+    value = node.inputs[0]
+    while value is not None and (cast := value.producer()) is not None and cast.op_type == "Cast":
+        value = cast.inputs[0]
+    tensor = constant_of(value) if value is not node.inputs[0] else None
     return tensor is not None and tensor.dtype in (ir.DataType.INT8, ir.DataType.UINT8)
 
 

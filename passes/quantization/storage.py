@@ -17,6 +17,10 @@ choose the same kernels as before. In front of the Loop it would be folded as we
 to the body as a value that OpenVINO's kernels cannot pack. With all optimizations off it is
 expanded at every run, of a body too: equal numbers, at the price of time.
 
+In a model with QuantizeLinear, OpenVINO keeps every Cast from int8 with its Mul for its integer
+kernels, and then refuses a recurrent layer whose weights are not constant; a Cast to int32 before
+the one to float32 hides them from that, and is folded in both runtimes.
+
 Two scale axes cost nothing here (DequantizeLinear has one): each direction of a recurrent layer
 has scales of its own. Standard operators since opset 7.
 """
@@ -158,7 +162,10 @@ class StorageWriter:
         anchor = old.producer() or self._first_reader(old)
         table = self._constant(old, f"{weight.name}_quantized", integers)
         scale = self._constant(old, f"{weight.name}_scale", q.scale)
-        new = self._cast(anchor, table, f"{weight.name}_integers", ir.DataType.FLOAT)
+        wide = table
+        if weight.kind == "recurrent":
+            wide = self._cast(anchor, table, f"{weight.name}_wide", ir.DataType.INT32)
+        new = self._cast(anchor, wide, f"{weight.name}_integers", ir.DataType.FLOAT)
         product = ir.node("Mul", [new, scale])
         new = self._insert(anchor, product, f"{weight.name}_dequantized", ir.DataType.FLOAT)
         new.shape = ir.Shape(integers.shape)

@@ -422,9 +422,9 @@ def _stored_lstm(inputs: str, directions: int, extra: str = "") -> ir.Model:
             for name, (d, g, i) in shapes.items()
         )
         + f") => (float[5,{directions},2,6] y, float[{directions},2,6] h, "
-        f"float[{directions},2,6] c) {{ wi = Cast<to=1>(wq) w = Mul(wi, ws) ri = Cast<to=1>(rq) "
-        f'r = Mul(ri, rs) y, h, c = LSTM<hidden_size=6, direction="{direction}"{extra}>'
-        f"({inputs}) }}",
+        f"float[{directions},2,6] c) {{ wn = Cast<to=6>(wq) wi = Cast<to=1>(wn) w = Mul(wi, ws) "
+        "ri = Cast<to=1>(rq) r = Mul(ri, rs) "
+        f'y, h, c = LSTM<hidden_size=6, direction="{direction}"{extra}>({inputs}) }}',
         '"" : 17',
         8,
     )
@@ -459,7 +459,7 @@ def test_a_stored_lstm_runs_in_integers(isa: Isa, directions: int, inputs: str, 
     assert target.lower(lowered) == {}
     assert [node.op_type for node in lowered.graph] == ["DynamicQuantizeLSTM"]
     dtype = ir.DataType.INT8 if isa is Isa.VNNI else ir.DataType.UINT8
-    assert lowered.graph.initializers["wi_turned"].dtype == dtype
+    assert lowered.graph.initializers["wq_turned"].dtype == dtype
     rng = np.random.default_rng(1)
     feeds = {
         value.name: rng.normal(size=[int(d) for d in value.shape]).astype(np.float32)

@@ -182,6 +182,23 @@ def test_openvino_computes_the_same_of_stored_weights(
     assert relative_error(found, outputs(done.after, x=x)) < 1e-4
 
 
+@pytest.mark.parametrize("op", RECURRENT)
+def test_openvino_takes_stored_layers_next_to_integer_products(
+    op: str, quantize, openvino_layers, outputs
+) -> None:
+    """Next to QuantizeLinear it keeps Cast and Mul in front of weights, which must be constant."""
+    rows = RECURRENT[op] * 6
+    model = build(
+        head() + f"g (float[5,2,4] x, float[4,4] w, float[1,{rows},4] w_x, float[1,{rows},6] w_r) "
+        f"=> (float[5,1,2,6] y) {{ z = MatMul(x, w) y = {op}<hidden_size=6>(z, w_x, w_r) }}"
+    )
+    x = normal(5, 2, 4)
+    done = quantize(model, "int8:mode=static:min-size=0", "openvino-cpu", x=x)
+    assert done.result.statistics == {"num-quantized-matmul": 1, "num-stored-recurrent": 2}
+    found, _ = openvino_layers(done.after, x=x)
+    assert relative_error(found, outputs(done.after, x=x)) < 0.01
+
+
 BRANCHES = """
 g (bool c, float[2,8] x, float[8,8] w) => (float[2,8] y) {
   y = If (c) <

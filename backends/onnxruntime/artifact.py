@@ -22,6 +22,8 @@ _ONE_FILE_UP_TO = 1_500_000_000
 _ORT_FORMAT_UP_TO = 2_000_000_000
 """A flatbuffer addresses 2 GiB, and this format keeps its weights inside."""
 _MAY_GROW_BY = 1.1
+_NODE_BYTES = 1000
+"""A node with its names, attributes and shapes takes less."""
 _CPU = Provider("CPUExecutionProvider")
 _UNPACKS = "stored as it is: the runtime's own optimization would unpack its weights"
 _WIDENED = {
@@ -86,9 +88,10 @@ def _write_optimized(
     save = SaveAs(path, portable=True, beside=beside)
     open_session(source, RunnerOptions(threads=1), providers, save)
     written = sum(file.stat().st_size for file in path.parent.iterdir())
-    if written <= size * _MAY_GROW_BY + 1_000_000:
+    nodes = sum(len(graph) for graph in lowered.ir.graphs())
+    if written <= size * _MAY_GROW_BY + nodes * _NODE_BYTES:
         return ()
-    # Folding unpacks weights that are stored small (fp16 casts, doubly quantized scales).
+    # Folding unpacks weights that are stored small (8 bits, fp16 casts, doubly quantized scales).
     for file in path.parent.iterdir():
         file.unlink()
     if path.suffix == ".ort":

@@ -67,6 +67,7 @@ def cpu_capabilities(isa: Isa) -> Capabilities:
         int8_static_ops=_CPU_INT8,
         int8_activation="u8-affine",
         int8_dynamic=True,
+        int8_recurrent=frozenset({"LSTM"}),
         saturates_u8s8=isa.is_x86 and not isa.has_int8_dot,
         compute_dtypes=frozenset({"float32"}),
         fused_ops=_CPU_FUSED,

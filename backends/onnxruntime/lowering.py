@@ -15,12 +15,15 @@ import onnx_ir as ir
 
 from irtools.backends.onnxruntime._block_weights import lower_block_weights
 from irtools.backends.onnxruntime._int8_gemm import fuse_int8_before_clip, fuse_int8_bias
+from irtools.backends.onnxruntime._int8_lstm import lower_lstm
 from irtools.backends.onnxruntime._layer_norm import sum_before_layer_norm, unfuse_skip_layer_norm
 from irtools.model.naming import FreshNames
 from irtools.model.walk import nested_graphs
 from irtools.target import Capabilities
 
 __all__ = ["lower_for_any_provider", "lower_for_cpu"]
+
+_FORMS_OF_THE_RUNTIME = ("int8-gemm-bias", "int8-gemm-before-clip", "DynamicQuantizeLSTM")
 
 
 def lower_for_cpu(model: ir.Model, capabilities: Capabilities) -> Mapping[str, int]:
@@ -41,7 +44,11 @@ def lower_for_cpu(model: ir.Model, capabilities: Capabilities) -> Mapping[str, i
             counts["int8-gemm-before-clip"] += fuse_int8_before_clip(node)
             counts["unfused-skip-layer-norm"] += unfuse_skip_layer_norm(node, opset)
             counts["sum-before-layer-norm"] += sum_before_layer_norm(node)
-    if counts["int8-gemm-bias"] or counts["int8-gemm-before-clip"]:
+            if node.op_type in capabilities.int8_recurrent:
+                counts["DynamicQuantizeLSTM"] += lower_lstm(
+                    node, names, model.graph, unsigned=capabilities.saturates_u8s8
+                )
+    if any(counts[form] for form in _FORMS_OF_THE_RUNTIME):
         model.graph.opset_imports.setdefault("com.microsoft", 1)
     return {name: count for name, count in counts.items() if count}
 

@@ -47,6 +47,8 @@ class Capabilities:
         int8_conv_to_float: A Conv whose result is read in float32 runs in int8 all the same.
         int8_activation: Activation form that is fast: `u8-affine`, `s8-symmetric`.
         int8_dynamic: The runtime is fast on dynamically quantized MatMuls.
+        int8_recurrent: Recurrent operators whose weights, stored in 8 bits, the target multiplies
+            in integers by activations that are quantized at run time.
         saturates_u8s8: Sums of two u8 x s8 products may saturate in 16 bits (no VNNI), so weights
             are scaled such that none does (`reduce-range`).
         int8_is_fast: int8 products are faster than float32 ones; else weights are only stored in
@@ -66,6 +68,7 @@ class Capabilities:
     int8_conv_to_float: bool = False
     int8_activation: Literal["u8-affine", "s8-symmetric"] = "u8-affine"
     int8_dynamic: bool = False
+    int8_recurrent: frozenset[str] = frozenset()
     saturates_u8s8: bool = False
     int8_is_fast: bool = True
     compute_dtypes: frozenset[str] = frozenset({"float32"})

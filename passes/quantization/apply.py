@@ -24,6 +24,8 @@ from irtools.passes.quantization.embedding import write_embedding
 from irtools.passes.quantization.emitter import Emitter
 from irtools.passes.quantization.sites import Weight, find_sites
 from irtools.passes.quantization.static import StaticUse, StaticWriter
+from irtools.passes.quantization.storage import StorageWriter, count_stored, find_stored_weight
+from irtools.passes.quantization.stored_sites import find_stored
 from irtools.passes.quantization.weight_only import write_weight_only
 from irtools.passmanager import PassResult, Plan
 from irtools.words import counted
@@ -68,7 +70,10 @@ def apply_plan(
 
 
 def within_opset(
-    chosen: Sequence[T], form_of: Callable[[T], tuple[Form, int]], model: ir.Model
+    chosen: Sequence[T],
+    form_of: Callable[[T], tuple[Form, int]],
+    model: ir.Model,
+    fate: str = "left in float32",
 ) -> tuple[list[T], str]:
     """Leave out what a model cannot express whose opset cannot be raised.
 
@@ -76,6 +81,7 @@ def within_opset(
         chosen: What is to be quantized.
         form_of: Its form and block size.
         model: Stays as it is.
+        fate: What becomes of the rest, for the note.
 
     Returns:
         What can be expressed, and a note on the rest; empty where there is none.
@@ -87,7 +93,7 @@ def within_opset(
         return list(chosen), ""
     kept = [item for item, opset in zip(chosen, opsets, strict=True) if opset <= change.before]
     return kept, (
-        f"left in float32: {counted(len(chosen) - len(kept), 'weight')}; opset {needed} is "
+        f"{fate}: {counted(len(chosen) - len(kept), 'weight')}; opset {needed} is "
         f"needed, the model has {change.before} and cannot be raised: {change.reason}; export "
         f"the model again with opset {needed} or newer"
     )
@@ -102,7 +108,8 @@ def _opset_for(form: Form, block_size: int) -> int:
             return _PER_AXIS_OPSET
         case "dynamic":
             return _DYNAMIC_OPSET
-        case "embedding" | "tied":
+        case "embedding" | "tied" | "storage":
+            # Cast and a Mul that broadcasts: opset 7, the oldest that is read.
             return 0
 
 
@@ -119,11 +126,15 @@ def apply_decisions(
     Raises:
         UsageError: A decision is about a weight that the model does not have.
     """
+    decisions = tuple(decisions)
     weights = {weight.name: weight for weight in find_sites(model).weights}
     emit = Emitter(model)
     static, dynamic = StaticWriter(emit), DynamicWriter(emit)
     counts: Counter[str] = Counter()
+    counts.update(_store(model, decisions, emit))
     for decision in decisions:
+        if decision.form == "storage":
+            continue
         weight = find_weight(decision, weights)
         match decision.form:
             case "static":
@@ -150,6 +161,24 @@ def apply_decisions(
         counts.update(_count(weight))
         counts["num-outlier-channels"] += len(decision.outliers)
     return {name: count for name, count in counts.items() if count}
+
+
+def _store(model: ir.Model, decisions: Sequence[WeightDecision], emit: Emitter) -> Counter[str]:
+    """Carry out the decisions about storage.
+
+    First of all: they leave the nodes that read a weight as they are, and others replace nodes.
+    """
+    counts: Counter[str] = Counter()
+    chosen = [decision for decision in decisions if decision.form == "storage"]
+    if not chosen:
+        return counts
+    weights = {weight.key: weight for weight in find_stored(model).weights}
+    writer = StorageWriter(model, emit)
+    for weight, axes in [(find_stored_weight(d, weights), d.axes) for d in chosen]:
+        writer.write(weight, axes)
+        release_tensor(weight.tensor)
+        counts[count_stored(weight)] += 1
+    return counts
 
 
 def _static_uses(weight: Weight, decision: WeightDecision) -> tuple[StaticUse, ...]:

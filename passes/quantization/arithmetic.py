@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from irtools.analysis.saturation import LARGEST_PAIR, worst_pairs
-from irtools.passes.quantization.spec import PerAxis, PerBlock, PerTensor, QuantSpec
+from irtools.passes.quantization.spec import PerAxes, PerAxis, PerBlock, PerTensor, QuantSpec
 
 __all__ = [
     "SCALE_FLOOR",
@@ -197,6 +197,10 @@ def _magnitudes(weight: np.ndarray, spec: QuantSpec) -> np.ndarray:
             others = tuple(i for i in range(w.ndim) if i != axis % w.ndim)
             top, low = w.max(axis=others, initial=0.0), w.min(axis=others, initial=0.0)
             return np.asarray(np.maximum(top, -low))
+        case PerAxes(axes):
+            others = tuple(i for i in range(w.ndim) if i not in axes)
+            top = w.max(axis=others, initial=0.0, keepdims=True)
+            return np.asarray(np.maximum(top, -w.min(axis=others, initial=0.0, keepdims=True)))
         case PerBlock(axis, block_size):
             starts = np.arange(0, w.shape[axis], block_size)
             low = np.minimum.reduceat(w, starts, axis=axis)
@@ -207,7 +211,7 @@ def _spread(q: QParams, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]
     """Return scale and zero point (float32) in a shape that broadcasts to `shape`."""
     zero = q.zero_point.astype(np.float32)
     match q.spec.granularity:
-        case PerTensor():
+        case PerTensor() | PerAxes():
             return q.scale, zero
         case PerAxis(axis):
             wide = [1] * len(shape)

@@ -28,8 +28,9 @@ from irtools.passmanager.plan import Json
 
 __all__ = ["Form", "UseDecision", "WeightDecision", "find_weight"]
 
-Form: TypeAlias = Literal["static", "dynamic", "weight-only", "embedding", "tied"]
-"""`tied`: a table that is looked up and multiplied by, in blocks."""
+Form: TypeAlias = Literal["static", "dynamic", "weight-only", "embedding", "tied", "storage"]
+"""`tied`: a table that is looked up and multiplied by, in blocks. `storage`: integers in the file
+that the runtime expands once, when it loads the model."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +65,8 @@ class WeightDecision:
         scheme: What the codes of a block mean.
         outliers: Input channels that are multiplied in float32.
         pair_safe: The scales keep sums of neighbours inside 16 bits.
+        scope: Where the weight lies, as `scoped_graphs` calls it; empty for the main graph.
+        axes: Axes along which scales differ, in the form `storage`.
     """
 
     weight: str
@@ -74,6 +77,8 @@ class WeightDecision:
     scheme: Scheme = "symmetric"
     outliers: tuple[int, ...] = ()
     pair_safe: bool = False
+    scope: str = ""
+    axes: tuple[int, ...] = ()
 
     @property
     def weight_range(self) -> WeightRange:
@@ -101,6 +106,8 @@ class WeightDecision:
             data["outliers"] = list(self.outliers)
         if self.pair_safe:
             data["pair_safe"] = True
+        if self.form == "storage":
+            data["scope"], data["axes"] = self.scope, list(self.axes)
         return data
 
     @classmethod
@@ -122,6 +129,8 @@ class WeightDecision:
                 data.get("scheme", "symmetric"),
                 tuple(data.get("outliers", ())),
                 data.get("pair_safe", False),
+                scope=data.get("scope", ""),
+                axes=tuple(int(axis) for axis in data.get("axes", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(

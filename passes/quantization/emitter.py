@@ -25,6 +25,10 @@ class Emitter:
         """Return where a node of the original graph stands; only the order means anything."""
         return self._order[node]
 
+    def fresh(self, name: str) -> str:
+        """Return `name`, or the next one that no value and no node of the model has."""
+        return self._names.make(name)
+
     def constant(self, name: str, array: np.ndarray) -> ir.Value:
         """Add an initializer; its name is `name` or the next free one."""
         return self.initializer(name, ir.Tensor(np.asarray(array, order="C")))

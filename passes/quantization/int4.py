@@ -15,6 +15,7 @@ from irtools.passes.quantization.apply import apply_plan, within_opset
 from irtools.passes.quantization.block_plan import BlockQuantizer, Squares
 from irtools.passes.quantization.decisions import Form, WeightDecision
 from irtools.passes.quantization.gptq import Hessians, by_input
+from irtools.passes.quantization.selection import nothing_found
 from irtools.passes.quantization.sites import Weight, find_sites
 from irtools.passes.quantization.spec import BlockSpec
 from irtools.passmanager import (
@@ -30,6 +31,8 @@ from irtools.passmanager import (
 from irtools.statistics import ChannelSquare, Want
 
 __all__ = ["Int4"]
+
+_INSTEAD = "`int8` stores the weights of Conv, recurrent layers and subgraphs too"
 
 
 @dataclass(frozen=True)
@@ -121,6 +124,8 @@ class Int4(PlanningPass):
         if note:
             quantizer.skipped["num-skipped-opset"] += len(decisions) - len(kept)
             quantizer.notes.append(note)
+        if not kept:
+            quantizer.notes.append(nothing_found(quantizer.skipped, self.statistics, _INSTEAD))
         return Plan(
             pass_text=pass_text(self),
             decisions=tuple(kept),

@@ -24,8 +24,10 @@ from irtools.passes.quantization.quantizer import (
     observed_values,
 )
 from irtools.passes.quantization.remedy import FLOORS_DB, Candidate, best_plan
+from irtools.passes.quantization.selection import nothing_found
 from irtools.passes.quantization.sites import Weight, find_sites
 from irtools.passes.quantization.spec import ACTIVATION_S8, ACTIVATION_U8, WeightRange
+from irtools.passes.quantization.storage import StoragePlanner
 from irtools.passmanager import (
     Exactness,
     PassContext,
@@ -67,10 +69,16 @@ class Int8(PlanningPass):
     stored in 8 bits with one scale per row in every mode, or in 4 bits with a scale for every 32
     neighbours in a row.
 
-    Left alone and counted: weights that hold NaN or infinity, float16 models (run `int8` before
-    `fp16`), weights that somebody else reads in float32, what lies in subgraphs and functions,
-    ConvTranspose and recurrent layers, batched and left-hand constants, models whose opset is
-    older than the operators needed and cannot be raised, what is int8 already.
+    Every other weight is stored in 8 bits and expanded when the runtime loads the model, so that
+    the file is close to a quarter and the speed that of the original: Conv without ranges,
+    ConvTranspose, LSTM, GRU and RNN (where the target has a kernel for it, LSTM is multiplied in
+    integers), batched and left-hand constants, Einsum, small products, and whatever lies in
+    branches of If, bodies of Loop and Scan, and functions.
+
+    Left alone and counted: weights that hold NaN or infinity or that 8 bits keep to less than
+    30 dB, weights that another node reads in another way, constants that are added and not
+    multiplied by, weights that are inputs of the model too, types other than float32, float16 and
+    float64, what is int8 already. A note says why where nothing was found.
     """
 
     name: ClassVar[str] = "int8"
@@ -79,6 +87,10 @@ class Int8(PlanningPass):
         "num-quantized-matmul": "MatMul and Gemm nodes in int8",
         "num-quantized-conv": "Conv nodes in int8",
         "num-quantized-embedding": "embedding tables in int8",
+        "num-stored-conv": "kernels of Conv and ConvTranspose stored in 8 bits",
+        "num-stored-recurrent": "weights of LSTM, GRU and RNN stored in 8 bits",
+        "num-stored-other": "other weights stored in 8 bits",
+        "num-stored-subgraph": "weights in subgraphs and functions stored in 8 bits",
         "num-outlier-channels": "input channels of weights that are multiplied in float32",
         "num-already-quantized": "nodes that were quantized before",
         "num-skipped-excluded": "weights left in float32 because an option excludes them",
@@ -89,18 +101,19 @@ class Int8(PlanningPass):
         "num-skipped-channels": "Conv weights left in float32 because one range cannot serve all "
         "channels of their result",
         "num-skipped-range": "weights left in float32 because an activation has no usable range",
-        "num-skipped-dtype": "weights left alone because they are not float32",
+        "num-skipped-dtype": "weights left alone because of their type",
+        "num-skipped-precision": "weights left in float32 because 8 bits keep less than 30 dB",
         "num-skipped-shared": "weights left in float32 because another node reads them so",
-        "num-skipped-operator": "constant products in a form that has no int8 kernel",
-        "num-skipped-opset": "weights left in float32 because the opset is too old for int8",
-        "num-skipped-subgraph": "constant products in subgraphs or functions, left alone",
+        "num-skipped-overridable": "weights that are inputs too, for a caller to override",
+        "num-skipped-operator": "large constants that no product reads, left in float32",
     }
 
     mode: Literal["auto", "static", "dynamic", "weight-only"] = option(
         "auto",
-        "static: fixed ranges; dynamic: ranges at run time; weight-only: float arithmetic; "
-        "auto: static with calibration data, else dynamic where the target is fast at it, "
-        "else static on synthetic data; weight-only where int8 products are slower than float32",
+        "static: fixed ranges, of synthetic data where no other is given; dynamic: ranges at run "
+        "time; weight-only: 8 bits in the file; auto: static with calibration data, else dynamic "
+        "where the target is fast at it, else weight-only, as where int8 products are slower than "
+        "float32; what has no such form is stored",
     )
     calibrator: Literal["minmax", "mse", "percentile", "entropy"] = option(
         "minmax", "how the range of an activation is found from what was seen of it"
@@ -132,7 +145,12 @@ class Int8(PlanningPass):
         "leave the integer product; each such product costs about 1 % of a small encoder's time; "
         "none: 18, and up to 26 where calibration data shows the need",
     )
-    min_size: int = option(16384, "MatMul, Gemm and Gather weights below so many elements stay")
+    min_size: int = option(
+        16384,
+        "MatMul, Gemm and Gather weights below so many elements are not multiplied in int8, and no "
+        "weight is stored in 8 bits; storage of small models begins at their 2000th part, at "
+        "least a 16th of this",
+    )
     block_size: int = option(
         0, "rows that share a scale in weight-only mode; 0: one scale per output channel"
     )
@@ -156,7 +174,7 @@ class Int8(PlanningPass):
     def plan(self, model: ir.Model, ctx: PassContext) -> Plan:
         quantizer, form = self._quantizer(ctx)
         if form == "static":
-            # The form of a bias depends on the shape in front of it. Planning changes nothing.
+            # Forms depend on the shapes of activations. Planning changes nothing.
             model = model.clone()
             infer_shapes(model)
         chosen = self._within_opset(quantizer.select(find_sites(model)), model, quantizer)
@@ -171,14 +189,21 @@ class Int8(PlanningPass):
         def plan_of(candidate: Candidate) -> Plan:
             rest = without_outliers(facts, candidate.outliers, calibrator)
             made = replace(quantizer, skipped=quantizer.skipped.copy(), notes=list(quantizer.notes))
-            decisions = made.decide(chosen, rest, candidate.outliers)
+            multiplied = made.decide(chosen, rest, candidate.outliers)
+            storage = self._storage(ctx, made)
+            stored = storage.decide(model, {str(d.data["weight"]) for d in multiplied})
+            decisions = sorted((*multiplied, *stored), key=lambda d: (d.cost, d.subject))
+            skipped = {name: count for name, count in made.skipped.items() if count}
+            notes = made.notes + storage.notes
+            if not decisions:
+                notes.append(nothing_found(skipped, self.statistics))
             return Plan(
                 pass_text=pass_text(self),
-                decisions=decisions,
+                decisions=tuple(decisions),
                 cost_unit="relative squared error of the output",
                 gain_unit="bytes",
-                notes=tuple(dict.fromkeys(made.notes)),
-                statistics=dict(made.skipped),
+                notes=tuple(dict.fromkeys(notes)),
+                statistics=skipped,
                 remedies=self._remedies(static, facts, candidate),
             )
 
@@ -190,6 +215,18 @@ class Int8(PlanningPass):
         copy = model.clone()
         self.apply(copy, plan, ctx)
         return copy
+
+    def _storage(self, ctx: PassContext, quantizer: Quantizer) -> StoragePlanner:
+        capabilities = ctx.target.capabilities
+        return StoragePlanner(
+            self.exclude,
+            self.min_size,
+            tables=self.embeddings != "none",
+            integer_recurrent=capabilities.int8_recurrent,
+            kernels_need_data=quantizer.selection.form != "static"
+            and "Conv" in capabilities.int8_static_ops,
+            skipped=quantizer.skipped,
+        )
 
     def _remedies(
         self, static: Sequence[Weight], facts: Facts, taken: Candidate
@@ -215,10 +252,14 @@ class Int8(PlanningPass):
     def _within_opset(
         self, chosen: Sequence[tuple[Weight, Form]], model: ir.Model, quantizer: Quantizer
     ) -> list[tuple[Weight, Form]]:
-        """Leave out the forms that a model cannot express whose opset cannot be raised."""
-        kept, note = within_opset(chosen, lambda pair: (pair[1], self._block_size(pair[1])), model)
+        """Leave to storage what a model cannot express whose opset cannot be raised."""
+        kept, note = within_opset(
+            chosen,
+            lambda pair: (pair[1], self._block_size(pair[1])),
+            model,
+            fate="multiplied in float32",
+        )
         if note:
-            quantizer.skipped["num-skipped-opset"] += len(chosen) - len(kept)
             quantizer.notes.append(note)
         return kept
 
@@ -294,8 +335,8 @@ class Int8(PlanningPass):
         capabilities = ctx.target.capabilities
         if not capabilities.int8_static_ops or not capabilities.int8_is_fast:
             return "weight-only"
-        if ctx.calibration is None and capabilities.int8_dynamic:
-            return "dynamic"
+        if ctx.calibration is None:
+            return "dynamic" if capabilities.int8_dynamic else "weight-only"
         return "static"
 
     def _calibrator(self, ctx: PassContext) -> Calibrator:

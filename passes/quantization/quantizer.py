@@ -97,27 +97,17 @@ class Quantizer:
     notes: list[str] = field(default_factory=list)
 
     def select(self, sites: Sites) -> list[tuple[Weight, Form]]:
-        """Return the weights that take part, and as what."""
-        self.skipped.update(sites.skipped)
-        chosen: list[tuple[Weight, Form]] = []
-        kernels = 0
-        for weight in sites.weights:
-            form = self._form(weight)
-            if form is None:
-                self.skipped["num-skipped-operator"] += 1
-                kernels += any(use.kind == "conv" for use in weight.uses)
-                continue
-            reason = self._refusal(weight, form)
-            if reason:
-                self.skipped[reason] += 1
-            else:
-                chosen.append((weight, form))
-        if kernels and self.selection.form == "dynamic":
-            self.notes.append(
-                f"left in float32: {counted(kernels, 'Conv weight')}, because ranges at run time "
-                "serve MatMul and Gemm only: give calibration data, or mode=static"
-            )
-        return chosen
+        """Return the weights whose products or lookups become int8, and as what.
+
+        What is left is a matter of storage, and counted there.
+        """
+        self.skipped["num-already-quantized"] += sites.skipped.get("num-already-quantized", 0)
+        forms = ((weight, self._form(weight)) for weight in sites.weights)
+        return [
+            (weight, form)
+            for weight, form in forms
+            if form is not None and not self._refusal(weight, form)
+        ]
 
     def decide(
         self,
@@ -143,6 +133,8 @@ class Quantizer:
         kinds = {use.kind for use in weight.uses}
         if kinds == {"gather"}:
             return "embedding"
+        if any(_has_rank_one(use) for use in weight.uses):
+            return None
         if self.selection.form == "static":
             ops = {use.node.op_type for use in weight.uses if use.kind != "gather"}
             return "static" if ops <= self.selection.static_ops else None
@@ -286,6 +278,15 @@ def observed_values(weights: Iterable[Weight]) -> dict[ir.Value, int | None]:
     return {value: found.pop() if len(found) == 1 else None for value, found in axes.items()}
 
 
+def _has_rank_one(use: Use) -> bool:
+    """Whether a vector is multiplied: x [K] @ W [K, N].
+
+    OpenVINO 2026.4 makes [1, N] of such a product between QuantizeLinear and DequantizeLinear.
+    """
+    shape = use.activation.shape
+    return use.kind == "matmul" and shape is not None and len(shape) == 1
+
+
 def _multiplying(weight: Weight) -> list[Use]:
     return [use for use in weight.uses if use.kind != "gather"]
 
@@ -337,5 +338,5 @@ def _action(form: Form, weight_range: WeightRange, block_size: int, outliers: Ch
             return f"s8 per channel{narrow}, activations quantized at run time"
         case "weight-only":
             return f"s8 per {f'block of {block_size}' if block_size else 'channel'}, weight only"
-        case "embedding" | "tied":
+        case "embedding" | "tied" | "storage":
             return "s8 per row, dequantized after the lookup"

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from irtools.analysis.provenance import module_of, selects
 from irtools.passes.quantization.sites import Weight
 
-__all__ = ["names_of", "selects"]
+__all__ = ["is_telling", "names_of", "nothing_found", "selects"]
 
 _ANONYMOUS = re.compile(r"(val|onnx::\w+|_v)_\d+|")
+
+
+def is_telling(name: str) -> bool:
+    """Whether a name is more than a number that an exporter has counted."""
+    return _ANONYMOUS.fullmatch(name) is None
 
 
 def names_of(weight: Weight) -> Iterator[str]:
@@ -18,7 +23,7 @@ def names_of(weight: Weight) -> Iterator[str]:
     for use in weight.uses:
         if module := module_of(use.node):
             yield module
-    if not _ANONYMOUS.fullmatch(weight.name):
+    if is_telling(weight.name):
         yield weight.name
     for use in weight.uses:
         if use.bias is not None:
@@ -26,3 +31,16 @@ def names_of(weight: Weight) -> Iterator[str]:
         yield use.node.name or ""
         yield use.output.name or ""
     yield weight.name
+
+
+def nothing_found(skipped: Mapping[str, int], phrases: Mapping[str, str], instead: str = "") -> str:
+    """Say why a pass quantizes nothing.
+
+    Args:
+        skipped: What it left alone, by statistic name.
+        phrases: What the statistics mean.
+        instead: What to use in its place, or ''.
+    """
+    reasons = [f"{count} {phrases[name]}" for name, count in skipped.items() if count]
+    found = "; ".join(reasons) or "no constant is multiplied by or looked up in"
+    return f"nothing was quantized: {found}{f'; {instead}' if instead else ''}"

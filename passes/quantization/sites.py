@@ -6,7 +6,7 @@
     Gather   rows of W [V, H], H > 1       row axis 0
 
 Reads the model and never writes. Scope: the main graph; what lies in subgraphs and local
-functions is left alone and counted.
+functions is left alone and counted. `weight_slots` has what can be stored in 8 bits, anywhere.
 """
 
 from __future__ import annotations
@@ -21,26 +21,51 @@ import onnx_ir as ir
 
 from irtools.model.walk import iter_graphs
 
-__all__ = ["Bias", "Sites", "Use", "Weight", "constant_of", "find_sites"]
+__all__ = [
+    "QUANTIZED_OPS",
+    "Bias",
+    "Sites",
+    "Use",
+    "Weight",
+    "constant_of",
+    "find_sites",
+    "is_expansion",
+    "is_outlier_product",
+]
 
 UseKind: TypeAlias = Literal["matmul", "gemm", "conv", "gather"]
 
 # Operators that multiply by a constant in a form that is left in floating point.
 _OTHER_GEMMS = frozenset({"ConvTranspose", "LSTM", "GRU", "RNN", "Einsum", "DeformConv"})
 
-_QUANTIZED_OPS = frozenset(
+QUANTIZED_OPS = frozenset(
     {
         "MatMulInteger",
         "ConvInteger",
         "QLinearMatMul",
         "QLinearConv",
         "MatMulIntegerToFloat",
+        "DynamicQuantizeLSTM",
         "DynamicQuantizeMatMul",
         "MatMulNBits",
         "QGemm",
         "GatherBlockQuantized",
     }
 )
+
+# Operator to the inputs that may be 8-bit weights expanded in front of it.
+_EXPANDED_INPUTS = {
+    "Conv": (1,),
+    "ConvTranspose": (1,),
+    "DeformConv": (1,),
+    "Einsum": (0, 1),
+    "GRU": (1, 2),
+    "Gather": (0,),
+    "Gemm": (0, 1),
+    "LSTM": (1, 2),
+    "MatMul": (0, 1),
+    "RNN": (1, 2),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,7 +247,7 @@ def _label(node: ir.Node) -> str:
 
 def _refusal(node: ir.Node) -> str | None:
     """Why a node that multiplies by a constant is no site, or None."""
-    if node.op_type in _QUANTIZED_OPS or _reads_dequantized(node) or _is_outlier_product(node):
+    if node.op_type in QUANTIZED_OPS or _reads_dequantized(node) or is_outlier_product(node):
         return "num-already-quantized"
     if node.op_type in _OTHER_GEMMS and any(constant_of(v) is not None for v in node.inputs[1:]):
         return "num-skipped-operator"
@@ -233,18 +258,41 @@ def _refusal(node: ir.Node) -> str | None:
 
 
 def _reads_dequantized(node: ir.Node) -> bool:
-    if node.op_type not in ("MatMul", "Gemm", "Conv", "Gather"):
+    if node.domain != "" or node.op_type not in _EXPANDED_INPUTS:
         return False
-    index = 0 if node.op_type == "Gather" else 1
-    stored, _ = _behind_transpose(node.inputs[index])
-    producer = stored.producer() if stored is not None else None
-    tensor = constant_of(stored) if node.op_type == "Gather" else None
+    found = [_behind_transpose(v)[0] for i, v in enumerate(node.inputs) if _may_expand(node, i)]
+    tensor = constant_of(found[0]) if node.op_type == "Gather" else None
     if tensor is not None:
         return tensor.dtype in (ir.DataType.INT8, ir.DataType.UINT8)
-    return producer is not None and producer.op_type == "DequantizeLinear"
+    return any(is_expansion(value) for value in found)
 
 
-def _is_outlier_product(node: ir.Node) -> bool:
+def _may_expand(node: ir.Node, index: int) -> bool:
+    return index in _EXPANDED_INPUTS[node.op_type]
+
+
+def is_expansion(value: ir.Value | None) -> bool:
+    """Whether a value is a constant of 8 bits times a scale: a DequantizeLinear, or Cast and Mul.
+
+    The Mul may be followed by a Cast to the type of the model.
+    """
+    node = value.producer() if value is not None else None
+    if node is not None and node.op_type == "Cast":
+        node = node.inputs[0].producer() if node.inputs[0] is not None else None
+    if node is None or node.domain != "":
+        return False
+    if node.op_type == "DequantizeLinear":
+        return constant_of(node.inputs[0]) is not None
+    if node.op_type != "Mul" or node.inputs[0] is None:
+        return False
+    value = node.inputs[0]
+    while value is not None and (cast := value.producer()) is not None and cast.op_type == "Cast":
+        value = cast.inputs[0]
+    tensor = constant_of(value) if value is not node.inputs[0] else None
+    return tensor is not None and tensor.dtype in (ir.DataType.INT8, ir.DataType.UINT8)
+
+
+def is_outlier_product(node: ir.Node) -> bool:
     """Whether channels are multiplied that were picked beside a quantization of all of them."""
     picked = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
     if node.op_type != "MatMul" or picked is None or picked.op_type != "Gather":
@@ -257,7 +305,7 @@ def _is_outlier_product(node: ir.Node) -> bool:
 
 
 def _as_use(node: ir.Node) -> Use | None:
-    if node.domain != "" or _is_outlier_product(node):
+    if node.domain != "" or is_outlier_product(node):
         return None
     match node.op_type:
         case "MatMul":

@@ -12,6 +12,7 @@ __all__ = [
     "ACTIVATION_U8",
     "BlockSpec",
     "Granularity",
+    "PerAxes",
     "PerAxis",
     "PerBlock",
     "PerTensor",
@@ -35,6 +36,16 @@ class PerAxis:
 
 
 @dataclass(frozen=True)
+class PerAxes:
+    """One scale per index along several axes: W [D, G, I] with axes (0, 1) has scale [D, G, 1].
+
+    No axes: one scale for the whole tensor, [1, 1, 1].
+    """
+
+    axes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class PerBlock:
     """One scale per `block_size` neighbours along `axis`: W [K, N], axis 0: [ceil(K/size), N]."""
 
@@ -42,7 +53,7 @@ class PerBlock:
     block_size: int
 
 
-Granularity: TypeAlias = PerTensor | PerAxis | PerBlock
+Granularity: TypeAlias = PerTensor | PerAxis | PerAxes | PerBlock
 
 WeightRange: TypeAlias = Literal["full", "pairs", "7-bit"]
 """How much of 8 bits weights use. `pairs`: as much as neighbours allow whose products are added

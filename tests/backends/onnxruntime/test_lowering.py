@@ -407,3 +407,89 @@ def test_gpu_targets_keep_standard_forms() -> None:
 def _exact(model: Model, feeds: dict[str, np.ndarray]) -> np.ndarray:
     with _CPU.runner(model, RunnerOptions(exact=True)) as runner:
         return runner.run(feeds)["y"]
+
+
+def _stored_lstm(inputs: str, directions: int, extra: str = "") -> ir.Model:
+    """An LSTM of 4 inputs and 6 units whose weights are integers times scales of their rows."""
+    direction = ("", "forward", "bidirectional")[directions]
+    rng = np.random.default_rng(0)
+    shapes = {"w": (directions, 24, 4), "r": (directions, 24, 6)}
+    model = _model(
+        f"m (float[5,2,4] x, float[{directions},48] b, float[{directions},2,6] h0, "
+        f"float[{directions},2,6] c0, float[{directions},18] p, int32[2] n, "
+        + ", ".join(
+            f"int8[{d},{g},{i}] {name}q, float[{d},{g},1] {name}s"
+            for name, (d, g, i) in shapes.items()
+        )
+        + f") => (float[5,{directions},2,6] y, float[{directions},2,6] h, "
+        f"float[{directions},2,6] c) {{ wn = Cast<to=6>(wq) wi = Cast<to=1>(wn) w = Mul(wi, ws) "
+        "ri = Cast<to=1>(rq) r = Mul(ri, rs) "
+        f'y, h, c = LSTM<hidden_size=6, direction="{direction}"{extra}>({inputs}) }}',
+        '"" : 17',
+        8,
+    )
+    for value in [v for v in model.graph.inputs if v.name in ("wq", "ws", "rq", "rs", "b")]:
+        shape = tuple(int(d) for d in value.shape)
+        if value.name.endswith("q"):
+            array = rng.integers(-127, 128, shape).astype(np.int8)
+        else:
+            array = rng.uniform(0.001, 0.003, shape).astype(np.float32)
+        model.graph.inputs.remove(value)
+        value.const_value = ir.Tensor(array, name=value.name)
+        model.graph.register_initializer(value)
+    return model
+
+
+@pytest.mark.parametrize("isa", [Isa.VNNI, Isa.AVX2])
+@pytest.mark.parametrize("directions", [1, 2])
+@pytest.mark.parametrize(
+    ("inputs", "extra"),
+    [
+        ("x, w, r", ""),
+        ("x, w, r, b", ", clip=0.5"),
+        ("x, w, r, b, n, h0, c0, p", ""),
+        ("x, w, r, , , h0, c0", ", input_forget=1"),
+    ],
+)
+def test_a_stored_lstm_runs_in_integers(isa: Isa, directions: int, inputs: str, extra: str) -> None:
+    model = _stored_lstm(inputs, directions, extra)
+    lowered = model.clone()
+    target = OrtCpu(isa)
+    assert target.lower(lowered) == {"DynamicQuantizeLSTM": 1}
+    assert target.lower(lowered) == {}
+    assert [node.op_type for node in lowered.graph] == ["DynamicQuantizeLSTM"]
+    dtype = ir.DataType.INT8 if isa is Isa.VNNI else ir.DataType.UINT8
+    assert lowered.graph.initializers["wq_turned"].dtype == dtype
+    rng = np.random.default_rng(1)
+    feeds = {
+        value.name: rng.normal(size=[int(d) for d in value.shape]).astype(np.float32)
+        for value in model.graph.inputs
+        if value.name != "n"
+    }
+    feeds["n"] = np.array([5, 3], np.int32)
+    found = []
+    for each in (model, lowered):
+        with target.runner(Model(each), RunnerOptions(exact=True)) as runner:
+            found.append(runner.run(feeds))
+            assert runner.kernels().int8 == int(each is lowered)
+    for name, wanted in found[0].items():
+        error = np.linalg.norm(found[1][name] - wanted) / np.linalg.norm(wanted)
+        assert error < 0.02, name
+
+
+@pytest.mark.parametrize("change", ["float weight", "scale of a column", "computed scale"])
+def test_other_lstms_stay(change: str) -> None:
+    model = _stored_lstm("x, w, r, b", 1)
+    initializers = model.graph.initializers
+    if change == "float weight":
+        (product,) = (n for n in model.graph if n.outputs[0].name == "r")
+        array = np.zeros((1, 24, 6), np.float32)
+        initializers["rs"].const_value = ir.Tensor(array, name="rs")
+        product.replace_input_with(0, initializers["rs"])
+    elif change == "scale of a column":
+        initializers["ws"].const_value = ir.Tensor(np.ones((1, 1, 4), np.float32), name="ws")
+    else:
+        initializers["ws"].const_value = None
+        model.graph.inputs.append(initializers.pop("ws"))
+    assert _CPU.lower(model) == {}
+    assert any(node.op_type == "LSTM" for node in model.graph)

@@ -128,6 +128,24 @@ def test_the_runtimes_own_format_has_an_end(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_artifact_of_a_small_model_keeps_weights_of_8_bits(tmp_path: Path) -> None:
+    model = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[1,64,9] x, int8[64,64,3] q, '
+        "float[64,1,1] s) => (float[1,64,7] y) { i = Cast<to=1>(q) w = Mul(i, s) y = Conv(x, w) }"
+    )
+    for name, array in {
+        "q": np.ones((64, 64, 3), np.int8),
+        "s": np.ones((64, 1, 1), np.float32),
+    }.items():
+        (value,) = (v for v in model.graph.inputs if v.name == name)
+        model.graph.inputs.remove(value)
+        value.const_value = ir.Tensor(array, name=name)
+        model.graph.register_initializer(value)
+    artifact = OrtCpu().compile(Model(model), tmp_path, "net")
+    assert artifact.files[0].stat().st_size < 1.2 * 64 * 64 * 3
+    assert "would unpack its weights" in artifact.notes[0]
+
+
 def test_an_artifact_does_not_unpack_small_weights(tmp_path: Path) -> None:
     model = _matmul(ir.DataType.FLOAT16, size=1200)
     artifact = OrtCpu().compile(model, tmp_path, "net")

@@ -187,7 +187,6 @@ def test_an_embedding_is_gathered_in_int8_on_openvino(quantize, openvino_layers,
 @pytest.mark.parametrize("text", [
     "g (int64[n] i, int64[9,4] w) => (int64[n,4] y) { y = Gather(w, i) }",
     "g (int64[n] i, float[9] w) => (float[n] y) { y = Gather(w, i) }",
-    "g (int64[n] i, float[9,4] w) => (float[9,n] y) { y = Gather<axis=1>(w, i) }",
 ])  # fmt: skip
 def test_other_lookups_are_left_alone(quantize, text: str) -> None:
     model = build(f'<ir_version: 10, opset_import: ["" : 20]> {text}')

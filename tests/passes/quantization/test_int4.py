@@ -369,3 +369,16 @@ def test_memory_is_bounded(tmp_path) -> None:
     tracemalloc.stop()
     result = 2048 * 8192 * 5 // 8
     assert peak < result + weight.nbytes // 3
+
+
+def test_a_model_without_a_fit_hears_what_to_use(quantize) -> None:
+    model = build(
+        '<ir_version: 10, opset_import: ["" : 21]> g (float[1,4,9] x, float[8,4,3] w) '
+        "=> (float[1,8,7] y) { y = Conv(x, w) }"
+    )
+    done = quantize(model, "int4:min-size=0")
+    assert not done.result.modified
+    assert done.result.notes == (
+        "nothing was quantized: 1 weights of Conv and of other operators, left in float32; "
+        "`int8` stores the weights of Conv, recurrent layers and subgraphs too",
+    )

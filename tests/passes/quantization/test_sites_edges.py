@@ -36,26 +36,6 @@ STAYS = {
         "{ t = Transpose(w) y = MatMul(x, t) }",
         "num-skipped-shared",
     ),
-    "a product with a bias that is computed": (
-        "g (float[n,4] x, float[4,4] w, float[4] c) => (float[n,4] y) "
-        "{ d = Neg(c) y = Gemm(x, w, d) }",
-        "num-skipped-operator",
-    ),
-    "a product with a scaled bias": (
-        "g (float[n,4] x, float[4,4] w, float[4] w_b) => (float[n,4] y) "
-        "{ y = Gemm<beta=2.0>(x, w, w_b) }",
-        "num-skipped-operator",
-    ),
-    "a transpose that keeps the order": (
-        "g (float[n,4] x, float[4,4] w) => (float[n,4] y) "
-        "{ t = Transpose<perm=[0,1]>(w) y = MatMul(x, t) }",
-        None,
-    ),
-    "a weight that is read along both axes": (
-        "g (float[n,4] x, float[4,4] w) => (float[n,4] y) "
-        "{ a = Gemm(x, w) y = Gemm<transB=1>(a, w) }",
-        "num-skipped-shared",
-    ),
 }
 
 
@@ -104,17 +84,16 @@ def test_a_kernel_with_a_bias_that_is_computed_stays(quantize) -> None:
         "y = Conv(x, w, d) }"
     )
     done = quantize(model, STATIC, x=normal(8, 4, 3, 3))
-    assert done.result.statistics == {"num-skipped-operator": 1}
+    assert done.result.statistics == {"num-stored-conv": 1}
 
 
-def test_a_table_that_is_multiplied_by_stays_without_ranges(quantize) -> None:
+def test_a_table_that_is_multiplied_by_is_stored_without_ranges(quantize) -> None:
     model = build(
         HEAD + "g (int64[n] ids, float[40,8] w) => (float[n,40] y) "
         "{ h = Gather(w, ids) t = Transpose(w) y = MatMul(h, t) }"
     )
     done = quantize(model, "int8:mode=dynamic:min-size=0")
-    assert not done.result.modified
-    assert done.result.statistics == {"num-skipped-operator": 1}
+    assert done.result.statistics == {"num-stored-other": 1}
 
 
 BIASES = {
@@ -134,7 +113,7 @@ def test_what_is_no_bias_stays_as_it_is(case: str, quantize) -> None:
         f"{{ m = MatMul(x, w) {last} }}"
     )
     done = quantize(model, STATIC, x=normal(4, 4) + 1)
-    assert done.result.statistics == {"num-quantized-matmul": 1}
+    assert done.result.statistics["num-quantized-matmul"] == 1
     kept = done.after.graph.initializers["w_b"].const_value
     np.testing.assert_array_equal(kept.numpy(), model.graph.initializers["w_b"].const_value.numpy())
 
@@ -145,7 +124,8 @@ def test_a_bias_with_nan_is_none(quantize) -> None:
         "{ y = Gemm(x, w, w_b) }",
         w_b=np.array([1, np.nan, 2, 3]),
     )
-    assert not quantize(model, STATIC, x=normal(8, 4)).result.modified
+    done = quantize(model, STATIC, x=normal(8, 4))
+    assert done.result.statistics == {"num-stored-other": 1}
 
 
 def test_a_weight_only_weight_stands_before_its_first_reader(quantize) -> None:
@@ -227,13 +207,13 @@ def test_a_plan_of_convolutions_survives_json() -> None:
     [
         ("ort-cpu:isa=avx2", "dynamic"),
         ("ort-cpu:isa=vnni", "dynamic"),
-        ("openvino-cpu:isa=vnni", "static"),
+        ("openvino-cpu:isa=vnni", "weight-only"),
         ("openvino-cpu:isa=avx2", "weight-only"),
         ("ort-cuda", "weight-only"),
     ],
 )
 def test_what_auto_means_without_data(target: str, form: str) -> None:
-    """OpenVINO is slow at ranges that are measured at run time: synthetic data serves it better."""
+    """Ranges of synthetic data are a guess: they are taken only where static is asked for."""
     w = np.random.default_rng(0).normal(size=(16, 16))
     model = build(
         f"{HEAD} g (float[n,16] x, float[16,16] w) => (float[n,16] y) {{ y = MatMul(x, w) }}", w=w
@@ -242,7 +222,7 @@ def test_what_auto_means_without_data(target: str, form: str) -> None:
     assert isinstance(pass_, Int8)
     ctx = replace(context(target, Dataset({"x": normal(4, 16)})), calibration=None)
     action = pass_.plan(model, ctx).decisions[0].action
-    words = {"dynamic": "at run time", "static": "static activations", "weight-only": "weight only"}
+    words = {"dynamic": "at run time", "weight-only": "weight only"}
     assert words[form] in action
 
 
@@ -253,4 +233,4 @@ def test_an_old_model_gets_what_its_opset_can_express(quantize) -> None:
         { h = Gather(w, ids)  y = MatMul(h, w2) }
     """)
     done = quantize(model, "int8:mode=dynamic:min-size=0")
-    assert done.result.statistics == {"num-skipped-opset": 1, "num-quantized-embedding": 1}
+    assert done.result.statistics == {"num-stored-other": 1, "num-quantized-embedding": 1}

@@ -97,10 +97,11 @@ class Int8(PlanningPass):
         "num-skipped-small": "weights left in float32 because they are smaller than min-size",
         "num-skipped-embedding": "embedding tables left in float32 by option",
         "num-skipped-nonfinite": "weights left in float32 because they hold NaN or infinity",
-        "num-skipped-extreme": "weights left in float32 because products may overflow",
-        "num-skipped-channels": "Conv weights left in float32 because one range cannot serve all "
-        "channels of their result",
-        "num-skipped-range": "weights left in float32 because an activation has no usable range",
+        "num-skipped-extreme": "weights multiplied in float32 because products may overflow",
+        "num-skipped-channels": "Conv weights multiplied in float32 because one range "
+        "cannot serve all channels of their result",
+        "num-skipped-range": "weights multiplied in float32 because an activation has no "
+        "usable range",
         "num-skipped-dtype": "weights left alone because of their type",
         "num-skipped-precision": "weights left in float32 because 8 bits keep less than 30 dB",
         "num-skipped-shared": "weights left in float32 because another node reads them so",

@@ -174,8 +174,8 @@ class Quantizer:
                 self.skipped["num-skipped-channels"] += 1
                 channels = int(weight.tensor.shape.numpy()[0])
                 self.notes.append(
-                    f"{next(names_of(weight))!r} stays in float32: one range for its result "
-                    f"would leave {lost} of {counted(channels, 'channel')} only a few steps, "
+                    f"{next(names_of(weight))!r} is multiplied in float32: one range for its "
+                    f"result would leave {lost} of {counted(channels, 'channel')} only a few steps, "
                     "because others are much larger"
                 )
                 return True

@@ -294,6 +294,9 @@ def _error(array: np.ndarray, axes: Axes) -> float:
     difference = dequantize(*_quantize(array, axes)).reshape(-1)
     values = array.astype(np.float32, copy=False).reshape(-1)
     difference -= values
+    # In units of the largest value: squares of weights near the float limit overflow.
+    top = np.float32(max(values.max(initial=0.0), -values.min(initial=0.0))) or np.float32(1)
+    values, difference = values / top, difference / top
     signal = float(np.dot(values, values))
     return float(np.dot(difference, difference)) / signal if signal else 0.0
 

@@ -303,12 +303,12 @@ def test_nan_and_infinite_weights_are_named_and_kept(quantize, bad: float) -> No
 def test_weights_near_the_float_limit_are_kept(quantize) -> None:
     model = build(GEMM, w=np.full((4, 8), 3e38))
     done = quantize(model, STATIC, x=normal(8, 8))
-    assert done.result.statistics == {"num-skipped-extreme": 1}
+    assert done.result.statistics["num-skipped-extreme"] == 1
 
 
 def test_a_dead_activation_is_left_alone(quantize) -> None:
     done = quantize(build(GEMM), STATIC, x=np.zeros((4, 8), np.float32))
-    assert done.result.statistics == {"num-skipped-range": 1}
+    assert done.result.statistics["num-skipped-range"] == 1
     assert "'x' has no usable range: it never left zero" in done.result.notes
 
 
@@ -339,7 +339,7 @@ def test_nan_in_an_activation_is_said(quantize) -> None:
         g (float[b,n,8] x, float[8,4] w) => (float[b,n,4] y) { l = Log(x)  y = MatMul(l, w) }
     """)
     done = quantize(model, STATIC, x=normal(2, 3, 8))
-    assert done.result.statistics == {"num-skipped-range": 1}
+    assert done.result.statistics["num-skipped-range"] == 1
     assert "'l' has no usable range: NaN or infinite values" in done.result.notes
 
 

@@ -72,6 +72,14 @@ class Prune(PlanningPass):
 
     name: ClassVar[str] = "prune"
     idempotent: ClassVar[bool] = False
+    requires: ClassVar[tuple[str, ...]] = (
+        "lift-constants",
+        "remove-identity",
+        "fold-constants:exact=true",
+        "remove-no-ops",
+        "merge-layout-chains",
+        "eliminate-common-subexpressions",
+    )
     statistics: ClassVar[Mapping[str, str]] = {
         "num-heads-removed": "attention heads removed",
         "num-neurons-removed": "feed-forward neurons removed",

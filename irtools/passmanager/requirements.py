@@ -78,12 +78,9 @@ def _exact_pass(name: str, text: str) -> Pass:
         kind = registry.load("irtools.passes", text.partition(":")[0])
         if getattr(kind, "requires", ()):
             raise UsageError(f"it requires {', '.join(kind.requires)} itself; name them as well")
-        made = Pipeline(text).passes
+        (required,) = Pipeline(text)
     except IrtoolsError as error:
         raise UsageError(f"{where}: {error}") from error
-    if len(made) != 1:
-        raise UsageError(f"{where}, which is {len(made)} passes, expected one")
-    (required,) = made
     if required.promise is not Exactness.EXACT:
         raise UsageError(
             f"{where}, which is {required.promise.value}; only exact passes may be required"

@@ -58,6 +58,8 @@ def remove_channels(model: ir.Model, cuts: Sequence[Cut]) -> None:
 def _shrink(model: ir.Model, removals: _Removals) -> None:
     made: dict[tuple[ir.Value, str], ir.Value] = {}
     alike: dict[tuple[ir.Value, bytes], ir.Value] = {}
+    edited = [node.inputs[position] for node, position in removals]
+    shared = {value for value in edited if value is not None and len(value.uses()) > 1}
     for (node, position), axes in removals.items():
         old = node.inputs[position]
         assert old is not None
@@ -66,7 +68,7 @@ def _shrink(model: ir.Model, removals: _Removals) -> None:
             array = _array(old)
             for axis, indices in axes.items():
                 array = np.delete(array, sorted(indices), axis=axis)
-            if len(old.uses()) == 1 and not old.is_graph_output():
+            if old not in shared:
                 made[key] = _new_constant(model.graph, old, array)
             else:
                 # Biases of zeros, scales of ones: other units of a shared constant often leave

@@ -32,12 +32,13 @@ def drop_stale_shapes(model: ir.Model) -> tuple[str, ...]:
     """
     if not _declares(model):
         return ()
-    free = {dim.value for v in model.graph.inputs for dim in v.shape or () if not _is_int(dim)}
+    dims = (dim for value in model.graph.inputs for dim in value.shape or ())
+    free = frozenset(d.value for d in dims if isinstance(d, ir.SymbolicDim) and d.value)
     found = []
     for value, shape in inferred_types(model):
         if value.shape is None:
             continue
-        wrong = _contradictions(value.shape, shape, frozenset(n for n in free if n))
+        wrong = _contradictions(value.shape, shape, free)
         if wrong is None:
             axes = counted(len(shape.dim), "axis", "axes")
             found.append(f"{shown(value.name)} {value.shape}, which has {axes}")
@@ -72,14 +73,10 @@ def _contradictions(
         return None
     wrong: dict[int, object] = {}
     for axis, (size, dim) in enumerate(zip(declared, inferred.dim, strict=True)):
-        if not _is_int(size):
+        if not isinstance(size, int):
             continue
         if dim.HasField("dim_value") and dim.dim_value != size:
             wrong[axis] = dim.dim_value
         elif dim.HasField("dim_param") and dim.dim_param in free:
             wrong[axis] = shown(dim.dim_param)
     return wrong
-
-
-def _is_int(dim: object) -> bool:
-    return isinstance(dim, int)

@@ -64,8 +64,8 @@ def why_nothing(model: ir.Model, *, found: int, blocked: int, chosen: int) -> st
     quantized = count_quantized(model)
     if chosen:
         return (
-            f"none of {counted(chosen, 'group')} gets smaller by so little: a larger ratio or a "
-            "smaller round-to would remove something"
+            f"none of {counted(chosen, 'group')} gets smaller with these settings of ratio, "
+            "round-to and min-width"
         )
     if found:
         return f"options leave out {'the only group' if found == 1 else f'all {found} groups'}"

@@ -184,13 +184,13 @@ class _Part:
     def _bytes(self, value: ir.Value, *, written: bool) -> int:
         """Return what a value adds to the file, by whether anything that stays reads it."""
         producer = value.producer()
-        if producer in self.results:
+        if producer is not None and producer in self.results:
             if not written:
                 return 0
             array = self.results[producer][producer.outputs.index(value)]
-            tensor = ir.tensor(array)
             in_main = producer.graph is self.main
-            return (initializer_bytes if in_main else constant_bytes)(value.name, tensor)
+            count = initializer_bytes if in_main else constant_bytes
+            return count(value.name, ir.tensor(array))
         if written:
             return 0
         tensor = constant_of(value)
@@ -207,7 +207,7 @@ def release(values: Iterable[ir.Value | None]) -> None:
         producer = value.producer()
         if producer is None:
             graph = value.graph
-            if isinstance(graph, ir.Graph) and value.name in graph.initializers:
+            if isinstance(graph, ir.Graph) and value.name and value.name in graph.initializers:
                 del graph.initializers[value.name]
         elif producer.op_type == "Constant" and producer.domain == "":
             assert producer.graph is not None

@@ -98,18 +98,8 @@ def _store(graph: ir.Graph, value: ir.Value, tensor: ir.Tensor, names: FreshName
     """Put a 16-bit constant and a Cast in the place of `value`, which gives up its name."""
     name, maker = value.name, value.producer()
     assert name is not None
-    dtype = tensor.dtype
-    half_name = names.make(f"{name}_{dtype.name.lower()}")
-    tensor.name = half_name
-    if maker is None:
-        stored = ir.Value(
-            name=half_name, type=ir.TensorType(dtype), shape=value.shape, const_value=tensor
-        )
-    else:
-        node = ir.node("Constant", [], {"value": tensor}, outputs=[ir.val(half_name)])
-        node.name = maker.name
-        stored = node.outputs[0]
-        stored.type, stored.shape = ir.TensorType(dtype), value.shape
+    tensor.name = names.make(f"{name}_{tensor.dtype.name.lower()}")
+    stored = ir.Value(name=tensor.name, type=ir.TensorType(tensor.dtype), shape=value.shape)
     cast = ir.node("Cast", [stored], attributes={"to": ir.DataType.FLOAT.value})
     cast.name = names.make(f"{name}/Cast")
     result = cast.outputs[0]
@@ -117,10 +107,12 @@ def _store(graph: ir.Graph, value: ir.Value, tensor: ir.Tensor, names: FreshName
     value.replace_all_uses_with(result)
     if maker is None:
         del graph.initializers[name]
+        stored.const_value = tensor
         graph.register_initializer(stored)
         graph.insert_before(graph[0], cast)
     else:
         value.name = None
-        graph.insert_before(maker, [stored.producer(), cast])
+        holder = ir.node("Constant", [], {"value": tensor}, outputs=[stored], name=maker.name)
+        graph.insert_before(maker, [holder, cast])
         graph.remove(maker, safe=True)
     result.name = name

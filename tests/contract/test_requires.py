@@ -44,8 +44,9 @@ class _Writer:
         self.rng = np.random.default_rng(0)
 
     def op(self, kind: str, *inputs: ir.Value, **attributes: object) -> ir.Value:
-        node = ir.node(kind, inputs, attributes, name=f"{kind}_{len(self.nodes)}")  # type: ignore[arg-type]
-        node.outputs[0].name = f"{kind}_{len(self.nodes)}_out"
+        name = f"{kind}_{len(self.nodes)}"
+        node = ir.node(kind, inputs, attributes, name=name)  # type: ignore[arg-type]
+        node.outputs[0].name = f"{name}_out"
         self.nodes.append(node)
         return node.outputs[0]
 

@@ -228,7 +228,21 @@ def test_a_list_of_small_integers_is_not_lifted(make_context) -> None:
     numbers = "[" + ", ".join(str(n % 100) for n in range(40)) + "]"
     model = ir.from_onnx_text(
         f"""<ir_version: 10, opset_import: ["": 20]>
-        g (int64[N] x) => (int64[N] y) {{ c = Constant<value_ints = {numbers}>()  y = Add(x, c) }}"""
+        g (int64[N] x) => (int64[N] y)
+        {{ c = Constant<value_ints = {numbers}>()  y = Add(x, c) }}"""
     )
     (pass_,) = Pipeline("lift-constants")
     assert not pass_.run(model, make_context()).modified
+
+
+def test_a_weight_of_two_convolutions_is_not_copied_for_a_normalization(fold) -> None:
+    """Folding one BatchNormalization into a shared weight writes the weight twice."""
+    ones = np.ones(8, np.float32)
+    weight = RNG.normal(size=(8, 8, 3, 3)).astype(np.float32)
+    g = Graph(weight=weight, a=ones, b=ones * 2, c=ones * 3, d=ones * 4)
+    g.x.shape = ir.Shape(["n", 8, 9, 9])
+    first = g.add("Conv", g.x, "weight", pads=[1, 1, 1, 1])
+    normed = g.add("BatchNormalization", first, "a", "b", "c", "d")
+    second = g.add("Conv", normed, "weight", pads=[1, 1, 1, 1])
+    found = fold(g.model(second), "cleanup")
+    assert found == {"Conv": 2, "BatchNormalization": 1, "Add": 1}

@@ -26,6 +26,7 @@ def halve(model: ir.Model, dtype: ir.DataType, min_size: int, *, computes: bool)
         min_size: Elements below which a weight is stored as it is (storage only).
         computes: The graph itself goes to 16 bits; else only the weights.
     """
+    kept: HalfGraph | StoredWeights
     if computes:
         done = compute_in_half(model, dtype)
         counts = {"num-computed": done.nodes, "num-skipped-float32": done.kept}

@@ -106,7 +106,7 @@ def prepare(pass_: Pass, model: ir.Model, ctx: PassContext) -> Prepared:
         told = ", ".join(f"{n} {required.statistics.get(k, k)}" for k, n in counts.items())
         parts.append(f"{required.name} ({told})" if told else required.name)
         statistics[f"num-prepared-{required.name}"] = sum(counts.values())
-    note = f"{pass_.name}: first {', '.join(parts)}" if parts else ""
+    note = f"first {', '.join(parts)}" if parts else ""
     return Prepared(note, statistics)
 
 

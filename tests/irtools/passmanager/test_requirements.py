@@ -73,7 +73,7 @@ def model() -> Model:
 
 
 NOTE = (
-    "count-weights: first lift-constants (1 Constant nodes turned into initializers), "
+    "first lift-constants (1 Constant nodes turned into initializers), "
     "remove-identity (1 Identity and Dropout nodes removed)"
 )
 

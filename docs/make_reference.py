@@ -60,7 +60,8 @@ def pass_section(kind: type[Pass]) -> Iterator[str]:
     yield f"### `{kind.name}`\n"
     yield (inspect.getdoc(kind) or "") + "\n"
     repeat = "yes" if kind.idempotent else "no"
-    yield f"Outputs: {kind.exactness.value}. Idempotent: {repeat}.\n"
+    needs = f" Requires: {', '.join(f'`{text}`' for text in kind.requires)}." * bool(kind.requires)
+    yield f"Outputs: {kind.exactness.value}. Idempotent: {repeat}.{needs}\n"
     options = options_of(kind)
     if options:
         yield "| option | type | default | meaning |"

@@ -47,6 +47,7 @@ from irtools.passmanager.instruments import (
     Verification,
 )
 from irtools.passmanager.manager import PassManager
+from irtools.passmanager.requirements import plan_prepared
 from irtools.passmanager.step import Instrument, Step, Workspace
 from irtools.report import Level, Report, Row, Verdict
 from irtools.report.environment import machine, versions
@@ -427,4 +428,4 @@ def make_plan(
     steps = PassManager(Pipeline(*first), (Verification(),)).run(source, ctx)
     ctx.drop_analyses()
     ctx.adopt(steps[-1].model.companions)
-    return last.plan(steps[-1].model.ir, ctx)
+    return plan_prepared(last, steps[-1].model.clone().ir, ctx)

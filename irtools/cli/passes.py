@@ -80,6 +80,7 @@ def _describe(name: str, found: type[Pass]) -> dict[str, Any]:
         "description": _docstring(found),
         "exactness": found.exactness.value,
         "idempotent": found.idempotent,
+        "requires": list(found.requires),
         "options": [
             {
                 "name": o.name,
@@ -99,6 +100,8 @@ def _explain(found: type[Pass], document: dict[str, Any]) -> None:
 
     click.echo(f"{document['name']} ({document['exactness']})\n")
     click.echo(document["description"])
+    if document["requires"]:
+        click.echo(f"\nrequires, and runs first: {', '.join(document['requires'])}")
     if document["options"]:
         table = Table(box=None, pad_edge=False, title_justify="left")
         for heading in ("option", "type", "default", "meaning"):

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from irtools.model.operators import STANDARD_DOMAINS
 from irtools.model.walk import iter_graphs
 
-__all__ = ["infer_shapes"]
+__all__ = ["infer_shapes", "inferred_types"]
 
 _SMALL = 1024
 """Tensors of at most so many bytes go along: shapes are computed from them."""
@@ -47,6 +47,37 @@ def infer_shapes(model: ir.Model, *, refresh: bool = False) -> int:
                 if value.name in found and id(value) not in fixed:
                     changed += _update(value, found[value.name], refresh and _is_standard(node))
     return changed
+
+
+def inferred_types(model: ir.Model) -> Iterator[tuple[ir.Value, onnx.TensorShapeProto]]:
+    """Yield what nodes put out, with the shapes that ONNX infers from the inputs alone.
+
+    What is declared of inner tensors and outputs is not looked at; outputs of operators that the
+    standard does not have are taken as declared. Nothing is yielded where nothing is inferred.
+    """
+    light = _without_weights(model)
+    for value in light.graph.outputs:
+        if not value.is_graph_input() and _is_made_by_standard(value):
+            value.shape = None
+    proto = ir.serde.serialize_model(light)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    except (onnx.shape_inference.InferenceError, RuntimeError):
+        return
+    for graph, graph_proto in _paired(model.graph, inferred.graph):
+        found = {info.name: info.type for info in (*graph_proto.value_info, *graph_proto.output)}
+        for node in graph:
+            for value in node.outputs:
+                kind = found.get(value.name or "")
+                if kind is None or not _is_standard(node) or not kind.HasField("tensor_type"):
+                    continue
+                if kind.tensor_type.HasField("shape"):
+                    yield value, kind.tensor_type.shape
+
+
+def _is_made_by_standard(value: ir.Value) -> bool:
+    producer = value.producer()
+    return producer is not None and _is_standard(producer)
 
 
 def _hollow(tensor: ir.TensorProtocol) -> ir.TensorProtocol:

@@ -58,12 +58,17 @@ class Model:
         """
         path = Path(path)
         read = read_file(path)
-        return cls(read.model, path, read.files)
+        made = cls(read.model, path, read.files)
+        made.notes = read.notes
+        return made
 
     @classmethod
     def from_proto(cls, proto: onnx.ModelProto, source: Path | None = None) -> Model:
         """Take over a model held in memory as a protobuf message, after the same checks."""
-        return cls(read_proto(proto, source).model, source)
+        read = read_proto(proto, source)
+        made = cls(read.model, source)
+        made.notes = read.notes
+        return made
 
     @classmethod
     def from_ir(cls, model: ir.Model, source: Path | None = None) -> Model:

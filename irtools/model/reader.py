@@ -27,6 +27,7 @@ from irtools.model.preflight import (
 )
 from irtools.model.scopes import shown
 from irtools.model.sparse import to_dense
+from irtools.model.stale import drop_stale_shapes
 from irtools.model.tensors import check_data, num_bytes
 from irtools.model.verify import verify
 from irtools.model.walk import iter_graphs
@@ -47,10 +48,11 @@ DECLARED = "irtools.declared"
 
 @dataclass(frozen=True)
 class ReadModel:
-    """A model and the files that its weights are mapped from, the model file first."""
+    """A model, the files that its weights are mapped from, the model file first, and notes."""
 
     model: ir.Model
     files: tuple[MappedFile, ...]
+    notes: tuple[str, ...] = ()
 
 
 def read_file(path: Path) -> ReadModel:
@@ -129,7 +131,7 @@ class _Reader:
         except VerificationError as error:
             raise ModelError(str(error)) from error
         own = () if self._file is None else (self._file,)
-        return ReadModel(model, own + self._external.files)
+        return ReadModel(model, own + self._external.files, drop_stale_shapes(model))
 
     def _check_tensor(self, placed: PlacedTensor) -> None:
         tensor = placed.tensor

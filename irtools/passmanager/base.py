@@ -78,6 +78,20 @@ class Pass(ABC):
     statistics: ClassVar[Mapping[str, str]] = {}
     """Statistic name (`num-fused-attention`) to phrase (`attention blocks fused`)."""
 
+    requires: ClassVar[tuple[str, ...]] = ()
+    """Exact passes, as pipeline text each, that the manager runs on the model before this one.
+
+    They say what the pass reads: one that looks for weights among initializers requires
+    `lift-constants`. They run in this order, once each, on the copy that the pass gets; where the
+    pass then changes nothing, neither does the model. So they must be quick where there is
+    nothing to do, and may have no requirements of their own.
+    """
+
+    @property
+    def promise(self) -> Exactness:
+        """How exact the pass is as its options are set; `exactness` holds for all of them."""
+        return self.exactness
+
     @abstractmethod
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
         """Transform `model` in place.

@@ -12,6 +12,7 @@ from irtools.passmanager.base import PassResult, PlanningPass
 from irtools.passmanager.context import PassContext
 from irtools.passmanager.pipeline import Pipeline, pass_text
 from irtools.passmanager.plan import Plan
+from irtools.passmanager.requirements import prepare
 from irtools.passmanager.step import Instrument, Original, Step, Workspace
 
 __all__ = ["PassManager"]
@@ -97,13 +98,15 @@ class PassManager:
 
     def _transform(self, step: Step) -> None:
         working = step.before.clone()
-        digest = structure_digest(working.ir)
         step.ctx.drop_analyses()
         step.ctx.adopt(step.before.companions)
         with step.figures.spent_on("pass"):
-            result = self._result(step, working)
+            prepared = prepare(step.pass_, working.ir, step.ctx)
+        digest = structure_digest(working.ir)
+        with step.figures.spent_on("pass"):
+            result = prepared.joined_to(self._result(step, working))
         if not result.modified and structure_digest(working.ir) != digest:
-            _check_same_text(step.before, working)
+            _check_same_text(_prepared_again(step), working)
         if result.modified:
             step.ctx.drop_analyses(result.preserved)
             if result.companions:
@@ -125,6 +128,15 @@ class PassManager:
             step.stage = instrument.name
             with step.figures.spent_on(instrument.name):
                 getattr(instrument, hook)(step)
+
+
+def _prepared_again(step: Step) -> Model:
+    """Return the model as the pass was given it; kept nowhere, because it is rarely wanted."""
+    model = step.before.clone()
+    step.ctx.drop_analyses()
+    prepare(step.pass_, model.ir, step.ctx)
+    step.ctx.drop_analyses()
+    return model
 
 
 def _check_same_text(before: Model, after: Model) -> None:

@@ -18,6 +18,7 @@ from irtools.passmanager._suggest import suggest
 from irtools.passmanager.base import Pass
 from irtools.passmanager.declared import declared_options
 from irtools.passmanager.options import check_options, format_options, parse_options
+from irtools.passmanager.requirements import check_requires
 
 __all__ = ["Pipeline"]
 
@@ -41,6 +42,7 @@ class Pipeline:
                 case Pipeline():
                     flat.extend(item.passes)
                 case _:
+                    check_requires(type(item))
                     flat.append(item)
         object.__setattr__(self, "passes", tuple(flat))
 

@@ -17,6 +17,8 @@ _MEASURES = (
     "num-parameters-removed",
     # Parts of the weights that were quantized.
     "num-outlier-channels",
+    # What other passes did so that this one finds what it requires.
+    "num-prepared-",
 )
 
 

@@ -66,6 +66,8 @@ def _linear_before(node: ir.Node) -> ir.Node | None:
 
 def _fold(linear: ir.Node, norm: ir.Node) -> tuple[np.ndarray, np.ndarray] | None:
     """New weight and bias, or None where the pair cannot be folded."""
+    if _would_copy(linear, norm):
+        return None
     trains = norm.attributes.get_int("training_mode", 0) or len(norm.outputs) > 1
     inner = linear.outputs[0]
     if trains or len(inner.uses()) > 1 or not can_substitute(norm.outputs[0], inner):
@@ -92,6 +94,20 @@ def _fold(linear: ir.Node, norm: ir.Node) -> tuple[np.ndarray, np.ndarray] | Non
     if not (np.isfinite(new_weight).all() and np.isfinite(new_bias).all()):
         return None
     return new_weight, new_bias
+
+
+def _would_copy(linear: ir.Node, norm: ir.Node) -> bool:
+    """Whether the file would grow: a weight that others read is written once more."""
+    weight = linear.inputs[1]
+    stored = constant_of(weight)
+    if weight is None or stored is None or all(use.node is linear for use in weight.uses()):
+        return False
+    freed = 0
+    for value in dict.fromkeys(norm.inputs[1:]):
+        tensor = constant_of(value)
+        if value is not None and tensor is not None and all(u.node is norm for u in value.uses()):
+            freed += tensor.nbytes
+    return stored.nbytes > freed
 
 
 def _scaled(linear: ir.Node, weight: np.ndarray, factor: np.ndarray) -> np.ndarray:

@@ -47,7 +47,8 @@ class Cleanup(Pass):
     `remove-dead-code` in rounds until nothing changes. All of these exist as passes of their
     own. Main graph and nested subgraphs are cleaned; the bodies of functions stay as they are.
 
-    Inputs, outputs and weights that a caller may override stay, used or not. Every rule gives
+    The file never grows by it. Inputs, outputs and weights that a caller may override stay, used
+    or not. Every rule gives
     bit-equal results, except folding of operators such as Exp and MatMul and of
     BatchNormalization into weights, which `exact` switches off.
     """
@@ -61,6 +62,10 @@ class Cleanup(Pass):
     }
 
     exact: bool = option(False, "only rules that keep every bit of the results")
+
+    @property
+    def promise(self) -> Exactness:
+        return Exactness.EXACT if self.exact else self.exactness
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
         counts: Counter[str] = Counter()

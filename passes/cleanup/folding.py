@@ -14,12 +14,22 @@ from irtools.analysis.shapes import SymbolicShapes, constant_of
 from irtools.analysis.types import element_type
 from irtools.model import nested_graphs
 from irtools.passes.cleanup._edit import is_deterministic
+from irtools.passes.cleanup._fold_budget import Choice, Results, choose, release
+from irtools.passes.cleanup._sizes import initializer_bytes, node_bytes
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult, option
 
 __all__ = ["FoldConstants", "LiftConstants"]
 
 MAX_BYTES = 1 << 20
-"""A folded result may be this large, or as large as the constants that it replaces."""
+"""A result is computed up to this size, or that of the constants that it is computed from.
+
+What is written is bounded by what the file loses by it: see `_fold_budget`.
+"""
+
+_FEW_ELEMENTS = 64
+"""Constants of no more elements are sizes, axes and scalars: what grows from them is no weight."""
+
+_MAX_SWEEPS = 4
 
 _EXACT_OPS = frozenset(
     {"Abs", "Add", "And", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Cast", "Ceil"}
@@ -80,7 +90,11 @@ class LiftConstants(Pass):
         for node in model.graph:
             tensor = constant_of(node.outputs[0]) if node.op_type == "Constant" else None
             if tensor is not None and not node.outputs[0].is_graph_output():
-                _replace_by_constants(node, [tensor], in_main=True)
+                output = node.outputs[0]
+                if initializer_bytes(output.name, tensor) > node_bytes(node):
+                    continue  # A list of small integers: it takes a byte each, a tensor eight.
+                _replace_by_constant(output, tensor, in_main=True)
+                model.graph.remove(node, safe=True)
                 lifted += 1
         preserved = frozenset({SymbolicShapes})
         return PassResult(lifted > 0, {"num-lifted-constants": lifted}, preserved=preserved)
@@ -90,11 +104,14 @@ class LiftConstants(Pass):
 class FoldConstants(Pass):
     """Replace nodes whose result does not depend on inputs by that result.
 
-    Also folds Shape and the arithmetic on it where the sizes are fixed. A result is kept to
-    1 MiB, or to the size of the constants that it frees, and its size is known before it is
-    computed. Never folds random operators, QuantizeLinear and DequantizeLinear (they are the
-    quantization), weights that a caller may override, nodes of foreign domains, or outputs of
-    the model. Works in the main graph and in nested subgraphs.
+    Also folds Shape and the arithmetic on it where the sizes are fixed. The file never grows by
+    it: a result may be as large as the nodes and constants that it frees, and larger only where
+    other results have made room; its size is known before it is computed. What is stored in fewer
+    bytes than what is computed from it stays stored so: 8-bit integers behind Cast and Mul,
+    half precision behind Cast, indices of a codebook, one row behind Expand. Never folds random
+    operators, QuantizeLinear and DequantizeLinear (they are the quantization), weights that a
+    caller may override, nodes of foreign domains, or outputs of the model. Constants that
+    nothing reads any more go. Works in the main graph and in nested subgraphs.
 
     Values come from onnx's reference implementations, which are nobody's runtime: operators
     with one right answer (data movement, integers, correctly rounded arithmetic) are folded
@@ -107,36 +124,93 @@ class FoldConstants(Pass):
 
     exact: bool = option(False, "fold only where every bit of the result is certain")
 
+    @property
+    def promise(self) -> Exactness:
+        return Exactness.EXACT if self.exact else self.exactness
+
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
-        folder = _Folder(ctx.analysis(SymbolicShapes, model), model.opset_imports.get("", 0))
         foldable = _EXACT_OPS if self.exact else _EXACT_OPS | _ROUNDING_OPS
         folded = 0
-        for graph in nested_graphs(model.graph):
-            for node in graph:
-                if node.op_type in foldable and is_deterministic(node):
-                    folded += folder.fold(node, in_main=graph is model.graph)
+        for _ in range(_MAX_SWEEPS):
+            folder = _Folder(ctx.analysis(SymbolicShapes, model), model.opset_imports.get("", 0))
+            for graph in nested_graphs(model.graph):
+                for node in graph:
+                    if node.op_type in foldable and is_deterministic(node):
+                        folder.visit(node)
+            choice = choose(folder.results, model.graph)
+            _fold(choice, folder.results, model.graph)
+            folded += len(choice.nodes)
+            if not (choice.trimmed and choice.nodes):
+                # What stays may be worth folding once what it was weighed with is gone.
+                break
         preserved = frozenset({SymbolicShapes})
         return PassResult(folded > 0, {"num-folded-nodes": folded}, preserved=preserved)
 
 
+def _fold(choice: Choice, results: Results, main: ir.Graph) -> None:
+    """Put constants in the place of nodes, and remove the constants that only they read."""
+    for value in choice.values:
+        node = value.producer()
+        assert node is not None
+        array = results[node][node.outputs.index(value)]
+        _replace_by_constant(value, ir.tensor(array), in_main=node.graph is main)
+    read = [value for node in choice.nodes for value in node.inputs]
+    for node in reversed(choice.nodes):
+        assert node.graph is not None
+        node.graph.remove(node, safe=True)
+    release(read)
+
+
 @dataclass(frozen=True)
 class _Folder:
-    """Folds one node at a time, in order, so that a chain of constants folds in one walk."""
+    """Computes one node at a time, in order, so that a chain of constants is computed in one walk.
+
+    Attributes:
+        facts: Shapes, and the integers of shape arithmetic.
+        opset: Version of the operators.
+        results: What was computed, by node.
+    """
 
     facts: SymbolicShapes
     opset: int
+    results: dict[ir.Node, Sequence[np.ndarray]] = field(default_factory=dict)
+    _tensors: dict[ir.Value, ir.TensorProtocol] = field(default_factory=dict)
+    _stored: dict[ir.Value, frozenset[ir.Value]] = field(default_factory=dict)
     _evaluators: dict[str, Any] = field(default_factory=dict)
 
-    def fold(self, node: ir.Node, *, in_main: bool) -> bool:
+    def visit(self, node: ir.Node) -> None:
         if any(output.is_graph_output() for output in node.outputs):
-            return False
+            return
         results = self._fixed_integers(node)
+        stored: frozenset[ir.Value] = frozenset()
         if results is None:
-            results = self._evaluate(node)
+            stored = self._large_constants(node)
+            results = self._evaluate(node, stored)
         if results is None:
-            return False
-        _replace_by_constants(node, [ir.tensor(a) for a in results], in_main=in_main)
-        return True
+            return
+        self.results[node] = results
+        for output, array in zip(node.outputs, results, strict=True):
+            self._tensors[output] = ir.tensor(array)
+            self._stored[output] = stored
+
+    def _constant(self, value: ir.Value | None) -> ir.TensorProtocol | None:
+        """The tensor of a value that never changes, as stored or as computed so far."""
+        if value is None:
+            return None
+        found = self._tensors.get(value)
+        return constant_of(value) if found is None else found
+
+    def _large_constants(self, node: ir.Node) -> frozenset[ir.Value]:
+        """The tensors of the file, shape arithmetic aside, that a node's result depends on."""
+        found: set[ir.Value] = set()
+        for value in node.inputs:
+            if value is None:
+                continue
+            if value in self._stored:
+                found |= self._stored[value]
+            elif (tensor := constant_of(value)) is not None and tensor.size > _FEW_ELEMENTS:
+                found.add(value)
+        return frozenset(found)
 
     def _fixed_integers(self, node: ir.Node) -> Sequence[np.ndarray] | None:
         """The result of shape arithmetic in which every size is a number."""
@@ -148,12 +222,18 @@ class _Folder:
             return None
         return [values.astype(np.int64)]
 
-    def _evaluate(self, node: ir.Node) -> Sequence[np.ndarray] | None:
-        tensors = [None if value is None else constant_of(value) for value in node.inputs]
+    def _evaluate(self, node: ir.Node, stored: frozenset[ir.Value]) -> Sequence[np.ndarray] | None:
+        tensors = [self._constant(value) for value in node.inputs]
         for value, tensor in zip(node.inputs, tensors, strict=True):
             if value is not None and (tensor is None or tensor.dtype not in _FOLDABLE_TYPES):
                 return None
-        if not self._is_small(node) or not _is_defined(node, tensors):
+        size = self._result_bytes(node)
+        if size is None or not _is_defined(node, tensors):
+            return None
+        if size > max(MAX_BYTES, sum(t.nbytes for t in tensors if t is not None)):
+            return None
+        if stored and size > self._stored_bytes(node, stored):
+            # The file stores it in fewer bytes: int8 and a scale, a codebook, one row of a table.
             return None
         halves = any(t is not None and t.dtype == ir.DataType.FLOAT16 for t in tensors)
         if halves and node.op_type not in _MOVING_OPS:
@@ -194,42 +274,41 @@ class _Folder:
             self._evaluators[op_type] = found
         return self._evaluators[op_type]
 
-    def _is_small(self, node: ir.Node) -> bool:
-        """Whether the result is known to be small, or no larger than what it frees."""
+    def _stored_bytes(self, node: ir.Node, stored: frozenset[ir.Value]) -> int:
+        """Return the bytes of all that a node's result is computed from."""
+        small = [v for v in node.inputs if v is not None and not self._stored.get(v, v in stored)]
+        tensors = [constant_of(value) for value in stored]
+        tensors += [self._constant(value) for value in small]
+        return sum(int(tensor.nbytes) for tensor in tensors if tensor is not None)
+
+    def _result_bytes(self, node: ir.Node) -> int | None:
+        """Return the size of a node's results before they are computed; None: it is not known."""
         total = 0
         for output in node.outputs:
             shape = self.facts.shape(output)
             if shape is None or not all(isinstance(dim, int) for dim in shape):
-                return False
+                return None
             elements = 1
             for dim in shape:
                 assert isinstance(dim, int)
                 elements *= dim
             total += elements * _item_bytes(node)
-        freed = sum(
-            value.const_value.nbytes
-            for value in set(node.inputs)
-            if value is not None and value.const_value is not None and len(value.consumers()) == 1
-        )
-        return total <= max(MAX_BYTES, freed)
+        return total
 
 
-def _replace_by_constants(
-    node: ir.Node, tensors: Sequence[ir.TensorProtocol], *, in_main: bool
-) -> None:
-    """Give the outputs of a node constant values under their own names and drop the node."""
-    graph = node.graph
-    assert isinstance(graph, ir.Graph)
-    for output, tensor in zip(node.outputs, tensors, strict=True):
-        name, output.name = output.name, None
-        if in_main:
-            constant = _initializer(graph, name, tensor)
-        else:
-            maker = ir.node("Constant", [], {"value": tensor}, outputs=[ir.val(name)])
-            graph.insert_before(node, maker)
-            constant = maker.outputs[0]
-        output.replace_all_uses_with(constant)
-    graph.remove(node, safe=True)
+def _replace_by_constant(output: ir.Value, tensor: ir.TensorProtocol, *, in_main: bool) -> None:
+    """Let the readers of an output read a constant of its name; its node is not read any more."""
+    node = output.producer()
+    graph = None if node is None else node.graph
+    assert node is not None and isinstance(graph, ir.Graph)
+    name, output.name = output.name, None
+    if in_main:
+        constant = _initializer(graph, name, tensor)
+    else:
+        maker = ir.node("Constant", [], {"value": tensor}, outputs=[ir.val(name)])
+        graph.insert_before(node, maker)
+        constant = maker.outputs[0]
+    output.replace_all_uses_with(constant)
 
 
 def _initializer(graph: ir.Graph, name: str | None, tensor: ir.TensorProtocol) -> ir.Value:

@@ -58,6 +58,14 @@ class EarlyExit(PlanningPass):
 
     name: ClassVar[str] = "early-exit"
     exactness: ClassVar[Exactness] = Exactness.LOSSY
+    requires: ClassVar[tuple[str, ...]] = (
+        "lift-constants",
+        "remove-identity",
+        "fold-constants:exact=true",
+        "remove-no-ops",
+        "merge-layout-chains",
+        "eliminate-common-subexpressions",
+    )
     statistics: ClassVar[dict[str, str]] = {
         "num-built-exit": "exits built",
         "num-skipped-model": "models left alone because they cannot be left early",

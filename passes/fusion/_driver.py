@@ -66,6 +66,14 @@ class FusionPass(Pass):
     """A pass that turns one kind of subgraph into one operator of the target."""
 
     exactness: ClassVar[Exactness] = Exactness.REASSOCIATED
+    requires: ClassVar[tuple[str, ...]] = (
+        "lift-constants",
+        "remove-identity",
+        "fold-constants:exact=true",
+        "remove-no-ops",
+        "merge-layout-chains",
+        "eliminate-common-subexpressions",
+    )
     fusion: ClassVar[Fusion]
 
     @abstractmethod

@@ -54,6 +54,14 @@ class Fuse(Pass):
 
     name: ClassVar[str] = "fuse"
     exactness: ClassVar[Exactness] = Exactness.REASSOCIATED
+    requires: ClassVar[tuple[str, ...]] = (
+        "lift-constants",
+        "remove-identity",
+        "fold-constants:exact=true",
+        "remove-no-ops",
+        "merge-layout-chains",
+        "eliminate-common-subexpressions",
+    )
     statistics: ClassVar = _merged_statistics()
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:

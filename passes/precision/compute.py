@@ -14,7 +14,8 @@ import onnx_ir as ir
 
 from irtools.model.inference import infer_shapes
 from irtools.model.naming import FreshNames
-from irtools.passes.precision.limits import fits, to_half
+from irtools.passes.precision.limits import Misfit, misfit, to_half
+from irtools.passes.precision.storage import divides
 
 __all__ = ["HalfGraph", "compute_in_half"]
 
@@ -32,6 +33,9 @@ _HALF_OPS = frozenset(
 _BOUNDED = frozenset({"Softmax", "Sigmoid", "Tanh", "LayerNormalization", "IsNaN", "IsInf", "Clip"})
 
 
+_SCALING = frozenset({"Conv", "ConvTranspose", "Div", "Gemm", "MatMul", "Mul"})
+
+
 @dataclass(frozen=True)
 class HalfGraph:
     """What `compute_in_half` did.
@@ -40,11 +44,15 @@ class HalfGraph:
         nodes: Nodes that compute in 16 bits now.
         kept: Float32 nodes that stay so.
         too_large: Names of constants with finite values that 16 bits cannot hold.
+        too_small: Names of constants that lose more than 1 % in 16 bits.
+        other_types: Names of constants of floating types that stay, such as float64.
     """
 
     nodes: int
     kept: int
     too_large: tuple[str, ...]
+    too_small: tuple[str, ...] = ()
+    other_types: tuple[str, ...] = ()
 
 
 def compute_in_half(model: ir.Model, dtype: ir.DataType) -> HalfGraph:
@@ -63,7 +71,7 @@ class _Converter:
         self._graph = model.graph
         self._dtype = dtype
         self._names = FreshNames(model)
-        self._too_large: dict[str, None] = {}
+        self._misfits: dict[ir.Value, Misfit | None] = {}
         self._halves: dict[ir.Value, ir.Value] = {}
 
     def run(self) -> HalfGraph:
@@ -80,21 +88,34 @@ class _Converter:
             if value.is_initializer() and not value.uses() and not value.is_graph_output():
                 assert value.name is not None
                 del self._graph.initializers[value.name]
-        return HalfGraph(len(chosen), floats - len(chosen), tuple(self._too_large))
+        others = (
+            value.name or "?"
+            for value in self._graph.initializers.values()
+            if value.dtype == ir.DataType.DOUBLE
+        )
+        left = floats - len(chosen)
+        return HalfGraph(
+            len(chosen), left, self._named("large"), self._named("small"), tuple(others)
+        )
+
+    def _named(self, why: Misfit) -> tuple[str, ...]:
+        return tuple(value.name or "?" for value, found in self._misfits.items() if found == why)
 
     def _choose(self) -> dict[ir.Node, None]:
         """Return the nodes that compute in 16 bits, in graph order."""
         chosen: dict[ir.Node, None] = {}
         large: set[ir.Value] = set()
         for node in self._graph:
-            is_large = False
-            for value in node.inputs:
-                is_large |= value in large or not self._fits(value)
+            misfits = {self._misfit(value) for value in node.inputs}
+            is_large = any(value in large for value in node.inputs) or "large" in misfits
+            # What is scaled by tiny numbers is tiny or huge from there on; a sum hardly is.
+            is_large |= "small" in misfits and node.op_type in _SCALING
             if is_large and node.op_type not in _BOUNDED:
                 large.update(node.outputs)
             typed = all(v is None or v.dtype is not None for v in (*node.inputs, *node.outputs))
             known = node.op_type in _HALF_OPS and node.domain == "" and self._admits(node)
-            if known and typed and not is_large and any(_is_float(o) for o in node.outputs):
+            fits = not is_large and "small" not in misfits
+            if known and typed and fits and any(_is_float(o) for o in node.outputs):
                 chosen[node] = None
         return chosen
 
@@ -104,14 +125,17 @@ class _Converter:
         schema = onnx.defs.get_schema(node.op_type, version, "")
         return f"tensor({self._dtype.name.lower()})" in schema.outputs[0].types
 
-    def _fits(self, value: ir.Value | None) -> bool:
+    def _misfit(self, value: ir.Value | None) -> Misfit | None:
         if value is None or not _is_float(value):
-            return True
-        tensor = value.const_value or ir.convenience.get_const_tensor(value)
-        if tensor is None or fits(tensor.numpy(), self._dtype):
-            return True
-        self._too_large[value.name or "?"] = None
-        return False
+            return None
+        if value not in self._misfits:
+            tensor = value.const_value or ir.convenience.get_const_tensor(value)
+            self._misfits[value] = (
+                None
+                if tensor is None
+                else misfit(tensor.numpy(), self._dtype, divides=divides(value))
+            )
+        return self._misfits[value]
 
     def _half(self, value: ir.Value) -> ir.Value:
         """Return a float32 value in 16 bits: a new initializer, or one shared Cast."""

@@ -23,8 +23,10 @@ class Fp16(HalfPass):
     the safe operators compute in float16; softmax, normalizations, exponentials and everything that
     meets values beyond 65504 stay in float32. Inputs and outputs keep their types.
 
-    Tensors with finite values beyond 65504 are named and kept; so are the scales of quantized
-    parts. Subgraphs and functions are left alone.
+    Tensors with finite values beyond 65504 are named and kept, as are those so small that they
+    would lose more than 1 % (of what is divided by, a single element); so are the scales of
+    quantized parts. Weights in subgraphs and functions are stored in 16 bits too; arithmetic
+    there stays in float32. Weights of float64 are left alone and counted.
     """
 
     name: ClassVar[str] = "fp16"

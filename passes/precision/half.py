@@ -16,11 +16,14 @@ class HalfPass(Pass):
     """A pass to a 16-bit floating type."""
 
     exactness: ClassVar[Exactness] = Exactness.LOSSY
+    requires: ClassVar[tuple[str, ...]] = ("lift-constants",)
     statistics: ClassVar[dict[str, str]] = {
         "num-stored": "weights stored in 16 bits",
         "num-computed": "nodes that compute in 16 bits",
         "num-skipped-float32": "nodes that stay in float32",
         "num-skipped-large": "tensors kept in float32 because 16 bits cannot hold their values",
+        "num-skipped-small-values": "tensors kept in float32 that would lose more than 1 %",
+        "num-skipped-dtype": "weights left alone because they are not float32",
     }
 
     min_size: int = option(1024, "weights below so many elements are stored as they are")

@@ -3,6 +3,8 @@
     W float32   becomes   W float16 -> Cast(float32)
 
 Runtimes fold the Cast when they load the model, so the file halves and nothing else changes.
+Weights are initializers, and Constant nodes in branches, loop bodies and functions, where not
+every runtime reads initializers.
 """
 
 from __future__ import annotations
@@ -13,12 +15,14 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from irtools.model.naming import FreshNames
-from irtools.passes.precision.limits import fits, to_half
+from irtools.model.walk import iter_graphs
+from irtools.passes.precision.limits import misfit, to_half
 
-__all__ = ["StoredWeights", "store_weights"]
+__all__ = ["StoredWeights", "divides", "store_weights"]
 
 # A scale must stay what the integers beside it were rounded with.
 _EXACT_READERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
+_OTHER_FLOATS = frozenset({ir.DataType.DOUBLE})
 
 
 @dataclass(frozen=True)
@@ -28,14 +32,18 @@ class StoredWeights:
     Attributes:
         stored: Tensors that are stored in 16 bits now.
         too_large: Names of tensors with finite values that 16 bits cannot hold.
+        too_small: Names of tensors that lose more than 1 % in 16 bits.
+        other_types: Names of tensors of floating types that stay, such as float64.
     """
 
     stored: int
     too_large: tuple[str, ...]
+    too_small: tuple[str, ...] = ()
+    other_types: tuple[str, ...] = ()
 
 
 def store_weights(model: ir.Model, dtype: ir.DataType, min_size: int) -> StoredWeights:
-    """Store float32 initializers of the main graph in 16 bits.
+    """Store float32 constants of all graphs in 16 bits.
 
     Args:
         model: Changed in place.
@@ -43,47 +51,66 @@ def store_weights(model: ir.Model, dtype: ir.DataType, min_size: int) -> StoredW
         min_size: Elements below which a tensor stays as it is.
     """
     names = FreshNames(model)
-    stored, too_large = 0, []
-    for value in tuple(_candidates(model.graph, min_size)):
-        assert value.const_value is not None
-        array = value.const_value.numpy()
-        if not fits(array, dtype):
-            too_large.append(value.name or "?")
-            continue
-        _store(model.graph, value, ir.Tensor(to_half(array, dtype)), names)
-        stored += 1
-    return StoredWeights(stored, tuple(too_large))
+    stored = 0
+    kept: dict[str, list[str]] = {"large": [], "small": [], "other": []}
+    for graph in iter_graphs(model):
+        for value, tensor in tuple(_candidates(graph, min_size)):
+            if tensor.dtype in _OTHER_FLOATS:
+                kept["other"].append(value.name or "?")
+                continue
+            array = tensor.numpy()
+            why = misfit(array, dtype, divides=divides(value))
+            if why is not None:
+                kept[why].append(value.name or "?")
+                continue
+            _store(graph, value, ir.Tensor(to_half(array, dtype)), names)
+            stored += 1
+    return StoredWeights(stored, *(tuple(kept[key]) for key in ("large", "small", "other")))
 
 
-def _candidates(graph: ir.Graph, min_size: int) -> Iterator[ir.Value]:
-    for value in graph.initializers.values():
-        tensor = value.const_value
-        if tensor is None or tensor.dtype != ir.DataType.FLOAT or tensor.size < min_size:
+def divides(value: ir.Value) -> bool:
+    """Whether something is divided by a tensor, element by element."""
+    return any(
+        (node.op_type == "Div" and index == 1) or node.op_type in ("Reciprocal", "Log")
+        for node, index in value.uses()
+    )
+
+
+def _candidates(graph: ir.Graph, min_size: int) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
+    constants = [(value, value.const_value) for value in graph.initializers.values()]
+    for node in graph:
+        attribute = node.attributes.get("value")
+        if node.op_type == "Constant" and node.domain == "" and attribute is not None:
+            tensor = None if attribute.is_ref() else attribute.as_tensor()
+            constants.append((node.outputs[0], tensor))
+    for value, tensor in constants:
+        if tensor is None or tensor.dtype not in (ir.DataType.FLOAT, *_OTHER_FLOATS):
             continue
-        fixed = value.is_graph_input() or value.is_graph_output()
+        fixed = value.is_graph_input() or value.is_graph_output() or tensor.size < min_size
         exact = any(node.op_type in _EXACT_READERS for node, _ in value.uses())
         if not fixed and not exact and value.uses():
-            yield value
+            yield value, tensor
 
 
 def _store(graph: ir.Graph, value: ir.Value, tensor: ir.Tensor, names: FreshNames) -> None:
-    """Put a 16-bit initializer and a Cast in the place of `value`, which gives up its name."""
-    name = value.name
+    """Put a 16-bit constant and a Cast in the place of `value`, which gives up its name."""
+    name, maker = value.name, value.producer()
     assert name is not None
-    dtype = tensor.dtype
-    stored = ir.Value(
-        name=names.make(f"{name}_{dtype.name.lower()}"),
-        type=ir.TensorType(dtype),
-        shape=value.shape,
-        const_value=tensor,
-    )
-    tensor.name = stored.name
+    tensor.name = names.make(f"{name}_{tensor.dtype.name.lower()}")
+    stored = ir.Value(name=tensor.name, type=ir.TensorType(tensor.dtype), shape=value.shape)
     cast = ir.node("Cast", [stored], attributes={"to": ir.DataType.FLOAT.value})
     cast.name = names.make(f"{name}/Cast")
     result = cast.outputs[0]
     result.type, result.shape = ir.TensorType(ir.DataType.FLOAT), value.shape
     value.replace_all_uses_with(result)
-    del graph.initializers[name]
+    if maker is None:
+        del graph.initializers[name]
+        stored.const_value = tensor
+        graph.register_initializer(stored)
+        graph.insert_before(graph[0], cast)
+    else:
+        value.name = None
+        holder = ir.node("Constant", [], {"value": tensor}, outputs=[stored], name=maker.name)
+        graph.insert_before(maker, [holder, cast])
+        graph.remove(maker, safe=True)
     result.name = name
-    graph.register_initializer(stored)
-    graph.insert_before(graph[0], cast)

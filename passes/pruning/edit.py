@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -56,6 +57,9 @@ def remove_channels(model: ir.Model, cuts: Sequence[Cut]) -> None:
 
 def _shrink(model: ir.Model, removals: _Removals) -> None:
     made: dict[tuple[ir.Value, str], ir.Value] = {}
+    alike: dict[tuple[ir.Value, bytes], ir.Value] = {}
+    edited = [node.inputs[position] for node, position in removals]
+    shared = {value for value in edited if value is not None and len(value.uses()) > 1}
     for (node, position), axes in removals.items():
         old = node.inputs[position]
         assert old is not None
@@ -64,10 +68,24 @@ def _shrink(model: ir.Model, removals: _Removals) -> None:
             array = _array(old)
             for axis, indices in axes.items():
                 array = np.delete(array, sorted(indices), axis=axis)
-            made[key] = _new_constant(model.graph, old, array)
+            if old not in shared:
+                made[key] = _new_constant(model.graph, old, array)
+            else:
+                # Biases of zeros, scales of ones: other units of a shared constant often leave
+                # the same numbers, and a copy per layer would take more than was removed.
+                contents = (old, _digest(array))
+                if contents not in alike:
+                    alike[contents] = _new_constant(model.graph, old, array)
+                made[key] = alike[contents]
         node.replace_input_with(position, made[key])
     for (old, _), new in made.items():
         _take_place(model.graph, old, new)
+
+
+def _digest(array: np.ndarray) -> bytes:
+    digest = hashlib.blake2b(repr(array.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.digest()
 
 
 def _array(value: ir.Value) -> np.ndarray:

@@ -10,12 +10,13 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.provenance import selects
-from irtools.errors import OptionError, UsageError
+from irtools.errors import OptionError, UnsupportedError, UsageError
 from irtools.measure import refuse_foreign
 from irtools.passes.pruning.constants import constant_of
 from irtools.passes.pruning.curves import Importance
 from irtools.passes.pruning.evidence import Evidence, collect_evidence
 from irtools.passes.pruning.groups import BlockedGroup, ChannelGroup, ChannelGroups
+from irtools.passes.pruning.idle import count_quantized, why_nothing
 from irtools.passes.pruning.masks import (
     Prunable,
     blocked_mask,
@@ -73,6 +74,14 @@ class Prune(PlanningPass):
 
     name: ClassVar[str] = "prune"
     idempotent: ClassVar[bool] = False
+    requires: ClassVar[tuple[str, ...]] = (
+        "lift-constants",
+        "remove-identity",
+        "fold-constants:exact=true",
+        "remove-no-ops",
+        "merge-layout-chains",
+        "eliminate-common-subexpressions",
+    )
     statistics: ClassVar[Mapping[str, str]] = {
         "num-heads-removed": "attention heads removed",
         "num-neurons-removed": "feed-forward neurons removed",
@@ -80,6 +89,7 @@ class Prune(PlanningPass):
         "num-parameters-removed": "parameters removed",
         "num-weights-zeroed": "weights set to zero",
         "num-groups-blocked": "groups of channels that cannot be pruned",
+        "num-skipped-quantized": "products left alone because their weights are integers",
         "num-skipped-no-blocks": "weights that are no multiple of the N:M block",
     }
 
@@ -206,10 +216,16 @@ class Prune(PlanningPass):
             notes += evidence.notes
         blocked = len(ctx.analysis(ChannelGroups, model).blocked)
         counts = {"num-groups-blocked": blocked}
+        if quantized := count_quantized(model):
+            counts["num-skipped-quantized"] = quantized
         importance = self._importance(ctx)
         unit = "output divergence" if ctx.calibration is not None else "relative squared error"
         if not groups:
-            return Plan(pass_text(self), (), unit, "", notes, counts)
+            why = self._why_nothing(model, groups, ctx)
+            if self.speedup is not None and self.speedup > 1:
+                raise UnsupportedError(f"speedup={self.speedup:g} cannot be reached: {why}")
+            reasons = _blocked_notes(ctx.analysis(ChannelGroups, model).blocked)
+            return Plan(pass_text(self), (), unit, "", (f"nothing pruned: {why}", *reasons), counts)
         selection = Selection(self.round_to, self.min_width, self.scope == "global")
         refits = evidence if self.refit else Evidence(evidence.problems)
         candidates = make_candidates(model, groups, importance, refits, selection, ctx)
@@ -218,7 +234,17 @@ class Prune(PlanningPass):
             return Plan(pass_text(self), decisions, unit, "ms", (*notes, note), counts)
         ratio = DEFAULT_RATIO if self.ratio is None else self.ratio
         decisions, gain = select_ratio(candidates, ratio)
+        if not decisions and ratio:
+            notes = (f"nothing pruned: {self._why_nothing(model, groups, ctx)}", *notes)
         return Plan(pass_text(self), decisions, unit, gain, notes, counts)
+
+    def _why_nothing(
+        self, model: ir.Model, groups: Sequence[ChannelGroup], ctx: PassContext
+    ) -> str:
+        every = ctx.analysis(ChannelGroups, model)
+        return why_nothing(
+            model, found=len(every.groups), blocked=len(every.blocked), chosen=len(groups)
+        )
 
     def _notes(self, model: ir.Model, ctx: PassContext) -> tuple[str, ...]:
         blocked = ctx.analysis(ChannelGroups, model).blocked
@@ -282,13 +308,22 @@ class Prune(PlanningPass):
                 )
             )
         note = "zeros make the file compress better; the runtimes compute them like any number"
+        quantized = count_quantized(model)
+        statistics = {"num-skipped-no-blocks": skipped, "num-skipped-quantized": quantized}
+        if not decisions and ratio:
+            note = (
+                f"nothing set to zero: {counted(quantized, 'product')} of quantized weights, which "
+                "stay: prune before quantizing"
+                if quantized and not weights
+                else "nothing set to zero: no weight is left to choose from"
+            )
         return Plan(
             pass_text(self),
             tuple(sorted(decisions, key=lambda d: (d.cost, d.subject))),
             "share of squared norm",
             "zeros",
             (note,),
-            {"num-skipped-no-blocks": skipped} if skipped else {},
+            {name: count for name, count in statistics.items() if count},
         )
 
     def _apply_zeros(self, model: ir.Model, plan: Plan) -> PassResult:

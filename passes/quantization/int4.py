@@ -62,6 +62,11 @@ class Int4(PlanningPass):
 
     name: ClassVar[str] = "int4"
     exactness: ClassVar[Exactness] = Exactness.LOSSY
+    requires: ClassVar[tuple[str, ...]] = (
+        "lift-constants",
+        "remove-identity",
+        "fold-constants:exact=true",
+    )
     statistics: ClassVar[dict[str, str]] = {
         "num-quantized-matmul": "MatMul and Gemm nodes with weights in blocks",
         "num-quantized-embedding": "embedding tables in 8 or 4 bits",

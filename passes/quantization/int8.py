@@ -83,6 +83,11 @@ class Int8(PlanningPass):
 
     name: ClassVar[str] = "int8"
     exactness: ClassVar[Exactness] = Exactness.LOSSY
+    requires: ClassVar[tuple[str, ...]] = (
+        "lift-constants",
+        "remove-identity",
+        "fold-constants:exact=true",
+    )
     statistics: ClassVar[dict[str, str]] = {
         "num-quantized-matmul": "MatMul and Gemm nodes in int8",
         "num-quantized-conv": "Conv nodes in int8",

@@ -175,8 +175,8 @@ class Quantizer:
                 channels = int(weight.tensor.shape.numpy()[0])
                 self.notes.append(
                     f"{next(names_of(weight))!r} is multiplied in float32: one range for its "
-                    f"result would leave {lost} of {counted(channels, 'channel')} only a few steps, "
-                    "because others are much larger"
+                    f"result would leave {lost} of {counted(channels, 'channel')} only a few "
+                    "steps, because others are much larger"
                 )
                 return True
         return False

@@ -51,6 +51,11 @@ class TrimVocabulary(Pass):
 
     name: ClassVar[str] = "trim-vocabulary"
     exactness: ClassVar[Exactness] = Exactness.LOSSY
+    requires: ClassVar[tuple[str, ...]] = (
+        "lift-constants",
+        "remove-identity",
+        "fold-constants:exact=true",
+    )
     statistics: ClassVar[dict[str, str]] = {
         "num-removed-tokens": "tokens removed",
         "num-skipped-no-table": "models in which no input indexes a constant table",

@@ -10,6 +10,7 @@ from irtools.passmanager.base import PassResult, PlanningPass
 from irtools.passmanager.instruments.judge import Judge
 from irtools.passmanager.instruments.verification import check_model
 from irtools.passmanager.plan import Plan
+from irtools.passmanager.requirements import prepare
 from irtools.passmanager.step import DrawnBack, Instrument, Step
 from irtools.words import counted
 
@@ -82,7 +83,9 @@ class AccuracyGuard(Instrument):
         assert isinstance(step.pass_, PlanningPass)
         candidate = step.before.clone()
         step.ctx.drop_analyses()
-        result = step.pass_.apply(candidate.ir, prefix, step.ctx)
+        # The plan names what it found in the model as it was prepared for the pass.
+        prepared = prepare(step.pass_, candidate.ir, step.ctx)
+        result = prepared.joined_to(step.pass_.apply(candidate.ir, prefix, step.ctx))
         step.ctx.drop_analyses()
         check_model(candidate, step.original)
         return _Trial(len(prefix), candidate, result, self._judge.drop(candidate))

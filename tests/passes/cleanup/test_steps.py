@@ -273,7 +273,7 @@ CASES = {
         "fold-constants",
         """g (float[N] x) => (float[N] y) <float a = {2.0}, float b = {3.0}>
         { c = Mul(a, b)  y = Add(x, c) }""",
-        "a: float32[] = 2.0\nb: float32[] = 3.0\nc: float32[] = 6.0\ny = Add(x, c)",
+        "c: float32[] = 6.0\ny = Add(x, c)",
     ),
     "a weight that may be overridden is not folded": (
         "fold-constants",
@@ -308,7 +308,7 @@ CASES = {
         "fold-constants",
         """g (float[N,4,8] x) => (int64[2] y)
         { s = Shape(x)  i = Constant<value = int64[2] {2, 1}>()  a = Gather(s, i)  y = Neg(a) }""",
-        "a: int64[2] = [8, 4]\ns = Shape(x)\ni = Constant<value=int64[2] = [2, 1]>()\ny = Neg(a)",
+        "a: int64[2] = [8, 4]\ns = Shape(x)\ny = Neg(a)",
     ),
     "exponentials are not folded where every bit must stay": (
         "fold-constants:exact=true",
@@ -319,14 +319,13 @@ CASES = {
         "fold-constants",
         """g (int64[N] x) => (int64[N] y) <float a = {1e20}, float b = {7.0}>
         { c = Cast<to=7>(a)  d = Cast<to=7>(b)  e = Add(x, c)  y = Add(e, d) }""",
-        "a: float32[] = 1e+20\nb: float32[] = 7.0\nd: int64[] = 7\nc = Cast<to=7>(a)\n"
-        "e = Add(x, c)\ny = Add(e, d)",
+        "a: float32[] = 1e+20\nd: int64[] = 7\nc = Cast<to=7>(a)\ne = Add(x, c)\ny = Add(e, d)",
     ),
     "half precision is moved, not computed": (
         "fold-constants",
         """g (float16[2] x) => (float16[2] y) <float16[2] a = {15360, 16384}, int64[1] s = {2}>
         { b = Reshape(a, s)  c = Add(a, a)  d = Add(x, b)  y = Add(d, c) }""",
-        "a: float16[2] = [1.0, 2.0]\ns: int64[1] = [2]\nb: float16[2] = [1.0, 2.0]\n"
+        "a: float16[2] = [1.0, 2.0]\nb: float16[2] = [1.0, 2.0]\n"
         "c = Add(a, a)\nd = Add(x, b)\ny = Add(d, c)",
     ),
     "a division by zero among integers stays the runtime's": (

@@ -10,7 +10,7 @@ from irtools.errors import OptionError, UnsupportedError
 from irtools.model.interface import Interface
 from irtools.model.printer import print_model
 from irtools.passes.precision.fp16 import Fp16
-from irtools.passes.precision.limits import fits
+from irtools.passes.precision.limits import misfit
 
 from .conftest import build
 
@@ -90,9 +90,9 @@ def test_65504_is_stored(run_pass) -> None:
 
 def test_bfloat16_holds_what_float16_cannot() -> None:
     large = np.array([1e38, np.inf, np.nan], np.float32)
-    assert fits(large, ir.DataType.BFLOAT16)
-    assert not fits(large, ir.DataType.FLOAT16)
-    assert not fits(np.array([3.4e38], np.float32), ir.DataType.BFLOAT16)
+    assert misfit(large, ir.DataType.BFLOAT16) is None
+    assert misfit(large, ir.DataType.FLOAT16) is not None
+    assert misfit(np.array([3.4e38], np.float32), ir.DataType.BFLOAT16) is not None
 
 
 @pytest.mark.parametrize(("dtypes", "limit"), [(("float32",), 2e-3), (("float16",), 5e-3)])
@@ -306,3 +306,88 @@ def test_openvino_takes_weights_in_bfloat16(run_pass, outputs) -> None:
 def test_options() -> None:
     with pytest.raises(OptionError):
         Fp16(min_size=0)
+
+
+DIVIDED = """<ir_version: 10, opset_import: ["": 20]>
+g (float[N, 64] x, float[64] w, float[64, 64] w2) => (float[N, 64] y) {
+  a = MatMul(x, w2)
+  y = Div(a, w)
+}"""
+
+
+@pytest.mark.parametrize("dtypes", [("float32",), ("float32", "float16")])
+def test_a_divisor_that_would_vanish_is_named_and_kept(run_pass, outputs, dtypes) -> None:
+    """One element is enough: the quotients of its column would be infinite."""
+    w = np.ones(64, np.float32)
+    w[7] = 1e-9
+    model = build(DIVIDED, w=w)
+    after, result = run_pass(model, "fp16:min-size=1", *dtypes)
+    assert result.statistics["num-skipped-small-values"] == 1
+    assert any(n.startswith("'w' would lose more than 1 % in float16") for n in result.notes)
+    x = normal(4, 64)
+    assert np.isfinite(outputs(after, x=x)).all()
+    assert error(outputs(after, x=x), outputs(model, x=x)) < 5e-3
+
+
+def test_a_tiny_element_of_a_product_does_not_keep_the_weight(run_pass) -> None:
+    w = np.ones((64, 64), np.float32)
+    w[3] = 1e-30
+    after, result = run_pass(build(DIVIDED, w2=w), "fp16:min-size=1024", "float32")
+    assert result.statistics == {"num-stored": 1, "num-skipped-large": 0}
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-9, 1e-30])
+def test_a_weight_of_tiny_numbers_stays(run_pass, scale) -> None:
+    model = build(DIVIDED, w2=normal(64, 64) * scale)
+    _, result = run_pass(model, "fp16:min-size=1024", "float32")
+    assert not result.modified
+    assert result.statistics["num-skipped-small-values"] == 1
+
+
+def test_bfloat16_holds_tiny_numbers() -> None:
+    assert misfit(np.full(8, 1e-30, np.float32), ir.DataType.BFLOAT16) is None
+    assert misfit(np.full(8, 1e-30, np.float32), ir.DataType.FLOAT16) == "small"
+    # Scaled before it is squared: 1e-30 squared is not a float32.
+    assert misfit(np.array([1e-30, 1.0], np.float32), ir.DataType.FLOAT16) is None
+    assert misfit(np.array([], np.float32), ir.DataType.FLOAT16) is None
+
+
+def test_float64_is_left_alone_and_counted(run_pass) -> None:
+    model = ir.from_onnx_text(
+        """<ir_version: 10, opset_import: ["": 20]>
+        g (double[N, 2] x) => (double[N, 2] y) <double[2, 2] w = {1.0, 2.0, 3.0, 4.0}>
+        { y = MatMul(x, w) }"""
+    )
+    for dtypes in (("float32",), ("float32", "float16")):
+        after, result = run_pass(model, "fp16:min-size=1", *dtypes)
+        assert not result.modified and print_model(after) == print_model(model)
+        assert result.statistics["num-skipped-dtype"] == 1
+        assert "1 weight of float64 left as they are, such as 'w'" in result.notes
+
+
+IN_A_BRANCH = """<ir_version: 10, opset_import: ["": 20]>
+g (bool c, float[N, 2] x) => (float[N, 2] y) {
+  y = If(c) <
+    then_branch = t () => (float[N, 2] z) {
+      w = Constant<value = float[2, 2] {1.0, 2.0, 3.0, 4.0}>()
+      z = MatMul(x, w)
+    },
+    else_branch = e () => (float[N, 2] z2) { z2 = Relu(x) }
+  >
+}"""
+
+
+def test_constants_in_branches_are_stored_in_16_bits(run_pass, outputs) -> None:
+    model = ir.from_onnx_text(IN_A_BRANCH)
+    after, result = run_pass(model, "fp16:min-size=1", "float32")
+    assert result.statistics["num-stored"] == 1
+    text = print_model(after)
+    assert "Constant<value=float16[2, 2]" in text and "w = Cast<to=1>(w_float16)" in text
+    feeds = {"c": np.array(True), "x": np.eye(2, dtype=np.float32)}
+    np.testing.assert_array_equal(outputs(after, **feeds), [[1, 2], [3, 4]])
+    assert not run_pass(after, "fp16:min-size=1", "float32")[1].modified
+
+
+def test_nothing_to_do_is_explained(run_pass) -> None:
+    _, result = run_pass(build(LINEAR), "fp16", "float32")
+    assert result.notes == ("nothing to do: no float32 weight is as large as min-size",)

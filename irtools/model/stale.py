@@ -1,0 +1,82 @@
+"""Declared shapes that cannot be true.
+
+A file may declare the shapes of inner tensors (`value_info`) and of outputs. Tools that convert
+models leave old ones there: another batch, another width, no rank at all. The checker does not
+mind; runtimes fold sizes by them and give wrong results. What contradicts the operators is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+import onnx_ir as ir
+
+from irtools.model.inference import inferred_types
+from irtools.model.scopes import shown
+from irtools.model.walk import iter_graphs
+from irtools.words import counted
+
+__all__ = ["drop_stale_shapes"]
+
+
+def drop_stale_shapes(model: ir.Model) -> tuple[str, ...]:
+    """Drop declared shapes that contradict what ONNX infers from the inputs alone, in place.
+
+    Of a shape of the right rank only the wrong sizes are left open. A number contradicts another
+    number, and the name of a size of an input: callers may choose that. Names never contradict,
+    and where nothing is inferred the declaration stands.
+
+    Returns:
+        A note, where there were any.
+    """
+    if not _declares(model):
+        return ()
+    dims = (dim for value in model.graph.inputs for dim in value.shape or ())
+    free = frozenset(d.value for d in dims if isinstance(d, ir.SymbolicDim) and d.value)
+    found = []
+    for value, shape in inferred_types(model):
+        if value.shape is None:
+            continue
+        wrong = _contradictions(value.shape, shape, free)
+        if wrong is None:
+            axes = counted(len(shape.dim), "axis", "axes")
+            found.append(f"{shown(value.name)} {value.shape}, which has {axes}")
+            value.shape = None
+        elif wrong:
+            axis, size = next(iter(wrong.items()))
+            found.append(f"{shown(value.name)} {value.shape}, axis {axis} is {size}")
+            value.shape = ir.Shape(
+                [None if place in wrong else dim for place, dim in enumerate(value.shape)]
+            )
+    if not found:
+        return ()
+    number = counted(len(found), "declared shape")
+    word = "contradicts" if len(found) == 1 else "contradict"
+    return (f"{number} {word} the operators and {_was(len(found))} dropped: {found[0]}",)
+
+
+def _was(number: int) -> str:
+    return "was" if number == 1 else "were"
+
+
+def _declares(model: ir.Model) -> bool:
+    inner = (v for graph in iter_graphs(model) for node in graph for v in node.outputs)
+    return any(value.shape is not None for value in inner)
+
+
+def _contradictions(
+    declared: ir.Shape, inferred: onnx.TensorShapeProto, free: frozenset[str]
+) -> Mapping[int, object] | None:
+    """Return wrong axes with what they are; None where the rank itself is wrong."""
+    if len(declared) != len(inferred.dim):
+        return None
+    wrong: dict[int, object] = {}
+    for axis, (size, dim) in enumerate(zip(declared, inferred.dim, strict=True)):
+        if not isinstance(size, int):
+            continue
+        if dim.HasField("dim_value") and dim.dim_value != size:
+            wrong[axis] = dim.dim_value
+        elif dim.HasField("dim_param") and dim.dim_param in free:
+            wrong[axis] = shown(dim.dim_param)
+    return wrong

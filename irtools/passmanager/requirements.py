@@ -1,0 +1,119 @@
+"""What passes require of a model, and the passes that establish it before them.
+
+A pass that reads weights looks for initializers; an exporter may have written Constant nodes. No
+pass may be without effect because its user did not name another one: it says what it requires, and
+whoever runs it brings the model there first, on the same working copy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from irtools.errors import IrtoolsError, UsageError
+from irtools.passmanager import registry
+from irtools.passmanager.base import Exactness, Pass, PassResult, PlanningPass
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from irtools.passmanager.context import PassContext
+    from irtools.passmanager.plan import Plan
+
+__all__ = ["Prepared", "check_requires", "plan_prepared", "prepare", "required_passes"]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What was done to a model so that a pass finds what it requires.
+
+    Attributes:
+        note: A sentence for the report; empty where nothing was to be done.
+        statistics: `num-prepared-<pass>` to the number of things that it changed.
+    """
+
+    note: str = ""
+    statistics: Mapping[str, int] = field(default_factory=dict)
+
+    def joined_to(self, result: PassResult) -> PassResult:
+        """Return the result of the pass with an account of the preparation.
+
+        A pass that changed nothing leaves the model as it was: its preparation is thrown away
+        with the working copy, and there is nothing to account for.
+        """
+        if not self.note or not result.modified:
+            return result
+        notes = tuple(dict.fromkeys((self.note, *result.notes)))
+        statistics = {**result.statistics, **self.statistics}
+        return dataclasses.replace(result, notes=notes, statistics=statistics)
+
+
+def required_passes(kind: type[Pass]) -> tuple[Pass, ...]:
+    """Return the passes that a pass requires, in order.
+
+    Raises:
+        UsageError: `requires` names something that is no exact pass.
+    """
+    return tuple(_exact_pass(kind.name, text) for text in kind.requires)
+
+
+def check_requires(kind: type[Pass]) -> None:
+    """Refuse a pass whose requirements cannot be established.
+
+    Raises:
+        UsageError: `requires` names something that is no exact pass.
+    """
+    required_passes(kind)
+
+
+@functools.cache
+def _exact_pass(name: str, text: str) -> Pass:
+    from irtools.passmanager.pipeline import Pipeline
+
+    where = f"pass {name!r} requires {text!r}"
+    try:
+        kind = registry.load("irtools.passes", text.partition(":")[0])
+        if getattr(kind, "requires", ()):
+            raise UsageError(f"it requires {', '.join(kind.requires)} itself; name them as well")
+        (required,) = Pipeline(text)
+    except IrtoolsError as error:
+        raise UsageError(f"{where}: {error}") from error
+    if required.promise is not Exactness.EXACT:
+        raise UsageError(
+            f"{where}, which is {required.promise.value}; only exact passes may be required"
+        )
+    return required
+
+
+def prepare(pass_: Pass, model: ir.Model, ctx: PassContext) -> Prepared:
+    """Bring a model, in place, to what a pass requires of it.
+
+    Args:
+        pass_: The pass that will run.
+        model: The working copy that it will run on.
+        ctx: What it will be given; its analyses are those of the prepared model afterwards.
+    """
+    parts, statistics = [], {}
+    for required in required_passes(type(pass_)):
+        result = required.run(model, ctx)
+        if not result.modified:
+            continue
+        ctx.drop_analyses(result.preserved)
+        counts = {name: n for name, n in result.statistics.items() if n}
+        told = ", ".join(f"{n} {required.statistics.get(k, k)}" for k, n in counts.items())
+        parts.append(f"{required.name} ({told})" if told else required.name)
+        statistics[f"num-prepared-{required.name}"] = sum(counts.values())
+    note = f"first {', '.join(parts)}" if parts else ""
+    return Prepared(note, statistics)
+
+
+def plan_prepared(pass_: PlanningPass, model: ir.Model, ctx: PassContext) -> Plan:
+    """Return the plan of a pass for a model that is brought to what it requires, in place."""
+    prepared = prepare(pass_, model, ctx)
+    plan = pass_.plan(model, ctx)
+    if not prepared.note or not plan.decisions:
+        return plan
+    return dataclasses.replace(plan, notes=tuple(dict.fromkeys((prepared.note, *plan.notes))))

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from irtools.cli._types import FILE, TARGET
+
 if TYPE_CHECKING:
     from irtools.data import DataSettings
 
@@ -92,6 +94,7 @@ def target_option(function: F) -> F:
     return click.option(
         "--target",
         "-t",
+        type=TARGET,
         default="ort-cpu",
         show_default=True,
         help="What runs the model, with isa= for another machine (ort-cpu:isa=avx2); "
@@ -138,6 +141,7 @@ def seed_option(function: F) -> F:
     return click.option(
         "--seed",
         type=click.IntRange(min=0),
+        metavar="N",
         default=0,
         show_default=True,
         help="Seed of every random choice.",
@@ -192,7 +196,7 @@ def data_options(function: F) -> F:
 
 _tokenizer = click.option(
     "--tokenizer",
-    metavar="FILE",
+    type=FILE,
     help="The tokenizer.json for text, or its folder. [default: beside the data or the model]",
 )
 _text = click.option(
@@ -267,5 +271,5 @@ def naming_data_option(option: str, given: str | None) -> Iterator[None]:
 def json_option(function: F) -> F:
     """--json of every verb with figures."""
     return click.option(
-        "--json", "json_path", metavar="FILE", help="Write the figures as JSON; - is stdout."
+        "--json", "json_path", type=FILE, help="Write the figures as JSON; - is stdout."
     )(function)

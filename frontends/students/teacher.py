@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from irtools._elsewhere import how_to_fetch
 from irtools.data import Dataset
 from irtools.errors import FileError, ModelError
 from irtools.frontends.students.checkpoints import fingerprint, load_network
@@ -78,7 +79,10 @@ def open_teacher(source: str, target: str, threads: int | None) -> Teacher:
     if path.is_file():
         return _open_onnx(path, target, threads)
     if not path.exists():
-        raise FileError(f"there is no teacher {source}: expected a checkpoint folder or .onnx file")
+        raise FileError(
+            how_to_fetch(str(source))
+            or f"there is no teacher {source}: expected a checkpoint folder or .onnx file"
+        )
     network = load_network(path).requires_grad_(False)
     count = sum(p.numel() for p in network.parameters())
     return Teacher(

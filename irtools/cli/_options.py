@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from irtools.cli._types import FILE, TARGET
+from irtools.cli._types import FILE, FOLDER, TARGET
 
 if TYPE_CHECKING:
     from irtools.data import DataSettings
@@ -30,6 +32,7 @@ __all__ = [
     "sequence_option",
     "target_option",
     "threads_option",
+    "work_dir_option",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -133,6 +136,38 @@ def threads_option(function: F) -> F:
         type=click.IntRange(min=1),
         metavar="N",
         help="Threads for running models. [default: the CPU quota]",
+    )(function)
+
+
+def _use_work_dir(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    """Let this process and those it starts make temporary files there, until the verb ends."""
+    if value is None or ctx.resilient_parsing:
+        return
+    place = Path(value).absolute()
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise click.BadParameter(f"{value} is not a folder that can be written into", ctx, param)
+    before, cached = os.environ.get("TMPDIR"), tempfile.tempdir
+
+    def restore() -> None:
+        tempfile.tempdir = cached
+        if before is None:
+            os.environ.pop("TMPDIR", None)
+        else:
+            os.environ["TMPDIR"] = before
+
+    os.environ["TMPDIR"] = tempfile.tempdir = str(place)
+    ctx.call_on_close(restore)
+
+
+def work_dir_option(function: F) -> F:
+    """--work-dir of every verb that needs room for temporary files."""
+    return click.option(
+        "--work-dir",
+        type=FOLDER,
+        expose_value=False,
+        callback=_use_work_dir,
+        help="Where temporary files go, several times the model's size. "
+        "[default: TMPDIR, else /tmp]",
     )(function)
 
 

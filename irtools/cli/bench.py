@@ -51,6 +51,7 @@ __all__ = ["bench"]
 )
 @source_options
 @options.json_option
+@options.work_dir_option
 def bench(sources: tuple[str, ...], json_path: str | None, **given: Any) -> None:
     """Time models against the first of them, in alternating blocks, one process at a time.
 

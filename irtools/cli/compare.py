@@ -48,6 +48,7 @@ __all__ = ["compare"]
 @options.seed_option
 @source_options
 @options.json_option
+@options.work_dir_option
 def compare(
     first: str,
     second: str,

@@ -44,6 +44,7 @@ __all__ = ["compile"]
 @options.fix_option
 @source_options
 @options.json_option
+@options.work_dir_option
 def compile(
     source: str,
     target: str,

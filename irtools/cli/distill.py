@@ -112,6 +112,7 @@ _USUAL_TARGETS = ("ort-cpu", "openvino-cpu", "ort-cuda")
 )
 @click.option("--output", "-o", required=True, type=OUT, help="Folder of the student.")
 @shared.training_options(1e-4)
+@options.work_dir_option
 def distill(output: str, json_path: str | None, **given: Any) -> None:
     """Train a small network on the outputs of a large one, and say what that gained.
 

@@ -41,6 +41,7 @@ __all__ = ["export"]
 )
 @click.option("--force", "-f", is_flag=True, help="Replace what exists.")
 @options.json_option
+@options.work_dir_option
 def export(
     source: str,
     output: str | None,

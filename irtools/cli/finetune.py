@@ -62,6 +62,7 @@ _FULL_RATE, _ADAPTER_RATE = 5e-5, 5e-4
 @options.seed_option
 @click.option("--output", "-o", required=True, type=OUT, help="Folder of the result.")
 @shared.training_options(None)
+@options.work_dir_option
 def finetune(base: str, output: str, json_path: str | None, **given: Any) -> None:
     """Train CHECKPOINT on labelled data; it gets a new head where its own does not fit.
 

@@ -81,6 +81,7 @@ _FOR_PROFILE = ("target", "data", "runs", "threads", "seed")
 @options.seed_option
 @source_options
 @options.json_option
+@options.work_dir_option
 @click.pass_context
 def inspect(ctx: click.Context, /, source: str, json_path: str | None, **given: Any) -> None:
     """Show inputs, outputs, opset, operators, parameters, sizes, shared weights and hot spots.

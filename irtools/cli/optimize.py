@@ -115,6 +115,7 @@ _WRECK_FACTOR = 3.0
 )
 @options.fix_option
 @source_options
+@options.work_dir_option
 def optimize(source: str, output: str | None, json_path: str | None, **given: Any) -> None:
     """Run passes over the model SRC; every pass is verified, checked and measured.
 

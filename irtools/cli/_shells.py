@@ -39,6 +39,26 @@ _BASH = """\
 
 complete -o nosort -F %(complete_func)s %(prog_name)s
 """
+# As click's, but a completion may have commas in it.
+_FISH = """\
+function %(complete_func)s
+    set -l response (env %(complete_var)s=fish_complete COMP_WORDS=(commandline -cp) \\
+        COMP_CWORD=(commandline -t) %(prog_name)s)
+    for completion in $response
+        set -l parts (string split -m 1 "," $completion)
+        switch $parts[1]
+            case dir
+                __fish_complete_directories $parts[2]
+            case file
+                __fish_complete_path $parts[2]
+            case plain
+                echo $parts[2]
+        end
+    end
+end
+
+complete --no-files --command %(prog_name)s --arguments "(%(complete_func)s)"
+"""
 _MARK = "\x01"
 
 
@@ -72,6 +92,10 @@ class _Bash(BashComplete):
         return word[: max(breaks, default=-1) + 1]
 
 
+class _Fish(FishComplete):
+    source_template = _FISH
+
+
 _HOW = {
     "bash": "# To install, once:\n"
     "#   irc completion bash > ~/.local/share/bash-completion/completions/irc\n"
@@ -91,7 +115,7 @@ def register() -> None:
 
 def script(shell: str) -> str:
     """Return the script of a shell, with how to install it at its head."""
-    kind = {"bash": _Bash, "zsh": ZshComplete, "fish": FishComplete}[shell]
+    kind = {"bash": _Bash, "zsh": ZshComplete, "fish": _Fish}[shell]
     # No command is needed for the text of a script.
     text = kind(None, {}, "irc", VARIABLE).source()  # type: ignore[arg-type]
     first, rest = text.split("\n", 1)

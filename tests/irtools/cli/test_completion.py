@@ -90,6 +90,19 @@ def test_scripts_say_how_to_install_them(irc: Callable, shell: str) -> None:
     assert f"_IRC_COMPLETE={shell}_complete" in found.out
 
 
+def test_commas_stay_in_what_fish_offers(
+    irc: Callable, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert 'string split -m 1 ","' in irc("completion", "fish").out
+    text = "cleanup,int8:calibrator=ms"
+    monkeypatch.setenv("_IRC_COMPLETE", "fish_complete")
+    monkeypatch.setenv("COMP_WORDS", f"irc plan m.onnx -p {text}")
+    monkeypatch.setenv("COMP_CWORD", text)
+    with pytest.raises(SystemExit):
+        irc()
+    assert capfd.readouterr().out == "plain,cleanup,int8:calibrator=mse\n"
+
+
 def test_another_shell_is_refused(irc: Callable) -> None:
     found = irc("completion", "tcsh")
     assert found.code == 2 and "'tcsh'" in found.err

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from irtools.metrics import run_dataset
 from irtools.model import Model
 from irtools.passmanager import Progress
 from irtools.target import RunnerOptions, find_target
+from irtools.target.staging import staging_folder
 
 __all__ = ["Teacher", "cached_outputs", "open_teacher"]
 
@@ -148,14 +148,10 @@ def _read(file: Path, samples: int) -> np.ndarray | None:
 
 
 def _write(file: Path, scores: np.ndarray) -> str | None:
-    temporary = file.with_name(f".{file.stem}-{secrets.token_hex(4)}.npz")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            np.savez(temporary, logits=scores)
-            temporary.replace(file)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with staging_folder(file.parent) as folder:
+            np.savez(folder / file.name, logits=scores)
+            (folder / file.name).replace(file)
     except OSError as error:
-        return f"the teacher's outputs were not cached: {file.parent}: {error.strerror}"
+        return f"the teacher's outputs were not cached: {file.parent}: {error.strerror or error}"
     return None

@@ -1,4 +1,4 @@
-"""Write docs/reference.md from the docstrings and options of what is registered.
+"""Write docs/reference.md and the manifest of the command line from what is registered.
 
 python docs/make_reference.py [--check]
 """
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from irtools.passmanager import Option, Pass, options_of, registry
+from irtools.passmanager.manifest import MANIFEST, make_manifest, summary_of
 
 REFERENCE = Path(__file__).parent / "reference.md"
 HEAD = """# Reference
@@ -21,12 +22,17 @@ Written by `python docs/make_reference.py` from the docstrings; do not edit by h
 
 
 def main() -> int:
-    """Write the page, or with `--check` compare it."""
-    text = "\n".join(page())
+    """Write both, or with `--check` compare them."""
+    texts = {REFERENCE: "\n".join(page()), MANIFEST: make_manifest()}
     if "--check" in sys.argv[1:]:
-        return 0 if REFERENCE.read_text(encoding="utf-8") == text else 1
-    REFERENCE.write_text(text, encoding="utf-8")
+        return int(any(_text_of(path) != text for path, text in texts.items()))
+    for path, text in texts.items():
+        path.write_text(text, encoding="utf-8")
     return 0
+
+
+def _text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.exists() else ""
 
 
 def page() -> Iterator[str]:
@@ -45,7 +51,7 @@ def page() -> Iterator[str]:
         yield f"\n## {title}\n"
         for name in own_names(group):
             kind = registry.load(group, name)
-            yield f"- `{name}`: {getattr(kind, 'summary', '') or first_line(kind)}"
+            yield f"- `{name}`: {summary_of(kind)}"
     yield ""
 
 
@@ -77,11 +83,6 @@ def option_row(option: Option) -> str:
     default = "none" if option.default in (None, ()) else str(option.default)
     kind = option.type_text.replace("|", "\\|")
     return f"| `{option.name}` | {kind} | {default} | {option.help.replace('|', chr(92) + '|')} |"
-
-
-def first_line(kind: object) -> str:
-    """Return the first line of a docstring."""
-    return (inspect.getdoc(kind) or "").partition("\n")[0]
 
 
 if __name__ == "__main__":

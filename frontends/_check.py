@@ -65,8 +65,8 @@ def in_file(model: Model, folder: Path) -> Model:
         model.save(folder / "model.onnx", external_data=True)
     except FileError as error:
         raise FileError(
-            f"the temporary folder {folder.parent} cannot take {model.weight_bytes / 1e9:.1f} GB "
-            f"of weights on their way, set TMPDIR to one that can: {error}"
+            f"the temporary folder {folder} cannot take {model.weight_bytes / 1e9:.1f} GB of "
+            f"weights on their way, choose another place by --work-dir DIR or TMPDIR: {error}"
         ) from error
     for value in model.ir.graph.initializers.values():
         value.const_value = None  # torch's exporter keeps its graphs; the weights can go.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from irtools.frontends._failure import LIBRARY_FAILURES
+from irtools.scratch import scratch_folder
 
 __all__ = ["make_tokenizer"]
 
@@ -31,9 +31,9 @@ def make_tokenizer(folder: Path) -> Mapping[str, bytes]:
     made = _converted(folder)
     if made is None or not set(_words(folder)) <= set(made.get_vocab()):
         return {}
-    with tempfile.TemporaryDirectory(prefix="irc-") as scratch:
+    with scratch_folder("tokenizer") as scratch:
         made.save_pretrained(scratch)
-        path = Path(scratch) / _FILE
+        path = scratch / _FILE
         return {_FILE: path.read_bytes()} if path.is_file() else {}
 
 

@@ -6,7 +6,6 @@ import gc
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 from irtools.errors import OptionError, UnsupportedError
@@ -30,6 +29,7 @@ from irtools.frontends._weights import (
 )
 from irtools.frontends._whole_seq2seq import describe_whole, is_pair
 from irtools.model import Model
+from irtools.scratch import scratch_folder
 
 __all__ = ["TransformersFrontend"]
 
@@ -68,9 +68,9 @@ class TransformersFrontend:
                 "a checkpoint folder brings its own inputs and weights; leave out --example and "
                 "--weights"
             )
-        with TemporaryDirectory(prefix="irc-") as scratch:
+        with scratch_folder("export") as scratch:
             with silent():
-                model, trials, where = _export(Path(source), options, Path(scratch))
+                model, trials, where = _export(Path(source), options, scratch)
             # Modules and graphs have cycles; what they hold is as large as the model.
             gc.collect()
             compare(model, trials, where)

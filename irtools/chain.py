@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +20,7 @@ from irtools.measure.shapes import bench_feeds, branches, sample_feeds
 from irtools.metrics import Evaluation, evaluate_outputs, fidelity, load_metric, run_dataset
 from irtools.model import Model
 from irtools.passmanager import NullProgress, Progress
+from irtools.scratch import scratch_folder
 from irtools.target import RunnerOptions, Target
 
 __all__ = [
@@ -212,11 +212,11 @@ def _test_data(chain: Chain, stage: Stage, model: Model) -> Dataset:
     path = Path(stage.source.source)
     origin = Model.from_ir(model.ir, path / "config.json" if path.is_dir() else path)
     settings = stage.source.data
-    with tempfile.TemporaryDirectory(prefix="irtools-chain-") as folder:
+    with scratch_folder("chain") as folder:
         for name, content in model.companions.items():
-            (Path(folder) / name).write_bytes(content)
+            (folder / name).write_bytes(content)
         if "tokenizer.json" in model.companions:
-            settings = dataclasses.replace(settings, tokenizer=Path(folder))
+            settings = dataclasses.replace(settings, tokenizer=folder)
         data = read_evaluation(chain.evaluate, origin, settings)
     assert data is not None
     return data
@@ -289,6 +289,6 @@ def _against(result: LatencyResult, base: LatencyResult) -> LatencyResult:
 
 def saved_bytes(model: Model) -> int:
     """Return the bytes that a model takes on the disk."""
-    with tempfile.TemporaryDirectory(prefix="irtools-chain-") as folder:
-        saved = model.save(Path(folder) / "model.onnx")
+    with scratch_folder("chain") as folder:
+        saved = model.save(folder / "model.onnx")
         return sum(path.stat().st_size for path in saved.files)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from irtools._elsewhere import how_to_convert, how_to_fetch
 from irtools.errors import FileError, ModelError
 from irtools.passmanager import registry
 
@@ -89,13 +90,18 @@ def find_frontend(source: str) -> Frontend:
         FileError: The source does not exist.
         ModelError: No frontend knows what it is.
     """
+    path = Path(source)
+    # An address that ends in .onnx must not pass for a file.
+    if "://" in source and not path.exists():
+        raise FileError(how_to_fetch(source))
     known = registry.names("irtools.frontends")
     for name in sorted(known, key=lambda n: (_ORDER.index(n) if n in _ORDER else 9, n)):
         frontend: Frontend = registry.load("irtools.frontends", name)()
         if frontend.accepts(source):
             return frontend
-    path = Path(source)
     if not path.exists():
+        if elsewhere := how_to_fetch(source):
+            raise FileError(elsewhere)
         raise FileError(
             f"{source} does not exist; expected an .onnx file, a checkpoint folder (nothing is "
             "downloaded) or module:function"
@@ -139,7 +145,12 @@ def load_by(frontend: Frontend, source: str, options: LoadOptions) -> Model:
         IrtoolsError: As `Frontend.load`.
         UsageError: A size is for an axis that the model does not have, or has fixed.
     """
-    model = frontend.load(source, options)
+    try:
+        model = frontend.load(source, options)
+    except ModelError as error:
+        if hint := how_to_convert(source):
+            error.add_note(hint)
+        raise
     if not options.sizes:
         return model
     from irtools.model import with_sizes

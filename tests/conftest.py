@@ -20,7 +20,7 @@ from irtools.passmanager import PassContext
 from irtools.target import Isa, Runner, RunnerOptions, find_target
 from irtools.target import isa as detection
 
-_EXTRAS = {"torch": ("torch", "transformers"), "openvino": ("openvino", "nncf")}
+_EXTRAS = {"torch": ("torch", "transformers"), "openvino": ("openvino",)}
 
 
 _CHILD = """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 from irtools.backends.onnxruntime.session import Provider
 from irtools.backends.onnxruntime.source import ModelSource
 from irtools.errors import UnsupportedError
+from irtools.scratch import scratch_folder
 from irtools.target import Feeds, NodeTimes, RunnerOptions
 
 __all__ = ["profile", "read_profile"]
@@ -55,8 +55,8 @@ def profile(
     """
     from irtools.backends.onnxruntime.runner import OrtRunner
 
-    with tempfile.TemporaryDirectory(prefix="irtools-") as folder:
-        prefix = Path(folder) / "profile"
+    with scratch_folder("profile") as folder:
+        prefix = folder / "profile"
         source = replace(ModelSource.of(model), widened=widened)
         with OrtRunner(source, options, providers, profile=prefix) as runner:
             for _ in range(_WARM_UP_RUNS + runs):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from irtools.backends.onnxruntime.session import (
 )
 from irtools.backends.onnxruntime.source import ModelSource
 from irtools.errors import DataError, UnsupportedError
+from irtools.scratch import scratch_folder
 from irtools.target import Feeds, KernelReport, RunnerOptions
 from irtools.target.signature import Slot, check_feeds, wanted_outputs
 
@@ -148,8 +148,8 @@ def compiled_kernels(
     source: ModelSource, options: RunnerOptions, providers: Sequence[Provider]
 ) -> KernelReport:
     """Compile a model, write the graph that came out to a temporary folder, and count."""
-    with tempfile.TemporaryDirectory(prefix="irtools-") as folder:
-        path = Path(folder) / "optimized.onnx"
+    with scratch_folder("kernels") as folder:
+        path = folder / "optimized.onnx"
         session = open_session(source, options, providers, SaveAs(path, beside=True))
         return replace(count_kernels(path), providers=count_providers(session))
 

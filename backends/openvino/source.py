@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from irtools.backends.openvino._library import clean_message, release
 from irtools.errors import UnsupportedError
+from irtools.scratch import scratch_folder
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -62,8 +62,8 @@ def _import_from_memory(core: Any, model: Model) -> Any:
     size = sum(tensor.nbytes for tensor in weights if tensor is not None)
     if size <= _IN_MEMORY_UP_TO and not _has_external(model.ir):
         return _read(core, ir.to_proto(model.ir).SerializeToString())
-    with tempfile.TemporaryDirectory(prefix="irtools-") as folder:
-        path = Path(folder) / "model.onnx"
+    with scratch_folder("openvino") as folder:
+        path = folder / "model.onnx"
         model.save(path, external_data=True)
         # Mapped weights stay readable after the folder is gone.
         return _read(core, str(path))

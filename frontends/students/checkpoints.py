@@ -13,6 +13,7 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
+from irtools._elsewhere import how_to_fetch
 from irtools.errors import FileError, ModelError, UnsupportedError
 from irtools.frontends._activation import check_activation
 from irtools.frontends._leftovers import check_layers
@@ -53,7 +54,7 @@ def load_config(folder: Path) -> Any:
         ModelError: It is no checkpoint.
     """
     if not folder.exists():
-        raise FileError(f"there is no checkpoint folder {folder}")
+        raise FileError(how_to_fetch(str(folder)) or f"there is no checkpoint folder {folder}")
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder} is no checkpoint: it has no config.json")
     try:

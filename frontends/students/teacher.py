@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from irtools._elsewhere import how_to_fetch
 from irtools.data import Dataset
 from irtools.errors import FileError, ModelError
 from irtools.frontends.students.checkpoints import fingerprint, load_network
@@ -22,6 +22,7 @@ from irtools.metrics import run_dataset
 from irtools.model import Model
 from irtools.passmanager import Progress
 from irtools.target import RunnerOptions, find_target
+from irtools.target.staging import staging_folder
 
 __all__ = ["Teacher", "cached_outputs", "open_teacher"]
 
@@ -78,7 +79,10 @@ def open_teacher(source: str, target: str, threads: int | None) -> Teacher:
     if path.is_file():
         return _open_onnx(path, target, threads)
     if not path.exists():
-        raise FileError(f"there is no teacher {source}: expected a checkpoint folder or .onnx file")
+        raise FileError(
+            how_to_fetch(str(source))
+            or f"there is no teacher {source}: expected a checkpoint folder or .onnx file"
+        )
     network = load_network(path).requires_grad_(False)
     count = sum(p.numel() for p in network.parameters())
     return Teacher(
@@ -144,14 +148,10 @@ def _read(file: Path, samples: int) -> np.ndarray | None:
 
 
 def _write(file: Path, scores: np.ndarray) -> str | None:
-    temporary = file.with_name(f".{file.stem}-{secrets.token_hex(4)}.npz")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            np.savez(temporary, logits=scores)
-            temporary.replace(file)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with staging_folder(file.parent) as folder:
+            np.savez(folder / file.name, logits=scores)
+            (folder / file.name).replace(file)
     except OSError as error:
-        return f"the teacher's outputs were not cached: {file.parent}: {error.strerror}"
+        return f"the teacher's outputs were not cached: {file.parent}: {error.strerror or error}"
     return None

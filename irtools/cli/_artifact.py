@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from irtools.errors import CheckError, DataError, FileError, UnsupportedError
 from irtools.frontend import find_frontend
 from irtools.model import Model
 from irtools.report import ArtifactEntry, Report
+from irtools.scratch import scratch_folder
 from irtools.target import Artifact, KernelReport, Target
 from irtools.target.staging import publish, staging_folder
 
@@ -246,8 +246,8 @@ def _try(artifact: Artifact, model: Model, target: Target) -> Iterator[str]:
     try:
         found = probe(target, artifact.files[0], feeds)
     except (DataError, UnsupportedError) as error:
-        with tempfile.TemporaryDirectory(prefix="irc-") as folder:
-            path = model.save(Path(folder) / "model.onnx").files[0]
+        with scratch_folder("check") as folder:
+            path = model.save(folder / "model.onnx").files[0]
             try:
                 probe(target, path, feeds)
             except (DataError, UnsupportedError):

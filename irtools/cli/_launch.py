@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from irtools.errors import FileError, MissingExtraError, UsageError
+from irtools.scratch import scratch_folder
 
 __all__ = ["launched", "launched_precision", "note_code"]
 
@@ -44,9 +44,9 @@ def launched(given: Mapping[str, Any]) -> int | None:
     _check_config(file)
     command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
     command += ["--config_file", str(file), "-m", "irtools.cli.main", *sys.argv[1:]]
-    with tempfile.TemporaryDirectory(prefix="irtools-launch-") as folder:
+    with scratch_folder("launch") as folder:
         # A launcher has codes of its own for what it launched.
-        note = Path(folder) / "code"
+        note = folder / "code"
         if _run(command, {**os.environ, _CODE_FILE: str(note)}) == 0:
             return 0
         if not note.exists():

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from irtools.cli._types import FILE, FOLDER, TARGET
 
 if TYPE_CHECKING:
     from irtools.data import DataSettings
@@ -28,6 +32,7 @@ __all__ = [
     "sequence_option",
     "target_option",
     "threads_option",
+    "work_dir_option",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -92,6 +97,7 @@ def target_option(function: F) -> F:
     return click.option(
         "--target",
         "-t",
+        type=TARGET,
         default="ort-cpu",
         show_default=True,
         help="What runs the model, with isa= for another machine (ort-cpu:isa=avx2); "
@@ -133,11 +139,44 @@ def threads_option(function: F) -> F:
     )(function)
 
 
+def _use_work_dir(ctx: click.Context, param: click.Parameter, value: str | None) -> None:
+    """Let this process and those it starts make temporary files there, until the verb ends."""
+    if value is None or ctx.resilient_parsing:
+        return
+    place = Path(value).absolute()
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        raise click.BadParameter(f"{value} is not a folder that can be written into", ctx, param)
+    before, cached = os.environ.get("TMPDIR"), tempfile.tempdir
+
+    def restore() -> None:
+        tempfile.tempdir = cached
+        if before is None:
+            os.environ.pop("TMPDIR", None)
+        else:
+            os.environ["TMPDIR"] = before
+
+    os.environ["TMPDIR"] = tempfile.tempdir = str(place)
+    ctx.call_on_close(restore)
+
+
+def work_dir_option(function: F) -> F:
+    """--work-dir of every verb that needs room for temporary files."""
+    return click.option(
+        "--work-dir",
+        type=FOLDER,
+        expose_value=False,
+        callback=_use_work_dir,
+        help="Where temporary files go, several times the model's size. "
+        "[default: TMPDIR, else /tmp]",
+    )(function)
+
+
 def seed_option(function: F) -> F:
     """--seed of every verb that draws data."""
     return click.option(
         "--seed",
         type=click.IntRange(min=0),
+        metavar="N",
         default=0,
         show_default=True,
         help="Seed of every random choice.",
@@ -192,7 +231,7 @@ def data_options(function: F) -> F:
 
 _tokenizer = click.option(
     "--tokenizer",
-    metavar="FILE",
+    type=FILE,
     help="The tokenizer.json for text, or its folder. [default: beside the data or the model]",
 )
 _text = click.option(
@@ -267,5 +306,5 @@ def naming_data_option(option: str, given: str | None) -> Iterator[None]:
 def json_option(function: F) -> F:
     """--json of every verb with figures."""
     return click.option(
-        "--json", "json_path", metavar="FILE", help="Write the figures as JSON; - is stdout."
+        "--json", "json_path", type=FILE, help="Write the figures as JSON; - is stdout."
     )(function)

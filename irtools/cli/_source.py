@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from irtools.cli._types import FILE
+
 if TYPE_CHECKING:
     from irtools.frontend import LoadOptions
 
-__all__ = ["SourceCommand", "load_options", "source_options"]
+__all__ = ["load_options", "source_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -20,21 +22,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 class _SourceOption(click.Option):
     """An option that the help shows apart: most sources are ONNX files, which need none."""
 
-
-class SourceCommand(click.Command):
-    """A verb whose help has the options about its source at the end."""
-
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        usual: list[tuple[str, str]] = []
-        apart: list[tuple[str, str]] = []
-        for parameter in self.get_params(ctx):
-            record = parameter.get_help_record(ctx)
-            if record is not None:
-                (apart if isinstance(parameter, _SourceOption) else usual).append(record)
-        for heading, records in (("Options", usual), ("Sources other than ONNX files", apart)):
-            if records:
-                with formatter.section(heading):
-                    formatter.write_dl(records)
+    heading = "Sources other than ONNX files"
 
 
 _OPTIONS = (
@@ -68,13 +56,13 @@ _OPTIONS = (
     click.option(
         "--example",
         cls=_SourceOption,
-        metavar="FILE",
+        type=FILE,
         help=".npz with example inputs, for torch modules.",
     ),
     click.option(
         "--weights",
         cls=_SourceOption,
-        metavar="FILE",
+        type=FILE,
         help=".safetensors or .pt with the state, for torch modules.",
     ),
     click.option(

@@ -14,6 +14,7 @@ import click
 from irtools.cli._console import say
 from irtools.cli._launch import launched_precision
 from irtools.cli._output import check_writable
+from irtools.cli._types import FILE, FOLDER
 from irtools.errors import FileError, UsageError
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def training_options(learning_rate: float | None) -> Callable[[F], F]:
         ),
         click.option(
             "--checkpoints",
-            metavar="DIR",
+            type=FOLDER,
             help="Where a training that is stopped leaves its state. [default: OUT.checkpoints]",
         ),
         click.option(
@@ -111,7 +112,7 @@ def training_options(learning_rate: float | None) -> Callable[[F], F]:
         ),
         click.option(
             "--accelerate-config",
-            metavar="FILE",
+            type=FILE,
             help="Run in the processes that this file of `accelerate config` describes: several "
             "GPUs, FSDP, DeepSpeed ZeRO.",
         ),
@@ -119,7 +120,7 @@ def training_options(learning_rate: float | None) -> Callable[[F], F]:
             "--report-json",
             "--json",
             "json_path",
-            metavar="FILE",
+            type=FILE,
             help="Write the figures as JSON; - is stdout.",
         ),
         click.option("--force", "-f", is_flag=True, help="Replace what exists."),

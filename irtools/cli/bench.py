@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irtools.cli import _options as options
-from irtools.cli._source import SourceCommand, load_options, source_options
+from irtools.cli._source import load_options, source_options
+from irtools.cli._types import DATA, SOURCE
+from irtools.cli._verb import Verb
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,17 +21,17 @@ __all__ = ["bench"]
 
 
 @click.command(
-    cls=SourceCommand,
+    cls=Verb,
     epilog="Example: irc bench a.onnx b.onnx --batch 1,8 --seq 16,128 --json -",
 )
-@click.argument("sources", metavar="SRC...", nargs=-1, required=True)
+@click.argument("sources", metavar="SRC...", type=SOURCE, nargs=-1, required=True)
 @options.target_option
 @options.batch_option
 @options.sequence_option
 @options.past_option
 @options.threads_option
 @options.seed_option
-@click.option("--data", metavar="DATA", help="Real samples, for inputs that cannot be invented.")
+@click.option("--data", type=DATA, help="Real samples, for inputs that cannot be invented.")
 @options.data_options
 @click.option(
     "--rounds",
@@ -49,6 +51,7 @@ __all__ = ["bench"]
 )
 @source_options
 @options.json_option
+@options.work_dir_option
 def bench(sources: tuple[str, ...], json_path: str | None, **given: Any) -> None:
     """Time models against the first of them, in alternating blocks, one process at a time.
 

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irtools.cli import _options as options
-from irtools.cli._source import SourceCommand, load_options, source_options
+from irtools.cli._source import load_options, source_options
+from irtools.cli._types import DATA, SOURCE
+from irtools.cli._verb import Verb
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -19,11 +21,11 @@ if TYPE_CHECKING:
 __all__ = ["compare"]
 
 
-@click.command(cls=SourceCommand)
-@click.argument("first", metavar="A")
-@click.argument("second", metavar="B")
+@click.command(cls=Verb)
+@click.argument("first", metavar="A", type=SOURCE)
+@click.argument("second", metavar="B", type=SOURCE)
 @click.option("--layers", is_flag=True, help="Also inner tensors of the same name.")
-@click.option("--data", metavar="DATA", help="Feeds. [default: drawn from the signature of A]")
+@click.option("--data", type=DATA, help="Feeds. [default: drawn from the signature of A]")
 @options.data_options
 @click.option(
     "--samples",
@@ -46,6 +48,7 @@ __all__ = ["compare"]
 @options.seed_option
 @source_options
 @options.json_option
+@options.work_dir_option
 def compare(
     first: str,
     second: str,

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irtools.cli import _options as options
-from irtools.cli._source import SourceCommand, load_options, source_options
+from irtools.cli._source import load_options, source_options
+from irtools.cli._types import OUT, SOURCE
+from irtools.cli._verb import Verb
 
 if TYPE_CHECKING:
     from irtools.target import Artifact
@@ -18,16 +20,16 @@ __all__ = ["compile"]
 
 @click.command(
     "compile",
-    cls=SourceCommand,
+    cls=Verb,
     epilog="Examples: irc compile model.onnx -t openvino-cpu -o deploy/; "
     "irc compile model.onnx -o model.ort",
 )
-@click.argument("source", metavar="SRC")
+@click.argument("source", metavar="SRC", type=SOURCE)
 @options.target_option
 @click.option(
     "--output",
     "-o",
-    metavar="OUT",
+    type=OUT,
     help="Folder for the artifact and what belongs beside it, or its file: FILE.onnx, FILE.ort, "
     "FILE.xml. [default: the folder <name>-<target>]",
 )
@@ -42,6 +44,7 @@ __all__ = ["compile"]
 @options.fix_option
 @source_options
 @options.json_option
+@options.work_dir_option
 def compile(
     source: str,
     target: str,

@@ -14,6 +14,8 @@ from irtools.cli import _options as options
 from irtools.cli import _training as shared
 from irtools.cli._launch import launched
 from irtools.cli._output import check_writable
+from irtools.cli._types import DATA, FOLDER, METRIC, OUT, PIPELINE, SOURCE, TARGET
+from irtools.cli._verb import Verb
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -31,11 +33,12 @@ _USUAL_TARGETS = ("ort-cpu", "openvino-cpu", "ort-cuda")
 
 
 @click.command(
+    cls=Verb,
     epilog="Example: irc distill --teacher ./teacher --student layers=0,2,5 --train train.jsonl "
-    "--evaluate test.jsonl --temperature 2 --alpha 0.5 -o student/"
+    "--evaluate test.jsonl --temperature 2 --alpha 0.5 -o student/",
 )
 @click.option(
-    "--teacher", required=True, metavar="SRC", help="Checkpoint folder or ONNX file to learn from."
+    "--teacher", required=True, type=SOURCE, help="Checkpoint folder or ONNX file to learn from."
 )
 @click.option(
     "--student",
@@ -44,8 +47,8 @@ _USUAL_TARGETS = ("ort-cpu", "openvino-cpu", "ort-cuda")
     help="layers=0,2,5 of the teacher; sizes such as hidden=192,layers=3 (heads, ffn); a "
     "checkpoint folder; or an .onnx file that `prune` made of a checkpoint.",
 )
-@click.option("--train", required=True, metavar="DATA", help="Training data with labels.")
-@click.option("--evaluate", required=True, metavar="DATA", help="Test data with labels.")
+@click.option("--train", required=True, type=DATA, help="Training data with labels.")
+@click.option("--evaluate", required=True, type=DATA, help="Test data with labels.")
 @click.option(
     "--temperature", default=2.0, show_default=True, help="Softens the outputs of both networks."
 )
@@ -73,12 +76,13 @@ _USUAL_TARGETS = ("ort-cpu", "openvino-cpu", "ort-cuda")
     type=click.Choice(["multi-class", "multi-label", "regression"]),
     help="What the labels mean. [default: told by the labels]",
 )
-@click.option("--metric", metavar="NAME", help="Metric of the tables. [default: by the task]")
+@click.option("--metric", type=METRIC, help="Metric of the tables. [default: by the task]")
 @options.data_options
 @click.option(
     "--target",
     "-t",
     "targets",
+    type=TARGET,
     multiple=True,
     help="What the chain is measured on; the first runs an ONNX teacher. May be given several "
     "times. [default: ort-cpu, openvino-cpu and ort-cuda, those that are there]",
@@ -88,7 +92,7 @@ _USUAL_TARGETS = ("ort-cpu", "openvino-cpu", "ort-cuda")
     "-p",
     default=_SMALLEST,
     show_default=True,
-    metavar="TEXT",
+    type=PIPELINE,
     help="Passes of the chain's last link.",
 )
 @click.option("--no-chain", is_flag=True, help="Train and compare the students, no more.")
@@ -99,15 +103,16 @@ _USUAL_TARGETS = ("ort-cpu", "openvino-cpu", "ort-cuda")
 @options.seed_option
 @click.option(
     "--cache",
-    metavar="DIR",
+    type=FOLDER,
     help="Where the teacher's outputs are kept. [default: ~/.cache/irtools]",
 )
 @click.option("--no-cache", is_flag=True, help="Keep them nowhere.")
 @click.option(
-    "--hard-label-output", metavar="DIR", help="Keep the student that saw the labels alone, too."
+    "--hard-label-output", type=FOLDER, help="Keep the student that saw the labels alone, too."
 )
-@click.option("--output", "-o", required=True, metavar="OUT", help="Folder of the student.")
+@click.option("--output", "-o", required=True, type=OUT, help="Folder of the student.")
 @shared.training_options(1e-4)
+@options.work_dir_option
 def distill(output: str, json_path: str | None, **given: Any) -> None:
     """Train a small network on the outputs of a large one, and say what that gained.
 

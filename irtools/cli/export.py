@@ -10,6 +10,8 @@ import click
 
 from irtools.cli import _options as options
 from irtools.cli._source import load_options, source_options
+from irtools.cli._types import OUT, SOURCE
+from irtools.cli._verb import Verb
 
 if TYPE_CHECKING:
     from irtools.cli._output import Destination
@@ -20,13 +22,14 @@ __all__ = ["export"]
 
 
 @click.command(
-    epilog="Examples: irc export ./my-bert -o bert.onnx; irc export ./llama --with-past -o llm/"
+    cls=Verb,
+    epilog="Examples: irc export ./my-bert -o bert.onnx; irc export ./llama --with-past -o llm/",
 )
-@click.argument("source", metavar="SRC")
+@click.argument("source", metavar="SRC", type=SOURCE)
 @click.option(
     "--output",
     "-o",
-    metavar="OUT",
+    type=OUT,
     help="FILE.onnx, or a folder for model.onnx (an encoder-decoder: encoder_model.onnx and "
     "decoder_model.onnx). [default: <name>.onnx]",
 )
@@ -38,6 +41,7 @@ __all__ = ["export"]
 )
 @click.option("--force", "-f", is_flag=True, help="Replace what exists.")
 @options.json_option
+@options.work_dir_option
 def export(
     source: str,
     output: str | None,

@@ -14,6 +14,8 @@ from irtools.cli import _options as options
 from irtools.cli import _training as shared
 from irtools.cli._launch import launched
 from irtools.cli._output import check_writable
+from irtools.cli._types import DATA, FOLDER, METRIC, OUT, SOURCE
+from irtools.cli._verb import Verb
 
 if TYPE_CHECKING:
     from irtools.student import AdapterSettings, FinetuneRequest, FinetuneResult
@@ -25,12 +27,13 @@ _FULL_RATE, _ADAPTER_RATE = 5e-5, 5e-4
 
 
 @click.command(
+    cls=Verb,
     epilog="Example: irc finetune ./base --train train.jsonl --evaluate test.jsonl --adapter lora "
-    "--rank 8 -o out/"
+    "--rank 8 -o out/",
 )
-@click.argument("base", metavar="CHECKPOINT")
-@click.option("--train", required=True, metavar="DATA", help="Training data with labels.")
-@click.option("--evaluate", required=True, metavar="DATA", help="Test data with labels.")
+@click.argument("base", metavar="CHECKPOINT", type=SOURCE)
+@click.option("--train", required=True, type=DATA, help="Training data with labels.")
+@click.option("--evaluate", required=True, type=DATA, help="Test data with labels.")
 @click.option(
     "--adapter",
     type=click.Choice(["lora", "rslora", "dora", "qlora"]),
@@ -47,18 +50,19 @@ _FULL_RATE, _ADAPTER_RATE = 5e-5, 5e-4
     metavar="NAME,NAME",
     help="Linear layers that get an adapter (query,value). [default: all but the head]",
 )
-@click.option("--adapter-output", metavar="DIR", help="Keep the adapter alone, in peft's format.")
+@click.option("--adapter-output", type=FOLDER, help="Keep the adapter alone, in peft's format.")
 @click.option(
     "--task",
     type=click.Choice(["multi-class", "multi-label", "regression"]),
     help="What the labels mean. [default: told by the labels]",
 )
-@click.option("--metric", metavar="NAME", help="Metric of the table. [default: by the task]")
+@click.option("--metric", type=METRIC, help="Metric of the table. [default: by the task]")
 @options.data_options
 @options.threads_option
 @options.seed_option
-@click.option("--output", "-o", required=True, metavar="OUT", help="Folder of the result.")
+@click.option("--output", "-o", required=True, type=OUT, help="Folder of the result.")
 @shared.training_options(None)
+@options.work_dir_option
 def finetune(base: str, output: str, json_path: str | None, **given: Any) -> None:
     """Train CHECKPOINT on labelled data; it gets a new head where its own does not fit.
 

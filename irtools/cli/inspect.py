@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irtools.cli import _options as options
-from irtools.cli._source import SourceCommand, load_options, source_options
+from irtools.cli._source import load_options, source_options
+from irtools.cli._types import DATA, SOURCE
+from irtools.cli._verb import Verb
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -25,11 +27,11 @@ _FOR_PROFILE = ("target", "data", "runs", "threads", "seed")
 
 @click.command(
     "inspect",
-    cls=SourceCommand,
+    cls=Verb,
     epilog="Examples: irc inspect model.onnx --json -; "
     "irc inspect model.onnx --profile --target openvino-cpu --seq 64",
 )
-@click.argument("source", metavar="SRC")
+@click.argument("source", metavar="SRC", type=SOURCE)
 @click.option(
     "--batch",
     type=click.IntRange(min=1),
@@ -65,9 +67,7 @@ _FOR_PROFILE = ("target", "data", "runs", "threads", "seed")
     "--profile", is_flag=True, help="Also run the model, and show the runtime's time per node."
 )
 @options.target_option
-@click.option(
-    "--data", metavar="DATA", help="Feeds of --profile. [default: drawn from the signature]"
-)
+@click.option("--data", type=DATA, help="Feeds of --profile. [default: drawn from the signature]")
 @options.data_options
 @click.option(
     "--runs",
@@ -81,6 +81,7 @@ _FOR_PROFILE = ("target", "data", "runs", "threads", "seed")
 @options.seed_option
 @source_options
 @options.json_option
+@options.work_dir_option
 @click.pass_context
 def inspect(ctx: click.Context, /, source: str, json_path: str | None, **given: Any) -> None:
     """Show inputs, outputs, opset, operators, parameters, sizes, shared weights and hot spots.

@@ -8,14 +8,19 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
 
 from irtools import __version__
+from irtools.cli._advice import advice
 from irtools.cli._launch import note_code
 from irtools.errors import IrtoolsError
 from irtools.passmanager._suggest import suggest
 from irtools.report.escape import printable
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 __all__ = ["main", "run"]
 
@@ -32,6 +37,7 @@ VERBS: Mapping[str, str] = {
     "passes": "List the passes, or explain one.",
     "targets": "List the targets and what this machine can run.",
     "reproduce": "Run a failed pass again from its reproducer folder.",
+    "completion": "Print the script that completes irc in bash, zsh or fish.",
 }
 """Verb to one line; verb `x` is the command `x` in `irtools.cli.x`."""
 
@@ -56,9 +62,18 @@ class _Verbs(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in VERBS and not args[0].startswith("-"):
+        known = not args or args[0] in VERBS or args[0].startswith("-")
+        if not known and not ctx.resilient_parsing:
+            if (told := advice(args[0])) is not None:
+                raise click.UsageError(told, ctx)
             raise click.UsageError(f"there is no command {args[0]!r}{suggest(args[0], VERBS)}", ctx)
         return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        from click.shell_completion import CompletionItem
+
+        found = [CompletionItem(v, help=h) for v, h in VERBS.items() if v.startswith(incomplete)]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
@@ -100,6 +115,10 @@ def _run(args: Sequence[str]) -> int:
     debug = "--debug" in args
     # The flag may stand anywhere: people add it to the end of a line that failed.
     rest = [a for a in args if a != "--debug"]
+    if "_IRC_COMPLETE" in os.environ:
+        from irtools.cli._shells import register
+
+        register()
     try:
         code = cli.main(rest, prog_name="irc", standalone_mode=False)
         sys.stdout.flush()

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irtools.cli import _options as options
-from irtools.cli._source import SourceCommand, load_options, source_options
+from irtools.cli._source import load_options, source_options
+from irtools.cli._types import DATA, FILE, FOLDER, METRIC, OUT, PASS, PIPELINE, SOURCE
+from irtools.cli._verb import Verb
 from irtools.errors import FileError, PipelineSyntaxError
 
 if TYPE_CHECKING:
@@ -26,26 +28,26 @@ _WRECK_FACTOR = 3.0
 
 
 @click.command(
-    cls=SourceCommand,
+    cls=Verb,
     epilog="Example: irc optimize model.onnx --passes prune:speedup=1.5,int8 --calibrate "
     "calib.npz --evaluate test.npz --metric accuracy --max-drop 1% -o small.onnx",
 )
-@click.argument("source", metavar="SRC")
+@click.argument("source", metavar="SRC", type=SOURCE)
 @click.option(
     "--passes",
     "-p",
-    metavar="TEXT",
+    type=PIPELINE,
     help="Pipeline: name:key=value:key=value, joined by commas; `irc passes` lists them.",
 )
-@click.option("--pipeline", "pipeline_file", metavar="FILE", help="Pipeline as a TOML file.")
+@click.option("--pipeline", "pipeline_file", type=FILE, help="Pipeline as a TOML file.")
 @options.target_option
-@click.option("--calibrate", metavar="DATA", help="Data for ranges and refits.")
-@click.option("--evaluate", metavar="DATA", help="Data for fidelity and, with labels, the metric.")
+@click.option("--calibrate", type=DATA, help="Data for ranges and refits.")
+@click.option("--evaluate", type=DATA, help="Data for fidelity and, with labels, the metric.")
 @options.data_options
 @options.calibration_samples_option
 @click.option(
     "--metric",
-    metavar="NAME",
+    type=METRIC,
     help="accuracy, multilabel-f1-micro, perplexity, ... or module:function. [default: by the "
     "labels: multilabel-f1-micro for rows of 0/1, else accuracy; perplexity of models that write "
     "text]",
@@ -84,21 +86,23 @@ _WRECK_FACTOR = 3.0
     "--plan",
     "plan_files",
     multiple=True,
-    metavar="FILE",
+    type=FILE,
     help="Replay a plan that `irc plan --json` printed.",
 )
 @click.option("--bisect-limit", type=int, metavar="N", help="Run the first N passes only.")
-@click.option("--print-ir-before", metavar="PASS", help="Print the model before a pass, or `all`.")
-@click.option("--print-ir-after", metavar="PASS", help="Print the model after a pass, or `all`.")
-@click.option("--print-ir-after-change", is_flag=True, help="Print it after passes that change it.")
-@click.option("--dump-ir", metavar="DIR", help="Write these prints to files in DIR.")
 @click.option(
-    "--json", "--report", "json_path", metavar="FILE", help="Write the report; - is stdout."
+    "--print-ir-before", type=PASS, metavar="PASS", help="Print the model before a pass, or `all`."
 )
+@click.option(
+    "--print-ir-after", type=PASS, metavar="PASS", help="Print the model after a pass, or `all`."
+)
+@click.option("--print-ir-after-change", is_flag=True, help="Print it after passes that change it.")
+@click.option("--dump-ir", type=FOLDER, help="Write these prints to files in DIR.")
+@click.option("--json", "--report", "json_path", type=FILE, help="Write the report; - is stdout.")
 @click.option(
     "--output",
     "-o",
-    metavar="OUT",
+    type=OUT,
     help="FILE.onnx: the model as it was timed. A folder: what the target loads, and report.json. "
     "[default: <name>.opt.onnx]",
 )
@@ -111,6 +115,7 @@ _WRECK_FACTOR = 3.0
 )
 @options.fix_option
 @source_options
+@options.work_dir_option
 def optimize(source: str, output: str | None, json_path: str | None, **given: Any) -> None:
     """Run passes over the model SRC; every pass is verified, checked and measured.
 

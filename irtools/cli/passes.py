@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from irtools.cli._console import console, write_json
+from irtools.cli._types import PASS
+from irtools.cli._verb import Verb
 from irtools.errors import IrtoolsError, UnknownNameError, UsageError
-from irtools.passmanager import Pass, options_of, registry
+from irtools.passmanager import Pass, registry
 from irtools.passmanager._suggest import suggest
+from irtools.passmanager.manifest import described, pass_document
 
 __all__ = ["passes"]
 
 
-@click.command()
-@click.argument("name", required=False)
+@click.command(cls=Verb)
+@click.argument("name", required=False, type=PASS)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 def passes(name: str | None, as_json: bool) -> None:
     """List the passes and presets, or explain the pass NAME with all its options."""
@@ -26,75 +29,52 @@ def passes(name: str | None, as_json: bool) -> None:
     if name in registry.PRESETS:
         click.echo(f"{name} is short for: {registry.PRESETS[name]}")
         return
-    found = _load(name)
-    document = _describe(name, found)
+    known = [*registry.names("irtools.passes"), *registry.PRESETS]
+    if name not in known:
+        raise UnknownNameError(f"there is no pass {name!r}{suggest(name, known)}")
+    document = _describe(name)
     if as_json:
         write_json(document, "-")
     else:
-        _explain(found, document)
+        _explain(document)
 
 
 def _list(as_json: bool) -> None:
-    rows = [(name, _summary_of(name)) for name in registry.names("irtools.passes")]
+    rows = [(name, _summary(name)) for name in registry.names("irtools.passes")]
     presets = dict(registry.PRESETS)
     if as_json:
         write_json({"passes": dict(rows), "presets": presets}, "-")
         return
+    width = max(len(name) for name in (*dict(rows), *presets))
     for title, lines in (("passes", rows), ("presets", list(presets.items()))):
         click.echo(f"{title}:")
         for name, line in lines:
-            click.echo(f"  {name:<12} {line}")
+            click.echo(f"  {name:<{width}}  {line}")
     click.echo("\nirc passes NAME shows the options of one.")
 
 
+def _summary(name: str) -> str:
+    """One line about a pass; a plug-in that cannot be loaded must not hide the others."""
+    try:
+        summary: str = _describe(name)["summary"]
+    except (IrtoolsError, AttributeError) as error:
+        return f"(cannot be loaded: {error})"
+    return summary
+
+
+def _describe(name: str) -> Mapping[str, Any]:
+    known = described("irtools.passes", name)
+    return pass_document(name, _load(name)) if known is None else known
+
+
 def _load(name: str) -> type[Pass]:
-    known = [*registry.names("irtools.passes"), *registry.PRESETS]
-    if name not in known:
-        raise UnknownNameError(f"there is no pass {name!r}{suggest(name, known)}")
     found = registry.load("irtools.passes", name)
     if not (isinstance(found, type) and issubclass(found, Pass)):
         raise UsageError(f"the plug-in {name!r} is {found!r}, expected a Pass class")
     return found
 
 
-def _summary_of(name: str) -> str:
-    """One line about a pass; a plug-in that cannot be loaded must not hide the others."""
-    try:
-        return _summary(_load(name))
-    except (IrtoolsError, AttributeError) as error:
-        return f"(cannot be loaded: {error})"
-
-
-def _summary(found: type[Pass]) -> str:
-    return found.summary or _docstring(found).partition("\n")[0]
-
-
-def _docstring(found: type[Pass]) -> str:
-    return inspect.cleandoc(found.__doc__ or "")
-
-
-def _describe(name: str, found: type[Pass]) -> dict[str, Any]:
-    return {
-        "name": name,
-        "summary": _summary(found),
-        "description": _docstring(found),
-        "exactness": found.exactness.value,
-        "idempotent": found.idempotent,
-        "requires": list(found.requires),
-        "options": [
-            {
-                "name": o.name,
-                "type": o.type_text,
-                "default": list(o.default) if isinstance(o.default, tuple) else o.default,
-                "help": o.help,
-            }
-            for o in options_of(found)
-        ],
-        "statistics": dict(found.statistics),
-    }
-
-
-def _explain(found: type[Pass], document: dict[str, Any]) -> None:
+def _explain(document: Mapping[str, Any]) -> None:
     from rich.table import Table
     from rich.text import Text
 

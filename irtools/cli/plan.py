@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irtools.cli import _options as options
-from irtools.cli._source import SourceCommand, load_options, source_options
+from irtools.cli._source import load_options, source_options
+from irtools.cli._types import DATA, FILE, PIPELINE, SOURCE
+from irtools.cli._verb import Verb
 from irtools.errors import FileError
 
 if TYPE_CHECKING:
@@ -21,26 +23,27 @@ __all__ = ["plan"]
 
 
 @click.command(
-    cls=SourceCommand,
+    cls=Verb,
     epilog="Replay it, edited or not: irc optimize SRC --passes TEXT --plan plan.json",
 )
-@click.argument("source", metavar="SRC")
+@click.argument("source", metavar="SRC", type=SOURCE)
 @click.option(
     "--passes",
     "-p",
-    metavar="TEXT",
+    type=PIPELINE,
     required=True,
     help="Pipeline; the last pass is planned, those before it are run.",
 )
 @options.target_option
-@click.option("--calibrate", metavar="DATA", help="Data for ranges and importance.")
+@click.option("--calibrate", type=DATA, help="Data for ranges and importance.")
 @options.data_options
 @options.calibration_samples_option
 @options.threads_option
 @options.seed_option
 @options.fix_option
 @source_options
-@click.option("--json", "json_path", metavar="FILE", help="Write the plan; - is stdout.")
+@click.option("--json", "json_path", type=FILE, help="Write the plan; - is stdout.")
+@options.work_dir_option
 def plan(
     source: str,
     passes: str,

@@ -6,11 +6,16 @@ from pathlib import Path
 
 import click
 
+from irtools.cli import _options as options
+from irtools.cli._types import FOLDER
+from irtools.cli._verb import Verb
+
 __all__ = ["reproduce"]
 
 
-@click.command()
-@click.argument("folder", metavar="DIR")
+@click.command(cls=Verb)
+@click.argument("folder", metavar="DIR", type=FOLDER)
+@options.work_dir_option
 def reproduce(folder: str) -> None:
     """Run a failed pass again from the reproducer folder DIR.
 

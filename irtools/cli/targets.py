@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from irtools.cli._console import write_json
+from irtools.cli._verb import Verb
 from irtools.errors import IrtoolsError
 from irtools.passmanager import registry
 from irtools.target import Isa, Target
@@ -12,7 +13,7 @@ from irtools.target import Isa, Target
 __all__ = ["targets"]
 
 
-@click.command()
+@click.command(cls=Verb)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 def targets(as_json: bool) -> None:
     """List the targets and whether this machine can run them."""

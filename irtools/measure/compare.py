@@ -9,7 +9,6 @@ an unlucky placement in memory hits all of them and not one.
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +25,7 @@ from irtools.measure.interval import speedup
 from irtools.measure.jobs import time_block
 from irtools.measure.own_machine import refuse_foreign
 from irtools.measure.sandbox import Limits, run_isolated
+from irtools.scratch import scratch_folder
 from irtools.target import Feeds, RunnerOptions, find_target
 
 if TYPE_CHECKING:
@@ -108,8 +108,8 @@ def measure(
     }
     counts = {shape: len(feeds) for shape, feeds in turns.items()}
     samples = {name: _Samples({shape: [] for shape in turns}, counts) for name in contenders}
-    with tempfile.TemporaryDirectory(prefix="irtools-bench-") as folder:
-        ready = _prepare(contenders, settings, Path(folder))
+    with scratch_folder("bench") as folder:
+        ready = _prepare(contenders, settings, folder)
         deadline = time.monotonic() + settings.max_seconds
         for number in _rounds(samples, settings, deadline):
             if progress is not None:

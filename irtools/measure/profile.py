@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +14,7 @@ from irtools.measure.jobs import profile_nodes
 from irtools.measure.own_machine import refuse_foreign
 from irtools.measure.probe import target_text
 from irtools.measure.sandbox import Limits, run_isolated
+from irtools.scratch import scratch_folder
 from irtools.target import Feeds, RunnerOptions, Target
 
 if TYPE_CHECKING:
@@ -115,8 +114,8 @@ def profile_model(
     """
     refuse_foreign(target, "the profile")
     threads = threads or cpu_quota()
-    with tempfile.TemporaryDirectory(prefix="irtools-profile-") as folder:
-        path = Path(folder) / "model.onnx"
+    with scratch_folder("profile") as folder:
+        path = folder / "model.onnx"
         model.save(path)
         answer = run_isolated(
             profile_nodes,

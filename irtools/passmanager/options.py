@@ -44,7 +44,7 @@ class Option:
     @property
     def type_text(self) -> str:
         """The type as a user reads it: `integer`, `static|dynamic`, `number or none`."""
-        return _type_text(self.type)
+        return type_text(self.type)
 
 
 def options_of(pass_type: type[Pass]) -> tuple[Option, ...]:
@@ -128,7 +128,7 @@ def _parse(name: str, kind: Any, text: str, pass_name: str) -> Any:
         return _parse_as(kind, text)
     except ValueError as error:
         raise OptionError(
-            f"option {name!r} of pass {pass_name!r} is {text!r}, expected {_type_text(kind)}"
+            f"option {name!r} of pass {pass_name!r} is {text!r}, expected {type_text(kind)}"
         ) from error
 
 
@@ -165,10 +165,10 @@ def _parse_as(kind: Any, text: str) -> Any:
     raise TypeError(f"{kind!r} is not an option type")
 
 
-def _type_text(kind: Any) -> str:
+def type_text(kind: Any) -> str:
     origin = get_origin(kind)
     if origin in (types.UnionType, typing.Union):
-        return " or ".join(_type_text(a) for a in get_args(kind))
+        return " or ".join(type_text(a) for a in get_args(kind))
     if origin is Literal:
         return "|".join(str(choice) for choice in get_args(kind))
     if origin is tuple:

@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 from irtools.measure.memory import forget_peak, peak_memory
 from irtools.passmanager.base import Exactness, Pass, PassResult
 from irtools.passmanager.pipeline import pass_text
+from irtools.scratch import scratch_folder
 from irtools.words import counted
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ class Workspace:
         self._store: WeightStore | None = None
 
     def __enter__(self) -> Workspace:
-        self._root = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="irc-")))
+        self._root = self._stack.enter_context(scratch_folder("run"))
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -20,6 +19,7 @@ from irtools.measure.jobs import run_once
 from irtools.metrics import Fidelity, FidelityMeter
 from irtools.model import Model, infer_shapes
 from irtools.report.escape import printable
+from irtools.scratch import scratch_folder
 from irtools.statistics.observe import expose
 from irtools.target import Feeds, RunnerOptions, Target
 
@@ -105,9 +105,9 @@ def compare_models(
     options = RunnerOptions(threads=threads, exact=True)
     several = has_several_labels(first.ir.metadata_props, data.labels)
     meter = FidelityMeter(several_labels=several)
-    with tempfile.TemporaryDirectory(prefix="irc-") as folder:
+    with scratch_folder("compare") as folder:
         paths = [
-            m if isinstance(m, Path) else _save(m, names, Path(folder) / f"{i}.onnx")
+            m if isinstance(m, Path) else _save(m, names, folder / f"{i}.onnx")
             for i, m in enumerate((first, second))
         ]
         for feeds in data.batches(_BATCH):

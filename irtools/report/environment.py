@@ -23,7 +23,6 @@ _PACKAGES = (
     "onnxruntime",
     "onnxruntime-gpu",
     "openvino",
-    "nncf",
     "torch",
     "transformers",
 )

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from irtools.errors import FileError
+from irtools.scratch import scratch_folder
 
 __all__ = ["publish", "staging_folder"]
 
@@ -23,15 +22,14 @@ def staging_folder(directory: Path) -> Iterator[Path]:
     Raises:
         FileError: The folder cannot be made, or writing into it failed.
     """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".irtools-", dir=directory))
-    except OSError as error:
-        raise FileError(f"cannot write to folder {directory}: {error.strerror}") from error
-    try:
+    with ExitStack() as stack:
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            made = scratch_folder("staging", directory, prefix=".irtools-")
+            folder = stack.enter_context(made)
+        except OSError as error:
+            raise FileError(f"cannot write to folder {directory}: {error.strerror}") from error
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def publish(folder: Path, directory: Path, last: str) -> tuple[Path, ...]:

@@ -81,5 +81,5 @@ def test_a_full_temporary_folder_is_named_with_its_remedy(
     with monkeypatch.context() as broken, pytest.raises(FileError) as caught:
         broken.setattr(os, "write", full)
         in_file(model, folder)
-    assert f"folder {tmp_path} cannot take 0.0 GB of weights" in str(caught.value)
-    assert "set TMPDIR" in str(caught.value) and "is full" in str(caught.value)
+    assert f"folder {folder} cannot take 0.0 GB of weights" in str(caught.value)
+    assert "--work-dir DIR or TMPDIR" in str(caught.value) and "is full" in str(caught.value)

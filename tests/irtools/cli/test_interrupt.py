@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -106,3 +107,39 @@ def test_in_steps_of_a_real_run(folder: Path, step: str, number: signal.Signals,
     assert any(step in line for line in process.stderr)
     process.send_signal(number)
     _check_stopped(folder, process, code)
+
+
+@pytest.mark.parametrize("place", ["environment", "option"])
+def test_the_next_start_removes_what_a_killed_run_left(
+    folder: Path, irc: Callable, place: str
+) -> None:
+    os.mkfifo(folder / "pipe")
+    (folder / "room").mkdir()
+    options = ["--work-dir", str(folder / "room")] if place == "option" else []
+    script = _HANGING.format(hang="pipe.read_bytes()")
+    process = _start(folder, ["-c", script], "--no-bench", "--no-check", *options)
+    # Opens as soon as the pass reads.
+    with (folder / "pipe").open("wb"):
+        process.kill()
+        process.communicate(timeout=_PATIENCE_SECONDS)
+    used, other = (folder / "room", folder / "scratch")[:: 1 if options else -1]
+    assert len(list(used.iterdir())) == 1 and list(other.iterdir()) == []
+
+    call = [sys.executable, "-m", "irtools.cli.main", "optimize", "model.onnx", "--passes"]
+    call += ["cleanup", "--no-bench", "--no-check", *options]
+    environment = {**os.environ, "TMPDIR": str(folder / "scratch")}
+    subprocess.run(call, cwd=folder, env=environment, check=True, capture_output=True)
+    assert list(used.iterdir()) == []
+
+
+def test_the_place_must_be_a_folder(irc: Callable, tmp_path: Path) -> None:
+    found = irc("optimize", "model.onnx", "-p", "cleanup", "--work-dir", "nowhere")
+    assert found.code == 2 and "nowhere is not a folder" in found.err
+    assert found.err.count("\n") == 1 and not (tmp_path / "model.opt.onnx").exists()
+
+
+def test_the_place_is_forgotten_after_the_verb(irc: Callable, tmp_path: Path) -> None:
+    before = os.environ.get("TMPDIR"), tempfile.gettempdir()
+    found = irc("optimize", "model.onnx", "-p", "cleanup", "--no-bench", "--work-dir", ".")
+    assert found.code == 0
+    assert (os.environ.get("TMPDIR"), tempfile.gettempdir()) == before

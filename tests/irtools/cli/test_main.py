@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
+from irtools.cli._advice import _ADVICE, _ALIASES, advice
 from irtools.cli.main import VERBS
 from irtools.errors import DataError, IrtoolsError, MissingExtraError
 from irtools.passes.cleanup.cleanup import Cleanup
@@ -82,6 +84,90 @@ def test_misspellings_are_refused_with_the_nearest_name(
     found = irc(*args)
     assert found.code == 2 and hint in found.err
     assert len(found.err.splitlines()) == 1 and found.out == ""
+
+
+@pytest.mark.parametrize(
+    ("word", "instead"),
+    [
+        ("tune", "--max-drop"),
+        ("report", "--json FILE"),
+        ("Quantize", "--passes int8"),
+        ("quantise", "--passes int8"),
+        ("prune", "--passes prune"),
+        ("serve", "irc serves no models"),
+        ("ui", "no graphical front end"),
+        ("build", "irc compile"),
+        ("benchmark", "irc bench"),
+        ("pull", "downloads nothing"),
+    ],
+)
+def test_words_of_other_tools_get_an_answer(irc: Callable, word: str, instead: str) -> None:
+    found = irc(word, "model.onnx", "--bits", "8")
+    assert found.code == 2 and found.out == ""
+    assert f"there is no command {word.lower()!r}: " in found.err and instead in found.err
+    assert "did you mean" not in found.err and len(found.err.splitlines()) == 1
+
+
+def test_no_advice_hides_a_verb_or_names_one_that_is_not_there() -> None:
+    text = " ".join(str(advice(word)) for word in _ADVICE)
+    named = set(re.findall(r"\birc ([a-z]+)\b", text)) - {"downloads", "has", "serves"}
+    assert named and named <= set(VERBS)
+    assert not set(VERBS) & {*_ADVICE, *_ALIASES}
+    assert set(_ALIASES.values()) <= set(_ADVICE)
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("bert-base-uncased", "`hf download bert-base-uncased --local-dir ./bert-base-uncased`"),
+        ("owner/tiny-v1.5", "`hf download owner/tiny-v1.5 --local-dir ./tiny-v1.5`"),
+        ("https://huggingface.co/owner/tiny", "`hf download owner/tiny --local-dir ./tiny`"),
+        ("https://x.org/net.onnx", "curl -LO"),
+        ("s3://bucket/net.onnx", "an address"),
+        ("hf://owner/tiny", "an address"),
+    ],
+)
+@pytest.mark.parametrize("verb", [("inspect",), ("optimize", "--passes", "cleanup"), ("export",)])
+def test_what_lies_elsewhere_is_not_downloaded(
+    irc: Callable, verb: tuple[str, ...], source: str, said: str, tmp_path: Path
+) -> None:
+    before = sorted(tmp_path.iterdir())
+    found = irc(verb[0], source, *verb[1:])
+    assert found.code == 6 and found.out == ""
+    assert "irc downloads nothing" in found.err and said in found.err
+    assert len(found.err.splitlines()) == 1 and sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("source", ["absent.onnx", "absent.pt", "here/absent", "./absent/x"])
+def test_a_path_is_not_taken_for_a_name(irc: Callable, source: str, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    found = irc("inspect", source)
+    assert found.code == 6 and "hf download" not in found.err
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("model.gguf", "the checkpoint that it was made of"),
+        ("model.tflite", "tf2onnx"),
+        ("saved_model.pb", "tf2onnx"),
+        ("model.keras", "tf2onnx"),
+        ("model.pth", "config.json"),
+        ("model.bin", "config.json"),
+        ("model.xml", "OpenVINO"),
+    ],
+)
+def test_other_formats_say_how_onnx_is_made_of_them(
+    irc: Callable, tmp_path: Path, name: str, said: str
+) -> None:
+    (tmp_path / name).write_bytes(b"\xff\x00\xfe" * 100)
+    found = irc("inspect", name)
+    assert found.code == 3 and said in found.err and len(found.err.splitlines()) == 1
+
+
+def test_the_suffix_does_not_decide_what_a_file_is(irc: Callable, tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").rename(tmp_path / "model.pb")
+    assert irc("inspect", "model.pb").code == 0
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -45,3 +48,23 @@ def test_a_place_taken_by_a_folder(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="cannot write"), staging_folder(tmp_path) as folder:
         (folder / "m.onnx").write_text("new")
         publish(folder, tmp_path, "m.onnx")
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from irtools.target.staging import staging_folder
+with staging_folder(Path(sys.argv[1])) as folder:
+    (folder / "m.bin").write_bytes(bytes(1000))
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_next_writer_removes_what_a_killed_one_left(tmp_path: Path) -> None:
+    (tmp_path / "old.onnx").write_text("old")
+    done = subprocess.run([sys.executable, "-c", _KILLED, str(tmp_path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.glob(".irtools-*"))) == 1
+    with staging_folder(tmp_path):
+        assert len(list(tmp_path.glob(".irtools-*"))) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["old.onnx"]

@@ -1,0 +1,67 @@
+"""What to do instead, for words that users of other tools try first."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = ["advice"]
+
+_OPTIMIZE = "irc optimize MODEL --passes"
+_REPORT = (
+    "every `irc optimize` prints its report; --json FILE keeps it, and a folder as -o OUT/ holds "
+    "report.json"
+)
+_SEARCH = (
+    "passes search by themselves within a budget: "
+    f"{_OPTIMIZE} prune,int8 --evaluate DATA --max-drop 1%; `irc plan` shows their decisions"
+)
+_ADVICE: Mapping[str, str] = {
+    "quantize": f"quantizing is a pass: {_OPTIMIZE} int8 (or int4; `irc passes int8`)",
+    "prune": f"pruning is a pass: {_OPTIMIZE} prune (`irc passes prune`)",
+    "fuse": f"fusing is a pass: {_OPTIMIZE} cleanup,fuse",
+    "simplify": f"simplifying is a pass: {_OPTIMIZE} cleanup",
+    "tune": _SEARCH,
+    "search": _SEARCH,
+    "report": _REPORT,
+    "run": "for the whole job: irc optimize MODEL --passes prune,int8; for timing: irc bench MODEL",
+    "build": "for a deployment: irc optimize MODEL --passes TEXT -t TARGET -o FOLDER/; what the "
+    "runtime loads of a model as it is: irc compile MODEL -t TARGET",
+    "convert": "irc export SOURCE -o model.onnx makes an ONNX file; irc compile writes what a "
+    "runtime loads",
+    "serve": "irc serves no models: load the file that -o wrote with the runtime that it was "
+    "measured on (`irc targets`)",
+    "ui": f"irc has no graphical front end: {_REPORT}",
+    "gui": f"irc has no graphical front end: {_REPORT}",
+    "benchmark": "timing is `irc bench MODEL...`; `irc optimize` times after every pass",
+    "profile": "where the time goes: irc inspect MODEL --profile",
+    "eval": "scores are a part of irc optimize MODEL --passes TEXT --evaluate DATA; numbers of "
+    "two models: irc compare A B",
+    "diff": "numbers of two models: irc compare A B --layers",
+    "train": "irc finetune trains a checkpoint, irc distill a smaller student of it",
+    "download": "irc downloads nothing: get the model into a folder by other means, such as "
+    "`huggingface-cli download NAME --local-dir FOLDER`, and give that folder",
+    "list": "`irc passes` lists passes, `irc targets` targets, `irc --help` verbs",
+    "version": "the version is `irc --version`",
+}
+_ALIASES: Mapping[str, str] = {
+    "quantise": "quantize",
+    "quant": "quantize",
+    "evaluate": "eval",
+    "pull": "download",
+    "fetch": "download",
+    "web": "ui",
+    "autotune": "tune",
+    "show": "report",
+    "perf": "benchmark",
+    "validate": "diff",
+    "shrink": "run",
+    "compress": "run",
+    "simplifier": "simplify",
+}
+
+
+def advice(word: str) -> str | None:
+    """Return what to do instead of a command that irc does not have; None where that is open."""
+    word = word.lower()
+    found = _ADVICE.get(_ALIASES.get(word, word))
+    return None if found is None else f"there is no command {word!r}: {found}"

@@ -1,0 +1,132 @@
+"""The command class of every verb: options in groups by what they are about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import click
+
+__all__ = ["GROUPS", "Verb", "group_of"]
+
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "Passes": ("--passes", "--pipeline", "--plan"),
+    "Model and target": ("--teacher", "--student", "--target", "--fix"),
+    "Data": (
+        "--train",
+        "--calibrate",
+        "--evaluate",
+        "--data",
+        "--tokenizer",
+        "--text",
+        "--label",
+        "--max-length",
+        "--samples",
+        "--task",
+        "--seed",
+    ),
+    "Budget and checks": (
+        "--metric",
+        "--max-drop",
+        "--drop-slower",
+        "--new-tokens",
+        "--no-check",
+        "--layers",
+        "--threshold",
+    ),
+    "Measuring": (
+        "--batch",
+        "--seq",
+        "--past",
+        "--threads",
+        "--rounds",
+        "--max-seconds",
+        "--profile",
+        "--runs",
+        "--top",
+        "--no-bench",
+        "--no-chain",
+    ),
+    "Method": (
+        "--temperature",
+        "--alpha",
+        "--loss",
+        "--layer-map",
+        "--relation-heads",
+        "--adapter",
+        "--rank",
+        "--adapter-dropout",
+        "--modules",
+    ),
+    "Training": (
+        "--epochs",
+        "--batch-size",
+        "--learning-rate",
+        "--warmup",
+        "--weight-decay",
+        "--accumulate",
+        "--precision",
+        "--checkpoints",
+        "--save-steps",
+        "--resume",
+        "--keep-checkpoints",
+        "--accelerate-config",
+    ),
+    "Inspection": (
+        "--bisect-limit",
+        "--print-ir-before",
+        "--print-ir-after",
+        "--print-ir-after-change",
+        "--dump-ir",
+    ),
+    "Output": (
+        "--output",
+        "--format",
+        "--portable",
+        "--external-data",
+        "--force",
+        "--json",
+        "--adapter-output",
+        "--hard-label-output",
+        "--cache",
+        "--no-cache",
+        "--work-dir",
+    ),
+    "Sources other than ONNX files": (),
+    "Other options": ("--help",),
+}
+"""Heading to options, both in the order of the help.
+
+An option stands under one heading in all verbs, so that it is looked for in one place.
+"""
+
+
+class Verb(click.Command):
+    """A verb whose help has the arguments first and then the options in groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        records: dict[str, list[tuple[int, tuple[str, str]]]] = {}
+        for parameter in self.get_params(ctx):
+            if not isinstance(parameter, click.Option):
+                continue
+            if (record := parameter.get_help_record(ctx)) is not None:
+                heading, place = group_of(parameter)
+                records.setdefault(heading, []).append((place, record))
+        for heading in GROUPS:
+            if found := records.get(heading):
+                with formatter.section(heading):
+                    formatter.write_dl([r for _, r in sorted(found, key=lambda item: item[0])])
+
+
+def group_of(option: click.Option) -> tuple[str, int]:
+    """Return the heading of an option and its place under it.
+
+    An option may carry a `heading` of its own; one that no group knows stands among the others.
+    """
+    own: str | None = getattr(option, "heading", None)
+    if own is not None:
+        return own, 0
+    for heading, flags in GROUPS.items():
+        for place, flag in enumerate(flags):
+            if flag in option.opts:
+                return heading, place
+    return "Other options", -1

@@ -13,6 +13,7 @@ from irtools.data.base import Dataset
 from irtools.data.checks import fit_dataset
 from irtools.data.function import read_function
 from irtools.data.images import read_images
+from irtools.data.layout import find_layout
 from irtools.data.npz import read_npz
 from irtools.data.signature import required_inputs
 from irtools.data.synthetic import SyntheticSettings, synthesize
@@ -86,7 +87,7 @@ def _read(spec: str, model: Model | ir.Model, settings: DataSettings) -> Dataset
     if spec == "synthetic":
         return synthesize(model, settings.synthetic)
     if _FUNCTION.fullmatch(spec):
-        return read_function(spec)
+        return read_function(spec, find_layout(model))
     raise FileError(f"no data at {spec}: no such file or folder")
 
 

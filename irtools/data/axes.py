@@ -93,9 +93,7 @@ def _find(axes: Iterable[OpenAxis], name: str) -> OpenAxis | None:
     axes = tuple(axes)
     exact = [axis for axis in axes if axis.key == name]
     exact += [axis for axis in axes if name in {f"{i}.{a}" for i, a in axis.places}]
-    of_input = [
-        axis for axis in axes if not axis.is_batch and name in {i for i, _ in axis.places}
-    ]
+    of_input = [axis for axis in axes if not axis.is_batch and name in {i for i, _ in axis.places}]
     if exact:
         return exact[0]
     return of_input[0] if len(of_input) == 1 else None

@@ -357,7 +357,9 @@ def _report(
             (
                 *(Verdict(Level.NOTE, note) for note in job.model.notes),
                 *remark_on_data(calibration, None if judge is None else judge.data),
-                *remark_on_drawn("" if job.evaluation or job.calibration else drawn.reason, drawn.note),
+                *remark_on_drawn(
+                    "" if job.evaluation or job.calibration else drawn.reason, drawn.note
+                ),
                 *remark_on_form(written.ir, job.target),
             ),
         ),

@@ -76,9 +76,10 @@ def with_sizes(
     Raises:
         UsageError: A name that no open axis has; lists those that there are.
     """
-    axes = open_axes(model)
+    asked = tuple(given)
+    axes = open_axes(model) if asked else ()
     sizes: dict[str, int | None] = {}
-    for name, size in given:
+    for name, size in asked:
         axis = _find(axes, name)
         if axis is None:
             raise UsageError(

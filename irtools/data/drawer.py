@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import onnx_ir as ir
@@ -37,6 +38,7 @@ _SIZES = frozenset(
 _LARGEST_SIZE = 4
 _WORDS = ("the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog")
 _BYTES = 256
+_MOST_ELEMENTS = 1 << 28
 _IMAGE_RANK = 3
 _CHANNELS = (1, 3, 4)
 _IMAGE_LIMIT = 2.5  # Normalised images lie in about [-2.1, 2.7].
@@ -165,7 +167,13 @@ class Drawer:
             raise DataError(f"cannot invent values for input {spec}, which has no known rank")
         batch = self._layout.axes.get(spec.name)
         sizes = [1 if axis == batch else self._size(spec, axis) for axis in range(len(spec.shape))]
-        return (self._samples, *(sizes[1:] if batch == 0 else sizes))
+        shape = (self._samples, *(sizes[1:] if batch == 0 else sizes))
+        if prod(shape) > _MOST_ELEMENTS:
+            raise DataError(
+                f"drawing input {spec} would take {prod(shape)} elements: name smaller sizes "
+                "(--size AXIS=N), or give data"
+            )
+        return shape
 
     def _size(self, spec: InputSpec, axis: int) -> int:
         assert spec.shape is not None

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
+from math import prod
 
 import onnx_ir as ir
 
 from irtools.data.axes import OpenAxis, open_axes
 from irtools.data.drawer import SyntheticSettings
-from irtools.data.signature import required_inputs
+from irtools.data.signature import InputSpec, required_inputs
 from irtools.measure.hints import suggested_sizes
 
 __all__ = ["candidates"]
@@ -26,6 +27,7 @@ _VALUES = (1, 2, 4, 8, 16, 32, 64, 128, 224, 3, 0)
 _RANKS = (2, 4, 3, 1)
 _SCANNED = 400
 _MOST_AXES = 3
+_MOST_ELEMENTS = 1 << 22
 
 
 def candidates(
@@ -35,15 +37,35 @@ def candidates(
 
     First the usual sizes with fewer samples at a time and with a call per sample, then sizes that
     the graph suggests, then a ladder of sizes: the same for all axes, images and others apart,
-    then axis by axis; last every size up to 400.
+    then every size up to 400, and last a short ladder for each axis. Sizes that would ask for
+    much memory are left out.
 
     Args:
         model: The model.
         base: What is drawn usually; its `sizes` are the caller's and stay.
         known: Sizes of open axes that real samples have; none: no samples are known.
     """
+    specs = required_inputs(model)
     for ranked in _with_ranks(model, base):
-        yield from _of_rank(model, ranked, known)
+        for settings in _of_rank(model, ranked, known):
+            if _elements(specs, settings) <= _MOST_ELEMENTS:
+                yield settings
+
+
+def _elements(specs: Sequence[InputSpec], settings: SyntheticSettings) -> int:
+    """Return about how many elements the largest input of a call has."""
+    sizes = settings.sizes or {}
+    largest = 1
+    for spec in specs:
+        shape = (None,) * (settings.rank or 0) if spec.shape is None else spec.shape
+        named = (
+            sizes.get(f"{spec.name}.{axis}", sizes.get(size or "", 1))
+            if not isinstance(size, int)
+            else size
+            for axis, size in enumerate(shape)
+        )
+        largest = max(largest, prod(named))
+    return largest
 
 
 def _with_ranks(model: ir.Model, base: SyntheticSettings) -> Iterator[SyntheticSettings]:
@@ -68,12 +90,12 @@ def _of_rank(
         for size in sizes:
             for mode in modes[1:]:
                 yield _uniform(mode, axes[mode.calls], size)
-    for mode in modes[1:]:
-        yield from _by_kind(mode, axes[mode.calls])
-        yield from _by_axis(mode, axes[mode.calls], suggested_sizes(model))
+    one = modes[1]
+    yield from _by_kind(one, axes[False])
     for size in range(1, _SCANNED):
-        for mode in modes[1:]:
-            yield _uniform(mode, axes[mode.calls], size)
+        yield _uniform(one, axes[False], size)
+    for mode in modes[1:]:
+        yield from _by_axis(mode, axes[mode.calls], suggested_sizes(model))
 
 
 def _free(model: ir.Model, mode: SyntheticSettings) -> tuple[OpenAxis, ...]:

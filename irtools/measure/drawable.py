@@ -315,8 +315,12 @@ def _search(
             continue
         tried.add(repr(changes))
         outputs = _attempt(model, runner, settings)
-        if outputs:
-            return changes, outputs
+        if not outputs:
+            continue
+        # It may have been the size alone: several samples at a time cost less.
+        several = replace(settings, together=base.together)
+        more = _attempt(model, runner, several) if several != settings else []
+        return (_changes(several), more) if more else (changes, outputs)
     return {}, []
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from irtools.data import Dataset, SyntheticSettings
-from irtools.errors import DataError
+from irtools.errors import DataError, UnsupportedError
 from irtools.measure import BenchSettings, Contender, LatencyResult, Ratio, measure, target_text
 from irtools.measure.shapes import bench_feeds, branches, sample_feeds
 from irtools.passmanager.base import Exactness, PassResult
@@ -66,7 +66,7 @@ class Benchmark(Instrument):
             self._feeds = bench_feeds(
                 step.original, self._settings, self._data, self._seed, self._adapt
             )
-        except DataError as error:
+        except (DataError, UnsupportedError) as error:
             step.figures.notes.append(f"not benchmarked: {error}")
 
     def after(self, step: Step) -> None:

@@ -120,7 +120,7 @@ class _Job:
     reproducer: bool
     plans: Mapping[str, Plan]
     progress: Progress
-    sizes: Mapping[str, int | None]
+    sizes: Mapping[str, int]
 
 
 def optimize(

@@ -109,6 +109,7 @@ _WRECK_FACTOR = 3.0
 @click.option(
     "--external-data", is_flag=True, default=None, help="Weights in a file beside the model."
 )
+@options.size_option
 @options.fix_option
 @source_options
 def optimize(source: str, output: str | None, json_path: str | None, **given: Any) -> None:
@@ -253,6 +254,7 @@ def _write(
 ) -> None:
     from irtools.cli._artifact import write_result
     from irtools.cli._console import console, say, write_json
+    from irtools.data.axes import with_sizes
     from irtools.report import report_view, size_text
 
     report, files = write_result(
@@ -261,6 +263,7 @@ def _write(
         destination,
         external_data=given["external_data"],
         force=given["force"],
+        sizes=with_sizes(result.model, given["drawn_sizes"]),
     )
     document = report.to_dict()
     if json_path is not None:

@@ -38,6 +38,7 @@ __all__ = ["plan"]
 @options.calibration_samples_option
 @options.threads_option
 @options.seed_option
+@options.size_option
 @options.fix_option
 @source_options
 @click.option("--json", "json_path", metavar="FILE", help="Write the plan; - is stdout.")

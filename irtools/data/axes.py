@@ -14,7 +14,7 @@ from irtools.data.synthetic import layout_for
 from irtools.errors import UsageError
 from irtools.model import Model
 
-__all__ = ["OpenAxis", "open_axes", "with_sizes"]
+__all__ = ["OpenAxis", "named_sizes", "open_axes", "with_sizes"]
 
 _IMAGE_RANK = 4
 
@@ -63,9 +63,7 @@ def open_axes(
     return tuple(found.values())
 
 
-def with_sizes(
-    model: Model | ir.Model, given: Iterable[tuple[str, int]]
-) -> Mapping[str, int | None]:
+def with_sizes(model: Model | ir.Model, given: Iterable[tuple[str, int]]) -> Mapping[str, int]:
     """Return the sizes of `--size` by the names that settings know, `""` for the batch.
 
     Args:
@@ -78,7 +76,7 @@ def with_sizes(
     """
     asked = tuple(given)
     axes = open_axes(model) if asked else ()
-    sizes: dict[str, int | None] = {}
+    sizes: dict[str, int] = {}
     for name, size in asked:
         axis = _find(axes, name)
         if axis is None:
@@ -87,6 +85,17 @@ def with_sizes(
             )
         sizes["" if axis.is_batch else axis.key] = size
     return MappingProxyType(sizes)
+
+
+def named_sizes(model: Model | ir.Model, settings: SyntheticSettings) -> SyntheticSettings:
+    """Return settings whose sizes are named as `with_sizes` reads them, by axis.
+
+    Raises:
+        UsageError: A name that no open axis has.
+    """
+    sizes = dict(with_sizes(model, (settings.sizes or {}).items()))
+    together = sizes.pop("", settings.together)
+    return replace(settings, sizes=sizes or None, together=together)
 
 
 def _find(axes: Iterable[OpenAxis], name: str) -> OpenAxis | None:

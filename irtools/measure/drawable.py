@@ -9,11 +9,13 @@ sizes until some run or the time is up.
 
 from __future__ import annotations
 
+import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -27,7 +29,7 @@ from irtools.measure.sandbox import Limits, run_isolated
 from irtools.model import Model
 from irtools.target import Feeds, Runner, RunnerOptions, Target
 
-__all__ = ["DrawnInputs", "Trial", "check_feeds_of", "run_trial"]
+__all__ = ["DrawnInputs", "Trial", "check_feeds_of", "drawn_for", "run_trial", "run_with"]
 
 _SEARCH_SECONDS = 20.0
 _MOST_TRIES = 2000
@@ -41,6 +43,7 @@ _OF_DECODERS = {0: (_SEQUENCE, 0), 1: (1, 7), 2: (4, 5)}
 """New tokens and tokens in the cache, by seed."""
 
 Outputs = Mapping[str, np.ndarray]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ class DrawnInputs:
         path: Callable[[], Path],
         *,
         threads: int | None = None,
-        sizes: Mapping[str, int | None] | None = None,
+        sizes: Mapping[str, int] | None = None,
         data: Dataset | None = None,
     ) -> None:
         self._model = model
@@ -177,6 +180,13 @@ class DrawnInputs:
         """
         return synthesize(model, self.usable(settings))
 
+    def pin(self) -> None:
+        """Keep to the sizes that are known to run: larger ones that were asked for do not."""
+        usual = SyntheticSettings()
+        axes = (axis for axis in open_axes(self._model) if not axis.is_batch)
+        sizes = {axis.key: usual.image if axis.of_image else usual.sequence for axis in axes}
+        self._adopt({"sizes": {**sizes, **self._changes["sizes"]}})
+
     def _feeds(self) -> list[dict[str, np.ndarray]]:
         return [check_feeds_of(self._model, seed, self.adapt) for seed in _SEEDS]
 
@@ -211,6 +221,52 @@ class DrawnInputs:
     def _adopt(self, changes: Mapping[str, Any]) -> None:
         self._changes = {**self._changes, **changes}
         self.note = f"inputs are drawn with {_described(self._changes)}: the usual ones do not run"
+
+
+@contextmanager
+def drawn_for(
+    model: Model, target: Target, sizes: Mapping[str, int], threads: int | None = None
+) -> Iterator[DrawnInputs]:
+    """Give the drawn inputs of a model that no pipeline runs on; it is written when needed.
+
+    Args:
+        sizes: As `DrawnInputs` takes them.
+    """
+    with tempfile.TemporaryDirectory(prefix="irc-") as folder:
+        yield DrawnInputs(
+            model,
+            target,
+            lambda: model.save(Path(folder) / "model.onnx").files[0],
+            threads=threads,
+            sizes=sizes,
+        )
+
+
+def run_with(
+    drawn: DrawnInputs, action: Callable[[Callable[[SyntheticSettings], SyntheticSettings]], T]
+) -> T:
+    """Do something with drawn inputs; where it fails, once more with sizes on which they run.
+
+    Args:
+        drawn: How inputs are drawn.
+        action: What to do, given what puts the sizes into settings.
+
+    Raises:
+        DataError: No inputs were found on which the model runs.
+        IrtoolsError: What the action raised, where sizes are not the cause.
+    """
+    try:
+        return action(drawn.adapt)
+    except (DataError, UnsupportedError) as error:
+        drawn.settle()
+        if drawn.reason:
+            raise DataError(drawn.reason) from error
+        if not drawn.note:
+            drawn.pin()
+        try:
+            return action(drawn.adapt)
+        except (DataError, UnsupportedError):
+            raise error from None
 
 
 def _described(changes: Mapping[str, Any]) -> str:

@@ -227,6 +227,7 @@ def _run(job: _Job, extra: Sequence[Instrument], started: float) -> OptimizeResu
             threads=job.threads,
             sizes=job.sizes,
             data=job.evaluation or job.calibration,
+            isolated=job.check,
         )
         calibration = Calibration(job.calibration, job.model, job.seed, drawn)
         ctx = make_context(

@@ -54,6 +54,8 @@ def synthesize(
     if not feeds:
         raise DataError("the model has no inputs, so there is nothing to draw")
     alone = frozenset(name for name in feeds if layout.is_whole(name))
+    if fixed is not None and fixed > 1:  # Samples of one call share what is fed whole.
+        feeds |= {name: np.repeat(feeds[name][::fixed], fixed, axis=0) for name in alone}
     if fixed is None and not all(is_constant(feeds[name]) for name in alone):
         fixed = 1
     shapes = {spec.name: spec.shape for spec in specs}

@@ -23,6 +23,7 @@ import onnx_ir as ir
 from irtools.analysis.decoder import find_decoder
 from irtools.data import Dataset, SyntheticSettings, draw_feeds, synthesize
 from irtools.data.axes import open_axes
+from irtools.data.signature import required_inputs
 from irtools.errors import DataError, IrtoolsError, UnsupportedError
 from irtools.measure.candidates import candidates
 from irtools.measure.sandbox import Limits, run_isolated
@@ -93,6 +94,8 @@ class DrawnInputs:
         sizes: Sizes that the caller chose, by open axis; `""`: of the batch.
         data: Real samples. Their sizes are tried first, and where they do not help, it is up to
             callers to take the samples.
+        isolated: Run the model in a child process, on a file. Else it runs in this one, as it is in
+            memory, and not at all where it takes tokens only, which hardly ever fail.
 
     Attributes:
         reason: Why no inputs can be drawn that run; empty where some can, or as long as nobody
@@ -109,8 +112,10 @@ class DrawnInputs:
         threads: int | None = None,
         sizes: Mapping[str, int] | None = None,
         data: Dataset | None = None,
+        isolated: bool = True,
     ) -> None:
         self._model = model
+        self._isolated = isolated
         self._target = target
         self._path = path
         self._options = RunnerOptions(threads=threads, exact=True)
@@ -138,6 +143,8 @@ class DrawnInputs:
         if self._settled:
             return
         self._settled = True
+        if not self._isolated and _takes_tokens_only(self._model):
+            return
         try:
             feeds = self._feeds()
             full = self._full()
@@ -199,19 +206,19 @@ class DrawnInputs:
         return draw_feeds(self._model, self.adapt(SyntheticSettings(samples=1)))
 
     def _run(self, feeds: Sequence[Feeds], full: Feeds | None) -> _Found:
+        arguments = (self._options, feeds, full, self._changes, _sizes_of(self._data, self._model))
         try:
-            answer = run_isolated(
-                run_trial,
-                self._target,
-                self._path(),
-                self._options,
-                feeds,
-                full,
-                self._changes,
-                _sizes_of(self._data, self._model),
-                limits=_LIMITS,
-                label=f"{self._target.name} on the model",
-            )
+            if self._isolated:
+                answer = run_isolated(
+                    run_trial,
+                    self._target,
+                    self._path(),
+                    *arguments,
+                    limits=_LIMITS,
+                    label=f"{self._target.name} on the model",
+                )
+            else:
+                answer = run_trial(self._target, self._model, *arguments)
         except UnsupportedError as error:
             if "crashed with" not in str(error):
                 raise
@@ -284,6 +291,16 @@ def _described(changes: Mapping[str, Any]) -> str:
     return ", ".join(parts) or "other values"
 
 
+def _takes_tokens_only(model: Model) -> bool:
+    """Whether all inputs are token ids, masks and positions [N, S], or a decoder's."""
+    if find_decoder(model.ir) is not None:
+        return True
+    if not _has_tensors(model):
+        return False
+    specs = required_inputs(model)
+    return all(s.dtype.kind in "iu" and s.shape is not None and len(s.shape) == 2 for s in specs)
+
+
 def _has_tensors(model: Model) -> bool:
     return all(
         isinstance(value.type, ir.TensorType)
@@ -307,7 +324,7 @@ def _sizes_of(data: Dataset | None, model: Model) -> dict[str, int]:
 
 def run_trial(
     target: Target,
-    path: Path,
+    source: Path | Model,
     options: RunnerOptions,
     feeds: Sequence[Feeds],
     full: Feeds | None,
@@ -318,7 +335,7 @@ def run_trial(
 
     Args:
         target: What runs it.
-        path: The model.
+        source: The model.
         options: How.
         feeds: Those to compare numbers on; empty where none could be drawn as usual.
         full: One more that must run; its outputs are not kept.
@@ -329,7 +346,7 @@ def run_trial(
         `outputs` by feed, `changes` to the settings (empty: the feeds that were given ran), and
         `reason`: empty, or why nothing runs.
     """
-    with target.runner(path, options) as runner:
+    with target.runner(source, options) as runner:
         try:
             outputs = [_run(runner, one) for one in feeds]
             if full is not None:
@@ -341,7 +358,8 @@ def run_trial(
             reason = "the outputs have no elements"
         if not reason:
             return {"outputs": outputs, "changes": {}, "reason": ""}
-        changes, found = _search(Model.load(path), runner, given, known)
+        model = source if isinstance(source, Model) else Model.load(source)
+        changes, found = _search(model, runner, given, known)
         if found:
             return {"outputs": found, "changes": changes, "reason": ""}
         if outputs:  # They have no elements, and others would not have any.

@@ -143,7 +143,8 @@ class Dataset:
             return np.asarray(array[rows[0]])
         if name in self.inner:
             return np.concatenate(list(array[rows]), axis=self.inner[name])
-        return array[rows]
+        chosen: np.ndarray = array[rows]
+        return chosen
 
     def with_digest(self) -> Dataset:
         """Return the same data with `digest` filled in."""

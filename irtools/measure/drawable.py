@@ -394,7 +394,9 @@ def _search(
         # It may have been the size alone: several samples at a time cost less.
         several = replace(settings, together=base.together)
         more = _attempt(model, runner, several) if several != settings else []
-        return (_changes(several), more) if more else (changes, outputs)
+        if more:
+            return _changes(several), more
+        return changes, outputs
     return {}, []
 
 
@@ -405,7 +407,7 @@ def _changes(settings: SyntheticSettings) -> dict[str, Any]:
 
 def _attempt(model: Model, runner: Runner, settings: SyntheticSettings) -> list[Outputs]:
     """Return the outputs on all feeds; empty where some do not run, or give nothing."""
-    outputs = []
+    outputs: list[Outputs] = []
     try:
         for seed in _SEEDS:
             small = _small(model.ir, seed)

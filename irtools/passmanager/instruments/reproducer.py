@@ -13,8 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from irtools.data import Dataset
-from irtools.data.base import is_ragged
-from irtools.data.base import TextRows
+from irtools.data.base import TextRows, is_ragged
 from irtools.errors import (
     DataError,
     FileError,

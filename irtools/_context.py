@@ -20,6 +20,8 @@ from irtools.target import Runner, RunnerOptions, Target
 if TYPE_CHECKING:
     import onnx_ir as ir
 
+    from irtools.measure.drawable import DrawnInputs
+
 __all__ = ["Calibration", "make_context"]
 
 
@@ -29,12 +31,20 @@ class Calibration:
     Attributes:
         given: The data that the caller gave, or None.
         seed: Of data that is drawn.
+        drawn: How inputs are drawn so that they run; None: as usual.
         used: The data that passes were given; None as long as none asked.
     """
 
-    def __init__(self, given: Dataset | None, model: Model, seed: int = 0) -> None:
+    def __init__(
+        self,
+        given: Dataset | None,
+        model: Model,
+        seed: int = 0,
+        drawn: DrawnInputs | None = None,
+    ) -> None:
         self.given = given
         self.seed = seed
+        self.drawn = drawn
         self._model = model
         self.used: Dataset | None = None
 
@@ -51,14 +61,20 @@ class Calibration:
         if not companions:
             return self.used
         if self.used.synthetic:
-            return synthesize(model, SyntheticSettings(seed=self.seed))
+            return self._synthesize(model)
         return self.used.encoded_with(companions)
 
     def _draw(self) -> Dataset:
         try:
-            return synthesize(self._model, SyntheticSettings(seed=self.seed))
+            return self._synthesize(self._model)
         except DataError as error:
             raise DataError(f"{error} (--calibrate)") from error
+
+    def _synthesize(self, model: Model | ir.Model) -> Dataset:
+        settings = SyntheticSettings(seed=self.seed)
+        if self.drawn is None:
+            return synthesize(model, settings)
+        return self.drawn.synthesize(settings, model)
 
 
 def make_context(
@@ -93,7 +109,10 @@ def make_context(
         target=target,
         statistics=make_statistics,
         runner=make_runner,
-        measure_latency=_latency_meter(target, bench or BenchSettings(threads=threads), shown),
+        measure_latency=_latency_meter(
+            target, bench or BenchSettings(threads=threads), shown, calibration.drawn
+        ),
+        adapt=_adapt(calibration.drawn),
         calibration=calibration.given,
         evaluation=evaluation,
         seed=calibration.seed,
@@ -104,8 +123,12 @@ def make_context(
     return context
 
 
+def _adapt(drawn: DrawnInputs | None) -> Callable[[SyntheticSettings], SyntheticSettings]:
+    return (lambda settings: settings) if drawn is None else drawn.usable
+
+
 def _latency_meter(
-    target: Target, bench: BenchSettings, progress: Progress
+    target: Target, bench: BenchSettings, progress: Progress, drawn: DrawnInputs | None
 ) -> Callable[[Mapping[str, ir.Model]], Mapping[str, LatencyResult]]:
     def time_models(models: Mapping[str, ir.Model]) -> Mapping[str, LatencyResult]:
         from irtools.measure import Contender, measure, target_text
@@ -115,7 +138,9 @@ def _latency_meter(
         text = target_text(target)
         one = replace(bench, batch=bench.batch[:1], sequence=bench.sequence[:1])
         # One figure per model: of a decoder that of its prompt, which is what pruning shortens.
-        feeds = dict(islice(bench_feeds(next(iter(wrapped.values())), one).items(), 1))
+        feeds = dict(
+            islice(bench_feeds(next(iter(wrapped.values())), one, adapt=_adapt(drawn)).items(), 1)
+        )
         contenders = {name: Contender(model, text) for name, model in wrapped.items()}
         return {r.name: r for r in measure(contenders, feeds, one, progress)}
 

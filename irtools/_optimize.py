@@ -19,10 +19,12 @@ import onnx_ir as ir
 
 from irtools._context import Calibration, make_context
 from irtools._given import DataLike, choose_metric, read_calibration, read_evaluation
-from irtools.data import Dataset, DataSettings, SyntheticSettings, synthesize
-from irtools.errors import DataError, UsageError
+from irtools.data import Dataset, DataSettings, SyntheticSettings
+from irtools.data.axes import with_sizes
+from irtools.errors import DataError, UnsupportedError, UsageError
 from irtools.frontend import LoadOptions, find_frontend, load_source
 from irtools.measure import BenchSettings, refuse_foreign
+from irtools.measure.drawable import DrawnInputs
 from irtools.metrics import Metric
 from irtools.model import Model
 from irtools.passmanager import (
@@ -60,7 +62,7 @@ from irtools.report.make import (
     utc_now,
 )
 from irtools.report.saturation import remark_on_saturation
-from irtools.report.verdicts import judge_run, remark_on_data, remark_on_form
+from irtools.report.verdicts import judge_run, remark_on_data, remark_on_drawn, remark_on_form
 from irtools.target import KernelReport, Runner, RunnerOptions, Target, find_target, lowered
 
 __all__ = ["OptimizeResult", "make_plan", "optimize"]
@@ -120,6 +122,7 @@ class _Job:
     reproducer: bool
     plans: Mapping[str, Plan]
     progress: Progress
+    sizes: Mapping[str, int]
 
 
 def optimize(
@@ -157,7 +160,8 @@ def optimize(
             model's signature, and the report says so.
         evaluation: Data for fidelity, and with labels for the task metric. Without it fidelity is
             measured on the calibration data, or on data drawn from the model's signature.
-        data: How data is read that is given as a path; `samples` bounds the calibration data.
+        data: How data is read that is given as a path; `samples` bounds the calibration data, and
+            `synthetic.sizes` are the sizes at which inputs are drawn.
         metric: Name of a metric or `module:function`; None: what labels of the evaluation data
             ask for, `multilabel-f1-micro` for rows of 0/1 and `accuracy` for classes.
         bench: How to time every pass's model against the original; None: not at all.
@@ -213,43 +217,61 @@ def optimize(
         reproducer=reproducer,
         plans={plan.pass_text: plan for plan in plans},
         progress=progress or NullProgress(),
+        sizes=with_sizes(source, (data.synthetic.sizes or {}).items()),
     )
     return _run(job, instruments, started)
 
 
 def _run(job: _Job, extra: Sequence[Instrument], started: float) -> OptimizeResult:
-    calibration = Calibration(job.calibration, job.model, job.seed)
-    ctx = make_context(
-        job.target,
-        calibration,
-        evaluation=job.evaluation,
-        bench=job.bench,
-        threads=job.threads,
-        progress=job.progress,
-        beside=_beside(job.model, job.calibration, job.evaluation),
-    )
-    judge = _make_judge(job, ctx)
-    manager = PassManager(job.pipeline, (*_instruments(job, judge), *extra), job.plans)
     with Workspace(partial(lowered, target=job.target, portable=job.portable)) as workspace:
+        drawn = DrawnInputs(
+            job.model,
+            job.target,
+            partial(workspace.path, job.model),
+            threads=job.threads,
+            sizes=job.sizes,
+            data=job.evaluation or job.calibration,
+            isolated=job.check,
+        )
+        calibration = Calibration(job.calibration, job.model, job.seed, drawn)
+        ctx = make_context(
+            job.target,
+            calibration,
+            evaluation=job.evaluation,
+            bench=job.bench,
+            threads=job.threads,
+            progress=job.progress,
+            beside=_beside(job.model, job.calibration, job.evaluation),
+        )
+        judge = _make_judge(job, ctx, drawn)
+        instruments = _instruments(job, judge, drawn)
+        manager = PassManager(job.pipeline, (*instruments, *extra), job.plans)
         steps = manager.run(job.model, ctx, workspace)
         written = workspace.written(steps[-1].model)
         kernels = _kernels(job, written)
-    report = _report(job, steps, written, kernels, calibration.used, judge)
+    report = _report(job, steps, written, kernels, calibration.used, judge, drawn)
     plans = {s.text: s.result.plan for s in steps if s.result.plan is not None}
     finished = dataclasses.replace(report, seconds=time.monotonic() - started)
     return OptimizeResult(steps[-1].model, written, finished, plans, job.model, job.target)
 
 
-def _instruments(job: _Job, judge: Judge | None) -> Iterator[Instrument]:
+def _instruments(job: _Job, judge: Judge | None, drawn: DrawnInputs) -> Iterator[Instrument]:
     """The one nearest to the pass first: what is broken must not be timed."""
     yield Verification()
     if job.check:
-        yield Numerics(job.target, job.threads, job.evaluation or job.calibration)
+        yield Numerics(job.target, job.threads, job.evaluation or job.calibration, drawn)
     if judge is not None and job.max_drop is not None:
         yield AccuracyGuard(judge, job.max_drop)
     if job.bench is not None:
         data = job.evaluation or job.calibration
-        yield Benchmark(job.target, job.bench, data, job.seed, drop_slower=job.drop_slower)
+        yield Benchmark(
+            job.target,
+            job.bench,
+            data,
+            job.seed,
+            drop_slower=job.drop_slower,
+            adapt=drawn.usable,
+        )
     yield Sizes()
     yield Greedy(
         job.target,
@@ -265,8 +287,8 @@ def _instruments(job: _Job, judge: Judge | None) -> Iterator[Instrument]:
         yield Reproducer()
 
 
-def _make_judge(job: _Job, ctx: PassContext) -> Judge | None:
-    data = _judged_on(job)
+def _make_judge(job: _Job, ctx: PassContext, drawn: DrawnInputs) -> Judge | None:
+    data = _judged_on(job, drawn)
     metric = choose_metric(job.metric, job.evaluation, data, job.model)
     if data is None:
         return None
@@ -281,16 +303,16 @@ def _make_judge(job: _Job, ctx: PassContext) -> Judge | None:
     return Judge(job.model, data, metric, make_runner, job.progress, whole=whole)
 
 
-def _judged_on(job: _Job) -> Dataset | None:
-    """Data to compare models on; None where none was given and none can be invented."""
+def _judged_on(job: _Job, drawn: DrawnInputs) -> Dataset | None:
+    """Data to compare models on; None where none was given and none can be drawn that runs."""
     data = job.evaluation or job.calibration
     if data is not None:
         return data
     try:
-        return synthesize(job.model, SyntheticSettings(seed=job.seed))
-    except DataError:
+        return drawn.synthesize(SyntheticSettings(seed=job.seed), job.model)
+    except (DataError, UnsupportedError) as error:
         if job.max_drop is not None:
-            raise
+            raise DataError(f"max-drop needs data to be measured on: {error}") from error
         return None
 
 
@@ -307,6 +329,7 @@ def _report(
     kernels: KernelReport | None,
     calibration: Dataset | None,
     judge: Judge | None,
+    drawn: DrawnInputs,
 ) -> Report:
     rows = make_rows(steps)
     calibrated, evaluated = (
@@ -339,6 +362,9 @@ def _report(
             (
                 *(Verdict(Level.NOTE, note) for note in job.model.notes),
                 *remark_on_data(calibration, None if judge is None else judge.data),
+                *remark_on_drawn(
+                    "" if job.evaluation or job.calibration else drawn.reason, drawn.note
+                ),
                 *remark_on_form(written.ir, job.target),
                 *remark_on_saturation(job.model.ir, written.ir, job.target),
             ),
@@ -418,14 +444,22 @@ def make_plan(
     found = find_target(target) if isinstance(target, str) else target
     source = _as_model(model, loading)
     given = read_calibration(calibration, source, data)
-    ctx = make_context(
-        found,
-        Calibration(given, source, seed),
-        threads=threads,
-        progress=progress,
-        beside=_beside(source, given),
-    )
-    steps = PassManager(Pipeline(*first), (Verification(),)).run(source, ctx)
-    ctx.drop_analyses()
-    ctx.adopt(steps[-1].model.companions)
-    return plan_prepared(last, steps[-1].model.clone().ir, ctx)
+    with Workspace() as workspace:
+        drawn = DrawnInputs(
+            source,
+            found,
+            partial(workspace.path, source),
+            threads=threads,
+            sizes=with_sizes(source, (data.synthetic.sizes or {}).items()),
+        )
+        ctx = make_context(
+            found,
+            Calibration(given, source, seed, drawn),
+            threads=threads,
+            progress=progress,
+            beside=_beside(source, given),
+        )
+        steps = PassManager(Pipeline(*first), (Verification(),)).run(source, ctx, workspace)
+        ctx.drop_analyses()
+        ctx.adopt(steps[-1].model.companions)
+        return plan_prepared(last, steps[-1].model.clone().ir, ctx)

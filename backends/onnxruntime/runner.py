@@ -165,4 +165,5 @@ def _slot(arg: Any, *, required: bool) -> Slot:
     if dense is None:
         return Slot(arg.name, None, None, required=required and not arg.type.startswith("optional"))
     sizes = tuple(size if isinstance(size, int) else None for size in arg.shape)
-    return Slot(arg.name, _NUMPY_TYPES.get(dense[1]), sizes, required)
+    # The runtime says [] of a number and of a tensor whose rank is not stated; it checks both.
+    return Slot(arg.name, _NUMPY_TYPES.get(dense[1]), sizes or None, required)

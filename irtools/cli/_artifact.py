@@ -8,6 +8,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from irtools.cli._companions import companions_beside, write_companions
@@ -15,7 +16,6 @@ from irtools.errors import CheckError, DataError, FileError, UnsupportedError
 from irtools.frontend import find_frontend
 from irtools.model import Model
 from irtools.report import ArtifactEntry, Report
-from irtools.scratch import scratch_folder
 from irtools.target import Artifact, KernelReport, Target
 from irtools.target.staging import publish, staging_folder
 
@@ -50,11 +50,13 @@ def write_result(
     *,
     external_data: bool | None,
     force: bool = False,
+    sizes: Mapping[str, int] = MappingProxyType({}),
 ) -> tuple[Report, tuple[Path, ...]]:
     """Write the model, or what the target makes of it, and complete the report.
 
     Args:
         force: Files beside the model that a pass has made may replace others.
+        sizes: As `compile_to` takes them.
 
     Returns:
         The report with the artifact's files in it, and the files.
@@ -72,7 +74,7 @@ def write_result(
             return reports[0].to_json()
 
         model, target = result.model, result.target
-        artifact, beside = compile_to(model, target, destination, source, describe)
+        artifact, beside = compile_to(model, target, destination, source, describe, sizes=sizes)
         return reports[0], (*artifact.files, *beside)
     folder = destination.path.parent
     made = result.written.companions
@@ -89,6 +91,7 @@ def compile_to(
     source: str,
     describe: Callable[[Artifact], str] | None = None,
     format: str | None = None,
+    sizes: Mapping[str, int] = MappingProxyType({}),
 ) -> tuple[Artifact, tuple[Path, ...]]:
     """Lower a model, write what the target loads, and put tokenizer and such beside it.
 
@@ -100,6 +103,7 @@ def compile_to(
         destination: A folder, or the main file; beside a file nothing else is put.
         describe: Makes the text of `report.json` when the artifact is there.
         format: One of the target's formats; None: its usual one.
+        sizes: Sizes of open axes for that run, as `DrawnInputs` takes them.
 
     Returns:
         The artifact, and the other files.
@@ -117,7 +121,7 @@ def compile_to(
         folder = staging / "out"
         options = {} if format is None else {"format": format}
         artifact = target.compile(model, folder, destination.stem, **options)
-        notes = (*artifact.notes, *_try(artifact, model, target))
+        notes = (*artifact.notes, *_try(artifact, model, target, sizes))
         artifact = dataclasses.replace(artifact, notes=notes)
         beside: list[str] = []
         if destination.is_folder:
@@ -228,32 +232,35 @@ def _write_missing(model: Model, folder: Path, kept: Path | None) -> tuple[Path,
     return write_companions(missing, folder)
 
 
-def _try(artifact: Artifact, model: Model, target: Target) -> Iterator[str]:
+def _try(
+    artifact: Artifact, model: Model, target: Target, sizes: Mapping[str, int]
+) -> Iterator[str]:
     """Run an artifact once in a child process, on feeds drawn from the model's signature.
 
     Raises:
         CheckError: It does not run, or gives other outputs than the model has.
     """
-    from irtools.data import SyntheticSettings, synthesize
+    from irtools.data import SyntheticSettings, draw_feeds
     from irtools.measure import probe
+    from irtools.measure.drawable import drawn_for, run_with
 
+    usual = SyntheticSettings(samples=1, sequence=16, image=64)
     try:
-        settings = SyntheticSettings(samples=1, sequence=16, image=64)
-        feeds = synthesize(model, settings).feeds
+        with drawn_for(model, target, sizes) as drawn:
+            found = run_with(
+                drawn,
+                lambda adapt: probe(target, artifact.files[0], draw_feeds(model, adapt(usual))),
+            )
+            if drawn.note:
+                yield drawn.note
     except (DataError, UnsupportedError) as error:
-        yield f"loaded, but not run: {error}"
-        return
-    try:
-        found = probe(target, artifact.files[0], feeds)
-    except (DataError, UnsupportedError) as error:
-        with scratch_folder("check") as folder:
-            path = model.save(folder / "model.onnx").files[0]
-            try:
-                probe(target, path, feeds)
-            except (DataError, UnsupportedError):
-                # Drawn feeds do not suit every model, and some outputs are no arrays.
-                yield f"loaded, but not run, as little as the model itself: {error}"
-                return
+        try:
+            with drawn_for(model, target, sizes) as drawn:
+                drawn.usable(usual)
+        except (DataError, UnsupportedError):
+            # No inputs suit the model itself, and some outputs are no arrays.
+            yield f"loaded, but not run, as little as the model itself: {error}"
+            return
         raise CheckError(f"{artifact.files[0].name} does not run: {error}") from error
     missing = [info.name for info in model.interface.outputs if info.name not in found]
     if missing:

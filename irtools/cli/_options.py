@@ -30,6 +30,7 @@ __all__ = [
     "past_option",
     "seed_option",
     "sequence_option",
+    "size_option",
     "target_option",
     "threads_option",
     "work_dir_option",
@@ -126,6 +127,21 @@ def fix_option(function: F) -> F:
         callback=_distinct,
         help="Fix a dynamic axis, by its name (sequence=64) or as INPUT.AXIS (input_ids.1=64): "
         "faster on OpenVINO, and what some devices need; callers pad to it.",
+    )(function)
+
+
+def size_option(function: F) -> F:
+    """--size of every verb that draws inputs."""
+    return click.option(
+        "--size",
+        "drawn_sizes",
+        type=NAMED_SIZE,
+        metavar="AXIS=N",
+        multiple=True,
+        callback=_distinct,
+        help="Draw inputs with this size of a dynamic axis: by its name (frames=30), by an input "
+        "with one such axis (audio=16000), or as INPUT.AXIS (audio.1=16000). [default: sizes on "
+        "which the model runs]",
     )(function)
 
 
@@ -263,7 +279,7 @@ def data_settings(given: Mapping[str, Any], *sources: str | None) -> DataSetting
     Raises:
         click.UsageError: Options about text and no text, or more than a pair of columns.
     """
-    from irtools.data import DataSettings, is_text
+    from irtools.data import DataSettings, SyntheticSettings, is_text
 
     present = [source for source in sources if source is not None]
     for name in ("tokenizer", "text", "label", "max_length"):
@@ -279,6 +295,7 @@ def data_settings(given: Mapping[str, Any], *sources: str | None) -> DataSetting
         label_column=given["label"],
         max_length=given["max_length"],
         samples=given.get("samples"),
+        synthetic=SyntheticSettings(sizes=dict(given.get("drawn_sizes", ())) or None),
     )
 
 

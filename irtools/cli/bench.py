@@ -31,6 +31,7 @@ __all__ = ["bench"]
 @options.past_option
 @options.threads_option
 @options.seed_option
+@options.size_option
 @click.option("--data", type=DATA, help="Real samples, for inputs that cannot be invented.")
 @options.data_options
 @click.option(
@@ -84,7 +85,9 @@ def _measure(sources: Sequence[str], given: dict[str, Any]) -> list[LatencyResul
     from irtools.cli._compiled import CompiledFile, check_used, load_contender
     from irtools.cli._console import progress, say
     from irtools.data import load_dataset
+    from irtools.data.axes import with_sizes
     from irtools.measure import BenchSettings, Contender, measure, refuse_foreign, target_text
+    from irtools.measure.drawable import drawn_for, run_with
     from irtools.measure.shapes import bench_feeds, branches, sample_feeds
     from irtools.target import find_target
 
@@ -109,20 +112,29 @@ def _measure(sources: Sequence[str], given: dict[str, Any]) -> list[LatencyResul
     whole = [m for n, m in models.items() if not isinstance(found[n], CompiledFile)]
     first = (whole or list(models.values()))[0]
     data = None if given["data"] is None else load_dataset(given["data"], first, reading)
-    feeds: Any = bench_feeds(first, settings, data, given["seed"])
-    for note in (
-        *_shortened(settings.sequence, feeds, "sequence"),
-        *_shortened(settings.past or settings.sequence, feeds, "past"),
-    ):
-        say(f"irc: note: {note}")
-    if data is not None and any(branches(model) for model in models.values()):
-        feeds = sample_feeds(data, settings)
     contenders = {
         name: Contender(f.path if isinstance(f, CompiledFile) else f, text)
         for name, f in found.items()
     }
-    with progress() as shown:
-        return measure(contenders, feeds, settings, shown)
+
+    def run(adapt: Any) -> list[LatencyResult]:
+        feeds: Any = bench_feeds(first, settings, data, given["seed"], adapt)
+        for note in (
+            *_shortened(settings.sequence, feeds, "sequence"),
+            *_shortened(settings.past or settings.sequence, feeds, "past"),
+        ):
+            say(f"irc: note: {note}")
+        if data is not None and any(branches(model) for model in models.values()):
+            feeds = sample_feeds(data, settings)
+        with progress() as shown:
+            return measure(contenders, feeds, settings, shown)
+
+    sizes = with_sizes(first, given["drawn_sizes"])
+    with drawn_for(first, target, sizes, given["threads"]) as drawn:
+        results = run_with(drawn, run) if whole else run(drawn.adapt)
+        if drawn.note:
+            say(f"irc: note: {drawn.note}")
+        return results
 
 
 def _shortened(wanted: Sequence[int], labels: Iterable[str], what: str) -> Iterator[str]:

@@ -15,6 +15,7 @@ from irtools.cli._verb import Verb
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from irtools.data import Dataset
     from irtools.metrics import Fidelity
     from irtools.report.comparison import Comparison
 
@@ -46,6 +47,7 @@ __all__ = ["compare"]
 @options.target_option
 @options.threads_option
 @options.seed_option
+@options.size_option
 @source_options
 @options.json_option
 @options.work_dir_option
@@ -71,6 +73,8 @@ def compare(
     from irtools.cli._compiled import CompiledFile, check_used, load_contender
     from irtools.cli._console import console, say, write_json
     from irtools.data import SyntheticSettings, load_dataset, synthesize
+    from irtools.data.axes import with_sizes
+    from irtools.measure.drawable import drawn_for, run_with
     from irtools.report.comparison import compare_models
     from irtools.report.plain import plain_data
     from irtools.target import find_target
@@ -84,23 +88,31 @@ def compare(
         raise click.UsageError(f"{first} is compiled: as A give the .onnx file it was made of")
     if isinstance(b, CompiledFile) and layers:
         raise click.UsageError(f"{second} is compiled: --layers needs the tensors of two models")
+
+    def run(feeds: Dataset) -> Comparison:
+        for note in feeds.notes:
+            say(f"irc: note: {note}")
+        return compare_models(
+            a,
+            b.path if isinstance(b, CompiledFile) else b,
+            feeds,
+            found_target,
+            layers=layers,
+            threshold_db=threshold,
+            threads=threads,
+        )
+
     with options.naming_data_option("--data", data):
-        if data is None:
-            say("irc: no --data given: feeds are drawn from the model's signature")
-            feeds = synthesize(a, SyntheticSettings(samples=samples, seed=seed))
+        if data is not None:
+            found = run(load_dataset(data, a, settings).take(samples))
         else:
-            feeds = load_dataset(data, a, settings).take(samples)
-    for note in feeds.notes:
-        say(f"irc: note: {note}")
-    found = compare_models(
-        a,
-        b.path if isinstance(b, CompiledFile) else b,
-        feeds,
-        found_target,
-        layers=layers,
-        threshold_db=threshold,
-        threads=threads,
-    )
+            say("irc: no --data given: feeds are drawn from the model's signature")
+            usual = SyntheticSettings(samples=samples, seed=seed)
+            sizes = with_sizes(a, given["drawn_sizes"])
+            with drawn_for(a, found_target, sizes, threads) as drawn:
+                found = run_with(drawn, lambda adapt: run(synthesize(a, adapt(usual))))
+                if drawn.note:
+                    say(f"irc: note: {drawn.note}")
     if json_path is not None:
         write_json({"format": "irtools-comparison", "version": 1, **plain_data(found)}, json_path)
     if json_path == "-":

@@ -41,6 +41,7 @@ __all__ = ["compile"]
     "suffix of OUT, else onnx or, for OpenVINO, xml]",
 )
 @click.option("--force", "-f", is_flag=True, help="Write into a folder that holds files.")
+@options.size_option
 @options.fix_option
 @source_options
 @options.json_option
@@ -63,6 +64,7 @@ def compile(
     from irtools.cli._artifact import compile_to
     from irtools.cli._console import say, write_json
     from irtools.cli._output import Destination, stem_of
+    from irtools.data.axes import with_sizes
     from irtools.frontend import load_source
     from irtools.report.saturation import remark_on_saturation
     from irtools.report.verdicts import remark_on_form
@@ -75,7 +77,8 @@ def compile(
     wanted = _format(destination.path, format, is_file=not destination.is_folder)
     found.choose_format(wanted)
     model = load_source(source, load_options(given))
-    artifact, beside = compile_to(model, found, destination, source, format=wanted)
+    sizes = with_sizes(model, given["drawn_sizes"])
+    artifact, beside = compile_to(model, found, destination, source, format=wanted, sizes=sizes)
     files = (*artifact.files, *beside)
     remarks = (
         *remark_on_form(model.ir, found),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["inspect"]
 
 _SHOWN_OPS = 15
-_FOR_PROFILE = ("target", "data", "runs", "threads", "seed")
+_FOR_PROFILE = ("target", "data", "runs", "threads", "seed", "drawn_sizes")
 
 
 @click.command(
@@ -79,6 +79,7 @@ _FOR_PROFILE = ("target", "data", "runs", "threads", "seed")
 )
 @options.threads_option
 @options.seed_option
+@options.size_option
 @source_options
 @options.json_option
 @options.work_dir_option
@@ -130,14 +131,17 @@ def _check_profile_options(ctx: click.Context, given: dict[str, Any]) -> None:
     default = click.core.ParameterSource.DEFAULT
     for name in _FOR_PROFILE:
         if ctx.get_parameter_source(name) != default:
-            raise click.UsageError(f"--{name} is for --profile, which is not given", ctx)
+            shown = "size" if name == "drawn_sizes" else name
+            raise click.UsageError(f"--{shown} is for --profile, which is not given", ctx)
     options.data_settings(given)
 
 
 def _profile(model: Model, given: dict[str, Any]) -> Profile:
     from irtools.cli._console import progress, say
     from irtools.data import load_dataset
+    from irtools.data.axes import with_sizes
     from irtools.measure import BenchSettings, refuse_foreign
+    from irtools.measure.drawable import drawn_for, run_with
     from irtools.measure.profile import profile_model
     from irtools.measure.shapes import bench_feeds
     from irtools.target import find_target
@@ -146,32 +150,42 @@ def _profile(model: Model, given: dict[str, Any]) -> Profile:
     refuse_foreign(target, "the profile")
     reading = options.data_settings(given, given["data"])
     batch, sequence = given["batch"], given["sequence"]
+
+    def run(feeds: Any, shape: str, source: str) -> Profile:
+        with progress() as shown:
+            shown.step(f"profiling on {target.name}", 0, 1)
+            return profile_model(
+                model,
+                target,
+                feeds,
+                shape=shape,
+                data=source,
+                runs=given["runs"],
+                threads=given["threads"],
+                top=given["top"],
+            )
+
+    def run_drawn(adapt: Any) -> Profile:
+        past = () if given["past"] is None else (given["past"],)
+        settings = BenchSettings((batch,), (sequence,), past=past or None)
+        # Of a decoder the last one reads a token with a cache, the first one a prompt.
+        shapes = list(bench_feeds(model, settings, seed=given["seed"], adapt=adapt).items())
+        shape, feeds = shapes[-1 if past else 0]
+        return run(feeds, shape, "drawn from the signature")
+
     with options.naming_data_option("--data", given["data"]):
-        if given["data"] is None:
-            past = () if given["past"] is None else (given["past"],)
-            settings = BenchSettings((batch,), (sequence,), past=past or None)
-            # Of a decoder the last one reads a token with a cache, the first one a prompt.
-            shapes = list(bench_feeds(model, settings, seed=given["seed"]).items())
-            shape, feeds = shapes[-1 if past else 0]
-            source = "drawn from the signature"
-        else:
+        if given["data"] is not None:
             data = load_dataset(given["data"], model, reading)
-            feeds = next(iter(data.batches(batch)))
-            shape, source = _shape_text(feeds), data.source
             for note in data.notes:
                 say(f"irc: note: {note}")
-    with progress() as shown:
-        shown.step(f"profiling on {target.name}", 0, 1)
-        return profile_model(
-            model,
-            target,
-            feeds,
-            shape=shape,
-            data=source,
-            runs=given["runs"],
-            threads=given["threads"],
-            top=given["top"],
-        )
+            feeds = next(iter(data.batches(batch)))
+            return run(feeds, _shape_text(feeds), data.source)
+        sizes = with_sizes(model, given["drawn_sizes"])
+        with drawn_for(model, target, sizes, given["threads"]) as drawn:
+            found = run_with(drawn, run_drawn)
+            if drawn.note:
+                say(f"irc: note: {drawn.note}")
+            return found
 
 
 def _shape_text(feeds: Any) -> str:

@@ -113,6 +113,7 @@ _WRECK_FACTOR = 3.0
 @click.option(
     "--external-data", is_flag=True, default=None, help="Weights in a file beside the model."
 )
+@options.size_option
 @options.fix_option
 @source_options
 @options.work_dir_option
@@ -258,6 +259,7 @@ def _write(
 ) -> None:
     from irtools.cli._artifact import write_result
     from irtools.cli._console import console, say, write_json
+    from irtools.data.axes import with_sizes
     from irtools.report import report_view, size_text
 
     report, files = write_result(
@@ -266,6 +268,7 @@ def _write(
         destination,
         external_data=given["external_data"],
         force=given["force"],
+        sizes=with_sizes(result.model, given["drawn_sizes"]),
     )
     document = report.to_dict()
     if json_path is not None:

@@ -40,6 +40,7 @@ __all__ = ["plan"]
 @options.calibration_samples_option
 @options.threads_option
 @options.seed_option
+@options.size_option
 @options.fix_option
 @source_options
 @click.option("--json", "json_path", type=FILE, help="Write the plan; - is stdout.")

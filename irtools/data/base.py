@@ -12,7 +12,7 @@ import numpy as np
 from irtools.data.padding import cut_columns, padding_mask
 from irtools.errors import DataError
 
-__all__ = ["Dataset", "TextRows"]
+__all__ = ["Dataset", "TextRows", "is_ragged", "objects"]
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,28 @@ class TextRows:
         return replace(self, rows=tuple(self.rows[int(row)] for row in rows))
 
 
+def is_ragged(array: np.ndarray) -> bool:
+    """Whether an array of objects holds one array per sample, and not text."""
+    if array.dtype.kind != "O" or array.ndim != 1 or not len(array):
+        return False
+    return isinstance(array[0], np.ndarray)
+
+
+def objects(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Return an array of objects [N] that holds arrays of unlike shapes."""
+    held = np.empty(len(arrays), object)
+    for row, array in enumerate(arrays):
+        held[row] = array
+    return held
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Samples for a model.
 
     Attributes:
-        feeds: Input name to array, samples along axis 0.
+        feeds: Input name to array, samples along axis 0. Whole arrays of unlike shapes are held
+            in an array of objects [N]; see `is_ragged`.
         labels: int64 [N] for classes, or float/int [N, L] for multi-label and regression, or
             None.
         source: Where the data comes from, for reports (`calib.npz`, `synthetic`).
@@ -49,7 +65,12 @@ class Dataset:
         notes: What a reader of the report should know: casts, unused arrays, defaults taken.
         fixed_batch: Samples that the model takes at a time; None: any number.
         fixed_length: The model takes columns as they are, padding included.
-        scalars: Inputs without axes: each sample has one number, and runs alone.
+        columns: Inputs of which columns that are padding may be cut off; None: those of the mask's
+            shape.
+        whole: Inputs of which each sample brings what one call is fed, [N, *shape]: rates, sizes,
+            an image without a batch axis. Samples run together only where these are the same.
+        inner: Inputs whose samples lie along another axis than the first, which has size 1 in
+            each sample: states [layers, batch, width] are held as [N, layers, 1, width].
         texts: What was tokenized; None where the data came as arrays.
     """
 
@@ -61,7 +82,9 @@ class Dataset:
     notes: tuple[str, ...] = field(default=(), compare=False)
     fixed_batch: int | None = field(default=None, compare=False)
     fixed_length: bool = field(default=False, compare=False)
-    scalars: frozenset[str] = field(default=frozenset(), compare=False)
+    columns: frozenset[str] | None = field(default=None, compare=False)
+    whole: frozenset[str] = field(default=frozenset(), compare=False)
+    inner: Mapping[str, int] = field(default_factory=dict, compare=False)
     texts: TextRows | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -112,11 +135,16 @@ class Dataset:
         return replace(self, feeds=feeds)
 
     def feeds_of(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Return what a model is fed for the samples at `rows`; of scalars the first one's."""
-        return {
-            name: np.asarray(array[rows[0]]) if name in self.scalars else array[rows]
-            for name, array in self.feeds.items()
-        }
+        """Return what a model is fed for the samples at `rows`; of whole inputs the first one's."""
+        return {name: self._feed(name, array, rows) for name, array in self.feeds.items()}
+
+    def _feed(self, name: str, array: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        if name in self.whole:
+            return np.asarray(array[rows[0]])
+        if name in self.inner:
+            return np.concatenate(list(array[rows]), axis=self.inner[name])
+        chosen: np.ndarray = array[rows]
+        return chosen
 
     def with_digest(self) -> Dataset:
         """Return the same data with `digest` filled in."""
@@ -135,21 +163,23 @@ class Dataset:
             size: Samples per batch, unless the model insists on a number; the last batch may be
                 smaller.
             trim_padding: Cut trailing columns that are padding in the whole batch (by
-                `attention_mask`) from every [N, S] input, unless the model's are fixed. Leading
-                padding stays: a model that counts positions would see other ones.
+                `attention_mask`) from every [N, S, ...] input, unless the model's are fixed.
+                Leading padding stays: a model that counts positions would see other ones.
         """
         size = self.fixed_batch or size
         for start in range(0, len(self), size):
             batch = self.feeds_of(np.arange(start, min(start + size, len(self))))
-            yield _trim(batch) if trim_padding and not self.fixed_length else batch
+            yield self._trim(batch) if trim_padding and not self.fixed_length else batch
 
-
-def _trim(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    mask = padding_mask(batch)
-    if mask is None:
-        return batch
-    length = int(np.flatnonzero(mask.any(axis=0))[-1]) + 1 if mask.any() else mask.shape[1]
-    return cut_columns(batch, mask.shape, length)
+    def _trim(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        mask = padding_mask(batch)
+        if mask is None:
+            return batch
+        length = int(np.flatnonzero(mask.any(axis=0))[-1]) + 1 if mask.any() else mask.shape[1]
+        names = self.columns
+        if names is None:
+            names = frozenset(name for name, a in batch.items() if a.shape == mask.shape)
+        return cut_columns(batch, names, length)
 
 
 def _digest(dataset: Dataset) -> str:
@@ -159,7 +189,15 @@ def _digest(dataset: Dataset) -> str:
         # A space cannot start an input's name in the files that we read.
         arrays[" labels"] = dataset.labels
     for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        total.update(f"{name}\0{array.dtype.str}\0{array.shape}\0".encode())
-        total.update(array.reshape(-1).view(np.uint8).data)
+        array = arrays[name]
+        for part in array if is_ragged(array) else (array,):
+            total.update(f"{name}\0{part.dtype.str}\0{part.shape}\0".encode())
+            total.update(_content(part))
     return total.hexdigest()
+
+
+def _content(array: np.ndarray) -> bytes | memoryview:
+    if array.dtype.kind == "O":
+        return "\0".join(map(str, array.reshape(-1))).encode()
+    content: memoryview = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    return content

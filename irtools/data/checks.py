@@ -8,10 +8,12 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
-from irtools.data.base import Dataset
+from irtools.data.arrange import Arranged, arrange, is_constant, parts_of
+from irtools.data.base import Dataset, is_ragged, objects
 from irtools.data.cache import with_empty_cache
-from irtools.data.padding import columns_are_fixed
-from irtools.data.signature import InputSpec, fixed_batch, required_inputs
+from irtools.data.layout import find_layout
+from irtools.data.padding import columns_are_fixed, find_columns
+from irtools.data.signature import InputSpec, required_inputs
 from irtools.data.tables import indexed_rows
 from irtools.errors import DataError
 from irtools.model import Model
@@ -53,38 +55,55 @@ def fit_dataset(dataset: Dataset, model: Model | ir.Model) -> Dataset:
     unused = sorted(set(dataset.feeds) - {spec.name for spec in specs})
     if unused:
         notes.append(f"{dataset.source}: not inputs of this model, left out: {', '.join(unused)}")
-    feeds = {spec.name: _fit(dataset, spec, notes) for spec in specs}
-    _check_dynamic_sizes(dataset.source, specs, feeds)
+    found = arrange(dataset.source, dataset.feeds, specs, find_layout(model))
+    feeds = {spec.name: _fit(dataset.source, spec, found.feeds[spec.name], notes) for spec in specs}
+    _check_dynamic_sizes(dataset.source, specs, feeds, found)
     _check_ids(dataset.source, model, feeds)
+    shapes = {spec.name: spec.shape for spec in specs}
+    batched = {name: array for name, array in feeds.items() if name not in found.whole}
     return replace(
         dataset,
         feeds=feeds,
         notes=tuple(dict.fromkeys(notes)),
-        fixed_batch=fixed_batch(specs),
-        fixed_length=columns_are_fixed(feeds, {spec.name: spec.shape for spec in specs}),
-        scalars=frozenset(spec.name for spec in specs if spec.shape == ()),
+        fixed_batch=dataset.fixed_batch if dataset.synthetic else found.fixed,
+        fixed_length=columns_are_fixed(batched, shapes),
+        columns=find_columns(batched, shapes),
+        whole=found.whole,
+        inner=found.inner,
     )
 
 
 def check_calibration(dataset: Dataset) -> None:
     """Refuse data from which no range can be learnt.
 
+    One input may be constant for a good reason (`scale_factor` where all images have the size of
+    the model); data teaches nothing where that is so of every input that is not a mask.
+
     Raises:
-        DataError: Samples that are all the same, or a float input, no mask, that is constant.
+        DataError: Samples that are all the same, or inputs that are all constant.
     """
-    for name, array in dataset.feeds.items():
-        if "mask" in name or array.dtype.kind != "f" or array.size < 2:
-            continue
-        if np.ptp(array) == 0:
+    numbers = [(name, array) for name, array in dataset.feeds.items() if "mask" not in name]
+    known = [(name, array) for name, array in numbers if sum(a.size for a in parts_of(array)) > 1]
+    if known and len(known) == len(numbers) and all(_is_one_number(array) for _, array in known):
+        floats = [(name, a) for name, a in known if parts_of(a)[0].dtype.kind == "f"]
+        if floats:
+            name, array = floats[0]
             raise DataError(
-                f"{dataset.source}: input '{name}' is {float(array.flat[0]):g} everywhere; "
-                "calibration needs data as the model will see it"
+                f"{dataset.source}: input '{name}' is {float(parts_of(array)[0].flat[0]):g} "
+                "everywhere, and no other input varies; calibration needs data as the model will "
+                "see it"
             )
-    if len(dataset) > 1 and all(_is_repeated(array) for array in dataset.feeds.values()):
+    if len(dataset) > 1 and all(is_constant(array) for array in dataset.feeds.values()):
         raise DataError(
             f"{dataset.source}: all {len(dataset)} samples are the same in "
             f"{', '.join(map(repr, dataset.feeds))}; calibration needs samples that differ"
         )
+
+
+def _is_one_number(array: np.ndarray) -> bool:
+    """Whether an array holds the same value everywhere."""
+    first = parts_of(array)[0].reshape(-1)[:1]
+    return all(bool((part == first).all()) for part in parts_of(array))
 
 
 def _check_names(dataset: Dataset, specs: Sequence[InputSpec]) -> None:
@@ -96,39 +115,21 @@ def _check_names(dataset: Dataset, specs: Sequence[InputSpec]) -> None:
         )
 
 
-def _fit(dataset: Dataset, spec: InputSpec, notes: list[str]) -> np.ndarray:
-    array = dataset.feeds[spec.name]
-    _check_shape(dataset.source, spec, array)
-    array = _cast(dataset.source, spec, array, notes)
+def _fit(source: str, spec: InputSpec, array: np.ndarray, notes: list[str]) -> np.ndarray:
+    if is_ragged(array):
+        parts = [_fit(source, spec, part, notes) for part in array]
+        return objects(parts)
+    array = _cast(source, spec, array, notes)
     if array.dtype.kind == "f":
-        _check_finite(dataset.source, spec.name, array)
+        _check_finite(source, spec.name, array)
     return array
-
-
-def _check_shape(source: str, spec: InputSpec, array: np.ndarray) -> None:
-    if spec.shape is None or (spec.shape == () and array.ndim == 1):
-        return
-    fits = array.ndim == len(spec.shape) and all(
-        not isinstance(wanted, int) or size == wanted
-        for size, wanted in zip(array.shape[1:], spec.shape[1:], strict=True)
-    )
-    batch = spec.shape[0] if spec.shape else None
-    if not spec.shape or not fits:
-        raise DataError(
-            f"{source}: input '{spec.name}' has shape {list(array.shape)}, "
-            f"the model takes {spec} "
-            f"({'samples along axis 0' if spec.shape else 'one number per sample: shape [N]'})"
-        )
-    if isinstance(batch, int) and len(array) % batch:
-        raise DataError(
-            f"{source}: input '{spec.name}' holds {counted(len(array), 'sample')}, and the model "
-            f"takes exactly {batch} at a time: give a multiple of {batch}"
-        )
 
 
 def _cast(source: str, spec: InputSpec, array: np.ndarray, notes: list[str]) -> np.ndarray:
     if array.dtype == spec.dtype:
         return array
+    if spec.dtype.kind == "O" and array.dtype.kind in "US":
+        return array.astype(object)
     if (array.dtype.name, spec.dtype.name) not in _SAFE_CASTS:
         raise DataError(
             f"{source}: input '{spec.name}' is {array.dtype}, the model takes {spec.dtype}"
@@ -154,18 +155,24 @@ def _check_finite(source: str, name: str, array: np.ndarray) -> None:
 
 
 def _check_dynamic_sizes(
-    source: str, specs: Sequence[InputSpec], feeds: dict[str, np.ndarray]
+    source: str, specs: Sequence[InputSpec], feeds: dict[str, np.ndarray], found: Arranged
 ) -> None:
+    """Check axes of one name, where every sample has the same sizes."""
     seen: dict[str, tuple[str, int]] = {}
     for spec in specs:
+        array = feeds[spec.name]
+        if is_ragged(array):
+            continue
+        extra = int(spec.name in found.whole or spec.name in found.inner)
+        batch = None if spec.name in found.whole else found.inner.get(spec.name, 0)
         for axis, size in enumerate(spec.shape or ()):
-            if not isinstance(size, str) or axis == 0:
+            if not isinstance(size, str) or axis == batch:
                 continue
-            found = feeds[spec.name].shape[axis]
-            other, expected = seen.setdefault(size, (spec.name, found))
-            if expected != found:
+            here = array.shape[axis + extra]
+            other, expected = seen.setdefault(size, (spec.name, here))
+            if expected != here:
                 raise DataError(
-                    f"{source}: '{size}' is {expected} in input '{other}' but {found} in "
+                    f"{source}: '{size}' is {expected} in input '{other}' but {here} in "
                     f"'{spec.name}'; the model wants them equal"
                 )
 
@@ -173,19 +180,19 @@ def _check_dynamic_sizes(
 def _check_ids(source: str, model: Model | ir.Model, feeds: dict[str, np.ndarray]) -> None:
     graph = (model.ir if isinstance(model, Model) else model).graph
     for value in graph.inputs:
-        array = feeds.get(value.name or "")
-        if array is None or array.dtype.kind not in "iu" or array.size == 0:
+        given = feeds.get(value.name or "")
+        if given is None:
             continue
+        parts = [part for part in parts_of(given) if part.size]
         rows = indexed_rows(value)
-        low, high = int(array.min()), int(array.max())
-        if rows is not None and not -rows <= low <= high < rows:
-            sample = int(np.argwhere((array < -rows) | (array >= rows))[0][0])
+        if rows is None or not parts or parts[0].dtype.kind not in "iu":
+            continue
+        low, high = min(int(p.min()) for p in parts), max(int(p.max()) for p in parts)
+        if not -rows <= low <= high < rows:
+            bad = ((np.asarray(one) < -rows) | (np.asarray(one) >= rows) for one in given)
+            sample = next(number for number, found in enumerate(bad) if found.any())
             raise DataError(
                 f"{source}: input '{value.name}' holds ids from {low} to {high}, but the table it "
                 f"indexes has {counted(rows, 'row')} (first in sample {sample}); was the data "
                 "made with another tokenizer?"
             )
-
-
-def _is_repeated(array: np.ndarray) -> bool:
-    return bool((array == array[:1]).all())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class ImageSettings:
         resize: Shorter side before the crop, or (height, width) without a crop; None: the crop
             size divided by 0.875.
         scale: Factor from 0..255.
+        raw: Bytes stay bytes: the model scales and normalises them itself.
     """
 
     resize: int | tuple[int, int] | None = None
@@ -42,6 +43,7 @@ class ImageSettings:
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     scale: float = 1 / 255
     resample: int = _BILINEAR
+    raw: bool = False
 
 
 def read_images(
@@ -63,9 +65,9 @@ def read_images(
     if not files:
         raise DataError(f"{path} holds no images ({', '.join(sorted(_SUFFIXES))})")
     folders = [path, path.parent, *([model_folder] if model_folder else [])]
-    settings, notes = _settings(folders)
+    settings, notes = _settings(folders, keep_bytes=spec.dtype == np.uint8)
     # Filled image by image: what is held is one image and the result.
-    pixels = np.empty((len(files), channels, *size), np.float32)
+    pixels = np.empty((len(files), channels, *size), spec.dtype if settings.raw else np.float32)
     for row, file in zip(pixels, files, strict=True):
         row[...] = _pixels(file, channels, size, settings)
     labels, label_notes = _labels(path, files, folders)
@@ -90,11 +92,16 @@ def _image_input(inputs: Sequence[InputSpec]) -> tuple[InputSpec, int, tuple[int
     return spec, int(channels), (size[0], size[1]), last
 
 
-def _settings(folders: Sequence[Path]) -> tuple[ImageSettings, tuple[str, ...]]:
+def _settings(
+    folders: Sequence[Path], *, keep_bytes: bool
+) -> tuple[ImageSettings, tuple[str, ...]]:
     for folder in folders:
         file = folder / "preprocessor_config.json"
         if file.is_file():
-            return _from_config(file), ()
+            return replace(_from_config(file), raw=keep_bytes), ()
+    if keep_bytes:
+        note = "no preprocessor_config.json: images resized, their centre cropped, bytes kept"
+        return ImageSettings(raw=True), (note,)
     note = "no preprocessor_config.json: images resized and normalised as ImageNet models take them"
     return ImageSettings(), (note,)
 
@@ -139,7 +146,10 @@ def _pixels(
             drawn = _fit(image.convert("RGB" if channels == 3 else "L"), size, settings)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
         raise DataError(f"cannot read image {file}: {error}") from error
-    array = np.asarray(drawn, np.float32).reshape(*size, channels).transpose(2, 0, 1)
+    array = np.asarray(drawn).reshape(*size, channels).transpose(2, 0, 1)
+    if settings.raw:
+        return array
+    array = array.astype(np.float32)
     mean, std = (
         np.array(v, np.float32)[:channels, None, None] for v in (settings.mean, settings.std)
     )

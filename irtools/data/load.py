@@ -9,10 +9,12 @@ from pathlib import Path
 
 import onnx_ir as ir
 
+from irtools.data.axes import named_sizes
 from irtools.data.base import Dataset
 from irtools.data.checks import fit_dataset
 from irtools.data.function import read_function
 from irtools.data.images import read_images
+from irtools.data.layout import find_layout
 from irtools.data.npz import read_npz
 from irtools.data.signature import required_inputs
 from irtools.data.synthetic import SyntheticSettings, synthesize
@@ -38,7 +40,7 @@ class DataSettings:
         samples: Most samples to take, evenly spread over the data; None: all of them.
         class_names: Class name to number; empty: as config.json or classes.json beside the data
             or the model say.
-        synthetic: How `synthetic` is drawn.
+        synthetic: How `synthetic` is drawn; its sizes are named as `--size` names them.
     """
 
     tokenizer: Path | None = None
@@ -84,9 +86,9 @@ def _read(spec: str, model: Model | ir.Model, settings: DataSettings) -> Dataset
     if path.is_file():
         return _read_file(path, model, settings, folder)
     if spec == "synthetic":
-        return synthesize(model, settings.synthetic)
+        return synthesize(model, named_sizes(model, settings.synthetic))
     if _FUNCTION.fullmatch(spec):
-        return read_function(spec)
+        return read_function(spec, find_layout(model))
     raise FileError(f"no data at {spec}: no such file or folder")
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import numpy as np
 
-__all__ = ["columns_are_fixed", "cut_columns", "padding_mask"]
+from irtools.data.signature import Shape
+
+__all__ = ["columns_are_fixed", "cut_columns", "find_columns", "padding_mask"]
 
 _MASK_NAMES = ("attention_mask", "input_mask")
 
@@ -25,26 +27,50 @@ def padding_mask(feeds: Mapping[str, np.ndarray]) -> np.ndarray | None:
     return None
 
 
-def columns_are_fixed(
-    feeds: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int | str | None, ...] | None]
-) -> bool:
-    """Whether the model states the length of an input that padding could be cut from.
+def find_columns(
+    feeds: Mapping[str, np.ndarray], shapes: Mapping[str, Shape | None]
+) -> frozenset[str]:
+    """Return the inputs whose axis 1 is the mask's, so that padding can be cut off: ids [N, S],
+    features [N, S, C], boxes [N, S, 4].
+
+    None can be cut where the model states the length, or where an input has that axis elsewhere
+    (a bias [N, heads, S, S], features [N, C, S]): cutting some of them would break the model.
 
     Args:
         shapes: Input name to the sizes that the model states.
     """
     mask = padding_mask(feeds)
     if mask is None:
-        return False
-    stated = [shapes.get(name) for name, array in feeds.items() if array.shape == mask.shape]
-    return any(shape is not None and isinstance(shape[1], int) for shape in stated)
+        return frozenset()
+    axis = next((_stated(shapes, name, 1) for name, array in feeds.items() if array is mask), None)
+    found: set[str] = set()
+    for name, array in feeds.items():
+        for place in range(1, array.ndim):
+            if array.shape[place] != mask.shape[1]:
+                continue
+            stated = _stated(shapes, name, place)
+            if array.shape == mask.shape or stated == axis or stated is None:
+                found.add(name)
+                if place != 1 or isinstance(stated, int):
+                    return frozenset()
+    return frozenset(found)
+
+
+def _stated(shapes: Mapping[str, Shape | None], name: str, axis: int) -> int | str | None:
+    shape = shapes.get(name)
+    return None if shape is None or len(shape) <= axis else shape[axis]
+
+
+def columns_are_fixed(feeds: Mapping[str, np.ndarray], shapes: Mapping[str, Shape | None]) -> bool:
+    """Whether there is a mask, and yet no padding can be cut off; see `find_columns`."""
+    return padding_mask(feeds) is not None and not find_columns(feeds, shapes)
 
 
 def cut_columns(
-    feeds: Mapping[str, np.ndarray], shape: tuple[int, ...], length: int
+    feeds: Mapping[str, np.ndarray], names: Container[str], length: int
 ) -> dict[str, np.ndarray]:
-    """Return the feeds with the first `length` columns of every array of the mask's shape."""
+    """Return the feeds with the first `length` columns of some of them."""
     return {
-        name: np.ascontiguousarray(array[:, :length]) if array.shape == shape else array
+        name: np.ascontiguousarray(array[:, :length]) if name in names else array
         for name, array in feeds.items()
     }

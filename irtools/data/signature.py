@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -11,7 +11,9 @@ import onnx_ir as ir
 from irtools.errors import UnsupportedError
 from irtools.model import Model
 
-__all__ = ["InputSpec", "fixed_batch", "required_inputs"]
+__all__ = ["InputSpec", "Shape", "required_inputs", "shape_of"]
+
+Shape: TypeAlias = "tuple[int | str | None, ...]"
 
 
 @dataclass(frozen=True)
@@ -25,32 +27,26 @@ class InputSpec:
 
     name: str
     dtype: np.dtype
-    shape: tuple[int | str | None, ...] | None
+    shape: Shape | None
 
     def __str__(self) -> str:
         sizes = "?" if self.shape is None else ",".join(str(size or "?") for size in self.shape)
         return f"{self.name} {self.dtype}[{sizes}]"
 
 
-def fixed_batch(specs: Iterable[InputSpec]) -> int | None:
-    """Return how many samples the model takes at a time; None: any number.
-
-    An input without axes holds for the whole batch, so its samples go one by one.
-    """
-    specs = tuple(specs)
-    if any(spec.shape == () for spec in specs):
-        return 1
-    return next((s.shape[0] for s in specs if s.shape and isinstance(s.shape[0], int)), None)
-
-
 def required_inputs(model: Model | ir.Model) -> tuple[InputSpec, ...]:
     """Return the inputs without a default value, in order.
 
     Raises:
-        UnsupportedError: An input that is no tensor.
+        UnsupportedError: An input that is not a tensor.
     """
     graph = (model.ir if isinstance(model, Model) else model).graph
     return tuple(_spec(value) for value in graph.inputs if value.name not in graph.initializers)
+
+
+def shape_of(value: ir.Value) -> Shape | None:
+    """Return the sizes that a model states of a value; None where it does not state the rank."""
+    return None if value.shape is None else tuple(_size(size) for size in value.shape)
 
 
 def _spec(value: ir.Value) -> InputSpec:
@@ -58,8 +54,7 @@ def _spec(value: ir.Value) -> InputSpec:
         raise UnsupportedError(
             f"input '{value.name}' is of type {value.type}, and data can be given for tensors only"
         )
-    shape = None if value.shape is None else tuple(_size(size) for size in value.shape)
-    return InputSpec(value.name or "", value.dtype.numpy(), shape)
+    return InputSpec(value.name or "", value.dtype.numpy(), shape_of(value))
 
 
 def _size(size: int | ir.SymbolicDim) -> int | str | None:

@@ -7,71 +7,25 @@ activations learnt from it are a makeshift, which every report says.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.decoder import CachedDecoder, find_decoder
+from irtools.data.arrange import is_constant
 from irtools.data.base import Dataset
-from irtools.data.padding import columns_are_fixed
+from irtools.data.drawer import Drawer, SyntheticSettings
+from irtools.data.layout import Layout, find_layout
+from irtools.data.padding import columns_are_fixed, find_columns
 from irtools.data.positions import PositionLimit, longest_sequence
-from irtools.data.signature import InputSpec, fixed_batch, required_inputs
-from irtools.data.tables import index_consumers, indexed_rows
+from irtools.data.signature import InputSpec, required_inputs
+from irtools.data.tables import indexed_rows
 from irtools.errors import DataError
 from irtools.model import Model
 from irtools.words import counted
 
-__all__ = ["SyntheticSettings", "draw_feeds", "longest_text", "synthesize"]
-
-# Integers that decide sizes or places cannot be invented.
-_STRUCTURAL = frozenset(
-    {
-        "CenterCropPad",
-        "ConstantOfShape",
-        "Expand",
-        "GatherElements",
-        "GatherND",
-        "Loop",
-        "OneHot",
-        "Pad",
-        "Range",
-        "Reshape",
-        "Resize",
-        "ScatterElements",
-        "ScatterND",
-        "Slice",
-        "Split",
-        "Tile",
-        "TopK",
-    }
-)
-_IMAGE_LIMIT = 2.5  # Normalised images lie in about [-2.1, 2.7].
-
-
-@dataclass(frozen=True)
-class SyntheticSettings:
-    """What is drawn.
-
-    Attributes:
-        samples: Number of samples; rounded up to a multiple of a fixed batch size.
-        sequence: Size of a dynamic axis of an integer input, where `sizes` does not name it; less
-            where the model holds fewer positions.
-        image: Size of a dynamic axis 2 or 3 of an image input.
-        sizes: Dynamic axis name to size.
-        seed: Same seed, same data.
-        vary_lengths: Mask out the ends of some samples, as padding would, and the beginnings of
-            some pasts.
-        past: Tokens in the cache of a decoder; its keys and values are drawn, too.
-    """
-
-    samples: int = 32
-    sequence: int = 64
-    image: int = 224
-    sizes: Mapping[str, int] | None = None
-    seed: int = 0
-    vary_lengths: bool = True
-    past: int = 0
+__all__ = ["SyntheticSettings", "draw_feeds", "layout_for", "longest_text", "synthesize"]
 
 
 def synthesize(
@@ -86,24 +40,51 @@ def synthesize(
     """
     whole = model.ir if isinstance(model, Model) else model
     values = {value.name: value for value in whole.graph.inputs}
-    specs = required_inputs(model)
-    samples = _count(specs, settings.samples)
+    specs = _with_ranks(required_inputs(model), settings)
+    layout = layout_for(whole, settings)
+    fixed = layout.fixed or settings.together
+    samples = settings.samples if fixed is None else -(-settings.samples // fixed) * fixed
     decoder = find_decoder(whole)
     limit = _limit(whole, decoder, settings, samples)
     sequence = settings.sequence if limit is None else limit.length
     wanted = replace(settings, sequence=sequence)
-    drawer = _Drawer(wanted, samples, decoder, _new_tokens(specs, decoder, wanted))
+    new_tokens = _new_tokens(specs, decoder, wanted)
+    drawer = Drawer(wanted, samples, specs, layout, decoder, new_tokens)
     feeds = {spec.name: drawer.draw(spec, values[spec.name]) for spec in specs}
     if not feeds:
         raise DataError("the model has no inputs, so there is nothing to draw")
+    alone = frozenset(name for name in feeds if layout.is_whole(name))
+    if fixed is not None and fixed > 1:  # Samples of one call share what is fed whole.
+        feeds |= {name: np.repeat(feeds[name][::fixed], fixed, axis=0) for name in alone}
+    if fixed is None and not all(is_constant(feeds[name]) for name in alone):
+        fixed = 1
+    shapes = {spec.name: spec.shape for spec in specs}
+    batched = {name: array for name, array in feeds.items() if name not in alone}
     return Dataset(
         feeds,
         source="synthetic",
         synthetic=True,
         notes=tuple(_notes(limit, settings.sequence, feeds)),
-        fixed_batch=fixed_batch(specs),
-        fixed_length=columns_are_fixed(feeds, {spec.name: spec.shape for spec in specs}),
+        fixed_batch=fixed,
+        fixed_length=columns_are_fixed(batched, shapes),
+        columns=find_columns(batched, shapes),
+        whole=alone,
+        inner=layout.inner(),
     ).with_digest()
+
+
+def layout_for(model: Model | ir.Model, settings: SyntheticSettings) -> Layout:
+    """Return how samples that are drawn make up a call: as the model states, or one call each."""
+    found = find_layout(model)
+    return replace(found, axes={}, fixed=1) if settings.calls else found
+
+
+def _with_ranks(specs: tuple[InputSpec, ...], settings: SyntheticSettings) -> tuple[InputSpec, ...]:
+    """Give inputs whose rank the model does not state the one that is tried."""
+    if settings.rank is None:
+        return specs
+    shape = (None,) * settings.rank
+    return tuple(replace(spec, shape=shape) if spec.shape is None else spec for spec in specs)
 
 
 def draw_feeds(
@@ -111,10 +92,14 @@ def draw_feeds(
 ) -> dict[str, np.ndarray]:
     """Draw what one call is fed: `settings.samples` samples, unless the model insists on a number.
 
+    Inputs that are fed whole are those of the first sample.
+
     Raises:
         DataError: As `synthesize`.
     """
-    return next(synthesize(model, settings).batches(settings.samples, trim_padding=False))
+    drawn = synthesize(model, settings)
+    fixed = layout_for(model, settings).fixed or settings.together or settings.samples
+    return drawn.feeds_of(np.arange(min(fixed, len(drawn))))
 
 
 def _limit(
@@ -164,142 +149,3 @@ def _notes(
             f"synthetic sequences are {limit.length} long, not {wanted}: the model holds no more "
             f"positions ({limit.table}: {counted(limit.rows, 'row')})"
         )
-
-
-def _count(specs: tuple[InputSpec, ...], wanted: int) -> int:
-    fixed = [spec.shape[0] for spec in specs if spec.shape and isinstance(spec.shape[0], int)]
-    step = int(np.lcm.reduce(fixed)) if fixed else 1
-    return -(-wanted // step) * step if step else wanted
-
-
-class _Drawer:
-    def __init__(
-        self,
-        settings: SyntheticSettings,
-        samples: int,
-        decoder: CachedDecoder | None,
-        new_tokens: int,
-    ) -> None:
-        self._settings = settings
-        self._samples = samples
-        self._new_tokens = new_tokens
-        self._decoder = decoder
-        self._caches = {} if decoder is None else {cache.name: cache for cache in decoder.past}
-        self._rng = np.random.default_rng(settings.seed)
-        self._lengths: np.ndarray | None = None
-        self._read: np.ndarray | None = None
-
-    def draw(self, spec: InputSpec, value: ir.Value) -> np.ndarray:
-        if self._decoder is not None and spec.name in (
-            self._decoder.mask,
-            self._decoder.positions,
-        ):
-            return self._of_decoder(spec)
-        shape = self._shape(spec)
-        if spec.dtype.kind == "f" or spec.dtype.name == "bfloat16":
-            return self._floats(spec, shape)
-        if spec.dtype.kind not in "iub":
-            raise DataError(f"cannot invent values for input {spec}: give data")
-        return self._integers(spec, shape, value)
-
-    def _shape(self, spec: InputSpec) -> tuple[int, ...]:
-        if not spec.shape:
-            what = "has no batch axis" if spec.shape is not None else "has no known rank"
-            raise DataError(f"cannot invent values for input {spec}, which {what}: give data")
-        sizes = [self._size(spec, axis) for axis in range(1, len(spec.shape))]
-        return (self._samples, *sizes)
-
-    def _size(self, spec: InputSpec, axis: int) -> int:
-        assert spec.shape is not None
-        size = spec.shape[axis]
-        if isinstance(size, int):
-            return size
-        if spec.name in self._caches:
-            return self._settings.past
-        named = self._settings.sizes or {}
-        if size is not None and size in named:
-            return named[size]
-        if size is not None and "+" in size:
-            return sum(self._term(spec, term.strip()) for term in size.split("+"))
-        if (
-            len(spec.shape) == 4
-            and axis >= 2
-            and spec.dtype.kind == "f"
-            and "past" not in spec.name
-        ):
-            return self._settings.image
-        if size is not None and "past" in size:
-            raise DataError(
-                f"cannot guess how long '{size}' of input {spec} is: name its size, or give data"
-            )
-        return self._settings.sequence
-
-    def _term(self, spec: InputSpec, term: str) -> int:
-        if term.isdecimal():
-            return int(term)
-        named = self._settings.sizes or {}
-        if term in named:
-            return named[term]
-        if "past" in term:
-            raise DataError(
-                f"cannot guess how long '{term}' of input {spec} is: name its size, or give data"
-            )
-        return self._settings.sequence
-
-    def _floats(self, spec: InputSpec, shape: tuple[int, ...]) -> np.ndarray:
-        if "mask" in spec.name:
-            return np.ones(shape, spec.dtype)
-        drawn = self._rng.standard_normal(shape, dtype=np.float32)
-        return drawn.clip(-_IMAGE_LIMIT, _IMAGE_LIMIT).astype(spec.dtype)
-
-    def _integers(self, spec: InputSpec, shape: tuple[int, ...], value: ir.Value) -> np.ndarray:
-        if "mask" in spec.name:
-            return self._mask(shape).astype(spec.dtype)
-        if "position" in spec.name:
-            return np.broadcast_to(np.arange(shape[-1], dtype=spec.dtype), shape).copy()
-        if "token_type" in spec.name or "segment" in spec.name:
-            return np.zeros(shape, spec.dtype)
-        rows = indexed_rows(value)
-        if rows is None:
-            return self._flags(spec, shape, value)
-        # The first ids of a vocabulary are padding and other marks that real text hardly has.
-        low = 1000 if rows > 4000 else min(3, rows - 1)
-        return self._rng.integers(low, rows, shape).astype(spec.dtype)
-
-    def _flags(self, spec: InputSpec, shape: tuple[int, ...], value: ir.Value) -> np.ndarray:
-        for node, _ in index_consumers(value):
-            if node.op_type in _STRUCTURAL or node.op_type == "Gather":
-                raise DataError(
-                    f"cannot invent values for input {spec}: {node.op_type} "
-                    f"'{node.name}' takes sizes or places from it, and no table says how large "
-                    "they may be; give data"
-                )
-        return self._rng.integers(0, 2, shape).astype(spec.dtype)
-
-    def _of_decoder(self, spec: InputSpec) -> np.ndarray:
-        """Return the mask over past and new tokens, or the new tokens' positions by it."""
-        assert self._decoder is not None
-        if self._read is None:
-            new = self._mask((self._samples, self._new_tokens))
-            self._read = np.concatenate([self._past_mask(), new], axis=1)
-        if spec.name == self._decoder.mask:
-            return self._read.astype(spec.dtype)
-        # As transformers numbers the positions of a padded batch.
-        places = np.maximum(self._read.cumsum(axis=1) - 1, 0)
-        return np.asarray(places[:, self._settings.past :], spec.dtype)
-
-    def _past_mask(self) -> np.ndarray:
-        past = self._settings.past
-        padding = np.zeros(self._samples, np.int64)
-        if past and self._settings.vary_lengths:
-            padding[1:] = self._rng.integers(0, past, self._samples - 1)
-        return (np.arange(past) >= padding[:, None]).astype(np.int64)
-
-    def _mask(self, shape: tuple[int, ...]) -> np.ndarray:
-        mask = np.ones(shape, np.int64)
-        if len(shape) != 2 or not self._settings.vary_lengths:
-            return mask
-        if self._lengths is None or self._lengths.max() != shape[1]:
-            self._lengths = self._rng.integers(max(1, shape[1] // 4), shape[1] + 1, shape[0])
-            self._lengths[0] = shape[1]
-        return (np.arange(shape[1]) < self._lengths[:, None]).astype(np.int64)

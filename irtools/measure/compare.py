@@ -9,6 +9,7 @@ an unlucky placement in memory hits all of them and not one.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -236,7 +237,7 @@ def _result(
         median_ms=1e3 * float(np.median(medians)),
         p90_ms=1e3 * float(np.percentile(runs, 90)),
         p99_ms=1e3 * float(np.percentile(runs, 99)),
-        throughput=_batch(feeds) * rate,
+        throughput=_batch(shape, feeds) * rate,
         peak_bytes=max(own.peaks),
         load_seconds=float(np.median(own.loads)),
         runs=len(runs),
@@ -253,6 +254,10 @@ def _ratio(baseline: _Samples, own: _Samples, shape: str, settings: BenchSetting
     return speedup(baseline.medians(shape), own.medians(shape), settings.confidence)
 
 
-def _batch(feeds: Feeds) -> int:
+def _batch(shape: str, feeds: Feeds) -> int:
+    """Return the samples of a call, by its label; not every first axis holds samples."""
+    told = re.search(r"\bbatch=(\d+)", shape)
+    if told is not None:
+        return int(told[1])
     sizes: Sequence[int] = [len(array) for array in feeds.values() if array.ndim]
     return sizes[0] if sizes else 1

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from irtools.analysis.decoder import CachedDecoder, find_decoder, reading_of
+from irtools.data.layout import Layout, find_layout
 from irtools.data.signature import InputSpec, required_inputs
 from irtools.data.synthetic import SyntheticSettings, draw_feeds, longest_text
 from irtools.errors import DataError
@@ -25,7 +26,11 @@ _SAMPLES = 32
 
 
 def bench_feeds(
-    model: Model, settings: BenchSettings, data: Dataset | None = None, seed: int = 0
+    model: Model,
+    settings: BenchSettings,
+    data: Dataset | None = None,
+    seed: int = 0,
+    adapt: Callable[[SyntheticSettings], SyntheticSettings] = lambda settings: settings,
 ) -> dict[str, Feeds]:
     """Return feeds for every batch and sequence size of `settings`, by label.
 
@@ -41,21 +46,24 @@ def bench_feeds(
         settings: The sizes.
         data: Real samples, for inputs that cannot be invented.
         seed: Seed of the drawn values.
+        adapt: Puts sizes on which the model runs in place of those that do not; raises DataError
+            where none do.
 
     Raises:
         DataError: Nothing can be drawn and there is no data.
     """
     specs = required_inputs(model)
     decoder = find_decoder(model.ir)
+    layout = find_layout(model)
     found: dict[str, Feeds] = {}
     for batch in settings.batch:
         plain = SyntheticSettings(samples=batch, seed=seed, vary_lengths=False)
         for sequence in settings.sequence:
-            feeds = _draw(model, replace(plain, sequence=sequence), data)
-            found.setdefault(_label(specs, feeds, decoder), feeds)
+            feeds = _draw(model, replace(plain, sequence=sequence), data, adapt)
+            found.setdefault(_label(specs, layout, feeds, decoder), feeds)
         for step in _decode_steps(model, decoder, settings, plain):
-            feeds = _draw(model, step, data)
-            found.setdefault(_label(specs, feeds, decoder), feeds)
+            feeds = _draw(model, step, data, adapt)
+            found.setdefault(_label(specs, layout, feeds, decoder), feeds)
     return found
 
 
@@ -102,23 +110,33 @@ def _decode_steps(
         yield replace(one, past=past)
 
 
-def _draw(model: Model, wanted: SyntheticSettings, data: Dataset | None) -> Feeds:
+def _draw(
+    model: Model,
+    wanted: SyntheticSettings,
+    data: Dataset | None,
+    adapt: Callable[[SyntheticSettings], SyntheticSettings],
+) -> Feeds:
     try:
-        return draw_feeds(model, wanted)
+        return draw_feeds(model, adapt(wanted))
     except DataError:
         if data is None or not len(data):
             raise
-        rows = np.arange(wanted.samples) % len(data)
+        rows = np.arange(data.fixed_batch or wanted.samples) % len(data)
         return data.feeds_of(rows)
 
 
-def _label(specs: tuple[InputSpec, ...], feeds: Feeds, decoder: CachedDecoder | None = None) -> str:
+def _label(
+    specs: tuple[InputSpec, ...],
+    layout: Layout,
+    feeds: Feeds,
+    decoder: CachedDecoder | None = None,
+) -> str:
     reading = None if decoder is None else reading_of(feeds)
     if decoder is not None and reading is not None and reading.phase == "decode":
         cache = feeds[decoder.past[0].name]
         return f"decode batch={len(cache)} past={cache.shape[2]}"
-    first = feeds[specs[0].name]
-    batch = f"batch={len(first)}" if first.ndim else ""
+    sizes = [feeds[name].shape[axis] for name, axis in layout.axes.items() if feeds[name].ndim]
+    batch = f"batch={sizes[0] if sizes else 1}"
     lengths = [
         feeds[spec.name].shape[1]
         for spec in specs

@@ -12,7 +12,7 @@ from irtools.errors import FileError
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from irtools.data import Dataset
+    from irtools.data import Dataset, SyntheticSettings
     from irtools.measure import LatencyResult
     from irtools.statistics import StatisticsService
     from irtools.target import Runner, RunnerOptions, Target
@@ -42,6 +42,10 @@ class NullProgress:
         """Ignore a step."""
 
 
+def _as_usual(settings: SyntheticSettings) -> SyntheticSettings:
+    return settings
+
+
 @dataclass
 class PassContext:
     """What a pass may ask for. There are no globals below it.
@@ -58,6 +62,7 @@ class PassContext:
         runner: Compiles a model as it stands for the target and returns its runner.
         beside: Files beside the model's source, by name (`tokenizer.json`, `config.json`).
         companions: Those of them that earlier passes have replaced, with their content.
+        adapt: Puts the sizes on which this model runs into settings for drawing inputs.
         measure_latency: Times several models against each other on the target,
             interleaved, at the benchmark's shapes; model name to result.
     """
@@ -71,6 +76,7 @@ class PassContext:
     seed: int = 0
     threads: int | None = None
     progress: Progress = field(default_factory=NullProgress)
+    adapt: Callable[[SyntheticSettings], SyntheticSettings] = _as_usual
     beside: Mapping[str, Path] = field(default_factory=dict)
     companions: Mapping[str, bytes] = field(default_factory=dict)
     _given: tuple[Dataset | None, Dataset | None] | None = field(default=None, repr=False)

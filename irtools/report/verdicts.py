@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from irtools.data import Dataset
     from irtools.metrics import Fidelity
 
-__all__ = ["judge_run", "remark_on_data", "remark_on_form"]
+__all__ = ["judge_run", "remark_on_data", "remark_on_drawn", "remark_on_form"]
 
 _DYNAMIC_INT8 = frozenset({"ConvInteger", "DynamicQuantizeMatMul", "MatMulInteger"})
 _LOW_SQNR_DB = 20.0
@@ -60,6 +60,22 @@ def remark_on_data(*used: Dataset | None) -> Iterator[Verdict]:
     """Say what was done to the data on the way: casts, arrays left out, lengths cut."""
     notes = [note for data in used if data is not None for note in data.notes]
     yield from (Verdict(Level.NOTE, note) for note in dict.fromkeys(notes))
+
+
+def remark_on_drawn(reason: str, note: str) -> Iterator[Verdict]:
+    """Say at which sizes inputs were drawn, or that none could be on which the model runs.
+
+    Args:
+        reason: Why there are none; empty where there are.
+        note: What the sizes are; empty where they are the usual ones.
+    """
+    if reason:
+        yield Verdict(
+            Level.WARNING,
+            f"numbers were not compared, only structure was verified: {reason}",
+        )
+    if note:
+        yield Verdict(Level.NOTE, note)
 
 
 def remark_on_form(model: ir.Model, target: Target) -> Iterator[Verdict]:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from irtools.data import Dataset, InputSpec
-from irtools.data.padding import columns_are_fixed, cut_columns, padding_mask
-from irtools.data.signature import fixed_batch
+from irtools.data.layout import layout_of
+from irtools.data.padding import cut_columns, find_columns, padding_mask
 
 __all__ = ["Batch", "BatchPlan", "plan_batches", "select_rows", "select_values"]
 
@@ -45,11 +45,13 @@ class BatchPlan:
     Attributes:
         groups: Sample numbers and the columns to feed, longest first.
         fixed: The batch size that the model insists on, or None.
+        columns: Inputs that columns are cut from.
     """
 
     dataset: Dataset
     groups: tuple[tuple[np.ndarray, int | None], ...]
     fixed: int | None
+    columns: frozenset[str] = frozenset()
 
     def batches(self, size: int) -> Iterator[Batch]:
         """Iterate over batches of at most `size` samples, exactly `fixed` where that is set."""
@@ -70,8 +72,8 @@ class BatchPlan:
         feeds = self.dataset.feeds_of(rows)
         mask = padding_mask(feeds)
         if mask is not None and length is not None:
-            feeds = cut_columns(feeds, mask.shape, length)
-            mask = mask[:, :length]
+            feeds = cut_columns(feeds, self.columns, length)
+            mask = padding_mask(feeds)
         keep = None if mask is None or mask.all() else np.asarray(mask, dtype=bool)
         return Batch(feeds, keep, rows)
 
@@ -84,17 +86,19 @@ def plan_batches(
     Args:
         skip_empty: Leave out samples without any token: all padding, they teach nothing.
     """
-    fixed = fixed_batch(inputs)
-    mask = padding_mask(dataset.feeds)
+    # Data that was fitted to the model knows more: which inputs are fed whole, for one.
+    fixed = dataset.fixed_batch or (None if dataset.inner else layout_of(inputs).fixed)
+    batched = {name: array for name, array in dataset.feeds.items() if name not in dataset.whole}
+    mask = padding_mask(batched)
     everything = np.arange(len(dataset))
-    shapes = {spec.name: spec.shape for spec in inputs}
-    if mask is None or fixed is not None or columns_are_fixed(dataset.feeds, shapes):
+    columns = find_columns(batched, {spec.name: spec.shape for spec in inputs})
+    if mask is None or fixed is not None or not columns:
         return BatchPlan(dataset, ((everything, None),), fixed)
     lengths = _lengths(mask)
     if not skip_empty:
         lengths = lengths.clip(min=1)
     groups = ((everything[lengths == n], int(n)) for n in np.unique(lengths)[::-1] if n > 0)
-    return BatchPlan(dataset, tuple(groups), None)
+    return BatchPlan(dataset, tuple(groups), None, columns)
 
 
 def _lengths(mask: np.ndarray) -> np.ndarray:

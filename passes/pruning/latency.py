@@ -100,7 +100,7 @@ def measure_table(
         sizes: Batch and sequence to time at.
         ctx: Gives the runner.
     """
-    feeds = draw_feeds(Model(model), sizes)
+    feeds = draw_feeds(Model(model), ctx.adapt(sizes))
     gains = {}
     for members in _classes(groups):
         first = members[0]

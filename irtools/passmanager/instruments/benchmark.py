@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
-from irtools.data import Dataset
-from irtools.errors import DataError
+from irtools.data import Dataset, SyntheticSettings
+from irtools.errors import DataError, UnsupportedError
 from irtools.measure import (
     BenchSettings,
     Contender,
@@ -43,6 +43,7 @@ class Benchmark(Instrument):
         data: Real samples, for inputs that cannot be invented.
         seed: Seed of the drawn inputs.
         drop_slower: Undo lossy passes that make the model slower.
+        adapt: Puts sizes on which the model runs into settings for drawing inputs.
     """
 
     name: ClassVar[str] = "benchmark"
@@ -55,12 +56,14 @@ class Benchmark(Instrument):
         seed: int = 0,
         *,
         drop_slower: bool = False,
+        adapt: Callable[[SyntheticSettings], SyntheticSettings] = lambda settings: settings,
     ) -> None:
         self._target = target
         self._settings = settings
         self._data = data
         self._seed = seed
         self._drop_slower = drop_slower
+        self._adapt = adapt
         self._baseline: Step | None = None
         self._feeds: dict[str, Feeds] = {}
         self._last: tuple[LatencyResult, ...] = ()
@@ -72,15 +75,17 @@ class Benchmark(Instrument):
             step.figures.notes.append(f"not benchmarked: {foreign}")
             return
         try:
-            self._feeds = bench_feeds(step.original, self._settings, self._data, self._seed)
-        except DataError as error:
+            self._feeds = bench_feeds(
+                step.original, self._settings, self._data, self._seed, self._adapt
+            )
+        except (DataError, UnsupportedError) as error:
             step.figures.notes.append(f"not benchmarked: {error}")
 
     def after(self, step: Step) -> None:
         if step.modified and self._feeds:
             if step.model.companions != step.before.companions:
                 # Ids of a smaller vocabulary are ids of the original's, not the other way round.
-                self._feeds = bench_feeds(step.model, self._settings, None, self._seed)
+                self._feeds = bench_feeds(step.model, self._settings, None, self._seed, self._adapt)
             found = self._measure(step)
             lossy = step.pass_.exactness is Exactness.LOSSY
             if self._drop_slower and lossy and is_slower(self._last, found):

@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from irtools.data import Dataset
-from irtools.data.base import TextRows
+from irtools.data.base import TextRows, is_ragged
 from irtools.errors import (
     DataError,
     FileError,
@@ -159,10 +159,19 @@ def _write_data(path: Path, data: Dataset) -> None:
         rows = "".join(json.dumps(row) + "\n" for row in _text_rows(data.texts, data.labels))
         path.with_suffix(".jsonl").write_text(rows, encoding="utf-8")
         return
-    arrays = dict(data.feeds)
+    if any(is_ragged(array) for array in data.feeds.values()):
+        data = data.take(1)  # Arrays of unlike shapes do not fit one file; one call does.
+    arrays = {name: _plain(array) for name, array in data.feeds.items()}
     if data.labels is not None:
         arrays["labels"] = data.labels
     np.savez_compressed(path.with_suffix(".npz"), allow_pickle=False, **arrays)
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    """Return an array without Python objects."""
+    if is_ragged(array):
+        return np.stack(list(array))
+    return array.astype(str) if array.dtype.kind == "O" else array
 
 
 def _text_rows(texts: TextRows, labels: np.ndarray | None) -> Iterator[dict[str, object]]:

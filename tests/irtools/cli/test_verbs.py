@@ -148,6 +148,18 @@ def test_what_does_not_run_is_not_written(
 
 
 def test_what_the_model_itself_cannot_do_is_no_reason(irc: Callable, tmp_path: Path) -> None:
+    """No number of rows of 4 makes 7 x 7."""
+    model = ir.from_onnx_text(
+        '<ir_version: 10, opset_import: ["" : 20]> g (float[n,4] x) => (float[7,7] y) '
+        "<int64[2] never = {7, 7}> { y = Reshape (x, never) }"
+    )
+    ir.save(model, tmp_path / "never.onnx")
+    found = irc("compile", "never.onnx", "-o", "never.ort")
+    assert found.code == 0 and "note: loaded, but not run" in found.err
+    assert (tmp_path / "never.ort").is_file()
+
+
+def test_an_artifact_is_run_in_sizes_that_suit_the_model(irc: Callable, tmp_path: Path) -> None:
     """Drawn images of 64 x 64 are too small for this one."""
     model = ir.from_onnx_text(
         '<ir_version: 10, opset_import: ["" : 20]> g (float[n,3,h,w] x) => (float[n,3,200,200] y) '
@@ -155,8 +167,11 @@ def test_what_the_model_itself_cannot_do_is_no_reason(irc: Callable, tmp_path: P
     )
     ir.save(model, tmp_path / "large.onnx")
     found = irc("compile", "large.onnx", "-o", "large.ort")
-    assert found.code == 0 and "note: loaded, but not run" in found.err
-    assert (tmp_path / "large.ort").is_file()
+    assert found.code == 0 and "inputs are drawn with h=w=200" in found.err
+    given = irc("compile", "large.onnx", "-o", "l.ort", "--size", "h=100", "--size", "w=400")
+    assert given.code == 0 and "inputs are drawn" not in given.err
+    wrong = irc("compile", "large.onnx", "-o", "m.ort", "--size", "height=100")
+    assert wrong.code == 2 and "open are n (x axis 0), h (x axis 2), w (x axis 3)" in wrong.err
 
 
 def test_profile(irc: Callable) -> None:
@@ -176,8 +191,9 @@ def test_profile(irc: Callable) -> None:
 
 def test_where_nothing_can_be_drawn_the_option_is_named(irc: Callable, tmp_path: Path) -> None:
     model = ir.from_onnx_text(
-        '<ir_version: 10, opset_import: ["" : 20]> g (float[n,4] x, float past) => (float[n,4] y) '
-        "{ z = Mul (x, past) y = MatMul (z, w) }"
+        '<ir_version: 10, opset_import: ["" : 20]> g (float[n,4] x) => (float[n,4096] y) '
+        "<int64[3] never = {7, 7, 7}> { r = Reshape (x, never) y = MatMul (x, w) "
+        "z = Identity (r) }"
     )
     weight = ir.tensor(np.ones((4, 4096), np.float32), name="w")
     model.graph.register_initializer(ir.val("w", const_value=weight))
@@ -185,7 +201,7 @@ def test_where_nothing_can_be_drawn_the_option_is_named(irc: Callable, tmp_path:
     ir.save(model, tmp_path / "scalar.onnx")
     for call in (("compare", "scalar.onnx", "scalar.onnx"), ("bench", "scalar.onnx")):
         found = irc(*call)
-        assert found.code == 3 and "input past float32[], which has no batch axis" in found.err
+        assert found.code == 3 and "no inputs were found on which the model runs" in found.err
         assert "--data FILE" in found.err
     assert "--data FILE" in irc("inspect", "scalar.onnx", "--profile").err
     static = irc("plan", "scalar.onnx", "-p", "int8:mode=static")

@@ -122,7 +122,10 @@ def test_overridable_weights_need_no_data() -> None:
 def test_calibration_refuses_constant_floats_and_repeated_samples() -> None:
     check_calibration(Dataset({"ids": np.array([[1], [2]]), "mask": np.ones((2, 1), int)}))
     check_calibration(Dataset({"x": np.array([[1.0, 2.0]]), "mask": np.ones((1, 2))}))
-    with pytest.raises(DataError, match="input 'x' is 0 everywhere"):
-        check_calibration(Dataset({"x": np.zeros((4, 3))}))
+    with pytest.raises(DataError, match="input 'x' is 0 everywhere, and no other input varies"):
+        check_calibration(Dataset({"x": np.zeros((4, 3)), "mask": np.eye(4, 3)}))
+    # Paddle's detectors: all images had the size of the model.
+    factor = np.ones((4, 2))
+    check_calibration(Dataset({"image": np.arange(12.0).reshape(4, 3), "scale_factor": factor}))
     with pytest.raises(DataError, match="all 3 samples are the same"):
         check_calibration(Dataset({"ids": np.full((3, 4), 7)}))

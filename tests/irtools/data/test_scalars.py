@@ -32,7 +32,7 @@ def model() -> Model:
 def test_samples_go_one_by_one(model: Model, tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", x=_X, temperature=_T)
     data = load_dataset(str(tmp_path / "d.npz"), model)
-    assert (len(data), data.fixed_batch, data.scalars) == (3, 1, {"temperature"})
+    assert (len(data), data.fixed_batch, data.whole) == (3, 1, {"temperature"})
     plan = plan_batches(data, required_inputs(model))
     for batches in ([*data.batches(8)], [batch.feeds for batch in plan.batches(8)]):
         assert [batch["x"].shape for batch in batches] == [(1, 4)] * 3

@@ -4,7 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from irtools.data import Dataset
+from irtools.data import Dataset, SyntheticSettings, fit_dataset
 from irtools.errors import DataError
 from irtools.measure import BenchSettings
 from irtools.measure.shapes import bench_feeds, branches, sample_feeds
@@ -65,12 +65,21 @@ def test_the_cache_of_a_decoder_leaves_room_for_a_token(cached_decoder: Model) -
     ]
 
 
-def test_inputs_that_cannot_be_invented_come_from_data() -> None:
-    with pytest.raises(DataError):
-        bench_feeds(_SIZES, BenchSettings())
-    data = Dataset({"sizes": np.array([3, 4])})
-    (feeds,) = bench_feeds(_SIZES, BenchSettings(batch=(2,)), data).values()
+def _refuse(settings: SyntheticSettings) -> SyntheticSettings:
+    raise DataError("nothing runs")
+
+
+def test_where_no_inputs_run_they_come_from_data() -> None:
+    with pytest.raises(DataError, match="nothing runs"):
+        bench_feeds(_SIZES, BenchSettings(), adapt=_refuse)
+    data = fit_dataset(Dataset({"sizes": np.array([[3, 4], [5, 6]])}), _SIZES)
+    (feeds,) = bench_feeds(_SIZES, BenchSettings(batch=(2,)), data, adapt=_refuse).values()
     np.testing.assert_array_equal(feeds["sizes"], [3, 4])
+
+
+def test_the_batch_is_read_where_the_samples_lie() -> None:
+    model = _model("float[2, b, 3] state, float[b, 3] x", "s = Add (state, x) y = ReduceSum (s)")
+    assert list(bench_feeds(model, BenchSettings(batch=(4,)))) == ["batch=4"]
 
 
 _IF = (

@@ -14,6 +14,7 @@ import pytest
 
 from irtools.data import Dataset, fit_dataset
 from irtools.errors import PassError, UsageError, VerificationError
+from irtools.measure.drawable import DrawnInputs, Trial
 from irtools.metrics import load_metric
 from irtools.model import Model
 from irtools.passmanager import Exactness, NullProgress, Pass, PassContext, Pipeline
@@ -118,6 +119,7 @@ def test_rounding_is_measured_where_a_reassociating_pass_breaks_its_promise(
         return [{"y": y if model is step.original else y * np.float32(1 + 3e-5)}]
 
     monkeypatch.setattr(Numerics, "_run", run)
+    monkeypatch.setattr(DrawnInputs, "trial", lambda self: Trial([{}], [{"y": y}]))
     monkeypatch.setattr(passes.Rename, "exactness", Exactness.REASSOCIATED)
     if holds:
         steps = _run(classifier, ctx, (Numerics(ctx.target, 1),), passes.Rename())

@@ -1,0 +1,434 @@
+"""Inputs that run: drawn as usual where that works, else in sizes that a search has found.
+
+What a signature says of an input is often not enough: sizes must be multiples of 32 or of a hop
+length, a reflection must be shorter than what it reflects, one sample at a time is all that an
+export took. Nothing but a run tells. So the usual inputs are run once, in a child process, which
+every checked run of a pipeline does anyway; where they fail, the same process goes on with other
+sizes until some run or the time is up.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import onnx_ir as ir
+
+from irtools.analysis.decoder import find_decoder
+from irtools.data import Dataset, SyntheticSettings, draw_feeds, synthesize
+from irtools.data.axes import open_axes
+from irtools.data.signature import required_inputs
+from irtools.errors import DataError, IrtoolsError, UnsupportedError
+from irtools.measure.candidates import candidates
+from irtools.measure.sandbox import Limits, run_isolated
+from irtools.model import Model
+from irtools.scratch import scratch_folder
+from irtools.target import Feeds, Runner, RunnerOptions, Target
+
+__all__ = ["DrawnInputs", "Trial", "check_feeds_of", "drawn_for", "run_trial", "run_with"]
+
+_SEARCH_SECONDS = 20.0
+_MOST_TRIES = 2000
+_OF_SAMPLES = 6
+_LIMITS = Limits(seconds=300.0)
+_SAMPLES = 2
+_SEEDS = (0, 1, 2)
+_SEQUENCE = 16
+_IMAGE = 64
+_OF_DECODERS = {0: (_SEQUENCE, 0), 1: (1, 7), 2: (4, 5)}
+"""New tokens and tokens in the cache, by seed."""
+
+Outputs = Mapping[str, np.ndarray]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Feeds on which the original was run, and what it gave."""
+
+    feeds: list[dict[str, np.ndarray]]
+    outputs: list[Outputs]
+
+
+@dataclass
+class _Found:
+    """What a child process found: the outputs on feeds that run, and how they are drawn."""
+
+    outputs: list[Outputs]
+    changes: dict[str, Any]
+    reason: str = ""
+
+
+def check_feeds_of(
+    model: Model, seed: int, adapt: Callable[[SyntheticSettings], SyntheticSettings]
+) -> dict[str, np.ndarray]:
+    """Draw the small feeds on which numbers are compared before and after a pass.
+
+    Raises:
+        DataError: They cannot be drawn.
+    """
+    return draw_feeds(model, adapt(_small(model.ir, seed)))
+
+
+def _small(model: ir.Model, seed: int) -> SyntheticSettings:
+    settings = SyntheticSettings(samples=_SAMPLES, sequence=_SEQUENCE, image=_IMAGE, seed=seed)
+    if find_decoder(model) is None:
+        return settings
+    new, past = _OF_DECODERS[seed]
+    return replace(settings, sequence=new, past=past)
+
+
+class DrawnInputs:
+    """How the inputs of one run are drawn. Found out when first asked, then kept.
+
+    Args:
+        model: The model before the first pass.
+        target: What runs it.
+        path: Gives a file with the model.
+        threads: Threads for running it.
+        sizes: Sizes that the caller chose, by open axis; `""`: of the batch.
+        data: Real samples. Their sizes are tried first, and where they do not help, it is up to
+            callers to take the samples.
+        isolated: Run the model in a child process, on a file. Else it runs in this one, as it is in
+            memory, and not at all where it takes tokens only, which hardly ever fail.
+
+    Attributes:
+        reason: Why no inputs can be drawn that run; empty where some can, or as long as nobody
+            has asked.
+        note: What a reader must know of the sizes; empty where they are the usual ones.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        target: Target,
+        path: Callable[[], Path],
+        *,
+        threads: int | None = None,
+        sizes: Mapping[str, int] | None = None,
+        data: Dataset | None = None,
+        isolated: bool = True,
+    ) -> None:
+        self._model = model
+        self._isolated = isolated
+        self._target = target
+        self._path = path
+        self._options = RunnerOptions(threads=threads, exact=True)
+        given = dict(sizes or {})
+        self._changes: dict[str, Any] = {"together": given.pop("", None), "sizes": given}
+        self._data = data
+        self._trial: Trial | None = None
+        self._settled = False
+        self.reason = ""
+        self.note = ""
+
+    def adapt(self, settings: SyntheticSettings) -> SyntheticSettings:
+        """Return settings with the sizes that run in place of the usual ones."""
+        changes = {name: value for name, value in self._changes.items() if value is not None}
+        sizes = {**changes.pop("sizes", {}), **(settings.sizes or {})}
+        return replace(settings, **changes, sizes=sizes or None)
+
+    def settle(self) -> None:
+        """Find out how inputs are drawn that run; costs nothing from the second time on.
+
+        Raises:
+            UnsupportedError: The target does not load the model.
+            LimitError: The model takes too much time or memory.
+        """
+        if self._settled:
+            return
+        self._settled = True
+        if not self._isolated and _takes_tokens_only(self._model):
+            return
+        try:
+            feeds = self._feeds()
+            full = self._full()
+        except (DataError, UnsupportedError) as error:
+            feeds, full = [], None
+            self.reason = str(error)
+        if not feeds and not _has_tensors(self._model):
+            return
+        found = self._run(feeds, full)
+        if found.reason:
+            self.reason = found.reason
+            return
+        self.reason = ""
+        if found.changes:
+            self._adopt(found.changes)
+            feeds = self._feeds()
+        self._trial = Trial(feeds, found.outputs)
+
+    def trial(self) -> Trial | None:
+        """Return the feeds for comparing numbers and the model's outputs; None: nothing runs."""
+        self.settle()
+        return self._trial
+
+    def usable(self, settings: SyntheticSettings) -> SyntheticSettings:
+        """As `adapt`, once it is known what runs.
+
+        Raises:
+            DataError: Nothing does; says why.
+        """
+        self.settle()
+        if self.reason:
+            raise DataError(self.reason)
+        return self.adapt(settings)
+
+    def synthesize(self, settings: SyntheticSettings, model: Model | ir.Model) -> Dataset:
+        """Draw a dataset that runs.
+
+        Raises:
+            DataError: None can be drawn; says why.
+        """
+        return synthesize(model, self.usable(settings))
+
+    def pin(self) -> None:
+        """Keep to the sizes that are known to run: larger ones that were asked for do not."""
+        usual = SyntheticSettings()
+        axes = (axis for axis in open_axes(self._model) if not axis.is_batch)
+        sizes = {axis.key: usual.image if axis.of_image else usual.sequence for axis in axes}
+        self._adopt({"sizes": {**sizes, **self._changes["sizes"]}})
+
+    def _feeds(self) -> list[dict[str, np.ndarray]]:
+        return [check_feeds_of(self._model, seed, self.adapt) for seed in _SEEDS]
+
+    def _full(self) -> dict[str, np.ndarray] | None:
+        """Return one sample of the size that calibration draws; None where all sizes are stated."""
+        if find_decoder(self._model.ir) is not None:
+            return None
+        if all(axis.is_batch for axis in open_axes(self._model)):
+            return None
+        return draw_feeds(self._model, self.adapt(SyntheticSettings(samples=1)))
+
+    def _run(self, feeds: Sequence[Feeds], full: Feeds | None) -> _Found:
+        arguments = (self._options, feeds, full, self._changes, _sizes_of(self._data, self._model))
+        try:
+            if self._isolated:
+                answer = run_isolated(
+                    run_trial,
+                    self._target,
+                    self._path(),
+                    *arguments,
+                    limits=_LIMITS,
+                    label=f"{self._target.name} on the model",
+                )
+            else:
+                answer = run_trial(self._target, self._model, *arguments)
+        except UnsupportedError as error:
+            if "crashed with" not in str(error):
+                raise
+            return _Found([], {}, str(error))
+        return _Found(answer["outputs"], answer["changes"], answer["reason"])
+
+    def _adopt(self, changes: Mapping[str, Any]) -> None:
+        self._changes = {**self._changes, **changes}
+        self.note = f"inputs are drawn with {_described(self._changes)}: the usual ones do not run"
+
+
+@contextmanager
+def drawn_for(
+    model: Model, target: Target, sizes: Mapping[str, int], threads: int | None = None
+) -> Iterator[DrawnInputs]:
+    """Give the drawn inputs of a model that no pipeline runs on; it is written when needed.
+
+    Args:
+        sizes: As `DrawnInputs` takes them.
+    """
+    with scratch_folder("drawn") as folder:
+        yield DrawnInputs(
+            model,
+            target,
+            lambda: model.save(folder / "model.onnx").files[0],
+            threads=threads,
+            sizes=sizes,
+        )
+
+
+def run_with(
+    drawn: DrawnInputs, action: Callable[[Callable[[SyntheticSettings], SyntheticSettings]], T]
+) -> T:
+    """Do something with drawn inputs; where it fails, once more with sizes on which they run.
+
+    Args:
+        drawn: How inputs are drawn.
+        action: What to do, given what puts the sizes into settings.
+
+    Raises:
+        DataError: No inputs were found on which the model runs.
+        IrtoolsError: What the action raised, where sizes are not the cause.
+    """
+    try:
+        return action(drawn.adapt)
+    except (DataError, UnsupportedError) as error:
+        drawn.settle()
+        if drawn.reason:
+            raise DataError(drawn.reason) from error
+        if not drawn.note:
+            drawn.pin()
+        try:
+            return action(drawn.adapt)
+        except (DataError, UnsupportedError):
+            raise error from None
+
+
+def _described(changes: Mapping[str, Any]) -> str:
+    by_size: dict[int, list[str]] = {}
+    for key, size in (changes.get("sizes") or {}).items():
+        by_size.setdefault(size, []).append(key)
+    parts = ["=".join([*keys, str(size)]) for size, keys in by_size.items()]
+    parts += [f"{name} {value} everywhere" for name, value in (changes.get("values") or {}).items()]
+    if changes.get("rank") is not None:
+        parts.append(f"rank {changes['rank']}")
+    if changes.get("calls"):
+        parts.append("a call per sample")
+    elif changes.get("together") is not None:
+        parts.append("one sample at a time" if changes["together"] == 1 else "few at a time")
+    return ", ".join(parts) or "other values"
+
+
+def _takes_tokens_only(model: Model) -> bool:
+    """Whether all inputs are token ids, masks and positions [N, S], or a decoder's."""
+    if find_decoder(model.ir) is not None:
+        return True
+    if not _has_tensors(model):
+        return False
+    specs = required_inputs(model)
+    return all(s.dtype.kind in "iu" and s.shape is not None and len(s.shape) == 2 for s in specs)
+
+
+def _has_tensors(model: Model) -> bool:
+    return all(
+        isinstance(value.type, ir.TensorType)
+        for value in model.ir.graph.inputs
+        if value.name not in model.ir.graph.initializers
+    ) and bool(len(model.ir.graph.inputs))
+
+
+def _sizes_of(data: Dataset | None, model: Model) -> dict[str, int]:
+    """Return the sizes of open axes that real samples have."""
+    if data is None or not len(data):
+        return {}
+    call = data.feeds_of(np.arange(1))
+    found = {}
+    for axis in open_axes(model):
+        name, place = axis.places[0]
+        if not axis.is_batch and name in call and call[name].ndim > place:
+            found[axis.key] = call[name].shape[place]
+    return found
+
+
+def run_trial(
+    target: Target,
+    source: Path | Model,
+    options: RunnerOptions,
+    feeds: Sequence[Feeds],
+    full: Feeds | None,
+    given: Mapping[str, Any],
+    known: Mapping[str, int],
+) -> dict[str, Any]:
+    """Run a model on feeds; where that fails, search for others. Happens in a child process.
+
+    Args:
+        target: What runs it.
+        source: The model.
+        options: How.
+        feeds: Those to compare numbers on; empty where none could be drawn as usual.
+        full: One more that must run; its outputs are not kept.
+        given: What the caller settled, by the names of `SyntheticSettings`.
+        known: Sizes of real samples; where there are any, only those are tried.
+
+    Returns:
+        `outputs` by feed, `changes` to the settings (empty: the feeds that were given ran), and
+        `reason`: empty, or why nothing runs.
+    """
+    with target.runner(source, options) as runner:
+        try:
+            outputs = [_run(runner, one) for one in feeds]
+            if full is not None:
+                _run(runner, full)
+            reason = "" if feeds else "they cannot be drawn from the signature"
+        except (DataError, UnsupportedError) as error:
+            outputs, reason = [], str(error)
+        if not reason and any(_says_nothing(one) for one in outputs):
+            reason = "the outputs have no elements"
+        if not reason:
+            return {"outputs": outputs, "changes": {}, "reason": ""}
+        model = source if isinstance(source, Model) else Model.load(source)
+        changes, found = _search(model, runner, given, known)
+        if found:
+            return {"outputs": found, "changes": changes, "reason": ""}
+        if outputs:  # They have no elements, and others would not have any.
+            return {"outputs": outputs, "changes": {}, "reason": ""}
+        return {"outputs": [], "changes": {}, "reason": _why(reason)}
+
+
+def _why(reason: str) -> str:
+    return (
+        f"no inputs were found on which the model runs (with the usual ones: {reason}); name sizes "
+        "(--size AXIS=N), or give data"
+    )
+
+
+def _search(
+    model: Model, runner: Runner, given: Mapping[str, Any], known: Mapping[str, int]
+) -> tuple[dict[str, Any], list[Outputs]]:
+    """Return the changes and the outputs of the first candidate that runs."""
+    deadline = time.monotonic() + _SEARCH_SECONDS
+    tried: set[str] = set()
+    base = replace(_small(model.ir, 0), **{k: v for k, v in given.items() if v is not None})
+    for number, settings in enumerate(candidates(model.ir, base, known)):
+        if time.monotonic() > deadline or number > _MOST_TRIES or (known and number > _OF_SAMPLES):
+            break
+        changes = _changes(settings)
+        if repr(changes) in tried:
+            continue
+        tried.add(repr(changes))
+        outputs = _attempt(model, runner, settings)
+        if not outputs:
+            continue
+        # It may have been the size alone: several samples at a time cost less.
+        several = replace(settings, together=base.together)
+        more = _attempt(model, runner, several) if several != settings else []
+        if more:
+            return _changes(several), more
+        return changes, outputs
+    return {}, []
+
+
+def _changes(settings: SyntheticSettings) -> dict[str, Any]:
+    names = ("sizes", "together", "calls", "values", "rank")
+    return {name: getattr(settings, name) for name in names}
+
+
+def _attempt(model: Model, runner: Runner, settings: SyntheticSettings) -> list[Outputs]:
+    """Return the outputs on all feeds; empty where some do not run, or give nothing."""
+    outputs: list[Outputs] = []
+    try:
+        for seed in _SEEDS:
+            small = _small(model.ir, seed)
+            one = replace(settings, seed=seed, sequence=small.sequence, past=small.past)
+            outputs.append(_run(runner, draw_feeds(model, one)))
+    except (IrtoolsError, MemoryError, ValueError):
+        return []  # Not this one: a size of 0, a rank that does not fit a name's meaning.
+    return [] if any(_says_nothing(one) for one in outputs) else outputs
+
+
+def _run(runner: Runner, feeds: Feeds) -> dict[str, np.ndarray]:
+    return {name: _sendable(array) for name, array in runner.run(feeds).items()}
+
+
+def _says_nothing(outputs: Outputs) -> bool:
+    """Whether no output has an element."""
+    return bool(outputs) and not any(np.asarray(array).size for array in outputs.values())
+
+
+def _sendable(array: np.ndarray) -> np.ndarray:
+    """Types that numpy's own file format does not know travel in one that holds their values."""
+    if array.dtype.kind == "O":
+        return array.astype(str)
+    return array if array.dtype.isbuiltin else array.astype(np.float32)

@@ -1,0 +1,194 @@
+"""Sizes on which a model runs, where the usual ones do not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from irtools.data import Dataset, SyntheticSettings, fit_dataset
+from irtools.data.axes import with_sizes
+from irtools.errors import DataError, UsageError
+from irtools.measure.drawable import DrawnInputs, run_trial, run_with
+from irtools.measure.hints import suggested_sizes
+from irtools.model import Model
+from irtools.target import RunnerOptions, find_target
+
+TARGET = find_target("ort-cpu")
+
+
+def model(inputs: str, body: str, weights: Mapping[str, tuple[int, ...]], output: str) -> Model:
+    """Weights are inputs of the text, and become initializers of ones."""
+    text = ir.from_onnx_text(
+        f'<ir_version: 8, opset_import: ["" : 17]> g ({inputs}'
+        + "".join(f", float[{','.join(map(str, shape))}] {name}" for name, shape in weights.items())
+        + f") => ({output}) {body}"
+    )
+    rng = np.random.default_rng(0)
+    for value in [v for v in text.graph.inputs if v.name in weights]:
+        array = rng.normal(size=weights[value.name or ""]).astype(np.float32)
+        value.const_value = ir.tensor(array, name=value.name)
+        text.graph.inputs.remove(value)
+        text.graph.register_initializer(value)
+    return Model(text)
+
+
+MODELS: Mapping[str, tuple[Model, dict[str, Any]]] = {
+    "a product of frames": (
+        model(
+            "float[n,frames,8] x",
+            "<int64[2] s = {-1, 232}> { f = Reshape (x, s) y = MatMul (f, w) }",
+            {"w": (232, 4)},
+            "float[n,4] y",
+        ),
+        {"sizes": {"frames": 29}},
+    ),
+    "a reflection": (
+        model(
+            "float[n,1,samples] audio",
+            '<int64[6] pads = {0, 0, 300, 0, 0, 300}> { p = Pad <mode = "reflect"> (audio, pads) '
+            "y = Conv <strides = [160]> (p, k) }",
+            {"k": (2, 1, 400)},
+            "float[n,2,t] y",
+        ),
+        {"sizes": {"samples": 320}},
+    ),
+    "multiples of 48": (
+        model(
+            "float[n,1,h,w] x",
+            "<float[4] scales = {1.0, 1.0, 48.0, 48.0}> { c = Conv <strides = [48, 48]> (x, k) "
+            'u = Resize <mode = "nearest"> (c, , scales) y = Concat <axis = 1> (u, x) }',
+            {"k": (1, 1, 48, 48)},
+            "float[n,2,h,w] y",
+        ),
+        {"sizes": {"h": 48, "w": 48}},
+    ),
+    "one sample at a time": (
+        model(
+            "float[n,6] x",
+            "<int64[3] s = {1, 2, 3}> { r = Reshape (x, s) y = MatMul (r, w) }",
+            {"w": (3, 4)},
+            "float[n,2,4] y",
+        ),
+        {"together": 1},
+    ),
+    "a size found by trying all": (
+        model(
+            "float[n,1,h,w] x",
+            "{ c = Conv <strides = [2, 2]> (x, k) f = Flatten (c) y = MatMul (f, w2) }",
+            {"k": (1, 1, 3, 3), "w2": (81, 4)},
+            "float[n,4] y",
+        ),
+        {"sizes": {"h": 19, "w": 19}},
+    ),
+}
+
+
+def trial(found: Model, folder: Path, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    path = found.save(folder / "m.onnx").files[0]
+    options = RunnerOptions(exact=True)
+    return run_trial(TARGET, path, options, [], None, given or {"sizes": {}}, {})
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_sizes_are_found(case: str, tmp_path: Path) -> None:
+    found, expected = MODELS[case]
+    answer = trial(found, tmp_path)
+    assert not answer["reason"] and len(answer["outputs"]) == 3
+    assert {name: answer["changes"][name] for name in expected} == expected
+    if "together" not in expected:
+        assert answer["changes"]["together"] is None
+
+
+def test_the_rank_is_found_where_the_model_does_not_state_it(tmp_path: Path) -> None:
+    found = model("float[n,k] x", "{ y = MatMul (x, w) }", {"w": (24, 4)}, "float[n,4] y")
+    found.ir.graph.inputs[0].shape = None
+    answer = trial(found, tmp_path)
+    assert (answer["changes"]["rank"], answer["changes"]["sizes"]["x.1"]) == (2, 24)
+
+
+def test_where_nothing_runs_the_reason_is_what_the_runtime_said_first(tmp_path: Path) -> None:
+    found = model(
+        "float[n,4] x",
+        "<int64[2] never = {7, 7}> { y = Reshape (x, never) }",
+        {},
+        "float[7,7] y",
+    )
+    path = found.save(tmp_path / "m.onnx").files[0]
+    drawn = DrawnInputs(found, TARGET, lambda: path)
+    assert drawn.trial() is None
+    assert "no inputs were found on which the model runs" in drawn.reason
+    assert "Reshape" in drawn.reason
+    with pytest.raises(DataError, match="no inputs were found"):
+        drawn.usable(SyntheticSettings())
+
+
+def test_usual_sizes_that_run_cost_one_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from irtools.measure import drawable
+
+    found = model("float[n,s,4] x", "{ y = MatMul (x, w) }", {"w": (4, 4)}, "float[n,s,4] y")
+    path = found.save(tmp_path / "m.onnx").files[0]
+    calls: list[object] = []
+
+    def here(function: Any, *arguments: Any, **_: Any) -> Any:
+        calls.append(function)
+        return function(*arguments)
+
+    monkeypatch.setattr(drawable, "run_isolated", here)
+    drawn = DrawnInputs(found, TARGET, lambda: path)
+    kept = drawn.trial()
+    assert kept is not None and len(kept.feeds) == len(kept.outputs) == 3
+    assert drawn.adapt(SyntheticSettings(sequence=99)).sequence == 99
+    assert not drawn.note and drawn.trial() is kept
+    assert len(calls) == 1
+
+
+def test_sizes_of_real_samples_are_tried_first(tmp_path: Path) -> None:
+    found = MODELS["a product of frames"][0]
+    path = found.save(tmp_path / "m.onnx").files[0]
+    samples = Dataset({"x": np.zeros((3, 58, 8), np.float32)})
+    drawn = DrawnInputs(found, TARGET, lambda: path, data=fit_dataset(samples, found))
+    assert drawn.usable(SyntheticSettings()).sizes == {"frames": 58}
+    assert "frames=58" in drawn.note
+
+
+def test_sizes_of_the_caller_stay(tmp_path: Path) -> None:
+    found = MODELS["a reflection"][0]
+    path = found.save(tmp_path / "m.onnx").files[0]
+    sizes = with_sizes(found, [("audio", 700)])
+    drawn = DrawnInputs(found, TARGET, lambda: path, sizes=sizes)
+    assert drawn.usable(SyntheticSettings()).sizes == {"samples": 700}
+    assert not drawn.note
+
+
+def test_what_fails_for_another_reason_fails_as_it_did(tmp_path: Path) -> None:
+    found = model("float[n,4] x", "{ y = MatMul (x, w) }", {"w": (4, 4)}, "float[n,4] y")
+    path = found.save(tmp_path / "m.onnx").files[0]
+
+    def fail(adapt: object) -> None:
+        raise DataError("something else")
+
+    with pytest.raises(DataError, match="something else"):
+        run_with(DrawnInputs(found, TARGET, lambda: path), fail)
+
+
+def test_names_of_sizes() -> None:
+    found = model("float[n,s,k] x, float[n,s] z", "{ y = Identity (x) }", {}, "float[n,s,k] y")
+    assert dict(with_sizes(found, [("s", 5), ("x.2", 6)])) == {"s": 5, "k": 6}
+    assert dict(with_sizes(found, [("z", 5), ("n", 2)])) == {"s": 5, "": 2}
+    for name in ("x", "w"):
+        with pytest.raises(UsageError, match=r"open are n \(x axis 0, z axis 0\), s \("):
+            with_sizes(found, [(name, 5)])
+
+
+def test_hints_come_from_products_strides_and_pads() -> None:
+    hints = {name: suggested_sizes(found.ir) for name, (found, _) in MODELS.items()}
+    assert 29 in hints["a product of frames"]
+    assert 601 in hints["a reflection"] and 160 in hints["a reflection"]
+    assert hints["multiples of 48"][0] == 48

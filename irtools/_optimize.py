@@ -8,9 +8,10 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TypeAlias
 
@@ -23,14 +24,16 @@ from irtools.data import Dataset, DataSettings, SyntheticSettings
 from irtools.data.axes import with_sizes
 from irtools.errors import DataError, UnsupportedError, UsageError
 from irtools.frontend import LoadOptions, find_frontend, load_source
-from irtools.measure import BenchSettings, refuse_foreign
+from irtools.measure import BenchSettings, cpu_quota, refuse_foreign, target_text
+from irtools.measure.cache import OutputCache
 from irtools.measure.drawable import DrawnInputs
+from irtools.measure.effort import Effort, TimedModels, Workload
 from irtools.metrics import Metric
 from irtools.model import Model
 from irtools.passmanager import (
+    Exactness,
     NullProgress,
     Pass,
-    PassContext,
     Pipeline,
     Plan,
     PlanningPass,
@@ -48,6 +51,9 @@ from irtools.passmanager.instruments import (
     Sizes,
     Verification,
 )
+from irtools.passmanager.instruments.budget import Budget
+from irtools.passmanager.instruments.outlook import Outlook
+from irtools.passmanager.instruments.rows import Rows
 from irtools.passmanager.manager import PassManager
 from irtools.passmanager.requirements import plan_prepared
 from irtools.passmanager.step import Instrument, Step, Workspace
@@ -67,6 +73,8 @@ from irtools.target import KernelReport, Runner, RunnerOptions, Target, find_tar
 
 __all__ = ["OptimizeResult", "make_plan", "optimize"]
 
+_DRAWN, _DRAWN_FEW = 32, 8
+"""Samples that are drawn to compare models on."""
 _TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "config.json")
 
 ModelLike: TypeAlias = "str | os.PathLike[str] | Model | ir.Model | onnx.ModelProto"
@@ -123,6 +131,17 @@ class _Job:
     plans: Mapping[str, Plan]
     progress: Progress
     sizes: Mapping[str, int]
+    effort: Effort
+    timed: TimedModels | None
+    cache: OutputCache | None
+    on_row: Callable[[Row], None] | None
+    on_outlook: Callable[[int, int, float], None] | None
+
+    @property
+    def judges(self) -> bool:
+        """Whether models are compared and scored on data: a check, unless it was asked for."""
+        asked = (self.evaluation, self.max_drop, self.metric)
+        return self.check or any(one is not None for one in asked)
 
 
 def optimize(
@@ -147,6 +166,11 @@ def optimize(
     plans: Sequence[Plan] = (),
     instruments: Sequence[Instrument] = (),
     progress: Progress | None = None,
+    effort: str | float | Effort = "normal",
+    timed: TimedModels | None = None,
+    cache: Path | None = None,
+    on_row: Callable[[Row], None] | None = None,
+    on_outlook: Callable[[int, int, float], None] | None = None,
 ) -> OptimizeResult:
     """Run a pipeline over a copy of a model; each pass is verified, checked and measured.
 
@@ -164,7 +188,8 @@ def optimize(
             `synthetic.sizes` are the sizes at which inputs are drawn.
         metric: Name of a metric or `module:function`; None: what labels of the evaluation data
             ask for, `multilabel-f1-micro` for rows of 0/1 and `accuracy` for classes.
-        bench: How to time every pass's model against the original; None: not at all.
+        bench: How to time models against the original; None: not at all. What is left at its
+            default follows from the effort.
         new_tokens: Tokens that a decoder with a cache writes to each prompt, to compare its text
             with the original's; 0: none.
         max_drop: Largest loss of the metric against the original (0.01: one point of accuracy),
@@ -172,13 +197,22 @@ def optimize(
         drop_slower: Undo lossy passes that make the model slower than it was.
         seed: Seed of every random choice.
         threads: Threads for running models; None: the CPU quota.
-        check: Compare the numbers before and after each pass in a child process.
+        check: Compare the numbers before and after each pass in a child process, and the result
+            with the original. Without it only data given for evaluation is run.
         portable: Keep to standard operators in what is written and timed, so that other runtimes
             read it too. The target's own operators are faster on it.
         reproducer: Write a folder for `irc reproduce` when a pass fails.
         plans: Plans to replay instead of planning anew.
         instruments: Further hooks around every pass.
         progress: Where to tell how far long steps are.
+        effort: How much time measuring may take: `quick`, `normal`, `thorough`, or seconds. On
+            how much is measured is planned from the cost of one run of the model.
+        timed: Which models are timed: after `each` pass, at the `end` of passes in a row that
+            promise the same function, or the `last` one; None: by the effort.
+        cache: Folder in which the original's outputs are kept between runs; None: nowhere.
+        on_row: Called with each row of the report as soon as its pass is done.
+        on_outlook: Called with the passes done, their number, and the seconds that the rest will
+            take: from the start, and after each pass.
 
     Raises:
         UsageError: Wrong pipeline, target or combination of arguments.
@@ -198,6 +232,7 @@ def optimize(
         raise UsageError("drop-slower needs the benchmark, which is switched off")
     if drop_slower:
         refuse_foreign(found_target, "drop-slower")
+    planned = effort if isinstance(effort, Effort) else Effort.parse(effort)
     source = _as_model(model, loading)
     job = _Job(
         model=source,
@@ -218,6 +253,11 @@ def optimize(
         plans={plan.pass_text: plan for plan in plans},
         progress=progress or NullProgress(),
         sizes=with_sizes(source, (data.synthetic.sizes or {}).items()),
+        effort=planned,
+        timed="none" if bench is None else timed,
+        cache=None if cache is None else OutputCache(cache),
+        on_row=on_row,
+        on_outlook=on_outlook,
     )
     return _run(job, instruments, started)
 
@@ -243,64 +283,122 @@ def _run(job: _Job, extra: Sequence[Instrument], started: float) -> OptimizeResu
             progress=job.progress,
             beside=_beside(job.model, job.calibration, job.evaluation),
         )
-        judge = _make_judge(job, ctx, drawn)
-        instruments = _instruments(job, judge, drawn)
-        manager = PassManager(job.pipeline, (*instruments, *extra), job.plans)
+        data = _judged_on(job, drawn) if job.judges else None
+        metric = choose_metric(job.metric, job.evaluation, data, job.model) if job.judges else None
+        budget = Budget(job.effort, _workload(job, data, metric), job.timed)
+        judge = None if data is None else _make_judge(job, workspace, data, metric, budget)
+        hooks = (*_instruments(job, judge, budget, drawn), *extra, *_live(job, budget))
+        manager = PassManager(job.pipeline, hooks, job.plans)
         steps = manager.run(job.model, ctx, workspace)
         written = workspace.written(steps[-1].model)
-        kernels = _kernels(job, written)
-    report = _report(job, steps, written, kernels, calibration.used, judge, drawn)
+        kernels = _kernels(job, written) if job.check or job.bench is not None else None
+    report = _report(job, steps, written, kernels, calibration.used, judge, budget, drawn)
     plans = {s.text: s.result.plan for s in steps if s.result.plan is not None}
     finished = dataclasses.replace(report, seconds=time.monotonic() - started)
     return OptimizeResult(steps[-1].model, written, finished, plans, job.model, job.target)
 
 
-def _instruments(job: _Job, judge: Judge | None, drawn: DrawnInputs) -> Iterator[Instrument]:
+def _workload(job: _Job, data: Dataset | None, metric: Metric | None) -> Workload:
+    lossy = [p.exactness is Exactness.LOSSY for p in job.pipeline]
+    # A row of passes that keep the function ends before a lossy pass, or with the pipeline.
+    rows = sum(not here and coming for here, coming in pairwise([*lossy, True]))
+    return Workload(
+        samples=0 if data is None else len(data),
+        evaluated=1 + sum(lossy),
+        timed=sum(lossy) + rows,
+        scored=metric is not None or job.max_drop is not None,
+    )
+
+
+def _live(job: _Job, budget: Budget) -> Iterator[Instrument]:
+    if job.on_row is not None:
+        yield Rows(job.on_row)
+    if job.on_outlook is not None:
+        kinds = [p.exactness for p in job.pipeline]
+        outlook = Outlook(kinds, budget, job.model.num_parameters, job.check, job.on_outlook)
+        outlook.start()
+        yield outlook
+
+
+def _instruments(
+    job: _Job, judge: Judge | None, budget: Budget, drawn: DrawnInputs
+) -> Iterator[Instrument]:
     """The one nearest to the pass first: what is broken must not be timed."""
     yield Verification()
     if job.check:
-        yield Numerics(job.target, job.threads, job.evaluation or job.calibration, drawn)
+        feeds = budget.plan.numerics_feeds
+        yield Numerics(job.target, job.threads, job.evaluation or job.calibration, drawn, feeds)
     if judge is not None and job.max_drop is not None:
-        yield AccuracyGuard(judge, job.max_drop)
+        yield AccuracyGuard(judge, job.max_drop, budget)
     if job.bench is not None:
         data = job.evaluation or job.calibration
         yield Benchmark(
             job.target,
-            job.bench,
+            budget.plan.bench(job.bench),
             data,
             job.seed,
             drop_slower=job.drop_slower,
+            timed=budget.plan.timed,
             adapt=drawn.usable,
         )
     yield Sizes()
-    yield Greedy(
-        job.target,
-        job.threads,
-        job.evaluation or job.calibration,
-        new_tokens=job.new_tokens,
-        seed=job.seed,
-        check=job.check,
-    )
+    if job.check:
+        yield Greedy(
+            job.target,
+            job.threads,
+            job.evaluation or job.calibration,
+            new_tokens=job.new_tokens,
+            seed=job.seed,
+            budget=budget,
+        )
     if judge is not None:
-        yield FidelityAndMetric(judge)
+        lossy = [i for i, p in enumerate(job.pipeline, 1) if p.exactness is Exactness.LOSSY]
+        yield FidelityAndMetric(judge, budget, max(lossy, default=0))
     if job.reproducer:
         yield Reproducer()
 
 
-def _make_judge(job: _Job, ctx: PassContext, drawn: DrawnInputs) -> Judge | None:
-    data = _judged_on(job, drawn)
-    metric = choose_metric(job.metric, job.evaluation, data, job.model)
-    if data is None:
-        return None
+def _make_judge(
+    job: _Job, workspace: Workspace, data: Dataset, metric: Metric | None, budget: Budget
+) -> Judge:
+    threads = job.threads or cpu_quota()
 
-    def make_runner(model: ir.Model, options: RunnerOptions) -> Runner:
-        # The reference runs as it is; the others in the form that is written.
+    def make_runner(model: Model, options: RunnerOptions) -> Runner:
+        # The reference runs as it is; the others in the form that is written. That of the original
+        # is wanted nowhere else.
         if options.exact:
-            return ctx.runner(model, options)
-        return ctx.runner(lowered(Model(model), job.target, portable=job.portable).ir, options)
+            form = model
+        elif model is job.model:
+            form = lowered(model, job.target, portable=job.portable)
+        else:
+            form = workspace.written(model)
+        return job.target.runner(form, dataclasses.replace(options, threads=threads))
 
-    whole = job.max_drop is not None
-    return Judge(job.model, data, metric, make_runner, job.progress, whole=whole)
+    kept = None if data.synthetic else job.cache  # Drawn samples are few.
+    return Judge(
+        job.model,
+        data,
+        metric,
+        make_runner,
+        job.progress,
+        whole=job.max_drop is not None,
+        budget=budget,
+        cache=kept,
+        identity=None if kept is None else _identity(job, threads),
+    )
+
+
+def _identity(job: _Job, threads: int) -> dict[str, object]:
+    """What decides the outputs of the original, besides the data."""
+    return {
+        "model": job.model.fingerprint(),
+        "target": target_text(job.target),
+        "runtime": job.target.version(),
+        "cpu": machine().cpu,
+        "threads": threads,
+        "portable": job.portable,
+        "versions": sorted(versions().items()),
+    }
 
 
 def _judged_on(job: _Job, drawn: DrawnInputs) -> Dataset | None:
@@ -308,8 +406,11 @@ def _judged_on(job: _Job, drawn: DrawnInputs) -> Dataset | None:
     data = job.evaluation or job.calibration
     if data is not None:
         return data
+    # Without a lossy pass there is only the runtime's own rounding to see.
+    lossy = any(p.exactness is Exactness.LOSSY for p in job.pipeline)
+    settings = SyntheticSettings(samples=_DRAWN if lossy else _DRAWN_FEW, seed=job.seed)
     try:
-        return drawn.synthesize(SyntheticSettings(seed=job.seed), job.model)
+        return drawn.synthesize(settings, job.model)
     except (DataError, UnsupportedError) as error:
         if job.max_drop is not None:
             raise DataError(f"max-drop needs data to be measured on: {error}") from error
@@ -329,6 +430,7 @@ def _report(
     kernels: KernelReport | None,
     calibration: Dataset | None,
     judge: Judge | None,
+    budget: Budget,
     drawn: DrawnInputs,
 ) -> Report:
     rows = make_rows(steps)
@@ -349,7 +451,7 @@ def _report(
         seed=job.seed,
         threads=job.threads,
         max_drop=job.max_drop,
-        bench=job.bench,
+        bench=None if job.bench is None else budget.plan.bench(job.bench),
         rows=rows,
         result=model_entry(written, "result"),
         kernels=kernels,
@@ -370,6 +472,7 @@ def _report(
             ),
         ),
         seconds=0.0,
+        measuring=budget.plan,
     )
 
 

@@ -143,11 +143,12 @@ def _session_options(options: RunnerOptions) -> Any:
     made.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if options.threads is not None:
         made.intra_op_num_threads = options.threads
-    made.graph_optimization_level = (
-        ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-        if options.exact
-        else ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    )
+    levels = {
+        "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
+        "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
+        "off": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
+    }
+    made.graph_optimization_level = levels["off" if options.exact else options.optimizations]
     return made
 
 

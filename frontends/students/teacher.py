@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,15 +17,13 @@ from irtools.data import Dataset
 from irtools.errors import FileError, ModelError
 from irtools.frontends.students.checkpoints import fingerprint, load_network
 from irtools.frontends.students.scoring import outputs_of
+from irtools.measure.cache import OutputCache
 from irtools.metrics import run_dataset
 from irtools.model import Model
 from irtools.passmanager import Progress
 from irtools.target import RunnerOptions, find_target
-from irtools.target.staging import staging_folder
 
 __all__ = ["Teacher", "cached_outputs", "open_teacher"]
-
-_FORMAT = "1"
 
 
 @dataclass(frozen=True)
@@ -122,10 +119,9 @@ def cached_outputs(
     Returns:
         Scores [N, C], and a note or None.
     """
-    text = f"{_FORMAT} {teacher.sha256} {data.digest} {torch.__version__}"
-    name = hashlib.sha256(text.encode()).hexdigest()
-    file = None if cache is None else cache / f"{name}.npz"
-    if file is not None and (found := _read(file, len(data))) is not None:
+    kept = None if cache is None else OutputCache(cache)
+    key = OutputCache.key(teacher=teacher.sha256, data=data.digest, torch=torch.__version__)
+    if kept is not None and (found := _scores(kept.get(key), len(data))) is not None:
         return found, None
     progress.step(f"outputs of the teacher on {data.source}", 0, 1)
     scores = teacher.run(data)
@@ -134,24 +130,11 @@ def cached_outputs(
         raise ModelError(
             f"teacher {teacher.source} gives NaN or infinity for sample {row + 1} of {data.source}"
         )
-    return scores, None if file is None else _write(file, scores)
+    return scores, None if kept is None else kept.put(key, {"logits": scores})
 
 
-def _read(file: Path, samples: int) -> np.ndarray | None:
-    try:
-        # numpy does not close a file that it cannot read.
-        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            scores: np.ndarray = archive["logits"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+def _scores(entry: Any, samples: int) -> np.ndarray | None:
+    scores = entry.get("logits") if isinstance(entry, dict) else None
+    if not isinstance(scores, np.ndarray) or scores.ndim != 2 or len(scores) != samples:
         return None
-    return scores if scores.ndim == 2 and len(scores) == samples else None
-
-
-def _write(file: Path, scores: np.ndarray) -> str | None:
-    try:
-        with staging_folder(file.parent) as folder:
-            np.savez(folder / file.name, logits=scores)
-            (folder / file.name).replace(file)
-    except OSError as error:
-        return f"the teacher's outputs were not cached: {file.parent}: {error.strerror or error}"
-    return None
+    return scores

@@ -8,10 +8,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from irtools.errors import FileError
 from irtools.report.escape import printable
+from irtools.words import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,8 +20,19 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from irtools.passmanager.context import Progress
+    from irtools.report import Row
 
-__all__ = ["console", "progress", "say", "write_json"]
+__all__ = ["Outlook", "console", "outlook", "progress", "say", "write_json"]
+
+
+class Outlook(Protocol):
+    """Shows a person a whole run."""
+
+    def step(self, label: str, done: int, total: int) -> None: ...
+
+    def row(self, row: Row) -> None: ...
+
+    def remaining(self, done: int, total: int, seconds: float) -> None: ...
 
 
 def console(*, stderr: bool = True) -> Console:
@@ -70,6 +82,16 @@ def progress(*, quiet: bool = False) -> Iterator[Progress]:
         yield _Lines()
 
 
+@contextmanager
+def outlook() -> Iterator[Outlook]:
+    """Show the steps of a pipeline, its rows as they are done, and the time that is left."""
+    if sys.stderr.isatty():
+        with _bars() as bars:
+            yield _OutlookBars(bars)
+    else:
+        yield _OutlookLines()
+
+
 class _Quiet:
     def step(self, label: str, done: int, total: int) -> None:
         """Tell nobody."""
@@ -95,7 +117,7 @@ class _Lines:
 
 class _Bars:
     def __init__(self, bars: RichProgress) -> None:
-        self._bars = bars
+        self._shown = bars
         self._tasks: dict[str, TaskID] = {}
 
     def step(self, label: str, done: int, total: int) -> None:
@@ -103,10 +125,47 @@ class _Bars:
         task = self._tasks.get(shown)
         if task is None:
             for old in self._tasks.values():
-                self._bars.remove_task(old)
-            self._tasks = {shown: self._bars.add_task(shown, total=total)}
+                self._shown.remove_task(old)
+            self._tasks = {shown: self._shown.add_task(shown, total=total)}
             task = self._tasks[shown]
-        self._bars.update(task, completed=done, total=max(done, total))
+        self._shown.update(task, completed=done, total=max(done, total))
+
+
+def _left(done: int, total: int, seconds: float) -> str:
+    """Say how far a run is, and how long it will still take."""
+    time_left = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"
+    return f"{done} of {counted(total, 'pass', 'passes')} done, about {time_left} left"
+
+
+class _OutlookLines(_Lines):
+    """Lines, with one for each pass that is done."""
+
+    def row(self, row: Row) -> None:
+        from irtools.report.table import row_line
+
+        say(f"irc: {row_line(row)}")
+
+    def remaining(self, done: int, total: int, seconds: float) -> None:
+        say(f"irc: {_left(done, total, seconds)}")
+
+
+class _OutlookBars(_Bars):
+    """Bars under the rows that are done, the first one for the whole run."""
+
+    def __init__(self, bars: RichProgress) -> None:
+        super().__init__(bars)
+        self._whole: TaskID | None = None
+
+    def row(self, row: Row) -> None:
+        from irtools.report.table import row_line
+
+        self._shown.console.print(row_line(row))
+
+    def remaining(self, done: int, total: int, seconds: float) -> None:
+        text = _left(done, total, seconds)
+        if self._whole is None:
+            self._whole = self._shown.add_task(text, total=total)
+        self._shown.update(self._whole, description=text, completed=done)
 
 
 def _bars() -> RichProgress:

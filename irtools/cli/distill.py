@@ -104,7 +104,7 @@ _USUAL_TARGETS = ("ort-cpu", "openvino-cpu", "ort-cuda")
 @click.option(
     "--cache",
     type=FOLDER,
-    help="Where the teacher's outputs are kept. [default: ~/.cache/irtools]",
+    help="Where the teacher's outputs are kept. [default: irtools in $XDG_CACHE_HOME or ~/.cache]",
 )
 @click.option("--no-cache", is_flag=True, help="Keep them nowhere.")
 @click.option(
@@ -211,9 +211,11 @@ def _layer_map(text: str | None) -> tuple[int, ...] | None:
 
 
 def _cache(given: dict[str, Any]) -> Path | None:
+    from irtools.measure.cache import default_cache
+
     if given["no_cache"]:
         return None
-    return Path(given["cache"]) if given["cache"] else Path.home() / ".cache" / "irtools"
+    return Path(given["cache"]) if given["cache"] else default_cache()
 
 
 def _train(request: DistillRequest) -> DistillResult | None:

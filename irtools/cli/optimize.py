@@ -75,13 +75,35 @@ _WRECK_FACTOR = 3.0
     help="Tokens that a decoder writes to each prompt, to compare its text with the "
     "original's; 0: none.",
 )
-@click.option("--no-bench", is_flag=True, help="Do not time the models.")
+@click.option(
+    "--effort",
+    metavar="EFFORT",
+    default="normal",
+    show_default=True,
+    help="How much time measuring may take: quick, normal, thorough, or seconds (90, 2m). On how "
+    "much is measured is planned from what one run of the model costs.",
+)
+@click.option(
+    "--bench",
+    "timed",
+    type=click.Choice(["each", "end", "last", "none"]),
+    help="Which models are timed: after each pass; after lossy passes and at the end of exact "
+    "ones in a row; the last one. [default: end; quick: last; thorough: each]",
+)
+@click.option("--no-bench", is_flag=True, help="Do not time the models, as --bench none.")
 @click.option(
     "--no-check",
     is_flag=True,
-    help="Do not compare numbers before and after each pass, and write the result even where its "
-    "metric collapsed.",
+    help="Do not compare numbers before and after each pass, nor the result with the original "
+    "unless --evaluate gives data, and write the result even where its metric collapsed.",
 )
+@click.option(
+    "--cache-dir",
+    metavar="DIR",
+    help="Where the original's outputs on --evaluate data are kept between runs, at most 1 GB. "
+    "[default: irtools in $XDG_CACHE_HOME or ~/.cache]",
+)
+@click.option("--no-cache", is_flag=True, help="Keep them nowhere.")
 @click.option(
     "--plan",
     "plan_files",
@@ -127,6 +149,12 @@ def optimize(source: str, output: str | None, json_path: str | None, **given: An
     from irtools.target import find_target
 
     target = find_target(given["target"], check=False)
+    from irtools.measure.effort import Effort
+
+    given["effort"] = Effort.parse(given["effort"])
+    if given["no_bench"] and given["timed"] not in (None, "none"):
+        raise click.UsageError(f"--no-bench and --bench {given['timed']} exclude each other")
+    given["no_bench"] |= given["timed"] == "none"
     pipeline = _pipeline(given["passes"], given["pipeline_file"])
     plans = [_read_plan(path) for path in given["plan_files"]]
     from irtools.cli._output import Destination, check_writable
@@ -201,12 +229,14 @@ def _run(
     source: str, pipeline: Pipeline, plans: list[Plan], target: Any, given: dict[str, Any]
 ) -> OptimizeResult:
     from irtools._optimize import optimize as run
-    from irtools.cli._console import progress
+    from irtools.cli._console import outlook
     from irtools.measure import BenchSettings
+    from irtools.measure.cache import default_cache
 
     bench = BenchSettings(given["batch"], given["sequence"], given["threads"], past=given["past"])
     data = options.data_settings(given, given["calibrate"], given["evaluate"])
-    with progress() as shown:
+    folder = Path(given["cache_dir"]) if given["cache_dir"] else default_cache()
+    with outlook() as shown:
         return run(
             source,
             pipeline,
@@ -227,6 +257,11 @@ def _run(
             plans=plans,
             instruments=tuple(_instruments(given)),
             progress=shown,
+            effort=given["effort"],
+            timed=given["timed"],
+            cache=None if given["no_cache"] else folder,
+            on_row=shown.row,
+            on_outlook=shown.remaining,
         )
 
 

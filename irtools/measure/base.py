@@ -21,6 +21,8 @@ class BenchSettings:
         block_seconds: Time of one block, after warm-up.
         max_seconds: Bound on the whole comparison.
         confidence: Level of the interval of a ratio.
+        width: Half width of the interval of a ratio at which measuring ends (0.03: 3 % to either
+            side); after twice the rounds, or 8 in all, it ends all the same.
         past: Tokens in a decoder's cache when it reads one more; None: the lengths of the prompt.
     """
 
@@ -31,6 +33,7 @@ class BenchSettings:
     block_seconds: float = 0.7
     max_seconds: float = 120.0
     confidence: float = 0.95
+    width: float = 0.03
     past: tuple[int, ...] | None = None
 
 

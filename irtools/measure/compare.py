@@ -36,8 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Contender", "measure"]
 
 _MIN_ROUNDS = 3
-_NARROW_ENOUGH = 0.03
-_MAX_ROUNDS_FACTOR = 2
+_MAX_ROUNDS = 8
 _WARM_UP_SHARE = 0.4
 
 
@@ -82,10 +81,11 @@ def measure(
 ) -> list[LatencyResult]:
     """Time contenders against the first of them.
 
-    After `settings.rounds` rounds more are run, up to twice as many, while an interval is wider
-    than 3 % to either side. Width decides, never the verdict: stopping when a difference looks
-    real would find differences that are not. `settings.max_seconds` ends the measuring, but
-    never before three rounds.
+    After `settings.rounds` rounds more are run, up to twice as many or 8 in all, while an interval
+    is wider than `settings.width` to either side. Width decides, never the verdict: stopping when a
+    difference looks real would find differences that are not, while an interval of fixed width
+    keeps its level (Chow and Robbins 1965), nearly so after few rounds. `settings.max_seconds`
+    ends the measuring, but never before three rounds.
 
     Args:
         contenders: Name to contender; the first is the baseline.
@@ -164,7 +164,7 @@ def _prepare(
 def _rounds(
     samples: Mapping[str, _Samples], settings: BenchSettings, deadline: float
 ) -> Iterator[int]:
-    for number in range(settings.rounds * _MAX_ROUNDS_FACTOR):
+    for number in range(max(2 * settings.rounds, _MAX_ROUNDS)):
         if number >= _MIN_ROUNDS and time.monotonic() > deadline:
             return
         if number >= settings.rounds and _is_narrow(samples, settings):
@@ -179,7 +179,7 @@ def _is_narrow(samples: Mapping[str, _Samples], settings: BenchSettings) -> bool
         for other in others
         for shape in baseline.times
     )
-    return all(ratio.high / ratio.value - 1 < _NARROW_ENOUGH for ratio in ratios)
+    return all(ratio.high / ratio.value - 1 < settings.width for ratio in ratios)
 
 
 def _rotated(names: list[str], number: int) -> list[str]:

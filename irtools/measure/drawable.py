@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -49,10 +50,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Trial:
-    """Feeds on which the original was run, and what it gave."""
+    """Feeds on which the original was run, what it gave, and what it gave the second time."""
 
     feeds: list[dict[str, np.ndarray]]
     outputs: list[Outputs]
+    again: list[Outputs]
 
 
 @dataclass
@@ -60,6 +62,7 @@ class _Found:
     """What a child process found: the outputs on feeds that run, and how they are drawn."""
 
     outputs: list[Outputs]
+    again: list[Outputs]
     changes: dict[str, Any]
     reason: str = ""
 
@@ -161,7 +164,7 @@ class DrawnInputs:
         if found.changes:
             self._adopt(found.changes)
             feeds = self._feeds()
-        self._trial = Trial(feeds, found.outputs)
+        self._trial = Trial(feeds, found.outputs, found.again)
 
     def trial(self) -> Trial | None:
         """Return the feeds for comparing numbers and the model's outputs; None: nothing runs."""
@@ -222,8 +225,8 @@ class DrawnInputs:
         except UnsupportedError as error:
             if "crashed with" not in str(error):
                 raise
-            return _Found([], {}, str(error))
-        return _Found(answer["outputs"], answer["changes"], answer["reason"])
+            return _Found([], [], {}, str(error))
+        return _Found(answer["outputs"], answer["again"], answer["changes"], answer["reason"])
 
     def _adopt(self, changes: Mapping[str, Any]) -> None:
         self._changes = {**self._changes, **changes}
@@ -343,8 +346,8 @@ def run_trial(
         known: Sizes of real samples; where there are any, only those are tried.
 
     Returns:
-        `outputs` by feed, `changes` to the settings (empty: the feeds that were given ran), and
-        `reason`: empty, or why nothing runs.
+        `outputs` by feed, those of a second run as `again`, `changes` to the settings (empty: the
+        feeds that were given ran), and `reason`: empty, or why nothing runs.
     """
     with target.runner(source, options) as runner:
         try:
@@ -357,14 +360,21 @@ def run_trial(
         if not reason and any(_says_nothing(one) for one in outputs):
             reason = "the outputs have no elements"
         if not reason:
-            return {"outputs": outputs, "changes": {}, "reason": ""}
+            return _answer(outputs, [_run(runner, one) for one in feeds])
         model = source if isinstance(source, Model) else Model.load(source)
         changes, found = _search(model, runner, given, known)
         if found:
-            return {"outputs": found, "changes": changes, "reason": ""}
+            again = _attempt(model, runner, replace(_small(model.ir, 0), **changes))
+            return _answer(found, again, changes)
         if outputs:  # They have no elements, and others would not have any.
-            return {"outputs": outputs, "changes": {}, "reason": ""}
-        return {"outputs": [], "changes": {}, "reason": _why(reason)}
+            return _answer(outputs, outputs)
+        return {"outputs": [], "again": [], "changes": {}, "reason": _why(reason)}
+
+
+def _answer(
+    outputs: list[Outputs], again: list[Outputs], changes: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+    return {"outputs": outputs, "again": again, "changes": dict(changes), "reason": ""}
 
 
 def _why(reason: str) -> str:

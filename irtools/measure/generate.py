@@ -38,6 +38,10 @@ class Writing:
     tokens: np.ndarray
     margins: np.ndarray
 
+    def first(self, tokens: int) -> Writing:
+        """Return the first new tokens of each text."""
+        return Writing(self.tokens[:, :tokens], self.margins[:, :tokens])
+
 
 @dataclass(frozen=True)
 class GreedyText:

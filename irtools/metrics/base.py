@@ -48,6 +48,9 @@ class Fidelity:
             have several labels: share of samples that keep their set of labels.
         samples: Number of samples.
         nonfinite: Positions that are NaN or infinite in one of the two but not in the other.
+        same_shape: Share of samples whose outputs all have the size of the original's, where
+            sizes depend on the data (boxes that were found); the other figures are over outputs
+            of equal size, and NaN where there was none. None where sizes cannot differ.
     """
 
     sqnr_db: float
@@ -58,3 +61,4 @@ class Fidelity:
     agreement: float | None
     samples: int
     nonfinite: int = 0
+    same_shape: float | None = None

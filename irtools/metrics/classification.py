@@ -53,6 +53,12 @@ class Accuracy(_SingleLabel):
         pairs = self.pairs(rows)
         return float((pairs[:, 0] == pairs[:, 1]).mean()) if len(pairs) else float("nan")
 
+    def scores(self, rows: np.ndarray) -> np.ndarray | None:
+        """Return 1 where a sample's class is right; of models that label tokens None."""
+        if rows.shape[1] != 2 or (rows[:, 0] == _IGNORED).any():
+            return None
+        return np.asarray(rows[:, 0] == rows[:, 1], np.float64)
+
 
 class F1Micro(_SingleLabel):
     """F1 over all decisions; equals accuracy where each sample has one class."""
@@ -124,6 +130,11 @@ class SubsetAccuracy(_MultiLabel):
         """Return the share of wholly right samples."""
         labels, predicted = self.halves(rows)
         return float((labels == predicted).all(axis=1).mean()) if len(rows) else float("nan")
+
+    def scores(self, rows: np.ndarray) -> np.ndarray | None:
+        """Return 1 where all labels of a sample are right."""
+        labels, predicted = self.halves(rows)
+        return np.asarray((labels == predicted).all(axis=1), np.float64)
 
 
 def _check_classes(logits: np.ndarray, labels: np.ndarray) -> None:

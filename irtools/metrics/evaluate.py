@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,12 +49,20 @@ class Evaluation:
 
 
 def evaluate(
-    runner: Runner, dataset: Dataset, metric: Metric, batch: int = 16, seed: int = 0
+    runner: Runner,
+    dataset: Dataset,
+    metric: Metric,
+    batch: int = 16,
+    seed: int = 0,
+    without_batch: Collection[str] = (),
 ) -> Evaluation:
     """Return the metric of a model with its bootstrap interval.
 
     Metrics of rows per sample keep those rows only; others are given the whole outputs, so their
     memory grows with the dataset.
+
+    Args:
+        without_batch: As in `run_dataset`.
 
     Raises:
         DataError: No labels, or labels that do not fit the outputs.
@@ -62,7 +70,8 @@ def evaluate(
     if len(dataset) == 0:
         raise DataError(f"{dataset.source} holds no samples to evaluate")
     if not isinstance(metric, PerSampleMetric):
-        return evaluate_outputs(run_dataset(runner, dataset, batch), dataset, metric, seed)
+        outputs = run_dataset(runner, dataset, batch, without_batch)
+        return evaluate_outputs(outputs, dataset, metric, seed)
     return _from_rows(_per_sample_rows(runner, dataset, metric, batch), metric, seed)
 
 
@@ -136,12 +145,22 @@ def compare_runners(
     return meter
 
 
-def run_dataset(runner: Runner, dataset: Dataset, batch: int = 16) -> dict[str, np.ndarray]:
+def run_dataset(
+    runner: Runner, dataset: Dataset, batch: int = 16, without_batch: Collection[str] = ()
+) -> dict[str, np.ndarray]:
     """Return the outputs over the whole dataset, samples along axis 0.
 
     Outputs that vary in size with the length of a batch are filled up with zeros.
+
+    Args:
+        without_batch: Outputs as long as what was found in one sample: they get an axis for the
+            samples, which then run one by one.
     """
-    parts = [runner.run(feeds) for feeds in dataset.batches(batch)]
+    parts = [
+        {name: array[None] if name in without_batch else array for name, array in found.items()}
+        for feeds in dataset.batches(1 if without_batch else batch)
+        for found in (runner.run(feeds),)
+    ]
     if not parts:
         raise DataError(f"{dataset.source} holds no samples to run")
     return {name: _join([part[name] for part in parts]) for name in parts[0]}

@@ -8,7 +8,7 @@ hidden state.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -55,20 +55,42 @@ class FidelityMeter:
     Args:
         several_labels: Logits [N, L] say yes or no to each label by themselves: two rows agree
             where they give the same set of labels, and each label is a distribution of its own.
+        sized_by_data: Outputs whose sizes depend on the data. They may differ, and then count as
+            that; give such samples one by one.
     """
 
-    def __init__(self, *, several_labels: bool = False) -> None:
+    def __init__(
+        self, *, several_labels: bool = False, sized_by_data: Collection[str] = ()
+    ) -> None:
         self._several = several_labels
+        self._sized = frozenset(sized_by_data)
+        self._unequal = 0
         self._sums: dict[str, _Sums] = {}
         self._samples = 0
 
-    def update(self, reference: Outputs, outputs: Outputs, mask: np.ndarray | None = None) -> None:
-        """Add a batch; arguments as in `fidelity`."""
+    def update(
+        self,
+        reference: Outputs,
+        outputs: Outputs,
+        mask: np.ndarray | None = None,
+        samples: int | None = None,
+    ) -> None:
+        """Add a batch; arguments as in `fidelity`.
+
+        Args:
+            samples: How many samples it holds, where axis 0 does not tell.
+        """
+        if samples is None:
+            samples = max((len(a) for a in reference.values() if a.ndim), default=0)
+        unequal = False
         for name, expected in reference.items():
             if name not in outputs:
                 raise DataError(f"output '{name}' is missing; found {', '.join(outputs)}")
             found = outputs[name]
             if expected.shape != found.shape:
+                if name in self._sized:
+                    unequal = True
+                    continue
                 raise DataError(
                     f"output '{name}' has shape {list(found.shape)}, "
                     f"the original has {list(expected.shape)}"
@@ -76,7 +98,8 @@ class FidelityMeter:
             if expected.dtype.kind not in "OSU" and expected.size:
                 sums = self._sums.setdefault(name, _Sums(self._several and expected.ndim == 2))
                 sums.add(name, expected, found, mask)
-        self._samples += max((len(a) for a in reference.values() if a.ndim), default=0)
+        self._samples += samples
+        self._unequal += samples if unequal else 0
 
     def result(self) -> Fidelity:
         """Return the figures of the worst output.
@@ -85,6 +108,10 @@ class FidelityMeter:
             DataError: There was nothing to compare.
         """
         each = [sums.result(self._samples) for sums in self._sums.values()]
+        if not each and self._sized and self._samples:
+            nan = float("nan")  # Every output had another size, or none had a number.
+            share = self._same_shape()
+            return Fidelity(nan, nan, nan, nan, None, None, self._samples, same_shape=share)
         if not each:
             raise DataError("no numeric outputs to compare")
         return Fidelity(
@@ -96,7 +123,11 @@ class FidelityMeter:
             agreement=min(_present(figure.agreement for figure in each), default=None),
             samples=self._samples,
             nonfinite=sum(figure.nonfinite for figure in each),
+            same_shape=self._same_shape(),
         )
+
+    def _same_shape(self) -> float | None:
+        return 1 - self._unequal / self._samples if self._sized and self._samples else None
 
     def by_output(self) -> dict[str, Fidelity]:
         """Return the figures of each output."""

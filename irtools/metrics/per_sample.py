@@ -40,6 +40,10 @@ class PerSampleMetric(ABC):
     def finish(self, rows: np.ndarray) -> float:
         """Return the figure from the rows of all samples [N, k]; NaN where there are none."""
 
+    def scores(self, rows: np.ndarray) -> np.ndarray | None:
+        """Return a score per sample from 0 to 1 whose mean is the figure; None: it is no mean."""
+        return None
+
     def takes(self, labels: np.ndarray) -> bool:
         """Whether labels are of the kind that the metric wants, and not of another task."""
         return True

@@ -82,6 +82,7 @@ class Model:
         *,
         external_data: bool | None = None,
         store: WeightStore | None = None,
+        scratch: bool = False,
     ) -> SavedModel:
         """Write the model, atomically: the path holds the old file or the whole new one.
 
@@ -94,6 +95,8 @@ class Model:
             path: Where to; its folder must exist.
             external_data: Weights in a file of their own; None: above 1.5 GB.
             store: Of the folder; external weights that it has are referred to and not written.
+            scratch: The folder goes with this process: the file is neither brought to the disk
+                nor read back.
 
         Raises:
             FileError: Something cannot be written; nothing was changed.
@@ -102,7 +105,7 @@ class Model:
             VerificationError: The model is not sound.
         """
         verify(self.ir)
-        return write_model(self.ir, Path(path), external_data, self._files, store)
+        return write_model(self.ir, Path(path), external_data, self._files, store, scratch=scratch)
 
     def to_proto(self) -> onnx.ModelProto:
         """Return the model as a protobuf message with all weights inside."""

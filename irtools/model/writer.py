@@ -74,6 +74,8 @@ def write_model(
     external_data: bool | None,
     sources: Sequence[MappedFile],
     store: WeightStore | None = None,
+    *,
+    scratch: bool = False,
 ) -> SavedModel:
     """Write a model atomically: see `Model.save`.
 
@@ -81,7 +83,7 @@ def write_model(
     at which the old pair of files becomes the new one. No weight file is ever overwritten.
     """
     try:
-        with OutputFolder(path.parent) as folder:
+        with OutputFolder(path.parent, scratch=scratch) as folder:
             folder.remove_abandoned(path.name)
             return _write(model, folder, path, external_data, sources, store or WeightStore())
     except (OSError, ValueError) as error:
@@ -122,7 +124,8 @@ def _write(
         weights.publish()
     try:
         assert file.temporary is not None
-        read_file(path.parent / file.temporary)
+        if not folder.scratch:
+            read_file(path.parent / file.temporary)
         folder.sync()
         file.publish()
     except BaseException:
@@ -140,11 +143,14 @@ def _write(
 
 
 def planned_size(model: ir.Model) -> int:
-    """Return how many bytes a model with external data takes, without writing it.
+    """Return how many bytes a model takes in files, without writing it.
 
-    Gaps between weights in the file are not counted, some kB each at most.
+    Of one with external data gaps between weights are not counted, some kB each at most.
     """
     copy = model.clone()
+    join_initializers(copy)
+    if sum(map(tensor_size, _weights(copy))) <= EXTERNAL_ABOVE:
+        return sum(map(len, _serialize(copy, Path("model"))))
     sizes: dict[str, int] = {}
     for value in _large_initializers(copy):
         tensor = value.const_value

@@ -65,15 +65,17 @@ class PassManager:
                 return self.run(model, ctx, own)
         first = Step(0, len(self.pipeline), Original(), model, model, model, ctx, workspace)
         self._hooks(first, "begin")
-        steps = [first]
+        steps, passes = [first], list(self.pipeline)
         for index, pass_ in enumerate(self.pipeline, 1):
             last = steps[-1].model
             if steps[-1].modified:
                 workspace.settle(last)
             step = Step(index, len(self.pipeline), pass_, model, last, last, ctx, workspace)
+            step.following = None if index == len(passes) else passes[index].exactness
             ctx.progress.step(f"pass {step.text}", index - 1, step.total)
             self._run_step(step)
             steps.append(step)
+        self._hooks(next(step for step in reversed(steps) if not step.skipped), "end")
         ctx.progress.step("passes", len(self.pipeline), len(self.pipeline))
         return tuple(steps)
 

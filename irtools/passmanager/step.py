@@ -39,7 +39,7 @@ class MetricFigure:
         low: Lower end of the 95 % bootstrap interval over samples.
         high: Upper end.
         larger_is_better: Whether a larger figure is a better one.
-        samples: Size of the evaluation set.
+        samples: Number of samples that it was measured on.
     """
 
     name: str
@@ -91,6 +91,7 @@ class Figures:
         latency: One result per shape, relative to the original.
         fidelity: Closeness to the original, of the output that suffers most.
         metric: Task metric on the evaluation data.
+        inherited: Fidelity and metric are those of the model before it, whose function it keeps.
         greedy: How much of the original's greedy text a decoder writes, too.
         drawn_back: What the accuracy guard did, where it had to act.
         checks: Names of the checks that held (`verifier`, `numerics`).
@@ -104,6 +105,7 @@ class Figures:
     latency: tuple[LatencyResult, ...] = ()
     fidelity: Fidelity | None = None
     metric: MetricFigure | None = None
+    inherited: bool = False
     greedy: GreedyText | None = None
     drawn_back: DrawnBack | None = None
     checks: list[str] = field(default_factory=list)
@@ -206,11 +208,10 @@ class Workspace:
 
     def size(self, model: Model) -> int:
         """Bytes that the model takes on disk, external data included."""
-        from irtools.model.writer import EXTERNAL_ABOVE, planned_size
+        from irtools.model.writer import planned_size
 
-        if model in self._saved or model.weight_bytes <= EXTERNAL_ABOVE:
-            return self._save(model).size
-        return planned_size(model.ir)
+        saved = self._saved.get(model)
+        return planned_size(model.ir) if saved is None else saved.size
 
     def _save(self, model: Model) -> SavedModel:
         from irtools.model.writer import EXTERNAL_ABOVE
@@ -219,7 +220,7 @@ class Workspace:
         if found is None:
             folder = self.folder("model")
             if model.weight_bytes <= EXTERNAL_ABOVE:
-                found = model.save(folder / "model.onnx")
+                found = model.save(folder / "model.onnx", scratch=True)
             else:
                 found = self._save_large(model, folder.name)
             self._saved[model] = found
@@ -230,7 +231,8 @@ class Workspace:
 
         if self._large is None or self._store is None:
             self._large, self._store = self.folder("weights"), WeightStore()
-        return model.save(self._large / f"{name}.onnx", external_data=True, store=self._store)
+        path = self._large / f"{name}.onnx"
+        return model.save(path, external_data=True, store=self._store, scratch=True)
 
 
 def _bytes_in_memory(model: Model) -> int:
@@ -256,6 +258,7 @@ class Step:
         workspace: Where the models of this run lie on disk.
         result: What the pass answered.
         stage: What runs now: `pass`, or the name of an instrument.
+        following: What the next pass of the pipeline promises; None of the last one.
         skipped: An instrument kept the pass from running.
         figures: What the instruments found out.
     """
@@ -270,6 +273,7 @@ class Step:
     workspace: Workspace
     result: PassResult = PassResult(modified=False)  # noqa: RUF009 - frozen
     stage: str = "pass"
+    following: Exactness | None = None
     skipped: bool = False
     figures: Figures = field(default_factory=Figures)
 
@@ -315,6 +319,9 @@ class Instrument:
 
     def after(self, step: Step) -> None:
         """Called after a pass ran."""
+
+    def end(self, step: Step) -> None:
+        """Called once after the last pass that ran, with its step."""
 
     def failed(self, step: Step, error: Exception) -> None:
         """Called when the pass or a hook raised; the error is raised on afterwards."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from irtools.measure import BenchSettings, LatencyResult
+from irtools.measure.effort import MeasuringPlan
 from irtools.measure.generate import GreedyText
 from irtools.metrics import Fidelity
 from irtools.passmanager.step import DrawnBack, MetricFigure
@@ -101,6 +102,7 @@ class Row:
         latency: One result per shape, of a decoder with a cache one per prompt length and one per
             length of the cache; `speedup` is against the original.
         fidelity: Closeness to the original, of the output that suffers most.
+        inherited: Fidelity and metric are those of the model before it, whose function it keeps.
         greedy: How much of the original's greedy text a decoder writes, too.
         seconds: Wall time by activity: `pass`, then what was measured and checked.
         peak_bytes: Peak resident memory of this process by activity, mapped weights included;
@@ -127,6 +129,7 @@ class Row:
     seconds: Mapping[str, float]
     peak_bytes: Mapping[str, int] = field(default_factory=dict)
     remedies: tuple[str, ...] = ()
+    inherited: bool = False
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,7 @@ class Report:
         calibration: Data for ranges and refits; None where no pass asked.
         evaluation: Data for fidelity and metric.
         seconds: Wall time of the whole run.
+        measuring: On how much models were measured, and why; None: nothing was.
     """
 
     FORMAT: ClassVar[str] = "irtools-report"
@@ -189,6 +193,7 @@ class Report:
     verdicts: tuple[Verdict, ...]
     seconds: float
     artifact: ArtifactEntry | None = field(default=None)
+    measuring: MeasuringPlan | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the document. Numbers that JSON does not know are the texts inf, -inf, nan."""

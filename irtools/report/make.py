@@ -16,15 +16,24 @@ from irtools.report.document import DataEntry, ModelEntry, PassEntry, Row, Targe
 from irtools.report.escape import printable
 from irtools.target import Target
 
-__all__ = ["data_entry", "make_rows", "model_entry", "pass_entries", "target_entry", "utc_now"]
+__all__ = [
+    "data_entry",
+    "make_row",
+    "make_rows",
+    "model_entry",
+    "pass_entries",
+    "target_entry",
+    "utc_now",
+]
 
 
 def make_rows(steps: Sequence[Step]) -> tuple[Row, ...]:
     """Turn the steps of a run into rows of its report."""
-    return tuple(_row(step) for step in steps)
+    return tuple(make_row(step) for step in steps)
 
 
-def _row(step: Step) -> Row:
+def make_row(step: Step) -> Row:
+    """Turn a step into a row of the report."""
     counts = {**_planned_counts(step), **step.result.statistics}
     figures = step.figures
     return Row(
@@ -47,6 +56,7 @@ def _row(step: Step) -> Row:
         seconds=dict(figures.seconds),
         peak_bytes=dict(figures.peak_bytes),
         remedies=_remedies(step),
+        inherited=figures.inherited,
     )
 
 

@@ -8,15 +8,21 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from irtools.report.escape import printable
+from irtools.report.plain import plain_data
 from irtools.words import counted
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-__all__ = ["render", "report_view", "size_text"]
+    from irtools.report.document import Row
+
+__all__ = ["render", "report_view", "row_line", "size_text"]
 
 Document = Mapping[str, Any]
+
+_ALONE: Document = {"file_bytes": None, "metric": None}
+"""Stands for the original's row where a row is shown by itself."""
 
 
 def render(report: Document, width: int = 200) -> str:
@@ -87,6 +93,18 @@ def _table(report: Document) -> Table:
     for row in rows:
         table.add_row(*(Text(column.cell(row, rows[0])) for column in columns))
     return table
+
+
+def row_line(row: Row) -> str:
+    """Return one line on a pass that is done, with what the table will have of it."""
+    shown = plain_data(row)
+    cells = [
+        (column.heading, column.cell(shown, _ALONE))
+        for column in _COLUMNS
+        if column.heading != "pass"
+    ]
+    named = [f"{heading} {cell}" for heading, cell in cells if cell]
+    return ", ".join([_Column("", _name).cell(shown, _ALONE), *named])
 
 
 class _Column:
@@ -165,16 +183,32 @@ def _sqnr(row: Document, original: Document) -> str:
     fidelity = row["fidelity"]
     if fidelity is None:
         return ""
-    if fidelity["sqnr_db"] == "inf":
+    return _inherited(row, _decibels(fidelity["sqnr_db"]))
+
+
+def _decibels(value: float | str) -> str:
+    if value == "inf":
         return "equal"
-    return f"{float(fidelity['sqnr_db']):.1f} dB"
+    return "no equal sizes" if value == "nan" else f"{float(value):.1f} dB"
+
+
+def _inherited(row: Document, shown: str) -> str:
+    """Mark a figure that is that of the model before."""
+    return f"= {shown}" if row["inherited"] else shown
+
+
+def _sizes(row: Document, original: Document) -> str:
+    fidelity = row["fidelity"]
+    if fidelity is None or fidelity["same_shape"] is None:
+        return ""
+    return f"{100 * float(fidelity['same_shape']):.1f} %"
 
 
 def _agreement(row: Document, original: Document) -> str:
     fidelity = row["fidelity"]
     if fidelity is None or fidelity["agreement"] is None:
         return ""
-    return f"{100 * float(fidelity['agreement']):.2f} %"
+    return _inherited(row, f"{100 * float(fidelity['agreement']):.2f} %")
 
 
 def _metric(row: Document, original: Document) -> str:
@@ -182,7 +216,10 @@ def _metric(row: Document, original: Document) -> str:
     if metric is None:
         return ""
     value, low, high = (float(metric[key]) for key in ("value", "low", "high"))
-    return f"{value:.4f} [{low:.4f}, {high:.4f}]"
+    shown = f"{value:.4f} [{low:.4f}, {high:.4f}]"
+    if original["metric"] is not None and metric["samples"] < original["metric"]["samples"]:
+        shown += f" n={metric['samples']}"
+    return _inherited(row, shown)
 
 
 def _greedy(row: Document, original: Document) -> str:
@@ -209,6 +246,7 @@ _COLUMNS = (
     _Column("decode tok/s", partial(_tokens, "decode")),
     _Column("SQNR", _sqnr),
     _Column("agreement", _agreement),
+    _Column("equal sizes", _sizes),
     _Column("metric", _metric),
     _Column("text", _greedy),
     _Column("memory", _memory),
@@ -228,7 +266,8 @@ def _legend(report: Document) -> str:
     if any(entry["peak_bytes"] for entry in report["rows"]):
         parts.append("memory: peak of this process during the pass, mapped weights included")
     if row["metric"]:
-        parts.append(f"metric: {row['metric']['name']}, 95 % interval")
+        samples = counted(row["metric"]["samples"], "sample")
+        parts.append(f"metric: {row['metric']['name']} on {samples}, 95 % interval")
     if row["greedy"]:
         greedy = row["greedy"]
         parts.append(
@@ -239,6 +278,13 @@ def _legend(report: Document) -> str:
         source = report["evaluation"]["source"] if report["evaluation"] else "data"
         samples = counted(row["fidelity"]["samples"], "sample")
         parts.append(f"SQNR, agreement: {samples} of {source}")
+        if any(entry["inherited"] for entry in report["rows"]):
+            parts.append("=: of the model before, whose function the pass keeps")
+        if row["fidelity"]["same_shape"] is not None:
+            parts.append(
+                "equal sizes: samples whose outputs have the original's sizes, which the data "
+                "decides; SQNR is over outputs of equal size"
+            )
         precision = report["target"]["precision"]
         if precision != "float32":
             parts.append(

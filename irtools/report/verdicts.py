@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import pairwise
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from irtools.data import Dataset
+    from irtools.measure import LatencyResult
     from irtools.metrics import Fidelity
 
 __all__ = ["judge_run", "remark_on_data", "remark_on_drawn", "remark_on_form"]
@@ -117,8 +117,11 @@ def _on_passes(rows: Sequence[Row], phrases: Mapping[str, Mapping[str, str]]) ->
         elif not row.modified and not row.skipped:
             why = tell_skipped(row.statistics, phrases.get(row.text, {}))
             yield Verdict(Level.NOTE, f"{name} changed nothing" + (f": {why}" if why else ""))
-    for before, row in pairwise(rows):
-        if row.modified and is_slower(before.latency if before.index else (), row.latency):
+    last: Sequence[LatencyResult] = ()
+    for row in rows[1:]:
+        slower = bool(row.latency) and is_slower(last, row.latency)
+        last = row.latency or last
+        if row.modified and slower:
             name = row.text.partition(":")[0]
             yield Verdict(Level.WARNING, f"{name} made the model slower than it was before it")
 
@@ -130,7 +133,8 @@ def _on_quality(rows: Sequence[Row]) -> Iterator[Verdict]:
         if any(row.modified for row in rows) and last.metric is None:
             yield Verdict(
                 Level.WARNING,
-                "the result was not compared with the original: give data with --evaluate",
+                "the result was not compared with the original: give data with --evaluate, and "
+                "leave out --no-check",
             )
         return
     if figure.nonfinite:

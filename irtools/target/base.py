@@ -91,6 +91,8 @@ class RunnerOptions:
             arithmetic, no hidden activation quantization. For comparing numbers.
         precision: Inference precision where the runtime offers a choice (`f32`, `bf16`); None
             is the runtime's default.
+        optimizations: How far the runtime's own optimizations go, where it has levels of them;
+            `basic` and `off` are for models that it breaks with `all`. `exact` implies `off`.
         frugal: Prefer little memory to speed: weights of gigabytes are read as they lie in their
             files, without a copy in the layout of the runtime's kernels.
     """
@@ -99,6 +101,7 @@ class RunnerOptions:
     exact: bool = False
     precision: str | None = None
     frugal: bool = False
+    optimizations: Literal["all", "basic", "off"] = "all"
 
 
 @dataclass(frozen=True)

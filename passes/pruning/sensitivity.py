@@ -13,8 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from irtools.analysis.data_sizes import DataSizes
 from irtools.data import Dataset
+from irtools.model import infer_shapes
 from irtools.passmanager import PassContext
+from irtools.statistics.observe import expose
 from irtools.target import RunnerOptions
 
 __all__ = ["OutputProbe", "divergence"]
@@ -29,21 +32,25 @@ class OutputProbe:
     Attributes:
         data: The samples, of similar length one after the other.
         outputs: Dense outputs, batch by batch.
+        names: Outputs that are compared, and inner tensors in place of outputs whose sizes
+            depend on the data; None: all outputs.
     """
 
     data: Dataset
     outputs: tuple[Mapping[str, np.ndarray], ...]
     ctx: PassContext
+    names: tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, model: ir.Model, data: Dataset, ctx: PassContext, samples: int) -> OutputProbe:
         """Run the dense model."""
         few = _sorted_by_length(data.take(samples))
-        return cls(few, tuple(_outputs(model, few, ctx)), ctx)
+        names = _comparable(model)
+        return cls(few, tuple(_outputs(model, few, ctx, names)), ctx, names)
 
     def distance(self, model: ir.Model) -> float:
         """Return how far a model's outputs are from the dense ones; 0 means equal."""
-        found = _outputs(model, self.data, self.ctx)
+        found = _outputs(model, self.data, self.ctx, self.names)
         pairs = list(zip(self.outputs, found, strict=True))
         sizes = [len(next(iter(dense.values()))) for dense, _ in pairs]
         return float(np.average([divergence(*pair) for pair in pairs], weights=sizes))
@@ -56,9 +63,24 @@ def _sorted_by_length(data: Dataset) -> Dataset:
     return data.select(np.argsort(mask.sum(axis=1), kind="stable"))
 
 
-def _outputs(model: ir.Model, data: Dataset, ctx: PassContext) -> list[dict[str, np.ndarray]]:
+def _comparable(model: ir.Model) -> tuple[str, ...] | None:
+    """Return what has the same size in any model made of this one; None: all outputs have."""
+    sizes = DataSizes.of(model)
+    if not sizes.shapes:
+        return None
+    outputs = (value.name or "" for value in model.graph.outputs)
+    return tuple(dict.fromkeys([*(n for n in outputs if n not in sizes), *sizes.last_fixed]))
+
+
+def _outputs(
+    model: ir.Model, data: Dataset, ctx: PassContext, names: tuple[str, ...] | None
+) -> list[dict[str, np.ndarray]]:
+    if names is not None:
+        typed = model.clone()
+        infer_shapes(typed)
+        model = expose(typed, names).model
     with ctx.runner(model, RunnerOptions(precision="f32")) as runner:
-        return [runner.run(batch) for batch in data.batches(_batch_size(model))]
+        return [runner.run(batch, names) for batch in data.batches(_batch_size(model))]
 
 
 def _batch_size(model: ir.Model) -> int:
@@ -76,7 +98,7 @@ def divergence(dense: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray])
     """
     figures: list[float] = []
     for name, y in dense.items():
-        if y.dtype.kind != "f" or y.size == 0:
+        if y.dtype.kind != "f" or y.size == 0 or y.shape != other[name].shape:
             continue
         a, b = y.astype(np.float64), other[name].astype(np.float64)
         figures.append(_kl(a, b) if y.ndim == 2 and y.shape[1] > 1 else _relative(a, b))

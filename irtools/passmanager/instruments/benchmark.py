@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from irtools.data import Dataset, SyntheticSettings
@@ -16,10 +17,12 @@ from irtools.measure import (
     target_text,
     why_not_timed,
 )
+from irtools.measure.effort import TimedModels
+from irtools.measure.levels import runs_at
 from irtools.measure.shapes import bench_feeds, branches, sample_feeds
 from irtools.passmanager.base import Exactness, PassResult
 from irtools.passmanager.step import Instrument, Step
-from irtools.target import Feeds, Target
+from irtools.target import Feeds, RunnerOptions, Target
 
 __all__ = ["Benchmark", "first_ratios", "is_slower"]
 
@@ -27,7 +30,11 @@ _ORIGINAL = "original"
 
 
 class Benchmark(Instrument):
-    """Times each new model against the original in alternating short blocks.
+    """Times models against the original in alternating short blocks.
+
+    Which ones the plan says: after every pass; after every lossy one and the last of those in a
+    row that promise the same function, which are one step for the user; or the result alone. The
+    others have no figures.
 
     The original runs as it is, the others in the form in which they are written. A model that a
     pass left as it was keeps the figures of the step before. A model that branches may need more
@@ -44,6 +51,7 @@ class Benchmark(Instrument):
         seed: Seed of the drawn inputs.
         drop_slower: Undo lossy passes that make the model slower.
         adapt: Puts sizes on which the model runs into settings for drawing inputs.
+        timed: Which models are timed.
     """
 
     name: ClassVar[str] = "benchmark"
@@ -57,6 +65,7 @@ class Benchmark(Instrument):
         *,
         drop_slower: bool = False,
         adapt: Callable[[SyntheticSettings], SyntheticSettings] = lambda settings: settings,
+        timed: TimedModels = "each",
     ) -> None:
         self._target = target
         self._settings = settings
@@ -67,6 +76,8 @@ class Benchmark(Instrument):
         self._baseline: Step | None = None
         self._feeds: dict[str, Feeds] = {}
         self._last: tuple[LatencyResult, ...] = ()
+        self._timed = timed
+        self._pending: Step | None = None
 
     def begin(self, step: Step) -> None:
         self._baseline = step
@@ -82,7 +93,30 @@ class Benchmark(Instrument):
             step.figures.notes.append(f"not benchmarked: {error}")
 
     def after(self, step: Step) -> None:
-        if step.modified and self._feeds:
+        if step.modified:
+            self._pending = step
+        elif self._pending is None:
+            step.figures.latency = self._last
+        if self._pending is not None and self._is_due(step):
+            self._time(step)
+
+    def end(self, step: Step) -> None:
+        """Time a model that waited for passes which were not run."""
+        if self._pending is not None:
+            self._time(self._pending)
+
+    def _is_due(self, step: Step) -> bool:
+        """Whether the model after a step is one of those that are timed."""
+        if step.following is None or self._timed == "each":
+            return True
+        # One that may be undone for being slow is timed, and so is what it is compared with.
+        if self._timed == "last" and not self._drop_slower:
+            return False
+        return Exactness.LOSSY in (step.pass_.exactness, step.following)
+
+    def _time(self, step: Step) -> None:
+        self._pending = None
+        if self._feeds:
             if step.model.companions != step.before.companions:
                 # Ids of a smaller vocabulary are ids of the original's, not the other way round.
                 self._feeds = bench_feeds(step.model, self._settings, None, self._seed, self._adapt)
@@ -105,7 +139,7 @@ class Benchmark(Instrument):
         if self._data is not None and in_turns:
             data = self._data.encoded_with(step.model.companions)
             feeds = sample_feeds(data, self._settings)
-        results = measure(contenders, feeds, self._settings, step.ctx.progress)
+        results = self._compare(step, contenders, feeds)
         if in_turns:
             step.figures.notes.extend(_spread(r) for r in results if r.name == step.text)
         assert self._baseline is not None
@@ -114,6 +148,38 @@ class Benchmark(Instrument):
             original = tuple(r for r in results if r.name == _ORIGINAL)
             self._baseline.figures.latency = original
         return tuple(r for r in results if r.name != _ORIGINAL)
+
+    def _compare(
+        self,
+        step: Step,
+        contenders: dict[str, Contender],
+        feeds: Mapping[str, Feeds | Sequence[Feeds]],
+    ) -> list[LatencyResult]:
+        """Time the models; where the runtime breaks the original with all of its optimizations,
+        with as many as it bears."""
+        try:
+            return measure(contenders, feeds, self._settings, step.ctx.progress)
+        except (DataError, UnsupportedError):
+            first = next(iter(feeds.values()))
+            one = first if isinstance(first, Mapping) else first[0]
+            level = runs_at(contenders[_ORIGINAL], one)
+            if level in (None, "all"):
+                raise
+        eased = {
+            name: replace(
+                contender, options=RunnerOptions(optimizations=runs_at(contender, one) or "all")
+            )
+            for name, contender in contenders.items()
+        }
+        step.figures.notes.append(
+            f"timed with the runtime's own optimizations {_levels(eased)}: with all of them it "
+            "does not run the original"
+        )
+        return measure(eased, feeds, self._settings, step.ctx.progress)
+
+
+def _levels(contenders: Mapping[str, Contender]) -> str:
+    return ", ".join(f"{c.options.optimizations} ({name})" for name, c in contenders.items())
 
 
 def _spread(result: LatencyResult) -> str:

@@ -20,6 +20,8 @@ from irtools.measure.generate import (
 from irtools.measure.jobs import write_text
 from irtools.model import Model
 from irtools.passmanager.base import Exactness
+from irtools.passmanager.instruments.budget import Budget
+from irtools.passmanager.instruments.fidelity import keeps_function
 from irtools.passmanager.instruments.numerics import RELATIVE_L2
 from irtools.passmanager.step import Instrument, Step
 from irtools.target import RunnerOptions, Target
@@ -34,6 +36,7 @@ _TIE = 4 * RELATIVE_L2
 Two logits of a row whose relative L2 error is e differ by at most sqrt(2) e norms from what they
 should; twice that, because the cache carries errors of its own.
 """
+_LEAST_TOKENS = 4
 _LIMITS = Limits(seconds=1800.0)
 
 
@@ -52,6 +55,8 @@ class Greedy(Instrument):
         new_tokens: Tokens to write to each prompt.
         seed: Seed of drawn prompts.
         check: Refuse another text where the same is promised.
+        budget: How long the original may need to write before fewer tokens are compared, and
+            whether passes in a row that keep the function are compared once, after the last.
 
     Raises:
         VerificationError: The text is another one although no pass is lossy.
@@ -68,6 +73,7 @@ class Greedy(Instrument):
         new_tokens: int = 32,
         seed: int = 0,
         check: bool = True,
+        budget: Budget | None = None,
     ) -> None:
         self._target = target
         self._options = RunnerOptions(threads=threads)
@@ -75,6 +81,8 @@ class Greedy(Instrument):
         self._new_tokens = new_tokens
         self._seed = seed
         self._check = check
+        self._budget = budget or Budget()
+        self._waiting = False
         self._decoder: TextDecoder | None = None
         self._prompts = np.zeros((0, 0), np.int64)
         self._source = ""
@@ -92,14 +100,19 @@ class Greedy(Instrument):
             )
             self._new_tokens = self._room(step.original)
             self._decoder = decoder
-            self._original = self._write(step, step.original, self._options)
+            self._original = self._within_bounds(step)
         except (DataError, UnsupportedError) as error:
             step.figures.notes.append(f"no greedy text is compared: {error}")
 
     def after(self, step: Step) -> None:
         if self._original is None:
             return
-        if step.modified:
+        coming = step.following not in (None, Exactness.LOSSY)
+        if step.modified and coming and self._budget.plan.inherits and keeps_function(step):
+            self._waiting = True
+            return
+        if step.modified or self._waiting:
+            self._waiting = False
             self._lossy |= step.pass_.exactness is Exactness.LOSSY
             if step.model.companions != step.before.companions:
                 step.figures.notes.append(
@@ -114,6 +127,24 @@ class Greedy(Instrument):
             if self._check and not self._lossy:
                 self._hold_promise(step, found)
         step.figures.greedy = self._last
+
+    def _within_bounds(self, step: Step) -> Writing:
+        """Let the original write, and leave out tokens for which there is no time pass by pass."""
+        most = self._budget.plan.text_seconds
+        started = self._budget.clock()
+        written = self._write(step, step.original, self._options)
+        spent = self._budget.clock() - started
+        if spent <= most:
+            return written
+        few = max(_LEAST_TOKENS, int(self._new_tokens * most / spent))
+        if few >= self._new_tokens:
+            return written
+        step.figures.notes.append(
+            f"greedy text: {few} of {self._new_tokens} new tokens are compared, because the "
+            f"original needs {spent:.0f} s to write all of them"
+        )
+        self._new_tokens = few
+        return written.first(few)
 
     def _room(self, model: Model) -> int:
         """Return how many new tokens a model holds positions for behind the prompts."""

@@ -7,6 +7,8 @@ from typing import ClassVar
 
 from irtools.model import Model
 from irtools.passmanager.base import PassResult, PlanningPass
+from irtools.passmanager.instruments.budget import Budget
+from irtools.passmanager.instruments.fidelity import keeps_function
 from irtools.passmanager.instruments.judge import Judge
 from irtools.passmanager.instruments.verification import check_model
 from irtools.passmanager.plan import Plan
@@ -39,18 +41,20 @@ class AccuracyGuard(Instrument):
     Args:
         judge: Measures the loss against the original.
         max_drop: Largest loss, in the judge's unit.
+        budget: Whether a model that keeps the function is taken to lose nothing; by default not.
     """
 
     name: ClassVar[str] = "guard"
 
-    def __init__(self, judge: Judge, max_drop: float) -> None:
+    def __init__(self, judge: Judge, max_drop: float, budget: Budget | None = None) -> None:
         self._judge = judge
+        self._budget = budget or Budget()
         self._max_drop = max_drop
 
     def after(self, step: Step) -> None:
-        if not step.modified:
+        if not step.modified or (self._budget.plan.inherits and keeps_function(step)):
             return
-        full = self._judge.drop(step.model)
+        full = self._judge.drop(step.model, self._early)
         if full <= self._max_drop:
             return
         plan = step.result.plan
@@ -63,6 +67,11 @@ class AccuracyGuard(Instrument):
         if kept is nothing:
             nothing.drop = self._judge.drop(step.before)
         self._accept(step, kept, planned, full, trials)
+
+    @property
+    def _early(self) -> float | None:
+        """The limit above which a model need not be run to the end."""
+        return self._max_drop if self._budget.plan.inherits else None
 
     def _longest(self, step: Step, plan: Plan, best: _Trial) -> tuple[_Trial, int]:
         """Bisect: the prefix of `best` holds, the one of length `broken` does not."""
@@ -88,7 +97,7 @@ class AccuracyGuard(Instrument):
         result = prepared.joined_to(step.pass_.apply(candidate.ir, prefix, step.ctx))
         step.ctx.drop_analyses()
         check_model(candidate, step.original)
-        return _Trial(len(prefix), candidate, result, self._judge.drop(candidate))
+        return _Trial(len(prefix), candidate, result, self._judge.drop(candidate, self._early))
 
     def _accept(self, step: Step, kept: _Trial, planned: int, full: float, trials: int) -> None:
         drawn = DrawnBack(

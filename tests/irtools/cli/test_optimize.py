@@ -21,7 +21,6 @@ def test_without_data_and_output_name(irc: Callable, tmp_path: Path) -> None:
     before = (tmp_path / "model.onnx").read_bytes()
     found = irc("optimize", "model.onnx", "--passes", "cleanup,int8", *_FAST)
     assert found.code == 0 and found.out == ""
-    assert "fidelity was measured on synthetic data" in found.err
     assert "irc: wrote model.opt.onnx" in found.err
     small, original = Model.load("model.opt.onnx"), Model.load("model.onnx")
     assert small.interface == original.interface
@@ -154,3 +153,77 @@ def test_data_that_does_not_fit(irc: Callable, tmp_path: Path) -> None:
 def test_one_axis_has_one_size(irc: Callable) -> None:
     found = irc("optimize", "model.onnx", "-p", "cleanup", "--fix", "N=1", "--fix", "N=2")
     assert found.code == 2 and "N is both 1 and 2" in found.err
+
+
+def test_without_checks_and_benchmark_no_model_runs(
+    irc: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise AssertionError("a runner was asked for")
+
+    monkeypatch.setattr("irtools.backends.onnxruntime.target.OrtCpu.runner", refuse)
+    found = irc("optimize", "model.onnx", "--passes", "cleanup,fp16", *_FAST, "--json", "r.json")
+    assert found.code == 0
+    report = json.loads(Path("r.json").read_text(encoding="utf-8"))
+    jsonschema.validate(report, schema())
+    assert report["kernels"] is None
+    assert all(row["fidelity"] is None and not row["latency"] for row in report["rows"])
+
+
+def test_data_given_for_evaluation_is_used_without_checks_too(irc: Callable) -> None:
+    found = irc(
+        *("optimize", "model.onnx", "--passes", "cleanup", "--evaluate", "data.npz"),
+        *(*_FAST, "--json", "r.json"),
+    )
+    assert found.code == 0
+    rows = json.loads(Path("r.json").read_text(encoding="utf-8"))["rows"]
+    assert rows[-1]["metric"]["value"] == 1.0 and rows[-1]["checks"] == ["verifier"]
+
+
+def test_rows_come_as_passes_finish_and_the_time_left_from_the_start(irc: Callable) -> None:
+    found = irc("optimize", "model.onnx", "--passes", "cleanup,fp16", "--no-bench")
+    assert found.code == 0
+    lines = found.err.splitlines()
+    assert lines[0].startswith("irc: 0 of 2 passes done, about ")
+    rows = [line for line in lines if line.startswith(("irc: original,", "irc: cleanup,"))]
+    assert len(rows) == 2 and "size" in rows[0]
+    assert lines.index(rows[1]) < next(
+        number for number, line in enumerate(lines) if line.startswith("irc: pass fp16")
+    )
+
+
+def test_effort_is_in_the_report(irc: Callable) -> None:
+    found = irc(
+        *("optimize", "model.onnx", "--passes", "cleanup", "--effort", "2m", "--no-bench"),
+        *("--evaluate", "data.npz", "--json", "r.json"),
+    )
+    assert found.code == 0
+    report = json.loads(Path("r.json").read_text(encoding="utf-8"))
+    assert report["measuring"]["effort"] == "120 s" and report["measuring"]["timed"] == "none"
+    assert report["measuring"]["seconds_per_sample"] > 0
+    assert report["rows"][-1]["inherited"] and "=: of the model before" in found.err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--effort", "much"), "expected quick, normal, thorough or seconds"),
+        (("--bench", "each", "--no-bench"), "exclude each other"),
+    ],
+)
+def test_what_contradicts_itself_is_refused(
+    irc: Callable, options: tuple[str, ...], said: str
+) -> None:
+    found = irc("optimize", "model.onnx", "--passes", "cleanup", *options)
+    assert found.code == 2 and said in found.err and len(found.err.splitlines()) <= 4
+
+
+def test_the_originals_outputs_are_kept_where_one_says(irc: Callable, tmp_path: Path) -> None:
+    command = (
+        *("optimize", "model.onnx", "--passes", "cleanup", "--evaluate", "data.npz", "--force"),
+        "--no-bench",
+    )
+    assert irc(*command, "--cache-dir", "kept").code == 0
+    assert any((tmp_path / "kept").iterdir())
+    assert irc(*command, "--cache-dir", "none", "--no-cache").code == 0
+    assert not (tmp_path / "none").exists()

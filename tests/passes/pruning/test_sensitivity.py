@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from irtools.data import Dataset
@@ -47,3 +48,27 @@ def test_probe_sees_the_model_change(build, random_feeds, data_context) -> None:
     assert len(probe.data) == 10
     assert probe.distance(model) == 0.0
     assert probe.distance(build("ffn", 1)) > 0.1
+
+
+def test_sizes_that_the_data_decides_are_not_compared(data_context) -> None:
+    """Boxes that were found: what they are chosen from has the same size in both models."""
+    rng = np.random.default_rng(0)
+    text = """<ir_version: 10, opset_import: ["" : 20]>
+    g (float[n, 4] x) => (float[found] y, float[n, 4] other) <float[4] w = {1, 1, 1, 1}> {
+        z = Mul (x, w)
+        zero = Constant <value = float {0}> ()
+        over = Greater (z, zero)
+        minus = Constant <value_ints = [-1]> ()
+        flat = Reshape (z, minus)
+        which = Reshape (over, minus)
+        y = Compress (flat, which)
+        other = Neg (x)
+    }"""
+    model, scaled = ir.from_onnx_text(text), ir.from_onnx_text(text)
+    weight = ir.tensor(np.array([1, -1, 1, 1], np.float32), name="w")
+    scaled.graph.initializers["w"].const_value = weight
+    feeds = {"x": rng.standard_normal((8, 4)).astype(np.float32)}
+    probe = OutputProbe.of(model, Dataset(feeds), data_context(feeds), samples=8)
+    assert probe.names is not None and "other" in probe.names and "y" not in probe.names
+    assert probe.distance(model) == 0.0
+    assert probe.distance(scaled) > 0.1

@@ -1,0 +1,102 @@
+"""Which sizes of outputs depend on the values of the inputs."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import pytest
+
+from irtools.analysis.data_sizes import DataSizes
+
+_HEAD = '<ir_version: 10, opset_import: ["" : 20]>'
+
+_BY_VALUE = {
+    "NonZero": "g (float[n] x) => (int64[1, k] y) { y = NonZero (x) }",
+    "Compress": """g (float[n] x) => (float[k] y) {
+        zero = Constant <value = float {0}> ()
+        c = Greater (x, zero)
+        y = Compress <axis = 0> (x, c)
+    }""",
+    "computed Range": """g (float[n] x) => (int64[k] y) {
+        zero = Constant <value = int64 {0}> ()
+        one = Constant <value = int64 {1}> ()
+        most = ReduceMax <keepdims = 0> (x)
+        n = Cast <to = 7> (most)
+        y = Range (zero, n, one)
+    }""",
+    "TopK by a count": """g (float[n] x) => (float[k] y) {
+        at = NonZero (x)
+        s = Shape <start = 1> (at)
+        y, i = TopK (x, s)
+    }""",
+    "branches": """g (float[4] x) => (float[k] y) {
+        s = ReduceSum <keepdims = 0> (x)
+        c = Cast <to = 9> (s)
+        y = If (c) <
+            then_branch = a () => (float[4] p) { p = Neg (x) },
+            else_branch = b () => (float[1] q) { q = ReduceMax (x) }
+        >
+    }""",
+    "a loop that stops": """g (float[4] x, bool go) => (float[k, 4] y) {
+        most = Constant <value = int64 {9}> ()
+        y = Loop (most, go) <body = b (int64 i, bool c) => (bool d, float[4] r) {
+            r = Neg (x)
+            s = ReduceSum <keepdims = 0> (x)
+            d = Cast <to = 9> (s)
+        }>
+    }""",
+}
+
+_BY_SIZE = {
+    "Reshape by the shape": """g (float[n, 4] x) => (float[m] y) {
+        s = Size (x)
+        a = Constant <value_ints = [0]> ()
+        t = Unsqueeze (s, a)
+        y = Reshape (x, t)
+    }""",
+    "Range over the length": """g (float[n] x) => (int64[k] y) {
+        zero = Constant <value = int64 {0}> ()
+        one = Constant <value = int64 {1}> ()
+        s = Shape (x)
+        a = Constant <value_ints = [0]> ()
+        n = Squeeze (s, a)
+        y = Range (zero, n, one)
+    }""",
+    "plain": "g (float[n, 4] x) => (float[n, 4] y) { y = Relu (x) }",
+}
+
+
+@pytest.mark.parametrize("name", list(_BY_VALUE))
+def test_what_is_found_decides(name: str) -> None:
+    sizes = DataSizes.of(ir.from_onnx_text(f"{_HEAD}\n{_BY_VALUE[name]}"))
+    assert "y" in sizes
+    found = {"NonZero": (1, 7), "a loop that stops": (7, 4)}.get(name, (7,))
+    axis = found.index(7)
+    assert sizes.free_axes("y", found, {"x": (9,)}) == {axis}
+
+
+@pytest.mark.parametrize("name", list(_BY_SIZE))
+def test_sizes_of_inputs_are_no_data(name: str) -> None:
+    sizes = DataSizes.of(ir.from_onnx_text(f"{_HEAD}\n{_BY_SIZE[name]}"))
+    assert not sizes.shapes
+    assert sizes.free_axes("y", (3,), {"x": (3, 4)}) == frozenset()
+
+
+def test_a_declared_name_counts_where_it_is_true() -> None:
+    text = f"{_HEAD} g (float[n] x) => (int64[1, n] y) {{ y = NonZero (x) }}"
+    sizes = DataSizes.of(ir.from_onnx_text(text))
+    assert sizes.free_axes("y", (1, 9), {"x": (9,)}) == frozenset()
+    assert sizes.free_axes("y", (1, 5), {"x": (9,)}) == {1}
+
+
+def test_outputs_without_a_batch_and_what_they_are_chosen_from() -> None:
+    text = f"""{_HEAD} g (float[n] x) => (float[k] y, float[n] z) {{
+        z = Neg (x)
+        at = NonZero (z)
+        zero = Constant <value = int64 {{0}}> ()
+        row = Gather (at, zero)
+        y = Gather (z, row)
+    }}"""
+    sizes = DataSizes.of(ir.from_onnx_text(text))
+    assert set(sizes.shapes) == {"y"}
+    assert sizes.without_batch() == {"y"}
+    assert sizes.last_fixed == ("z",)

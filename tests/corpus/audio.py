@@ -81,7 +81,9 @@ def keyword_spotter_separable() -> Built:
         value = w.node("Relu", w.batch_norm(deep, 128))
         value = w.node("Relu", w.batch_norm(w.conv(value, 128, 128, 1, 1), 128))
     pooled = w.node("Flatten", w.node("GlobalAveragePool", value))
-    w.output(w.node("Softmax", w.node("Gemm", pooled, w.matrix(128, 12), w.bias(12)), axis=1), (1, 12))
+    w.output(
+        w.node("Softmax", w.node("Gemm", pooled, w.matrix(128, 12), w.bias(12)), axis=1), (1, 12)
+    )
     return w.build()
 
 
@@ -126,14 +128,20 @@ def text_to_speech_with_durations() -> Built:
     ids = w.input("input", (1, "phonemes"), w.integers(80, 1, 9))
     scales = w.input("scales", (3,), np.asarray([0.667, 1.0, 0.8], np.float32))
     value = w.node("Gather", w.const(w.normal(80, 96), "emb.weight"), ids)
-    turned = w.conv(w.node("Transpose", value, perm=[0, 2, 1]), 96, 96, 3, pads=[1, 1], activation="Relu")  # noqa: E501  # fmt: skip
+    turned = w.conv(
+        w.node("Transpose", value, perm=[0, 2, 1]), 96, 96, 3, pads=[1, 1], activation="Relu"
+    )
     rate = w.node("Gather", scales, w.const(np.asarray(1)), axis=0)
     raw = w.node("Mul", w.node("Exp", w.node("Tanh", w.conv(turned, 96, 1, 1))), rate)
     times = w.node("Cast", w.node("Ceil", w.over_axes("Squeeze", raw, 0, 1)), to=7)
     ends = w.node("CumSum", times, w.const(np.asarray(0, np.int64)))
     total = w.node("ReduceMax", ends, keepdims=0)
-    frames = w.node("Range", w.const(np.asarray(0, np.int64)), total, w.const(np.asarray(1, np.int64)))  # noqa: E501  # fmt: skip
-    later = w.node("GreaterOrEqual", w.over_axes("Unsqueeze", frames, 1), w.over_axes("Unsqueeze", ends, 0))  # noqa: E501  # fmt: skip
+    frames = w.node(
+        "Range", w.const(np.asarray(0, np.int64)), total, w.const(np.asarray(1, np.int64))
+    )
+    later = w.node(
+        "GreaterOrEqual", w.over_axes("Unsqueeze", frames, 1), w.over_axes("Unsqueeze", ends, 0)
+    )
     symbol = w.over_axes("ReduceSum", w.node("Cast", later, to=7), 1, keepdims=0)
     long = w.node("Gather", turned, symbol, axis=2)
     value = w.conv(long, 96, 64, 5, pads=[2, 2], activation="Relu")

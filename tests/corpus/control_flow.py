@@ -23,7 +23,9 @@ def loop_with_scan_output() -> Built:
     number, going = body.formal((), np.int64), body.formal((), np.bool_)
     state = body.formal(("batch", 96))
     now = body.node("Gather", x, number, axis=0)
-    added = body.node("Add", body.node("MatMul", now, weight), body.node("MatMul", state, recurrent))
+    added = body.node(
+        "Add", body.node("MatMul", now, weight), body.node("MatMul", state, recurrent)
+    )
     new = body.node("Tanh", added)
     body.output(body.node("Identity", going), (), np.bool_)
     body.output(new, ("batch", 96))
@@ -62,7 +64,9 @@ def scan_with_two_states() -> Built:
     products = body.node("Add", body.node("MatMul", now, weight), body.node("MatMul", h, recurrent))
     gates = body.split("Split", body.node("Add", products, bias), outputs=4, axis=1)
     i, f, o = (body.node("Sigmoid", gate) for gate in gates[:3])
-    new_c = body.node("Add", body.node("Mul", f, c), body.node("Mul", i, body.node("Tanh", gates[3])))
+    new_c = body.node(
+        "Add", body.node("Mul", f, c), body.node("Mul", i, body.node("Tanh", gates[3]))
+    )
     new_h = body.node("Mul", o, body.node("Tanh", new_c))
     for value in (new_h, new_c, body.node("Identity", new_h)):
         body.output(value, (2, 64))
@@ -134,7 +138,11 @@ def loop_that_ends_by_itself() -> Built:
     """Greedy writing: the number of steps, and so the length of the output, is in the data."""
     w = Writer("loop_that_ends_by_itself", 14)
     x = w.input("memory", (1, 128), w.normal(1, 128))
-    table, weight, head = w.const(w.normal(300, 128), "table"), w.matrix(128, 128), w.matrix(128, 300)
+    table, weight, head = (
+        w.const(w.normal(300, 128), "table"),
+        w.matrix(128, 128),
+        w.matrix(128, 300),
+    )
     body = w.body("write")
     body.formal((), np.int64)
     body.formal((), np.bool_)

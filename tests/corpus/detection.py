@@ -36,7 +36,9 @@ def boxes_after_suppression() -> Built:
     number = w.node("Gather", chosen, w.const(np.asarray(2, np.int64)), axis=1)
     found = w.node("Gather", w.over_axes("Squeeze", boxes, 0), number, axis=0)
     w.named_output("boxes", found, ("found", 4))
-    w.named_output("classes", w.node("Gather", chosen, w.const(np.asarray(1)), axis=1), ("found",), np.int64)  # noqa: E501  # fmt: skip
+    w.named_output(
+        "classes", w.node("Gather", chosen, w.const(np.asarray(1)), axis=1), ("found",), np.int64
+    )
     return w.build()
 
 
@@ -64,7 +66,11 @@ def boxes_in_the_size_of_the_picture() -> Built:
     sizes = w.input("orig_target_sizes", ("N", 2), np.asarray([[640, 480], [320, 200]], np.int64))
     memory = _rows(w, _backbone(w, x, 96), 96)
     queries = w.const(w.normal(1, 20, 96), "query_embed.weight")
-    scores = w.node("MatMul", w.linear(queries, 96, 96), w.node("Transpose", w.linear(memory, 96, 96), perm=[0, 2, 1]))  # noqa: E501  # fmt: skip
+    scores = w.node(
+        "MatMul",
+        w.linear(queries, 96, 96),
+        w.node("Transpose", w.linear(memory, 96, 96), perm=[0, 2, 1]),
+    )
     read = w.node("MatMul", w.node("Softmax", scores, axis=-1), w.linear(memory, 96, 96))
     hidden = w.layer_norm(w.node("Add", read, queries), 96)
     logits, boxes = w.linear(hidden, 96, 80, "Sigmoid"), w.linear(hidden, 96, 4, "Sigmoid")
@@ -113,7 +119,16 @@ def regions_cut_from_features() -> Built:
     rois = w.input("rois", ("n", 4), np.hstack([corners, corners + 20]).astype(np.float32))
     number = w.input("batch_indices", ("n",), np.asarray([0, 0, 1, 1, 1], np.int64))
     features = _backbone(w, x)
-    cut = w.node("RoiAlign", features, rois, number, output_height=4, output_width=4, sampling_ratio=2, spatial_scale=0.25)  # noqa: E501  # fmt: skip
+    cut = w.node(
+        "RoiAlign",
+        features,
+        rois,
+        number,
+        output_height=4,
+        output_width=4,
+        sampling_ratio=2,
+        spatial_scale=0.25,
+    )
     flat = w.node("Reshape", cut, w.ints(-1, 1024))
     w.output(w.linear(w.linear(flat, 1024, 64, "Relu"), 64, 21), ("n", 21))
     return w.build()

@@ -84,7 +84,9 @@ def embedding_bag_by_loop() -> Built:
     offsets = w.input("offsets", ("bags",), np.asarray([0, 3, 4, 9], np.int64))
     table = w.const(w.normal(600, 64), "bag.weight")
     size = w.node("Shape", indices)
-    ends = w.node("Concat", w.node("Slice", offsets, w.ints(1), w.ints(2**62), w.ints(0)), size, axis=0)  # noqa: E501  # fmt: skip
+    ends = w.node(
+        "Concat", w.node("Slice", offsets, w.ints(1), w.ints(2**62), w.ints(0)), size, axis=0
+    )
     count = w.over_axes("Squeeze", w.node("Shape", offsets), 0)
     body = w.body("bag")
     number, _ = body.formal((), np.int64), body.formal((), np.bool_)
@@ -109,7 +111,9 @@ def towers_with_unlike_axes() -> Built:
     left = w.linear(w.linear(anchors, 64, 128, "Relu"), 128, 96)
     right = w.linear(w.linear(candidates, 80, 128, "Relu"), 128, 96)
     rows = w.linear(table, 128, 96)
-    w.named_output("scores", w.node("MatMul", left, w.node("Transpose", right, perm=[1, 0])), (3, 2))
+    w.named_output(
+        "scores", w.node("MatMul", left, w.node("Transpose", right, perm=[1, 0])), (3, 2)
+    )
     w.named_output("by_row", w.node("MatMul", rows, w.node("Transpose", left, perm=[1, 0])), (5, 3))
     return w.build()
 

@@ -23,7 +23,9 @@ def tf2onnx_channels_last() -> Built:
         turned = w.node("Transpose", value, perm=[0, 2, 1])
         image = w.over_axes("Unsqueeze", turned, 2)
         found = w.conv(image, inputs, outputs, 1, 5, pads=[0, 2, 0, 2], strides=[1, 1])
-        value = w.node("Relu", w.node("Transpose", w.over_axes("Squeeze", found, 2), perm=[0, 2, 1]))
+        value = w.node(
+            "Relu", w.node("Transpose", w.over_axes("Squeeze", found, 2), perm=[0, 2, 1])
+        )
     flat = w.node("Reshape", w.node("ReduceMax", value, axes=[1], keepdims=1), w.ints(-1, 96))
     w.named_output("Identity:0", w.linear(flat, 96, 64, "Sigmoid"), ("unk__7", 64))
     return w.build()
@@ -49,13 +51,24 @@ def paddle_hard_swish() -> Built:
     dims = ("p2o.DynamicDimension.0", 3, "p2o.DynamicDimension.1", "p2o.DynamicDimension.2")
     value = w.input("x", dims, w.normal(1, 3, 32, 48))
     for inputs, outputs in ((3, 48), (48, 96)):
-        found = w.batch_norm(w.conv(value, inputs, outputs, 3, 3, pads=[1] * 4, strides=[2, 2]), outputs)  # noqa: E501  # fmt: skip
+        found = w.batch_norm(
+            w.conv(value, inputs, outputs, 3, 3, pads=[1] * 4, strides=[2, 2]), outputs
+        )
         raised = w.node("Add", found, w.const(3.0))
-        inside = w.node("Clip", raised, w.const(np.asarray(0.0, np.float32)), w.const(np.asarray(6.0, np.float32)))  # noqa: E501  # fmt: skip
+        inside = w.node(
+            "Clip",
+            raised,
+            w.const(np.asarray(0.0, np.float32)),
+            w.const(np.asarray(6.0, np.float32)),
+        )
         value = w.node("Div", w.node("Mul", found, inside), w.const(6.0))
     pooled = w.node("GlobalAveragePool", value)
     flat = w.node("Reshape", pooled, w.ints(0, -1))
-    w.named_output("fetch_name_0", w.node("Softmax", w.linear(flat, 96, 40), axis=1), ("p2o.DynamicDimension.0", 40))  # noqa: E501  # fmt: skip
+    w.named_output(
+        "fetch_name_0",
+        w.node("Softmax", w.linear(flat, 96, 40), axis=1),
+        ("p2o.DynamicDimension.0", 40),
+    )
     return w.build()
 
 
@@ -128,11 +141,17 @@ def core_ml_pictures() -> Built:
     names = Names("{op} {i}", "{op}/{i} out", "W {role}/{i}", "WinMLTools")
     w = Writer("coreml", 8, names)
     x = w.input("input image", (1, 3, 28, 28), w.normal(1, 3, 28, 28))
-    scaled = w.node("Add", w.node("Mul", x, w.const(0.017)), w.const([[[-2.0]], [[-1.9]], [[-1.7]]]))
+    scaled = w.node(
+        "Add", w.node("Mul", x, w.const(0.017)), w.const([[[-2.0]], [[-1.9]], [[-1.7]]])
+    )
     value = w.conv(scaled, 3, 48, 5, 5, strides=[2, 2], activation="LeakyRelu")
     value = w.conv(value, 48, 64, 3, 3, strides=[2, 2], activation="LeakyRelu")
     flat = w.node("Flatten", value)
-    w.named_output("class probabilities", w.node("Softmax", w.node("Gemm", flat, w.matrix(1600, 10), w.bias(10))), (1, 10))  # noqa: E501  # fmt: skip
+    w.named_output(
+        "class probabilities",
+        w.node("Softmax", w.node("Gemm", flat, w.matrix(1600, 10), w.bias(10))),
+        (1, 10),
+    )
     return w.build()
 
 

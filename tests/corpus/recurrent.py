@@ -21,9 +21,7 @@ def add_recurrent(
     scale = 1 / np.sqrt(hidden)
     weights = [w.const(w.normal(directions, gates * hidden, n, scale=scale), role)
                for n, role in ((inputs, "W"), (hidden, "R"))]  # fmt: skip
-    bias_name = (
-        w.const(w.normal(directions, 2 * gates * hidden, scale=0.1), "B") if bias else ""
-    )
+    bias_name = w.const(w.normal(directions, 2 * gates * hidden, scale=0.1), "B") if bias else ""
     attributes.setdefault("direction", "bidirectional" if both else "forward")
     inputs_given = [value, *weights, bias_name, length, *states, *extra]
     while not inputs_given[-1]:

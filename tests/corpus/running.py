@@ -13,9 +13,7 @@ from .writer import Arrays
 __all__ = ["outputs_of", "relative_error", "signal_to_noise"]
 
 
-def outputs_of(
-    model: onnx.ModelProto | Path, feeds: Arrays, *, optimized: bool = False
-) -> Arrays:
+def outputs_of(model: onnx.ModelProto | Path, feeds: Arrays, *, optimized: bool = False) -> Arrays:
     """Run a model once; by default with every optimization of the runtime off."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4

@@ -145,5 +145,14 @@ def speech_enhancer_with_buffers() -> Built:
     turned = w.over_axes("Unsqueeze", w.node("Transpose", mask, perm=[0, 2, 1]), 3)
     w.named_output("enh", w.node("Mul", mix, turned), (1, 257, 1, 2))
     w.named_output("conv_cache_out", w.node("Tanh", cache), (2, 1, 16, 2, 128))
-    w.named_output("inter_cache_out", w.node("Concat", w.over_axes("Unsqueeze", hn, 0), w.node("Slice", h0, w.ints(1), w.ints(2), w.ints(0)), axis=0), (2, 1, 1, 128))  # noqa: E501  # fmt: skip
+    w.named_output(
+        "inter_cache_out",
+        w.node(
+            "Concat",
+            w.over_axes("Unsqueeze", hn, 0),
+            w.node("Slice", h0, w.ints(1), w.ints(2), w.ints(0)),
+            axis=0,
+        ),
+        (2, 1, 1, 128),
+    )
     return w.build()

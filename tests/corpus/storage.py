@@ -108,17 +108,25 @@ def _fake_quantized(w: Writer, value: str, scale: float) -> str:
 
 @MODELS.add(is_float=False, quick=True)
 def trained_with_quantization() -> Built:
-    """QDQ around every product: activations and weights, as training with fake quantizers leaves."""
+    """QDQ around every product: activations and weights, as training with fakes leaves."""
     w = Writer("trained_with_quantization", 13)
     x = w.input("x", ("batch", 3, 24, 24), w.normal(2, 3, 24, 24).clip(-3, 3))
     value, inputs = _fake_quantized(w, x, 0.025), 3
     for outputs in (48, 64):
         rounded, scale = _scaled(w.normal(outputs, inputs, 3, 3, scale=0.1), top=63, axis=0)
-        kernel = w.node("DequantizeLinear", w.const(rounded), w.const(scale), w.const(np.zeros(outputs, np.int8)), axis=0)  # noqa: E501  # fmt: skip
+        kernel = w.node(
+            "DequantizeLinear",
+            w.const(rounded),
+            w.const(scale),
+            w.const(np.zeros(outputs, np.int8)),
+            axis=0,
+        )
         value = w.node("Relu", w.node("Conv", value, kernel, w.bias(outputs), strides=[2, 2]))
         value, inputs = _fake_quantized(w, value, 0.02), outputs
     rounded, scale = _scaled(w.normal(1600, 20, scale=0.03), top=63)
-    weight = w.node("DequantizeLinear", w.const(rounded), w.const(scale), w.const(np.asarray(0, np.int8)))  # noqa: E501  # fmt: skip
+    weight = w.node(
+        "DequantizeLinear", w.const(rounded), w.const(scale), w.const(np.asarray(0, np.int8))
+    )
     flat = w.node("Reshape", value, w.ints(0, 1600))
     w.output(w.node("MatMul", flat, weight), ("batch", 20))
     return w.build()
@@ -297,8 +305,15 @@ def small_rules_for_large_constants() -> Built:
     """ConstantOfShape, Range, Tile and EyeLike of large sizes: folding them makes a file grow."""
     w = Writer("small_rules_for_large_constants", 13)
     x = w.input("x", ("batch", 256), w.normal(2, 256))
-    ones = w.node("ConstantOfShape", w.ints(256, 256), value=helper.make_tensor("v", 1, [1], [0.01]))
-    line = w.node("Range", w.const(np.asarray(0.0, np.float32)), w.const(np.asarray(256.0, np.float32)), w.const(np.asarray(1.0, np.float32)))  # noqa: E501  # fmt: skip
+    ones = w.node(
+        "ConstantOfShape", w.ints(256, 256), value=helper.make_tensor("v", 1, [1], [0.01])
+    )
+    line = w.node(
+        "Range",
+        w.const(np.asarray(0.0, np.float32)),
+        w.const(np.asarray(256.0, np.float32)),
+        w.const(np.asarray(1.0, np.float32)),
+    )
     tiled = w.node("Tile", w.const(w.normal(1, 256)), w.ints(256, 1))
     eye = w.node("EyeLike", ones)
     whole = w.node("Add", w.node("Add", ones, tiled), w.node("Mul", eye, w.const(2.0)))

@@ -27,7 +27,9 @@ def test_headline_command(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     onnx.save(built(name).proto, "model.onnx")
-    code = run(["optimize", "model.onnx", "--passes", "prune,int8", "--no-bench", "-o", "small.onnx"])
+    code = run(
+        ["optimize", "model.onnx", "--passes", "prune,int8", "--no-bench", "-o", "small.onnx"]
+    )
     err = capfd.readouterr().err
     assert code == 0, err
     assert "Traceback" not in err and "irc: wrote small.onnx" in err

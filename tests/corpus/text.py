@@ -51,10 +51,18 @@ def encoder_with_mask_and_types() -> Built:
     mask = w.input("attention_mask", dims, np.asarray([[1] * 9, [1] * 5 + [0] * 4], np.int64))
     types = w.input("token_type_ids", dims, np.zeros((2, 9), np.int64))
     length = w.node("Gather", w.node("Shape", ids), w.const(np.asarray(1)), axis=0)
-    places = w.node("Slice", w.const(np.arange(64)[None]), w.ints(0), w.over_axes("Unsqueeze", length, 0), w.ints(1))  # noqa: E501  # fmt: skip
+    places = w.node(
+        "Slice",
+        w.const(np.arange(64)[None]),
+        w.ints(0),
+        w.over_axes("Unsqueeze", length, 0),
+        w.ints(1),
+    )
     value = w.node("Gather", w.const(w.normal(500, 64, scale=0.5), "word.weight"), ids)
     value = w.node("Add", value, w.node("Gather", w.const(w.normal(2, 64)), types))
-    value = w.layer_norm(w.node("Add", value, w.node("Gather", w.const(w.normal(64, 64)), places)), 64)  # noqa: E501  # fmt: skip
+    value = w.layer_norm(
+        w.node("Add", value, w.node("Gather", w.const(w.normal(64, 64)), places)), 64
+    )
     added = mask_to_add(w, mask)
     for _ in range(2):
         value = layer(w, value, 64, added)
@@ -133,7 +141,9 @@ def characters_by_convolution() -> Built:
         found = w.conv(turned, 48, 96, size, activation="Relu")
         parts.append(w.node("Squeeze", w.node("ReduceMax", found, axes=[2], keepdims=1), axes=[2]))
     joined = w.node("Concat", *parts, axis=1)
-    w.output(w.node("Sigmoid", w.node("Gemm", joined, w.matrix(288, 64), w.bias(64))), ("words", 64))
+    w.output(
+        w.node("Sigmoid", w.node("Gemm", joined, w.matrix(288, 64), w.bias(64))), ("words", 64)
+    )
     return w.build()
 
 
@@ -187,7 +197,9 @@ def translator_reads_encoder() -> Built:
     scores = w.node("MatMul", w.linear(value, 64, 64), keys)
     wide = w.over_axes("Unsqueeze", w.node("Cast", mask, to=1), 1)
     hidden = w.node("Mul", w.node("Sub", w.const(1.0), wide), w.const(-1e9))
-    read = w.node("MatMul", w.node("Softmax", w.node("Add", scores, hidden), axis=2), w.linear(memory, 64, 64))  # noqa: E501  # fmt: skip
+    read = w.node(
+        "MatMul", w.node("Softmax", w.node("Add", scores, hidden), axis=2), w.linear(memory, 64, 64)
+    )
     value = w.layer_norm(w.node("Add", value, read), 64)
     w.named_output("logits", w.linear(value, 64, 350), ("batch", "target", 350))
     return w.build()
@@ -205,9 +217,11 @@ def decoder_with_cache() -> Built:
     ]
     value = w.node("Gather", w.const(w.normal(300, 96, scale=0.5), "model.embed_tokens"), ids)
     normed = w.layer_norm(value, 96)
+
     def split(part: str, heads: int) -> str:
         rows = w.node("Reshape", part, w.ints(0, 0, heads, 16))
         return w.node("Transpose", rows, perm=[0, 2, 1, 3])
+
     q = split(w.node("MatMul", normed, w.matrix(96, 96)), 6)
     k = w.node("Concat", past[0], split(w.node("MatMul", normed, w.matrix(96, 32)), 2), axis=2)
     v = w.node("Concat", past[1], split(w.node("MatMul", normed, w.matrix(96, 32)), 2), axis=2)

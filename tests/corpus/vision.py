@@ -68,8 +68,16 @@ def pyramid_with_computed_sizes() -> Built:
         channels = w.node("Slice", w.node("Shape", top), w.ints(0), w.ints(2), w.ints(0))
         sizes = w.node("Slice", w.node("Shape", below), w.ints(2), w.ints(4), w.ints(0))
         both = w.node("Concat", channels, sizes, axis=0)
-        larger = w.node("Resize", top, "", "", both, mode="nearest",
-                        coordinate_transformation_mode="asymmetric", nearest_mode="floor")  # fmt: skip
+        larger = w.node(
+            "Resize",
+            top,
+            "",
+            "",
+            both,
+            mode="nearest",
+            coordinate_transformation_mode="asymmetric",
+            nearest_mode="floor",
+        )
         top = w.conv(w.node("Add", below, larger), 48, 48, 3, 3, pads=[1] * 4)
     w.output(top, ("n", 48, "h2", "w2"))
     return w.build()
@@ -128,7 +136,9 @@ def larger_picture_by_depth_to_space() -> Built:
     x = w.input("lr", ("n", 1, "h", "w"), w.normal(1, 1, 20, 30))
     first = w.conv(x, 1, 48, 5, 5, pads=[2] * 4)
     value = w.node("PRelu", first, w.const(np.full((48, 1, 1), 0.2, np.float32)))
-    inner = w.conv(w.conv(value, 48, 48, 3, 3, pads=[1] * 4, activation="Relu"), 48, 48, 3, 3, pads=[1] * 4)  # noqa: E501  # fmt: skip
+    inner = w.conv(
+        w.conv(value, 48, 48, 3, 3, pads=[1] * 4, activation="Relu"), 48, 48, 3, 3, pads=[1] * 4
+    )
     value = w.conv(w.node("Add", value, inner), 48, 36, 3, 3, pads=[1] * 4)
     up = w.node("DepthToSpace", value, blocksize=3, mode="CRD")
     w.output(w.conv(up, 4, 1, 3, 3, pads=[1] * 4), ("n", 1, "h3", "w3"))
@@ -160,7 +170,9 @@ def bytes_with_channels_last() -> Built:
     scaled = w.node("Div", w.node("Cast", x, to=1), w.const(127.5))
     value = w.node("Transpose", w.node("Sub", scaled, w.const(1.0)), perm=[0, 3, 1, 2])
     for inputs, outputs in ((3, 32), (32, 64), (64, 64)):
-        value = w.conv(value, inputs, outputs, 3, 3, pads=[0, 0, 1, 1], strides=[2, 2], activation="Relu")  # noqa: E501  # fmt: skip
+        value = w.conv(
+            value, inputs, outputs, 3, 3, pads=[0, 0, 1, 1], strides=[2, 2], activation="Relu"
+        )
     w.output(w.node("Transpose", value, perm=[0, 2, 3, 1]), (1, 8, 8, 64))
     return w.build()
 
@@ -170,7 +182,9 @@ def pixels_replaced_by_scatter() -> Built:
     """A masked autoencoder: rows chosen by GatherND, put back by ScatterND."""
     w = Writer("pixels_replaced_by_scatter", 13)
     x = w.input("patches", (1, 16, 96), w.normal(1, 16, 96))
-    keep = w.input("ids_keep", (1, 6, 2), np.asarray([[[0, i] for i in (0, 3, 5, 9, 10, 15)]], np.int64))  # noqa: E501  # fmt: skip
+    keep = w.input(
+        "ids_keep", (1, 6, 2), np.asarray([[[0, i] for i in (0, 3, 5, 9, 10, 15)]], np.int64)
+    )
     seen = w.node("GatherND", x, keep)
     seen = w.linear(w.linear(seen, 96, 192, "Relu"), 192, 96)
     blank = w.const(np.tile(w.normal(1, 1, 96), (1, 16, 1)), "mask_token")

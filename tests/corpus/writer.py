@@ -22,12 +22,17 @@ Dims = Sequence[int | str | None]
 
 FROM_OPSET = {
     **dict.fromkeys((7, 8), 3),
-    **{9: 4, 10: 5, 11: 6},
+    9: 4,
+    10: 5,
+    11: 6,
     **dict.fromkeys((12, 13, 14), 7),
     **dict.fromkeys((15, 16, 17, 18), 8),
     **dict.fromkeys((19, 20), 9),
     **dict.fromkeys((21, 22), 10),
-    **{23: 11, 24: 12, 25: 13, 26: 13},
+    23: 11,
+    24: 12,
+    25: 13,
+    26: 13,
 }
 """IR version that came with an opset."""
 
@@ -164,7 +169,7 @@ class Writer:
     def split(
         self, op: str, *inputs: str, outputs: int | str, domain: str = "", **attributes: object
     ) -> list[str]:
-        """Add a node with several outputs; a text of x and . says which are given ("x." or ".x")."""
+        """Add a node with several outputs; a text of x and . says which are there."""
         wanted = "x" * outputs if isinstance(outputs, int) else outputs
         number = next(self.numbers)
         made = [
@@ -259,9 +264,5 @@ class Writer:
 
 
 def _declare(name: str, dtype: np.dtype, dims: Dims | None) -> onnx.ValueInfoProto:
-    code = (
-        onnx.TensorProto.STRING
-        if dtype.kind in "UO"
-        else helper.np_dtype_to_tensor_dtype(dtype)
-    )
+    code = onnx.TensorProto.STRING if dtype.kind in "UO" else helper.np_dtype_to_tensor_dtype(dtype)
     return helper.make_tensor_value_info(name, code, None if dims is None else list(dims))

@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -238,7 +239,8 @@ def compare(source: Path, result: Path) -> float | None:
     except IrtoolsError as error:
         sys.exit(f"compile_time: {result.parent.name} on {source.name}: {error}")
     first, second = outputs
-    return fidelity(first, second).sqnr_db
+    found = fidelity(first, second).sqnr_db
+    return None if math.isinf(found) else found
 
 
 def table(results: Sequence[Result]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""If, Loop, Scan, sequences and functions: weights inside of bodies, and weights that they capture."""
+"""If, Loop, Scan, sequences and functions: weights inside of bodies and captured by them."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def tf2onnx_channels_last() -> Built:
 @MODELS.add(quick=True)
 def keras_functional() -> Built:
     names = Names(_TF + "dense_{i}/{op}", _TF + "dense_{i}/{op}:0",
-                  _TF + "dense_{i}/{op}/ReadVariableOp:0;" + "other/name_{i}", "keras2onnx")  # fmt: skip
+                  _TF + "dense_{i}/{op}/Read:0;other/name_{i}", "keras2onnx")  # fmt: skip
     w = Writer("keras", 12, names)
     value = w.input("serving_default_input_2:0", ("N", 100), w.normal(3, 100))
     for inputs, outputs in ((100, 200), (200, 120)):

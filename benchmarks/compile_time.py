@@ -1,0 +1,316 @@
+"""How long `cleanup,fuse` takes beside onnxsim and onnxslim: whole processes, by the wall clock.
+
+    python -m venv build/peers && build/peers/bin/pip install onnxsim onnxslim
+    python benchmarks/compile_time.py [NAME...] [--tools build/peers/bin] [--rounds N] [--write]
+
+Each tool reads the same file and writes a file of its own, started as a user starts it: `irc
+optimize M --passes cleanup,fuse --no-bench`, `onnxsim M OUT`, `onnxslim M OUT`. One process runs at
+a time; after a round that is not counted (files and byte code get into the cache) the tools take
+turns, in another order in each round. Ratios are taken within a round. Results are compared with
+the original on ONNX Runtime with its optimizations off. Checkpoints are exported by `irc export`;
+`NAME-ts` comes from TorchScript's exporter, `speech` is generated: 3,600 nodes, 90 MB.
+
+`--write` puts the figures into docs/results/compile-time.json and the table into
+docs/benchmarks.md, in place of those that are there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import onnx
+from models import ARTEFACTS
+from prepared.packages import cached
+from prepared.speech import write_speech
+
+from irtools.data import SyntheticSettings, synthesize
+from irtools.errors import IrtoolsError
+from irtools.measure import cpu_quota
+from irtools.metrics import fidelity
+from irtools.model import Model
+from irtools.report.environment import machine, versions
+from irtools.target import RunnerOptions, find_target
+
+ROOT = Path(__file__).resolve().parent.parent
+DEFAULT_CACHE = ROOT / "build" / "models"
+RESULTS = ROOT / "docs" / "results" / "compile-time.json"
+PAGE = ROOT / "docs" / "benchmarks.md"
+BEGIN, END = "<!-- compile-time: begin -->", "<!-- compile-time: end -->"
+LIMIT = 1800.0
+"""Seconds after which a tool is ended."""
+OURS = "irtools"
+PEERS = ("onnxsim", "onnxslim")
+
+Command = Callable[[Path, Path], Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one tool made of one model.
+
+    Attributes:
+        seconds: Wall time of every counted round; empty where it failed.
+        bytes: Size of what it wrote, weights beside it counted in.
+        sqnr_db: Signal-to-noise ratio against the original; None where outputs are equal.
+        failure: Last line of what it said, where it failed.
+    """
+
+    model: str
+    tool: str
+    seconds: tuple[float, ...] = ()
+    nodes: int = 0
+    bytes: int = 0
+    sqnr_db: float | None = None
+    failure: str = ""
+
+
+def main() -> None:
+    """Measure the models that are named and print their table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: {' '.join(MODELS)}")
+    parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, help="default: %(default)s")
+    parser.add_argument("--tools", type=Path, help="folder with the peers' commands")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--write", action="store_true", help="write docs/ as well")
+    arguments = parser.parse_args()
+    for name in arguments.names:
+        if name not in MODELS:
+            parser.error(f"no model {name!r}; there are {', '.join(MODELS)}")
+    where = find_tools(arguments.tools)
+    tools = commands(where)
+    found = []
+    for name in arguments.names or MODELS:
+        path = MODELS[name](arguments.cache.resolve())
+        found += measured(name, path, tools, arguments.rounds)
+        print("\n".join(table(found)), flush=True)
+    if arguments.write:
+        write(found, where, arguments.rounds)
+
+
+def exported(name: str, cache: Path) -> Path:
+    """Return the file that `irc export` makes of a checkpoint of `benchmarks/models.py`."""
+    ARTEFACTS[name](cache)
+    source, path = cache / name / "checkpoint", cache / name / f"{name}-exported.onnx"
+    irc = Path(sys.executable).with_name("irc")
+    command = [str(irc), "export", str(source), "-o"]
+    return Path(cached(path, lambda made: run([*command, str(made)])))
+
+
+def prepared(file: str, cache: Path) -> Path:
+    """Return a file that `benchmarks/models.py` exports itself."""
+    name = file.removesuffix("-ts")
+    ARTEFACTS[name](cache)
+    return cache / name / f"{file}.onnx"
+
+
+def speech(cache: Path) -> Path:
+    return Path(cached(cache / "speech" / "speech.onnx", write_speech))
+
+
+MODELS: Mapping[str, Callable[[Path], Path]] = {
+    "minilm": lambda cache: exported("minilm", cache),
+    "bert-base": lambda cache: prepared("bert-base", cache),
+    "bert-base-ts": lambda cache: prepared("bert-base-ts", cache),
+    "dinov2-small": lambda cache: exported("dinov2-small", cache),
+    "smollm2": lambda cache: exported("smollm2", cache),
+    "efficientnet-lite0": lambda cache: prepared("efficientnet-lite0", cache),
+    "efficientnet-lite0-ts": lambda cache: prepared("efficientnet-lite0-ts", cache),
+    "speech": speech,
+}
+
+
+def find_tools(folder: Path | None) -> Mapping[str, str]:
+    """Return where the command of each tool lies.
+
+    Raises:
+        SystemExit: One is not installed.
+    """
+    places = [Path(sys.executable).parent, *([folder.absolute()] if folder else [])]
+    path = os.pathsep.join([*map(str, places), os.environ.get("PATH", "")])
+    found = {name: shutil.which(name, path=path) for name in ("irc", *PEERS)}
+    missing = [name for name, command in found.items() if command is None]
+    if missing:
+        sys.exit(
+            f"compile_time: {', '.join(missing)} not found: pip install {' '.join(missing)} into "
+            "an environment of its own, and name its bin folder with --tools"
+        )
+    return {name: command for name, command in found.items() if command is not None}
+
+
+def commands(where: Mapping[str, str]) -> Mapping[str, Command]:
+    """Return the command line of each tool, by name."""
+    passes = ["--passes", "cleanup,fuse", "--no-bench", "--force", "-o"]
+    return {
+        OURS: lambda source, out: [where["irc"], "optimize", str(source), *passes, str(out)],
+        **{peer: _two_paths(where[peer]) for peer in PEERS},
+    }
+
+
+def _two_paths(command: str) -> Command:
+    return lambda source, out: [command, str(source), str(out)]
+
+
+def measured(
+    name: str, source: Path, tools: Mapping[str, Command], rounds: int
+) -> Iterator[Result]:
+    """Yield one result per tool, the original first."""
+    yield Result(name, "original", (), *counted(source))
+    seconds: dict[str, list[float]] = {tool: [] for tool in tools}
+    failures: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(dir=source.parent) as folder:
+        outputs = {tool: Path(folder, tool, "result.onnx") for tool in tools}
+        for number in range(-1, rounds):
+            order = [tool for tool in tools if tool not in failures]
+            shift = number % max(1, len(order))
+            for tool in (*order[shift:], *order[:shift]):
+                empty(outputs[tool].parent)
+                started = time.perf_counter()
+                try:
+                    run(tools[tool](source, outputs[tool]))
+                except RuntimeError as error:
+                    failures[tool] = str(error)
+                    continue
+                if number >= 0:
+                    seconds[tool].append(time.perf_counter() - started)
+        for tool, path in outputs.items():
+            if tool in failures:
+                yield Result(name, tool, failure=failures[tool])
+            else:
+                closeness = compare(source, path)
+                yield Result(name, tool, tuple(seconds[tool]), *counted(path), closeness)
+
+
+def empty(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+
+
+def run(command: Sequence[str]) -> None:
+    """Run a command to its end.
+
+    Raises:
+        RuntimeError: It failed or took too long; says how.
+    """
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+    except subprocess.TimeoutExpired:
+        raise RuntimeError(f"not done after {LIMIT:.0f} s") from None
+    if done.returncode:
+        lines = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()
+        raise RuntimeError(f"exit {done.returncode}: {lines[-1][:200]}")
+
+
+def counted(path: Path) -> tuple[int, int]:
+    """Return the nodes of a model, those of its bodies too, and its bytes on disk."""
+    size = sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
+    return nodes_of(onnx.load(path, load_external_data=False).graph), size
+
+
+def nodes_of(graph: onnx.GraphProto) -> int:
+    bodies = (a.g for node in graph.node for a in node.attribute if a.HasField("g"))
+    return len(graph.node) + sum(nodes_of(body) for body in bodies)
+
+
+def compare(source: Path, result: Path) -> float | None:
+    """Return the SQNR in dB of a result against its source, on inputs drawn for the source.
+
+    Raises:
+        SystemExit: The result does not run.
+    """
+    feeds = next(iter(synthesize(Model.load(source), SyntheticSettings(samples=2)).batches(2)))
+    target, outputs = find_target("ort-cpu"), []
+    try:
+        for path in (source, result):
+            with target.runner(Model.load(path), RunnerOptions(exact=True)) as runner:
+                outputs.append(runner.run(feeds))
+    except IrtoolsError as error:
+        sys.exit(f"compile_time: {result.parent.name} on {source.name}: {error}")
+    first, second = outputs
+    found = fidelity(first, second).sqnr_db
+    return None if math.isinf(found) else found
+
+
+def table(results: Sequence[Result]) -> Iterator[str]:
+    """Yield the lines of the table in Markdown."""
+    yield "| model | tool | s | of irtools' time | nodes | MB | SQNR dB |"
+    yield "| --- " * 7 + "|"
+    ours = {one.model: one.seconds for one in results if one.tool == OURS}
+    for one in results:
+        if one.failure:
+            yield f"| {one.model} | {one.tool} | fails: {one.failure} | | | | |"
+            continue
+        cells = [one.model, one.tool, "", "", f"{one.nodes:,}", f"{one.bytes / 1e6:.1f}", ""]
+        if one.seconds:
+            cells[2] = f"{median(one.seconds):.1f}"
+            cells[3] = ratio(one.seconds, ours.get(one.model, ()))
+            cells[6] = "exact" if one.sqnr_db is None else f"{one.sqnr_db:.0f}"
+        yield f"| {' | '.join(cells)} |"
+
+
+def ratio(seconds: Sequence[float], ours: Sequence[float]) -> str:
+    """Return the median of the ratios within a round, with the smallest and the largest."""
+    if not ours:
+        return ""
+    found = [one / other for one, other in zip(seconds, ours, strict=True)]
+    return f"{median(found):.2f} [{min(found):.2f}, {max(found):.2f}]"
+
+
+def write(results: Sequence[Result], where: Mapping[str, str], rounds: int) -> None:
+    """Write the figures and put the table into the page, in place of the one that is there."""
+    document = {
+        "machine": dataclasses.asdict(machine()),
+        "versions": {**versions(), **{peer: version_of(peer, where[peer]) for peer in PEERS}},
+        "rounds": rounds,
+        "results": [dataclasses.asdict(one) for one in results],
+    }
+    RESULTS.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
+    before, _, rest = text.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    PAGE.write_text(
+        f"{before.rstrip()}\n\n{section(results, rounds)}{after or chr(10)}", encoding="utf-8"
+    )
+
+
+def version_of(package: str, command: str) -> str:
+    """Return the version of a package as the Python beside its command knows it."""
+    program = f"from importlib.metadata import version; print(version({package!r}))"
+    python = Path(command).with_name("python")
+    done = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def section(results: Sequence[Result], rounds: int) -> str:
+    return "\n".join(
+        [
+            BEGIN,
+            "## Compile time",
+            "",
+            "    python benchmarks/compile_time.py --write",
+            "",
+            f"Wall time of whole processes on {cpu_quota()} CPUs: medians of {rounds} rounds in",
+            "turns, and how many times irtools' time each takes, as median [smallest, largest] of",
+            "the ratios within a round. Nodes count those of bodies; SQNR is against the original,",
+            "over drawn inputs.",
+            "",
+            *table(results),
+            END,
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

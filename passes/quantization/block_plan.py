@@ -162,7 +162,7 @@ class BlockQuantizer:
         """Make one decision per weight, the cheapest in accuracy first."""
         made = []
         with ThreadPoolExecutor(cpu_quota()) as pool:
-            found = pool.map(lambda item: self._decision(*item, squares), chosen)
+            found = pool.map(lambda item: self._decision(item[0], item[1], squares), chosen)
         for (weight, _), decision in zip(chosen, found, strict=True):
             if decision is None:
                 self.skipped["num-skipped-shape"] += 1

@@ -92,7 +92,7 @@ def quantize_rows(
         # Blocks side by side, so that all of them take a step at once.
         found, scale[cut], zeros = _quantize(np.ascontiguousarray(w[cut].T), spec, scale_dtype)
         codes[cut] = found.T
-        if zero is not None:
+        if zero is not None and zeros is not None:
             zero[cut] = zeros
     return Blocks(
         codes.reshape(rows.shape),
@@ -192,11 +192,11 @@ def _limits(
         zero = zero.clip(0, top)
         return -zero, top - zero, zero, first
     if spec.bits == 8:
-        most = np.float32(127)
-        return -most, most, None, np.abs(w).max(axis=0) / most
+        most = np.array(127, np.float32)
+        return np.negative(most), most, None, np.abs(w).max(axis=0) / most
     at = np.abs(w).argmax(axis=0)[None]
     first = np.take_along_axis(w, at, axis=0)[0] / np.float32(-8)
-    return np.float32(-8), np.float32(7), None, first
+    return np.array(-8, np.float32), np.array(7, np.float32), None, first
 
 
 def _best_scale(
@@ -231,7 +231,8 @@ def _round(
     np.divide(w, scale, out=out)
     np.rint(out, out=out)
     np.maximum(out, low, out=out)
-    return np.minimum(out, high, out=out)
+    np.minimum(out, high, out=out)
+    return out
 
 
 def _quantize_nf4(w: np.ndarray, spec: BlockSpec) -> Blocks:

@@ -113,7 +113,7 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
     "layoutlm": ("LayoutLMForTokenClassification", _BERT | {"max_2d_position_embeddings": 128}),
-    "lilt": ("LiltModel", _BERT | {"max_2d_position_embeddings": 128, "channel_shrink_ratio": 2}),
+    "lilt": ("LiltModel", _BERT | {"max_2d_position_embeddings": 128, "hidden_size": 48}),
     "ernie": ("ErnieModel", _BERT | {"use_task_id": True, "task_type_vocab_size": 3}),
     "gemma3-sliding": (
         "Gemma3ForCausalLM",

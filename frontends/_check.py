@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -14,11 +14,15 @@ from irtools.errors import DataError, FileError, ModelError
 from irtools.model import Model
 from irtools.target import Feeds, Runner, RunnerOptions, find_target
 
-__all__ = ["PlainTrial", "Trial", "compare", "in_file", "relative_l2"]
+__all__ = ["PlainTrial", "SizeError", "Trial", "compare", "in_file", "relative_l2"]
 
 RELATIVE_TOLERANCE = 1e-4
 
 _IN_MEMORY_UP_TO = 1 << 28
+
+
+class SizeError(ModelError):
+    """An export holds for the sizes that it was made with only."""
 
 
 class Trial(Protocol):
@@ -40,16 +44,25 @@ class PlainTrial:
         feeds: Inputs.
         wanted: Outputs of torch.
         where: How large they are, in words.
+        hidden: By output, where it is of no account, bool of its shape: at padding.
     """
 
     feeds: Feeds
     wanted: Mapping[str, np.ndarray]
     where: str
+    hidden: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def errors(self, runner: Runner) -> Iterator[tuple[str, str, float]]:
         found = runner.run(self.feeds)
-        for name, reference in self.wanted.items():
-            yield name, self.where, relative_l2(reference, found[name])
+        for name in self.wanted:
+            yield name, self.where, self.error(name, found[name])
+
+    def error(self, name: str, found: np.ndarray) -> float:
+        """Return the relative L2 error of an output, what is of no account left out."""
+        reference, hidden = self.wanted[name], self.hidden.get(name)
+        if hidden is None or found.shape != reference.shape:
+            return relative_l2(reference, found)
+        return relative_l2(reference[~hidden], found[~hidden])
 
 
 def in_file(model: Model, folder: Path) -> Model:
@@ -90,7 +103,7 @@ def compare(model: Model, trials: Sequence[Trial], what: str) -> None:
                     _judge(what, name, where, error)
             except DataError as error:
                 # The data are ours, and torch took them.
-                raise ModelError(
+                raise SizeError(
                     f"the export of {what} is wrong: it does not run at {trial.where}, as torch "
                     f"does: {error}"
                 ) from error
@@ -101,6 +114,11 @@ def _judge(what: str, name: str, where: str, error: float) -> None:
         raise ModelError(
             f"the export of {what} cannot be checked: output {name!r} is NaN or infinite at "
             f"{where}; are the weights damaged?"
+        )
+    if math.isinf(error):
+        raise SizeError(
+            f"the export of {what} is wrong: output {name!r} has another shape than torch's at "
+            f"{where}"
         )
     if not error <= RELATIVE_TOLERANCE:
         raise ModelError(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from irtools.errors import UnsupportedError
+from irtools.frontends._text_inputs import draw_extras, further_inputs, note_on_left_out
 from irtools.frontends._torch_export import EXAMPLE_SIZES, Tensors, TorchSource, tensors_of
 
 __all__ = [
@@ -50,6 +51,8 @@ def describe_encoder(
     if hasattr(config, "use_mems_eval"):
         config.use_mems_eval = False
     names = _input_names(module)
+    parameters = inspect.signature(module.forward).parameters
+    extras = further_inputs(config, parameters) if "input_ids" in names else {}
     make: Callable[[int, int], Tensors]
     axes: dict[str, dict[int, str]]
     if "pixel_values" in names:
@@ -59,13 +62,22 @@ def describe_encoder(
     else:
         limits = sequence_limit(config)
         draw = partial(texts, torch, names, config.vocab_size, getattr(config, "pad_token_id", 0))
-        make = partial(within, draw, limits.get("sequence"))
-        axes = {name: {0: "batch", 1: "sequence"} for name in names}
+        make = partial(draw_extras, torch, extras, partial(within, draw, limits.get("sequence")))
+        axes = {name: {0: "batch", 1: "sequence"} for name in (*names, *extras)}
     with torch.inference_mode():
         outputs = tuple(tensors_of(module(**make(*EXAMPLE_SIZES))))
     forward = _with_input_mask if config.model_type == "xlnet" else None
+    note = note_on_left_out(type(module).__name__, tuple(parameters), axes)
     return TorchSource(
-        module, make, axes, outputs, where, limits, forward=forward, metadata=metadata
+        module,
+        make,
+        axes,
+        outputs,
+        where,
+        limits,
+        forward=forward,
+        metadata=metadata,
+        notes=(note,) if note else (),
     )
 
 

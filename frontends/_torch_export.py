@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import inspect
 import io
 import logging
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from irtools.errors import UnsupportedError
-from irtools.frontends._check import RELATIVE_TOLERANCE, PlainTrial, Trial, relative_l2
+from irtools.frontends._check import RELATIVE_TOLERANCE, PlainTrial, Trial
 from irtools.frontends._failure import LIBRARY_FAILURES, explain
 from irtools.frontends._names import tidy
+from irtools.frontends._padding import axes_of_sequence, hidden_by_name, spread
 from irtools.model import Model
 
-__all__ = ["EXAMPLE_SIZES", "TorchSource", "convert", "tensors_of"]
+__all__ = [
+    "EXAMPLE_SIZES",
+    "TorchSource",
+    "convert",
+    "draws_randomly",
+    "tensors_of",
+    "without_fast_path",
+]
 
 # torch 2.13 writes opset 20 by default: every operator of a BERT has its own form there
 # (LayerNormalization, Gelu), and both runtimes promise it.
@@ -49,6 +59,8 @@ class TorchSource:
         make_trials: Makes what the export is checked with; None: the outputs at two sizes that
             the exporter does not see.
         metadata: Properties for the model.
+        notes: What its user should know of what was left out.
+        example: Batch and sequence that it is traced with.
     """
 
     module: Any
@@ -60,6 +72,8 @@ class TorchSource:
     forward: Callable[[Callable[..., Any], Tensors], Sequence[Any]] | None = None
     make_trials: Callable[[], Sequence[Trial]] | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+    example: tuple[int, int] = EXAMPLE_SIZES
 
     def trials(self) -> Sequence[Trial]:
         """Run the module as it stands and return what the export must reproduce.
@@ -72,21 +86,18 @@ class TorchSource:
         longest = self.limits.get("sequence", CHECK_SIZES[-1][1])
         sizes = [(batch, min(length, longest)) for batch, length in CHECK_SIZES]
         found = [self._trial(*size) for size in sizes]
-        again = self._trial(*sizes[0]).wanted
-        for name, wanted in found[0].wanted.items():
-            if relative_l2(wanted, again[name]) > RELATIVE_TOLERANCE:
-                raise UnsupportedError(
-                    f"{self.where} draws random numbers: output {name!r} is another one each time "
-                    "torch computes it, and no export can be held against it; --no-check leaves "
-                    "that out"
-                )
+        hidden = _at_padding(found)
+        found = [replace(trial, hidden=at) for trial, at in zip(found, hidden, strict=True)]
+        for name, again in self._trial(*sizes[0]).wanted.items():
+            if found[0].error(name, again) > RELATIVE_TOLERANCE:
+                raise draws_randomly(self.where, name)
         return found
 
     def run(self, inputs: Tensors) -> dict[str, Any]:
         """Run the module and return its outputs by name."""
         import torch
 
-        with torch.inference_mode():
+        with torch.inference_mode(), without_fast_path():
             if self.forward is not None:
                 found = self.forward(self.module, inputs)
             else:
@@ -106,6 +117,48 @@ class TorchSource:
         return any("sequence" in axes.values() for axes in self.axes.values())
 
 
+def draws_randomly(where: str, output: str) -> UnsupportedError:
+    """Return the refusal of a module that computes something else each time."""
+    return UnsupportedError(
+        f"{where} draws random numbers: output {output!r} is another one each time torch computes "
+        "it, and no export can be held against it; --no-check leaves that out"
+    )
+
+
+@contextlib.contextmanager
+def without_fast_path() -> Iterator[None]:
+    """Let torch's attention layers compute what they do in training.
+
+    Their fast path for inference is another function at padding: it puts zeros there and may cut
+    the sequence to the longest row. It is never exported.
+    """
+    import torch
+
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+def _at_padding(trials: Sequence[PlainTrial]) -> list[dict[str, np.ndarray]]:
+    """Return for each trial, by output, what lies at positions that its mask hides."""
+    each = [hidden_by_name(trial.feeds) for trial in trials]
+    masks = [mask for mask in each if mask is not None]
+    if len(masks) < len(trials):
+        return [{} for _ in trials]
+    sizes = [(mask.shape[0], mask.shape[1]) for mask in masks]
+    axes = {
+        name: axes_of_sequence([trial.wanted[name].shape for trial in trials], sizes)
+        for name in trials[0].wanted
+    }
+    return [
+        {name: spread(mask, array, axes[name]) for name, array in trial.wanted.items()}
+        for trial, mask in zip(trials, masks, strict=True)
+    ]
+
+
 def convert(source: TorchSource, *, opset: int | None = None) -> Model:
     """Export a module. Weights are views of the module's, transposed where a product wants it.
 
@@ -114,7 +167,7 @@ def convert(source: TorchSource, *, opset: int | None = None) -> Model:
     """
     import torch
 
-    inputs = dict(source.inputs(*EXAMPLE_SIZES))
+    inputs = dict(source.inputs(*source.example))
     plain = {name: name.replace(".", "_") for name in inputs}
     job = _Job(
         source.module,
@@ -128,7 +181,7 @@ def convert(source: TorchSource, *, opset: int | None = None) -> Model:
         opset or DEFAULT_OPSET,
     )
     failures = (*LIBRARY_FAILURES, torch.onnx.OnnxExporterError)
-    with _quiet(), _forward_of(source, plain):
+    with _quiet(), _uncollected(), without_fast_path(), _forward_of(source, plain):
         try:
             found = _by_torch(torch, job)
         except failures as error:
@@ -286,6 +339,22 @@ def _forward_of(source: TorchSource, plain: Mapping[str, str]) -> Iterator[None]
             del module.forward
         else:
             module.forward = own
+
+
+@contextlib.contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep Python from looking for cycles.
+
+    A traced graph is millions of objects that stay; going through them again and again takes an
+    eighth of the export.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from irtools.frontends._decoder import describe_decoder
 from irtools.frontends._encoder import describe_encoder
 from irtools.frontends._failure import running
 from irtools.frontends._image_text import describe_image_text, takes_both
+from irtools.frontends._sentence import with_sentence_embedding
 from irtools.frontends._seq2seq import PARTS, describe_part
 from irtools.frontends._tokenizer import make_tokenizer
 from irtools.frontends._torch_export import EXAMPLE_SIZES, TorchSource, convert
@@ -92,7 +93,7 @@ def _export(
     model = convert(source, opset=options.opset)
     model.ir.graph.name = source.module.config.model_type
     model.source = folder
-    model.notes = checkpoint.notes
+    model.notes = (*checkpoint.notes, *source.notes)
     return in_file(model, scratch), trials, source.where
 
 
@@ -125,7 +126,8 @@ def _describe(checkpoint: Checkpoint, options: LoadOptions) -> TorchSource:
     if takes_both(module) and not options.with_past:
         return describe_image_text(module, checkpoint.folder, where, metadata)
     if not options.with_past:
-        return describe_encoder(module, checkpoint.folder, where, metadata)
+        source = describe_encoder(module, checkpoint.folder, where, metadata)
+        return source if options.task else with_sentence_embedding(source, checkpoint.folder)
     if checkpoint.task is None or checkpoint.task.name != "text-generation":
         task = "no known task" if checkpoint.task is None else f"{checkpoint.task.name!r}"
         raise OptionError(

@@ -7,26 +7,31 @@ import importlib
 import pickle
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
-from irtools.data.npz import read_npz
+from irtools.data.npz import read_arrays
 from irtools.errors import (
     DataError,
     FileError,
+    IrtoolsError,
     MissingExtraError,
     ModelError,
     OptionError,
+    UnsupportedError,
     UsageError,
 )
 from irtools.frontend import LoadOptions
+from irtools.frontends._batches import Batches, find_batches, rebatched, size_of_batch
 from irtools.frontends._failure import explain, first_line
 
 if TYPE_CHECKING:
+    from irtools.frontends._check import PlainTrial
     from irtools.model import Model
     from irtools.target import Feeds
 
@@ -44,9 +49,10 @@ _FACTORY = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 class TorchFrontend:
     """A function that returns a `torch.nn.Module`, named `package.module:function`.
 
-    The module is put into evaluation mode. Axis 0 of every input is dynamic and named `batch`;
-    other sizes are those of the example inputs. Naming a function runs its code: it is the
-    caller's own.
+    The module is put into evaluation mode. The batch, axis 0 of the inputs where the module runs
+    so, is dynamic and named `batch`; of a module that holds for one size alone it stays as the
+    example has it, and a note says so. Other sizes are those of the example inputs. Naming a
+    function runs its code: it is the caller's own.
     """
 
     name: ClassVar[str] = "torch"
@@ -74,9 +80,7 @@ class TorchFrontend:
             )
         try:
             import torch
-
-            from irtools.frontends._check import compare
-            from irtools.frontends._torch_export import TorchSource, convert, tensors_of
+            import torch.onnx
         except ImportError as error:
             raise MissingExtraError("exporting a torch module", "torch") from error
         module = _build(torch, source)
@@ -84,23 +88,135 @@ class TorchFrontend:
             _load_weights(module, options.weights)
         module.eval()
         example = _read_example(options.example)
-        make = partial(_tile, torch, example)
-        with torch.inference_mode():
-            try:
-                outputs = tuple(tensors_of(module(**make(2, 0))))
-            except _FAILURES as error:
-                raise DataError(
-                    f"{source} does not run on {options.example}: {explain(error)}"
-                ) from error
-        if not outputs:
+        run = partial(_run, torch, module)
+        try:
+            wanted = run(example)
+        except _FAILURES as error:
+            raise DataError(
+                f"{source} does not run on {options.example}: {explain(error)}"
+            ) from error
+        if not wanted:
             raise ModelError(f"{source} returns no tensors")
-        axes = {name: {0: "batch"} for name in example}
-        described = TorchSource(module, make, axes, outputs, source)
-        trials = described.trials() if options.check else ()
-        model = convert(described, opset=options.opset)
-        compare(model, trials, source)
+        job = _Export(source, module, example, tuple(wanted), run, options)
+        model = job.load()
         model.ir.graph.name = type(module).__name__
         return model
+
+
+@dataclass(frozen=True)
+class _Export:
+    """The export of one module.
+
+    Attributes:
+        outputs: Names of what it returns.
+        run: Runs it: arrays by name to arrays by name.
+    """
+
+    source: str
+    module: Any
+    example: Feeds
+    outputs: tuple[str, ...]
+    run: Callable[[Feeds], Feeds]
+    options: LoadOptions
+
+    def load(self) -> Model:
+        """Export with a batch of any size if the module holds for it, else with the example's.
+
+        Raises:
+            ModelError: The export is wrong.
+            UnsupportedError: It cannot be exported.
+        """
+        from irtools.frontends._check import SizeError
+
+        batches = find_batches(self.example, self._failure)
+        if batches.is_fixed:
+            return self._fixed(batches, batches.reason)
+        try:
+            return self._dynamic(batches)
+        except (UnsupportedError, SizeError) as error:
+            if "draws random numbers" in str(error):
+                raise
+            try:
+                return self._fixed(batches, str(error))
+            except IrtoolsError:
+                raise error from None
+
+    def _dynamic(self, batches: Batches) -> Model:
+        held = [n for n in (3, 2, 1) if n not in batches.failed]
+        axes = {n: {a: "batch"} for n, a in batches.axes.items() if a is not None}
+        notes = (f"{self.source} does not hold {batches.reason}",) if batches.failed else ()
+        sizes = {1, 3, batches.size}.intersection(held) or {batches.size}
+        rows = [rebatched(self.example, batches.axes, size) for size in sorted(sizes)]
+        traced = rebatched(self.example, batches.axes, 2)
+        return self._export(traced, axes, rows, notes)
+
+    def _fixed(self, batches: Batches, reason: str) -> Model:
+        turned = {
+            name: np.flip(array, axis=0).copy() if array.ndim else array
+            for name, array in self.example.items()
+        }
+        rows = [self.example] + ([turned] if self._failure(turned) is None else [])
+        size = batches.size
+        notes = (f"the export of {self.source} holds for batch {size} only: {reason}",)
+        return self._export(self.example, {}, rows, notes)
+
+    def _export(
+        self,
+        traced: Feeds,
+        axes: Mapping[str, Mapping[int, str]],
+        rows: Sequence[Feeds],
+        notes: tuple[str, ...],
+    ) -> Model:
+        import torch
+
+        from irtools.frontends._check import compare
+        from irtools.frontends._torch_export import TorchSource, convert
+
+        def inputs(batch: int, sequence: int) -> dict[str, Any]:
+            return _tensors(torch, traced)
+
+        described = TorchSource(self.module, inputs, axes, self.outputs, self.source)
+        trials = [self._trial(feeds) for feeds in rows] if self.options.check else []
+        model = convert(described, opset=self.options.opset)
+        compare(model, trials, self.source)
+        model.notes = notes
+        return model
+
+    def _trial(self, feeds: Feeds) -> PlainTrial:
+        from irtools.frontends._check import RELATIVE_TOLERANCE, PlainTrial
+        from irtools.frontends._padding import hidden_by_trying, spread
+        from irtools.frontends._torch_export import draws_randomly
+
+        wanted = self.run(feeds)
+        hidden, axes = hidden_by_trying(feeds, wanted, self.run)
+        at = {} if hidden is None else {n: spread(hidden, wanted[n], axes[n]) for n in axes}
+        trial = PlainTrial(feeds, wanted, f"batch {size_of_batch(feeds)}", at)
+        for name, again in self.run(feeds).items():
+            if trial.error(name, again) > RELATIVE_TOLERANCE:
+                raise draws_randomly(self.source, name)
+        return trial
+
+    def _failure(self, feeds: Feeds) -> str | None:
+        try:
+            self.run(feeds)
+        except _FAILURES as error:
+            return first_line(error)
+        return None
+
+
+def _run(torch: Any, module: Any, feeds: Feeds) -> dict[str, np.ndarray]:
+    from irtools.frontends._torch_export import tensors_of, without_fast_path
+
+    with torch.inference_mode(), without_fast_path():
+        found = tensors_of(module(**_tensors(torch, feeds)))
+    return {
+        name: (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+        for name, tensor in found.items()
+    }
+
+
+def _tensors(torch: Any, feeds: Feeds) -> dict[str, Any]:
+    return {name: torch.from_numpy(array.copy()) for name, array in feeds.items()}
 
 
 def _build(torch: Any, source: str) -> Any:
@@ -186,15 +302,7 @@ def _read_state(path: Path) -> Mapping[str, Any]:
 
 
 def _read_example(path: Path) -> Feeds:
-    arrays = read_npz(path, label_column="").feeds
-    if not arrays or not all(len(array) for array in arrays.values()):
+    arrays = read_arrays(path)
+    if not arrays or not all(array.size for array in arrays.values()):
         raise DataError(f"{path} needs arrays of at least one sample along axis 0")
     return arrays
-
-
-def _tile(torch: Any, example: Feeds, batch: int, _: int) -> dict[str, Any]:
-    """Repeat or cut the example rows to `batch`."""
-    return {
-        name: torch.from_numpy(array[np.arange(batch) % len(array)].copy())
-        for name, array in example.items()
-    }

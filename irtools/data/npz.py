@@ -10,7 +10,7 @@ import numpy as np
 from irtools.data.base import Dataset
 from irtools.errors import DataError, FileError
 
-__all__ = ["read_npz"]
+__all__ = ["read_arrays", "read_npz"]
 
 
 def read_npz(path: Path, label_column: str = "labels") -> Dataset:
@@ -20,17 +20,7 @@ def read_npz(path: Path, label_column: str = "labels") -> Dataset:
         DataError: Not an `.npz` file, or one that holds Python objects.
         FileError: The file cannot be read.
     """
-    try:
-        # Opened here, because numpy leaves the file open when it is no archive.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, zipfile.BadZipFile, EOFError, AttributeError, TypeError) as error:
-        raise DataError(
-            f"{path} is not an .npz file of plain arrays ({error}); "
-            "write one with numpy.savez(path, input_ids=..., labels=...)"
-        ) from error
-    except OSError as error:
-        raise FileError(f"cannot read {path}: {error.strerror or error}") from error
+    arrays = read_arrays(path)
     scalars = [name for name, array in arrays.items() if array.ndim == 0]
     if scalars:
         raise DataError(
@@ -38,3 +28,23 @@ def read_npz(path: Path, label_column: str = "labels") -> Dataset:
         )
     labels = arrays.pop(label_column, None)
     return Dataset(arrays, labels, source=path.name)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read arrays by their names, whatever their sizes.
+
+    Raises:
+        DataError: Not an `.npz` file, or one that holds Python objects.
+        FileError: The file cannot be read.
+    """
+    try:
+        # Opened here, because numpy leaves the file open when it is no archive.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, zipfile.BadZipFile, EOFError, AttributeError, TypeError) as error:
+        raise DataError(
+            f"{path} is not an .npz file of plain arrays ({error}); "
+            "write one with numpy.savez(path, input_ids=..., labels=...)"
+        ) from error
+    except OSError as error:
+        raise FileError(f"cannot read {path}: {error.strerror or error}") from error

@@ -39,8 +39,11 @@ __all__ = [
     "unpack_nibbles",
 ]
 
-SLAB_ELEMENTS = 1 << 19
-"""Elements of a weight that are looked at together: 2 MB of float32."""
+SLAB_ELEMENTS = 1 << 17
+"""Elements of a weight that are looked at together: 512 kB of float32, what a core has close by."""
+
+_TOGETHER = 1 << 11
+"""Blocks whose scales are sought together."""
 
 NF4 = np.array(NF4_LEVELS, dtype=np.float32)
 _NF4_EDGES = (NF4[1:] + NF4[:-1]) / 2
@@ -76,17 +79,27 @@ def quantize_rows(
     Args:
         scale_dtype: float32 or float16. Codes belong to the scale as it is stored.
     """
-    w = np.ascontiguousarray(rows, dtype=np.float32).reshape(len(rows), -1, spec.block)
+    w = np.ascontiguousarray(rows, dtype=np.float32).reshape(-1, spec.block)
+    shape = (len(rows), rows.shape[1] // spec.block)
     if spec.scheme == "nf4":
-        return _quantize_nf4(w, spec)
-    low, high, zero, first = _limits(w, spec)
-    shrink = _SHRINK if spec.bits == 4 else (1.0,)
-    scale = _best_scale(w, first, low, high, shrink).astype(scale_dtype)
-    codes = _round(w, scale.astype(np.float32), low, high)
-    if zero is not None:
-        codes += zero[..., None]
-    stored = codes.astype(np.int8 if zero is None else np.uint8).reshape(rows.shape)
-    return Blocks(stored, scale, None if zero is None else zero.astype(np.uint8), spec)
+        return _quantize_nf4(w.reshape(*shape, -1), spec)
+    affine = spec.scheme == "affine"
+    codes = np.empty(w.shape, np.uint8 if affine else np.int8)
+    scale = np.empty(len(w), scale_dtype)
+    zero = np.empty(len(w), np.uint8) if affine else None
+    for start in range(0, len(w), _TOGETHER):
+        cut = slice(start, start + _TOGETHER)
+        # Blocks side by side, so that all of them take a step at once.
+        found, scale[cut], zeros = _quantize(np.ascontiguousarray(w[cut].T), spec, scale_dtype)
+        codes[cut] = found.T
+        if zero is not None and zeros is not None:
+            zero[cut] = zeros
+    return Blocks(
+        codes.reshape(rows.shape),
+        scale.reshape(shape),
+        None if zero is None else zero.reshape(shape),
+        spec,
+    )
 
 
 def dequantize_rows(blocks: Blocks) -> np.ndarray:
@@ -148,58 +161,78 @@ def unpack_nibbles(packed: np.ndarray, count: int, *, signed: bool) -> np.ndarra
     return (codes ^ 8).astype(np.int8) - np.int8(8) if signed else codes
 
 
+def _quantize(
+    w: np.ndarray, spec: BlockSpec, scale_dtype: type[np.floating]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return codes [block, N] as they are stored, scales and zero points [N] of w [block, N]."""
+    low, high, zero, first = _limits(w, spec)
+    shrink = _SHRINK if spec.bits == 4 else (1.0,)
+    scale = _best_scale(w, first, low, high, shrink).astype(scale_dtype)
+    codes = _round(w, scale.astype(np.float32), low, high, np.empty_like(w))
+    if zero is None:
+        return codes.astype(np.int8), scale, None
+    codes += zero
+    return codes.astype(np.uint8), scale, zero
+
+
 def _limits(
     w: np.ndarray, spec: BlockSpec
-) -> tuple[np.ndarray | int, np.ndarray | int, np.ndarray | None, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None, np.ndarray]:
     """Return the least and largest code, the zero point, and the scale that cuts nothing.
 
     Args:
-        w: [R, blocks, block].
+        w: [block, N].
     """
-    top = 2**spec.bits - 1
     if spec.scheme == "affine":
-        a = np.minimum(w.min(axis=-1), 0.0)
-        b = np.maximum(w.max(axis=-1), 0.0)
-        first = (b - a) / np.float32(top)
+        top = np.float32(2**spec.bits - 1)
+        a = np.minimum(w.min(axis=0), np.float32(0))
+        b = np.maximum(w.max(axis=0), np.float32(0))
+        first = (b - a) / top
         zero = np.rint(np.divide(-a, first, out=np.zeros_like(a), where=first > _TINY))
-        zero = zero.clip(0, top).astype(np.int16)
-        return -zero[..., None], top - zero[..., None], zero, first
+        zero = zero.clip(0, top)
+        return -zero, top - zero, zero, first
     if spec.bits == 8:
-        return -127, 127, None, np.abs(w).max(axis=-1) / np.float32(127)
-    at = np.abs(w).argmax(axis=-1)[..., None]
-    return -8, 7, None, np.take_along_axis(w, at, axis=-1)[..., 0] / np.float32(-8)
+        most = np.array(127, np.float32)
+        return np.negative(most), most, None, np.abs(w).max(axis=0) / most
+    at = np.abs(w).argmax(axis=0)[None]
+    first = np.take_along_axis(w, at, axis=0)[0] / np.float32(-8)
+    return np.array(-8, np.float32), np.array(7, np.float32), None, first
 
 
 def _best_scale(
     w: np.ndarray,
     first: np.ndarray,
-    low: np.ndarray | int,
-    high: np.ndarray | int,
+    low: np.ndarray,
+    high: np.ndarray,
     shrink: tuple[float, ...],
 ) -> np.ndarray:
-    """Return the scale of least squared error per block, [R, blocks]; 1 for blocks of zeros."""
+    """Return the scale of least squared error per block, [N]; 1 for blocks of zeros."""
     best = np.zeros(first.shape, np.float32)
     scale = np.ones(first.shape, np.float32)
     live = np.abs(first) > _TINY
+    codes, terms = np.empty_like(w), np.empty_like(w)
     for factor in shrink:
         trial = np.where(live, first * np.float32(factor), np.float32(1))
-        codes = _round(w, trial, low, high)
-        product = np.einsum("rbk,rbk->rb", w, codes)
-        size = np.einsum("rbk,rbk->rb", codes, codes)
+        _round(w, trial, low, high, codes)
+        product = np.multiply(w, codes, out=terms).sum(axis=0)
+        size = np.multiply(codes, codes, out=terms).sum(axis=0)
         # Of the block's energy, <w, c>^2 / <c, c> is kept.
         fitted = np.divide(product, size, out=np.zeros_like(product), where=size > 0)
-        better = live & (fitted * product > best)
-        best = np.where(better, fitted * product, best)
-        scale = np.where(better, fitted, scale)
+        kept = fitted * product
+        better = live & (kept > best)
+        np.copyto(best, kept, where=better)
+        np.copyto(scale, fitted, where=better)
     return scale
 
 
 def _round(
-    w: np.ndarray, scale: np.ndarray, low: np.ndarray | int, high: np.ndarray | int
+    w: np.ndarray, scale: np.ndarray, low: np.ndarray, high: np.ndarray, out: np.ndarray
 ) -> np.ndarray:
-    steps = w / scale[..., None]
-    np.rint(steps, out=steps)
-    return np.asarray(np.clip(steps, low, high, out=steps))
+    np.divide(w, scale, out=out)
+    np.rint(out, out=out)
+    np.maximum(out, low, out=out)
+    np.minimum(out, high, out=out)
+    return out
 
 
 def _quantize_nf4(w: np.ndarray, spec: BlockSpec) -> Blocks:

@@ -112,6 +112,19 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
             "type_vocab_size": 0,
         },
     ),
+    "layoutlm": ("LayoutLMForTokenClassification", _BERT | {"max_2d_position_embeddings": 128}),
+    "lilt": ("LiltModel", _BERT | {"max_2d_position_embeddings": 128, "hidden_size": 48}),
+    "ernie": ("ErnieModel", _BERT | {"use_task_id": True, "task_type_vocab_size": 3}),
+    "gemma3-sliding": (
+        "Gemma3ForCausalLM",
+        _LLAMA
+        | {
+            "head_dim": 8,
+            "query_pre_attn_scalar": 8,
+            "sliding_window": 6,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+    ),
     "vit": ("ViTForImageClassification", _VISION),
     "dinov2": ("Dinov2Model", _VISION),
     "clip": (

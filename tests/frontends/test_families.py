@@ -26,6 +26,23 @@ FAMILIES = {
         "albert.encoder.albert_layer_groups.0.albert_layers.0.ffn",
     ),
     "deberta-v2": (TEXT, "logits", "deberta.encoder.layer.1.attention.self.query_proj"),
+    "layoutlm": (
+        (*TEXT, "token_type_ids", "bbox"),
+        "logits",
+        "layoutlm.encoder.layer.1.intermediate.dense",
+    ),
+    "lilt": (
+        (*TEXT, "token_type_ids", "bbox"),
+        "last_hidden_state",
+        "encoder.layer.1.intermediate.dense",
+    ),
+    "ernie": (
+        (*TEXT, "token_type_ids", "task_type_ids"),
+        "last_hidden_state",
+        "encoder.layer.1.intermediate.dense",
+    ),
+    # A window leaves rows of padding without any key.
+    "gemma3-sliding": (TEXT, "logits", "model.layers.0.mlp.down_proj"),
     "vit": (("pixel_values",), "logits", "classifier"),
     "dinov2": (("pixel_values",), "last_hidden_state", "layernorm"),
     "resnet": (("pixel_values",), "logits", "classifier.1"),

@@ -56,7 +56,8 @@ def lower_lstm(node: ir.Node, names: FreshNames, graph: ir.Graph, *, unsigned: b
         graph: The main graph, which takes the new constants.
         unsigned: Weights as u8 around 128.
     """
-    if node.op_type != "LSTM" or node.domain != "" or node.attributes.get_int("layout", 0):
+    batch_first = node.attributes.get_int("layout", 0) == 1
+    if node.op_type != "LSTM" or node.domain != "" or batch_first:
         return False
     weights = [_gates(value) for value in node.inputs[1:3]]
     if any(gates is None for gates in weights):

@@ -88,9 +88,10 @@ def find_readers(model: ir.Model, value: ir.Value, tensor: ir.TensorProtocol) ->
 
 
 def _slot(node: ir.Node, index: int, value: ir.Value, origin: _Origin, rank: int) -> Slot | None:
-    rule, kind = _RULES.get((node.domain, node.op_type), (None, "product"))
-    if rule is None or is_outlier_product(node):
+    found = _RULES.get((node.domain, node.op_type))
+    if found is None or is_outlier_product(node):
         return None
+    rule, kind = found
     here = len(origin) if origin is not None else _declared_rank(value)
     proposals = rule(node, index, here)
     if proposals is None:

@@ -147,7 +147,8 @@ def test_products_that_share_a_weight_and_its_zero_point(
     on: Callable[[Isa], None], exact: bool
 ) -> None:
     """The runtime makes them unsigned reader by reader, under one name, and then refuses both."""
-    text = """g (float[n,16] x) => (float[n,8] y) <float s = {0.03}, uint8 z = {128}, int8 k = {0}> {
+    text = """g (float[n,16] x) => (float[n,8] y) <float s = {0.03}, uint8 z = {128}, int8 k = {0}>
+    {
       a = QuantizeLinear(x, s, z)  b = DequantizeLinear(a, s, z)
       v = DequantizeLinear(q, s, k)  w = DequantizeLinear(q, s, k)
       c = MatMul(b, v)  d = MatMul(b, w)  y = Add(c, d) }"""

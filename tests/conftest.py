@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import tempfile
@@ -62,7 +63,8 @@ def pytest_configure(config: pytest.Config) -> None:
     name = config.getoption("--isa")
     if name is None:
         return
-    detection._detect = lambda: Isa(name)  # type: ignore[assignment]
+    replaced = functools.wraps(detection._detect.__wrapped__)(lambda: Isa(name))
+    detection._detect = replaced  # type: ignore[assignment]
     folder = tempfile.TemporaryDirectory(prefix="irtools-tests-")
     config.add_cleanup(folder.cleanup)
     (Path(folder.name) / "sitecustomize.py").write_text(_CHILD.format(name), encoding="utf-8")

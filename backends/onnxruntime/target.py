@@ -71,8 +71,8 @@ class _Ort(Target):
         self.check_available()
         on_cpu = self.provider_name == OrtCpu.provider_name
         widened = bool(self.widened_products(model))
-        if widened and options.exact:
-            model = _with_unsigned_weights(model)
+        if widened:
+            model = _prepared(model, exact=options.exact)
         source = ModelSource.of(model, on_cpu=on_cpu, mapped=options.frugal)
         return OrtRunner(replace(source, widened=widened), options, self.providers())
 
@@ -92,12 +92,14 @@ class _Ort(Target):
 
         chosen = self.choose_format(format)
         self.check_available()
+        widened = self.widened_products(model)
+        form = lowered(model, self)
         return write_artifact(
-            lowered(model, self),
+            _prepared(form, exact=False) if widened else form,
             directory / f"{stem}.{chosen}",
             self.providers(),
             optimize=self.stores_optimized,
-            widened=self.widened_products(model),
+            widened=widened,
         )
 
     def profile(
@@ -167,13 +169,22 @@ class OrtCpu(_Ort):
         return "pip install --force-reinstall onnxruntime"
 
 
-def _with_unsigned_weights(model: Model | Path) -> Model:
-    """Return a copy for a session without optimizations, which widens no products by itself."""
-    from irtools.backends.onnxruntime.unsigned_weights import make_weights_unsigned
+def _prepared(model: Model | Path, *, exact: bool) -> Model:
+    """Return a copy for sessions that widen products.
+
+    Without optimizations (`exact`) the runtime does not make weights unsigned by itself.
+    """
+    from irtools.backends.onnxruntime.unsigned_weights import (
+        make_weights_unsigned,
+        unshare_integers,
+    )
     from irtools.model import Model
 
     copy = Model.load(model) if isinstance(model, Path) else model.clone()
-    make_weights_unsigned(copy.ir)
+    if exact:
+        make_weights_unsigned(copy.ir)
+    else:
+        unshare_integers(copy.ir)
     return copy
 
 

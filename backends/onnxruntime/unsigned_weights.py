@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from irtools.model.walk import nested_graphs
 
-__all__ = ["make_weights_unsigned"]
+__all__ = ["make_weights_unsigned", "unshare_integers"]
 
 _MICROSOFT = "com.microsoft"
 
@@ -45,6 +45,24 @@ def make_weights_unsigned(model: ir.Model) -> int:
         if places and _takes_unsigned(node):
             changed += sum(_rewrite(node, weight, zero) for weight, zero in places) > 0
     return changed
+
+
+def unshare_integers(model: ir.Model) -> None:
+    """Give every reader of an int8 constant its own copy, in place.
+
+    ONNX Runtime 1.31 makes weights and zero points unsigned reader by reader, under one name, and
+    refuses a model in which two share one.
+    """
+    for graph in nested_graphs(model.graph):
+        for value in list(graph.initializers.values()):
+            tensor = value.const_value
+            if tensor is None or tensor.dtype != ir.DataType.INT8 or value.is_graph_output():
+                continue
+            for number, (node, index) in enumerate(tuple(value.uses())[1:]):
+                copy = ir.Value(name=f"{value.name}_reader_{number}", const_value=tensor)
+                copy.shape, copy.type = value.shape, value.type
+                graph.register_initializer(copy)
+                node.replace_input_with(index, copy)
 
 
 def _takes_unsigned(node: ir.Node) -> bool:

@@ -196,12 +196,16 @@ def _end_in_logits(graph: onnx.GraphProto) -> None:
 LIGHT_PIPELINES = {
     "cleanup": 1e-6,
     "cleanup,fuse": 1e-5,
-    "cleanup,fuse,int8:mode=dynamic": 0.02,
+    "cleanup,fuse,int8:mode=dynamic": 0.025,
     "cleanup,int8:mode=static": 0.02,
     "cleanup,int8:mode=weight-only": 0.02,
     "cleanup,fp16": 0.003,
 }
-"""Pipeline text to the relative L2 error of the logits. Folding moves arithmetic."""
+"""Pipeline text to the relative L2 error of the logits. Folding moves arithmetic.
+
+Dynamic int8 of bvlc_alexnet loses 0.016 with weights of 8 bits, 0.021 with those for CPUs without
+VNNI (0.029 with 7 bits), in exact arithmetic.
+"""
 
 LIGHT_OTHERS = {"densenet121": {"cleanup,int8:mode=static": 0.1}}
 """Each of its 121 layers reads what all layers before it have rounded: 7 %."""

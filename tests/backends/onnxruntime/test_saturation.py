@@ -142,6 +142,24 @@ def test_a_reference_is_computed_with_unsigned_weights(
     assert model.text() == before
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_products_that_share_a_weight_and_its_zero_point(
+    on: Callable[[Isa], None], exact: bool
+) -> None:
+    """The runtime makes them unsigned reader by reader, under one name, and then refuses both."""
+    text = """g (float[n,16] x) => (float[n,8] y) <float s = {0.03}, uint8 z = {128}, int8 k = {0}>
+    {
+      a = QuantizeLinear(x, s, z)  b = DequantizeLinear(a, s, z)
+      v = DequantizeLinear(q, s, k)  w = DequantizeLinear(q, s, k)
+      c = MatMul(b, v)  d = MatMul(b, w)  y = Add(c, d) }"""
+    options = RunnerOptions(exact=exact, threads=1)
+    with OrtCpu(Isa.VNNI).runner(_model(text), options) as runner:
+        wanted = runner.run({"x": _x()})["y"]
+    on(Isa.AVX2)
+    with OrtCpu(Isa.AVX2).runner(_model(text), options) as runner:
+        np.testing.assert_allclose(runner.run({"x": _x()})["y"], wanted, rtol=1e-5, atol=1e-5)
+
+
 def test_signed_activations_keep_signed_weights() -> None:
     model = _model(_SIGNED)
     assert make_weights_unsigned(model.ir) == 0

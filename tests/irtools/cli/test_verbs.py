@@ -13,7 +13,7 @@ import pytest
 
 from irtools.errors import UnsupportedError
 from irtools.passmanager import registry
-from irtools.target import Target
+from irtools.target import Isa, Target
 
 from .conftest import write_model
 
@@ -230,3 +230,12 @@ def test_export_refuses_options_that_an_onnx_file_has_no_use_for(irc: Callable) 
     found = irc("export", "model.onnx", "-o", "copy.onnx", "--opset", "18")
     assert found.code == 2 and "ONNX file already" in found.err
     assert irc("export", "model.onnx", "-o", "copy.onnx").code == 0
+
+
+@pytest.mark.parametrize("verb", [("bench",), ("inspect", "--profile")])
+def test_another_machine_is_not_timed(irc: Callable, verb: tuple[str, ...]) -> None:
+    foreign = "avx2" if Isa.detect() is Isa.AMX else "amx"
+    outcome = irc(*verb, "model.onnx", "-t", f"ort-cpu:isa={foreign}")
+    assert outcome.code == 2 and outcome.out == ""
+    assert f"needs times, and ort-cpu:isa={foreign} is another CPU than this one" in outcome.err
+    assert outcome.err.count("\n") == 1

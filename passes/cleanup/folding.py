@@ -222,9 +222,7 @@ class _Folder:
             return None
         return [values.astype(np.int64)]
 
-    def _evaluate(
-        self, node: ir.Node, stored: frozenset[ir.Value]
-    ) -> Sequence[np.ndarray] | None:
+    def _evaluate(self, node: ir.Node, stored: frozenset[ir.Value]) -> Sequence[np.ndarray] | None:
         tensors = [self._constant(value) for value in node.inputs]
         for value, tensor in zip(node.inputs, tensors, strict=True):
             if value is not None and (tensor is None or tensor.dtype not in _FOLDABLE_TYPES):

@@ -76,9 +76,7 @@ def divides(value: ir.Value) -> bool:
     )
 
 
-def _candidates(
-    graph: ir.Graph, min_size: int
-) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
+def _candidates(graph: ir.Graph, min_size: int) -> Iterator[tuple[ir.Value, ir.TensorProtocol]]:
     constants = [(value, value.const_value) for value in graph.initializers.values()]
     for node in graph:
         attribute = node.attributes.get("value")

@@ -213,9 +213,7 @@ class Prune(PlanningPass):
             if self.speedup is not None and self.speedup > 1:
                 raise UnsupportedError(f"speedup={self.speedup:g} cannot be reached: {why}")
             reasons = _blocked_notes(ctx.analysis(ChannelGroups, model).blocked)
-            return Plan(
-                pass_text(self), (), unit, "", (f"nothing pruned: {why}", *reasons), counts
-            )
+            return Plan(pass_text(self), (), unit, "", (f"nothing pruned: {why}", *reasons), counts)
         selection = Selection(self.round_to, self.min_width, self.scope == "global")
         refits = evidence if self.refit else Evidence(evidence.problems)
         candidates = make_candidates(model, groups, importance, refits, selection, ctx)

@@ -319,8 +319,7 @@ CASES = {
         "fold-constants",
         """g (int64[N] x) => (int64[N] y) <float a = {1e20}, float b = {7.0}>
         { c = Cast<to=7>(a)  d = Cast<to=7>(b)  e = Add(x, c)  y = Add(e, d) }""",
-        "a: float32[] = 1e+20\nd: int64[] = 7\nc = Cast<to=7>(a)\n"
-        "e = Add(x, c)\ny = Add(e, d)",
+        "a: float32[] = 1e+20\nd: int64[] = 7\nc = Cast<to=7>(a)\ne = Add(x, c)\ny = Add(e, d)",
     ),
     "half precision is moved, not computed": (
         "fold-constants",

@@ -332,7 +332,7 @@ def test_a_divisor_that_would_vanish_is_named_and_kept(run_pass, outputs, dtypes
 def test_a_tiny_element_of_a_product_does_not_keep_the_weight(run_pass) -> None:
     w = np.ones((64, 64), np.float32)
     w[3] = 1e-30
-    after, result = run_pass(build(DIVIDED, w2=w), "fp16:min-size=1024", "float32")
+    _, result = run_pass(build(DIVIDED, w2=w), "fp16:min-size=1024", "float32")
     assert result.statistics == {"num-stored": 1, "num-skipped-large": 0}
 
 

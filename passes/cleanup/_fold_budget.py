@@ -129,7 +129,7 @@ class _Part:
         heap = [self._ranked(value, order) for value in self.written()]
         heapq.heapify(heap)
         while heap and self.growth > max(room, 0):
-            _, _index, output, node = heapq.heappop(heap)
+            _, _, output, node = heapq.heappop(heap)
             if node not in self.nodes or not self._outside[node.outputs[output]]:
                 continue
             for staying in self._readers_too(node):

@@ -18,6 +18,8 @@ NAMES = (
     "boxes-after-suppression",
     "weights-as-constant-nodes",
 )
+EXACT_NAMES = ("scores-near-a-millionth", "doubles", "small-rules-for-large-constants")
+"""Outputs of 1e-6, numbers of 64 bits, constants that are larger folded."""
 
 
 @pytest.mark.slow
@@ -26,14 +28,26 @@ def test_headline_command(
     name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    _optimize(name, "prune,int8", capfd)
+    assert Path("small.onnx").stat().st_size < 0.5 * Path("model.onnx").stat().st_size
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXACT_NAMES)
+def test_exact_command(
+    name: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _optimize(name, "cleanup,fuse", capfd)
+    assert Path("small.onnx").stat().st_size <= Path("model.onnx").stat().st_size
+
+
+def _optimize(name: str, passes: str, capfd: pytest.CaptureFixture[str]) -> None:
     onnx.save(built(name).proto, "model.onnx")
-    code = run(
-        ["optimize", "model.onnx", "--passes", "prune,int8", "--no-bench", "-o", "small.onnx"]
-    )
+    code = run(["optimize", "model.onnx", "--passes", passes, "--no-bench", "-o", "small.onnx"])
     err = capfd.readouterr().err
     assert code == 0, err
     assert "Traceback" not in err and "irc: wrote small.onnx" in err
-    assert Path("small.onnx").stat().st_size < 0.5 * Path("model.onnx").stat().st_size
 
 
 def test_refusal_is_one_line_and_leaves_no_file(

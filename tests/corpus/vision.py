@@ -131,9 +131,9 @@ def patches_by_einsum() -> Built:
 
 @MODELS.add()
 def larger_picture_by_depth_to_space() -> Built:
-    """Super-resolution: PRelu, residual blocks, DepthToSpace; any size."""
+    """Super-resolution: PRelu, residual blocks, DepthToSpace; fixed sizes."""
     w = Writer("larger_picture_by_depth_to_space", 13)
-    x = w.input("lr", ("n", 1, "h", "w"), w.normal(1, 1, 20, 30))
+    x = w.input("lr", ("n", 1, 20, 30), w.normal(1, 1, 20, 30))
     first = w.conv(x, 1, 48, 5, 5, pads=[2] * 4)
     value = w.node("PRelu", first, w.const(np.full((48, 1, 1), 0.2, np.float32)))
     inner = w.conv(
@@ -141,7 +141,7 @@ def larger_picture_by_depth_to_space() -> Built:
     )
     value = w.conv(w.node("Add", value, inner), 48, 36, 3, 3, pads=[1] * 4)
     up = w.node("DepthToSpace", value, blocksize=3, mode="CRD")
-    w.output(w.conv(up, 4, 1, 3, 3, pads=[1] * 4), ("n", 1, "h3", "w3"))
+    w.output(w.conv(up, 4, 1, 3, 3, pads=[1] * 4), ("n", 1, 60, 90))
     return w.build()
 
 
@@ -151,14 +151,14 @@ def style_with_reflecting_borders() -> Built:
     w = Writer("style_with_reflecting_borders", 12)
     x = w.input("img", (1, 3, "height", "width"), w.normal(1, 3, 24, 40))
     padded = w.node("Pad", x, w.ints(0, 0, 4, 4, 0, 0, 4, 4), mode="reflect")
-    value = w.conv(padded, 3, 32, 9, 9)
-    for inputs, outputs in ((32, 64), (64, 96)):
+    value = w.conv(padded, 3, 32, 9, 9, strides=[2, 2])
+    for inputs, outputs in ((32, 48), (48, 64)):
         scale, shift = w.const(np.ones(inputs, np.float32)), w.bias(inputs)
         value = w.node("Relu", w.node("InstanceNormalization", value, scale, shift))
         value = w.conv(value, inputs, outputs, 3, 3, pads=[1] * 4)
     value = w.node("Resize", value, w.const([]), w.const([1.0, 1.0, 2.0, 2.0]), mode="nearest",
                    coordinate_transformation_mode="asymmetric", nearest_mode="floor")  # fmt: skip
-    w.output(w.conv(value, 96, 3, 3, 3, pads=[1] * 4), (1, 3, "h2", "w2"))
+    w.output(w.conv(value, 64, 3, 3, 3, pads=[1] * 4), (1, 3, "h2", "w2"))
     return w.build()
 
 

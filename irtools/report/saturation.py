@@ -44,8 +44,8 @@ def remark_on_saturation(original: ir.Model, result: ir.Model, target: Target) -
     elif after:
         yield Verdict(
             Level.WARNING,
-            f"{cause}; they ran here with {target.widening}, which is exact and slower: set it "
-            f"where the model is deployed, or {again}",
+            f"{cause}; they ran here with {target.widening}, which is exact and slower: "
+            f"`irc compile` writes a file that needs no such option, or {again}",
         )
     else:
         yield Verdict(

@@ -33,7 +33,7 @@ from .node_tests import (
 EIGHT_BITS = 0.04
 """Relative L2 error of one product in 8 bits: 127 steps leave less than 1 % of either factor.
 
-Sums of four terms that cancel to a tenth of them (`matmul_1d_3d`, weight right to 49 dB) lose 3.6 %.
+Sums of four terms that cancel to a tenth (`matmul_1d_3d`, weight right to 49 dB) lose 3.6 %.
 """
 
 STORED = 0.04

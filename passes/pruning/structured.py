@@ -23,6 +23,7 @@ __all__ = [
     "Candidates",
     "Selection",
     "make_candidates",
+    "select_free",
     "select_ratio",
     "select_speedup",
 ]
@@ -32,6 +33,8 @@ _MAX_LEVELS = 64
 _TOLERANCE = 0.05
 _MAX_ROUNDS = 4
 _BISECTIONS = 10
+_FREE = 1e-9
+"""Share of a group's squared weights that goes without a trace."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,13 @@ def _moved(evidence: Evidence, groups: Sequence[ChannelGroup], copy: ir.Model) -
 
 def _parameters(group: ChannelGroup, removed: Sequence[int]) -> np.ndarray:
     return np.asarray(removed, dtype=np.float64) * group.parameters_per_unit
+
+
+def select_free(candidates: Candidates) -> tuple[tuple[Decision, ...], str]:
+    """Remove only units whose weights are all but zero; return decisions and gain unit."""
+    choices = candidates.choices(_parameters)
+    levels = [int(np.flatnonzero(choice.costs <= _FREE)[-1]) for choice in choices]
+    return candidates.decisions(choices, levels), "parameters"
 
 
 def select_ratio(candidates: Candidates, ratio: float) -> tuple[tuple[Decision, ...], str]:

@@ -145,7 +145,7 @@ def test_a_pass_alone_does_what_it_does_after_cleanup(name: str, model: Model) -
         ("int8:min-size=1024", "num-quantized-embedding", 1),
         ("int4:min-size=1024", "num-quantized-matmul", 6),
         ("fp16", "num-stored", 7),
-        ("prune", "num-neurons-removed", 112),
+        ("prune:ratio=0.25", "num-neurons-removed", 112),
         ("fuse", "num-fused-attention", 1),
         ("fuse", "num-fused-layer-norm", 3),
         ("fuse-gelu", "num-fused-gelu", 1),
@@ -170,7 +170,7 @@ def test_a_pruned_model_is_smaller_though_constants_are_shared() -> None:
     y.name, y.type, y.shape = "y", ir.TensorType(ir.DataType.FLOAT), ir.Shape(["batch", 64])
     graph = ir.Graph([x], [y], nodes=w.nodes, opset_imports={"": 17}, name="shared")
     model = Model(ir.Model(graph, ir_version=8))
-    step = _last(model, "prune:scope=local")
+    step = _last(model, "prune:ratio=0.25:scope=local")
     assert step.result.statistics["num-neurons-removed"] > 0
     shared = [v for n, v in step.model.ir.graph.initializers.items() if len(v.shape or ()) == 1]
     assert len(shared) == 1

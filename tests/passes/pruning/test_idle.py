@@ -114,7 +114,7 @@ def test_options_that_leave_everything_out(run) -> None:
             ("MatMul", ("t1", "second"), {}),
         )
 
-    assert run(plain(), "prune").modified
+    assert run(plain(), "prune:ratio=0.25").modified
     result = run(plain(), "prune:ffn=false")
     assert result.notes[0] == "nothing pruned: options leave out the only group"
     with pytest.raises(UnsupportedError, match="options leave out the only group"):
@@ -125,7 +125,7 @@ def test_settings_that_keep_every_unit(run) -> None:
     plain = model(
         ("MatMul", ("x", "weight"), {}), ("Relu", ("t0",), {}), ("MatMul", ("t1", "second"), {})
     )
-    result = run(plain, "prune:min-width=64")
+    result = run(plain, "prune:ratio=0.25:min-width=64")
     assert not result.modified
     assert result.notes[0].startswith("nothing pruned: none of 1 group gets smaller with these")
 

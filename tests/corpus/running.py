@@ -12,6 +12,8 @@ from .writer import Arrays
 
 __all__ = ["outputs_of", "relative_error", "signal_to_noise"]
 
+_MANY = 8
+
 
 def outputs_of(model: onnx.ModelProto | Path, feeds: Arrays, *, optimized: bool = False) -> Arrays:
     """Run a model once; by default with every optimization of the runtime off."""
@@ -33,5 +35,11 @@ def relative_error(reference: np.ndarray, found: np.ndarray) -> float:
 
 
 def signal_to_noise(reference: np.ndarray, found: np.ndarray) -> float:
-    """Return 20 log10 of that ratio, turned over, in dB; at most 300."""
-    return -20 * float(np.log10(max(relative_error(reference, found), 1e-15)))
+    """Return the noise against the variation of the reference, in dB; at most 300.
+
+    The mean is left out, as behind a Sigmoid or Softmax it hides the noise; of a few numbers it
+    is all there is.
+    """
+    reference, found = (a.astype(np.float64) for a in (reference, found))
+    mean = reference.mean() if reference.size >= _MANY else 0.0
+    return -20 * float(np.log10(max(relative_error(reference - mean, found - mean), 1e-15)))

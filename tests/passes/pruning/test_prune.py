@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from irtools.analysis.shapes import constant_of
@@ -112,8 +113,6 @@ def test_second_order_beats_activation_beats_nothing(build, run_model, data_cont
 
 
 def test_linearly_dependent_neurons_go_without_loss(build, run_model, random_feeds, data_context):
-    import onnx_ir as ir
-
     model = build("ffn")
     for name, axis in (("w_one", 1), ("w_b1", 0)):
         value = model.graph.initializers[name]
@@ -291,3 +290,27 @@ def test_weights_that_do_not_divide_into_blocks_are_counted(build, data_context)
     """
     result = Prune(method="magnitude", pattern="2:4").run(build(text), data_context(None))
     assert not result.modified and result.statistics["num-skipped-no-blocks"] == 1
+
+
+@pytest.mark.parametrize("name", ["ffn", "heads", "conv"])
+def test_without_data_and_without_a_share_nothing_of_worth_goes(name, build, data_context):
+    model = build(name)
+    result = Prune(round_to=1).run(model, data_context(None))
+    assert not result.modified
+    assert any("only units whose weights are zero are removed" in n for n in result.notes)
+
+
+def test_without_data_dead_units_go_exactly(build, run_model, random_feeds, data_context):
+    model = build("ffn")
+    dead = [3, 17, 30]
+    for name, axis in (("w_one", 1), ("w_b1", 0), ("w_two", 0)):
+        value = model.graph.initializers[name]
+        array = np.moveaxis(value.const_value.numpy().copy(), axis, 0)
+        array[dead] = 0
+        value.const_value = ir.tensor(np.ascontiguousarray(np.moveaxis(array, 0, axis)), name=name)
+    feeds = random_feeds(model)
+    dense = run_model(model, feeds)
+    result = Prune(round_to=1).run(model, data_context(None))
+    assert result.statistics["num-neurons-removed"] == len(dead)
+    assert set(range(32)) - set(result.plan.decisions[0].data["kept"]) == set(dead)
+    np.testing.assert_allclose(run_model(model, feeds), dense, rtol=1e-6, atol=1e-6)

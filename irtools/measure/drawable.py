@@ -372,9 +372,11 @@ def run_trial(
 
 
 def _answer(
-    outputs: list[Outputs], again: list[Outputs], changes: Mapping[str, Any] = MappingProxyType({})
+    outputs: Sequence[Outputs],
+    again: Sequence[Outputs],
+    changes: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    return {"outputs": outputs, "again": again, "changes": dict(changes), "reason": ""}
+    return {"outputs": list(outputs), "again": list(again), "changes": dict(changes), "reason": ""}
 
 
 def _why(reason: str) -> str:

@@ -15,6 +15,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from irtools.errors import LimitError, ModelError, VerificationError
+from irtools.model.declared import mark_declared
 from irtools.model.digest import keep_place
 from irtools.model.external import ExternalFiles, Place
 from irtools.model.files import MappedFile, check_is_onnx
@@ -33,7 +34,7 @@ from irtools.model.verify import verify
 from irtools.model.walk import iter_graphs
 from irtools.model.wire import Skeleton, cut_weights
 
-__all__ = ["DECLARED", "TRAINING", "ReadModel", "read_file", "read_proto"]
+__all__ = ["TRAINING", "ReadModel", "read_file", "read_proto"]
 
 _MAX_FILE = 2**31
 """A protobuf message has no more bytes than this."""
@@ -42,8 +43,6 @@ _COPIED = 4096
 
 TRAINING = "irtools.training"
 """Key in a model's `meta` of its training part, serialized; `onnx_ir` does not hold it."""
-DECLARED = "irtools.declared"
-"""Key in an initializer's `meta`: the file declared its type although its tensor says it."""
 
 
 @dataclass(frozen=True)
@@ -117,15 +116,12 @@ class _Reader:
             self._check_tensor(placed)
         self._write_out_sparse()
         training = [part.SerializeToString() for part in self._take_training()]
-        declared = {info.name for info in self._proto.graph.value_info}
         _forget_negative_sizes(self._proto)
         model = self._deserialize()
         self._map_weights(model)
         if training:
             model.meta[TRAINING] = tuple(training)
-        for name, value in model.graph.initializers.items():
-            if name in declared:
-                value.meta[DECLARED] = True
+        mark_declared(model, self._proto)
         try:
             verify(model)
         except VerificationError as error:

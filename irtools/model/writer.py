@@ -14,6 +14,7 @@ from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 
 from irtools.errors import FileError, IrtoolsError, LimitError
 from irtools.model.atomic import NewFile, OutputFolder
+from irtools.model.declared import forget_undeclared
 from irtools.model.digest import (
     release_tensor,
     tensor_bytes,
@@ -21,7 +22,7 @@ from irtools.model.digest import (
     tensor_size,
 )
 from irtools.model.files import MappedFile, reason
-from irtools.model.reader import DECLARED, TRAINING, read_file
+from irtools.model.reader import TRAINING, read_file
 from irtools.model.scopes import shown
 from irtools.model.sharing import join_initializers
 from irtools.model.walk import attribute_tensors, iter_graphs
@@ -163,21 +164,10 @@ def planned_size(model: ir.Model) -> int:
 def to_proto(model: ir.Model) -> onnx.ModelProto:
     """Return a model as a message, nothing lost that was read with it."""
     proto = ir.serde.serialize_model(model)
-    values = model.graph.initializers
-    infos = [i for i in proto.graph.value_info if not _is_redundant(i.name, values)]
-    del proto.graph.value_info[:]
-    proto.graph.value_info.extend(infos)
+    forget_undeclared(model, proto)
     for part in model.meta.get(TRAINING, ()):
         proto.training_info.add().ParseFromString(part)
     return proto
-
-
-def _is_redundant(name: str, initializers: Mapping[str, ir.Value]) -> bool:
-    """Whether `onnx_ir` declares the type of an initializer that the source did not declare."""
-    value = initializers.get(name)
-    if value is None or value.meta.get(DECLARED):
-        return False
-    return not value.doc_string and not value.metadata_props
 
 
 def _serialize(model: ir.Model, path: Path) -> list[Bytes]:

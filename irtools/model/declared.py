@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import onnx
 import onnx_ir as ir
 
-__all__ = ["forget_undeclared", "mark_declared"]
+__all__ = ["forget_undeclared", "mark_declared", "paired_graphs"]
 
 _DECLARED = "irtools.declared"
 """Key in an initializer's `meta`: the file declared its type."""
@@ -20,7 +20,7 @@ _DECLARED = "irtools.declared"
 
 def mark_declared(model: ir.Model, proto: onnx.ModelProto) -> None:
     """Note on each initializer of `model`, read from `proto`, that the file declares its type."""
-    for graph, message in _pairs(model, proto):
+    for graph, message in paired_graphs(model, proto):
         if graph.initializers:
             for info in message.value_info:
                 value = graph.initializers.get(info.name)
@@ -30,7 +30,7 @@ def mark_declared(model: ir.Model, proto: onnx.ModelProto) -> None:
 
 def forget_undeclared(model: ir.Model, proto: onnx.ModelProto) -> None:
     """Take out of `proto`, written from `model`, the types that nothing but `onnx_ir` declared."""
-    for graph, message in _pairs(model, proto):
+    for graph, message in paired_graphs(model, proto):
         if graph.initializers:
             infos = [i for i in message.value_info if not _is_redundant(graph, i.name)]
             del message.value_info[:]
@@ -44,7 +44,9 @@ def _is_redundant(graph: ir.Graph, name: str) -> bool:
     return not value.doc_string and not value.metadata_props
 
 
-def _pairs(model: ir.Model, proto: onnx.ModelProto) -> Iterator[tuple[ir.Graph, onnx.GraphProto]]:
+def paired_graphs(
+    model: ir.Model, proto: onnx.ModelProto
+) -> Iterator[tuple[ir.Graph, onnx.GraphProto]]:
     """Yield every graph with its message. Both list nodes in the same order."""
     yield model.graph, proto.graph
     pending = [(iter(model.graph), proto.graph.node)]

@@ -27,7 +27,7 @@ from irtools.model.preflight import (
     iter_tensors,
 )
 from irtools.model.scopes import shown
-from irtools.model.sparse import to_dense
+from irtools.model.sparse import mark_read_sparse, take_sparse_mark, to_dense
 from irtools.model.stale import drop_stale_shapes
 from irtools.model.tensors import check_data, num_bytes
 from irtools.model.verify import verify
@@ -179,7 +179,7 @@ class _Reader:
             if isinstance(body, onnx.GraphProto):
                 for sparse in body.sparse_initializer:
                     where = f"sparse initializer {shown(sparse.values.name)}"
-                    body.initializer.append(to_dense(sparse, where))
+                    body.initializer.append(mark_read_sparse(to_dense(sparse, where)))
                 del body.sparse_initializer[:]
             for node in body.node:
                 for attribute in node.attribute:
@@ -246,7 +246,9 @@ class _Reader:
         large = isinstance(tensor, ir.TensorProtoTensor) and tensor.nbytes > _COPIED
         # A message's own tensor writes its metadata twice when it is serialized.
         if large or (tensor.metadata_props and isinstance(tensor, ir.TensorProtoTensor)):
-            return _over(memoryview(tensor.tobytes()), tensor)
+            copy = _over(memoryview(tensor.tobytes()), tensor)
+            take_sparse_mark(copy)
+            return copy
         return tensor
 
 
@@ -260,7 +262,7 @@ _TYPED_FIELDS = (
 )
 
 
-def _over(window: memoryview, tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+def _over(window: memoryview, tensor: ir.TensorProtocol) -> ir.Tensor | ir.PackedTensor:
     """Return a tensor like `tensor` whose elements are these bytes, which are not copied."""
     shape = ir.Shape(tensor.shape.numpy())
     about: dict[str, Any] = {
@@ -288,7 +290,7 @@ def _densify_constant(node: onnx.NodeProto, attribute: onnx.AttributeProto) -> N
     where = f"attribute {shown(attribute.name)} of node {shown(node.name or node.output[0])}"
     if node.op_type != "Constant" or attribute.name != "sparse_value":
         raise ModelError(f"{where} is a sparse tensor, which only Constant nodes may have")
-    dense = to_dense(attribute.sparse_tensor, where)
+    dense = mark_read_sparse(to_dense(attribute.sparse_tensor, where))
     attribute.Clear()
     attribute.name, attribute.type = "value", onnx.AttributeProto.TENSOR
     attribute.t.CopyFrom(dense)

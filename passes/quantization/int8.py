@@ -203,6 +203,8 @@ class Int8(PlanningPass):
             notes = made.notes + storage.notes
             if not decisions:
                 notes.append(nothing_found(skipped, self.statistics))
+            elif before := skipped.get("num-already-quantized"):
+                notes.append(f"left as quantized before: {counted(before, 'node')}")
             return Plan(
                 pass_text=pass_text(self),
                 decisions=tuple(decisions),

@@ -354,8 +354,8 @@ def run_trial(
         seconds: What the feeds may take; once they are over, no further ones are run.
 
     Returns:
-        `outputs` by feed that was run, those of a second run as `again`, `changes` to the settings (empty: the
-        feeds that were given ran), and `reason`: empty, or why nothing runs.
+        `outputs` by feed that was run, those of a second run as `again`, `changes` to the settings
+        (empty: the feeds that were given ran), and `reason`: empty, or why nothing runs.
     """
     with target.runner(source, options) as runner:
         try:

@@ -195,7 +195,7 @@ def test_an_export_that_differs_is_refused(nets: str, irc: Any) -> None:
         (("{nets}:build", "--example", "in.npz", "--task", "fill-mask"), 2, "for checkpoints"),
         (("{nets}:build", "--example", "in.npz", "--weights", "w.pt"), 6, "no weights at w.pt"),
         ((".",), 3, "is no model that irtools reads"),
-        (("nowhere",), 6, "does not exist"),
+        (("nowhere",), 6, "is no file or folder here"),
         (("nowhere", "--adapter", "x=much"), 2, "'much' is no number"),
         (("in.npz", "--adapter", "lora"), 2, "--adapter belong"),
         (("nowhere", "--adapter", "x=nan"), 2, "'nan' is no number"),

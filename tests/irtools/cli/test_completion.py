@@ -54,7 +54,7 @@ def test_words_of_a_command_line(irc: Callable) -> None:
     )
     assert found == [
         "optimize",
-        "--no-bench --no-check",
+        "--no-bench --no-check --no-cache",
         "openvino-cpu openvino-gpu",
         "avx2 avx512",
         "f1-macro f1-micro",

@@ -152,14 +152,16 @@ def test_a_metric_needs_labels(irc: Callable, tmp_path: Path) -> None:
 
 def test_real_samples_serve_where_none_can_be_drawn(irc: Callable, tmp_path: Path) -> None:
     model = ir.from_onnx_text(
-        '<ir_version: 10, opset_import: ["" : 20]> g (float[n,64] x, float t) => (float[n,64] y) '
-        "{ z = Identity (x) y = Div (z, t) }"
+        '<ir_version: 10, opset_import: ["" : 20]> g (float[n,64] x) => (float[n,64] y) '
+        "<float thousand = {1000.0}, float[4] table = {1.0, 2.0, 3.0, 4.0}> "
+        "{ z = Identity (x) s = Mul (z, thousand) i = Cast <to = 7> (s) y = Gather (table, i) }"
     )
-    ir.save(model, tmp_path / "scalar.onnx")
-    call = ("optimize", "scalar.onnx", "-p", "cleanup", "--no-bench", "--json", "-", "-o")
+    ir.save(model, tmp_path / "places.onnx")
+    call = ("optimize", "places.onnx", "-p", "cleanup", "--no-bench", "--json", "-", "-o")
     alone = json.loads(irc(*call, "a.onnx").out)
     assert alone["rows"][1]["checks"] == ["verifier"]
-    np.savez(tmp_path / "real.npz", x=_X, t=np.linspace(1, 2, 8, dtype=np.float32))
+    places = _RNG.integers(0, 4, (8, 64)).astype(np.float32)
+    np.savez(tmp_path / "real.npz", x=(places + 0.5) / 1000)
     found = json.loads(irc(*call, "b.onnx", "--evaluate", "real.npz").out)
     assert found["rows"][1]["checks"] == ["verifier", "numerics"]
     assert found["rows"][1]["fidelity"]["samples"] == 8

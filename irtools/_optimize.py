@@ -68,7 +68,13 @@ from irtools.report.make import (
     utc_now,
 )
 from irtools.report.saturation import remark_on_saturation
-from irtools.report.verdicts import judge_run, remark_on_data, remark_on_drawn, remark_on_form
+from irtools.report.verdicts import (
+    judge_run,
+    remark_on_data,
+    remark_on_drawn,
+    remark_on_equal,
+    remark_on_form,
+)
 from irtools.target import KernelReport, Runner, RunnerOptions, Target, find_target, lowered
 
 __all__ = ["OptimizeResult", "make_plan", "optimize"]
@@ -307,6 +313,7 @@ def _workload(job: _Job, data: Dataset | None, metric: Metric | None) -> Workloa
         evaluated=1 + sum(lossy),
         timed=sum(lossy) + rows,
         scored=metric is not None or job.max_drop is not None,
+        drawn=data is not None and data.synthetic,
     )
 
 
@@ -466,6 +473,11 @@ def _report(
                 *remark_on_data(calibration, None if judge is None else judge.data),
                 *remark_on_drawn(
                     "" if job.evaluation or job.calibration else drawn.reason, drawn.note
+                ),
+                *remark_on_equal(
+                    rows,
+                    [p.exactness is Exactness.LOSSY for p in job.pipeline],
+                    judge is not None and judge.data.synthetic,
                 ),
                 *remark_on_form(written.ir, job.target),
                 *remark_on_saturation(job.model.ir, written.ir, job.target),

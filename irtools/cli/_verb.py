@@ -16,6 +16,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "--calibrate",
         "--evaluate",
         "--data",
+        "--size",
         "--tokenizer",
         "--text",
         "--label",
@@ -34,6 +35,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "--threshold",
     ),
     "Measuring": (
+        "--effort",
+        "--bench",
         "--batch",
         "--seq",
         "--past",
@@ -45,6 +48,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "--top",
         "--no-bench",
         "--no-chain",
+        "--cache-dir",
     ),
     "Method": (
         "--temperature",

@@ -2,13 +2,15 @@
 
 Random numbers there would describe an input that cannot be: a sequence longer than the one that
 is fed, an image of negative height. The names are those of public exports (Silero VAD's `sr`,
-VITS's `scales` and `input_lengths`, Paddle's `im_shape` and `scale_factor`, SAM's `orig_im_size`).
+VITS's `scales` and `input_lengths`, librosa's `fmin` and `fmax`, Paddle's `im_shape` and
+`scale_factor`, SAM's `orig_im_size`).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -21,6 +23,8 @@ _THRESHOLD = 0.5
 _MOST_BOXES = 10
 _LENGTHS = frozenset({"len", "lens", "length", "lengths"})
 _RATES = frozenset({"sr", "samplerate", "samplingrate"})
+_FREQUENCIES = MappingProxyType({"fmin": 50.0, "fmax": 2000.0})
+"""In hertz: a voice lies between them."""
 _SCALES = frozenset({"scale", "scales", "speed", "pace"})
 _SIZES = frozenset({"shape", "shapes", "size", "sizes"})
 _THRESHOLDS = frozenset({"thresh", "threshold"})
@@ -45,6 +49,8 @@ def named_value(
     joined = "".join(words)
     if joined in _RATES or joined.endswith(("samplerate", "samplingrate")):
         return float(_SAMPLE_RATE)
+    if spec.dtype.kind == "f" and joined in _FREQUENCIES:
+        return _FREQUENCIES[joined]
     small = len(sizes[spec.name]) <= 1
     if not small:
         return None

@@ -39,6 +39,9 @@ _OF_SAMPLES = 6
 _LIMITS = Limits(seconds=300.0)
 _SAMPLES = 2
 _SEEDS = (0, 1, 2)
+_FEEDS_SECONDS = 2.0
+"""What a run on all feeds may take: there are two to begin with and one or two for every pass. The
+feeds of a decoder differ in kind, so it runs on all of them."""
 _SEQUENCE = 16
 _IMAGE = 64
 _OF_DECODERS = {0: (_SEQUENCE, 0), 1: (1, 7), 2: (4, 5)}
@@ -164,7 +167,8 @@ class DrawnInputs:
         if found.changes:
             self._adopt(found.changes)
             feeds = self._feeds()
-        self._trial = Trial(feeds, found.outputs, found.again)
+        # A slow model was run on the first feeds only.
+        self._trial = Trial(feeds[: len(found.outputs)], found.outputs, found.again)
 
     def trial(self) -> Trial | None:
         """Return the feeds for comparing numbers and the model's outputs; None: nothing runs."""
@@ -209,7 +213,9 @@ class DrawnInputs:
         return draw_feeds(self._model, self.adapt(SyntheticSettings(samples=1)))
 
     def _run(self, feeds: Sequence[Feeds], full: Feeds | None) -> _Found:
-        arguments = (self._options, feeds, full, self._changes, _sizes_of(self._data, self._model))
+        known = _sizes_of(self._data, self._model)
+        seconds = _FEEDS_SECONDS if find_decoder(self._model.ir) is None else float("inf")
+        arguments = (self._options, feeds, full, self._changes, known, seconds)
         try:
             if self._isolated:
                 answer = run_isolated(
@@ -333,6 +339,7 @@ def run_trial(
     full: Feeds | None,
     given: Mapping[str, Any],
     known: Mapping[str, int],
+    seconds: float = float("inf"),
 ) -> dict[str, Any]:
     """Run a model on feeds; where that fails, search for others. Happens in a child process.
 
@@ -344,14 +351,15 @@ def run_trial(
         full: One more that must run; its outputs are not kept.
         given: What the caller settled, by the names of `SyntheticSettings`.
         known: Sizes of real samples; where there are any, only those are tried.
+        seconds: What the feeds may take; once they are over, no further ones are run.
 
     Returns:
-        `outputs` by feed, those of a second run as `again`, `changes` to the settings (empty: the
+        `outputs` by feed that was run, those of a second run as `again`, `changes` to the settings (empty: the
         feeds that were given ran), and `reason`: empty, or why nothing runs.
     """
     with target.runner(source, options) as runner:
         try:
-            outputs = [_run(runner, one) for one in feeds]
+            outputs = list(_within(seconds, (_run(runner, one) for one in feeds)))
             if full is not None:
                 _run(runner, full)
             reason = "" if feeds else "they cannot be drawn from the signature"
@@ -360,21 +368,23 @@ def run_trial(
         if not reason and any(_says_nothing(one) for one in outputs):
             reason = "the outputs have no elements"
         if not reason:
-            return _answer(outputs, [_run(runner, one) for one in feeds])
+            return _answer(outputs, [_run(runner, one) for one in feeds[: len(outputs)]])
         model = source if isinstance(source, Model) else Model.load(source)
-        changes, found = _search(model, runner, given, known)
+        changes, found = _search(model, runner, given, known, seconds)
         if found:
-            again = _attempt(model, runner, replace(_small(model.ir, 0), **changes))
-            return _answer(found, again, changes)
+            settings = replace(_small(model.ir, 0), **changes)
+            return _answer(found, _attempt(model, runner, settings, _SEEDS[: len(found)]), changes)
         if outputs:  # They have no elements, and others would not have any.
             return _answer(outputs, outputs)
         return {"outputs": [], "again": [], "changes": {}, "reason": _why(reason)}
 
 
 def _answer(
-    outputs: list[Outputs], again: list[Outputs], changes: Mapping[str, Any] = MappingProxyType({})
+    outputs: Sequence[Outputs],
+    again: Sequence[Outputs],
+    changes: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    return {"outputs": outputs, "again": again, "changes": dict(changes), "reason": ""}
+    return {"outputs": list(outputs), "again": list(again), "changes": dict(changes), "reason": ""}
 
 
 def _why(reason: str) -> str:
@@ -385,7 +395,11 @@ def _why(reason: str) -> str:
 
 
 def _search(
-    model: Model, runner: Runner, given: Mapping[str, Any], known: Mapping[str, int]
+    model: Model,
+    runner: Runner,
+    given: Mapping[str, Any],
+    known: Mapping[str, int],
+    seconds: float,
 ) -> tuple[dict[str, Any], list[Outputs]]:
     """Return the changes and the outputs of the first candidate that runs."""
     deadline = time.monotonic() + _SEARCH_SECONDS
@@ -398,12 +412,12 @@ def _search(
         if repr(changes) in tried:
             continue
         tried.add(repr(changes))
-        outputs = _attempt(model, runner, settings)
+        outputs = _attempt(model, runner, settings, seconds=seconds)
         if not outputs:
             continue
         # It may have been the size alone: several samples at a time cost less.
         several = replace(settings, together=base.together)
-        more = _attempt(model, runner, several) if several != settings else []
+        more = _attempt(model, runner, several, seconds=seconds) if several != settings else []
         if more:
             return _changes(several), more
         return changes, outputs
@@ -415,17 +429,34 @@ def _changes(settings: SyntheticSettings) -> dict[str, Any]:
     return {name: getattr(settings, name) for name in names}
 
 
-def _attempt(model: Model, runner: Runner, settings: SyntheticSettings) -> list[Outputs]:
-    """Return the outputs on all feeds; empty where some do not run, or give nothing."""
-    outputs: list[Outputs] = []
+def _attempt(
+    model: Model,
+    runner: Runner,
+    settings: SyntheticSettings,
+    seeds: Sequence[int] = _SEEDS,
+    seconds: float = float("inf"),
+) -> list[Outputs]:
+    """Return the outputs on the feeds; empty where some do not run, or give nothing."""
+
+    def outputs_of(seed: int) -> Outputs:
+        small = _small(model.ir, seed)
+        one = replace(settings, seed=seed, sequence=small.sequence, past=small.past)
+        return _run(runner, draw_feeds(model, one))
+
     try:
-        for seed in _SEEDS:
-            small = _small(model.ir, seed)
-            one = replace(settings, seed=seed, sequence=small.sequence, past=small.past)
-            outputs.append(_run(runner, draw_feeds(model, one)))
+        outputs = list(_within(seconds, map(outputs_of, seeds)))
     except (IrtoolsError, MemoryError, ValueError):
         return []  # Not this one: a size of 0, a rank that does not fit a name's meaning.
     return [] if any(_says_nothing(one) for one in outputs) else outputs
+
+
+def _within(seconds: float, found: Iterator[T]) -> Iterator[T]:
+    """Yield at least one, and no more once so many seconds are over."""
+    deadline = time.monotonic() + seconds
+    for one in found:
+        yield one
+        if time.monotonic() > deadline:
+            return
 
 
 def _run(runner: Runner, feeds: Feeds) -> dict[str, np.ndarray]:

@@ -24,6 +24,9 @@ _TIME = re.compile(r"(\d+(?:\.\d+)?)(s|m)?")
 _SHARES = {"bench": 0.4, "metric": 0.4, "fidelity": 0.1}
 """Of a number of seconds; the rest is for loading models and for checks."""
 _LEAST_BENCH_SECONDS = 4.0
+_LEAST_SAMPLES = 8
+_DRAWN = (2, 0.25)
+"""Fewest samples, and share of the seconds, where samples are drawn: more of them say little more."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +72,14 @@ class Workload:
         evaluated: Models that are evaluated, the original among them.
         timed: Models that would be timed with `end`.
         scored: There is a task metric, or a budget that hangs on all of the data.
+        drawn: The data is no real data.
     """
 
     samples: int = 0
     evaluated: int = 1
     timed: int = 1
     scored: bool = False
+    drawn: bool = False
 
 
 @dataclass(frozen=True)
@@ -193,7 +198,8 @@ def plan_measuring(
     thorough = effort.name == "thorough"
     cost = seconds_per_sample or 0.0
     most, seconds = limits.fidelity
-    fidelity = _affordable(most, seconds, cost, 8)
+    least, share = _DRAWN if work.drawn else (_LEAST_SAMPLES, 1.0)
+    fidelity = _affordable(most, share * seconds, cost, least)
     metric = _affordable(work.samples, limits.metric_seconds, cost, limits.least)
     inner = metric if thorough else min(metric, max(limits.least, metric // 4))
     bench_seconds, rounds, block_seconds, width = limits.bench

@@ -254,6 +254,13 @@ _COLUMNS = (
 )
 
 
+def _source(report: Document) -> str:
+    data = report["evaluation"]
+    if not data:
+        return "data"
+    return "synthetic data" if data["synthetic"] else str(data["source"])
+
+
 def _legend(report: Document) -> str:
     parts = []
     row = report["rows"][-1]
@@ -275,9 +282,8 @@ def _legend(report: Document) -> str:
             f"whose next {greedy['new_tokens']} are the original's"
         )
     if row["fidelity"]:
-        source = report["evaluation"]["source"] if report["evaluation"] else "data"
         samples = counted(row["fidelity"]["samples"], "sample")
-        parts.append(f"SQNR, agreement: {samples} of {source}")
+        parts.append(f"SQNR, agreement: {samples} of {_source(report)}")
         if any(entry["inherited"] for entry in report["rows"]):
             parts.append("=: of the model before, whose function the pass keeps")
         if row["fidelity"]["same_shape"] is not None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from irtools.measure import LatencyResult
     from irtools.metrics import Fidelity
 
-__all__ = ["judge_run", "remark_on_data", "remark_on_drawn", "remark_on_form"]
+__all__ = ["judge_run", "remark_on_data", "remark_on_drawn", "remark_on_equal", "remark_on_form"]
 
 _DYNAMIC_INT8 = frozenset({"ConvInteger", "DynamicQuantizeMatMul", "MatMulInteger"})
 _LOW_SQNR_DB = 20.0
@@ -78,6 +78,31 @@ def remark_on_drawn(reason: str, note: str) -> Iterator[Verdict]:
         yield Verdict(Level.NOTE, note)
 
 
+def remark_on_equal(rows: Sequence[Row], lossy: Sequence[bool], drawn: bool) -> Iterator[Verdict]:
+    """Say where equal outputs prove little: weights were changed and drawn inputs do not show it.
+
+    Args:
+        rows: The original and one row per pass.
+        lossy: Whether a pass may change numbers, one for each pass.
+        drawn: The inputs were drawn.
+    """
+    fidelity = rows[-1].fidelity
+    if not drawn or fidelity is None or fidelity.sqnr_db != float("inf"):
+        return
+    changing = [
+        row.text.partition(":")[0]
+        for row, may in zip(rows[1:], lossy, strict=False)
+        if may and row.modified and row.drawn_back is None
+    ]
+    if changing:
+        yield Verdict(
+            Level.WARNING,
+            f"every output is equal although {' and '.join(changing)} changed weights: the "
+            "synthetic inputs do not seem to reach them, so this says nothing about the loss; "
+            "give real samples with --evaluate",
+        )
+
+
 def remark_on_form(model: ir.Model, target: Target) -> Iterator[Verdict]:
     """Say where a model is quantized in a form that its target is not made for."""
     if target.capabilities.int8_dynamic:
@@ -115,7 +140,9 @@ def _on_passes(rows: Sequence[Row], phrases: Mapping[str, Mapping[str, str]]) ->
             kept = f"{row.drawn_back}, to keep the budget"
             yield Verdict(Level.NOTE, f"{name}: {kept}")
         elif not row.modified and not row.skipped:
-            why = tell_skipped(row.statistics, phrases.get(row.text, {}))
+            # A pass that says itself why it found nothing knows more than its counts do.
+            told = any(note.startswith("nothing ") for note in row.notes)
+            why = "" if told else tell_skipped(row.statistics, phrases.get(row.text, {}))
             yield Verdict(Level.NOTE, f"{name} changed nothing" + (f": {why}" if why else ""))
     last: Sequence[LatencyResult] = ()
     for row in rows[1:]:

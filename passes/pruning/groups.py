@@ -291,10 +291,16 @@ class Trace:
         role: Role,
         data_axis: int | None = None,
     ) -> None:
-        """Add a constant input."""
-        member = Member(node, position, axis, mapping, role, data_axis)
+        """Add a constant input. One whose axis the units do not fill blocks the group."""
+        tensor = constant_of(node.inputs[position])
+        assert tensor is not None
+        fitted = mapping.fitted(tensor.shape.numpy()[axis])
+        if fitted is None:
+            self.block(node, "its channels do not fill the axis of the weight that they meet")
+            return
+        member = Member(node, position, axis, fitted, role, data_axis)
         earlier = self.members.setdefault((node, position, axis), member)
-        if earlier.map != mapping:
+        if earlier.map != fitted:
             self.block(node, "two layouts of its channels meet in one weight")
 
     def edit_size(self, edit: ShapeEdit) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,7 +21,7 @@ class IndexMap:
         units: Number of units.
         inner: Neighbouring elements of one unit.
         outer: Times the whole pattern is repeated; None where only known when the model runs
-            (batch and heads merged into one axis), which no constant tensor ever has.
+            (batch and heads merged into one axis), which no constant tensor ever has: `fitted`.
         offset: First element, behind what a Concat puts before it.
     """
 
@@ -37,7 +37,7 @@ class IndexMap:
 
     def indices(self, units: Iterable[int]) -> np.ndarray:
         """Return the elements of some units, ascending: int64 [len(units) * outer * inner]."""
-        assert self.outer is not None, "a tensor axis has a known size"
+        assert self.outer is not None, "axes of constants are fitted"
         wanted = np.asarray(sorted(units), dtype=np.int64)
         blocks = np.arange(self.outer, dtype=np.int64)[:, None] * self.units + wanted[None, :]
         elements = blocks.reshape(-1, 1) * self.inner + np.arange(self.inner, dtype=np.int64)
@@ -59,6 +59,17 @@ class IndexMap:
         assert outer * units * inner == self.units
         times = None if self.outer is None else self.outer * outer
         return IndexMap(units, inner * self.inner, times, self.offset)
+
+    def fitted(self, length: int) -> IndexMap | None:
+        """Take the repetitions from the length of the axis, or return None where it has none such.
+
+        A shape that was not inferred leaves them open until channels meet a constant: a flattened
+        [T, C] with an unknown T that is multiplied by 1920 rows of 64 channels has T = 30.
+        """
+        if self.outer is not None:
+            return self
+        outer, rest = divmod(length - self.offset, self.units * self.inner)
+        return None if rest or outer < 1 else replace(self, outer=outer)
 
     def shifted(self, offset: int) -> IndexMap:
         """Put `offset` elements before the first one."""

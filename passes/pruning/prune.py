@@ -237,6 +237,8 @@ class Prune(PlanningPass):
             return Plan(pass_text(self), decisions, unit, "ms", (*notes, note), counts)
         if self._takes_nothing_of_worth(ctx):
             decisions, gain = select_free(candidates)
+            if not decisions:
+                notes = ("nothing pruned: no unit has only zeros as weights", *notes)
             return Plan(pass_text(self), decisions, unit, gain, notes, counts)
         ratio = DEFAULT_RATIO if self.ratio is None else self.ratio
         decisions, gain = select_ratio(candidates, ratio)

@@ -24,7 +24,7 @@ from irtools.passes.quantization.quantizer import (
     observed_values,
 )
 from irtools.passes.quantization.remedy import FLOORS_DB, Candidate, best_plan
-from irtools.passes.quantization.selection import nothing_found
+from irtools.passes.quantization.selection import left_alone, nothing_found
 from irtools.passes.quantization.sites import Weight, find_sites
 from irtools.passes.quantization.spec import ACTIVATION_S8, ACTIVATION_U8, WeightRange
 from irtools.passes.quantization.storage import StoragePlanner
@@ -203,8 +203,8 @@ class Int8(PlanningPass):
             notes = made.notes + storage.notes
             if not decisions:
                 notes.append(nothing_found(skipped, self.statistics))
-            elif before := skipped.get("num-already-quantized"):
-                notes.append(f"left as quantized before: {counted(before, 'node')}")
+            elif left := left_alone(skipped, self.statistics):
+                notes.append(left)
             return Plan(
                 pass_text=pass_text(self),
                 decisions=tuple(decisions),

@@ -33,6 +33,13 @@ def names_of(weight: Weight) -> Iterator[str]:
     yield weight.name
 
 
+def left_alone(skipped: Mapping[str, int], phrases: Mapping[str, str]) -> str:
+    """Say which weights stayed as they were next to those that a pass quantized, or ''."""
+    ordered = sorted(skipped.items(), key=lambda item: -item[1])
+    reasons = [f"{count} {phrases[name]}" for name, count in ordered if count]
+    return f"not quantized: {'; '.join(reasons)}" if reasons else ""
+
+
 def nothing_found(skipped: Mapping[str, int], phrases: Mapping[str, str], instead: str = "") -> str:
     """Say why a pass quantizes nothing.
 

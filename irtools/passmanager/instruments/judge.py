@@ -147,9 +147,10 @@ class Judge:
         found = [("fidelity", len(self._compared))]
         if self._scored:
             found.append((self.what, sum(map(len, self._scored))))
+        source = "synthetic data" if self.data.synthetic else self.data.source
         return tuple(
-            f"{what} is measured on {count} of the {len(self.data)} samples of "
-            f"{self.data.source}, evenly spread"
+            f"{what} is measured on {count} of the {len(self.data)} samples of {source}, "
+            "evenly spread"
             for what, count in found
             if count < len(self.data)
         )

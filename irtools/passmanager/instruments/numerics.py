@@ -124,7 +124,8 @@ class Numerics(Instrument):
         if step.model.companions != step.before.companions:
             # Fewer tokens: ids of the new model are ids of the old one, not the other way round.
             assert self._drawn is not None
-            self._feeds = [check_feeds_of(step.model, n, self._drawn.adapt) for n in self._seeds]
+            seeds = self._seeds[: len(self._feeds)]
+            self._feeds = [check_feeds_of(step.model, n, self._drawn.adapt) for n in seeds]
             self._known.clear()
         before = self._outputs(step, step.before)
         try:

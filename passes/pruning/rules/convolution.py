@@ -33,7 +33,9 @@ def conv(port: Port, trace: Trace) -> None:
             return
     elif group == weight.shape[0] and weight.shape[1] == 1:
         trace.couple(x, 1, port.map)
-        trace.edit_attribute(AttributeEdit(node, "group", (port.map.outer or 1) * port.map.inner))
+        fitted = port.map.fitted(group)
+        if fitted is not None and fitted.outer is not None:  # Else `add_member` below blocks it.
+            trace.edit_attribute(AttributeEdit(node, "group", fitted.outer * fitted.inner))
     else:
         trace.block(node, f"{group} groups, neither 1 nor one per channel")
         return

@@ -55,6 +55,17 @@ def test_named_sizes() -> None:
     assert data.feeds["attention_mask"].all()
 
 
+def test_a_band_of_frequencies_is_one_of_a_voice() -> None:
+    band = model(
+        "float[n,4] audio, float fmin, float fmax",
+        "{ a = Sub (audio, fmin) b = Div (a, fmax) y = Relu (b) }",
+        "float[n,4] y",
+    )
+    feeds = synthesize(band, SyntheticSettings(samples=3)).feeds
+    low, high = (set(np.unique(feeds[name]).tolist()) for name in ("fmin", "fmax"))
+    assert (low, high) == ({50.0}, {2000.0})
+
+
 def test_images_are_in_range_and_fixed_sizes_are_kept() -> None:
     data = synthesize(
         model("float[n,3,8,w] pixel_values", "{ y = Relu (pixel_values) }"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -192,3 +193,34 @@ def test_hints_come_from_products_strides_and_pads() -> None:
     assert 29 in hints["a product of frames"]
     assert 601 in hints["a reflection"] and 160 in hints["a reflection"]
     assert hints["multiples of 48"][0] == 48
+
+
+class _Slow:
+    """A target whose runner moves the clock by as much as a run is said to take."""
+
+    def __init__(self, clock: list[float], seconds: float) -> None:
+        self._clock, self._seconds = clock, seconds
+        self.runs = 0
+
+    @contextmanager
+    def runner(self, source: Path, options: RunnerOptions) -> Iterator[_Slow]:
+        yield self
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        self.runs += 1
+        self._clock[0] += self._seconds
+        return {"y": np.ones((2, 2), np.float32)}
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(0.1, 3), (1.5, 2), (20.0, 1)])
+def test_a_slow_model_is_run_on_fewer_feeds(
+    seconds: float, expected: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("irtools.measure.drawable.time.monotonic", lambda: clock[0])
+    slow = _Slow(clock, seconds)
+    feeds = [{"x": np.ones((2, 2), np.float32)} for _ in range(3)]
+    answer = run_trial(slow, tmp_path, RunnerOptions(), feeds, None, {"sizes": {}}, {}, seconds=2.0)
+    assert not answer["reason"]
+    assert len(answer["outputs"]) == len(answer["again"]) == expected
+    assert slow.runs == 2 * expected

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from irtools.errors import UsageError
@@ -76,3 +78,15 @@ def test_the_plan_prints() -> None:
         "effort normal, a sample takes 7.2 ms, fidelity on 128 samples, metric on 2000 samples, "
         "exact passes in a row timed at their end"
     )
+
+
+def test_of_drawn_samples_fewer_are_run_where_they_cost_much() -> None:
+    drawn = replace(_WORK, samples=32, scored=False, drawn=True)
+    found = [
+        plan_measuring(Effort(name), drawn, cost).fidelity_samples
+        for name in ("normal", "thorough")
+        for cost in (0.01, 0.25, 5.0)
+    ]
+    assert found == [32, 8, 2, 32, 32, 32]
+    real = replace(drawn, drawn=False)
+    assert plan_measuring(Effort("normal"), real, 5.0).fidelity_samples == 8

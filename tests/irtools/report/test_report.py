@@ -29,7 +29,7 @@ from irtools.report import (
     size_text,
 )
 from irtools.report.plain import plain_data
-from irtools.report.verdicts import judge_run, remark_on_data, remark_on_form
+from irtools.report.verdicts import judge_run, remark_on_data, remark_on_equal, remark_on_form
 from irtools.target import KernelReport, find_target
 
 
@@ -214,6 +214,25 @@ def test_a_pass_that_changed_nothing_says_why() -> None:
         "fuse changed nothing",
     ]
     assert not any("prune changed nothing" in text for text in said)
+
+
+def test_counts_give_way_to_what_a_pass_says_itself() -> None:
+    notes = ("nothing pruned: no unit has only zeros as weights",)
+    idle = _row(1, "prune", statistics={"num-groups-blocked": 1}, notes=notes, modified=False)
+    said = [v.text for v in judge_run((_row(0, "original"), idle), None, None, None)]
+    assert said[0] == "prune changed nothing"
+
+
+def test_equal_outputs_on_drawn_inputs_are_called_in_question() -> None:
+    rows = (_row(0, "original"), _row(1, "cleanup"), _row(2, "int8:min-size=9"))
+    (said,) = remark_on_equal(rows, [False, True], True)
+    assert "every output is equal although int8 changed weights" in said.text
+    assert not list(remark_on_equal(rows, [False, True], False)), "real inputs"
+    assert not list(remark_on_equal(rows, [False, False], True)), "passes that keep the function"
+    moved = (*rows[:2], _row(2, "int8", fidelity=Fidelity(40.0, 0.0, 0.0, 1.0, 0.0, 1.0, 32)))
+    assert not list(remark_on_equal(moved, [False, True], True))
+    idle = (*rows[:2], _row(2, "int8", modified=False))
+    assert not list(remark_on_equal(idle, [False, True], True))
 
 
 def test_a_result_that_was_never_compared_says_so() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,3 +53,15 @@ def test_heads_in_a_packed_matrix() -> None:
 def test_shifts_add_up(mapping: IndexMap, first: int, second: int) -> None:
     moved = mapping.shifted(first).shifted(second)
     np.testing.assert_array_equal(moved.matrix(), mapping.matrix() + first + second)
+
+
+@given(maps)
+def test_open_repetitions_follow_from_the_length_of_an_axis(mapping: IndexMap) -> None:
+    assert mapping.size is not None
+    length = mapping.offset + mapping.size
+    still_open = replace(mapping, outer=None)
+    assert still_open.fitted(length) == mapping
+    assert still_open.fitted(mapping.offset) is None
+    whole = mapping.units * mapping.inner
+    assert whole == 1 or still_open.fitted(length + 1) is None
+    assert mapping.fitted(length + 1) is mapping

@@ -298,6 +298,7 @@ def test_without_data_and_without_a_share_nothing_of_worth_goes(name, build, dat
     result = Prune(round_to=1).run(model, data_context(None))
     assert not result.modified
     assert any("only units whose weights are zero are removed" in n for n in result.notes)
+    assert result.notes[0] == "nothing pruned: no unit has only zeros as weights"
 
 
 def test_without_data_dead_units_go_exactly(build, run_model, random_feeds, data_context):

@@ -252,6 +252,17 @@ g (float[batch,5,8] x, float[5,1] w_cos, float[5,1] w_sin, int64[batch,5] positi
 }
 """
 
+FLATTENED = """
+g (float[batch,length,3] x, float[3,4] w_1, float[20,6] w_2)
+=> (float[batch,6] y) <int64[2] flat = {0, -1}> {
+  a = MatMul (x, w_1)
+  b = Relu (a)
+  c = Reshape (b, flat)
+  y = MatMul (c, w_2)
+}
+"""
+"""How often the channels repeat on the flattened axis is only said by the weight they meet."""
+
 
 def _head(text: str) -> str:
     return HEAD.replace("20", "23") if "rotary" in text.lower() else HEAD
@@ -271,6 +282,7 @@ MODELS = {
     "shared-bias": (SHARED_BIAS, ["heads 4", "neurons 8", "heads 4"]),
     "shared-weights": (SHARED_WEIGHTS, ["neurons 16"]),
     "heads-in-batch": (HEADS_IN_BATCH, ["heads 4"]),
+    "flattened": (FLATTENED, ["neurons 4"]),
 }
 
 

@@ -108,7 +108,9 @@ class _Lowering:
         found = self._made.get(table.node)
         if found is not None:
             return found
-        stem = table.node.outputs[0].name or "weight"
+        # After the codes, which these take the place of: exporters' names of outputs are long.
+        codes = table.node.inputs[0]
+        stem = (None if codes is None else codes.name) or "weight"
         arrays = {
             "blocks": _in_blocks(table),
             "scales": _by_channel(table.scale.numpy(), table.axis),

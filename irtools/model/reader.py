@@ -15,6 +15,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from irtools.errors import LimitError, ModelError, VerificationError
+from irtools.model.declared import mark_declared
 from irtools.model.digest import keep_place
 from irtools.model.external import ExternalFiles, Place
 from irtools.model.files import MappedFile, check_is_onnx
@@ -26,14 +27,14 @@ from irtools.model.preflight import (
     iter_tensors,
 )
 from irtools.model.scopes import shown
-from irtools.model.sparse import to_dense
+from irtools.model.sparse import mark_read_sparse, take_sparse_mark, to_dense
 from irtools.model.stale import drop_stale_shapes
 from irtools.model.tensors import check_data, num_bytes
 from irtools.model.verify import verify
 from irtools.model.walk import iter_graphs
 from irtools.model.wire import Skeleton, cut_weights
 
-__all__ = ["DECLARED", "TRAINING", "ReadModel", "read_file", "read_proto"]
+__all__ = ["TRAINING", "ReadModel", "read_file", "read_proto"]
 
 _MAX_FILE = 2**31
 """A protobuf message has no more bytes than this."""
@@ -42,8 +43,6 @@ _COPIED = 4096
 
 TRAINING = "irtools.training"
 """Key in a model's `meta` of its training part, serialized; `onnx_ir` does not hold it."""
-DECLARED = "irtools.declared"
-"""Key in an initializer's `meta`: the file declared its type although its tensor says it."""
 
 
 @dataclass(frozen=True)
@@ -117,15 +116,12 @@ class _Reader:
             self._check_tensor(placed)
         self._write_out_sparse()
         training = [part.SerializeToString() for part in self._take_training()]
-        declared = {info.name for info in self._proto.graph.value_info}
         _forget_negative_sizes(self._proto)
         model = self._deserialize()
         self._map_weights(model)
         if training:
             model.meta[TRAINING] = tuple(training)
-        for name, value in model.graph.initializers.items():
-            if name in declared:
-                value.meta[DECLARED] = True
+        mark_declared(model, self._proto)
         try:
             verify(model)
         except VerificationError as error:
@@ -183,7 +179,7 @@ class _Reader:
             if isinstance(body, onnx.GraphProto):
                 for sparse in body.sparse_initializer:
                     where = f"sparse initializer {shown(sparse.values.name)}"
-                    body.initializer.append(to_dense(sparse, where))
+                    body.initializer.append(mark_read_sparse(to_dense(sparse, where)))
                 del body.sparse_initializer[:]
             for node in body.node:
                 for attribute in node.attribute:
@@ -250,7 +246,9 @@ class _Reader:
         large = isinstance(tensor, ir.TensorProtoTensor) and tensor.nbytes > _COPIED
         # A message's own tensor writes its metadata twice when it is serialized.
         if large or (tensor.metadata_props and isinstance(tensor, ir.TensorProtoTensor)):
-            return _over(memoryview(tensor.tobytes()), tensor)
+            copy = _over(memoryview(tensor.tobytes()), tensor)
+            take_sparse_mark(copy)
+            return copy
         return tensor
 
 
@@ -264,7 +262,7 @@ _TYPED_FIELDS = (
 )
 
 
-def _over(window: memoryview, tensor: ir.TensorProtocol) -> ir.TensorProtocol:
+def _over(window: memoryview, tensor: ir.TensorProtocol) -> ir.Tensor | ir.PackedTensor:
     """Return a tensor like `tensor` whose elements are these bytes, which are not copied."""
     shape = ir.Shape(tensor.shape.numpy())
     about: dict[str, Any] = {
@@ -292,7 +290,7 @@ def _densify_constant(node: onnx.NodeProto, attribute: onnx.AttributeProto) -> N
     where = f"attribute {shown(attribute.name)} of node {shown(node.name or node.output[0])}"
     if node.op_type != "Constant" or attribute.name != "sparse_value":
         raise ModelError(f"{where} is a sparse tensor, which only Constant nodes may have")
-    dense = to_dense(attribute.sparse_tensor, where)
+    dense = mark_read_sparse(to_dense(attribute.sparse_tensor, where))
     attribute.Clear()
     attribute.name, attribute.type = "value", onnx.AttributeProto.TENSOR
     attribute.t.CopyFrom(dense)

@@ -14,6 +14,7 @@ from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 
 from irtools.errors import FileError, IrtoolsError, LimitError
 from irtools.model.atomic import NewFile, OutputFolder
+from irtools.model.declared import forget_undeclared, paired_graphs
 from irtools.model.digest import (
     release_tensor,
     tensor_bytes,
@@ -21,9 +22,10 @@ from irtools.model.digest import (
     tensor_size,
 )
 from irtools.model.files import MappedFile, reason
-from irtools.model.reader import DECLARED, TRAINING, read_file
+from irtools.model.reader import TRAINING, read_file
 from irtools.model.scopes import shown
 from irtools.model.sharing import join_initializers
+from irtools.model.sparse import is_marked_sparse, sparsify
 from irtools.model.walk import attribute_tensors, iter_graphs
 from irtools.model.wire import LARGE, Bytes, insert_weights
 
@@ -163,36 +165,32 @@ def planned_size(model: ir.Model) -> int:
 def to_proto(model: ir.Model) -> onnx.ModelProto:
     """Return a model as a message, nothing lost that was read with it."""
     proto = ir.serde.serialize_model(model)
-    values = model.graph.initializers
-    infos = [i for i in proto.graph.value_info if not _is_redundant(i.name, values)]
-    del proto.graph.value_info[:]
-    proto.graph.value_info.extend(infos)
+    forget_undeclared(model, proto)
     for part in model.meta.get(TRAINING, ()):
         proto.training_info.add().ParseFromString(part)
     return proto
 
 
-def _is_redundant(name: str, initializers: Mapping[str, ir.Value]) -> bool:
-    """Whether `onnx_ir` declares the type of an initializer that the source did not declare."""
-    value = initializers.get(name)
-    if value is None or value.meta.get(DECLARED):
-        return False
-    return not value.doc_string and not value.metadata_props
-
-
 def _serialize(model: ir.Model, path: Path) -> list[Bytes]:
     """Return the file in parts. Large weights are taken from where they lie, not copied."""
-    weights: dict[int, Bytes] = {}
-    for position, value in enumerate(model.graph.initializers.values()):
+    large: dict[str, Bytes] = {}
+    for name, value in model.graph.initializers.items():
         tensor = value.const_value
         assert tensor is not None
-        if _is_large(tensor, LARGE) and not isinstance(tensor, ir.ExternalTensor):
-            weights[position] = tensor_bytes(tensor)
+        if isinstance(tensor, ir.ExternalTensor) or is_marked_sparse(tensor):
+            continue
+        if _is_large(tensor, LARGE):
+            large[name] = tensor_bytes(tensor)
             value.const_value = _elsewhere(value, "", 0)
     proto = to_proto(model)
-    for position in weights:
-        del proto.graph.initializer[position].external_data[:]
-        proto.graph.initializer[position].ClearField("data_location")
+    for graph, message in paired_graphs(model, proto):
+        sparsify(graph, message)
+    weights: dict[int, Bytes] = {}
+    for position, item in enumerate(proto.graph.initializer):
+        if item.name in large:
+            weights[position] = large[item.name]
+            del item.external_data[:]
+            item.ClearField("data_location")
     limit = 2**31 - sum(map(len, weights.values()))
     try:
         message = proto.SerializeToString(deterministic=True)

@@ -15,7 +15,7 @@ from irtools.passes.fusion.layer_norm import FuseLayerNorm
 from irtools.passes.fusion.relative_position import FuseRelativePosition
 from irtools.passes.fusion.rms_norm import FuseRmsNorm
 from irtools.passes.fusion.rotary import FuseRotary
-from irtools.passes.fusion.shapes import HoistShapes
+from irtools.passes.fusion.shapes import HoistShapes, has_attention_block
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult
 
 __all__ = ["Fuse"]
@@ -42,7 +42,8 @@ class Fuse(Pass):
 
     Runs `hoist-shapes`, `fuse-layer-norm`, `fuse-rms-norm`, `fuse-gelu`, `fuse-rotary`,
     `fuse-relative-position`, `fuse-attention` and `hoist-shapes` again, each of which exists as
-    a pass of its own: LayerNormalization (opset 17), RMSNormalization (23), Gelu (20),
+    a pass of its own; shapes are hoisted only where there is attention that they can keep
+    alive. Made are LayerNormalization (opset 17), RMSNormalization (23), Gelu (20),
     RotaryEmbedding (23) and Attention (23), all of them ONNX, so the model stays portable. Forms
     that one runtime alone understands are made by that target's lowering.
     Expects a model after `cleanup`.
@@ -68,7 +69,10 @@ class Fuse(Pass):
         counts: Counter[str] = Counter()
         notes: list[str] = []
         modified = False
+        attends = has_attention_block(model.graph)
         for part in _PARTS:
+            if part is HoistShapes and not attends:
+                continue
             result = part().run(model, ctx)
             counts.update(result.statistics)
             notes += result.notes

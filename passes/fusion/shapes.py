@@ -14,10 +14,16 @@ from irtools.passes.fusion._making import Maker
 from irtools.passes.fusion._pattern import Source
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult
 
-__all__ = ["HoistShapes"]
+__all__ = ["HoistShapes", "has_attention_block"]
 
 _SHAPE_OF_A_PART = 15
 """The opset from which Shape has `start` and `end`."""
+
+_BETWEEN = frozenset(
+    {"Cast", "Dropout", "Identity", "Mul", "Reshape", "Squeeze", "Transpose", "Unsqueeze", "Where"}
+)
+_STEPS = 6
+"""What may stand between attention weights and their product with V, and how much of it."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,28 @@ class _Sizes:
             return make.node("Shape", [value], {"start": axis, "end": axis + 1})
         shape = make.node("Shape", [value])
         return make.node("Slice", [shape, make.integers([axis]), make.integers([axis + 1])])
+
+
+def has_attention_block(graph: ir.Graph) -> bool:
+    """Whether a Softmax is multiplied with something, as the weights of attention are.
+
+    Without one no tensor is set free by taking sizes from elsewhere, which only costs nodes.
+    """
+    return any(
+        node.domain == ""
+        and (node.op_type == "Attention" or (node.op_type == "Softmax" and _is_multiplied(node)))
+        for node in graph
+    )
+
+
+def _is_multiplied(softmax: ir.Node) -> bool:
+    level = [softmax]
+    for _ in range(_STEPS):
+        readers = {use.node: None for node in level for out in node.outputs for use in out.uses()}
+        if any(reader.op_type in ("Einsum", "MatMul") for reader in readers):
+            return True
+        level = [reader for reader in readers if reader.op_type in _BETWEEN]
+    return False
 
 
 def _folded(make: Maker, op_type: str, values: list[ir.Value]) -> ir.Value:

@@ -37,6 +37,8 @@ class CorpusModel:
         random: Answers differently each time.
         chooses: Sorts, selects or counts by the data: after a lossy pass outputs may hold other
             things, and other numbers of them.
+        chosen: Outputs that are the best of another output, which is measured: where scores are
+            nearly equal rounding swaps them, and their own variation is none to measure noise by.
         refusals: Pipelines that are refused, and how.
         least_sqnr: Where rounded weights cost this kind more than others: by pipeline, in dB.
     """
@@ -48,6 +50,7 @@ class CorpusModel:
     quick: bool = False
     random: bool = False
     chooses: bool = False
+    chosen: tuple[str, ...] = ()
     refusals: Mapping[str, Refusal] = field(default_factory=dict)
     least_sqnr: Mapping[str, float] = field(default_factory=dict)
 
@@ -61,7 +64,8 @@ class Register:
 
     def add(
         self, *, name: str = "", is_float: bool = True, quick: bool = False, random: bool = False,
-        chooses: bool = False, refusals: Mapping[str, Refusal] | None = None,
+        chooses: bool = False, chosen: tuple[str, ...] = (),
+        refusals: Mapping[str, Refusal] | None = None,
         least_sqnr: Mapping[str, float] | None = None,
     ) -> Callable[[Callable[[], Built]], Callable[[], Built]]:  # fmt: skip
         """Return a decorator that puts a maker on the list under its own name."""
@@ -70,7 +74,7 @@ class Register:
             title = name or str(getattr(make, "__name__", "")).replace("_", "-")
             self.models.append(
                 CorpusModel(title, self.kind, make, is_float, quick, random, chooses,
-                            refusals or {}, least_sqnr or {})
+                            chosen, refusals or {}, least_sqnr or {})
             )  # fmt: skip
             return make
 

@@ -11,9 +11,6 @@ from .writer import Built, Writer
 
 MODELS = Register("opsets")
 
-_LEAST = {"int4": 8.0}
-"""The five best of forty scores of random weights are nearly equal."""
-
 QUICK = (7, 9, 13, 18, 23, 26)
 
 
@@ -88,6 +85,6 @@ def _cut(w: Writer, value: str) -> str:
 
 
 for _opset in range(7, 27):
-    MODELS.add(name=f"opset-{_opset}", quick=_opset in QUICK, least_sqnr=_LEAST)(
+    MODELS.add(name=f"opset-{_opset}", quick=_opset in QUICK, chosen=("best", "classes"))(
         partial(little_network, _opset)
     )

@@ -234,3 +234,28 @@ def test_a_size_that_is_a_product_tells_nothing_of_its_factor(size: str, fuse: F
     fused = fuse(source, "hoist-shapes,remove-dead-code")
     (shape,) = [node for node in fused.after.graph if node.op_type == "Shape"]
     assert shape.inputs[0].name == "z"
+
+
+ASKED = "h = Shape(m)  t = Expand(c, h)  y = Add(m, t) }"
+"""A tensor in the middle is asked for its size."""
+ONE = "<float[1] c = {1.0}>"
+
+
+def test_fuse_leaves_shapes_where_there_is_no_attention(fuse: Fuse) -> None:
+    """The last Softmax of a classifier is multiplied with nothing."""
+    source = (
+        f"{HEAD} g (float[B,8] x) => (float[B,8] y) {ONE} {{ r = Relu(x)  m = Softmax(r)  {ASKED}"
+    )
+    fused = fuse(source, "fuse")
+    assert not fused.results[0].modified and fused.count("Shape") == 1
+
+
+def test_fuse_hoists_shapes_of_attention(fuse: Fuse) -> None:
+    source = (
+        f"{HEAD} g (float[B,S,S] x, float[B,S,8] v) => (float[B,S,8] y) {ONE} "
+        f"{{ p = Softmax(x)  w = Dropout(p)  m = MatMul(w, v)  {ASKED}"
+    )
+    fused = fuse(source, "fuse")
+    assert fused.results[0].statistics["num-hoisted-shapes"] == 1
+    x, v = np.zeros((2, 5, 5), np.float32), np.ones((2, 5, 8), np.float32)
+    assert fused.error({"x": x, "v": v}) == 0

@@ -302,6 +302,16 @@ def test_a_second_run_finds_nothing_and_says_so(quantize) -> None:
     assert twice.result.notes == ("nothing was quantized: 1 nodes that were quantized before",)
 
 
+def test_what_was_quantized_before_is_named_next_to_what_is_quantized_now(quantize) -> None:
+    source = (
+        head() + "g (float[1,3,2] x, float[2,3,1] w, uint8[2,2] a, int8[2,2] b) "
+        "=> (float[1,2,2] y, int32[2,2] z) { y = Conv(x, w)  z = MatMulInteger(a, b) }"
+    )
+    done = quantize(build(source, w=normal(2, 3, 1), b=np.ones((2, 2), np.int8)), WEIGHTS)
+    assert done.result.statistics == {"num-stored-conv": 1, "num-already-quantized": 1}
+    assert "left as quantized before: 1 node" in done.result.notes
+
+
 def test_options_hold_for_storage(quantize) -> None:
     model = recurrent("GRU")
     assert quantize(model, f"{WEIGHTS}:exclude=w_r").result.statistics == {

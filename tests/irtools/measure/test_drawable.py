@@ -230,7 +230,8 @@ def test_sizes_with_finite_outputs_are_preferred(tmp_path: Path) -> None:
     """Means of slots that no row falls into are 0 / 0, as for molecules without atoms."""
     found = model(
         "float[rows,4] x, int64[rows] place, float[slots] like",
-        "<float zero = {0.0}, int64[1] ax = {1}> { l = Mul (like, zero) e = Unsqueeze (l, ax) z = MatMul (e, w) "
+        "<float zero = {0.0}, int64[1] ax = {1}> { l = Mul (like, zero) e = Unsqueeze (l, ax) "
+        "z = MatMul (e, w) "
         's = Unsqueeze (place, ax) sums = ScatterND <reduction = "add"> (z, s, x) '
         "ones = Mul (x, zero) o = Exp (ones) "
         'counts = ScatterND <reduction = "add"> (z, s, o) y = Div (sums, counts) }',

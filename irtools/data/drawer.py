@@ -218,8 +218,9 @@ class Drawer:
     def _floats(self, spec: InputSpec, shape: tuple[int, ...]) -> np.ndarray:
         if "mask" in spec.name:
             return np.ones(shape, spec.dtype)
-        if self._layout.is_whole(spec.name) and len(shape) <= 2:
-            # Rates, temperatures and factors: small numbers above 0.
+        if len(shape) == 1 or (self._layout.is_whole(spec.name) and len(shape) <= 2):
+            # Rates, temperatures, factors and levels of noise: small numbers above 0. Networks
+            # take logarithms and roots of them.
             return self._rng.uniform(0.25, 1.0, shape).astype(spec.dtype)
         drawn = self._rng.standard_normal(shape, dtype=np.float32)
         return drawn.clip(-_IMAGE_LIMIT, _IMAGE_LIMIT).astype(spec.dtype)

@@ -35,9 +35,10 @@ def candidates(
 ) -> Iterator[SyntheticSettings]:
     """Yield settings to try in turn; endless enough for the caller to bound it.
 
-    First the usual sizes with fewer samples at a time and with a call per sample, then sizes that
-    the graph suggests, then a ladder of sizes: the same for all axes, images and others apart,
-    then every size up to 400, and last a short ladder for each axis. Sizes that would ask for
+    First the usual sizes with fewer samples at a time and with a call per sample, then one axis
+    short (graphs among their nodes, a state among samples), then sizes that the graph suggests,
+    then a ladder of sizes: the same for all axes, images and others apart, then every size up to
+    400, and last a short ladder for each axis. Sizes that would ask for
     much memory are left out.
 
     Args:
@@ -86,6 +87,7 @@ def _of_rank(
             yield _sized(mode, {axis.key: known.get(axis.key, 1) for axis in axes[mode.calls]})
         yield _sized(mode, {axis.key: _usual(axis, mode) for axis in axes[mode.calls]})
     yield from _valued(model, modes[1], axes[False])
+    yield from _one_short(base, axes[base.calls])
     for sizes in (suggested_sizes(model), _LADDER):
         for size in sizes:
             for mode in modes[1:]:
@@ -135,6 +137,15 @@ def _by_axis(
     ladder = tuple(dict.fromkeys((*hints[:_MOST_AXES], *_SHORT)))
     for sizes in product(ladder, repeat=len(axes)):
         yield _sized(mode, {axis.key: size for axis, size in zip(axes, sizes, strict=True)})
+
+
+def _one_short(mode: SyntheticSettings, axes: tuple[OpenAxis, ...]) -> Iterator[SyntheticSettings]:
+    """Yield one axis short and the others as usual, where there are several."""
+    if len(axes) < 2:
+        return
+    usual = {axis.key: _usual(axis, mode) for axis in axes}
+    for size, axis in product((2, 1), axes):
+        yield _sized(mode, {**usual, axis.key: size})
 
 
 def _valued(

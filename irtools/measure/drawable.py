@@ -34,6 +34,8 @@ from irtools.target import Feeds, Runner, RunnerOptions, Target
 __all__ = ["DrawnInputs", "Trial", "check_feeds_of", "drawn_for", "run_trial", "run_with"]
 
 _SEARCH_SECONDS = 20.0
+_FINITE_SECONDS = 4.0
+"""For finite outputs, which some models never have: a mask of minus infinity is an output, too."""
 _MOST_TRIES = 2000
 _OF_SAMPLES = 6
 _LIMITS = Limits(seconds=300.0)
@@ -68,6 +70,7 @@ class _Found:
     again: list[Outputs]
     changes: dict[str, Any]
     reason: str = ""
+    fault: str = ""
 
 
 def check_feeds_of(
@@ -165,7 +168,7 @@ class DrawnInputs:
             return
         self.reason = ""
         if found.changes:
-            self._adopt(found.changes)
+            self._adopt(found.changes, found.fault)
             feeds = self._feeds()
         # A slow model was run on the first feeds only.
         self._trial = Trial(feeds[: len(found.outputs)], found.outputs, found.again)
@@ -232,11 +235,11 @@ class DrawnInputs:
             if "crashed with" not in str(error):
                 raise
             return _Found([], [], {}, str(error))
-        return _Found(answer["outputs"], answer["again"], answer["changes"], answer["reason"])
+        return _Found(**answer)
 
-    def _adopt(self, changes: Mapping[str, Any]) -> None:
+    def _adopt(self, changes: Mapping[str, Any], fault: str = "do not run") -> None:
         self._changes = {**self._changes, **changes}
-        self.note = f"inputs are drawn with {_described(self._changes)}: the usual ones do not run"
+        self.note = f"inputs are drawn with {_described(self._changes)}: the usual ones {fault}"
 
 
 @contextmanager
@@ -343,6 +346,9 @@ def run_trial(
 ) -> dict[str, Any]:
     """Run a model on feeds; where that fails, search for others. Happens in a child process.
 
+    Others are searched for, but not for long, where outputs are NaN or infinite, too: a graph
+    without nodes and an empty sequence have no mean, and a comparison of such outputs says little.
+
     Args:
         target: What runs it.
         source: The model.
@@ -354,8 +360,9 @@ def run_trial(
         seconds: What the feeds may take; once they are over, no further ones are run.
 
     Returns:
-        `outputs` by feed that was run, those of a second run as `again`, `changes` to the settings
-        (empty: the feeds that were given ran), and `reason`: empty, or why nothing runs.
+        `outputs` by feed that was run, those of a second run as `again`, `changes` to the
+        settings (empty: the feeds that were given ran) with the `fault` of the usual ones, and
+        `reason`: empty, or why nothing runs.
     """
     with target.runner(source, options) as runner:
         try:
@@ -367,24 +374,36 @@ def run_trial(
             outputs, reason = [], str(error)
         if not reason and any(_says_nothing(one) for one in outputs):
             reason = "the outputs have no elements"
-        if not reason:
+        finite = not reason and not all(map(_is_finite, outputs))
+        if not reason and not finite:
             return _answer(outputs, [_run(runner, one) for one in feeds[: len(outputs)]])
         model = source if isinstance(source, Model) else Model.load(source)
-        changes, found = _search(model, runner, given, known, seconds)
+        changes, found = _search(model, runner, given, known, seconds, finite=finite)
         if found:
             settings = replace(_small(model.ir, 0), **changes)
-            return _answer(found, _attempt(model, runner, settings, _SEEDS[: len(found)]), changes)
+            again = _attempt(model, runner, settings, _SEEDS[: len(found)])
+            fault = "give NaN or infinity" if finite else "do not run"
+            return _answer(found, again, changes, fault)
+        if finite:
+            return _answer(outputs, [_run(runner, one) for one in feeds[: len(outputs)]])
         if outputs:  # They have no elements, and others would not have any.
             return _answer(outputs, outputs)
-        return {"outputs": [], "again": [], "changes": {}, "reason": _why(reason)}
+        return {**_answer([], []), "reason": _why(reason)}
 
 
 def _answer(
     outputs: Sequence[Outputs],
     again: Sequence[Outputs],
     changes: Mapping[str, Any] = MappingProxyType({}),
+    fault: str = "",
 ) -> dict[str, Any]:
-    return {"outputs": list(outputs), "again": list(again), "changes": dict(changes), "reason": ""}
+    return {
+        "outputs": list(outputs),
+        "again": list(again),
+        "changes": dict(changes),
+        "reason": "",
+        "fault": fault,
+    }
 
 
 def _why(reason: str) -> str:
@@ -400,9 +419,16 @@ def _search(
     given: Mapping[str, Any],
     known: Mapping[str, int],
     seconds: float,
+    *,
+    finite: bool,
 ) -> tuple[dict[str, Any], list[Outputs]]:
-    """Return the changes and the outputs of the first candidate that runs."""
-    deadline = time.monotonic() + _SEARCH_SECONDS
+    """Return the changes and the outputs of the first candidate that runs, with finite outputs."""
+
+    def attempt(settings: SyntheticSettings) -> list[Outputs]:
+        outputs = _attempt(model, runner, settings, seconds=seconds)
+        return outputs if not finite or all(map(_is_finite, outputs)) else []
+
+    deadline = time.monotonic() + (_FINITE_SECONDS if finite else _SEARCH_SECONDS)
     tried: set[str] = set()
     base = replace(_small(model.ir, 0), **{k: v for k, v in given.items() if v is not None})
     for number, settings in enumerate(candidates(model.ir, base, known)):
@@ -412,12 +438,12 @@ def _search(
         if repr(changes) in tried:
             continue
         tried.add(repr(changes))
-        outputs = _attempt(model, runner, settings, seconds=seconds)
+        outputs = attempt(settings)
         if not outputs:
             continue
         # It may have been the size alone: several samples at a time cost less.
         several = replace(settings, together=base.together)
-        more = _attempt(model, runner, several, seconds=seconds) if several != settings else []
+        more = attempt(several) if several != settings else []
         if more:
             return _changes(several), more
         return changes, outputs
@@ -466,6 +492,10 @@ def _run(runner: Runner, feeds: Feeds) -> dict[str, np.ndarray]:
 def _says_nothing(outputs: Outputs) -> bool:
     """Whether no output has an element."""
     return bool(outputs) and not any(np.asarray(array).size for array in outputs.values())
+
+
+def _is_finite(outputs: Outputs) -> bool:
+    return all(np.isfinite(y).all() for y in outputs.values() if y.dtype.kind == "f")
 
 
 def _sendable(array: np.ndarray) -> np.ndarray:

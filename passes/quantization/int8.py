@@ -203,8 +203,8 @@ class Int8(PlanningPass):
             notes = made.notes + storage.notes
             if not decisions:
                 notes.append(nothing_found(skipped, self.statistics))
-            elif left := left_alone(skipped, self.statistics):
-                notes.append(left)
+            else:
+                notes.extend(left_alone(skipped, self.statistics))
             return Plan(
                 pass_text=pass_text(self),
                 decisions=tuple(decisions),

@@ -7,8 +7,11 @@ from collections.abc import Iterator, Mapping
 
 from irtools.analysis.provenance import module_of, selects
 from irtools.passes.quantization.sites import Weight
+from irtools.words import counted
 
-__all__ = ["is_telling", "names_of", "nothing_found", "selects"]
+__all__ = ["is_telling", "left_alone", "names_of", "nothing_found", "selects"]
+
+_ALREADY = "num-already-quantized"
 
 _ANONYMOUS = re.compile(r"(val|onnx::\w+|_v)_\d+|")
 
@@ -33,11 +36,14 @@ def names_of(weight: Weight) -> Iterator[str]:
     yield weight.name
 
 
-def left_alone(skipped: Mapping[str, int], phrases: Mapping[str, str]) -> str:
-    """Say which weights stayed as they were next to those that a pass quantized, or ''."""
+def left_alone(skipped: Mapping[str, int], phrases: Mapping[str, str]) -> Iterator[str]:
+    """Say which weights stayed as they were next to those that a pass quantized, and why."""
     ordered = sorted(skipped.items(), key=lambda item: -item[1])
-    reasons = [f"{count} {phrases[name]}" for name, count in ordered if count]
-    return f"not quantized: {'; '.join(reasons)}" if reasons else ""
+    reasons = [f"{n} {phrases[name]}" for name, n in ordered if n and name != _ALREADY]
+    if reasons:
+        yield f"not quantized: {'; '.join(reasons)}"
+    if before := skipped.get(_ALREADY):
+        yield f"left as quantized before: {counted(before, 'node')}"
 
 
 def nothing_found(skipped: Mapping[str, int], phrases: Mapping[str, str], instead: str = "") -> str:

@@ -66,6 +66,13 @@ def test_a_band_of_frequencies_is_one_of_a_voice() -> None:
     assert (low, high) == ({50.0}, {2000.0})
 
 
+def test_one_number_per_sample_is_above_zero() -> None:
+    noisy = model("float[n,4] x, float[n] sigma", "{ l = Log (sigma) y = Identity (x) }")
+    feeds = synthesize(noisy, SyntheticSettings(samples=40)).feeds
+    assert feeds["sigma"].shape == (40,) and 0 < feeds["sigma"].min() < feeds["sigma"].max() <= 1
+    assert feeds["x"].min() < 0
+
+
 def test_images_are_in_range_and_fixed_sizes_are_kept() -> None:
     data = synthesize(
         model("float[n,3,8,w] pixel_values", "{ y = Relu (pixel_values) }"),

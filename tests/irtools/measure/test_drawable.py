@@ -224,3 +224,35 @@ def test_a_slow_model_is_run_on_fewer_feeds(
     assert not answer["reason"]
     assert len(answer["outputs"]) == len(answer["again"]) == expected
     assert slow.runs == 2 * expected
+
+
+def test_sizes_with_finite_outputs_are_preferred(tmp_path: Path) -> None:
+    """Means of slots that no row falls into are 0 / 0, as for molecules without atoms."""
+    found = model(
+        "float[rows,4] x, int64[rows] place, float[slots] like",
+        "<float zero = {0.0}, int64[1] ax = {1}> { l = Mul (like, zero) e = Unsqueeze (l, ax) "
+        "z = MatMul (e, w) "
+        's = Unsqueeze (place, ax) sums = ScatterND <reduction = "add"> (z, s, x) '
+        "ones = Mul (x, zero) o = Exp (ones) "
+        'counts = ScatterND <reduction = "add"> (z, s, o) y = Div (sums, counts) }',
+        {"w": (1, 4)},
+        "float[slots,4] y",
+    )
+    path = found.save(tmp_path / "m.onnx").files[0]
+    drawn = DrawnInputs(found, TARGET, lambda: path)
+    result = drawn.trial()
+    assert result is not None and all(np.isfinite(one["y"]).all() for one in result.outputs)
+    assert drawn.note.endswith("the usual ones give NaN or infinity")
+
+
+def test_outputs_that_are_never_finite_are_taken_as_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("irtools.measure.drawable._MOST_TRIES", 20)
+    text = "<float no = {0.0}> { z = Mul (x, no) l = Log (z) y = Add (l, x) }"
+    found = model("float[n,k] x", text, {}, "float[n,k] y")
+    path = found.save(tmp_path / "m.onnx").files[0]
+    drawn = DrawnInputs(found, TARGET, lambda: path)
+    result = drawn.trial()
+    assert result is not None and len(result.outputs) == 3
+    assert not drawn.note and not drawn.reason

@@ -130,7 +130,7 @@ def test_rounding_is_measured_where_a_reassociating_pass_breaks_its_promise(
         return [{"y": y * np.float32(1 + 3e-5) if changed else y}] * runs
 
     monkeypatch.setattr(Numerics, "_run", run)
-    monkeypatch.setattr(DrawnInputs, "trial", lambda self: Trial([{}], [{"y": y}], [{"y": y}]))
+    monkeypatch.setattr(DrawnInputs, "trial", lambda self: Trial([{}] * 3, *[[{"y": y}] * 3] * 2))
     monkeypatch.setattr(passes.Rename, "exactness", Exactness.REASSOCIATED)
     if holds:
         steps = _run(classifier, ctx, (Numerics(ctx.target, 1),), passes.Rename())

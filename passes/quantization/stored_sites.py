@@ -114,8 +114,8 @@ def find_stored(model: ir.Model, least: int = 0) -> StoredSites:
             readers = find_readers(model, value, tensor)
             reason = _refusal(readers, tensor)
             if reason:
-                skipped[reason] += (
-                    bool(readers.slots or readers.rounded) or _is_large(tensor, least)
+                skipped[reason] += bool(readers.slots or readers.rounded) or _is_large(
+                    tensor, least
                 )
             elif proposals := _worth_it(readers, tuple(tensor.shape.numpy())):
                 weights.append(_weight(value, tensor, scope, readers, proposals))

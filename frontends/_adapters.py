@@ -37,6 +37,7 @@ _NOT_MERGEABLE: Mapping[str, str] = {
     "XLORA": "mixes several adapters anew for each token",
     "POLY": "mixes several adapters by task",
 }
+_UNKNOWN_CAUSE = "does it change weights that the base shares between layers?"
 _TASKS: Mapping[str, str] = {
     "SEQ_CLS": "text-classification",
     "TOKEN_CLS": "token-classification",
@@ -108,6 +109,7 @@ class Adapter:
             UnsupportedError: It cannot be merged.
             CheckError: Merging it changed the outputs.
         """
+        shared = _shared_with(module, self.tensors)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             attached = self._attach(module)
@@ -120,8 +122,7 @@ class Adapter:
             if not error <= RELATIVE_TOLERANCE:
                 raise CheckError(
                     f"merging {self.folder} changes output {name!r} by {error:.1e} (relative L2), "
-                    f"expected at most {RELATIVE_TOLERANCE:.0e}; does it change weights that the "
-                    "base shares between layers?"
+                    f"expected at most {RELATIVE_TOLERANCE:.0e}; {shared or _UNKNOWN_CAUSE}"
                 )
 
     def _attach(self, module: Any) -> Any:
@@ -278,6 +279,25 @@ def _peft_config(adapter: Adapter) -> Any:
         ) from error
     config.inference_mode = True
     return config
+
+
+def _shared_with(module: Any, tensors: Mapping[str, Any]) -> str:
+    """Say which module that an adapter changes shares its weight with another; '' for none.
+
+    Called before the adapter is attached, which renames the parameters.
+    """
+    names: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name.rpartition(".")[0])
+    for owners in names.values():
+        for owner in owners if len(owners) > 1 else ():
+            if any(name.removeprefix(_PREFIX).startswith(f"{owner}.") for name in tensors):
+                other = next(o for o in owners if o != owner)
+                return (
+                    f"it changes {owner!r}, whose weight {other!r} shares: "
+                    "save the base with tie_word_embeddings=false and two weights"
+                )
+    return ""
 
 
 def _is_delta(name: str) -> bool:

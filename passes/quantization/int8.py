@@ -77,8 +77,8 @@ class Int8(PlanningPass):
 
     Left alone and counted: weights that hold NaN or infinity or that 8 bits keep to less than
     30 dB, weights that another node reads in another way, constants that are added and not
-    multiplied by, weights that are inputs of the model too, types other than float32, float16 and
-    float64, what is int8 already. A note says why where nothing was found.
+    multiplied by, weights that are inputs of the model too, types other than float32 and float16,
+    what is int8 already. A note says why where nothing was found.
     """
 
     name: ClassVar[str] = "int8"
@@ -110,6 +110,8 @@ class Int8(PlanningPass):
         "num-skipped-dtype": "weights left alone because of their type",
         "num-skipped-precision": "weights left in float32 because 8 bits keep less than 30 dB",
         "num-skipped-shared": "weights left in float32 because another node reads them so",
+        "num-skipped-rounded": "weights left in float32 because a QuantizeLinear of the model "
+        "itself rounds them",
         "num-skipped-overridable": "weights that are inputs too, for a caller to override",
         "num-skipped-operator": "large constants that no product reads, left in float32",
     }

@@ -20,7 +20,8 @@ from irtools.passes.quantization.weight_slots import Axes, Readers, StoredKind, 
 
 __all__ = ["StoredSites", "StoredWeight", "find_stored", "scoped_graphs"]
 
-_FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.DOUBLE})
+_FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16})
+"""Not float64: who computes in it asks for its digits, and 8 bits keep two of them."""
 _LEAST_PER_SCALE = 3
 """Of n elements and a scale 4n bytes become n + 4: the least that is worth two nodes."""
 
@@ -31,7 +32,7 @@ class StoredWeight:
 
     Attributes:
         value: An initializer, or the output of a Constant node.
-        tensor: Its values: float32, float16 or float64.
+        tensor: Its values: float32 or float16.
         scope: The graph in which it lies; empty for the main graph.
         kind: What reads it, for the report.
         readers: Who multiplies by it, in whatever graph.
@@ -113,7 +114,9 @@ def find_stored(model: ir.Model, least: int = 0) -> StoredSites:
             readers = find_readers(model, value, tensor)
             reason = _refusal(readers, tensor)
             if reason:
-                skipped[reason] += bool(readers.slots) or _is_large(tensor, least)
+                skipped[reason] += bool(readers.slots or readers.rounded) or _is_large(
+                    tensor, least
+                )
             elif proposals := _worth_it(readers, tuple(tensor.shape.numpy())):
                 weights.append(_weight(value, tensor, scope, readers, proposals))
     return StoredSites(tuple(weights), {k: n for k, n in skipped.items() if n}, total)
@@ -149,6 +152,8 @@ def _weight(
 def _refusal(readers: Readers, tensor: ir.TensorProtocol) -> str:
     """Return the statistic under which a constant is left alone, or ''."""
     if not readers.slots:
+        if readers.rounded:
+            return "num-skipped-rounded"
         return "num-skipped-operator" if readers.others else ""
     if tensor.dtype not in _FLOATS:
         return "num-skipped-dtype"

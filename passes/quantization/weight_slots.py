@@ -55,11 +55,13 @@ class Readers:
     Attributes:
         slots: Nodes that multiply by it or look up in it.
         others: Uses of any other kind: sums, comparisons, operators of foreign domains.
+        rounded: A QuantizeLinear of the model itself is among the others.
         is_output: A graph hands it out.
     """
 
     slots: list[Slot] = field(default_factory=list)
     others: int = 0
+    rounded: bool = False
     is_output: bool = False
 
 
@@ -84,6 +86,7 @@ def find_readers(model: ir.Model, value: ir.Value, tensor: ir.TensorProtocol) ->
                 pending += [(output, move(node, origin)) for output in node.outputs]
             elif not _is_parameter(node, index):
                 found.others += 1
+                found.rounded |= node.op_type == "QuantizeLinear"
     return found
 
 

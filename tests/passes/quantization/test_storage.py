@@ -350,18 +350,50 @@ def test_what_8_bits_keep_badly_stays(quantize) -> None:
     }
 
 
-@pytest.mark.parametrize("dtype", ["float16", "double"])
-def test_other_types_are_stored_too(dtype: str, quantize, kernels, outputs) -> None:
+def test_float16_is_stored_too(quantize, kernels, outputs) -> None:
     model = build(
-        head() + f"g ({dtype}[2,8] x, {dtype}[8,8] w) => ({dtype}[2,8] y) {{ y = MatMul(x, w) }}"
+        head() + "g (float16[2,8] x, float16[8,8] w) => (float16[2,8] y) { y = MatMul(x, w) }"
     )
     done = quantize(model, WEIGHTS)
     assert done.result.statistics == {"num-stored-other": 1}
     assert [node.op_type for node in done.after.graph] == ["Cast", "Mul", "Cast", "MatMul"]
     assert "Mul" not in kernels(done.after)
-    x = normal(2, 8).astype(np.float16 if dtype == "float16" else np.float64)
+    x = normal(2, 8).astype(np.float16)
     found = outputs(done.after, x=x).astype(np.float64)
     assert 0 < relative_error(found, outputs(model, x=x).astype(np.float64)) < 0.02
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "g (double[2,8] x, double[8,8] w) => (double[2,8] y) { y = MatMul(x, w) }",
+        "g (double[1,4,9] x, double[8,4,3] w) => (double[1,8,7] y) { y = Conv(x, w) }",
+    ],
+)
+def test_float64_is_left_alone_and_counted(body: str, quantize) -> None:
+    done = quantize(build(head() + body), WEIGHTS)
+    assert done.result.statistics == {"num-skipped-dtype": 1}
+    assert done.result.notes == (
+        "nothing was quantized: 1 weights left alone because of their type",
+    )
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        "y = MatMul(x, d)",
+        "t = Transpose <perm = [1, 0]> (d)\n y = MatMul(x, t)",
+    ],
+)
+def test_float_weights_that_the_model_rounds_itself_are_named(read: str, quantize) -> None:
+    model = build(
+        head()
+        + "g (float[2,8] x, float[8,8] w) => (float[2,8] y) <float s = {0.01}, int8 z = {0}> {\n"
+        + f" q = QuantizeLinear(w, s, z)\n d = DequantizeLinear(q, s, z)\n {read} }}"
+    )
+    done = quantize(model, WEIGHTS)
+    assert done.result.statistics == {"num-skipped-rounded": 1}
+    assert "a QuantizeLinear of the model itself rounds them" in done.result.notes[0]
 
 
 def test_large_constants_that_are_added_are_counted(quantize) -> None:

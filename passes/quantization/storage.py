@@ -17,9 +17,8 @@ choose the same kernels as before. In front of the Loop it would be folded as we
 to the body as a value that OpenVINO's kernels cannot pack. With all optimizations off it is
 expanded at every run, of a body too: equal numbers, at the price of time.
 
-In a model with QuantizeLinear, OpenVINO keeps every Cast from int8 with its Mul for its integer
-kernels, and then refuses a recurrent layer whose weights are not constant; a Cast to int32 before
-the one to float32 hides them from that, and is folded in both runtimes.
+Where OpenVINO misreads integers that it keeps, a Cast to int32 before the one to float32 hides them
+from it, and is folded in both runtimes (`hidden_integers`).
 
 Two scale axes cost nothing here (DequantizeLinear has one): each direction of a recurrent layer
 has scales of its own. Standard operators since opset 7.
@@ -42,6 +41,7 @@ from irtools.passes.quantization.arithmetic import QParams, dequantize, quantize
 from irtools.passes.quantization.blocks import is_finite
 from irtools.passes.quantization.decisions import UseDecision, WeightDecision
 from irtools.passes.quantization.emitter import Emitter
+from irtools.passes.quantization.hidden_integers import hides_integers
 from irtools.passes.quantization.selection import is_telling
 from irtools.passes.quantization.spec import PerAxes, weight_spec
 from irtools.passes.quantization.stored_sites import StoredWeight, find_stored
@@ -163,7 +163,7 @@ class StorageWriter:
         table = self._constant(old, f"{weight.name}_quantized", integers)
         scale = self._constant(old, f"{weight.name}_scale", q.scale)
         wide = table
-        if weight.kind == "recurrent":
+        if hides_integers(weight, axes):
             wide = self._cast(anchor, table, f"{weight.name}_wide", ir.DataType.INT32)
         new = self._cast(anchor, wide, f"{weight.name}_integers", ir.DataType.FLOAT)
         product = ir.node("Mul", [new, scale])

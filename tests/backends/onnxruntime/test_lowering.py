@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from irtools.analysis.int8_products import saturating_products
 from irtools.backends.onnxruntime.kernels import count_kernels
 from irtools.backends.onnxruntime.target import OrtCpu, OrtCuda, OrtTensorRt
 from irtools.model import Model
@@ -460,6 +461,8 @@ def test_a_stored_lstm_runs_in_integers(isa: Isa, directions: int, inputs: str, 
     assert [node.op_type for node in lowered.graph] == ["DynamicQuantizeLSTM"]
     dtype = ir.DataType.INT8 if isa is Isa.VNNI else ir.DataType.UINT8
     assert lowered.graph.initializers["wq_turned"].dtype == dtype
+    # Whole 8 bits, of which signed ones would saturate without VNNI.
+    assert bool(saturating_products(lowered)) == (isa is Isa.VNNI)
     rng = np.random.default_rng(1)
     feeds = {
         value.name: rng.normal(size=[int(d) for d in value.shape]).astype(np.float32)

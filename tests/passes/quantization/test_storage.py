@@ -445,3 +445,50 @@ def test_the_written_file_is_a_quarter(target: str, quantize, tmp_path) -> None:
     done = quantize(model, "int8", target)
     sizes = [len(ir.to_proto(m).SerializeToString()) for m in (done.before, done.after)]
     assert sizes[1] < 0.28 * sizes[0]
+
+
+HIDDEN = {
+    "gather along columns": (
+        "g (float[5,6] w, int64[2] i) => (float[5,2] y) { y = Gather<axis=1>(w, i) }",
+        True,
+    ),
+    "gather of planes": (
+        "g (float[4,5,6] w, int64[2] i) => (float[4,2,6] y) { y = Gather<axis=-2>(w, i) }",
+        True,
+    ),
+    "gather of rows": (
+        "g (float[5,6] w, int64[2] i) => (float[2,6] y) { y = Gather(w, i) }",
+        False,
+    ),
+    "two constants": (
+        "g (float[6,3] w, float[6,4] w2, float[1,4] x) => (float[3,4] y) "
+        "{ y = Gemm<transA=1>(w, w2, x) }",
+        True,
+    ),
+    "a weight of another shape": (
+        "g (float[6,4,4] w, float[3,12] x) => (float[3,8] y) "
+        "{ s = Constant<value_ints=[12,8]>() t = Reshape(w, s) y = MatMul(x, t) }",
+        True,
+    ),
+    "a turned weight": (
+        "g (float[4,6] w, float[3,6] x) => (float[3,4] y) { t = Transpose(w) y = MatMul(x, t) }",
+        False,
+    ),
+}
+
+
+@pytest.mark.openvino
+@pytest.mark.parametrize("case", HIDDEN)
+def test_integers_that_openvino_misreads_are_hidden(
+    case: str, quantize, openvino_layers, outputs
+) -> None:
+    text, hidden = HIDDEN[case]
+    model = build(head() + text)
+    (given,) = model.graph.inputs
+    assert given.shape is not None
+    shape = [int(size) for size in given.shape]
+    feeds = {given.name: np.array([0, 3]) if given.name == "i" else normal(*shape)}
+    done = quantize(model, WEIGHTS, target="openvino-cpu")
+    assert ("Cast<to=6>(w_quantized)" in print_model(done.after)) == hidden
+    found, _ = openvino_layers(done.after, **feeds)
+    assert relative_error(found, outputs(done.after, **feeds)) < 1e-6

@@ -1,0 +1,68 @@
+"""Stored weights whose integers OpenVINO must not see.
+
+OpenVINO 2026.4 keeps Cast(int8 W) * scale in front of MatMul and Gather as integers. It takes the
+scales as those of other elements, refuses the model or writes beyond its memory:
+
+- Gather, where scales differ along another axis than the first;
+- products whose other factor is constant as well;
+- products by a weight that was reshaped on its way, so that a scale serves no row or column.
+
+A recurrent layer is refused in a model with QuantizeLinear. A Cast to int32 before the one to
+float32 hides the integers: both runtimes then fold the weight when they load the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx_ir as ir
+
+from irtools.passes.quantization.sites import constant_of, is_expansion
+from irtools.passes.quantization.stored_sites import StoredWeight
+from irtools.passes.quantization.weight_slots import Axes
+
+__all__ = ["hides_integers"]
+
+_TURNS = frozenset({"Cast", "Identity", "Transpose"})
+_MOVES = _TURNS | {"Flatten", "Reshape", "Slice", "Split", "Squeeze", "Unsqueeze"}
+_FACTORS = 2
+
+
+def hides_integers(weight: StoredWeight, axes: Axes) -> bool:
+    """Whether the integers of a weight are to be cast to int32 first.
+
+    Args:
+        weight: Not yet replaced.
+        axes: Along which its scales differ.
+    """
+    if weight.kind == "recurrent":
+        return True
+    if any(node.op_type == "Gather" for node in weight.readers) and axes not in ((), (0,)):
+        return True
+    products = [node for node in weight.readers if node.op_type not in ("Conv", "ConvTranspose")]
+    return any(map(_has_constant_factors, products)) or (
+        weight.kind == "product" and not set(_ways(weight.value)) <= _TURNS
+    )
+
+
+def _has_constant_factors(node: ir.Node) -> bool:
+    factors = node.inputs[:_FACTORS]
+    return len(factors) == _FACTORS and all(map(_is_constant, factors))
+
+
+def _is_constant(value: ir.Value | None) -> bool:
+    while value is not None and not is_expansion(value):
+        node = value.producer()
+        if node is None or node.op_type not in _MOVES:
+            return constant_of(value) is not None
+        value = node.inputs[0]
+    return value is not None
+
+
+def _ways(value: ir.Value) -> Iterator[str]:
+    """Yield the operators that move a constant on its way to its readers."""
+    for node, _ in value.uses():
+        if node.op_type in _MOVES and node.domain == "":
+            yield node.op_type
+            for output in node.outputs:
+                yield from _ways(output)

@@ -70,14 +70,15 @@ class Cleanup(Pass):
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
         counts: Counter[str] = Counter()
         notes: tuple[str, ...] = ()
+        modified = False
         for _ in range(_MAX_ROUNDS):
             changed = self._round(model, ctx, counts)
             counts["num-rounds"] += 1
+            modified |= bool(changed)
             if not changed:
                 break
         else:
             notes = (f"cleanup: stopped after {_MAX_ROUNDS} rounds, still changing: {changed}",)
-        modified = any(counts[name] for name in _merged_statistics())
         counts["num-skipped-functions"] = len(model.functions)
         return PassResult(modified, dict(counts), notes)
 

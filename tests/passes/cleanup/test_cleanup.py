@@ -260,3 +260,18 @@ def test_work_is_near_linear(make_context: MakeContext) -> None:
         return counted
 
     assert calls(2000) <= 2.2 * calls(1000)
+
+
+def test_what_is_left_alone_is_no_change(make_context: MakeContext) -> None:
+    """A product with another reader keeps its BatchNormalization."""
+    model = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[1,2,3] x) '
+        "=> (float[1,2,3] y, float[1,2,3] z) <float[2,2,1] w = {1, 2, 3, 4}, float[2] s = {1, 2}, "
+        "float[2] b = {0, 1}, float[2] m = {1, 1}, float[2] v = {1, 4}> "
+        "{ c = Conv(x, w) y = BatchNormalization(c, s, b, m, v) z = Neg(c) }"
+    )
+    before = print_model(model)
+    result = Cleanup().run(model, make_context())
+    assert result.statistics["num-unfused-batchnorm"] == 1
+    assert print_model(model) == before
+    assert not result.modified

@@ -26,7 +26,7 @@ _SHARES = {"bench": 0.4, "metric": 0.4, "fidelity": 0.1}
 _LEAST_BENCH_SECONDS = 4.0
 _LEAST_SAMPLES = 8
 _DRAWN = (2, 0.25)
-"""Fewest samples, and share of the seconds, where samples are drawn: more of them say little more."""
+"""Fewest samples, and share of the seconds, where samples are drawn: more say little more."""
 
 
 @dataclass(frozen=True)

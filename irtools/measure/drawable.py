@@ -372,7 +372,9 @@ def run_trial(
 
 
 def _answer(
-    outputs: list[Outputs], again: list[Outputs], changes: Mapping[str, Any] = MappingProxyType({})
+    outputs: Sequence[Outputs],
+    again: Sequence[Outputs],
+    changes: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     return {"outputs": outputs, "again": again, "changes": dict(changes), "reason": ""}
 

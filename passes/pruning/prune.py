@@ -56,8 +56,8 @@ class Prune(PlanningPass):
     With calibration data the units are ranked by the second-order error of the layer that sums
     them up (structured optimal brain surgeon), the layers are weighed against each other by how
     much the model's outputs move, and what stays is refitted by least squares. No training takes
-    place. Without calibration data units are ranked by the norm of their weights, and unless `ratio`
-    or `speedup` says how much, only those whose weights are zero go. With
+    place. Without calibration data units are ranked by the norm of their weights, and unless
+    `ratio` or `speedup` says how much, only those whose weights are zero go. With
     `sequential=true` each layer is refitted once more, to the inputs that the pruned layers before
     it give; on a MiniLM-L6 classifier with half of its prunable parameters gone that gained 0.6 dB
     (22.8 to 23.3 dB) and no accuracy, so it is not the default.

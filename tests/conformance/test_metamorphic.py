@@ -66,10 +66,10 @@ RELATIONS = (
     Relation("int8:mode=weight-only:min-size=0", EIGHT_BITS, smooth=True),
     Relation("cleanup,int8:min-size=0,cleanup,fp16:min-size=1", EIGHT_BITS, smooth=True),
 )
+CANCELS = "random_model(1245, smooth=True)"
 CANCELLED = 1.0
-"""Of one model in 200, where a Relu leaves little of sums that cancel: what remains of
-`random_model(1245)` is 3 % of its sums, and on CPUs without VNNI weights have up to a bit less."""
-RARE = 200
+"""Of this one model, where a Relu leaves 3 % of sums that cancel. Dynamic int8 loses 0.05 of it
+with 8 bits, 0.38 with 7 and 0.62 with scales for pairs; of the next worst model at most 0.033."""
 SEEDS = range(30)
 MORE_SEEDS = range(1000, 1400)
 
@@ -162,6 +162,11 @@ def faults(
     return found, worst
 
 
+def cancels(call: str, fault: str) -> bool:
+    """Whether a fault is the known loss of the one model whose sums cancel."""
+    return call == CANCELS and fault.startswith("outputs differ")
+
+
 def test_errors_are_measured_against_what_an_output_usually_is() -> None:
     ones, zeros = np.ones((4, 3), np.float32), np.zeros((2, 3), np.float32)
     small = zeros + np.float32(0.01)
@@ -186,12 +191,9 @@ def test_outputs_stay(relation: Relation, make_context: MakeContext) -> None:
 @pytest.mark.parametrize("relation", RELATIONS, ids=IDS)
 def test_outputs_of_more_models_stay(relation: Relation, make_context: MakeContext) -> None:
     found, worst = faults(relation, MORE_SEEDS, make_context)
-    beyond = [error for error in worst if error > relation.tolerance]
     if relation.tolerance == EIGHT_BITS and max(worst) <= CANCELLED:
-        assert len(beyond) <= len(MORE_SEEDS) // RARE
-        assert len(found) == len(beyond), found
-    else:
-        assert found == {}
+        found = {call: fault for call, fault in found.items() if not cancels(call, fault)}
+    assert found == {}
     assert np.median(worst) <= relation.tolerance / 10
 
 

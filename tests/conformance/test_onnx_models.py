@@ -210,8 +210,8 @@ VNNI (0.029 with 7 bits), in exact arithmetic.
 LIGHT_OTHERS = {
     "densenet121": {"cleanup,int8:mode=static": 0.1, "cleanup,int8:mode=weight-only": 0.03}
 }
-"""Each of its 121 layers reads what all layers before it have rounded: 7 %. The weights alone, which
-keep 0.4 % each, make 2.2 %: as much as independent errors of 30 layers in a row."""
+"""Each of its 121 layers reads what all layers before it have rounded: 7 %. The weights alone,
+which are off by 0.4 % each, make 2.2 %: as much as independent errors of 30 layers in a row."""
 
 LIGHT_DEFAULT = ("squeezenet", "shufflenet")
 LIGHT_SLOW = ("bvlc_alexnet", "densenet121", "inception_v1", "inception_v2", "resnet50", "zfnet512")

@@ -14,7 +14,7 @@ import onnx_ir as ir
 import torch
 
 from irtools.data import Dataset, DataSettings, is_text, load_dataset
-from irtools.data.padding import cut_columns, padding_mask
+from irtools.data.padding import cut_columns, find_columns, padding_mask
 from irtools.data.text import number_classes
 from irtools.errors import DataError, UnsupportedError
 from irtools.frontends.students.checkpoints import has_tokenizer
@@ -275,5 +275,5 @@ def collate(rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, torch.Tensor]
     mask = padding_mask(inputs)
     if mask is not None and mask.any():
         length = int(np.flatnonzero(mask.any(axis=0))[-1]) + 1
-        batch |= cut_columns(inputs, mask.shape, length)
+        batch |= cut_columns(inputs, find_columns(inputs, {}), length)
     return {name: torch.from_numpy(array) for name, array in batch.items()}

@@ -49,7 +49,7 @@ def fault(
 
 
 def with_half_weights(case: Case) -> tuple[onnx.ModelProto, Arrays]:
-    """All inputs but the first become weights, rounded to float16 and back."""
+    """All inputs but the first become weights, rounded to float16 and back; so are constants."""
     model = onnx.ModelProto()
     model.CopyFrom(case.model)
     first, *others = case.feeds
@@ -57,13 +57,24 @@ def with_half_weights(case: Case) -> tuple[onnx.ModelProto, Arrays]:
     del model.graph.input[:]
     model.graph.input.extend(kept)
     for name in others:
-        array = case.feeds[name]
-        if array.dtype == np.float32:
-            with np.errstate(over="ignore"):
-                half = array.astype(np.float16).astype(np.float32)
-            array = half if np.isfinite(half).all() else array
+        array = rounded(case.feeds[name])
         model.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    for attribute in (a for n in model.graph.node if n.op_type == "Constant" for a in n.attribute):
+        if attribute.name == "value":
+            array = rounded(onnx.numpy_helper.to_array(attribute.t))
+            attribute.t.CopyFrom(onnx.numpy_helper.from_array(array))
+        elif attribute.name == "value_float":
+            attribute.f = float(rounded(np.asarray(attribute.f, np.float32)))
     return model, {first: case.feeds[first]}
+
+
+def rounded(array: np.ndarray) -> np.ndarray:
+    """The nearest float16 values, where all of them are finite."""
+    if array.dtype != np.float32:
+        return array
+    with np.errstate(over="ignore"):
+        half = array.astype(np.float16).astype(np.float32)
+    return half if np.isfinite(half).all() else array
 
 
 def test_storage_does_nothing_but_round(

@@ -39,7 +39,7 @@ from .node_tests import (
 PIPELINES = {"cleanup": 0.0, "cleanup,fuse": 1e-5, "cleanup,fuse,int8:mode=dynamic": 0.02}
 """Pipeline text to the relative L2 error that it may cause."""
 
-INT8 = {"static": (0.02, 25), "weight-only": (0.005, 2)}
+INT8 = {"static": (0.02, 25), "weight-only": (0.01, 2)}
 """Mode to the relative L2 error of one layer, and how many models have such layers at least."""
 
 KINDS = ("simple", "pytorch-converted", "pytorch-operator")
@@ -208,10 +208,14 @@ VNNI (0.029 with 7 bits), in exact arithmetic.
 """
 
 LIGHT_OTHERS = {
-    "densenet121": {"cleanup,int8:mode=static": 0.1, "cleanup,int8:mode=weight-only": 0.03}
+    "squeezenet": {"cleanup,fuse,int8:mode=dynamic": 0.06, "cleanup,int8:mode=weight-only": 0.06},
+    "densenet121": {"cleanup,int8:mode=static": 0.1, "cleanup,int8:mode=weight-only": 0.03},
 }
 """Each of its 121 layers reads what all layers before it have rounded: 7 %. The weights alone,
-which are off by 0.4 % each, make 2.2 %: as much as independent errors of 30 layers in a row."""
+which are off by 0.4 % each, make 2.2 %: as much as independent errors of 30 layers in a row.
+squeezenet ends in a Softmax of logits that are far apart: weights that are off by 0.7 % in each of
+26 layers make 4.6 %, and static int8 makes 3.4 % where no bias is corrected, 1.0 % where they are.
+"""
 
 LIGHT_DEFAULT = ("squeezenet", "shufflenet")
 LIGHT_SLOW = ("bvlc_alexnet", "densenet121", "inception_v1", "inception_v2", "resnet50", "zfnet512")

@@ -309,7 +309,7 @@ def test_what_was_quantized_before_is_named_next_to_what_is_quantized_now(quanti
     )
     done = quantize(build(source, w=normal(2, 3, 1), b=np.ones((2, 2), np.int8)), WEIGHTS)
     assert done.result.statistics == {"num-stored-conv": 1, "num-already-quantized": 1}
-    assert "not quantized: 1 nodes that were quantized before" in done.result.notes
+    assert "left as quantized before: 1 node" in done.result.notes
 
 
 def test_options_hold_for_storage(quantize) -> None:

@@ -198,7 +198,7 @@ LIGHT_PIPELINES = {
     "cleanup,fuse": 1e-5,
     "cleanup,fuse,int8:mode=dynamic": 0.025,
     "cleanup,int8:mode=static": 0.02,
-    "cleanup,int8:mode=weight-only": 0.02,
+    "cleanup,int8:mode=weight-only": 0.03,
     "cleanup,fp16": 0.003,
 }
 """Pipeline text to the relative L2 error of the logits. Folding moves arithmetic.
@@ -209,12 +209,13 @@ VNNI (0.029 with 7 bits), in exact arithmetic.
 
 LIGHT_OTHERS = {
     "squeezenet": {"cleanup,fuse,int8:mode=dynamic": 0.06, "cleanup,int8:mode=weight-only": 0.06},
-    "densenet121": {"cleanup,int8:mode=static": 0.1, "cleanup,int8:mode=weight-only": 0.03},
+    "densenet121": {"cleanup,int8:mode=static": 0.1},
 }
-"""Each of its 121 layers reads what all layers before it have rounded: 7 %. The weights alone,
-which are off by 0.4 % each, make 2.2 %: as much as independent errors of 30 layers in a row.
-squeezenet ends in a Softmax of logits that are far apart: weights that are off by 0.7 % in each of
-26 layers make 4.6 %, and static int8 makes 3.4 % where no bias is corrected, 1.0 % where they are.
+"""Each of densenet's 121 layers reads what all layers before it have rounded: 7 %.
+
+Weights in 8 bits are off by 0.4 to 0.7 % in each layer, which makes 2.2 % in densenet121 and 2.4 % in
+resnet50. squeezenet ends in a Softmax of logits that are far apart: 4.6 %, where static int8 makes
+3.4 % without bias correction and 1.0 % with it.
 """
 
 LIGHT_DEFAULT = ("squeezenet", "shufflenet")

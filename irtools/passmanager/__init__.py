@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from irtools.passmanager.base import Exactness, Pass, PassResult, PlanningPass
+from irtools.passmanager.base import (
+    FOLLOWED_GRAPH,
+    FOUND_WEIGHTS,
+    Exactness,
+    Pass,
+    PassResult,
+    PlanningPass,
+)
 from irtools.passmanager.context import Analysis, NullProgress, PassContext, Progress
 from irtools.passmanager.options import Option, option, options_of
 from irtools.passmanager.pipeline import Pipeline, pass_text
 from irtools.passmanager.plan import Decision, Plan
 
 __all__ = [
+    "FOLLOWED_GRAPH",
+    "FOUND_WEIGHTS",
     "Analysis",
     "Decision",
     "Exactness",

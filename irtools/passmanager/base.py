@@ -14,7 +14,18 @@ if TYPE_CHECKING:
     from irtools.passmanager.context import PassContext
     from irtools.passmanager.plan import Plan
 
-__all__ = ["Exactness", "Pass", "PassResult", "PlanningPass"]
+__all__ = ["FOLLOWED_GRAPH", "FOUND_WEIGHTS", "Exactness", "Pass", "PassResult", "PlanningPass"]
+
+FOUND_WEIGHTS = ("lift-constants", "remove-identity", "fold-constants:exact=true")
+"""What a pass requires that looks for weights right in front of the nodes that read them."""
+
+FOLLOWED_GRAPH = (
+    *FOUND_WEIGHTS,
+    "remove-no-ops",
+    "merge-layout-chains",
+    "eliminate-common-subexpressions",
+)
+"""What a pass requires that follows sizes and layouts through the graph as well."""
 
 
 class Exactness(enum.Enum):

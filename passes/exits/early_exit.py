@@ -20,6 +20,7 @@ from irtools.passes.exits.features import collect
 from irtools.passes.exits.heads import Head, Pool, Task, Trained, agrees, confidence, train
 from irtools.passes.exits.policy import Candidate, Notch, judge, lower_thresholds
 from irtools.passmanager import (
+    FOLLOWED_GRAPH,
     Decision,
     Exactness,
     PassContext,
@@ -58,14 +59,7 @@ class EarlyExit(PlanningPass):
 
     name: ClassVar[str] = "early-exit"
     exactness: ClassVar[Exactness] = Exactness.LOSSY
-    requires: ClassVar[tuple[str, ...]] = (
-        "lift-constants",
-        "remove-identity",
-        "fold-constants:exact=true",
-        "remove-no-ops",
-        "merge-layout-chains",
-        "eliminate-common-subexpressions",
-    )
+    requires: ClassVar[tuple[str, ...]] = FOLLOWED_GRAPH
     statistics: ClassVar[dict[str, str]] = {
         "num-built-exit": "exits built",
         "num-skipped-model": "models left alone because they cannot be left early",

@@ -13,7 +13,7 @@ from irtools.analysis.provenance import module_name
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.model import FreshNames, nested_graphs, opset_of, raise_opset
 from irtools.passes.fusion._pattern import Veto, replace
-from irtools.passmanager import Exactness, Pass, PassContext, PassResult
+from irtools.passmanager import FOLLOWED_GRAPH, Exactness, Pass, PassContext, PassResult
 from irtools.words import counted
 
 __all__ = ["Fusion", "FusionPass", "Rewriter"]
@@ -66,14 +66,7 @@ class FusionPass(Pass):
     """A pass that turns one kind of subgraph into one operator of the target."""
 
     exactness: ClassVar[Exactness] = Exactness.REASSOCIATED
-    requires: ClassVar[tuple[str, ...]] = (
-        "lift-constants",
-        "remove-identity",
-        "fold-constants:exact=true",
-        "remove-no-ops",
-        "merge-layout-chains",
-        "eliminate-common-subexpressions",
-    )
+    requires: ClassVar[tuple[str, ...]] = FOLLOWED_GRAPH
     fusion: ClassVar[Fusion]
 
     @abstractmethod

@@ -16,7 +16,7 @@ from irtools.passes.fusion.relative_position import FuseRelativePosition
 from irtools.passes.fusion.rms_norm import FuseRmsNorm
 from irtools.passes.fusion.rotary import FuseRotary
 from irtools.passes.fusion.shapes import HoistShapes, has_attention_block
-from irtools.passmanager import Exactness, Pass, PassContext, PassResult
+from irtools.passmanager import FOLLOWED_GRAPH, Exactness, Pass, PassContext, PassResult
 
 __all__ = ["Fuse"]
 
@@ -55,14 +55,7 @@ class Fuse(Pass):
 
     name: ClassVar[str] = "fuse"
     exactness: ClassVar[Exactness] = Exactness.REASSOCIATED
-    requires: ClassVar[tuple[str, ...]] = (
-        "lift-constants",
-        "remove-identity",
-        "fold-constants:exact=true",
-        "remove-no-ops",
-        "merge-layout-chains",
-        "eliminate-common-subexpressions",
-    )
+    requires: ClassVar[tuple[str, ...]] = FOLLOWED_GRAPH
     statistics: ClassVar = _merged_statistics()
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:

@@ -33,7 +33,15 @@ from irtools.passes.pruning.structured import (
     select_ratio,
     select_speedup,
 )
-from irtools.passmanager import Decision, PassContext, PassResult, Plan, PlanningPass, option
+from irtools.passmanager import (
+    FOLLOWED_GRAPH,
+    Decision,
+    PassContext,
+    PassResult,
+    Plan,
+    PlanningPass,
+    option,
+)
 from irtools.passmanager.pipeline import pass_text
 from irtools.words import counted
 
@@ -76,14 +84,7 @@ class Prune(PlanningPass):
 
     name: ClassVar[str] = "prune"
     idempotent: ClassVar[bool] = False
-    requires: ClassVar[tuple[str, ...]] = (
-        "lift-constants",
-        "remove-identity",
-        "fold-constants:exact=true",
-        "remove-no-ops",
-        "merge-layout-chains",
-        "eliminate-common-subexpressions",
-    )
+    requires: ClassVar[tuple[str, ...]] = FOLLOWED_GRAPH
     statistics: ClassVar[Mapping[str, str]] = {
         "num-heads-removed": "attention heads removed",
         "num-neurons-removed": "feed-forward neurons removed",

@@ -19,6 +19,7 @@ from irtools.passes.quantization.selection import nothing_found
 from irtools.passes.quantization.sites import Weight, find_sites
 from irtools.passes.quantization.spec import BlockSpec
 from irtools.passmanager import (
+    FOUND_WEIGHTS,
     Decision,
     Exactness,
     PassContext,
@@ -62,11 +63,7 @@ class Int4(PlanningPass):
 
     name: ClassVar[str] = "int4"
     exactness: ClassVar[Exactness] = Exactness.LOSSY
-    requires: ClassVar[tuple[str, ...]] = (
-        "lift-constants",
-        "remove-identity",
-        "fold-constants:exact=true",
-    )
+    requires: ClassVar[tuple[str, ...]] = FOUND_WEIGHTS
     statistics: ClassVar[dict[str, str]] = {
         "num-quantized-matmul": "MatMul and Gemm nodes with weights in blocks",
         "num-quantized-embedding": "embedding tables in 8 or 4 bits",

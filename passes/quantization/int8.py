@@ -29,6 +29,7 @@ from irtools.passes.quantization.sites import Weight, find_sites
 from irtools.passes.quantization.spec import ACTIVATION_S8, ACTIVATION_U8, WeightRange
 from irtools.passes.quantization.storage import StoragePlanner
 from irtools.passmanager import (
+    FOUND_WEIGHTS,
     Exactness,
     PassContext,
     PassResult,
@@ -83,11 +84,7 @@ class Int8(PlanningPass):
 
     name: ClassVar[str] = "int8"
     exactness: ClassVar[Exactness] = Exactness.LOSSY
-    requires: ClassVar[tuple[str, ...]] = (
-        "lift-constants",
-        "remove-identity",
-        "fold-constants:exact=true",
-    )
+    requires: ClassVar[tuple[str, ...]] = FOUND_WEIGHTS
     statistics: ClassVar[dict[str, str]] = {
         "num-quantized-matmul": "MatMul and Gemm nodes in int8",
         "num-quantized-conv": "Conv nodes in int8",

@@ -22,7 +22,7 @@ from irtools.passes.vocabulary.table import (
 )
 from irtools.passes.vocabulary.tokenizer import TokenizerFile
 from irtools.passes.vocabulary.usage import check_same_tokens, count_tokens, read_token_file
-from irtools.passmanager import Exactness, Pass, PassContext, PassResult, option
+from irtools.passmanager import FOUND_WEIGHTS, Exactness, Pass, PassContext, PassResult, option
 
 __all__ = ["TrimVocabulary"]
 
@@ -51,11 +51,7 @@ class TrimVocabulary(Pass):
 
     name: ClassVar[str] = "trim-vocabulary"
     exactness: ClassVar[Exactness] = Exactness.LOSSY
-    requires: ClassVar[tuple[str, ...]] = (
-        "lift-constants",
-        "remove-identity",
-        "fold-constants:exact=true",
-    )
+    requires: ClassVar[tuple[str, ...]] = FOUND_WEIGHTS
     statistics: ClassVar[dict[str, str]] = {
         "num-removed-tokens": "tokens removed",
         "num-skipped-no-table": "models in which no input indexes a constant table",

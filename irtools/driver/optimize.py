@@ -49,6 +49,7 @@ from irtools.measure import BenchSettings, cpu_quota, refuse_foreign, target_tex
 from irtools.measure.cache import OutputCache
 from irtools.measure.drawable import DrawnInputs
 from irtools.measure.effort import Effort, TimedModels, Workload
+from irtools.measure.figures import Level, Verdict
 from irtools.measure.machine import machine, versions
 from irtools.metrics import Metric
 from irtools.model import Model
@@ -58,7 +59,7 @@ from irtools.passmanager.requirements import plan_prepared
 from irtools.passmanager.step import Instrument, Step
 from irtools.passmanager.workspace import Workspace
 from irtools.plugins import NullProgress, Progress
-from irtools.report import Level, Report, Row, Verdict
+from irtools.report import Report, Row
 from irtools.report.saturation import remark_on_saturation
 from irtools.report.verdicts import (
     judge_run,

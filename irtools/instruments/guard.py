@@ -8,8 +8,8 @@ from typing import ClassVar
 from irtools.instruments.budget import Budget
 from irtools.instruments.fidelity import keeps_function
 from irtools.instruments.judge import Judge
+from irtools.instruments.rollback import Rollback
 from irtools.instruments.verification import check_model
-from irtools.measure.figures import DrawnBack
 from irtools.model import Model
 from irtools.passmanager.base import PassResult, PlanningPass
 from irtools.passmanager.plan import Plan
@@ -101,12 +101,12 @@ class AccuracyGuard(Instrument):
         return _Trial(len(prefix), candidate, result, self._judge.drop(candidate, self._early))
 
     def _accept(self, step: Step, kept: _Trial, planned: int, full: float, trials: int) -> None:
-        drawn = DrawnBack(
+        drawn = Rollback(
             kept.kept, planned, kept.drop, full, self._max_drop, self._judge.what, trials + 1
         )
         step.model = kept.model if kept.result.modified else step.before
         step.result = kept.result
-        step.figures.drawn_back = drawn
+        step.figures.put(drawn)
         step.figures.notes[:] = [
             *kept.result.notes,
             f"{drawn}: all of it would lose {_points(full)} of {drawn.judge}, "

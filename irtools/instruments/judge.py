@@ -20,9 +20,9 @@ from irtools.errors import DataError, UnsupportedError, UsageError
 from irtools.instruments.budget import Budget
 from irtools.instruments.early import surely_loses
 from irtools.instruments.samples import KeptOutputs, Outputs, Part
+from irtools.instruments.scores import MetricFigure
 from irtools.measure.cache import OutputCache
 from irtools.measure.effort import Workload
-from irtools.measure.figures import MetricFigure
 from irtools.measure.levels import LEVELS, Level
 from irtools.metrics import (
     Fidelity,

@@ -1,7 +1,8 @@
 """Finding passes, targets, frontends and presets by name.
 
 Implementations join through entry points, ours and third-party ones by the same door:
-`irtools.passes`, `irtools.targets`, `irtools.frontends`, `irtools.metrics`, `irtools.students`.
+`irtools.passes`, `irtools.targets`, `irtools.frontends`, `irtools.metrics`, `irtools.figures`,
+`irtools.students`.
 Listing names loads no implementation.
 """
 
@@ -30,6 +31,7 @@ _KINDS = {
     "irtools.frontends": "frontend",
     "irtools.metrics": "metric",
     "irtools.students": "trainer of students",
+    "irtools.figures": "figure",
 }
 
 

@@ -192,8 +192,7 @@ def _table(results: Sequence[LatencyResult]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from irtools.report import size_text
-    from irtools.words import printable
+    from irtools.words import printable, size_text
 
     table = Table(pad_edge=False, show_edge=False)
     rate = "per second" if results[0].phase is None else "tokens/s"

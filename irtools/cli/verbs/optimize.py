@@ -295,7 +295,8 @@ def _write(
     from irtools.cli.console import console, say, write_json
     from irtools.data.axes import with_sizes
     from irtools.driver.artifact import write_result
-    from irtools.report import report_view, size_text
+    from irtools.report import report_view
+    from irtools.words import size_text
 
     report, files = write_result(
         result,
@@ -305,11 +306,10 @@ def _write(
         force=given["force"],
         sizes=with_sizes(result.model, given["drawn_sizes"]),
     )
-    document = report.to_dict()
     if json_path is not None:
-        write_json(document, json_path)
+        write_json(report.to_dict(), json_path)
     shown = console()
-    for part in report_view(document):
+    for part in report_view(report):
         shown.print(part)
     size = sum(path.stat().st_size for path in files)
     say(f"irc: wrote {', '.join(str(path) for path in files)} ({size_text(size)})")

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from irtools.errors import DataError
-from irtools.report.entries import ReportData, Row
+from irtools.report.entries import ReportData
 from irtools.report.kinds import figure_kinds
 from irtools.report.plain import plain_data
 
@@ -57,11 +57,14 @@ class Report(ReportData):
                 "irc optimize again, or read it with the irtools that wrote it"
             )
         try:
-            data = msgspec.convert(document, ReportData, strict=False, dec_hook=_as_is)
-            rows = tuple(_with_figures(row) for row in data.rows)
-        except msgspec.ValidationError as error:
+            plain = [{**row, "figures": {}} for row in document["rows"]]
+            data = msgspec.convert({**document, "rows": plain}, ReportData, strict=False)
+            figures = [_read_figures(row.get("figures", {})) for row in document["rows"]]
+        except (msgspec.ValidationError, KeyError, TypeError, AttributeError) as error:
             raise DataError(f"the report does not follow its schema: {error}") from error
         fields = {f.name: getattr(data, f.name) for f in dataclasses.fields(data)}
+        pairs = zip(data.rows, figures, strict=True)
+        rows = tuple(dataclasses.replace(row, figures=found) for row, found in pairs)
         return cls(**{**fields, "rows": rows})
 
     def __str__(self) -> str:
@@ -70,16 +73,15 @@ class Report(ReportData):
         return render(self)
 
 
-def _with_figures(row: Row) -> Row:
-    """Return a row whose figures are of their kinds, and not plain data."""
+def _read_figures(figures: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return figures as their kinds have them; those of unknown kinds as plain data."""
     import msgspec
 
     kinds = {kind.key: kind for kind in figure_kinds()}
-    figures: Mapping[str, Any] = {
+    return {
         key: msgspec.convert(value, kinds[key], strict=False) if key in kinds else value
-        for key, value in row.figures.items()
+        for key, value in figures.items()
     }
-    return dataclasses.replace(row, figures=figures)
 
 
 def schema() -> dict[str, Any]:
@@ -111,11 +113,6 @@ def schema() -> dict[str, Any]:
     }
     closed: dict[str, Any] = _closed(found)
     return closed
-
-
-def _as_is(kind: type, value: Any) -> Any:
-    """Leave the figures of a row as plain data, until it is known of which kinds they are."""
-    return value
 
 
 def _any(kind: type) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import onnx_ir as ir
 import pytest
 
 from irtools.data import Dataset
+from irtools.errors import DataError
 from irtools.instruments.rollback import Rollback
 from irtools.instruments.scores import FidelityFigure, MetricFigure
 from irtools.instruments.sizes import Size
@@ -90,6 +91,39 @@ def test_document_follows_its_schema_and_has_no_infinities() -> None:
     )
 
 
+def test_a_report_reads_back_equal() -> None:
+    metric = MetricFigure("accuracy", 0.974, 0.96, 0.98, True, 100)
+    report = _report(
+        _row(0, "original", metric=metric),
+        _row(1, "int8", latency=_latency(1.1, 1.2, 1.3), metric=metric),
+        _row(2, "prune", rollback=Rollback(4, 7, 0.009, math.inf, 0.01, "accuracy", 6)),
+    )
+    assert Report.from_json(report.to_json()) == report
+    assert report.rows[1].latency[0].speedup.value == 1.2 and report.rows[2].metric is None
+
+
+def test_a_figure_that_is_not_installed_is_kept_as_data() -> None:
+    document = _report(_row(0, "original")).to_dict()
+    document["rows"][0]["figures"]["carbon"] = {"grams": 1.5}
+    read = Report.from_dict(document)
+    assert read.rows[0].carbon == {"grams": 1.5} and str(read)
+    assert read.to_dict() == document
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "the report is not JSON"),
+        ("[]", "not a report: expected a JSON object with format 'irtools-report'"),
+        ('{"format": "irtools-report", "version": 2}', "has version 2, expected 3"),
+        ('{"format": "irtools-report", "version": 3}', "does not follow its schema"),
+    ],
+)
+def test_what_is_not_a_report_is_refused(text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Report.from_json(text)
+
+
 def test_schema_refuses_what_it_does_not_know() -> None:
     document = {**_report(_row(0, "original")).to_dict(), "surprise": 1}
     with pytest.raises(jsonschema.ValidationError):
@@ -114,11 +148,15 @@ def test_table_is_a_view_of_the_document() -> None:
     assert "\x1b" not in text and "m\\x1b[31m.onnx" in text
 
 
-def _decoder(prefill: Ratio | None, decode: Ratio | None) -> tuple[LatencyResult, ...]:
-    rest = (2.0, 2.5, 3.0, 500, 10**7, 0.1, 9, (2.0,))
-    return (
-        LatencyResult("m", "prefill batch=1 sequence=8", *rest, prefill, 2.0, 1, "prefill", 4e3),
-        LatencyResult("m", "decode batch=1 past=8", *rest, decode, 2.0, 1, "decode", 31.234),
+def _decoder(prefill: Ratio | None, decode: Ratio | None) -> Latency:
+    rest = (2.0, 2.5, 3.0, 500.0, 10**7, 0.1, 9, (2.0,))
+    return Latency(
+        (
+            LatencyResult(
+                "m", "prefill batch=1 sequence=8", *rest, prefill, 2.0, 1, "prefill", 4e3
+            ),
+            LatencyResult("m", "decode batch=1 past=8", *rest, decode, 2.0, 1, "decode", 31.234),
+        )
     )
 
 

@@ -34,6 +34,7 @@ VERBS: Mapping[str, str] = {
     "export": "Make an ONNX file of a checkpoint or another source.",
     "distill": "Train a small student of a large teacher.",
     "finetune": "Train a checkpoint on labelled data, whole or by an adapter.",
+    "report": "Show a report, or turn it into Markdown, JUnit or HTML.",
     "passes": "List the passes, or explain one.",
     "targets": "List the targets and what this machine can run.",
     "reproduce": "Run a failed pass again from its reproducer folder.",

@@ -36,6 +36,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     ),
     "Measuring": (
         "--effort",
+        "--figures",
         "--bench",
         "--batch",
         "--seq",
@@ -85,6 +86,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Output": (
         "--output",
         "--format",
+        "--schema",
         "--portable",
         "--external-data",
         "--force",

@@ -21,7 +21,7 @@ from irtools.measure.effort import TimedModels
 from irtools.measure.levels import runs_at
 from irtools.measure.shapes import bench_feeds, branches, sample_feeds
 from irtools.passmanager.base import Exactness, PassResult
-from irtools.passmanager.step import Instrument, Step
+from irtools.passmanager.step import Instrument, Replace, Step
 from irtools.targets import Feeds, RunnerOptions, Target
 
 __all__ = ["Benchmark"]
@@ -92,13 +92,14 @@ class Benchmark(Instrument):
         except (DataError, UnsupportedError) as error:
             step.figures.notes.append(f"not benchmarked: {error}")
 
-    def after(self, step: Step) -> None:
+    def after(self, step: Step) -> Replace | None:
         if step.modified:
             self._pending = step
         elif self._pending is None:
             self._put(step)
         if self._pending is not None and self._is_due(step):
-            self._time(step)
+            return self._time(step)
+        return None
 
     def end(self, step: Step) -> None:
         """Time a model that waited for passes which were not run."""
@@ -114,8 +115,8 @@ class Benchmark(Instrument):
             return False
         return Exactness.LOSSY in (step.pass_.exactness, step.following)
 
-    def _time(self, step: Step) -> None:
-        self._pending = None
+    def _time(self, step: Step) -> Replace | None:
+        self._pending, answer = None, None
         if self._feeds:
             if step.model.companions != step.before.companions:
                 # Ids of a smaller vocabulary are ids of the original's, not the other way round.
@@ -123,10 +124,11 @@ class Benchmark(Instrument):
             found = self._measure(step)
             lossy = step.pass_.exactness is Exactness.LOSSY
             if self._drop_slower and lossy and is_slower(self._last, found):
-                _undo(step, found)
+                answer = _undo(step, found)
             else:
                 self._last = found
         self._put(step)
+        return answer
 
     def _put(self, step: Step) -> None:
         if self._last:
@@ -194,13 +196,13 @@ def _spread(result: LatencyResult) -> str:
     )
 
 
-def _undo(step: Step, found: Sequence[LatencyResult]) -> None:
+def _undo(step: Step, found: Sequence[LatencyResult]) -> Replace:
     ratios = ", ".join(
         f"{ratio.value:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
         + (f" in {phase}" if phase is not None else "")
         for phase, ratio in first_ratios(found)
     )
-    step.model, step.result = step.before, PassResult(modified=False)
     step.figures.notes[:] = [
         f"undone, because it made the model slower: {ratios} of the original's speed"
     ]
+    return Replace(step.before, PassResult(modified=False))

@@ -77,6 +77,7 @@ class Latency(Figure):
 
     key: ClassVar[str] = "latency"
     rank: ClassVar[int] = 30
+    headline: ClassVar[int] = 0
     columns: ClassVar[tuple[Column, ...]] = (
         Column("latency", _time),
         Column("faster", _speed),

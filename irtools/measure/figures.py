@@ -96,11 +96,13 @@ class Figure:
     Attributes:
         key: Name of its entry in a row of the report.
         rank: Place of its columns and sentences among those of other figures.
+        headline: Place of its part in the sentence on the result, before `rank`.
         columns: Columns of the table.
     """
 
     key: ClassVar[str]
     rank: ClassVar[int] = 100
+    headline: ClassVar[int] = 50
     columns: ClassVar[tuple[Column, ...]] = ()
 
     @classmethod

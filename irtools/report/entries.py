@@ -14,11 +14,14 @@ from irtools.report.kinds import figure_kinds
 from irtools.targets import KernelReport
 
 __all__ = [
+    "AdapterEntry",
     "ArtifactEntry",
     "DataEntry",
+    "FileEntry",
     "ModelEntry",
     "PassEntry",
     "ReportData",
+    "SettingsEntry",
     "Row",
     "TargetEntry",
 ]
@@ -124,6 +127,64 @@ class Row:
 
 
 @dataclass(frozen=True)
+class FileEntry:
+    """A file, identified by its content."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class AdapterEntry:
+    """An adapter that was merged into the model.
+
+    Attributes:
+        path: Its folder.
+        factor: Of what it adds.
+        sha256: Of names and content of its files.
+    """
+
+    path: str
+    factor: float
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SettingsEntry:
+    """Everything that decided the result, apart from model, pipeline and data.
+
+    The names are those of the options of `irc optimize`; what data was read is told by its own
+    entries. `drawn_sizes` are those of `--size`, `fixed_sizes` those of `--fix`.
+    """
+
+    target: str
+    metric: str | None
+    timed: str | None
+    figures: tuple[str, ...]
+    new_tokens: int
+    max_drop: float | None
+    drop_slower: bool
+    seed: int
+    threads: int | None
+    check: bool
+    portable: bool
+    effort: str
+    task: str | None = None
+    opset: int | None = None
+    with_past: bool = False
+    part: str | None = None
+    trust_remote_code: bool = False
+    fixed_sizes: Mapping[str, int] = field(default_factory=dict)
+    adapters: tuple[AdapterEntry, ...] = ()
+    tokenizer: FileEntry | None = None
+    text_columns: tuple[str, ...] | None = None
+    label_column: str | None = None
+    max_length: int | None = None
+    samples: int | None = None
+    drawn_sizes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class ArtifactEntry:
     """What was written, and the kernels that the runtime chose for it."""
 
@@ -155,9 +216,7 @@ class ReportData:
     versions: Mapping[str, str]
     pipeline: str
     passes: tuple[PassEntry, ...]
-    seed: int
-    threads: int | None
-    max_drop: float | None
+    settings: SettingsEntry
     bench: BenchSettings | None
     rows: tuple[Row, ...]
     result: ModelEntry

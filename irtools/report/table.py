@@ -83,7 +83,7 @@ def row_line(row: Row) -> str:
 def heading_of(report: ReportData) -> tuple[str, str]:
     """Return what was optimized for what, and on which machine."""
     target, machine = report.target, report.machine
-    threads = report.threads or "runtime's choice"
+    threads = report.settings.threads or "runtime's choice"
     return (
         f"{printable(report.model.source)}  on {target.name} ({target.runtime}, "
         f"isa {target.isa}, computes in {target.precision}, threads: {threads})",

@@ -167,6 +167,7 @@ def _on_kernels(kernels: KernelReport | None) -> Iterator[Verdict]:
 
 
 def _on_result(rows: Sequence[Row]) -> Iterator[Verdict]:
-    parts = [part for kind in figure_kinds() for part in kind.summary(rows)]
+    kinds = sorted(figure_kinds(), key=lambda kind: kind.headline)
+    parts = [part for kind in kinds for part in kind.summary(rows)]
     if parts:
         yield Verdict(Level.GOOD, "the result: " + ", ".join(parts))

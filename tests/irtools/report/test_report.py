@@ -13,6 +13,7 @@ import onnx_ir as ir
 import pytest
 
 from irtools.data import Dataset
+from irtools.driver.settings import Settings
 from irtools.errors import DataError
 from irtools.instruments.rollback import Rollback
 from irtools.instruments.scores import FidelityFigure, MetricFigure
@@ -69,9 +70,7 @@ def _report(*rows: Row) -> Report:
         versions={"irtools": "0"},
         pipeline=",".join(row.text for row in rows[1:]),
         passes=(),
-        seed=0,
-        threads=2,
-        max_drop=0.01,
+        settings=Settings(threads=2, max_drop=0.01).entry(),
         bench=BenchSettings(),
         rows=rows,
         result=ModelEntry("result", "1" * 64, 4, 20),

@@ -8,12 +8,12 @@ from types import MappingProxyType
 import numpy as np
 import onnx_ir as ir
 
-from irtools.analysis import _integer_rules, _shape_rules
 from irtools.analysis.dims import Dim, is_named, multiply, symbol
+from irtools.analysis.facts import Shape
+from irtools.analysis.shape_rules import SHAPE
+from irtools.analysis.value_rules import VALUE
 
 __all__ = ["Shape", "SymbolicShapes", "constant_of"]
-
-Shape = tuple[Dim, ...]
 
 _MAX_ELEMENTS = 64
 """Integer tensors with more elements are data, not shapes."""
@@ -93,7 +93,7 @@ class SymbolicShapes:
             for graph in _graphs_of(attribute):
                 self._visit_graph(graph, f"{scope}{node.name}/")
         shapes: Sequence[Shape | None] = ()
-        if node.domain == "" and (rule := _shape_rules.RULES.get(node.op_type)) is not None:
+        if (rule := SHAPE.of(node)) is not None and (node.inputs or not node.domain):
             shapes = rule(node, self)
         for index, output in enumerate(node.outputs):
             self._learn(output, shapes[index] if index < len(shapes) else None, scope)
@@ -112,7 +112,7 @@ class SymbolicShapes:
             self._shapes[value] = inferred
 
     def _learn_integers(self, node: ir.Node) -> None:
-        if node.domain != "" or (rule := _integer_rules.RULES.get(node.op_type)) is None:
+        if (rule := VALUE.of(node)) is None:
             return
         found = rule(node, self)
         if found is not None and found.size <= _MAX_ELEMENTS:

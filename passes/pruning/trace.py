@@ -10,6 +10,7 @@ from irtools.analysis.provenance import module_name
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.passes.pruning.constants import constant_of
 from irtools.passes.pruning.groups import (
+    NO_RULE,
     BlockedGroup,
     BlockedReason,
     ChannelGroup,
@@ -21,7 +22,7 @@ from irtools.passes.pruning.groups import (
     Trace,
 )
 from irtools.passes.pruning.index_map import IndexMap
-from irtools.passes.pruning.rules import WEIGHTED_OPS, Port, Refine, rule_of
+from irtools.passes.pruning.rules import CHANNELS, WEIGHTED_OPS, Port, Refine
 
 __all__ = ["trace_groups"]
 
@@ -131,9 +132,9 @@ def _meet(port: Port, trace: Trace) -> None:
     if node.graph is not trace.graph:
         trace.block(node, "it lies in another graph")
         return
-    rule = rule_of(node)
+    rule = CHANNELS.of(node)
     if rule is None:
-        trace.block(node, "no channel rule for this operator")
+        trace.block(node, NO_RULE)
     else:
         rule(port, trace)
 

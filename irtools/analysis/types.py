@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Literal
 
 import onnx_ir as ir
 
-from irtools.operators import OutputType, find_op, has_schema, output_type
+from irtools.model.versions import MAX_OPSET
+from irtools.operators import Op, OutputType, find_op, has_schema, output_type
 
-__all__ = ["element_type"]
+__all__ = ["TypeSource", "element_type", "type_source"]
 
 _MAX_DEPTH = 64
 
@@ -66,6 +68,22 @@ def element_type(value: ir.Value | None) -> ir.DataType | None:
         sources = _inputs(node, rule)
         value = next((v for v in sources if v.dtype is not None), sources[0] if sources else None)
     return None
+
+
+TypeSource = Literal["schema", "attribute", "body", "declared"]
+
+
+def type_source(op: Op) -> TypeSource | None:
+    """Return what says the element type of an operator's first result, None where nothing does."""
+    rule = output_type(op.name, 0 if op.domain else MAX_OPSET, 0, op.domain)
+    if rule is not None and (rule.inputs or rule.fixed is not None):
+        return "schema"
+    if op.domain == "" and op.name in _CONTROL:
+        return "body"
+    if op.domain == "" and op.name in (*_DEFAULTS, "Constant", "Cast", "BitCast"):
+        return "attribute"
+    unsaid = op.typed_by is None and has_schema(op.domain, op.name)
+    return None if unsaid else "declared"
 
 
 def _type_by_attribute(node: ir.Node) -> ir.DataType | None:

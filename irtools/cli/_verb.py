@@ -76,6 +76,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "--accelerate-config",
     ),
     "Inspection": (
+        "--coverage",
         "--bisect-limit",
         "--print-ir-before",
         "--print-ir-after",

@@ -35,6 +35,7 @@ VERBS: Mapping[str, str] = {
     "distill": "Train a small student of a large teacher.",
     "finetune": "Train a checkpoint on labelled data, whole or by an adapter.",
     "passes": "List the passes, or explain one.",
+    "operators": "List the operators, or which rules exist for them.",
     "targets": "List the targets and what this machine can run.",
     "reproduce": "Run a failed pass again from its reproducer folder.",
     "completion": "Print the script that completes irc in bash, zsh or fish.",

@@ -202,7 +202,7 @@ STANDARD: tuple[Op, ...] = (
     Op("CumProd", half_safe=False),
     Op("CumSum", half_safe=False, fold=ROUNDING),
     Op("DFT"),
-    Op("DequantizeLinear", half_safe=False),
+    Op("DequantizeLinear", half_safe=False, typed_by=1),
     Op("Det"),
     Op("DynamicQuantizeLinear"),
     Op("Einsum"),

@@ -92,6 +92,8 @@ class _Counter:
         if self._unknown:
             products = counted(self._unknown, "product")
             yield f"{products} not counted: shapes are only known at run time"
+            for op, count in sorted(self._shapes.without_rule.items())[:_MAX_NAMED]:
+                yield f"{counted(count, 'node')} of {op}: no shape rule, what follows has no shape"
         for op, count in self._unruled.most_common(_MAX_NAMED):
             yield f"{counted(count, 'node')} of {op} not counted: no cost rule"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -12,6 +13,7 @@ from irtools.analysis.dims import Dim, is_named, multiply, symbol
 from irtools.analysis.facts import Shape
 from irtools.analysis.shape_rules import SHAPE
 from irtools.analysis.value_rules import VALUE
+from irtools.operators import op_key
 
 __all__ = ["Shape", "SymbolicShapes", "constant_of"]
 
@@ -37,6 +39,7 @@ class SymbolicShapes:
     def __init__(self) -> None:
         self._shapes: dict[ir.Value, Shape] = {}
         self._integers: dict[ir.Value, np.ndarray] = {}
+        self._unruled: Counter[str] = Counter()
 
     @classmethod
     def of(cls, model: ir.Model) -> SymbolicShapes:
@@ -75,6 +78,14 @@ class SymbolicShapes:
         """The tensor of a value that never changes, or None."""
         return constant_of(value)
 
+    @property
+    def without_rule(self) -> Mapping[str, int]:
+        """Operators without a shape rule whose results no declaration describes, with their number.
+
+        What is computed from these results has no known shape either.
+        """
+        return self._unruled
+
     def adopt(self, new: ir.Value, old: ir.Value) -> None:
         """Let what is known of `old` be known of `new`, which a pass has put in its place."""
         if old in self._shapes:
@@ -97,6 +108,8 @@ class SymbolicShapes:
             shapes = rule(node, self)
         for index, output in enumerate(node.outputs):
             self._learn(output, shapes[index] if index < len(shapes) else None, scope)
+        if rule is None and any(output not in self._shapes for output in node.outputs):
+            self._unruled[op_key(node.domain, node.op_type)] += 1
         self._learn_integers(node)
 
     def _learn(self, value: ir.Value, inferred: Shape | None, scope: str) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.provenance import selects
+from irtools.analysis.shapes import SymbolicShapes
 from irtools.errors import OptionError, UnsupportedError, UsageError
 from irtools.measure import refuse_foreign
 from irtools.operators import op_key
@@ -51,6 +52,8 @@ __all__ = ["Prune"]
 
 DEFAULT_RATIO = 0.25
 _MAX_REASONS = 5
+_RANK = "rank"
+"""Word of every reason that a rule with shapes would have answered."""
 _MAX_NAME = 60
 _COUNTS = {"heads": "num-heads-removed", "neurons": "num-neurons-removed"}
 
@@ -233,8 +236,7 @@ class Prune(PlanningPass):
             why = self._why_nothing(model, groups, ctx)
             if self.speedup is not None and self.speedup > 1:
                 raise UnsupportedError(f"speedup={self.speedup:g} cannot be reached: {why}")
-            found = ctx.analysis(ChannelGroups, model).blocked
-            reasons = _blocked_notes(found, _node_counts(model))
+            reasons = _reasons(model, ctx)
             return Plan(pass_text(self), (), unit, "", (f"nothing pruned: {why}", *reasons), counts)
         selection = Selection(self.round_to, self.min_width, self.scope == "global")
         refits = evidence if self.refit else Evidence(evidence.problems)
@@ -266,8 +268,7 @@ class Prune(PlanningPass):
         )
 
     def _notes(self, model: ir.Model, ctx: PassContext) -> tuple[str, ...]:
-        blocked = ctx.analysis(ChannelGroups, model).blocked
-        notes = _blocked_notes(blocked, _node_counts(model))
+        notes = _reasons(model, ctx)
         if self._takes_nothing_of_worth(ctx):
             notes.append(
                 "no calibration data: only units whose weights are zero are removed; give data "
@@ -367,6 +368,15 @@ class Prune(PlanningPass):
         return PassResult(zeroed > 0, counts, plan.notes, plan=plan)
 
 
+def _reasons(model: ir.Model, ctx: PassContext) -> list[str]:
+    """Say why groups stay, and which operators lack the rules that would let them go."""
+    blocked = ctx.analysis(ChannelGroups, model).blocked
+    notes = _blocked_notes(blocked, _node_counts(model))
+    if any(_RANK in reason.text for group in blocked for reason in group.reasons):
+        notes += _shape_notes(ctx.analysis(SymbolicShapes, model))
+    return notes
+
+
 def _blocked_notes(
     blocked: Sequence[BlockedGroup], nodes: Mapping[str, int] | None = None
 ) -> list[str]:
@@ -398,6 +408,14 @@ def _blocked_notes(
         reasons = counted(len(rest), "other reason")
         notes.append(f"{counted(groups_left, 'more group')} not pruned, for {reasons}")
     return notes
+
+
+def _shape_notes(shapes: SymbolicShapes) -> list[str]:
+    """Name the operators after which ranks are not known."""
+    return [
+        f"{counted(count, 'node')} of {_cut(op)}: no shape rule, what follows has no known rank"
+        for op, count in sorted(shapes.without_rule.items())[:_MAX_REASONS]
+    ]
 
 
 def _node_counts(model: ir.Model) -> Counter[str]:

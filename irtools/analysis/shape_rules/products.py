@@ -60,7 +60,8 @@ def attention(node: ir.Node, facts: ShapeFacts) -> Sequence[Shape | None]:
     if q is None or k is None or v is None or not len(q) == len(k) == len(v):
         return [None] * len(node.outputs)
     if len(q) == 4:
-        heads, kv_heads, sizes = q[1], k[1], (k[3], v[3])
+        heads, kv_heads = q[1], k[1]
+        sizes = [k[3], v[3]]
         y: Shape = (*q[:3], v[3])
         new, queries = k[2], q[2]
     else:
@@ -68,9 +69,8 @@ def attention(node: ir.Node, facts: ShapeFacts) -> Sequence[Shape | None]:
         width = divide(multiply(v[-1], heads), kv_heads) or unknown(node, 2)
         y, new, queries = (*q[:2], width), k[1], q[1]
         parts = (divide(s[-1], kv_heads) for s in (k, v))
-        sizes = tuple(
-            unknown(node, 3, len(node.outputs) - 1) if part is None else part for part in parts
-        )
+        open_size = unknown(node, 3, len(node.outputs) - 1)
+        sizes = [open_size if part is None else part for part in parts]
     past = facts.shape(input_at(node, 4))
     total = new if past is None else add(past[2], new)
     present = [(q[0], kv_heads, total, size) for size in sizes]

@@ -44,9 +44,8 @@ def _hidden(node: ir.Node, weight: Shape | None) -> int | None:
     """W is [directions, gates * H, I]; of the quantized LSTM [directions, I, 4 * H]."""
     gates = {"RNN": 1, "GRU": 3, "LSTM": 4, "DynamicQuantizeLSTM": 4}[node.op_type]
     place = 2 if node.op_type == "DynamicQuantizeLSTM" else 1
-    if weight is None or not isinstance(weight[place], int):
-        return None
-    return int(weight[place]) // gates
+    size = None if weight is None else weight[place]
+    return size // gates if isinstance(size, int) else None
 
 
 def branches(node: ir.Node, facts: ShapeFacts) -> Sequence[Shape | None]:

@@ -140,9 +140,9 @@ def col2im(node: ir.Node, facts: ShapeFacts) -> Sequence[Shape | None]:
     if x is None:
         return [None]
     if image is None:
-        axes = facts.shape(input_at(node, 1))
-        known = axes is not None and isinstance(axes[0], int)
-        return [unknown_shape(node, 2 + int(axes[0])) if axes and known else None]
+        length = facts.shape(input_at(node, 1))
+        axes = length[0] if length else None
+        return [unknown_shape(node, 2 + axes) if isinstance(axes, int) else None]
     channels = None if block is None else divide(x[1], product(block))
     return [(x[0], channels or unknown(node, 1), *image)]
 

@@ -72,7 +72,9 @@ def test_without_a_declaration_nothing_is_guessed() -> None:
     assert find_op("acme", "Softsnap") is None
     assert element_type(node.outputs[0]) is None
     assert SymbolicShapes.of(found).shape(node.outputs[0]) is None
-    assert "1 node of acme::Softsnap not counted: no cost rule" in count_flops(found, {}).notes
+    notes = count_flops(found, {"batch": 2}).notes
+    assert "1 node of acme::Softsnap not counted: no cost rule" in notes
+    assert "1 node of acme::Softsnap: no shape rule, what follows has no shape" in notes
     assert not ChannelGroups.of(found).groups
 
 
@@ -121,6 +123,17 @@ def test_a_pass_says_which_operators_it_does_not_know() -> None:
     assert half.statistics["num-skipped-unjudged"] == 1
     note = "1 node of acme::Softsnap in float32: whether it is safe in float16 is not declared"
     assert note in half.notes
+
+
+def test_prune_names_operators_after_which_no_rank_is_known() -> None:
+    found = model()
+    first = next(iter(found.graph))
+    odd = ir.node("Odd", [found.graph.inputs[0]], domain="acme")
+    odd.outputs[0].name = "o"
+    found.graph.insert_before(first, odd)
+    first.replace_input_with(0, odd.outputs[0])
+    lost = "1 node of acme::Odd: no shape rule, what follows has no known rank"
+    assert lost in run_pass(found, "prune:ratio=0.5").notes
 
 
 def test_a_plugin_may_bring_several_operators_and_rules_of_its_own(install: Callable) -> None:

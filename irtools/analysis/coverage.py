@@ -17,7 +17,7 @@ TABLES: Mapping[str, str] = MappingProxyType(
     {
         "shape": "irtools.analysis.shape_rules:SHAPE",
         "value": "irtools.analysis.value_rules:VALUE",
-        "bounds": "irtools.data.positions:BOUNDS",
+        "bounds": "irtools.analysis.positions:BOUNDS",
         "cost": "irtools.analysis.cost_rules:COST",
         "channels": "irtools.passes.pruning.rules:CHANNELS",
         "no-op": "irtools.passes.cleanup.identities:NO_OPS",

@@ -38,7 +38,7 @@ def all_ops() -> Mapping[str, Op]:
 
 
 def _plugged_in() -> Iterable[tuple[str, Op]]:
-    from irtools.passmanager import registry
+    from irtools.plugins import registry
 
     for name in registry.names(GROUP):
         loaded = registry.load(GROUP, name)

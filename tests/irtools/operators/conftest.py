@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from irtools.operators import all_ops
-from irtools.passmanager import registry
+from irtools.plugins import registry
 
 Install = Callable[..., None]
 

@@ -16,9 +16,9 @@ from irtools.analysis.shapes import SymbolicShapes
 from irtools.analysis.types import element_type
 from irtools.errors import UsageError
 from irtools.operators import find_op
-from irtools.passes.pruning.groups import ChannelGroups
+from irtools.passes.pruning.trace import ChannelGroups
 from irtools.passmanager import PassContext, PassResult, Pipeline
-from irtools.target import find_target
+from irtools.targets import find_target
 
 _ONE_LINE = 'Op("Softsnap", "acme", kind=Kind.UNARY, half_safe=True)'
 

@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from irtools.analysis.dims import Dim
 from irtools.analysis.facts import Shape, ShapeFacts
-from irtools.operators import Kind, RuleTable, find_op
+from irtools.operators import Kind, RuleTable, weight_port
 
 __all__ = ["COST", "CostFacts", "Rule", "number_in", "numbers_in"]
 
@@ -192,9 +192,8 @@ def _input(node: ir.Node, place: int) -> ir.Value | None:
 
 def _weight(node: ir.Node) -> ir.Value | None:
     """The input that the operator's declaration names as its weight."""
-    op = find_op(node.domain, node.op_type)
-    assert op is not None and op.weight is not None
-    return _input(node, op.weight.input)
+    port = weight_port(node)
+    return None if port is None else _input(node, port.input)
 
 
 def _broadcast(a: Sequence[int], b: Sequence[int]) -> list[int]:

@@ -6,6 +6,7 @@ A `RuleTable` answers one question by operator: the room that asks it keeps the 
 
 from irtools.operators.catalog import all_ops, find_op
 from irtools.operators.op import Fold, Kind, Op, Port, op_key
+from irtools.operators.ports import bias_input, weight_port
 from irtools.operators.rules import RuleTable
 from irtools.operators.schema import OutputType, has_schema, output_type
 
@@ -17,8 +18,10 @@ __all__ = [
     "Port",
     "RuleTable",
     "all_ops",
+    "bias_input",
     "find_op",
     "has_schema",
     "op_key",
     "output_type",
+    "weight_port",
 ]

@@ -69,7 +69,7 @@ class Fold(enum.Enum):
 
 @dataclass(frozen=True)
 class Port:
-    """An input that holds a weight or a bias.
+    """An input that holds a weight or a bias, and the axes on which channels lie.
 
     Attributes:
         input: Which input, from 0.

@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from irtools.analysis.provenance import module_name
 from irtools.analysis.shapes import SymbolicShapes
+from irtools.operators import weight_port
 from irtools.passes.pruning.constants import constant_of
 from irtools.passes.pruning.groups import (
     NO_RULE,
@@ -86,16 +87,13 @@ def _multiplies(node: ir.Node) -> bool:
 
 def _root_slot(node: ir.Node, shapes: SymbolicShapes) -> tuple[int, int]:
     """Return axis and size of the channels that a root computes."""
-    weight = constant_of(node.inputs[1])
+    port = weight_port(node)
+    assert port is not None and port.out_axis is not None
+    weight = constant_of(node.inputs[port.input])
     assert weight is not None
-    if node.op_type == "Conv":
-        axis, size = 1, weight.shape[0]
-    else:
-        transposed = node.op_type == "Gemm" and node.attributes.get_int("transB", 0) != 0
-        axis = (shapes.rank(node.outputs[0]) or 2) - 1
-        size = weight.shape[0 if transposed else 1]
+    size = weight.shape[port.out_axis]
     assert isinstance(size, int)
-    return axis, size
+    return 1 if node.op_type == "Conv" else (shapes.rank(node.outputs[0]) or 2) - 1, size
 
 
 def _trace(node: ir.Node, shapes: SymbolicShapes) -> tuple[Trace, int]:

@@ -15,7 +15,7 @@ from irtools.analysis.shape_rules.common import (
     ints_attribute,
     unknown,
 )
-from irtools.operators import find_op
+from irtools.operators import weight_port
 
 __all__ = ["attention", "gemm", "head_attention", "matmul", "matmul_n_bits", "packed_attention"]
 
@@ -41,8 +41,8 @@ def matmul_n_bits(node: ir.Node, facts: ShapeFacts) -> Sequence[Shape | None]:
 
 
 def _weight(node: ir.Node) -> int:
-    op = find_op(node.domain, node.op_type)
-    return 1 if op is None or op.weight is None else op.weight.input
+    port = weight_port(node)
+    return 1 if port is None else port.input
 
 
 def gemm(node: ir.Node, facts: ShapeFacts) -> Sequence[Shape | None]:

@@ -16,15 +16,15 @@ from irtools.analysis.shape_rules.common import (
     unknown,
     unknown_shape,
 )
-from irtools.operators import find_op
+from irtools.operators import weight_port
 
 __all__ = ["conv", "conv_transpose", "global_pool", "max_unpool", "pool", "roi_pool"]
 
 
 def conv(node: ir.Node, facts: ShapeFacts) -> Sequence[Shape | None]:
     """X [N, C, ...], W [M, C/group, kernel...] -> [N, M, ...]."""
-    op = find_op(node.domain, node.op_type)
-    place = 1 if op is None or op.weight is None else op.weight.input
+    port = weight_port(node)
+    place = 1 if port is None else port.input
     x, w = facts.shape(node.inputs[0]), facts.shape(input_at(node, place))
     if w is None or int_attribute(node, "channels_last", 0):
         return [None]

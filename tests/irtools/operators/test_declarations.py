@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 
 import onnx
+import onnx_ir as ir
 import pytest
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_state
 
@@ -13,7 +14,7 @@ from irtools.analysis.coverage import COLUMNS, coverage, phrases
 from irtools.analysis.shape_rules import SHAPE
 from irtools.analysis.types import type_source
 from irtools.model.versions import MAX_OPSET
-from irtools.operators import Kind, Op, Port, RuleTable, all_ops, find_op
+from irtools.operators import Kind, Op, Port, RuleTable, all_ops, find_op, weight_port
 from irtools.operators.contrib import CONTRIB
 from irtools.operators.standard import STANDARD
 
@@ -117,3 +118,19 @@ def test_the_nearest_rule_holds(op: Op, found: str | None) -> None:
     )
     rule = table.find(op)
     assert (None if rule is None else rule()) == found
+
+
+@pytest.mark.parametrize(
+    ("op", "attributes", "axes"),
+    [
+        ("MatMul", {}, (-2, -1)),
+        ("Gemm", {}, (0, 1)),
+        ("Gemm", {"transB": 1}, (1, 0)),
+        ("Conv", {}, (1, 0)),
+        ("ConvTranspose", {}, (0, 1)),
+    ],
+)
+def test_the_axes_of_a_weight(op: str, attributes: dict[str, int], axes: tuple[int, int]) -> None:
+    port = weight_port(ir.node(op, [None, None], attributes))
+    assert port is not None and (port.in_axis, port.out_axis) == axes
+    assert weight_port(ir.node("Relu", [None])) is None

@@ -124,6 +124,12 @@ def _spectrum(node: ir.Node, facts: CostFacts) -> int | None:
     return round(5 * math.prod(out[:-1]) * math.log2(length)) if length > 1 else 0
 
 
+def _inverse(node: ir.Node, facts: CostFacts) -> int | None:
+    """Elimination with the identity at its side: 2 N^3 for each matrix."""
+    x = facts.shape(_input(node, 0))
+    return None if not x else 2 * math.prod(x) * x[-1]
+
+
 def _determinant(node: ir.Node, facts: CostFacts) -> int | None:
     """Elimination: 2/3 N^3 for each matrix."""
     x = facts.shape(_input(node, 0))
@@ -179,6 +185,7 @@ COST: RuleTable[Rule] = RuleTable(
             "Einsum": _einsum,
             "STFT": _spectrum,
             "com.microsoft::Attention": _packed_attention,
+            "com.microsoft::Inverse": _inverse,
             "com.microsoft::MatMulNBits": _matmul_n_bits,
             "com.microsoft::QAttention": _packed_attention,
         }

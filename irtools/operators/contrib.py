@@ -55,4 +55,5 @@ CONTRIB: tuple[Op, ...] = (
     Op("QLinearGlobalAveragePool", _MS),
     Op("ExpandDims", _MS, kind=Kind.LAYOUT),
     Op("Trilu", _MS, moves=True),
+    Op("Inverse", _MS),
 )

@@ -28,7 +28,7 @@ from irtools.operators import Kind, RuleTable
 __all__ = ["SHAPE", "Rule"]
 
 _SAME_IN_CONTRIB = (
-    *("DequantizeLinear", "QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax"),
+    *("DequantizeLinear", "Inverse", "QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax"),
     *("QuantizeLinear", "RotaryEmbedding", "Trilu"),
 )
 
@@ -129,6 +129,7 @@ SHAPE: RuleTable[Rule] = RuleTable(
             "Unsqueeze": layout.unsqueeze,
             "Upsample": resizing.upsample,
             "com.microsoft::Attention": products.packed_attention,
+            "com.microsoft::EmbedLayerNormalization": parts.embedding,
             "com.microsoft::FusedGemm": products.gemm,
             "com.microsoft::GroupQueryAttention": products.head_attention,
             "com.microsoft::MatMulNBits": products.matmul_n_bits,

@@ -9,6 +9,7 @@ import onnx_ir as ir
 from irtools.analysis.dims import Dim, add, divide, is_named
 from irtools.analysis.facts import Shape, ShapeFacts
 from irtools.analysis.shape_rules.common import (
+    input_at,
     int_attribute,
     ints_attribute,
     minimum,
@@ -16,7 +17,7 @@ from irtools.analysis.shape_rules.common import (
     unknown_shape,
 )
 
-__all__ = ["concat", "gather", "gather_elements", "gather_nd", "slice_rule", "split"]
+__all__ = ["concat", "embedding", "gather", "gather_elements", "gather_nd", "slice_rule", "split"]
 
 
 def concat(node: ir.Node, facts: ShapeFacts) -> Sequence[Shape | None]:
@@ -102,3 +103,12 @@ def split(node: ir.Node, facts: ShapeFacts) -> Sequence[Shape | None]:
     if sizes is None or len(sizes) != len(node.outputs):
         sizes = [unknown(node, axis, index) for index in range(len(node.outputs))]
     return [(*shape[:axis], size, *shape[axis + 1 :]) for size in sizes]
+
+
+def embedding(node: ir.Node, facts: ShapeFacts) -> Sequence[Shape | None]:
+    """EmbedLayerNormalization: ids [B, S], table [V, D] -> [B, S, D]; the mask counts are [B]."""
+    ids, table = facts.shape(node.inputs[0]), facts.shape(input_at(node, 2))
+    if ids is None or table is None:
+        return [None] * len(node.outputs)
+    found: Shape = (*ids, table[-1])
+    return [found, ids[:1], found][: len(node.outputs)]

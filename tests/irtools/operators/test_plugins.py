@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
@@ -20,6 +21,7 @@ from irtools.passes.pruning.trace import ChannelGroups
 from irtools.passmanager import PassContext, PassResult, Pipeline
 from irtools.targets import find_target
 
+_GUIDE = Path(__file__).parents[3] / "docs" / "adding-an-operator.md"
 _ONE_LINE = 'Op("Softsnap", "acme", kind=Kind.UNARY, half_safe=True)'
 
 
@@ -28,6 +30,10 @@ def _no_modules() -> Iterator[None]:
     yield
     for name in [name for name in sys.modules if name.endswith("_ops")]:
         del sys.modules[name]
+
+
+def test_the_guide_shows_this_line() -> None:
+    assert f"OPERATORS = {_ONE_LINE}\n" in _GUIDE.read_text(encoding="utf-8")
 
 
 def model() -> ir.Model:

@@ -97,6 +97,9 @@ class Op:
         fold: How certain a result computed at compile time is; None: never computed.
         moves: Results are elements of the inputs or constants, none rounded; true of `LAYOUT`.
         random: Two runs may give two answers.
+        integers: Its weight is stored as integers.
+        size_inputs: Inputs whose values decide the sizes of the results.
+        finds: The results are as large as what is found in the values of the inputs.
         typed_by: Input whose element type the first result has, where no type variable of a
             schema says so; None: the first input if there is no schema at all.
         rules: Rules of its own by name of their table (`RuleTable.name`); how a plug-in adds
@@ -112,6 +115,9 @@ class Op:
     fold: Fold | None = None
     moves: bool = False
     random: bool = False
+    integers: bool = False
+    size_inputs: tuple[int, ...] = ()
+    finds: bool = False
     typed_by: int | None = None
     rules: Mapping[str, Callable[..., Any]] = field(default_factory=lambda: MappingProxyType({}))
 

@@ -11,12 +11,14 @@ from irtools.cli.console import write_json
 from irtools.cli.verb import Verb
 from irtools.errors import UnknownNameError
 from irtools.plugins import suggest
-from irtools.words import printable
+from irtools.words import counted, printable
 
 if TYPE_CHECKING:
     from irtools.analysis.coverage import Coverage
 
 __all__ = ["operators"]
+
+_MANY = 10**6
 
 
 @click.command(cls=Verb, epilog="Example: irc operators Conv com.microsoft::FastGelu --coverage")
@@ -95,9 +97,19 @@ def _mark(answer: str) -> str:
 
 def _explained(row: Coverage) -> Iterator[str]:
     from irtools.analysis.coverage import phrases
+    from irtools.model.operators import find_schema
+    from irtools.model.versions import MAX_OPSET
 
     op = row.op
     yield f"{printable(op.key)} ({op.kind.value})"
+    schema = find_schema(op.domain, op.name, MAX_OPSET)
+    if schema is not None:
+        inputs = _count(schema.min_inputs, schema.max_inputs, "input")
+        outputs = _count(schema.min_outputs, schema.max_outputs, "output")
+        yield f"  since opset {schema.since}: {inputs}, {outputs}"
+        if schema.attributes:
+            named = f"attributes: {', '.join(sorted(schema.attributes))}"
+            yield click.wrap_text(named, 100, "  ", "    ")
     for word, port in (("weight", op.weight), ("bias", op.bias)):
         if port is not None:
             yield f"  {word}: input {port.input}"
@@ -105,3 +117,9 @@ def _explained(row: Coverage) -> Iterator[str]:
         yield "  random: two runs may give two answers"
     for name, phrase in phrases().items():
         yield f"  {name:<8}  {_mark(row.answers[name]):<9}  {phrase}"
+
+
+def _count(low: int, high: int, noun: str) -> str:
+    if low == high:
+        return counted(low, noun)
+    return f"{low} or more {noun}s" if high > _MANY else f"{low} to {high} {noun}s"

@@ -33,6 +33,7 @@ def test_json_has_the_same(irc: Callable) -> None:
 
 def test_one_operator_is_explained_and_a_misspelt_one_suggested(irc: Callable) -> None:
     shown = irc("operators", "Conv").out
+    assert "since opset 22: 2 to 3 inputs, 1 output" in shown and "auto_pad, dilations" in shown
     assert "weight: input 1" in shown and "channels are followed through it" in shown
     wrong = irc("operators", "Covn")
     assert (wrong.code, wrong.out) == (2, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
@@ -19,6 +20,13 @@ __all__ = ["Shape", "SymbolicShapes", "constant_of"]
 
 _MAX_ELEMENTS = 64
 """Integer tensors with more elements are data, not shapes."""
+
+
+_MISFITS = (IndexError, ValueError, ZeroDivisionError)
+"""What a rule raises where inputs or attributes do not fit the operator: nothing is known then.
+
+The verifier checks arity and attributes of the standard's operators, but not that an axis exists.
+"""
 
 
 class SymbolicShapes:
@@ -104,8 +112,9 @@ class SymbolicShapes:
             for graph in _graphs_of(attribute):
                 self._visit_graph(graph, f"{scope}{node.name}/")
         shapes: Sequence[Shape | None] = ()
-        if (rule := SHAPE.of(node)) is not None and (node.inputs or not node.domain):
-            shapes = rule(node, self)
+        if (rule := SHAPE.of(node)) is not None:
+            with contextlib.suppress(*_MISFITS):
+                shapes = rule(node, self)
         for index, output in enumerate(node.outputs):
             self._learn(output, shapes[index] if index < len(shapes) else None, scope)
         if rule is None and any(output not in self._shapes for output in node.outputs):

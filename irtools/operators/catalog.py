@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping
 
 from irtools.errors import UsageError
 from irtools.operators.contrib import CONTRIB
-from irtools.operators.op import Op, op_key
+from irtools.operators.op import RULES, Op, op_key
 from irtools.operators.standard import STANDARD
+from irtools.plugins import registry, suggest
 
 __all__ = ["GROUP", "all_ops", "find_op"]
 
@@ -38,8 +39,6 @@ def all_ops() -> Mapping[str, Op]:
 
 
 def _plugged_in() -> Iterable[tuple[str, Op]]:
-    from irtools.plugins import registry
-
     for name in registry.names(GROUP):
         loaded = registry.load(GROUP, name)
         ops = (loaded,) if isinstance(loaded, Op) else loaded
@@ -48,4 +47,8 @@ def _plugged_in() -> Iterable[tuple[str, Op]]:
         for op in ops:
             if not isinstance(op, Op):
                 raise UsageError(f"the plug-in {name!r} holds {op!r}, expected Op")
+            for rule in set(op.rules).difference(RULES):
+                raise UsageError(
+                    f"the plug-in {name!r} gives {op.key} a rule {rule!r}{suggest(rule, RULES)}"
+                )
             yield name, op

@@ -8,7 +8,10 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["Fold", "Kind", "Op", "Port", "op_key"]
+__all__ = ["RULES", "Fold", "Kind", "Op", "Port", "op_key"]
+
+RULES = ("shape", "value", "bounds", "cost", "channels", "no-op")
+"""Names of the tables of rules, in the order of `irc operators`."""
 
 
 class Kind(enum.Enum):
@@ -102,8 +105,8 @@ class Op:
         finds: The results are as large as what is found in the values of the inputs.
         typed_by: Input whose element type the first result has, where no type variable of a
             schema says so; None: the first input if there is no schema at all.
-        rules: Rules of its own by name of their table (`RuleTable.name`); how a plug-in adds
-            them. They precede those of the table.
+        rules: Rules of its own by name of their table (one of `RULES`); how a plug-in adds them.
+            They precede those of the table.
     """
 
     name: str

@@ -48,7 +48,10 @@ def _chosen(rows: Sequence[Coverage], names: Sequence[str]) -> Sequence[Coverage
     known = {row.op.key: row for row in rows}
     for name in names:
         if name not in known:
-            raise UnknownNameError(f"there is no operator {name!r}{suggest(name, known)}")
+            hint = suggest(name, known)
+            # A line with all of them would help no one.
+            hint = hint if "did you mean" in hint else "; irc operators lists them"
+            raise UnknownNameError(f"there is no operator {name!r}{hint}")
     return [known[name] for name in names] if names else rows
 
 

@@ -38,4 +38,6 @@ def test_one_operator_is_explained_and_a_misspelt_one_suggested(irc: Callable) -
     wrong = irc("operators", "Covn")
     assert (wrong.code, wrong.out) == (2, "")
     assert wrong.err == "irc: there is no operator 'Covn'; did you mean 'Conv'?\n"
+    unlike = irc("operators", "9_9_9_9")
+    assert unlike.err == "irc: there is no operator '9_9_9_9'; irc operators lists them\n"
     assert "elementwise: Add" in irc("operators").out

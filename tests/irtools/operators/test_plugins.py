@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -161,10 +162,14 @@ def test_a_plugin_may_bring_several_operators_and_rules_of_its_own(install: Call
         ),
         ("7", "the plug-in 'acme' is 7, expected Op or several"),
         ("['Softsnap']", "the plug-in 'acme' holds 'Softsnap', expected Op"),
+        (
+            "Op('Odd', 'acme', rules={'shapes': print})",
+            "the plug-in 'acme' gives acme::Odd a rule 'shapes'; did you mean 'shape'?",
+        ),
         ("missing.name", "cannot be imported"),
     ],
 )
 def test_a_plugin_that_is_wrong_is_named(install: Callable, expression: str, message: str) -> None:
     install(expression if expression != "missing.name" else "__import__('no_such_module')")
-    with pytest.raises(UsageError, match=message.replace("[", r"\[")):
+    with pytest.raises(UsageError, match=re.escape(message)):
         find_op("acme", "Softsnap")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Generic, Protocol, TypeVar, cast
 
 from irtools.operators.catalog import find_op
-from irtools.operators.op import Kind, Op, op_key
+from irtools.operators.op import Kind, Op
 
 __all__ = ["RuleTable"]
 
@@ -54,7 +53,3 @@ class RuleTable(Generic[R]):
             return cast("R", own)
         found = self.by_name.get(op.key)
         return self.by_kind.get(op.kind) if found is None else found
-
-    def lacking(self, nodes: Iterable[_Node]) -> Counter[str]:
-        """Count the nodes without a rule, by operator."""
-        return Counter(op_key(n.domain, n.op_type) for n in nodes if self.of(n) is None)

@@ -32,7 +32,7 @@ def halve(model: ir.Model, dtype: ir.DataType, min_size: int, *, computes: bool)
         done = compute_in_half(model, dtype)
         counts = {"num-computed": done.nodes, "num-skipped-float32": done.kept}
         if done.unjudged:
-            counts["num-skipped-unjudged"] = sum(done.unjudged.values())
+            counts["num-lacking-half-rule"] = sum(done.unjudged.values())
         modified, kept = done.nodes > 0, done
     else:
         stored = store_weights(model, dtype, min_size)

@@ -98,7 +98,7 @@ class Prune(PlanningPass):
         "num-parameters-removed": "parameters removed",
         "num-weights-zeroed": "weights set to zero",
         "num-groups-blocked": "groups of channels that cannot be pruned",
-        "num-groups-without-rule": "of these, because an operator has no channel rule",
+        "num-lacking-channel-rule": "of these, because an operator has no channel rule",
         "num-skipped-quantized": "products left alone because their weights are integers",
         "num-skipped-no-blocks": "weights that are no multiple of the N:M block",
     }
@@ -228,7 +228,7 @@ class Prune(PlanningPass):
         blocked = ctx.analysis(ChannelGroups, model).blocked
         counts = {"num-groups-blocked": len(blocked)}
         if unruled := sum(group.reasons[0].text == NO_RULE for group in blocked):
-            counts["num-groups-without-rule"] = unruled
+            counts["num-lacking-channel-rule"] = unruled
         if quantized := count_quantized(model):
             counts["num-skipped-quantized"] = quantized
         importance = self._importance(ctx)

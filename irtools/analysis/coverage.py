@@ -7,9 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+import onnx_ir as ir
+
 from irtools.analysis.types import type_source
 from irtools.model.opset import first_change
-from irtools.operators import Op, RuleTable, all_ops, has_schema
+from irtools.model.versions import MAX_OPSET
+from irtools.operators import Op, RuleTable, all_ops, has_schema, output_type
 
 __all__ = ["COLUMNS", "Coverage", "coverage", "phrases"]
 
@@ -44,8 +47,9 @@ class Coverage:
     Attributes:
         op: The operator.
         answers: Question to answer; empty where there is none. A rule is `own` (of its name),
-            `kind` (of its kind) or `plugin` (declared with the operator). Of `opset`, `<24` says
-            that version 24 means something else, so that older nodes are not raised to it.
+            `kind` (of its kind), `plugin` (declared with the operator) or `type` (what is boolean
+            lies between 0 and 1). Of `opset`, `<24` says that version 24 means something else, so
+            that older nodes are not raised to it.
     """
 
     op: Op
@@ -73,9 +77,13 @@ def _load(place: str) -> RuleTable[object]:
 
 def _answers(op: Op, tables: Mapping[str, RuleTable[object]]) -> Mapping[str, str]:
     half = "" if op.half_safe is None else "yes" if op.half_safe else "no"
+    result = output_type(op.name, MAX_OPSET, 0) if not op.domain else None
+    rules = {name: _rule(op, table) for name, table in tables.items()}
+    if result is not None and result.fixed == ir.DataType.BOOL:
+        rules["bounds"] = "type"
     return {
         "type": type_source(op) or "",
-        **{name: _rule(op, table) for name, table in tables.items()},
+        **rules,
         "fold": op.fold.value if op.fold is not None and not op.random else "",
         "half": half,
         "opset": _raised(op),

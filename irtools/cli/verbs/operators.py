@@ -90,7 +90,7 @@ def _print_table(rows: Sequence[Coverage]) -> None:
         click.echo("  ".join(padded).rstrip())
     click.echo(
         "\nown: a rule of its own, kind: the rule of its kind, plugin: declared by a plug-in, "
-        "-: none, <24: means something else from opset 24 on"
+        "type: follows from the type,\n-: none, <24: means something else from opset 24 on"
     )
 
 

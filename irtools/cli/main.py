@@ -36,6 +36,7 @@ VERBS: Mapping[str, str] = {
     "finetune": "Train a checkpoint on labelled data, whole or by an adapter.",
     "report": "Show a report, or turn it into Markdown, JUnit or HTML.",
     "passes": "List the passes, or explain one.",
+    "operators": "List the operators, or which rules exist for them.",
     "targets": "List the targets and what this machine can run.",
     "reproduce": "Run a failed pass again from its reproducer folder.",
     "completion": "Print the script that completes irc in bash, zsh or fish.",

@@ -77,6 +77,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "--accelerate-config",
     ),
     "Inspection": (
+        "--coverage",
         "--bisect-limit",
         "--print-ir-before",
         "--print-ir-after",

@@ -2,7 +2,7 @@
 
 Implementations join through entry points, ours and third-party ones by the same door:
 `irtools.passes`, `irtools.targets`, `irtools.frontends`, `irtools.metrics`, `irtools.figures`,
-`irtools.students`.
+`irtools.operators`, `irtools.students`.
 Listing names loads no implementation.
 """
 
@@ -30,6 +30,7 @@ _KINDS = {
     "irtools.targets": "target",
     "irtools.frontends": "frontend",
     "irtools.metrics": "metric",
+    "irtools.operators": "set of operators",
     "irtools.students": "trainer of students",
     "irtools.figures": "figure",
 }

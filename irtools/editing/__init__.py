@@ -1,0 +1,76 @@
+"""Editing graphs: one editor, one layer of rules, and the readers that both share.
+
+Nothing else makes a node or registers a weight (`tests/test_layout.py`).
+"""
+
+from __future__ import annotations
+
+from irtools.editing.driver import Rewritten, Survey, rewrite, survey
+from irtools.editing.editor import Editor
+from irtools.editing.pattern import (
+    Bound,
+    Pattern,
+    Var,
+    bind,
+    bind_user,
+    either,
+    equal,
+    expect,
+    expect_user,
+    number,
+    op,
+    splat,
+)
+from irtools.editing.place import Place
+from irtools.editing.provenance import REPLACED, RULE, SCOPES
+from irtools.editing.readers import (
+    array_of,
+    attribute_values,
+    constant_of,
+    only_user,
+    other_input,
+    past_identities,
+    producer_of,
+    require_array,
+    require_constant,
+    scalar_of,
+)
+from irtools.editing.rule import Rule
+from irtools.editing.veto import Veto, require
+
+__all__ = [
+    "REPLACED",
+    "RULE",
+    "SCOPES",
+    "Bound",
+    "Editor",
+    "Pattern",
+    "Place",
+    "Rewritten",
+    "Rule",
+    "Survey",
+    "Var",
+    "Veto",
+    "array_of",
+    "attribute_values",
+    "bind",
+    "bind_user",
+    "constant_of",
+    "either",
+    "equal",
+    "expect",
+    "expect_user",
+    "number",
+    "only_user",
+    "op",
+    "other_input",
+    "past_identities",
+    "producer_of",
+    "require",
+    "require_array",
+    "require_constant",
+    "rewrite",
+    "scalar_of",
+    "splat",
+    "survey",
+]

@@ -1,0 +1,403 @@
+"""Writing into a graph: fresh names, types, the right place, and where each node comes from."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+
+from irtools.editing.provenance import provenance
+from irtools.model.naming import FreshNames
+
+__all__ = ["Editor"]
+
+Outputs: TypeAlias = "Mapping[str, ir.DataType | None] | int"
+"""Wanted name and element type of every output; or how many there are."""
+
+
+class Editor:
+    """Edits one model. Every node that it makes says which rule made it.
+
+    Names are free in all graphs of the model; they are read when the first one is needed.
+    Constants are data and carry no provenance.
+
+    Args:
+        model: Edited in place.
+        rule: What the pass is called.
+        adopt: Called with a new value and the old one whose place it takes, so that an analysis
+            may keep up (`SymbolicShapes.adopt`).
+
+    Attributes:
+        graph: The main graph.
+        rule: What new nodes name as their maker.
+        made: What `Place` shares between rewrites.
+    """
+
+    def __init__(
+        self,
+        model: ir.Model,
+        rule: str,
+        *,
+        adopt: Callable[[ir.Value, ir.Value], None] | None = None,
+    ) -> None:
+        self.graph = model.graph
+        self.rule = rule
+        self.made: dict[Hashable, ir.Value] = {}
+        self._adopt = adopt
+        self._names = FreshNames(model)
+
+    def by(self, rule: str) -> Editor:
+        """Return the same editor under the name of another rule."""
+        other = copy.copy(self)
+        other.rule = rule
+        return other
+
+    def fresh(self, stem: str) -> str:
+        """Return `stem`, or the next name made of it that is free, and take it."""
+        return self._names.make(stem)
+
+    def constant(
+        self,
+        stem: str,
+        content: np.ndarray | ir.TensorProtocol,
+        *,
+        graph: ir.Graph | None = None,
+        before: ir.Node | None = None,
+    ) -> ir.Value:
+        """Add a constant under a fresh name.
+
+        Args:
+            stem: Its name, or the start of it.
+            content: An array, or a tensor, which may be shared: it is not written into.
+            graph: Whose initializer it becomes; the main graph's by default.
+            before: Where it becomes a Constant node instead: in subgraphs and functions, where not
+                every runtime reads initializers.
+        """
+        return self.named_constant(self.fresh(stem), content, graph=graph, before=before)
+
+    def named_constant(
+        self,
+        name: str | None,
+        content: np.ndarray | ir.TensorProtocol,
+        *,
+        graph: ir.Graph | None = None,
+        before: ir.Node | None = None,
+    ) -> ir.Value:
+        """Add a constant under a name that its last owner has given up; see `constant`."""
+        if isinstance(content, np.ndarray | np.generic):
+            content = ir.Tensor(np.asarray(content, order="C"), name=name)
+        value = ir.Value(
+            name=name, type=ir.TensorType(content.dtype), shape=ir.Shape(content.shape.numpy())
+        )
+        if before is None:
+            value.const_value = content
+            (graph or self.graph).register_initializer(value)
+        else:
+            node = ir.node("Constant", [], {"value": content}, outputs=[value])
+            _graph_of(before).insert_before(before, node)
+        return value
+
+    def node(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        domain: str = "",
+        name: str = "",
+        outputs: Outputs = 1,
+        shape: ir.Shape | None = None,
+        origin: ir.Node | None = None,
+        replaces: Sequence[ir.Node] = (),
+    ) -> ir.Node:
+        """Make a node that is in no graph yet.
+
+        Args:
+            op_type: Its operator.
+            inputs: Its inputs.
+            attributes: Its attributes: numbers, strings, lists, tensors, graphs or `ir.Attr`.
+            domain: Of the operator; the model is made to import it.
+            name: The start of its name; after the first output, else after `origin` by default.
+            outputs: Names and types, or a count; counted ones are named after the node.
+            shape: Of the first output, where it is known.
+            origin: The node that it grows out of.
+            replaces: The nodes whose work it does.
+        """
+        names = [] if isinstance(outputs, int) else list(outputs)
+        if not name:
+            name = f"{names[0]}/{op_type}" if names else _sibling(origin, op_type)
+        node = ir.node(
+            op_type,
+            inputs,
+            dict(attributes or {}),
+            domain=domain,
+            name=self.fresh(name),
+            num_outputs=outputs if isinstance(outputs, int) else len(outputs),
+            metadata_props=provenance(self.rule, origin, replaces),
+        )
+        for index, value in enumerate(node.outputs):
+            value.name = self.fresh(names[index] if names else f"{node.name}_output")
+        if not isinstance(outputs, int):
+            for value, dtype in zip(node.outputs, outputs.values(), strict=True):
+                value.type = None if dtype is None else ir.TensorType(dtype)
+        if shape is not None:
+            node.outputs[0].shape = shape.copy()
+        if domain:
+            self.graph.opset_imports.setdefault(domain, 1)
+        return node
+
+    def before(
+        self,
+        anchor: ir.Node,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        domain: str = "",
+        name: str = "",
+        outputs: Outputs = 1,
+        shape: ir.Shape | None = None,
+    ) -> ir.Value:
+        """Add a node in front of `anchor` and return its first output; see `node`."""
+        node = self.node(
+            op_type,
+            inputs,
+            attributes,
+            domain=domain,
+            name=name,
+            outputs=outputs,
+            shape=shape,
+            origin=anchor,
+        )
+        _graph_of(anchor).insert_before(anchor, node)
+        return node.outputs[0]
+
+    def after(
+        self,
+        value: ir.Value,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        name: str = "",
+        outputs: Outputs = 1,
+        shape: ir.Shape | None = None,
+    ) -> ir.Value:
+        """Add a node right after the producer of `value` and return its first output; see `node`.
+
+        After an input or a weight means: at the front of its graph.
+        """
+        producer = value.producer()
+        node = self.node(
+            op_type,
+            inputs,
+            attributes,
+            name=name,
+            outputs=outputs,
+            shape=shape,
+            origin=producer,
+        )
+        if producer is not None:
+            _graph_of(producer).insert_after(producer, node)
+        else:
+            graph = value.graph or self.graph
+            graph.insert_before(graph[0], node)
+        return node.outputs[0]
+
+    def append(
+        self,
+        graph: ir.Graph,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        name: str = "",
+        outputs: Outputs = 1,
+        shape: ir.Shape | None = None,
+    ) -> ir.Value:
+        """Add a node at the end of a graph and return its first output; see `node`."""
+        node = self.node(
+            op_type, inputs, attributes, name=name, outputs=outputs, shape=shape, origin=None
+        )
+        graph.append(node)
+        return node.outputs[0]
+
+    def copy(self, node: ir.Node, inputs: Sequence[ir.Value | None], suffix: str) -> ir.Node:
+        """Return a copy of a node with other inputs, in no graph yet.
+
+        Names get a suffix; types stay, and shapes are left open.
+        """
+        twin = ir.Node(
+            node.domain,
+            node.op_type,
+            inputs,
+            list(node.attributes.values()),
+            overload=node.overload,
+            num_outputs=len(node.outputs),
+            name=self.fresh(f"{node.name or node.op_type}{suffix}"),
+            metadata_props={**node.metadata_props, **provenance(self.rule, None)},
+        )
+        for old, new in zip(node.outputs, twin.outputs, strict=True):
+            new.name = self.fresh(f"{old.name}{suffix}") if old.name else old.name
+            new.type = old.type
+        return twin
+
+    def replace(
+        self,
+        old: ir.Node,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Mapping[str, Any] | None = None,
+        *,
+        domain: str = "",
+        name: str | None = None,
+        origin: ir.Node | None = None,
+    ) -> ir.Node:
+        """Put another node in the place of `old`, whose outputs it takes over by name.
+
+        Args:
+            old: Goes.
+            op_type: Operator of the new node.
+            inputs: Its inputs.
+            attributes: Its attributes.
+            domain: Of the operator.
+            name: The start of its name; the name of `origin` by default.
+            origin: The node that it grows out of; `old` by default.
+        """
+        source = origin or old
+        replaced = dict.fromkeys((source, old))
+        new = ir.node(
+            op_type,
+            inputs,
+            dict(attributes or {}),
+            domain=domain,
+            name=source.name if name is None else self.fresh(name),
+            num_outputs=len(old.outputs),
+            metadata_props=provenance(self.rule, source, tuple(replaced)),
+        )
+        _graph_of(old).insert_before(old, new)
+        for output, made in zip(old.outputs, new.outputs, strict=True):
+            made.metadata_props.update(output.metadata_props)
+            self.substitute(output, made)
+        _graph_of(old).remove(old, safe=True)
+        if domain:
+            self.graph.opset_imports.setdefault(domain, 1)
+        return new
+
+    def substitute(self, old: ir.Value, new: ir.Value) -> None:
+        """Let a new value take over the name, type, shape and readers of an old one."""
+        if self._adopt is not None:
+            self._adopt(new, old)
+        name, old.name = old.name, None
+        new.name, new.type, new.shape = name, old.type, old.shape
+        old.replace_all_uses_with(new, replace_graph_outputs=True)
+
+    def can_forward(self, old: ir.Value, new: ir.Value) -> bool:
+        """Whether `new` can stand wherever `old` is used, and for its public name.
+
+        A graph output keeps its name, and a value has one name: so `new` must then be an ordinary
+        value made in the same graph. An input, an outer value or another output cannot be an
+        output's new producer; Scan and Loop bodies in particular would change their meaning.
+        """
+        if old is new:
+            return False
+        if not old.is_graph_output():
+            return True
+        maker, former = new.producer(), old.producer()
+        return (
+            maker is not None
+            and former is not None
+            and maker.graph is former.graph
+            and not new.is_graph_output()
+        )
+
+    def forward(self, old: ir.Value, new: ir.Value) -> None:
+        """Let the readers of `old` read `new`, which was there before and keeps its name.
+
+        Where `old` is a graph output, `new` takes over its public name; `can_forward` must hold.
+        The old node stays, unread.
+        """
+        if old.is_graph_output():
+            self.take_name(new, old)
+            new.type = new.type if old.type is None else old.type
+            new.shape = new.shape if old.shape is None else old.shape
+        old.replace_all_uses_with(new, replace_graph_outputs=True)
+
+    def replace_output(self, old: ir.Value, new: ir.Value, left: str = "") -> None:
+        """Let `new` be the graph output that `old` was, under its name; other readers stay.
+
+        Args:
+            old: Output of a graph.
+            new: Its successor.
+            left: The start of the name that `old` gets; it has none by default.
+        """
+        graph = old.graph
+        assert graph is not None
+        places = [index for index, output in enumerate(graph.outputs) if output is old]
+        self.take_name(new, old, left)
+        for index in places:
+            graph.outputs[index] = new
+
+    def take_name(self, new: ir.Value, old: ir.Value, left: str = "") -> None:
+        """Give a value the name, and what is noted at it, of another one.
+
+        Args:
+            new: Gets the name.
+            old: Gives it up.
+            left: The start of the name that `old` gets; it has none by default.
+        """
+        name, old.name = old.name, self.fresh(left) if left else None
+        new.name = name
+        new.metadata_props.update(old.metadata_props)
+
+    def drop_unread(self, *items: ir.Node | ir.Value | None) -> None:
+        """Remove what nothing reads any more, and then whatever was read by it alone.
+
+        Of a value: the nodes behind it that nothing reads, and then itself. Weights go too, but for
+        those that a caller may override.
+        """
+        pending = list(items)
+        while pending:
+            item = pending.pop()
+            if isinstance(item, ir.Value):
+                for reader in dict.fromkeys(use.node for use in item.uses()):
+                    if _is_dead(reader):
+                        _graph_of(reader).remove(reader, safe=True)
+                if not _is_read(item):
+                    pending.append(item.producer())
+                    _drop_initializer(item)
+            elif item is not None and item.graph is not None and _is_dead(item):
+                inputs = dict.fromkeys(value for value in item.inputs if value is not None)
+                _graph_of(item).remove(item, safe=True)
+                pending += [value for value in inputs if not _is_read(value)]
+
+
+def _sibling(origin: ir.Node | None, op_type: str) -> str:
+    """`/layer.0/self/Softmax` -> `/layer.0/self/Attention`; `node_3` -> `node_3_Attention`."""
+    if origin is None:
+        return op_type
+    name = origin.name or origin.op_type
+    path, slash, _ = name.rpartition("/")
+    return f"{path}/{op_type}" if slash else f"{name}_{op_type}"
+
+
+def _graph_of(node: ir.Node) -> ir.Graph | ir.Function:
+    assert node.graph is not None
+    return node.graph
+
+
+def _is_read(value: ir.Value) -> bool:
+    return bool(value.uses()) or value.is_graph_output()
+
+
+def _is_dead(node: ir.Node) -> bool:
+    return not any(_is_read(output) for output in node.outputs)
+
+
+def _drop_initializer(value: ir.Value) -> None:
+    graph = value.graph
+    if value.is_initializer() and not value.is_graph_input() and isinstance(graph, ir.Graph):
+        del graph.initializers[value.name or ""]

@@ -5,10 +5,12 @@ Nothing else makes a node or registers a weight (`tests/test_layout.py`).
 
 from __future__ import annotations
 
+from irtools.editing.algebra import Algebra
 from irtools.editing.driver import Rewritten, Survey, rewrite, survey
 from irtools.editing.editor import Editor
 from irtools.editing.pattern import (
     Bound,
+    Op,
     Pattern,
     Var,
     bind,
@@ -26,6 +28,7 @@ from irtools.editing.provenance import REPLACED, RULE, SCOPES
 from irtools.editing.readers import (
     array_of,
     attribute_values,
+    can_forward,
     constant_of,
     only_user,
     other_input,
@@ -42,8 +45,10 @@ __all__ = [
     "REPLACED",
     "RULE",
     "SCOPES",
+    "Algebra",
     "Bound",
     "Editor",
+    "Op",
     "Pattern",
     "Place",
     "Rewritten",
@@ -55,6 +60,7 @@ __all__ = [
     "attribute_values",
     "bind",
     "bind_user",
+    "can_forward",
     "constant_of",
     "either",
     "equal",

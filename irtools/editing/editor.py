@@ -129,14 +129,15 @@ class Editor:
         names = [] if isinstance(outputs, int) else list(outputs)
         if not name:
             name = f"{names[0]}/{op_type}" if names else _sibling(origin, op_type)
+        name = self.fresh(name)
         node = ir.node(
             op_type,
             inputs,
             dict(attributes or {}),
             domain=domain,
-            name=self.fresh(name),
+            name=name,
             num_outputs=outputs if isinstance(outputs, int) else len(outputs),
-            metadata_props=provenance(self.rule, origin, replaces),
+            metadata_props=provenance(self.rule, name, origin, replaces),
         )
         for index, value in enumerate(node.outputs):
             value.name = self.fresh(names[index] if names else f"{node.name}_output")
@@ -238,7 +239,7 @@ class Editor:
             overload=node.overload,
             num_outputs=len(node.outputs),
             name=self.fresh(f"{node.name or node.op_type}{suffix}"),
-            metadata_props={**node.metadata_props, **provenance(self.rule, None)},
+            metadata_props={**node.metadata_props, **provenance(self.rule, None, None)},
         )
         for old, new in zip(node.outputs, twin.outputs, strict=True):
             new.name = self.fresh(f"{old.name}{suffix}") if old.name else old.name
@@ -268,15 +269,16 @@ class Editor:
             origin: The node that it grows out of; `old` by default.
         """
         source = origin or old
-        replaced = dict.fromkeys((source, old))
+        name = source.name if name is None else self.fresh(name)
+        replaced = tuple(dict.fromkeys((source, old)))
         new = ir.node(
             op_type,
             inputs,
             dict(attributes or {}),
             domain=domain,
-            name=source.name if name is None else self.fresh(name),
+            name=name,
             num_outputs=len(old.outputs),
-            metadata_props=provenance(self.rule, source, tuple(replaced)),
+            metadata_props=provenance(self.rule, name, source, replaced),
         )
         _graph_of(old).insert_before(old, new)
         for output, made in zip(old.outputs, new.outputs, strict=True):
@@ -294,25 +296,6 @@ class Editor:
         name, old.name = old.name, None
         new.name, new.type, new.shape = name, old.type, old.shape
         old.replace_all_uses_with(new, replace_graph_outputs=True)
-
-    def can_forward(self, old: ir.Value, new: ir.Value) -> bool:
-        """Whether `new` can stand wherever `old` is used, and for its public name.
-
-        A graph output keeps its name, and a value has one name: so `new` must then be an ordinary
-        value made in the same graph. An input, an outer value or another output cannot be an
-        output's new producer; Scan and Loop bodies in particular would change their meaning.
-        """
-        if old is new:
-            return False
-        if not old.is_graph_output():
-            return True
-        maker, former = new.producer(), old.producer()
-        return (
-            maker is not None
-            and former is not None
-            and maker.graph is former.graph
-            and not new.is_graph_output()
-        )
 
     def forward(self, old: ir.Value, new: ir.Value) -> None:
         """Let the readers of `old` read `new`, which was there before and keeps its name.
@@ -352,6 +335,15 @@ class Editor:
         name, old.name = old.name, self.fresh(left) if left else None
         new.name = name
         new.metadata_props.update(old.metadata_props)
+
+    def remove(self, *nodes: ir.Node) -> None:
+        """Remove nodes that nothing reads, the last first; what they read stays for the clean-up.
+
+        Raises:
+            ValueError: An output is still read.
+        """
+        for node in reversed(nodes):
+            _graph_of(node).remove(node, safe=True)
 
     def drop_unread(self, *items: ir.Node | ir.Value | None) -> None:
         """Remove what nothing reads any more, and then whatever was read by it alone.

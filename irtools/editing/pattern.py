@@ -25,6 +25,7 @@ from irtools.editing.veto import Veto
 
 __all__ = [
     "Bound",
+    "Op",
     "Pattern",
     "Var",
     "bind",
@@ -51,28 +52,28 @@ class Pattern(ABC):
     def solutions(self, value: ir.Value | None, bound: Bound) -> Iterator[Bound]:
         """Yield every way to match a value, given what is bound already."""
 
-    def __add__(self, other: Pattern | float) -> Pattern:
+    def __add__(self, other: Pattern | float) -> Op:
         return op("Add", self, other)
 
-    def __radd__(self, other: float) -> Pattern:
+    def __radd__(self, other: float) -> Op:
         return op("Add", other, self)
 
-    def __sub__(self, other: Pattern | float) -> Pattern:
+    def __sub__(self, other: Pattern | float) -> Op:
         return op("Sub", self, other)
 
-    def __mul__(self, other: Pattern | float) -> Pattern:
+    def __mul__(self, other: Pattern | float) -> Op:
         return op("Mul", self, other)
 
-    def __rmul__(self, other: float) -> Pattern:
+    def __rmul__(self, other: float) -> Op:
         return op("Mul", other, self)
 
-    def __truediv__(self, other: Pattern | float) -> Pattern:
+    def __truediv__(self, other: Pattern | float) -> Op:
         return op("Div", self, other)
 
-    def __rtruediv__(self, other: float) -> Pattern:
+    def __rtruediv__(self, other: float) -> Op:
         return op("Div", other, self)
 
-    def __pow__(self, other: Pattern | float) -> Pattern:
+    def __pow__(self, other: Pattern | float) -> Op:
         return op("Pow", self, other)
 
     def __or__(self, other: Pattern) -> Pattern:
@@ -140,7 +141,9 @@ class _Either(Pattern):
 
 
 @dataclass(frozen=True)
-class _Op(Pattern):
+class Op(Pattern):
+    """A standard operator; see `op`."""
+
     op_type: str
     operands: tuple[Pattern, ...]
     name: str
@@ -159,7 +162,7 @@ class _Op(Pattern):
             yield from _all(self.operands, node.inputs[::-1], bound)
 
 
-def op(op_type: str, *operands: Pattern | float, name: str = "", more: bool = False) -> Pattern:
+def op(op_type: str, *operands: Pattern | float, name: str = "", more: bool = False) -> Op:
     """Return the pattern of a standard operator.
 
     Args:
@@ -169,7 +172,7 @@ def op(op_type: str, *operands: Pattern | float, name: str = "", more: bool = Fa
         more: Whether it may have more inputs than these.
     """
     made = tuple(o if isinstance(o, Pattern) else number(o) for o in operands)
-    return _Op(op_type, made, name, more)
+    return Op(op_type, made, name, more)
 
 
 def number(expected: float | None = None, *, tolerance: float = 0.0, name: str = "") -> Pattern:

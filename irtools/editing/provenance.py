@@ -17,20 +17,22 @@ REPLACED = "pkg.irtools.replaced"
 
 
 def provenance(
-    rule: str, origin: ir.Node | None, replaces: Sequence[ir.Node] = ()
+    rule: str, name: str | None, origin: ir.Node | None, replaces: Sequence[ir.Node] = ()
 ) -> dict[str, str]:
     """Return the metadata of a new node.
 
     Args:
         rule: What makes it.
+        name: Of the new node.
         origin: The node that it grows out of. One that replaces others takes over all that the
             exporter noted at it; one that is only added next to it, the module that it lies in.
-        replaces: Nodes that it replaces.
+        replaces: Nodes that it replaces; one whose name it keeps is not listed.
     """
     known = {} if origin is None else origin.metadata_props
     found = dict(known) if replaces else {key: known[key] for key in (SCOPES,) if key in known}
     found.pop(REPLACED, None)
     found[RULE] = rule
-    if replaces:
-        found[REPLACED] = ",".join(node.name or node.op_type for node in replaces)
+    gone = [node.name or node.op_type for node in replaces if not name or node.name != name]
+    if gone:
+        found[REPLACED] = ",".join(gone)
     return found

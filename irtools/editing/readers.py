@@ -12,6 +12,7 @@ import onnx_ir as ir
 __all__ = [
     "array_of",
     "attribute_values",
+    "can_forward",
     "constant_of",
     "only_user",
     "other_input",
@@ -120,6 +121,26 @@ def past_identities(value: ir.Value | None) -> ir.Value | None:
 def attribute_values(node: ir.Node) -> dict[str, Any]:
     """Return the attributes of a node as `Editor.node` takes them."""
     return dict(node.attributes)
+
+
+def can_forward(old: ir.Value, new: ir.Value) -> bool:
+    """Whether `new` can stand wherever `old` is used, and for its public name.
+
+    A graph output keeps its name, and a value has one name: so `new` must then be an ordinary
+    value made in the same graph. An input, an outer value or another output cannot be an
+    output's new producer; Scan and Loop bodies in particular would change their meaning.
+    """
+    if old is new:
+        return False
+    if not old.is_graph_output():
+        return True
+    maker, former = new.producer(), old.producer()
+    return (
+        maker is not None
+        and former is not None
+        and maker.graph is former.graph
+        and not new.is_graph_output()
+    )
 
 
 _CONSTANT_ATTRIBUTES: Mapping[str, Callable[[object], np.ndarray]] = MappingProxyType(

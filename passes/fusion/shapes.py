@@ -76,7 +76,7 @@ class _Sizes:
         parts = [self._make(make, size) for size in sizes]
         result = parts[0] if len(parts) == 1 else make.shared("Concat", parts, {"axis": 0})
         self._editor.forward(node.outputs[0], result)
-        self._editor.drop_unread(node)
+        self._editor.remove(node)
         return True
 
     def _is_known(self, size: Dim) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -48,6 +48,7 @@ class Editor:
         self.made: dict[Hashable, ir.Value] = {}
         self._adopt = adopt
         self._names = FreshNames(model)
+        self._order: dict[ir.Node, int] = {}
 
     def by(self, rule: str) -> Editor:
         """Return the same editor under the name of another rule."""
@@ -58,6 +59,15 @@ class Editor:
     def fresh(self, stem: str) -> str:
         """Return `stem`, or the next name made of it that is free, and take it."""
         return self._names.make(stem)
+
+    def first(self, nodes: Iterable[ir.Node]) -> ir.Node:
+        """Return the node of the main graph that stands before the others."""
+        nodes = tuple(nodes)
+        if not all(node in self._order for node in nodes):
+            # Nodes are only added in between, so the order of those that were there stays.
+            self._order.clear()
+            self._order.update((node, index) for index, node in enumerate(self.graph))
+        return min(nodes, key=self._order.__getitem__)
 
     def constant(
         self,
@@ -189,7 +199,8 @@ class Editor:
     ) -> ir.Value:
         """Add a node right after the producer of `value` and return its first output; see `node`.
 
-        After an input or a weight means: at the front of its graph.
+        It has the shape of `value` by default. After an input or a weight means: at the front of
+        its graph.
         """
         producer = value.producer()
         node = self.node(
@@ -198,7 +209,7 @@ class Editor:
             attributes,
             name=name,
             outputs=outputs,
-            shape=shape,
+            shape=value.shape if shape is None else shape,
             origin=producer,
         )
         if producer is not None:
@@ -255,6 +266,7 @@ class Editor:
         *,
         domain: str = "",
         name: str | None = None,
+        outputs: int | None = None,
         origin: ir.Node | None = None,
     ) -> ir.Node:
         """Put another node in the place of `old`, whose outputs it takes over by name.
@@ -266,6 +278,8 @@ class Editor:
             attributes: Its attributes.
             domain: Of the operator.
             name: The start of its name; the name of `origin` by default.
+            outputs: How many outputs it has; as many as `old` by default. Nothing may read those
+                that are left out.
             origin: The node that it grows out of; `old` by default.
         """
         source = origin or old
@@ -277,11 +291,11 @@ class Editor:
             dict(attributes or {}),
             domain=domain,
             name=name,
-            num_outputs=len(old.outputs),
+            num_outputs=len(old.outputs) if outputs is None else outputs,
             metadata_props=provenance(self.rule, name, source, replaced),
         )
         _graph_of(old).insert_before(old, new)
-        for output, made in zip(old.outputs, new.outputs, strict=True):
+        for output, made in zip(old.outputs, new.outputs, strict=False):
             made.metadata_props.update(output.metadata_props)
             self.substitute(output, made)
         _graph_of(old).remove(old, safe=True)

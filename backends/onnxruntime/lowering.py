@@ -19,7 +19,7 @@ from irtools.backends.onnxruntime._int8_gemm import Int8BeforeClip, Int8Bias
 from irtools.backends.onnxruntime._int8_lstm import Int8Lstm
 from irtools.backends.onnxruntime._layer_norm import SumBeforeLayerNorm, UnfuseSkipLayerNorm
 from irtools.editing import Editor, Rule, rewrite
-from irtools.target import Capabilities
+from irtools.targets import Capabilities
 
 __all__ = ["lower_for_any_provider", "lower_for_cpu"]
 

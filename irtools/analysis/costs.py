@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import onnx_ir as ir
 
-from irtools.analysis.dims import Dim
+from irtools.analysis.dims import evaluate
 from irtools.analysis.shapes import Shape, SymbolicShapes
 from irtools.words import counted
 
@@ -118,14 +118,14 @@ class _Counter:
     def _rounds(self, node: ir.Node) -> int | None:
         if node.op_type == "Loop":
             trips = self._shapes.integers(node.inputs[0]) if node.inputs else None
-            found = None if trips is None else _number(trips.reshape(-1)[0], self._sizes)
+            found = None if trips is None else evaluate(trips.reshape(-1)[0], self._sizes)
             return found if found is not None and 0 <= found < _MAX_TRIPS else None
         scanned = node.attributes.get_int("num_scan_inputs", 1)
         shape = self._shapes.shape(node.inputs[-scanned]) if node.inputs else None
         axes = node.attributes.get_ints("scan_input_axes") or [self._scan_axis]
         if shape is None or not -len(shape) <= axes[0] < len(shape):
             return None
-        return _number(shape[axes[0]], self._sizes)
+        return evaluate(shape[axes[0]], self._sizes)
 
     def _shape_bodies(self, graph: ir.Graph) -> bool:
         """Tell the bodies of Loop and Scan the shapes that they are called with.
@@ -283,18 +283,6 @@ def _bound(dim: int | ir.SymbolicDim, sizes: Mapping[str, int]) -> int | ir.Symb
 
 
 def _numbers(shape: Shape, sizes: Mapping[str, int]) -> list[int] | None:
-    found = [_number(dim, sizes) for dim in shape]
+    found = [evaluate(dim, sizes) for dim in shape]
     known = [size for size in found if size is not None]
     return known if len(known) == len(found) else None
-
-
-def _number(dim: Dim | bool, sizes: Mapping[str, int]) -> int | None:
-    """Put the sizes into a polynomial; None where it has a name that they lack."""
-    if isinstance(dim, int):
-        return int(dim)
-    total = 0
-    for names, factor in dim.terms:
-        if any(name not in sizes for name in names):
-            return None
-        total += factor * math.prod(sizes[name] for name in names)
-    return total

@@ -9,8 +9,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from irtools.editing.provenance import SCOPES
-from irtools.editing.readers import constant_of
+from irtools.editing import SCOPES, constant_of
 
 __all__ = ["module_name", "module_of", "selects"]
 

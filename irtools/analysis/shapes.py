@@ -9,9 +9,9 @@ import onnx_ir as ir
 
 from irtools.analysis import _integer_rules, _shape_rules
 from irtools.analysis.dims import Dim, is_named, multiply, symbol
-from irtools.editing.readers import constant_of
+from irtools.editing import constant_of
 
-__all__ = ["Shape", "SymbolicShapes", "constant_of"]
+__all__ = ["Shape", "SymbolicShapes"]
 
 Shape = tuple[Dim, ...]
 

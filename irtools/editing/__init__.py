@@ -36,7 +36,9 @@ from irtools.editing.readers import (
     producer_of,
     require_array,
     require_constant,
+    require_weight,
     scalar_of,
+    weight_of,
 )
 from irtools.editing.rule import Rule
 from irtools.editing.veto import Veto, require
@@ -75,8 +77,10 @@ __all__ = [
     "require",
     "require_array",
     "require_constant",
+    "require_weight",
     "rewrite",
     "scalar_of",
     "splat",
     "survey",
+    "weight_of",
 ]

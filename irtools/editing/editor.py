@@ -62,12 +62,16 @@ class Editor:
 
     def first(self, nodes: Iterable[ir.Node]) -> ir.Node:
         """Return the node of the main graph that stands before the others."""
-        nodes = tuple(nodes)
-        if not all(node in self._order for node in nodes):
+        return self.in_order(nodes)[0]
+
+    def in_order(self, nodes: Iterable[ir.Node]) -> list[ir.Node]:
+        """Return nodes of the main graph in the order in which they stand there."""
+        found = list(nodes)
+        if not all(node in self._order for node in found):
             # Nodes are only added in between, so the order of those that were there stays.
             self._order.clear()
             self._order.update((node, index) for index, node in enumerate(self.graph))
-        return min(nodes, key=self._order.__getitem__)
+        return sorted(found, key=self._order.__getitem__)
 
     def constant(
         self,

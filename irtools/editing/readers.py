@@ -20,7 +20,9 @@ __all__ = [
     "producer_of",
     "require_array",
     "require_constant",
+    "require_weight",
     "scalar_of",
+    "weight_of",
 ]
 
 
@@ -116,6 +118,16 @@ def past_identities(value: ir.Value | None) -> ir.Value | None:
     while (node := producer_of(value, "Identity")) is not None:
         value = node.inputs[0]
     return value
+
+
+def weight_of(value: ir.Value | None) -> ir.TensorProtocol | None:
+    """Return what `constant_of` finds behind Identity nodes."""
+    return constant_of(past_identities(value))
+
+
+def require_weight(value: ir.Value | None) -> ir.TensorProtocol:
+    """Return what `require_constant` returns behind Identity nodes."""
+    return require_constant(past_identities(value))
 
 
 def attribute_values(node: ir.Node) -> dict[str, Any]:

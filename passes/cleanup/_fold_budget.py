@@ -16,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 import onnx_ir as ir
 
-from irtools.editing import constant_of
+from irtools.editing import constant_of, require_constant
 from irtools.passes.cleanup._sizes import (
     constant_bytes,
     initializer_bytes,
@@ -193,7 +193,6 @@ class _Part:
             return count(value.name, ir.tensor(array))
         if written:
             return 0
-        tensor = constant_of(value)
-        assert tensor is not None
+        tensor = require_constant(value)
         named = 4 + len(value.name or "")
         return -(tensor_payload(tensor) + named if producer is None else node_bytes(producer))

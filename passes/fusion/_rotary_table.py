@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from irtools.analysis.dims import Dim
 from irtools.analysis.shapes import SymbolicShapes
-from irtools.editing import Place, Veto, constant_of, producer_of, scalar_of
+from irtools.editing import Place, Veto, constant_of, producer_of, require_constant, scalar_of
 from irtools.passes.fusion._sizes import size_of
 
 __all__ = ["HalfTable", "expanded_batch", "half_table", "squeezed"]
@@ -41,8 +41,7 @@ class HalfTable:
         """Make the first half; nodes are shared by all that ask for the same."""
         value = self.root
         if self.is_whole:
-            tensor = constant_of(self.root)
-            assert tensor is not None
+            tensor = require_constant(self.root)
             array = tensor.numpy()
             value = make.constant(np.ascontiguousarray(array[..., : array.shape[-1] // 2]))
         for node in reversed(self.path):

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from irtools.analysis.dims import Dim, SymbolicSize
+from irtools.analysis.dims import Dim, name_of
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.editing import Editor, Place
 from irtools.model import opset_of
@@ -60,7 +60,7 @@ class _Sizes:
         self._places: dict[str, tuple[ir.Value, int]] = {}
         for value in model.graph.inputs:
             for axis, size in enumerate(facts.shape(value) or ()):
-                if isinstance(size, SymbolicSize) and (name := _single(size)) is not None:
+                if (name := name_of(size)) is not None:
                     self._places.setdefault(name, (value, axis))
 
     def hoist(self, node: ir.Node) -> bool:
@@ -131,11 +131,3 @@ def _folded(make: Place, op_type: str, values: list[ir.Value]) -> ir.Value:
     for value in rest:
         first = make.shared(op_type, [first, value])
     return first
-
-
-def _single(size: SymbolicSize) -> str | None:
-    """The symbol that a size is, if it is no more than that."""
-    if len(size.terms) != 1:
-        return None
-    ((monomial, factor),) = size.terms
-    return monomial[0] if factor == 1 and len(monomial) == 1 else None

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from irtools.analysis.provenance import module_name
 from irtools.analysis.shapes import SymbolicShapes
-from irtools.passes.pruning.constants import constant_of
+from irtools.editing import require_weight, weight_of
 from irtools.passes.pruning.groups import (
     BlockedGroup,
     BlockedReason,
@@ -75,18 +75,17 @@ def _trace_groups(model: ir.Model) -> ChannelGroups:
 def _multiplies(node: ir.Node) -> bool:
     if node.op_type not in WEIGHTED_OPS or node.domain != "" or len(node.inputs) < 2:
         return False
-    weight = constant_of(node.inputs[1])
+    weight = weight_of(node.inputs[1])
     if weight is None:
         return False
     if node.op_type == "Conv":
         return node.attributes.get_int("group", 1) == 1
-    return len(weight.shape) == 2 and constant_of(node.inputs[0]) is None
+    return len(weight.shape) == 2 and weight_of(node.inputs[0]) is None
 
 
 def _root_slot(node: ir.Node, shapes: SymbolicShapes) -> tuple[int, int]:
     """Return axis and size of the channels that a root computes."""
-    weight = constant_of(node.inputs[1])
-    assert weight is not None
+    weight = require_weight(node.inputs[1])
     if node.op_type == "Conv":
         axis, size = 1, weight.shape[0]
     else:

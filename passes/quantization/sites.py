@@ -19,7 +19,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
-from irtools.editing import constant_of
+from irtools.editing import constant_of, require_constant
 from irtools.model.walk import iter_graphs
 
 __all__ = [
@@ -192,8 +192,7 @@ class _Finder:
         if value is None or value in self._seen:
             return
         self._seen.add(value)
-        tensor = constant_of(value)
-        assert tensor is not None
+        tensor = require_constant(value)
         if tensor.dtype != ir.DataType.FLOAT:
             # Integer tables are read by Gathers of shape arithmetic: nothing to count.
             if tensor.dtype.is_floating_point():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import onnx_ir as ir
 
@@ -57,8 +57,8 @@ class Rewritten:
 def survey(graph: ir.Graph, rules: Sequence[Rule[Any]]) -> Survey:
     """Look what rules would do in a graph and the graphs nested in it; changes nothing."""
     result, table = Survey(), _by_anchor(rules)
-    for node in _anchors(graph, table):
-        for rule in table[_operator(node)]:
+    for node, own in _anchors(_nodes(graph), table):
+        for rule in own:
             result.tried += 1
             match = rule.match(node)
             if not isinstance(match, Veto):
@@ -84,37 +84,46 @@ def rewrite(
         anchors: Nodes to start from; all of the main graph and the graphs nested in it by default.
     """
     result, table = Rewritten(), _by_anchor(rules)
-    for node in _anchors(editor.graph, table) if anchors is None else anchors:
-        graph = node.graph
-        if graph is None:
+    nodes = _nodes(editor.graph) if anchors is None else anchors
+    for node, own in _anchors(nodes, table):
+        if (graph := node.graph) is None:
             continue
-        for rule in table.get(_operator(node), ()):
+        for rule in own:
             result.tried += 1
             match = rule.match(node)
             if isinstance(match, Veto):
                 if match.named:
                     result.refused.append((node, match))
                 continue
-            own = editor.by(rule.name) if rule.name else editor
-            rule.build(own, node, match)
-            result.counts[own.rule] += 1
+            named = editor.by(rule.name) if rule.name else editor
+            rule.build(named, node, match)
+            result.counts[named.rule] += 1
             result.graphs[graph] = None
             break
     return result
 
 
-def _by_anchor(rules: Sequence[Rule[Any]]) -> Mapping[str, list[Rule[Any]]]:
-    table: dict[str, list[Rule[Any]]] = {}
+_Table: TypeAlias = "Mapping[str, Mapping[str, list[Rule[Any]]]]"
+"""Operator and its domain to the rules that start from it."""
+
+
+def _by_anchor(rules: Sequence[Rule[Any]]) -> _Table:
+    table: dict[str, dict[str, list[Rule[Any]]]] = {}
     for rule in rules:
-        for operator in rule.anchors:
-            table.setdefault(operator, []).append(rule)
+        for anchor in rule.anchors:
+            domain, _, op_type = anchor.rpartition("::")
+            table.setdefault(op_type, {}).setdefault(domain, []).append(rule)
     return table
 
 
-def _operator(node: ir.Node) -> str:
-    return f"{node.domain}::{node.op_type}" if node.domain else node.op_type
+def _anchors(nodes: Iterable[ir.Node], table: _Table) -> Iterator[tuple[ir.Node, list[Rule[Any]]]]:
+    """Yield the nodes that some rule starts from; most nodes of a model are none."""
+    for node in nodes:
+        own = table.get(node.op_type)
+        if own is not None and (rules := own.get(node.domain)):
+            yield node, rules
 
 
-def _anchors(graph: ir.Graph, table: Mapping[str, object]) -> Iterator[ir.Node]:
+def _nodes(graph: ir.Graph) -> Iterator[ir.Node]:
     for inner in nested_graphs(graph):
-        yield from (node for node in inner if _operator(node) in table)
+        yield from inner

@@ -366,17 +366,17 @@ class Editor:
     def drop_unread(self, *items: ir.Node | ir.Value | None) -> None:
         """Remove what nothing reads any more, and then whatever was read by it alone.
 
-        Of a value: the nodes behind it that nothing reads, and then itself. Weights go too, but for
-        those that a caller may override.
+        A value goes with the nodes behind it, where nothing reads those either. Weights go too, but
+        for those that a caller may override.
         """
-        pending = list(items)
+        pending = list(dict.fromkeys(items))
         while pending:
             item = pending.pop()
             if isinstance(item, ir.Value):
-                for reader in dict.fromkeys(use.node for use in item.uses()):
-                    if _is_dead(reader):
+                readers = dict.fromkeys(use.node for use in item.uses())
+                if not item.is_graph_output() and all(map(_is_dead, readers)):
+                    for reader in readers:
                         _graph_of(reader).remove(reader, safe=True)
-                if not _is_read(item):
                     pending.append(item.producer())
                     _drop_initializer(item)
             elif item is not None and item.graph is not None and _is_dead(item):
@@ -404,7 +404,7 @@ def _is_read(value: ir.Value) -> bool:
 
 
 def _is_dead(node: ir.Node) -> bool:
-    return not any(_is_read(output) for output in node.outputs)
+    return not any(map(_is_read, node.outputs))
 
 
 def _drop_initializer(value: ir.Value) -> None:

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
+from irtools.editing.dead import drop_unread
 from irtools.editing.provenance import provenance
 from irtools.model.naming import FreshNames
 
@@ -369,20 +370,7 @@ class Editor:
         A value goes with the nodes behind it, where nothing reads those either. Weights go too, but
         for those that a caller may override.
         """
-        pending = list(dict.fromkeys(items))
-        while pending:
-            item = pending.pop()
-            if isinstance(item, ir.Value):
-                readers = dict.fromkeys(use.node for use in item.uses())
-                if not item.is_graph_output() and all(map(_is_dead, readers)):
-                    for reader in readers:
-                        _graph_of(reader).remove(reader, safe=True)
-                    pending.append(item.producer())
-                    _drop_initializer(item)
-            elif item is not None and item.graph is not None and _is_dead(item):
-                inputs = dict.fromkeys(value for value in item.inputs if value is not None)
-                _graph_of(item).remove(item, safe=True)
-                pending += [value for value in inputs if not _is_read(value)]
+        drop_unread(items)
 
 
 def _sibling(origin: ir.Node | None, op_type: str) -> str:
@@ -397,17 +385,3 @@ def _sibling(origin: ir.Node | None, op_type: str) -> str:
 def _graph_of(node: ir.Node) -> ir.Graph | ir.Function:
     assert node.graph is not None
     return node.graph
-
-
-def _is_read(value: ir.Value) -> bool:
-    return bool(value.uses()) or value.is_graph_output()
-
-
-def _is_dead(node: ir.Node) -> bool:
-    return not any(map(_is_read, node.outputs))
-
-
-def _drop_initializer(value: ir.Value) -> None:
-    graph = value.graph
-    if value.is_initializer() and not value.is_graph_input() and isinstance(graph, ir.Graph):
-        del graph.initializers[value.name or ""]

@@ -65,7 +65,7 @@ def apply_plan(
         )
     if change.after != change.before:
         notes.append(f"opset raised from {change.before} to {change.after}")
-    counts = apply_decisions(model, decisions, rounding_of)
+    counts = apply_decisions(model, decisions, name, rounding_of)
     return PassResult(True, {**plan.statistics, **counts}, tuple(notes), plan=plan)
 
 
@@ -116,11 +116,15 @@ def _opset_for(form: Form, block_size: int) -> int:
 def apply_decisions(
     model: ir.Model,
     decisions: Iterable[WeightDecision],
+    name: str,
     rounding_of: Callable[[Weight], Rounding] | None = None,
 ) -> dict[str, int]:
     """Quantize what the decisions name, one weight after the other; count by statistic name.
 
     Args:
+        model: Changed in place.
+        decisions: What is quantized, and how.
+        name: Of the pass.
         rounding_of: How the 4-bit weights of products are rounded; None: each to the nearest.
 
     Raises:
@@ -128,7 +132,7 @@ def apply_decisions(
     """
     decisions = tuple(decisions)
     weights = {weight.name: weight for weight in find_sites(model).weights}
-    editor = Editor(model, "quantize")
+    editor = Editor(model, name)
     static, dynamic = StaticWriter(editor), DynamicWriter(editor)
     counts: Counter[str] = Counter()
     counts.update(_store(model, decisions, editor))

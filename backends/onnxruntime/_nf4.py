@@ -83,14 +83,10 @@ def is_plain(product: ir.Node) -> bool:
 def _add(editor: Editor, product: ir.Value, bias: ir.Value) -> None:
     """Let all that reads a product read it with a bias."""
     readers = tuple(product.uses())
-    maker = product.producer()
-    assert maker is not None and maker.graph is not None
-    total = editor.node(
-        "Add", [product, bias], name=f"{product.name}/Add", shape=product.shape, origin=maker
+    outputs = {f"{product.name}_biased": product.dtype}
+    result = editor.after(
+        product, "Add", [product, bias], name=f"{product.name}/Add", outputs=outputs
     )
-    maker.graph.insert_after(maker, total)
-    result = total.outputs[0]
-    result.type = product.type
     if product.is_graph_output():
         editor.replace_output(product, result, f"{product.name}_without_bias")
     else:

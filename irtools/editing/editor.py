@@ -367,8 +367,8 @@ class Editor:
     def drop_unread(self, *items: ir.Node | ir.Value | None) -> None:
         """Remove what nothing reads any more, and then whatever was read by it alone.
 
-        A value goes with the nodes behind it, where nothing reads those either. Weights go too, but
-        for those that a caller may override.
+        A value goes with the nodes that read it, where nothing reads those either. Weights go too,
+        but for those that a caller may override.
         """
         drop_unread(items)
 

@@ -111,7 +111,7 @@ def other_input(node: ir.Node, value: ir.Value | None) -> ir.Value | None:
 
 
 def past_identities(value: ir.Value | None) -> ir.Value | None:
-    """Return what a value is behind Identity nodes.
+    """Return the value that Identity nodes pass on under other names.
 
     TorchScript stores equal biases once and gives them further names so.
     """
@@ -121,12 +121,12 @@ def past_identities(value: ir.Value | None) -> ir.Value | None:
 
 
 def weight_of(value: ir.Value | None) -> ir.TensorProtocol | None:
-    """Return what `constant_of` finds behind Identity nodes."""
+    """Return what `constant_of` finds past Identity nodes."""
     return constant_of(past_identities(value))
 
 
 def require_weight(value: ir.Value | None) -> ir.TensorProtocol:
-    """Return what `require_constant` returns behind Identity nodes."""
+    """Return what `require_constant` returns past Identity nodes."""
     return require_constant(past_identities(value))
 
 

@@ -142,7 +142,7 @@ class _Either(Pattern):
 
 @dataclass(frozen=True)
 class Op(Pattern):
-    """A standard operator; see `op`."""
+    """The first output of a standard operator; see `op`."""
 
     op_type: str
     operands: tuple[Pattern, ...]
@@ -151,12 +151,12 @@ class Op(Pattern):
 
     def solutions(self, value: ir.Value | None, bound: Bound) -> Iterator[Bound]:
         node = producer_of(value, self.op_type)
-        if node is None or value is None or len(node.inputs) < len(self.operands):
+        if node is None or value is not node.outputs[0] or len(node.inputs) < len(self.operands):
             return
         if len(node.inputs) > len(self.operands) and not self.more:
             return
         if self.name:
-            bound = {**bound, self.name: value}
+            bound = {**bound, self.name: node.outputs[0]}
         yield from _all(self.operands, node.inputs, bound)
         if self.op_type in _COMMUTES and len(self.operands) == 2:
             yield from _all(self.operands, node.inputs[::-1], bound)

@@ -65,6 +65,10 @@ FAILS: dict[str, tuple[Pattern, str]] = {
     "another number": (X * 3, "r = Mul(a, two)"),
     "more inputs than the pattern": (op("Sum", X), "r = Sum(a, b)"),
     "zero is not minus zero": (X - splat(0), "r = Sub(a, zeros)"),
+    "a second output": (
+        op("Identity", op("Split", X, more=True)),
+        "s, t = Split<num_outputs = 2>(a)  r = Identity(t)",
+    ),
     "an input has no producer": (X * Y, "r = Identity(a)"),
 }
 

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from irtools.errors import ModelError, OptionError
 from irtools.frontend import LoadOptions
-from irtools.frontends._companions import companions_in
 from irtools.model import Model
+from irtools.sources import companions_in
 
 __all__ = ["OnnxFrontend"]
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from irtools._elsewhere import how_to_convert, how_to_fetch
 from irtools.errors import FileError, ModelError
 from irtools.passmanager import registry
+from irtools.sources import how_to_convert, how_to_fetch
 
 if TYPE_CHECKING:
     from irtools.model import Model

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -143,3 +144,44 @@ def test_every_module_imports() -> None:
     for info in pkgutil.walk_packages(irtools.__path__, "irtools."):
         if not info.name.endswith("__main__"):
             importlib.import_module(info.name)
+
+
+def names_imported(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield module and name of each `from irtools... import name`, and module with no name."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Import():
+                found = [(alias.name, "") for alias in node.names]
+            case ast.ImportFrom(module=str(module)):
+                found = [(module, alias.name) for alias in node.names]
+            case _:
+                continue
+        yield from (pair for pair in found if pair[0].split(".")[0] == "irtools")
+
+
+def test_frontends_know_each_other_by_their_faces() -> None:
+    """`checkpoint` builds on what `torch` exports; `students` knows no other frontend."""
+    room = ROOT / "frontends"
+    allowed = {("checkpoint", "irtools.frontends.torch")}
+    wrong = []
+    for path in room.rglob("*.py"):
+        package = ".".join(path.relative_to(room).parts[:-1])
+        for module, name in names_imported(path):
+            foreign = f"{module}.{name}".startswith("irtools.frontends.")
+            inside = package and f"{module}.".startswith(f"irtools.frontends.{package}.")
+            if foreign and not inside and (package, module) not in allowed:
+                wrong.append(f"{path.relative_to(ROOT)} imports {module} {name}")
+    assert not wrong
+
+
+def test_frontends_hide_by_faces_not_by_underscores() -> None:
+    room = ROOT / "frontends"
+    assert {path.name for path in room.glob("*.py")} == {"__init__.py", "onnx_file.py"}
+    assert not list(room.rglob("_[!_]*.py"))
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {module}.{name}"
+        for path in room.rglob("*.py")
+        for module, name in names_imported(path)
+        if "._" in f"{module}.{name}"
+    ]
+    assert not wrong

@@ -12,13 +12,12 @@ from typing import Any
 import torch
 import transformers
 from safetensors import SafetensorError
+from transformers.activations import ACT2FN
 
-from irtools._elsewhere import how_to_fetch
 from irtools.errors import FileError, ModelError, UnsupportedError
-from irtools.frontends._activation import check_activation
-from irtools.frontends._leftovers import check_layers
 from irtools.frontends.students.anatomy import head_names
 from irtools.frontends.students.objective import PROJECTIONS
+from irtools.sources import check_activation, check_layers, how_to_fetch
 from irtools.words import counted
 
 __all__ = [
@@ -173,7 +172,7 @@ def _load(kind: Any, folder: Path, config: Any, **options: object) -> tuple[Any,
                 **options,
             )
     except (OSError, ValueError, RuntimeError, LookupError, SafetensorError) as error:
-        check_activation(folder, config, error)
+        check_activation(folder, config, error, ACT2FN)
         raise ModelError(f"{folder}: weights cannot be loaded: {_line(error)}") from error
     check_layers(folder, network, info["unexpected_keys"])
     return network.eval(), info

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.activations import ACT2FN
 
 from irtools.errors import UsageError
-from irtools.frontends._activation import check_activation
 from irtools.frontends.students import checkpoints
 from irtools.frontends.students.data import (
     Splits,
@@ -31,6 +31,7 @@ from irtools.frontends.students.results import finished, set_task, write_checkpo
 from irtools.frontends.students.scoring import score, trained_outputs
 from irtools.frontends.students.workspace import Done, Workspace
 from irtools.passmanager import Progress
+from irtools.sources import check_activation
 from irtools.student import FinetuneRequest, FinetuneResult, Task, Trained
 from irtools.words import counted
 
@@ -102,7 +103,7 @@ def _bare(kind: Any, config: Any, folder: Path) -> Any:
         with torch.device("meta"):
             return kind(copy.deepcopy(config))
     except KeyError as error:
-        check_activation(folder, config, error)
+        check_activation(folder, config, error, ACT2FN)
         raise
 
 

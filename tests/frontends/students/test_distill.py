@@ -249,7 +249,7 @@ def test_an_activation_that_nobody_knows(
     config = tmp_path / "bert" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "hidden_act": "gelux"}))
     rows = str(write_rows(tmp_path / "train.jsonl", 8, lambda topics: len(topics) % 2, 1))
-    said = "hidden_act is 'gelux', which is no activation of transformers; known are gelu"
+    said = "hidden_act is 'gelux', which is not an activation of transformers; known are gelu"
     with pytest.raises(ModelError, match=said):
         run(DistillRequest(folder, "layers=0", rows, rows, tmp_path / "w", training=ONE))
     with pytest.raises(ModelError, match=said):

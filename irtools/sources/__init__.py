@@ -1,0 +1,15 @@
+"""What can be said of a source of models without the framework that made it."""
+
+from irtools.sources.activations import check_activation
+from irtools.sources.companions import companions_in
+from irtools.sources.elsewhere import how_to_convert, how_to_fetch
+from irtools.sources.leftovers import check_layers, note_on_leftovers
+
+__all__ = [
+    "check_activation",
+    "check_layers",
+    "companions_in",
+    "how_to_convert",
+    "how_to_fetch",
+    "note_on_leftovers",
+]

@@ -165,10 +165,10 @@ def test_frontends_know_each_other_by_their_faces() -> None:
     allowed = {("checkpoint", "irtools.frontends.torch")}
     wrong = []
     for path in room.rglob("*.py"):
-        package = ".".join(path.relative_to(room).parts[:-1])
+        package = path.relative_to(room).parts[0].removesuffix(".py")
         for module, name in names_imported(path):
             foreign = f"{module}.{name}".startswith("irtools.frontends.")
-            inside = package and f"{module}.".startswith(f"irtools.frontends.{package}.")
+            inside = f"{module}.".startswith(f"irtools.frontends.{package}.")
             if foreign and not inside and (package, module) not in allowed:
                 wrong.append(f"{path.relative_to(ROOT)} imports {module} {name}")
     assert not wrong
@@ -183,5 +183,18 @@ def test_frontends_hide_by_faces_not_by_underscores() -> None:
         for path in room.rglob("*.py")
         for module, name in names_imported(path)
         if "._" in f"{module}.{name}"
+    ]
+    assert not wrong
+
+
+def test_networks_of_students_know_nothing_of_their_training() -> None:
+    room = ROOT / "frontends" / "students"
+    later = {"networks": ("training", "distill", "finetune"), "training": ("distill", "finetune")}
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {module}"
+        for part, names in later.items()
+        for path in (room / part).glob("*.py")
+        for module, _ in names_imported(path)
+        if module.startswith(tuple(f"irtools.frontends.students.{name}" for name in names))
     ]
     assert not wrong

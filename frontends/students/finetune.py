@@ -15,8 +15,8 @@ import torch
 from transformers.activations import ACT2FN
 
 from irtools.errors import UsageError
-from irtools.frontends.students import checkpoints
-from irtools.frontends.students.data import (
+from irtools.frontends.students.networks import checkpoints
+from irtools.frontends.students.training.data import (
     Splits,
     check_labels,
     choose_metric,
@@ -25,14 +25,14 @@ from irtools.frontends.students.data import (
     num_outputs,
     read_splits,
 )
-from irtools.frontends.students.loop import check_precision, train
-from irtools.frontends.students.objective import Objective
-from irtools.frontends.students.results import finished, set_task, write_checkpoint
-from irtools.frontends.students.scoring import score, trained_outputs
-from irtools.frontends.students.workspace import Done, Workspace
+from irtools.frontends.students.training.loop import check_precision, train
+from irtools.frontends.students.training.objective import Objective
+from irtools.frontends.students.training.results import finished, set_task, write_checkpoint
+from irtools.frontends.students.training.scoring import score, trained_outputs
+from irtools.frontends.students.training.workspace import Done, Workspace
 from irtools.passmanager import Progress
 from irtools.sources import check_activation
-from irtools.student import FinetuneRequest, FinetuneResult, Task, Trained
+from irtools.students import FinetuneRequest, FinetuneResult, Task, Trained
 from irtools.words import counted
 
 __all__ = ["finetune"]
@@ -54,7 +54,7 @@ class _Job:
 
 
 def finetune(request: FinetuneRequest, progress: Progress) -> FinetuneResult | None:
-    """Train a network; see `irtools.student.StudentTrainer`."""
+    """Train a network; see `irtools.students.StudentTrainer`."""
     check_precision(request.training.precision)
     job = _prepare(request)
     return _whole(job, progress) if request.adapter is None else _adapted(job, progress)
@@ -153,7 +153,7 @@ def _whole(job: _Job, progress: Progress) -> FinetuneResult | None:
 
 
 def _adapted(job: _Job, progress: Progress) -> FinetuneResult | None:
-    from irtools.frontends.students import adapters
+    from irtools.frontends.students.networks import adapters
 
     settings = job.request.adapter
     assert settings is not None
@@ -201,7 +201,7 @@ def _base_maker(
     job: _Job, layers: tuple[str, ...], *, in_nf4: bool, real: bool
 ) -> tuple[Callable[[], Any], dict[str, float]]:
     """Return what makes the frozen base anew, and the error of its quantization."""
-    from irtools.frontends.students import adapters
+    from irtools.frontends.students.networks import adapters
 
     if real:
         heads = tuple({name.partition(".")[0] for name in _kept_modules(job)})
@@ -218,7 +218,7 @@ def _base_maker(
 
 
 def _kept_modules(job: _Job) -> tuple[str, ...]:
-    from irtools.frontends.students.anatomy import head_names
+    from irtools.frontends.students.networks.anatomy import head_names
 
     return head_names(job.network)
 

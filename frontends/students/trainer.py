@@ -6,9 +6,9 @@ from importlib.util import find_spec
 from typing import ClassVar
 
 from irtools.errors import MissingExtraError
-from irtools.frontends.students.spec import parse_student
+from irtools.frontends.students.networks.spec import parse_student
 from irtools.passmanager import Progress
-from irtools.student import DistillRequest, DistillResult, FinetuneRequest, FinetuneResult
+from irtools.students import DistillRequest, DistillResult, FinetuneRequest, FinetuneResult
 
 __all__ = ["TransformersStudents"]
 

@@ -16,12 +16,13 @@ from irtools.cli._launch import launched_precision
 from irtools.cli._output import check_writable
 from irtools.cli._types import FILE, FOLDER
 from irtools.errors import FileError, UsageError
+from irtools.sources import TOKENIZER_FILES
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from irtools.metrics import Evaluation
-    from irtools.student import Trained, TrainingSettings
+    from irtools.students import Trained, TrainingSettings
 
 __all__ = [
     "evaluation_text",
@@ -35,13 +36,6 @@ __all__ = [
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
-_COMPANIONS = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-    "preprocessor_config.json",
-)
 
 
 def training_options(learning_rate: float | None) -> Callable[[F], F]:
@@ -140,7 +134,7 @@ def training_settings(given: Mapping[str, Any]) -> TrainingSettings:
     Raises:
         OptionError: A value that makes no sense.
     """
-    from irtools.student import TrainingSettings
+    from irtools.students import TrainingSettings
 
     return TrainingSettings(
         epochs=given["epochs"],
@@ -244,7 +238,7 @@ def publish_checkpoint(
             # Contents only: the library writes weights that nobody else may read.
             for path in sorted(network.iterdir()):
                 shutil.copyfile(path, folder / path.name)
-            for name in _COMPANIONS:
+            for name in TOKENIZER_FILES:
                 if tokenizer is not None and (tokenizer / name).is_file():
                     shutil.copyfile(tokenizer / name, folder / name)
             for name, text in extra.items():

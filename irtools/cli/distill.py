@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from irtools.chain import Link, Stage
-    from irtools.student import DistillRequest, DistillResult
+    from irtools.students import DistillRequest, DistillResult
     from irtools.target import Target
 
 __all__ = ["distill"]
@@ -176,7 +176,7 @@ def _pipelines(given: dict[str, Any]) -> dict[str, str]:
 
 def _request(given: dict[str, Any], work: Path, targets: Sequence[Target]) -> DistillRequest:
     from irtools.measure import target_text
-    from irtools.student import DistillRequest, parse_losses
+    from irtools.students import DistillRequest, parse_losses
 
     if given["loss"] is not None and given["alpha"] is not None:
         raise click.UsageError("--loss sets all weights; leave out --alpha")
@@ -220,7 +220,7 @@ def _cache(given: dict[str, Any]) -> Path | None:
 
 def _train(request: DistillRequest) -> DistillResult | None:
     from irtools.cli._console import progress
-    from irtools.student import find_trainer
+    from irtools.students import find_trainer
 
     with progress() as shown:
         return find_trainer().distill(request, shown)

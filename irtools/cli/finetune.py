@@ -18,7 +18,7 @@ from irtools.cli._types import DATA, FOLDER, METRIC, OUT, SOURCE
 from irtools.cli._verb import Verb
 
 if TYPE_CHECKING:
-    from irtools.student import AdapterSettings, FinetuneRequest, FinetuneResult
+    from irtools.students import AdapterSettings, FinetuneRequest, FinetuneResult
 
 __all__ = ["finetune"]
 
@@ -95,7 +95,7 @@ def _adapter(given: dict[str, Any]) -> AdapterSettings | None:
             if given[name] is not None:
                 raise click.UsageError(f"--{name.replace('_', '-')} needs --adapter")
         return None
-    from irtools.student import AdapterSettings
+    from irtools.students import AdapterSettings
 
     return AdapterSettings(
         kind=given["adapter"],
@@ -109,7 +109,7 @@ def _adapter(given: dict[str, Any]) -> AdapterSettings | None:
 def _request(
     base: str, adapter: AdapterSettings | None, work: Path, given: dict[str, Any]
 ) -> FinetuneRequest:
-    from irtools.student import FinetuneRequest
+    from irtools.students import FinetuneRequest
 
     usual = _FULL_RATE if adapter is None else _ADAPTER_RATE
     rate = usual if given["learning_rate"] is None else given["learning_rate"]
@@ -130,7 +130,7 @@ def _request(
 
 def _train(request: FinetuneRequest) -> FinetuneResult | None:
     from irtools.cli._console import progress
-    from irtools.student import find_trainer
+    from irtools.students import find_trainer
 
     with progress() as shown:
         return find_trainer().finetune(request, shown)

@@ -1,10 +1,10 @@
-"""The files beside a model that say how its inputs are made and its outputs are read."""
+"""The files next to a model that say how its inputs are made and its outputs are read."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["companions_in"]
+__all__ = ["TOKENIZER_FILES", "companions_in"]
 
 _NAMES = (
     "config.json",
@@ -26,6 +26,15 @@ _NAMES = (
     "processor_config.json",
     "classes.json",
 )
+
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.txt",
+    "preprocessor_config.json",
+)
+"""Those that a trained network takes over from the checkpoint that it was made of."""
 
 
 def companions_in(folder: Path) -> tuple[Path, ...]:

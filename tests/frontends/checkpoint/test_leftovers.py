@@ -65,7 +65,7 @@ def test_more_layers_than_the_config_makes(
 
 
 def test_a_teacher_is_read_whole_or_not_at_all(tiny: Callable[[str], Path], tmp_path: Path) -> None:
-    from irtools.frontends.students.checkpoints import load_network
+    from irtools.frontends.students.networks.checkpoints import load_network
 
     folder = edited(tiny("bert"), tmp_path / "c", num_hidden_layers=1)
     with pytest.raises(ModelError, match="hold 2 layers"):

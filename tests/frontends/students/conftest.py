@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from irtools.passmanager import NullProgress
-from irtools.student import DistillRequest, TrainingSettings
+from irtools.students import DistillRequest, TrainingSettings
 
 WORDS = ("the", "a", "new", "old", "of", "in", "market", "report", "said", "will")
 TOPICS = {"sport": ("ball", "goal"), "trade": ("bank", "share"), "crude": ("oil", "barrel")}

@@ -54,7 +54,7 @@ def test_a_stopped_training_says_how_to_go_on(
 def test_the_gain_of_an_error_says_that_less_is_better() -> None:
     from irtools.cli.distill import _gain_text
     from irtools.metrics import Evaluation
-    from irtools.student import DistillResult, Gain, Trained
+    from irtools.students import DistillResult, Gain, Trained
 
     def text(metric: str, larger: bool) -> str:
         evaluation = Evaluation(metric, 0.5, 0.4, 0.6, 10, larger)

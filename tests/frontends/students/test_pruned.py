@@ -46,7 +46,7 @@ def prune(exported: tuple[Path, Model], text: str, folder: Path, **options: obje
 
 
 def read(path: Path, teacher: object = None):
-    from irtools.frontends.students.pruned import read_pruned
+    from irtools.frontends.students.networks.pruned import read_pruned
 
     return read_pruned(path, teacher)
 
@@ -118,7 +118,7 @@ def test_a_resumed_training_knows_its_pruned_file(
     import dataclasses
 
     from irtools.passmanager import NullProgress
-    from irtools.student import DistillRequest, TrainingSettings, find_trainer
+    from irtools.students import DistillRequest, TrainingSettings, find_trainer
 
     path = prune(exported, "cleanup", tmp_path)
     shutil.copyfile(exported[0] / "tokenizer.json", tmp_path / "tokenizer.json")

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from irtools.errors import FileError, ModelError, OptionError, UsageError
-from irtools.frontends.students.spec import (
+from irtools.frontends.students.networks.spec import (
     Checkpoint,
     ChosenLayers,
     PrunedModel,
     Shrunk,
     parse_student,
 )
-from irtools.student import AdapterSettings, TrainingSettings, parse_losses
+from irtools.students import AdapterSettings, TrainingSettings, parse_losses
 
 
 @pytest.mark.parametrize(

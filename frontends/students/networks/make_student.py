@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from irtools.errors import UnsupportedError, UsageError
-from irtools.frontends.students.anatomy import find_layers, layer_of, uniform_map
-from irtools.frontends.students.checkpoints import load_network
-from irtools.frontends.students.spec import (
+from irtools.frontends.students.networks.anatomy import find_layers, layer_of, uniform_map
+from irtools.frontends.students.networks.checkpoints import load_network
+from irtools.frontends.students.networks.spec import (
     Checkpoint,
     ChosenLayers,
     PrunedModel,
@@ -160,6 +160,6 @@ def _fresh(kind: Any, config: Any, seed: int) -> Any:
 
 
 def _from_pruned(path: Path, teacher: Any | None) -> tuple[Any, str]:
-    from irtools.frontends.students.pruned import read_pruned
+    from irtools.frontends.students.networks.pruned import read_pruned
 
     return read_pruned(path, teacher)

@@ -15,13 +15,11 @@ from safetensors import SafetensorError
 from transformers.activations import ACT2FN
 
 from irtools.errors import FileError, ModelError, UnsupportedError
-from irtools.frontends.students.anatomy import head_names
-from irtools.frontends.students.objective import PROJECTIONS
-from irtools.sources import check_activation, check_layers, how_to_fetch
+from irtools.frontends.students.networks.anatomy import PROJECTIONS, head_names
+from irtools.sources import TOKENIZER_FILES, check_activation, check_layers, how_to_fetch
 from irtools.words import counted
 
 __all__ = [
-    "TOKENIZER_FILES",
     "copy_tokenizer",
     "fingerprint",
     "has_tokenizer",
@@ -35,14 +33,6 @@ __all__ = [
 
 # Of safetensors, of torch's archives, and of the stream below them.
 _UNWRITTEN = ("I/O error", "inline_container", "iostream error")
-
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-    "preprocessor_config.json",
-)
 
 
 def load_config(folder: Path) -> Any:

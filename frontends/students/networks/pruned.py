@@ -22,8 +22,8 @@ from irtools.analysis.provenance import module_name
 from irtools.analysis.shapes import constant_of
 from irtools.data import SyntheticSettings, synthesize
 from irtools.errors import ModelError, UnsupportedError, UsageError
-from irtools.frontends.students.anatomy import find_layers, layer_of
-from irtools.frontends.students.checkpoints import load_config, network_class
+from irtools.frontends.students.networks.anatomy import find_layers, layer_of
+from irtools.frontends.students.networks.checkpoints import load_config, network_class
 from irtools.model import Model
 from irtools.target import RunnerOptions, find_target
 from irtools.words import counted

@@ -17,10 +17,10 @@ from irtools.data import Dataset, DataSettings, is_text, load_dataset
 from irtools.data.padding import cut_columns, find_columns, padding_mask
 from irtools.data.text import number_classes
 from irtools.errors import DataError, UnsupportedError
-from irtools.frontends.students.checkpoints import has_tokenizer
+from irtools.frontends.students.networks.checkpoints import has_tokenizer
 from irtools.metrics import load_metric
 from irtools.model import Model
-from irtools.student import Task
+from irtools.students import Task
 from irtools.words import counted
 
 __all__ = [

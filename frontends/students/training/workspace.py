@@ -14,7 +14,7 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
 from irtools.errors import FileError, UsageError
-from irtools.frontends.students.loop import Run
+from irtools.frontends.students.training.loop import Run
 from irtools.report.plain import plain_data
 
 __all__ = ["Done", "Workspace", "processes"]

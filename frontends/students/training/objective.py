@@ -11,23 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from irtools.errors import UnsupportedError, UsageError
-from irtools.frontends.students import losses
-from irtools.frontends.students.anatomy import (
+from irtools.frontends.students.networks.anatomy import (
+    PROJECTIONS,
     capture_projections,
     find_layers,
     num_heads,
     uniform_map,
     unit_mask,
 )
+from irtools.frontends.students.training import losses
 from irtools.words import counted
 
 if TYPE_CHECKING:
-    from irtools.student import Task
+    from irtools.students import Task
 
-__all__ = ["PROJECTIONS", "TEACHER_LOGITS", "Objective", "make_objective"]
+__all__ = ["TEACHER_LOGITS", "Objective", "make_objective"]
 
-PROJECTIONS = "distillation_projections"
-"""Attribute of a student that holds the learned maps to the teacher's widths in training."""
 TEACHER_LOGITS = "teacher_logits"
 _INNER = frozenset({"cosine", "embedding", "hidden", "attention", "relation"})
 _ROLES = ("query", "key", "value")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from irtools.errors import UnsupportedError
 
 __all__ = [
+    "PROJECTIONS",
     "capture_projections",
     "find_layers",
     "head_names",
@@ -20,6 +21,9 @@ __all__ = [
     "uniform_map",
     "unit_mask",
 ]
+
+PROJECTIONS = "distillation_projections"
+"""Attribute of a student that holds the learned maps to the teacher's widths in training."""
 
 # Names that the families of Transformers give the three projections of an attention.
 _ROLES: Mapping[str, frozenset[str]] = {

@@ -14,8 +14,8 @@ import torch
 
 from irtools.data import Dataset
 from irtools.errors import FileError, ModelError
-from irtools.frontends.students.checkpoints import fingerprint, load_network
-from irtools.frontends.students.scoring import outputs_of
+from irtools.frontends.students.networks.checkpoints import fingerprint, load_network
+from irtools.frontends.students.training.scoring import outputs_of
 from irtools.measure.cache import OutputCache
 from irtools.metrics import run_dataset
 from irtools.model import Model

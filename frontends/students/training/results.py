@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from irtools.data import Dataset
-from irtools.frontends.students.checkpoints import load_network, save_network, writing
-from irtools.frontends.students.scoring import score, trained_outputs
-from irtools.frontends.students.workspace import Done, Workspace
+from irtools.frontends.students.networks.checkpoints import load_network, save_network, writing
+from irtools.frontends.students.training.scoring import score, trained_outputs
+from irtools.frontends.students.training.workspace import Done, Workspace
 from irtools.metrics import Evaluation
-from irtools.student import Task, Trained
+from irtools.students import Task, Trained
 
 __all__ = ["finished", "set_task", "write_checkpoint"]
 

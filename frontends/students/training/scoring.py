@@ -19,7 +19,7 @@ from irtools.metrics import (
     load_metric,
     run_dataset,
 )
-from irtools.student import Gain
+from irtools.students import Gain
 from irtools.target import Feeds, KernelReport, Runner
 from irtools.target.signature import Slot
 

@@ -18,11 +18,11 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from irtools.data import Dataset
 from irtools.errors import DataError, UnsupportedError
-from irtools.frontends.students.checkpoints import quiet_library, writing
-from irtools.frontends.students.data import Rows, collate
-from irtools.frontends.students.objective import Objective
+from irtools.frontends.students.networks.checkpoints import quiet_library, writing
+from irtools.frontends.students.training.data import Rows, collate
+from irtools.frontends.students.training.objective import Objective
 from irtools.passmanager import Progress
-from irtools.student import TrainingSettings
+from irtools.students import TrainingSettings
 
 __all__ = ["Run", "check_precision", "last_checkpoint", "train"]
 

@@ -1,8 +1,8 @@
 """From a teacher to a small student, link by link, on both runtimes in one run.
 
-    python benchmarks/chain.py r8 [--cache DIR] [--rounds N] [--json FILE]
-    python benchmarks/chain.py debian-tags
-    python benchmarks/chain.py r8 --make-only
+    python -m benchmarks run chain-r8 [--cache DIR] [--rounds N] [--json FILE]
+    python -m benchmarks run chain-debian-tags
+    python -m benchmarks run chain-r8 --make-only
 
 Makes what the cache lacks with the commands of `irc` that it prints (fine-tuning, distillation,
 exports), then every link, and runs all of them over the whole test split. Then the links are
@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.recording import DEFAULT_CACHE, about, write_result
 from irtools.chain import (
     Chain,
     ChainSource,
@@ -36,11 +37,9 @@ from irtools.data import DataSettings
 from irtools.measure import BenchSettings, LatencyResult, cpu_quota
 from irtools.model import Model
 from irtools.passmanager import NullProgress
-from irtools.report.environment import machine, versions
 from irtools.report.plain import plain_data
 from irtools.target import find_target
 
-DEFAULT_CACHE = Path(__file__).resolve().parent.parent / "build" / "models"
 ORT, OPENVINO = "ort-cpu", "openvino-cpu"
 RUNTIMES = {ORT: "ORT", OPENVINO: "OpenVINO"}
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "config.json")
@@ -270,7 +269,7 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
     """Make, judge and time the links of one task."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("task", choices=list(TASKS))
@@ -282,7 +281,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=cpu_quota())
     parser.add_argument("--make-only", action="store_true", help="time nothing")
     parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     task = TASKS[arguments.task]
     deadline = time.monotonic() + arguments.seconds
     workshop = Workshop(task, arguments.cache.resolve(), arguments.threads)
@@ -303,9 +302,7 @@ def main() -> None:
         report = json.loads((workshop.student / "report.json").read_text())
     print("\n".join((*table(rows, task), "", *students(report), *recipes(task))))
     if arguments.json:
-        arguments.json.write_text(
-            json.dumps(document(arguments.task, rows, report), indent=1) + "\n"
-        )
+        write_result(arguments.json, document(arguments.task, rows, report))
 
 
 def figures(
@@ -344,7 +341,7 @@ def table(rows: Sequence[Mapping[str, Any]], task: Task) -> Iterator[str]:
 
 def students(report: Mapping[str, Any]) -> Iterator[str]:
     """Yield what the teacher was worth to its student, as `irc distill` found it."""
-    if not report:
+    if not report.get("students"):
         return
     for student in report["students"]:
         found = student["evaluation"]
@@ -372,10 +369,7 @@ def document(
     """Return everything that a reader needs to judge the table."""
     return {
         "task": task,
-        "command": f"python benchmarks/chain.py {task}",
-        "machine": plain_data(machine()),
-        "versions": dict(versions()),
-        "threads": cpu_quota(),
+        **about(f"chain-{task}"),
         "pipelines": {row.name: row.pipeline for row in TASKS[task].rows},
         "students": report.get("students"),
         "gain": report.get("gain"),
@@ -383,5 +377,8 @@ def document(
     }
 
 
-if __name__ == "__main__":
-    main()
+VIEWS = {
+    "table": lambda found: table(found["rows"], TASKS[found["task"]]),
+    "students": students,
+    "recipes": lambda found: recipes(TASKS[found["task"]]),
+}

@@ -1,6 +1,6 @@
 """Write the table of docs/fusion.md: what `cleanup,fuse` makes of each family and exporter.
 
-    python benchmarks/fusion_table.py [--only FAMILY] [--cache DIR]
+    python -m benchmarks run fusion-table [--only FAMILY] [--cache DIR]
 
 Exports are slow (5 to 60 seconds each); with a cache they are made once.
 """
@@ -8,28 +8,29 @@ Exports are slow (5 to 60 seconds each); with a cache they are made once.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
-from families import EXPORTERS, FAMILIES, KINDS, counted, export, row
 
+from benchmarks.families import EXPORTERS, FAMILIES, KINDS, counted, export, row
+from benchmarks.recording import DOCS
 from irtools._context import Calibration, make_context
 from irtools.model import Model
 from irtools.passmanager import Pipeline
 from irtools.passmanager.manager import PassManager
 from irtools.target import find_target
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "fusion.md"
+PAGE = DOCS / "fusion.md"
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
     """Replace the lines of the table that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", help="one family")
     parser.add_argument("--cache", type=Path, help="where exports are kept")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     text = PAGE.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     old, _, after = rest.partition(END)
@@ -81,7 +82,3 @@ def fused(model: ir.Model) -> ir.Model:
     wrapped = Model(model)
     ctx = make_context(target, Calibration(None, wrapped))
     return PassManager(Pipeline("cleanup,fuse")).run(wrapped, ctx)[-1].model.ir
-
-
-if __name__ == "__main__":
-    main()

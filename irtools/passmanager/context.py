@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from irtools.data import Dataset, SyntheticSettings
     from irtools.measure import LatencyResult
+    from irtools.model import Model
     from irtools.statistics import StatisticsService
     from irtools.target import Runner, RunnerOptions, Target
 
@@ -82,6 +83,39 @@ class PassContext:
     _given: tuple[Dataset | None, Dataset | None] | None = field(default=None, repr=False)
     _analyses: dict[type, object] = field(default_factory=dict, repr=False)
     _analysed: int = 0
+
+    @classmethod
+    def for_model(
+        cls,
+        model: Model,
+        target: Target | str = "ort-cpu",
+        *,
+        calibration: Dataset | None = None,
+        evaluation: Dataset | None = None,
+        seed: int = 0,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> PassContext:
+        """Make a context for running passes over a model by themselves.
+
+        Args:
+            model: What the passes will run on: data that is drawn fits its signature.
+            target: A target, or its name (`ort-cpu:isa=vnni`).
+            calibration: Data for ranges and refits; None: drawn when a pass asks for statistics.
+            evaluation: Labelled data for the task metric.
+            seed: Seed of every random choice.
+            threads: Threads for running models; None leaves it to the runtime.
+            progress: Where to report how far a long step is.
+
+        Raises:
+            UnknownNameError: There is no such target.
+        """
+        from irtools._context import Calibration, make_context
+        from irtools.target import find_target
+
+        found = find_target(target) if isinstance(target, str) else target
+        given = Calibration(calibration, model, seed)
+        return make_context(found, given, evaluation=evaluation, threads=threads, progress=progress)
 
     def companion(self, name: str) -> bytes | None:
         """Return the content of a file beside the model as it is now; None: there is none.

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.recording import DEFAULT_CACHE, about, write_result
-from irtools.chain import (
+from irtools.data import DataSettings
+from irtools.driver.chain import (
     Chain,
     ChainSource,
     Stage,
@@ -33,12 +34,11 @@ from irtools.chain import (
     saved_bytes,
     time_models,
 )
-from irtools.data import DataSettings
 from irtools.measure import BenchSettings, LatencyResult, cpu_quota
 from irtools.model import Model
-from irtools.passmanager import NullProgress
+from irtools.plugins import NullProgress
 from irtools.report.plain import plain_data
-from irtools.target import find_target
+from irtools.targets import find_target
 
 ORT, OPENVINO = "ort-cpu", "openvino-cpu"
 RUNTIMES = {ORT: "ORT", OPENVINO: "OpenVINO"}

@@ -37,7 +37,7 @@ from irtools.data import SyntheticSettings, synthesize
 from irtools.errors import IrtoolsError
 from irtools.metrics import fidelity
 from irtools.model import Model
-from irtools.target import RunnerOptions, find_target
+from irtools.targets import RunnerOptions, find_target
 
 LIMIT = 1800.0
 """Seconds after which a tool is ended."""

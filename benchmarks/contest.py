@@ -25,7 +25,7 @@ from irtools.measure import BenchSettings, Contender, LatencyResult, cpu_quota, 
 from irtools.measure.interval import speedup
 from irtools.metrics import fidelity
 from irtools.model import Model, with_sizes
-from irtools.target import RunnerOptions, find_target
+from irtools.targets import RunnerOptions, find_target
 
 __all__ = ["Contest", "Ours", "Task", "margins", "table"]
 

@@ -34,7 +34,7 @@ from irtools.measure.generate import GreedyText, Writing, compare_writings, writ
 from irtools.measure.shapes import bench_feeds
 from irtools.metrics.language import Perplexity
 from irtools.model import Model
-from irtools.target import Runner, RunnerOptions, find_target
+from irtools.targets import Runner, RunnerOptions, find_target
 
 FLOAT = "ORT fp32"
 

@@ -19,12 +19,12 @@ import irtools
 from benchmarks.chain import RUNTIMES, known_worths, say
 from benchmarks.recording import DEFAULT_CACHE, about, write_result
 from benchmarks.tasks import encoded
-from irtools.chain import Chain, ChainSource, Stage, ratios_on_target, time_models
+from irtools.driver.chain import Chain, ChainSource, Stage, ratios_on_target, time_models
 from irtools.measure import BenchSettings, LatencyResult, cpu_quota
 from irtools.model import Model
-from irtools.passmanager import NullProgress
+from irtools.plugins import NullProgress
 from irtools.report.plain import plain_data
-from irtools.target import find_target
+from irtools.targets import find_target
 
 QUANTIZED = "cleanup,fuse,int8"
 EXITS = "early-exit:agreement=99%"

@@ -19,10 +19,9 @@ import onnx
 
 from benchmarks.peers import ort_transformer_optimized
 from benchmarks.recording import DEFAULT_CACHE
-from irtools import Model, Pipeline
-from irtools._context import Calibration, make_context
+from irtools import Model, PassContext, Pipeline
 from irtools.passmanager.manager import PassManager
-from irtools.target import find_target
+from irtools.targets import find_target
 
 ATTENTION = ("Attention", "MultiHeadAttention")
 
@@ -54,8 +53,7 @@ def row(path: Path, runs: int) -> str:
 
 def ours(model: Model, runs: int) -> tuple[list[float], int]:
     """Return the seconds of every run, and the attention blocks fused."""
-    target = find_target("ort-cpu")
-    ctx = make_context(target, Calibration(None, model))
+    ctx = PassContext.for_model(model)
     seconds = []
     for _ in range(runs):
         started = time.perf_counter()

@@ -15,11 +15,9 @@ import onnx_ir as ir
 
 from benchmarks.families import EXPORTERS, FAMILIES, KINDS, counted, export, row
 from benchmarks.recording import DOCS
-from irtools._context import Calibration, make_context
 from irtools.model import Model
-from irtools.passmanager import Pipeline
+from irtools.passmanager import PassContext, Pipeline
 from irtools.passmanager.manager import PassManager
-from irtools.target import find_target
 
 PAGE = DOCS / "fusion.md"
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
@@ -78,7 +76,6 @@ def cached(name: str, exporter: str, cache: Path | None) -> ir.Model | None:
 
 def fused(model: ir.Model) -> ir.Model:
     """Return the model after `cleanup,fuse`."""
-    target = find_target("ort-cpu")
     wrapped = Model(model)
-    ctx = make_context(target, Calibration(None, wrapped))
+    ctx = PassContext.for_model(wrapped)
     return PassManager(Pipeline("cleanup,fuse")).run(wrapped, ctx)[-1].model.ir

@@ -24,7 +24,7 @@ import onnxruntime
 
 from benchmarks.recording import about, write_result
 from irtools.measure import BenchSettings, Contender, cpu_quota, measure
-from irtools.target import RunnerOptions
+from irtools.targets import RunnerOptions
 
 HEADER = '<ir_version: 10, opset_import: ["" : 23, "com.microsoft" : 1]>'
 TOLERANCE = 1e-4

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from irtools.measure import cpu_quota
-from irtools.report.environment import machine, versions
+from irtools.measure.machine import machine, versions
 
 __all__ = [
     "DEFAULT_CACHE",

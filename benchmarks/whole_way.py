@@ -28,20 +28,20 @@ import numpy as np
 
 from benchmarks.prepared.whole_way import ENTRIES, PARTS, Entry, read_data
 from benchmarks.recording import DEFAULT_CACHE, ROOT, about, prepare, write_result
-from irtools._context import Calibration, make_context
 from irtools.analysis.decoder import find_text_decoder
 from irtools.data import Dataset
 from irtools.data.padding import padding_mask
+from irtools.driver.make import make_rows
 from irtools.errors import IrtoolsError
+from irtools.instruments import Verification
 from irtools.measure.generate import Writing, compare_writings, write_greedily
 from irtools.metrics.fidelity import FidelityMeter
 from irtools.model import Model
-from irtools.passmanager import Pipeline
-from irtools.passmanager.instruments import Verification
+from irtools.passmanager import PassContext, Pipeline
 from irtools.passmanager.manager import PassManager
-from irtools.passmanager.step import Step, Workspace
-from irtools.report.make import make_rows
-from irtools.target import Runner, RunnerOptions, find_target, lowered
+from irtools.passmanager.step import Step
+from irtools.passmanager.workspace import Workspace
+from irtools.targets import Runner, RunnerOptions, find_target, lowered
 
 TARGETS = ("ort-cpu", "openvino-cpu")
 _EXACT = 999.0
@@ -144,8 +144,7 @@ def apply(
     passes: str, model: Model, target: str, calibration: Dataset, workspace: Workspace
 ) -> Step:
     """Run a pass as `irtools.optimize` does, but compare nothing and time nothing."""
-    given = Calibration(calibration, model)
-    context = make_context(find_target(target), given, threads=1)
+    context = PassContext.for_model(model, target, calibration=calibration, threads=1)
     return PassManager(Pipeline(passes), (Verification(),)).run(model, context, workspace)[-1]
 
 

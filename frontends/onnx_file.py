@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from irtools.errors import ModelError, OptionError
-from irtools.frontend import LoadOptions
 from irtools.model import Model
-from irtools.sources import companions_in
+from irtools.sources import LoadOptions, companions_in
 
 __all__ = ["OnnxFrontend"]
 

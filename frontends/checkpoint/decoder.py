@@ -18,7 +18,7 @@ import numpy as np
 
 from irtools.errors import UnsupportedError
 from irtools.frontends.torch import Tensors, TorchSource, relative_l2
-from irtools.target import Feeds, Runner
+from irtools.targets import Feeds, Runner
 from irtools.words import counted
 
 __all__ = ["PAST", "PRESENT", "TOTAL", "CachedTrial", "describe_decoder", "past_names"]

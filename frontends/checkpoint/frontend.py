@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from irtools.errors import OptionError, UnsupportedError
-from irtools.frontend import LoadOptions
 from irtools.frontends.checkpoint.adapters import Adapter, read_adapter, task_of
 from irtools.frontends.checkpoint.decoder import describe_decoder
 from irtools.frontends.checkpoint.encoder import describe_encoder
@@ -36,7 +35,7 @@ from irtools.frontends.torch import (
 )
 from irtools.model import Model
 from irtools.scratch import scratch_folder
-from irtools.sources import companions_in
+from irtools.sources import LoadOptions, companions_in
 
 __all__ = ["TransformersFrontend"]
 

@@ -31,7 +31,7 @@ from irtools.frontends.students.training.scoring import find_gain, outputs_of, s
 from irtools.frontends.students.training.teacher import Teacher, cached_outputs, open_teacher
 from irtools.frontends.students.training.workspace import Workspace, processes
 from irtools.model import Model
-from irtools.passmanager import Progress
+from irtools.plugins import Progress
 from irtools.students import DistillRequest, DistillResult, Task, Trained
 from irtools.words import counted
 

@@ -30,7 +30,7 @@ from irtools.frontends.students.training.objective import Objective
 from irtools.frontends.students.training.results import finished, set_task, write_checkpoint
 from irtools.frontends.students.training.scoring import score, trained_outputs
 from irtools.frontends.students.training.workspace import Done, Workspace
-from irtools.passmanager import Progress
+from irtools.plugins import Progress
 from irtools.sources import check_activation
 from irtools.students import FinetuneRequest, FinetuneResult, Task, Trained
 from irtools.words import counted

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from irtools.errors import MissingExtraError
 from irtools.frontends.students.networks.spec import parse_student
-from irtools.passmanager import Progress
+from irtools.plugins import Progress
 from irtools.students import DistillRequest, DistillResult, FinetuneRequest, FinetuneResult
 
 __all__ = ["TransformersStudents"]

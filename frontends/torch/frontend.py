@@ -26,7 +26,6 @@ from irtools.errors import (
     UnsupportedError,
     UsageError,
 )
-from irtools.frontend import LoadOptions
 from irtools.frontends.torch.batches import Batches, find_batches, rebatched, size_of_batch
 from irtools.frontends.torch.check import RELATIVE_TOLERANCE, PlainTrial, SizeError, compare
 from irtools.frontends.torch.export import convert
@@ -38,10 +37,11 @@ from irtools.frontends.torch.source import (
     tensors_of,
     without_fast_path,
 )
+from irtools.sources import LoadOptions
 
 if TYPE_CHECKING:
     from irtools.model import Model
-    from irtools.target import Feeds
+    from irtools.targets import Feeds
 
 __all__ = ["TorchFrontend"]
 

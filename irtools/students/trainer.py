@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar, Protocol
 
 from irtools.errors import UsageError
-from irtools.passmanager import Progress, registry
+from irtools.plugins import Progress, registry
 from irtools.students.requests import DistillRequest, FinetuneRequest
 from irtools.students.results import DistillResult, FinetuneResult
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from irtools.data import SyntheticSettings, synthesize
 from irtools.errors import IrtoolsError, UnsupportedError
+from irtools.instruments.numerics import check_outputs
 from irtools.model import Model
 from irtools.passmanager import (
     Exactness,
@@ -19,10 +20,9 @@ from irtools.passmanager import (
     PlanningPass,
     options_of,
     pass_text,
-    registry,
 )
-from irtools.passmanager.instruments.numerics import check_outputs
-from irtools.target import RunnerOptions
+from irtools.plugins import registry
+from irtools.targets import RunnerOptions
 from irtools.testing.models import TINY_MODELS, read_model
 
 __all__ = ["CHECKS", "Check", "ContractError", "check_pass"]

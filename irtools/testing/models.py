@@ -131,7 +131,8 @@ def branches() -> Model:
 
 def _normal(seed: int, *shape: int) -> np.ndarray:
     """Return seeded weights of the size that keeps activations around one."""
-    return (np.random.default_rng(seed).standard_normal(shape) / shape[0] ** 0.5).astype(np.float32)
+    drawn = np.random.default_rng(seed).standard_normal(shape) / shape[0] ** 0.5
+    return np.asarray(drawn, np.float32)
 
 
 TINY_MODELS: Mapping[str, Callable[[], Model]] = {

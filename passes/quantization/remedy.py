@@ -138,7 +138,7 @@ def _closeness(
         None where nothing can be measured: no real data, a model of gigabytes, outputs whose
         sizes changed.
     """
-    from irtools.target import RunnerOptions
+    from irtools.targets import RunnerOptions
 
     if ctx.calibration is None or ctx.calibration.synthetic or _weight_bytes(model) > _LARGEST:
         return None

@@ -8,7 +8,8 @@ from typing import Literal, get_args, get_origin
 import pytest
 
 from irtools.errors import UsageError
-from irtools.passmanager import Option, Pass, Pipeline, options_of, registry
+from irtools.passmanager import Option, Pass, Pipeline, options_of
+from irtools.plugins import registry
 from irtools.testing import CHECKS, TINY_MODELS, Check
 
 

@@ -9,14 +9,14 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from irtools import chain as module
-from irtools.chain import Chain, ChainSource, Stage, judge_models, measure_chain, time_models
+from irtools.driver import chain as module
+from irtools.driver.chain import Chain, ChainSource, Stage, judge_models, measure_chain, time_models
 from irtools.errors import IrtoolsError
-from irtools.frontend import load_source
 from irtools.measure import BenchSettings, Contender, LatencyResult
 from irtools.model import Model
-from irtools.passmanager import NullProgress
-from irtools.target import find_target
+from irtools.plugins import NullProgress
+from irtools.sources import load_source
+from irtools.targets import find_target
 
 TARGET = find_target("ort-cpu")
 ROWS = {"large": 12, "small": 5}

@@ -11,7 +11,7 @@ from irtools.data import Dataset
 from irtools.measure import BenchSettings
 from irtools.model import Model
 from irtools.report import schema
-from irtools.target import RunnerOptions, find_target
+from irtools.targets import RunnerOptions, find_target
 
 _QUICK = BenchSettings(sequence=(12,), past=(20,), rounds=3, block_seconds=0.01, max_seconds=1.0)
 

@@ -21,7 +21,7 @@ from irtools.errors import DataError, UnsupportedError
 from irtools.frontends.students.networks.checkpoints import quiet_library, writing
 from irtools.frontends.students.training.data import Rows, collate
 from irtools.frontends.students.training.objective import Objective
-from irtools.passmanager import Progress
+from irtools.plugins import Progress
 from irtools.students import TrainingSettings
 
 __all__ = ["Run", "check_precision", "last_checkpoint", "train"]

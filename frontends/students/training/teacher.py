@@ -19,9 +19,9 @@ from irtools.frontends.students.training.scoring import outputs_of
 from irtools.measure.cache import OutputCache
 from irtools.metrics import run_dataset
 from irtools.model import Model
-from irtools.passmanager import Progress
+from irtools.plugins import Progress
 from irtools.sources import how_to_fetch
-from irtools.target import RunnerOptions, find_target
+from irtools.targets import RunnerOptions, find_target
 
 __all__ = ["Teacher", "cached_outputs", "open_teacher"]
 

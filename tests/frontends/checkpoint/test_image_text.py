@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from irtools.errors import UnsupportedError
-from irtools.frontend import load_source
 from irtools.frontends.checkpoint.encoder import describe_encoder
 from irtools.frontends.checkpoint.image_text import describe_image_text, takes_both
 from irtools.frontends.checkpoint.weights import open_checkpoint
 from irtools.frontends.torch.check import relative_l2
+from irtools.sources import load_source
 
 pytestmark = pytest.mark.torch
 

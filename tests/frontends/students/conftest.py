@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from irtools.passmanager import NullProgress
+from irtools.plugins import NullProgress
 from irtools.students import DistillRequest, TrainingSettings
 
 WORDS = ("the", "a", "new", "old", "of", "in", "market", "report", "said", "will")

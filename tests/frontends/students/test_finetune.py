@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from irtools.errors import ModelError, UsageError
-from irtools.passmanager import NullProgress
+from irtools.plugins import NullProgress
 from irtools.students import (
     AdapterSettings,
     FinetuneRequest,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 import pytest
 
-from irtools.data.positions import PositionLimit, longest_sequence
+from irtools.analysis.positions import PositionLimit, longest_sequence
 
 _ROWS = 12
 _WANTED = 64

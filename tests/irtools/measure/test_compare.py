@@ -9,9 +9,10 @@ import onnx_ir as ir
 import pytest
 
 from irtools.errors import UnsupportedError, UsageError
-from irtools.measure import BenchSettings, Contender, compare, measure
+from irtools.measure import BenchSettings, Contender, measure
+from irtools.measure import timing as compare
 from irtools.model import Model
-from irtools.target import RunnerOptions
+from irtools.targets import RunnerOptions
 
 _QUICK = BenchSettings(threads=1, rounds=3, block_seconds=0.02, max_seconds=1)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from irtools.data import Dataset, InputSpec
-from irtools.statistics.padding import plan_batches, select_rows, select_values
+from irtools.data.batches import plan_batches, select_rows, select_values
 
 INT64 = np.dtype(np.int64)
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from irtools.errors import OptionError, UnknownNameError
-from irtools.target import Isa, find_target, isa
+from irtools.targets import Isa, find_target, isa
 
 
 def _detect(monkeypatch: pytest.MonkeyPatch, machine: str, flags: str) -> Isa:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from irtools.errors import DataError
-from irtools.target.signature import Slot, check_feeds, one_line, wanted_outputs
+from irtools.targets.signature import Slot, check_feeds, one_line, wanted_outputs
 
 _X = Slot("x", np.dtype(np.float32), (None, 3))
 _S = Slot("s", np.dtype(object), (None,))

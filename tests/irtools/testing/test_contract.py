@@ -23,7 +23,8 @@ from irtools import (
     option,
 )
 from irtools.errors import UnsupportedError
-from irtools.passmanager import pass_text, registry
+from irtools.passmanager import pass_text
+from irtools.plugins import registry
 from irtools.testing import CHECKS, ContractError, check_pass
 
 _ACTIVE = """

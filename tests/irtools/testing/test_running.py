@@ -11,7 +11,7 @@ from irtools.data import Dataset
 from irtools.errors import UnknownNameError, VerificationError
 from irtools.passmanager import Pass
 from irtools.statistics import MinMax, Want
-from irtools.target import RunnerOptions
+from irtools.targets import RunnerOptions
 from irtools.testing import TINY_MODELS, read_model, run_on_text
 
 _TWICE = """

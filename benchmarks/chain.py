@@ -239,7 +239,7 @@ class Workshop:
         return replace(stage, source=ChainSource(str(path), settings))
 
 
-def known_worths(folder: Path, chain: Chain, models: Sequence[Model]) -> list[Mapping[str, Any]]:
+def known_scores(folder: Path, chain: Chain, models: Sequence[Model]) -> list[Mapping[str, Any]]:
     """Return metric and agreement of every link; what `folder` knows is not run again."""
     places = [folder / f"{slug(stage)}.json" for stage in chain.stages]
     todo = [number for number, place in enumerate(places) if not place.exists()]
@@ -247,9 +247,9 @@ def known_worths(folder: Path, chain: Chain, models: Sequence[Model]) -> list[Ma
         chosen = sorted({0, *todo})
         part = replace(chain, stages=tuple(chain.stages[n] for n in chosen))
         found = judge_models(part, [models[n] for n in chosen], NullProgress())
-        for number, worth in zip(chosen, found, strict=True):
-            say(f"{places[number].stem}: {worth}")
-            places[number].write_text(json.dumps(plain_data(worth)))
+        for number, score in zip(chosen, found, strict=True):
+            say(f"{places[number].stem}: {score}")
+            places[number].write_text(json.dumps(plain_data(score)))
     return [json.loads(place.read_text()) for place in places]
 
 
@@ -287,15 +287,15 @@ def main(argv: Sequence[str]) -> None:
     workshop = Workshop(task, arguments.cache.resolve(), arguments.threads)
     chain = workshop.chain()
     models = [Model.load(stage.source.source) for stage in chain.stages]
-    worths = known_worths(workshop.made, chain, models)
+    scores = known_scores(workshop.made, chain, models)
     if not arguments.make_only:
         left = max(deadline - time.monotonic(), 1.0)
         bench = BenchSettings(sequence=(task.sequence,), rounds=arguments.rounds, max_seconds=left)
         chain = replace(chain, bench=bench)
     timed = ratios_on_target(chain, time_models(chain, models, NullProgress()))
     rows = [
-        figures(stage, model, worth, next(iter(latency), None))
-        for stage, model, worth, latency in zip(chain.stages, models, worths, timed, strict=True)
+        figures(stage, model, score, next(iter(latency), None))
+        for stage, model, score, latency in zip(chain.stages, models, scores, timed, strict=True)
     ]
     report = {}
     if task.distill is not None:
@@ -306,7 +306,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def figures(
-    stage: Stage, model: Model, worth: Mapping[str, Any], latency: LatencyResult | None
+    stage: Stage, model: Model, score: Mapping[str, Any], latency: LatencyResult | None
 ) -> dict[str, Any]:
     """Return what is known of a link."""
     return {
@@ -314,7 +314,7 @@ def figures(
         "target": stage.target.name,
         "precision": stage.precision,
         "size": saved_bytes(model),
-        **worth,
+        **score,
         "latency": None if latency is None else plain_data(latency),
     }
 
@@ -340,7 +340,7 @@ def table(rows: Sequence[Mapping[str, Any]], task: Task) -> Iterator[str]:
 
 
 def students(report: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what the teacher was worth to its student, as `irc distill` found it."""
+    """Yield teacher and students with their metric, as `irc distill` found it."""
     if not report.get("students"):
         return
     for student in report["students"]:

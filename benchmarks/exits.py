@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import irtools
-from benchmarks.chain import RUNTIMES, known_worths, say
+from benchmarks.chain import RUNTIMES, known_scores, say
 from benchmarks.recording import DEFAULT_CACHE, about, write_result
 from benchmarks.tasks import encoded
 from irtools.driver.chain import Chain, ChainSource, Stage, ratios_on_target, time_models
@@ -99,9 +99,9 @@ def main(argv: Sequence[str]) -> None:
         threads=arguments.threads,
     )
     models = [Model.load(stage.source.source) for stage in chain.stages]
-    worths = known_worths(workshop.made, chain, models)
+    scores = known_scores(workshop.made, chain, models)
     timed = ratios_on_target(chain, time_models(chain, models, NullProgress()))
-    found = document(chain, worths, timed, list(workshop.histograms()))
+    found = document(chain, scores, timed, list(workshop.histograms()))
     print("\n".join((*table(found), "", *found["histograms"])))
     if arguments.json:
         write_result(arguments.json, found)
@@ -129,7 +129,7 @@ def table(found: Mapping[str, Any]) -> Iterator[str]:
 
 def document(
     chain: Chain,
-    worths: Sequence[Mapping[str, Any]],
+    scores: Sequence[Mapping[str, Any]],
     timed: Sequence[Sequence[LatencyResult]],
     histograms: Sequence[str],
 ) -> dict[str, Any]:
@@ -139,10 +139,10 @@ def document(
             "name": stage.name,
             "target": stage.target.name,
             "precision": stage.precision,
-            **worth,
+            **score,
             "latency": [plain_data(result) for result in results],
         }
-        for stage, worth, results in zip(chain.stages, worths, timed, strict=True)
+        for stage, score, results in zip(chain.stages, scores, timed, strict=True)
     ]
     return {
         "task": "minilm-r8, early exits",

@@ -12,6 +12,7 @@ def test_one_case() -> None:
 from irtools.testing.contract import CHECKS, Check, ContractError, check_pass
 from irtools.testing.models import TINY_MODELS, read_model
 from irtools.testing.running import apply_pass, run_on_text
+from irtools.testing.starter import write_starter
 
 __all__ = [
     "CHECKS",
@@ -22,4 +23,5 @@ __all__ = [
     "check_pass",
     "read_model",
     "run_on_text",
+    "write_starter",
 ]

@@ -120,6 +120,12 @@ def test_a_pass_of_ones_own_runs_by_name(folder: Path, plugin: dict[str, str]) -
     assert found["first"].numpy().max() < 40
 
 
+def test_a_pass_of_ones_own_keeps_to_the_contract(folder: Path, plugin: dict[str, str]) -> None:
+    tests = str(_EXAMPLES / "custom_pass")
+    out = _run(folder, "pytest", "-p", "no:cacheprovider", "-W", "error", tests, env=plugin)
+    assert "6 passed" in out
+
+
 def test_a_pass_of_ones_own_is_planned(folder: Path, plugin: dict[str, str]) -> None:
     out = _run(folder, "irc", "plan", "outlier.onnx", "-p", "clip-weights", env=plugin)
     assert "clip 1 of 16384 weights" in out

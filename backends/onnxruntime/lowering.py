@@ -19,9 +19,9 @@ from irtools.backends.onnxruntime._int8_lstm import lower_lstm
 from irtools.backends.onnxruntime._layer_norm import sum_before_layer_norm, unfuse_skip_layer_norm
 from irtools.model.naming import FreshNames
 from irtools.model.walk import nested_graphs
-from irtools.targets import Capabilities
+from irtools.targets import Capabilities, lower_file_version
 
-__all__ = ["lower_for_any_provider", "lower_for_cpu"]
+__all__ = ["lower_for_cpu"]
 
 _FORMS_OF_THE_RUNTIME = ("int8-gemm-bias", "int8-gemm-before-clip", "DynamicQuantizeLSTM")
 
@@ -32,7 +32,7 @@ def lower_for_cpu(model: ir.Model, capabilities: Capabilities) -> Mapping[str, i
     Covers the main graph and graphs nested in it, not local functions: those a session inlines
     and optimizes itself.
     """
-    counts = Counter(lower_for_any_provider(model, capabilities))
+    counts = Counter(lower_file_version(model, capabilities))
     names = FreshNames(model)
     counts.update(lower_block_weights(model, names))
     opset = model.graph.opset_imports.get("", 0)
@@ -51,15 +51,3 @@ def lower_for_cpu(model: ir.Model, capabilities: Capabilities) -> Mapping[str, i
     if any(counts[form] for form in _FORMS_OF_THE_RUNTIME):
         model.graph.opset_imports.setdefault("com.microsoft", 1)
     return {name: count for name, count in counts.items() if count}
-
-
-def lower_for_any_provider(model: ir.Model, capabilities: Capabilities) -> Mapping[str, int]:
-    """Bring the version of the file format down to one that the runtime reads.
-
-    It refuses newer ones unseen. What makes them newer is new types and opsets, which have
-    checks of their own.
-    """
-    if model.ir_version is None or model.ir_version <= capabilities.max_ir_version:
-        return {}
-    model.ir_version = capabilities.max_ir_version
-    return {"ir-version": 1}

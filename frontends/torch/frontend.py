@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import pickle
 import re
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,6 +35,7 @@ from irtools.frontends.torch.source import (
     tensors_of,
     without_fast_path,
 )
+from irtools.plugins import current_folder
 from irtools.sources import LoadOptions
 
 if TYPE_CHECKING:
@@ -220,7 +219,7 @@ def _tensors(torch: Any, feeds: Feeds) -> dict[str, Any]:
 
 def _build(torch: Any, source: str) -> Any:
     where, _, name = source.partition(":")
-    with _current_folder():
+    with current_folder():
         try:
             found = importlib.import_module(where)
         except ImportError as error:
@@ -238,17 +237,6 @@ def _build(torch: Any, source: str) -> Any:
     if not isinstance(module, torch.nn.Module):
         raise ModelError(f"{source} returned {type(module).__name__}, expected a torch.nn.Module")
     return module
-
-
-@contextlib.contextmanager
-def _current_folder() -> Iterator[None]:
-    """Let modules of the current folder be found, behind all others."""
-    here = str(Path.cwd())
-    sys.path.append(here)
-    try:
-        yield
-    finally:
-        sys.path.remove(here)
 
 
 def _load_weights(module: Any, path: Path) -> None:

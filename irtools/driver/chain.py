@@ -1,4 +1,4 @@
-"""The way from a large model to a small one, link by link: what each is worth where it runs."""
+"""The way from a large model to a small one, link by link: the metric of each where it runs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ __all__ = [
     "ChainSource",
     "Link",
     "Stage",
-    "Worth",
+    "StageScore",
     "judge_models",
     "make_model",
     "measure_chain",
@@ -99,8 +99,8 @@ class Chain:
 
 
 @dataclass(frozen=True)
-class Worth:
-    """What a link decides.
+class StageScore:
+    """Metric of one stage and its agreement with the first.
 
     Attributes:
         evaluation: The metric on the target's runtime.
@@ -122,7 +122,7 @@ class Link:
         pipeline: Empty for the source itself.
         precision: None: as the runtime does by default.
         file_bytes: Size on disk.
-        worth: What it decides.
+        score: Its metric and agreement.
         latency: Against the first link of the target, by shape; empty where nothing was timed.
     """
 
@@ -131,7 +131,7 @@ class Link:
     pipeline: str
     precision: str | None
     file_bytes: int
-    worth: Worth
+    score: StageScore
     latency: tuple[LatencyResult, ...] = ()
 
 
@@ -143,7 +143,7 @@ def measure_chain(chain: Chain, progress: Progress | None = None) -> tuple[Link,
     """
     shown = progress or NullProgress()
     models = _make_models(chain, shown)
-    worths = list(judge_models(chain, models, shown))
+    scores = list(judge_models(chain, models, shown))
     timed = ratios_on_target(chain, time_models(chain, models, shown))
     return tuple(
         Link(
@@ -152,10 +152,10 @@ def measure_chain(chain: Chain, progress: Progress | None = None) -> tuple[Link,
             stage.pipeline,
             stage.precision,
             saved_bytes(model),
-            worth,
+            score,
             latency,
         )
-        for stage, model, worth, latency in zip(chain.stages, models, worths, timed, strict=True)
+        for stage, model, score, latency in zip(chain.stages, models, scores, timed, strict=True)
     )
 
 
@@ -188,8 +188,8 @@ def make_model(stage: Stage, source: Model, chain: Chain, progress: Progress) ->
     ).written
 
 
-def judge_models(chain: Chain, models: Sequence[Model], progress: Progress) -> Iterator[Worth]:
-    """Run every model over the test data, and yield what it is worth.
+def judge_models(chain: Chain, models: Sequence[Model], progress: Progress) -> Iterator[StageScore]:
+    """Run every model over the test data, and yield its score.
 
     Raises:
         DataError: The data does not fit a model, or has no labels.
@@ -204,7 +204,7 @@ def judge_models(chain: Chain, models: Sequence[Model], progress: Progress) -> I
         figures = fidelity(first, outputs, several_labels=several)
         metric = load_metric(chain.metric)
         evaluation = evaluate_outputs(outputs, data, metric, chain.seed)
-        yield Worth(evaluation, figures.agreement)
+        yield StageScore(evaluation, figures.agreement)
 
 
 def _test_data(chain: Chain, stage: Stage, model: Model) -> Dataset:

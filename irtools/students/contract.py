@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, Protocol
 
 from irtools.data import DataSettings
 from irtools.errors import OptionError, UsageError
-from irtools.metrics import Evaluation
+from irtools.metrics import Difference, Evaluation
 from irtools.plugins import Progress, registry
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "DistillResult",
     "FinetuneRequest",
     "FinetuneResult",
-    "Gain",
     "StudentTrainer",
     "Task",
     "Trained",
@@ -252,26 +251,11 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Gain:
-    """Difference of a metric between two networks on the same samples, with a 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def is_significant(self) -> bool:
-        """Whether the interval (paired bootstrap over samples) leaves 0 out."""
-        return self.low > 0 or self.high < 0
-
-
-@dataclass(frozen=True)
 class DistillResult:
     """Teacher and students.
 
     Attributes:
-        gain: Metric of the distilled student less that of the hard-label one; None where the
-            metric is not one per sample.
+        gain: Metric of the distilled student less that of the hard-label one.
         tokenizer: Folder whose tokenizer the students read text with, or None.
         notes: What a reader of the figures should know.
     """
@@ -279,7 +263,7 @@ class DistillResult:
     teacher: Trained
     distilled: Trained
     hard_label: Trained
-    gain: Gain | None
+    gain: Difference
     tokenizer: Path | None = None
     notes: tuple[str, ...] = ()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +19,7 @@ from irtools.instruments.budget import Budget
 from irtools.instruments.early import surely_loses
 from irtools.measure.cache import OutputCache
 from irtools.measure.contest.samples import KeptOutputs, Outputs, Part
-from irtools.measure.contest.scoring import Tally, answers, stack_rows
+from irtools.measure.contest.scoring import LazyRunner, Tally, answers, output_bytes, stack_rows
 from irtools.measure.effort import Workload
 from irtools.measure.figures import MetricFigure
 from irtools.measure.levels import LEVELS, Level
@@ -121,7 +120,7 @@ class Judge:
         self._whole = whole
         self._budget = budget or Budget(work=_all_of(data, whole or metric is not None))
         self._sizes = DataSizes.of(original.ir)
-        self._sample_bytes = _output_bytes(original, data)
+        self._sample_bytes = output_bytes(original, data)
         self._several = has_several_labels(original.ir.metadata_props, data.labels)
         # Sizes that differ from sample to sample do not fit into one array.
         most = 1 if self._sizes.shapes else _BATCH
@@ -230,7 +229,7 @@ class Judge:
             self._budget.observe(cost)
             self._outputs.keep_cost(cost)
             self._compared = self._choose_parts()
-            self._outputs.prepare(self._compared, _EXACT, partial(_run, runner))
+            self._outputs.prepare(self._compared, _EXACT, lambda feeds: map(runner.run, feeds))
 
     def _time(self, runner: Runner, part: Part) -> float:
         batch = next(part.batches())
@@ -303,10 +302,10 @@ class Judge:
         parts = self._missing(found, inner)
         if parts and found.fidelity is None:
             # Before the model is opened, so that one of the two is in memory at a time.
-            with _Lazy(self._make_runner, self._original, _EXACT) as exact:
+            with self._lazy(self._original, _EXACT) as exact:
                 self._outputs.prepare(self._compared, _EXACT, exact.run)
         options = RunnerOptions(optimizations=found.level)
-        with _Lazy(self._make_runner, model, options) as opened:
+        with self._lazy(model, options) as opened:
             for part in parts:
                 self._visit(model, found, part, opened)
             if self._metric is not None and not self._by_sample and found.figure is None:
@@ -320,7 +319,7 @@ class Judge:
             parts += [part for part in scored[len(found.rows) :] if part not in parts]
         return parts
 
-    def _visit(self, model: Model, found: _Measured, part: Part, opened: _Lazy) -> None:
+    def _visit(self, model: Model, found: _Measured, part: Part, opened: LazyRunner) -> None:
         """Run a model on some samples, compare its outputs, and keep what the metric needs."""
         compared, scored = part is self._compared, part in self._scored and self._by_sample
         meter = FidelityMeter(several_labels=self._several, sized_by_data=self._sizes.shapes)
@@ -343,18 +342,22 @@ class Judge:
             found.rows.append(tally.rows)
 
     def _answers(
-        self, model: Model, part: Part, own: Dataset, opened: _Lazy
+        self, model: Model, part: Part, own: Dataset, opened: LazyRunner
     ) -> Iterator[tuple[Batch, Batch, Outputs]]:
         if model is self._original:
-            for batch, outputs in self._outputs.batches(part, opened.options, opened.run):
+            options = RunnerOptions(optimizations=self._measured[model].level)
+            for batch, outputs in self._outputs.batches(part, options, opened.run):
                 yield batch, batch, outputs
         else:
             data = None if own is part.data else own
-            yield from answers(part, lambda feeds: map(opened.runner.run, feeds), data)
+            yield from answers(part, opened.run, data)
+
+    def _lazy(self, model: Model, options: RunnerOptions) -> LazyRunner:
+        return LazyRunner(partial(self._make_runner, model, options))
 
     def _reference(self, part: Part) -> Iterator[Outputs]:
         """Yield the original's exact outputs; it runs along where they are too large to be kept."""
-        with _Lazy(self._make_runner, self._original, _EXACT) as exact:
+        with self._lazy(self._original, _EXACT) as exact:
             for _, outputs in self._outputs.batches(part, _EXACT, exact.run):
                 yield outputs
 
@@ -382,43 +385,6 @@ class Judge:
             return found.figure
         whole = stack_rows(found.rows[:1] if inner else found.rows)
         return _figure_of(resample_rows(metric, whole).evaluation)
-
-
-class _Lazy:
-    """A runner that is made when it is asked for."""
-
-    def __init__(
-        self,
-        make_runner: Callable[[Model, RunnerOptions], Runner],
-        model: Model,
-        options: RunnerOptions,
-    ) -> None:
-        self.options = options
-        self._make = partial(make_runner, model, options)
-        self._runner: Runner | None = None
-
-    @property
-    def runner(self) -> Runner:
-        """The runner."""
-        if self._runner is None:
-            self._runner = self._make()
-        return self._runner
-
-    def run(self, part: Part) -> Iterator[Outputs]:
-        """Run batch by batch."""
-        return _run(self.runner, part)
-
-    def __enter__(self) -> _Lazy:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self._runner is not None:
-            self._runner.close()
-
-
-def _run(runner: Runner, part: Part) -> Iterator[Outputs]:
-    for batch in part.batches():
-        yield runner.run(batch.feeds)
 
 
 def _told(level: str, error: Exception) -> str:
@@ -449,18 +415,3 @@ def _spread_rows(rows: np.ndarray, count: int) -> np.ndarray:
 
 def _all_of(data: Dataset, scored: bool) -> Workload:
     return Workload(samples=len(data), scored=scored)
-
-
-def _output_bytes(model: Model, data: Dataset) -> int:
-    """Return at most how many bytes the outputs for one sample take.
-
-    A decoder gives a score for every token of its vocabulary at every position, and its cache.
-    """
-    lengths = [array.shape[1] for array in data.feeds.values() if array.ndim == 2]
-    length = max(lengths, default=1)
-    sizes = (
-        math.prod(size if isinstance(size, int) else length for size in value.shape[1:])
-        for value in model.ir.graph.outputs
-        if value.shape is not None and len(value.shape)
-    )
-    return max(1, 4 * sum(sizes))

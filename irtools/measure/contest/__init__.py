@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
+from irtools.measure.contest.base import ContestResult, ContestSettings, Isolation, Standing
+from irtools.measure.contest.contest import Contest
+from irtools.measure.contest.outputs import Score
 from irtools.measure.contest.paired import paired_difference
+from irtools.measure.timing import Contender
 
-__all__ = ["paired_difference"]
+__all__ = [
+    "Contender",
+    "Contest",
+    "ContestResult",
+    "ContestSettings",
+    "Isolation",
+    "Score",
+    "Standing",
+    "paired_difference",
+]

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeAlias
 
 import numpy as np
 
 from irtools.data import Dataset
 from irtools.data.batches import Batch
 from irtools.data.padding import padding_mask
-from irtools.measure.contest.samples import Outputs, Part
+from irtools.measure.contest.samples import Outputs, Part, Run
 from irtools.metrics import FidelityMeter, PerSampleMetric, check_labels
-from irtools.targets import Feeds
+from irtools.model import Model
+from irtools.targets import Feeds, Runner
 
-__all__ = ["Run", "Tally", "answers", "labels_of", "stack_rows"]
-
-Run: TypeAlias = Callable[[Iterable[Feeds]], Iterator[Outputs]]
-"""Runs a model on batches, one after the other."""
+__all__ = ["LazyRunner", "Tally", "answers", "labels_of", "output_bytes", "stack_rows"]
 
 
 def answers(
@@ -94,6 +92,37 @@ class Tally:
         return stack_rows(self._rows)
 
 
+class LazyRunner:
+    """A runner that is made when it is asked for, so that models are in memory one at a time.
+
+    Args:
+        make: Makes it.
+    """
+
+    def __init__(self, make: Callable[[], Runner]) -> None:
+        self._make = make
+        self._runner: Runner | None = None
+
+    @property
+    def runner(self) -> Runner:
+        """The runner."""
+        if self._runner is None:
+            self._runner = self._make()
+        return self._runner
+
+    def run(self, feeds: Iterable[Feeds]) -> Iterator[Outputs]:
+        """Run on batches, one after the other."""
+        for one in feeds:
+            yield self.runner.run(one)
+
+    def __enter__(self) -> LazyRunner:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._runner is not None:
+            self._runner.close()
+
+
 def labels_of(metric: PerSampleMetric, batch: Batch, data: Dataset) -> np.ndarray:
     """Return the labels of a batch.
 
@@ -122,3 +151,18 @@ def stack_rows(rows: Sequence[np.ndarray]) -> np.ndarray:
         for part in rows
     ]
     return np.concatenate(padded)
+
+
+def output_bytes(model: Model, data: Dataset) -> int:
+    """Return at most how many bytes the outputs for one sample take.
+
+    A decoder gives a score for every token of its vocabulary at every position, and its cache.
+    """
+    lengths = [array.shape[1] for array in data.feeds.values() if array.ndim == 2]
+    length = max(lengths, default=1)
+    sizes = (
+        math.prod(size if isinstance(size, int) else length for size in value.shape[1:])
+        for value in model.ir.graph.outputs
+        if value.shape is not None and len(value.shape)
+    )
+    return max(1, 4 * sum(sizes))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from irtools.measure.contest.base import ContestResult, ContestSettings, Isolation, Standing
 from irtools.measure.contest.contest import Contest
+from irtools.measure.contest.entrants import describe
 from irtools.measure.contest.outputs import Score
 from irtools.measure.contest.paired import paired_difference
 from irtools.measure.timing import Contender
@@ -16,5 +17,6 @@ __all__ = [
     "Isolation",
     "Score",
     "Standing",
+    "describe",
     "paired_difference",
 ]

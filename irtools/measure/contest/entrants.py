@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 import onnx_ir as ir
 
-from irtools.errors import UsageError
+from irtools.errors import UnsupportedError, UsageError
 from irtools.measure.contest.base import Isolation
 from irtools.measure.contest.samples import Outputs
 from irtools.measure.contest.scoring import LazyRunner
@@ -173,8 +173,12 @@ def describe(path: Path, target: str) -> Model:
         UsageError: An input is not a dense tensor of known rank.
     """
     label = f"{target.partition(':')[0]} on {path.name}"
+    try:
+        slots = run_isolated(describe_inputs, path, target, limits=_LIMITS, label=label)
+    except UnsupportedError as error:
+        raise UnsupportedError(f"{path}: {error}") from error
     inputs = []
-    for found in run_isolated(describe_inputs, path, target, limits=_LIMITS, label=label):
+    for found in slots:
         if found["dtype"] is None or found["shape"] is None:
             raise UsageError(f"{path}: input {found['name']!r} is not a dense tensor of known rank")
         is_text = found["dtype"] == "object"

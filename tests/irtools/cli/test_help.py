@@ -14,7 +14,7 @@ from irtools.cli.verb import GROUPS, Verb, group_of
 
 
 def _command(verb: str) -> click.Command:
-    command = getattr(importlib.import_module(f"irtools.cli.{verb}"), verb)
+    command = getattr(importlib.import_module(f"irtools.cli.verbs.{verb}"), verb)
     assert isinstance(command, click.Command)
     return command
 

@@ -10,7 +10,7 @@ import numpy as np
 from irtools.data import Dataset
 from irtools.data.padding import padding_mask
 from irtools.errors import DataError
-from irtools.metrics.base import Fidelity, Metric
+from irtools.metrics.base import Metric
 from irtools.metrics.fidelity import FidelityMeter
 from irtools.metrics.per_sample import PerSampleMetric
 from irtools.targets import Runner
@@ -24,7 +24,6 @@ __all__ = [
     "evaluate",
     "evaluate_outputs",
     "join_outputs",
-    "measure_fidelity",
     "resample_outputs",
     "resample_rows",
     "run_dataset",
@@ -209,15 +208,6 @@ def run_dataset(
     if not parts:
         raise DataError(f"{dataset.source} holds no samples to run")
     return {name: join_outputs([part[name] for part in parts]) for name in parts[0]}
-
-
-def measure_fidelity(
-    expected: Mapping[str, np.ndarray], runner: Runner, dataset: Dataset, batch: int = 16
-) -> Fidelity:
-    """Compare a model with outputs that `run_dataset` kept of the original."""
-    meter = FidelityMeter()
-    meter.update(expected, run_dataset(runner, dataset, batch), padding_mask(dataset.feeds))
-    return meter.result()
 
 
 def _per_sample_rows(

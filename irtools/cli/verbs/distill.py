@@ -289,7 +289,7 @@ def _document(
 
     return {
         "format": "irtools-distill",
-        "version": 1,
+        "version": 2,
         "teacher": request.teacher,
         "student": request.student,
         "train": request.train,
@@ -356,7 +356,7 @@ def _chain_table(links: Sequence[Link]) -> Table:
     table = Table(pad_edge=False, show_edge=False)
     for heading in ("target", "link"):
         table.add_column(heading)
-    metric = links[0].worth.evaluation.metric
+    metric = links[0].score.evaluation.metric
     for heading in ("size", "smaller", "latency", "faster", metric, "agreement"):
         table.add_column(heading, justify="right")
     base = links[0]
@@ -369,8 +369,8 @@ def _chain_table(links: Sequence[Link]) -> Table:
             "" if link is base else f"{base.file_bytes / link.file_bytes:.2f}x",
             f"{link.latency[0].median_ms:.2f} ms" if link.latency else "",
             _faster(link),
-            shared.evaluation_text(link.worth.evaluation),
-            "" if link.worth.agreement is None else f"{link.worth.agreement:.2%}",
+            shared.evaluation_text(link.score.evaluation),
+            "" if link.score.agreement is None else f"{link.score.agreement:.2%}",
         )
         table.add_row(*(Text(printable(cell)) for cell in cells))
     return table

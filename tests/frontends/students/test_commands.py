@@ -84,8 +84,8 @@ def test_students_and_the_chain(distill: Callable, tmp_path: Path, capsys) -> No
     assert sizes[1] < sizes[0]
     # The runtime computes what torch computes.
     for link, student in zip(document["chain"], document["students"], strict=False):
-        assert link["worth"]["evaluation"]["value"] == student["evaluation"]["value"]
-    assert document["chain"][0]["worth"]["agreement"] == 1
+        assert link["score"]["evaluation"]["value"] == student["evaluation"]["value"]
+    assert document["chain"][0]["score"]["agreement"] == 1
     assert "distilled against hard-label" in said
     assert all(link in said for link in links)
     files = {path.name for path in (tmp_path / "student").iterdir()}

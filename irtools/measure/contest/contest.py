@@ -95,6 +95,7 @@ class Contest:
         """
         notes: list[str] = []
         with self._ready() as (entrants, data):
+            notes += [note for own in data for note in own.notes]
             if self._settings.bench is not None:
                 check_same_inputs(entrants)
             scores = list(self._scores(entrants, data, notes)) if data else []

@@ -238,6 +238,60 @@ def test_a_file_of_a_runtime_is_a_contender(data: Dataset, timed: Timed, tmp_pat
     assert first.file_bytes == made.files[0].stat().st_size
 
 
+def test_padding_and_labels_of_tokens_are_left_out() -> None:
+    """Texts of two lengths run in batches of their own; the class of a token is its parity."""
+    table = [[1.0, 0.0], [0.0, 1.0]] * 3
+    numbers = ", ".join(str(x) for row in table for x in row)
+
+    def tagger(body: str) -> Model:
+        return Model.from_ir(
+            ir.from_onnx_text(
+                f"""<ir_version: 10, opset_import: ["" : 20]>
+                g (int64[b, s] input_ids, int64[b, s] attention_mask) => (float[b, s, 2] logits)
+                <float[6, 2] w = {{{numbers}}}> {{ {body} }}"""
+            )
+        )
+
+    right = tagger("logits = Gather (w, input_ids)")
+    turned = tagger("e = Gather (w, input_ids) logits = Neg (e)")
+    ids = np.arange(24).reshape(6, 4) % 6
+    mask = np.ones((6, 4), np.int64)
+    mask[::2, 3] = 0
+    labels = np.where(mask == 1, ids % 2, -100)
+    labels[1, 0] = 1 - labels[1, 0]
+    data = Dataset({"input_ids": ids, "attention_mask": mask}, labels, "tags.npz")
+    first, same, other = (
+        Contest(on(a=right, b=right.clone(), c=turned), data, SILENT).run().standings
+    )
+    assert first.evaluation is not None and other.evaluation is not None
+    assert first.evaluation.value == pytest.approx(20 / 21)
+    assert other.evaluation.value == pytest.approx(1 / 21)
+    # No mean over samples: drawn, with the same samples for both.
+    assert same.difference is not None and (same.difference.low, same.difference.high) == (0, 0)
+    assert other.difference is not None and other.difference.high < -0.5
+
+
+def test_sizes_that_the_data_decides_may_differ() -> None:
+    def finder(threshold: float) -> Model:
+        return Model.from_ir(
+            ir.from_onnx_text(
+                f"""<ir_version: 10, opset_import: ["" : 20]>
+                g (float[b, 4] x) => (float[n] found) <float t = {{{threshold}}}> {{
+                  big = Greater (x, t)
+                  one = Constant <value_ints = [-1]> ()
+                  flat = Reshape (big, one)
+                  found = Compress (x, flat)
+                }}"""
+            )
+        )
+
+    data = Dataset({"x": np.array([[0, 1, 2, 3], [0, 0, 0, 3]], np.float32)})
+    settings = ContestSettings(bench=None, threads=1, isolation="none")
+    result = Contest(on(a=finder(0.5), b=finder(1.5)), data, settings).run()
+    assert result.standings[1].fidelity is not None
+    assert result.standings[1].fidelity.same_shape == 0.5
+
+
 @pytest.mark.openvino
 def test_targets_are_mixed(data: Dataset, timed: Timed, tmp_path: Path) -> None:
     made = find_target("openvino-cpu").compile(WORSE, tmp_path, "worse")

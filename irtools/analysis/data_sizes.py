@@ -14,43 +14,12 @@ import onnx_ir as ir
 from irtools.analysis.dims import Dim, SymbolicSize
 from irtools.analysis.shapes import Shape, SymbolicShapes
 from irtools.model.walk import subgraphs
+from irtools.operators import find_op
 
 __all__ = ["DataSizes"]
 
-_BY_VALUE = frozenset({"Compress", "NonMaxSuppression", "NonZero", "StringSplit", "Unique"})
-"""Operators whose result is as large as what they find."""
 _FOREIGN = ("BeamSearch", "GreedySearch", "NMS", "NonMaxSuppression", "Sampling")
-"""Parts of the names of other domains' operators that do the same."""
-
-_SIZE_INPUTS: Mapping[str, tuple[int, ...]] = {
-    "AffineGrid": (1,),
-    "BlackmanWindow": (0,),
-    "CenterCropPad": (1,),
-    "Col2Im": (1, 2),
-    "ConstantOfShape": (0,),
-    "DFT": (1,),
-    "Expand": (1,),
-    "HammingWindow": (0,),
-    "HannWindow": (0,),
-    "MaxUnpool": (2,),
-    "MelWeightMatrix": (0, 1),
-    "OneHot": (1,),
-    "Pad": (1, 3),
-    "Range": (0, 1, 2),
-    "Reshape": (1,),
-    "Loop": (0, 1),
-    "Resize": (2, 3),
-    "STFT": (1, 3),
-    "Slice": (1, 2, 3, 4),
-    "Split": (1,),
-    "SplitToSequence": (1,),
-    "Squeeze": (1,),
-    "Tile": (1,),
-    "TopK": (1,),
-    "Unsqueeze": (1,),
-    "Upsample": (1,),
-}
-"""Inputs whose values decide sizes (ai.onnx operator specification)."""
+"""Parts of the names of operators that are not declared, but are as large as what they find."""
 
 _ASK_SIZES = frozenset({"Shape", "Size", "SequenceLength"})
 
@@ -213,11 +182,12 @@ class _Spread:
 
     def _decides(self, node: ir.Node, inputs: Sequence[ir.Value]) -> bool:
         """Whether the values of a node's inputs decide the sizes of its results."""
-        if node.domain != "":
+        op = find_op(node.domain, node.op_type)
+        if op is None:
             return any(part in node.op_type for part in _FOREIGN)
-        if node.op_type in _BY_VALUE or node.op_type == "If":
+        if op.finds or op.key == "If":
             return any(value in self.by_value for value in inputs)
-        places = _SIZE_INPUTS.get(node.op_type, ())
         return any(
-            place < len(node.inputs) and node.inputs[place] in self.by_value for place in places
+            place < len(node.inputs) and node.inputs[place] in self.by_value
+            for place in op.size_inputs
         )

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from irtools.analysis.saturation import may_saturate
 from irtools.model import release_tensor
 from irtools.model.walk import iter_nodes
+from irtools.operators import Kind, find_op
 
 __all__ = ["Int8Product", "int8_products", "saturating_products"]
 
@@ -133,7 +134,7 @@ def _is_depthwise(product: Int8Product) -> bool:
 def _is_quantized(value: ir.Value | None) -> bool:
     """Whether a value is dequantized from 8 bits; what only moves it is looked through."""
     producer = _producer(value)
-    while producer is not None and producer.op_type in _MOVES:
+    while producer is not None and _moves(producer):
         value = producer.inputs[0]
         producer = _producer(value)
     if producer is None or producer.op_type != "DequantizeLinear":
@@ -141,9 +142,9 @@ def _is_quantized(value: ir.Value | None) -> bool:
     return _int8_constant(producer.inputs[0]) is None
 
 
-_MOVES = frozenset(
-    {"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Gather", "Identity"}
-)
+def _moves(node: ir.Node) -> bool:
+    op = find_op(node.domain, node.op_type)
+    return op is not None and op.kind is Kind.LAYOUT
 
 
 def _quantized_here(value: ir.Value | None) -> tuple[ir.Value | None, np.ndarray | None]:

@@ -16,8 +16,10 @@ import onnx_ir as ir
 from irtools.analysis.dims import Dim
 from irtools.analysis.shapes import SymbolicShapes, constant_of
 from irtools.analysis.tables import position_limit
+from irtools.analysis.types import element_type
+from irtools.operators import Kind, RuleTable
 
-__all__ = ["PositionLimit", "longest_sequence"]
+__all__ = ["BOUNDS", "PositionLimit", "longest_sequence"]
 
 Interval = tuple[int, int]
 """Smallest and largest element that a tensor of integers can have."""
@@ -193,7 +195,9 @@ class _Bounds:
         if node is None:
             is_mask = "mask" in (value.name or "") or value.dtype == ir.DataType.BOOL
             return (0, 1) if is_mask else None
-        rule = _RULES.get(node.op_type) if node.domain == "" else None
+        if element_type(value) == ir.DataType.BOOL:
+            return (0, 1)
+        rule = BOUNDS.of(node)
         return None if rule is None else rule(node, self)
 
     def _number(self, dim: Dim | bool) -> int | None:
@@ -223,10 +227,6 @@ Rule = Callable[[ir.Node, _Bounds], Interval | None]
 
 def _same(node: ir.Node, bounds: _Bounds) -> Interval | None:
     return bounds.of(node.inputs[0])
-
-
-def _flag(node: ir.Node, bounds: _Bounds) -> Interval | None:
-    return 0, 1
 
 
 def _any_of(first: int) -> Rule:
@@ -286,25 +286,23 @@ def _clip(node: ir.Node, bounds: _Bounds) -> Interval | None:
     return smallest, max(smallest, largest)
 
 
-_MOVES = (
-    *("Cast", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape"),
-    *("Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
-)
-_COMPARES = ("And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or", "Xor")
-
-_RULES: Mapping[str, Rule] = MappingProxyType(
-    dict.fromkeys(_MOVES, _same)
-    | dict.fromkeys(_COMPARES, _flag)
-    | {
-        "Add": _arithmetic(lambda a, b: a + b),
-        "Clip": _clip,
-        "Concat": _any_of(0),
-        "CumSum": _cumulative,
-        "Max": _any_of(0),
-        "Min": _any_of(0),
-        "Mul": _arithmetic(lambda a, b: a * b),
-        "Range": _range,
-        "Sub": _arithmetic(lambda a, b: a - b),
-        "Where": _any_of(1),
-    }
+BOUNDS: RuleTable[Rule] = RuleTable(
+    "bounds",
+    "the smallest and the largest integer are known",
+    by_kind=MappingProxyType({Kind.LAYOUT: _same}),
+    by_name=MappingProxyType(
+        {
+            "Add": _arithmetic(lambda a, b: a + b),
+            "Cast": _same,
+            "Clip": _clip,
+            "Concat": _any_of(0),
+            "CumSum": _cumulative,
+            "Max": _any_of(0),
+            "Min": _any_of(0),
+            "Mul": _arithmetic(lambda a, b: a * b),
+            "Range": _range,
+            "Sub": _arithmetic(lambda a, b: a - b),
+            "Where": _any_of(1),
+        }
+    ),
 )

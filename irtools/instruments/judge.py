@@ -17,11 +17,11 @@ from irtools.data.labels import has_several_labels
 from irtools.errors import DataError, UnsupportedError, UsageError
 from irtools.instruments.budget import Budget
 from irtools.instruments.early import surely_loses
+from irtools.instruments.scores import MetricFigure
 from irtools.measure.cache import OutputCache
 from irtools.measure.contest.samples import KeptOutputs, Outputs, Part
 from irtools.measure.contest.scoring import LazyRunner, Tally, answers, output_bytes, stack_rows
 from irtools.measure.effort import Workload
-from irtools.measure.figures import MetricFigure
 from irtools.measure.levels import LEVELS, Level
 from irtools.metrics import (
     Evaluation,

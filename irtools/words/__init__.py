@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from irtools.words.counting import counted
+from irtools.words.counting import counted, size_text
 from irtools.words.escape import printable
 
-__all__ = ["counted", "printable"]
+__all__ = ["counted", "printable", "size_text"]

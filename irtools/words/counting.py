@@ -1,8 +1,8 @@
-"""Numbers with their nouns."""
+"""Numbers with their nouns and units."""
 
 from __future__ import annotations
 
-__all__ = ["counted"]
+__all__ = ["counted", "size_text"]
 
 _GROUPED_FROM = 10_000
 
@@ -17,3 +17,17 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     """
     shown = f"{number:,}" if abs(number) >= _GROUPED_FROM else str(number)
     return f"{shown} {noun if number == 1 else plural or noun + 's'}"
+
+
+def size_text(size: int | None) -> str:
+    """Print a number of bytes in decimal units (`23.4 MB`), as shops and disks count."""
+    if size is None:
+        return ""
+    if size < 1000:
+        return f"{size} B"
+    value = float(size)
+    for unit in ("kB", "MB", "GB"):
+        value /= 1000
+        if value < 999.5 or unit == "GB":
+            break
+    return f"{value:.1f} {unit}" if value < 100 else f"{value:.0f} {unit}"

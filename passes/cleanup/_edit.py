@@ -5,19 +5,10 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from irtools.model import subgraphs
+from irtools.operators import find_op
 
 __all__ = ["can_substitute", "is_deterministic", "substitute"]
 
-_RANDOM_OPS = frozenset(
-    {
-        "Bernoulli",
-        "Multinomial",
-        "RandomNormal",
-        "RandomNormalLike",
-        "RandomUniform",
-        "RandomUniformLike",
-    }
-)
 _TRAINING_OPS = frozenset({"Dropout", "BatchNormalization"})
 
 
@@ -26,7 +17,8 @@ def is_deterministic(node: ir.Node) -> bool:
 
     Control flow, functions and operators of other domains are opaque, so the answer is no.
     """
-    if node.domain != "" or node.op_type in _RANDOM_OPS or _may_train(node):
+    op = find_op(node.domain, node.op_type)
+    if node.domain != "" or op is None or op.random or _may_train(node):
         return False
     refers = any(attribute.is_ref() for attribute in node.attributes.values())
     return not refers and not any(True for _ in subgraphs(node))

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from irtools.analysis.shapes import SymbolicShapes, constant_of
 from irtools.analysis.types import element_type
 from irtools.model import nested_graphs
+from irtools.operators import Fold, find_op
 from irtools.passes.cleanup._edit import is_deterministic
 from irtools.passes.cleanup._fold_budget import Choice, Results, choose, release
 from irtools.passes.cleanup._sizes import initializer_bytes, node_bytes
@@ -30,31 +31,6 @@ _FEW_ELEMENTS = 64
 """Constants of no more elements are sizes, axes and scalars: what grows from them is no weight."""
 
 _MAX_SWEEPS = 4
-
-_EXACT_OPS = frozenset(
-    {"Abs", "Add", "And", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Cast", "Ceil"}
-    | {"Clip", "Concat", "ConstantOfShape", "Div", "Equal", "Expand", "Flatten", "Floor"}
-    | {"Gather", "GatherElements", "GatherND", "Greater", "GreaterOrEqual", "Identity", "IsInf"}
-    | {"IsNaN", "Less", "LessOrEqual", "Max", "Min", "Mul", "Neg", "Not", "Or", "Range"}
-    | {"ReduceMax", "ReduceMin", "Reshape", "ScatterND", "Shape", "Sign", "Size", "Slice"}
-    | {"Split", "Sqrt", "Squeeze", "Sub", "Tile", "Transpose", "Trilu", "Unsqueeze"}
-    | {"Where", "Xor"}
-)
-"""Operators that move data, count, or round correctly by IEEE 754: one right answer each."""
-
-_ROUNDING_OPS = frozenset(
-    {"Cos", "Cosh", "CumSum", "Erf", "Exp", "Log", "MatMul", "Pow", "Reciprocal", "ReduceMean"}
-    | {"ReduceProd", "ReduceSum", "Round", "Sigmoid", "Sin", "Sinh", "Softmax", "Sum", "Tan"}
-    | {"Tanh"}
-)
-"""Operators whose last bits depend on who computes them; of Sum the sign of -0.0 + -0.0."""
-
-_MOVING_OPS = frozenset(
-    {"Concat", "ConstantOfShape", "Expand", "Flatten", "Gather", "GatherElements", "GatherND"}
-    | {"Identity", "Reshape", "ScatterND", "Slice", "Split", "Squeeze", "Tile", "Transpose"}
-    | {"Trilu", "Unsqueeze", "Where"}
-)
-"""All that is folded of half precision: runtimes compute it in float32 and round at will."""
 
 _FOLDABLE_TYPES = frozenset(
     {ir.DataType.BOOL, ir.DataType.FLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE}
@@ -129,13 +105,12 @@ class FoldConstants(Pass):
         return Exactness.EXACT if self.exact else self.exactness
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
-        foldable = _EXACT_OPS if self.exact else _EXACT_OPS | _ROUNDING_OPS
         folded = 0
         for _ in range(_MAX_SWEEPS):
             folder = _Folder(ctx.analysis(SymbolicShapes, model), model.opset_imports.get("", 0))
             for graph in nested_graphs(model.graph):
                 for node in graph:
-                    if node.op_type in foldable and is_deterministic(node):
+                    if self._folds(node) and is_deterministic(node):
                         folder.visit(node)
             choice = choose(folder.results, model.graph)
             _fold(choice, folder.results, model.graph)
@@ -145,6 +120,10 @@ class FoldConstants(Pass):
                 break
         preserved = frozenset({SymbolicShapes})
         return PassResult(folded > 0, {"num-folded-nodes": folded}, preserved=preserved)
+
+    def _folds(self, node: ir.Node) -> bool:
+        op = find_op(node.domain, node.op_type)
+        return op is not None and (op.fold is Fold.EXACT or (bool(op.fold) and not self.exact))
 
 
 def _fold(choice: Choice, results: Results, main: ir.Graph) -> None:
@@ -236,7 +215,9 @@ class _Folder:
             # The file stores it in fewer bytes: int8 and a scale, a codebook, one row of a table.
             return None
         halves = any(t is not None and t.dtype == ir.DataType.FLOAT16 for t in tensors)
-        if halves and node.op_type not in _MOVING_OPS:
+        op = find_op(node.domain, node.op_type)
+        if halves and not (op is not None and op.only_moves):
+            # Runtimes compute half precision in float32 and round at will.
             return None
         evaluator = self._evaluator(node.op_type)
         if evaluator is None:

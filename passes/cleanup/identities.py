@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import ClassVar
@@ -13,10 +13,14 @@ import onnx_ir as ir
 from irtools.analysis.shapes import SymbolicShapes, constant_of
 from irtools.analysis.types import element_type
 from irtools.model import nested_graphs
+from irtools.operators import RuleTable
 from irtools.passes.cleanup._edit import can_substitute, substitute
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult
 
-__all__ = ["RemoveIdentity", "RemoveNoOps"]
+__all__ = ["NO_OPS", "RemoveIdentity", "RemoveNoOps"]
+
+Rule = Callable[[ir.Node, SymbolicShapes], ir.Value | None]
+"""From a node to the input that can stand for its output, None where there is none."""
 
 _PRESERVED = frozenset({SymbolicShapes})
 _MAX_ELEMENTS = 4096
@@ -60,8 +64,8 @@ class RemoveNoOps(Pass):
         removed = 0
         for graph in nested_graphs(model.graph):
             for node in graph:
-                find = _NO_OPS.get(node.op_type)
-                if node.domain == "" and find is not None:
+                find = NO_OPS.of(node)
+                if find is not None:
                     removed += _bypass(node, find(node, facts))
         return PassResult(removed > 0, {"num-removed-no-ops": removed}, preserved=_PRESERVED)
 
@@ -121,7 +125,7 @@ def _single(node: ir.Node, facts: SymbolicShapes) -> ir.Value | None:
     return node.inputs[0] if len(node.inputs) == 1 else None
 
 
-def _neutral(neutral: bool | int, *, commutes: bool) -> Callable[..., ir.Value | None]:
+def _neutral(neutral: bool | int, *, commutes: bool) -> Rule:
     def find(node: ir.Node, facts: SymbolicShapes) -> ir.Value | None:
         for index in (1, 0) if commutes else (1,):
             constant = constant_of(node.inputs[index])
@@ -139,21 +143,25 @@ def _is_all(array: np.ndarray, neutral: bool | int) -> bool:
     return bool(np.all(array == neutral) and not np.signbit(array).any())
 
 
-_NO_OPS: Mapping[str, Callable[[ir.Node, SymbolicShapes], ir.Value | None]] = MappingProxyType(
-    {
-        "And": _neutral(True, commutes=True),
-        "Cast": _cast,
-        "Concat": _single,
-        "Div": _neutral(1, commutes=False),
-        "Expand": _reshape,
-        "Max": _single,
-        "Mean": _single,
-        "Min": _single,
-        "Mul": _neutral(1, commutes=True),
-        "Reshape": _reshape,
-        "Slice": _slice,
-        "Sub": _neutral(0, commutes=False),
-        "Sum": _single,
-        "Transpose": _transpose,
-    }
+NO_OPS: RuleTable[Rule] = RuleTable(
+    "no-op",
+    "nodes that change nothing are removed",
+    MappingProxyType(
+        {
+            "And": _neutral(True, commutes=True),
+            "Cast": _cast,
+            "Concat": _single,
+            "Div": _neutral(1, commutes=False),
+            "Expand": _reshape,
+            "Max": _single,
+            "Mean": _single,
+            "Min": _single,
+            "Mul": _neutral(1, commutes=True),
+            "Reshape": _reshape,
+            "Slice": _slice,
+            "Sub": _neutral(0, commutes=False),
+            "Sum": _single,
+            "Transpose": _transpose,
+        }
+    ),
 )

@@ -19,10 +19,12 @@ import onnx_ir as ir
 
 from irtools.analysis.provenance import module_name
 from irtools.analysis.shapes import SymbolicShapes
+from irtools.operators import op_key
 from irtools.passes.pruning.constants import constant_of
 from irtools.passes.pruning.index_map import IndexMap
 
 __all__ = [
+    "NO_RULE",
     "AttributeEdit",
     "BlockedGroup",
     "BlockedReason",
@@ -35,6 +37,9 @@ __all__ = [
     "TakeEdit",
     "removed_parameters",
 ]
+
+NO_RULE = "no channel rule for this operator"
+"""The reason of groups that an operator without a rule blocks."""
 
 Kind: TypeAlias = Literal["heads", "neurons", "channels"]
 Role: TypeAlias = Literal["out", "in", "along"]
@@ -292,6 +297,7 @@ class Trace:
         """Note why the group cannot be pruned."""
         found = BlockedReason(reason)
         if node is not None:
-            found = BlockedReason(reason, node.op_type, node.name or module_name(node))
+            key = op_key(node.domain, node.op_type)
+            found = BlockedReason(reason, key, node.name or module_name(node))
         if found not in self.reasons:
             self.reasons.append(found)

@@ -5,15 +5,12 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from irtools.model import iter_nodes
+from irtools.operators import find_op
 from irtools.passes.pruning.constants import constant_of
 from irtools.words import counted
 
 __all__ = ["count_quantized", "why_nothing"]
 
-_QUANTIZED_OPS = frozenset(
-    {"ConvInteger", "DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat"}
-    | {"MatMulNBits", "QGemm", "QLinearConv", "QLinearMatMul", "DynamicQuantizeLSTM"}
-)
 _PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
 _HOLDERS = frozenset({"DequantizeLinear", "Cast", "Mul", "Sub", "Transpose", "Reshape", "Gather"})
 """Through what a stored weight comes to a product: scales, layouts, a codebook."""
@@ -30,7 +27,8 @@ def count_quantized(model: ir.Model) -> int:
 
 
 def _is_quantized(node: ir.Node) -> bool:
-    if node.op_type in _QUANTIZED_OPS:
+    op = find_op(node.domain, node.op_type)
+    if op is not None and op.integers:
         return True
     if node.op_type not in _PRODUCTS or node.domain != "" or len(node.inputs) < 2:
         return False

@@ -223,7 +223,7 @@ def _headings(found: ContestResult) -> Iterator[str]:
 
 
 def _times(r: LatencyResult, evaluated: bool) -> Iterator[str]:
-    from irtools.report import size_text
+    from irtools.words import size_text
 
     yield from (r.name, r.shape, f"{r.median_ms:.2f} ms", f"{r.p90_ms:.2f} ms")
     if not evaluated:
@@ -233,7 +233,7 @@ def _times(r: LatencyResult, evaluated: bool) -> Iterator[str]:
 
 
 def _quality(standing: Standing, found: ContestResult) -> Iterator[str]:
-    from irtools.report import size_text
+    from irtools.words import size_text
 
     yield size_text(standing.file_bytes)
     if standing is found.standings[0] or standing.fidelity is None:

@@ -350,8 +350,7 @@ def _chain_table(links: Sequence[Link]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from irtools.report import size_text
-    from irtools.words import printable
+    from irtools.words import printable, size_text
 
     table = Table(pad_edge=False, show_edge=False)
     for heading in ("target", "link"):

@@ -41,7 +41,7 @@ def conv(port: Port, trace: Trace) -> None:
         return
     trace.couple(node.outputs[0], 1, port.map)
     trace.add_member(node, 1, 0, port.map, "out" if group == 1 else "along")
-    add_bias(port, trace, 2)
+    add_bias(port, trace)
 
 
 def batch_norm(port: Port, trace: Trace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from irtools.operators import bias_input
 from irtools.passes.pruning.constants import constant_of
 from irtools.passes.pruning.groups import Trace
 from irtools.passes.pruning.rules.port import Port
@@ -78,12 +79,14 @@ def gemm(port: Port, trace: Trace) -> None:
     else:
         trace.couple(node.outputs[0], 1, port.map)
         trace.add_member(node, 1, 0 if transposed else 1, port.map, "out")
-        add_bias(port, trace, 2)
+        add_bias(port, trace)
 
 
-def add_bias(port: Port, trace: Trace, position: int) -> None:
-    bias = port.other(position)
-    if bias is None:
+def add_bias(port: Port, trace: Trace) -> None:
+    """The bias of a root is cut with its channels."""
+    position = bias_input(port.node)
+    bias = None if position is None else port.other(position)
+    if position is None or bias is None:
         return
     tensor = constant_of(bias)
     if tensor is None:

@@ -6,22 +6,20 @@ unless all of them are known.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from types import MappingProxyType
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
-from irtools.analysis._shape_rules import int_attribute, product
 from irtools.analysis.dims import Dim, add, divide, multiply, never_equal
+from irtools.analysis.facts import ShapeFacts
+from irtools.analysis.shape_rules.common import int_attribute, product
+from irtools.operators import RuleTable
 
-if TYPE_CHECKING:
-    from irtools.analysis.shapes import SymbolicShapes
+__all__ = ["VALUE", "Rule"]
 
-__all__ = ["RULES"]
-
-Rule = Callable[[ir.Node, "SymbolicShapes"], "np.ndarray | None"]
+Rule = Callable[[ir.Node, ShapeFacts], "np.ndarray | None"]
 
 _MAX_CONSTANT = 64
 
@@ -32,7 +30,7 @@ def _array(dims: list[Dim], shape: tuple[int, ...] = (-1,)) -> np.ndarray:
     return boxed.reshape(shape)
 
 
-def _shape(node: ir.Node, facts: SymbolicShapes) -> np.ndarray | None:
+def _shape(node: ir.Node, facts: ShapeFacts) -> np.ndarray | None:
     shape = facts.shape(node.inputs[0])
     if shape is None:
         return None
@@ -40,12 +38,12 @@ def _shape(node: ir.Node, facts: SymbolicShapes) -> np.ndarray | None:
     return _array(list(shape[start:end]))
 
 
-def _size(node: ir.Node, facts: SymbolicShapes) -> np.ndarray | None:
+def _size(node: ir.Node, facts: ShapeFacts) -> np.ndarray | None:
     shape = facts.shape(node.inputs[0])
     return None if shape is None else _array([product(shape)], ())
 
 
-def _gather(node: ir.Node, facts: SymbolicShapes) -> np.ndarray | None:
+def _gather(node: ir.Node, facts: ShapeFacts) -> np.ndarray | None:
     data, indices = (facts.integers(value) for value in node.inputs[:2])
     if data is None or indices is None or data.ndim != 1:
         return None
@@ -55,7 +53,7 @@ def _gather(node: ir.Node, facts: SymbolicShapes) -> np.ndarray | None:
     return _array([data[i] for i in flat], indices.shape)
 
 
-def _slice(node: ir.Node, facts: SymbolicShapes) -> np.ndarray | None:
+def _slice(node: ir.Node, facts: ShapeFacts) -> np.ndarray | None:
     parts = [facts.integers(value) for value in node.inputs]
     if any(p is None for p in parts) or len(parts) < 3:
         return None
@@ -70,12 +68,12 @@ def _slice(node: ir.Node, facts: SymbolicShapes) -> np.ndarray | None:
     return np.moveaxis(np.moveaxis(data, axis, 0)[starts[0] : ends[0] : step], 0, axis)
 
 
-def _transpose(node: ir.Node, facts: SymbolicShapes) -> np.ndarray | None:
+def _transpose(node: ir.Node, facts: ShapeFacts) -> np.ndarray | None:
     data = facts.integers(node.inputs[0])
     return None if data is None else np.transpose(data, node.attributes.get_ints("perm"))
 
 
-def _concat(node: ir.Node, facts: SymbolicShapes) -> np.ndarray | None:
+def _concat(node: ir.Node, facts: ShapeFacts) -> np.ndarray | None:
     parts = [facts.integers(value) for value in node.inputs]
     known = [p for p in parts if p is not None]
     if len(known) < len(parts) or any(p.ndim != 1 for p in known):
@@ -83,7 +81,7 @@ def _concat(node: ir.Node, facts: SymbolicShapes) -> np.ndarray | None:
     return np.concatenate(known)
 
 
-def _reshaped(node: ir.Node, facts: SymbolicShapes) -> np.ndarray | None:
+def _reshaped(node: ir.Node, facts: ShapeFacts) -> np.ndarray | None:
     data, shape = facts.integers(node.inputs[0]), facts.shape(node.outputs[0])
     if data is None or shape is None or not all(isinstance(dim, int) for dim in shape):
         return None
@@ -91,11 +89,11 @@ def _reshaped(node: ir.Node, facts: SymbolicShapes) -> np.ndarray | None:
     return data.reshape(sizes) if np.prod(sizes, dtype=np.int64) == data.size else None
 
 
-def _identity(node: ir.Node, facts: SymbolicShapes) -> np.ndarray | None:
+def _identity(node: ir.Node, facts: ShapeFacts) -> np.ndarray | None:
     return facts.integers(node.inputs[0])
 
 
-def _cast(node: ir.Node, facts: SymbolicShapes) -> np.ndarray | None:
+def _cast(node: ir.Node, facts: ShapeFacts) -> np.ndarray | None:
     wide = int_attribute(node, "to", 0) in (ir.DataType.INT64, ir.DataType.INT32)
     data = facts.integers(node.inputs[0])
     if not wide or data is None or any(isinstance(item, bool) for item in data.reshape(-1)):
@@ -104,7 +102,7 @@ def _cast(node: ir.Node, facts: SymbolicShapes) -> np.ndarray | None:
 
 
 def _arithmetic(combine: Callable[[Dim, Dim], Dim | bool | None]) -> Rule:
-    def rule(node: ir.Node, facts: SymbolicShapes) -> np.ndarray | None:
+    def rule(node: ir.Node, facts: ShapeFacts) -> np.ndarray | None:
         a, b = (facts.integers(value) for value in node.inputs[:2])
         if a is None or b is None:
             return None
@@ -131,7 +129,7 @@ def _divide(a: Dim, b: Dim) -> Dim | None:
     return divide(a, b)
 
 
-def _where(node: ir.Node, facts: SymbolicShapes) -> np.ndarray | None:
+def _where(node: ir.Node, facts: ShapeFacts) -> np.ndarray | None:
     parts = [facts.integers(value) for value in node.inputs]
     if any(p is None for p in parts):
         return None
@@ -139,7 +137,7 @@ def _where(node: ir.Node, facts: SymbolicShapes) -> np.ndarray | None:
     return np.where(condition.astype(bool), a, b)
 
 
-def _constant_of_shape(node: ir.Node, facts: SymbolicShapes) -> np.ndarray | None:
+def _constant_of_shape(node: ir.Node, facts: ShapeFacts) -> np.ndarray | None:
     dims = facts.integers(node.inputs[0])
     attribute = node.attributes.get("value")
     if dims is None or attribute is None or not all(isinstance(d, int) for d in dims):
@@ -153,25 +151,29 @@ def _constant_of_shape(node: ir.Node, facts: SymbolicShapes) -> np.ndarray | Non
     return _array([int(fill.numpy().item())] * count, tuple(dims.tolist()))
 
 
-RULES: Mapping[str, Rule] = MappingProxyType(
-    {
-        "Add": _arithmetic(add),
-        "Cast": _cast,
-        "Concat": _concat,
-        "ConstantOfShape": _constant_of_shape,
-        "Div": _arithmetic(_divide),
-        "Equal": _arithmetic(_equal),
-        "Gather": _gather,
-        "Identity": _identity,
-        "Mul": _arithmetic(multiply),
-        "Reshape": _reshaped,
-        "Shape": _shape,
-        "Size": _size,
-        "Slice": _slice,
-        "Squeeze": _reshaped,
-        "Sub": _arithmetic(lambda a, b: add(a, b, -1)),
-        "Transpose": _transpose,
-        "Unsqueeze": _reshaped,
-        "Where": _where,
-    }
+VALUE: RuleTable[Rule] = RuleTable(
+    "value",
+    "small integers are followed",
+    MappingProxyType(
+        {
+            "Add": _arithmetic(add),
+            "Cast": _cast,
+            "Concat": _concat,
+            "ConstantOfShape": _constant_of_shape,
+            "Div": _arithmetic(_divide),
+            "Equal": _arithmetic(_equal),
+            "Gather": _gather,
+            "Identity": _identity,
+            "Mul": _arithmetic(multiply),
+            "Reshape": _reshaped,
+            "Shape": _shape,
+            "Size": _size,
+            "Slice": _slice,
+            "Squeeze": _reshaped,
+            "Sub": _arithmetic(lambda a, b: add(a, b, -1)),
+            "Transpose": _transpose,
+            "Unsqueeze": _reshaped,
+            "Where": _where,
+        }
+    ),
 )

@@ -113,6 +113,8 @@ def read_for_contenders(
         FileError: It cannot be read.
     """
     models = dict(_encoding_models(source, contenders, settings))
+    if source == "synthetic":
+        models = dict([*models.items()][:1])  # The same samples for all.
     if not models:
         name, first = next(iter(contenders.items()))
         models = {name: _described(first)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import zip_longest
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from irtools.measure.contest.outputs import OutputScores, Score
 from irtools.measure.contest.paired import paired_difference
 from irtools.measure.drawable import drawn_for, run_with
 from irtools.measure.timing import Contender, measure
-from irtools.metrics import Difference, Metric, check_labels, load_metric
+from irtools.metrics import Metric, check_labels, load_metric
 from irtools.plugins import NullProgress, Progress
 from irtools.scratch import scratch_folder
 from irtools.targets import find_target
@@ -100,28 +101,13 @@ class Contest:
                 check_same_inputs(entrants)
             scores = list(self._scores(entrants, data, notes)) if data else []
             latency = self._times(entrants, data, notes)
-        bases = scores[:1] * len(scores)
-        rows = zip(scores, bases, strict=True)
-        differences = [_difference(base, score) for score, base in rows]
-        standings = [
-            Standing(
-                entrant.name,
-                entrant.target,
-                entrant.options.precision,
-                entrant.file_bytes,
-                tuple(result for result in latency if result.name == entrant.name),
-            )
-            for entrant in entrants
-        ]
-        for number, score in enumerate(scores):
-            standings[number] = replace(
-                standings[number],
-                fidelity=score.fidelity,
-                evaluation=None if score.metric is None else score.metric.evaluation,
-                difference=differences[number],
-            )
+        first = scores[0] if scores else None
+        standings = tuple(
+            _standing(entrant, score, first, latency)
+            for entrant, score in zip_longest(entrants, scores)
+        )
         samples, source = (len(data[0]), data[0].source) if data else (0, "")
-        return ContestResult(tuple(standings), samples, source, tuple(dict.fromkeys(notes)))
+        return ContestResult(standings, samples, source, tuple(dict.fromkeys(notes)))
 
     def scores(self) -> Iterator[Score]:
         """Yield the score of each contender as soon as it is there; nothing is timed.
@@ -136,11 +122,13 @@ class Contest:
             yield from self._scores(entrants, data, [])
 
     def time(self) -> list[LatencyResult]:
-        """Time the contenders, and nothing else.
+        """Time the contenders, and nothing else; empty without `bench` in the settings.
 
         Raises:
             IrtoolsError: As `run`.
         """
+        if self._settings.bench is None:
+            return []
         with self._ready() as (entrants, data):
             check_same_inputs(entrants)
             return self._times(entrants, data, [])
@@ -248,7 +236,21 @@ def _spread(data: Sequence[Dataset], samples: int) -> list[Dataset]:
     return [one.select(rows) for one in data]
 
 
-def _difference(first: Score, score: Score) -> Difference | None:
-    if score is first or score.metric is None or first.metric is None:
-        return None
-    return paired_difference(first.metric, score.metric)
+def _standing(
+    entrant: Entrant,
+    score: Score | None,
+    first: Score | None,
+    latency: Sequence[LatencyResult],
+) -> Standing:
+    metric = None if score is None else score.metric
+    base = None if first is None or score is first else first.metric
+    return Standing(
+        entrant.name,
+        entrant.target,
+        entrant.options.precision,
+        entrant.file_bytes,
+        tuple(result for result in latency if result.name == entrant.name),
+        None if score is None else score.fidelity,
+        None if metric is None else metric.evaluation,
+        None if metric is None or base is None else paired_difference(base, metric),
+    )

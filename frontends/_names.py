@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
-from irtools.analysis.provenance import SCOPES, module_of
+from irtools.analysis.provenance import module_of
+from irtools.editing import SCOPES
 
 __all__ = ["tidy"]
 

@@ -163,6 +163,48 @@ def package_of(module: str) -> str:
     return ".".join(module.split(".")[:depth])
 
 
+def edits_in(path: Path) -> set[str]:
+    """Return what a file makes or registers itself: `ir.node(..)`, `ir.Node(..)`, weights."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name("ir" | "onnx_ir"), attr=name)):
+                found.add(f"ir.{name}")
+            case ast.Attribute(attr="register_initializer"):
+                found.add("register_initializer")
+            case ast.Assign(targets=[ast.Subscript(value=ast.Attribute(attr="initializers"))]):
+                found.add("initializers[..] =")
+            case ast.ImportFrom(module=str(module)) if module.split(".")[0] == "onnx_ir":
+                found |= {f"ir.{alias.name}" for alias in node.names}
+    return found & {"ir.node", "ir.Node", "register_initializer", "initializers[..] ="}
+
+
+def test_graphs_are_edited_in_one_room() -> None:
+    """Nodes are made and weights registered by the editor alone, and by what reads files."""
+    wrong = [
+        f"{path.relative_to(ROOT)}: {', '.join(sorted(found))}"
+        for name, path in modules().items()
+        if not name.startswith(("irtools.editing", "irtools.model")) and (found := edits_in(path))
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("import onnx_ir as ir\nir.node('Relu', [])", {"ir.node"}),
+        ("from onnx_ir import Node", {"ir.Node"}),
+        ("graph.register_initializer(value)", {"register_initializer"}),
+        ("graph.initializers['w'] = value", {"initializers[..] ="}),
+        ("def f(node: ir.Node) -> ir.Value: ...", set()),
+    ],
+)
+def test_what_counts_as_an_edit(text: str, found: set[str], tmp_path: Path) -> None:
+    path = tmp_path / "pass.py"
+    path.write_text(text, encoding="utf-8")
+    assert edits_in(path) == found
+
+
 @pytest.mark.parametrize(
     "family", ["cleanup", "fusion", "pruning", "quantization", "precision", "vocabulary"]
 )

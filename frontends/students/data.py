@@ -16,6 +16,7 @@ import torch
 from irtools.data import Dataset, DataSettings, is_text, load_dataset
 from irtools.data.padding import cut_columns, find_columns, padding_mask
 from irtools.data.text import number_classes
+from irtools.editing import Editor
 from irtools.errors import DataError, UnsupportedError
 from irtools.frontends.students.checkpoints import has_tokenizer
 from irtools.metrics import load_metric
@@ -88,18 +89,14 @@ def read_splits(
 def _signature(network: Any, folder: Path | None) -> Model:
     """Return a model that takes what the network takes, and does nothing with it."""
     inputs = [_input(name, network.config) for name in input_names(network)]
-    same = ir.node("Identity", inputs[:1])
-    same.outputs[0].name, same.outputs[0].type = "same", inputs[0].type
-    graph = ir.Graph(
-        inputs,
-        same.outputs,
-        nodes=[same],
-        opset_imports={"": 20},
-        name="signature",
-    )
+    graph = ir.Graph(inputs, [], nodes=[], opset_imports={"": 20}, name="signature")
+    model = ir.Model(graph, ir_version=10)
+    dtype = inputs[0].dtype
+    same = Editor(model, "signature").append(graph, "Identity", inputs[:1], outputs={"same": dtype})
+    graph.outputs.append(same)
     # Data is looked up beside the model's file.
     source = None if folder is None else folder / "config.json"
-    return Model.from_ir(ir.Model(graph, ir_version=10), source)
+    return Model.from_ir(model, source)
 
 
 def input_names(network: Any) -> tuple[str, ...]:

@@ -19,8 +19,8 @@ import torch
 from torch import nn
 
 from irtools.analysis.provenance import module_name
-from irtools.analysis.shapes import constant_of
 from irtools.data import SyntheticSettings, synthesize
+from irtools.editing import constant_of
 from irtools.errors import ModelError, UnsupportedError, UsageError
 from irtools.frontends.students.anatomy import find_layers, layer_of
 from irtools.frontends.students.checkpoints import load_config, network_class

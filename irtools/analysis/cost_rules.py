@@ -13,11 +13,11 @@ from types import MappingProxyType
 
 import onnx_ir as ir
 
-from irtools.analysis.dims import Dim
+from irtools.analysis.dims import evaluate
 from irtools.analysis.facts import Shape, ShapeFacts
 from irtools.operators import Kind, RuleTable, weight_port
 
-__all__ = ["COST", "CostFacts", "Rule", "number_in", "numbers_in"]
+__all__ = ["COST", "CostFacts", "Rule", "numbers_in"]
 
 
 @dataclass(frozen=True)
@@ -211,18 +211,6 @@ def _broadcast(a: Sequence[int], b: Sequence[int]) -> list[int]:
 
 def numbers_in(shape: Shape, sizes: Mapping[str, int]) -> list[int] | None:
     """Put sizes into a shape; None where it has a name that they lack."""
-    found = [number_in(dim, sizes) for dim in shape]
+    found = [evaluate(dim, sizes) for dim in shape]
     known = [size for size in found if size is not None]
     return known if len(known) == len(found) else None
-
-
-def number_in(dim: Dim | bool, sizes: Mapping[str, int]) -> int | None:
-    """Put the sizes into a polynomial; None where it has a name that they lack."""
-    if isinstance(dim, int):
-        return int(dim)
-    total = 0
-    for names, factor in dim.terms:
-        if any(name not in sizes for name in names):
-            return None
-        total += factor * math.prod(sizes[name] for name in names)
-    return total

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from irtools.analysis.cost_rules import COST, CostFacts, number_in, numbers_in
+from irtools.analysis.cost_rules import COST, CostFacts, numbers_in
+from irtools.analysis.dims import evaluate
 from irtools.analysis.facts import Shape
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.operators import op_key
@@ -125,14 +126,14 @@ class _Counter:
     def _rounds(self, node: ir.Node) -> int | None:
         if node.op_type == "Loop":
             trips = self._shapes.integers(node.inputs[0]) if node.inputs else None
-            found = None if trips is None else number_in(trips.reshape(-1)[0], self._sizes)
+            found = None if trips is None else evaluate(trips.reshape(-1)[0], self._sizes)
             return found if found is not None and 0 <= found < _MAX_TRIPS else None
         scanned = node.attributes.get_int("num_scan_inputs", 1)
         shape = self._shapes.shape(node.inputs[-scanned]) if node.inputs else None
         axes = node.attributes.get_ints("scan_input_axes") or [self._scan_axis]
         if shape is None or not -len(shape) <= axes[0] < len(shape):
             return None
-        return number_in(shape[axes[0]], self._sizes)
+        return evaluate(shape[axes[0]], self._sizes)
 
     def _shape_bodies(self, graph: ir.Graph) -> bool:
         """Tell the bodies of Loop and Scan the shapes that they are called with.

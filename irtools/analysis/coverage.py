@@ -23,7 +23,7 @@ TABLES: Mapping[str, str] = MappingProxyType(
         "bounds": "irtools.analysis.positions:BOUNDS",
         "cost": "irtools.analysis.cost_rules:COST",
         "channels": "irtools.passes.pruning.rules:CHANNELS",
-        "no-op": "irtools.passes.cleanup.identities:NO_OPS",
+        "no-op": "irtools.passes.cleanup.algebra:NO_OPS",
     }
 )
 """Name of a table of rules to the place of the `RuleTable`."""

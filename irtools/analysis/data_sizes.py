@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from irtools.analysis.dims import Dim, SymbolicSize
+from irtools.analysis.dims import evaluate, name_of
 from irtools.analysis.shapes import Shape, SymbolicShapes
 from irtools.model.walk import subgraphs
 from irtools.operators import find_op
@@ -68,11 +68,13 @@ class DataSizes:
             symbol
             for shape in self.inputs.values()
             for dim in shape
-            if isinstance(dim, SymbolicSize) and (symbol := _single(dim)) is not None
+            if (symbol := name_of(dim)) is not None
         }
         known = dict.fromkeys(symbols, 1)
         return frozenset(
-            name for name, shape in self.shapes.items() if shape and _size(shape[0], known) is None
+            name
+            for name, shape in self.shapes.items()
+            if shape and evaluate(shape[0], known) is None
         )
 
     def free_axes(
@@ -95,7 +97,7 @@ class DataSizes:
             return frozenset(range(len(found)))
         known = self._symbols(feeds)
         sizes = zip(shape, found, strict=True)
-        return frozenset(axis for axis, (dim, n) in enumerate(sizes) if _size(dim, known) != n)
+        return frozenset(axis for axis, (dim, n) in enumerate(sizes) if evaluate(dim, known) != n)
 
     def _symbols(self, feeds: Mapping[str, Sequence[int]]) -> dict[str, int]:
         known: dict[str, int] = {}
@@ -104,7 +106,7 @@ class DataSizes:
             if len(given) != len(shape):
                 continue
             for dim, size in zip(shape, given, strict=True):
-                if isinstance(dim, SymbolicSize) and (symbol := _single(dim)) is not None:
+                if (symbol := name_of(dim)) is not None:
                     known.setdefault(symbol, size)
         return known
 
@@ -120,28 +122,6 @@ def _last_fixed(graph: ir.Graph, spread: _Spread) -> Iterator[str]:
             if value in spread.by_value and value.name and value.name not in seen:
                 seen.add(value.name)
                 yield value.name
-
-
-def _single(dim: SymbolicSize) -> str | None:
-    """Return the symbol that a size is, where it is nothing more."""
-    if len(dim.terms) != 1:
-        return None
-    ((monomial, factor),) = dim.terms
-    return monomial[0] if factor == 1 and len(monomial) == 1 else None
-
-
-def _size(dim: Dim, known: Mapping[str, int]) -> int | None:
-    """Return the number of a size; None where a symbol has none."""
-    if isinstance(dim, int):
-        return dim
-    total = 0
-    for monomial, factor in dim.terms:
-        for symbol in monomial:
-            if symbol not in known:
-                return None
-            factor *= known[symbol]
-        total += factor
-    return total
 
 
 class _Spread:

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.saturation import may_saturate
+from irtools.editing import array_of, constant_of
 from irtools.model import release_tensor
 from irtools.model.walk import iter_nodes
 from irtools.operators import Kind, find_op
@@ -152,7 +153,7 @@ def _quantized_here(value: ir.Value | None) -> tuple[ir.Value | None, np.ndarray
     node = _producer(value)
     if node is None or node.op_type != "QuantizeLinear" or len(node.inputs) < _MATRICES:
         return None, None
-    arrays = [_array(v) for v in node.inputs]
+    arrays = [array_of(v) for v in node.inputs]
     if arrays[0] is None or arrays[1] is None:
         return None, None
     # Without a zero point the result is unsigned.
@@ -168,26 +169,10 @@ def _quantized_here(value: ir.Value | None) -> tuple[ir.Value | None, np.ndarray
 
 
 def _int8_constant(value: ir.Value | None) -> np.ndarray | None:
-    tensor = _tensor(value)
+    tensor = constant_of(value)
     if tensor is None or tensor.dtype != ir.DataType.INT8:
         return None
     return tensor.numpy()
-
-
-def _array(value: ir.Value | None) -> np.ndarray | None:
-    tensor = _tensor(value)
-    return None if tensor is None else tensor.numpy()
-
-
-def _tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
-    if value is None or value.is_graph_input():
-        return None
-    if value.const_value is not None and value.is_initializer():
-        return value.const_value
-    node = value.producer()
-    if node is None or node.op_type != "Constant" or node.domain != "":
-        return None
-    return ir.convenience.get_const_tensor(value)
 
 
 def _producer(value: ir.Value | None) -> ir.Node | None:

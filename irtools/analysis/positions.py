@@ -13,10 +13,11 @@ from types import MappingProxyType
 
 import onnx_ir as ir
 
-from irtools.analysis.dims import Dim
-from irtools.analysis.shapes import SymbolicShapes, constant_of
+from irtools.analysis.dims import evaluate
+from irtools.analysis.shapes import SymbolicShapes
 from irtools.analysis.tables import position_limit
 from irtools.analysis.types import element_type
+from irtools.editing import constant_of
 from irtools.operators import Kind, RuleTable
 
 __all__ = ["BOUNDS", "PositionLimit", "longest_sequence"]
@@ -179,7 +180,7 @@ class _Bounds:
         shape = self._shapes.shape(value)
         if shape is None or not -len(shape) <= axis < len(shape):
             return None
-        return self._number(shape[axis])
+        return evaluate(shape[axis], self._sizes)
 
     def _find(self, value: ir.Value) -> Interval | None:
         constant = constant_of(value)
@@ -187,7 +188,7 @@ class _Bounds:
             return _of_constant(constant)
         exact = self._shapes.integers(value)
         if exact is not None and exact.size:
-            numbers = [self._number(item) for item in exact.reshape(-1)]
+            numbers = [evaluate(item, self._sizes) for item in exact.reshape(-1)]
             known = [number for number in numbers if number is not None]
             if len(known) == len(numbers):
                 return min(known), max(known)
@@ -199,18 +200,6 @@ class _Bounds:
             return (0, 1)
         rule = BOUNDS.of(node)
         return None if rule is None else rule(node, self)
-
-    def _number(self, dim: Dim | bool) -> int | None:
-        if isinstance(dim, int):
-            return int(dim)
-        total = 0
-        for names, factor in dim.terms:
-            for name in names:
-                if name not in self._sizes:
-                    return None
-                factor *= self._sizes[name]
-            total += factor
-        return total
 
 
 def _of_constant(tensor: ir.TensorProtocol) -> Interval | None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -14,9 +13,10 @@ from irtools.analysis.dims import Dim, is_named, multiply, symbol
 from irtools.analysis.facts import Shape
 from irtools.analysis.shape_rules import SHAPE
 from irtools.analysis.value_rules import VALUE
+from irtools.editing import constant_of
 from irtools.operators import op_key
 
-__all__ = ["Shape", "SymbolicShapes", "constant_of"]
+__all__ = ["Shape", "SymbolicShapes"]
 
 _MAX_ELEMENTS = 64
 """Integer tensors with more elements are data, not shapes."""
@@ -139,37 +139,6 @@ class SymbolicShapes:
         found = rule(node, self)
         if found is not None and found.size <= _MAX_ELEMENTS:
             self._integers[node.outputs[0]] = found
-
-
-def constant_of(value: ir.Value | None) -> ir.TensorProtocol | None:
-    """The tensor of a value that never changes, or None.
-
-    A weight that is also a graph input may be overridden by the caller, so it is not constant.
-    """
-    if value is None:
-        return None
-    producer = value.producer()
-    if producer is None:
-        return None if value.is_graph_input() else value.const_value
-    if producer.op_type != "Constant" or producer.domain != "" or len(producer.attributes) != 1:
-        return None
-    ((name, attribute),) = producer.attributes.items()
-    if attribute.is_ref():
-        return None
-    if name == "value":
-        return attribute.as_tensor()
-    make = _CONSTANT_ATTRIBUTES.get(name)
-    return None if make is None else ir.tensor(make(attribute.value))
-
-
-_CONSTANT_ATTRIBUTES: Mapping[str, Callable[[object], np.ndarray]] = MappingProxyType(
-    {
-        "value_int": lambda v: np.asarray(v, np.int64),
-        "value_ints": lambda v: np.asarray(v, np.int64),
-        "value_float": lambda v: np.asarray(v, np.float32),
-        "value_floats": lambda v: np.asarray(v, np.float32),
-    }
-)
 
 
 def _graphs_of(attribute: ir.Attr) -> Iterable[ir.Graph]:

@@ -15,8 +15,8 @@ import onnx
 import onnx_ir as ir
 
 from irtools.analysis.types import element_type
+from irtools.editing import Editor, constant_of, require_array
 from irtools.model.inference import infer_shapes
-from irtools.model.naming import FreshNames
 from irtools.operators import find_op, op_key
 from irtools.passes.precision.limits import Misfit, misfit, to_half
 from irtools.passes.precision.storage import divides
@@ -75,7 +75,7 @@ class _Converter:
     def __init__(self, model: ir.Model, dtype: ir.DataType) -> None:
         self._graph = model.graph
         self._dtype = dtype
-        self._names = FreshNames(model)
+        self._editor = Editor(model, dtype.name.lower())
         self._misfits: dict[ir.Value, Misfit | None] = {}
         self._halves: dict[ir.Value, ir.Value] = {}
         self._unjudged: Counter[str] = Counter()
@@ -90,10 +90,7 @@ class _Converter:
             for output in node.outputs:
                 if _is_float(output):
                     self._narrow(output, chosen)
-        for value in tuple(self._halves):
-            if value.is_initializer() and not value.uses() and not value.is_graph_output():
-                assert value.name is not None
-                del self._graph.initializers[value.name]
+        self._editor.drop_unread(*(value for value in self._halves if value.is_initializer()))
         others = (
             value.name or "?"
             for value in self._graph.initializers.values()
@@ -151,7 +148,7 @@ class _Converter:
         if value is None or not _is_float(value):
             return None
         if value not in self._misfits:
-            tensor = value.const_value or ir.convenience.get_const_tensor(value)
+            tensor = constant_of(value) or value.const_value
             self._misfits[value] = (
                 None
                 if tensor is None
@@ -167,28 +164,13 @@ class _Converter:
         if value.is_initializer() and not value.is_graph_input():
             found = self._constant(value)
         else:
-            cast = self._cast(value, self._dtype, f"{value.name}_{self._dtype.name.lower()}")
-            producer = value.producer()
-            if producer is not None:
-                self._graph.insert_after(producer, cast)
-            else:
-                self._graph.insert_before(self._graph[0], cast)
-            found = cast.outputs[0]
+            found = self._cast(value, self._dtype, f"{value.name}_{self._dtype.name.lower()}")
         self._halves[value] = found
         return found
 
     def _constant(self, value: ir.Value) -> ir.Value:
-        assert value.const_value is not None
-        tensor = ir.Tensor(to_half(value.const_value.numpy(), self._dtype))
-        tensor.name = self._names.make(f"{value.name}_{self._dtype.name.lower()}")
-        half = ir.Value(
-            name=tensor.name,
-            type=ir.TensorType(self._dtype),
-            shape=value.shape,
-            const_value=tensor,
-        )
-        self._graph.register_initializer(half)
-        return half
+        half = to_half(require_array(value), self._dtype)
+        return self._editor.constant(f"{value.name}_{self._dtype.name.lower()}", half)
 
     def _narrow(self, output: ir.Value, chosen: dict[ir.Node, None]) -> None:
         """Make an output 16 bits wide, with a Cast for those who read it in float32."""
@@ -198,33 +180,14 @@ class _Converter:
         self._halves[output] = output
         if not outside and not output.is_graph_output():
             return
-        cast = self._cast(output, ir.DataType.FLOAT, f"{output.name}_float")
-        producer = output.producer()
-        assert producer is not None
-        self._graph.insert_after(producer, cast)
-        wide = cast.outputs[0]
+        wide = self._cast(output, ir.DataType.FLOAT, f"{output.name}_float")
         for node, index in outside:
             node.replace_input_with(index, wide)
         if output.is_graph_output():
-            self._take_name(output, wide)
+            self._editor.replace_output(output, wide, f"{output.name}_{self._dtype.name.lower()}")
 
-    def _take_name(self, output: ir.Value, wide: ir.Value) -> None:
-        name = output.name
-        assert name is not None
-        output.name = self._names.make(f"{name}_{self._dtype.name.lower()}")
-        wide.name = name
-        wide.metadata_props.update(output.metadata_props)
-        for index, value in enumerate(self._graph.outputs):
-            if value is output:
-                self._graph.outputs[index] = wide
-
-    def _cast(self, value: ir.Value, to: ir.DataType, name: str) -> ir.Node:
-        cast = ir.node("Cast", [value], attributes={"to": to.value})
-        cast.name = self._names.make(f"{name}/Cast")
-        result = cast.outputs[0]
-        result.name, result.type = self._names.make(name), ir.TensorType(to)
-        result.shape = value.shape
-        return cast
+    def _cast(self, value: ir.Value, to: ir.DataType, name: str) -> ir.Value:
+        return self._editor.after(value, "Cast", [value], {"to": to.value}, outputs={name: to})
 
 
 def _is_float(value: ir.Value) -> bool:

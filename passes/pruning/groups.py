@@ -19,8 +19,8 @@ import onnx_ir as ir
 
 from irtools.analysis.provenance import module_name
 from irtools.analysis.shapes import SymbolicShapes
+from irtools.editing import require_weight
 from irtools.operators import op_key
-from irtools.passes.pruning.constants import constant_of
 from irtools.passes.pruning.index_map import IndexMap
 
 __all__ = [
@@ -168,8 +168,7 @@ class ChannelGroup:
         """Parameters that go with one unit; weights of several uses count once."""
         seen: dict[tuple[ir.Value, int], int] = {}
         for m in self.members:
-            tensor = constant_of(m.value)
-            assert tensor is not None
+            tensor = require_weight(m.value)
             length = tensor.shape[m.axis]
             assert isinstance(length, int)
             size = tensor.size // max(length, 1) * (m.map.outer or 1) * m.map.inner
@@ -194,8 +193,7 @@ def removed_parameters(
             indices.update(m.map.indices(units).tolist())
     total = 0
     for value, axes in gone.items():
-        tensor = constant_of(value)
-        assert tensor is not None
+        tensor = require_weight(value)
         shape = tuple(tensor.shape.numpy())
         left = [n - len(axes.get(axis, ())) for axis, n in enumerate(shape)]
         total += prod(shape) - prod(left)
@@ -274,8 +272,7 @@ class Trace:
         data_axis: int | None = None,
     ) -> None:
         """Add a constant input. One whose axis the units do not fill blocks the group."""
-        tensor = constant_of(node.inputs[position])
-        assert tensor is not None
+        tensor = require_weight(node.inputs[position])
         fitted = mapping.fitted(tensor.shape.numpy()[axis])
         if fitted is None:
             self.block(node, "its channels do not fill the axis of the weight that they meet")

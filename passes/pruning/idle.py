@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from irtools.editing import weight_of
 from irtools.model import iter_nodes
 from irtools.operators import find_op
-from irtools.passes.pruning.constants import constant_of
 from irtools.words import counted
 
 __all__ = ["count_quantized", "why_nothing"]
@@ -36,14 +36,14 @@ def _is_quantized(node: ir.Node) -> bool:
 
 
 def _is_stored_as_integers(value: ir.Value | None, depth: int) -> bool:
-    tensor = constant_of(value)
+    tensor = weight_of(value)
     if tensor is not None:
         return tensor.dtype in _INTEGERS
     producer = None if value is None else value.producer()
     if producer is None or not depth:
         return False
     if producer.op_type == "QuantizeLinear":
-        return constant_of(producer.inputs[0]) is not None
+        return weight_of(producer.inputs[0]) is not None
     if producer.op_type not in _HOLDERS:
         return False
     if producer.op_type == "Gather":

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.provenance import module_name
-from irtools.analysis.shapes import constant_of
+from irtools.editing import constant_of, require_constant
 from irtools.operators import weight_port
 
 __all__ = ["Prunable", "blocked_mask", "prunable_weights", "smallest_mask", "write_masked"]
@@ -85,8 +85,7 @@ def write_masked(model: ir.Model, masks: Mapping[ir.Value, np.ndarray]) -> int:
     """Set masked entries to zero in new tensors, and return how many were not zero before."""
     changed = 0
     for value, mask in masks.items():
-        tensor = constant_of(value)
-        assert tensor is not None
+        tensor = require_constant(value)
         array = tensor.numpy()
         fresh = int(np.count_nonzero(array[mask]))
         if not fresh:

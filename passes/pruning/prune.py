@@ -12,10 +12,10 @@ import onnx_ir as ir
 
 from irtools.analysis.provenance import selects
 from irtools.analysis.shapes import SymbolicShapes
+from irtools.editing import require_weight, weight_of
 from irtools.errors import OptionError, UnsupportedError, UsageError
 from irtools.measure import refuse_foreign
 from irtools.operators import op_key
-from irtools.passes.pruning.constants import constant_of
 from irtools.passes.pruning.curves import Importance
 from irtools.passes.pruning.evidence import Evidence, collect_evidence
 from irtools.passes.pruning.groups import NO_RULE, BlockedGroup, ChannelGroup
@@ -431,7 +431,7 @@ def _cut(text: str, limit: int = _MAX_NAME) -> str:
 
 def _num_parameters(model: ir.Model) -> int:
     used = dict.fromkeys(v for node in model.graph for v in node.inputs if v is not None)
-    tensors = (constant_of(value) for value in used)
+    tensors = (weight_of(value) for value in used)
     return sum(t.size for t in tensors if t is not None and t.dtype.is_floating_point())
 
 
@@ -448,8 +448,7 @@ def _kept_units(decision: Decision, group: ChannelGroup | None) -> tuple[int, ..
 
 
 def _contents(weight: Prunable) -> np.ndarray:
-    tensor = constant_of(weight.value)
-    assert tensor is not None
+    tensor = require_weight(weight.value)
     return tensor.numpy()
 
 

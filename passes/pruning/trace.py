@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from irtools.analysis.provenance import module_name
 from irtools.analysis.shapes import SymbolicShapes
+from irtools.editing import require_weight, weight_of
 from irtools.operators import weight_port
-from irtools.passes.pruning.constants import constant_of
 from irtools.passes.pruning.groups import (
     NO_RULE,
     BlockedGroup,
@@ -77,20 +77,19 @@ def _trace_groups(model: ir.Model) -> ChannelGroups:
 def _multiplies(node: ir.Node) -> bool:
     if node.op_type not in WEIGHTED_OPS or node.domain != "" or len(node.inputs) < 2:
         return False
-    weight = constant_of(node.inputs[1])
+    weight = weight_of(node.inputs[1])
     if weight is None:
         return False
     if node.op_type == "Conv":
         return node.attributes.get_int("group", 1) == 1
-    return len(weight.shape) == 2 and constant_of(node.inputs[0]) is None
+    return len(weight.shape) == 2 and weight_of(node.inputs[0]) is None
 
 
 def _root_slot(node: ir.Node, shapes: SymbolicShapes) -> tuple[int, int]:
     """Return axis and size of the channels that a root computes."""
     port = weight_port(node)
     assert port is not None and port.out_axis is not None
-    weight = constant_of(node.inputs[port.input])
-    assert weight is not None
+    weight = require_weight(node.inputs[port.input])
     size = weight.shape[port.out_axis]
     assert isinstance(size, int)
     return 1 if node.op_type == "Conv" else (shapes.rank(node.outputs[0]) or 2) - 1, size

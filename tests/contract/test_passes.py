@@ -11,9 +11,10 @@ import pytest
 
 from irtools.data import Dataset, SyntheticSettings, synthesize
 from irtools.driver.context import Calibration, make_context
+from irtools.editing import RULE
 from irtools.errors import UnsupportedError, UsageError
 from irtools.instruments.numerics import check_outputs
-from irtools.model import Model
+from irtools.model import Model, iter_nodes
 from irtools.passmanager import (
     Exactness,
     Option,
@@ -214,6 +215,9 @@ def _initializers(model: Model) -> dict[str, ir.Value]:
 def test_the_result_is_sound_and_keeps_its_interface(pass_: Pass, model: Model) -> None:
     after, _ = _apply(pass_, model)
     after.verify(interface=model.interface)
+    known = {node.name for node in iter_nodes(model.ir)}
+    new = [n for n in iter_nodes(after.ir) if n.name not in known and n.op_type != "Constant"]
+    assert all(RULE in node.metadata_props for node in new), "new nodes name what made them"
 
 
 def test_a_second_run_changes_nothing(pass_: Pass, model: Model) -> None:

@@ -6,7 +6,7 @@ Who trains them is found through the entry points `irtools.students`; ours is in
 
 from irtools.students.losses import LOSSES, parse_losses
 from irtools.students.requests import DistillRequest, FinetuneRequest, Task
-from irtools.students.results import DistillResult, FinetuneResult, Gain, Trained
+from irtools.students.results import DistillResult, FinetuneResult, Trained
 from irtools.students.settings import AdapterSettings, TrainingSettings
 from irtools.students.trainer import StudentTrainer, find_trainer
 
@@ -17,7 +17,6 @@ __all__ = [
     "DistillResult",
     "FinetuneRequest",
     "FinetuneResult",
-    "Gain",
     "StudentTrainer",
     "Task",
     "Trained",

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from irtools.metrics import Evaluation
+from irtools.metrics import Difference, Evaluation
 
-__all__ = ["DistillResult", "FinetuneResult", "Gain", "Trained"]
+__all__ = ["DistillResult", "FinetuneResult", "Trained"]
 
 
 @dataclass(frozen=True)
@@ -37,26 +37,11 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Gain:
-    """Difference of a metric between two networks on the same samples, with a 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def is_significant(self) -> bool:
-        """Whether the interval (paired bootstrap over samples) leaves 0 out."""
-        return self.low > 0 or self.high < 0
-
-
-@dataclass(frozen=True)
 class DistillResult:
     """Teacher and students.
 
     Attributes:
-        gain: Metric of the distilled student less that of the hard-label one; None where the
-            metric is not one per sample.
+        gain: Metric of the distilled student less that of the hard-label one.
         tokenizer: Folder whose tokenizer the students read text with, or None.
         notes: What a reader of the figures should know.
     """
@@ -64,7 +49,7 @@ class DistillResult:
     teacher: Trained
     distilled: Trained
     hard_label: Trained
-    gain: Gain | None
+    gain: Difference
     tokenizer: Path | None = None
     notes: tuple[str, ...] = ()
 

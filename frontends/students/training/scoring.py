@@ -1,4 +1,4 @@
-"""Running networks over data: outputs, and what they are worth."""
+"""Running networks over data: outputs and scores."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ import torch
 
 from irtools.data import Dataset
 from irtools.errors import DataError
+from irtools.measure.contest import paired_difference
 from irtools.metrics import (
+    Difference,
     Evaluation,
-    Metric,
-    PerSampleMetric,
-    bootstrap,
     evaluate_outputs,
     load_metric,
+    resample_outputs,
     run_dataset,
 )
-from irtools.students import Gain
 from irtools.targets import Feeds, KernelReport, Runner
 from irtools.targets.signature import Slot
 
@@ -91,21 +90,13 @@ def score(logits: np.ndarray, data: Dataset, metric: str, seed: int) -> Evaluati
 
 def find_gain(
     better: np.ndarray, other: np.ndarray, data: Dataset, metric: str, seed: int
-) -> Gain | None:
-    """Return the difference of a metric between two networks, by paired bootstrap.
+) -> Difference:
+    """Return the paired difference of a metric between two networks.
 
-    Both are drawn on the same samples, so the interval is that of the difference.
-
-    Returns:
-        None where the metric is not one per sample.
+    Args:
+        better: Scores [N, C] of the one.
+        other: Those of the network that is subtracted.
     """
-    found: Metric = load_metric(metric)
-    if not isinstance(found, PerSampleMetric) or data.labels is None:
-        return None
-    first, second = (found.per_sample({"logits": x}, data.labels) for x in (better, other))
-
-    def difference(rows: np.ndarray) -> float:
-        return found.finish(first[rows]) - found.finish(second[rows])
-
-    low, high = bootstrap(difference, len(data), seed=seed)
-    return Gain(difference(np.arange(len(data))), low, high)
+    found = load_metric(metric)
+    own, base = (resample_outputs(found, {"logits": x}, data, seed) for x in (better, other))
+    return paired_difference(base, own)

@@ -289,7 +289,7 @@ def _document(
 
     return {
         "format": "irtools-distill",
-        "version": 1,
+        "version": 2,
         "teacher": request.teacher,
         "student": request.student,
         "train": request.train,
@@ -340,8 +340,6 @@ def _show(
 
 def _gain_text(result: DistillResult) -> str:
     gain = result.gain
-    if gain is None:
-        return "  the metric is not one per sample: no interval of the difference"
     shown = f"{gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
     better = "" if result.distilled.evaluation.larger_is_better else ", less is better"
     verdict = "" if gain.is_significant else ": no difference beyond the noise of the test data"

@@ -53,13 +53,13 @@ def test_a_stopped_training_says_how_to_go_on(
 
 def test_the_gain_of_an_error_says_that_less_is_better() -> None:
     from irtools.cli.verbs.distill import _gain_text
-    from irtools.metrics import Evaluation
-    from irtools.students import DistillResult, Gain, Trained
+    from irtools.metrics import Difference, Evaluation
+    from irtools.students import DistillResult, Trained
 
     def text(metric: str, larger: bool) -> str:
         evaluation = Evaluation(metric, 0.5, 0.4, 0.6, 10, larger)
         trained = Trained("distilled", None, None, evaluation)
-        return _gain_text(DistillResult(trained, trained, trained, Gain(-0.2, -0.3, -0.1)))
+        return _gain_text(DistillResult(trained, trained, trained, Difference(-0.2, -0.3, -0.1)))
 
     assert text("mse", False).endswith("-0.2000 [-0.3000, -0.1000], less is better")
     assert text("accuracy", True).endswith("-0.2000 [-0.3000, -0.1000]")

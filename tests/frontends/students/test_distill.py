@@ -78,7 +78,6 @@ def test_figures_are_on_the_test_data(done) -> None:
         assert trained.evaluation.metric == "accuracy"
         assert trained.evaluation.samples == 32
         assert trained.evaluation.low <= trained.evaluation.value <= trained.evaluation.high
-    assert result.gain is not None
     values = [x.evaluation.value for x in (result.distilled, result.hard_label)]
     assert result.gain.value == pytest.approx(values[0] - values[1])
     assert result.gain.low <= result.gain.value <= result.gain.high

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from irtools.data import Dataset
 from irtools.data.batches import Batch, BatchPlan
 from irtools.measure.cache import OutputCache
-from irtools.targets import RunnerOptions
+from irtools.targets import Feeds, RunnerOptions
 
-__all__ = ["KeptOutputs", "Outputs", "Part"]
+__all__ = ["KeptOutputs", "Outputs", "Part", "Run"]
 
-Outputs = Mapping[str, np.ndarray]
+Outputs: TypeAlias = Mapping[str, np.ndarray]
+
+Run: TypeAlias = Callable[[Iterable[Feeds]], Iterator[Outputs]]
+"""Runs a model on batches, one after the other."""
 
 _KEPT_BYTES = 128 << 20
 _CACHED_BYTES = 64 << 20
@@ -47,6 +50,10 @@ class Part:
     def batches(self) -> Iterator[Batch]:
         """Iterate over the batches, always the same ones."""
         return self.plan.batches(self.batch)
+
+    def feeds(self) -> Iterator[Feeds]:
+        """Iterate over what a model is fed, batch by batch."""
+        return (batch.feeds for batch in self.batches())
 
 
 class KeptOutputs:
@@ -79,32 +86,30 @@ class KeptOutputs:
         if self._cache is not None:
             self._cache.put(self._key("cost"), {"seconds": seconds})
 
-    def prepare(
-        self, part: Part, options: RunnerOptions, run: Callable[[Part], Iterator[Outputs]]
-    ) -> None:
+    def prepare(self, part: Part, options: RunnerOptions, run: Run) -> None:
         """Have small outputs at hand before another model is in memory.
 
         Args:
             part: The samples.
             options: How the original runs.
-            run: Runs it on them, where it must be run.
+            run: Runs it, where it must be run.
         """
         size = self._sample_bytes * len(part)
         if size > _KEPT_BYTES or (id(part), options) in self._kept:
             return
         found = self._cached(part, options)
         if found is None:
-            found = list(run(part))
+            found = list(run(part.feeds()))
             self._keep(part, options, found)
         self._kept[id(part), options] = found
 
     def batches(
-        self, part: Part, options: RunnerOptions, run: Callable[[Part], Iterator[Outputs]]
+        self, part: Part, options: RunnerOptions, run: Run
     ) -> Iterator[tuple[Batch, Outputs]]:
         """Iterate over the batches of a part and the original's outputs."""
         self.prepare(part, options, run)
         kept = self._kept.get((id(part), options))
-        yield from zip(part.batches(), run(part) if kept is None else kept, strict=True)
+        yield from zip(part.batches(), run(part.feeds()) if kept is None else kept, strict=True)
 
     def _key(self, what: str, **more: object) -> str:
         return OutputCache.key(what=what, **self._identity, **more)

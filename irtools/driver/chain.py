@@ -10,7 +10,7 @@ from pathlib import Path
 from irtools.data import Dataset, DataSettings
 from irtools.driver.inputs import read_evaluation
 from irtools.driver.optimize import optimize
-from irtools.measure import BenchSettings, Contender, LatencyResult, target_text
+from irtools.measure import BenchSettings, Contender, LatencyResult
 from irtools.measure.contest import Contest, ContestSettings, paired_difference
 from irtools.measure.interval import speedup
 from irtools.measure.shapes import branches
@@ -19,7 +19,7 @@ from irtools.model import Model
 from irtools.plugins import NullProgress, Progress
 from irtools.scratch import scratch_folder
 from irtools.sources import load_source
-from irtools.targets import RunnerOptions, Target
+from irtools.targets import RunnerOptions, Target, target_text
 
 __all__ = [
     "Chain",

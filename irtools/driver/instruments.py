@@ -23,7 +23,7 @@ from irtools.instruments import (
 )
 from irtools.instruments.budget import Budget
 from irtools.instruments.outlook import Outlook
-from irtools.measure import BenchSettings, cpu_quota, target_text
+from irtools.measure import BenchSettings, cpu_quota
 from irtools.measure.drawable import DrawnInputs
 from irtools.measure.effort import Workload
 from irtools.measure.figures import Occasion
@@ -35,7 +35,7 @@ from irtools.passmanager.step import Instrument
 from irtools.passmanager.workspace import Workspace
 from irtools.plugins import suggest
 from irtools.report.kinds import figure_kinds
-from irtools.targets import Runner, RunnerOptions, lowered
+from irtools.targets import Runner, RunnerOptions, lowered, target_text
 
 __all__ = ["judged_on", "make_budget", "make_instruments", "make_judge", "make_watchers"]
 

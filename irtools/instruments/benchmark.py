@@ -14,7 +14,6 @@ from irtools.measure import (
     Contender,
     LatencyResult,
     measure,
-    target_text,
     why_not_timed,
 )
 from irtools.measure.effort import TimedModels
@@ -22,7 +21,7 @@ from irtools.measure.levels import runs_at
 from irtools.measure.shapes import bench_feeds, branches, sample_feeds
 from irtools.passmanager.base import Exactness, PassResult
 from irtools.passmanager.step import Instrument, Replace, Step
-from irtools.targets import Feeds, RunnerOptions, Target
+from irtools.targets import Feeds, RunnerOptions, Target, target_text
 
 __all__ = ["Benchmark"]
 

@@ -13,7 +13,7 @@ from irtools.errors import DataError, UnsupportedError, VerificationError
 from irtools.instruments.budget import Budget
 from irtools.instruments.fidelity import keeps_function
 from irtools.instruments.numerics import RELATIVE_L2
-from irtools.measure import Limits, run_isolated, target_text
+from irtools.measure import Limits, run_isolated
 from irtools.measure.generate import (
     GreedyText,
     Writing,
@@ -24,7 +24,7 @@ from irtools.measure.jobs import write_text
 from irtools.model import Model
 from irtools.passmanager.base import Exactness
 from irtools.passmanager.step import Instrument, Step
-from irtools.targets import RunnerOptions, Target
+from irtools.targets import RunnerOptions, Target, target_text
 
 __all__ = ["Greedy", "choose_prompts"]
 

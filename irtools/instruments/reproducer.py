@@ -23,9 +23,9 @@ from irtools.errors import (
     UnsupportedError,
     UsageError,
 )
-from irtools.measure import target_text
 from irtools.measure.machine import versions
 from irtools.passmanager.step import Instrument, Step
+from irtools.targets import target_text
 
 __all__ = ["Recipe", "Reproducer", "may_be_bug"]
 

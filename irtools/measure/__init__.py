@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from irtools.measure.base import BenchSettings, LatencyResult, Ratio
 from irtools.measure.cpu import cpu_quota
 from irtools.measure.own_machine import refuse_foreign, why_not_timed
-from irtools.measure.probe import probe, target_text
+from irtools.measure.probe import probe
 from irtools.measure.sandbox import Limits, run_isolated
 from irtools.measure.timing import Contender, measure
 
@@ -34,7 +34,6 @@ __all__ = [
     "probe",
     "run_isolated",
     "refuse_foreign",
-    "target_text",
     "why_not_timed",
 ]
 

@@ -137,8 +137,8 @@ def _compare(sources: Sequence[str], given: dict[str, Any]) -> ContestResult:
 
 def _contenders(sources: Sequence[str], given: dict[str, Any]) -> dict[str, Contender]:
     from irtools.driver.contenders import check_used, load_contender, split_target
-    from irtools.measure import Contender, refuse_foreign, target_text
-    from irtools.targets import find_target
+    from irtools.measure import Contender, refuse_foreign
+    from irtools.targets import find_target, target_text
 
     split = {name: split_target(text) for name, text in _names(sources).items()}
     loading = load_options(given)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["counted"]
+__all__ = ["counted", "tallied"]
 
 _GROUPED_FROM = 10_000
 
@@ -15,5 +15,13 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
         noun: The singular, qualified as need be (`fused attention kernel`).
         plural: Where it is not the singular and an s (`entries`).
     """
-    shown = f"{number:,}" if abs(number) >= _GROUPED_FROM else str(number)
-    return f"{shown} {noun if number == 1 else plural or noun + 's'}"
+    return f"{_grouped(number)} {noun if number == 1 else plural or noun + 's'}"
+
+
+def tallied(number: int, what: str) -> str:
+    """Return `weights left in float32 (1)`: for phrases in the plural that nothing inflects."""
+    return f"{what} ({_grouped(number)})"
+
+
+def _grouped(number: int) -> str:
+    return f"{number:,}" if abs(number) >= _GROUPED_FROM else str(number)

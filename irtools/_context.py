@@ -113,6 +113,7 @@ def make_context(
             target, bench or BenchSettings(threads=threads), shown, calibration.drawn
         ),
         adapt=_adapt(calibration.drawn),
+        draw=_draw(calibration.drawn),
         calibration=calibration.given,
         evaluation=evaluation,
         seed=calibration.seed,
@@ -125,6 +126,12 @@ def make_context(
 
 def _adapt(drawn: DrawnInputs | None) -> Callable[[SyntheticSettings], SyntheticSettings]:
     return (lambda settings: settings) if drawn is None else drawn.usable
+
+
+def _draw(drawn: DrawnInputs | None) -> Callable[[ir.Model, SyntheticSettings], Dataset] | None:
+    if drawn is None or not drawn.isolated:
+        return None
+    return lambda model, settings: drawn.synthesize(settings, model)
 
 
 def _latency_meter(

@@ -40,7 +40,7 @@ lint: $(STAMP)
 
 # Types are checked on an installed copy: only there do the four folders form one package.
 types: $(STAMP)
-	rm -rf build/installed
+	rm -rf build/installed build/lib
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target build/installed .
 	cd build/installed && $(abspath $(BIN))/mypy --config-file ../../pyproject.toml -p irtools
 
@@ -50,6 +50,7 @@ format: $(STAMP)
 
 docs: $(STAMP)
 	$(BIN)/python docs/make_reference.py
+	$(BIN)/python docs/make_architecture.py
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -39,7 +39,7 @@ from irtools.statistics import (
     Want,
 )
 from irtools.statistics.ranges import mse_range
-from irtools.target import Runner, RunnerOptions
+from irtools.targets import Runner, RunnerOptions
 
 QUANTIZED = ("Conv", "Gemm", "MatMul")
 

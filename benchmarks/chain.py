@@ -22,7 +22,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from irtools.chain import (
+from irtools.data import DataSettings
+from irtools.driver.chain import (
     Chain,
     ChainSource,
     Stage,
@@ -32,13 +33,12 @@ from irtools.chain import (
     saved_bytes,
     time_models,
 )
-from irtools.data import DataSettings
 from irtools.measure import BenchSettings, LatencyResult, cpu_quota
+from irtools.measure.machine import machine, versions
 from irtools.model import Model
-from irtools.passmanager import NullProgress
-from irtools.report.environment import machine, versions
+from irtools.plugins import NullProgress
 from irtools.report.plain import plain_data
-from irtools.target import find_target
+from irtools.targets import find_target
 
 DEFAULT_CACHE = Path(__file__).resolve().parent.parent / "build" / "models"
 ORT, OPENVINO = "ort-cpu", "openvino-cpu"

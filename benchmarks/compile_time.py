@@ -39,10 +39,10 @@ from prepared.speech import write_speech
 from irtools.data import SyntheticSettings, synthesize
 from irtools.errors import IrtoolsError
 from irtools.measure import cpu_quota
+from irtools.measure.machine import machine, versions
 from irtools.metrics import fidelity
 from irtools.model import Model
-from irtools.report.environment import machine, versions
-from irtools.target import RunnerOptions, find_target
+from irtools.targets import RunnerOptions, find_target
 
 ROOT = Path(__file__).resolve().parent.parent
 DEFAULT_CACHE = ROOT / "build" / "models"

@@ -22,10 +22,10 @@ import irtools
 from irtools.data import Dataset, required_inputs
 from irtools.measure import BenchSettings, Contender, LatencyResult, cpu_quota, measure
 from irtools.measure.interval import speedup
+from irtools.measure.machine import machine, versions
 from irtools.metrics import fidelity
 from irtools.model import Model, with_sizes
-from irtools.report.environment import machine, versions
-from irtools.target import RunnerOptions, find_target
+from irtools.targets import RunnerOptions, find_target
 
 __all__ = ["Contest", "Ours", "Task", "margins", "table", "write_document"]
 

@@ -30,11 +30,11 @@ from memory import Usage, watch
 from irtools.analysis.decoder import CachedDecoder, find_decoder
 from irtools.measure import BenchSettings, Contender, LatencyResult, cpu_quota, measure
 from irtools.measure.generate import GreedyText, Writing, compare_writings, write_greedily
+from irtools.measure.machine import machine, versions
 from irtools.measure.shapes import bench_feeds
 from irtools.metrics.language import Perplexity
 from irtools.model import Model
-from irtools.report.environment import machine, versions
-from irtools.target import Runner, RunnerOptions, find_target
+from irtools.targets import Runner, RunnerOptions, find_target
 
 DEFAULT_CACHE = Path(__file__).resolve().parent.parent / "build" / "models"
 FLOAT = "ORT fp32"

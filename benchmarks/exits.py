@@ -21,13 +21,13 @@ from chain import DEFAULT_CACHE, RUNTIMES, known_worths, say
 from tasks import encoded
 
 import irtools
-from irtools.chain import Chain, ChainSource, Stage, ratios_on_target, time_models
+from irtools.driver.chain import Chain, ChainSource, Stage, ratios_on_target, time_models
 from irtools.measure import BenchSettings, LatencyResult, cpu_quota
+from irtools.measure.machine import machine, versions
 from irtools.model import Model
-from irtools.passmanager import NullProgress
-from irtools.report.environment import machine, versions
+from irtools.plugins import NullProgress
 from irtools.report.plain import plain_data
-from irtools.target import find_target
+from irtools.targets import find_target
 
 QUANTIZED = "cleanup,fuse,int8"
 EXITS = "early-exit:agreement=99%"

@@ -18,9 +18,9 @@ import onnx
 from peers import ort_transformer_optimized
 
 from irtools import Model, Pipeline
-from irtools._context import Calibration, make_context
+from irtools.driver.context import Calibration, make_context
 from irtools.passmanager.manager import PassManager
-from irtools.target import find_target
+from irtools.targets import find_target
 
 DEFAULT_CACHE = Path(__file__).resolve().parent.parent / "build" / "models"
 ATTENTION = ("Attention", "MultiHeadAttention")

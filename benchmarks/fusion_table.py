@@ -14,11 +14,11 @@ from pathlib import Path
 import onnx_ir as ir
 from families import EXPORTERS, FAMILIES, KINDS, counted, export, row
 
-from irtools._context import Calibration, make_context
+from irtools.driver.context import Calibration, make_context
 from irtools.model import Model
 from irtools.passmanager import Pipeline
 from irtools.passmanager.manager import PassManager
-from irtools.target import find_target
+from irtools.targets import find_target
 
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "fusion.md"
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"

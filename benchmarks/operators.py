@@ -25,8 +25,8 @@ import onnx.parser
 import onnxruntime
 
 from irtools.measure import BenchSettings, Contender, cpu_quota, measure
-from irtools.report.environment import machine, versions
-from irtools.target import RunnerOptions
+from irtools.measure.machine import machine, versions
+from irtools.targets import RunnerOptions
 
 HEADER = '<ir_version: 10, opset_import: ["" : 23, "com.microsoft" : 1]>'
 TOLERANCE = 1e-4

@@ -22,9 +22,9 @@ import onnx_ir as ir
 import irtools
 from irtools.analysis.int8_products import Int8Product, int8_products, saturating_products
 from irtools.data import DataSettings, load_dataset
-from irtools.frontend import load_source
 from irtools.model import Model
-from irtools.target import RunnerOptions, find_target
+from irtools.sources import load_source
+from irtools.targets import RunnerOptions, find_target
 
 RANGES = {"8 bits": "false", "pairs": "pairs", "7 bits": "true"}
 EMULATED_SAMPLES = 1

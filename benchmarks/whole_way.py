@@ -29,21 +29,22 @@ import numpy as np
 from models import ARTEFACTS
 from prepared.whole_way import ENTRIES, PARTS, Entry, read_data
 
-from irtools._context import Calibration, make_context
 from irtools.analysis.decoder import find_text_decoder
 from irtools.data import Dataset
 from irtools.data.padding import padding_mask
+from irtools.driver.context import Calibration, make_context
+from irtools.driver.make import make_rows
 from irtools.errors import IrtoolsError
+from irtools.instruments import Verification
 from irtools.measure.generate import Writing, compare_writings, write_greedily
+from irtools.measure.machine import machine, versions
 from irtools.metrics.fidelity import FidelityMeter
 from irtools.model import Model
 from irtools.passmanager import Pipeline
-from irtools.passmanager.instruments import Verification
 from irtools.passmanager.manager import PassManager
-from irtools.passmanager.step import Step, Workspace
-from irtools.report.environment import machine, versions
-from irtools.report.make import make_rows
-from irtools.target import Runner, RunnerOptions, find_target, lowered
+from irtools.passmanager.step import Step
+from irtools.passmanager.workspace import Workspace
+from irtools.targets import Runner, RunnerOptions, find_target, lowered
 
 DEFAULT_CACHE = Path(__file__).resolve().parent.parent / "build" / "models"
 TARGETS = ("ort-cpu", "openvino-cpu")

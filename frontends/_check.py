@@ -12,7 +12,7 @@ import numpy as np
 
 from irtools.errors import DataError, FileError, ModelError
 from irtools.model import Model
-from irtools.target import Feeds, Runner, RunnerOptions, find_target
+from irtools.targets import Feeds, Runner, RunnerOptions, find_target
 
 __all__ = ["PlainTrial", "SizeError", "Trial", "compare", "in_file", "relative_l2"]
 

@@ -19,7 +19,7 @@ import numpy as np
 from irtools.errors import UnsupportedError
 from irtools.frontends._check import relative_l2
 from irtools.frontends._torch_export import Tensors, TorchSource
-from irtools.target import Feeds, Runner
+from irtools.targets import Feeds, Runner
 from irtools.words import counted
 
 __all__ = ["PAST", "PRESENT", "TOTAL", "CachedTrial", "describe_decoder", "past_names"]

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from irtools.errors import OptionError, UnsupportedError
-from irtools.frontend import LoadOptions
 from irtools.frontends._adapters import Adapter, read_adapter, task_of
 from irtools.frontends._check import Trial, compare, in_file
 from irtools.frontends._companions import companions_in
@@ -31,6 +30,7 @@ from irtools.frontends._weights import (
 from irtools.frontends._whole_seq2seq import describe_whole, is_pair
 from irtools.model import Model
 from irtools.scratch import scratch_folder
+from irtools.sources import LoadOptions
 
 __all__ = ["TransformersFrontend"]
 

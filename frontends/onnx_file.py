@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from irtools.errors import ModelError, OptionError
-from irtools.frontend import LoadOptions
 from irtools.frontends._companions import companions_in
 from irtools.model import Model
+from irtools.sources import LoadOptions
 
 __all__ = ["OnnxFrontend"]
 

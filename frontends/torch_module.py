@@ -26,14 +26,14 @@ from irtools.errors import (
     UnsupportedError,
     UsageError,
 )
-from irtools.frontend import LoadOptions
 from irtools.frontends._batches import Batches, find_batches, rebatched, size_of_batch
 from irtools.frontends._failure import explain, first_line
+from irtools.sources import LoadOptions
 
 if TYPE_CHECKING:
     from irtools.frontends._check import PlainTrial
     from irtools.model import Model
-    from irtools.target import Feeds
+    from irtools.targets import Feeds
 
 __all__ = ["TorchFrontend"]
 

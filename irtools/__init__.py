@@ -14,8 +14,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from irtools._optimize import OptimizeResult, optimize
     from irtools.data import Dataset
+    from irtools.driver.optimize import OptimizeResult, optimize
     from irtools.errors import IrtoolsError
     from irtools.model import Model
     from irtools.passmanager import (
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
         PlanningPass,
         option,
     )
-    from irtools.target import find_target
+    from irtools.targets import find_target
 
-__version__ = "0.1.0"
+from irtools.version import __version__
 
 _HOMES = {
     "Dataset": "irtools.data",
@@ -39,15 +39,15 @@ _HOMES = {
     "Exactness": "irtools.passmanager",
     "IrtoolsError": "irtools.errors",
     "Model": "irtools.model",
-    "OptimizeResult": "irtools._optimize",
+    "OptimizeResult": "irtools.driver.optimize",
     "Pass": "irtools.passmanager",
     "PassContext": "irtools.passmanager",
     "PassResult": "irtools.passmanager",
     "Pipeline": "irtools.passmanager",
     "Plan": "irtools.passmanager",
     "PlanningPass": "irtools.passmanager",
-    "find_target": "irtools.target",
-    "optimize": "irtools._optimize",
+    "find_target": "irtools.targets",
+    "optimize": "irtools.driver.optimize",
     "option": "irtools.passmanager",
 }
 

@@ -18,8 +18,8 @@ import pytest
 from irtools.errors import UnsupportedError
 from irtools.model import Model
 from irtools.passmanager import PassContext
-from irtools.target import Isa, Runner, RunnerOptions, find_target
-from irtools.target import isa as detection
+from irtools.targets import Isa, Runner, RunnerOptions, find_target
+from irtools.targets import isa as detection
 
 _EXTRAS = {"torch": ("torch", "transformers"), "openvino": ("openvino",)}
 
@@ -32,7 +32,7 @@ class Finder:
 
     @staticmethod
     def find_spec(name, path=None, target=None):
-        if name != "irtools.target.isa":
+        if name != "irtools.targets.isa":
             return None
         others = (finder for finder in sys.meta_path if finder is not Finder)
         spec = next(filter(None, (finder.find_spec(name, path, target) for finder in others)))

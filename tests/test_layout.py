@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import pkgutil
 import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Container
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,8 @@ ROOMS = {
     "frontends": "irtools.frontends",
     "backends": "irtools.backends",
 }
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+FLOORS: list[list[str]] = PROJECT["tool"]["irtools"]["floors"]
 HEAVY = ("torch", "onnxruntime", "openvino", "transformers", "onnx", "onnxscript", "numpy")
 
 
@@ -29,6 +33,76 @@ def room_of(module: str) -> str:
         if module == f"irtools.{room}" or module.startswith(f"irtools.{room}."):
             return room
     return "irtools"
+
+
+def modules() -> dict[str, Path]:
+    """Return every module of the four rooms, with its file."""
+    found = {}
+    for room, name in ROOMS.items():
+        for path in (ROOT / room).rglob("*.py"):
+            parts = path.relative_to(ROOT / room).with_suffix("").parts
+            inner = parts[:-1] if parts[-1] == "__init__" else parts
+            found[".".join((name, *inner))] = path
+    return found
+
+
+@functools.cache
+def edges() -> dict[str, set[str]]:
+    """Return the modules that each module imports, type-checking imports included."""
+    known = modules()
+    return {name: imports_of(path, known) - {name} for name, path in known.items()}
+
+
+def imports_of(path: Path, known: Container[str]) -> set[str]:
+    """Return the modules that a file imports; a name that a package exports counts as the package.
+
+    Importing a module from its package does not count as importing the package's face.
+    """
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Import():
+                found |= {alias.name for alias in node.names if alias.name in known}
+            case ast.ImportFrom(module=str(module)) if module in known:
+                inner = (f"{module}.{alias.name}" for alias in node.names)
+                found |= {name if name in known else module for name in inner}
+    return found
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Return the sets of nodes that reach each other, by Tarjan's algorithm."""
+    index: dict[str, int] = {}
+    low: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[list[str]] = []
+
+    def visit(node: str) -> None:
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        for other in graph.get(node, ()):
+            if other not in index:
+                visit(other)
+                low[node] = min(low[node], low[other])
+            elif other in stack:
+                low[node] = min(low[node], index[other])
+        if low[node] == index[node]:
+            place = stack.index(node)
+            if len(circle := stack[place:]) > 1:
+                found.append(sorted(circle))
+            del stack[place:]
+
+    for node in graph:
+        if node not in index:
+            visit(node)
+    return found
+
+
+def floor_of(module: str) -> int:
+    """Return the floor of a module of `irtools`; the root itself stands above all others."""
+    parts = module.split(".")
+    if len(parts) == 1:
+        return len(FLOORS)
+    return next(number for number, rooms in enumerate(FLOORS) if parts[1] in rooms)
 
 
 def imported_modules(path: Path) -> set[str]:
@@ -53,6 +127,42 @@ def test_imports_point_one_way(room: str) -> None:
         if room_of(name) not in allowed
     ]
     assert not wrong
+
+
+def test_rooms_import_from_lower_floors_only() -> None:
+    wrong = [
+        f"{name} imports {other}"
+        for name, others in edges().items()
+        for other in others
+        if room_of(name) == room_of(other) == "irtools"
+        if name.split(".")[1:2] != other.split(".")[1:2] and floor_of(other) >= floor_of(name)
+    ]
+    assert not wrong
+
+
+def test_floors_name_what_exists() -> None:
+    named = {room for rooms in FLOORS for room in rooms}
+    found = {path.stem for path in (ROOT / "irtools").iterdir() if path.suffix in ("", ".py")}
+    assert found - {"__init__", "__pycache__"} <= named
+
+
+def test_no_import_circle() -> None:
+    """Among files and among packages, in the four rooms."""
+    rules = ["_integer_rules", "_shape_rules", "shapes"]
+    # Shape rules are written for the analysis that calls them.
+    assert circles(edges()) == [[f"irtools.analysis.{name}" for name in rules]]
+    packages: dict[str, set[str]] = {}
+    for name, others in edges().items():
+        own = package_of(name)
+        packages.setdefault(own, set()).update({package_of(other) for other in others} - {own})
+    # The face of the whole project and those of the outer rooms are above what they hold.
+    assert circles(packages) == []
+
+
+def package_of(module: str) -> str:
+    """Return the room or family of a module: what is imported through one face."""
+    depth = 3 if room_of(module) != "irtools" else 2
+    return ".".join(module.split(".")[:depth])
 
 
 @pytest.mark.parametrize(
@@ -80,8 +190,7 @@ def source_packages() -> set[str]:
 
 
 def test_every_package_is_declared() -> None:
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    assert set(declared["tool"]["setuptools"]["packages"]) == source_packages()
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == source_packages()
 
 
 def test_wheel_holds_every_module(tmp_path: Path) -> None:

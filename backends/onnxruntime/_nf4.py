@@ -15,7 +15,7 @@ import onnx_ir as ir
 from irtools.backends._block_tables import put, remove_if_unread
 from irtools.backends.onnxruntime._editing import constant_array
 from irtools.model.naming import FreshNames
-from irtools.nf4 import NF4_LEVELS
+from irtools.model.nf4 import NF4_LEVELS
 
 __all__ = ["lower_nf4"]
 

@@ -12,8 +12,8 @@ from irtools.backends.onnxruntime.session import WIDE_PRODUCTS, Provider, SaveAs
 from irtools.backends.onnxruntime.source import ModelSource
 from irtools.errors import FileError, LimitError, UnsupportedError
 from irtools.model import Model
-from irtools.target import Artifact, RunnerOptions
-from irtools.target.staging import publish, staging_folder
+from irtools.targets import Artifact, RunnerOptions
+from irtools.targets.staging import publish, staging_folder
 from irtools.words import counted
 
 __all__ = ["write_artifact"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from irtools.target import Capabilities, Isa
+from irtools.targets import Capabilities, Isa
 
 __all__ = ["cpu_capabilities", "cuda_capabilities", "tensorrt_capabilities"]
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irtools.target import KernelReport
+from irtools.targets import KernelReport
 
 if TYPE_CHECKING:
     import onnx

@@ -19,7 +19,7 @@ from irtools.backends.onnxruntime._int8_lstm import lower_lstm
 from irtools.backends.onnxruntime._layer_norm import sum_before_layer_norm, unfuse_skip_layer_norm
 from irtools.model.naming import FreshNames
 from irtools.model.walk import nested_graphs
-from irtools.target import Capabilities
+from irtools.targets import Capabilities
 
 __all__ = ["lower_for_any_provider", "lower_for_cpu"]
 

@@ -14,7 +14,7 @@ from irtools.backends.onnxruntime.session import Provider
 from irtools.backends.onnxruntime.source import ModelSource
 from irtools.errors import UnsupportedError
 from irtools.scratch import scratch_folder
-from irtools.target import Feeds, NodeTimes, RunnerOptions
+from irtools.targets import Feeds, NodeTimes, RunnerOptions
 
 __all__ = ["profile", "read_profile"]
 

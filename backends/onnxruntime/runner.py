@@ -22,8 +22,8 @@ from irtools.backends.onnxruntime.session import (
 from irtools.backends.onnxruntime.source import ModelSource
 from irtools.errors import DataError, UnsupportedError
 from irtools.scratch import scratch_folder
-from irtools.target import Feeds, KernelReport, RunnerOptions
-from irtools.target.signature import Slot, check_feeds, wanted_outputs
+from irtools.targets import Feeds, KernelReport, RunnerOptions
+from irtools.targets.signature import Slot, check_feeds, wanted_outputs
 
 __all__ = ["OrtRunner", "compiled_kernels"]
 
@@ -95,7 +95,7 @@ class OrtRunner:
         return tuple(self._live().get_providers())
 
     def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """Run once; see `irtools.target.Runner.run`."""
+        """Run once; see `irtools.targets.Runner.run`."""
         session = self._live()
         checked = check_feeds(self._slots, feeds)
         wanted = wanted_outputs(self._outputs, outputs)

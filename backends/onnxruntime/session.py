@@ -12,8 +12,8 @@ from typing import Any
 from irtools.backends.onnxruntime._library import import_onnxruntime
 from irtools.backends.onnxruntime.source import ModelSource
 from irtools.errors import TargetUnavailableError, UnsupportedError
-from irtools.target import RunnerOptions
-from irtools.target.signature import one_line
+from irtools.targets import RunnerOptions
+from irtools.targets.signature import one_line
 
 __all__ = [
     "RUNTIME_ERRORS",

@@ -15,7 +15,7 @@ from irtools.backends.onnxruntime.capabilities import (
     tensorrt_capabilities,
 )
 from irtools.errors import ModelError, OptionError, TargetUnavailableError
-from irtools.target import (
+from irtools.targets import (
     Artifact,
     Capabilities,
     Feeds,

@@ -9,8 +9,8 @@ from irtools.backends.openvino.runner import OpenVinoRunner
 from irtools.backends.openvino.source import import_model
 from irtools.errors import FileError, UnsupportedError
 from irtools.model import Model
-from irtools.target import Artifact, KernelReport, RunnerOptions
-from irtools.target.staging import publish, staging_folder
+from irtools.targets import Artifact, KernelReport, RunnerOptions
+from irtools.targets.staging import publish, staging_folder
 
 __all__ = ["write_artifact"]
 

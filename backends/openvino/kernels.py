@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Container, Iterator
 from typing import Any
 
-from irtools.target import KernelReport
+from irtools.targets import KernelReport
 
 __all__ = ["count_kernels", "quantized_ops"]
 

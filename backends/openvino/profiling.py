@@ -11,7 +11,7 @@ import numpy as np
 
 from irtools.backends.openvino.runner import OpenVinoRunner
 from irtools.errors import UnsupportedError
-from irtools.target import Feeds, NodeTimes, RunnerOptions
+from irtools.targets import Feeds, NodeTimes, RunnerOptions
 
 __all__ = ["profile"]
 

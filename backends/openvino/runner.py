@@ -12,8 +12,8 @@ from irtools.backends.openvino._library import clean_message, import_openvino, r
 from irtools.backends.openvino.kernels import count_kernels, quantized_ops
 from irtools.backends.openvino.source import import_model
 from irtools.errors import DataError, OptionError, UnsupportedError
-from irtools.target import Feeds, KernelReport, RunnerOptions
-from irtools.target.signature import Slot, check_feeds, wanted_outputs
+from irtools.targets import Feeds, KernelReport, RunnerOptions
+from irtools.targets.signature import Slot, check_feeds, wanted_outputs
 
 if TYPE_CHECKING:
     from irtools.model import Model
@@ -75,7 +75,7 @@ class OpenVinoRunner:
         return self._outputs
 
     def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """Run once; see `irtools.target.Runner.run`."""
+        """Run once; see `irtools.targets.Runner.run`."""
         if self._request is None:
             raise UnsupportedError("this runner is closed; make a new one from the target")
         checked = check_feeds(self._slots, self._read(feeds))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from irtools.backends.openvino._library import import_openvino, release
 from irtools.backends.openvino.capabilities import cpu_capabilities, gpu_capabilities
 from irtools.errors import TargetUnavailableError
-from irtools.target import (
+from irtools.targets import (
     Artifact,
     Capabilities,
     Feeds,

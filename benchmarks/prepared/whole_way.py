@@ -11,7 +11,7 @@ import numpy as np
 
 from irtools.data import Dataset, DataSettings, SyntheticSettings, load_dataset, synthesize
 from irtools.model import Model
-from irtools.target import RunnerOptions, find_target
+from irtools.targets import RunnerOptions, find_target
 
 __all__ = ["DATA", "ENTRIES", "PARTS", "Entry", "read_data"]
 

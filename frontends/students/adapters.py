@@ -16,7 +16,7 @@ from torch import nn
 from irtools.errors import UnsupportedError, UsageError
 from irtools.frontends.students.anatomy import head_names
 from irtools.frontends.students.nf4 import quantize_nf4
-from irtools.student import AdapterSettings
+from irtools.students import AdapterSettings
 
 __all__ = [
     "NF4_SIMULATED",

@@ -13,12 +13,12 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
-from irtools._elsewhere import how_to_fetch
 from irtools.errors import FileError, ModelError, UnsupportedError
 from irtools.frontends._activation import check_activation
 from irtools.frontends._leftovers import check_layers
 from irtools.frontends.students.anatomy import head_names
 from irtools.frontends.students.objective import PROJECTIONS
+from irtools.sources.elsewhere import how_to_fetch
 from irtools.words import counted
 
 __all__ = [

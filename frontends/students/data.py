@@ -20,7 +20,7 @@ from irtools.errors import DataError, UnsupportedError
 from irtools.frontends.students.checkpoints import has_tokenizer
 from irtools.metrics import load_metric
 from irtools.model import Model
-from irtools.student import Task
+from irtools.students import Task
 from irtools.words import counted
 
 __all__ = [

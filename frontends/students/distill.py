@@ -31,8 +31,8 @@ from irtools.frontends.students.spec import Checkpoint, PrunedModel, StudentSpec
 from irtools.frontends.students.teacher import Teacher, cached_outputs, open_teacher
 from irtools.frontends.students.workspace import Workspace, processes
 from irtools.model import Model
-from irtools.passmanager import Progress
-from irtools.student import DistillRequest, DistillResult, Task, Trained
+from irtools.plugins import Progress
+from irtools.students import DistillRequest, DistillResult, Task, Trained
 from irtools.words import counted
 
 __all__ = ["distill"]
@@ -56,7 +56,7 @@ class _Job:
 
 
 def distill(request: DistillRequest, spec: StudentSpec, progress: Progress) -> DistillResult | None:
-    """Train both students; see `irtools.student.StudentTrainer`."""
+    """Train both students; see `irtools.students.StudentTrainer`."""
     if not any(weight for name, weight in request.losses.items() if name != _HARD):
         raise UsageError("no loss looks at the teacher: give one besides hard, or use irc finetune")
     check_precision(request.training.precision)

@@ -30,8 +30,8 @@ from irtools.frontends.students.objective import Objective
 from irtools.frontends.students.results import finished, set_task, write_checkpoint
 from irtools.frontends.students.scoring import score, trained_outputs
 from irtools.frontends.students.workspace import Done, Workspace
-from irtools.passmanager import Progress
-from irtools.student import FinetuneRequest, FinetuneResult, Task, Trained
+from irtools.plugins import Progress
+from irtools.students import FinetuneRequest, FinetuneResult, Task, Trained
 from irtools.words import counted
 
 __all__ = ["finetune"]
@@ -53,7 +53,7 @@ class _Job:
 
 
 def finetune(request: FinetuneRequest, progress: Progress) -> FinetuneResult | None:
-    """Train a network; see `irtools.student.StudentTrainer`."""
+    """Train a network; see `irtools.students.StudentTrainer`."""
     check_precision(request.training.precision)
     job = _prepare(request)
     return _whole(job, progress) if request.adapter is None else _adapted(job, progress)

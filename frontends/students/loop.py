@@ -21,8 +21,8 @@ from irtools.errors import DataError, UnsupportedError
 from irtools.frontends.students.checkpoints import quiet_library, writing
 from irtools.frontends.students.data import Rows, collate
 from irtools.frontends.students.objective import Objective
-from irtools.passmanager import Progress
-from irtools.student import TrainingSettings
+from irtools.plugins import Progress
+from irtools.students import TrainingSettings
 
 __all__ = ["Run", "check_precision", "last_checkpoint", "train"]
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from irtools.student import Task
+    from irtools.students import Task
 
 __all__ = [
     "attention_loss",

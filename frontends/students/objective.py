@@ -22,7 +22,7 @@ from irtools.frontends.students.anatomy import (
 from irtools.words import counted
 
 if TYPE_CHECKING:
-    from irtools.student import Task
+    from irtools.students import Task
 
 __all__ = ["PROJECTIONS", "TEACHER_LOGITS", "Objective", "make_objective"]
 

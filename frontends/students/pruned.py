@@ -25,7 +25,7 @@ from irtools.errors import ModelError, UnsupportedError, UsageError
 from irtools.frontends.students.anatomy import find_layers, layer_of
 from irtools.frontends.students.checkpoints import load_config, network_class
 from irtools.model import Model
-from irtools.target import RunnerOptions, find_target
+from irtools.targets import RunnerOptions, find_target
 from irtools.words import counted
 
 __all__ = ["read_pruned"]

@@ -12,7 +12,7 @@ from irtools.frontends.students.checkpoints import load_network, save_network, w
 from irtools.frontends.students.scoring import score, trained_outputs
 from irtools.frontends.students.workspace import Done, Workspace
 from irtools.metrics import Evaluation
-from irtools.student import Task, Trained
+from irtools.students import Task, Trained
 
 __all__ = ["finished", "set_task", "write_checkpoint"]
 

@@ -19,9 +19,9 @@ from irtools.metrics import (
     load_metric,
     run_dataset,
 )
-from irtools.student import Gain
-from irtools.target import Feeds, KernelReport, Runner
-from irtools.target.signature import Slot
+from irtools.students import Gain
+from irtools.targets import Feeds, KernelReport, Runner
+from irtools.targets.signature import Slot
 
 __all__ = ["NetworkRunner", "find_gain", "outputs_of", "score", "trained_outputs"]
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from irtools._elsewhere import how_to_fetch
 from irtools.data import Dataset
 from irtools.errors import FileError, ModelError
 from irtools.frontends.students.checkpoints import fingerprint, load_network
@@ -20,8 +19,9 @@ from irtools.frontends.students.scoring import outputs_of
 from irtools.measure.cache import OutputCache
 from irtools.metrics import run_dataset
 from irtools.model import Model
-from irtools.passmanager import Progress
-from irtools.target import RunnerOptions, find_target
+from irtools.plugins import Progress
+from irtools.sources.elsewhere import how_to_fetch
+from irtools.targets import RunnerOptions, find_target
 
 __all__ = ["Teacher", "cached_outputs", "open_teacher"]
 

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from irtools.errors import MissingExtraError
 from irtools.frontends.students.spec import parse_student
-from irtools.passmanager import Progress
-from irtools.student import DistillRequest, DistillResult, FinetuneRequest, FinetuneResult
+from irtools.plugins import Progress
+from irtools.students import DistillRequest, DistillResult, FinetuneRequest, FinetuneResult
 
 __all__ = ["TransformersStudents"]
 

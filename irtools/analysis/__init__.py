@@ -1,3 +1,3 @@
-"""Facts about a model that passes ask for."""
+"""Facts about a model, computed from it and never changed."""
 
 from __future__ import annotations

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from irtools import __version__
-from irtools.cli._advice import advice
-from irtools.cli._launch import note_code
+from irtools.cli.advice import advice
+from irtools.cli.launch import note_code
 from irtools.errors import IrtoolsError
-from irtools.passmanager._suggest import suggest
-from irtools.report.escape import printable
+from irtools.plugins import suggest
+from irtools.version import __version__
+from irtools.words import printable
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -55,7 +55,7 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in VERBS:
             return None
-        command = getattr(importlib.import_module(f"irtools.cli.{name}"), name)
+        command = getattr(importlib.import_module(f"irtools.cli.verbs.{name}"), name)
         assert isinstance(command, click.Command)
         return command
 
@@ -116,7 +116,7 @@ def _run(args: Sequence[str]) -> int:
     # The flag may stand anywhere: people add it to the end of a line that failed.
     rest = [a for a in args if a != "--debug"]
     if "_IRC_COMPLETE" in os.environ:
-        from irtools.cli._shells import register
+        from irtools.cli.shells import register
 
         register()
     try:
@@ -172,7 +172,7 @@ def _explain_bug(error: Exception, args: Sequence[str], debug: bool) -> int:
     if isinstance(error, OSError) and error.errno is not None:
         where = f": {error.filename}" if error.filename else ""
         return _fail(f"{error.strerror or error}{where}", 6)
-    from irtools.cli._crash import write_crash
+    from irtools.cli.crash import write_crash
 
     folder = write_crash(error, args)
     told = f"; please report it with the folder {folder}" if folder else ""

@@ -8,13 +8,13 @@ from dataclasses import replace
 import numpy as np
 import onnx_ir as ir
 
+from irtools.analysis.tables import indexed_rows
 from irtools.data.arrange import Arranged, arrange, is_constant, parts_of
 from irtools.data.base import Dataset, is_ragged, objects
 from irtools.data.cache import with_empty_cache
 from irtools.data.layout import find_layout
 from irtools.data.padding import columns_are_fixed, find_columns
 from irtools.data.signature import InputSpec, required_inputs
-from irtools.data.tables import indexed_rows
 from irtools.errors import DataError
 from irtools.model import Model
 from irtools.words import counted

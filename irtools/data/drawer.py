@@ -10,10 +10,10 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.decoder import CachedDecoder
+from irtools.analysis.tables import index_consumers, indexed_rows
 from irtools.data.layout import Layout
 from irtools.data.named import named_value
 from irtools.data.signature import InputSpec
-from irtools.data.tables import index_consumers, indexed_rows
 from irtools.errors import DataError
 
 __all__ = ["Drawer", "SyntheticSettings"]

@@ -13,14 +13,14 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.decoder import CachedDecoder, find_decoder
+from irtools.analysis.positions import PositionLimit, longest_sequence
+from irtools.analysis.tables import indexed_rows
 from irtools.data.arrange import is_constant
 from irtools.data.base import Dataset
 from irtools.data.drawer import Drawer, SyntheticSettings
 from irtools.data.layout import Layout, find_layout
 from irtools.data.padding import columns_are_fixed, find_columns
-from irtools.data.positions import PositionLimit, longest_sequence
 from irtools.data.signature import InputSpec, required_inputs
-from irtools.data.tables import indexed_rows
 from irtools.errors import DataError
 from irtools.model import Model
 from irtools.words import counted

@@ -29,7 +29,7 @@ from irtools.measure.candidates import candidates
 from irtools.measure.sandbox import Limits, run_isolated
 from irtools.model import Model
 from irtools.scratch import scratch_folder
-from irtools.target import Feeds, Runner, RunnerOptions, Target
+from irtools.targets import Feeds, Runner, RunnerOptions, Target
 
 __all__ = ["DrawnInputs", "Trial", "check_feeds_of", "drawn_for", "run_trial", "run_with"]
 

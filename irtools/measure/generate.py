@@ -13,7 +13,7 @@ import numpy as np
 from irtools.analysis.decoder import TextDecoder
 
 if TYPE_CHECKING:
-    from irtools.target import Runner
+    from irtools.targets import Runner
 
 __all__ = [
     "GreedyText",

@@ -17,11 +17,11 @@ import numpy as np
 
 from irtools.measure.generate import write_greedily
 from irtools.measure.memory import peak_memory
-from irtools.target import Feeds, RunnerOptions, find_target
+from irtools.targets import Feeds, RunnerOptions, find_target
 
 if TYPE_CHECKING:
     from irtools.analysis.decoder import TextDecoder
-    from irtools.target import Runner
+    from irtools.targets import Runner
 
 __all__ = ["describe_inputs", "profile_nodes", "run_once", "time_block", "write_text"]
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Literal
 
 from irtools.errors import DataError, UnsupportedError
-from irtools.measure.compare import Contender
 from irtools.measure.jobs import run_once
 from irtools.measure.sandbox import Limits, run_isolated
-from irtools.target import Feeds
+from irtools.measure.timing import Contender
+from irtools.targets import Feeds
 
 __all__ = ["LEVELS", "runs_at"]
 

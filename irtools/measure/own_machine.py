@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from irtools.errors import UsageError
-from irtools.target import Isa, Target
+from irtools.targets import Isa, Target
 
 __all__ = ["refuse_foreign", "why_not_timed"]
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from irtools.measure.jobs import run_once
 from irtools.measure.sandbox import Limits, run_isolated
-from irtools.target import Feeds, RunnerOptions, Target
+from irtools.targets import Feeds, RunnerOptions, Target
 
 __all__ = ["probe", "target_text"]
 

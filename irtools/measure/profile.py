@@ -15,7 +15,7 @@ from irtools.measure.own_machine import refuse_foreign
 from irtools.measure.probe import target_text
 from irtools.measure.sandbox import Limits, run_isolated
 from irtools.scratch import scratch_folder
-from irtools.target import Feeds, RunnerOptions, Target
+from irtools.targets import Feeds, RunnerOptions, Target
 
 if TYPE_CHECKING:
     from irtools.model import Model

@@ -21,7 +21,7 @@ from typing import IO, Any
 from irtools import errors
 from irtools.errors import IrtoolsError, LimitError, PassError, UnsupportedError
 from irtools.measure.wire import decode
-from irtools.report.escape import printable
+from irtools.words import printable
 
 __all__ = ["Limits", "run_isolated"]
 

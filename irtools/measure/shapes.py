@@ -14,7 +14,7 @@ from irtools.data.signature import InputSpec, required_inputs
 from irtools.data.synthetic import SyntheticSettings, draw_feeds, longest_text
 from irtools.errors import DataError
 from irtools.measure.base import BenchSettings
-from irtools.target import Feeds
+from irtools.targets import Feeds
 
 if TYPE_CHECKING:
     from irtools.data import Dataset

@@ -13,7 +13,7 @@ from irtools.errors import DataError
 from irtools.metrics.base import Fidelity, Metric
 from irtools.metrics.fidelity import FidelityMeter
 from irtools.metrics.per_sample import PerSampleMetric
-from irtools.target import Runner
+from irtools.targets import Runner
 
 __all__ = [
     "Evaluation",

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from irtools.errors import DataError
-from irtools.metrics._outputs import is_float
 from irtools.metrics.base import Fidelity
+from irtools.metrics.outputs import is_float
 
 __all__ = ["FidelityMeter", "fidelity"]
 

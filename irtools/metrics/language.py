@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from irtools.errors import DataError
-from irtools.metrics._outputs import find_output
+from irtools.metrics.outputs import find_output
 from irtools.metrics.per_sample import PerSampleMetric
 from irtools.words import counted
 

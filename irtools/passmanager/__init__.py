@@ -10,10 +10,11 @@ from irtools.passmanager.base import (
     PassResult,
     PlanningPass,
 )
-from irtools.passmanager.context import Analysis, NullProgress, PassContext, Progress
+from irtools.passmanager.context import Analysis, PassContext
 from irtools.passmanager.options import Option, option, options_of
-from irtools.passmanager.pipeline import Pipeline, pass_text
+from irtools.passmanager.pipeline import Pipeline
 from irtools.passmanager.plan import Decision, Plan
+from irtools.passmanager.syntax import pass_text
 
 __all__ = [
     "FOLLOWED_GRAPH",
@@ -21,7 +22,6 @@ __all__ = [
     "Analysis",
     "Decision",
     "Exactness",
-    "NullProgress",
     "Option",
     "Pass",
     "PassContext",
@@ -29,7 +29,6 @@ __all__ = [
     "Pipeline",
     "Plan",
     "PlanningPass",
-    "Progress",
     "option",
     "options_of",
     "pass_text",

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from irtools.errors import FileError
+from irtools.plugins import NullProgress, Progress
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -15,9 +16,9 @@ if TYPE_CHECKING:
     from irtools.data import Dataset, SyntheticSettings
     from irtools.measure import LatencyResult
     from irtools.statistics import StatisticsService
-    from irtools.target import Runner, RunnerOptions, Target
+    from irtools.targets import Runner, RunnerOptions, Target
 
-__all__ = ["Analysis", "NullProgress", "PassContext", "Progress"]
+__all__ = ["Analysis", "PassContext"]
 
 A = TypeVar("A", bound="Analysis")
 
@@ -27,19 +28,6 @@ class Analysis(Protocol):
 
     @classmethod
     def of(cls: type[A], model: ir.Model) -> A: ...
-
-
-class Progress(Protocol):
-    """Tells a person how far a long step is."""
-
-    def step(self, label: str, done: int, total: int) -> None: ...
-
-
-class NullProgress:
-    """Tells nobody."""
-
-    def step(self, label: str, done: int, total: int) -> None:
-        """Ignore a step."""
 
 
 def _as_usual(settings: SyntheticSettings) -> SyntheticSettings:

@@ -7,13 +7,15 @@ from dataclasses import dataclass, field
 
 from irtools.errors import IrtoolsError, LimitError, PassError, UsageError, VerificationError
 from irtools.model import Model
-from irtools.passmanager._digest import structure_digest
 from irtools.passmanager.base import PassResult, PlanningPass
 from irtools.passmanager.context import PassContext
-from irtools.passmanager.pipeline import Pipeline, pass_text
+from irtools.passmanager.digest import structure_digest
+from irtools.passmanager.pipeline import Pipeline
 from irtools.passmanager.plan import Plan
 from irtools.passmanager.requirements import prepare
-from irtools.passmanager.step import Instrument, Original, Step, Workspace
+from irtools.passmanager.step import Instrument, Original, Step
+from irtools.passmanager.syntax import pass_text
+from irtools.passmanager.workspace import Workspace
 
 __all__ = ["PassManager"]
 

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from irtools.passmanager import registry
 from irtools.passmanager.base import Pass
 from irtools.passmanager.options import options_of
+from irtools.plugins import registry
 
 __all__ = ["GROUPS", "MANIFEST", "described", "make_manifest", "pass_document", "summary_of"]
 

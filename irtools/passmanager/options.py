@@ -11,9 +11,9 @@ from typing import Any, Literal, get_args, get_origin
 from urllib.parse import quote, unquote
 
 from irtools.errors import OptionError, UnknownNameError
-from irtools.passmanager._suggest import suggest
 from irtools.passmanager.base import Pass
 from irtools.passmanager.declared import UNREAD
+from irtools.plugins import suggest
 
 __all__ = ["Option", "check_options", "format_options", "option", "options_of", "parse_options"]
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from irtools.errors import IrtoolsError, UsageError
-from irtools.passmanager import registry
 from irtools.passmanager.base import Exactness, Pass, PassResult, PlanningPass
+from irtools.passmanager.syntax import parse_passes
+from irtools.plugins import registry
 from irtools.words import tallied
 
 if TYPE_CHECKING:
@@ -72,14 +73,12 @@ def check_requires(kind: type[Pass]) -> None:
 
 @functools.cache
 def _exact_pass(name: str, text: str) -> Pass:
-    from irtools.passmanager.pipeline import Pipeline
-
     where = f"pass {name!r} requires {text!r}"
     try:
         kind = registry.load("irtools.passes", text.partition(":")[0])
         if getattr(kind, "requires", ()):
             raise UsageError(f"it requires {', '.join(kind.requires)} itself; name them as well")
-        (required,) = Pipeline(text)
+        (required,) = parse_passes(text)
     except IrtoolsError as error:
         raise UsageError(f"{where}: {error}") from error
     if required.promise is not Exactness.EXACT:

@@ -21,34 +21,26 @@ if TYPE_CHECKING:
         Verdict,
         schema,
     )
-    from irtools.report.environment import Machine, machine, versions
-    from irtools.report.escape import printable
     from irtools.report.table import render, report_view, size_text
 
 _HOMES = {
-    **dict.fromkeys(("Machine", "machine", "versions"), "environment"),
     **dict.fromkeys(("render", "report_view", "size_text"), "table"),
-    "printable": "escape",
 }
 
 __all__ = [
     "ArtifactEntry",
     "DataEntry",
     "Level",
-    "Machine",
     "ModelEntry",
     "PassEntry",
     "Report",
     "Row",
     "TargetEntry",
     "Verdict",
-    "machine",
-    "printable",
     "render",
     "report_view",
     "schema",
     "size_text",
-    "versions",
 ]
 
 

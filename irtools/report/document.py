@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 
 from irtools.measure import BenchSettings, LatencyResult
 from irtools.measure.effort import MeasuringPlan
+from irtools.measure.figures import DrawnBack, MetricFigure
 from irtools.measure.generate import GreedyText
+from irtools.measure.machine import Machine
 from irtools.metrics import Fidelity
-from irtools.passmanager.step import DrawnBack, MetricFigure
-from irtools.report.environment import Machine
 from irtools.report.plain import plain_data
-from irtools.target import KernelReport
+from irtools.targets import KernelReport
 
 __all__ = [
     "ArtifactEntry",

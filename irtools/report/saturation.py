@@ -12,7 +12,7 @@ from irtools.words import counted
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from irtools.target import Target
+    from irtools.targets import Target
 
 __all__ = ["remark_on_saturation"]
 

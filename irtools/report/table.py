@@ -7,15 +7,12 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from irtools.report.escape import printable
-from irtools.report.plain import plain_data
-from irtools.words import counted
+from irtools.words import counted, printable
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-    from irtools.report.document import Row
 
 __all__ = ["render", "report_view", "row_line", "size_text"]
 
@@ -95,9 +92,8 @@ def _table(report: Document) -> Table:
     return table
 
 
-def row_line(row: Row) -> str:
-    """Return one line on a pass that is done, with what the table will have of it."""
-    shown = plain_data(row)
+def row_line(shown: Document) -> str:
+    """Return one line on a row of a report as plain data: what the table will have of it."""
     cells = [
         (column.heading, column.cell(shown, _ALONE))
         for column in _COLUMNS

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from irtools.instruments.benchmark import first_ratios, is_slower
 from irtools.measure.generate import GreedyText
 from irtools.model import iter_nodes
-from irtools.passmanager.instruments.benchmark import first_ratios, is_slower
 from irtools.report.counts import tell_skipped
 from irtools.report.document import DataEntry, Level, Row, Verdict
-from irtools.target import KernelReport, Target
+from irtools.targets import KernelReport, Target
 from irtools.words import counted
 
 if TYPE_CHECKING:

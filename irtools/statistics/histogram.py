@@ -14,8 +14,8 @@ from typing import Final
 
 import numpy as np
 
+from irtools.data.batches import select_values
 from irtools.statistics.base import HistogramResult, MinMaxResult
-from irtools.statistics.padding import select_values
 
 __all__ = ["HistogramAccumulator", "MinMaxAccumulator"]
 

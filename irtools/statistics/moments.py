@@ -10,9 +10,9 @@ from typing import Final
 
 import numpy as np
 
+from irtools.data.batches import select_rows
 from irtools.errors import UnsupportedError
 from irtools.statistics.base import GramResult
-from irtools.statistics.padding import select_rows
 
 __all__ = [
     "AbsMaxAccumulator",

@@ -11,11 +11,11 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.data import Dataset, fit_dataset, required_inputs
-from irtools.passmanager.context import NullProgress, Progress
+from irtools.data.batches import Batch, BatchPlan, plan_batches
+from irtools.plugins import NullProgress, Progress
 from irtools.statistics.base import CollectionFigures, Gram, GramResult, Want
 from irtools.statistics.moments import GramAccumulator
 from irtools.statistics.observe import check_observable, expose
-from irtools.statistics.padding import Batch, BatchPlan, plan_batches
 from irtools.statistics.waves import (
     HELD_BATCHES,
     Accumulator,
@@ -24,7 +24,7 @@ from irtools.statistics.waves import (
     needed_values,
     plan_waves,
 )
-from irtools.target import Runner, RunnerOptions
+from irtools.targets import Runner, RunnerOptions
 
 __all__ = ["CollectionSettings", "StreamingStatistics"]
 

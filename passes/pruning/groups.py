@@ -10,7 +10,7 @@ An operator without a rule blocks the group. It is never guessed to be elementwi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Literal, TypeAlias
@@ -27,7 +27,6 @@ __all__ = [
     "BlockedGroup",
     "BlockedReason",
     "ChannelGroup",
-    "ChannelGroups",
     "Kind",
     "Member",
     "Role",
@@ -224,28 +223,6 @@ class BlockedGroup:
     name: str
     units: int
     reasons: tuple[BlockedReason, ...]
-
-
-@dataclass(frozen=True)
-class ChannelGroups:
-    """Every channel group of the main graph, in its order. Subgraphs are left alone."""
-
-    groups: tuple[ChannelGroup, ...]
-    blocked: tuple[BlockedGroup, ...]
-
-    @classmethod
-    def of(cls, model: ir.Model) -> ChannelGroups:
-        """Follow the channels of every MatMul, Gemm and Conv with a constant weight."""
-        from irtools.passes.pruning.trace import trace_groups
-
-        return trace_groups(model)
-
-    def __iter__(self) -> Iterator[ChannelGroup]:
-        return iter(self.groups)
-
-    def find(self, name: str) -> ChannelGroup | None:
-        """Return the group of that name, or None."""
-        return next((g for g in self.groups if g.name == name), None)
 
 
 @dataclass

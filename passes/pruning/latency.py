@@ -23,9 +23,10 @@ from irtools.measure import cpu_quota
 from irtools.model import Model
 from irtools.passes.pruning.constants import constant_of
 from irtools.passes.pruning.edit import Cut, remove_channels
-from irtools.passes.pruning.groups import ChannelGroup, ChannelGroups
+from irtools.passes.pruning.groups import ChannelGroup
+from irtools.passes.pruning.trace import ChannelGroups
 from irtools.passmanager import PassContext
-from irtools.target import Feeds, RunnerOptions
+from irtools.targets import Feeds, RunnerOptions
 
 __all__ = ["Block", "LatencyTable", "bench_sizes", "measure_table", "pruned_copy", "time_blocks"]
 

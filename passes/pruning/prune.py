@@ -15,7 +15,7 @@ from irtools.measure import refuse_foreign
 from irtools.passes.pruning.constants import constant_of
 from irtools.passes.pruning.curves import Importance
 from irtools.passes.pruning.evidence import Evidence, collect_evidence
-from irtools.passes.pruning.groups import BlockedGroup, ChannelGroup, ChannelGroups
+from irtools.passes.pruning.groups import BlockedGroup, ChannelGroup
 from irtools.passes.pruning.idle import count_quantized, why_nothing
 from irtools.passes.pruning.masks import (
     Prunable,
@@ -33,6 +33,7 @@ from irtools.passes.pruning.structured import (
     select_ratio,
     select_speedup,
 )
+from irtools.passes.pruning.trace import ChannelGroups
 from irtools.passmanager import (
     FOLLOWED_GRAPH,
     Decision,
@@ -41,8 +42,8 @@ from irtools.passmanager import (
     Plan,
     PlanningPass,
     option,
+    pass_text,
 )
-from irtools.passmanager.pipeline import pass_text
 from irtools.words import counted
 
 __all__ = ["Prune"]

@@ -10,8 +10,8 @@ import onnx_ir as ir
 
 from irtools.passes.pruning.edit import Cut, remove_channels
 from irtools.passes.pruning.evidence import Evidence
-from irtools.passes.pruning.groups import ChannelGroups
 from irtools.passes.pruning.linear import LinearLayer, linear_layer, write_layers
+from irtools.passes.pruning.trace import ChannelGroups
 
 __all__ = ["CutLayer", "cut_and_refit"]
 

@@ -18,7 +18,7 @@ from irtools.data import Dataset
 from irtools.model import infer_shapes
 from irtools.passmanager import PassContext
 from irtools.statistics.observe import expose
-from irtools.target import RunnerOptions
+from irtools.targets import RunnerOptions
 
 __all__ = ["OutputProbe", "divergence"]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
@@ -13,7 +14,6 @@ from irtools.passes.pruning.groups import (
     BlockedGroup,
     BlockedReason,
     ChannelGroup,
-    ChannelGroups,
     Kind,
     Member,
     Role,
@@ -23,13 +23,32 @@ from irtools.passes.pruning.groups import (
 from irtools.passes.pruning.index_map import IndexMap
 from irtools.passes.pruning.rules import WEIGHTED_OPS, Port, Refine, rule_of
 
-__all__ = ["trace_groups"]
+__all__ = ["ChannelGroups"]
 
 _MAX_REFINEMENTS = 4
 
 
-def trace_groups(model: ir.Model) -> ChannelGroups:
-    """Find the groups of a model; see `ChannelGroups.of`."""
+@dataclass(frozen=True)
+class ChannelGroups:
+    """Every channel group of the main graph, in its order. Subgraphs are left alone."""
+
+    groups: tuple[ChannelGroup, ...]
+    blocked: tuple[BlockedGroup, ...]
+
+    @classmethod
+    def of(cls, model: ir.Model) -> ChannelGroups:
+        """Follow the channels of every MatMul, Gemm and Conv with a constant weight."""
+        return _trace_groups(model)
+
+    def __iter__(self) -> Iterator[ChannelGroup]:
+        return iter(self.groups)
+
+    def find(self, name: str) -> ChannelGroup | None:
+        """Return the group of that name, or None."""
+        return next((g for g in self.groups if g.name == name), None)
+
+
+def _trace_groups(model: ir.Model) -> ChannelGroups:
     shapes = SymbolicShapes.of(model)
     groups: list[ChannelGroup] = []
     blocked: list[BlockedGroup] = []

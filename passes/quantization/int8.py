@@ -41,7 +41,7 @@ from irtools.passmanager import (
     option,
     pass_text,
 )
-from irtools.target import Capabilities, Target
+from irtools.targets import Capabilities, Target
 from irtools.words import counted
 
 __all__ = ["Int8"]

@@ -23,7 +23,7 @@ from irtools.data.padding import padding_mask
 from irtools.errors import IrtoolsError
 from irtools.metrics import FidelityMeter
 from irtools.passmanager import PassContext
-from irtools.target import Feeds, Runner, RunnerOptions
+from irtools.targets import Feeds, Runner, RunnerOptions
 
 __all__ = ["LazyTrial", "Session", "TrialRun"]
 

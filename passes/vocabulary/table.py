@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.shapes import constant_of
-from irtools.data.tables import index_consumers
+from irtools.analysis.tables import index_consumers
 from irtools.model.naming import FreshNames
 
 __all__ = ["Refusal", "TokenTable", "find_table", "gives_tokens", "keep_rows", "put_map"]

@@ -16,7 +16,7 @@ from irtools.data import Dataset
 from irtools.model import Interface, Model, iter_nodes, print_model, verify
 from irtools.passmanager import PassContext, Pipeline
 from irtools.statistics.service import StreamingStatistics
-from irtools.target import Runner, RunnerOptions
+from irtools.targets import Runner, RunnerOptions
 
 RANDOM_OPS = frozenset(
     {"Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike"}

@@ -20,7 +20,7 @@ import pytest
 from irtools.errors import IrtoolsError
 from irtools.model import Interface, Model, iter_graphs, print_model, verify
 from irtools.passmanager import PassContext, Pipeline
-from irtools.target import RunnerOptions, find_target
+from irtools.targets import RunnerOptions, find_target
 
 from .node_tests import RUNTIME_ERRORS, Arrays, calibrated, difference, run_in_ort
 from .random_models import RandomModel, random_model

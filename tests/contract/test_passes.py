@@ -9,9 +9,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from irtools._context import Calibration, make_context
 from irtools.data import Dataset, SyntheticSettings, synthesize
+from irtools.driver.context import Calibration, make_context
 from irtools.errors import UnsupportedError, UsageError
+from irtools.instruments.numerics import check_outputs
 from irtools.model import Model
 from irtools.passmanager import (
     Exactness,
@@ -23,10 +24,9 @@ from irtools.passmanager import (
     PlanningPass,
     options_of,
     pass_text,
-    registry,
 )
-from irtools.passmanager.instruments.numerics import check_outputs
-from irtools.target import RunnerOptions, find_target
+from irtools.plugins import registry
+from irtools.targets import RunnerOptions, find_target
 
 
 def _variants() -> Iterator[str]:

@@ -13,14 +13,15 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from irtools._context import Calibration, make_context
+from irtools.driver.context import Calibration, make_context
 from irtools.errors import UnsupportedError
+from irtools.instruments.verification import Verification
 from irtools.model import Model
-from irtools.passmanager import Pipeline, registry
-from irtools.passmanager.instruments.verification import Verification
+from irtools.passmanager import Pipeline
 from irtools.passmanager.manager import PassManager
 from irtools.passmanager.step import Step
-from irtools.target import find_target
+from irtools.plugins import registry
+from irtools.targets import find_target
 
 HIDDEN, HEADS = 64, 4
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from irtools.errors import CheckError, FileError, ModelError, UnsupportedError
-from irtools.frontend import LoadOptions, load_source
 from irtools.frontends._adapters import read_adapter
 from irtools.frontends._weights import open_checkpoint
-from irtools.target import RunnerOptions, find_target
+from irtools.sources import LoadOptions, load_source
+from irtools.targets import RunnerOptions, find_target
 
 pytestmark = [
     pytest.mark.torch,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from irtools.errors import DataError
-from irtools.frontend import LoadOptions, load_source
 from irtools.frontends._batches import find_batches, rebatched, size_of_batch
-from irtools.target import find_target
+from irtools.sources import LoadOptions, load_source
+from irtools.targets import find_target
 
 SOURCE = """
 import torch

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from irtools._optimize import make_plan
 from irtools.data import load_dataset
+from irtools.driver.make import model_entry
+from irtools.driver.optimize import make_plan
 from irtools.errors import FileError, ModelError, UnsupportedError
-from irtools.frontend import LoadOptions, find_frontend, load_source
 from irtools.model import Model
-from irtools.report.make import model_entry
-from irtools.target import RunnerOptions, find_target
+from irtools.sources import LoadOptions, find_frontend, load_source
+from irtools.targets import RunnerOptions, find_target
 
 pytestmark = pytest.mark.torch
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from irtools.errors import ModelError, OptionError
-from irtools.frontend import LoadOptions, load_source
 from irtools.frontends import _decoder
 from irtools.model import Model
-from irtools.target import RunnerOptions, find_target
+from irtools.sources import LoadOptions, load_source
+from irtools.targets import RunnerOptions, find_target
 
 pytestmark = pytest.mark.torch
 

@@ -14,8 +14,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from irtools.cli import _artifact
 from irtools.cli.main import run
+from irtools.driver import artifact as _artifact
 from irtools.errors import FileError
 from irtools.model import Model
 
@@ -325,8 +325,8 @@ def test_layers_without_a_place_are_refused(
 
 @pytest.mark.usefixtures("instant")
 def test_notes_of_a_model_are_shown_once(tiny: Callable[[str], Path], irc: Any) -> None:
-    from irtools.frontend import LoadOptions
     from irtools.frontends.checkpoint import TransformersFrontend
+    from irtools.sources import LoadOptions
 
     TransformersFrontend().load("", LoadOptions()).notes = ("something was left out",)
     code, err = irc("export", str(tiny("whisper")), "-o", "out/", "--json", "made.json")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from irtools.analysis.provenance import module_of
-from irtools.frontend import load_source
+from irtools.sources import load_source
 
 pytestmark = [pytest.mark.torch, pytest.mark.slow]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from irtools.errors import UnsupportedError
-from irtools.frontend import load_source
 from irtools.frontends._check import relative_l2
 from irtools.frontends._encoder import describe_encoder
 from irtools.frontends._image_text import describe_image_text, takes_both
 from irtools.frontends._weights import open_checkpoint
+from irtools.sources import load_source
 
 pytestmark = pytest.mark.torch
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from irtools.errors import UnsupportedError
-from irtools.frontend import LoadOptions, find_frontend, load_source
+from irtools.sources import LoadOptions, find_frontend, load_source
 
 pytestmark = pytest.mark.torch
 

@@ -10,9 +10,9 @@ import pytest
 
 from irtools.cli.main import run
 from irtools.data import load_dataset
-from irtools.frontend import load_source
 from irtools.frontends._tokenizer import make_tokenizer
 from irtools.model import Model
+from irtools.sources import load_source
 
 pytestmark = pytest.mark.torch
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from irtools.errors import DataError, ModelError, UsageError
-from irtools.frontend import LoadOptions, load_source
-from irtools.target import find_target
+from irtools.sources import LoadOptions, load_source
+from irtools.targets import find_target
 
 pytestmark = pytest.mark.torch
 

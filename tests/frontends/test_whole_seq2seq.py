@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from irtools.errors import UnsupportedError
-from irtools.frontend import LoadOptions, find_frontend, load_source
 from irtools.frontends._check import relative_l2
 from irtools.frontends._weights import open_checkpoint
 from irtools.frontends._whole_seq2seq import describe_whole
+from irtools.sources import LoadOptions, find_frontend, load_source
 
 pytestmark = pytest.mark.torch
 

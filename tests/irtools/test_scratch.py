@@ -117,9 +117,9 @@ def test_a_place_that_is_not_there_is_an_error_of_the_system(tmp_path: Path) -> 
 _MADE_ELSEWHERE = {
     "irtools/scratch.py": "makes them",
     "irtools/passmanager/step.py": "inside the folder of the run",
-    "irtools/passmanager/instruments/reproducer.py": "is kept for the user",
-    "irtools/cli/_crash.py": "is kept for the user",
-    "irtools/cli/_options.py": "sets the place",
+    "irtools/instruments/reproducer.py": "is kept for the user",
+    "irtools/cli/crash.py": "is kept for the user",
+    "irtools/cli/options.py": "sets the place",
     "irtools/measure/sandbox.py": "a file without a name",
 }
 

@@ -13,7 +13,7 @@ from irtools.backends.onnxruntime.target import OrtCpu, OrtCuda, OrtTensorRt
 from irtools.errors import TargetUnavailableError
 from irtools.model import Model
 from irtools.passmanager import PassContext, Pipeline
-from irtools.target import Feeds, Target, find_target
+from irtools.targets import Feeds, Target, find_target
 
 pytestmark = pytest.mark.gpu
 

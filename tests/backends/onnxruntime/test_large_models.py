@@ -13,7 +13,7 @@ from onnx import numpy_helper
 from irtools.backends.onnxruntime import source
 from irtools.backends.onnxruntime.source import ModelSource
 from irtools.model import Model
-from irtools.target import RunnerOptions, find_target
+from irtools.targets import RunnerOptions, find_target
 
 
 def make_model(op_type: str = "MatMul", domain: str = "") -> Model:

@@ -10,7 +10,7 @@ from irtools.analysis.int8_products import saturating_products
 from irtools.backends.onnxruntime.kernels import count_kernels
 from irtools.backends.onnxruntime.target import OrtCpu, OrtCuda, OrtTensorRt
 from irtools.model import Model
-from irtools.target import Isa, RunnerOptions
+from irtools.targets import Isa, RunnerOptions
 
 _CPU = OrtCpu(Isa.VNNI)
 

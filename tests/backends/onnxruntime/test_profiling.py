@@ -11,7 +11,7 @@ import pytest
 
 from irtools.backends.onnxruntime.profiling import read_profile
 from irtools.errors import UnsupportedError
-from irtools.target import find_target
+from irtools.targets import find_target
 
 
 def _event(name: str, start: int, length: int, op: str = "", index: int = 0) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from irtools.backends.onnxruntime.source import ModelSource
 from irtools.backends.onnxruntime.target import OrtCpu
 from irtools.errors import DataError, OptionError, UnsupportedError
 from irtools.model import Model
-from irtools.target import Isa, RunnerOptions
+from irtools.targets import Isa, RunnerOptions
 
 _CPU = OrtCpu(Isa.VNNI)
 

@@ -16,8 +16,8 @@ from irtools.backends.onnxruntime import session
 from irtools.backends.onnxruntime.target import OrtCpu
 from irtools.backends.onnxruntime.unsigned_weights import make_weights_unsigned
 from irtools.model import Model
-from irtools.target import Isa, RunnerOptions, Target
-from irtools.target import isa as detection
+from irtools.targets import Isa, RunnerOptions, Target
+from irtools.targets import isa as detection
 
 _HEAD = '<ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1]>'
 _QDQ = """g (float[n,16] x) => (float[n,8] y) <float s = {0.03}, uint8 z = {128}> {

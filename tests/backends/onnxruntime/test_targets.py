@@ -24,7 +24,7 @@ from irtools.errors import (
     UnsupportedError,
 )
 from irtools.model import Model
-from irtools.target import Isa, RunnerOptions, find_target
+from irtools.targets import Isa, RunnerOptions, find_target
 
 _HAS_CUDA = "CUDAExecutionProvider" in ort.get_available_providers()
 

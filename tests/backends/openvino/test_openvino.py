@@ -17,7 +17,7 @@ from irtools.errors import (
 )
 from irtools.measure import probe
 from irtools.model import Model
-from irtools.target import Isa, RunnerOptions, find_target
+from irtools.targets import Isa, RunnerOptions, find_target
 
 pytestmark = pytest.mark.openvino
 
@@ -225,7 +225,7 @@ def test_no_socket_and_no_reporting_thread(tmp_path: Path) -> None:
         " else None)\n"
         "from pathlib import Path\n"
         "from irtools.model import Model\n"
-        "from irtools.target import find_target\n"
+        "from irtools.targets import find_target\n"
         "target = find_target('openvino-cpu')\n"
         f"target.compile(Model.load({str(tmp_path / 'm.onnx')!r}), Path({str(tmp_path)!r}), 'n')\n"
         "threads = [t.name for t in threading.enumerate() if t is not threading.main_thread()]\n"

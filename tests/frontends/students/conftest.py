@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from irtools.passmanager import NullProgress
-from irtools.student import DistillRequest, TrainingSettings
+from irtools.plugins import NullProgress
+from irtools.students import DistillRequest, TrainingSettings
 
 WORDS = ("the", "a", "new", "old", "of", "in", "market", "report", "said", "will")
 TOPICS = {"sport": ("ball", "goal"), "trade": ("bank", "share"), "crude": ("oil", "barrel")}

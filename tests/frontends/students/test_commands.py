@@ -33,7 +33,7 @@ def distill(teacher: Path, data: tuple[str, str], tmp_path: Path, monkeypatch) -
 def test_a_stopped_training_says_how_to_go_on(
     distill: Callable, tmp_path: Path, monkeypatch, capsys
 ) -> None:
-    from irtools.cli._console import _Lines
+    from irtools.cli.console import _Lines
 
     def stop(self: object, label: str, done: int, total: int) -> None:
         if "training the distilled" in label:
@@ -52,9 +52,9 @@ def test_a_stopped_training_says_how_to_go_on(
 
 
 def test_the_gain_of_an_error_says_that_less_is_better() -> None:
-    from irtools.cli.distill import _gain_text
+    from irtools.cli.verbs.distill import _gain_text
     from irtools.metrics import Evaluation
-    from irtools.student import DistillResult, Gain, Trained
+    from irtools.students import DistillResult, Gain, Trained
 
     def text(metric: str, larger: bool) -> str:
         evaluation = Evaluation(metric, 0.5, 0.4, 0.6, 10, larger)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from irtools.errors import DataError, FileError, ModelError, UsageError
-from irtools.passmanager import NullProgress
-from irtools.student import (
+from irtools.plugins import NullProgress
+from irtools.students import (
     DistillRequest,
     DistillResult,
     FinetuneRequest,
@@ -275,7 +275,7 @@ def test_numbers(tmp_path: Path, make_bert: Callable, write_rows: Callable) -> N
 def test_an_onnx_teacher_and_a_checkpoint_student(
     teacher: Path, request_of: Make, make_bert: Callable, tmp_path: Path
 ) -> None:
-    from irtools.frontend import load_source
+    from irtools.sources import load_source
 
     folder = tmp_path / "onnx"
     folder.mkdir()

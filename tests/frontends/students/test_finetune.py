@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from irtools.errors import ModelError, UsageError
-from irtools.passmanager import NullProgress
-from irtools.student import (
+from irtools.plugins import NullProgress
+from irtools.students import (
     AdapterSettings,
     FinetuneRequest,
     FinetuneResult,

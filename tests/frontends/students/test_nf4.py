@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from irtools.nf4 import NF4_LEVELS
+from irtools.model.nf4 import NF4_LEVELS
 
 pytestmark = pytest.mark.torch
 torch = pytest.importorskip("torch")

@@ -11,8 +11,8 @@ import pytest
 
 from irtools import optimize
 from irtools.errors import ModelError, UnsupportedError, UsageError
-from irtools.frontend import load_source
 from irtools.model import Model
+from irtools.sources import load_source
 
 pytestmark = pytest.mark.torch
 torch = pytest.importorskip("torch")
@@ -53,7 +53,7 @@ def read(path: Path, teacher: object = None):
 
 def logits_of(path: Path) -> tuple[dict, np.ndarray]:
     from irtools.data import SyntheticSettings, synthesize
-    from irtools.target import RunnerOptions, find_target
+    from irtools.targets import RunnerOptions, find_target
 
     model = Model.load(path)
     feeds = dict(synthesize(model, SyntheticSettings(samples=3, sequence=9, seed=1)).feeds)
@@ -117,8 +117,8 @@ def test_a_resumed_training_knows_its_pruned_file(
     """Another file of the same size and with the same beginning is another student."""
     import dataclasses
 
-    from irtools.passmanager import NullProgress
-    from irtools.student import DistillRequest, TrainingSettings, find_trainer
+    from irtools.plugins import NullProgress
+    from irtools.students import DistillRequest, TrainingSettings, find_trainer
 
     path = prune(exported, "cleanup", tmp_path)
     shutil.copyfile(exported[0] / "tokenizer.json", tmp_path / "tokenizer.json")

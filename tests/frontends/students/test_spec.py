@@ -14,7 +14,7 @@ from irtools.frontends.students.spec import (
     Shrunk,
     parse_student,
 )
-from irtools.student import AdapterSettings, TrainingSettings, parse_losses
+from irtools.students import AdapterSettings, TrainingSettings, parse_losses
 
 
 @pytest.mark.parametrize(

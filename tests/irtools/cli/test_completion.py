@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from irtools.cli._pass_words import pipeline_words
+from irtools.cli.pass_words import pipeline_words
 
 # What readline does to call a completion function, for one line after the other.
 _BASH = """

@@ -9,12 +9,12 @@ from collections.abc import Callable
 import click
 import pytest
 
-from irtools.cli._verb import GROUPS, Verb, group_of
 from irtools.cli.main import VERBS
+from irtools.cli.verb import GROUPS, Verb, group_of
 
 
 def _command(verb: str) -> click.Command:
-    command = getattr(importlib.import_module(f"irtools.cli.{verb}"), verb)
+    command = getattr(importlib.import_module(f"irtools.cli.verbs.{verb}"), verb)
     assert isinstance(command, click.Command)
     return command
 
@@ -27,7 +27,7 @@ def _options(verb: str) -> list[click.Option]:
 def test_every_option_stands_in_a_group(verb: str) -> None:
     assert isinstance(_command(verb), Verb)
     lost = [o.opts for o in _options(verb) if group_of(o)[0] == "Other options"]
-    assert not lost, "name these options in irtools/cli/_verb.py"
+    assert not lost, "name these options in irtools/cli/verb.py"
 
 
 def test_the_groups_name_options_that_exist_and_each_once() -> None:

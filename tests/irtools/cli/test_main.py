@@ -15,7 +15,7 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from irtools.cli._advice import _ADVICE, _ALIASES, advice
+from irtools.cli.advice import _ADVICE, _ALIASES, advice
 from irtools.cli.main import VERBS
 from irtools.errors import DataError, IrtoolsError, MissingExtraError
 from irtools.passes.cleanup.cleanup import Cleanup
@@ -240,7 +240,7 @@ def test_a_bug_outside_passes_is_written_down(
     def fail(*_: object) -> None:
         raise KeyError("oops")
 
-    monkeypatch.setattr("irtools.frontend.find_frontend", fail)
+    monkeypatch.setattr("irtools.sources.lookup.find_frontend", fail)
     found = irc("inspect", "model.onnx")
     assert found.code == 70 and "irc: internal error: KeyError" in found.err
     [folder] = tmp_path.glob("irc-crash-*")

@@ -12,8 +12,8 @@ import onnx_ir as ir
 import pytest
 
 from irtools.errors import UnsupportedError
-from irtools.passmanager import registry
-from irtools.target import Isa, Target
+from irtools.plugins import registry
+from irtools.targets import Isa, Target
 
 from .conftest import write_model
 

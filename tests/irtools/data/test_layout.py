@@ -11,9 +11,9 @@ import onnx_ir as ir
 import pytest
 
 from irtools.data import Dataset, draw_feeds, fit_dataset, load_dataset, required_inputs, synthesize
+from irtools.data.batches import plan_batches
 from irtools.data.layout import find_layout
 from irtools.errors import DataError
-from irtools.statistics.padding import plan_batches
 
 N = 6
 

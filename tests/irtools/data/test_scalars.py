@@ -9,11 +9,11 @@ import onnx_ir as ir
 import pytest
 
 from irtools.data import load_dataset, required_inputs
+from irtools.data.batches import plan_batches
 from irtools.errors import DataError
 from irtools.measure import BenchSettings
 from irtools.measure.shapes import bench_feeds
 from irtools.model import Model
-from irtools.statistics.padding import plan_batches
 
 _X = np.arange(12, dtype=np.float32).reshape(3, 4)
 _T = np.array([0.5, 1.0, 2.0], np.float32)

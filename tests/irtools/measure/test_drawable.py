@@ -17,7 +17,7 @@ from irtools.errors import DataError, UsageError
 from irtools.measure.drawable import DrawnInputs, run_trial, run_with
 from irtools.measure.hints import suggested_sizes
 from irtools.model import Model
-from irtools.target import RunnerOptions, find_target
+from irtools.targets import RunnerOptions, find_target
 
 TARGET = find_target("ort-cpu")
 

@@ -18,7 +18,7 @@ from irtools.measure.generate import (
     write_greedily,
 )
 from irtools.model import Model
-from irtools.target import Runner, RunnerOptions, find_target
+from irtools.targets import Runner, RunnerOptions, find_target
 
 _PROMPTS = np.array([[3, 17, 40, 9], [60, 2, 2, 31], [8, 5, 13, 1]])
 

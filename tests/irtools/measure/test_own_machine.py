@@ -12,8 +12,8 @@ from irtools.measure import BenchSettings, Contender, measure, refuse_foreign, w
 from irtools.measure.profile import profile_model
 from irtools.model import Model
 from irtools.passmanager import PassContext
-from irtools.target import Isa, find_target
-from irtools.target import isa as detection
+from irtools.targets import Isa, find_target
+from irtools.targets import isa as detection
 
 _FEEDS = {"x": np.ones((1, 4), np.float32)}
 _QUICK = BenchSettings(batch=(1,), sequence=(4,), rounds=3, max_seconds=1, threads=1)

@@ -11,7 +11,7 @@ import pytest
 from irtools.measure import profile as profiling
 from irtools.measure.profile import OpProfile, profile_model
 from irtools.model import Model
-from irtools.target import find_target
+from irtools.targets import find_target
 
 
 @pytest.fixture

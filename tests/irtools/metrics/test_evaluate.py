@@ -20,7 +20,7 @@ from irtools.metrics import (
 )
 from irtools.metrics.classification import Accuracy, F1Macro
 from irtools.metrics.language import Perplexity
-from irtools.target import Feeds, KernelReport
+from irtools.targets import Feeds, KernelReport
 
 
 class Function:

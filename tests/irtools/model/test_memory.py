@@ -11,7 +11,7 @@ import pytest
 from irtools.errors import FileError
 from irtools.model import Model, WeightStore, place_of, release_tensor, writer
 from irtools.model.digest import tensor_digest
-from irtools.passmanager.step import Workspace
+from irtools.passmanager.workspace import Workspace
 
 _WEIGHTS, _ROWS = 6, 2 << 20  # 8 MB each.
 

@@ -9,9 +9,9 @@ import pytest
 from irtools import optimize
 from irtools.data import SyntheticSettings, draw_feeds
 from irtools.errors import UsageError
-from irtools.frontend import LoadOptions, load_source
 from irtools.model import Model, with_sizes
-from irtools.target import RunnerOptions, find_target
+from irtools.sources import LoadOptions, load_source
+from irtools.targets import RunnerOptions, find_target
 
 TEXT = """
 <ir_version: 10, opset_import: ["" : 17]>

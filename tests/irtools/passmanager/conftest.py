@@ -10,8 +10,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from irtools._context import Calibration, make_context
 from irtools.data import Dataset
+from irtools.driver.context import Calibration, make_context
 from irtools.model import Model
 from irtools.passmanager import (
     Decision,
@@ -24,7 +24,7 @@ from irtools.passmanager import (
     option,
     pass_text,
 )
-from irtools.target import find_target
+from irtools.targets import find_target
 
 _WIDTH = 16
 _CLASSES = 4

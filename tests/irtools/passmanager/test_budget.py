@@ -13,13 +13,7 @@ import pytest
 
 from irtools.data import Dataset
 from irtools.errors import DataError
-from irtools.measure import BenchSettings, LatencyResult, Ratio
-from irtools.measure.cache import OutputCache
-from irtools.measure.effort import Effort, Workload
-from irtools.metrics import load_metric
-from irtools.model import Model
-from irtools.passmanager import Exactness, NullProgress, PassContext, Pipeline
-from irtools.passmanager.instruments import (
+from irtools.instruments import (
     AccuracyGuard,
     Benchmark,
     BisectLimit,
@@ -28,13 +22,20 @@ from irtools.passmanager.instruments import (
     Numerics,
     Verification,
 )
-from irtools.passmanager.instruments import benchmark as benchmark_module
-from irtools.passmanager.instruments.budget import Budget
-from irtools.passmanager.instruments.early import surely_loses
-from irtools.passmanager.instruments.outlook import Outlook
+from irtools.instruments import benchmark as benchmark_module
+from irtools.instruments.budget import Budget
+from irtools.instruments.early import surely_loses
+from irtools.instruments.outlook import Outlook
+from irtools.measure import BenchSettings, LatencyResult, Ratio
+from irtools.measure.cache import OutputCache
+from irtools.measure.effort import Effort, Workload
+from irtools.metrics import load_metric
+from irtools.model import Model
+from irtools.passmanager import Exactness, PassContext, Pipeline
 from irtools.passmanager.manager import PassManager
 from irtools.passmanager.step import Instrument, Step
-from irtools.target import Feeds, Runner, RunnerOptions
+from irtools.plugins import NullProgress
+from irtools.targets import Feeds, Runner, RunnerOptions
 
 
 class _Clock:

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from irtools.errors import PipelineSyntaxError
-from irtools.passmanager import Pipeline, options_of, registry
+from irtools.passmanager import Pipeline, options_of
 from irtools.passmanager.declared import UNREAD, declared_options
+from irtools.plugins import registry
 
 
 def test_the_source_says_what_the_class_says() -> None:

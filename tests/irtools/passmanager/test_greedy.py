@@ -12,10 +12,10 @@ import pytest
 from irtools.analysis.decoder import find_decoder
 from irtools.data import Dataset, fit_dataset
 from irtools.errors import VerificationError
+from irtools.instruments import Greedy, Numerics
+from irtools.instruments.greedy import choose_prompts
 from irtools.model import Model
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult, Pipeline
-from irtools.passmanager.instruments import Greedy, Numerics
-from irtools.passmanager.instruments.greedy import choose_prompts
 from irtools.passmanager.manager import PassManager
 from irtools.passmanager.step import Step
 

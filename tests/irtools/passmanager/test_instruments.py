@@ -15,11 +15,7 @@ import pytest
 
 from irtools.data import Dataset, fit_dataset
 from irtools.errors import PassError, UsageError, VerificationError
-from irtools.measure.drawable import DrawnInputs, Trial
-from irtools.metrics import load_metric
-from irtools.model import Model
-from irtools.passmanager import Exactness, NullProgress, Pass, PassContext, Pipeline
-from irtools.passmanager.instruments import (
+from irtools.instruments import (
     AccuracyGuard,
     BisectLimit,
     FidelityAndMetric,
@@ -31,10 +27,15 @@ from irtools.passmanager.instruments import (
     Sizes,
     Verification,
 )
-from irtools.passmanager.instruments.numerics import check_outputs
+from irtools.instruments.numerics import check_outputs
+from irtools.measure.drawable import DrawnInputs, Trial
+from irtools.metrics import load_metric
+from irtools.model import Model
+from irtools.passmanager import Exactness, Pass, PassContext, Pipeline
 from irtools.passmanager.manager import PassManager
 from irtools.passmanager.step import Instrument, Step
-from irtools.target import Feeds, Runner, RunnerOptions
+from irtools.plugins import NullProgress
+from irtools.targets import Feeds, Runner, RunnerOptions
 
 
 def _run(

@@ -8,10 +8,12 @@ from types import SimpleNamespace
 import pytest
 
 from irtools.errors import CheckError, PassError, UsageError, VerificationError
+from irtools.measure.figures import Figures
 from irtools.model import Model
 from irtools.passmanager import PassContext, Pipeline, Plan
 from irtools.passmanager.manager import PassManager
-from irtools.passmanager.step import Figures, Instrument, Step, Workspace
+from irtools.passmanager.step import Instrument, Step
+from irtools.passmanager.workspace import Workspace
 
 
 class Recorder(Instrument):

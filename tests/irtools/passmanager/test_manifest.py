@@ -9,8 +9,8 @@ from importlib.metadata import EntryPoint
 
 import pytest
 
-from irtools.passmanager import registry
 from irtools.passmanager.manifest import GROUPS, MANIFEST, described, make_manifest, pass_document
+from irtools.plugins import registry
 
 
 def test_it_is_up_to_date() -> None:

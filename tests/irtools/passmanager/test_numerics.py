@@ -11,11 +11,11 @@ import onnx_ir as ir
 import pytest
 
 from irtools.errors import VerificationError
+from irtools.instruments import Numerics
+from irtools.instruments.numerics import check_outputs
+from irtools.instruments.rounding import own_rounding, perturbed_feeds, perturbed_model
 from irtools.model import Model
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult, Pipeline
-from irtools.passmanager.instruments import Numerics
-from irtools.passmanager.instruments.numerics import check_outputs
-from irtools.passmanager.instruments.rounding import own_rounding, perturbed_feeds, perturbed_model
 from irtools.passmanager.manager import PassManager
 from irtools.passmanager.step import Step
 

@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from irtools import _optimize
+from irtools.driver import optimize as _optimize
 from irtools.errors import UsageError
 from irtools.model import Model
 from irtools.passmanager import (
@@ -23,10 +23,10 @@ from irtools.passmanager import (
     Plan,
     PlanningPass,
     pass_text,
-    registry,
 )
 from irtools.passmanager.manager import PassManager
 from irtools.passmanager.requirements import prepare
+from irtools.plugins import registry
 
 TEXT = """<ir_version: 8, opset_import: ["": 17]>
 g (float[n, 2] x) => (float[n, 2] y) {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from irtools.passmanager import registry
+from irtools.plugins import registry
 from irtools.report.counts import count_changed, count_skipped, tell_skipped
 
 # Participles of what passes do to parts of a model.

@@ -12,25 +12,17 @@ import onnx_ir as ir
 import pytest
 
 from irtools.data import Dataset
+from irtools.instruments.benchmark import is_slower
 from irtools.measure import BenchSettings, LatencyResult, Ratio
+from irtools.measure.figures import DrawnBack, MetricFigure
 from irtools.measure.generate import GreedyText
+from irtools.measure.machine import Machine
 from irtools.metrics import Fidelity
-from irtools.passmanager.instruments.benchmark import is_slower
-from irtools.passmanager.step import DrawnBack, MetricFigure
-from irtools.report import (
-    DataEntry,
-    Machine,
-    ModelEntry,
-    Report,
-    Row,
-    TargetEntry,
-    printable,
-    schema,
-    size_text,
-)
+from irtools.report import DataEntry, ModelEntry, Report, Row, TargetEntry, schema, size_text
 from irtools.report.plain import plain_data
 from irtools.report.verdicts import judge_run, remark_on_data, remark_on_equal, remark_on_form
-from irtools.target import KernelReport, find_target
+from irtools.targets import KernelReport, find_target
+from irtools.words import printable
 
 
 def _latency(low: float, value: float, high: float) -> tuple[LatencyResult, ...]:

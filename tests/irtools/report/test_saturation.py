@@ -7,7 +7,7 @@ import pytest
 
 from irtools.report.document import Level
 from irtools.report.saturation import remark_on_saturation
-from irtools.target import find_target
+from irtools.targets import find_target
 
 _TEXT = """<ir_version: 10, opset_import: ["" : 20]>
 g (float[n,2] x) => (int32[n,1] y) <int8[2,1] q = {%d, %d}> {

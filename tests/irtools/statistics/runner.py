@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 
-from irtools.target import Feeds, KernelReport, RunnerOptions
+from irtools.targets import Feeds, KernelReport, RunnerOptions
 
 
 class PlainRunner:

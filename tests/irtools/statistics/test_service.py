@@ -23,7 +23,7 @@ from irtools.statistics import (
     StreamingStatistics,
     Want,
 )
-from irtools.target import RunnerOptions
+from irtools.targets import RunnerOptions
 
 from .runner import PlainRunner
 

@@ -13,7 +13,7 @@ import pytest
 from irtools.model import Interface, Model, iter_nodes, print_model, verify
 from irtools.passes.cleanup import Cleanup
 from irtools.passmanager import PassContext
-from irtools.target import RunnerOptions, find_target
+from irtools.targets import RunnerOptions, find_target
 
 GRAPHS = sorted((Path(__file__).parents[2] / "data" / "graphs").glob("*.onnx"))
 MakeContext = Callable[..., PassContext]

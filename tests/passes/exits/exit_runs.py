@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import numpy as np
 import onnx_ir as ir
 
-from irtools._context import Calibration, make_context
 from irtools.data import Dataset
+from irtools.driver.context import Calibration, make_context
 from irtools.model import Model
 from irtools.passmanager import PassContext
-from irtools.target import RunnerOptions, find_target
+from irtools.targets import RunnerOptions, find_target
 
 Feeds = Mapping[str, np.ndarray]
 

@@ -11,7 +11,7 @@ import pytest
 
 from irtools.model import Interface, Model, print_model, verify
 from irtools.passmanager import PassContext, PassResult, Pipeline
-from irtools.target import RunnerOptions, find_target
+from irtools.targets import RunnerOptions, find_target
 
 Feeds = Mapping[str, np.ndarray]
 

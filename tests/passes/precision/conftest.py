@@ -12,7 +12,7 @@ import pytest
 
 from irtools.model.verify import verify
 from irtools.passmanager import PassContext, PassResult, Pipeline
-from irtools.target import find_target
+from irtools.targets import find_target
 
 
 def build(text: str, **given: np.ndarray) -> ir.Model:

@@ -12,7 +12,7 @@ import pytest
 from irtools.model import Model
 from irtools.model.verify import verify
 from irtools.passmanager import PassContext
-from irtools.target import find_target
+from irtools.targets import find_target
 
 Feeds = Mapping[str, np.ndarray]
 

@@ -14,7 +14,7 @@ from irtools.model import Model
 from irtools.model.verify import verify
 from irtools.passes.cleanup.initializers import DeduplicateInitializers
 from irtools.passes.pruning.prune import Prune
-from irtools.target import RunnerOptions, find_target
+from irtools.targets import RunnerOptions, find_target
 
 pytestmark = pytest.mark.torch
 

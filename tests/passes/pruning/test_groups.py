@@ -9,7 +9,7 @@ from irtools.analysis.shapes import constant_of
 from irtools.model import Model
 from irtools.model.verify import verify
 from irtools.passes.pruning.edit import Cut, remove_channels, set_inputs
-from irtools.passes.pruning.groups import ChannelGroups
+from irtools.passes.pruning.trace import ChannelGroups
 
 _EXPECTED = {
     "ffn": [("neurons", 32)],

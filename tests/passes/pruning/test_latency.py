@@ -7,8 +7,8 @@ import pytest
 
 from irtools.data import SyntheticSettings
 from irtools.passes.pruning import latency
-from irtools.passes.pruning.groups import ChannelGroups
 from irtools.passes.pruning.latency import bench_sizes, measure_table
+from irtools.passes.pruning.trace import ChannelGroups
 
 _REAL_CLOCK = latency.time_blocks
 

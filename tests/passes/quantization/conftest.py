@@ -16,7 +16,7 @@ from irtools.model import Model
 from irtools.model.verify import verify
 from irtools.passmanager import PassContext, PassResult, Pipeline
 from irtools.statistics.service import StreamingStatistics
-from irtools.target import RunnerOptions, find_target
+from irtools.targets import RunnerOptions, find_target
 
 Arrays = Mapping[str, np.ndarray]
 

@@ -15,7 +15,7 @@ from irtools.model.printer import print_model
 from irtools.model.verify import verify
 from irtools.passes.quantization.decisions import WeightDecision
 from irtools.passmanager import Pipeline, PlanningPass
-from irtools.target import Isa
+from irtools.targets import Isa
 
 from .conftest import build, context, relative_error
 

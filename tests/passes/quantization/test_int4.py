@@ -13,7 +13,7 @@ from irtools.errors import OptionError, UnsupportedError
 from irtools.model import Model
 from irtools.model.printer import print_model
 from irtools.passmanager import Pipeline
-from irtools.target import find_target, lowered
+from irtools.targets import find_target, lowered
 
 from .conftest import build, relative_error
 

@@ -10,7 +10,7 @@ from irtools.data import Dataset
 from irtools.model import Model
 from irtools.passes.quantization.int8 import Int8
 from irtools.passmanager import Pipeline, Plan
-from irtools.target import RunnerOptions, find_target
+from irtools.targets import RunnerOptions, find_target
 
 from .conftest import build, context, relative_error
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from irtools import optimize
-from irtools.chain import Chain, ChainSource, Stage, measure_chain, ratios_on_target
 from irtools.data import DataSettings
+from irtools.driver.chain import Chain, ChainSource, Stage, measure_chain, ratios_on_target
 from irtools.measure import LatencyResult
-from irtools.target import find_target
+from irtools.targets import find_target
 
 
 def _chain(task: Path, *pipelines: str) -> Chain:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from irtools.cli.main import run as irc
+from irtools.instruments import Recipe
 from irtools.passes.cleanup.cleanup import Cleanup
 from irtools.passes.vocabulary import trim
-from irtools.passmanager.instruments import Recipe
 
 FILES = ("tokenizer.json", "tokenizer_config.json", "config.json")
 

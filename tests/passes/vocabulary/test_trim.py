@@ -12,8 +12,8 @@ import pytest
 from tokenizers import Tokenizer
 
 from irtools import OptimizeResult, optimize
-from irtools.cli._companions import companions_beside
 from irtools.data import DataSettings
+from irtools.driver.companions import companions_beside
 from irtools.errors import DataError, OptionError, UnsupportedError, UsageError
 from irtools.model import Model
 from irtools.passmanager import PassContext, Pipeline

@@ -1,0 +1,117 @@
+"""`irc plan`: what a pass would decide."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from irtools.cli import options as options
+from irtools.cli.source import load_options, source_options
+from irtools.cli.types import DATA, FILE, PIPELINE, SOURCE
+from irtools.cli.verb import Verb
+from irtools.errors import FileError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from irtools.passmanager import Plan
+
+__all__ = ["plan"]
+
+
+@click.command(
+    cls=Verb,
+    epilog="Replay it, edited or not: irc optimize SRC --passes TEXT --plan plan.json",
+)
+@click.argument("source", metavar="SRC", type=SOURCE)
+@click.option(
+    "--passes",
+    "-p",
+    type=PIPELINE,
+    required=True,
+    help="Pipeline; the last pass is planned, those before it are run.",
+)
+@options.target_option
+@click.option("--calibrate", type=DATA, help="Data for ranges and importance.")
+@options.data_options
+@options.calibration_samples_option
+@options.threads_option
+@options.seed_option
+@options.size_option
+@options.fix_option
+@source_options
+@click.option("--json", "json_path", type=FILE, help="Write the plan; - is stdout.")
+@options.work_dir_option
+def plan(
+    source: str,
+    passes: str,
+    target: str,
+    calibrate: str | None,
+    threads: int | None,
+    seed: int,
+    json_path: str | None,
+    **given: Any,
+) -> None:
+    """Print what the last pass of a pipeline would decide on SRC, the safest decision first."""
+    from irtools.passmanager import Pipeline
+
+    pipeline = Pipeline.parse(passes)
+    from irtools.cli.console import console, progress
+    from irtools.driver.optimize import make_plan
+
+    with progress() as shown:
+        found = make_plan(
+            source,
+            pipeline,
+            loading=load_options(given),
+            target=target,
+            calibration=calibrate,
+            data=options.data_settings(given, calibrate),
+            seed=seed,
+            threads=threads,
+            progress=shown,
+        )
+    if json_path is not None:
+        _write(found, json_path)
+    if json_path != "-":
+        out = console(stderr=False)
+        for note in found.notes:
+            out.print(f"note: {note}")
+        out.print(_table(found))
+
+
+def _write(found: Plan, path: str) -> None:
+    text = found.to_json() + "\n"
+    if path == "-":
+        sys.stdout.write(text)
+        return
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise FileError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _table(found: Plan) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    from irtools.words import counted, printable
+
+    table = Table(
+        pad_edge=False,
+        show_edge=False,
+        title=Text(f"{counted(len(found), 'decision')} of {found.pass_text}"),
+        title_justify="left",
+    )
+    cost = f"cost ({found.cost_unit})" if found.cost_unit else "cost"
+    gain = f"gain ({found.gain_unit})" if found.gain_unit else "gain"
+    for heading in ("#", "subject", "action", cost, gain):
+        table.add_column(heading, overflow="fold")
+    for index, decision in enumerate(found.decisions, 1):
+        cells = (str(index), decision.subject, decision.action)
+        figures = (f"{decision.cost:.4g}", f"{decision.gain:.4g}")
+        table.add_row(*(Text(printable(cell)) for cell in (*cells, *figures)))
+    return table

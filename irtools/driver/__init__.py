@@ -1,0 +1,1 @@
+"""Whole runs: from a source, a pipeline and data to a checked artifact and its report."""

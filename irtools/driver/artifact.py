@@ -1,0 +1,332 @@
+"""Writes what `irc optimize` and `irc compile` made."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from irtools.driver.companions import companions_beside, write_companions
+from irtools.errors import CheckError, DataError, FileError, UnsupportedError
+from irtools.model import Model
+from irtools.report import ArtifactEntry, Report
+from irtools.sources import find_frontend
+from irtools.targets import Artifact, KernelReport, Target
+from irtools.targets.staging import publish, staging_folder
+
+if TYPE_CHECKING:
+    from irtools.driver.destination import Destination
+    from irtools.driver.optimize import OptimizeResult
+
+__all__ = ["compile_to", "copy_companions", "save_checked", "write_export", "write_result"]
+
+
+@dataclasses.dataclass(frozen=True)
+class WrittenExport:
+    """What `write_export` wrote.
+
+    Attributes:
+        files: Of the models.
+        beside: Tokenizer and such.
+        others: Files that stayed although the source has other ones of these names.
+        lacks_tokenizer: A model takes tokens, and nothing beside it makes them of texts.
+    """
+
+    files: tuple[Path, ...]
+    beside: tuple[Path, ...]
+    others: tuple[Path, ...]
+    lacks_tokenizer: bool
+
+
+def write_result(
+    result: OptimizeResult,
+    source: str,
+    destination: Destination,
+    *,
+    external_data: bool | None,
+    force: bool = False,
+    sizes: Mapping[str, int] = MappingProxyType({}),
+) -> tuple[Report, tuple[Path, ...]]:
+    """Write the model, or what the target makes of it, and complete the report.
+
+    Args:
+        force: Files beside the model that a pass has made may replace others.
+        sizes: As `compile_to` takes them.
+
+    Returns:
+        The report with the artifact's files in it, and the files.
+
+    Raises:
+        CheckError: What was written does not read back equal.
+        FileError: It cannot be written.
+    """
+    if destination.is_folder:
+        reports = []
+
+        def describe(artifact: Artifact) -> str:
+            entry = _entry(artifact.files, artifact.kernels, artifact.notes)
+            reports.append(dataclasses.replace(result.report, artifact=entry))
+            return reports[0].to_json()
+
+        model, target = result.model, result.target
+        artifact, beside = compile_to(model, target, destination, source, describe, sizes=sizes)
+        return reports[0], (*artifact.files, *beside)
+    folder = destination.path.parent
+    made = result.written.companions
+    with companions_beside(made, folder, source, force=force) as beside:
+        files = save_checked(result.written, destination.path, external_data)
+    entry = _entry(files, result.report.kernels or KernelReport(), ())
+    return dataclasses.replace(result.report, artifact=entry), (*files, *beside)
+
+
+def compile_to(
+    model: Model,
+    target: Target,
+    destination: Destination,
+    source: str,
+    describe: Callable[[Artifact], str] | None = None,
+    format: str | None = None,
+    sizes: Mapping[str, int] = MappingProxyType({}),
+) -> tuple[Artifact, tuple[Path, ...]]:
+    """Lower a model, write what the target loads, and put tokenizer and such beside it.
+
+    What was written is run once in a child process before anybody sees it. A new folder appears
+    whole or not at all. In one that exists, files are replaced one by one when all of them are
+    written, tokenizer and such included, what the target opens last.
+
+    Args:
+        destination: A folder, or the main file; beside a file nothing else is put.
+        describe: Makes the text of `report.json` when the artifact is there.
+        format: One of the target's formats; None: its usual one.
+        sizes: Sizes of open axes for that run, as `DrawnInputs` takes them.
+
+    Returns:
+        The artifact, and the other files.
+
+    Raises:
+        OptionError: The target has no such format.
+        CheckError: What was written does not run.
+        FileError: The folder or a file cannot be written.
+    """
+    place = destination.path if destination.is_folder else destination.path.parent
+    with (
+        staging_folder(place if place.is_dir() else place.parent) as staging,
+        _named_as_asked(staging / "out", place),
+    ):
+        folder = staging / "out"
+        options = {} if format is None else {"format": format}
+        artifact = target.compile(model, folder, destination.stem, **options)
+        notes = (*artifact.notes, *_try(artifact, model, target, sizes))
+        artifact = dataclasses.replace(artifact, notes=notes)
+        beside: list[str] = []
+        if destination.is_folder:
+            # A folder that holds files is only written with --force: what lay there is of another
+            # model.
+            copied = copy_companions(source, folder)
+            made = write_companions(model.companions, folder)
+            beside = list(dict.fromkeys(p.name for p in (*copied, *made)))
+        if describe is not None:
+            (folder / "report.json").write_text(describe(artifact), encoding="utf-8")
+            beside.append("report.json")
+        _move(folder, place, artifact.files[0].name)
+    files = tuple(place / path.name for path in artifact.files)
+    return dataclasses.replace(artifact, files=files), tuple(place / name for name in beside)
+
+
+def write_export(
+    models: Iterable[tuple[str, Model]],
+    source: str,
+    destination: Destination,
+    *,
+    external_data: bool | None,
+    force: bool,
+) -> WrittenExport:
+    """Write models of a source, and its tokenizer and such beside them.
+
+    A new folder appears whole or not at all. Elsewhere everything is written under other names
+    first, and then renamed.
+
+    Args:
+        models: Name of the file, without suffix, and the model; a file as destination takes one.
+        force: Replace companions that are there and differ.
+
+    Raises:
+        FileError: Something cannot be written; nothing was changed.
+    """
+    place = destination.path if destination.is_folder else destination.path.parent
+    with (
+        staging_folder(place if place.is_dir() else place.parent) as staging,
+        _named_as_asked(staging / "out", place),
+    ):
+        folder = staging / "out"
+        folder.mkdir()
+        kept = None if force else place
+        others = [] if kept is None else _others(find_frontend(source).companions(source), kept)
+        beside = list(copy_companions(source, folder, unless_in=kept))
+        if not destination.is_folder:
+            ((_, model),) = models
+            takes_tokens = _takes_tokens(model)
+            beside += _write_missing(model, folder, kept)
+            files = save_checked(model, destination.path, external_data)
+            _publish(folder, place)
+        else:
+            made, takes_tokens = [], False
+            for name, model in models:
+                takes_tokens |= _takes_tokens(model)
+                beside += _write_missing(model, folder, kept)
+                made.append(save_checked(model, folder / f"{name}.onnx", external_data))
+            files = tuple(place / path.name for group in made for path in group)
+            _move(folder, place, files[0].name)
+    lacks_tokenizer = takes_tokens and not (place / "tokenizer.json").exists()
+    there = tuple(place / path.name for path in beside)
+    return WrittenExport(files, there, tuple(others), lacks_tokenizer)
+
+
+@contextlib.contextmanager
+def _named_as_asked(folder: Path, place: Path) -> Iterator[None]:
+    """Let what cannot be written have the name that it was to get in the end.
+
+    Args:
+        folder: Where everything is written first.
+        place: Where it was to go.
+
+    Raises:
+        FileError: Something cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if str(folder) in str(error):
+            text = str(error) if isinstance(error, FileError) else _unwritten(error, folder)
+            raise FileError(text.replace(str(folder), str(place))) from error
+        raise
+
+
+def _unwritten(error: OSError, folder: Path) -> str:
+    return f"cannot write {error.filename or folder}: {error.strerror or error}"
+
+
+def _takes_tokens(model: Model) -> bool:
+    return any(value.name == "input_ids" for value in model.interface.inputs)
+
+
+def _others(companions: Iterable[Path], place: Path) -> list[Path]:
+    """Files of the names of companions that are in a folder and say something else."""
+    there = ((path, place / path.name) for path in companions)
+    return [old for new, old in there if old.is_file() and old.read_bytes() != new.read_bytes()]
+
+
+def _write_missing(model: Model, folder: Path, kept: Path | None) -> tuple[Path, ...]:
+    """Write what a model brings to lie beside it, and neither `folder` nor `kept` has."""
+    there = [folder, *([kept] if kept is not None else [])]
+    missing = {
+        name: content
+        for name, content in model.companions.items()
+        if not any((place / name).exists() for place in there)
+    }
+    return write_companions(missing, folder)
+
+
+def _try(
+    artifact: Artifact, model: Model, target: Target, sizes: Mapping[str, int]
+) -> Iterator[str]:
+    """Run an artifact once in a child process, on feeds drawn from the model's signature.
+
+    Raises:
+        CheckError: It does not run, or gives other outputs than the model has.
+    """
+    from irtools.data import SyntheticSettings, draw_feeds
+    from irtools.measure import probe
+    from irtools.measure.drawable import drawn_for, run_with
+
+    usual = SyntheticSettings(samples=1, sequence=16, image=64)
+    try:
+        with drawn_for(model, target, sizes) as drawn:
+            found = run_with(
+                drawn,
+                lambda adapt: probe(target, artifact.files[0], draw_feeds(model, adapt(usual))),
+            )
+            if drawn.note:
+                yield drawn.note
+    except (DataError, UnsupportedError) as error:
+        try:
+            with drawn_for(model, target, sizes) as drawn:
+                drawn.usable(usual)
+        except (DataError, UnsupportedError):
+            # No inputs suit the model itself, and some outputs are no arrays.
+            yield f"loaded, but not run, as little as the model itself: {error}"
+            return
+        raise CheckError(f"{artifact.files[0].name} does not run: {error}") from error
+    missing = [info.name for info in model.interface.outputs if info.name not in found]
+    if missing:
+        raise CheckError(f"{artifact.files[0].name} has no output {', '.join(missing)}")
+
+
+def copy_companions(
+    source: str, folder: Path, *, unless_in: Path | None = None
+) -> tuple[Path, ...]:
+    """Put the tokenizer and such beside a model; what is there already stays as it is.
+
+    Args:
+        unless_in: Where they may be already; None: in `folder`.
+
+    Raises:
+        FileError: One cannot be copied.
+    """
+    beside = []
+    for companion in find_frontend(source).companions(source):
+        if not ((unless_in or folder) / companion.name).exists():
+            beside.append(folder / companion.name)
+            try:
+                shutil.copyfile(companion, beside[-1])
+            except OSError as error:
+                raise FileError(
+                    f"cannot copy {companion} to {beside[-1]}: {error.strerror}"
+                ) from error
+    return tuple(beside)
+
+
+def _publish(folder: Path, place: Path) -> None:
+    try:
+        for path in sorted(folder.iterdir()):
+            path.replace(place / path.name)
+    except OSError as error:
+        raise FileError(f"cannot write {place / path.name}: {error.strerror}") from error
+
+
+def _move(folder: Path, place: Path, last: str) -> None:
+    if place.is_dir():
+        publish(folder, place, last)
+        return
+    try:
+        folder.rename(place)
+    except OSError as error:
+        raise FileError(f"cannot make folder {place}: {error.strerror}") from error
+
+
+def save_checked(model: Model, path: Path, external_data: bool | None) -> tuple[Path, ...]:
+    """Write a model and read it back.
+
+    Raises:
+        CheckError: What was written is not the same model.
+    """
+    saved = model.save(path, external_data=external_data)
+    if Model.load(path).fingerprint() != model.fingerprint():
+        raise CheckError(f"{path} does not read back as the model that was written")
+    return saved.files
+
+
+def _entry(files: Iterable[Path], kernels: KernelReport, notes: tuple[str, ...]) -> ArtifactEntry:
+    hashes: Mapping[str, str] = {path.name: _sha256(path) for path in files}
+    size = sum(path.stat().st_size for path in files)
+    return ArtifactEntry(hashes, size, kernels, notes)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,122 @@
+"""From the steps of a run to its report."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from irtools.data import Dataset
+from irtools.model import Model
+from irtools.passmanager import Pass, Pipeline, options_of, pass_text
+from irtools.passmanager.step import Step
+from irtools.report.counts import count_changed, count_skipped
+from irtools.report.document import DataEntry, ModelEntry, PassEntry, Row, TargetEntry
+from irtools.targets import Target
+from irtools.words import printable
+
+__all__ = [
+    "data_entry",
+    "make_row",
+    "make_rows",
+    "model_entry",
+    "pass_entries",
+    "target_entry",
+    "utc_now",
+]
+
+
+def make_rows(steps: Sequence[Step]) -> tuple[Row, ...]:
+    """Turn the steps of a run into rows of its report."""
+    return tuple(make_row(step) for step in steps)
+
+
+def make_row(step: Step) -> Row:
+    """Turn a step into a row of the report."""
+    counts = {**_planned_counts(step), **step.result.statistics}
+    figures = step.figures
+    return Row(
+        index=step.index,
+        text=step.text,
+        modified=step.modified,
+        skipped=step.skipped,
+        statistics=counts,
+        changed=count_changed(counts),
+        skipped_parts=count_skipped(counts),
+        notes=tuple(printable(note, 1000) for note in dict.fromkeys(figures.notes)),
+        checks=tuple(figures.checks),
+        drawn_back=figures.drawn_back,
+        file_bytes=figures.file_bytes,
+        weight_bytes=figures.weight_bytes,
+        latency=figures.latency,
+        fidelity=figures.fidelity,
+        metric=figures.metric,
+        greedy=figures.greedy,
+        seconds=dict(figures.seconds),
+        peak_bytes=dict(figures.peak_bytes),
+        remedies=_remedies(step),
+        inherited=figures.inherited,
+    )
+
+
+def _remedies(step: Step) -> tuple[str, ...]:
+    plan = step.result.plan
+    return tuple(printable(text, 1000) for text in plan.remedies) if plan is not None else ()
+
+
+def _planned_counts(step: Step) -> Mapping[str, int]:
+    return step.result.plan.statistics if step.result.plan is not None else {}
+
+
+def model_entry(model: Model, source: str | None = None) -> ModelEntry:
+    """Identify a model by its content."""
+    nodes = sum(1 for graph in model.ir.graphs() for _ in graph)
+    named = source or (str(model.source) if model.source is not None else "memory")
+    return ModelEntry(
+        named,
+        model.fingerprint(),
+        nodes,
+        model.opset or None,
+        model.ir.metadata_props.get("task"),
+        _classes(model.ir.metadata_props.get("id2label")),
+    )
+
+
+def _classes(text: str | None) -> dict[str, str] | None:
+    """Read `id2label` of a model's metadata, which anybody may have written."""
+    try:
+        found = json.loads(text or "null")
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict):
+        return None
+    return {printable(str(key)): printable(str(name)) for key, name in found.items()}
+
+
+def data_entry(data: Dataset | None) -> DataEntry | None:
+    """Identify data by its content."""
+    if data is None:
+        return None
+    digest = data.digest or data.with_digest().digest
+    labelled = data.labels is not None
+    return DataEntry(data.source, digest, len(data), data.synthetic, labelled)
+
+
+def target_entry(target: Target) -> TargetEntry:
+    """Name a target and its runtime."""
+    return TargetEntry(target.name, target.isa.value, target.version(), target.default_precision())
+
+
+def pass_entries(pipeline: Pipeline) -> tuple[PassEntry, ...]:
+    """List the passes with all their options, defaults included."""
+    return tuple(PassEntry(p.name, pass_text(p), p.exactness.value, _options(p)) for p in pipeline)
+
+
+def _options(p: Pass) -> dict[str, Any]:
+    return {o.name: getattr(p, o.name.replace("-", "_")) for o in options_of(type(p))}
+
+
+def utc_now() -> str:
+    """Return the time in UTC, ISO 8601, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

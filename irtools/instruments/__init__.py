@@ -1,0 +1,31 @@
+"""What can be seen and enforced around every pass."""
+
+from __future__ import annotations
+
+from irtools.instruments.benchmark import Benchmark
+from irtools.instruments.bisect import BisectLimit
+from irtools.instruments.fidelity import FidelityAndMetric
+from irtools.instruments.greedy import Greedy
+from irtools.instruments.guard import AccuracyGuard
+from irtools.instruments.ir_dump import IrDump
+from irtools.instruments.judge import Judge, Score
+from irtools.instruments.numerics import Numerics
+from irtools.instruments.reproducer import Recipe, Reproducer
+from irtools.instruments.sizes import Sizes
+from irtools.instruments.verification import Verification
+
+__all__ = [
+    "AccuracyGuard",
+    "Benchmark",
+    "BisectLimit",
+    "FidelityAndMetric",
+    "Greedy",
+    "IrDump",
+    "Judge",
+    "Numerics",
+    "Recipe",
+    "Reproducer",
+    "Score",
+    "Sizes",
+    "Verification",
+]

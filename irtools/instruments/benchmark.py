@@ -1,0 +1,230 @@
+"""Times the model after every pass against the original, in turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import ClassVar
+
+from irtools.data import Dataset, SyntheticSettings
+from irtools.errors import DataError, UnsupportedError
+from irtools.measure import (
+    BenchSettings,
+    Contender,
+    LatencyResult,
+    Ratio,
+    measure,
+    target_text,
+    why_not_timed,
+)
+from irtools.measure.effort import TimedModels
+from irtools.measure.levels import runs_at
+from irtools.measure.shapes import bench_feeds, branches, sample_feeds
+from irtools.passmanager.base import Exactness, PassResult
+from irtools.passmanager.step import Instrument, Step
+from irtools.targets import Feeds, RunnerOptions, Target
+
+__all__ = ["Benchmark", "first_ratios", "is_slower"]
+
+_ORIGINAL = "original"
+
+
+class Benchmark(Instrument):
+    """Times models against the original in alternating short blocks.
+
+    Which ones the plan says: after every pass; after every lossy one and the last of those in a
+    row that promise the same function, which are one step for the user; or the result alone. The
+    others have no figures.
+
+    The original runs as it is, the others in the form in which they are written. A model that a
+    pass left as it was keeps the figures of the step before. A model that branches may need more
+    time for one sample than for another: it is timed on real samples in turns, where there are
+    any, and so is the original beside it. A decoder with a cache is timed in prefill and decode.
+
+    With `drop_slower` a lossy pass is undone where it makes the model slower than it was, by
+    intervals that do not overlap: int8 without fast int8 instructions, or on a small model.
+
+    Args:
+        target: Where the models run.
+        settings: Shapes, threads, rounds.
+        data: Real samples, for inputs that cannot be invented.
+        seed: Seed of the drawn inputs.
+        drop_slower: Undo lossy passes that make the model slower.
+        adapt: Puts sizes on which the model runs into settings for drawing inputs.
+        timed: Which models are timed.
+    """
+
+    name: ClassVar[str] = "benchmark"
+
+    def __init__(
+        self,
+        target: Target,
+        settings: BenchSettings,
+        data: Dataset | None = None,
+        seed: int = 0,
+        *,
+        drop_slower: bool = False,
+        adapt: Callable[[SyntheticSettings], SyntheticSettings] = lambda settings: settings,
+        timed: TimedModels = "each",
+    ) -> None:
+        self._target = target
+        self._settings = settings
+        self._data = data
+        self._seed = seed
+        self._drop_slower = drop_slower
+        self._adapt = adapt
+        self._baseline: Step | None = None
+        self._feeds: dict[str, Feeds] = {}
+        self._last: tuple[LatencyResult, ...] = ()
+        self._timed = timed
+        self._pending: Step | None = None
+
+    def begin(self, step: Step) -> None:
+        self._baseline = step
+        foreign = why_not_timed(self._target)
+        if foreign:
+            step.figures.notes.append(f"not benchmarked: {foreign}")
+            return
+        try:
+            self._feeds = bench_feeds(
+                step.original, self._settings, self._data, self._seed, self._adapt
+            )
+        except (DataError, UnsupportedError) as error:
+            step.figures.notes.append(f"not benchmarked: {error}")
+
+    def after(self, step: Step) -> None:
+        if step.modified:
+            self._pending = step
+        elif self._pending is None:
+            step.figures.latency = self._last
+        if self._pending is not None and self._is_due(step):
+            self._time(step)
+
+    def end(self, step: Step) -> None:
+        """Time a model that waited for passes which were not run."""
+        if self._pending is not None:
+            self._time(self._pending)
+
+    def _is_due(self, step: Step) -> bool:
+        """Whether the model after a step is one of those that are timed."""
+        if step.following is None or self._timed == "each":
+            return True
+        # One that may be undone for being slow is timed, and so is what it is compared with.
+        if self._timed == "last" and not self._drop_slower:
+            return False
+        return Exactness.LOSSY in (step.pass_.exactness, step.following)
+
+    def _time(self, step: Step) -> None:
+        self._pending = None
+        if self._feeds:
+            if step.model.companions != step.before.companions:
+                # Ids of a smaller vocabulary are ids of the original's, not the other way round.
+                self._feeds = bench_feeds(step.model, self._settings, None, self._seed, self._adapt)
+            found = self._measure(step)
+            lossy = step.pass_.exactness is Exactness.LOSSY
+            if self._drop_slower and lossy and is_slower(self._last, found):
+                _undo(step, found)
+            else:
+                self._last = found
+        step.figures.latency = self._last
+
+    def _measure(self, step: Step) -> tuple[LatencyResult, ...]:
+        text = target_text(self._target)
+        contenders = {
+            _ORIGINAL: Contender(step.workspace.path(step.original), text),
+            step.text: Contender(step.workspace.path(step.written), text),
+        }
+        feeds: Mapping[str, Feeds | Sequence[Feeds]] = self._feeds
+        in_turns = self._data is not None and branches(step.model)
+        if self._data is not None and in_turns:
+            data = self._data.encoded_with(step.model.companions)
+            feeds = sample_feeds(data, self._settings)
+        results = self._compare(step, contenders, feeds)
+        if in_turns:
+            step.figures.notes.extend(_spread(r) for r in results if r.name == step.text)
+        assert self._baseline is not None
+        if not self._baseline.figures.latency:
+            # The original is timed again beside every pass; its row shows the first time.
+            original = tuple(r for r in results if r.name == _ORIGINAL)
+            self._baseline.figures.latency = original
+        return tuple(r for r in results if r.name != _ORIGINAL)
+
+    def _compare(
+        self,
+        step: Step,
+        contenders: dict[str, Contender],
+        feeds: Mapping[str, Feeds | Sequence[Feeds]],
+    ) -> list[LatencyResult]:
+        """Time the models; where the runtime breaks the original with all of its optimizations,
+        with as many as it bears."""
+        try:
+            return measure(contenders, feeds, self._settings, step.ctx.progress)
+        except (DataError, UnsupportedError):
+            first = next(iter(feeds.values()))
+            one = first if isinstance(first, Mapping) else first[0]
+            level = runs_at(contenders[_ORIGINAL], one)
+            if level in (None, "all"):
+                raise
+        eased = {
+            name: replace(
+                contender, options=RunnerOptions(optimizations=runs_at(contender, one) or "all")
+            )
+            for name, contender in contenders.items()
+        }
+        step.figures.notes.append(
+            f"timed with the runtime's own optimizations {_levels(eased)}: with all of them it "
+            "does not run the original"
+        )
+        return measure(eased, feeds, self._settings, step.ctx.progress)
+
+
+def _levels(contenders: Mapping[str, Contender]) -> str:
+    return ", ".join(f"{c.options.optimizations} ({name})" for name, c in contenders.items())
+
+
+def _spread(result: LatencyResult) -> str:
+    """Say how far runs differ, of a model whose work may depend on the sample."""
+    return (
+        f"{result.shape}: mean {result.mean_ms:.2f} ms, p90 {result.p90_ms:.2f} ms, "
+        f"p99 {result.p99_ms:.2f} ms"
+    )
+
+
+def is_slower(before: Sequence[LatencyResult], after: Sequence[LatencyResult]) -> bool:
+    """Whether a model is slower than the one before it, beyond noise, at the first shape.
+
+    A decoder that lost time on prompts and gained some on the tokens after them, or the other way
+    round, is not slower. Both models were timed against the original; the original itself has no
+    ratio and counts as 1.
+    """
+    found = [(_ratio(_first_of(before, phase)), new) for phase, new in first_ratios(after)]
+    return any(new.high < old.low for old, new in found) and not any(
+        new.low > old.high for old, new in found
+    )
+
+
+def _first_of(results: Sequence[LatencyResult], phase: str | None) -> LatencyResult | None:
+    return next((result for result in results if result.phase == phase), None)
+
+
+def _ratio(result: LatencyResult | None) -> Ratio:
+    ratio = None if result is None else result.speedup
+    return Ratio(1.0, 1.0, 1.0) if ratio is None else ratio
+
+
+def _undo(step: Step, found: Sequence[LatencyResult]) -> None:
+    ratios = ", ".join(
+        f"{ratio.value:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
+        + (f" in {phase}" if phase is not None else "")
+        for phase, ratio in first_ratios(found)
+    )
+    step.model, step.result = step.before, PassResult(modified=False)
+    step.figures.notes[:] = [
+        f"undone, because it made the model slower: {ratios} of the original's speed"
+    ]
+
+
+def first_ratios(results: Sequence[LatencyResult]) -> Iterator[tuple[str | None, Ratio]]:
+    """Yield the ratio at the first shape; of a decoder that of each phase."""
+    for phase in dict.fromkeys(result.phase for result in results):
+        yield phase, _ratio(_first_of(results, phase))

@@ -1,0 +1,347 @@
+"""Compares the numbers before and after every pass, in a child process."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from types import MappingProxyType
+from typing import ClassVar
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from irtools.analysis.data_sizes import DataSizes
+from irtools.data import Dataset
+from irtools.errors import DataError, UnsupportedError, VerificationError
+from irtools.instruments.rounding import (
+    own_rounding,
+    perturbed_feeds,
+    perturbed_model,
+)
+from irtools.measure.drawable import DrawnInputs, check_feeds_of
+from irtools.measure.sandbox import Limits, run_isolated
+from irtools.model import Model
+from irtools.passmanager.base import Exactness
+from irtools.passmanager.step import Instrument, Step
+from irtools.targets import RunnerOptions, Target
+from irtools.words import counted, printable
+
+__all__ = ["RELATIVE_L2", "Numerics", "check_outputs"]
+
+RELATIVE_L2 = 1e-5
+"""Largest relative L2 error of a reassociating pass in float32."""
+
+_RELATIVE_L2_OF = {"float16": 1e-2, "bfloat16": 5e-2}
+_ROUNDING_FACTOR = 4.0
+"""Times what rounding alone does to an output that a reassociating pass may do to it: two draws of
+a random error differ by more than one of them, and a fusion may round several times anew."""
+_FUSIONS_ROUND_AT_MOST = 1e-3
+"""What the runtime does beyond that is more than rounding: 8-bit products that saturate."""
+_SEEDS = (0, 1, 2)
+_SAMPLES = 2
+_LIMITS = Limits(seconds=300.0)
+
+Outputs = Mapping[str, np.ndarray]
+
+
+class Numerics(Instrument):
+    """Runs each model on a few seeded feeds and compares with the model before the pass.
+
+    Where nothing that runs can be drawn, real samples are taken; where there are none, the
+    numbers are not compared, which the report says. A decoder with
+    a cache reads a prompt, one token with a cache, and several.
+
+    Exact passes must give the same bits, reassociating ones at most 1e-5 of relative L2 error, or
+    four times what rounding alone does to that output of the model before the pass (see
+    `rounding`), where that is more: in deep models, and where an output is a small difference of
+    large numbers. Half precision has limits of its own. No pass may put a NaN or infinity where
+    there was none. A lossy pass may change sizes that nothing but the data decides (boxes found).
+    The run is also the first time that a runtime meets the model, so it happens in a child
+    process, with the runtime's own optimizations off.
+
+    Raises:
+        VerificationError: The numbers differ by more than the pass's exactness allows, or the
+            runtime does not load the model any more.
+    """
+
+    name: ClassVar[str] = "numerics"
+
+    def __init__(
+        self,
+        target: Target,
+        threads: int | None = None,
+        data: Dataset | None = None,
+        drawn: DrawnInputs | None = None,
+        feeds: int = len(_SEEDS),
+    ) -> None:
+        self._target = target
+        self._drawn = drawn
+        self._seeds = _SEEDS[:feeds]
+        self._data = data
+        self._options = RunnerOptions(threads=threads, exact=True)
+        self._feeds: list[dict[str, np.ndarray]] = []
+        self._known: WeakKeyDictionary[Model, list[Outputs]] = WeakKeyDictionary()
+        self._random = False
+
+    def begin(self, step: Step) -> None:
+        drawn = self._drawn or DrawnInputs(
+            step.original,
+            self._target,
+            lambda: step.workspace.path(step.original),
+            threads=self._options.threads,
+            data=self._data,
+        )
+        self._drawn = drawn
+        trial = drawn.trial()
+        number = len(self._seeds)
+        if trial is not None:
+            self._feeds = trial.feeds[:number]
+            first, again = trial.outputs[:number], trial.again[:number]
+        elif self._data is not None:
+            self._feeds = list(islice(self._data.batches(_SAMPLES), number))
+            # Twice in one process: the second time shows whether it answers the same.
+            both = self._run(step, step.original, feeds=[*self._feeds, *self._feeds])
+            first, again = both[: len(self._feeds)], both[len(self._feeds) :]
+        else:
+            return  # The report says why; structure is verified all the same.
+        self._known[step.original] = first
+        self._random = not all(
+            _same_bits(a[name], b[name]) for a, b in zip(first, again, strict=True) for name in a
+        )
+        if self._random:
+            step.figures.notes.append(
+                "the model answers differently each time it is asked (random operators), so only "
+                "shapes are compared pass by pass"
+            )
+
+    def after(self, step: Step) -> None:
+        if not step.modified or not self._feeds:
+            return
+        if step.model.companions != step.before.companions:
+            # Fewer tokens: ids of the new model are ids of the old one, not the other way round.
+            assert self._drawn is not None
+            seeds = self._seeds[: len(self._feeds)]
+            self._feeds = [check_feeds_of(step.model, n, self._drawn.adapt) for n in seeds]
+            self._known.clear()
+        before = self._outputs(step, step.before)
+        try:
+            after = self._outputs(step, step.model)
+        except UnsupportedError as error:
+            raise VerificationError(f"the model does not run after the pass: {error}") from error
+        exactness = None if self._random else step.pass_.exactness
+        free = self._free_axes(step, before, after)
+        try:
+            _check_all(before, after, exactness, free)
+        except VerificationError:
+            if exactness is not Exactness.REASSOCIATED:
+                raise
+            rounding = self._own_rounding(step, before)
+            limits = {name: _ROUNDING_FACTOR * error for name, error in rounding.items()}
+            _check_all(before, after, exactness, free, limits)
+            step.figures.notes.append(_told(rounding))
+        step.figures.checks.append(self.name)
+
+    def _free_axes(
+        self, step: Step, before: Sequence[Outputs], after: Sequence[Outputs]
+    ) -> list[dict[str, frozenset[int]]]:
+        """Return, run by run, the axes of outputs whose sizes only the data decides."""
+        lossy = step.pass_.exactness is Exactness.LOSSY
+        if not (lossy or self._random) or all(
+            y.shape == other[name].shape
+            for expected, other in zip(before, after, strict=True)
+            for name, y in expected.items()
+            if name in other
+        ):
+            return [{} for _ in before]
+        sizes = DataSizes.of(step.before.ir)
+        return [
+            {
+                name: sizes.free_axes(
+                    name, y.shape, {key: array.shape for key, array in feeds.items()}
+                )
+                for name, y in expected.items()
+            }
+            for feeds, expected in zip(self._feeds, before, strict=True)
+        ]
+
+    def _own_rounding(self, step: Step, before: list[Outputs]) -> dict[str, float]:
+        moved = self._run(step, perturbed_model(step.before), feeds=perturbed_feeds(self._feeds))
+        found = own_rounding(before, [moved])
+        try:
+            options = replace(self._options, exact=False, precision="f32")
+            fused = own_rounding(before, [self._run(step, step.before, options)])
+        except (DataError, UnsupportedError):
+            return found  # What its fusions cannot run, they do not round.
+        return {
+            name: max(error, min(fused[name], _FUSIONS_ROUND_AT_MOST))
+            for name, error in found.items()
+        }
+
+    def _outputs(self, step: Step, model: Model) -> list[Outputs]:
+        found = self._known.get(model)
+        if found is None:
+            found = self._known[model] = self._run(step, model)
+        return found
+
+    def _run(
+        self,
+        step: Step,
+        model: Model,
+        options: RunnerOptions | None = None,
+        feeds: Sequence[Mapping[str, np.ndarray]] | None = None,
+    ) -> list[Outputs]:
+        path = step.workspace.path(model)
+        answer: list[Outputs] = run_isolated(
+            _run_model,
+            self._target,
+            path,
+            options or self._options,
+            self._feeds if feeds is None else feeds,
+            limits=_LIMITS,
+            label=f"{self._target.name} on the model",
+        )
+        return answer
+
+
+def _told(rounding: Mapping[str, float]) -> str:
+    name = max(rounding, key=lambda name: rounding[name])
+    worst = rounding[name]
+    what = "decides the size" if math.isinf(worst) else f"changes {worst:.2g} of the norm"
+    return (
+        f"rounding alone {what} of output '{printable(name)}' before this pass; the pass was held "
+        f"to {_ROUNDING_FACTOR:g} times as much"
+    )
+
+
+def _check_all(
+    before: Sequence[Outputs],
+    after: Sequence[Outputs],
+    exactness: Exactness | None,
+    free: Sequence[Mapping[str, frozenset[int]]],
+    rounding: Mapping[str, float] = MappingProxyType({}),
+) -> None:
+    for expected, found, axes in zip(before, after, free, strict=True):
+        check_outputs(expected, found, exactness, rounding, axes)
+
+
+def check_outputs(
+    expected: Outputs,
+    found: Outputs,
+    exactness: Exactness | None,
+    rounding: Mapping[str, float] = MappingProxyType({}),
+    free_axes: Mapping[str, frozenset[int]] = MappingProxyType({}),
+) -> None:
+    """Compare the outputs before and after a pass.
+
+    Args:
+        expected: Output name to array before the pass.
+        found: The same after it.
+        exactness: What the pass promises; None compares shapes and types only.
+        rounding: Relative L2 error that a reassociating pass may make, by output, because other
+            rounding alone makes about as much of it; infinite where rounding decides its size.
+        free_axes: Axes of outputs that may have another size.
+
+    Raises:
+        VerificationError: They differ by more than the promise; names the output.
+    """
+    for name, before in expected.items():
+        shown = printable(name)
+        after = found.get(name)
+        if after is None:
+            raise VerificationError(f"output '{shown}' is missing after the pass")
+        may = free_axes.get(name, frozenset())
+        if math.isinf(rounding.get(name, 0.0)):
+            may = frozenset(range(before.ndim))
+        if before.dtype != after.dtype or not _same_shape(before.shape, after.shape, may):
+            raise VerificationError(
+                f"output '{shown}' was {before.dtype}{list(before.shape)} and is "
+                f"{after.dtype}{list(after.shape)} after the pass"
+            )
+        if exactness is None or before.dtype.kind in "OSU":
+            continue
+        if before.shape == after.shape:
+            _check_numbers(shown, before, after, exactness, rounding.get(name, 0.0))
+        elif np.isfinite(before.astype(np.float64)).all():
+            _check_finite(shown, after)
+
+
+def _same_shape(before: tuple[int, ...], after: tuple[int, ...], free_axes: frozenset[int]) -> bool:
+    return len(before) == len(after) and all(
+        a == b or axis in free_axes for axis, (a, b) in enumerate(zip(before, after, strict=True))
+    )
+
+
+def _check_finite(name: str, after: np.ndarray) -> None:
+    bad = int(np.count_nonzero(~np.isfinite(after.astype(np.float64))))
+    if bad:
+        raise VerificationError(
+            f"output '{name}' has NaN or infinity at {counted(bad, 'place')} where the model "
+            "before the pass has none"
+        )
+
+
+def _check_numbers(
+    name: str, before: np.ndarray, after: np.ndarray, exactness: Exactness, rounding: float
+) -> None:
+    if _same_bits(before, after):
+        return
+    y, other = before.astype(np.float64), after.astype(np.float64)
+    finite, finite_after = np.isfinite(y), np.isfinite(other)
+    if not np.array_equal(finite, finite_after):
+        number = int(np.count_nonzero(finite != finite_after))
+        raise VerificationError(
+            f"output '{name}' has NaN or infinity at {counted(number, 'place')} where the model "
+            "before the pass has none, or the other way round"
+        )
+    difference = np.where(finite, y - other, 0.0)
+    error = _relative(difference, np.where(finite, y, 0.0))
+    match exactness:
+        case Exactness.EXACT:
+            limit, promise = 0.0, "the same bits"
+        case Exactness.REASSOCIATED:
+            limit = max(_RELATIVE_L2_OF.get(before.dtype.name, RELATIVE_L2), rounding)
+            promise = f"a relative L2 error of at most {limit:g}"
+        case Exactness.LOSSY:
+            return
+    if error > limit or exactness is Exactness.EXACT:
+        raise VerificationError(
+            f"output '{name}' changed: relative L2 error {error:.3g}, largest difference "
+            f"{float(np.abs(difference).max(initial=0.0)):.3g}; the pass promises {promise}"
+        )
+
+
+def _relative(difference: np.ndarray, reference: np.ndarray) -> float:
+    noise, signal = float(np.linalg.norm(difference)), float(np.linalg.norm(reference))
+    if noise == 0:
+        return 0.0
+    return noise / signal if signal else float("inf")
+
+
+def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    if a.dtype.kind in "OSU":
+        return bool((a == b).all())
+    if a.dtype.kind in "fc" or a.dtype.name == "bfloat16":
+        # NaN payloads and the sign of zero are no one's promise.
+        return bool(((a == b) | ((a != a) & (b != b))).all())
+    return bool(np.array_equal(a, b))
+
+
+def _run_model(
+    target: Target, path: Path, options: RunnerOptions, feeds: Sequence[Mapping[str, np.ndarray]]
+) -> list[Outputs]:
+    with target.runner(path, options) as runner:
+        return [
+            {name: _sendable(array) for name, array in runner.run(one).items()} for one in feeds
+        ]
+
+
+def _sendable(array: np.ndarray) -> np.ndarray:
+    """Types that numpy's own file format does not know travel in one that holds their values."""
+    if array.dtype.kind == "O":
+        return array.astype(str)
+    return array if array.dtype.isbuiltin else array.astype(np.float32)

@@ -1,0 +1,81 @@
+"""Machine and software that figures were measured with."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from irtools.measure.cpu import cpu_quota
+from irtools.targets.isa import Isa
+from irtools.version import __version__
+
+__all__ = ["Machine", "machine", "versions"]
+
+_PACKAGES = (
+    "numpy",
+    "onnx",
+    "onnx-ir",
+    "onnxscript",
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "openvino",
+    "torch",
+    "transformers",
+)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What ran the measurements.
+
+    Attributes:
+        cpu: Model name of the CPU.
+        isa: Its instruction set, as far as passes care.
+        cores: CPUs that the machine has.
+        quota: CPUs that this process may really use.
+        system: Operating system and release.
+    """
+
+    cpu: str
+    isa: str
+    cores: int
+    quota: int
+    system: str
+
+
+def versions() -> Mapping[str, str]:
+    """Return the versions of irtools, Python and every library that can change a result."""
+    found = {"irtools": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def machine() -> Machine:
+    """Describe this machine."""
+    return Machine(
+        cpu=_cpu_name(),
+        isa=Isa.detect().value,
+        cores=os.cpu_count() or 1,
+        quota=cpu_quota(),
+        system=f"{platform.system()} {platform.release()}",
+    )
+
+
+def _cpu_name() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return platform.processor() or platform.machine()
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() == "model name":
+            return value.strip()
+    return platform.machine()

@@ -1,0 +1,8 @@
+"""What is found by name, and what callers may plug in."""
+
+from __future__ import annotations
+
+from irtools.plugins.nearest import suggest
+from irtools.plugins.progress import NullProgress, Progress
+
+__all__ = ["NullProgress", "Progress", "suggest"]

@@ -1,0 +1,287 @@
+"""What a target and a runner are. Implementations live in `irtools.backends`.
+
+Passes read a target's `Capabilities`; they never name a runtime.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+
+import numpy as np
+
+from irtools.errors import OptionError, UnsupportedError
+from irtools.targets.isa import Isa
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from irtools.model import Model
+    from irtools.targets.signature import Feeds, Slot
+
+__all__ = [
+    "Artifact",
+    "Capabilities",
+    "KernelReport",
+    "NodeTimes",
+    "Runner",
+    "RunnerOptions",
+    "Target",
+]
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a target runs, and runs fast. A table, not code.
+
+    Attributes:
+        max_opset: Newest ai.onnx opset that the runtime promises.
+        max_ir_version: Newest ONNX IR version that it reads.
+        int8_static_ops: Operators that run as int8 between QDQ with static ranges.
+        int8_conv_to_float: A Conv whose result is read in float32 runs in int8 all the same.
+        int8_activation: Activation form that is fast: `u8-affine`, `s8-symmetric`.
+        int8_dynamic: The runtime is fast on dynamically quantized MatMuls.
+        int8_recurrent: Recurrent operators whose weights, stored in 8 bits, the target multiplies
+            in integers by activations that are quantized at run time.
+        saturates_u8s8: Sums of two u8 x s8 products may saturate in 16 bits (no VNNI), so weights
+            are scaled such that none does (`reduce-range`).
+        int8_is_fast: int8 products are faster than float32 ones; else weights are only stored in
+            8 bits unless a mode is asked for.
+        compute_dtypes: Floating types in which GEMMs really run fast.
+        fused_ops: Fused operators that run at least as fast as their parts, as
+            `domain::op` (`ai.onnx::Attention`, `com.microsoft::SkipLayerNormalization`).
+        weight_formats: Formats of weights below 8 bits that are multiplied as they are (`int4`,
+            `nf4`); others would be expanded when the model is loaded.
+        gather_dequantizes_table: A DequantizeLinear in front of a Gather expands the whole
+            table at each run, so embeddings are gathered first and dequantized after.
+    """
+
+    max_opset: int = 23
+    max_ir_version: int = 13
+    int8_static_ops: frozenset[str] = frozenset()
+    int8_conv_to_float: bool = False
+    int8_activation: Literal["u8-affine", "s8-symmetric"] = "u8-affine"
+    int8_dynamic: bool = False
+    int8_recurrent: frozenset[str] = frozenset()
+    saturates_u8s8: bool = False
+    int8_is_fast: bool = True
+    compute_dtypes: frozenset[str] = frozenset({"float32"})
+    fused_ops: frozenset[str] = frozenset()
+    weight_formats: frozenset[str] = frozenset({"int4"})
+    gather_dequantizes_table: bool = False
+
+    def runs_fused(self, op: str, domain: str = "ai.onnx") -> bool:
+        """Whether a fused operator is worth making for this target."""
+        return f"{domain}::{op}" in self.fused_ops
+
+
+@dataclass(frozen=True)
+class RunnerOptions:
+    """How a model is run.
+
+    Attributes:
+        threads: Threads within one operator; None leaves it to the runtime.
+        exact: Run what the model says and nothing cleverer: graph optimizations off, float32
+            arithmetic, no hidden activation quantization. For comparing numbers.
+        precision: Inference precision where the runtime offers a choice (`f32`, `bf16`); None
+            is the runtime's default.
+        optimizations: How far the runtime's own optimizations go, where it has levels of them;
+            `basic` and `off` are for models that it breaks with `all`. `exact` implies `off`.
+        frugal: Prefer little memory to speed: weights of gigabytes are read as they lie in their
+            files, without a copy in the layout of the runtime's kernels.
+    """
+
+    threads: int | None = None
+    exact: bool = False
+    precision: str | None = None
+    frugal: bool = False
+    optimizations: Literal["all", "basic", "off"] = "all"
+
+
+@dataclass(frozen=True)
+class KernelReport:
+    """Kernels that the runtime really chose, counted after compilation.
+
+    Attributes:
+        counts: Kernel or node type of the compiled model to number
+            (`MatMulIntegerToFloat: 72`, `FullyConnected[u8]: 72`).
+        int8: Compute nodes that run in int8.
+        float_fallbacks: Nodes meant to be int8 that run in floating point, by name.
+        fused_attention: Attention blocks that run as one kernel.
+        providers: Execution provider to number of nodes, where the runtime has several.
+    """
+
+    counts: Mapping[str, int] = field(default_factory=dict)
+    int8: int = 0
+    float_fallbacks: tuple[str, ...] = ()
+    fused_attention: int = 0
+    providers: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NodeTimes:
+    """How long each node of a compiled model took, run by run.
+
+    Attributes:
+        names: Node of the compiled model; fusion makes one of several of the model's.
+        ops: Its operator or kernel (`MatMulIntegerToFloat`, `FullyConnected[u8]`).
+        microseconds: [runs, nodes], of the node alone: nodes inside its bodies count by themselves.
+        totals: [runs], microseconds of the whole run.
+    """
+
+    names: tuple[str, ...]
+    ops: tuple[str, ...]
+    microseconds: np.ndarray
+    totals: np.ndarray
+
+
+class Runner(Protocol):
+    """A compiled model that can be run. A context manager; `close` frees it."""
+
+    @property
+    def slots(self) -> Sequence[Slot]:
+        """What it takes: names, types and shapes of the inputs."""
+
+    @property
+    def input_names(self) -> Sequence[str]: ...
+
+    @property
+    def output_names(self) -> Sequence[str]: ...
+
+    def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Run once.
+
+        Args:
+            feeds: Input name to array; shapes as in the model's signature.
+            outputs: Names wanted; None for all.
+
+        Raises:
+            DataError: Feeds that do not fit, naming the input and both shapes or types.
+        """
+
+    def kernels(self) -> KernelReport: ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Runner: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Files that a target made of a model."""
+
+    files: tuple[Path, ...]
+    kernels: KernelReport
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Target(ABC):
+    """A runtime on a device, and what it runs fast.
+
+    Attributes:
+        isa: Instruction set to decide by: the machine's own, or one set with `isa=` when the
+            model is built for another machine.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+
+    formats: ClassVar[tuple[str, ...]] = ("onnx",)
+    """Suffixes of what `compile` can write, the default first. The target's runner reads them."""
+
+    widening: ClassVar[str] = ""
+    """What a user sets in the runtime to have products of 8-bit weights summed exactly on CPUs
+    without VNNI, in words; empty where there is no such thing."""
+
+    isa: Isa = field(default_factory=Isa.detect)
+
+    @property
+    def runs_here(self) -> bool:
+        """Whether this machine is such a one as the target, so that times taken here are its."""
+        return self.isa is Isa.detect()
+
+    @abstractmethod
+    def check_available(self) -> None:
+        """Raise where this machine cannot run the target.
+
+        Raises:
+            TargetUnavailableError: Says what is missing and what to install.
+        """
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> Capabilities: ...
+
+    @abstractmethod
+    def lower(self, model: ir.Model) -> Mapping[str, int]:
+        """Rewrite `model` in place into forms that only this target understands.
+
+        Returns:
+            Counts of what was rewritten, by name of the form.
+        """
+
+    @abstractmethod
+    def runner(self, model: Model | Path, options: RunnerOptions = RunnerOptions()) -> Runner:
+        """Compile a model in this process as it stands (not lowered) and return its runner.
+
+        Raises:
+            UnsupportedError: The runtime refuses the model; names the operator.
+        """
+
+    @abstractmethod
+    def compile(
+        self, model: Model, directory: Path, stem: str, *, format: str | None = None
+    ) -> Artifact:
+        """Lower a copy of the model and write what a deployment loads.
+
+        Args:
+            model: The model.
+            directory: Where to; made if absent.
+            stem: Name of the files without suffix.
+            format: One of `formats`; None: the first.
+
+        Raises:
+            OptionError: The target has no such format.
+            UnsupportedError: The runtime refuses the model; names the operator.
+        """
+
+    def choose_format(self, wanted: str | None) -> str:
+        """Return the format to write.
+
+        Raises:
+            OptionError: The target has no such format.
+        """
+        if wanted is not None and wanted not in self.formats:
+            raise OptionError(
+                f"target {self.name!r} writes no .{wanted}, only "
+                f"{' or '.join('.' + known for known in self.formats)}"
+            )
+        return wanted or self.formats[0]
+
+    def profile(
+        self, model: Path, feeds: Feeds, runs: int, options: RunnerOptions = RunnerOptions()
+    ) -> NodeTimes:
+        """Run a model file as it stands, after some runs to warm up, and time its nodes.
+
+        Raises:
+            UnsupportedError: The runtime refuses the model, or tells no times of single nodes.
+        """
+        raise UnsupportedError(f"target {self.name!r} tells no times of single nodes")
+
+    def default_precision(self) -> str:
+        """Type in which the runtime computes float32 models on this machine unless told.
+
+        Some runtimes round to 16 bits unasked. Figures of a model that nobody changed then
+        differ from the exact ones, and a report must say so.
+        """
+        return "float32"
+
+    @abstractmethod
+    def version(self) -> str:
+        """Runtime name and version (`onnxruntime 1.31.1`)."""

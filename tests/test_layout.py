@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 import pytest
@@ -292,3 +292,57 @@ def test_every_module_imports() -> None:
     for info in pkgutil.walk_packages(irtools.__path__, "irtools."):
         if not info.name.endswith("__main__"):
             importlib.import_module(info.name)
+
+
+def names_imported(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield module and name of each `from irtools... import name`, and module with no name."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Import():
+                found = [(alias.name, "") for alias in node.names]
+            case ast.ImportFrom(module=str(module)):
+                found = [(module, alias.name) for alias in node.names]
+            case _:
+                continue
+        yield from (pair for pair in found if pair[0].split(".")[0] == "irtools")
+
+
+def test_frontends_know_each_other_by_their_faces() -> None:
+    """`checkpoint` builds on what `torch` exports; `students` knows no other frontend."""
+    room = ROOT / "frontends"
+    allowed = {("checkpoint", "irtools.frontends.torch")}
+    wrong = []
+    for path in room.rglob("*.py"):
+        package = path.relative_to(room).parts[0].removesuffix(".py")
+        for module, name in names_imported(path):
+            foreign = f"{module}.{name}".startswith("irtools.frontends.")
+            inside = f"{module}.".startswith(f"irtools.frontends.{package}.")
+            if foreign and not inside and (package, module) not in allowed:
+                wrong.append(f"{path.relative_to(ROOT)} imports {module} {name}")
+    assert not wrong
+
+
+def test_frontends_hide_by_faces_not_by_underscores() -> None:
+    room = ROOT / "frontends"
+    assert {path.name for path in room.glob("*.py")} == {"__init__.py", "onnx_file.py"}
+    assert not list(room.rglob("_[!_]*.py"))
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {module}.{name}"
+        for path in room.rglob("*.py")
+        for module, name in names_imported(path)
+        if "._" in f"{module}.{name}"
+    ]
+    assert not wrong
+
+
+def test_networks_of_students_know_nothing_of_their_training() -> None:
+    room = ROOT / "frontends" / "students"
+    later = {"networks": ("training", "distill", "finetune"), "training": ("distill", "finetune")}
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {module}"
+        for part, names in later.items()
+        for path in (room / part).glob("*.py")
+        for module, _ in names_imported(path)
+        if module.startswith(tuple(f"irtools.frontends.students.{name}" for name in names))
+    ]
+    assert not wrong

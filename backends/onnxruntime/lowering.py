@@ -19,9 +19,9 @@ from irtools.backends.onnxruntime._int8_gemm import Int8BeforeClip, Int8Bias
 from irtools.backends.onnxruntime._int8_lstm import Int8Lstm
 from irtools.backends.onnxruntime._layer_norm import SumBeforeLayerNorm, UnfuseSkipLayerNorm
 from irtools.editing import Editor, Rule, rewrite
-from irtools.targets import Capabilities
+from irtools.targets import Capabilities, lower_file_version
 
-__all__ = ["lower_for_any_provider", "lower_for_cpu"]
+__all__ = ["lower_for_cpu"]
 
 
 def lower_for_cpu(model: ir.Model, capabilities: Capabilities) -> Mapping[str, int]:
@@ -30,7 +30,7 @@ def lower_for_cpu(model: ir.Model, capabilities: Capabilities) -> Mapping[str, i
     Covers the main graph and graphs nested in it, not local functions: those a session inlines
     and optimizes itself.
     """
-    counts = Counter(lower_for_any_provider(model, capabilities))
+    counts = Counter(lower_file_version(model, capabilities))
     editor = Editor(model, "lower")
     counts.update(lower_block_weights(editor))
     rules: list[Rule[Any]] = [
@@ -43,15 +43,3 @@ def lower_for_cpu(model: ir.Model, capabilities: Capabilities) -> Mapping[str, i
         rules.append(Int8Lstm(unsigned=capabilities.saturates_u8s8))
     counts.update(rewrite(editor, rules).counts)
     return dict(counts)
-
-
-def lower_for_any_provider(model: ir.Model, capabilities: Capabilities) -> Mapping[str, int]:
-    """Bring the version of the file format down to one that the runtime reads.
-
-    It refuses newer ones unseen. What makes them newer is new types and opsets, which have
-    checks of their own.
-    """
-    if model.ir_version is None or model.ir_version <= capabilities.max_ir_version:
-        return {}
-    model.ir_version = capabilities.max_ir_version
-    return {"ir-version": 1}

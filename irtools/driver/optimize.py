@@ -12,7 +12,6 @@ from typing import Any
 
 from irtools.data import Dataset, DataSettings
 from irtools.data.axes import with_sizes
-from irtools.driver.context import Calibration, make_context
 from irtools.driver.inputs import DataLike, choose_metric, read_calibration
 from irtools.driver.instruments import (
     judged_on,
@@ -46,9 +45,17 @@ from irtools.measure.drawable import DrawnInputs
 from irtools.measure.figures import Level, Verdict
 from irtools.measure.machine import machine, versions
 from irtools.model import Model
-from irtools.passmanager import Exactness, Pipeline, Plan, PlanningPass, pass_text
+from irtools.passmanager import (
+    Exactness,
+    PassContext,
+    Pipeline,
+    Plan,
+    PlanningPass,
+    pass_text,
+)
 from irtools.passmanager.manager import PassManager
 from irtools.passmanager.requirements import plan_prepared
+from irtools.passmanager.resources import Calibration
 from irtools.passmanager.step import Instrument, Step
 from irtools.passmanager.workspace import Workspace
 from irtools.plugins import NullProgress, Progress
@@ -174,7 +181,7 @@ def _run(job: Job, started: float) -> OptimizeResult:
             isolated=job.settings.check,
         )
         calibration = Calibration(job.calibration, job.model, job.settings.seed, drawn)
-        ctx = make_context(
+        ctx = PassContext.for_run(
             job.target,
             calibration,
             evaluation=job.evaluation,
@@ -302,7 +309,7 @@ def make_plan(
             threads=threads,
             sizes=with_sizes(source, (data.synthetic.sizes or {}).items()),
         )
-        ctx = make_context(
+        ctx = PassContext.for_run(
             found,
             Calibration(given, source, seed, drawn),
             threads=threads,

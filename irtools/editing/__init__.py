@@ -10,7 +10,7 @@ from irtools.editing.driver import Rewritten, Survey, rewrite, survey
 from irtools.editing.editor import Editor
 from irtools.editing.pattern import (
     Bound,
-    Op,
+    OpPattern,
     Pattern,
     Var,
     bind,
@@ -50,7 +50,7 @@ __all__ = [
     "Algebra",
     "Bound",
     "Editor",
-    "Op",
+    "OpPattern",
     "Pattern",
     "Place",
     "Rewritten",

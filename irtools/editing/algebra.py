@@ -7,7 +7,7 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from irtools.editing.editor import Editor
-from irtools.editing.pattern import Bound, Op
+from irtools.editing.pattern import Bound, OpPattern
 from irtools.editing.readers import can_forward
 from irtools.editing.rule import Rule
 from irtools.editing.veto import Veto
@@ -26,7 +26,7 @@ class Algebra(Rule[Bound]):
     The first solution counts for which `where` holds.
     """
 
-    pattern: ClassVar[Op]
+    pattern: ClassVar[OpPattern]
 
     def __init_subclass__(cls) -> None:
         if "pattern" in cls.__dict__:

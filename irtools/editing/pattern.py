@@ -25,7 +25,7 @@ from irtools.editing.veto import Veto
 
 __all__ = [
     "Bound",
-    "Op",
+    "OpPattern",
     "Pattern",
     "Var",
     "bind",
@@ -52,28 +52,28 @@ class Pattern(ABC):
     def solutions(self, value: ir.Value | None, bound: Bound) -> Iterator[Bound]:
         """Yield every way to match a value, given what is bound already."""
 
-    def __add__(self, other: Pattern | float) -> Op:
+    def __add__(self, other: Pattern | float) -> OpPattern:
         return op("Add", self, other)
 
-    def __radd__(self, other: float) -> Op:
+    def __radd__(self, other: float) -> OpPattern:
         return op("Add", other, self)
 
-    def __sub__(self, other: Pattern | float) -> Op:
+    def __sub__(self, other: Pattern | float) -> OpPattern:
         return op("Sub", self, other)
 
-    def __mul__(self, other: Pattern | float) -> Op:
+    def __mul__(self, other: Pattern | float) -> OpPattern:
         return op("Mul", self, other)
 
-    def __rmul__(self, other: float) -> Op:
+    def __rmul__(self, other: float) -> OpPattern:
         return op("Mul", other, self)
 
-    def __truediv__(self, other: Pattern | float) -> Op:
+    def __truediv__(self, other: Pattern | float) -> OpPattern:
         return op("Div", self, other)
 
-    def __rtruediv__(self, other: float) -> Op:
+    def __rtruediv__(self, other: float) -> OpPattern:
         return op("Div", other, self)
 
-    def __pow__(self, other: Pattern | float) -> Op:
+    def __pow__(self, other: Pattern | float) -> OpPattern:
         return op("Pow", self, other)
 
     def __or__(self, other: Pattern) -> Pattern:
@@ -141,7 +141,7 @@ class _Either(Pattern):
 
 
 @dataclass(frozen=True)
-class Op(Pattern):
+class OpPattern(Pattern):
     """The first output of a standard operator; see `op`."""
 
     op_type: str
@@ -162,7 +162,7 @@ class Op(Pattern):
             yield from _all(self.operands, node.inputs[::-1], bound)
 
 
-def op(op_type: str, *operands: Pattern | float, name: str = "", more: bool = False) -> Op:
+def op(op_type: str, *operands: Pattern | float, name: str = "", more: bool = False) -> OpPattern:
     """Return the pattern of a standard operator.
 
     Args:
@@ -172,7 +172,7 @@ def op(op_type: str, *operands: Pattern | float, name: str = "", more: bool = Fa
         more: Whether it may have more inputs than these.
     """
     made = tuple(o if isinstance(o, Pattern) else number(o) for o in operands)
-    return Op(op_type, made, name, more)
+    return OpPattern(op_type, made, name, more)
 
 
 def number(expected: float | None = None, *, tolerance: float = 0.0, name: str = "") -> Pattern:

@@ -107,6 +107,7 @@ class DrawnInputs:
             memory, and not at all where it takes tokens only, which hardly ever fail.
 
     Attributes:
+        isolated: As given.
         reason: Why no inputs can be drawn that run; empty where some can, or as long as nobody
             has asked.
         note: What a reader must know of the sizes; empty where they are the usual ones.
@@ -124,7 +125,7 @@ class DrawnInputs:
         isolated: bool = True,
     ) -> None:
         self._model = model
-        self._isolated = isolated
+        self.isolated = isolated
         self._target = target
         self._path = path
         self._options = RunnerOptions(threads=threads, exact=True)
@@ -152,7 +153,7 @@ class DrawnInputs:
         if self._settled:
             return
         self._settled = True
-        if not self._isolated and _takes_tokens_only(self._model):
+        if not self.isolated and _takes_tokens_only(self._model):
             return
         try:
             feeds = self._feeds()
@@ -218,7 +219,7 @@ class DrawnInputs:
         seconds = _FEEDS_SECONDS if find_decoder(self._model.ir) is None else float("inf")
         arguments = (self._options, feeds, full, self._changes, known, seconds)
         try:
-            if self._isolated:
+            if self.isolated:
                 answer = run_isolated(
                     run_trial,
                     self._target,

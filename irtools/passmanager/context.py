@@ -54,6 +54,8 @@ class PassContext:
         beside: Files beside the model's source, by name (`tokenizer.json`, `config.json`).
         companions: Those of them that earlier passes have replaced, with their content.
         adapt: Puts the sizes on which this model runs into settings for drawing inputs.
+        draw: Draws samples on which this model runs; None where no model is to be run on drawn
+            ones.
         measure_latency: Times several models against each other on the target,
             interleaved, at the benchmark's shapes; model name to result.
     """
@@ -68,6 +70,7 @@ class PassContext:
     threads: int | None = None
     progress: Progress = field(default_factory=NullProgress)
     adapt: Callable[[SyntheticSettings], SyntheticSettings] = _as_usual
+    draw: Callable[[ir.Model, SyntheticSettings], Dataset] | None = None
     beside: Mapping[str, Path] = field(default_factory=dict)
     companions: Mapping[str, bytes] = field(default_factory=dict)
     _given: tuple[Dataset | None, Dataset | None] | None = field(default=None, repr=False)
@@ -131,7 +134,7 @@ class PassContext:
             beside: Files next to the model's source, by name.
         """
         from irtools.measure import BenchSettings
-        from irtools.passmanager.resources import adapter, latency_meter, runner_maker
+        from irtools.passmanager.resources import adapter, drawer, latency_meter, runner_maker
         from irtools.statistics.service import StreamingStatistics
 
         shown = progress or NullProgress()
@@ -150,6 +153,7 @@ class PassContext:
                 target, bench or BenchSettings(threads=threads), shown, drawn
             ),
             adapt=adapter(drawn),
+            draw=drawer(drawn),
             calibration=calibration.given,
             evaluation=evaluation,
             seed=calibration.seed,

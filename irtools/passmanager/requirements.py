@@ -17,6 +17,7 @@ from irtools.errors import IrtoolsError, UsageError
 from irtools.passmanager.base import Exactness, Pass, PassResult, PlanningPass
 from irtools.passmanager.syntax import parse_passes
 from irtools.plugins import registry
+from irtools.words import tallied
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -102,10 +103,10 @@ def prepare(pass_: Pass, model: ir.Model, ctx: PassContext) -> Prepared:
             continue
         ctx.drop_analyses(result.preserved)
         counts = {name: n for name, n in result.statistics.items() if n}
-        told = ", ".join(f"{n} {required.statistics.get(k, k)}" for k, n in counts.items())
-        parts.append(f"{required.name} ({told})" if told else required.name)
+        told = ", ".join(tallied(n, required.statistics.get(k, k)) for k, n in counts.items())
+        parts.append(f"{required.name}: {told}" if told else required.name)
         statistics[f"num-prepared-{required.name}"] = sum(counts.values())
-    note = f"first {', '.join(parts)}" if parts else ""
+    note = f"first {'; '.join(parts)}" if parts else ""
     return Prepared(note, statistics)
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from irtools.measure.drawable import DrawnInputs
 
-__all__ = ["Calibration", "adapter", "latency_meter", "runner_maker"]
+__all__ = ["Calibration", "adapter", "drawer", "latency_meter", "runner_maker"]
 
 
 class Calibration:
@@ -91,6 +91,15 @@ def runner_maker(
 def adapter(drawn: DrawnInputs | None) -> Callable[[SyntheticSettings], SyntheticSettings]:
     """Return what puts the sizes on which a model runs into settings for drawing inputs."""
     return (lambda settings: settings) if drawn is None else drawn.usable
+
+
+def drawer(
+    drawn: DrawnInputs | None,
+) -> Callable[[ir.Model, SyntheticSettings], Dataset] | None:
+    """Return what draws samples on which a model runs; None where none is to run on drawn ones."""
+    if drawn is None or not drawn.isolated:
+        return None
+    return lambda model, settings: drawn.synthesize(settings, model)
 
 
 def latency_meter(

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["count_changed", "count_skipped", "tell_skipped"]
+from irtools.words import tallied
+
+__all__ = ["count_changed", "count_skipped", "counts_skipped", "tell_skipped"]
 
 _SKIPPED = ("num-skipped-", "num-unfused-", "num-already-", "num-groups-blocked")
 _MEASURES = (
@@ -29,9 +31,14 @@ def count_changed(statistics: Mapping[str, int]) -> int:
     return sum(n for name, n in statistics.items() if not name.startswith(_SKIPPED + _MEASURES))
 
 
+def counts_skipped(name: str) -> bool:
+    """Whether a statistic counts what a pass looked at and left as it was."""
+    return name.startswith(_SKIPPED)
+
+
 def count_skipped(statistics: Mapping[str, int]) -> int:
     """Return how many things a pass looked at and left as they were."""
-    return sum(n for name, n in statistics.items() if name.startswith(_SKIPPED))
+    return sum(n for name, n in statistics.items() if counts_skipped(name))
 
 
 def tell_skipped(statistics: Mapping[str, int], phrases: Mapping[str, str]) -> str:
@@ -41,6 +48,6 @@ def tell_skipped(statistics: Mapping[str, int], phrases: Mapping[str, str]) -> s
         statistics: Counts by name.
         phrases: What the pass declares of its counts (`Pass.statistics`).
     """
-    found = [(n, name) for name, n in statistics.items() if n and name.startswith(_SKIPPED)]
+    found = [(n, name) for name, n in statistics.items() if n and counts_skipped(name)]
     ordered = sorted(found, key=lambda item: -item[0])
-    return "; ".join(f"{phrases.get(name, name)} ({n})" for n, name in ordered)
+    return "; ".join(tallied(n, phrases.get(name, name)) for n, name in ordered)

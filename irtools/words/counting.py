@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["counted", "size_text"]
+__all__ = ["counted", "size_text", "tallied"]
 
 _GROUPED_FROM = 10_000
 
@@ -15,8 +15,12 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
         noun: The singular, qualified as need be (`fused attention kernel`).
         plural: Where it is not the singular and an s (`entries`).
     """
-    shown = f"{number:,}" if abs(number) >= _GROUPED_FROM else str(number)
-    return f"{shown} {noun if number == 1 else plural or noun + 's'}"
+    return f"{_grouped(number)} {noun if number == 1 else plural or noun + 's'}"
+
+
+def tallied(number: int, what: str) -> str:
+    """Return `weights left in float32 (1)`: for phrases in the plural that nothing inflects."""
+    return f"{what} ({_grouped(number)})"
 
 
 def size_text(size: int | None) -> str:
@@ -31,3 +35,7 @@ def size_text(size: int | None) -> str:
         if value < 999.5 or unit == "GB":
             break
     return f"{value:.1f} {unit}" if value < 100 else f"{value:.0f} {unit}"
+
+
+def _grouped(number: int) -> str:
+    return f"{number:,}" if abs(number) >= _GROUPED_FROM else str(number)

@@ -17,6 +17,7 @@ from irtools.passes.cleanup.initializers import DeduplicateInitializers
 from irtools.passes.cleanup.layout import MergeLayoutChains
 from irtools.passes.cleanup.subexpressions import EliminateCommonSubexpressions
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult, option
+from irtools.report.counts import counts_skipped
 
 __all__ = ["Cleanup"]
 
@@ -88,7 +89,9 @@ class Cleanup(Pass):
         changed = []
         for part in self._parts():
             result = part.run(model, ctx)
-            counts.update(result.statistics)
+            # What stays is looked at again in every round; the last one says what stayed.
+            for name, number in result.statistics.items():
+                counts[name] = number if counts_skipped(name) else counts[name] + number
             if result.modified:
                 ctx.drop_analyses(result.preserved)
                 changed.append(part.name)

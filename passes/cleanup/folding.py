@@ -15,9 +15,9 @@ from irtools.analysis.types import element_type
 from irtools.editing import Editor, constant_of
 from irtools.model import nested_graphs
 from irtools.operators import Fold, find_op
-from irtools.passes.cleanup._edit import is_deterministic
 from irtools.passes.cleanup._fold_budget import Choice, Results, choose
 from irtools.passes.cleanup._sizes import initializer_bytes, node_bytes
+from irtools.passes.cleanup.determinism import is_deterministic
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult, option
 
 __all__ = ["FoldConstants", "LiftConstants"]

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.editing import Editor, can_forward
 from irtools.model import nested_graphs
-from irtools.passes.cleanup._edit import is_deterministic
+from irtools.passes.cleanup.determinism import is_deterministic
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult
 
 __all__ = ["EliminateCommonSubexpressions"]

@@ -24,7 +24,12 @@ from irtools.passes.quantization.dynamic import DynamicWriter
 from irtools.passes.quantization.embedding import write_embedding
 from irtools.passes.quantization.sites import Weight, find_sites
 from irtools.passes.quantization.static import StaticUse, StaticWriter
-from irtools.passes.quantization.storage import StorageWriter, count_stored, find_stored_weight
+from irtools.passes.quantization.storage import (
+    HALF_BITS,
+    StorageWriter,
+    count_stored,
+    find_stored_weight,
+)
 from irtools.passes.quantization.stored_sites import find_stored
 from irtools.passes.quantization.weight_only import write_weight_only
 from irtools.passmanager import PassResult, Plan
@@ -178,10 +183,14 @@ def _store(model: ir.Model, decisions: Sequence[WeightDecision], editor: Editor)
         return counts
     weights = {weight.key: weight for weight in find_stored(model).weights}
     writer = StorageWriter(model, editor)
-    for weight, axes in [(find_stored_weight(d, weights), d.axes) for d in chosen]:
-        writer.write(weight, axes)
+    for weight, decision in [(find_stored_weight(d, weights), d) for d in chosen]:
+        if decision.bits == HALF_BITS:
+            writer.halve(weight)
+            counts["num-stored-half"] += 1
+        else:
+            writer.write(weight, decision.axes)
+            counts[count_stored(weight)] += 1
         release_tensor(weight.tensor)
-        counts[count_stored(weight)] += 1
     return counts
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
@@ -26,8 +27,10 @@ from irtools.passes.quantization.quantizer import (
 from irtools.passes.quantization.remedy import FLOORS_DB, Candidate, best_plan
 from irtools.passes.quantization.selection import left_alone, nothing_found
 from irtools.passes.quantization.sites import Weight, find_sites
+from irtools.passes.quantization.spared import FinerForms, spare
 from irtools.passes.quantization.spec import ACTIVATION_S8, ACTIVATION_U8, WeightRange
 from irtools.passes.quantization.storage import StoragePlanner
+from irtools.passes.quantization.trial_run import LazyTrial
 from irtools.passmanager import (
     FOUND_WEIGHTS,
     Exactness,
@@ -76,6 +79,10 @@ class Int8(PlanningPass):
     integers), batched and left-hand constants, Einsum, small products, and whatever lies in
     branches of If, bodies of Loop and Scan, and functions.
 
+    What comes of it is run on some of the calibration data, or on drawn inputs where none was given
+    (not with `--no-check`). Where less than 20 dB of the outputs are kept, the weights that lose
+    most are stored in 8 bits instead of multiplied, or in 16 bits, until enough is kept.
+
     Left alone and counted: weights that hold NaN or infinity or that 8 bits keep to less than
     30 dB, weights that another node reads in another way, constants that are added and not
     multiplied by, weights that are inputs of the model too, types other than float32 and float16,
@@ -93,6 +100,7 @@ class Int8(PlanningPass):
         "num-stored-recurrent": "weights of LSTM, GRU and RNN stored in 8 bits",
         "num-stored-other": "other weights stored in 8 bits",
         "num-stored-subgraph": "weights in subgraphs and functions stored in 8 bits",
+        "num-stored-half": "weights stored in 16 bits, because outputs would suffer from 8",
         "num-outlier-channels": "input channels of weights that are multiplied in float32",
         "num-already-quantized": "nodes that were quantized before",
         "num-skipped-excluded": "weights left in float32 because an option excludes them",
@@ -150,6 +158,12 @@ class Int8(PlanningPass):
         "leave the integer product; each such product costs about 1 % of a small encoder's time; "
         "none: 18, and up to 26 where calibration data shows the need",
     )
+    least_sqnr: float | None = option(
+        20.0,
+        "decibels, signal to rounding noise of the outputs, that must be kept: where calibration "
+        "data, or drawn inputs, show less, the weights that lose most are stored in 8 or 16 bits; "
+        "none: nothing is tried",
+    )
     min_size: int = option(
         16384,
         "MatMul, Gemm and Gather weights below so many elements are not multiplied in int8, and no "
@@ -167,6 +181,8 @@ class Int8(PlanningPass):
             raise OptionError(
                 f"outlier-floor is {self.outlier_floor}, expected a number of decibels"
             )
+        if self.least_sqnr is not None and not math.isfinite(self.least_sqnr):
+            raise OptionError(f"least-sqnr is {self.least_sqnr}, expected a number of decibels")
         if self.min_size < 0:
             raise OptionError(f"min-size is {self.min_size}, expected 0 or more")
         if self.block_size and (self.block_size < 16 or self.block_size & (self.block_size - 1)):
@@ -214,9 +230,15 @@ class Int8(PlanningPass):
                 remedies=self._remedies(static, facts, candidate),
             )
 
-        return best_plan(
-            candidates, plan_of, lambda plan: self._applied(model, plan, ctx), model, ctx
-        )
+        def applied(plan: Plan) -> ir.Model:
+            return self._applied(model, plan, ctx)
+
+        trial = LazyTrial(model, ctx)
+        plan = best_plan(candidates, plan_of, applied, trial)
+        if self.least_sqnr is None or not plan.decisions:
+            return plan
+        finer = FinerForms(model, self._storage(ctx, replace(quantizer, skipped=Counter())))
+        return spare(plan, finer.next, applied, trial.get(), self.least_sqnr)
 
     def _applied(self, model: ir.Model, plan: Plan, ctx: PassContext) -> ir.Model:
         copy = model.clone()

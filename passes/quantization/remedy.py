@@ -14,10 +14,9 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from irtools.errors import DataError, UnsupportedError
-from irtools.metrics import compare_runners
 from irtools.passes.quantization.outliers import Channels
-from irtools.passmanager import PassContext, Plan
+from irtools.passes.quantization.trial_run import LazyTrial, TrialRun
+from irtools.passmanager import Plan
 from irtools.words import counted
 
 __all__ = ["FLOORS_DB", "Candidate", "Trial", "best_plan", "choose"]
@@ -36,10 +35,6 @@ _GAIN_DB = 0.5
 
 _CHEAP_SHARE = 6
 """One product in so many may cost the time: about 5 % of a small encoder's."""
-
-_SAMPLES = 16
-_LARGEST = 512 << 20
-"""Bytes of weights above which nothing is tried: each trial is a copy of the model."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +57,7 @@ def best_plan(
     candidates: Sequence[Candidate],
     plan_of: Callable[[Candidate], Plan],
     applied: Callable[[Plan], ir.Model],
-    model: ir.Model,
-    ctx: PassContext,
+    trial: LazyTrial,
 ) -> Plan:
     """Return the plan of the floor that calibration data asks for; it says so in a note.
 
@@ -71,26 +65,26 @@ def best_plan(
         candidates: By rising floor.
         plan_of: Makes the plan of one.
         applied: Carries a plan out on a copy of the model.
-        model: The original.
-        ctx: Its calibration data decides. Where nothing can be measured, the first plan stands.
+        trial: Runs what comes of it. Without the caller's data the first plan stands.
     """
     first = plan_of(candidates[0])
     if len(candidates) == 1 or not candidates[-1].outliers:
+        return first
+    runs = trial.get()
+    if runs is None or runs.drawn:
         return first
     plans = {candidates[0].floor_db: first}
 
     def measure(candidate: Candidate) -> float:
         if candidate.floor_db not in plans:
             plans[candidate.floor_db] = plan_of(candidate)
-        found = _closeness(model, lambda: applied(plans[candidate.floor_db]), ctx)
+        found = runs.sqnr_db(applied(plans[candidate.floor_db]))
         return math.inf if found is None else found
 
     products = sum(decision.data.get("form") == "static" for decision in first.decisions)
     best, tried = choose(candidates, products, measure)
     plan = plans[best.floor_db]
-    if plan is first or ctx.calibration is None:
-        return plan
-    return replace(plan, notes=(*plan.notes, _tell(best, tried, len(ctx.calibration))))
+    return plan if plan is first else replace(plan, notes=(*plan.notes, _tell(best, tried, runs)))
 
 
 def choose(
@@ -123,44 +117,11 @@ def choose(
     return best.candidate, tuple(tried)
 
 
-def _closeness(
-    model: ir.Model, quantized: Callable[[], ir.Model], ctx: PassContext
-) -> float | None:
-    """Return the SQNR of a quantized model against its float32 original, in decibels.
-
-    Both run exactly as written, on at most 16 samples of the calibration data.
-
-    Args:
-        model: The original.
-        quantized: Makes the other one.
-
-    Returns:
-        None where nothing can be measured: no real data, a model of gigabytes, outputs whose
-        sizes changed.
-    """
-    from irtools.targets import RunnerOptions
-
-    if ctx.calibration is None or ctx.calibration.synthetic or _weight_bytes(model) > _LARGEST:
-        return None
-    options = RunnerOptions(exact=True)
-    try:
-        with ctx.runner(model, options) as reference, ctx.runner(quantized(), options) as runner:
-            meter = compare_runners(reference, runner, ctx.calibration.spread(_SAMPLES))
-            return meter.result().sqnr_db
-    except (DataError, UnsupportedError):
-        return None
-
-
-def _tell(chosen: Candidate, tried: Sequence[Trial], samples: int) -> str:
+def _tell(chosen: Candidate, tried: Sequence[Trial], runs: TrialRun) -> str:
     """Say what was taken and why, for the report."""
     figures = ", ".join(f"{t.sqnr_db:.1f} dB at {t.candidate.floor_db:g}" for t in tried)
     return (
         f"outlier-floor={chosen.floor_db:g} by calibration data: {figures} "
-        f"({counted(min(samples, _SAMPLES), 'sample')}); large channels of "
+        f"({counted(runs.samples, 'sample')}); large channels of "
         f"{counted(len(chosen.outliers), 'activation')} are multiplied in float32"
     )
-
-
-def _weight_bytes(model: ir.Model) -> int:
-    tensors = (value.const_value for value in model.graph.initializers.values())
-    return sum(tensor.nbytes for tensor in tensors if tensor is not None)

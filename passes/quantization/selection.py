@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from irtools.analysis.provenance import module_of, selects
 from irtools.passes.quantization.sites import Weight
-from irtools.words import counted
+from irtools.words import counted, tallied
 
 __all__ = ["is_telling", "left_alone", "names_of", "nothing_found", "selects"]
 
@@ -39,7 +39,7 @@ def names_of(weight: Weight) -> Iterator[str]:
 def left_alone(skipped: Mapping[str, int], phrases: Mapping[str, str]) -> Iterator[str]:
     """Say which weights stayed as they were next to those that a pass quantized, and why."""
     ordered = sorted(skipped.items(), key=lambda item: -item[1])
-    reasons = [f"{n} {phrases[name]}" for name, n in ordered if n and name != _ALREADY]
+    reasons = [tallied(n, phrases[name]) for name, n in ordered if n and name != _ALREADY]
     if reasons:
         yield f"not quantized: {'; '.join(reasons)}"
     if before := skipped.get(_ALREADY):
@@ -54,6 +54,6 @@ def nothing_found(skipped: Mapping[str, int], phrases: Mapping[str, str], instea
         phrases: What the statistics mean.
         instead: What to use in its place, or ''.
     """
-    reasons = [f"{count} {phrases[name]}" for name, count in skipped.items() if count]
+    reasons = [tallied(count, phrases[name]) for name, count in skipped.items() if count]
     found = "; ".join(reasons) or "no constant is multiplied by or looked up in"
     return f"nothing was quantized: {found}{f'; {instead}' if instead else ''}"

@@ -49,10 +49,20 @@ from irtools.passes.quantization.weight_slots import Axes
 from irtools.passmanager import Decision
 from irtools.words import counted
 
-__all__ = ["StoragePlanner", "StorageWriter", "count_stored", "find_stored_weight"]
+__all__ = [
+    "HALF_BITS",
+    "StoragePlanner",
+    "StorageWriter",
+    "count_stored",
+    "find_stored_weight",
+    "stored_values",
+]
 
 _MOST_ERROR = 1e-3
 """30 dB of the weight. Scales that keep less are dominated by few large elements."""
+
+HALF_BITS = 16
+"""`WeightDecision.bits` of a weight that is stored in float16."""
 
 _SHARE = 2000
 _LEAST_SHARE = 16
@@ -155,11 +165,19 @@ class StorageWriter:
         self._editor = editor
         self._carriers = {inner: node for node in iter_nodes(model) for inner in subgraphs(node)}
 
+    def halve(self, weight: StoredWeight) -> None:
+        """Replace a float32 weight by one in float16 and a Cast, for all its readers."""
+        old = weight.value
+        half = self._constant(old, f"{weight.name}_half", weight.array().astype(np.float16))
+        new = self._cast(self._anchor(old), half, f"{weight.name}_restored", weight.tensor.dtype)
+        self._editor.forward(old, new)
+        self._editor.drop_unread(old)
+
     def write(self, weight: StoredWeight, axes: Axes) -> None:
         """Replace a weight by integers and what expands them, for all its readers."""
         integers, q = _quantize(weight.array(), axes)
         old = weight.value
-        anchor = old.producer() or self._first_reader(old)
+        anchor = self._anchor(old)
         table = self._constant(old, f"{weight.name}_quantized", integers)
         scale = self._constant(old, f"{weight.name}_scale", q.scale)
         wide = table
@@ -177,6 +195,10 @@ class StorageWriter:
             new = self._cast(anchor, new, f"{weight.name}_restored", weight.tensor.dtype)
         self._editor.forward(old, new)
         self._editor.drop_unread(old)
+
+    def _anchor(self, old: ir.Value) -> ir.Node:
+        """Return the node before which that goes what takes the place of a weight."""
+        return old.producer() or self._first_reader(old)
 
     def _first_reader(self, value: ir.Value) -> ir.Node:
         """Return the first node of the value's graph that reads it, itself or in its bodies."""
@@ -227,6 +249,15 @@ def find_stored_weight(
             f"scales it along {list(decision.axes)}; make a new plan"
         )
     return weight
+
+
+def stored_values(weight: StoredWeight, decision: WeightDecision) -> np.ndarray:
+    """Return what readers of a weight see once it was stored as a decision says."""
+    array = weight.array()
+    if decision.bits == HALF_BITS:
+        return array.astype(np.float16).astype(array.dtype)
+    integers, q = _quantize(array, decision.axes)
+    return dequantize(integers, q).astype(array.dtype)
 
 
 def count_stored(weight: StoredWeight) -> str:

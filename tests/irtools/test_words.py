@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from irtools.words import counted
+from irtools.words import counted, tallied
 
 
 @pytest.mark.parametrize(
@@ -21,3 +21,9 @@ from irtools.words import counted
 )
 def test_counted(number: int, noun: str, plural: str | None, text: str) -> None:
     assert counted(number, noun, plural) == text
+
+
+def test_tallied() -> None:
+    """No phrase has to know its number."""
+    assert tallied(1, "weights left in float32") == "weights left in float32 (1)"
+    assert tallied(12345, "nodes removed") == "nodes removed (12,345)"

@@ -33,8 +33,12 @@ def _no_modules() -> Iterator[None]:
         del sys.modules[name]
 
 
-def test_the_guide_shows_this_line() -> None:
-    assert f"OPERATORS = {_ONE_LINE}\n" in _GUIDE.read_text(encoding="utf-8")
+def test_the_guide_shows_this_line_and_files_that_exist() -> None:
+    text = _GUIDE.read_text(encoding="utf-8")
+    assert f"OPERATORS = {_ONE_LINE}\n" in text
+    paths = re.findall(r"\b((?:irtools|passes|tests)/[\w/]+(?:\.py|/)?)", text)
+    assert len(paths) > 10
+    assert not [path for path in paths if not (_GUIDE.parents[1] / path).exists()]
 
 
 def model() -> ir.Model:

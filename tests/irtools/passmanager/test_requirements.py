@@ -73,8 +73,8 @@ def model() -> Model:
 
 
 NOTE = (
-    "first lift-constants (1 Constant nodes turned into initializers), "
-    "remove-identity (1 Identity and Dropout nodes removed)"
+    "first lift-constants: Constant nodes turned into initializers (1); "
+    "remove-identity: Identity and Dropout nodes removed (1)"
 )
 
 

@@ -275,3 +275,17 @@ def test_what_is_left_alone_is_no_change(make_context: MakeContext) -> None:
     assert result.statistics["num-unfused-batchnorm"] == 1
     assert print_model(model) == before
     assert not result.modified
+
+
+def test_what_is_left_alone_counts_once_over_all_rounds(make_context: MakeContext) -> None:
+    """The Identity in front takes a second round, which sees the same BatchNormalization."""
+    model = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[1,2,3] x) '
+        "=> (float[1,2,3] y, float[1,2,3] z) <float[2,2,1] w = {1, 2, 3, 4}, float[2] s = {1, 2}, "
+        "float[2] b = {0, 1}, float[2] m = {1, 1}, float[2] v = {1, 4}> "
+        "{ i = Identity(x) c = Conv(i, w) y = BatchNormalization(c, s, b, m, v) z = Neg(c) }"
+    )
+    result = Cleanup().run(model, make_context())
+    assert result.statistics["num-rounds"] == 2
+    assert result.statistics["num-removed-identities"] == 1
+    assert result.statistics["num-unfused-batchnorm"] == 1

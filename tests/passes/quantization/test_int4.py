@@ -379,6 +379,6 @@ def test_a_model_without_a_fit_hears_what_to_use(quantize) -> None:
     done = quantize(model, "int4:min-size=0")
     assert not done.result.modified
     assert done.result.notes == (
-        "nothing was quantized: 1 weights of Conv and of other operators, left in float32; "
+        "nothing was quantized: weights of Conv and of other operators, left in float32 (1); "
         "`int8` stores the weights of Conv, recurrent layers and subgraphs too",
     )

@@ -299,7 +299,7 @@ def test_a_second_run_finds_nothing_and_says_so(quantize) -> None:
     twice = quantize(once.after, WEIGHTS)
     assert not twice.result.modified
     assert twice.result.statistics == {"num-already-quantized": 1}
-    assert twice.result.notes == ("nothing was quantized: 1 nodes that were quantized before",)
+    assert twice.result.notes == ("nothing was quantized: nodes that were quantized before (1)",)
 
 
 def test_what_was_quantized_before_is_named_next_to_what_is_quantized_now(quantize) -> None:
@@ -374,7 +374,7 @@ def test_float64_is_left_alone_and_counted(body: str, quantize) -> None:
     done = quantize(build(head() + body), WEIGHTS)
     assert done.result.statistics == {"num-skipped-dtype": 1}
     assert done.result.notes == (
-        "nothing was quantized: 1 weights left alone because of their type",
+        "nothing was quantized: weights left alone because of their type (1)",
     )
 
 
@@ -401,7 +401,7 @@ def test_large_constants_that_are_added_are_counted(quantize) -> None:
     done = quantize(model, WEIGHTS)
     assert done.result.statistics == {"num-skipped-operator": 1}
     assert done.result.notes == (
-        "nothing was quantized: 1 large constants that no product reads, left in float32",
+        "nothing was quantized: large constants that no product reads, left in float32 (1)",
     )
 
 
@@ -413,7 +413,7 @@ def test_weights_that_are_inputs_too_are_counted(quantize) -> None:
     done = quantize(model, WEIGHTS)
     assert done.result.statistics == {"num-skipped-overridable": 1}
     assert done.result.notes == (
-        "nothing was quantized: 1 weights that are inputs too, for a caller to override",
+        "nothing was quantized: weights that are inputs too, for a caller to override (1)",
     )
 
 

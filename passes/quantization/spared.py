@@ -1,0 +1,271 @@
+"""Which weights get more bits than the others: as few as a trial run shows the need for.
+
+A handful of layers often does most of the harm: the first Conv of a detector, a recurrent state, a
+product whose input holds a few huge values or infinity. Where a quantized model keeps too little of
+the original's outputs, each weight is quantized alone, and those that lose most get a finer form
+until enough is kept:
+
+    multiplied in 8 bits -> stored in 8 bits -> stored in 16 bits -> float32
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+import onnx_ir as ir
+
+from irtools.errors import IrtoolsError
+from irtools.model import release_tensor
+from irtools.passes.quantization.decisions import WeightDecision
+from irtools.passes.quantization.storage import HALF_BITS, StoragePlanner
+from irtools.passes.quantization.stored_sites import StoredWeight, find_stored
+from irtools.passes.quantization.switchboard import Switchboard
+from irtools.passes.quantization.trial_run import TrialRun
+from irtools.passmanager import Decision, Plan
+from irtools.words import counted
+
+__all__ = ["FinerForms", "Search", "spare"]
+
+_MARGIN_DB = {False: 1.0, True: 4.0}
+"""So much more than enough is looked for, on the caller's samples and on drawn ones, which are few:
+other samples differ. From half of it on nothing is tried."""
+
+_MOST_TRIALS = 48
+"""Trials for an order of the weights. Not a matter of time: equal inputs give equal models."""
+
+_SECONDS = 60.0
+"""What the search may take at most; what keeps most by then is taken."""
+
+_MULTIPLIED = frozenset({"static", "dynamic"})
+_HALF_ERROR = 1e-6
+"""60 dB of the weight; float16 loses more where most of it is below 1e-7."""
+_ROUNDS = 3
+
+Measure = Callable[[Sequence[Decision], bool], "float | None"]
+"""Carries decisions out and runs the model, on all samples or the first ones: what it keeps."""
+
+
+class FinerForms:
+    """Finds the next finer form of a decision.
+
+    Args:
+        model: The original. Stays as it is.
+        planner: Decides how its weights are stored.
+    """
+
+    def __init__(self, model: ir.Model, planner: StoragePlanner) -> None:
+        self._model = model
+        self._planner = planner
+
+    def next(self, decision: Decision) -> Decision | None:
+        """Return a finer decision about the same weight; None: it stays in float32."""
+        made = WeightDecision.from_data(decision)
+        key = (made.scope, made.weight)
+        if made.form in _MULTIPLIED and key in self._stored:
+            return self._stored[key]
+        weight = self._weights.get(key)
+        if weight is None or made.bits == HALF_BITS:
+            return None
+        return _in_half(weight, decision)
+
+    @cached_property
+    def _stored(self) -> dict[tuple[str, str], Decision]:
+        found = self._planner.decide(self._model, ())
+        made = ((WeightDecision.from_data(decision), decision) for decision in found)
+        return {(data.scope, data.weight): decision for data, decision in made}
+
+    @cached_property
+    def _weights(self) -> dict[tuple[str, str], StoredWeight]:
+        return {weight.key: weight for weight in find_stored(self._model).weights}
+
+
+def _in_half(weight: StoredWeight, decision: Decision) -> Decision | None:
+    if weight.tensor.dtype != ir.DataType.FLOAT:
+        return None
+    array = weight.array().astype(np.float64)
+    release_tensor(weight.tensor)
+    with np.errstate(over="ignore"):
+        error = array - array.astype(np.float16)
+    signal = float(np.vdot(array, array))
+    lost = float(np.vdot(error, error)) / signal if signal else 0.0
+    if not lost <= _HALF_ERROR:
+        return None
+    made = WeightDecision.from_data(decision)
+    half = WeightDecision(weight.name, "storage", HALF_BITS, made.uses, scope=weight.scope)
+    return Decision(
+        subject=decision.subject,
+        action="float16, stored, expanded at loading",
+        cost=float(f"{lost:.4g}"),
+        gain=float(weight.tensor.nbytes // 2),
+        data=half.to_data(),
+    )
+
+
+class Search:
+    """Finds how many decisions must be finer.
+
+    Args:
+        finer: Gives the next finer form of a decision.
+        measure: Says what decisions keep, in decibels.
+        enough_db: What is looked for.
+        seconds: What all may take.
+
+    Attributes:
+        best: The decisions that keep most of those that were tried, or the fewest changes that
+            keep enough.
+        kept_db: What they keep.
+        changed: How many of them are finer than at first.
+    """
+
+    def __init__(
+        self,
+        decisions: Sequence[Decision],
+        kept_db: float,
+        finer: Callable[[Decision], Decision | None],
+        measure: Measure,
+        enough_db: float,
+        seconds: float = _SECONDS,
+    ) -> None:
+        self.best: Sequence[Decision] = decisions
+        self.kept_db = kept_db
+        self.changed = 0
+        self._finer = finer
+        self._measure = measure
+        self._enough_db = enough_db
+        self._deadline = time.monotonic() + seconds
+
+    def run(self) -> None:
+        """Search until enough is kept, nothing finer is left or the time is over."""
+        for _ in range(_ROUNDS):
+            tried = self.kept_db
+            self._round(self._ranked(self.best))
+            if self.kept_db >= self._enough_db or not self.kept_db > tried or self._is_late():
+                return
+
+    def _ranked(self, decisions: Sequence[Decision]) -> list[Decision]:
+        """Return the decisions by what each of them alone keeps, the worst one first.
+
+        Where there are many, neighbours are tried together.
+        """
+        size = math.ceil(len(decisions) / _MOST_TRIALS)
+        ranked: list[tuple[float, Decision]] = []
+        for at in range(0, len(decisions), size):
+            group = decisions[at : at + size]
+            kept = math.inf if self._is_late() else self._kept(group, first=True)
+            ranked += [(kept, decision) for decision in group]
+        return [decision for _, decision in sorted(ranked, key=lambda pair: pair[0])]
+
+    def _round(self, ranked: Sequence[Decision]) -> None:
+        before, changed = self.best, self.changed
+
+        def attempt(count: int) -> bool:
+            finer = {id(d): self._finer(d) for d in ranked[:count]}
+            made = [finer.get(id(d), d) for d in before]
+            chosen = [d for d in made if d is not None]
+            kept = self._kept(chosen)
+            enough = kept >= self._enough_db
+            if kept > self.kept_db or enough:
+                self.best, self.kept_db, self.changed = chosen, kept, changed + count
+            return enough
+
+        low, high = 0, 1
+        while not attempt(high):
+            if high >= len(ranked) or self._is_late():
+                return
+            low, high = high, min(2 * high, len(ranked))
+        while high - low > max(1, high // 8) and not self._is_late():
+            middle = (low + high) // 2
+            low, high = (low, middle) if attempt(middle) else (middle, high)
+
+    def _kept(self, decisions: Sequence[Decision], *, first: bool = False) -> float:
+        found = self._measure(decisions, first)
+        return math.inf if found is None else found
+
+    def _is_late(self) -> bool:
+        return time.monotonic() > self._deadline
+
+
+def spare(
+    plan: Plan,
+    finer: Callable[[Decision], Decision | None],
+    applied: Callable[[Plan], ir.Model],
+    trial: TrialRun | None,
+    enough_db: float,
+) -> Plan:
+    """Return a plan that keeps enough of the outputs, with a note where it differs.
+
+    Args:
+        plan: Quantizes everything that can be.
+        finer: Gives the next finer form of a decision.
+        applied: Carries a plan out on a copy of the model.
+        trial: Runs what comes of it; None: the plan stands.
+        enough_db: What must be kept.
+    """
+    if trial is None or not plan.decisions:
+        return plan
+    first = trial.sqnr_db(applied(plan))
+    margin_db = _MARGIN_DB[trial.drawn]
+    if first is None or first >= enough_db + margin_db / 2:
+        return plan
+    with _Bench(plan, applied, trial) as bench:
+        search = Search(plan.decisions, first, finer, bench.measure, enough_db + margin_db)
+        search.run()
+    if not search.changed:
+        return plan
+    whose = "drawn sample" if trial.drawn else "sample"
+    before = "are not finite" if first == -math.inf else f"keep {first:.1f} dB"
+    note = (
+        f"{counted(search.changed, 'weight')} in a finer form than the others: with all in 8 bits "
+        f"the outputs {before}, so {search.kept_db:.1f} dB ({counted(trial.samples, whose)}); "
+        "least-sqnr=none keeps all in 8 bits"
+    )
+    ordered = sorted(search.best, key=lambda d: (d.cost, d.subject))
+    return replace(plan, decisions=tuple(ordered), notes=(*plan.notes, note))
+
+
+class _Bench:
+    """Measures combinations of decisions, those about storage on one running model."""
+
+    def __init__(self, plan: Plan, applied: Callable[[Plan], ir.Model], trial: TrialRun) -> None:
+        self._plan = plan
+        self._applied = applied
+        self._trial = trial
+        self._board: tuple[tuple[Decision, ...], Switchboard] | None = None
+
+    def __enter__(self) -> _Bench:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._board is not None:
+            self._board[1].close()
+
+    def measure(self, decisions: Sequence[Decision], first: bool) -> float | None:
+        """Return what decisions keep, in decibels; None where nothing can be compared."""
+        made = [WeightDecision.from_data(decision) for decision in decisions]
+        if not Switchboard.serves(made):
+            return self._trial.sqnr_db(self._applied(self._with(decisions)))
+        pairs = list(zip(decisions, made, strict=True))
+        others = tuple(decision for decision, data in pairs if data.form != "storage")
+        stored = [decision for decision, data in pairs if data.form == "storage"]
+        try:
+            return self._board_for(others).measure(stored, first=first)
+        except IrtoolsError:
+            return None
+
+    def _board_for(self, others: tuple[Decision, ...]) -> Switchboard:
+        """Return the running model in which these decisions are carried out already."""
+        if self._board is not None and self._board[0] != others:
+            self._board[1].close()
+            self._board = None
+        if self._board is None:
+            model = self._applied(self._with(others))
+            self._board = (others, Switchboard(model, self._trial))
+        return self._board[1]
+
+    def _with(self, decisions: Sequence[Decision]) -> Plan:
+        return replace(self._plan, decisions=tuple(decisions))

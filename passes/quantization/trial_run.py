@@ -1,0 +1,169 @@
+"""What a quantized model keeps of the original's outputs, on a few samples.
+
+Rounding errors of many layers add up, or cancel: whether outputs survive them, no figure of a
+single layer says. So the model is run, as it would be written, on some of the calibration data, or
+on inputs that are drawn where none was given.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+
+import numpy as np
+import onnx_ir as ir
+
+from irtools.data import Dataset, SyntheticSettings
+from irtools.data.padding import padding_mask
+from irtools.errors import IrtoolsError
+from irtools.metrics import FidelityMeter
+from irtools.passmanager import PassContext
+from irtools.targets import Feeds, Runner, RunnerOptions
+
+__all__ = ["LazyTrial", "Session", "TrialRun"]
+
+_SAMPLES = 16
+_DRAWN = 8
+_BATCH = 2
+_LARGEST = 512 << 20
+"""Bytes of weights above which nothing is tried: each trial is a copy of the model."""
+_MOST_OUTPUTS = 256 << 20
+"""Bytes of outputs that are kept; once they are reached, no further samples are run."""
+_SECONDS = 0.5
+"""What the original may take; once it is over, no further samples are run."""
+_OPTIONS = RunnerOptions(exact=True)
+
+
+@dataclass(frozen=True)
+class TrialRun:
+    """The original's outputs on a few samples, and what runs others on these.
+
+    Attributes:
+        feeds: By call.
+        expected: What the original gave.
+        drawn: The samples were drawn, and are not the caller's.
+        samples: How many there are.
+        runner: Makes the runner of a model.
+    """
+
+    feeds: Sequence[Feeds]
+    expected: Sequence[Feeds]
+    drawn: bool
+    samples: int
+    runner: Callable[[ir.Model, RunnerOptions], Runner]
+
+    @classmethod
+    def of(cls, model: ir.Model, ctx: PassContext) -> TrialRun | None:
+        """Run the original; None where nothing can be measured, or is to be.
+
+        That is: no data and none that may be drawn, a model of gigabytes, one that does not run.
+        """
+        if _weight_bytes(model) > _LARGEST:
+            return None
+        try:
+            data = _samples(model, ctx)
+            if data is None:
+                return None
+            calls: list[Feeds] = []
+            outputs: list[Feeds] = []
+            samples, started = 0, time.monotonic()
+            size = data.fixed_batch or _BATCH
+            with ctx.runner(model, _OPTIONS) as runner:
+                for first in range(0, len(data), size):
+                    part = data.select(np.arange(first, min(first + size, len(data))))
+                    calls += part.batches(size)
+                    outputs += [runner.run(feeds) for feeds in calls[len(outputs) :]]
+                    samples += len(part)
+                    kept = sum(array.nbytes for found in outputs for array in found.values())
+                    if kept > _MOST_OUTPUTS or time.monotonic() - started > _SECONDS:
+                        break
+        except IrtoolsError:
+            return None
+        return cls(calls, outputs, data.synthetic, samples, ctx.runner)
+
+    def sqnr_db(self, model: ir.Model) -> float | None:
+        """As `Session.sqnr_db`, of a model as it is; None also where it does not run."""
+        try:
+            with self.session(model) as session:
+                return session.sqnr_db()
+        except IrtoolsError:
+            return None
+
+    @contextmanager
+    def session(self, model: ir.Model) -> Iterator[Session]:
+        """Start the target's runtime on a model.
+
+        Raises:
+            UnsupportedError: It does not load it.
+        """
+        with self.runner(model, _OPTIONS) as runner:
+            yield Session(self, runner)
+
+
+@dataclass(frozen=True)
+class Session:
+    """A quantized model that runs, next to what the original gave."""
+
+    trial: TrialRun
+    runner: Runner
+
+    def sqnr_db(
+        self, weights: Feeds = MappingProxyType({}), *, first: bool = False
+    ) -> float | None:
+        """Return what the model keeps of the output that suffers most, in decibels.
+
+        Minus infinity where it gives NaN or infinity and the original a number. None where the two
+        cannot be compared: outputs whose sizes changed.
+
+        Args:
+            weights: Further inputs, in every call.
+            first: On the samples of the first call only, which is enough for an order.
+        """
+        meter = FidelityMeter()
+        calls = slice(0, 1) if first else slice(None)
+        try:
+            for feeds, expected in zip(
+                self.trial.feeds[calls], self.trial.expected[calls], strict=True
+            ):
+                found = self.runner.run({**feeds, **weights}, list(expected))
+                meter.update(expected, found, padding_mask(feeds))
+            result = meter.result()
+        except IrtoolsError:
+            return None
+        if result.nonfinite:
+            return -math.inf
+        return None if math.isnan(result.sqnr_db) else result.sqnr_db
+
+
+class LazyTrial:
+    """Runs the original when first asked, if at all."""
+
+    def __init__(self, model: ir.Model, ctx: PassContext) -> None:
+        self._model = model
+        self._ctx = ctx
+
+    def get(self) -> TrialRun | None:
+        """As `TrialRun.of`."""
+        return self._found
+
+    @cached_property
+    def _found(self) -> TrialRun | None:
+        return TrialRun.of(self._model, self._ctx)
+
+
+def _samples(model: ir.Model, ctx: PassContext) -> Dataset | None:
+    if ctx.calibration is not None and not ctx.calibration.synthetic:
+        return ctx.calibration.spread(_SAMPLES)
+    if ctx.draw is None:
+        return None
+    return ctx.draw(model, SyntheticSettings(samples=_DRAWN, seed=ctx.seed))
+
+
+def _weight_bytes(model: ir.Model) -> int:
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)

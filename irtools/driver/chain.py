@@ -31,7 +31,6 @@ __all__ = [
     "make_model",
     "measure_chain",
     "ratios_on_target",
-    "saved_bytes",
     "time_models",
 ]
 
@@ -279,10 +278,3 @@ def _against(result: LatencyResult, base: LatencyResult) -> LatencyResult:
         return dataclasses.replace(result, speedup=None)
     ratio = speedup(base.block_medians_ms, result.block_medians_ms)
     return dataclasses.replace(result, speedup=ratio)
-
-
-def saved_bytes(model: Model) -> int:
-    """Return the bytes that a model takes on the disk."""
-    with scratch_folder("chain") as folder:
-        saved = model.save(folder / "model.onnx")
-        return sum(path.stat().st_size for path in saved.files)

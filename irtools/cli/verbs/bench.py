@@ -22,8 +22,7 @@ __all__ = ["bench"]
 
 @click.command(
     cls=Verb,
-    epilog="Example: irc bench a.onnx b.onnx --batch 1,8 --seq 16,128 --json -\n\n"
-    "irc bench a.onnx@ort-cpu b.xml@openvino-cpu --evaluate test.jsonl",
+    epilog="Example: irc bench a.onnx@ort-cpu b.xml@openvino-cpu --batch 1,8 --evaluate test.jsonl",
 )
 @click.argument("sources", metavar="SRC...", type=SOURCE, nargs=-1, required=True)
 @options.target_option
@@ -37,7 +36,9 @@ __all__ = ["bench"]
     "--data", type=DATA, help="Real samples to time on, for inputs that cannot be invented."
 )
 @click.option(
-    "--evaluate", type=DATA, help="Data to compare outputs on, and the metric where it has labels."
+    "--evaluate",
+    type=DATA,
+    help="Data to compare outputs on; with labels, the task metric, too.",
 )
 @click.option(
     "--samples",

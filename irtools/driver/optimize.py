@@ -570,4 +570,5 @@ def make_plan(
         steps = PassManager(Pipeline(*first), (Verification(),)).run(source, ctx, workspace)
         ctx.drop_analyses()
         ctx.adopt(steps[-1].model.companions)
-        return plan_prepared(last, steps[-1].model.clone().ir, ctx)
+        plan = plan_prepared(last, steps[-1].model.clone().ir, ctx)
+    return dataclasses.replace(plan, notes=(*source.notes, *plan.notes))

@@ -82,7 +82,7 @@ def bench(sources: tuple[str, ...], json_path: str | None, **given: Any) -> None
 
 
 def _measure(sources: Sequence[str], given: dict[str, Any]) -> list[LatencyResult]:
-    from irtools.cli.console import progress, say
+    from irtools.cli.console import progress, say, say_notes
     from irtools.data import load_dataset
     from irtools.data.axes import with_sizes
     from irtools.driver.compiled import CompiledFile, check_used, load_contender
@@ -107,6 +107,7 @@ def _measure(sources: Sequence[str], given: dict[str, Any]) -> list[LatencyResul
     check_used(sources, loading)
     found = {n: load_contender(path, target, loading) for n, path in _names(sources).items()}
     models = {n: f.stub if isinstance(f, CompiledFile) else f for n, f in found.items()}
+    say_notes(*found.values())
     _check_same_inputs(models)
     # A model knows more of its inputs (ids, lengths) than a file of a runtime tells.
     whole = [m for n, m in models.items() if not isinstance(found[n], CompiledFile)]

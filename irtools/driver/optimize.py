@@ -464,9 +464,7 @@ def _report(
             (
                 *(Verdict(Level.NOTE, note) for note in job.model.notes),
                 *remark_on_data(calibration, None if judge is None else judge.data),
-                *remark_on_drawn(
-                    "" if job.evaluation or job.calibration else drawn.reason, drawn.note
-                ),
+                *remark_on_drawn(drawn.note),
                 *remark_on_equal(
                     rows,
                     [p.exactness is Exactness.LOSSY for p in job.pipeline],
@@ -475,6 +473,7 @@ def _report(
                 *remark_on_form(written.ir, job.target),
                 *remark_on_saturation(job.model.ir, written.ir, job.target),
             ),
+            "" if job.evaluation or job.calibration else drawn.reason,
         ),
         seconds=0.0,
         measuring=budget.plan,

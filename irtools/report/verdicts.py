@@ -35,6 +35,7 @@ def judge_run(
     evaluation: DataEntry | None,
     phrases: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     remarks: Sequence[Verdict] = (),
+    undrawn: str = "",
 ) -> tuple[Verdict, ...]:
     """Say what a reader must not overlook: slower, worse, float where int8 was meant, no data.
 
@@ -45,11 +46,14 @@ def judge_run(
         evaluation: Data that fidelity and metric were measured on.
         phrases: What each pass declares of its counts, by pass text.
         remarks: What the figures do not show (`remark_on_data`, `remark_on_form`).
+        undrawn: Why no inputs were found on which the model runs; empty where none were needed.
     """
     return (
         *_on_data(calibration, evaluation),
         *remarks,
+        *_on_undrawn(undrawn),
         *_on_passes(rows, phrases),
+        *(() if undrawn else _on_never_compared(rows)),
         *_on_quality(rows),
         *_on_kernels(kernels),
         *_on_speed(rows),
@@ -62,20 +66,18 @@ def remark_on_data(*used: Dataset | None) -> Iterator[Verdict]:
     yield from (Verdict(Level.NOTE, note) for note in dict.fromkeys(notes))
 
 
-def remark_on_drawn(reason: str, note: str) -> Iterator[Verdict]:
-    """Say at which sizes inputs were drawn, or that none could be on which the model runs.
+def remark_on_drawn(note: str) -> Iterator[Verdict]:
+    """Say at which sizes inputs were drawn; nothing where they are the usual ones."""
+    if note:
+        yield Verdict(Level.NOTE, note)
 
-    Args:
-        reason: Why there are none; empty where there are.
-        note: What the sizes are; empty where they are the usual ones.
-    """
+
+def _on_undrawn(reason: str) -> Iterator[Verdict]:
     if reason:
         yield Verdict(
             Level.WARNING,
             f"numbers were not compared, only structure was verified: {reason}",
         )
-    if note:
-        yield Verdict(Level.NOTE, note)
 
 
 def remark_on_equal(rows: Sequence[Row], lossy: Sequence[bool], drawn: bool) -> Iterator[Verdict]:
@@ -153,16 +155,21 @@ def _on_passes(rows: Sequence[Row], phrases: Mapping[str, Mapping[str, str]]) ->
             yield Verdict(Level.WARNING, f"{name} made the model slower than it was before it")
 
 
+def _on_never_compared(rows: Sequence[Row]) -> Iterator[Verdict]:
+    last = rows[-1]
+    compared = last.fidelity is not None or last.metric is not None
+    if not compared and any(row.modified for row in rows):
+        yield Verdict(
+            Level.WARNING,
+            "the result was not compared with the original: give data with --evaluate, and leave "
+            "out --no-check",
+        )
+
+
 def _on_quality(rows: Sequence[Row]) -> Iterator[Verdict]:
     last = rows[-1]
     figure = last.fidelity
     if figure is None:
-        if any(row.modified for row in rows) and last.metric is None:
-            yield Verdict(
-                Level.WARNING,
-                "the result was not compared with the original: give data with --evaluate, and "
-                "leave out --no-check",
-            )
         return
     if figure.nonfinite:
         yield Verdict(

@@ -19,7 +19,7 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 demo: $(STAMP)
-	$(BIN)/python benchmarks/models.py minilm --cache $(MODELS)
+	$(BIN)/python -m benchmarks prepare minilm --cache $(MODELS)
 	mkdir -p $(MODELS)/minilm/onnx
 	$(BIN)/irc export $(MODELS)/minilm/checkpoint -o $(MODELS)/minilm/onnx/minilm.onnx --force
 	$(BIN)/irc optimize $(MODELS)/minilm/onnx/minilm.onnx --passes cleanup,fuse,int8 \

@@ -8,14 +8,13 @@ the model; both read com.microsoft.GatherBlockQuantized row by row and give the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from irtools.analysis.shapes import constant_of
+from irtools.editing import Editor, Rule, Veto, constant_of, require
 
-__all__ = ["DOMAIN", "BlockTable", "block_table", "lower_lookup", "put", "remove_if_unread"]
+__all__ = ["DOMAIN", "BlockLookup", "BlockTable", "block_table", "require_rows"]
 
 DOMAIN = "com.microsoft"
 
@@ -77,66 +76,40 @@ def block_table(value: ir.Value | None) -> BlockTable | None:
     return BlockTable(node, codes, scale, zero, axis, block)
 
 
-def lower_lookup(gather: ir.Node) -> bool:
-    """Rewrite a Gather of rows; False where it is none.
+class BlockLookup(Rule[BlockTable]):
+    """Gather(DQ(codes [V, H], axis 1, block), ids)  ->  GatherBlockQuantized(codes, ids)
 
     Signed codes of 8 bits are left alone: the operator wants them unsigned.
     """
-    if gather.op_type != "Gather" or gather.attributes.get_int("axis", 0) != 0:
-        return False
+
+    name = "GatherBlockQuantized"
+    anchors = ("Gather",)
+
+    def find(self, anchor: ir.Node) -> BlockTable:
+        table = require_rows(anchor)
+        require(table.codes.dtype != ir.DataType.INT8, "codes are signed", named=False)
+        return table
+
+    def build(self, editor: Editor, anchor: ir.Node, found: BlockTable) -> None:
+        source = found.node
+        inputs = [source.inputs[0], anchor.inputs[1], *source.inputs[1:]]
+        attributes = {
+            "block_size": found.block,
+            "gather_axis": 0,
+            "quantize_axis": 1,
+            "bits": found.bits,
+        }
+        editor.replace(anchor, "GatherBlockQuantized", inputs, attributes, domain=DOMAIN)
+        editor.drop_unread(source)
+
+
+def require_rows(gather: ir.Node) -> BlockTable:
+    """Return the table [V, H] in blocks along H of which a Gather takes rows.
+
+    Raises:
+        Veto: It takes something else.
+    """
     table = block_table(gather.inputs[0])
-    if table is None or table.axis != 1 or table.codes.dtype == ir.DataType.INT8:
-        return False
-    source = table.node
-    inputs = [source.inputs[0], gather.inputs[1], *source.inputs[1:]]
-    attributes = [
-        ir.AttrInt64("block_size", table.block),
-        ir.AttrInt64("gather_axis", 0),
-        ir.AttrInt64("quantize_axis", 1),
-        ir.AttrInt64("bits", table.bits),
-    ]
-    put(gather, "GatherBlockQuantized", inputs, attributes)
-    remove_if_unread(source)
-    return True
-
-
-def put(
-    old: ir.Node,
-    op_type: str,
-    inputs: Sequence[ir.Value | None],
-    attributes: Iterable[ir.Attr],
-    domain: str = DOMAIN,
-) -> ir.Node:
-    """Put a node of com.microsoft in the place of one with one output; names and types stay."""
-    new = ir.Node(domain, op_type, inputs, attributes, name=old.name)
-    new.metadata_props.update(old.metadata_props)
-    output, made = old.outputs[0], new.outputs[0]
-    made.name, made.type, made.shape = output.name, output.type, output.shape
-    made.metadata_props.update(output.metadata_props)
-    graph = old.graph
-    assert graph is not None
-    graph.insert_before(old, new)
-    ir.convenience.replace_all_uses_with(output, made, replace_graph_outputs=True)
-    graph.remove(old, safe=True)
-    graph.opset_imports.setdefault(domain, 1)
-    return new
-
-
-def remove_if_unread(node: ir.Node | None) -> None:
-    """Remove a node that nobody reads, and then what it alone has read."""
-    pending = [node]
-    while pending:
-        node = pending.pop()
-        if node is None or node.graph is None:
-            continue
-        if any(v.uses() or v.is_graph_output() for v in node.outputs):
-            continue
-        inputs = [value for value in node.inputs if value is not None]
-        node.graph.remove(node, safe=True)
-        for value in inputs:
-            pending.append(value.producer())
-            if value.is_initializer() and not (
-                value.uses() or value.is_graph_input() or value.is_graph_output()
-            ):
-                assert value.graph is not None and value.name is not None
-                del value.graph.initializers[value.name]
+    if table is None or table.axis != 1 or gather.attributes.get_int("axis", 0) != 0:
+        raise Veto("not a lookup of rows in blocks", named=False)
+    return table

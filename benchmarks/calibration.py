@@ -1,6 +1,6 @@
 """What calibration costs: time against the plain forward passes, and peak memory.
 
-    python benchmarks/calibration.py --model bert-base.onnx
+    python -m benchmarks run calibration --model bert-base.onnx
 
 Every contender runs in a process of its own, one alive at a time, in turns. Seconds are wall time
 of the collection alone, opening the session included, and of the bare forward passes over the
@@ -17,9 +17,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -71,9 +72,9 @@ class Outcome:
     samples: int
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
     """Run the contenders in turns and print a table."""
-    arguments = _parser().parse_args()
+    arguments = _parser().parse_args(argv)
     if arguments.child is not None:
         print(json.dumps(asdict(_run(Job(**json.loads(arguments.child))))))
         return
@@ -87,7 +88,7 @@ def main() -> None:
             outcomes[name].append(_child(_job(arguments, name, samples)))
             print(f"round {number + 1}: {name}: {outcomes[name][-1]}", file=sys.stderr)
     rows = _rows(outcomes)
-    print(_table(rows))
+    print("\n".join(table(rows)))
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
 
@@ -120,7 +121,15 @@ def _job(arguments: argparse.Namespace, contender: str, samples: int) -> Job:
 
 
 def _child(job: Job) -> Outcome:
-    command = [sys.executable, __file__, "--child", json.dumps(asdict(job))]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks",
+        "run",
+        "calibration",
+        "--child",
+        json.dumps(asdict(job)),
+    ]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return Outcome(**json.loads(done.stdout.splitlines()[-1]))
 
@@ -247,18 +256,16 @@ def _rows(outcomes: Mapping[str, list[Outcome]]) -> list[dict[str, float | int |
     ]
 
 
-def _table(rows: list[dict[str, float | int | str]]) -> str:
-    lines = [
-        "| contender | samples | ms per sample | x forward | CPU ms per sample | peak MB |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
-    lines += [
-        f"| {row['contender']} | {row['samples']} | {row['ms_per_sample']:.1f} "
-        f"| {row['times_forward']:.2f} | {row['cpu_ms_per_sample']:.1f} | {row['peak_mb']:.0f} |"
-        for row in rows
-    ]
-    return "\n".join(lines)
+def table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a Markdown table."""
+    yield "| contender | samples | ms per sample | x forward | CPU ms per sample | peak MB |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for row in rows:
+        yield (
+            f"| {row['contender']} | {row['samples']} | {row['ms_per_sample']:.1f} "
+            f"| {row['times_forward']:.2f} | {row['cpu_ms_per_sample']:.1f} "
+            f"| {row['peak_mb']:.0f} |"
+        )
 
 
-if __name__ == "__main__":
-    main()
+VIEWS = {"table": table}

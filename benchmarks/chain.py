@@ -1,8 +1,8 @@
 """From a teacher to a small student, link by link, on both runtimes in one run.
 
-    python benchmarks/chain.py r8 [--cache DIR] [--rounds N] [--json FILE]
-    python benchmarks/chain.py debian-tags
-    python benchmarks/chain.py r8 --make-only
+    python -m benchmarks run chain-r8 [--cache DIR] [--rounds N] [--json FILE]
+    python -m benchmarks run chain-debian-tags
+    python -m benchmarks run chain-r8 --make-only
 
 Makes what the cache lacks with the commands of `irc` that it prints (fine-tuning, distillation,
 exports), then every link, and runs all of them over the whole test split. Then the links are
@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.recording import DEFAULT_CACHE, about, write_result
 from irtools.data import DataSettings
 from irtools.driver.chain import (
     Chain,
@@ -34,13 +35,11 @@ from irtools.driver.chain import (
     time_models,
 )
 from irtools.measure import BenchSettings, LatencyResult, cpu_quota
-from irtools.measure.machine import machine, versions
 from irtools.model import Model
 from irtools.plugins import NullProgress
 from irtools.report.plain import plain_data
 from irtools.targets import find_target
 
-DEFAULT_CACHE = Path(__file__).resolve().parent.parent / "build" / "models"
 ORT, OPENVINO = "ort-cpu", "openvino-cpu"
 RUNTIMES = {ORT: "ORT", OPENVINO: "OpenVINO"}
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "config.json")
@@ -240,7 +239,7 @@ class Workshop:
         return replace(stage, source=ChainSource(str(path), settings))
 
 
-def known_worths(folder: Path, chain: Chain, models: Sequence[Model]) -> list[Mapping[str, Any]]:
+def known_scores(folder: Path, chain: Chain, models: Sequence[Model]) -> list[Mapping[str, Any]]:
     """Return metric and agreement of every link; what `folder` knows is not run again."""
     places = [folder / f"{slug(stage)}.json" for stage in chain.stages]
     todo = [number for number, place in enumerate(places) if not place.exists()]
@@ -248,9 +247,9 @@ def known_worths(folder: Path, chain: Chain, models: Sequence[Model]) -> list[Ma
         chosen = sorted({0, *todo})
         part = replace(chain, stages=tuple(chain.stages[n] for n in chosen))
         found = judge_models(part, [models[n] for n in chosen], NullProgress())
-        for number, worth in zip(chosen, found, strict=True):
-            say(f"{places[number].stem}: {worth}")
-            places[number].write_text(json.dumps(plain_data(worth)))
+        for number, score in zip(chosen, found, strict=True):
+            say(f"{places[number].stem}: {score}")
+            places[number].write_text(json.dumps(plain_data(score)))
     return [json.loads(place.read_text()) for place in places]
 
 
@@ -270,7 +269,7 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
     """Make, judge and time the links of one task."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("task", choices=list(TASKS))
@@ -282,34 +281,32 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=cpu_quota())
     parser.add_argument("--make-only", action="store_true", help="time nothing")
     parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     task = TASKS[arguments.task]
     deadline = time.monotonic() + arguments.seconds
     workshop = Workshop(task, arguments.cache.resolve(), arguments.threads)
     chain = workshop.chain()
     models = [Model.load(stage.source.source) for stage in chain.stages]
-    worths = known_worths(workshop.made, chain, models)
+    scores = known_scores(workshop.made, chain, models)
     if not arguments.make_only:
         left = max(deadline - time.monotonic(), 1.0)
         bench = BenchSettings(sequence=(task.sequence,), rounds=arguments.rounds, max_seconds=left)
         chain = replace(chain, bench=bench)
     timed = ratios_on_target(chain, time_models(chain, models, NullProgress()))
     rows = [
-        figures(stage, model, worth, next(iter(latency), None))
-        for stage, model, worth, latency in zip(chain.stages, models, worths, timed, strict=True)
+        figures(stage, model, score, next(iter(latency), None))
+        for stage, model, score, latency in zip(chain.stages, models, scores, timed, strict=True)
     ]
     report = {}
     if task.distill is not None:
         report = json.loads((workshop.student / "report.json").read_text())
     print("\n".join((*table(rows, task), "", *students(report), *recipes(task))))
     if arguments.json:
-        arguments.json.write_text(
-            json.dumps(document(arguments.task, rows, report), indent=1) + "\n"
-        )
+        write_result(arguments.json, document(arguments.task, rows, report))
 
 
 def figures(
-    stage: Stage, model: Model, worth: Mapping[str, Any], latency: LatencyResult | None
+    stage: Stage, model: Model, score: Mapping[str, Any], latency: LatencyResult | None
 ) -> dict[str, Any]:
     """Return what is known of a link."""
     return {
@@ -317,7 +314,7 @@ def figures(
         "target": stage.target.name,
         "precision": stage.precision,
         "size": saved_bytes(model),
-        **worth,
+        **score,
         "latency": None if latency is None else plain_data(latency),
     }
 
@@ -343,8 +340,8 @@ def table(rows: Sequence[Mapping[str, Any]], task: Task) -> Iterator[str]:
 
 
 def students(report: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what the teacher was worth to its student, as `irc distill` found it."""
-    if not report:
+    """Yield teacher and students with their metric, as `irc distill` found it."""
+    if not report.get("students"):
         return
     for student in report["students"]:
         found = student["evaluation"]
@@ -372,10 +369,7 @@ def document(
     """Return everything that a reader needs to judge the table."""
     return {
         "task": task,
-        "command": f"python benchmarks/chain.py {task}",
-        "machine": plain_data(machine()),
-        "versions": dict(versions()),
-        "threads": cpu_quota(),
+        **about(f"chain-{task}"),
         "pipelines": {row.name: row.pipeline for row in TASKS[task].rows},
         "students": report.get("students"),
         "gain": report.get("gain"),
@@ -383,5 +377,8 @@ def document(
     }
 
 
-if __name__ == "__main__":
-    main()
+VIEWS = {
+    "table": lambda found: table(found["rows"], TASKS[found["task"]]),
+    "students": students,
+    "recipes": lambda found: recipes(TASKS[found["task"]]),
+}

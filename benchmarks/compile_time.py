@@ -1,7 +1,7 @@
 """How long `cleanup,fuse` takes beside onnxsim and onnxslim: whole processes, by the wall clock.
 
     python -m venv build/peers && build/peers/bin/pip install onnxsim onnxslim
-    python benchmarks/compile_time.py [NAME...] [--tools build/peers/bin] [--rounds N] [--write]
+    python -m benchmarks run compile-time [NAME...] --tools build/peers/bin [--json FILE]
 
 Each tool reads the same file and writes a file of its own, started as a user starts it: `irc
 optimize M --passes cleanup,fuse --no-bench`, `onnxsim M OUT`, `onnxslim M OUT`. One process runs at
@@ -9,16 +9,12 @@ a time; after a round that is not counted (files and byte code get into the cach
 turns, in another order in each round. Ratios are taken within a round. Results are compared with
 the original on ONNX Runtime with its optimizations off. Checkpoints are exported by `irc export`;
 `NAME-ts` comes from TorchScript's exporter, `speech` is generated: 3,600 nodes, 90 MB.
-
-`--write` puts the figures into docs/results/compile-time.json and the table into
-docs/benchmarks.md, in place of those that are there.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import math
 import os
 import shutil
@@ -30,25 +26,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import onnx
-from models import ARTEFACTS
-from prepared.packages import cached
-from prepared.speech import write_speech
 
+from benchmarks.prepared.packages import cached
+from benchmarks.prepared.speech import write_speech
+from benchmarks.recording import DEFAULT_CACHE, about, prepare, write_result
 from irtools.data import SyntheticSettings, synthesize
 from irtools.errors import IrtoolsError
-from irtools.measure import cpu_quota
-from irtools.measure.machine import machine, versions
 from irtools.metrics import fidelity
 from irtools.model import Model
 from irtools.targets import RunnerOptions, find_target
 
-ROOT = Path(__file__).resolve().parent.parent
-DEFAULT_CACHE = ROOT / "build" / "models"
-RESULTS = ROOT / "docs" / "results" / "compile-time.json"
-PAGE = ROOT / "docs" / "benchmarks.md"
-BEGIN, END = "<!-- compile-time: begin -->", "<!-- compile-time: end -->"
 LIMIT = 1800.0
 """Seconds after which a tool is ended."""
 OURS = "irtools"
@@ -77,15 +67,15 @@ class Result:
     failure: str = ""
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
     """Measure the models that are named and print their table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: {' '.join(MODELS)}")
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, help="default: %(default)s")
     parser.add_argument("--tools", type=Path, help="folder with the peers' commands")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--write", action="store_true", help="write docs/ as well")
-    arguments = parser.parse_args()
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args(argv)
     for name in arguments.names:
         if name not in MODELS:
             parser.error(f"no model {name!r}; there are {', '.join(MODELS)}")
@@ -96,13 +86,13 @@ def main() -> None:
         path = MODELS[name](arguments.cache.resolve())
         found += measured(name, path, tools, arguments.rounds)
         print("\n".join(table(found)), flush=True)
-    if arguments.write:
-        write(found, where, arguments.rounds)
+    if arguments.json:
+        write_result(arguments.json, document(found, where, arguments.rounds))
 
 
 def exported(name: str, cache: Path) -> Path:
-    """Return the file that `irc export` makes of a checkpoint of `benchmarks/models.py`."""
-    ARTEFACTS[name](cache)
+    """Return the file that `irc export` makes of a checkpoint of `benchmarks prepare`."""
+    prepare(name, cache)
     source, path = cache / name / "checkpoint", cache / name / f"{name}-exported.onnx"
     irc = Path(sys.executable).with_name("irc")
     command = [str(irc), "export", str(source), "-o"]
@@ -110,9 +100,9 @@ def exported(name: str, cache: Path) -> Path:
 
 
 def prepared(file: str, cache: Path) -> Path:
-    """Return a file that `benchmarks/models.py` exports itself."""
+    """Return a file that `benchmarks prepare` exports itself."""
     name = file.removesuffix("-ts")
-    ARTEFACTS[name](cache)
+    prepare(name, cache)
     return cache / name / f"{file}.onnx"
 
 
@@ -268,21 +258,16 @@ def ratio(seconds: Sequence[float], ours: Sequence[float]) -> str:
     return f"{median(found):.2f} [{min(found):.2f}, {max(found):.2f}]"
 
 
-def write(results: Sequence[Result], where: Mapping[str, str], rounds: int) -> None:
-    """Write the figures and put the table into the page, in place of the one that is there."""
-    document = {
-        "machine": dataclasses.asdict(machine()),
-        "versions": {**versions(), **{peer: version_of(peer, where[peer]) for peer in PEERS}},
+def document(results: Sequence[Result], where: Mapping[str, str], rounds: int) -> dict[str, Any]:
+    """Return everything that a reader needs to judge the table."""
+    head = about("compile-time")
+    peers = {peer: version_of(peer, where[peer]) for peer in PEERS}
+    return {
+        **head,
+        "versions": head["versions"] | peers,
         "rounds": rounds,
         "results": [dataclasses.asdict(one) for one in results],
     }
-    RESULTS.write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-    text = PAGE.read_text(encoding="utf-8")
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(
-        f"{before.rstrip()}\n\n{section(results, rounds)}{after or chr(10)}", encoding="utf-8"
-    )
 
 
 def version_of(package: str, command: str) -> str:
@@ -293,24 +278,4 @@ def version_of(package: str, command: str) -> str:
     return done.stdout.strip()
 
 
-def section(results: Sequence[Result], rounds: int) -> str:
-    return "\n".join(
-        [
-            BEGIN,
-            "## Compile time",
-            "",
-            "    python benchmarks/compile_time.py --write",
-            "",
-            f"Wall time of whole processes on {cpu_quota()} CPUs: medians of {rounds} rounds in",
-            "turns, and how many times irtools' time each takes, as median [smallest, largest] of",
-            "the ratios within a round. Nodes count those of bodies; SQNR is against the original,",
-            "over drawn inputs.",
-            "",
-            *table(results),
-            END,
-        ]
-    )
-
-
-if __name__ == "__main__":
-    main()
+VIEWS = {"table": lambda found: table([Result(**one) for one in found["results"]])}

@@ -16,18 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from peers import Feeds, Peer
 
 import irtools
+from benchmarks.peers import Feeds, Peer
+from benchmarks.recording import about
 from irtools.data import Dataset, required_inputs
 from irtools.measure import BenchSettings, Contender, LatencyResult, cpu_quota, measure
 from irtools.measure.interval import speedup
-from irtools.measure.machine import machine, versions
 from irtools.metrics import fidelity
 from irtools.model import Model, with_sizes
 from irtools.targets import RunnerOptions, find_target
 
-__all__ = ["Contest", "Ours", "Task", "margins", "table", "write_document"]
+__all__ = ["Contest", "Ours", "Task", "margins", "table"]
 
 _EXACT = 999.0
 """Decibels that stand for equal outputs; JSON has no infinity."""
@@ -237,10 +237,7 @@ class Contest:
         """Return everything that a reader needs to judge the table."""
         return {
             "task": self.task.name,
-            "command": f"python benchmarks/tasks.py {self.task.name}",
-            "machine": dataclasses.asdict(machine()),
-            "versions": dict(versions()),
-            "threads": cpu_quota(),
+            **about(self.task.name),
             "timed": self.task.timed[0],
             "calibration": len(self.task.calibration),
             "test": len(self.task.test),
@@ -303,11 +300,6 @@ def margins(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         ratio = speedup(best["blocks_ms"], figures["blocks_ms"], 0.95)
         text = f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
         yield f"- {figures['name']}: {text} times as fast as {best['name']} on {target}"
-
-
-def write_document(contest: Contest, rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Write what `Contest.document` returns."""
-    path.write_text(json.dumps(contest.document(rows), indent=1) + "\n", encoding="utf-8")
 
 
 def _in_sizes(data: Dataset, fixed: bool) -> Dataset:

@@ -1,7 +1,7 @@
 """A decoder from its checkpoint to 4 bits: memory, size, speed and text, beside other tools.
 
-    python benchmarks/decoder.py smollm2 [--cache DIR] [--json FILE] [--only PARTS]
-    python benchmarks/decoder.py llama-1b
+    python -m benchmarks run smollm2 [--cache DIR] [--json FILE] [--only PARTS]
+    python -m benchmarks run llama-1b
 
 Exports the checkpoint, runs our passes and the other tools, each in processes of its own whose
 memory is watched from outside, then times all of them in turns: reading a prompt (prefill), and
@@ -24,19 +24,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from decoder_peers import PEERS, Source
-from memory import Usage, watch
 
+from benchmarks.decoder_peers import PEERS, Source
+from benchmarks.memory import Usage, watch
+from benchmarks.recording import DEFAULT_CACHE, about, write_result
 from irtools.analysis.decoder import CachedDecoder, find_decoder
 from irtools.measure import BenchSettings, Contender, LatencyResult, cpu_quota, measure
 from irtools.measure.generate import GreedyText, Writing, compare_writings, write_greedily
-from irtools.measure.machine import machine, versions
 from irtools.measure.shapes import bench_feeds
 from irtools.metrics.language import Perplexity
 from irtools.model import Model
 from irtools.targets import Runner, RunnerOptions, find_target
 
-DEFAULT_CACHE = Path(__file__).resolve().parent.parent / "build" / "models"
 FLOAT = "ORT fp32"
 
 
@@ -90,10 +89,10 @@ _TEXT_COUNT, _TEXT_TOKENS = 48, 256
 _PROMPTS, _PROMPT_TOKENS, _NEW_TOKENS = 16, 32, 32
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
     """Run one comparison and print its tables."""
     parser = _parser()
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     known = {FLOAT, *OURS, *PEERS}
     if unknown := set(filter(None, arguments.only.split(";"))) - known:
         parser.error(f"--only: {sorted(unknown)[0]!r} is none of {'; '.join(sorted(known))}")
@@ -112,11 +111,11 @@ def main() -> None:
         add_texts(rows, entries, read_texts(cache, arguments.model))
         print("\n".join(("", *speed_table(rows))))
     if arguments.json:
-        arguments.json.write_text(json.dumps(document(arguments, rows), indent=1) + "\n")
+        write_result(arguments.json, document(arguments, rows))
 
 
 def export(checkpoint: Path, folder: Path) -> Made:
-    """Export a checkpoint that `benchmarks/models.py` has prepared, unless it has been."""
+    """Export a checkpoint that `benchmarks prepare` has prepared, unless it has been."""
     place = folder / "fp32"
     command = [_irc(), "export", str(checkpoint), "--with-past", "-o", str(place)]
     usage, _ = _once(place, command, folder / "fp32.log")
@@ -138,10 +137,9 @@ def make_all(source: Source, folder: Path, only: str) -> Iterator[Made]:
         if not _wanted(name, only):
             continue
         place = folder / _slug(peer.make.__name__)
-        script = Path(__file__).with_name("decoder_peers.py")
         target = place / f"model{peer.suffix}"
         paths = (source.cache, source.checkpoint, source.model, target)
-        command = [sys.executable, str(script), name, *map(str, paths)]
+        command = [sys.executable, "-m", "benchmarks.decoder_peers", name, *map(str, paths)]
         usage, _ = _once(place, command, folder / f"{place.name}.log")
         yield Made(name, peer.target, peer.precision, _files(place), usage, {})
 
@@ -270,12 +268,9 @@ def document(arguments: argparse.Namespace, rows: Sequence[Mapping[str, Any]]) -
     """Return everything that a reader needs to judge the tables."""
     return {
         "task": arguments.model,
-        "command": f"python benchmarks/decoder.py {arguments.model}",
+        **about(arguments.model),
         "prompt": arguments.prompt,
         "past": arguments.past,
-        "machine": dataclasses.asdict(machine()),
-        "versions": dict(versions()),
-        "threads": cpu_quota(),
         "rows": list(rows),
     }
 
@@ -349,5 +344,8 @@ def _megabytes(size: int) -> str:
     return f"{size / 1e6:.0f}"
 
 
-if __name__ == "__main__":
-    main()
+VIEWS = {
+    "costs": lambda found: cost_table(found["rows"]),
+    "passes": lambda found: pass_table(found["rows"]),
+    "speed": lambda found: speed_table(found["rows"]),
+}

@@ -1,6 +1,6 @@
 """Decoders with weights of 4 and 8 bits made by other tools, each at its documented settings.
 
-    python benchmarks/decoder_peers.py NAME CACHE CHECKPOINT MODEL TARGET
+    python -m benchmarks.decoder_peers NAME CACHE CHECKPOINT MODEL TARGET
 
 Each takes the float model that `irc export --with-past` wrote, or the checkpoint. Run as a command,
 so that the memory of each can be watched from outside.
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prepared.packages import Package, unpacked
+from benchmarks.prepared.packages import Package, unpacked
 
 GENAI = Package(
     "onnxruntime-genai==0.18.0",

@@ -1,7 +1,7 @@
 """What `early-exit` saves on real samples: exit histogram, mean and tail latency.
 
-    python benchmarks/exits.py [--cache DIR] [--rounds N] [--json FILE]
-    python benchmarks/exits.py --make-only
+    python -m benchmarks run exits-r8 [--cache DIR] [--rounds N] [--json FILE]
+    python -m benchmarks run exits-r8 --make-only
 
 MiniLM-L6 fine-tuned for R8, in float32, in int8, and in int8 with exits, on both runtimes. The time
 of the last depends on the sample: all models run the same 32 texts of the test split in turns, as
@@ -11,19 +11,16 @@ long as they are. Prints Markdown, as docs/benchmarks.md has it.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from chain import DEFAULT_CACHE, RUNTIMES, known_worths, say
-from tasks import encoded
-
 import irtools
+from benchmarks.chain import RUNTIMES, known_scores, say
+from benchmarks.recording import DEFAULT_CACHE, about, write_result
+from benchmarks.tasks import encoded
 from irtools.driver.chain import Chain, ChainSource, Stage, ratios_on_target, time_models
 from irtools.measure import BenchSettings, LatencyResult, cpu_quota
-from irtools.measure.machine import machine, versions
 from irtools.model import Model
 from irtools.plugins import NullProgress
 from irtools.report.plain import plain_data
@@ -76,7 +73,7 @@ class Workshop:
             yield from (f"- {runtime}: {n}" for n in notes if "evaluation samples" in n)
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
     """Make, judge and time the models, and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE)
@@ -85,7 +82,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=cpu_quota())
     parser.add_argument("--make-only", action="store_true", help="time nothing")
     parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     workshop = Workshop(arguments.cache.resolve(), arguments.threads)
     bench = BenchSettings(
         batch=(1, 8),
@@ -102,40 +99,37 @@ def main() -> None:
         threads=arguments.threads,
     )
     models = [Model.load(stage.source.source) for stage in chain.stages]
-    worths = known_worths(workshop.made, chain, models)
+    scores = known_scores(workshop.made, chain, models)
     timed = ratios_on_target(chain, time_models(chain, models, NullProgress()))
-    histograms = list(workshop.histograms())
-    print("\n".join((*table(chain, worths, timed), "", *histograms)))
+    found = document(chain, scores, timed, list(workshop.histograms()))
+    print("\n".join((*table(found), "", *found["histograms"])))
     if arguments.json:
-        written = json.dumps(document(chain, worths, timed, histograms), indent=1)
-        arguments.json.write_text(written + "\n")
+        write_result(arguments.json, found)
 
 
-def table(
-    chain: Chain, worths: Sequence[Mapping[str, Any]], timed: Sequence[Sequence[LatencyResult]]
-) -> Iterator[str]:
+def table(found: Mapping[str, Any]) -> Iterator[str]:
     """Yield a Markdown table; ratios are against float32 on the same runtime."""
     yield "| model | runtime | batch | mean ms | p90 | p99 | faster | accuracy | agreement |"
     yield "| --- " * 9 + "|"
-    for shape in range(len(timed[0])):
-        for stage, worth, results in zip(chain.stages, worths, timed, strict=True):
-            time = results[shape]
-            ratio = time.speedup
+    for shape in range(len(found["rows"][0]["latency"])):
+        for row in found["rows"]:
+            time = row["latency"][shape]
+            ratio = time["speedup"]
             cells = (
-                stage.name,
-                RUNTIMES[stage.target.name],
-                time.shape.partition(" ")[0].removeprefix("batch="),
-                *(f"{value:.2f}" for value in (time.mean_ms, time.p90_ms, time.p99_ms)),
-                "1" if ratio is None else f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]",
-                f"{worth['evaluation']['value']:.2%}",
-                f"{worth['agreement']:.2%}",
+                row["name"],
+                RUNTIMES[row["target"]],
+                time["shape"].partition(" ")[0].removeprefix("batch="),
+                *(f"{time[name]:.2f}" for name in ("mean_ms", "p90_ms", "p99_ms")),
+                "{value:.2f} [{low:.2f}, {high:.2f}]".format(**ratio) if ratio else "1",
+                f"{row['evaluation']['value']:.2%}",
+                f"{row['agreement']:.2%}",
             )
             yield "| " + " | ".join(cells) + " |"
 
 
 def document(
     chain: Chain,
-    worths: Sequence[Mapping[str, Any]],
+    scores: Sequence[Mapping[str, Any]],
     timed: Sequence[Sequence[LatencyResult]],
     histograms: Sequence[str],
 ) -> dict[str, Any]:
@@ -145,16 +139,14 @@ def document(
             "name": stage.name,
             "target": stage.target.name,
             "precision": stage.precision,
-            **worth,
+            **score,
             "latency": [plain_data(result) for result in results],
         }
-        for stage, worth, results in zip(chain.stages, worths, timed, strict=True)
+        for stage, score, results in zip(chain.stages, scores, timed, strict=True)
     ]
     return {
         "task": "minilm-r8, early exits",
-        "command": "python benchmarks/exits.py",
-        "machine": dataclasses.asdict(machine()),
-        "versions": dict(versions()),
+        **about("exits-r8"),
         "threads": chain.threads,
         "pipelines": {"int8": QUANTIZED, "int8, exits": f"{QUANTIZED},{EXITS}"},
         "histograms": list(histograms),
@@ -162,5 +154,4 @@ def document(
     }
 
 
-if __name__ == "__main__":
-    main()
+VIEWS = {"table": table, "histograms": lambda found: iter(found["histograms"])}

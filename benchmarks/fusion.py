@@ -1,8 +1,8 @@
 """Attention blocks fused, and the time it takes, beside ONNX Runtime's own optimizers.
 
-    python benchmarks/fusion.py [--cache DIR] [--runs N] [NAME...]
+    python -m benchmarks run fusion [--cache DIR] [--runs N] [NAME...]
 
-Every NAME is a model of `benchmarks/models.py`; all its exports are tried. Seconds are those of
+Every NAME is a model of `benchmarks prepare`; all its exports are tried. Seconds are those of
 `cleanup` and `fuse` together, the median of several runs on clones of a loaded model.
 """
 
@@ -11,28 +11,28 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
 import onnx
-from peers import ort_transformer_optimized
 
-from irtools import Model, Pipeline
-from irtools.driver.context import Calibration, make_context
+from benchmarks.peers import ort_transformer_optimized
+from benchmarks.recording import DEFAULT_CACHE
+from irtools import Model, PassContext, Pipeline
 from irtools.passmanager.manager import PassManager
 from irtools.targets import find_target
 
-DEFAULT_CACHE = Path(__file__).resolve().parent.parent / "build" / "models"
 ATTENTION = ("Attention", "MultiHeadAttention")
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
     """Print one row per export."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("names", nargs="*", default=["bert-base", "distilbert", "vit"])
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE)
     parser.add_argument("--runs", type=int, default=5)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     print("| export | softmaxes | irtools | ORT session | ORT transformers optimizer | seconds |")
     print("| --- " * 6 + "|")
     for name in arguments.names:
@@ -53,8 +53,7 @@ def row(path: Path, runs: int) -> str:
 
 def ours(model: Model, runs: int) -> tuple[list[float], int]:
     """Return the seconds of every run, and the attention blocks fused."""
-    target = find_target("ort-cpu")
-    ctx = make_context(target, Calibration(None, model))
+    ctx = PassContext.for_model(model)
     seconds = []
     for _ in range(runs):
         started = time.perf_counter()
@@ -77,7 +76,3 @@ def optimizer(path: Path) -> int | str:
             return f"fails: {type(error).__name__}"
         nodes = onnx.load(made, load_external_data=False).graph.node
         return sum(node.op_type in ATTENTION for node in nodes)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Write the table of docs/fusion.md: what `cleanup,fuse` makes of each family and exporter.
 
-    python benchmarks/fusion_table.py [--only FAMILY] [--cache DIR]
+    python -m benchmarks run fusion-table [--only FAMILY] [--cache DIR]
 
 Exports are slow (5 to 60 seconds each); with a cache they are made once.
 """
@@ -8,28 +8,27 @@ Exports are slow (5 to 60 seconds each); with a cache they are made once.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import onnx_ir as ir
-from families import EXPORTERS, FAMILIES, KINDS, counted, export, row
 
-from irtools.driver.context import Calibration, make_context
+from benchmarks.families import EXPORTERS, FAMILIES, KINDS, counted, export, row
+from benchmarks.recording import DOCS
 from irtools.model import Model
-from irtools.passmanager import Pipeline
+from irtools.passmanager import PassContext, Pipeline
 from irtools.passmanager.manager import PassManager
-from irtools.targets import find_target
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "fusion.md"
+PAGE = DOCS / "fusion.md"
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
     """Replace the lines of the table that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", help="one family")
     parser.add_argument("--cache", type=Path, help="where exports are kept")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     text = PAGE.read_text(encoding="utf-8")
     before, _, rest = text.partition(BEGIN)
     old, _, after = rest.partition(END)
@@ -77,11 +76,6 @@ def cached(name: str, exporter: str, cache: Path | None) -> ir.Model | None:
 
 def fused(model: ir.Model) -> ir.Model:
     """Return the model after `cleanup,fuse`."""
-    target = find_target("ort-cpu")
     wrapped = Model(model)
-    ctx = make_context(target, Calibration(None, wrapped))
+    ctx = PassContext.for_model(wrapped)
     return PassManager(Pipeline("cleanup,fuse")).run(wrapped, ctx)[-1].model.ir
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Real models and labelled data for benchmarks and slow tests, prepared reproducibly.
 
-    python benchmarks/models.py NAME... [--cache DIR]
+    python -m benchmarks prepare NAME... [--cache DIR]
 
 Every artefact lies at `CACHE/NAME/...`, is written beside its final place and then renamed, and is
 reused when it is already there: delete it to make it again. Weights and texts come out of pinned
@@ -15,32 +15,38 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from prepared import deberta, fashion_mnist
-from prepared.checkpoints import make_albert, make_dinov2, make_mpnet, write_reactions
-from prepared.convolutional import efficientnet_lite0, small_resnet
-from prepared.exports import (
+from torch import nn
+
+from benchmarks.prepared import deberta, fashion_mnist
+from benchmarks.prepared.checkpoints import make_albert, make_dinov2, make_mpnet, write_reactions
+from benchmarks.prepared.convolutional import efficientnet_lite0, small_resnet
+from benchmarks.prepared.exports import (
     INPUT_NAMES,
     export_dynamo,
     export_torchscript,
     image_interface,
     text_interface,
 )
-from prepared.gguf_file import Gguf
-from prepared.llama import write_llama
-from prepared.packages import SMOLLM2, cached, minilm_checkpoint, unpacked
-from prepared.shapes import SHAPES, prepare_shape
-from prepared.smollm2 import smollm2, smollm2_tokenizer
-from prepared.texts import bbc_rows, debian_tag_rows, prompt_injection_rows, r8_rows, write_splits
-from prepared.training import load_arrays, make_r8_classifier, score
-from prepared.transformer import ARCHITECTURES, random_transformer
-from torch import nn
-
-DEFAULT_CACHE = Path(__file__).resolve().parent.parent / "build" / "models"
+from benchmarks.prepared.gguf_file import Gguf
+from benchmarks.prepared.llama import write_llama
+from benchmarks.prepared.packages import SMOLLM2, cached, minilm_checkpoint, unpacked
+from benchmarks.prepared.shapes import SHAPES, prepare_shape
+from benchmarks.prepared.smollm2 import smollm2, smollm2_tokenizer
+from benchmarks.prepared.texts import (
+    bbc_rows,
+    debian_tag_rows,
+    prompt_injection_rows,
+    r8_rows,
+    write_splits,
+)
+from benchmarks.prepared.training import load_arrays, make_r8_classifier, score
+from benchmarks.prepared.transformer import ARCHITECTURES, random_transformer
+from benchmarks.recording import DEFAULT_CACHE
 
 
 def prepare_smollm2(cache: Path) -> None:
@@ -197,15 +203,12 @@ ARTEFACTS: Mapping[str, Callable[[Path], None]] = {
 }
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
+    """Prepare what is named."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="+", choices=sorted(ARTEFACTS), metavar="NAME")
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, help="default: %(default)s")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     cache = arguments.cache.resolve()
     for name in arguments.names:
         ARTEFACTS[name](cache)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """Fused operators against their parts, and ONNX Runtime's own forms against the standard ones.
 
-    python benchmarks/operators.py [--rounds N] [--threads N] [--json FILE]
+    python -m benchmarks run operators [--rounds N] [--threads N] [--json FILE]
 
 Every pair is two small models with equal weights that compute the same numbers, which is checked;
 they are timed in turns on ONNX Runtime's CPU provider. The ratio says how many times as fast the
@@ -10,8 +10,6 @@ second is. Prints the Markdown table of docs/fusion.md.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,8 +22,8 @@ import onnx
 import onnx.parser
 import onnxruntime
 
+from benchmarks.recording import about, write_result
 from irtools.measure import BenchSettings, Contender, cpu_quota, measure
-from irtools.measure.machine import machine, versions
 from irtools.targets import RunnerOptions
 
 HEADER = '<ir_version: 10, opset_import: ["" : 23, "com.microsoft" : 1]>'
@@ -367,14 +365,14 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"| {row['name']} | {row['labels'][0]} | {first:.3f} | {second:.3f} | {ratio} |"
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
     """Measure every pair, the pairs of one operator first."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=cpu_quota())
     parser.add_argument("--only", default="", help="part of a name")
     parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     settings = BenchSettings(rounds=arguments.rounds, max_seconds=12)
     rows = []
     for pair in pairs():
@@ -385,15 +383,8 @@ def main() -> None:
                 raise SystemExit(f"{pair.name}: relative error {rows[-1]['relative_error']:.1e}")
     print("\n".join(table(rows)))
     if arguments.json:
-        about = {
-            "command": "python benchmarks/operators.py",
-            "machine": dataclasses.asdict(machine()),
-            "versions": dict(versions()),
-            "threads": arguments.threads,
-            "rows": rows,
-        }
-        arguments.json.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+        head = {**about("operators"), "threads": arguments.threads}
+        write_result(arguments.json, {**head, "rows": rows})
 
 
-if __name__ == "__main__":
-    main()
+VIEWS = {"table": lambda found: table(found["rows"])}

@@ -1,7 +1,7 @@
 """What the range of int8 weights costs on CPUs without VNNI, and what saturation would.
 
-    python benchmarks/models.py minilm
-    python benchmarks/pairs.py build/models/minilm/checkpoint --data texts.jsonl
+    python -m benchmarks prepare minilm
+    python -m benchmarks run pairs build/models/minilm/checkpoint --data texts.jsonl
 
 For each range that `int8:reduce-range` offers: the signal-to-noise ratio of the weights, that of
 the model's outputs, and of its products as a CPU with `vpmaddubsw` sums them. The products are
@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -50,30 +52,40 @@ class Result:
     products_db: float | None
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
+    """Measure every range and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model")
     parser.add_argument("--data", required=True, help="texts or arrays to calibrate and compare on")
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--sequence", type=int, default=64)
     parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
+    given = parser.parse_args(argv)
     model = load_source(given.model)
     weights = {name: v.const_value for name, v in model.ir.graph.initializers.items()}
     results = [measure(name, text, model, weights, given) for name, text in RANGES.items()]
-    print(
+    rows = [asdict(result) for result in results]
+    print("\n".join(table(rows)))
+    if given.json is not None:
+        given.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a Markdown table."""
+    yield (
         "| weights | SQNR of weights | of outputs | unsafe products | saturated ppm "
         "| SQNR of sums |"
     )
-    print("| --- | --- | --- | --- | --- | --- |")
-    for r in results:
-        sums = "exact" if r.products_db is None else f"{r.products_db:.1f} dB"
-        print(
-            f"| {r.weights} | {r.weights_db:.1f} dB | {r.model_db:.1f} dB | {r.unsafe} | "
-            f"{1e6 * r.saturated:.0f} | {sums} |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    for row in rows:
+        sums = "exact" if row["products_db"] is None else f"{row['products_db']:.1f} dB"
+        yield (
+            f"| {row['weights']} | {row['weights_db']:.1f} dB | {row['model_db']:.1f} dB "
+            f"| {row['unsafe']} | {1e6 * row['saturated']:.0f} | {sums} |"
         )
-    if given.json is not None:
-        given.json.write_text(json.dumps([asdict(r) for r in results], indent=1) + "\n")
+
+
+VIEWS = {"table": table}
 
 
 def measure(
@@ -168,7 +180,3 @@ def _sums(x: np.ndarray, w: np.ndarray) -> tuple[int, int, float, float]:
         error += beyond
     exact = a.astype(np.float64) @ b
     return lost, error.size * (a.shape[1] // 2), float((exact**2).sum()), float((error**2).sum())
-
-
-if __name__ == "__main__":
-    main()

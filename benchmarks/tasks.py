@@ -1,11 +1,11 @@
 """irtools beside its peers on a real task: one command makes data and model, and measures.
 
-    python benchmarks/tasks.py minilm-r8 [--cache DIR] [--rounds N] [--json FILE]
-    python benchmarks/tasks.py deberta-injection
-    python benchmarks/tasks.py efficientnet-fashion
-    python benchmarks/tasks.py bert-base
+    python -m benchmarks run minilm-r8 [--cache DIR] [--rounds N] [--json FILE]
+    python -m benchmarks run deberta-injection
+    python -m benchmarks run efficientnet-fashion
+    python -m benchmarks run bert-base
 
-What the cache lacks is prepared first (`benchmarks/models.py`): packages, training, export. Then
+What the cache lacks is prepared first (`benchmarks prepare`): packages, training, export. Then
 every contender is made, runs over the whole test split, and is timed in turns with the others.
 Prints a Markdown table, as docs/benchmarks.md has it.
 """
@@ -13,19 +13,18 @@ Prints a Markdown table, as docs/benchmarks.md has it.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from contest import Contest, Ours, Task, margins, table, write_document
-from peers import CONVOLUTIONAL_PEERS, DEBERTA_PEERS, ENCODER_PEERS, FIXED_PEERS, Feeds
 
+from benchmarks.contest import Contest, Ours, Task, margins, table
+from benchmarks.peers import CONVOLUTIONAL_PEERS, DEBERTA_PEERS, ENCODER_PEERS, FIXED_PEERS, Feeds
+from benchmarks.recording import DEFAULT_CACHE, prepare, write_result
 from irtools.data import Dataset, DataSettings, load_dataset
 from irtools.measure import BenchSettings
 from irtools.model import Model
-
-DEFAULT_CACHE = Path(__file__).resolve().parent.parent / "build" / "models"
 
 INT8 = (
     Ours("irtools int8", "cleanup,fuse,int8"),
@@ -134,12 +133,16 @@ TASKS: Mapping[str, Callable[[Path, int | None], Task]] = {
 }
 
 
-def prepared(name: str, cache: Path, file: Path) -> Path:
-    """Return a file that `benchmarks/models.py` makes, made where it is missing."""
-    if not file.exists():
-        from models import ARTEFACTS
+VIEWS = {
+    "table": lambda found: table(found["rows"]),
+    "margins": lambda found: margins(found["rows"]),
+}
 
-        ARTEFACTS[name](cache)
+
+def prepared(name: str, cache: Path, file: Path) -> Path:
+    """Return a file that `benchmarks prepare` makes, made where it is missing."""
+    if not file.exists():
+        prepare(name, cache)
     return file
 
 
@@ -172,7 +175,7 @@ def timed_text(data: Dataset, length: int) -> tuple[str, Feeds]:
     return f"batch=1 sequence={length}", feeds
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
     """Run one comparison and print its table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("task", choices=list(TASKS))
@@ -183,7 +186,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1500, help="bound on the timing")
     parser.add_argument("--no-timing", action="store_true", help="make and compare them only")
     parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     cache = arguments.cache.resolve()
     task = TASKS[arguments.task](cache, arguments.seq)
     only = tuple(part for part in arguments.only.split(",") if part)
@@ -193,8 +196,4 @@ def main() -> None:
     print("\n".join(table(rows)))
     print("\n".join(("", *margins(rows))))
     if arguments.json:
-        write_document(contest, rows, arguments.json)
-
-
-if __name__ == "__main__":
-    main()
+        write_result(arguments.json, contest.document(rows))

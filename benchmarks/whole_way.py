@@ -1,7 +1,7 @@
 """Every kind of model through the whole way: export, `cleanup`, `fuse`, `prune`, `int8`.
 
-    python benchmarks/whole_way.py NAME... [--cache DIR] [--json FILE]
-    python benchmarks/whole_way.py all
+    python -m benchmarks run whole-way NAME... [--cache DIR] [--json FILE]
+    python -m benchmarks run whole-way all
 
 Exports each checkpoint with `irc export`. Then, for each target in a process of its own, the passes
 go over it one after the other, and after each the model runs on the target in the form in which it
@@ -14,7 +14,6 @@ What an exporter, a pass or a runtime refuses is a row with the reason. What is 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import multiprocessing
 import subprocess
@@ -26,27 +25,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from models import ARTEFACTS
-from prepared.whole_way import ENTRIES, PARTS, Entry, read_data
 
+from benchmarks.prepared.whole_way import ENTRIES, PARTS, Entry, read_data
+from benchmarks.recording import DEFAULT_CACHE, ROOT, about, prepare, write_result
 from irtools.analysis.decoder import find_text_decoder
 from irtools.data import Dataset
 from irtools.data.padding import padding_mask
-from irtools.driver.context import Calibration, make_context
 from irtools.driver.make import make_rows
 from irtools.errors import IrtoolsError
 from irtools.instruments import Verification
 from irtools.measure.generate import Writing, compare_writings, write_greedily
-from irtools.measure.machine import machine, versions
 from irtools.metrics.fidelity import FidelityMeter
 from irtools.model import Model
-from irtools.passmanager import Pipeline
+from irtools.passmanager import PassContext, Pipeline
 from irtools.passmanager.manager import PassManager
 from irtools.passmanager.step import Step
 from irtools.passmanager.workspace import Workspace
 from irtools.targets import Runner, RunnerOptions, find_target, lowered
 
-DEFAULT_CACHE = Path(__file__).resolve().parent.parent / "build" / "models"
 TARGETS = ("ort-cpu", "openvino-cpu")
 _EXACT = 999.0
 """Decibels that stand for equal outputs; JSON has no infinity."""
@@ -54,21 +50,19 @@ _BATCH = 8
 _PROMPTS, _PROMPT_TOKENS, _NEW_TOKENS = 4, 16, 8
 
 
-def main() -> None:
+def main(argv: Sequence[str]) -> None:
     """Run the models that are named and print their table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("names", nargs="+", choices=["all", *ENTRIES], metavar="NAME")
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, help="default: %(default)s")
     parser.add_argument("--json", type=Path, help="write what was found for all of them")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     names = list(ENTRIES) if "all" in arguments.names else arguments.names
     found = [row for name in names for row in rows_of(name, arguments.cache.resolve())]
     print("\n".join(table(found)))
     print("\n".join(("", *remarks(found))))
     if arguments.json:
-        about = {"machine": dataclasses.asdict(machine()), "versions": dict(versions())}
-        document = {**about, "rows": found}
-        arguments.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        write_result(arguments.json, {**about("whole-way"), "rows": found})
 
 
 def rows_of(name: str, cache: Path) -> Iterator[dict[str, Any]]:
@@ -95,12 +89,11 @@ def _export(entry: Entry, place: Path, cache: Path) -> str | None:
     if place.exists():
         return None
     for artefact in filter(None, dict.fromkeys((entry.artefact, entry.data))):
-        ARTEFACTS[artefact](cache)
+        prepare(artefact, cache)
     command = [sys.executable, "-m", "irtools.cli.main", "export", "-o", f"{place}/"]
-    # Modules are named from this folder.
     run = subprocess.run(
         [*command, *entry.export_arguments(cache)],
-        cwd=Path(__file__).parent,
+        cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
         check=False,
@@ -151,8 +144,7 @@ def apply(
     passes: str, model: Model, target: str, calibration: Dataset, workspace: Workspace
 ) -> Step:
     """Run a pass as `irtools.optimize` does, but compare nothing and time nothing."""
-    given = Calibration(calibration, model)
-    context = make_context(find_target(target), given, threads=1)
+    context = PassContext.for_model(model, target, calibration=calibration, threads=1)
     return PassManager(Pipeline(passes), (Verification(),)).run(model, context, workspace)[-1]
 
 
@@ -275,5 +267,7 @@ def _write(rows: Sequence[Mapping[str, Any]], place: Path) -> None:
     place.write_text(json.dumps(list(rows), indent=1) + "\n", encoding="utf-8")
 
 
-if __name__ == "__main__":
-    main()
+VIEWS = {
+    "table": lambda found: table(found["rows"]),
+    "remarks": lambda found: remarks(found["rows"]),
+}

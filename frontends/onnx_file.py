@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from irtools.errors import ModelError, OptionError
-from irtools.frontends._companions import companions_in
 from irtools.model import Model
-from irtools.sources import LoadOptions
+from irtools.sources import LoadOptions, companions_in
 
 __all__ = ["OnnxFrontend"]
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from collections.abc import Container
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 import pytest
@@ -148,9 +148,7 @@ def test_floors_name_what_exists() -> None:
 
 def test_no_import_circle() -> None:
     """Among files and among packages, in the four rooms."""
-    rules = ["_integer_rules", "_shape_rules", "shapes"]
-    # Shape rules are written for the analysis that calls them.
-    assert circles(edges()) == [[f"irtools.analysis.{name}" for name in rules]]
+    assert not circles(edges())
     packages: dict[str, set[str]] = {}
     for name, others in edges().items():
         own = package_of(name)
@@ -163,6 +161,48 @@ def package_of(module: str) -> str:
     """Return the room or family of a module: what is imported through one face."""
     depth = 3 if room_of(module) != "irtools" else 2
     return ".".join(module.split(".")[:depth])
+
+
+def edits_in(path: Path) -> set[str]:
+    """Return what a file makes or registers itself: `ir.node(..)`, `ir.Node(..)`, weights."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Call(func=ast.Attribute(value=ast.Name("ir" | "onnx_ir"), attr=name)):
+                found.add(f"ir.{name}")
+            case ast.Attribute(attr="register_initializer"):
+                found.add("register_initializer")
+            case ast.Assign(targets=[ast.Subscript(value=ast.Attribute(attr="initializers"))]):
+                found.add("initializers[..] =")
+            case ast.ImportFrom(module=str(module)) if module.split(".")[0] == "onnx_ir":
+                found |= {f"ir.{alias.name}" for alias in node.names}
+    return found & {"ir.node", "ir.Node", "register_initializer", "initializers[..] ="}
+
+
+def test_graphs_are_edited_in_one_room() -> None:
+    """Nodes are made and weights registered by the editor alone, and by what reads files."""
+    wrong = [
+        f"{path.relative_to(ROOT)}: {', '.join(sorted(found))}"
+        for name, path in modules().items()
+        if not name.startswith(("irtools.editing", "irtools.model")) and (found := edits_in(path))
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("import onnx_ir as ir\nir.node('Relu', [])", {"ir.node"}),
+        ("from onnx_ir import Node", {"ir.Node"}),
+        ("graph.register_initializer(value)", {"register_initializer"}),
+        ("graph.initializers['w'] = value", {"initializers[..] ="}),
+        ("def f(node: ir.Node) -> ir.Value: ...", set()),
+    ],
+)
+def test_what_counts_as_an_edit(text: str, found: set[str], tmp_path: Path) -> None:
+    path = tmp_path / "pass.py"
+    path.write_text(text, encoding="utf-8")
+    assert edits_in(path) == found
 
 
 @pytest.mark.parametrize(
@@ -252,3 +292,57 @@ def test_every_module_imports() -> None:
     for info in pkgutil.walk_packages(irtools.__path__, "irtools."):
         if not info.name.endswith("__main__"):
             importlib.import_module(info.name)
+
+
+def names_imported(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield module and name of each `from irtools... import name`, and module with no name."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Import():
+                found = [(alias.name, "") for alias in node.names]
+            case ast.ImportFrom(module=str(module)):
+                found = [(module, alias.name) for alias in node.names]
+            case _:
+                continue
+        yield from (pair for pair in found if pair[0].split(".")[0] == "irtools")
+
+
+def test_frontends_know_each_other_by_their_faces() -> None:
+    """`checkpoint` builds on what `torch` exports; `students` knows no other frontend."""
+    room = ROOT / "frontends"
+    allowed = {("checkpoint", "irtools.frontends.torch")}
+    wrong = []
+    for path in room.rglob("*.py"):
+        package = path.relative_to(room).parts[0].removesuffix(".py")
+        for module, name in names_imported(path):
+            foreign = f"{module}.{name}".startswith("irtools.frontends.")
+            inside = f"{module}.".startswith(f"irtools.frontends.{package}.")
+            if foreign and not inside and (package, module) not in allowed:
+                wrong.append(f"{path.relative_to(ROOT)} imports {module} {name}")
+    assert not wrong
+
+
+def test_frontends_hide_by_faces_not_by_underscores() -> None:
+    room = ROOT / "frontends"
+    assert {path.name for path in room.glob("*.py")} == {"__init__.py", "onnx_file.py"}
+    assert not list(room.rglob("_[!_]*.py"))
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {module}.{name}"
+        for path in room.rglob("*.py")
+        for module, name in names_imported(path)
+        if "._" in f"{module}.{name}"
+    ]
+    assert not wrong
+
+
+def test_networks_of_students_know_nothing_of_their_training() -> None:
+    room = ROOT / "frontends" / "students"
+    later = {"networks": ("training", "distill", "finetune"), "training": ("distill", "finetune")}
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {module}"
+        for part, names in later.items()
+        for path in (room / part).glob("*.py")
+        for module, _ in names_imported(path)
+        if module.startswith(tuple(f"irtools.frontends.students.{name}" for name in names))
+    ]
+    assert not wrong

@@ -15,24 +15,23 @@ GatherBlockQuantized looks rows up as well; a Reshape joins their blocks.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import onnx_ir as ir
 
 from irtools.backends._block_tables import (
     DOMAIN,
+    BlockLookup,
     BlockTable,
     block_table,
-    lower_lookup,
-    put,
-    remove_if_unread,
+    require_rows,
 )
-from irtools.backends.onnxruntime._nf4 import lower_nf4
-from irtools.backends.onnxruntime._nibble_tables import lower_nibble_lookup
-from irtools.model.naming import FreshNames
-from irtools.model.walk import nested_graphs
+from irtools.backends.onnxruntime._nf4 import Nf4Product, is_plain
+from irtools.backends.onnxruntime._nibble_tables import NibbleLookup
+from irtools.editing import Editor, Rule, Veto, require, rewrite
 
 __all__ = ["lower_block_weights"]
 
@@ -41,75 +40,64 @@ _SLAB = 1 << 20
 """Codes that are brought into their new places together."""
 
 
-def lower_block_weights(model: ir.Model, names: FreshNames) -> Mapping[str, int]:
+def lower_block_weights(editor: Editor) -> Mapping[str, int]:
     """Rewrite products by, and lookups in, weights in blocks; returns counts by operator.
 
     Covers the main graph and graphs nested in it.
     """
-    counts: Counter[str] = Counter()
-    for graph in nested_graphs(model.graph):
-        lowering = _Lowering(names)
-        nodes = [n for n in graph if n.domain == "" and n.op_type in ("MatMul", "Gemm", "Gather")]
-        # Products first: a lookup then finds the table in their form.
-        for node in sorted(nodes, key=lambda n: n.op_type == "Gather"):
-            counts.update(lowering.visit(node))
-    if counts:
-        model.graph.opset_imports.setdefault(DOMAIN, 1)
-    return counts
+    made: _Made = {}
+    # Products first: a lookup then finds the table in their form.
+    products = rewrite(editor, [Nf4Product(), BlockProduct(made)])
+    lookups = rewrite(editor, [TiedLookup(made), NibbleLookup(), BlockLookup()])
+    return products.counts + lookups.counts
 
 
-class _Lowering:
-    """Rewrites the nodes of one graph. A weight with several readers is brought over once."""
+_Made: TypeAlias = "dict[ir.Node, list[ir.Value | None]]"
+"""Codes, scales and zero points of weights in the form of MatMulNBits, each made once."""
 
-    def __init__(self, names: FreshNames) -> None:
-        self._names = names
-        self._made: dict[ir.Node, list[ir.Value | None]] = {}
 
-    def visit(self, node: ir.Node) -> Iterator[str]:
-        """Rewrite one node; yields the operator it became."""
-        if node.op_type == "Gemm" and not _is_plain(node):
-            return
-        if node.op_type == "Gather":
-            if self._tied_lookup(node):
-                yield "GatherBlockQuantized"
-            elif lower_nibble_lookup(node, self._names):
-                yield "nibble-lookup"
-            elif lower_lookup(node):
-                yield "GatherBlockQuantized"
-        elif lower_nf4(node, self._names):
-            yield "MatMulBnb4"
-        elif self._product(node):
-            yield "MatMulNBits"
+class BlockProduct(Rule[BlockTable]):
+    """MatMul(x, DQ(codes))  ->  MatMulNBits(x, codes), and Gemm likewise"""
 
-    def _product(self, node: ir.Node) -> bool:
-        table = _multiplied(node)
+    name = "MatMulNBits"
+    anchors = ("MatMul", "Gemm")
+
+    def __init__(self, made: _Made) -> None:
+        self._made = made
+
+    def find(self, anchor: ir.Node) -> BlockTable:
+        require(is_plain(anchor), "not x @ W + b", named=False)
+        table = _multiplied(anchor)
         if table is None:
-            return False
-        channels, inner = table.size
-        attributes = [
-            ir.AttrInt64("K", inner),
-            ir.AttrInt64("N", channels),
-            ir.AttrInt64("bits", table.bits),
-            ir.AttrInt64("block_size", table.block),
-            ir.AttrInt64("accuracy_level", 4),
-        ]
-        inputs = [node.inputs[0], *self._operands(table)]
-        if len(node.inputs) > 2 and node.inputs[2] is not None:
-            inputs += [None, node.inputs[2]]
+            raise Veto("no product by a weight in blocks", named=False)
+        return table
+
+    def build(self, editor: Editor, anchor: ir.Node, found: BlockTable) -> None:
+        channels, inner = found.size
+        attributes = {
+            "K": inner,
+            "N": channels,
+            "bits": found.bits,
+            "block_size": found.block,
+            "accuracy_level": 4,
+        }
+        inputs = [anchor.inputs[0], *self._operands(editor, found)]
+        if len(anchor.inputs) > 2 and anchor.inputs[2] is not None:
+            inputs += [None, anchor.inputs[2]]
         while inputs[-1] is None:
             inputs.pop()
-        weight = node.inputs[1]
-        put(node, "MatMulNBits", inputs, attributes)
-        remove_if_unread(weight.producer() if weight is not None else None)
-        return True
+        weight = anchor.inputs[1]
+        editor.replace(anchor, "MatMulNBits", inputs, attributes, domain=DOMAIN)
+        editor.drop_unread(weight)
 
-    def _operands(self, table: BlockTable) -> list[ir.Value | None]:
+    def _operands(self, editor: Editor, table: BlockTable) -> list[ir.Value | None]:
         """Return codes, scales and zero points as MatMulNBits takes them."""
         found = self._made.get(table.node)
         if found is not None:
             return found
         # After the codes, which these take the place of: exporters' names of outputs are long.
-        codes = table.node.inputs[0]
+        codes, graph = table.node.inputs[0], table.node.graph
+        assert isinstance(graph, ir.Graph)
         stem = (None if codes is None else codes.name) or "weight"
         arrays = {
             "blocks": _in_blocks(table),
@@ -117,62 +105,76 @@ class _Lowering:
             "zero_points": _zero_points(table),
         }
         made = [
-            None if array is None else self._constant(table.node, f"{stem}_{part}", array)
+            None if array is None else editor.constant(f"{stem}_{part}", array, graph=graph)
             for part, array in arrays.items()
         ]
         self._made[table.node] = made
         return made
 
-    def _tied_lookup(self, node: ir.Node) -> bool:
-        """Rewrite a lookup in a table that a product has been made of."""
-        if node.attributes.get_int("axis", 0) != 0:
-            return False
-        table, ids = block_table(node.inputs[0]), node.inputs[1]
-        if table is None or ids is None or ids.shape is None or table.node not in self._made:
-            return False
-        blocks, scale, zero = self._made[table.node]
-        assert blocks is not None and scale is not None
-        if zero is not None and table.bits != 8:
-            return False  # Packed, two to a byte.
-        graph, stem = node.graph, node.outputs[0].name or "rows"
-        assert graph is not None
-        last = self._constant(node, f"{stem}_last_axis", np.array([-1], np.int64))
-        operands = [None if v is None else self._widened(node, v, last) for v in (scale, zero)]
-        attributes = [
-            ir.AttrInt64("bits", table.bits),
-            ir.AttrInt64("block_size", table.block),
-            ir.AttrInt64("gather_axis", 0),
-            ir.AttrInt64("quantize_axis", 2),
+
+@dataclass(frozen=True)
+class _Tied:
+    """A lookup in a table that a product has been made of."""
+
+    table: BlockTable
+    ids: ir.Value
+    rank: int
+    operands: list[ir.Value]
+
+
+class TiedLookup(Rule[_Tied]):
+    """Gather(DQ(codes), ids)  ->  Reshape(GatherBlockQuantized(codes [V, H/g, bytes], ids))"""
+
+    name = "GatherBlockQuantized"
+    anchors = ("Gather",)
+
+    def __init__(self, made: _Made) -> None:
+        self._made = made
+
+    def find(self, anchor: ir.Node) -> _Tied:
+        table, ids = require_rows(anchor), anchor.inputs[1]
+        operands = self._made.get(table.node)
+        if operands is None or ids is None or ids.shape is None:
+            raise Veto("no product reads the table", named=False)
+        # Zero points of 4 bits are packed, two to a byte.
+        require(operands[2] is None or table.bits == 8, "zero points are packed", named=False)
+        return _Tied(table, ids, ids.shape.rank(), [v for v in operands if v is not None])
+
+    def build(self, editor: Editor, anchor: ir.Node, found: _Tied) -> None:
+        table, graph, stem = found.table, anchor.graph, anchor.outputs[0].name or "rows"
+        assert isinstance(graph, ir.Graph)
+        last = editor.constant(f"{stem}_last_axis", np.array([-1], np.int64), graph=graph)
+        blocks, *parameters = found.operands
+        # Scales and zero points [V, H/g] as [V, H/g, 1]; folded when the model loads.
+        widened = [
+            editor.before(
+                anchor,
+                "Unsqueeze",
+                [value, last],
+                name=f"{value.name}/Unsqueeze",
+                outputs={f"{value.name}_by_block": None},
+            )
+            for value in parameters
         ]
-        rows = ir.Node(
-            DOMAIN,
+        attributes = {
+            "bits": table.bits,
+            "block_size": table.block,
+            "gather_axis": 0,
+            "quantize_axis": 2,
+        }
+        rows = editor.before(
+            anchor,
             "GatherBlockQuantized",
-            [blocks, ids, *(value for value in operands if value is not None)],
+            [blocks, found.ids, *widened],
             attributes,
-            name=self._names.make(f"{stem}/GatherBlockQuantized"),
+            domain=DOMAIN,
+            name=f"{stem}/GatherBlockQuantized",
+            outputs={f"{stem}_blocks": None},
         )
-        rows.outputs[0].name = self._names.make(f"{stem}_blocks")
-        graph.insert_before(node, rows)
-        sizes = np.array([0] * ids.shape.rank() + [table.size[1]], np.int64)
-        shape = self._constant(node, f"{stem}_shape", sizes)
-        put(node, "Reshape", [rows.outputs[0], shape], (), domain="")
-        remove_if_unread(table.node)
-        return True
-
-    def _widened(self, anchor: ir.Node, value: ir.Value, last: ir.Value) -> ir.Value:
-        """Return scales or zero points [V, H/g] as [V, H/g, 1]; folded when the model loads."""
-        node = ir.node("Unsqueeze", [value, last], name=self._names.make(f"{value.name}/Unsqueeze"))
-        node.outputs[0].name = self._names.make(f"{value.name}_by_block")
-        assert anchor.graph is not None
-        anchor.graph.insert_before(anchor, node)
-        return node.outputs[0]
-
-    def _constant(self, beside: ir.Node, name: str, array: np.ndarray) -> ir.Value:
-        assert beside.graph is not None
-        name = self._names.make(name)
-        value = ir.val(name, const_value=ir.tensor(array, name=name))
-        beside.graph.register_initializer(value)
-        return value
+        sizes = np.array([0] * found.rank + [table.size[1]], np.int64)
+        shape = editor.constant(f"{stem}_shape", sizes, graph=graph)
+        editor.replace(anchor, "Reshape", [rows, shape])
+        editor.drop_unread(table.node)
 
 
 def _multiplied(node: ir.Node) -> BlockTable | None:
@@ -187,17 +189,6 @@ def _multiplied(node: ir.Node) -> BlockTable | None:
     if table is None or table.axis != int(turned) or table.block not in _BLOCKS:
         return None
     return table if table.scale.dtype == ir.DataType.FLOAT else None
-
-
-def _is_plain(gemm: ir.Node) -> bool:
-    """Whether a Gemm is x @ W + b with a bias per channel."""
-    get = gemm.attributes.get_float
-    if gemm.attributes.get_int("transA", 0) or get("alpha", 1.0) != 1.0:
-        return False
-    if len(gemm.inputs) < 3 or gemm.inputs[2] is None:
-        return True
-    shape = gemm.inputs[2].shape
-    return get("beta", 1.0) == 1.0 and shape is not None and shape.rank() == 1
 
 
 def _in_blocks(table: BlockTable) -> np.ndarray:

@@ -20,15 +20,23 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from irtools.backends.onnxruntime._editing import (
-    constant_array,
+from irtools.editing import (
+    Editor,
+    Rule,
+    Var,
+    Veto,
+    array_of,
+    equal,
+    expect_user,
     only_user,
-    remove_unused,
-    replace_node,
+    producer_of,
+    require,
+    require_array,
 )
-from irtools.model.naming import FreshNames
 
-__all__ = ["fuse_int8_before_clip", "fuse_int8_bias"]
+__all__ = ["Int8BeforeClip", "Int8Bias"]
+
+_DOMAIN, _KERNEL = "com.microsoft", "MatMulIntegerToFloat"
 
 
 @dataclass(frozen=True)
@@ -40,60 +48,84 @@ class _Quantized:
     zero_point: ir.Value | None
 
 
-def fuse_int8_bias(matmul: ir.Node, names: FreshNames) -> bool:
-    """Rewrite one MatMul and the Add behind it; False where they do not have that form.
+@dataclass(frozen=True)
+class _Biased:
+    """A product of integers and the Add after it.
+
+    Attributes:
+        bias: float32 [N]; where it has to be made, its numbers.
+        stored: What is added now.
+    """
+
+    x: _Quantized
+    w: _Quantized
+    add: ir.Node
+    bias: ir.Value | np.ndarray
+    stored: ir.Value
+
+
+class Int8Bias(Rule[_Biased]):
+    """Add(MatMul(DQ(x), DQ(w)), b)  ->  MatMulIntegerToFloat(x, w, ..., b)
 
     Needs u8 activations with one scale, constant s8 weights [K, N] symmetric per tensor or per
     column, and a constant bias [N]. An Add that is quantized again is fused all the same.
-
-    Args:
-        matmul: Where to start.
-        names: Names the bias, if it has to be made.
     """
-    if matmul.op_type != "MatMul" or matmul.domain != "" or len(matmul.inputs) != 2:
-        return False
-    add = only_user(matmul.outputs[0])
-    if add is None or add.op_type != "Add" or add.domain != "" or add.graph is not matmul.graph:
-        return False
-    x, w = _activation(matmul.inputs[0]), _weight(matmul.inputs[1])
-    other = add.inputs[1 - int(add.inputs[1] is matmul.outputs[0])]
-    bias = None if w is None or other is None else _bias(other, w)
-    if x is None or w is None or bias is None:
-        return False
-    if bias is not other:
-        assert matmul.graph is not None
-        bias.name = names.make("bias_f32")
-        matmul.graph.register_initializer(bias)
-    inputs = [x.integers, w.integers, x.scale, w.scale, x.zero_point, w.zero_point, bias]
-    replace_node(add, "MatMulIntegerToFloat", inputs, domain="com.microsoft", source=matmul)
-    remove_unused(matmul)
-    if other is not bias:
-        remove_unused(other.producer() if other is not None else None)
-    return True
+
+    name = "int8-gemm-bias"
+    anchors = ("MatMul",)
+
+    def find(self, anchor: ir.Node) -> _Biased:
+        product = anchor.outputs[0]
+        total = expect_user(equal(product) + Var("b"), product, "no bias follows", named=False)
+        stored, add = total["b"], total["result"].producer()
+        x, w = _operands(anchor)
+        bias = _bias(stored, w)
+        if bias is None or add is None or add.graph is not anchor.graph:
+            raise Veto("not a constant bias per column", named=False)
+        return _Biased(x, w, add, bias, stored)
+
+    def build(self, editor: Editor, anchor: ir.Node, found: _Biased) -> None:
+        x, w, bias = found.x, found.w, found.bias
+        if isinstance(bias, np.ndarray):
+            assert isinstance(anchor.graph, ir.Graph)
+            bias = editor.constant("bias_f32", bias, graph=anchor.graph)
+        inputs = [x.integers, w.integers, x.scale, w.scale, x.zero_point, w.zero_point, bias]
+        editor.replace(found.add, _KERNEL, inputs, domain=_DOMAIN, origin=anchor)
+        editor.drop_unread(anchor, found.stored)
 
 
-def fuse_int8_before_clip(matmul: ir.Node) -> bool:
-    """Rewrite one MatMul before a Relu or Clip whose result is read as float; else False.
+class Int8BeforeClip(Rule["tuple[_Quantized, _Quantized]"]):
+    """Relu(MatMul(DQ(x), DQ(w)))  ->  Relu(MatMulIntegerToFloat(x, w, ...)), and Clip likewise
 
-    Needs what `fuse_int8_bias` needs of activations and weights.
+    where the result is read as float. Needs what `Int8Bias` needs of activations and weights.
     """
-    if matmul.op_type != "MatMul" or matmul.domain != "" or len(matmul.inputs) != 2:
-        return False
-    clip = only_user(matmul.outputs[0])
-    if clip is None or clip.op_type not in {"Relu", "Clip"} or clip.domain != "":
-        return False
-    reader = only_user(clip.outputs[0])
-    if reader is not None and reader.op_type == "QuantizeLinear":
-        return False  # The session makes one QLinearMatMul of all of it.
+
+    name = "int8-gemm-before-clip"
+    anchors = ("MatMul",)
+
+    def find(self, anchor: ir.Node) -> tuple[_Quantized, _Quantized]:
+        clip = only_user(anchor.outputs[0])
+        if clip is None or clip.op_type not in {"Relu", "Clip"} or clip.domain != "":
+            raise Veto("neither Relu nor Clip follows", named=False)
+        reader = only_user(clip.outputs[0])
+        # The session makes one QLinearMatMul of all of it.
+        quantized = reader is not None and reader.op_type == "QuantizeLinear"
+        require(not quantized, "quantized again", named=False)
+        return _operands(anchor)
+
+    def build(self, editor: Editor, anchor: ir.Node, found: tuple[_Quantized, _Quantized]) -> None:
+        x, w = found
+        sources = [producer_of(value) for value in anchor.inputs]
+        inputs = [x.integers, w.integers, x.scale, w.scale, x.zero_point, w.zero_point]
+        editor.replace(anchor, _KERNEL, inputs, domain=_DOMAIN)
+        editor.drop_unread(*sources)
+
+
+def _operands(matmul: ir.Node) -> tuple[_Quantized, _Quantized]:
     x, w = _activation(matmul.inputs[0]), _weight(matmul.inputs[1])
     if x is None or w is None:
-        return False
-    sources = [value.producer() for value in matmul.inputs if value is not None]
-    inputs = [x.integers, w.integers, x.scale, w.scale, x.zero_point, w.zero_point]
-    replace_node(matmul, "MatMulIntegerToFloat", inputs, domain="com.microsoft")
-    for source in sources:
-        remove_unused(source)
-    return True
+        raise Veto("not a product of u8 activations and s8 weights", named=False)
+    return x, w
 
 
 def _activation(value: ir.Value | None) -> _Quantized | None:
@@ -101,7 +133,7 @@ def _activation(value: ir.Value | None) -> _Quantized | None:
     if found is None or found.zero_point is None:
         return None
     # The integers themselves often carry no type; the zero point has the same.
-    scale, zero_point = constant_array(found.scale), constant_array(found.zero_point)
+    scale, zero_point = array_of(found.scale), array_of(found.zero_point)
     if scale is None or scale.size != 1 or zero_point is None or zero_point.dtype != np.uint8:
         return None
     return found
@@ -111,24 +143,24 @@ def _weight(value: ir.Value | None) -> _Quantized | None:
     found = _dequantized(value)
     if found is None:
         return None
-    integers, scale = constant_array(found.integers), constant_array(found.scale)
+    integers, scale = array_of(found.integers), array_of(found.scale)
     if integers is None or integers.dtype != np.int8 or integers.ndim != 2 or scale is None:
         return None
-    node = value.producer() if value is not None else None
+    node = producer_of(value)
     assert node is not None
     axis = node.attributes.get_int("axis", 1) % 2
     if scale.size != 1 and (axis != 1 or scale.shape != (integers.shape[1],)):
         return None
     if found.zero_point is not None:
-        zero_point = constant_array(found.zero_point)
+        zero_point = array_of(found.zero_point)
         if zero_point is None or zero_point.any():
             return None
     return found
 
 
 def _dequantized(value: ir.Value | None) -> _Quantized | None:
-    node = value.producer() if value is not None else None
-    if node is None or node.op_type != "DequantizeLinear" or node.domain != "":
+    node = producer_of(value, "DequantizeLinear")
+    if node is None:
         return None
     integers, scale, zero_point = [*node.inputs, None][:3]
     if node.attributes.get_int("block_size", 0) or integers is None or scale is None:
@@ -137,23 +169,20 @@ def _dequantized(value: ir.Value | None) -> _Quantized | None:
 
 
 def _is_float32(scale: ir.Value) -> bool:
-    array = constant_array(scale)
+    array = array_of(scale)
     return array is not None and array.dtype == np.float32
 
 
-def _bias(value: ir.Value, weight: _Quantized) -> ir.Value | None:
-    """Return the bias as a float32 constant [N]: the one there is, or a new one without name."""
-    columns = constant_array(weight.integers)
-    assert columns is not None
-    wanted = (columns.shape[1],)
-    array = constant_array(value)
+def _bias(value: ir.Value, weight: _Quantized) -> ir.Value | np.ndarray | None:
+    """Return the bias as a float32 constant [N]: the one there is, or the numbers of a new one."""
+    wanted = (require_array(weight.integers).shape[1],)
+    array = array_of(value)
     if array is not None:
         return value if array.shape == wanted and array.dtype == np.float32 else None
     quantized = _dequantized(value)
     if quantized is None or quantized.zero_point is not None:
         return None
-    integers, scale = constant_array(quantized.integers), constant_array(quantized.scale)
+    integers, scale = array_of(quantized.integers), array_of(quantized.scale)
     if integers is None or scale is None or integers.shape != wanted:
         return None
-    numbers = integers.astype(np.float32) * scale
-    return ir.val(None, ir.DataType.FLOAT, wanted, const_value=ir.tensor(numbers))
+    return np.asarray(integers.astype(np.float32) * scale)

@@ -19,11 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from irtools.analysis.shapes import constant_of
-from irtools.backends.onnxruntime._editing import constant_array, remove_unused
-from irtools.model.naming import FreshNames
+from irtools.editing import Editor, Rule, Veto, array_of, constant_of, producer_of, require
 
-__all__ = ["lower_lstm"]
+__all__ = ["Int8Lstm"]
 
 _KEPT = frozenset(
     {
@@ -47,52 +45,57 @@ class _Gates:
     name: str
 
 
-def lower_lstm(node: ir.Node, names: FreshNames, graph: ir.Graph, *, unsigned: bool) -> bool:
-    """Rewrite one LSTM whose weights are both stored in 8 bits; tells whether it was.
+class Int8Lstm(Rule["tuple[_Gates, _Gates]"]):
+    """LSTM(x, Cast(W) * s_w, Cast(R) * s_r, ..)  ->  DynamicQuantizeLSTM(x, W^T, R^T, ..)
 
     Args:
-        node: Any node.
-        names: Free names.
-        graph: The main graph, which takes the new constants.
         unsigned: Weights as u8 around 128.
     """
-    batch_first = node.attributes.get_int("layout", 0) == 1
-    if node.op_type != "LSTM" or node.domain != "" or batch_first:
-        return False
-    weights = [_gates(value) for value in node.inputs[1:3]]
-    if any(gates is None for gates in weights):
-        return False
-    old = [value.producer() for value in node.inputs[1:3] if value is not None]
-    inputs = [node.inputs[0]]
-    parameters: list[ir.Value | None] = []
-    for gates in weights:
-        assert gates is not None
-        integers = np.ascontiguousarray(gates.integers.transpose(0, 2, 1))
-        zero = np.zeros(gates.scale.shape, np.int8)
-        if unsigned:
-            integers, zero = _shifted(integers), _shifted(zero)
-        inputs.append(_constant(graph, names, f"{gates.name}_turned", integers))
-        parameters.append(_constant(graph, names, f"{gates.name}_steps", gates.scale))
-        parameters.append(_constant(graph, names, f"{gates.name}_zero", zero))
-    rest = [*node.inputs[3:], *[None] * 8][:5]
-    _put(node, [*inputs, *rest, *parameters])
-    for producer in old:
-        remove_unused(producer)
-    return True
+
+    name = "DynamicQuantizeLSTM"
+    anchors = ("LSTM",)
+
+    def __init__(self, *, unsigned: bool) -> None:
+        self._unsigned = unsigned
+
+    def find(self, anchor: ir.Node) -> tuple[_Gates, _Gates]:
+        require(anchor.attributes.get_int("layout", 0) != 1, "batches come first", named=False)
+        weights = [_gates(value) for value in anchor.inputs[1:3]]
+        first, second = weights
+        if first is None or second is None:
+            raise Veto("its weights are not stored in 8 bits", named=False)
+        return first, second
+
+    def build(self, editor: Editor, anchor: ir.Node, found: tuple[_Gates, _Gates]) -> None:
+        old = anchor.inputs[1:3]
+        inputs = [anchor.inputs[0]]
+        parameters: list[ir.Value | None] = []
+        for gates in found:
+            integers = np.ascontiguousarray(gates.integers.transpose(0, 2, 1))
+            zero = np.zeros(gates.scale.shape, np.int8)
+            if self._unsigned:
+                integers, zero = _shifted(integers), _shifted(zero)
+            inputs.append(editor.constant(f"{gates.name}_turned", integers))
+            parameters.append(editor.constant(f"{gates.name}_steps", gates.scale))
+            parameters.append(editor.constant(f"{gates.name}_zero", zero))
+        rest = [*anchor.inputs[3:], *[None] * 8][:5]
+        attributes = {name: a for name, a in anchor.attributes.items() if name in _KEPT}
+        editor.replace(
+            anchor, self.name, [*inputs, *rest, *parameters], attributes, domain="com.microsoft"
+        )
+        editor.drop_unread(*old)
 
 
 def _gates(value: ir.Value | None) -> _Gates | None:
-    product = value.producer() if value is not None else None
-    if product is None or product.op_type != "Mul" or product.domain != "":
+    product = producer_of(value, "Mul")
+    if product is None:
         return None
     stored = product.inputs[0]
     # Possibly by way of int32.
-    while stored is not None and (cast := stored.producer()) is not None:
-        if cast.op_type != "Cast" or cast.domain != "":
-            break
+    while (cast := producer_of(stored, "Cast")) is not None:
         stored = cast.inputs[0]
     tensor = constant_of(stored)
-    scale = constant_array(product.inputs[1])
+    scale = array_of(product.inputs[1])
     if (
         stored is None
         or tensor is None
@@ -112,37 +115,3 @@ def _gates(value: ir.Value | None) -> _Gates | None:
 
 def _shifted(integers: np.ndarray) -> np.ndarray:
     return (integers.view(np.uint8) ^ 0x80).astype(np.uint8)
-
-
-def _constant(graph: ir.Graph, names: FreshNames, name: str, array: np.ndarray) -> ir.Value:
-    tensor = ir.Tensor(array, name=names.make(name))
-    value = ir.Value(
-        name=tensor.name,
-        type=ir.TensorType(tensor.dtype),
-        shape=ir.Shape(array.shape),
-        const_value=tensor,
-    )
-    graph.register_initializer(value)
-    return value
-
-
-def _put(old: ir.Node, inputs: list[ir.Value | None]) -> None:
-    """Put the kernel in the place of an LSTM; names and types of its outputs stay."""
-    attributes = [a for a in old.attributes.values() if a.name in _KEPT]
-    new = ir.Node(
-        "com.microsoft",
-        "DynamicQuantizeLSTM",
-        inputs,
-        attributes,
-        num_outputs=len(old.outputs),
-        name=old.name,
-    )
-    new.metadata_props.update(old.metadata_props)
-    graph = old.graph
-    assert graph is not None
-    graph.insert_before(old, new)
-    for output, made in zip(old.outputs, new.outputs, strict=True):
-        made.name, made.type, made.shape = output.name, output.type, output.shape
-        made.metadata_props.update(output.metadata_props)
-        ir.convenience.replace_all_uses_with(output, made, replace_graph_outputs=True)
-    graph.remove(old, safe=True)

@@ -11,57 +11,65 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from irtools.backends.onnxruntime._editing import constant_array, replace_node
+from irtools.editing import Editor, Rule, Veto, array_of, producer_of, require
 
-__all__ = ["sum_before_layer_norm", "unfuse_skip_layer_norm"]
+__all__ = ["SumBeforeLayerNorm", "UnfuseSkipLayerNorm"]
 
 _LAYER_NORM_SINCE = 17
 
 
-def sum_before_layer_norm(node: ir.Node) -> bool:
-    """LayerNormalization(Add(x, skip)) -> LayerNormalization(Sum(x, skip)), in float32."""
-    if node.op_type != "LayerNormalization" or node.domain != "":
-        return False
-    source = node.inputs[0]
-    add = source.producer() if source is not None else None
-    if source is None or add is None or add.op_type != "Add" or add.domain != "":
-        return False
-    if not _is_float32(node.inputs[1]) or add.graph is not node.graph:
-        return False
-    replace_node(add, "Sum", add.inputs)
-    return True
+class SumBeforeLayerNorm(Rule[ir.Node]):
+    """LayerNormalization(Add(x, skip))  ->  LayerNormalization(Sum(x, skip)), in float32"""
+
+    name = "sum-before-layer-norm"
+    anchors = ("LayerNormalization",)
+
+    def find(self, anchor: ir.Node) -> ir.Node:
+        add = producer_of(anchor.inputs[0], "Add")
+        if add is None or add.graph is not anchor.graph or not _is_float32(anchor.inputs[1]):
+            raise Veto("not the normalization of a sum in float32", named=False)
+        return add
+
+    def build(self, editor: Editor, anchor: ir.Node, found: ir.Node) -> None:
+        editor.replace(found, "Sum", found.inputs)
 
 
-def unfuse_skip_layer_norm(node: ir.Node, opset: int) -> bool:
-    """SkipLayerNormalization(x, skip, gamma, beta, bias) -> LayerNormalization(Sum(...)).
+class UnfuseSkipLayerNorm(Rule[None]):
+    """SkipLayerNormalization(x, skip, gamma, beta, bias)  ->  LayerNormalization(Sum(...))
 
     For models that were fused by another tool. Its fourth output is the sum itself.
     """
-    if node.op_type != "SkipLayerNormalization" or node.domain != "com.microsoft":
-        return False
-    inputs = [*node.inputs, None, None][:5]
-    x, skip, gamma, beta, bias = inputs
-    statistics = node.outputs[1:3]
-    if opset < _LAYER_NORM_SINCE or any(value.uses() for value in statistics):
-        return False
-    if not _is_float32(gamma) or node.graph is None:
-        return False
-    parts = [value for value in (x, skip, bias) if value is not None]
-    total = ir.Node("", "Sum", parts, name=f"{node.name}_sum" if node.name else "")
-    summed = total.outputs[0]
-    summed.dtype, summed.shape = ir.DataType.FLOAT, node.outputs[0].shape
-    summed.name = f"{node.outputs[0].name}_sum"
-    if len(node.outputs) == 4:
-        summed.name = node.outputs[3].name
-        ir.convenience.replace_all_uses_with(node.outputs[3], summed, replace_graph_outputs=True)
-    node.graph.insert_before(node, total)
-    epsilon = node.attributes.get_float("epsilon", 1e-12)
-    attributes = [ir.AttrInt64("axis", -1), ir.AttrFloat32("epsilon", epsilon)]
-    replace_node(node, "LayerNormalization", [summed, gamma, beta], attributes=attributes)
-    return True
+
+    name = "unfused-skip-layer-norm"
+    anchors = ("com.microsoft::SkipLayerNormalization",)
+
+    def __init__(self, opset: int) -> None:
+        self._opset = opset
+
+    def find(self, anchor: ir.Node) -> None:
+        statistics = any(v.uses() or v.is_graph_output() for v in anchor.outputs[1:3])
+        require(self._opset >= _LAYER_NORM_SINCE and not statistics, "no such form", named=False)
+        require(_is_float32(anchor.inputs[2]), "not known to be in float32", named=False)
+
+    def build(self, editor: Editor, anchor: ir.Node, found: None) -> None:
+        x, skip, gamma, beta, bias = [*anchor.inputs, None, None][:5]
+        output, *_ = anchor.outputs
+        total = editor.before(
+            anchor,
+            "Sum",
+            [value for value in (x, skip, bias) if value is not None],
+            name=f"{anchor.name}_sum" if anchor.name else "",
+            outputs={f"{output.name}_sum": ir.DataType.FLOAT},
+            shape=output.shape,
+        )
+        if len(anchor.outputs) == 4:
+            editor.substitute(anchor.outputs[3], total)
+        attributes = {"axis": -1, "epsilon": anchor.attributes.get_float("epsilon", 1e-12)}
+        inputs = [total, gamma, beta]
+        editor.replace(anchor, "LayerNormalization", inputs, attributes, outputs=1)
 
 
 def _is_float32(gamma: ir.Value | None) -> bool:
     """Whether a normalization works in float32; inner tensors often carry no type."""
-    array = constant_array(gamma)
+    array = array_of(gamma)
     return array is not None and array.dtype == np.float32

@@ -12,12 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from irtools.backends._block_tables import put, remove_if_unread
-from irtools.backends.onnxruntime._editing import constant_array
-from irtools.model.naming import FreshNames
+from irtools.editing import Editor, Rule, Veto, array_of, producer_of, require
 from irtools.model.nf4 import NF4_LEVELS
 
-__all__ = ["lower_nf4"]
+__all__ = ["Nf4Product", "is_plain"]
 
 _NF4 = 1
 """`quant_type` of NF4; 0 is FP4."""
@@ -38,66 +36,78 @@ class _Levels:
     block: int
 
 
-def lower_nf4(node: ir.Node, names: FreshNames) -> bool:
-    """Rewrite one MatMul or Gemm; False where it does not multiply by NF4 levels."""
-    bias = node.inputs[2] if len(node.inputs) > 2 else None
-    if node.op_type == "Gemm" and node.attributes.get_int("transB", 0) == 1:
-        return False
-    weight = node.inputs[1]
-    found = _levels(weight)
-    if found is None or weight is None:
-        return False
-    graph = node.graph
-    assert graph is not None
-    stem = weight.name or "weight"
-    channels, inner = found.codes.shape
-    flat = found.codes.reshape(-1)
-    # Unlike MatMulNBits, the first of two codes is in the high half.
-    arrays = {"bnb4": (flat[0::2] << 4) | flat[1::2], "absmax": found.scale}
-    values = []
-    for part, array in arrays.items():
-        name = names.make(f"{stem}_{part}")
-        values.append(ir.val(name, const_value=ir.tensor(np.ascontiguousarray(array), name=name)))
-        graph.register_initializer(values[-1])
-    attributes = [
-        ir.AttrInt64("K", inner),
-        ir.AttrInt64("N", channels),
-        ir.AttrInt64("block_size", found.block),
-        ir.AttrInt64("quant_type", _NF4),
-    ]
-    product = put(node, "MatMulBnb4", [node.inputs[0], *values], attributes)
-    if bias is not None:
-        _add(product, bias, names)
-    remove_if_unread(weight.producer())
-    return True
+class Nf4Product(Rule[_Levels]):
+    """MatMul(x, levels of codes * scale)  ->  MatMulBnb4(x, codes, scale), and Gemm likewise"""
+
+    name = "MatMulBnb4"
+    anchors = ("MatMul", "Gemm")
+
+    def find(self, anchor: ir.Node) -> _Levels:
+        turned = anchor.op_type == "Gemm" and anchor.attributes.get_int("transB", 0) == 1
+        require(not turned and is_plain(anchor), "not x @ W + b", named=False)
+        found = _levels(anchor.inputs[1])
+        if found is None:
+            raise Veto("not levels of NF4", named=False)
+        return found
+
+    def build(self, editor: Editor, anchor: ir.Node, found: _Levels) -> None:
+        x, weight, bias = [*anchor.inputs, None][:3]
+        assert weight is not None and isinstance(anchor.graph, ir.Graph)
+        channels, inner = found.codes.shape
+        flat = found.codes.reshape(-1)
+        # Unlike MatMulNBits, the first of two codes is in the high half.
+        arrays = {"bnb4": (flat[0::2] << 4) | flat[1::2], "absmax": found.scale}
+        stem, graph = weight.name or "weight", anchor.graph
+        operands = [editor.constant(f"{stem}_{p}", a, graph=graph) for p, a in arrays.items()]
+        attributes = {"K": inner, "N": channels, "block_size": found.block, "quant_type": _NF4}
+        inputs = [x, *operands]
+        product = editor.replace(anchor, "MatMulBnb4", inputs, attributes, domain="com.microsoft")
+        if bias is not None:
+            _add(editor, product.outputs[0], bias)
+        editor.drop_unread(weight)
 
 
-def _add(product: ir.Node, bias: ir.Value, names: FreshNames) -> None:
-    output = product.outputs[0]
-    total = ir.node("Add", [output, bias], name=names.make(f"{output.name}/Add"))
-    result = total.outputs[0]
-    result.type, result.shape, result.name = output.type, output.shape, output.name
-    graph = product.graph
-    assert graph is not None
-    graph.insert_after(product, total)
-    ir.convenience.replace_all_uses_with(output, result, replace_graph_outputs=True)
-    total.replace_input_with(0, output)
-    output.name = names.make(f"{result.name}_without_bias")
+def is_plain(product: ir.Node) -> bool:
+    """Whether a MatMul or Gemm is x @ W, or that plus a bias per channel."""
+    if product.op_type != "Gemm":
+        return True
+    get = product.attributes.get_float
+    if product.attributes.get_int("transA", 0) or get("alpha", 1.0) != 1.0:
+        return False
+    if len(product.inputs) < 3 or product.inputs[2] is None:
+        return True
+    shape = product.inputs[2].shape
+    return get("beta", 1.0) == 1.0 and shape is not None and shape.rank() == 1
+
+
+def _add(editor: Editor, product: ir.Value, bias: ir.Value) -> None:
+    """Let all that reads a product read it with a bias."""
+    readers = tuple(product.uses())
+    outputs = {f"{product.name}_biased": product.dtype}
+    result = editor.after(
+        product, "Add", [product, bias], name=f"{product.name}/Add", outputs=outputs
+    )
+    if product.is_graph_output():
+        editor.replace_output(product, result, f"{product.name}_without_bias")
+    else:
+        editor.take_name(result, product, f"{product.name}_without_bias")
+    for reader, index in readers:
+        reader.replace_input_with(index, result)
 
 
 def _levels(value: ir.Value | None) -> _Levels | None:
     """Match the chain behind a weight, from its end."""
     chain = []
     for op in ("Transpose", "Reshape", "Mul", "Reshape", "Gather", "Cast"):
-        node = value.producer() if value is not None else None
-        if node is None or node.op_type != op or node.domain != "":
+        node = producer_of(value, op)
+        if node is None:
             return None
         chain.append(node)
         value = node.inputs[1 if op == "Gather" else 0]
     _, _, mul, reshape, gather, _ = chain
-    table = constant_array(gather.inputs[0])
-    shape, scale = constant_array(reshape.inputs[1]), constant_array(mul.inputs[1])
-    codes = constant_array(value)
+    table = array_of(gather.inputs[0])
+    shape, scale = array_of(reshape.inputs[1]), array_of(mul.inputs[1])
+    codes = array_of(value)
     if table is None or shape is None or scale is None or codes is None:
         return None
     if table.shape != _LEVELS.shape or np.abs(table - _LEVELS).max() > 1e-4:

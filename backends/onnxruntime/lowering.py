@@ -10,20 +10,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import onnx_ir as ir
 
 from irtools.backends.onnxruntime._block_weights import lower_block_weights
-from irtools.backends.onnxruntime._int8_gemm import fuse_int8_before_clip, fuse_int8_bias
-from irtools.backends.onnxruntime._int8_lstm import lower_lstm
-from irtools.backends.onnxruntime._layer_norm import sum_before_layer_norm, unfuse_skip_layer_norm
-from irtools.model.naming import FreshNames
-from irtools.model.walk import nested_graphs
-from irtools.targets import Capabilities
+from irtools.backends.onnxruntime._int8_gemm import Int8BeforeClip, Int8Bias
+from irtools.backends.onnxruntime._int8_lstm import Int8Lstm
+from irtools.backends.onnxruntime._layer_norm import SumBeforeLayerNorm, UnfuseSkipLayerNorm
+from irtools.editing import Editor, Rule, rewrite
+from irtools.targets import Capabilities, lower_file_version
 
-__all__ = ["lower_for_any_provider", "lower_for_cpu"]
-
-_FORMS_OF_THE_RUNTIME = ("int8-gemm-bias", "int8-gemm-before-clip", "DynamicQuantizeLSTM")
+__all__ = ["lower_for_cpu"]
 
 
 def lower_for_cpu(model: ir.Model, capabilities: Capabilities) -> Mapping[str, int]:
@@ -32,34 +30,16 @@ def lower_for_cpu(model: ir.Model, capabilities: Capabilities) -> Mapping[str, i
     Covers the main graph and graphs nested in it, not local functions: those a session inlines
     and optimizes itself.
     """
-    counts = Counter(lower_for_any_provider(model, capabilities))
-    names = FreshNames(model)
-    counts.update(lower_block_weights(model, names))
-    opset = model.graph.opset_imports.get("", 0)
-    for graph in nested_graphs(model.graph):
-        for node in list(graph):
-            if node.graph is None:
-                continue  # An earlier rewrite took it.
-            counts["int8-gemm-bias"] += fuse_int8_bias(node, names)
-            counts["int8-gemm-before-clip"] += fuse_int8_before_clip(node)
-            counts["unfused-skip-layer-norm"] += unfuse_skip_layer_norm(node, opset)
-            counts["sum-before-layer-norm"] += sum_before_layer_norm(node)
-            if node.op_type in capabilities.int8_recurrent:
-                counts["DynamicQuantizeLSTM"] += lower_lstm(
-                    node, names, model.graph, unsigned=capabilities.saturates_u8s8
-                )
-    if any(counts[form] for form in _FORMS_OF_THE_RUNTIME):
-        model.graph.opset_imports.setdefault("com.microsoft", 1)
-    return {name: count for name, count in counts.items() if count}
-
-
-def lower_for_any_provider(model: ir.Model, capabilities: Capabilities) -> Mapping[str, int]:
-    """Bring the version of the file format down to one that the runtime reads.
-
-    It refuses newer ones unseen. What makes them newer is new types and opsets, which have
-    checks of their own.
-    """
-    if model.ir_version is None or model.ir_version <= capabilities.max_ir_version:
-        return {}
-    model.ir_version = capabilities.max_ir_version
-    return {"ir-version": 1}
+    counts = Counter(lower_file_version(model, capabilities))
+    editor = Editor(model, "lower")
+    counts.update(lower_block_weights(editor))
+    rules: list[Rule[Any]] = [
+        Int8Bias(),
+        Int8BeforeClip(),
+        UnfuseSkipLayerNorm(model.graph.opset_imports.get("", 0)),
+        SumBeforeLayerNorm(),
+    ]
+    if "LSTM" in capabilities.int8_recurrent:
+        rules.append(Int8Lstm(unsigned=capabilities.saturates_u8s8))
+    counts.update(rewrite(editor, rules).counts)
+    return dict(counts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,9 @@ from irtools.backends.onnxruntime.session import (
     open_session,
 )
 from irtools.backends.onnxruntime.source import ModelSource
-from irtools.errors import DataError, UnsupportedError
+from irtools.errors import UnsupportedError
 from irtools.scratch import scratch_folder
-from irtools.targets import Feeds, KernelReport, RunnerOptions
-from irtools.targets.signature import Slot, check_feeds, wanted_outputs
+from irtools.targets import KernelReport, RunnerOptions, SessionRunner, Slot
 
 __all__ = ["OrtRunner", "compiled_kernels"]
 
@@ -49,7 +48,7 @@ _UNREADABLE = frozenset(
 _DENSE = re.compile(r"tensor\((\w+)\)")
 
 
-class OrtRunner:
+class OrtRunner(SessionRunner):
     """A session with checked feeds.
 
     Args:
@@ -62,6 +61,9 @@ class OrtRunner:
         UnsupportedError: The runtime refuses the model.
     """
 
+    runtime = "ONNX Runtime"
+    failures = RUNTIME_ERRORS
+
     def __init__(
         self,
         source: ModelSource,
@@ -72,43 +74,22 @@ class OrtRunner:
         self._source = source
         self._options = options
         self._providers = tuple(providers)
-        self._session: Any = open_session(source, options, providers, profile=profile)
-        self._slots = _slots(self._session)
-        self._output_types = {o.name: o.type for o in self._session.get_outputs()}
-        self._outputs = tuple(self._output_types)
-
-    @property
-    def slots(self) -> Sequence[Slot]:
-        return self._slots
-
-    @property
-    def input_names(self) -> Sequence[str]:
-        return tuple(slot.name for slot in self._slots if slot.required)
-
-    @property
-    def output_names(self) -> Sequence[str]:
-        return self._outputs
+        session = open_session(source, options, providers, profile=profile)
+        self._output_types = {o.name: o.type for o in session.get_outputs()}
+        super().__init__(session, _slots(session), tuple(self._output_types))
 
     @property
     def providers(self) -> Sequence[str]:
         """Execution providers that take part."""
-        return tuple(self._live().get_providers())
+        return tuple(self.session.get_providers())
 
-    def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """Run once; see `irtools.targets.Runner.run`."""
-        session = self._live()
-        checked = check_feeds(self._slots, feeds)
-        wanted = wanted_outputs(self._outputs, outputs)
-        if not wanted:
-            return {}  # To the session an empty list means all outputs.
+    def infer(self, feeds: Mapping[str, np.ndarray], wanted: Sequence[str]) -> Sequence[np.ndarray]:
         self._refuse_unreadable(wanted)
-        try:
-            results = session.run(list(wanted), checked)
-        except RUNTIME_ERRORS as error:
-            raise DataError(
-                f"ONNX Runtime cannot run the model on this data: {clean_message(error)}"
-            ) from error
-        return dict(zip(wanted, results, strict=True))
+        found: Sequence[np.ndarray] = self.session.run(list(wanted), feeds)
+        return found
+
+    def describe(self, error: Exception) -> str:
+        return clean_message(error)
 
     def kernels(self) -> KernelReport:
         """Compile once more and count; the session itself does not tell."""
@@ -116,18 +97,12 @@ class OrtRunner:
 
     def end_profiling(self) -> Path:
         """Write the profile that the runner was made with, and return its file."""
-        return Path(self._live().end_profiling())
+        return Path(self.session.end_profiling())
 
     def close(self) -> None:
         """Free the session and its weights."""
-        self._session = None
+        super().close()
         self._source = ModelSource(b"")
-
-    def __enter__(self) -> OrtRunner:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     def _refuse_unreadable(self, wanted: Sequence[str]) -> None:
         for name in wanted:
@@ -137,11 +112,6 @@ class OrtRunner:
                     f"output {name!r} is a {kind}, which ONNX Runtime does not hand to Python as "
                     "an array: cast or stack it in the model"
                 )
-
-    def _live(self) -> Any:
-        if self._session is None:
-            raise UnsupportedError("this runner is closed; make a new one from the target")
-        return self._session
 
 
 def compiled_kernels(

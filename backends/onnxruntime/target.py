@@ -24,6 +24,7 @@ from irtools.targets import (
     Runner,
     RunnerOptions,
     Target,
+    lower_file_version,
     lowered,
 )
 
@@ -81,9 +82,7 @@ class _Ort(Target):
         return 0
 
     def lower(self, model: ir.Model) -> Mapping[str, int]:
-        from irtools.backends.onnxruntime.lowering import lower_for_any_provider
-
-        return lower_for_any_provider(model, self.capabilities)
+        return lower_file_version(model, self.capabilities)
 
     def compile(
         self, model: Model, directory: Path, stem: str, *, format: str | None = None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from irtools.editing import Editor, constant_of
 from irtools.model.walk import nested_graphs
 
 __all__ = ["make_weights_unsigned", "unshare_integers"]
@@ -38,12 +39,12 @@ def make_weights_unsigned(model: ir.Model) -> int:
     Returns:
         Number of nodes that changed.
     """
-    changed = 0
+    editor, changed = Editor(model, "make-weights-unsigned"), 0
     # Functions hold no initializers.
     for node in (node for graph in nested_graphs(model.graph) for node in graph):
         places = _WEIGHT_AND_ZERO.get((node.domain, node.op_type), ())
         if places and _takes_unsigned(node):
-            changed += sum(_rewrite(node, weight, zero) for weight, zero in places) > 0
+            changed += sum(_rewrite(editor, node, weight, zero) for weight, zero in places) > 0
     return changed
 
 
@@ -53,15 +54,14 @@ def unshare_integers(model: ir.Model) -> None:
     ONNX Runtime 1.31 makes weights and zero points unsigned reader by reader, under one name, and
     refuses a model in which two share one.
     """
+    editor = Editor(model, "unshare-integers")
     for graph in nested_graphs(model.graph):
         for value in list(graph.initializers.values()):
             tensor = value.const_value
             if tensor is None or tensor.dtype != ir.DataType.INT8 or value.is_graph_output():
                 continue
             for number, (node, index) in enumerate(tuple(value.uses())[1:]):
-                copy = ir.Value(name=f"{value.name}_reader_{number}", const_value=tensor)
-                copy.shape, copy.type = value.shape, value.type
-                graph.register_initializer(copy)
+                copy = editor.constant(f"{value.name}_reader_{number}", tensor, graph=graph)
                 node.replace_input_with(index, copy)
 
 
@@ -75,40 +75,29 @@ def _takes_unsigned(node: ir.Node) -> bool:
     return ir.DataType.INT8 not in types and (tensor is None or tensor.dtype != ir.DataType.INT8)
 
 
-def _rewrite(node: ir.Node, weight_index: int, zero_index: int) -> bool:
+def _rewrite(editor: Editor, node: ir.Node, weight_index: int, zero_index: int) -> bool:
     weight, zero = _constant(_input(node, weight_index)), _input(node, zero_index)
     middle = np.zeros((), np.int8) if zero is None else _constant(zero)
     if weight is None or middle is None:
         return False
     if len(node.inputs) <= zero_index:
         node.resize_inputs(zero_index + 1)
-    _set(node, weight_index, weight)
-    _set(node, zero_index, middle)
+    _set(editor, node, weight_index, weight)
+    _set(editor, node, zero_index, middle)
     return True
 
 
-def _set(node: ir.Node, index: int, signed: np.ndarray) -> None:
-    assert node.graph is not None
-    old = _input(node, index)
+def _set(editor: Editor, node: ir.Node, index: int, signed: np.ndarray) -> None:
+    old, graph = _input(node, index), node.graph
+    assert isinstance(graph, ir.Graph)
     stem = (old.name if old is not None else None) or f"{node.name or node.op_type}_zero_point"
     array = np.bitwise_xor(np.ascontiguousarray(signed).view(np.uint8), np.uint8(0x80))
     array = array.reshape(signed.shape)
-    graph = node.graph
-    name, number = f"{stem}_unsigned", 0
-    while name in graph.initializers:
-        number += 1
-        name = f"{stem}_unsigned_{number}"
-    value = ir.Value(name=name, const_value=ir.Tensor(array, name=name))
-    value.shape, value.type = ir.Shape(array.shape), ir.TensorType(ir.DataType.UINT8)
-    assert isinstance(graph, ir.Graph)
-    graph.register_initializer(value)
-    node.replace_input_with(index, value)
+    node.replace_input_with(index, editor.constant(f"{stem}_unsigned", array, graph=graph))
 
 
 def _constant(value: ir.Value | None) -> np.ndarray | None:
-    if value is None or value.is_graph_input():
-        return None
-    tensor = ir.convenience.get_const_tensor(value)
+    tensor = constant_of(value)
     if tensor is None or tensor.dtype != ir.DataType.INT8:
         return None
     return tensor.numpy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +11,8 @@ import numpy as np
 from irtools.backends.openvino._library import clean_message, import_openvino, release
 from irtools.backends.openvino.kernels import count_kernels, quantized_ops
 from irtools.backends.openvino.source import import_model
-from irtools.errors import DataError, OptionError, UnsupportedError
-from irtools.targets import Feeds, KernelReport, RunnerOptions
-from irtools.targets.signature import Slot, check_feeds, wanted_outputs
+from irtools.errors import OptionError, UnsupportedError
+from irtools.targets import Feeds, KernelReport, RunnerOptions, SessionRunner, Slot
 
 if TYPE_CHECKING:
     from irtools.model import Model
@@ -31,7 +30,7 @@ _NUMPY_TYPES = {
 }
 
 
-class OpenVinoRunner:
+class OpenVinoRunner(SessionRunner):
     """A compiled model with checked feeds.
 
     Args:
@@ -44,6 +43,8 @@ class OpenVinoRunner:
         UnsupportedError: OpenVINO refuses the model.
     """
 
+    runtime = "OpenVINO"
+
     def __init__(
         self,
         model: Model | Path,
@@ -54,69 +55,39 @@ class OpenVinoRunner:
     ) -> None:
         core = import_openvino().Core()
         imported = import_model(core, model)
-        self._outputs = imported.outputs
         self._declared = imported.inputs
         self._quantized = quantized_ops(imported.model)
         config = plugin_config(options, device) | ({"PERF_COUNT": "YES"} if counters else {})
-        self._compiled = _compile(core, imported.model, device, config)
-        self._request: Any = self._compiled.create_infer_request()
-        self._slots = tuple(_slot(port) for port in self._compiled.inputs)
+        compiled = _compile(core, imported.model, device, config)
+        slots = [_slot(port) for port in compiled.inputs]
+        super().__init__(compiled.create_infer_request(), slots, imported.outputs)
 
-    @property
-    def slots(self) -> Sequence[Slot]:
-        return self._slots
-
-    @property
-    def input_names(self) -> Sequence[str]:
-        return tuple(slot.name for slot in self._slots)
-
-    @property
-    def output_names(self) -> Sequence[str]:
-        return self._outputs
-
-    def run(self, feeds: Feeds, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """Run once; see `irtools.targets.Runner.run`."""
-        if self._request is None:
-            raise UnsupportedError("this runner is closed; make a new one from the target")
-        checked = check_feeds(self._slots, self._read(feeds))
-        wanted = wanted_outputs(self._outputs, outputs)
-        try:
-            results = self._request.infer(
-                dict(enumerate(checked.values())), share_inputs=True, share_outputs=True
-            )
-        except RuntimeError as error:
-            raise DataError(
-                f"OpenVINO cannot run the model on this data: {clean_message(error)}"
-            ) from error
+    def infer(self, feeds: Mapping[str, np.ndarray], wanted: Sequence[str]) -> Sequence[np.ndarray]:
+        results = self.session.infer(
+            dict(enumerate(feeds.values())), share_inputs=True, share_outputs=True
+        )
         # Shared outputs live in the request and the next run writes over them.
-        return {name: np.array(results[self._outputs.index(name)]) for name in wanted}
+        return [np.array(results[self.output_names.index(name)]) for name in wanted]
 
-    def _read(self, feeds: Feeds) -> Feeds:
-        """Leave out feeds of inputs that the model has and nobody reads."""
+    def known(self, feeds: Feeds) -> Feeds:
+        """Leave out feeds of inputs that the model has and no node reads."""
         known = self.input_names
         if all(name in known for name in feeds):
             return feeds
         declared = self._declared()
         return {n: array for n, array in feeds.items() if n in known or n not in declared}
 
+    def describe(self, error: Exception) -> str:
+        return clean_message(error)
+
     def kernels(self) -> KernelReport:
         """Count the layers of the runtime model by type and precision."""
-        return count_kernels(self._compiled.get_runtime_model(), self._quantized)
+        return count_kernels(self.session.get_compiled_model().get_runtime_model(), self._quantized)
 
     def counters(self) -> Sequence[Any]:
         """Return `openvino.ProfilingInfo` of every node in the last run."""
-        found: Sequence[Any] = self._request.get_profiling_info()
+        found: Sequence[Any] = self.session.get_profiling_info()
         return found
-
-    def close(self) -> None:
-        """Free the compiled model."""
-        self._request = self._compiled = None
-
-    def __enter__(self) -> OpenVinoRunner:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
 
 def plugin_config(options: RunnerOptions, device: str) -> dict[str, str]:

@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irtools.backends.openvino._library import clean_message, release
-from irtools.errors import UnsupportedError
+from irtools.backends.openvino._library import clean_message, import_openvino, release
+from irtools.errors import FileError, UnsupportedError
 from irtools.scratch import scratch_folder
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from irtools.model import Model
 
-__all__ = ["ImportedModel", "import_model"]
+__all__ = ["ImportedModel", "import_model", "write_model"]
 
 _IN_MEMORY_UP_TO = 64 << 20
 # Bytes are held three times while they are parsed; files are mapped.
@@ -53,6 +53,25 @@ def import_model(core: Any, model: Model | Path) -> ImportedModel:
     names = tuple(value.name or "" for value in model.ir.graph.outputs)
     inputs = frozenset(value.name or "" for value in model.ir.graph.inputs)
     return ImportedModel(_import_from_memory(core, model), names, lambda: inputs)
+
+
+def write_model(model: Model, path: Path) -> None:
+    """Write `.xml` and `.bin`.
+
+    Raises:
+        UnsupportedError: OpenVINO refuses the model.
+        FileError: The files cannot be written.
+    """
+    ov = import_openvino()
+    imported = import_model(ov.Core(), model)
+    for output, name in zip(imported.model.outputs, imported.outputs, strict=True):
+        # Values that became one carry all their names; callers ask for the model's.
+        output.get_tensor().set_names({name})
+    try:
+        # The default halves float32 weights unasked.
+        ov.save_model(imported.model, path, compress_to_fp16=False)
+    except RuntimeError as error:
+        raise FileError(f"OpenVINO cannot write {path.name}: {clean_message(error)}") from error
 
 
 def _import_from_memory(core: Any, model: Model) -> Any:

@@ -11,14 +11,12 @@ from irtools.backends.openvino._library import import_openvino, release
 from irtools.backends.openvino.capabilities import cpu_capabilities, gpu_capabilities
 from irtools.errors import TargetUnavailableError
 from irtools.targets import (
-    Artifact,
     Capabilities,
     Feeds,
     NodeTimes,
+    PackagedTarget,
     Runner,
     RunnerOptions,
-    Target,
-    lowered,
 )
 
 if TYPE_CHECKING:
@@ -33,10 +31,11 @@ _PRECISIONS = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
 
 @dataclass(frozen=True)
-class _OpenVino(Target):
+class _OpenVino(PackagedTarget):
     """What both targets share."""
 
     device: ClassVar[str]
+    package: ClassVar[str] = "openvino"
     formats: ClassVar[tuple[str, ...]] = ("xml",)
 
     def check_available(self) -> None:
@@ -58,14 +57,10 @@ class _OpenVino(Target):
 
         return lower(model)
 
-    def compile(
-        self, model: Model, directory: Path, stem: str, *, format: str | None = None
-    ) -> Artifact:
-        self.choose_format(format)
-        self.check_available()
-        from irtools.backends.openvino.artifact import write_artifact
+    def write(self, form: Model, path: Path) -> None:
+        from irtools.backends.openvino.source import write_model
 
-        return write_artifact(lowered(model, self), directory, stem, self.device)
+        write_model(form, path)
 
     def profile(
         self, model: Path, feeds: Feeds, runs: int, options: RunnerOptions = RunnerOptions()

@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from prepared.packages import Package, unpacked, verify
+from benchmarks.prepared.packages import Package, unpacked, verify
 
 _PARTS = (
     "74e420bd518ed195b64c6d2a2f184ae9ae5c3d72ca4e0ad94f12d88ff5678e6f",

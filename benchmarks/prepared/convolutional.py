@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.nn.functional import pad, relu6
 
-from prepared.packages import EFFICIENTNET_LITE0, unpacked
-from prepared.transformer import perturb_vectors
+from benchmarks.prepared.packages import EFFICIENTNET_LITE0, unpacked
+from benchmarks.prepared.transformer import perturb_vectors
 
 
 def conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:

@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from prepared.commands import irc
-from prepared.packages import PROMPT_INJECTION, cached, unpacked
-from prepared.training import Recipe, train
+from benchmarks.prepared.commands import irc
+from benchmarks.prepared.packages import PROMPT_INJECTION, cached, unpacked
+from benchmarks.prepared.training import Recipe, train
 
 MAX_LENGTH = 32
 XSMALL = {

@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.prepared.commands import irc
+from benchmarks.prepared.convolutional import EfficientNetLite0, efficientnet_lite0
+from benchmarks.prepared.exports import Tensors
+from benchmarks.prepared.packages import cached, verify
+from benchmarks.prepared.training import Recipe, train
+from benchmarks.recording import ROOT
 from irtools.data.images import read_images
 from irtools.data.signature import InputSpec
-from prepared.commands import irc
-from prepared.convolutional import EfficientNetLite0, efficientnet_lite0
-from prepared.exports import Tensors
-from prepared.packages import cached, verify
-from prepared.training import Recipe, train
 
 DEBIAN_PACKAGE = "dataset-fashion-mnist=0.0~git20200523.55506a9-1"
 DIGEST = "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0"
@@ -160,13 +161,11 @@ def prepare(cache: Path) -> None:
         folder / "efficientnet-lite0.safetensors", lambda path: make_weights(path, images, cache)
     )
     example = cached(folder / "example.npz", _write_example)
-    source = "prepared.fashion_mnist:fashion_classifier"
+    source = "benchmarks.prepared.fashion_mnist:fashion_classifier"
     options = ("--weights", weights, "--example", example)
-    # The module is named from the folder of the benchmarks.
-    here = Path(__file__).parent.parent
     cached(
         folder / "efficientnet-lite0.onnx",
-        lambda path: irc("export", source, *options, "-o", path, folder=here),
+        lambda path: irc("export", source, *options, "-o", path, folder=ROOT),
     )
 
 

@@ -17,8 +17,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from prepared.packages import cached
-from prepared.transformer import perturb_vectors
+from benchmarks.prepared.packages import cached
+from benchmarks.prepared.transformer import perturb_vectors
 
 _TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
 _CENTRED = {

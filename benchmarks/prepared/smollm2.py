@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from prepared.gguf_file import Gguf
+from benchmarks.prepared.gguf_file import Gguf
 
 
 def smollm2(gguf: Gguf) -> Any:

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from prepared.exports import INPUT_NAMES
-from prepared.packages import (
+from benchmarks.prepared.exports import INPUT_NAMES
+from benchmarks.prepared.packages import (
     BBC_NEWS,
     ORANGE_TEXT,
     PROMPT_INJECTION,

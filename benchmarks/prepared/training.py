@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from prepared.exports import Tensors
-from prepared.packages import minilm_checkpoint
+from benchmarks.prepared.exports import Tensors
+from benchmarks.prepared.packages import minilm_checkpoint
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from prepared.exports import INPUT_NAMES
+from benchmarks.prepared.exports import INPUT_NAMES
 
 
 @dataclass(frozen=True)

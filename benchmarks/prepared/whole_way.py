@@ -26,7 +26,7 @@ DATA = {
     "fashion-sample": ("fashion-mnist/sample/calibration", "fashion-mnist/sample/test"),
     "efficientnet-fashion": ("fashion-mnist/sample-64/calibration", "fashion-mnist/sample-64/test"),
 }
-"""What `benchmarks/models.py` makes, to its files: to calibrate on, and to test on."""
+"""What `benchmarks prepare` makes, to its files: to calibrate on, and to test on."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Entry:
     """A model on its way.
 
     Attributes:
-        artefact: What `benchmarks/models.py` makes it.
+        artefact: What `benchmarks prepare` makes it.
         weights: Where its weights come from: `real`, `trained` (for some minutes) or `drawn`.
         data: A name in `DATA`; None: drawn from its signature.
         source: What is exported, in the cache, or `module:function`.
@@ -91,7 +91,7 @@ ENTRIES: Mapping[str, Entry] = {
         "efficientnet-fashion",
         "real",
         "efficientnet-fashion",
-        "prepared.fashion_mnist:fashion_classifier",
+        "benchmarks.prepared.fashion_mnist:fashion_classifier",
         (
             *("--weights", "CACHE/fashion-mnist/efficientnet-lite0.safetensors"),
             *("--example", "CACHE/fashion-mnist/example.npz"),

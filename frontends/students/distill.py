@@ -13,8 +13,10 @@ import numpy as np
 
 from irtools.data import Dataset, is_text, load_dataset
 from irtools.errors import DataError, UsageError
-from irtools.frontends.students.checkpoints import fingerprint, has_tokenizer, load_network
-from irtools.frontends.students.data import (
+from irtools.frontends.students.networks.checkpoints import fingerprint, has_tokenizer, load_network
+from irtools.frontends.students.networks.make_student import make_student
+from irtools.frontends.students.networks.spec import Checkpoint, PrunedModel, StudentSpec
+from irtools.frontends.students.training.data import (
     Splits,
     check_labels,
     choose_metric,
@@ -22,14 +24,12 @@ from irtools.frontends.students.data import (
     class_names,
     read_splits,
 )
-from irtools.frontends.students.loop import check_precision, train
-from irtools.frontends.students.make_student import make_student
-from irtools.frontends.students.objective import TEACHER_LOGITS, Objective, make_objective
-from irtools.frontends.students.results import finished, set_task
-from irtools.frontends.students.scoring import find_gain, outputs_of, score
-from irtools.frontends.students.spec import Checkpoint, PrunedModel, StudentSpec
-from irtools.frontends.students.teacher import Teacher, cached_outputs, open_teacher
-from irtools.frontends.students.workspace import Workspace, processes
+from irtools.frontends.students.training.loop import check_precision, train
+from irtools.frontends.students.training.objective import TEACHER_LOGITS, Objective, make_objective
+from irtools.frontends.students.training.results import finished, set_task
+from irtools.frontends.students.training.scoring import find_gain, outputs_of, score
+from irtools.frontends.students.training.teacher import Teacher, cached_outputs, open_teacher
+from irtools.frontends.students.training.workspace import Workspace, processes
 from irtools.model import Model
 from irtools.plugins import Progress
 from irtools.students import DistillRequest, DistillResult, Task, Trained

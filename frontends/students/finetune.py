@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers.activations import ACT2FN
 
 from irtools.errors import UsageError
-from irtools.frontends._activation import check_activation
-from irtools.frontends.students import checkpoints
-from irtools.frontends.students.data import (
+from irtools.frontends.students.networks import checkpoints
+from irtools.frontends.students.training.data import (
     Splits,
     check_labels,
     choose_metric,
@@ -25,12 +25,13 @@ from irtools.frontends.students.data import (
     num_outputs,
     read_splits,
 )
-from irtools.frontends.students.loop import check_precision, train
-from irtools.frontends.students.objective import Objective
-from irtools.frontends.students.results import finished, set_task, write_checkpoint
-from irtools.frontends.students.scoring import score, trained_outputs
-from irtools.frontends.students.workspace import Done, Workspace
+from irtools.frontends.students.training.loop import check_precision, train
+from irtools.frontends.students.training.objective import Objective
+from irtools.frontends.students.training.results import finished, set_task, write_checkpoint
+from irtools.frontends.students.training.scoring import score, trained_outputs
+from irtools.frontends.students.training.workspace import Done, Workspace
 from irtools.plugins import Progress
+from irtools.sources import check_activation
 from irtools.students import FinetuneRequest, FinetuneResult, Task, Trained
 from irtools.words import counted
 
@@ -102,7 +103,7 @@ def _bare(kind: Any, config: Any, folder: Path) -> Any:
         with torch.device("meta"):
             return kind(copy.deepcopy(config))
     except KeyError as error:
-        check_activation(folder, config, error)
+        check_activation(folder, config, error, ACT2FN)
         raise
 
 
@@ -152,7 +153,7 @@ def _whole(job: _Job, progress: Progress) -> FinetuneResult | None:
 
 
 def _adapted(job: _Job, progress: Progress) -> FinetuneResult | None:
-    from irtools.frontends.students import adapters
+    from irtools.frontends.students.networks import adapters
 
     settings = job.request.adapter
     assert settings is not None
@@ -200,7 +201,7 @@ def _base_maker(
     job: _Job, layers: tuple[str, ...], *, in_nf4: bool, real: bool
 ) -> tuple[Callable[[], Any], dict[str, float]]:
     """Return what makes the frozen base anew, and the error of its quantization."""
-    from irtools.frontends.students import adapters
+    from irtools.frontends.students.networks import adapters
 
     if real:
         heads = tuple({name.partition(".")[0] for name in _kept_modules(job)})
@@ -217,7 +218,7 @@ def _base_maker(
 
 
 def _kept_modules(job: _Job) -> tuple[str, ...]:
-    from irtools.frontends.students.anatomy import head_names
+    from irtools.frontends.students.networks.anatomy import head_names
 
     return head_names(job.network)
 

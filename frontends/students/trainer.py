@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import ClassVar
 
 from irtools.errors import MissingExtraError
-from irtools.frontends.students.spec import parse_student
+from irtools.frontends.students.networks.spec import parse_student
 from irtools.plugins import Progress
 from irtools.students import DistillRequest, DistillResult, FinetuneRequest, FinetuneResult
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 
 import onnx_ir as ir
 
-from irtools.analysis.dims import Dim
-from irtools.analysis.shapes import Shape, SymbolicShapes
+from irtools.analysis.cost_rules import COST, CostFacts, numbers_in
+from irtools.analysis.dims import evaluate
+from irtools.analysis.facts import Shape
+from irtools.analysis.shapes import SymbolicShapes
+from irtools.operators import op_key
 from irtools.words import counted
 
 __all__ = ["Costs", "count_flops"]
@@ -19,6 +20,7 @@ __all__ = ["Costs", "count_flops"]
 _MAX_TRIPS = 2**31
 """A loop that says more means `until the condition is false`."""
 _MAX_NESTING = 4
+_MAX_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class _Counter:
         self._branches: Counter[str] = Counter()
         self._bodies: Counter[str] = Counter()
         self._unknown = 0
+        self._unruled: Counter[str] = Counter()
         for _ in range(_MAX_NESTING):
             if not self._shape_bodies(model.graph):
                 break
@@ -90,6 +93,10 @@ class _Counter:
         if self._unknown:
             products = counted(self._unknown, "product")
             yield f"{products} not counted: shapes are only known at run time"
+            for op, count in sorted(self._shapes.without_rule.items())[:_MAX_NAMED]:
+                yield f"{counted(count, 'node')} of {op}: no shape rule, what follows has no shape"
+        for op, count in self._unruled.most_common(_MAX_NAMED):
+            yield f"{counted(count, 'node')} of {op} not counted: no cost rule"
 
     def _visit_node(self, node: ir.Node, times: int) -> list[tuple[ir.Node, int]]:
         match node.op_type:
@@ -106,10 +113,11 @@ class _Counter:
                 return self._count(node, times)
 
     def _count(self, node: ir.Node, times: int) -> list[tuple[ir.Node, int]]:
-        rule = _RULES.get(node.op_type)
+        rule = COST.of(node)
         if rule is None:
+            self._unruled[op_key(node.domain, node.op_type)] += 1
             return []
-        count = rule(node, _Facts(self._shapes, self._sizes))
+        count = rule(node, CostFacts(self._shapes, self._sizes))
         if count is None:
             self._unknown += 1
             return []
@@ -118,14 +126,14 @@ class _Counter:
     def _rounds(self, node: ir.Node) -> int | None:
         if node.op_type == "Loop":
             trips = self._shapes.integers(node.inputs[0]) if node.inputs else None
-            found = None if trips is None else _number(trips.reshape(-1)[0], self._sizes)
+            found = None if trips is None else evaluate(trips.reshape(-1)[0], self._sizes)
             return found if found is not None and 0 <= found < _MAX_TRIPS else None
         scanned = node.attributes.get_int("num_scan_inputs", 1)
         shape = self._shapes.shape(node.inputs[-scanned]) if node.inputs else None
         axes = node.attributes.get_ints("scan_input_axes") or [self._scan_axis]
         if shape is None or not -len(shape) <= axes[0] < len(shape):
             return None
-        return _number(shape[axes[0]], self._sizes)
+        return evaluate(shape[axes[0]], self._sizes)
 
     def _shape_bodies(self, graph: ir.Graph) -> bool:
         """Tell the bodies of Loop and Scan the shapes that they are called with.
@@ -143,7 +151,7 @@ class _Counter:
     def _shape_body(self, node: ir.Node, body: ir.Graph) -> bool:
         changed = False
         for value, wanted in zip(body.inputs, self._body_shapes(node), strict=False):
-            sizes = None if wanted is None else _numbers(wanted, self._sizes)
+            sizes = None if wanted is None else numbers_in(wanted, self._sizes)
             if sizes is None or (value.shape is not None and value.shape.is_static()):
                 continue
             value.shape = ir.Shape(sizes)
@@ -165,136 +173,13 @@ class _Counter:
             yield None if kept is None else tuple(kept)
 
 
-@dataclass(frozen=True)
-class _Facts:
-    """Shapes in numbers."""
-
-    shapes: SymbolicShapes
-    sizes: Mapping[str, int]
-
-    def shape(self, value: ir.Value | None) -> list[int] | None:
-        found = self.shapes.shape(value)
-        return None if found is None else _numbers(found, self.sizes)
-
-
-Rule = Callable[[ir.Node, _Facts], int | None]
-
-
-def _matmul(left: int, right: int) -> Rule:
-    """[..., M, K] x [..., K, N]; the operands are inputs number `left` and `right`."""
-
-    def count(node: ir.Node, facts: _Facts) -> int | None:
-        a, b = facts.shape(node.inputs[left]), facts.shape(node.inputs[right])
-        if not a or not b:
-            return None
-        rows = a[-1:] if node.attributes.get_int("transA", 0) and len(a) > 1 else a[-2:-1]
-        depth = math.prod(a[-2:]) // math.prod(rows) if math.prod(rows) else 0
-        columns = math.prod(b[-2:]) // depth if depth and len(b) > 1 else 1
-        batch = _broadcast(a[:-2], b[:-2])
-        return 2 * math.prod([*batch, *rows]) * depth * columns
-
-    return count
-
-
-def _matmul_n_bits(node: ir.Node, facts: _Facts) -> int | None:
-    a, columns = facts.shape(node.inputs[0]), node.attributes.get_int("N", 0)
-    return None if not a else 2 * math.prod(a) * columns
-
-
-def _conv(weight: int) -> Rule:
-    def count(node: ir.Node, facts: _Facts) -> int | None:
-        w, out = facts.shape(node.inputs[weight]), facts.shape(node.outputs[0])
-        return None if w is None or out is None else 2 * math.prod(w[1:]) * math.prod(out)
-
-    return count
-
-
-def _conv_transpose(node: ir.Node, facts: _Facts) -> int | None:
-    x, w = facts.shape(node.inputs[0]), facts.shape(node.inputs[1])
-    return None if x is None or w is None else 2 * math.prod(x) * math.prod(w[1:])
-
-
-def _attention(node: ir.Node, facts: _Facts) -> int | None:
-    """Scores and their product with the values: Q [B, H, S, D] or [B, S, H*D]."""
-    q, k, v = [facts.shape(value) for value in [*node.inputs, None, None][:3]]
-    if q is None or k is None or v is None or not len(q) == len(k) == len(v) > 2:
-        return None
-    keys = math.prod(k[2:-1]) if len(k) == 4 else k[1]
-    # Grouped heads are shared, not skipped: every query meets keys and values of its own head.
-    heads = 1 if len(q) == 4 else max(q[-1] // k[-1], 1) if k[-1] else 1
-    return 2 * keys * (math.prod(q) + math.prod(q[:-1]) * v[-1] * heads)
-
-
-def _recurrent(node: ir.Node, facts: _Facts) -> int | None:
-    """X [S, B, I], W [directions, gates*H, I], R [directions, gates*H, H]."""
-    x, w, r = [facts.shape(value) for value in [*node.inputs, None, None][:3]]
-    if x is None or w is None or r is None:
-        return None
-    return 2 * math.prod(x[:2]) * (math.prod(w) + math.prod(r))
-
-
-_RULES: Mapping[str, Rule] = MappingProxyType(
-    dict.fromkeys(
-        (
-            "DynamicQuantizeMatMul",
-            "FusedGemm",
-            "FusedMatMul",
-            "Gemm",
-            "MatMul",
-            "MatMulInteger",
-            "MatMulIntegerToFloat",
-        ),
-        _matmul(0, 1),
-    )
-    | {
-        "Attention": _attention,
-        "Conv": _conv(1),
-        "ConvInteger": _conv(1),
-        "ConvTranspose": _conv_transpose,
-        "FusedConv": _conv(1),
-        "GRU": _recurrent,
-        "LSTM": _recurrent,
-        "MatMulNBits": _matmul_n_bits,
-        "MultiHeadAttention": _attention,
-        "QGemm": _matmul(0, 3),
-        "QLinearConv": _conv(3),
-        "QLinearMatMul": _matmul(0, 3),
-        "RNN": _recurrent,
-    }
-)
-
-
 def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
     for attribute in node.attributes.values():
         if not attribute.is_ref() and attribute.type == ir.AttributeType.GRAPH:
             yield attribute.as_graph()
 
 
-def _broadcast(a: Sequence[int], b: Sequence[int]) -> list[int]:
-    rank = max(len(a), len(b))
-    pairs = zip([1] * (rank - len(a)) + [*a], [1] * (rank - len(b)) + [*b], strict=True)
-    return [second if first == 1 else first for first, second in pairs]
-
-
 def _bound(dim: int | ir.SymbolicDim, sizes: Mapping[str, int]) -> int | ir.SymbolicDim:
     if isinstance(dim, int) or dim.value is None:
         return dim
     return sizes.get(dim.value, dim)
-
-
-def _numbers(shape: Shape, sizes: Mapping[str, int]) -> list[int] | None:
-    found = [_number(dim, sizes) for dim in shape]
-    known = [size for size in found if size is not None]
-    return known if len(known) == len(found) else None
-
-
-def _number(dim: Dim | bool, sizes: Mapping[str, int]) -> int | None:
-    """Put the sizes into a polynomial; None where it has a name that they lack."""
-    if isinstance(dim, int):
-        return int(dim)
-    total = 0
-    for names, factor in dim.terms:
-        if any(name not in sizes for name in names):
-            return None
-        total += factor * math.prod(sizes[name] for name in names)
-    return total

@@ -11,46 +11,15 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from irtools.analysis.dims import Dim, SymbolicSize
+from irtools.analysis.dims import evaluate, name_of
 from irtools.analysis.shapes import Shape, SymbolicShapes
 from irtools.model.walk import subgraphs
+from irtools.operators import find_op
 
 __all__ = ["DataSizes"]
 
-_BY_VALUE = frozenset({"Compress", "NonMaxSuppression", "NonZero", "StringSplit", "Unique"})
-"""Operators whose result is as large as what they find."""
 _FOREIGN = ("BeamSearch", "GreedySearch", "NMS", "NonMaxSuppression", "Sampling")
-"""Parts of the names of other domains' operators that do the same."""
-
-_SIZE_INPUTS: Mapping[str, tuple[int, ...]] = {
-    "AffineGrid": (1,),
-    "BlackmanWindow": (0,),
-    "CenterCropPad": (1,),
-    "Col2Im": (1, 2),
-    "ConstantOfShape": (0,),
-    "DFT": (1,),
-    "Expand": (1,),
-    "HammingWindow": (0,),
-    "HannWindow": (0,),
-    "MaxUnpool": (2,),
-    "MelWeightMatrix": (0, 1),
-    "OneHot": (1,),
-    "Pad": (1, 3),
-    "Range": (0, 1, 2),
-    "Reshape": (1,),
-    "Loop": (0, 1),
-    "Resize": (2, 3),
-    "STFT": (1, 3),
-    "Slice": (1, 2, 3, 4),
-    "Split": (1,),
-    "SplitToSequence": (1,),
-    "Squeeze": (1,),
-    "Tile": (1,),
-    "TopK": (1,),
-    "Unsqueeze": (1,),
-    "Upsample": (1,),
-}
-"""Inputs whose values decide sizes (ai.onnx operator specification)."""
+"""Parts of the names of operators that are not declared, but are as large as what they find."""
 
 _ASK_SIZES = frozenset({"Shape", "Size", "SequenceLength"})
 
@@ -99,11 +68,13 @@ class DataSizes:
             symbol
             for shape in self.inputs.values()
             for dim in shape
-            if isinstance(dim, SymbolicSize) and (symbol := _single(dim)) is not None
+            if (symbol := name_of(dim)) is not None
         }
         known = dict.fromkeys(symbols, 1)
         return frozenset(
-            name for name, shape in self.shapes.items() if shape and _size(shape[0], known) is None
+            name
+            for name, shape in self.shapes.items()
+            if shape and evaluate(shape[0], known) is None
         )
 
     def free_axes(
@@ -126,7 +97,7 @@ class DataSizes:
             return frozenset(range(len(found)))
         known = self._symbols(feeds)
         sizes = zip(shape, found, strict=True)
-        return frozenset(axis for axis, (dim, n) in enumerate(sizes) if _size(dim, known) != n)
+        return frozenset(axis for axis, (dim, n) in enumerate(sizes) if evaluate(dim, known) != n)
 
     def _symbols(self, feeds: Mapping[str, Sequence[int]]) -> dict[str, int]:
         known: dict[str, int] = {}
@@ -135,7 +106,7 @@ class DataSizes:
             if len(given) != len(shape):
                 continue
             for dim, size in zip(shape, given, strict=True):
-                if isinstance(dim, SymbolicSize) and (symbol := _single(dim)) is not None:
+                if (symbol := name_of(dim)) is not None:
                     known.setdefault(symbol, size)
         return known
 
@@ -151,28 +122,6 @@ def _last_fixed(graph: ir.Graph, spread: _Spread) -> Iterator[str]:
             if value in spread.by_value and value.name and value.name not in seen:
                 seen.add(value.name)
                 yield value.name
-
-
-def _single(dim: SymbolicSize) -> str | None:
-    """Return the symbol that a size is, where it is nothing more."""
-    if len(dim.terms) != 1:
-        return None
-    ((monomial, factor),) = dim.terms
-    return monomial[0] if factor == 1 and len(monomial) == 1 else None
-
-
-def _size(dim: Dim, known: Mapping[str, int]) -> int | None:
-    """Return the number of a size; None where a symbol has none."""
-    if isinstance(dim, int):
-        return dim
-    total = 0
-    for monomial, factor in dim.terms:
-        for symbol in monomial:
-            if symbol not in known:
-                return None
-            factor *= known[symbol]
-        total += factor
-    return total
 
 
 class _Spread:
@@ -213,11 +162,12 @@ class _Spread:
 
     def _decides(self, node: ir.Node, inputs: Sequence[ir.Value]) -> bool:
         """Whether the values of a node's inputs decide the sizes of its results."""
-        if node.domain != "":
+        op = find_op(node.domain, node.op_type)
+        if op is None:
             return any(part in node.op_type for part in _FOREIGN)
-        if node.op_type in _BY_VALUE or node.op_type == "If":
+        if op.finds or op.key == "If":
             return any(value in self.by_value for value in inputs)
-        places = _SIZE_INPUTS.get(node.op_type, ())
         return any(
-            place < len(node.inputs) and node.inputs[place] in self.by_value for place in places
+            place < len(node.inputs) and node.inputs[place] in self.by_value
+            for place in op.size_inputs
         )

@@ -12,9 +12,21 @@ from itself.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-__all__ = ["Dim", "SymbolicSize", "add", "divide", "is_named", "multiply", "never_equal", "symbol"]
+__all__ = [
+    "Dim",
+    "SymbolicSize",
+    "add",
+    "divide",
+    "evaluate",
+    "is_named",
+    "multiply",
+    "name_of",
+    "never_equal",
+    "symbol",
+]
 
 Monomial = tuple[str, ...]
 """Product of symbols, sorted; a square repeats its symbol; `()` is 1."""
@@ -90,6 +102,28 @@ def never_equal(a: Dim, b: Dim) -> bool:
     constant = terms.pop((), 0)
     signs = {factor > 0 for factor in terms.values()}
     return constant != 0 and signs == {constant > 0}
+
+
+def evaluate(dim: Dim | bool | None, sizes: Mapping[str, int]) -> int | None:
+    """Return a size with numbers for its symbols; None where one has no number."""
+    if not isinstance(dim, SymbolicSize):
+        return None if dim is None else int(dim)
+    total = 0
+    for monomial, factor in dim.terms:
+        for name in monomial:
+            if name not in sizes:
+                return None
+            factor *= sizes[name]
+        total += factor
+    return total
+
+
+def name_of(dim: Dim) -> str | None:
+    """Return the symbol that a size is, where it is nothing more."""
+    if isinstance(dim, int) or len(dim.terms) != 1:
+        return None
+    ((monomial, factor),) = dim.terms
+    return monomial[0] if factor == 1 and len(monomial) == 1 else None
 
 
 def is_named(dim: Dim) -> bool:

@@ -13,22 +13,11 @@ from irtools.analysis.decoder import find_decoder
 from irtools.analysis.provenance import module_name
 from irtools.model import Interface, Model, iter_graphs, iter_nodes
 from irtools.model.interface import dtype_text
+from irtools.operators import find_op
 
 __all__ = ["HotSpot", "Inspection", "SharedWeight", "inspect_model"]
 
-_QUANTIZED_OPS = frozenset(
-    {
-        "ConvInteger",
-        "DynamicQuantizeLinear",
-        "DynamicQuantizeMatMul",
-        "MatMulInteger",
-        "MatMulIntegerToFloat",
-        "MatMulNBits",
-        "QGemm",
-        "QLinearConv",
-        "QLinearMatMul",
-    }
-)
+_QUANTIZE = ("DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear")
 _INTEGER_WEIGHTS = frozenset(
     {ir.DataType.INT8, ir.DataType.UINT8, ir.DataType.INT4, ir.DataType.UINT4}
 )
@@ -142,7 +131,8 @@ def _op(node: ir.Node) -> str:
 
 
 def _is_quantized(node: ir.Node) -> bool:
-    return node.op_type in _QUANTIZED_OPS or node.op_type in ("QuantizeLinear", "DequantizeLinear")
+    op = find_op(node.domain, node.op_type)
+    return op is not None and (op.integers or op.name in _QUANTIZE)
 
 
 def _tensors(model: Model) -> Iterator[ir.TensorProtocol]:

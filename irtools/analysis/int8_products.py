@@ -9,8 +9,10 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.saturation import may_saturate
+from irtools.editing import array_of, constant_of
 from irtools.model import release_tensor
 from irtools.model.walk import iter_nodes
+from irtools.operators import Kind, find_op
 
 __all__ = ["Int8Product", "int8_products", "saturating_products"]
 
@@ -133,7 +135,7 @@ def _is_depthwise(product: Int8Product) -> bool:
 def _is_quantized(value: ir.Value | None) -> bool:
     """Whether a value is dequantized from 8 bits; what only moves it is looked through."""
     producer = _producer(value)
-    while producer is not None and producer.op_type in _MOVES:
+    while producer is not None and _moves(producer):
         value = producer.inputs[0]
         producer = _producer(value)
     if producer is None or producer.op_type != "DequantizeLinear":
@@ -141,9 +143,9 @@ def _is_quantized(value: ir.Value | None) -> bool:
     return _int8_constant(producer.inputs[0]) is None
 
 
-_MOVES = frozenset(
-    {"Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice", "Gather", "Identity"}
-)
+def _moves(node: ir.Node) -> bool:
+    op = find_op(node.domain, node.op_type)
+    return op is not None and op.kind is Kind.LAYOUT
 
 
 def _quantized_here(value: ir.Value | None) -> tuple[ir.Value | None, np.ndarray | None]:
@@ -151,7 +153,7 @@ def _quantized_here(value: ir.Value | None) -> tuple[ir.Value | None, np.ndarray
     node = _producer(value)
     if node is None or node.op_type != "QuantizeLinear" or len(node.inputs) < _MATRICES:
         return None, None
-    arrays = [_array(v) for v in node.inputs]
+    arrays = [array_of(v) for v in node.inputs]
     if arrays[0] is None or arrays[1] is None:
         return None, None
     # Without a zero point the result is unsigned.
@@ -167,26 +169,10 @@ def _quantized_here(value: ir.Value | None) -> tuple[ir.Value | None, np.ndarray
 
 
 def _int8_constant(value: ir.Value | None) -> np.ndarray | None:
-    tensor = _tensor(value)
+    tensor = constant_of(value)
     if tensor is None or tensor.dtype != ir.DataType.INT8:
         return None
     return tensor.numpy()
-
-
-def _array(value: ir.Value | None) -> np.ndarray | None:
-    tensor = _tensor(value)
-    return None if tensor is None else tensor.numpy()
-
-
-def _tensor(value: ir.Value | None) -> ir.TensorProtocol | None:
-    if value is None or value.is_graph_input():
-        return None
-    if value.const_value is not None and value.is_initializer():
-        return value.const_value
-    node = value.producer()
-    if node is None or node.op_type != "Constant" or node.domain != "":
-        return None
-    return ir.convenience.get_const_tensor(value)
 
 
 def _producer(value: ir.Value | None) -> ir.Node | None:

@@ -13,11 +13,14 @@ from types import MappingProxyType
 
 import onnx_ir as ir
 
-from irtools.analysis.dims import Dim
-from irtools.analysis.shapes import SymbolicShapes, constant_of
+from irtools.analysis.dims import evaluate
+from irtools.analysis.shapes import SymbolicShapes
 from irtools.analysis.tables import position_limit
+from irtools.analysis.types import element_type
+from irtools.editing import constant_of
+from irtools.operators import Kind, RuleTable
 
-__all__ = ["PositionLimit", "longest_sequence"]
+__all__ = ["BOUNDS", "PositionLimit", "longest_sequence"]
 
 Interval = tuple[int, int]
 """Smallest and largest element that a tensor of integers can have."""
@@ -177,7 +180,7 @@ class _Bounds:
         shape = self._shapes.shape(value)
         if shape is None or not -len(shape) <= axis < len(shape):
             return None
-        return self._number(shape[axis])
+        return evaluate(shape[axis], self._sizes)
 
     def _find(self, value: ir.Value) -> Interval | None:
         constant = constant_of(value)
@@ -185,7 +188,7 @@ class _Bounds:
             return _of_constant(constant)
         exact = self._shapes.integers(value)
         if exact is not None and exact.size:
-            numbers = [self._number(item) for item in exact.reshape(-1)]
+            numbers = [evaluate(item, self._sizes) for item in exact.reshape(-1)]
             known = [number for number in numbers if number is not None]
             if len(known) == len(numbers):
                 return min(known), max(known)
@@ -193,20 +196,10 @@ class _Bounds:
         if node is None:
             is_mask = "mask" in (value.name or "") or value.dtype == ir.DataType.BOOL
             return (0, 1) if is_mask else None
-        rule = _RULES.get(node.op_type) if node.domain == "" else None
+        if element_type(value) == ir.DataType.BOOL:
+            return (0, 1)
+        rule = BOUNDS.of(node)
         return None if rule is None else rule(node, self)
-
-    def _number(self, dim: Dim | bool) -> int | None:
-        if isinstance(dim, int):
-            return int(dim)
-        total = 0
-        for names, factor in dim.terms:
-            for name in names:
-                if name not in self._sizes:
-                    return None
-                factor *= self._sizes[name]
-            total += factor
-        return total
 
 
 def _of_constant(tensor: ir.TensorProtocol) -> Interval | None:
@@ -223,10 +216,6 @@ Rule = Callable[[ir.Node, _Bounds], Interval | None]
 
 def _same(node: ir.Node, bounds: _Bounds) -> Interval | None:
     return bounds.of(node.inputs[0])
-
-
-def _flag(node: ir.Node, bounds: _Bounds) -> Interval | None:
-    return 0, 1
 
 
 def _any_of(first: int) -> Rule:
@@ -286,25 +275,23 @@ def _clip(node: ir.Node, bounds: _Bounds) -> Interval | None:
     return smallest, max(smallest, largest)
 
 
-_MOVES = (
-    *("Cast", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Reshape"),
-    *("Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
-)
-_COMPARES = ("And", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Not", "Or", "Xor")
-
-_RULES: Mapping[str, Rule] = MappingProxyType(
-    dict.fromkeys(_MOVES, _same)
-    | dict.fromkeys(_COMPARES, _flag)
-    | {
-        "Add": _arithmetic(lambda a, b: a + b),
-        "Clip": _clip,
-        "Concat": _any_of(0),
-        "CumSum": _cumulative,
-        "Max": _any_of(0),
-        "Min": _any_of(0),
-        "Mul": _arithmetic(lambda a, b: a * b),
-        "Range": _range,
-        "Sub": _arithmetic(lambda a, b: a - b),
-        "Where": _any_of(1),
-    }
+BOUNDS: RuleTable[Rule] = RuleTable(
+    "bounds",
+    "the smallest and the largest integer are known",
+    by_kind=MappingProxyType({Kind.LAYOUT: _same}),
+    by_name=MappingProxyType(
+        {
+            "Add": _arithmetic(lambda a, b: a + b),
+            "Cast": _same,
+            "Clip": _clip,
+            "Concat": _any_of(0),
+            "CumSum": _cumulative,
+            "Max": _any_of(0),
+            "Min": _any_of(0),
+            "Mul": _arithmetic(lambda a, b: a * b),
+            "Range": _range,
+            "Sub": _arithmetic(lambda a, b: a - b),
+            "Where": _any_of(1),
+        }
+    ),
 )

@@ -9,12 +9,9 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from irtools.analysis.shapes import constant_of
+from irtools.editing import SCOPES, constant_of
 
-__all__ = ["SCOPES", "module_name", "module_of", "selects"]
-
-SCOPES = "pkg.torch.onnx.name_scopes"
-"""Metadata of a node: the modules around it, the outermost first, and then its own name."""
+__all__ = ["module_name", "module_of", "selects"]
 
 
 def module_of(node: ir.Node) -> str:

@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import MappingProxyType
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
 
-from irtools.analysis import _integer_rules, _shape_rules
 from irtools.analysis.dims import Dim, is_named, multiply, symbol
+from irtools.analysis.facts import Shape
+from irtools.analysis.shape_rules import SHAPE
+from irtools.analysis.value_rules import VALUE
+from irtools.editing import constant_of
+from irtools.operators import op_key
 
-__all__ = ["Shape", "SymbolicShapes", "constant_of"]
-
-Shape = tuple[Dim, ...]
+__all__ = ["Shape", "SymbolicShapes"]
 
 _MAX_ELEMENTS = 64
 """Integer tensors with more elements are data, not shapes."""
+
+
+_MISFITS = (IndexError, ValueError, ZeroDivisionError)
+"""What a rule raises where inputs or attributes do not fit the operator: nothing is known then.
+
+The verifier checks arity and attributes of the standard's operators, but not that an axis exists.
+"""
 
 
 class SymbolicShapes:
@@ -37,6 +47,7 @@ class SymbolicShapes:
     def __init__(self) -> None:
         self._shapes: dict[ir.Value, Shape] = {}
         self._integers: dict[ir.Value, np.ndarray] = {}
+        self._unruled: Counter[str] = Counter()
 
     @classmethod
     def of(cls, model: ir.Model) -> SymbolicShapes:
@@ -75,6 +86,14 @@ class SymbolicShapes:
         """The tensor of a value that never changes, or None."""
         return constant_of(value)
 
+    @property
+    def without_rule(self) -> Mapping[str, int]:
+        """Operators without a shape rule whose results no declaration describes, with their number.
+
+        What is computed from these results has no known shape either.
+        """
+        return self._unruled
+
     def adopt(self, new: ir.Value, old: ir.Value) -> None:
         """Let what is known of `old` be known of `new`, which a pass has put in its place."""
         if old in self._shapes:
@@ -93,10 +112,13 @@ class SymbolicShapes:
             for graph in _graphs_of(attribute):
                 self._visit_graph(graph, f"{scope}{node.name}/")
         shapes: Sequence[Shape | None] = ()
-        if node.domain == "" and (rule := _shape_rules.RULES.get(node.op_type)) is not None:
-            shapes = rule(node, self)
+        if (rule := SHAPE.of(node)) is not None:
+            with contextlib.suppress(*_MISFITS):
+                shapes = rule(node, self)
         for index, output in enumerate(node.outputs):
             self._learn(output, shapes[index] if index < len(shapes) else None, scope)
+        if rule is None and any(output not in self._shapes for output in node.outputs):
+            self._unruled[op_key(node.domain, node.op_type)] += 1
         self._learn_integers(node)
 
     def _learn(self, value: ir.Value, inferred: Shape | None, scope: str) -> None:
@@ -112,42 +134,11 @@ class SymbolicShapes:
             self._shapes[value] = inferred
 
     def _learn_integers(self, node: ir.Node) -> None:
-        if node.domain != "" or (rule := _integer_rules.RULES.get(node.op_type)) is None:
+        if (rule := VALUE.of(node)) is None:
             return
         found = rule(node, self)
         if found is not None and found.size <= _MAX_ELEMENTS:
             self._integers[node.outputs[0]] = found
-
-
-def constant_of(value: ir.Value | None) -> ir.TensorProtocol | None:
-    """The tensor of a value that never changes, or None.
-
-    A weight that is also a graph input may be overridden by the caller, so it is not constant.
-    """
-    if value is None:
-        return None
-    producer = value.producer()
-    if producer is None:
-        return None if value.is_graph_input() else value.const_value
-    if producer.op_type != "Constant" or producer.domain != "" or len(producer.attributes) != 1:
-        return None
-    ((name, attribute),) = producer.attributes.items()
-    if attribute.is_ref():
-        return None
-    if name == "value":
-        return attribute.as_tensor()
-    make = _CONSTANT_ATTRIBUTES.get(name)
-    return None if make is None else ir.tensor(make(attribute.value))
-
-
-_CONSTANT_ATTRIBUTES: Mapping[str, Callable[[object], np.ndarray]] = MappingProxyType(
-    {
-        "value_int": lambda v: np.asarray(v, np.int64),
-        "value_ints": lambda v: np.asarray(v, np.int64),
-        "value_float": lambda v: np.asarray(v, np.float32),
-        "value_floats": lambda v: np.asarray(v, np.float32),
-    }
-)
 
 
 def _graphs_of(attribute: ir.Attr) -> Iterable[ir.Graph]:

@@ -8,8 +8,8 @@ __all__ = ["advice"]
 
 _OPTIMIZE = "irc optimize MODEL --passes"
 _REPORT = (
-    "every `irc optimize` prints its report; --json FILE keeps it, and a folder as -o OUT/ holds "
-    "report.json"
+    "every `irc optimize` prints its report; --json FILE keeps it, and "
+    "`irc report FILE -o page.html` makes a page of it"
 )
 _SEARCH = (
     "passes search by themselves within a budget: "
@@ -22,7 +22,6 @@ _ADVICE: Mapping[str, str] = {
     "simplify": f"simplifying is a pass: {_OPTIMIZE} cleanup",
     "tune": _SEARCH,
     "search": _SEARCH,
-    "report": _REPORT,
     "run": "for the whole job: irc optimize MODEL --passes prune,int8; for timing: irc bench MODEL",
     "build": "for a deployment: irc optimize MODEL --passes TEXT -t TARGET -o FOLDER/; what the "
     "runtime loads of a model as it is: irc compile MODEL -t TARGET",
@@ -51,7 +50,6 @@ _ALIASES: Mapping[str, str] = {
     "fetch": "download",
     "web": "ui",
     "autotune": "tune",
-    "show": "report",
     "perf": "benchmark",
     "validate": "diff",
     "shrink": "run",

@@ -147,10 +147,9 @@ class _OutlookLines(_Lines):
     """Lines, with one for each pass that is done."""
 
     def row(self, row: Row) -> None:
-        from irtools.report.plain import plain_data
         from irtools.report.table import row_line
 
-        say(f"irc: {row_line(plain_data(row))}")
+        say(f"irc: {row_line(row)}")
 
     def remaining(self, done: int, total: int, seconds: float) -> None:
         say(f"irc: {_left(done, total, seconds)}")
@@ -164,10 +163,9 @@ class _OutlookBars(_Bars):
         self._whole: TaskID | None = None
 
     def row(self, row: Row) -> None:
-        from irtools.report.plain import plain_data
         from irtools.report.table import row_line
 
-        self._shown.console.print(row_line(plain_data(row)))
+        self._shown.console.print(row_line(row))
 
     def remaining(self, done: int, total: int, seconds: float) -> None:
         text = _left(done, total, seconds)

@@ -34,12 +34,15 @@ VERBS: Mapping[str, str] = {
     "export": "Make an ONNX file of a checkpoint or another source.",
     "distill": "Train a small student of a large teacher.",
     "finetune": "Train a checkpoint on labelled data, whole or by an adapter.",
+    "report": "Show a report, or turn it into Markdown, JUnit or HTML.",
     "passes": "List the passes, or explain one.",
+    "operators": "List the operators, or which rules exist for them.",
     "targets": "List the targets and what this machine can run.",
+    "new-pass": "Write a package with a pass of your own to start from.",
     "reproduce": "Run a failed pass again from its reproducer folder.",
     "completion": "Print the script that completes irc in bash, zsh or fish.",
 }
-"""Verb to one line; verb `x` is the command `x` in `irtools.cli.x`."""
+"""Verb to one line; verb `x-y` is the command `x_y` in `irtools.cli.verbs.x_y`."""
 
 
 class Terminated(BaseException):
@@ -55,7 +58,8 @@ class _Verbs(click.Group):
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         if name not in VERBS:
             return None
-        command = getattr(importlib.import_module(f"irtools.cli.verbs.{name}"), name)
+        module = name.replace("-", "_")
+        command = getattr(importlib.import_module(f"irtools.cli.verbs.{module}"), module)
         assert isinstance(command, click.Command)
         return command
 

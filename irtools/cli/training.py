@@ -16,6 +16,7 @@ from irtools.cli.launch import launched_precision
 from irtools.cli.types import FILE, FOLDER
 from irtools.driver.destination import check_writable
 from irtools.errors import FileError, UsageError
+from irtools.sources import TOKENIZER_FILES
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -35,13 +36,6 @@ __all__ = [
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
-_COMPANIONS = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-    "preprocessor_config.json",
-)
 
 
 def training_options(learning_rate: float | None) -> Callable[[F], F]:
@@ -244,7 +238,7 @@ def publish_checkpoint(
             # Contents only: the library writes weights that nobody else may read.
             for path in sorted(network.iterdir()):
                 shutil.copyfile(path, folder / path.name)
-            for name in _COMPANIONS:
+            for name in TOKENIZER_FILES:
                 if tokenizer is not None and (tokenizer / name).is_file():
                     shutil.copyfile(tokenizer / name, folder / name)
             for name, text in extra.items():

@@ -14,7 +14,18 @@ import click
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
 
-__all__ = ["DATA", "FILE", "FOLDER", "METRIC", "OUT", "PASS", "PIPELINE", "SOURCE", "TARGET"]
+__all__ = [
+    "DATA",
+    "FIGURES",
+    "FILE",
+    "FOLDER",
+    "METRIC",
+    "OUT",
+    "PASS",
+    "PIPELINE",
+    "SOURCE",
+    "TARGET",
+]
 
 
 class _Text(click.ParamType):
@@ -81,6 +92,19 @@ class _Pass(_Text):
             yield name, summary, False
 
 
+class _Figures(_Text):
+    """Names joined by commas."""
+
+    def candidates(self, incomplete: str) -> Iterator[tuple[str, str, bool]]:
+        before, comma, _ = incomplete.rpartition(",")
+        from irtools.measure.figures import Figure
+        from irtools.report.kinds import figure_kinds
+
+        for kind in figure_kinds():
+            if kind.instrument.__func__ is not Figure.instrument.__func__:  # type: ignore[attr-defined]
+                yield f"{before}{comma}{kind.key.replace('_', '-')}", "", False
+
+
 class _Pipeline(_Text):
     """`name:key=value:key=value`, joined by commas: the last word of it is completed."""
 
@@ -98,4 +122,5 @@ OUT = _Text("OUT")
 TARGET = _Target("NAME")
 METRIC = _Metric("NAME")
 PASS = _Pass("NAME")
+FIGURES = _Figures("NAMES")
 PIPELINE = _Pipeline("TEXT")

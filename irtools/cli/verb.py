@@ -36,6 +36,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     ),
     "Measuring": (
         "--effort",
+        "--figures",
         "--bench",
         "--batch",
         "--seq",
@@ -76,6 +77,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "--accelerate-config",
     ),
     "Inspection": (
+        "--coverage",
         "--bisect-limit",
         "--print-ir-before",
         "--print-ir-after",
@@ -85,6 +87,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Output": (
         "--output",
         "--format",
+        "--schema",
         "--portable",
         "--external-data",
         "--force",

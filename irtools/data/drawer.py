@@ -15,26 +15,11 @@ from irtools.data.layout import Layout
 from irtools.data.named import named_value
 from irtools.data.signature import InputSpec
 from irtools.errors import DataError
+from irtools.operators import find_op
 
 __all__ = ["Drawer", "SyntheticSettings"]
 
-# Integers that these read decide sizes; a large one would ask for memory without end.
-_SIZES = frozenset(
-    {
-        "CenterCropPad",
-        "ConstantOfShape",
-        "Expand",
-        "Loop",
-        "Pad",
-        "Range",
-        "Reshape",
-        "Resize",
-        "Slice",
-        "Split",
-        "Tile",
-        "TopK",
-    }
-)
+# Of integers that decide sizes; a large one would ask for memory without end.
 _LARGEST_SIZE = 4
 _WORDS = ("the", "quick", "brown", "fox", "jumps", "over", "a", "lazy", "dog")
 _BYTES = 256
@@ -248,7 +233,7 @@ class Drawer:
         """Return integers that look up nothing: bytes, a size, places, or flags."""
         if spec.dtype == np.uint8 and len(shape) > _IMAGE_RANK:
             return self._rng.integers(0, _BYTES, shape).astype(spec.dtype)
-        if any(node.op_type in _SIZES for node, _ in index_consumers(value)):
+        if any(_decides_sizes(node, index) for node, index in index_consumers(value)):
             return np.full(shape, self._rng.integers(1, _LARGEST_SIZE + 1), spec.dtype)
         return self._rng.integers(0, 2, shape).astype(spec.dtype)
 
@@ -279,3 +264,9 @@ class Drawer:
             self._lengths = self._rng.integers(max(1, shape[1] // 4), shape[1] + 1, shape[0])
             self._lengths[0] = shape[1]
         return (np.arange(shape[1]) < self._lengths[:, None]).astype(np.int64)
+
+
+def _decides_sizes(node: ir.Node, index: int) -> bool:
+    """Whether an input of a node says how large its results are."""
+    op = find_op(node.domain, node.op_type)
+    return op is not None and index in op.size_inputs

@@ -11,6 +11,7 @@ import numpy as np
 from irtools.data.base import Dataset, objects
 from irtools.data.layout import Layout
 from irtools.errors import DataError, UsageError
+from irtools.plugins import current_folder
 from irtools.words import counted
 
 __all__ = ["import_function", "read_function"]
@@ -54,16 +55,19 @@ def _from_mapping(spec: str, made: Mapping[Any, Any], layout: Layout | None) -> 
 
 
 def import_function(spec: str) -> Callable[..., Any]:
-    """Return the function that `module:function` names.
+    """Return the function that `module:function` names; modules of the current folder count.
 
     Raises:
         UsageError: No such module or function.
     """
     module, _, name = spec.partition(":")
     try:
-        found = getattr(importlib.import_module(module), name)
+        with current_folder():
+            found = getattr(importlib.import_module(module), name)
     except ModuleNotFoundError as error:
-        raise UsageError(f"{spec}: no module named '{error.name}' on the import path") from error
+        raise UsageError(
+            f"{spec}: no module named '{error.name}' on the import path or in this folder"
+        ) from error
     except AttributeError as error:
         raise UsageError(f"{spec}: module '{module}' has no '{name}'") from error
     if not callable(found):

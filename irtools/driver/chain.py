@@ -1,4 +1,4 @@
-"""The way from a large model to a small one, link by link: what each is worth where it runs."""
+"""The way from a large model to a small one, stage by stage: score, size and speed of each."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from irtools.data import Dataset, DataSettings
-from irtools.data.labels import has_several_labels
 from irtools.driver.inputs import read_evaluation
 from irtools.driver.optimize import optimize
-from irtools.measure import BenchSettings, Contender, LatencyResult, measure, target_text
+from irtools.measure import BenchSettings, Contender, LatencyResult, target_text
+from irtools.measure.contest import Contest, ContestSettings, paired_difference
 from irtools.measure.interval import speedup
-from irtools.measure.shapes import bench_feeds, branches, sample_feeds
-from irtools.metrics import Evaluation, evaluate_outputs, fidelity, load_metric, run_dataset
+from irtools.measure.shapes import branches
+from irtools.metrics import Difference, Evaluation, Fidelity, Resampled
 from irtools.model import Model
 from irtools.plugins import NullProgress, Progress
 from irtools.scratch import scratch_folder
@@ -28,7 +26,7 @@ __all__ = [
     "ChainSource",
     "Link",
     "Stage",
-    "Worth",
+    "StageScore",
     "judge_models",
     "make_model",
     "measure_chain",
@@ -36,10 +34,6 @@ __all__ = [
     "saved_bytes",
     "time_models",
 ]
-
-Arrays = Mapping[str, np.ndarray]
-
-_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -99,17 +93,19 @@ class Chain:
 
 
 @dataclass(frozen=True)
-class Worth:
-    """What a link decides.
+class StageScore:
+    """Metric of one stage and its agreement with the first.
 
     Attributes:
         evaluation: The metric on the target's runtime.
-        agreement: Share of the test samples that are decided as the first link decides them;
+        agreement: Share of the test samples that are decided as the first stage decides them;
             None where outputs are no scores.
+        difference: Metric less that of the first stage, sample by sample; None for the first.
     """
 
     evaluation: Evaluation
     agreement: float | None
+    difference: Difference | None = None
 
 
 @dataclass(frozen=True)
@@ -122,7 +118,7 @@ class Link:
         pipeline: Empty for the source itself.
         precision: None: as the runtime does by default.
         file_bytes: Size on disk.
-        worth: What it decides.
+        score: Its metric and agreement.
         latency: Against the first link of the target, by shape; empty where nothing was timed.
     """
 
@@ -131,7 +127,7 @@ class Link:
     pipeline: str
     precision: str | None
     file_bytes: int
-    worth: Worth
+    score: StageScore
     latency: tuple[LatencyResult, ...] = ()
 
 
@@ -143,20 +139,28 @@ def measure_chain(chain: Chain, progress: Progress | None = None) -> tuple[Link,
     """
     shown = progress or NullProgress()
     models = _make_models(chain, shown)
-    worths = list(judge_models(chain, models, shown))
-    timed = ratios_on_target(chain, time_models(chain, models, shown))
+    data = _test_data(chain, models)
+    standings = _contest(chain, models, data, shown).run().standings
+    timed = ratios_on_target(chain, [standing.latency for standing in standings])
     return tuple(
         Link(
             stage.name,
             stage.target.name,
             stage.pipeline,
             stage.precision,
-            saved_bytes(model),
-            worth,
+            standing.file_bytes,
+            _stage_score(standing.fidelity, standing.evaluation, standing.difference),
             latency,
         )
-        for stage, model, worth, latency in zip(chain.stages, models, worths, timed, strict=True)
+        for stage, standing, latency in zip(chain.stages, standings, timed, strict=True)
     )
+
+
+def _stage_score(
+    fidelity: Fidelity | None, evaluation: Evaluation | None, difference: Difference | None
+) -> StageScore:
+    assert fidelity is not None and evaluation is not None
+    return StageScore(evaluation, fidelity.agreement, difference)
 
 
 def _make_models(chain: Chain, progress: Progress) -> list[Model]:
@@ -188,26 +192,62 @@ def make_model(stage: Stage, source: Model, chain: Chain, progress: Progress) ->
     ).written
 
 
-def judge_models(chain: Chain, models: Sequence[Model], progress: Progress) -> Iterator[Worth]:
-    """Run every model over the test data, and yield what it is worth.
+def judge_models(chain: Chain, models: Sequence[Model], progress: Progress) -> Iterator[StageScore]:
+    """Run every model over the test data, and yield its score as soon as it is there.
 
     Raises:
         DataError: The data does not fit a model, or has no labels.
     """
-    first: Arrays | None = None
-    for stage, model in zip(chain.stages, models, strict=True):
-        progress.step(f"evaluating {stage.name} on {stage.target.name}", 0, 1)
-        data = _test_data(chain, stage, model)
-        outputs = _run(chain, stage, model, data)
-        first = first or outputs
-        several = has_several_labels(model.ir.metadata_props, data.labels)
-        figures = fidelity(first, outputs, several_labels=several)
-        metric = load_metric(chain.metric)
-        evaluation = evaluate_outputs(outputs, data, metric, chain.seed)
-        yield Worth(evaluation, figures.agreement)
+    first: Resampled | None = None
+    for score in _contest(chain, models, _test_data(chain, models), progress).scores():
+        assert score.metric is not None
+        gap = None if first is None else paired_difference(first, score.metric)
+        yield _stage_score(score.fidelity, score.metric.evaluation, gap)
+        first = first or score.metric
 
 
-def _test_data(chain: Chain, stage: Stage, model: Model) -> Dataset:
+def time_models(
+    chain: Chain, models: Sequence[Model], progress: Progress
+) -> list[tuple[LatencyResult, ...]]:
+    """Time all models in alternating blocks, whatever runs them, against the first one.
+
+    Where one of them branches, all run real samples of the test data, one after the other.
+    """
+    # Drawn inputs need no test data, which takes time to read.
+    data = _test_data(chain, models) if any(map(branches, models)) else None
+    results = _contest(chain, models, data, progress).time()
+    return [tuple(r for r in results if r.name == name) for name in _names(chain)]
+
+
+def _contest(
+    chain: Chain, models: Sequence[Model], data: Mapping[str, Dataset] | None, progress: Progress
+) -> Contest:
+    contenders = {
+        name: Contender(model, target_text(stage.target), RunnerOptions(precision=stage.precision))
+        for name, stage, model in zip(_names(chain), chain.stages, models, strict=True)
+    }
+    settings = ContestSettings(
+        chain.bench,
+        None if data is None else chain.metric,
+        chain.seed,
+        chain.threads,
+        # Training and passes have run these models before.
+        isolation="none",
+    )
+    return Contest(contenders, data, settings, progress)
+
+
+def _names(chain: Chain) -> list[str]:
+    return [f"{number} {stage.name}" for number, stage in enumerate(chain.stages)]
+
+
+def _test_data(chain: Chain, models: Sequence[Model]) -> dict[str, Dataset]:
+    """Return the test data as each stage's own tokenizer reads it."""
+    stages = zip(_names(chain), chain.stages, models, strict=True)
+    return {name: _read(chain, stage, model) for name, stage, model in stages}
+
+
+def _read(chain: Chain, stage: Stage, model: Model) -> Dataset:
     # The form that passes wrote has lost its place on the disk, where its tokenizer lies.
     path = Path(stage.source.source)
     origin = Model.from_ir(model.ir, path / "config.json" if path.is_dir() else path)
@@ -220,52 +260,6 @@ def _test_data(chain: Chain, stage: Stage, model: Model) -> Dataset:
         data = read_evaluation(chain.evaluate, origin, settings)
     assert data is not None
     return data
-
-
-def _run(chain: Chain, stage: Stage, model: Model, data: Dataset) -> Arrays:
-    options = RunnerOptions(threads=chain.threads, precision=stage.precision)
-    with stage.target.runner(model, options) as runner:
-        return run_dataset(runner, data, _BATCH)
-
-
-def time_models(
-    chain: Chain, models: Sequence[Model], progress: Progress
-) -> list[tuple[LatencyResult, ...]]:
-    """Time all models in turns, whatever runs them, against the first one.
-
-    Where one of them branches, all run real samples of the test data, in turns.
-    """
-    if chain.bench is None:
-        return [() for _ in models]
-    settings = chain.bench
-    if settings.threads is None:
-        settings = dataclasses.replace(settings, threads=chain.threads)
-    feeds = _timed_feeds(chain, models, settings)
-    contenders = {
-        f"{number} {stage.name}": Contender(
-            model, target_text(stage.target), RunnerOptions(precision=stage.precision)
-        )
-        for number, (stage, model) in enumerate(zip(chain.stages, models, strict=True))
-    }
-    results = measure(contenders, feeds, settings, progress)
-    return [tuple(r for r in results if r.name == name) for name in contenders]
-
-
-def _timed_feeds(
-    chain: Chain, models: Sequence[Model], settings: BenchSettings
-) -> Mapping[str, Arrays | Sequence[Arrays]]:
-    for stage, model in zip(chain.stages, models, strict=True):
-        if branches(model):
-            # Its time depends on the sample.
-            return sample_feeds(_test_data(chain, stage, model), settings)
-    # Ids of the smallest vocabulary are ids of all others.
-    drawn = (bench_feeds(model, settings, None, chain.seed) for model in models)
-    return min(drawn, key=_largest_id)
-
-
-def _largest_id(feeds_by_shape: Mapping[str, Arrays]) -> int:
-    arrays = [array for feeds in feeds_by_shape.values() for array in feeds.values()]
-    return max((int(a.max(initial=0)) for a in arrays if a.dtype.kind in "iu"), default=0)
 
 
 def ratios_on_target(

@@ -12,7 +12,8 @@ from irtools.model import Model
 from irtools.passmanager import Pass, Pipeline, options_of, pass_text
 from irtools.passmanager.step import Step
 from irtools.report.counts import count_changed, count_skipped
-from irtools.report.document import DataEntry, ModelEntry, PassEntry, Row, TargetEntry
+from irtools.report.entries import DataEntry, ModelEntry, PassEntry, Row, TargetEntry
+from irtools.report.plain import plain_data
 from irtools.targets import Target
 from irtools.words import printable
 
@@ -46,17 +47,10 @@ def make_row(step: Step) -> Row:
         skipped_parts=count_skipped(counts),
         notes=tuple(printable(note, 1000) for note in dict.fromkeys(figures.notes)),
         checks=tuple(figures.checks),
-        drawn_back=figures.drawn_back,
-        file_bytes=figures.file_bytes,
-        weight_bytes=figures.weight_bytes,
-        latency=figures.latency,
-        fidelity=figures.fidelity,
-        metric=figures.metric,
-        greedy=figures.greedy,
+        figures=dict(figures.found),
         seconds=dict(figures.seconds),
         peak_bytes=dict(figures.peak_bytes),
         remedies=_remedies(step),
-        inherited=figures.inherited,
     )
 
 
@@ -114,7 +108,8 @@ def pass_entries(pipeline: Pipeline) -> tuple[PassEntry, ...]:
 
 
 def _options(p: Pass) -> dict[str, Any]:
-    return {o.name: getattr(p, o.name.replace("-", "_")) for o in options_of(type(p))}
+    # As JSON has them, so that a report reads back equal.
+    return {o.name: plain_data(getattr(p, o.name.replace("-", "_"))) for o in options_of(type(p))}
 
 
 def utc_now() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
-from irtools.passmanager.step import Instrument, Step
+from irtools.passmanager.step import Instrument, Stage, Step
 
 if TYPE_CHECKING:
     from irtools.report import Row
@@ -14,13 +14,14 @@ __all__ = ["Rows"]
 
 
 class Rows(Instrument):
-    """Hands on the row of each pass as soon as it is done; the last of the instruments.
+    """Passes on the row of each pass as soon as it is done; the last of the instruments.
 
     Args:
         on_row: What is called with it.
     """
 
     name: ClassVar[str] = "rows"
+    stage: ClassVar[Stage] = Stage.SHOW
 
     def __init__(self, on_row: Callable[[Row], None]) -> None:
         self._on_row = on_row

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
 from irtools.data import Dataset, SyntheticSettings
 from irtools.errors import DataError, UnsupportedError
+from irtools.instruments.speed import Latency, first_ratios, is_slower
 from irtools.measure import (
     BenchSettings,
     Contender,
     LatencyResult,
-    Ratio,
     measure,
     target_text,
     why_not_timed,
@@ -21,10 +21,10 @@ from irtools.measure.effort import TimedModels
 from irtools.measure.levels import runs_at
 from irtools.measure.shapes import bench_feeds, branches, sample_feeds
 from irtools.passmanager.base import Exactness, PassResult
-from irtools.passmanager.step import Instrument, Step
+from irtools.passmanager.step import Instrument, Replace, Step
 from irtools.targets import Feeds, RunnerOptions, Target
 
-__all__ = ["Benchmark", "first_ratios", "is_slower"]
+__all__ = ["Benchmark"]
 
 _ORIGINAL = "original"
 
@@ -92,13 +92,14 @@ class Benchmark(Instrument):
         except (DataError, UnsupportedError) as error:
             step.figures.notes.append(f"not benchmarked: {error}")
 
-    def after(self, step: Step) -> None:
+    def after(self, step: Step) -> Replace | None:
         if step.modified:
             self._pending = step
         elif self._pending is None:
-            step.figures.latency = self._last
+            self._put(step)
         if self._pending is not None and self._is_due(step):
-            self._time(step)
+            return self._time(step)
+        return None
 
     def end(self, step: Step) -> None:
         """Time a model that waited for passes which were not run."""
@@ -114,8 +115,8 @@ class Benchmark(Instrument):
             return False
         return Exactness.LOSSY in (step.pass_.exactness, step.following)
 
-    def _time(self, step: Step) -> None:
-        self._pending = None
+    def _time(self, step: Step) -> Replace | None:
+        self._pending, answer = None, None
         if self._feeds:
             if step.model.companions != step.before.companions:
                 # Ids of a smaller vocabulary are ids of the original's, not the other way round.
@@ -123,10 +124,15 @@ class Benchmark(Instrument):
             found = self._measure(step)
             lossy = step.pass_.exactness is Exactness.LOSSY
             if self._drop_slower and lossy and is_slower(self._last, found):
-                _undo(step, found)
+                answer = _undo(step, found)
             else:
                 self._last = found
-        step.figures.latency = self._last
+        self._put(step)
+        return answer
+
+    def _put(self, step: Step) -> None:
+        if self._last:
+            step.figures.put(Latency(self._last))
 
     def _measure(self, step: Step) -> tuple[LatencyResult, ...]:
         text = target_text(self._target)
@@ -143,10 +149,10 @@ class Benchmark(Instrument):
         if in_turns:
             step.figures.notes.extend(_spread(r) for r in results if r.name == step.text)
         assert self._baseline is not None
-        if not self._baseline.figures.latency:
-            # The original is timed again beside every pass; its row shows the first time.
+        if self._baseline.figures.get(Latency) is None:
+            # The original is timed again with every pass; its row shows the first time.
             original = tuple(r for r in results if r.name == _ORIGINAL)
-            self._baseline.figures.latency = original
+            self._baseline.figures.put(Latency(original))
         return tuple(r for r in results if r.name != _ORIGINAL)
 
     def _compare(
@@ -190,41 +196,13 @@ def _spread(result: LatencyResult) -> str:
     )
 
 
-def is_slower(before: Sequence[LatencyResult], after: Sequence[LatencyResult]) -> bool:
-    """Whether a model is slower than the one before it, beyond noise, at the first shape.
-
-    A decoder that lost time on prompts and gained some on the tokens after them, or the other way
-    round, is not slower. Both models were timed against the original; the original itself has no
-    ratio and counts as 1.
-    """
-    found = [(_ratio(_first_of(before, phase)), new) for phase, new in first_ratios(after)]
-    return any(new.high < old.low for old, new in found) and not any(
-        new.low > old.high for old, new in found
-    )
-
-
-def _first_of(results: Sequence[LatencyResult], phase: str | None) -> LatencyResult | None:
-    return next((result for result in results if result.phase == phase), None)
-
-
-def _ratio(result: LatencyResult | None) -> Ratio:
-    ratio = None if result is None else result.speedup
-    return Ratio(1.0, 1.0, 1.0) if ratio is None else ratio
-
-
-def _undo(step: Step, found: Sequence[LatencyResult]) -> None:
+def _undo(step: Step, found: Sequence[LatencyResult]) -> Replace:
     ratios = ", ".join(
         f"{ratio.value:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
         + (f" in {phase}" if phase is not None else "")
         for phase, ratio in first_ratios(found)
     )
-    step.model, step.result = step.before, PassResult(modified=False)
     step.figures.notes[:] = [
         f"undone, because it made the model slower: {ratios} of the original's speed"
     ]
-
-
-def first_ratios(results: Sequence[LatencyResult]) -> Iterator[tuple[str | None, Ratio]]:
-    """Yield the ratio at the first shape; of a decoder that of each phase."""
-    for phase in dict.fromkeys(result.phase for result in results):
-        yield phase, _ratio(_first_of(results, phase))
+    return Replace(step.before, PassResult(modified=False))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar
 
 from irtools.instruments.budget import Budget
 from irtools.instruments.judge import Judge
+from irtools.instruments.scores import FidelityFigure, MetricFigure
 from irtools.passmanager.base import Exactness
 from irtools.passmanager.step import Instrument, Step
 
@@ -47,14 +49,15 @@ class FidelityAndMetric(Instrument):
         if self._before is None or (step.modified and not same):
             self._measure(step)
             return
-        figures = self._before.figures
-        step.figures.fidelity, step.figures.metric = figures.fidelity, figures.metric
-        step.figures.inherited = step.modified or figures.inherited
+        for kind in (FidelityFigure, MetricFigure):
+            figure = self._before.figures.get(kind)
+            if isinstance(figure, FidelityFigure | MetricFigure):
+                inherited = step.modified or figure.inherited
+                step.figures.put(replace(figure, inherited=inherited))
         self._before = step
 
     def _measure(self, step: Step) -> None:
         score = self._judge.score(step.model, inner=0 < step.index < self._last_lossy)
-        step.figures.fidelity = score.fidelity
-        step.figures.metric = score.metric
+        step.figures.put(FidelityFigure.made_of(score.fidelity), score.metric)
         step.figures.notes.extend(score.notes)
         self._before = step

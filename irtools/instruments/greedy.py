@@ -126,7 +126,7 @@ class Greedy(Instrument):
             )
             if self._check and not self._lossy:
                 self._hold_promise(step, found)
-        step.figures.greedy = self._last
+        step.figures.put(self._last)
 
     def _within_bounds(self, step: Step) -> Writing:
         """Let the original write, and leave out tokens for which there is no time pass by pass."""

@@ -8,13 +8,13 @@ from typing import ClassVar
 from irtools.instruments.budget import Budget
 from irtools.instruments.fidelity import keeps_function
 from irtools.instruments.judge import Judge
+from irtools.instruments.rollback import Rollback
 from irtools.instruments.verification import check_model
-from irtools.measure.figures import DrawnBack
 from irtools.model import Model
 from irtools.passmanager.base import PassResult, PlanningPass
 from irtools.passmanager.plan import Plan
 from irtools.passmanager.requirements import prepare
-from irtools.passmanager.step import Instrument, Step
+from irtools.passmanager.step import Instrument, Replace, Stage, Step
 from irtools.words import counted
 
 __all__ = ["AccuracyGuard"]
@@ -46,18 +46,19 @@ class AccuracyGuard(Instrument):
     """
 
     name: ClassVar[str] = "guard"
+    stage: ClassVar[Stage] = Stage.GUARD
 
     def __init__(self, judge: Judge, max_drop: float, budget: Budget | None = None) -> None:
         self._judge = judge
         self._budget = budget or Budget()
         self._max_drop = max_drop
 
-    def after(self, step: Step) -> None:
+    def after(self, step: Step) -> Replace | None:
         if not step.modified or (self._budget.plan.inherits and keeps_function(step)):
-            return
+            return None
         full = self._judge.drop(step.model, self._early)
         if full <= self._max_drop:
-            return
+            return None
         plan = step.result.plan
         planned = len(plan) if plan is not None and isinstance(step.pass_, PlanningPass) else 0
         nothing = _Trial(0, step.before, PassResult(modified=False), 0.0)
@@ -67,7 +68,7 @@ class AccuracyGuard(Instrument):
             kept, trials = self._longest(step, plan, nothing)
         if kept is nothing:
             nothing.drop = self._judge.drop(step.before)
-        self._accept(step, kept, planned, full, trials)
+        return self._accept(step, kept, planned, full, trials)
 
     @property
     def _early(self) -> float | None:
@@ -100,18 +101,17 @@ class AccuracyGuard(Instrument):
         check_model(candidate, step.original)
         return _Trial(len(prefix), candidate, result, self._judge.drop(candidate, self._early))
 
-    def _accept(self, step: Step, kept: _Trial, planned: int, full: float, trials: int) -> None:
-        drawn = DrawnBack(
+    def _accept(self, step: Step, kept: _Trial, planned: int, full: float, trials: int) -> Replace:
+        drawn = Rollback(
             kept.kept, planned, kept.drop, full, self._max_drop, self._judge.what, trials + 1
         )
-        step.model = kept.model if kept.result.modified else step.before
-        step.result = kept.result
-        step.figures.drawn_back = drawn
+        step.figures.put(drawn)
         step.figures.notes[:] = [
             *kept.result.notes,
             f"{drawn}: all of it would lose {_points(full)} of {drawn.judge}, "
             f"the budget is {_points(self._max_drop)}",
         ]
+        return Replace(kept.model if kept.result.modified else step.before, kept.result)
 
 
 def _points(share: float) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from weakref import WeakKeyDictionary
@@ -15,23 +14,23 @@ from irtools.analysis.data_sizes import DataSizes
 from irtools.data import Dataset, required_inputs
 from irtools.data.batches import Batch, plan_batches
 from irtools.data.labels import has_several_labels
-from irtools.data.padding import padding_mask
 from irtools.errors import DataError, UnsupportedError, UsageError
 from irtools.instruments.budget import Budget
 from irtools.instruments.early import surely_loses
-from irtools.instruments.samples import KeptOutputs, Outputs, Part
+from irtools.instruments.scores import MetricFigure
 from irtools.measure.cache import OutputCache
+from irtools.measure.contest.samples import KeptOutputs, Outputs, Part
+from irtools.measure.contest.scoring import LazyRunner, Tally, answers, output_bytes, stack_rows
 from irtools.measure.effort import Workload
-from irtools.measure.figures import MetricFigure
 from irtools.measure.levels import LEVELS, Level
 from irtools.metrics import (
+    Evaluation,
     Fidelity,
     FidelityMeter,
     Metric,
     PerSampleMetric,
-    bootstrap,
-    check_labels,
     evaluate,
+    resample_rows,
 )
 from irtools.model import Model
 from irtools.plugins import Progress
@@ -47,7 +46,7 @@ _EXACT = RunnerOptions(exact=True)
 
 @dataclass(frozen=True)
 class Score:
-    """What a model is worth.
+    """Fidelity and task metric of one model.
 
     Attributes:
         fidelity: Closeness to the original run exactly (float32, no optimizations).
@@ -121,7 +120,7 @@ class Judge:
         self._whole = whole
         self._budget = budget or Budget(work=_all_of(data, whole or metric is not None))
         self._sizes = DataSizes.of(original.ir)
-        self._sample_bytes = _output_bytes(original, data)
+        self._sample_bytes = output_bytes(original, data)
         self._several = has_several_labels(original.ir.metadata_props, data.labels)
         # Sizes that differ from sample to sample do not fit into one array.
         most = 1 if self._sizes.shapes else _BATCH
@@ -156,7 +155,7 @@ class Judge:
         )
 
     def score(self, model: Model, *, inner: bool = False) -> Score:
-        """Return what a model is worth; it must not change afterwards.
+        """Return fidelity and metric of a model; it must not change afterwards.
 
         Args:
             inner: The metric may be measured on fewer samples: the model is none of those that
@@ -230,7 +229,7 @@ class Judge:
             self._budget.observe(cost)
             self._outputs.keep_cost(cost)
             self._compared = self._choose_parts()
-            self._outputs.prepare(self._compared, _EXACT, partial(_run, runner))
+            self._outputs.prepare(self._compared, _EXACT, lambda feeds: map(runner.run, feeds))
 
     def _time(self, runner: Runner, part: Part) -> float:
         batch = next(part.batches())
@@ -303,10 +302,10 @@ class Judge:
         parts = self._missing(found, inner)
         if parts and found.fidelity is None:
             # Before the model is opened, so that one of the two is in memory at a time.
-            with _Lazy(self._make_runner, self._original, _EXACT) as exact:
+            with self._lazy(self._original, _EXACT) as exact:
                 self._outputs.prepare(self._compared, _EXACT, exact.run)
         options = RunnerOptions(optimizations=found.level)
-        with _Lazy(self._make_runner, model, options) as opened:
+        with self._lazy(model, options) as opened:
             for part in parts:
                 self._visit(model, found, part, opened)
             if self._metric is not None and not self._by_sample and found.figure is None:
@@ -320,59 +319,51 @@ class Judge:
             parts += [part for part in scored[len(found.rows) :] if part not in parts]
         return parts
 
-    def _visit(self, model: Model, found: _Measured, part: Part, opened: _Lazy) -> None:
+    def _visit(self, model: Model, found: _Measured, part: Part, opened: LazyRunner) -> None:
         """Run a model on some samples, compare its outputs, and keep what the metric needs."""
         compared, scored = part is self._compared, part in self._scored and self._by_sample
         meter = FidelityMeter(several_labels=self._several, sized_by_data=self._sizes.shapes)
-        rows: list[np.ndarray] = []
+        own = part.data
+        if model is not self._original:
+            own = part.data.encoded_with(model.companions)
+        metric = self._metric if scored and isinstance(self._metric, PerSampleMetric) else None
+        tally = Tally(own, metric, meter if compared else None)
         expected = self._reference(part) if compared else itertools.repeat(None)
         done = 0
         what = "the original" if model is self._original else "the model"
-        answers = self._answers(model, part, opened)
-        for (batch, outputs), wanted in zip(answers, expected, strict=False):
-            if wanted is not None:
-                meter.update(wanted, outputs, batch.keep, batch.samples)
-            if scored:
-                assert isinstance(self._metric, PerSampleMetric)
-                rows.append(self._metric.per_sample(outputs, self._labels(batch, part.data)))
+        given = self._answers(model, part, own, opened)
+        for (batch, taken, outputs), wanted in zip(given, expected, strict=False):
+            tally.add(taken, outputs, wanted, batch.keep)
             done += batch.samples
             self._progress.step(f"evaluating {what}", done, len(part))
         if compared:
             found.fidelity = meter.result()
         if scored:
-            found.rows.append(_stack(rows))
+            found.rows.append(tally.rows)
 
-    def _answers(self, model: Model, part: Part, opened: _Lazy) -> Iterator[tuple[Batch, Outputs]]:
+    def _answers(
+        self, model: Model, part: Part, own: Dataset, opened: LazyRunner
+    ) -> Iterator[tuple[Batch, Batch, Outputs]]:
         if model is self._original:
-            yield from self._outputs.batches(part, opened.options, opened.run)
-            return
-        data = part.data.encoded_with(model.companions)
-        for batch in part.batches():
-            own = batch if data is part.data else part.plan.same_rows(batch, data)
-            yield batch, opened.runner.run(own.feeds)
+            options = RunnerOptions(optimizations=self._measured[model].level)
+            for batch, outputs in self._outputs.batches(part, options, opened.run):
+                yield batch, batch, outputs
+        else:
+            data = None if own is part.data else own
+            yield from answers(part, opened.run, data)
+
+    def _lazy(self, model: Model, options: RunnerOptions) -> LazyRunner:
+        return LazyRunner(partial(self._make_runner, model, options))
 
     def _reference(self, part: Part) -> Iterator[Outputs]:
         """Yield the original's exact outputs; it runs along where they are too large to be kept."""
-        with _Lazy(self._make_runner, self._original, _EXACT) as exact:
+        with self._lazy(self._original, _EXACT) as exact:
             for _, outputs in self._outputs.batches(part, _EXACT, exact.run):
                 yield outputs
 
     @property
     def _by_sample(self) -> bool:
         return isinstance(self._metric, PerSampleMetric)
-
-    def _labels(self, batch: Batch, data: Dataset) -> np.ndarray:
-        assert isinstance(self._metric, PerSampleMetric)
-        if data.labels is None or not self._metric.takes(data.labels):
-            check_labels(self._metric, data)
-            derived = self._metric.derive_labels(batch.feeds)
-            assert derived is not None
-            return derived
-        labels: np.ndarray = data.labels[batch.rows]
-        whole, cut = padding_mask(data.feeds), padding_mask(batch.feeds)
-        if whole is not None and cut is not None and data.labels.shape == whole.shape:
-            labels = labels[:, : cut.shape[1]]  # One label per token.
-        return labels
 
     def _of_outputs(self, model: Model, runner: Runner) -> MetricFigure:
         """Return a metric that wants the outputs of all samples at once."""
@@ -386,57 +377,14 @@ class Judge:
             self._batch,
             without_batch=self._sizes.without_batch(),
         )
-        return MetricFigure(
-            found.metric, found.value, found.low, found.high, found.larger_is_better, len(rows)
-        )
+        return _figure_of(found)
 
     def _figure(self, found: _Measured, inner: bool) -> MetricFigure | None:
         metric = self._metric
         if not isinstance(metric, PerSampleMetric):
             return found.figure
-        whole = _stack(found.rows[:1] if inner else found.rows)
-        value = metric.finish(whole)
-        low, high = bootstrap(lambda chosen: metric.finish(whole[chosen]), len(whole))
-        return MetricFigure(
-            metric.name, float(value), low, high, metric.larger_is_better, len(whole)
-        )
-
-
-class _Lazy:
-    """A runner that is made when it is asked for."""
-
-    def __init__(
-        self,
-        make_runner: Callable[[Model, RunnerOptions], Runner],
-        model: Model,
-        options: RunnerOptions,
-    ) -> None:
-        self.options = options
-        self._make = partial(make_runner, model, options)
-        self._runner: Runner | None = None
-
-    @property
-    def runner(self) -> Runner:
-        """The runner."""
-        if self._runner is None:
-            self._runner = self._make()
-        return self._runner
-
-    def run(self, part: Part) -> Iterator[Outputs]:
-        """Run batch by batch."""
-        return _run(self.runner, part)
-
-    def __enter__(self) -> _Lazy:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self._runner is not None:
-            self._runner.close()
-
-
-def _run(runner: Runner, part: Part) -> Iterator[Outputs]:
-    for batch in part.batches():
-        yield runner.run(batch.feeds)
+        whole = stack_rows(found.rows[:1] if inner else found.rows)
+        return _figure_of(resample_rows(metric, whole).evaluation)
 
 
 def _told(level: str, error: Exception) -> str:
@@ -452,6 +400,12 @@ def _known(figure: MetricFigure | None) -> MetricFigure:
     return figure
 
 
+def _figure_of(found: Evaluation) -> MetricFigure:
+    return MetricFigure(
+        found.metric, found.value, found.low, found.high, found.larger_is_better, found.samples
+    )
+
+
 def _spread_rows(rows: np.ndarray, count: int) -> np.ndarray:
     """Return some of the rows, evenly spread: files are often sorted by class."""
     if count >= len(rows):
@@ -461,30 +415,3 @@ def _spread_rows(rows: np.ndarray, count: int) -> np.ndarray:
 
 def _all_of(data: Dataset, scored: bool) -> Workload:
     return Workload(samples=len(data), scored=scored)
-
-
-def _output_bytes(model: Model, data: Dataset) -> int:
-    """Return at most how many bytes the outputs for one sample take.
-
-    A decoder gives a score for every token of its vocabulary at every position, and its cache.
-    """
-    lengths = [array.shape[1] for array in data.feeds.values() if array.ndim == 2]
-    length = max(lengths, default=1)
-    sizes = (
-        math.prod(size if isinstance(size, int) else length for size in value.shape[1:])
-        for value in model.ir.graph.outputs
-        if value.shape is not None and len(value.shape)
-    )
-    return max(1, 4 * sum(sizes))
-
-
-def _stack(rows: Sequence[np.ndarray]) -> np.ndarray:
-    """Concatenate rows; those of shorter batches are filled up with the ignored class -100."""
-    width = max(part.shape[1] for part in rows)
-    padded = [
-        np.pad(part, [(0, 0), (0, width - part.shape[1])], constant_values=-100)
-        if part.shape[1] < width
-        else part
-        for part in rows
-    ]
-    return np.concatenate(padded)

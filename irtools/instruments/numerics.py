@@ -25,7 +25,7 @@ from irtools.measure.drawable import DrawnInputs, check_feeds_of
 from irtools.measure.sandbox import Limits, run_isolated
 from irtools.model import Model
 from irtools.passmanager.base import Exactness
-from irtools.passmanager.step import Instrument, Step
+from irtools.passmanager.step import Instrument, Stage, Step
 from irtools.targets import RunnerOptions, Target
 from irtools.words import counted, printable
 
@@ -68,6 +68,7 @@ class Numerics(Instrument):
     """
 
     name: ClassVar[str] = "numerics"
+    stage: ClassVar[Stage] = Stage.CHECK
 
     def __init__(
         self,

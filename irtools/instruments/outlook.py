@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from irtools.instruments.budget import Budget
 from irtools.passmanager.base import Exactness
-from irtools.passmanager.step import Instrument, Step
+from irtools.passmanager.step import Instrument, Stage, Step
 
 __all__ = ["Outlook"]
 
@@ -33,6 +33,7 @@ class Outlook(Instrument):
     """
 
     name: ClassVar[str] = "outlook"
+    stage: ClassVar[Stage] = Stage.SHOW
 
     def __init__(
         self,

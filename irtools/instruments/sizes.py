@@ -2,11 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
+from irtools.measure.figures import Column, Figure, Measured
 from irtools.passmanager.step import Instrument, Step
+from irtools.words import size_text
 
-__all__ = ["Sizes"]
+__all__ = ["Size", "Sizes"]
+
+
+def _cell(size: Size, original: Size | None) -> str:
+    shown = size_text(size.file_bytes)
+    if original is None or original is size or not original.file_bytes:
+        return shown
+    return f"{shown} ({original.file_bytes / size.file_bytes:.2f}x)"
+
+
+@dataclass(frozen=True)
+class Size(Figure):
+    """Size of a model.
+
+    Attributes:
+        file_bytes: On disk, external data included.
+        weight_bytes: Sum of the initializers and constants.
+    """
+
+    key: ClassVar[str] = "size"
+    rank: ClassVar[int] = 20
+    columns: ClassVar[tuple[Column, ...]] = (Column("size", _cell),)
+
+    file_bytes: int
+    weight_bytes: int
+
+    @classmethod
+    def summary(cls, rows: Sequence[Measured]) -> Iterator[str]:
+        first, last = cls.of(rows[0]), cls.of(rows[-1])
+        if first is None or last is None or first.file_bytes == last.file_bytes:
+            return
+        factor = first.file_bytes / last.file_bytes
+        yield f"{factor:.2f}x smaller" if factor > 1 else f"{1 / factor:.2f}x larger"
 
 
 class Sizes(Instrument):
@@ -18,5 +54,4 @@ class Sizes(Instrument):
         self.after(step)
 
     def after(self, step: Step) -> None:
-        step.figures.file_bytes = step.workspace.size(step.written)
-        step.figures.weight_bytes = step.model.weight_bytes
+        step.figures.put(Size(step.workspace.size(step.written), step.model.weight_bytes))

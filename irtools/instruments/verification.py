@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from irtools.model import Model
-from irtools.passmanager.step import Instrument, Step
+from irtools.passmanager.step import Instrument, Stage, Step
 
 __all__ = ["Verification", "check_model"]
 
@@ -19,6 +19,7 @@ class Verification(Instrument):
     """
 
     name: ClassVar[str] = "verifier"
+    stage: ClassVar[Stage] = Stage.CHECK
 
     def after(self, step: Step) -> None:
         if step.modified:

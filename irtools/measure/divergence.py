@@ -7,20 +7,20 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.provenance import module_name
-from irtools.data import Dataset
-from irtools.data.labels import has_several_labels
+from irtools.data import Dataset, fit_dataset
 from irtools.errors import UsageError
-from irtools.measure import Limits, run_isolated, target_text
-from irtools.measure.jobs import run_once
-from irtools.metrics import Fidelity, FidelityMeter
+from irtools.measure.contest.entrants import prepare
+from irtools.measure.contest.outputs import OutputScores
+from irtools.measure.probe import target_text
+from irtools.measure.timing import Contender
+from irtools.metrics import Fidelity
 from irtools.model import Model, infer_shapes
 from irtools.scratch import scratch_folder
 from irtools.statistics.observe import expose
-from irtools.targets import Feeds, RunnerOptions, Target
+from irtools.targets import RunnerOptions, Target
 from irtools.words import printable
 
 __all__ = ["Comparison", "TensorFidelity", "compare_models"]
@@ -28,9 +28,7 @@ __all__ = ["Comparison", "TensorFidelity", "compare_models"]
 _FLOATS = frozenset(
     {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
 )
-_BATCH = 8
 _EQUAL_DB = 150.0
-_LIMITS = Limits(seconds=600.0)
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ def compare_models(
         target: What runs them, without its own optimizations.
         layers: Also compare inner tensors of the same name.
         threshold_db: SQNR under which two tensors count as parted.
-        threads: Threads; None: the runtime's choice.
+        threads: Threads; None: the CPU quota.
 
     Raises:
         UsageError: The models have different inputs or outputs.
@@ -102,24 +100,12 @@ def compare_models(
         _check_same_interface(first, second)
         second = _typed(second)
         names = _matched(first, second) if layers else []
-    options = RunnerOptions(threads=threads, exact=True)
-    several = has_several_labels(first.ir.metadata_props, data.labels)
-    meter = FidelityMeter(several_labels=several)
-    with scratch_folder("compare") as folder:
-        paths = [
-            m if isinstance(m, Path) else _save(m, names, folder / f"{i}.onnx")
-            for i, m in enumerate((first, second))
-        ]
-        for feeds in data.batches(_BATCH):
-            expected, found = (_run(path, target, options, feeds) for path in paths)
-            _check_outputs(expected, found)
-            _update(meter, expected, found, feeds.get("attention_mask"))
-    figures = meter.by_output()
+    figures = _figures(first, second, names, data, target, threads)
     outputs = [info.name for info in first.interface.outputs]
     inner = tuple(
-        TensorFidelity(value.name or "", *_producer(value), figures[value.name])
+        TensorFidelity(name, *_producer(value), figures[name])
         for value in _floats(first)
-        if value.name in figures and value.name not in outputs
+        if (name := value.name or "") in figures and name not in outputs
     )
     return Comparison(
         samples=len(data),
@@ -173,36 +159,31 @@ def _producer(value: ir.Value) -> tuple[str, str]:
     return (node.op_type, module_name(node)) if node is not None else ("", "")
 
 
-def _save(model: Model, names: Sequence[str], path: Path) -> Path:
-    Model(expose(model.ir, names).model).save(path)
-    return path
+def _figures(
+    first: Model,
+    second: Model | Path,
+    names: Sequence[str],
+    data: Dataset,
+    target: Target,
+    threads: int | None,
+) -> Mapping[str, Fidelity]:
+    """Return the fidelity of the second model by output, inner tensors of some names included."""
+    text, exact = target_text(target), RunnerOptions(exact=True)
+    contenders = {
+        what: Contender(m if isinstance(m, Path) else _exposed(m, names), text, exact)
+        for what, m in (("the first model", first), ("the second model", second))
+    }
+    with scratch_folder("compare") as folder:
+        entrants = list(prepare(contenders, threads, folder))
+        both = [fit_dataset(data, entrant.model) for entrant in entrants]
+        # A tensor of one name may have another layout in the other model; then it is no match.
+        found = OutputScores(entrants, both, isolation="each", lenient=True)
+        _, score = found
+    return score.by_output
 
 
-def _run(path: Path, target: Target, options: RunnerOptions, feeds: Feeds) -> Feeds:
-    found: Feeds = run_isolated(
-        run_once,
-        path,
-        target_text(target),
-        options,
-        dict(feeds),
-        limits=_LIMITS,
-        label=f"{target.name} on the model",
-    )
-    return found
-
-
-def _check_outputs(expected: Feeds, found: Feeds) -> None:
-    """Refuse a compiled file of another model, whose outputs nobody could check before."""
-    if not set(expected) & set(found):
-        raise UsageError(
-            f"the models have no output in common: {', '.join(expected)} and {', '.join(found)}"
-        )
-
-
-def _update(meter: FidelityMeter, expected: Feeds, found: Feeds, mask: np.ndarray | None) -> None:
-    # A tensor of one name may have another layout in the other model; then it is no match.
-    same = [n for n in expected if n in found and expected[n].shape == found[n].shape]
-    meter.update({n: expected[n] for n in same}, {n: found[n] for n in same}, mask)
+def _exposed(model: Model, names: Sequence[str]) -> Model:
+    return Model(expose(model.ir, names).model) if names else model
 
 
 def _ordered(

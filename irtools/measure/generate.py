@@ -5,12 +5,15 @@ Imports nothing but numpy, so that a child process costs little time.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from irtools.analysis.decoder import TextDecoder
+from irtools.measure.figures import Column, Figure, Measured
+from irtools.words import counted
 
 if TYPE_CHECKING:
     from irtools.targets import Runner
@@ -43,8 +46,12 @@ class Writing:
         return Writing(self.tokens[:, :tokens], self.margins[:, :tokens])
 
 
+def _cell(figure: GreedyText, original: GreedyText | None) -> str:
+    return f"{figure.equal}/{figure.prompts}"
+
+
 @dataclass(frozen=True)
-class GreedyText:
+class GreedyText(Figure):
     """How much of the original's greedy text a model writes, too.
 
     Attributes:
@@ -58,6 +65,10 @@ class GreedyText:
         source: Where the prompts come from.
     """
 
+    key: ClassVar[str] = "greedy"
+    rank: ClassVar[int] = 60
+    columns: ClassVar[tuple[Column, ...]] = (Column("text", _cell),)
+
     prompts: int
     prompt_tokens: int
     new_tokens: int
@@ -65,6 +76,29 @@ class GreedyText:
     share: float
     first_difference: int | None
     source: str
+
+    @classmethod
+    def summary(cls, rows: Sequence[Measured]) -> Iterator[str]:
+        found = cls.of(rows[-1])
+        if found is None:
+            return
+        prompts = counted(found.prompts, "prompt")
+        if found.first_difference is None:
+            yield f"the same greedy text ({prompts}, {counted(found.new_tokens, 'new token')} each)"
+        else:
+            yield (
+                f"the same greedy text for {found.equal} of {prompts}, the first other token at "
+                f"{found.first_difference} of {found.new_tokens}"
+            )
+
+    @classmethod
+    def legend(cls, report: Any) -> Iterator[str]:
+        found = cls.of(report.rows[-1])
+        if found is not None:
+            yield (
+                f"text: prompts of {counted(found.prompt_tokens, 'token')} ({found.source}) "
+                f"whose next {found.new_tokens} are the original's"
+            )
 
 
 def write_greedily(

@@ -13,7 +13,8 @@ from math import prod
 import onnx_ir as ir
 
 from irtools.analysis.dims import Dim, SymbolicSize
-from irtools.analysis.shapes import SymbolicShapes, constant_of
+from irtools.analysis.shapes import SymbolicShapes
+from irtools.editing import constant_of
 
 __all__ = ["suggested_sizes"]
 

@@ -23,7 +23,15 @@ if TYPE_CHECKING:
     from irtools.analysis.decoder import TextDecoder
     from irtools.targets import Runner
 
-__all__ = ["describe_inputs", "profile_nodes", "run_once", "time_block", "write_text"]
+__all__ = [
+    "describe_inputs",
+    "profile_nodes",
+    "run_first",
+    "run_once",
+    "run_several",
+    "time_block",
+    "write_text",
+]
 
 _MIN_RUNS = 3
 
@@ -32,6 +40,25 @@ def run_once(path: Path, target: str, options: RunnerOptions, feeds: Feeds | Non
     """Load a model and, with feeds, run it once. Returns its outputs by name."""
     with find_target(target).runner(path, options) as runner:
         return None if feeds is None else runner.run(feeds)
+
+
+def run_several(
+    path: Path, target: str, options: RunnerOptions, feeds: Sequence[Feeds]
+) -> list[Any]:
+    """Load a model and run it on each of `feeds`. Returns the outputs by name, run by run."""
+    with find_target(target).runner(path, options) as runner:
+        return [runner.run(one) for one in feeds]
+
+
+def run_first(path: Path, target: str, options: RunnerOptions, feeds: Feeds) -> dict[str, float]:
+    """Load a model and run it once; returns the seconds of `load` and of the `first` inference."""
+    found = find_target(target)
+    found.version()  # Imports the runtime, which no request of a server waits for.
+    start = time.perf_counter()
+    with found.runner(path, options) as runner:
+        loaded = time.perf_counter()
+        runner.run(feeds)
+        return {"load": loaded - start, "first": time.perf_counter() - loaded}
 
 
 def describe_inputs(path: Path, target: str) -> list[dict[str, Any]]:

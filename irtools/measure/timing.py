@@ -42,7 +42,7 @@ _WARM_UP_SHARE = 0.4
 
 @dataclass(frozen=True)
 class Contender:
-    """A model to time.
+    """A model and what runs it.
 
     Attributes:
         model: A file as a runtime takes it, or a model, which is then written to a temporary one.

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from irtools.metrics.base import Fidelity, Metric
+from irtools.metrics.base import Difference, Fidelity, Metric
 from irtools.metrics.evaluate import (
     Evaluation,
+    Resampled,
     bootstrap,
     check_labels,
     compare_runners,
     evaluate,
     evaluate_outputs,
-    measure_fidelity,
+    join_outputs,
+    resample_outputs,
+    resample_rows,
     run_dataset,
 )
 from irtools.metrics.fidelity import FidelityMeter, fidelity
@@ -18,19 +21,23 @@ from irtools.metrics.load import list_metrics, load_metric
 from irtools.metrics.per_sample import PerSampleMetric
 
 __all__ = [
+    "Difference",
     "Evaluation",
     "Fidelity",
     "FidelityMeter",
     "Metric",
     "PerSampleMetric",
+    "Resampled",
     "bootstrap",
     "check_labels",
     "compare_runners",
     "evaluate",
     "evaluate_outputs",
     "fidelity",
+    "join_outputs",
     "list_metrics",
     "load_metric",
-    "measure_fidelity",
+    "resample_outputs",
+    "resample_rows",
     "run_dataset",
 ]

@@ -1,4 +1,4 @@
-"""Task metrics and fidelity: what a model is worth, and how far it is from the original."""
+"""Task metrics and fidelity: how good a model is, and how far it is from the original."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-__all__ = ["Fidelity", "Metric"]
+__all__ = ["Difference", "Fidelity", "Metric"]
 
 
 class Metric(Protocol):
@@ -62,3 +62,25 @@ class Fidelity:
     samples: int
     nonfinite: int = 0
     same_shape: float | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Difference of a metric between two models on the same samples.
+
+    Attributes:
+        value: Metric of the one less that of the other.
+        low: Lower end of the interval of the paired difference.
+        high: Upper end.
+        confidence: Level of the interval.
+    """
+
+    value: float
+    low: float
+    high: float
+    confidence: float = 0.95
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether the interval leaves 0 out."""
+        return self.low > 0 or self.high < 0

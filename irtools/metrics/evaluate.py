@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from irtools.data import Dataset
 from irtools.data.padding import padding_mask
 from irtools.errors import DataError
-from irtools.metrics.base import Fidelity, Metric
+from irtools.metrics.base import Metric
 from irtools.metrics.fidelity import FidelityMeter
 from irtools.metrics.per_sample import PerSampleMetric
 from irtools.targets import Runner
 
 __all__ = [
     "Evaluation",
+    "Resampled",
     "bootstrap",
     "check_labels",
     "compare_runners",
     "evaluate",
     "evaluate_outputs",
-    "measure_fidelity",
+    "join_outputs",
+    "resample_outputs",
+    "resample_rows",
     "run_dataset",
 ]
 
@@ -46,6 +49,22 @@ class Evaluation:
     samples: int
     larger_is_better: bool = True
     confidence: float = 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class Resampled:
+    """A metric over a dataset, with what a paired comparison needs of it.
+
+    Attributes:
+        evaluation: The metric and its interval.
+        drawn: [resamples], the metric on each bootstrap sample. The draws follow from the seed and
+            the number of samples alone, so two models of one dataset are drawn on the same samples.
+        scores: [N], a score per sample whose mean is the metric; None where it is no such mean.
+    """
+
+    evaluation: Evaluation
+    drawn: np.ndarray
+    scores: np.ndarray | None
 
 
 def evaluate(
@@ -72,7 +91,8 @@ def evaluate(
     if not isinstance(metric, PerSampleMetric):
         outputs = run_dataset(runner, dataset, batch, without_batch)
         return evaluate_outputs(outputs, dataset, metric, seed)
-    return _from_rows(_per_sample_rows(runner, dataset, metric, batch), metric, seed)
+    rows = _per_sample_rows(runner, dataset, metric, batch)
+    return resample_rows(metric, rows, seed).evaluation
 
 
 def evaluate_outputs(
@@ -83,22 +103,37 @@ def evaluate_outputs(
     Raises:
         DataError: No labels, or labels that do not fit the outputs.
     """
+    return resample_outputs(metric, outputs, dataset, seed).evaluation
+
+
+def resample_outputs(
+    metric: Metric, outputs: Mapping[str, np.ndarray], dataset: Dataset, seed: int = 0
+) -> Resampled:
+    """As `evaluate_outputs`, with what a paired comparison needs."""
     labels = _require(dataset.labels, dataset, metric)
     if isinstance(metric, PerSampleMetric):
-        return _from_rows(metric.per_sample(outputs, labels), metric, seed)
+        return resample_rows(metric, metric.per_sample(outputs, labels), seed)
 
     def figure(chosen: np.ndarray) -> float:
         return metric({name: rows[chosen] for name, rows in outputs.items()}, labels[chosen])
 
-    low, high = bootstrap(figure, len(dataset), seed=seed)
-    value = metric(outputs, labels)
-    return Evaluation(metric.name, value, low, high, len(dataset), metric.larger_is_better)
+    return _resampled(metric, figure, len(dataset), seed)
 
 
-def _from_rows(rows: np.ndarray, metric: PerSampleMetric, seed: int) -> Evaluation:
-    low, high = bootstrap(lambda chosen: metric.finish(rows[chosen]), len(rows), seed=seed)
-    value = metric.finish(rows)
-    return Evaluation(metric.name, value, low, high, len(rows), metric.larger_is_better)
+def resample_rows(metric: PerSampleMetric, rows: np.ndarray, seed: int = 0) -> Resampled:
+    """Return the metric of what it keeps of each sample, [N, k], in the order of the samples."""
+    found = _resampled(metric, lambda chosen: metric.finish(rows[chosen]), len(rows), seed)
+    return replace(found, scores=metric.scores(rows))
+
+
+def _resampled(
+    metric: Metric, figure: Callable[[np.ndarray], float], samples: int, seed: int
+) -> Resampled:
+    drawn = _draw(figure, samples, _RESAMPLES, seed)
+    low, high = _quantiles(drawn, 0.95)
+    value = float(figure(np.arange(samples)))
+    found = Evaluation(metric.name, value, low, high, samples, metric.larger_is_better)
+    return Resampled(found, drawn, None)
 
 
 def check_labels(metric: Metric, dataset: Dataset) -> None:
@@ -127,8 +162,17 @@ def bootstrap(
         statistic: The figure over the samples at the given numbers.
         seed: Same seed, same interval.
     """
+    return _quantiles(_draw(statistic, samples, resamples, seed), confidence)
+
+
+def _draw(
+    statistic: Callable[[np.ndarray], float], samples: int, resamples: int, seed: int
+) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    figures = [statistic(rng.integers(0, samples, samples)) for _ in range(resamples)]
+    return np.array([statistic(rng.integers(0, samples, samples)) for _ in range(resamples)])
+
+
+def _quantiles(figures: np.ndarray, confidence: float) -> tuple[float, float]:
     tail = (1 - confidence) / 2
     low, high = np.nanquantile(figures, [tail, 1 - tail])
     return float(low), float(high)
@@ -163,16 +207,7 @@ def run_dataset(
     ]
     if not parts:
         raise DataError(f"{dataset.source} holds no samples to run")
-    return {name: _join([part[name] for part in parts]) for name in parts[0]}
-
-
-def measure_fidelity(
-    expected: Mapping[str, np.ndarray], runner: Runner, dataset: Dataset, batch: int = 16
-) -> Fidelity:
-    """Compare a model with outputs that `run_dataset` kept of the original."""
-    meter = FidelityMeter()
-    meter.update(expected, run_dataset(runner, dataset, batch), padding_mask(dataset.feeds))
-    return meter.result()
+    return {name: join_outputs([part[name] for part in parts]) for name in parts[0]}
 
 
 def _per_sample_rows(
@@ -186,7 +221,7 @@ def _per_sample_rows(
         labels = metric.choose_labels(given, feeds)
         rows.append(metric.per_sample(runner.run(feeds), _require(labels, dataset, metric)))
         start += size
-    return _join(rows)
+    return join_outputs(rows)
 
 
 def _require(labels: np.ndarray | None, dataset: Dataset, metric: Metric) -> np.ndarray:
@@ -198,7 +233,7 @@ def _require(labels: np.ndarray | None, dataset: Dataset, metric: Metric) -> np.
     return labels
 
 
-def _join(parts: list[np.ndarray]) -> np.ndarray:
+def join_outputs(parts: Sequence[np.ndarray]) -> np.ndarray:
     """Concatenate along axis 0, other axes filled up with zeros to the largest size."""
     sizes = np.array([part.shape[1:] for part in parts])
     if parts[0].ndim <= 1 or (sizes == sizes[0]).all():

@@ -54,7 +54,13 @@ class _FunctionMetric:
     function: Callable[..., object]
 
     def __call__(self, outputs: Mapping[str, np.ndarray], labels: np.ndarray) -> float:
-        figure = self.function(outputs, labels)
+        try:
+            figure = self.function(outputs, labels)
+        except Exception as error:  # Code of the caller's may raise anything.
+            raise DataError(
+                f"metric {self.name} failed: {type(error).__name__}: {error}; it got the outputs "
+                f"{', '.join(outputs)} and labels of shape {list(labels.shape)}"
+            ) from error
         if not isinstance(figure, int | float | np.number):
             raise DataError(f"metric {self.name} returned {type(figure).__name__}, not a number")
         return float(figure)

@@ -10,22 +10,33 @@ __all__ = ["FreshNames"]
 
 
 class FreshNames:
-    """Makes names that are free in every graph of a model. Read once, then near-free."""
+    """Makes names that are free in every graph of a model.
+
+    What is taken is read once, when the first name is wanted.
+    """
 
     def __init__(self, model: ir.Model) -> None:
-        self._taken: set[str] = set()
-        for graph in iter_graphs(model):
-            self._taken.update(value.name or "" for value in graph.inputs)
-            self._taken.update(graph.initializers)
-            for node in graph:
-                self._taken.add(node.name or "")
-                self._taken.update(value.name or "" for value in node.outputs)
+        self._model = model
+        self._taken: set[str] | None = None
 
     def make(self, stem: str) -> str:
         """Return `stem`, or `stem_1`, `stem_2` ... where that is taken, and take it."""
+        if self._taken is None:
+            self._taken = _names_of(self._model)
         name, count = stem, 0
         while name in self._taken:
             count += 1
             name = f"{stem}_{count}"
         self._taken.add(name)
         return name
+
+
+def _names_of(model: ir.Model) -> set[str]:
+    taken: set[str] = set()
+    for graph in iter_graphs(model):
+        taken.update(value.name or "" for value in graph.inputs)
+        taken.update(graph.initializers)
+        for node in graph:
+            taken.add(node.name or "")
+            taken.update(value.name or "" for value in node.outputs)
+    return taken

@@ -15,7 +15,7 @@ from irtools.model.scopes import shown
 from irtools.model.versions import MAX_OPSET
 from irtools.model.walk import nested_graphs
 
-__all__ = ["OpsetChange", "opset_of", "raise_opset"]
+__all__ = ["OpsetChange", "first_change", "opset_of", "raise_opset"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,18 @@ def raise_opset(model: ir.Model, to: int) -> OpsetChange:
     return OpsetChange(before, to, rewritten=len(planned))
 
 
+def first_change(op_type: str, to: int = MAX_OPSET) -> int | None:
+    """Return the first opset in which a standard operator means something else, None for never.
+
+    From there on no older node of it is raised.
+    """
+    steps = _steps(op_type, _OLDEST, to)
+    changed = (
+        s.new.since_version for s in steps if not (_keeps_meaning(s) or _key(s) in _REWRITES)
+    )
+    return next(changed, None)
+
+
 _OLDEST = 11
 """Older operators differ in ways that are not covered here."""
 
@@ -119,17 +131,24 @@ def _schema(op_type: str, version: int) -> onnx.defs.OpSchema | None:
 
 def _judge(node: ir.Node, step: _Step) -> tuple[_Rewrite | None, str]:
     """Return the rewrite that a step needs, if any, or the reason why it cannot be taken."""
-    key = (step.op_type, step.new.since_version)
-    if key in _REWRITES:
-        applies, rewrite = _REWRITES[key]
+    if _key(step) in _REWRITES:
+        applies, rewrite = _REWRITES[_key(step)]
         if applies(node):
             return rewrite, ""
-    elif key in _SAME or (step.op_type not in _CHANGED_SILENTLY and _is_wider(step)):
+    elif _keeps_meaning(step):
         return None, ""
     return None, (
         f"{step.op_type} node {shown(node.name or node.outputs[0].name)} means something else "
         f"from opset {step.new.since_version} on"
     )
+
+
+def _key(step: _Step) -> tuple[str, int]:
+    return step.op_type, step.new.since_version
+
+
+def _keeps_meaning(step: _Step) -> bool:
+    return _key(step) in _SAME or (step.op_type not in _CHANGED_SILENTLY and _is_wider(step))
 
 
 # Same signature, other meaning: GroupNormalization 21 scales per channel and not per group,

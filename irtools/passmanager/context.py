@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from irtools.errors import FileError
@@ -14,7 +15,9 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from irtools.data import Dataset, SyntheticSettings
-    from irtools.measure import LatencyResult
+    from irtools.measure import BenchSettings, LatencyResult
+    from irtools.model import Model
+    from irtools.passmanager.resources import Calibration
     from irtools.statistics import StatisticsService
     from irtools.targets import Runner, RunnerOptions, Target
 
@@ -73,6 +76,92 @@ class PassContext:
     _given: tuple[Dataset | None, Dataset | None] | None = field(default=None, repr=False)
     _analyses: dict[type, object] = field(default_factory=dict, repr=False)
     _analysed: int = 0
+
+    @classmethod
+    def for_model(
+        cls,
+        model: Model,
+        target: Target | str = "ort-cpu",
+        *,
+        calibration: Dataset | None = None,
+        evaluation: Dataset | None = None,
+        seed: int = 0,
+        threads: int | None = None,
+        progress: Progress | None = None,
+    ) -> PassContext:
+        """Make a context for running passes over a model by themselves.
+
+        Args:
+            model: What the passes will run on: data that is drawn fits its signature.
+            target: A target, or its name (`ort-cpu:isa=vnni`).
+            calibration: Data for ranges and refits; None: drawn when a pass asks for statistics.
+            evaluation: Labelled data for the task metric.
+            seed: Seed of every random choice.
+            threads: Threads for running models; None leaves it to the runtime.
+            progress: Where to report how far a long step is.
+
+        Raises:
+            UnknownNameError: There is no such target.
+        """
+        from irtools.passmanager.resources import Calibration
+        from irtools.targets import find_target
+
+        found = find_target(target) if isinstance(target, str) else target
+        given = Calibration(calibration, model, seed)
+        return cls.for_run(found, given, evaluation=evaluation, threads=threads, progress=progress)
+
+    @classmethod
+    def for_run(
+        cls,
+        target: Target,
+        calibration: Calibration,
+        *,
+        evaluation: Dataset | None = None,
+        bench: BenchSettings | None = None,
+        threads: int | None = None,
+        progress: Progress | None = None,
+        beside: Mapping[str, Path] = MappingProxyType({}),
+    ) -> PassContext:
+        """Make the context of a whole run.
+
+        Args:
+            target: What the model is optimized for.
+            calibration: Passes choose their mode by what was given; its seed is that of the run.
+            evaluation: Labelled data for the task metric.
+            bench: How `measure_latency` times models; None: as usual.
+            threads: Threads for running models; None leaves it to the runtime.
+            progress: Where to report how far a long step is.
+            beside: Files next to the model's source, by name.
+        """
+        from irtools.measure import BenchSettings
+        from irtools.passmanager.resources import adapter, drawer, latency_meter, runner_maker
+        from irtools.statistics.service import StreamingStatistics
+
+        shown = progress or NullProgress()
+        drawn = calibration.drawn
+        make_runner = runner_maker(target, threads)
+
+        def make_statistics(model: ir.Model) -> StreamingStatistics:
+            data = calibration.get(model, context.companions)
+            return StreamingStatistics(model, data, make_runner, progress=shown)
+
+        context = cls(
+            target=target,
+            statistics=make_statistics,
+            runner=make_runner,
+            measure_latency=latency_meter(
+                target, bench or BenchSettings(threads=threads), shown, drawn
+            ),
+            adapt=adapter(drawn),
+            draw=drawer(drawn),
+            calibration=calibration.given,
+            evaluation=evaluation,
+            seed=calibration.seed,
+            threads=threads,
+            progress=shown,
+            beside=beside,
+        )
+        return context
 
     def companion(self, name: str) -> bytes | None:
         """Return the content of a file beside the model as it is now; None: there is none.

@@ -13,7 +13,7 @@ from irtools.passmanager.digest import structure_digest
 from irtools.passmanager.pipeline import Pipeline
 from irtools.passmanager.plan import Plan
 from irtools.passmanager.requirements import prepare
-from irtools.passmanager.step import Instrument, Original, Step
+from irtools.passmanager.step import Instrument, Original, Replace, Step
 from irtools.passmanager.syntax import pass_text
 from irtools.passmanager.workspace import Workspace
 
@@ -26,7 +26,7 @@ class PassManager:
 
     Attributes:
         pipeline: The passes.
-        instruments: Hooks around every pass, the one nearest to the pass first.
+        instruments: Hooks around every pass; within a stage the one nearest to the pass first.
         plans: Plans to replay instead of planning anew, by the pass text that made them.
     """
 
@@ -127,11 +127,13 @@ class PassManager:
         return step.pass_.apply(working.ir, plan, step.ctx)
 
     def _hooks(self, step: Step, hook: str) -> None:
-        order = reversed(self.instruments) if hook == "before" else self.instruments
-        for instrument in order:
+        order = sorted(self.instruments, key=lambda instrument: instrument.stage)
+        for instrument in reversed(order) if hook == "before" else order:
             step.stage = instrument.name
             with step.figures.spent_on(instrument.name):
-                getattr(instrument, hook)(step)
+                answer = getattr(instrument, hook)(step)
+            if isinstance(answer, Replace):
+                step.model, step.result = answer.model, answer.result
 
 
 def _prepared_again(step: Step) -> Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from irtools.passmanager.context import PassContext
     from irtools.passmanager.workspace import Workspace
 
-__all__ = ["Instrument", "Original", "Step"]
+__all__ = ["Instrument", "Original", "Replace", "Stage", "Step"]
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,9 @@ class Step:
         index: Position in the pipeline, from 1; 0 for the original.
         total: Number of passes.
         pass_: The pass.
-        original: The model before the first pass. Nobody changes it.
-        before: The model before this pass. Nobody changes it.
-        model: The model after this pass; `before` itself where nothing was modified. An
-            instrument may put another one in its place.
+        original: The model before the first pass. It never changes.
+        before: The model before this pass. It never changes.
+        model: The model after this pass; `before` itself where nothing was modified.
         ctx: What the pass was given.
         workspace: Where the models of this run lie on disk.
         result: What the pass answered.
@@ -86,14 +86,38 @@ class Step:
         return self.model is not self.before
 
 
+class Stage(enum.IntEnum):
+    """When an instrument runs after a pass: what is broken must not be measured."""
+
+    CHECK = 0
+    GUARD = 1
+    MEASURE = 2
+    SHOW = 3
+
+
+@dataclass(frozen=True)
+class Replace:
+    """The answer of an instrument that puts another model in the place of the step's.
+
+    Attributes:
+        model: The model; that before the pass undoes it.
+        result: What counts as the answer of the pass.
+    """
+
+    model: Model
+    result: PassResult
+
+
 class Instrument:
     """Watches or enforces something around every pass. Every hook does nothing by default.
 
-    The first instrument of a manager stands nearest to the pass: `after` hooks run in order,
-    `before` hooks in reverse. A hook that raises ends the run like a failing pass.
+    `after` hooks run in order of the stages, and in the order given within one; `before` hooks in
+    reverse. `after` and `end` may answer with `Replace`; otherwise the model is kept. A hook that
+    raises ends the run like a failing pass.
     """
 
     name: ClassVar[str]
+    stage: ClassVar[Stage] = Stage.MEASURE
 
     def begin(self, step: Step) -> None:
         """Called once with step 0, the original model, before the first pass."""
@@ -105,11 +129,13 @@ class Instrument:
     def before(self, step: Step) -> None:
         """Called before a pass runs."""
 
-    def after(self, step: Step) -> None:
+    def after(self, step: Step) -> Replace | None:
         """Called after a pass ran."""
+        return None
 
-    def end(self, step: Step) -> None:
+    def end(self, step: Step) -> Replace | None:
         """Called once after the last pass that ran, with its step."""
+        return None
 
     def failed(self, step: Step, error: Exception) -> None:
         """Called when the pass or a hook raised; the error is raised on afterwards."""

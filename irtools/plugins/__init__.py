@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from irtools.plugins.folder import current_folder
 from irtools.plugins.nearest import suggest
 from irtools.plugins.progress import NullProgress, Progress
 
-__all__ = ["NullProgress", "Progress", "suggest"]
+__all__ = ["NullProgress", "Progress", "current_folder", "suggest"]

@@ -1,7 +1,8 @@
 """Finding passes, targets, frontends and presets by name.
 
 Implementations join through entry points, ours and third-party ones by the same door:
-`irtools.passes`, `irtools.targets`, `irtools.frontends`, `irtools.metrics`, `irtools.students`.
+`irtools.passes`, `irtools.targets`, `irtools.frontends`, `irtools.metrics`, `irtools.figures`,
+`irtools.operators`, `irtools.students`.
 Listing names loads no implementation.
 """
 
@@ -29,7 +30,9 @@ _KINDS = {
     "irtools.targets": "target",
     "irtools.frontends": "frontend",
     "irtools.metrics": "metric",
+    "irtools.operators": "set of operators",
     "irtools.students": "trainer of students",
+    "irtools.figures": "figure",
 }
 
 

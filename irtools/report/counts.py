@@ -21,6 +21,8 @@ _MEASURES = (
     "num-outlier-channels",
     # What other passes did so that this one finds what it requires.
     "num-prepared-",
+    # Parts of what was skipped: for lack of a rule for its operator.
+    "num-lacking-",
 )
 
 

@@ -2,198 +2,24 @@
 
 from __future__ import annotations
 
-import enum
+import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 
-from irtools.measure import BenchSettings, LatencyResult
-from irtools.measure.effort import MeasuringPlan
-from irtools.measure.figures import DrawnBack, MetricFigure
-from irtools.measure.generate import GreedyText
-from irtools.measure.machine import Machine
-from irtools.metrics import Fidelity
+from irtools.errors import DataError
+from irtools.report.entries import ReportData
+from irtools.report.kinds import figure_kinds
 from irtools.report.plain import plain_data
-from irtools.targets import KernelReport
 
-__all__ = [
-    "ArtifactEntry",
-    "DataEntry",
-    "Level",
-    "ModelEntry",
-    "PassEntry",
-    "Report",
-    "Row",
-    "TargetEntry",
-    "Verdict",
-]
+__all__ = ["Report", "schema"]
 
 
-@dataclass(frozen=True)
-class ModelEntry:
-    """A model, identified by its content.
-
-    Attributes:
-        sha256: Fingerprint of graph and weights, wherever the weights lie.
-        task: What it is used for, as its metadata says.
-        classes: Names of its classes by number, as its metadata says.
-    """
-
-    source: str
-    sha256: str
-    nodes: int
-    opset: int | None
-    task: str | None = None
-    classes: Mapping[str, str] | None = None
-
-
-@dataclass(frozen=True)
-class DataEntry:
-    """Data that a run used.
-
-    Attributes:
-        sha256: Digest of names, types, shapes and bytes.
-        synthetic: Drawn from the model's signature.
-    """
-
-    source: str
-    sha256: str
-    samples: int
-    synthetic: bool
-    labelled: bool
-
-
-@dataclass(frozen=True)
-class TargetEntry:
-    """What the model was optimized for.
-
-    Attributes:
-        precision: Type in which the runtime computes float32 models unless told.
-    """
-
-    name: str
-    isa: str
-    runtime: str
-    precision: str = "float32"
-
-
-@dataclass(frozen=True)
-class PassEntry:
-    """A pass of the pipeline with all its options, defaults included."""
-
-    name: str
-    text: str
-    exactness: str
-    options: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One pass, and the model after it; row 0 is the original.
-
-    Attributes:
-        changed: Sum of the statistics that count changes.
-        skipped_parts: Sum of the statistics that count what was left as it was.
-        skipped: The pass was not run (bisect limit).
-        file_bytes: Size on disk.
-        weight_bytes: Sum of initializers and constants.
-        latency: One result per shape, of a decoder with a cache one per prompt length and one per
-            length of the cache; `speedup` is against the original.
-        fidelity: Closeness to the original, of the output that suffers most.
-        inherited: Fidelity and metric are those of the model before it, whose function it keeps.
-        greedy: How much of the original's greedy text a decoder writes, too.
-        seconds: Wall time by activity: `pass`, then what was measured and checked.
-        peak_bytes: Peak resident memory of this process by activity, mapped weights included;
-            empty where the system does not tell. Child processes count by themselves.
-        remedies: What the pass itself would try next where the numbers suffer too much.
-    """
-
-    index: int
-    text: str
-    modified: bool
-    skipped: bool
-    statistics: Mapping[str, int]
-    changed: int
-    skipped_parts: int
-    notes: tuple[str, ...]
-    checks: tuple[str, ...]
-    drawn_back: DrawnBack | None
-    file_bytes: int | None
-    weight_bytes: int | None
-    latency: tuple[LatencyResult, ...]
-    fidelity: Fidelity | None
-    metric: MetricFigure | None
-    greedy: GreedyText | None
-    seconds: Mapping[str, float]
-    peak_bytes: Mapping[str, int] = field(default_factory=dict)
-    remedies: tuple[str, ...] = ()
-    inherited: bool = False
-
-
-@dataclass(frozen=True)
-class ArtifactEntry:
-    """What was written, and the kernels that the runtime chose for it."""
-
-    files: Mapping[str, str]
-    bytes: int
-    kernels: KernelReport
-    notes: tuple[str, ...] = ()
-
-
-class Level(enum.Enum):
-    """How much a verdict matters."""
-
-    GOOD = "good"
-    NOTE = "note"
-    WARNING = "warning"
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One sentence on what the figures mean."""
-
-    level: Level
-    text: str
-
-
-@dataclass(frozen=True)
-class Report:
-    """One run of a pipeline.
-
-    Attributes:
-        created: UTC time at its end, ISO 8601. Time stands here alone: the model's bytes do not
-            depend on when it was made.
-        calibration: Data for ranges and refits; None where no pass asked.
-        evaluation: Data for fidelity and metric.
-        seconds: Wall time of the whole run.
-        measuring: On how much models were measured, and why; None: nothing was.
-    """
+class Report(ReportData):
+    """One run of a pipeline. `Report.from_json(r.to_json()) == r`; `str(r)` is its table."""
 
     FORMAT: ClassVar[str] = "irtools-report"
-    VERSION: ClassVar[int] = 2
-
-    created: str
-    model: ModelEntry
-    calibration: DataEntry | None
-    evaluation: DataEntry | None
-    target: TargetEntry
-    machine: Machine
-    versions: Mapping[str, str]
-    pipeline: str
-    passes: tuple[PassEntry, ...]
-    seed: int
-    threads: int | None
-    max_drop: float | None
-    bench: BenchSettings | None
-    rows: tuple[Row, ...]
-    result: ModelEntry
-    kernels: KernelReport | None
-    verdicts: tuple[Verdict, ...]
-    seconds: float
-    artifact: ArtifactEntry | None = field(default=None)
-    measuring: MeasuringPlan | None = None
+    VERSION: ClassVar[int] = 3
 
     def to_dict(self) -> dict[str, Any]:
         """Return the document. Numbers that JSON does not know are the texts inf, -inf, nan."""
@@ -203,14 +29,111 @@ class Report:
         """Return the document as text."""
         return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
 
+    @classmethod
+    def from_json(cls, text: str) -> Report:
+        """Read a document that `to_json` wrote.
+
+        A figure of a kind that is not installed here is kept as plain data.
+
+        Raises:
+            DataError: It is not a report, or one of another version.
+        """
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"the report is not JSON: {error}") from error
+        return cls.from_dict(document)
+
+    @classmethod
+    def from_dict(cls, document: Any) -> Report:
+        """Read a document as `to_dict` has it. Raises as `from_json`."""
+        import msgspec
+
+        if not isinstance(document, dict) or document.get("format") != cls.FORMAT:
+            raise DataError(f"not a report: expected a JSON object with format {cls.FORMAT!r}")
+        if document.get("version") != cls.VERSION:
+            raise DataError(
+                f"the report has version {document.get('version')!r}, expected {cls.VERSION}: run "
+                "irc optimize again, or read it with the irtools that wrote it"
+            )
+        try:
+            plain = [{**row, "figures": {}} for row in document["rows"]]
+            data = msgspec.convert({**document, "rows": plain}, ReportData, strict=False)
+            figures = [_read_figures(row.get("figures", {})) for row in document["rows"]]
+        except (msgspec.ValidationError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"the report does not follow its schema: {error}") from error
+        fields = {f.name: getattr(data, f.name) for f in dataclasses.fields(data)}
+        pairs = zip(data.rows, figures, strict=True)
+        rows = tuple(dataclasses.replace(row, figures=found) for row, found in pairs)
+        return cls(**{**fields, "rows": rows})
+
     def __str__(self) -> str:
         from irtools.report.table import render
 
-        return render(self.to_dict())
+        return render(self)
+
+
+def _read_figures(figures: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return figures as their kinds have them; those of unknown kinds as plain data."""
+    import msgspec
+
+    kinds = {kind.key: kind for kind in figure_kinds()}
+    return {
+        key: msgspec.convert(value, kinds[key], strict=False) if key in kinds else value
+        for key, value in figures.items()
+    }
 
 
 def schema() -> dict[str, Any]:
-    """Return the published JSON schema of the document."""
-    text = (Path(__file__).parent / "schema.json").read_text(encoding="utf-8")
-    loaded: dict[str, Any] = json.loads(text)
-    return loaded
+    """Return the JSON schema of the document, made from the types of its parts."""
+    import msgspec
+
+    kinds = figure_kinds()
+    (_, *others), parts = msgspec.json.schema_components((ReportData, *kinds), schema_hook=_any)
+    report = parts.pop("ReportData")
+    properties = {
+        "format": {"const": Report.FORMAT},
+        "version": {"const": Report.VERSION},
+        **report["properties"],
+    }
+    parts["Row"]["properties"]["figures"] = {
+        "type": "object",
+        "properties": {kind.key: ref for kind, ref in zip(kinds, others, strict=True)},
+    }
+    # A property of the class, which `plain_data` adds for readers in other languages.
+    parts["Ratio"]["properties"]["is_significant"] = {"type": "boolean"}
+    found = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": Report.FORMAT,
+        "description": report["description"],
+        "type": "object",
+        "properties": properties,
+        "required": ["format", "version", *report["required"]],
+        "$defs": {**parts, "number": _NUMBER},
+    }
+    closed: dict[str, Any] = _closed(found)
+    return closed
+
+
+def _any(kind: type) -> dict[str, Any]:
+    """Stand for the figures of a row, of which each has a schema of its own."""
+    return {"type": "object"}
+
+
+_NUMBER: Mapping[str, Any] = {"anyOf": [{"type": "number"}, {"enum": ["inf", "-inf", "nan"]}]}
+
+
+def _closed(part: Any) -> Any:
+    """Return a schema whose objects take no other properties, and whose numbers may be infinite."""
+    if isinstance(part, list):
+        return [_closed(item) for item in part]
+    if not isinstance(part, Mapping):
+        return part
+    if part == {"type": "number"}:
+        return {"$ref": "#/$defs/number"}
+    if part is _NUMBER:
+        return dict(part)
+    made = {key: _closed(value) for key, value in part.items()}
+    if made.get("type") == "object" and "title" in made and "properties" in made:
+        made.setdefault("additionalProperties", False)
+    return made

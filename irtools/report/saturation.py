@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from irtools.analysis.int8_products import saturating_products
-from irtools.report.document import Level, Verdict
+from irtools.measure.figures import Level, Verdict
 from irtools.words import counted
 
 if TYPE_CHECKING:

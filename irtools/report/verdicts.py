@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from irtools.instruments.benchmark import first_ratios, is_slower
-from irtools.measure.generate import GreedyText
+from irtools.instruments.scores import FidelityFigure, MetricFigure
+from irtools.measure.figures import Level, Verdict
 from irtools.model import iter_nodes
 from irtools.report.counts import tell_skipped
-from irtools.report.document import DataEntry, Level, Row, Verdict
+from irtools.report.entries import DataEntry, Row
+from irtools.report.kinds import figure_kinds
 from irtools.targets import KernelReport, Target
 from irtools.words import counted
 
@@ -18,14 +19,10 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from irtools.data import Dataset
-    from irtools.measure import LatencyResult
-    from irtools.metrics import Fidelity
 
 __all__ = ["judge_run", "remark_on_data", "remark_on_drawn", "remark_on_equal", "remark_on_form"]
 
 _DYNAMIC_INT8 = frozenset({"ConvInteger", "DynamicQuantizeMatMul", "MatMulInteger"})
-_LOW_SQNR_DB = 20.0
-_LOW_AGREEMENT = 0.99
 
 
 def judge_run(
@@ -54,9 +51,9 @@ def judge_run(
         *_on_undrawn(undrawn),
         *_on_passes(rows, phrases),
         *(() if undrawn else _on_never_compared(rows)),
-        *_on_quality(rows),
+        *(verdict for kind in figure_kinds() for verdict in kind.verdicts(rows)),
         *_on_kernels(kernels),
-        *_on_speed(rows),
+        *_on_result(rows),
     )
 
 
@@ -94,7 +91,7 @@ def remark_on_equal(rows: Sequence[Row], lossy: Sequence[bool], drawn: bool) -> 
     changing = [
         row.text.partition(":")[0]
         for row, may in zip(rows[1:], lossy, strict=False)
-        if may and row.modified and row.drawn_back is None
+        if may and row.modified and row.rollback is None
     ]
     if changing:
         yield Verdict(
@@ -125,8 +122,8 @@ def _on_data(calibration: DataEntry | None, evaluation: DataEntry | None) -> Ite
     if calibration is not None and calibration.synthetic:
         yield Verdict(
             Level.WARNING,
-            "calibrated on synthetic data drawn from the model's signature: ranges are a "
-            "makeshift; give real samples with --calibrate",
+            "calibrated on synthetic data drawn from the model's signature: ranges are "
+            "rough; give real samples with --calibrate",
         )
     if evaluation is not None and evaluation.synthetic:
         yield Verdict(
@@ -138,67 +135,22 @@ def _on_data(calibration: DataEntry | None, evaluation: DataEntry | None) -> Ite
 def _on_passes(rows: Sequence[Row], phrases: Mapping[str, Mapping[str, str]]) -> Iterator[Verdict]:
     for row in rows[1:]:
         name = row.text.partition(":")[0]
-        if row.drawn_back is not None:
-            kept = f"{row.drawn_back}, to keep the budget"
-            yield Verdict(Level.NOTE, f"{name}: {kept}")
-        elif not row.modified and not row.skipped:
+        if row.rollback is None and not row.modified and not row.skipped:
             # A pass that says itself why it found nothing knows more than its counts do.
             told = any(note.startswith("nothing ") for note in row.notes)
             why = "" if told else tell_skipped(row.statistics, phrases.get(row.text, {}))
             yield Verdict(Level.NOTE, f"{name} changed nothing" + (f": {why}" if why else ""))
-    last: Sequence[LatencyResult] = ()
-    for row in rows[1:]:
-        slower = bool(row.latency) and is_slower(last, row.latency)
-        last = row.latency or last
-        if row.modified and slower:
-            name = row.text.partition(":")[0]
-            yield Verdict(Level.WARNING, f"{name} made the model slower than it was before it")
 
 
 def _on_never_compared(rows: Sequence[Row]) -> Iterator[Verdict]:
     last = rows[-1]
-    compared = last.fidelity is not None or last.metric is not None
+    compared = FidelityFigure.of(last) is not None or MetricFigure.of(last) is not None
     if not compared and any(row.modified for row in rows):
         yield Verdict(
             Level.WARNING,
             "the result was not compared with the original: give data with --evaluate, and leave "
             "out --no-check",
         )
-
-
-def _on_quality(rows: Sequence[Row]) -> Iterator[Verdict]:
-    last = rows[-1]
-    figure = last.fidelity
-    if figure is None:
-        return
-    if figure.nonfinite:
-        yield Verdict(
-            Level.WARNING,
-            f"NaN or infinite on one side only: {counted(figure.nonfinite, 'output value')}",
-        )
-    agreement = figure.agreement
-    if agreement is not None and agreement < _LOW_AGREEMENT and last.metric is None:
-        yield Verdict(
-            Level.WARNING,
-            f"agreement with the original is {100 * agreement:.2f} %; check the task metric "
-            "with --evaluate, or set a budget with --max-drop",
-        )
-        yield from _remedies(rows, lambda found: (found.agreement or 0) < _LOW_AGREEMENT)
-    elif figure.sqnr_db < _LOW_SQNR_DB and last.metric is None:
-        yield Verdict(
-            Level.WARNING,
-            f"the signal-to-noise ratio against the original is {figure.sqnr_db:.1f} dB, below "
-            f"{_LOW_SQNR_DB:.0f} dB",
-        )
-        yield from _remedies(rows, lambda found: found.sqnr_db < _LOW_SQNR_DB)
-
-
-def _remedies(rows: Sequence[Row], is_low: Callable[[Fidelity], bool]) -> Iterator[Verdict]:
-    """Say what the pass would try that brought the figure down."""
-    low = next((row for row in rows if row.fidelity is not None and is_low(row.fidelity)), None)
-    if low is not None and low.remedies:
-        name = low.text.partition(":")[0]
-        yield Verdict(Level.NOTE, f"{name} may keep more with {'; or '.join(low.remedies)}")
 
 
 def _on_kernels(kernels: KernelReport | None) -> Iterator[Verdict]:
@@ -228,40 +180,8 @@ def _on_kernels(kernels: KernelReport | None) -> Iterator[Verdict]:
         )
 
 
-def _on_speed(rows: Sequence[Row]) -> Iterator[Verdict]:
-    last, first = rows[-1], rows[0]
-    parts = []
-    for phase, ratio in first_ratios(last.latency):
-        where = "" if phase is None else f" in {phase}"
-        if not ratio.is_significant:
-            parts.append(f"as fast as the original{where}, within noise")
-        elif ratio.value > 1:
-            parts.append(f"{ratio.value:.2f}x faster{where} [{ratio.low:.2f}, {ratio.high:.2f}]")
-        else:
-            yield Verdict(
-                Level.WARNING,
-                f"the result is slower than the original{where}: {ratio.value:.2f}x "
-                f"[{ratio.low:.2f}, {ratio.high:.2f}]",
-            )
-    if last.file_bytes and first.file_bytes and last.file_bytes != first.file_bytes:
-        factor = first.file_bytes / last.file_bytes
-        parts.append(f"{factor:.2f}x smaller" if factor > 1 else f"{1 / factor:.2f}x larger")
-    if last.metric is not None and first.metric is not None:
-        change = last.metric.value - first.metric.value
-        parts.append(f"{last.metric.name} {last.metric.value:.4f} ({change:+.4f})")
-    if last.greedy is not None:
-        parts.append(_on_text(last.greedy))
+def _on_result(rows: Sequence[Row]) -> Iterator[Verdict]:
+    kinds = sorted(figure_kinds(), key=lambda kind: kind.headline)
+    parts = [part for kind in kinds for part in kind.summary(rows)]
     if parts:
         yield Verdict(Level.GOOD, "the result: " + ", ".join(parts))
-
-
-def _on_text(found: GreedyText) -> str:
-    if found.first_difference is None:
-        return (
-            f"the same greedy text ({counted(found.prompts, 'prompt')}, "
-            f"{counted(found.new_tokens, 'new token')} each)"
-        )
-    return (
-        f"the same greedy text for {found.equal} of {counted(found.prompts, 'prompt')}, the first "
-        f"other token at {found.first_difference} of {found.new_tokens}"
-    )

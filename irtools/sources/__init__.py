@@ -1,7 +1,27 @@
-"""Sources of models: what a frontend is, and which one reads a source."""
+"""Sources of models: what a frontend is, which one reads a source, and what is known without one.
+
+Nothing here knows a framework: what is said of a checkpoint is said of its names and files.
+"""
 
 from __future__ import annotations
 
+from irtools.sources.activations import check_activation
+from irtools.sources.companions import TOKENIZER_FILES, companions_in
+from irtools.sources.elsewhere import how_to_convert, how_to_fetch
+from irtools.sources.leftovers import check_layers, note_on_leftovers
 from irtools.sources.lookup import Frontend, LoadOptions, find_frontend, load_by, load_source
 
-__all__ = ["Frontend", "LoadOptions", "find_frontend", "load_by", "load_source"]
+__all__ = [
+    "Frontend",
+    "LoadOptions",
+    "TOKENIZER_FILES",
+    "check_activation",
+    "check_layers",
+    "companions_in",
+    "find_frontend",
+    "how_to_convert",
+    "how_to_fetch",
+    "load_by",
+    "load_source",
+    "note_on_leftovers",
+]

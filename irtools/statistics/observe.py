@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
+from irtools.editing import Editor
 from irtools.errors import UnsupportedError
 
 __all__ = ["Observed", "check_observable", "expose"]
@@ -61,24 +62,14 @@ def expose(model: ir.Model, names: Sequence[str], *, with_shapes: bool = False) 
     graph.outputs.extend(value for value in dict.fromkeys(wanted) if value not in shown)
     shapes: dict[str, str] = {}
     if with_shapes:
-        taken = set(values) | set(graph.initializers)
+        editor = Editor(copy, "observe")
         for value in dict.fromkeys(wanted):
             assert value.name is not None
-            shapes[value.name] = _append_shape(graph, value, taken)
+            outputs = {f"{value.name}_shape": ir.DataType.INT64}
+            shape = editor.append(graph, "Shape", [value], outputs=outputs)
+            graph.outputs.append(shape)
+            shapes[value.name] = shape.name or ""
     return Observed(copy, shapes)
-
-
-def _append_shape(graph: ir.Graph, value: ir.Value, taken: set[str]) -> str:
-    name = f"{value.name}_shape"
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    node = ir.node("Shape", [value], num_outputs=1)
-    output = node.outputs[0]
-    output.name, output.type = name, ir.TensorType(ir.DataType.INT64)
-    graph.append(node)
-    graph.outputs.append(output)
-    return name
 
 
 def _top_values(graph: ir.Graph) -> dict[str, ir.Value]:

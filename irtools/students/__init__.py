@@ -1,31 +1,22 @@
-"""Students: smaller networks trained from larger ones, and who trains them."""
+"""Students: smaller networks trained from larger ones; what is asked for and what comes back.
 
-from __future__ import annotations
+Who trains them is found through the entry points `irtools.students`; ours is in
+`irtools.frontends.students`.
+"""
 
-from irtools.students.contract import (
-    LOSSES,
-    AdapterSettings,
-    DistillRequest,
-    DistillResult,
-    FinetuneRequest,
-    FinetuneResult,
-    Gain,
-    StudentTrainer,
-    Task,
-    Trained,
-    TrainingSettings,
-    find_trainer,
-    parse_losses,
-)
+from irtools.students.losses import LOSSES, parse_losses
+from irtools.students.requests import DistillRequest, FinetuneRequest, Task
+from irtools.students.results import DistillResult, FinetuneResult, Trained
+from irtools.students.settings import AdapterSettings, TrainingSettings
+from irtools.students.trainer import StudentTrainer, find_trainer
 
 __all__ = [
+    "LOSSES",
     "AdapterSettings",
     "DistillRequest",
     "DistillResult",
     "FinetuneRequest",
     "FinetuneResult",
-    "Gain",
-    "LOSSES",
     "StudentTrainer",
     "Task",
     "Trained",

@@ -13,8 +13,10 @@ from irtools.targets.base import (
 )
 from irtools.targets.isa import Isa
 from irtools.targets.lookup import find_target
-from irtools.targets.lowered import lowered
-from irtools.targets.signature import Feeds
+from irtools.targets.lowered import lower_file_version, lowered
+from irtools.targets.packaged import PackagedTarget
+from irtools.targets.session import SessionRunner
+from irtools.targets.signature import Feeds, Slot
 
 __all__ = [
     "Artifact",
@@ -23,9 +25,13 @@ __all__ = [
     "Isa",
     "KernelReport",
     "NodeTimes",
+    "PackagedTarget",
     "Runner",
     "RunnerOptions",
+    "SessionRunner",
+    "Slot",
     "Target",
     "find_target",
+    "lower_file_version",
     "lowered",
 ]

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import onnx_ir as ir
 
     from irtools.model import Model
-    from irtools.targets.base import Target
+    from irtools.targets.base import Capabilities, Target
 
-__all__ = ["lowered"]
+__all__ = ["lower_file_version", "lowered"]
 
 
 def lowered(model: Model, target: Target, *, portable: bool = False) -> Model:
@@ -29,6 +31,21 @@ def lowered(model: Model, target: Target, *, portable: bool = False) -> Model:
         target.lower(copy.ir)
     _strip_notes(copy.ir)
     return copy
+
+
+def lower_file_version(model: ir.Model, capabilities: Capabilities) -> Mapping[str, int]:
+    """Bring the version of the file format down to one that a runtime reads.
+
+    It refuses newer ones unseen. What makes them newer is new types and opsets, which have
+    checks of their own.
+
+    Returns:
+        As `Target.lower`.
+    """
+    if model.ir_version is None or model.ir_version <= capabilities.max_ir_version:
+        return {}
+    model.ir_version = capabilities.max_ir_version
+    return {"ir-version": 1}
 
 
 def _strip_notes(model: ir.Model) -> None:

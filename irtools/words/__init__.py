@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from irtools.words.counting import counted, tallied
+from irtools.words.counting import counted, size_text, tallied
 from irtools.words.escape import printable
 
-__all__ = ["counted", "printable", "tallied"]
+__all__ = ["counted", "printable", "size_text", "tallied"]

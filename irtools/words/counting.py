@@ -1,8 +1,8 @@
-"""Numbers with their nouns."""
+"""Numbers with their nouns and units."""
 
 from __future__ import annotations
 
-__all__ = ["counted", "tallied"]
+__all__ = ["counted", "size_text", "tallied"]
 
 _GROUPED_FROM = 10_000
 
@@ -21,6 +21,20 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
 def tallied(number: int, what: str) -> str:
     """Return `weights left in float32 (1)`: for phrases in the plural that nothing inflects."""
     return f"{what} ({_grouped(number)})"
+
+
+def size_text(size: int | None) -> str:
+    """Print a number of bytes in decimal units (`23.4 MB`), as shops and disks count."""
+    if size is None:
+        return ""
+    if size < 1000:
+        return f"{size} B"
+    value = float(size)
+    for unit in ("kB", "MB", "GB"):
+        value /= 1000
+        if value < 999.5 or unit == "GB":
+            break
+    return f"{value:.1f} {unit}" if value < 100 else f"{value:.0f} {unit}"
 
 
 def _grouped(number: int) -> str:

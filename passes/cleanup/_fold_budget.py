@@ -9,14 +9,14 @@ the same model have made; where there is none, the nodes with the largest result
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import numpy as np
 import onnx_ir as ir
 
-from irtools.analysis.shapes import constant_of
+from irtools.editing import constant_of, require_constant
 from irtools.passes.cleanup._sizes import (
     constant_bytes,
     initializer_bytes,
@@ -24,7 +24,7 @@ from irtools.passes.cleanup._sizes import (
     tensor_payload,
 )
 
-__all__ = ["Choice", "Results", "choose", "release"]
+__all__ = ["Choice", "Results", "choose"]
 
 Results: TypeAlias = "Mapping[ir.Node, Sequence[np.ndarray]]"
 """Nodes that can be folded, in graph order, and what their outputs hold."""
@@ -193,22 +193,6 @@ class _Part:
             return count(value.name, ir.tensor(array))
         if written:
             return 0
-        tensor = constant_of(value)
-        assert tensor is not None
+        tensor = require_constant(value)
         named = 4 + len(value.name or "")
         return -(tensor_payload(tensor) + named if producer is None else node_bytes(producer))
-
-
-def release(values: Iterable[ir.Value | None]) -> None:
-    """Remove the constants among some values that nothing reads any more."""
-    for value in dict.fromkeys(values):
-        if value is None or value.uses() or value.is_graph_output() or value.is_graph_input():
-            continue
-        producer = value.producer()
-        if producer is None:
-            graph = value.graph
-            if isinstance(graph, ir.Graph) and value.name and value.name in graph.initializers:
-                del graph.initializers[value.name]
-        elif producer.op_type == "Constant" and producer.domain == "":
-            assert producer.graph is not None
-            producer.graph.remove(producer, safe=True)

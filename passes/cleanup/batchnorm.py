@@ -8,14 +8,21 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
-from irtools.analysis.shapes import SymbolicShapes, constant_of
-from irtools.model import FreshNames
-from irtools.passes.cleanup._edit import can_substitute, substitute
+from irtools.analysis.shapes import SymbolicShapes
+from irtools.editing import (
+    Editor,
+    Rule,
+    Veto,
+    can_forward,
+    constant_of,
+    producer_of,
+    require,
+    rewrite,
+)
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult
 
 __all__ = ["FuseConvBn"]
 
-_LINEAR_OPS = frozenset({"Conv", "ConvTranspose", "Gemm"})
 _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE})
 
 
@@ -38,61 +45,77 @@ class FuseConvBn(Pass):
     }
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
-        fused = unfused = 0
-        names: FreshNames | None = None
-        for node in model.graph:
-            linear = _linear_before(node)
-            if linear is None:
-                continue
-            folded = _fold(linear, node)
-            if folded is None:
-                unfused += 1
-                continue
-            names = names or FreshNames(model)
-            _apply(linear, node, folded, names)
-            fused += 1
-        counts = {"num-fused-batchnorm": fused, "num-unfused-batchnorm": unfused}
-        return PassResult(fused > 0, counts, preserved=frozenset({SymbolicShapes}))
+        done = rewrite(Editor(model, self.name), [_ConvBn()], anchors=model.graph)
+        counts = {"num-fused-batchnorm": done.total, "num-unfused-batchnorm": len(done.refused)}
+        return PassResult(done.total > 0, counts, preserved=frozenset({SymbolicShapes}))
 
 
-def _linear_before(node: ir.Node) -> ir.Node | None:
-    if node.op_type != "BatchNormalization" or node.domain != "" or node.inputs[0] is None:
-        return None
-    linear = node.inputs[0].producer()
-    if linear is None or linear.domain != "" or linear.op_type not in _LINEAR_OPS:
-        return None
-    return linear
+@dataclass(frozen=True)
+class _Folded:
+    """A linear operator with the weight and bias that do the work of both."""
+
+    linear: ir.Node
+    weight: np.ndarray
+    bias: np.ndarray
 
 
-def _fold(linear: ir.Node, norm: ir.Node) -> tuple[np.ndarray, np.ndarray] | None:
-    """New weight and bias, or None where the pair cannot be folded."""
-    if _would_copy(linear, norm):
-        return None
+class _ConvBn(Rule[_Folded]):
+    """BatchNormalization(W x + b)  ->  W' x + b'"""
+
+    anchors = ("BatchNormalization",)
+
+    def find(self, anchor: ir.Node) -> _Folded:
+        linear = producer_of(anchor.inputs[0], "Conv", "ConvTranspose", "Gemm")
+        if linear is None:
+            raise Veto("no linear operator before it", named=False)
+        weight, bias = _fold(linear, anchor)
+        return _Folded(linear, weight, bias)
+
+    def build(self, editor: Editor, anchor: ir.Node, found: _Folded) -> None:
+        linear, old = found.linear, found.linear.inputs[1]
+        assert old is not None
+        linear.resize_inputs(3)
+        arrays = {"_bn": found.weight, "_bn_bias": found.bias}
+        for index, (suffix, array) in enumerate(arrays.items(), start=1):
+            linear.replace_input_with(index, editor.constant(f"{old.name}{suffix}", array))
+        if linear.op_type == "Gemm":
+            linear.attributes["beta"] = ir.AttrFloat32("beta", 1.0)
+        editor.forward(anchor.outputs[0], linear.outputs[0])
+        editor.remove(anchor)
+
+
+def _fold(linear: ir.Node, norm: ir.Node) -> tuple[np.ndarray, np.ndarray]:
+    """Return the new weight and bias.
+
+    Raises:
+        Veto: The pair cannot be folded.
+    """
+    require(not _would_copy(linear, norm), "its weight is shared and would be stored once more")
     trains = norm.attributes.get_int("training_mode", 0) or len(norm.outputs) > 1
+    require(not trains, "it trains")
     inner = linear.outputs[0]
-    if trains or len(inner.uses()) > 1 or not can_substitute(norm.outputs[0], inner):
-        return None
+    free = len(inner.uses()) == 1 and can_forward(norm.outputs[0], inner)
+    require(free, "what it normalizes is read elsewhere too")
     values = [*linear.inputs[1:], *norm.inputs[1:]]
-    tensors = [constant_of(value) for value in values if value is not None]
-    if any(t is None or t.dtype not in _FLOATS for t in tensors) or None in values:
-        return None
-    weight, *rest = [t.numpy().astype(np.float64) for t in tensors if t is not None]
+    tensors = [tensor for value in values if (tensor := constant_of(value)) is not None]
+    known = len(tensors) == len(values) and all(t.dtype in _FLOATS for t in tensors)
+    require(known, "its weights are not constants in float32 or float64")
+    weight, *rest = [tensor.numpy().astype(np.float64) for tensor in tensors]
     scale, shift, mean, variance = rest[-4:]
     bias = rest[0] if len(rest) > 4 else np.zeros(1)
     if linear.op_type == "Gemm":
         bias = bias * linear.attributes.get_float("beta", 1.0)
     # A Gemm's bias may be [M, 1] or [M, N]; with `spatial=0` (opset 8) each position has a scale.
-    if scale.ndim != 1 or any(size != 1 for size in bias.shape[:-1]):
-        return None
-    if bias.shape[-1:] not in ((), (1,), scale.shape):
-        return None
-    dtype = tensors[0].dtype.numpy() if tensors[0] is not None else np.float32
+    per_channel = scale.ndim == 1 and all(size == 1 for size in bias.shape[:-1])
+    per_channel = per_channel and bias.shape[-1:] in ((), (1,), scale.shape)
+    require(per_channel, "its weights are not one per channel")
+    dtype = tensors[0].dtype.numpy()
     with np.errstate(all="ignore"):
         factor = scale / np.sqrt(variance + norm.attributes.get_float("epsilon", 1e-5))
         new_weight = _scaled(linear, weight, factor).astype(dtype)
         new_bias = ((bias.reshape(-1) - mean) * factor + shift).astype(dtype)
-    if not (np.isfinite(new_weight).all() and np.isfinite(new_bias).all()):
-        return None
+    finite = np.isfinite(new_weight).all() and np.isfinite(new_bias).all()
+    require(finite, "the folded weights are not finite")
     return new_weight, new_bias
 
 
@@ -126,26 +149,3 @@ def _scaled(linear: ir.Node, weight: np.ndarray, factor: np.ndarray) -> np.ndarr
         factors = factor.reshape(groups, 1, -1, *ones[1:])
         scaled = (per_group * factors).reshape(weight.shape)
     return scaled
-
-
-def _apply(
-    linear: ir.Node, norm: ir.Node, folded: tuple[np.ndarray, np.ndarray], names: FreshNames
-) -> None:
-    graph = norm.graph
-    assert isinstance(graph, ir.Graph) and linear.inputs[1] is not None
-    old = linear.inputs[1].name
-    linear.resize_inputs(3)
-    for index, (array, suffix) in enumerate(zip(folded, ("", "_bias"), strict=True), start=1):
-        tensor = ir.tensor(array)
-        value = ir.Value(
-            name=names.make(f"{old}_bn{suffix}"),
-            type=ir.TensorType(tensor.dtype),
-            shape=ir.Shape(tensor.shape.numpy()),
-            const_value=tensor,
-        )
-        graph.register_initializer(value)
-        linear.replace_input_with(index, value)
-    if linear.op_type == "Gemm":
-        linear.attributes["beta"] = ir.AttrFloat32("beta", 1.0)
-    substitute(norm.outputs[0], linear.outputs[0])
-    graph.remove(norm, safe=True)

@@ -10,12 +10,14 @@ import numpy as np
 import onnx.reference.ops
 import onnx_ir as ir
 
-from irtools.analysis.shapes import SymbolicShapes, constant_of
+from irtools.analysis.shapes import SymbolicShapes
 from irtools.analysis.types import element_type
+from irtools.editing import Editor, constant_of
 from irtools.model import nested_graphs
-from irtools.passes.cleanup._edit import is_deterministic
-from irtools.passes.cleanup._fold_budget import Choice, Results, choose, release
+from irtools.operators import Fold, find_op
+from irtools.passes.cleanup._fold_budget import Choice, Results, choose
 from irtools.passes.cleanup._sizes import initializer_bytes, node_bytes
+from irtools.passes.cleanup.determinism import is_deterministic
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult, option
 
 __all__ = ["FoldConstants", "LiftConstants"]
@@ -30,31 +32,6 @@ _FEW_ELEMENTS = 64
 """Constants of no more elements are sizes, axes and scalars: what grows from them is no weight."""
 
 _MAX_SWEEPS = 4
-
-_EXACT_OPS = frozenset(
-    {"Abs", "Add", "And", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Cast", "Ceil"}
-    | {"Clip", "Concat", "ConstantOfShape", "Div", "Equal", "Expand", "Flatten", "Floor"}
-    | {"Gather", "GatherElements", "GatherND", "Greater", "GreaterOrEqual", "Identity", "IsInf"}
-    | {"IsNaN", "Less", "LessOrEqual", "Max", "Min", "Mul", "Neg", "Not", "Or", "Range"}
-    | {"ReduceMax", "ReduceMin", "Reshape", "ScatterND", "Shape", "Sign", "Size", "Slice"}
-    | {"Split", "Sqrt", "Squeeze", "Sub", "Tile", "Transpose", "Trilu", "Unsqueeze"}
-    | {"Where", "Xor"}
-)
-"""Operators that move data, count, or round correctly by IEEE 754: one right answer each."""
-
-_ROUNDING_OPS = frozenset(
-    {"Cos", "Cosh", "CumSum", "Erf", "Exp", "Log", "MatMul", "Pow", "Reciprocal", "ReduceMean"}
-    | {"ReduceProd", "ReduceSum", "Round", "Sigmoid", "Sin", "Sinh", "Softmax", "Sum", "Tan"}
-    | {"Tanh"}
-)
-"""Operators whose last bits depend on who computes them; of Sum the sign of -0.0 + -0.0."""
-
-_MOVING_OPS = frozenset(
-    {"Concat", "ConstantOfShape", "Expand", "Flatten", "Gather", "GatherElements", "GatherND"}
-    | {"Identity", "Reshape", "ScatterND", "Slice", "Split", "Squeeze", "Tile", "Transpose"}
-    | {"Trilu", "Unsqueeze", "Where"}
-)
-"""All that is folded of half precision: runtimes compute it in float32 and round at will."""
 
 _FOLDABLE_TYPES = frozenset(
     {ir.DataType.BOOL, ir.DataType.FLOAT16, ir.DataType.FLOAT, ir.DataType.DOUBLE}
@@ -86,6 +63,7 @@ class LiftConstants(Pass):
     statistics: ClassVar = {"num-lifted-constants": "Constant nodes turned into initializers"}
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
+        editor = Editor(model, self.name)
         lifted = 0
         for node in model.graph:
             tensor = constant_of(node.outputs[0]) if node.op_type == "Constant" else None
@@ -93,8 +71,8 @@ class LiftConstants(Pass):
                 output = node.outputs[0]
                 if initializer_bytes(output.name, tensor) > node_bytes(node):
                     continue  # A list of small integers: it takes a byte each, a tensor eight.
-                _replace_by_constant(output, tensor, in_main=True)
-                model.graph.remove(node, safe=True)
+                _replace_by_constant(editor, output, tensor, in_main=True)
+                editor.remove(node)
                 lifted += 1
         preserved = frozenset({SymbolicShapes})
         return PassResult(lifted > 0, {"num-lifted-constants": lifted}, preserved=preserved)
@@ -129,16 +107,16 @@ class FoldConstants(Pass):
         return Exactness.EXACT if self.exact else self.exactness
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
-        foldable = _EXACT_OPS if self.exact else _EXACT_OPS | _ROUNDING_OPS
+        editor = Editor(model, self.name)
         folded = 0
         for _ in range(_MAX_SWEEPS):
             folder = _Folder(ctx.analysis(SymbolicShapes, model), model.opset_imports.get("", 0))
             for graph in nested_graphs(model.graph):
                 for node in graph:
-                    if node.op_type in foldable and is_deterministic(node):
+                    if self._folds(node) and is_deterministic(node):
                         folder.visit(node)
             choice = choose(folder.results, model.graph)
-            _fold(choice, folder.results, model.graph)
+            _fold(editor, choice, folder.results)
             folded += len(choice.nodes)
             if not (choice.trimmed and choice.nodes):
                 # What stays may be worth folding once what it was weighed with is gone.
@@ -146,19 +124,21 @@ class FoldConstants(Pass):
         preserved = frozenset({SymbolicShapes})
         return PassResult(folded > 0, {"num-folded-nodes": folded}, preserved=preserved)
 
+    def _folds(self, node: ir.Node) -> bool:
+        op = find_op(node.domain, node.op_type)
+        return op is not None and (op.fold is Fold.EXACT or (bool(op.fold) and not self.exact))
 
-def _fold(choice: Choice, results: Results, main: ir.Graph) -> None:
+
+def _fold(editor: Editor, choice: Choice, results: Results) -> None:
     """Put constants in the place of nodes, and remove the constants that only they read."""
     for value in choice.values:
         node = value.producer()
         assert node is not None
         array = results[node][node.outputs.index(value)]
-        _replace_by_constant(value, ir.tensor(array), in_main=node.graph is main)
+        _replace_by_constant(editor, value, ir.tensor(array), in_main=node.graph is editor.graph)
     read = [value for node in choice.nodes for value in node.inputs]
-    for node in reversed(choice.nodes):
-        assert node.graph is not None
-        node.graph.remove(node, safe=True)
-    release(read)
+    editor.remove(*choice.nodes)
+    editor.drop_unread(*(value for value in read if constant_of(value) is not None))
 
 
 @dataclass(frozen=True)
@@ -236,7 +216,9 @@ class _Folder:
             # The file stores it in fewer bytes: int8 and a scale, a codebook, one row of a table.
             return None
         halves = any(t is not None and t.dtype == ir.DataType.FLOAT16 for t in tensors)
-        if halves and node.op_type not in _MOVING_OPS:
+        op = find_op(node.domain, node.op_type)
+        if halves and not (op is not None and op.only_moves):
+            # Runtimes compute half precision in float32 and round at will.
             return None
         evaluator = self._evaluator(node.op_type)
         if evaluator is None:
@@ -296,30 +278,13 @@ class _Folder:
         return total
 
 
-def _replace_by_constant(output: ir.Value, tensor: ir.TensorProtocol, *, in_main: bool) -> None:
+def _replace_by_constant(
+    editor: Editor, output: ir.Value, tensor: ir.TensorProtocol, *, in_main: bool
+) -> None:
     """Let the readers of an output read a constant of its name; its node is not read any more."""
-    node = output.producer()
-    graph = None if node is None else node.graph
-    assert node is not None and isinstance(graph, ir.Graph)
     name, output.name = output.name, None
-    if in_main:
-        constant = _initializer(graph, name, tensor)
-    else:
-        maker = ir.node("Constant", [], {"value": tensor}, outputs=[ir.val(name)])
-        graph.insert_before(node, maker)
-        constant = maker.outputs[0]
-    output.replace_all_uses_with(constant)
-
-
-def _initializer(graph: ir.Graph, name: str | None, tensor: ir.TensorProtocol) -> ir.Value:
-    value = ir.Value(
-        name=name,
-        type=ir.TensorType(tensor.dtype),
-        shape=ir.Shape(tensor.shape.numpy()),
-        const_value=tensor,
-    )
-    graph.register_initializer(value)
-    return value
+    before = None if in_main else output.producer()
+    editor.forward(output, editor.named_constant(name, tensor, before=before))
 
 
 def _item_bytes(node: ir.Node) -> int:

@@ -1,25 +1,20 @@
-"""Removing nodes that hand on their input."""
+"""Removing nodes that pass on their input."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import ClassVar
 
-import numpy as np
 import onnx_ir as ir
 
-from irtools.analysis.shapes import SymbolicShapes, constant_of
-from irtools.analysis.types import element_type
-from irtools.model import nested_graphs
-from irtools.passes.cleanup._edit import can_substitute, substitute
+from irtools.analysis.shapes import SymbolicShapes
+from irtools.editing import Editor, rewrite
+from irtools.passes.cleanup.algebra import IDENTITIES, no_ops
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult
 
 __all__ = ["RemoveIdentity", "RemoveNoOps"]
 
 _PRESERVED = frozenset({SymbolicShapes})
-_MAX_ELEMENTS = 4096
 
 
 @dataclass(frozen=True)
@@ -36,9 +31,9 @@ class RemoveIdentity(Pass):
     statistics: ClassVar = {"num-removed-identities": "Identity and Dropout nodes removed"}
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
-        removed = sum(_bypass(n, _handed_on(n)) for g in nested_graphs(model.graph) for n in g)
-        counts = {"num-removed-identities": removed}
-        return PassResult(removed > 0, counts, preserved=_PRESERVED)
+        done = rewrite(Editor(model, self.name), IDENTITIES)
+        counts = {"num-removed-identities": done.total}
+        return PassResult(done.total > 0, counts, preserved=_PRESERVED)
 
 
 @dataclass(frozen=True)
@@ -57,103 +52,6 @@ class RemoveNoOps(Pass):
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
         facts = ctx.analysis(SymbolicShapes, model)
-        removed = 0
-        for graph in nested_graphs(model.graph):
-            for node in graph:
-                find = _NO_OPS.get(node.op_type)
-                if node.domain == "" and find is not None:
-                    removed += _bypass(node, find(node, facts))
-        return PassResult(removed > 0, {"num-removed-no-ops": removed}, preserved=_PRESERVED)
-
-
-def _bypass(node: ir.Node, source: ir.Value | None) -> bool:
-    if source is None or not can_substitute(node.outputs[0], source):
-        return False
-    substitute(node.outputs[0], source)
-    assert node.graph is not None
-    node.graph.remove(node, safe=True)
-    return True
-
-
-def _handed_on(node: ir.Node) -> ir.Value | None:
-    if node.domain != "" or node.op_type not in ("Identity", "Dropout"):
-        return None
-    if node.op_type == "Dropout":
-        training = node.inputs[2] if len(node.inputs) > 2 else None
-        constant = constant_of(training)
-        trains = training is not None and (constant is None or bool(constant.numpy().item()))
-        # Opset 6 and before say it by attribute.
-        old = "is_test" in node.attributes and not node.attributes["is_test"].as_int()
-        masked = any(output.uses() or output.is_graph_output() for output in node.outputs[1:])
-        if trains or old or masked:
-            return None
-    return node.inputs[0]
-
-
-def _same_shape(a: ir.Value | None, b: ir.Value | None, facts: SymbolicShapes) -> bool:
-    shape = facts.shape(a)
-    return shape is not None and shape == facts.shape(b)
-
-
-def _cast(node: ir.Node, facts: SymbolicShapes) -> ir.Value | None:
-    source = node.inputs[0]
-    return source if element_type(source) == node.attributes["to"].as_int() else None
-
-
-def _transpose(node: ir.Node, facts: SymbolicShapes) -> ir.Value | None:
-    perm = node.attributes.get_ints("perm")
-    return node.inputs[0] if perm is not None and list(perm) == sorted(perm) else None
-
-
-def _reshape(node: ir.Node, facts: SymbolicShapes) -> ir.Value | None:
-    return node.inputs[0] if _same_shape(node.inputs[0], node.outputs[0], facts) else None
-
-
-def _slice(node: ir.Node, facts: SymbolicShapes) -> ir.Value | None:
-    """Same shape and no negative step: every element is taken, in order."""
-    steps = facts.integers(node.inputs[4]) if len(node.inputs) > 4 else np.asarray([1])
-    if steps is None or any(step != 1 for step in steps):
-        return None
-    return _reshape(node, facts)
-
-
-def _single(node: ir.Node, facts: SymbolicShapes) -> ir.Value | None:
-    return node.inputs[0] if len(node.inputs) == 1 else None
-
-
-def _neutral(neutral: bool | int, *, commutes: bool) -> Callable[..., ir.Value | None]:
-    def find(node: ir.Node, facts: SymbolicShapes) -> ir.Value | None:
-        for index in (1, 0) if commutes else (1,):
-            constant = constant_of(node.inputs[index])
-            other = node.inputs[1 - index]
-            if constant is None or constant.size > _MAX_ELEMENTS:
-                continue
-            if _is_all(constant.numpy(), neutral) and _same_shape(other, node.outputs[0], facts):
-                return other
-        return None
-
-    return find
-
-
-def _is_all(array: np.ndarray, neutral: bool | int) -> bool:
-    return bool(np.all(array == neutral) and not np.signbit(array).any())
-
-
-_NO_OPS: Mapping[str, Callable[[ir.Node, SymbolicShapes], ir.Value | None]] = MappingProxyType(
-    {
-        "And": _neutral(True, commutes=True),
-        "Cast": _cast,
-        "Concat": _single,
-        "Div": _neutral(1, commutes=False),
-        "Expand": _reshape,
-        "Max": _single,
-        "Mean": _single,
-        "Min": _single,
-        "Mul": _neutral(1, commutes=True),
-        "Reshape": _reshape,
-        "Slice": _slice,
-        "Sub": _neutral(0, commutes=False),
-        "Sum": _single,
-        "Transpose": _transpose,
-    }
-)
+        done = rewrite(Editor(model, self.name), [rule(facts) for rule in no_ops()])
+        counts = {"num-removed-no-ops": done.total}
+        return PassResult(done.total > 0, counts, preserved=_PRESERVED)

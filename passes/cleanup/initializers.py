@@ -10,6 +10,7 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from irtools.analysis.shapes import SymbolicShapes
+from irtools.editing import Editor
 from irtools.model import release_tensor, tensor_bytes
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult
 
@@ -35,7 +36,8 @@ class DeduplicateInitializers(Pass):
         # Most weights are alone in type and shape or differ early: few bytes are ever read.
         candidates = _grouped(model.graph.initializers.values(), _kind)
         alike = (group for rivals in candidates for group in _grouped(rivals, _sample))
-        joined = sum(_join(model.graph, group) for group in alike)
+        editor = Editor(model, self.name)
+        joined = sum(_join(editor, group) for group in alike)
         preserved = frozenset({SymbolicShapes})
         return PassResult(joined > 0, {"num-joined-initializers": joined}, preserved=preserved)
 
@@ -51,16 +53,15 @@ def _grouped(
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _join(graph: ir.Graph, values: Sequence[ir.Value]) -> int:
+def _join(editor: Editor, values: Sequence[ir.Value]) -> int:
     kept: list[ir.Value] = []
     for value in values:
         twin = next((v for v in kept if _is_equal(v, value)), None)
         if twin is None:
             kept.append(value)
             continue
-        value.replace_all_uses_with(twin)
-        assert value.name is not None
-        del graph.initializers[value.name]
+        editor.forward(value, twin)
+        editor.drop_unread(value)
     return len(values) - len(kept)
 
 

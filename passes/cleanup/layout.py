@@ -9,12 +9,15 @@ import onnx_ir as ir
 
 from irtools.analysis.dims import Dim
 from irtools.analysis.shapes import Shape, SymbolicShapes
-from irtools.model import nested_graphs
+from irtools.editing import Algebra, Bound, Editor, Var, either, op, rewrite
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult
 
 __all__ = ["MergeLayoutChains"]
 
-_RESHAPING_OPS = frozenset({"Flatten", "Reshape", "Squeeze", "Unsqueeze"})
+_X = Var("x")
+_RESHAPED = either(
+    *(op(name, _X, more=True) for name in ("Flatten", "Reshape", "Squeeze", "Unsqueeze"))
+)
 
 
 @dataclass(frozen=True)
@@ -38,45 +41,83 @@ class MergeLayoutChains(Pass):
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
         facts = ctx.analysis(SymbolicShapes, model)
-        merged = 0
-        for graph in nested_graphs(model.graph):
-            for node in graph:
-                if node.domain == "":
-                    merged += _merge(node, facts)
+        rules = (MergeTransposes(), SwapLastAxes(facts), MergeReshapes(facts))
+        merged = rewrite(Editor(model, self.name, adopt=facts.adopt), rules).total
         preserved = frozenset({SymbolicShapes})
         return PassResult(merged > 0, {"num-merged-layout-chains": merged}, preserved=preserved)
 
 
-def _merge(node: ir.Node, facts: SymbolicShapes) -> bool:
-    if node.op_type == "Transpose":
-        return _merge_transposes(node)
-    if node.op_type == "Reshape":
-        return _swap_last_axes(node, facts) or _merge_reshapes(node, facts)
-    return False
+class MergeTransposes(Algebra):
+    """Transpose(Transpose(x, p), q)  ->  Transpose(x, p[q])"""
+
+    pattern = op("Transpose", op("Transpose", _X, name="inner"))
+
+    def where(self, anchor: ir.Node, bound: Bound) -> bool:
+        return "perm" in anchor.attributes and "perm" in _node(bound["inner"]).attributes
+
+    def is_free(self, anchor: ir.Node, bound: Bound) -> bool:
+        return True
+
+    def build(self, editor: Editor, anchor: ir.Node, found: Bound) -> None:
+        inner = _node(found["inner"])
+        outer_perm, inner_perm = (n.attributes["perm"].as_ints() for n in (anchor, inner))
+        merged = [inner_perm[axis] for axis in outer_perm]
+        anchor.attributes["perm"] = ir.AttrInt64s("perm", merged)
+        anchor.replace_input_with(0, found["x"])
 
 
-def _merge_transposes(node: ir.Node) -> bool:
-    inner = _producer(node, {"Transpose"})
-    if inner is None:
-        return False
-    if "perm" not in node.attributes or "perm" not in inner.attributes:
-        return False
-    outer_perm, inner_perm = (n.attributes["perm"].as_ints() for n in (node, inner))
-    node.attributes["perm"] = ir.AttrInt64s("perm", [inner_perm[axis] for axis in outer_perm])
-    node.replace_input_with(0, inner.inputs[0])
-    return True
+class _ProvenByShapes(Algebra):
+    def __init__(self, facts: SymbolicShapes) -> None:
+        self.facts = facts
+
+    def is_free(self, anchor: ir.Node, bound: Bound) -> bool:
+        return True
 
 
-def _merge_reshapes(node: ir.Node, facts: SymbolicShapes) -> bool:
-    inner = _producer(node, _RESHAPING_OPS)
-    target = facts.integers(node.inputs[1])
-    if inner is None or target is None or target.ndim != 1:
-        return False
-    source = facts.shape(inner.inputs[0])
-    if not node.attributes.get_int("allowzero", 0) and not _copies_nothing(tuple(target), source):
-        return False
-    node.replace_input_with(0, inner.inputs[0])
-    return True
+class SwapLastAxes(_ProvenByShapes):
+    """Reshape(Transpose(Reshape(x, [N,m,n]), [0,2,1]), [...,n,m])  ->  Transpose(x, [..., -1, -2])
+
+    for x of [...,m,n].
+    """
+
+    pattern = op(
+        "Reshape",
+        op("Transpose", op("Reshape", _X, name="joined", more=True), name="swapped"),
+        more=True,
+    )
+
+    def where(self, anchor: ir.Node, bound: Bound) -> bool:
+        perm = _node(bound["swapped"]).attributes.get_ints("perm")
+        shapes = [self.facts.shape(v) for v in (bound["x"], bound["joined"], anchor.outputs[0])]
+        return perm is not None and list(perm) == [0, 2, 1] and _is_swap(*shapes)
+
+    def build(self, editor: Editor, anchor: ir.Node, found: Bound) -> None:
+        rank = self.facts.rank(found["x"])
+        assert rank is not None
+        perm = [*range(rank - 2), rank - 1, rank - 2]
+        editor.replace(anchor, "Transpose", [found["x"]], {"perm": perm})
+
+
+class MergeReshapes(_ProvenByShapes):
+    """Reshape(Reshape(x, s), t)  ->  Reshape(x, t), also after Squeeze, Unsqueeze and Flatten."""
+
+    pattern = op("Reshape", _RESHAPED, more=True)
+
+    def where(self, anchor: ir.Node, bound: Bound) -> bool:
+        target = self.facts.integers(anchor.inputs[1])
+        if target is None or target.ndim != 1:
+            return False
+        copies = not anchor.attributes.get_int("allowzero", 0)
+        return not copies or _copies_nothing(tuple(target), self.facts.shape(bound["x"]))
+
+    def build(self, editor: Editor, anchor: ir.Node, found: Bound) -> None:
+        anchor.replace_input_with(0, found["x"])
+
+
+def _node(value: ir.Value) -> ir.Node:
+    node = value.producer()
+    assert node is not None
+    return node
 
 
 def _copies_nothing(target: Shape, source: Shape | None) -> bool:
@@ -94,46 +135,9 @@ def _copies_nothing(target: Shape, source: Shape | None) -> bool:
     return True
 
 
-def _swap_last_axes(node: ir.Node, facts: SymbolicShapes) -> bool:
-    transpose = _producer(node, {"Transpose"})
-    first = None if transpose is None else _producer(transpose, {"Reshape"})
-    if transpose is None or first is None:
-        return False
-    perm = transpose.attributes.get_ints("perm")
-    shapes = [facts.shape(v) for v in (first.inputs[0], first.outputs[0], node.outputs[0])]
-    if perm is None or list(perm) != [0, 2, 1] or not _is_swap(*shapes):
-        return False
-    (output,) = node.outputs
-    graph, source = node.graph, first.inputs[0]
-    assert graph is not None and shapes[0] is not None
-    rank = len(shapes[0])
-    swapped = ir.node(
-        "Transpose",
-        [source],
-        {"perm": [*range(rank - 2), rank - 1, rank - 2]},
-        name=node.name,
-        metadata_props=dict(node.metadata_props),
-    )
-    (result,) = swapped.outputs
-    graph.insert_before(node, swapped)
-    name, output.name = output.name, None
-    result.name, result.type, result.shape = name, output.type, output.shape
-    output.replace_all_uses_with(result, replace_graph_outputs=True)
-    graph.remove(node, safe=True)
-    return True
-
-
 def _is_swap(source: Shape | None, middle: Shape | None, result: Shape | None) -> bool:
     if source is None or middle is None or result is None or len(middle) != 3:
         return False
     rows, columns = source[-2:] if len(source) > 2 else (None, None)
     expected: tuple[Dim | None, ...] = (*source[:-2], columns, rows)
     return rows is not None and middle[1:] == (rows, columns) and result == expected
-
-
-def _producer(node: ir.Node, kinds: frozenset[str] | set[str]) -> ir.Node | None:
-    value = node.inputs[0]
-    producer = None if value is None else value.producer()
-    if producer is None or producer.domain != "" or producer.op_type not in kinds:
-        return None
-    return producer

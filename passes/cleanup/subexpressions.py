@@ -10,8 +10,9 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from irtools.analysis.shapes import SymbolicShapes
+from irtools.editing import Editor, can_forward
 from irtools.model import nested_graphs
-from irtools.passes.cleanup._edit import can_substitute, is_deterministic, substitute
+from irtools.passes.cleanup.determinism import is_deterministic
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult
 
 __all__ = ["EliminateCommonSubexpressions"]
@@ -34,31 +35,31 @@ class EliminateCommonSubexpressions(Pass):
     statistics: ClassVar = {"num-merged-nodes": "nodes merged into an equal one"}
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
-        merged = sum(_merge(graph) for graph in nested_graphs(model.graph))
+        editor = Editor(model, self.name)
+        merged = sum(_merge(graph, editor) for graph in nested_graphs(model.graph))
         preserved = frozenset({SymbolicShapes})
         return PassResult(merged > 0, {"num-merged-nodes": merged}, preserved=preserved)
 
 
-def _merge(graph: ir.Graph) -> int:
+def _merge(graph: ir.Graph, editor: Editor) -> int:
     seen: dict[Hashable, ir.Node] = {}
     merged = 0
     for node in graph:
         if (key := _key(node)) is None:
             continue
         first = seen.setdefault(key, node)
-        if first is not node and _replace(node, first):
+        if first is not node and _replace(node, first, editor):
             merged += 1
     return merged
 
 
-def _replace(node: ir.Node, first: ir.Node) -> bool:
+def _replace(node: ir.Node, first: ir.Node, editor: Editor) -> bool:
     pairs = list(zip(node.outputs, first.outputs, strict=True))
-    if not all(can_substitute(old, new) for old, new in pairs):
+    if not all(can_forward(old, new) for old, new in pairs):
         return False
     for old, new in pairs:
-        substitute(old, new)
-    assert node.graph is not None
-    node.graph.remove(node, safe=True)
+        editor.forward(old, new)
+    editor.remove(node)
     return True
 
 

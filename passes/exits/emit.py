@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from irtools.model.naming import FreshNames
+from irtools.editing import Editor
 from irtools.passes.exits.encoder import Encoder, nodes_between
 from irtools.passes.exits.heads import Head, Pool, Task
 
@@ -62,12 +62,13 @@ def build_exits(
     """
     graph = model.graph
     writer = _Writer(model)
-    writer.graph = graph
     values: dict[ir.Value, ir.Value] = {value: value for value in graph.inputs}
     output = encoder.output
     scores = _leave_or_go_on(writer, encoder, exits, task, mask, values, exits[0].state)
-    _take_over(graph, output, scores)
-    _remove_unused(graph)
+    scores.type, scores.shape = output.type, output.shape
+    writer.editor.replace_output(output, scores)
+    # Only the blocks after the first exit read this, and they live in branches now.
+    writer.editor.drop_unread(output.producer())
 
 
 def _leave_or_go_on(
@@ -176,12 +177,11 @@ def _has_rows(value: ir.Value, output: ir.Value) -> bool:
 
 
 class _Writer:
-    """Appends nodes with fresh names to the graph it stands in."""
+    """Appends nodes to the graph that it stands in: the main graph, or a branch."""
 
     def __init__(self, model: ir.Model) -> None:
         self.graph = model.graph
-        self._main = model.graph
-        self._names = FreshNames(model)
+        self.editor = Editor(model, "early-exit")
         self._constants: dict[tuple[str, bytes], ir.Value] = {}
 
     def add(
@@ -192,22 +192,17 @@ class _Writer:
         shape: ir.Shape | None = None,
         **attributes: int | float | ir.Graph,
     ) -> ir.Value:
-        name = self._names.make(f"exit_{op_type}")
-        node = ir.node(op_type, list(inputs), attributes, name=name)
-        node.outputs[0].name = self._names.make(f"{name}_output")
+        name = f"exit_{op_type}"
+        made = self.editor.append(self.graph, op_type, inputs, attributes, name=name, shape=shape)
         if shape is not None:
-            node.outputs[0].type, node.outputs[0].shape = ir.TensorType(ir.DataType.FLOAT), shape
-        self.graph.append(node)
-        return node.outputs[0]
+            made.type = ir.TensorType(ir.DataType.FLOAT)
+        return made
 
     def constant(self, stem: str, array: np.ndarray) -> ir.Value:
         """An initializer of the main graph, where every branch sees it; equal ones are one."""
         key = (stem, array.tobytes())
         if key not in self._constants:
-            name = self._names.make(stem)
-            value = ir.val(name, const_value=ir.tensor(array, name=name))
-            self._main.initializers[name] = value
-            self._constants[key] = value
+            self._constants[key] = self.editor.constant(stem, array)
         return self._constants[key]
 
     def ints(self, stem: str, numbers: Sequence[int]) -> ir.Value:
@@ -218,7 +213,7 @@ class _Writer:
 
     def branch(self, stem: str) -> ir.Graph:
         """Start a graph and stand in it."""
-        self.graph = ir.Graph([], [], nodes=[], name=self._names.make(stem))
+        self.graph = ir.Graph([], [], nodes=[], name=self.editor.fresh(stem))
         return self.graph
 
     def finish(self, graph: ir.Graph, output: ir.Value) -> None:
@@ -226,38 +221,15 @@ class _Writer:
         graph.outputs.append(output)
 
     def copy(self, end: ir.Value, cut: ir.Value, values: Mapping[ir.Value, ir.Value]) -> ir.Value:
-        """Copy the nodes between `cut` and `end` with other inputs; return what `end` becomes."""
+        """Copy the nodes between `cut` and `end` with other inputs; return what `end` becomes.
+
+        Their shapes are left open: declared ones speak of the whole batch, here fewer rows are
+        left.
+        """
         made = dict(values)
         for node in nodes_between([end], cut):
-            twin = ir.Node(
-                node.domain,
-                node.op_type,
-                [made.get(value, value) if value is not None else None for value in node.inputs],
-                list(node.attributes.values()),
-                overload=node.overload,
-                num_outputs=len(node.outputs),
-                name=self._names.make(f"{node.name or node.op_type}_behind"),
-            )
-            twin.metadata_props.update(node.metadata_props)
-            for old, new in zip(node.outputs, twin.outputs, strict=True):
-                # Shapes speak of the whole batch; here fewer rows are left.
-                new.name = self._names.make(f"{old.name}_behind") if old.name else old.name
-                new.type = old.type
-                made[old] = new
+            inputs = [None if value is None else made.get(value, value) for value in node.inputs]
+            twin = self.editor.copy(node, inputs, "_behind")
+            made.update(zip(node.outputs, twin.outputs, strict=True))
             self.graph.append(twin)
         return made[end]
-
-
-def _take_over(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
-    """Make `new` the output that `old` was: its name and type are the model's interface."""
-    index = list(graph.outputs).index(old)
-    name, old.name = old.name, None
-    new.name, new.type, new.shape = name, old.type, old.shape
-    graph.outputs[index] = new
-
-
-def _remove_unused(graph: ir.Graph) -> None:
-    """Remove what only the blocks behind the first exit read; they live in branches now."""
-    for node in reversed(list(graph)):
-        if not any(value.uses() or value.is_graph_output() for value in node.outputs):
-            graph.remove(node, safe=True)

@@ -7,7 +7,7 @@ import onnx
 import onnx_ir as ir
 from onnx.reference import ReferenceEvaluator
 
-from irtools.analysis.shapes import constant_of
+from irtools.editing import constant_of
 
 __all__ = ["evaluate"]
 

@@ -8,8 +8,7 @@ import onnx_ir as ir
 
 from irtools.analysis.dims import Dim
 from irtools.analysis.shapes import SymbolicShapes
-from irtools.passes.fusion._making import Maker
-from irtools.passes.fusion._pattern import Veto, is_op, scalar
+from irtools.editing import Place, Veto, producer_of, scalar_of
 
 __all__ = ["Distance", "find_distance"]
 
@@ -38,13 +37,13 @@ class Distance:
     output: ir.Value
     same: dict[ir.Value, ir.Value]
 
-    def of(self, make: Maker, distances: ir.Value) -> ir.Value:
+    def of(self, make: Place, distances: ir.Value) -> ir.Value:
         """Make f(distances), [n] for [n]."""
         made: dict[ir.Value, ir.Value] = {self.base: distances}
         for node in self.nodes:
             inputs = [self._found(value, made) for value in node.inputs]
             attributes = {name: attribute.value for name, attribute in node.attributes.items()}
-            made[node.outputs[0]] = make.node(node.op_type, inputs, attributes)
+            made[node.outputs[0]] = make.shared(node.op_type, inputs, attributes)
         result = self._found(self.output, made)
         assert result is not None
         return result
@@ -82,7 +81,7 @@ def _visit(
     seen: set[ir.Value],
 ) -> None:
     """Sort what an index is made of, operands before operators."""
-    if value in seen or scalar(value) is not None:
+    if value in seen or scalar_of(value) is not None:
         return
     seen.add(value)
     node = value.producer()
@@ -117,9 +116,9 @@ def _is_distance(node: ir.Node, length: Dim, facts: SymbolicShapes) -> bool:
         shape = facts.shape(value)
         if shape is None or shape[-2:] != expected or any(size != 1 for size in shape[:-2]):
             return False
-        while (layout := is_op(value, "Reshape", "Unsqueeze")) is not None:
+        while (layout := producer_of(value, "Reshape", "Unsqueeze")) is not None:
             value = layout.inputs[0]
-        count = is_op(value, "Range")
-        if count is None or scalar(count.inputs[0]) != 0 or scalar(count.inputs[2]) != 1:
+        count = producer_of(value, "Range")
+        if count is None or scalar_of(count.inputs[0]) != 0 or scalar_of(count.inputs[2]) != 1:
             return False
     return True

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from irtools.analysis.dims import divide, multiply
 from irtools.analysis.shapes import Shape, SymbolicShapes
-from irtools.passes.fusion._pattern import Veto, is_op, require, scalar
+from irtools.editing import Veto, producer_of, require, scalar_of
 
 __all__ = [
     "HEADS_FIRST",
@@ -57,11 +57,11 @@ def find_operand(
         perm = (*perm[:-2], perm[-1], perm[-2])
     factor, value = unscaled(value)
     while True:
-        if (node := is_op(value, "Transpose")) is not None:
+        if (node := producer_of(value, "Transpose")) is not None:
             rank = len(perm)
             reverse = tuple(range(rank))[::-1]
             inner = node.attributes["perm"].as_ints() if "perm" in node.attributes else reverse
-            require(len(inner) == rank, f"{name} is not a tensor of 4 dimensions")
+            require(len(inner) == rank, "{} is not a tensor of 4 dimensions", name)
             perm = tuple(inner[axis] for axis in perm)
             value = node.inputs[0]
         elif (joined := before_joining(value, perm, facts)) is not None:
@@ -75,20 +75,20 @@ def find_operand(
     # `perm` now takes the base to [B,H,S,D]; of K, whose last two axes Q K^T wants swapped.
     shape = facts.shape(value)
     if value is None or shape is None or len(shape) != 4 or len(perm) != 4:
-        raise Veto(f"{name} is not known to have 4 dimensions")
+        raise Veto("{} is not known to have 4 dimensions", name)
     if perm not in (HEADS_FIRST, HEADS_SECOND):
-        found = list(perm) if not transposed else "no swap of its last two axes"
-        raise Veto(f"{name} is transposed by {found}")
+        found = perm if not transposed else "no swap of its last two axes"
+        raise Veto("{} is transposed by {}", name, found)
     return Operand(value, perm, tuple(shape[axis] for axis in perm), factor)
 
 
 def unscaled(value: ir.Value | None) -> tuple[float, ir.Value | None]:
     """Take multiplications and divisions by a number off a value."""
     factor = 1.0
-    while (node := is_op(value, "Mul", "Div")) is not None:
-        number, scaled = scalar(node.inputs[1]), node.inputs[0]
+    while (node := producer_of(value, "Mul", "Div")) is not None:
+        number, scaled = scalar_of(node.inputs[1]), node.inputs[0]
         if number is None and node.op_type == "Mul":
-            number, scaled = scalar(node.inputs[0]), node.inputs[1]
+            number, scaled = scalar_of(node.inputs[0]), node.inputs[1]
         if not number:
             break
         factor = factor * number if node.op_type == "Mul" else factor / number
@@ -100,7 +100,7 @@ def before_joining(
     value: ir.Value | None, perm: tuple[int, ...], facts: SymbolicShapes
 ) -> tuple[ir.Value, tuple[int, ...]] | None:
     """[B,H,m,n] that was reshaped to [B*H,m,n], and the permutation with one axis more."""
-    reshape = is_op(value, "Reshape")
+    reshape = producer_of(value, "Reshape")
     if reshape is None or len(perm) != 3 or perm[0] != 0:
         return None
     source, joined = facts.shape(reshape.inputs[0]), facts.shape(value)
@@ -113,9 +113,9 @@ def before_joining(
 
 def _before_repeating(value: ir.Value | None, facts: SymbolicShapes) -> ir.Value | None:
     """[B,G,T,D] of which each head was repeated: to [B,G,1,T,D], [B,G,n,T,D], [B,G*n,T,D]."""
-    merged = is_op(value, "Reshape")
-    repeated = None if merged is None else is_op(merged.inputs[0], "Expand")
-    split = None if repeated is None else is_op(repeated.inputs[0], "Unsqueeze", "Reshape")
+    merged = producer_of(value, "Reshape")
+    repeated = None if merged is None else producer_of(merged.inputs[0], "Expand")
+    split = None if repeated is None else producer_of(repeated.inputs[0], "Unsqueeze", "Reshape")
     if merged is None or repeated is None or split is None:
         return None
     shape, whole = facts.shape(split.inputs[0]), facts.shape(value)

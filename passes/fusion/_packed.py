@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from irtools.analysis.dims import multiply
 from irtools.analysis.shapes import SymbolicShapes
+from irtools.editing import Veto, only_user, producer_of
 from irtools.passes.fusion._operand import HEADS_FIRST, HEADS_SECOND, Operand, find_operand
-from irtools.passes.fusion._pattern import Veto, is_op, only_user
 
 __all__ = ["Cache", "Packed", "find_packed"]
 
@@ -91,7 +91,7 @@ def _merged(q: Operand, v: Operand, output: ir.Value, facts: SymbolicShapes) -> 
 
 def _join(x: Operand) -> ir.Node | None:
     """The Concat of a cache and new tokens."""
-    join = is_op(x.base, "Concat")
+    join = producer_of(x.base, "Concat")
     if join is None or x.perm != HEADS_FIRST or len(join.inputs) != 2:
         return None
     return join if join.attributes.get_int("axis", 0) in (2, -2) else None
@@ -107,7 +107,7 @@ def _new(join: ir.Node, facts: SymbolicShapes) -> Operand | None:
 
 def _flat(operand: Operand, facts: SymbolicShapes) -> ir.Value | None:
     """[B,S,H*D] that an operand was reshaped from."""
-    reshape = is_op(operand.base, "Reshape")
+    reshape = producer_of(operand.base, "Reshape")
     if reshape is None or operand.perm != HEADS_SECOND:
         return None
     batch, heads, length, width = operand.shape

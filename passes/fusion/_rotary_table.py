@@ -8,11 +8,11 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.dims import Dim
-from irtools.analysis.shapes import SymbolicShapes, constant_of
-from irtools.passes.fusion._making import Maker
-from irtools.passes.fusion._pattern import Veto, is_op, scalar
+from irtools.analysis.shapes import SymbolicShapes
+from irtools.editing import Place, Veto, constant_of, producer_of, require_constant, scalar_of
+from irtools.passes.fusion._sizes import size_of
 
-__all__ = ["HalfTable", "half_table"]
+__all__ = ["HalfTable", "expanded_batch", "half_table", "squeezed"]
 
 _MAX_DEPTH = 8
 _FUNCTIONS = ("Cos", "Sin", "Cast", "Unsqueeze")
@@ -37,18 +37,17 @@ class HalfTable:
     batch: Dim
     rank: int
 
-    def build(self, make: Maker) -> ir.Value:
+    def build(self, make: Place) -> ir.Value:
         """Make the first half; nodes are shared by all that ask for the same."""
         value = self.root
         if self.is_whole:
-            tensor = constant_of(self.root)
-            assert tensor is not None
+            tensor = require_constant(self.root)
             array = tensor.numpy()
             value = make.constant(np.ascontiguousarray(array[..., : array.shape[-1] // 2]))
         for node in reversed(self.path):
             inputs = [value, *node.inputs[1:]]
             attributes = {name: attribute.value for name, attribute in node.attributes.items()}
-            value = make.node(node.op_type, inputs, attributes)
+            value = make.shared(node.op_type, inputs, attributes)
         return value
 
 
@@ -64,7 +63,7 @@ def half_table(value: ir.Value, name: str, facts: SymbolicShapes) -> HalfTable:
     path: list[ir.Node] = []
     current: ir.Value | None = value
     rank = len(shape)
-    split = is_op(value, "Unsqueeze")
+    split = producer_of(value, "Unsqueeze")
     if split is not None and rank == 4 and facts.rank(split.inputs[0]) == 3:
         # The caller saw that axis 1 is 1, which is then what was added, or one like it.
         current, rank = split.inputs[0], 3
@@ -76,7 +75,7 @@ def half_table(value: ir.Value, name: str, facts: SymbolicShapes) -> HalfTable:
             if not np.array_equal(first, second):
                 break
             return HalfTable(tuple(path), current, True, batch, rank)
-        twice = is_op(current, "Concat")
+        twice = producer_of(current, "Concat")
         if twice is not None and current is not None:
             last = (facts.rank(current) or 0) - 1
             is_last = twice.attributes.get_int("axis", 0) in (-1, last)
@@ -89,7 +88,7 @@ def half_table(value: ir.Value, name: str, facts: SymbolicShapes) -> HalfTable:
             break
         path.append(node)
         current = node.inputs[0]
-    raise Veto(f"the second half of {name} is not known to repeat its first")
+    raise Veto("the second half of {} is not known to repeat its first", name)
 
 
 def _repeatable(node: ir.Node, facts: SymbolicShapes) -> bool:
@@ -107,5 +106,19 @@ def _repeatable(node: ir.Node, facts: SymbolicShapes) -> bool:
             table is not None and len(table.shape) == 2 and not node.attributes.get_int("axis", 0)
         )
     if node.op_type in ("Mul", "Div"):
-        return scalar(node.inputs[1]) is not None
+        return scalar_of(node.inputs[1]) is not None
     return node.op_type in _FUNCTIONS
+
+
+def squeezed(make: Place, table: ir.Value, rank: int) -> ir.Value:
+    """Return a table of rotary embedding [B,1,S,D], [B,S,D] or [S,D] as [B,S,D]."""
+    if rank == 4:
+        return make.shared("Squeeze", [table, make.integers([1])])
+    return make.shared("Unsqueeze", [table, make.integers([0])]) if rank == 2 else table
+
+
+def expanded_batch(make: Place, table: ir.Value, x: ir.Value, batch: Dim) -> ir.Value:
+    """Return a table [1,S,D] as [B,S,D], with the batch size of x."""
+    sizes = [size_of(make, x, 0, batch), make.integers([1]), make.integers([1])]
+    target = make.shared("Concat", sizes, {"axis": 0})
+    return make.shared("Expand", [table, target])

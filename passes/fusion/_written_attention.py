@@ -8,9 +8,9 @@ import onnx_ir as ir
 
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.analysis.types import element_type
+from irtools.editing import require
 from irtools.passes.fusion._operand import find_operand
 from irtools.passes.fusion._packed import find_packed
-from irtools.passes.fusion._pattern import require
 from irtools.passes.fusion.attention_match import (
     AddedMask,
     AttentionMatch,

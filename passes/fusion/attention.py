@@ -7,19 +7,67 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from irtools.analysis.shapes import SymbolicShapes
 from irtools.analysis.types import element_type
-from irtools.model import FreshNames
-from irtools.passes.fusion._driver import Fusion, FusionPass, Rewriter
-from irtools.passes.fusion._mask import MaskBuilder
+from irtools.editing import Editor, Place, require
+from irtools.passes.fusion._fusion import Fusion, FusionPass, FusionRule
+from irtools.passes.fusion._mask import build_mask
 from irtools.passes.fusion._operand import HEADS_FIRST, Operand
-from irtools.passes.fusion._pattern import Source, make_node, remove_dead, require
 from irtools.passes.fusion._written_attention import match_written
 from irtools.passes.fusion.attention_match import AttentionMatch, match_attention
 
 __all__ = ["FuseAttention"]
 
 _FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16)
+
+
+class _Attention(FusionRule[AttentionMatch]):
+    anchors = ("Softmax", "Attention")
+
+    def find(self, anchor: ir.Node) -> AttentionMatch:
+        written = anchor.op_type == "Attention"
+        find = match_written if written else match_attention
+        found = find(anchor, self.facts)
+        known = _type_of(found) in _FLOATS
+        require(known, "Q is not known to be float32 or float16", named=not written)
+        return found
+
+    def build(self, editor: Editor, anchor: ir.Node, found: AttentionMatch) -> None:
+        packed, dtype = found.packed, _type_of(found)
+        old = found.output if packed is None else packed.output
+        last = old.producer()
+        assert last is not None and dtype is not None
+        mask = build_mask(Place(editor, anchor, before=last), found, dtype)
+        make = Place(editor, anchor, before=last, replaces=_replaced(found, last))
+        attributes: dict[str, object] = {"scale": found.scale}
+        if found.causal:
+            attributes["is_causal"] = 1
+        if packed is None:
+            inputs = [_heads_first(x, make) for x in (found.q, found.k, found.v)]
+        else:
+            inputs = [packed.q, packed.k, packed.v]
+            attributes["q_num_heads"] = packed.heads
+            attributes["kv_num_heads"] = packed.kv_heads
+        cache = None if packed is None else packed.cache
+        if cache is None:
+            (fused,) = make.node(
+                "Attention", [*inputs, *([] if mask is None else [mask])], attributes
+            )
+            editor.substitute(old, fused)
+            editor.drop_unread(last)
+            return
+        inputs_too = [mask, cache.past_key, cache.past_value]
+        fused, key, value = make.node("Attention", [*inputs, *inputs_too], attributes, outputs=3)
+        pairs = ((old, fused), (cache.present_key, key), (cache.present_value, value))
+        dead = [joined.producer() for joined, _ in pairs]
+        for joined, present in pairs:
+            editor.substitute(joined, present)
+        editor.drop_unread(*dead)
+
+
+def _heads_first(x: Operand, make: Place) -> ir.Value:
+    if x.perm == HEADS_FIRST:
+        return x.base
+    return make.value("Transpose", [x.base], {"perm": list(x.perm)})
 
 
 @dataclass(frozen=True)
@@ -48,75 +96,7 @@ class FuseAttention(FusionPass):
     """
 
     name: ClassVar[str] = "fuse-attention"
-    statistics: ClassVar = {
-        "num-fused-attention": "attention blocks fused",
-        "num-unfused-attention": "attention blocks that stayed, each named with its reason",
-    }
-    fusion: ClassVar[Fusion] = Fusion("attention", "Attention", 23, ("Softmax", "Attention"))
-
-    def rewriter(self, facts: SymbolicShapes, names: FreshNames) -> Rewriter:
-        return _AttentionRewriter(facts, names)
-
-
-class _AttentionRewriter(Rewriter):
-    """Rewrites attention blocks; masks are made once and shared by all blocks."""
-
-    def __init__(self, facts: SymbolicShapes, names: FreshNames) -> None:
-        super().__init__(facts, names)
-        self._masks = MaskBuilder(names)
-
-    def match(self, anchor: ir.Node) -> AttentionMatch:
-        written = anchor.op_type == "Attention"
-        find = match_written if written else match_attention
-        found = find(anchor, self.facts)
-        known = _type_of(found) in _FLOATS
-        require(known, "Q is not known to be float32 or float16", named=not written)
-        return found
-
-    def rewrite(self, anchor: ir.Node, found: object) -> None:
-        assert isinstance(found, AttentionMatch)
-        old = found.output if found.packed is None else found.packed.output
-        last = old.producer()
-        graph = anchor.graph
-        assert last is not None and graph is not None
-        source = Source("fuse-attention", anchor, _replaced(found, last))
-        nodes: list[ir.Node] = []
-        mask = self._masks.build(found, _type_of(found), source, nodes)
-        q, k, v = (
-            (found.packed.q, found.packed.k, found.packed.v)
-            if found.packed is not None
-            else (self._heads_first(x, source, nodes) for x in (found.q, found.k, found.v))
-        )
-        attributes: dict[str, object] = {"scale": found.scale}
-        if found.causal:
-            attributes["is_causal"] = 1
-        if found.packed is not None:
-            attributes["q_num_heads"] = found.packed.heads
-            attributes["kv_num_heads"] = found.packed.kv_heads
-        cache = None if found.packed is None else found.packed.cache
-        inputs: list[ir.Value | None] = [q, k, v]
-        if mask is not None or cache is not None:
-            inputs.append(mask)
-        if cache is not None:
-            inputs += [cache.past_key, cache.past_value]
-        outputs = 1 if cache is None else 3
-        fused = make_node("Attention", inputs, source, self.names, attributes, outputs)
-        graph.insert_before(last, [*nodes, fused])
-        self.replace(old, fused.outputs[0])
-        dead = [last]
-        if cache is not None:
-            presents = (cache.present_key, cache.present_value)
-            for joined, present in zip(presents, fused.outputs[1:], strict=True):
-                dead += [node for node in [joined.producer()] if node is not None]
-                self.replace(joined, present)
-        remove_dead(dead)
-
-    def _heads_first(self, x: Operand, source: Source, nodes: list[ir.Node]) -> ir.Value:
-        if x.perm == HEADS_FIRST:
-            return x.base
-        node = make_node("Transpose", [x.base], source, self.names, {"perm": list(x.perm)})
-        nodes.append(node)
-        return node.outputs[0]
+    fusion: ClassVar[Fusion] = Fusion("attention", "attention blocks", "Attention", 23, _Attention)
 
 
 def _type_of(found: AttentionMatch) -> ir.DataType | None:

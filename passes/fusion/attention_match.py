@@ -18,17 +18,10 @@ import onnx_ir as ir
 
 from irtools.analysis.dims import Dim
 from irtools.analysis.shapes import Shape, SymbolicShapes
+from irtools.editing import Veto, only_user, other_input, producer_of, require, scalar_of
+from irtools.passes.fusion._algebra import last_axis
 from irtools.passes.fusion._operand import Operand, find_operand, unscaled
 from irtools.passes.fusion._packed import Packed, find_packed
-from irtools.passes.fusion._pattern import (
-    Veto,
-    is_op,
-    last_axis,
-    only_user,
-    other_input,
-    require,
-    scalar,
-)
 
 __all__ = [
     "AddedMask",
@@ -131,7 +124,10 @@ def match_attention(softmax: ir.Node, facts: SymbolicShapes) -> AttentionMatch:
     """
     product = _below(softmax)
     scores, masks, scale = _above(softmax, facts)
-    require(last_axis(softmax, facts.rank(softmax.inputs[0])), "Softmax is not over the last axis")
+    require(
+        last_axis(softmax.outputs[0], facts.rank(softmax.inputs[0])),
+        "Softmax is not over the last axis",
+    )
     q = find_operand(scores.inputs[0], facts, "Q")
     k = find_operand(scores.inputs[1], facts, "K", transposed=True)
     v = find_operand(product.inputs[1], facts, "V")
@@ -174,12 +170,12 @@ def _below(softmax: ir.Node) -> ir.Node:
 
 
 def _is_nan_guard(choice: ir.Node, weights: ir.Value) -> bool:
-    test = is_op(choice.inputs[0], "IsNaN")
+    test = producer_of(choice.inputs[0], "IsNaN")
     return (
         test is not None
         and test.inputs[0] is weights
         and choice.inputs[2] is weights
-        and scalar(choice.inputs[1]) == 0.0
+        and scalar_of(choice.inputs[1]) == 0.0
     )
 
 
@@ -204,13 +200,13 @@ def _above(softmax: ir.Node, facts: SymbolicShapes) -> tuple[ir.Node, tuple[Mask
     for _ in range(_MAX_MASKS):
         factor, value = unscaled(value)
         scale *= factor
-        if (scores := is_op(value, "MatMul")) is not None:
+        if (scores := producer_of(value, "MatMul")) is not None:
             return scores, tuple(masks), scale
-        if (choice := is_op(value, "Where")) is not None:
+        if (choice := producer_of(value, "Where")) is not None:
             mask, value = _filled_mask(choice)
             require(target is None, "Where chooses before batch and heads are split")
             masks.append(mask)
-        elif (addition := is_op(value, "Add")) is not None:
+        elif (addition := producer_of(value, "Add")) is not None:
             sides = [v for v in addition.inputs if _leads_to_scores(v)]
             require(len(sides) == 1, "no MatMul of Q and K is added to a mask", named=bool(sides))
             require(scale == 1.0, "scores are scaled after a mask was added")
@@ -218,14 +214,14 @@ def _above(softmax: ir.Node, facts: SymbolicShapes) -> tuple[ir.Node, tuple[Mask
             added = other_input(addition, value)
             assert added is not None
             masks.append(_added_mask(added, addition.outputs[0], target, facts))
-        elif (reshape := is_op(value, "Reshape")) is not None and target is None:
+        elif (reshape := producer_of(value, "Reshape")) is not None and target is None:
             value, target = reshape.inputs
             require(facts.rank(value) == 3, "scores are reshaped, not from [B*H,S,T]")
         else:
             break
     maker = None if value is None else value.producer()
     found = "an input" if maker is None else maker.op_type
-    raise Veto(f"scores are made by {found}, expected MatMul of Q and K")
+    raise Veto("scores are made by {}, expected MatMul of Q and K", found)
 
 
 def _added_mask(
@@ -241,7 +237,7 @@ def _added_mask(
 
 def _leads_to_scores(value: ir.Value | None, depth: int = 0) -> bool:
     value = unscaled(value)[1]
-    node = is_op(value, "MatMul", "Add", "Where", "Reshape")
+    node = producer_of(value, "MatMul", "Add", "Where", "Reshape")
     if node is None or depth > _MAX_MASKS:
         return False
     if node.op_type == "MatMul":
@@ -253,9 +249,9 @@ def _leads_to_scores(value: ir.Value | None, depth: int = 0) -> bool:
 def _filled_mask(choice: ir.Node) -> tuple[FilledMask, ir.Value | None]:
     condition, yes, no = choice.inputs
     for kept_if, scores, fill in ((True, yes, no), (False, no, yes)):
-        number = scalar(fill)
+        number = scalar_of(fill)
         if number is not None and condition is not None:
-            require(number <= _NEVER, f"Where fills scores with {number:g}, not a mask")
+            require(number <= _NEVER, "Where fills scores with {:g}, not a mask", number)
             return FilledMask(condition, kept_if, number), scores
     raise Veto("Where chooses between two computed scores")
 
@@ -266,17 +262,15 @@ def require_same_batch(q: Operand, k: Operand, v: Operand) -> None:
     Widths of Q and K, and lengths of K and V, are contracted by the products: they agree.
     """
     batches = [operand.shape[0] for operand in (q, k, v)]
-    found = ", ".join(map(str, batches))
-    require(len(set(batches)) == 1, f"Q, K and V have batch sizes {found}")
+    require(len(set(batches)) == 1, "Q, K and V have batch sizes {}", batches)
     heads = [operand.shape[1] for operand in (q, k, v)]
-    found = ", ".join(map(str, heads))
     fits = len(set(heads)) == 1 or (
         heads[1] == heads[2]
         and isinstance(heads[0], int)
         and isinstance(heads[1], int)
         and heads[0] % heads[1] == 0
     )
-    require(fits, f"Q, K and V have numbers of heads {found}")
+    require(fits, "Q, K and V have numbers of heads {}", heads)
 
 
 def shape_of_masks(masks: Sequence[Mask], facts: SymbolicShapes, scores: Shape) -> Shape:
@@ -292,8 +286,7 @@ def shape_of_masks(masks: Sequence[Mask], facts: SymbolicShapes, scores: Shape) 
         pairs = list(zip(padded, scores, strict=False))
         fits = len(padded) == 4 and all(m in (1, s) for m, s in pairs[:3])
         fits = fits and not (isinstance(padded[3], int) and padded[3] not in (1, scores[3]))
-        text = f"[{', '.join(map(str, shape))}] over scores [{', '.join(map(str, scores))}]"
-        require(fits, f"the mask is not known to broadcast: {text}")
+        require(fits, "the mask is not known to broadcast: {} over scores {}", shape, scores)
         total = (
             padded
             if not total

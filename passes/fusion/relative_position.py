@@ -10,7 +10,6 @@ of row i (the shift of Transformer-XL, Dai et al. 2019, appendix B).
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,50 +17,17 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.dims import Dim
-from irtools.analysis.shapes import SymbolicShapes
-from irtools.model import FreshNames
+from irtools.editing import Editor, Place, only_user, producer_of, require, scalar_of
 from irtools.passes.fusion._constants import evaluate
 from irtools.passes.fusion._distance import Distance, find_distance
-from irtools.passes.fusion._driver import Fusion, FusionPass, Rewriter
-from irtools.passes.fusion._making import Maker
+from irtools.passes.fusion._fusion import Fusion, FusionPass, FusionRule
 from irtools.passes.fusion._operand import before_joining
-from irtools.passes.fusion._pattern import (
-    Source,
-    is_op,
-    only_user,
-    remove_dead,
-    require,
-    scalar,
-)
+from irtools.passes.fusion._sizes import size_of
 
 __all__ = ["FuseRelativePosition"]
 
 _SWAP = (0, 2, 1)
 _FAR = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class FuseRelativePosition(FusionPass):
-    """Compute DeBERTa's scores by relative position without GatherElements.
-
-        GatherElements(x p^T, f(i - j))  ->  rows p[f(d)] for each distance d, a product, a shift
-
-    which multiplies with 2S rows in place of all N (512 in DeBERTa-v3), makes indices for
-    distances instead of pairs, and does not repeat p for the batch. Position embeddings that
-    are projected by the weights of a layer do not depend on the input: they are computed once
-    and stored (for each layer twice N x hidden numbers). Standard operators; the opset stays.
-    Main graph and nested subgraphs.
-    """
-
-    name: ClassVar[str] = "fuse-relative-position"
-    statistics: ClassVar = {
-        "num-fused-relative-position": "scores by relative position rewritten",
-        "num-unfused-relative-position": "gathered scores that stayed, each named with its reason",
-    }
-    fusion: ClassVar[Fusion] = Fusion("relative-position", "", 13, ("GatherElements",))
-
-    def rewriter(self, facts: SymbolicShapes, names: FreshNames) -> Rewriter:
-        return _RelativePositionRewriter(facts, names)
 
 
 @dataclass(frozen=True)
@@ -82,14 +48,12 @@ class _Scores:
     scale: ir.Node | None
 
 
-class _RelativePositionRewriter(Rewriter):
-    def __init__(self, facts: SymbolicShapes, names: FreshNames) -> None:
-        super().__init__(facts, names)
-        self._made: dict[Hashable, ir.Value] = {}
+class _RelativePosition(FusionRule[_Scores]):
+    anchors = ("GatherElements",)
 
-    def match(self, anchor: ir.Node) -> _Scores:
+    def find(self, anchor: ir.Node) -> _Scores:
         axis = anchor.attributes.get_int("axis", 0)
-        product = is_op(anchor.inputs[0], "MatMul")
+        product = producer_of(anchor.inputs[0], "MatMul")
         rank = self.facts.rank(anchor.inputs[0])
         is_last = rank == 3 and axis in (-1, 2)
         require(product is not None and is_last, "not scores by position", named=False)
@@ -109,10 +73,10 @@ class _RelativePositionRewriter(Rewriter):
 
     def _table(self, value: ir.Value | None) -> ir.Value | None:
         """p [H,N,D] of Transpose(Tile(p, [B,1,1]))."""
-        transpose = is_op(value, "Transpose")
+        transpose = producer_of(value, "Transpose")
         if transpose is None or tuple(transpose.attributes.get_ints("perm") or ()) != _SWAP:
             return None
-        tile = is_op(transpose.inputs[0], "Tile")
+        tile = producer_of(transpose.inputs[0], "Tile")
         if tile is None:
             return None
         source = self.facts.shape(tile.inputs[0])
@@ -121,48 +85,64 @@ class _RelativePositionRewriter(Rewriter):
             return None
         return tile.inputs[0]
 
-    def rewrite(self, anchor: ir.Node, found: object) -> None:
-        assert isinstance(found, _Scores)
-        graph, old = anchor.graph, anchor.outputs[0]
-        assert graph is not None
-        product = anchor.inputs[0]
-        last = None if product is None else product.producer()
-        replaced = (last, anchor) if last is not None else (anchor,)
-        make = Maker(self.names, Source("fuse-relative-position", anchor, replaced), self._made)
+    def build(self, editor: Editor, anchor: ir.Node, found: _Scores) -> None:
+        last = producer_of(anchor.inputs[0])
+        make = Place(editor, anchor, replaces=(anchor,) if last is None else (last, anchor))
         table = self._scaled(make, found)
-        size = make.size(found.x, 2, found.length)
+        size = size_of(make, found.x, 2, found.length)
         distances = _distances(make, size, found.length)
-        rows = make.node("Gather", [table, found.index.of(make, distances)], {"axis": 1})
-        columns = make.node("Transpose", [rows], {"perm": list(_SWAP)})
-        scores = make.node("MatMul", [found.x, columns])
+        rows = make.shared("Gather", [table, found.index.of(make, distances)], {"axis": 1})
+        columns = make.shared("Transpose", [rows], {"perm": list(_SWAP)})
+        scores = make.shared("MatMul", [found.x, columns])
         shifted = _shifted(make, scores, size)
         batch, heads, *_ = self.facts.shape(found.x) or (1, 1)
-        joined = make.node("Mul", [make.size(found.x, 0, batch), make.size(found.x, 1, heads)])
-        target = make.node("Concat", [joined, size, size], {"axis": 0})
-        result = make.node("Reshape", [shifted, target], key=anchor)
-        graph.insert_before(anchor, make.nodes)
-        self.replace(old, result)
+        joined = make.shared(
+            "Mul", [size_of(make, found.x, 0, batch), size_of(make, found.x, 1, heads)]
+        )
+        target = make.shared("Concat", [joined, size, size], {"axis": 0})
+        editor.substitute(anchor.outputs[0], make.value("Reshape", [shifted, target]))
         if found.scale is not None:
             source = found.scale.inputs[0]
             assert source is not None
-            output = found.scale.outputs[0]
-            output.replace_all_uses_with(source)
-            remove_dead([found.scale])
-        remove_dead([anchor])
+            editor.forward(found.scale.outputs[0], source)
+        editor.drop_unread(found.scale, anchor)
 
-    def _scaled(self, make: Maker, found: _Scores) -> ir.Value:
+    def _scaled(self, make: Place, found: _Scores) -> ir.Value:
         """p times the factor that follows, as a constant where it is one."""
         array = evaluate(found.table)
         node = found.scale
-        number = None if node is None else scalar(node.inputs[1])
+        number = None if node is None else scalar_of(node.inputs[1])
         if array is None:
             if node is None:
                 return found.table
-            return make.node(node.op_type, [found.table, node.inputs[1]])
+            return make.shared(node.op_type, [found.table, node.inputs[1]])
         if number is not None and node is not None:
             factor = np.asarray(number, array.dtype)
             array = array * factor if node.op_type == "Mul" else array / factor
         return make.constant(array)
+
+
+@dataclass(frozen=True)
+class FuseRelativePosition(FusionPass):
+    """Compute DeBERTa's scores by relative position without GatherElements.
+
+        GatherElements(x p^T, f(i - j))  ->  rows p[f(d)] for each distance d, a product, a shift
+
+    which multiplies with 2S rows in place of all N (512 in DeBERTa-v3), makes indices for
+    distances instead of pairs, and does not repeat p for the batch. Position embeddings that
+    are projected by the weights of a layer do not depend on the input: they are computed once
+    and stored (for each layer twice N x hidden numbers). Standard operators; the opset stays.
+    Main graph and nested subgraphs.
+    """
+
+    name: ClassVar[str] = "fuse-relative-position"
+    statistics: ClassVar = {
+        "num-fused-relative-position": "scores by relative position rewritten",
+        "num-unfused-relative-position": "gathered scores that stayed, each named with its reason",
+    }
+    fusion: ClassVar[Fusion] = Fusion(
+        "relative-position", "gathered scores", "", 13, _RelativePosition
+    )
 
 
 def _scale_after(anchor: ir.Node) -> ir.Node | None:
@@ -172,29 +152,29 @@ def _scale_after(anchor: ir.Node) -> ir.Node | None:
         user = only_user(user.outputs[0])
     if user is None or user.op_type not in ("Div", "Mul") or user.domain != "":
         return None
-    if scalar(user.inputs[1]) is None or user.outputs[0].is_graph_output():
+    if scalar_of(user.inputs[1]) is None or user.outputs[0].is_graph_output():
         return None
     return user
 
 
-def _distances(make: Maker, size: ir.Value, length: Dim) -> ir.Value:
+def _distances(make: Place, size: ir.Value, length: Dim) -> ir.Value:
     """S - 1, ..., 0, ..., -S: every distance of two tokens, and one more."""
     one = make.constant(np.asarray(1, np.int64))
-    number = make.node("Squeeze", [size, make.integers([0])])
-    start = make.node("Sub", [number, one])
-    end = make.node("Sub", [make.node("Neg", [number]), one])
+    number = make.shared("Squeeze", [size, make.integers([0])])
+    start = make.shared("Sub", [number, one])
+    end = make.shared("Sub", [make.shared("Neg", [number]), one])
     step = make.constant(np.asarray(-1, np.int64))
-    return make.node("Range", [start, end, step], key=("distances", length))
+    return make.shared("Range", [start, end, step], key=("distances", length))
 
 
-def _shifted(make: Maker, scores: ir.Value, size: ir.Value) -> ir.Value:
+def _shifted(make: Place, scores: ir.Value, size: ir.Value) -> ir.Value:
     """[B,H,S,S] of scores [B,H,S,2S] by distance."""
     one, zero = make.integers([1]), make.integers([0])
-    stride = make.node("Sub", [make.node("Add", [size, size]), one])
-    flat = make.node("Reshape", [scores, make.integers([0, 0, -1])])
-    end = make.node("Mul", [size, stride])
-    cut = make.node("Slice", [flat, zero, end, make.integers([2])])
-    target = make.node("Concat", [zero, zero, size, stride], {"axis": 0})
-    grid = make.node("Reshape", [cut, target])
-    start = make.node("Sub", [size, one])
-    return make.node("Slice", [grid, start, make.integers([_FAR]), make.integers([3])])
+    stride = make.shared("Sub", [make.shared("Add", [size, size]), one])
+    flat = make.shared("Reshape", [scores, make.integers([0, 0, -1])])
+    end = make.shared("Mul", [size, stride])
+    cut = make.shared("Slice", [flat, zero, end, make.integers([2])])
+    target = make.shared("Concat", [zero, zero, size, stride], {"axis": 0})
+    grid = make.shared("Reshape", [cut, target])
+    start = make.shared("Sub", [size, one])
+    return make.shared("Slice", [grid, start, make.integers([_FAR]), make.integers([3])])

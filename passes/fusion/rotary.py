@@ -2,61 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import onnx_ir as ir
 
-from irtools.analysis.dims import multiply
+from irtools.analysis.dims import Dim, multiply
 from irtools.analysis.shapes import Shape, SymbolicShapes
-from irtools.model import FreshNames
-from irtools.passes.fusion._driver import Fusion, FusionPass, Rewriter
-from irtools.passes.fusion._making import Maker
-from irtools.passes.fusion._pattern import (
-    Source,
+from irtools.editing import (
+    Editor,
+    Place,
     Veto,
-    is_op,
+    attribute_values,
     only_user,
     other_input,
-    remove_dead,
+    producer_of,
     require,
-    scalar,
+    scalar_of,
 )
-from irtools.passes.fusion._rotary_table import HalfTable, half_table
-from irtools.passes.fusion._variance import is_float
+from irtools.passes.fusion._algebra import require_float
+from irtools.passes.fusion._fusion import Fusion, FusionPass, FusionRule
+from irtools.passes.fusion._rotary_table import (
+    HalfTable,
+    expanded_batch,
+    half_table,
+    squeezed,
+)
 
 __all__ = ["FuseRotary"]
 
 _HEADS_SECOND = (0, 2, 1, 3)
 _TO_END = 2**31 - 1
-
-
-@dataclass(frozen=True)
-class FuseRotary(FusionPass):
-    """Turn rotary position embedding into RotaryEmbedding (opset 23).
-
-        x * cos + concat(-x2, x1) * sin  ->  RotaryEmbedding(x, cos, sin)
-
-    (Su et al. 2021) with x1 and x2 the halves of the last axis of x [batch, heads, length,
-    width], by Slice or Split. The operator wants tables of half the width: they are made where
-    cos and sin provably repeat their first half, once for all layers. It also wants tables of
-    the batch size of x, which not every runtime broadcasts, so tables of batch size 1 are
-    expanded. Where x comes straight from a linear layer, the operator takes it as [batch, length,
-    heads * width]. RotaryEmbedding nodes that an exporter wrote otherwise are brought to this
-    form. Interleaved pairs (GPT-J) stay. Raises the opset to 23. Main graph and nested
-    subgraphs.
-    """
-
-    name: ClassVar[str] = "fuse-rotary"
-    statistics: ClassVar = {
-        "num-fused-rotary": "rotary embeddings fused, or brought to a better form",
-        "num-unfused-rotary": "rotary embeddings that stayed, each named with its reason",
-    }
-    fusion: ClassVar[Fusion] = Fusion("rotary", "RotaryEmbedding", 23, ("Neg", "RotaryEmbedding"))
-
-    def rewriter(self, facts: SymbolicShapes, names: FreshNames) -> Rewriter:
-        return _RotaryRewriter(facts, names)
 
 
 @dataclass(frozen=True)
@@ -104,12 +80,10 @@ class _Written:
     expands: bool
 
 
-class _RotaryRewriter(Rewriter):
-    def __init__(self, facts: SymbolicShapes, names: FreshNames) -> None:
-        super().__init__(facts, names)
-        self._made: dict[Hashable, ir.Value] = {}
+class _RotaryRule(FusionRule[_Rotary | _Written]):
+    anchors = ("Neg", "RotaryEmbedding")
 
-    def match(self, anchor: ir.Node) -> _Rotary | _Written:
+    def find(self, anchor: ir.Node) -> _Rotary | _Written:
         if anchor.op_type == "RotaryEmbedding":
             return self._written(anchor)
         x = self._rotated(anchor)
@@ -120,7 +94,7 @@ class _RotaryRewriter(Rewriter):
         if shape is None or len(shape) != 4:
             raise Veto("x is not known to have 4 dimensions")
         require(isinstance(shape[3], int), "the width of x is not known")
-        require(is_float(x), "x is not known to be a float32 or float16 tensor")
+        require_float(x)
         tables = []
         for value, name in ((cosine, "cos"), (sine, "sin")):
             table = self.facts.shape(value)
@@ -128,49 +102,44 @@ class _RotaryRewriter(Rewriter):
                 (shape[0], 1, *shape[2:]),
                 (1, 1, *shape[2:]),
             )
-            text = "unknown shape" if table is None else f"[{', '.join(map(str, table))}]"
-            wanted = f"[{shape[0]} or 1, 1, {shape[2]}, {shape[3]}]"
-            require(fits, f"{name} is of {text}, expected {wanted}")
+            found = "unknown shape" if table is None else table
+            wanted = "{} is of {}, expected [{} or 1, 1, {}, {}]"
+            require(fits, wanted, name, found, shape[0], *shape[2:])
             tables.append(half_table(value, name, self.facts))
         cos, sin = tables
         return _Rotary(x, shape, self._flat(x, shape), cos, sin, output)
 
-    def rewrite(self, anchor: ir.Node, found: object) -> None:
+    def build(self, editor: Editor, anchor: ir.Node, found: _Rotary | _Written) -> None:
         if isinstance(found, _Written):
-            self._improve(found)
+            self._improve(editor, found)
             return
-        assert isinstance(found, _Rotary)
-        last, graph = found.output.producer(), anchor.graph
-        assert last is not None and graph is not None
-        source = Source("fuse-rotary", last, (anchor, last))
-        make = Maker(self.names, source, self._made)
-        batch = found.shape[0]
+        last = found.output.producer()
+        assert last is not None
+        make = Place(editor, last, replaces=(anchor, last))
         sized = found.x if found.flat is None else found.flat.value
         tables = [
-            make.expanded_batch(make.squeezed(table.build(make), table.rank), sized, batch)
-            if table.batch != batch
-            else make.squeezed(table.build(make), table.rank)
-            for table in (found.cos, found.sin)
+            self._table(make, table, sized, found.shape[0]) for table in (found.cos, found.sin)
         ]
-        result = _embedded(make, found, tables, {}, anchor)
-        graph.insert_before(last, make.nodes)
-        self.replace(found.output, result)
-        remove_dead([last])
+        editor.substitute(found.output, _embedded(make, found, tables, {}))
+        editor.drop_unread(last)
 
-    def _improve(self, found: _Written) -> None:
+    def _table(self, make: Place, table: HalfTable, x: ir.Value, batch: Dim) -> ir.Value:
+        made = squeezed(make, table.build(make), table.rank)
+        return made if table.batch == batch else expanded_batch(make, made, x, batch)
+
+    def _improve(self, editor: Editor, found: _Written) -> None:
         node, flat = found.node, found.flat
-        graph, x = node.graph, node.inputs[0]
-        assert graph is not None and x is not None
-        make = Maker(self.names, Source("fuse-rotary", node, (node,)), self._made)
+        x = node.inputs[0]
+        assert x is not None
+        make = Place(editor, node, replaces=(node,))
         tables = [value for value in node.inputs[1:3] if value is not None]
         if found.expands:
             sized = x if flat is None else flat.value
-            tables = [make.expanded_batch(table, sized, found.shape[0]) for table in tables]
-        attributes = {name: attribute.value for name, attribute in node.attributes.items()}
-        result = _embedded(make, _Rotated(x, found.shape, flat), tables, attributes, node)
-        graph.insert_before(node, make.nodes)
-        self.replace(node.outputs[0], result)
-        remove_dead([node])
+            tables = [expanded_batch(make, table, sized, found.shape[0]) for table in tables]
+        rotated = _Rotated(x, found.shape, flat)
+        result = _embedded(make, rotated, tables, attribute_values(node))
+        editor.substitute(node.outputs[0], result)
+        editor.drop_unread(node)
 
     def _written(self, node: ir.Node) -> _Written:
         x = node.inputs[0]
@@ -209,10 +178,10 @@ class _RotaryRewriter(Rewriter):
         return x
 
     def _flat(self, x: ir.Value, shape: Shape) -> _Flat | None:
-        transpose = is_op(x, "Transpose")
+        transpose = producer_of(x, "Transpose")
         if transpose is None or tuple(transpose.attributes.get_ints("perm") or ()) != _HEADS_SECOND:
             return None
-        reshape = is_op(transpose.inputs[0], "Reshape")
+        reshape = producer_of(transpose.inputs[0], "Reshape")
         heads = shape[1]
         if reshape is None or not isinstance(heads, int):
             return None
@@ -223,33 +192,54 @@ class _RotaryRewriter(Rewriter):
         return _Flat(value, heads)
 
 
+@dataclass(frozen=True)
+class FuseRotary(FusionPass):
+    """Turn rotary position embedding into RotaryEmbedding (opset 23).
+
+        x * cos + concat(-x2, x1) * sin  ->  RotaryEmbedding(x, cos, sin)
+
+    (Su et al. 2021) with x1 and x2 the halves of the last axis of x [batch, heads, length,
+    width], by Slice or Split. The operator wants tables of half the width: they are made where
+    cos and sin provably repeat their first half, once for all layers. It also wants tables of
+    the batch size of x, which not every runtime broadcasts, so tables of batch size 1 are
+    expanded. Where x comes straight from a linear layer, the operator takes it as [batch, length,
+    heads * width]. RotaryEmbedding nodes that an exporter wrote otherwise are brought to this
+    form. Interleaved pairs (GPT-J) stay. Raises the opset to 23. Main graph and nested
+    subgraphs.
+    """
+
+    name: ClassVar[str] = "fuse-rotary"
+    statistics: ClassVar = {
+        "num-fused-rotary": "rotary embeddings fused, or brought to a better form",
+        "num-unfused-rotary": "rotary embeddings that stayed, each named with its reason",
+    }
+    fusion: ClassVar[Fusion] = Fusion(
+        "rotary", "rotary embeddings", "RotaryEmbedding", 23, _RotaryRule
+    )
+
+
 def _embedded(
-    make: Maker,
+    make: Place,
     found: _Rotated,
     tables: list[ir.Value],
     attributes: dict[str, object],
-    key: ir.Node,
 ) -> ir.Value:
     """RotaryEmbedding of x, its heads taken apart afterwards where they are not yet."""
     if found.flat is None:
-        return make.node("RotaryEmbedding", [found.x, *tables], attributes, key=key)
+        return make.value("RotaryEmbedding", [found.x, *tables], attributes)
     heads, width = found.flat.heads, found.shape[3]
     assert isinstance(width, int)
-    rotated = make.node(
-        "RotaryEmbedding",
-        [found.flat.value, *tables],
-        {**attributes, "num_heads": heads},
-        key=key,
-    )
-    split = make.node("Reshape", [rotated, make.integers([0, 0, heads, width])])
-    return make.node("Transpose", [split], {"perm": list(_HEADS_SECOND)})
+    inputs = [found.flat.value, *tables]
+    rotated = make.value("RotaryEmbedding", inputs, {**attributes, "num_heads": heads})
+    split = make.value("Reshape", [rotated, make.integers([0, 0, heads, width])])
+    return make.value("Transpose", [split], {"perm": list(_HEADS_SECOND)})
 
 
 def _source_of_half(
     value: ir.Value | None, facts: SymbolicShapes, *, upper: bool
 ) -> ir.Value | None:
     """The tensor of whose last axis a value is the first or the second half."""
-    node = is_op(value, "Slice", "Split")
+    node = producer_of(value, "Slice", "Split")
     if node is None or node.inputs[0] is None:
         return None
     shape = facts.shape(node.inputs[0])
@@ -281,10 +271,10 @@ def _sum_of_products(turned: ir.Value, x: ir.Value) -> tuple[ir.Value, ir.Value,
     total = only_user(product.outputs[0])
     if sine is None or total is None or total.op_type != "Add" or total.domain != "":
         raise Veto("the product with sin is not added to a product with cos")
-    other = is_op(other_input(total, product.outputs[0]), "Mul")
+    other = producer_of(other_input(total, product.outputs[0]), "Mul")
     if other is None or x not in other.inputs:
         raise Veto("the product with sin is not added to a product with cos")
     cosine = other_input(other, x)
-    if cosine is None or scalar(cosine) is not None:
+    if cosine is None or scalar_of(cosine) is not None:
         raise Veto("the product with sin is not added to a product with cos")
     return sine, cosine, total.outputs[0]

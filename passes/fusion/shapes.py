@@ -7,11 +7,10 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from irtools.analysis.dims import Dim, SymbolicSize
+from irtools.analysis.dims import Dim, name_of
 from irtools.analysis.shapes import SymbolicShapes
-from irtools.model import FreshNames, opset_of
-from irtools.passes.fusion._making import Maker
-from irtools.passes.fusion._pattern import Source
+from irtools.editing import Editor, Place
+from irtools.model import opset_of
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult
 
 __all__ = ["HoistShapes", "has_attention_block"]
@@ -57,12 +56,11 @@ class _Sizes:
     def __init__(self, model: ir.Model, facts: SymbolicShapes) -> None:
         self._facts = facts
         self._opset = opset_of(model)
-        self._names = FreshNames(model)
-        self._made: dict[object, ir.Value] = {}
+        self._editor = Editor(model, HoistShapes.name)
         self._places: dict[str, tuple[ir.Value, int]] = {}
         for value in model.graph.inputs:
             for axis, size in enumerate(facts.shape(value) or ()):
-                if isinstance(size, SymbolicSize) and (name := _single(size)) is not None:
+                if (name := name_of(size)) is not None:
                     self._places.setdefault(name, (value, axis))
 
     def hoist(self, node: ir.Node) -> bool:
@@ -74,12 +72,11 @@ class _Sizes:
             return False
         if not all(self._is_known(size) for size in sizes):
             return False
-        make = Maker(self._names, Source("hoist-shapes", node), self._made)
+        make = Place(self._editor, node)
         parts = [self._make(make, size) for size in sizes]
-        result = parts[0] if len(parts) == 1 else make.node("Concat", parts, {"axis": 0})
-        graph.insert_before(node, make.nodes)
-        node.outputs[0].replace_all_uses_with(result)
-        graph.remove(node, safe=True)
+        result = parts[0] if len(parts) == 1 else make.shared("Concat", parts, {"axis": 0})
+        self._editor.forward(node.outputs[0], result)
+        self._editor.remove(node)
         return True
 
     def _is_known(self, size: Dim) -> bool:
@@ -87,7 +84,7 @@ class _Sizes:
             return True
         return all(name in self._places for monomial, _ in size.terms for name in monomial)
 
-    def _make(self, make: Maker, size: Dim) -> ir.Value:
+    def _make(self, make: Place, size: Dim) -> ir.Value:
         """A tensor of one element."""
         if isinstance(size, int):
             return make.integers([size])
@@ -99,11 +96,11 @@ class _Sizes:
             terms.append(_folded(make, "Mul", factors))
         return _folded(make, "Add", terms)
 
-    def _dimension(self, make: Maker, value: ir.Value, axis: int) -> ir.Value:
+    def _dimension(self, make: Place, value: ir.Value, axis: int) -> ir.Value:
         if self._opset >= _SHAPE_OF_A_PART:
-            return make.node("Shape", [value], {"start": axis, "end": axis + 1})
-        shape = make.node("Shape", [value])
-        return make.node("Slice", [shape, make.integers([axis]), make.integers([axis + 1])])
+            return make.shared("Shape", [value], {"start": axis, "end": axis + 1})
+        shape = make.shared("Shape", [value])
+        return make.shared("Slice", [shape, make.integers([axis]), make.integers([axis + 1])])
 
 
 def has_attention_block(graph: ir.Graph) -> bool:
@@ -128,17 +125,9 @@ def _is_multiplied(softmax: ir.Node) -> bool:
     return False
 
 
-def _folded(make: Maker, op_type: str, values: list[ir.Value]) -> ir.Value:
+def _folded(make: Place, op_type: str, values: list[ir.Value]) -> ir.Value:
     """Values joined by a binary operator."""
     first, *rest = values
     for value in rest:
-        first = make.node(op_type, [first, value])
+        first = make.shared(op_type, [first, value])
     return first
-
-
-def _single(size: SymbolicSize) -> str | None:
-    """The symbol that a size is, if it is no more than that."""
-    if len(size.terms) != 1:
-        return None
-    ((monomial, factor),) = size.terms
-    return monomial[0] if factor == 1 and len(monomial) == 1 else None

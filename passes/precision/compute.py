@@ -1,33 +1,27 @@
 """Half precision as arithmetic: a float16 or bfloat16 graph behind a float32 interface.
 
-Operators that are known to be safe compute in 16 bits; a Cast stands wherever a value crosses.
-Everything else stays in float32: normalizations, softmax, exponentials and sums over many
-elements (they overflow or lose too much), and whatever is not on the list.
+Operators that are declared safe (`Op.half_safe`) compute in 16 bits; a Cast stands wherever a value
+crosses. Everything else stays in float32: normalizations, softmax, exponentials and sums over many
+elements (they overflow or lose too much), and those of which nothing is declared.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import onnx
 import onnx_ir as ir
 
+from irtools.analysis.types import element_type
+from irtools.editing import Editor, constant_of, require_array
 from irtools.model.inference import infer_shapes
-from irtools.model.naming import FreshNames
+from irtools.operators import find_op, op_key
 from irtools.passes.precision.limits import Misfit, misfit, to_half
 from irtools.passes.precision.storage import divides
 
 __all__ = ["HalfGraph", "compute_in_half"]
-
-_HALF_OPS = frozenset(
-    {
-        "Add", "Attention", "AveragePool", "Clip", "Concat", "Conv", "ConvTranspose", "Div",
-        "Dropout", "Expand", "Flatten", "Gather", "Gelu", "Gemm", "GlobalAveragePool", "Identity",
-        "LeakyRelu", "MatMul", "MaxPool", "Mul", "Neg", "Pad", "Relu", "Reshape", "Sigmoid",
-        "Slice", "Split", "Squeeze", "Sub", "Swish", "Tanh", "Tile", "Transpose", "Unsqueeze",
-        "Where",
-    }
-)  # fmt: skip
 
 # Their results are bounded whatever goes in, so a value beyond 65504 ends with them.
 _BOUNDED = frozenset({"Softmax", "Sigmoid", "Tanh", "LayerNormalization", "IsNaN", "IsInf", "Clip"})
@@ -46,6 +40,7 @@ class HalfGraph:
         too_large: Names of constants with finite values that 16 bits cannot hold.
         too_small: Names of constants that lose more than 1 % in 16 bits.
         other_types: Names of constants of floating types that stay, such as float64.
+        unjudged: Float32 nodes by operator, where nothing says whether 16 bits are enough.
     """
 
     nodes: int
@@ -53,6 +48,7 @@ class HalfGraph:
     too_large: tuple[str, ...]
     too_small: tuple[str, ...] = ()
     other_types: tuple[str, ...] = ()
+    unjudged: Mapping[str, int] = field(default_factory=dict)
 
 
 def compute_in_half(model: ir.Model, dtype: ir.DataType) -> HalfGraph:
@@ -63,16 +59,26 @@ def compute_in_half(model: ir.Model, dtype: ir.DataType) -> HalfGraph:
         dtype: FLOAT16 or BFLOAT16.
     """
     infer_shapes(model)
+    _declare_types(model.graph)
     return _Converter(model, dtype).run()
+
+
+def _declare_types(graph: ir.Graph) -> None:
+    """Fill in what ONNX's inference leaves open from the first foreign operator on."""
+    for node in graph:
+        for output in node.outputs:
+            if output.type is None and (dtype := element_type(output)) is not None:
+                output.type = ir.TensorType(dtype)
 
 
 class _Converter:
     def __init__(self, model: ir.Model, dtype: ir.DataType) -> None:
         self._graph = model.graph
         self._dtype = dtype
-        self._names = FreshNames(model)
+        self._editor = Editor(model, dtype.name.lower())
         self._misfits: dict[ir.Value, Misfit | None] = {}
         self._halves: dict[ir.Value, ir.Value] = {}
+        self._unjudged: Counter[str] = Counter()
 
     def run(self) -> HalfGraph:
         chosen = self._choose()
@@ -84,10 +90,7 @@ class _Converter:
             for output in node.outputs:
                 if _is_float(output):
                     self._narrow(output, chosen)
-        for value in tuple(self._halves):
-            if value.is_initializer() and not value.uses() and not value.is_graph_output():
-                assert value.name is not None
-                del self._graph.initializers[value.name]
+        self._editor.drop_unread(*(value for value in self._halves if value.is_initializer()))
         others = (
             value.name or "?"
             for value in self._graph.initializers.values()
@@ -95,7 +98,12 @@ class _Converter:
         )
         left = floats - len(chosen)
         return HalfGraph(
-            len(chosen), left, self._named("large"), self._named("small"), tuple(others)
+            len(chosen),
+            left,
+            self._named("large"),
+            self._named("small"),
+            tuple(others),
+            self._unjudged,
         )
 
     def _named(self, why: Misfit) -> tuple[str, ...]:
@@ -113,23 +121,34 @@ class _Converter:
             if is_large and node.op_type not in _BOUNDED:
                 large.update(node.outputs)
             typed = all(v is None or v.dtype is not None for v in (*node.inputs, *node.outputs))
-            known = node.op_type in _HALF_OPS and node.domain == "" and self._admits(node)
             fits = not is_large and "small" not in misfits
-            if known and typed and fits and any(_is_float(o) for o in node.outputs):
+            if not any(_is_float(o) for o in node.outputs):
+                continue
+            if typed and fits and self._is_safe(node):
                 chosen[node] = None
         return chosen
 
+    def _is_safe(self, node: ir.Node) -> bool:
+        """Whether the operator is declared safe, and takes the type at the model's opset."""
+        op = find_op(node.domain, node.op_type)
+        if op is None or op.half_safe is None:
+            self._unjudged[op_key(node.domain, node.op_type)] += 1
+            return False
+        return op.half_safe and self._admits(node)
+
     def _admits(self, node: ir.Node) -> bool:
-        """Whether the operator's definition at the model's opset takes the type."""
-        version = self._graph.opset_imports.get("", 0)
-        schema = onnx.defs.get_schema(node.op_type, version, "")
+        version = self._graph.opset_imports.get(node.domain, 0)
+        try:
+            schema = onnx.defs.get_schema(node.op_type, version, node.domain)
+        except onnx.defs.SchemaError:
+            return node.domain != ""
         return f"tensor({self._dtype.name.lower()})" in schema.outputs[0].types
 
     def _misfit(self, value: ir.Value | None) -> Misfit | None:
         if value is None or not _is_float(value):
             return None
         if value not in self._misfits:
-            tensor = value.const_value or ir.convenience.get_const_tensor(value)
+            tensor = constant_of(value) or value.const_value
             self._misfits[value] = (
                 None
                 if tensor is None
@@ -145,28 +164,13 @@ class _Converter:
         if value.is_initializer() and not value.is_graph_input():
             found = self._constant(value)
         else:
-            cast = self._cast(value, self._dtype, f"{value.name}_{self._dtype.name.lower()}")
-            producer = value.producer()
-            if producer is not None:
-                self._graph.insert_after(producer, cast)
-            else:
-                self._graph.insert_before(self._graph[0], cast)
-            found = cast.outputs[0]
+            found = self._cast(value, self._dtype, f"{value.name}_{self._dtype.name.lower()}")
         self._halves[value] = found
         return found
 
     def _constant(self, value: ir.Value) -> ir.Value:
-        assert value.const_value is not None
-        tensor = ir.Tensor(to_half(value.const_value.numpy(), self._dtype))
-        tensor.name = self._names.make(f"{value.name}_{self._dtype.name.lower()}")
-        half = ir.Value(
-            name=tensor.name,
-            type=ir.TensorType(self._dtype),
-            shape=value.shape,
-            const_value=tensor,
-        )
-        self._graph.register_initializer(half)
-        return half
+        half = to_half(require_array(value), self._dtype)
+        return self._editor.constant(f"{value.name}_{self._dtype.name.lower()}", half)
 
     def _narrow(self, output: ir.Value, chosen: dict[ir.Node, None]) -> None:
         """Make an output 16 bits wide, with a Cast for those who read it in float32."""
@@ -176,33 +180,14 @@ class _Converter:
         self._halves[output] = output
         if not outside and not output.is_graph_output():
             return
-        cast = self._cast(output, ir.DataType.FLOAT, f"{output.name}_float")
-        producer = output.producer()
-        assert producer is not None
-        self._graph.insert_after(producer, cast)
-        wide = cast.outputs[0]
+        wide = self._cast(output, ir.DataType.FLOAT, f"{output.name}_float")
         for node, index in outside:
             node.replace_input_with(index, wide)
         if output.is_graph_output():
-            self._take_name(output, wide)
+            self._editor.replace_output(output, wide, f"{output.name}_{self._dtype.name.lower()}")
 
-    def _take_name(self, output: ir.Value, wide: ir.Value) -> None:
-        name = output.name
-        assert name is not None
-        output.name = self._names.make(f"{name}_{self._dtype.name.lower()}")
-        wide.name = name
-        wide.metadata_props.update(output.metadata_props)
-        for index, value in enumerate(self._graph.outputs):
-            if value is output:
-                self._graph.outputs[index] = wide
-
-    def _cast(self, value: ir.Value, to: ir.DataType, name: str) -> ir.Node:
-        cast = ir.node("Cast", [value], attributes={"to": to.value})
-        cast.name = self._names.make(f"{name}/Cast")
-        result = cast.outputs[0]
-        result.name, result.type = self._names.make(name), ir.TensorType(to)
-        result.shape = value.shape
-        return cast
+    def _cast(self, value: ir.Value, to: ir.DataType, name: str) -> ir.Value:
+        return self._editor.after(value, "Cast", [value], {"to": to.value}, outputs={name: to})
 
 
 def _is_float(value: ir.Value) -> bool:

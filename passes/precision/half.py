@@ -21,6 +21,7 @@ class HalfPass(Pass):
         "num-stored": "weights stored in 16 bits",
         "num-computed": "nodes that compute in 16 bits",
         "num-skipped-float32": "nodes that stay in float32",
+        "num-lacking-half-rule": "of these, because nothing is declared of their operator",
         "num-skipped-large": "tensors kept in float32 because 16 bits cannot hold their values",
         "num-skipped-small-values": "tensors kept in float32 that would lose more than 1 %",
         "num-skipped-dtype": "weights left alone because they are not float32",

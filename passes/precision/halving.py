@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 import onnx_ir as ir
@@ -30,6 +31,8 @@ def halve(model: ir.Model, dtype: ir.DataType, min_size: int, *, computes: bool)
     if computes:
         done = compute_in_half(model, dtype)
         counts = {"num-computed": done.nodes, "num-skipped-float32": done.kept}
+        if done.unjudged:
+            counts["num-lacking-half-rule"] = sum(done.unjudged.values())
         modified, kept = done.nodes > 0, done
     else:
         stored = store_weights(model, dtype, min_size)
@@ -50,6 +53,12 @@ def _named(kept: HalfGraph | StoredWeights, dtype: ir.DataType) -> Iterator[str]
         yield f"{name!r} holds values that {word} cannot: kept in float32"
     for name in kept.too_small[:_NAMED]:
         yield f"{name!r} would lose more than 1 % in {word}, too small for it: kept in float32"
+    if isinstance(kept, HalfGraph):
+        for op, count in Counter(kept.unjudged).most_common(_NAMED):
+            yield (
+                f"{counted(count, 'node')} of {op} in float32: whether it is safe in {word} is "
+                "not declared"
+            )
     if kept.other_types:
         yield (
             f"{counted(len(kept.other_types), 'weight')} of float64 left as they are, such as "

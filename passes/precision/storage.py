@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from irtools.model.naming import FreshNames
+from irtools.editing import Editor
 from irtools.model.walk import iter_graphs
 from irtools.passes.precision.limits import misfit, to_half
 
@@ -50,7 +50,7 @@ def store_weights(model: ir.Model, dtype: ir.DataType, min_size: int) -> StoredW
         dtype: FLOAT16 or BFLOAT16.
         min_size: Elements below which a tensor stays as it is.
     """
-    names = FreshNames(model)
+    editor = Editor(model, f"store-{dtype.name.lower()}")
     stored = 0
     kept: dict[str, list[str]] = {"large": [], "small": [], "other": []}
     for graph in iter_graphs(model):
@@ -63,7 +63,7 @@ def store_weights(model: ir.Model, dtype: ir.DataType, min_size: int) -> StoredW
             if why is not None:
                 kept[why].append(value.name or "?")
                 continue
-            _store(graph, value, ir.Tensor(to_half(array, dtype)), names)
+            _store(editor, graph, value, ir.Tensor(to_half(array, dtype)))
             stored += 1
     return StoredWeights(stored, *(tuple(kept[key]) for key in ("large", "small", "other")))
 
@@ -92,25 +92,21 @@ def _candidates(graph: ir.Graph, min_size: int) -> Iterator[tuple[ir.Value, ir.T
             yield value, tensor
 
 
-def _store(graph: ir.Graph, value: ir.Value, tensor: ir.Tensor, names: FreshNames) -> None:
+def _store(editor: Editor, graph: ir.Graph, value: ir.Value, tensor: ir.Tensor) -> None:
     """Put a 16-bit constant and a Cast in the place of `value`, which gives up its name."""
-    name, maker = value.name, value.producer()
-    assert name is not None
-    tensor.name = names.make(f"{name}_{tensor.dtype.name.lower()}")
-    stored = ir.Value(name=tensor.name, type=ir.TensorType(tensor.dtype), shape=value.shape)
-    cast = ir.node("Cast", [stored], attributes={"to": ir.DataType.FLOAT.value})
-    cast.name = names.make(f"{name}/Cast")
-    result = cast.outputs[0]
-    result.type, result.shape = ir.TensorType(ir.DataType.FLOAT), value.shape
-    value.replace_all_uses_with(result)
-    if maker is None:
-        del graph.initializers[name]
-        stored.const_value = tensor
-        graph.register_initializer(stored)
-        graph.insert_before(graph[0], cast)
-    else:
-        value.name = None
-        holder = ir.node("Constant", [], {"value": tensor}, outputs=[stored], name=maker.name)
-        graph.insert_before(maker, [holder, cast])
-        graph.remove(maker, safe=True)
-    result.name = name
+    maker = value.producer()
+    name = f"{value.name}_{tensor.dtype.name.lower()}"
+    stored = editor.constant(name, tensor, graph=graph, before=maker)
+    cast = editor.node(
+        "Cast",
+        [stored],
+        {"to": ir.DataType.FLOAT.value},
+        name=f"{value.name}/Cast",
+        outputs={f"{value.name}_float": ir.DataType.FLOAT},
+        shape=value.shape,
+    )
+    graph.insert_before(maker or graph[0], cast)
+    editor.forward(value, cast.outputs[0])
+    public = value.name
+    editor.drop_unread(value)
+    cast.outputs[0].name = public

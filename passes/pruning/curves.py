@@ -6,7 +6,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-from irtools.passes.pruning.constants import constant_of
+from irtools.editing import weight_of
 from irtools.passes.pruning.evidence import Evidence
 from irtools.passes.pruning.groups import ChannelGroup, Member
 from irtools.passes.pruning.obs import LayerProblem, RemovalPath, removal_path
@@ -47,7 +47,7 @@ def _weight_power(group: ChannelGroup) -> np.ndarray:
     """Squared norm of all weights of a unit, each tensor relative to its own."""
     total = np.zeros(group.units)
     for member in group.members:
-        tensor = constant_of(member.value)
+        tensor = weight_of(member.value)
         if tensor is None or member.role == "along":
             continue
         array = np.moveaxis(tensor.numpy().astype(np.float64), member.axis, 0)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from irtools.passes.pruning.constants import constant_of
+from irtools.editing import Editor, require_weight
 from irtools.passes.pruning.groups import AttributeEdit, ChannelGroup, ShapeEdit, TakeEdit
 
 __all__ = ["Cut", "remove_channels", "set_inputs"]
@@ -44,18 +44,19 @@ def remove_channels(model: ir.Model, cuts: Sequence[Cut]) -> None:
             axes = removals.setdefault((member.node, member.input), {})
             indices = member.map.indices(cut.removed)
             axes.setdefault(member.axis, set()).update(indices.tolist())
-    _shrink(model, removals)
+    editor = Editor(model, "prune")
+    _shrink(editor, removals)
     for cut in cuts:
         for shape_edit in cut.group.shape_edits:
-            _edit_shape(shape_edit, len(cut.removed), model.graph)
+            _edit_shape(shape_edit, len(cut.removed), editor)
         for attribute_edit in cut.group.attribute_edits:
             _edit_attribute(attribute_edit, len(cut.removed))
         for take_edit in cut.group.take_edits:
-            _take(take_edit, cut.kept, model.graph)
+            _take(take_edit, cut.kept, editor)
         _forget_shapes(cut)
 
 
-def _shrink(model: ir.Model, removals: _Removals) -> None:
+def _shrink(editor: Editor, removals: _Removals) -> None:
     made: dict[tuple[ir.Value, str], ir.Value] = {}
     alike: dict[tuple[ir.Value, bytes], ir.Value] = {}
     edited = [node.inputs[position] for node, position in removals]
@@ -65,21 +66,21 @@ def _shrink(model: ir.Model, removals: _Removals) -> None:
         assert old is not None
         key = (old, repr(sorted((axis, sorted(indices)) for axis, indices in axes.items())))
         if key not in made:
-            array = _array(old)
+            array = require_weight(old).numpy()
             for axis, indices in axes.items():
                 array = np.delete(array, sorted(indices), axis=axis)
             if old not in shared:
-                made[key] = _new_constant(model.graph, old, array)
+                made[key] = _new_constant(editor, old, array)
             else:
                 # Biases of zeros, scales of ones: other units of a shared constant often leave
                 # the same numbers, and a copy per layer would take more than was removed.
                 contents = (old, _digest(array))
                 if contents not in alike:
-                    alike[contents] = _new_constant(model.graph, old, array)
+                    alike[contents] = _new_constant(editor, old, array)
                 made[key] = alike[contents]
         node.replace_input_with(position, made[key])
     for (old, _), new in made.items():
-        _take_place(model.graph, old, new)
+        _take_place(editor, old, new)
 
 
 def _digest(array: np.ndarray) -> bytes:
@@ -88,124 +89,94 @@ def _digest(array: np.ndarray) -> bytes:
     return digest.digest()
 
 
-def _array(value: ir.Value) -> np.ndarray:
-    tensor = constant_of(value)
-    assert tensor is not None
-    return tensor.numpy()
-
-
-def _new_constant(graph: ir.Graph, old: ir.Value, array: np.ndarray) -> ir.Value:
-    name = _free_name(graph, f"{old.name}_pruned")
-    tensor = ir.tensor(np.ascontiguousarray(array), name=name)
-    value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype))
-    value.const_value = tensor
+def _new_constant(editor: Editor, old: ir.Value, array: np.ndarray) -> ir.Value:
+    value = editor.constant(f"{old.name}_pruned", array)
     value.metadata_props.update(old.metadata_props)
-    graph.register_initializer(value)
     return value
 
 
-def _free_name(graph: ir.Graph, wanted: str) -> str:
-    name, number = wanted, 1
-    while name in graph.initializers:
-        number += 1
-        name = f"{wanted}_{number}"
-    return name
-
-
-def _drop_unused(graph: ir.Graph, value: ir.Value) -> None:
-    if value.uses() or value.is_graph_output():
-        return
-    producer = value.producer()
-    if producer is not None:
-        inputs = [v for v in producer.inputs if v is not None]
-        graph.remove(producer, safe=True)
-        for renamed in inputs:
-            _drop_unused(graph, renamed)
-    elif value.name is not None and graph.initializers.get(value.name) is value:
-        del graph.initializers[value.name]
-
-
-def _take_place(graph: ir.Graph, old: ir.Value, new: ir.Value) -> None:
+def _take_place(editor: Editor, old: ir.Value, new: ir.Value) -> None:
     """Drop a constant without uses and give its name to what replaced it."""
-    _drop_unused(graph, old)
+    editor.drop_unread(old)
     name = old.name
-    if name is not None and not old.uses() and name not in graph.initializers:
+    if name is not None and not old.uses() and name not in editor.graph.initializers:
         new.name = name
         if new.const_value is not None:
             new.const_value.name = name
 
 
-def set_inputs(graph: ir.Graph, places: Sequence[tuple[ir.Node, int]], array: np.ndarray) -> None:
+def set_inputs(editor: Editor, places: Sequence[tuple[ir.Node, int]], array: np.ndarray) -> None:
     """Give a constant input of some nodes new contents; other uses keep the old ones.
 
     Args:
-        graph: The graph of the nodes.
+        editor: Of the model.
         places: Nodes and which input; all have the same constant.
         array: The contents, cast to the type of the old ones.
     """
     node, position = places[0]
     old = node.inputs[position]
     assert old is not None
-    new = _new_constant(graph, old, array.astype(_array(old).dtype))
+    new = _new_constant(editor, old, array.astype(require_weight(old).numpy().dtype))
     for node, position in places:
         node.replace_input_with(position, new)
-    _take_place(graph, old, new)
+    _take_place(editor, old, new)
 
 
-def _edit_shape(edit: ShapeEdit, removed: int, graph: ir.Graph) -> None:
+def _edit_shape(edit: ShapeEdit, removed: int, editor: Editor) -> None:
     operand = edit.node.inputs[edit.operand]
     assert operand is not None
     less = removed * edit.factor
     if edit.length is not None:
-        edit.node.replace_input_with(edit.operand, _corrected(edit, edit.length, removed, graph))
+        edit.node.replace_input_with(edit.operand, _corrected(edit, edit.length, removed, editor))
         return
     if edit.part is None:
-        edit.node.replace_input_with(edit.operand, _smaller(graph, operand, edit.element, less))
-        _drop_unused(graph, operand)
+        edit.node.replace_input_with(edit.operand, _smaller(editor, operand, edit.element, less))
+        editor.drop_unread(operand)
         return
     concat = operand.producer()
     assert concat is not None
     inputs = list(concat.inputs)
     part = inputs[edit.part]
     assert part is not None
-    inputs[edit.part] = _smaller(graph, part, edit.element, less)
+    inputs[edit.part] = _smaller(editor, part, edit.element, less)
     # Other Reshapes, of layers that keep their heads, may share the Concat.
-    copy = ir.Node("", "Concat", inputs, attributes=concat.attributes.values(), num_outputs=1)
-    copy.outputs[0].type = operand.type
-    copy.outputs[0].shape = operand.shape
-    concat.append(copy)
-    edit.node.replace_input_with(edit.operand, copy.outputs[0])
+    copy = editor.after(
+        operand,
+        "Concat",
+        inputs,
+        concat.attributes,
+        outputs={f"{operand.name}_pruned": operand.dtype},
+    )
+    edit.node.replace_input_with(edit.operand, copy)
     if not operand.uses():
-        graph.remove(concat, safe=True)
+        editor.remove(concat)
 
 
-def _smaller(graph: ir.Graph, old: ir.Value, position: int, less: int) -> ir.Value:
-    array = _array(old).copy()
+def _smaller(editor: Editor, old: ir.Value, position: int, less: int) -> ir.Value:
+    array = require_weight(old).numpy().copy()
     array.reshape(-1)[position] -= less
-    return _new_constant(graph, old, array)
+    return _new_constant(editor, old, array)
 
 
-def _corrected(edit: ShapeEdit, length: int, removed: int, graph: ir.Graph) -> ir.Value:
+def _corrected(edit: ShapeEdit, length: int, removed: int, editor: Editor) -> ir.Value:
     less = removed * edit.factor
     operand = edit.node.inputs[edit.operand]
     assert operand is not None
     if edit.units is None:
-        return _combined(edit, "Sub", operand, np.eye(length)[edit.element] * less, graph)
+        return _combined(edit, "Sub", operand, np.eye(length)[edit.element] * less, editor)
     ones = np.ones(length)
     ones[edit.element] = edit.units
-    parts = _combined(edit, "Div", operand, ones, graph)
+    parts = _combined(edit, "Div", operand, ones, editor)
     ones[edit.element] = edit.units - removed
-    return _combined(edit, "Mul", parts, ones, graph)
+    return _combined(edit, "Mul", parts, ones, editor)
 
 
 def _combined(
-    edit: ShapeEdit, op: str, operand: ir.Value, array: np.ndarray, graph: ir.Graph
+    edit: ShapeEdit, op: str, operand: ir.Value, array: np.ndarray, editor: Editor
 ) -> ir.Value:
-    other = _new_constant(graph, operand, array.astype(np.int64))
-    node = ir.Node("", op, [operand, other], num_outputs=1)
-    node.outputs[0].type, node.outputs[0].shape = operand.type, operand.shape
-    edit.node.prepend(node)
-    return node.outputs[0]
+    other = _new_constant(editor, operand, array.astype(np.int64))
+    outputs = {f"{operand.name}_pruned": operand.dtype}
+    return editor.before(edit.node, op, [operand, other], outputs=outputs, shape=operand.shape)
 
 
 def _edit_attribute(edit: AttributeEdit, removed: int) -> None:
@@ -219,20 +190,20 @@ def _edit_attribute(edit: AttributeEdit, removed: int) -> None:
     attributes[edit.name] = ir.AttrInt64s(edit.name, numbers)
 
 
-def _take(edit: TakeEdit, kept: Sequence[int], graph: ir.Graph) -> None:
+def _take(edit: TakeEdit, kept: Sequence[int], editor: Editor) -> None:
     """Put a Gather of the units that stay in front of an input."""
     value = edit.node.inputs[edit.input]
     assert value is not None
-    indices = _new_constant(graph, value, edit.map.indices(kept))
-    node = ir.node("Gather", [value, indices], {"axis": edit.axis})
-    output = node.outputs[0]
-    output.type = value.type
+    indices = _new_constant(editor, value, edit.map.indices(kept))
+    outputs = {f"{value.name}_taken": value.dtype}
+    taken = editor.before(
+        edit.node, "Gather", [value, indices], {"axis": edit.axis}, outputs=outputs
+    )
     if value.shape is not None:
         dims = list(value.shape)
         dims[edit.axis] = len(kept) * edit.map.inner * (edit.map.outer or 1)
-        output.shape = ir.Shape(dims)
-    edit.node.prepend(node)
-    edit.node.replace_input_with(edit.input, output)
+        taken.shape = ir.Shape(dims)
+    edit.node.replace_input_with(edit.input, taken)
 
 
 def _forget_shapes(cut: Cut) -> None:

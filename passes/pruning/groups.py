@@ -19,10 +19,12 @@ import onnx_ir as ir
 
 from irtools.analysis.provenance import module_name
 from irtools.analysis.shapes import SymbolicShapes
-from irtools.passes.pruning.constants import constant_of
+from irtools.editing import require_weight
+from irtools.operators import op_key
 from irtools.passes.pruning.index_map import IndexMap
 
 __all__ = [
+    "NO_RULE",
     "AttributeEdit",
     "BlockedGroup",
     "BlockedReason",
@@ -35,6 +37,9 @@ __all__ = [
     "TakeEdit",
     "removed_parameters",
 ]
+
+NO_RULE = "no channel rule for this operator"
+"""The reason of groups that an operator without a rule blocks."""
 
 Kind: TypeAlias = Literal["heads", "neurons", "channels"]
 Role: TypeAlias = Literal["out", "in", "along"]
@@ -163,8 +168,7 @@ class ChannelGroup:
         """Parameters that go with one unit; weights of several uses count once."""
         seen: dict[tuple[ir.Value, int], int] = {}
         for m in self.members:
-            tensor = constant_of(m.value)
-            assert tensor is not None
+            tensor = require_weight(m.value)
             length = tensor.shape[m.axis]
             assert isinstance(length, int)
             size = tensor.size // max(length, 1) * (m.map.outer or 1) * m.map.inner
@@ -189,8 +193,7 @@ def removed_parameters(
             indices.update(m.map.indices(units).tolist())
     total = 0
     for value, axes in gone.items():
-        tensor = constant_of(value)
-        assert tensor is not None
+        tensor = require_weight(value)
         shape = tuple(tensor.shape.numpy())
         left = [n - len(axes.get(axis, ())) for axis, n in enumerate(shape)]
         total += prod(shape) - prod(left)
@@ -269,8 +272,7 @@ class Trace:
         data_axis: int | None = None,
     ) -> None:
         """Add a constant input. One whose axis the units do not fill blocks the group."""
-        tensor = constant_of(node.inputs[position])
-        assert tensor is not None
+        tensor = require_weight(node.inputs[position])
         fitted = mapping.fitted(tensor.shape.numpy()[axis])
         if fitted is None:
             self.block(node, "its channels do not fill the axis of the weight that they meet")
@@ -292,6 +294,7 @@ class Trace:
         """Note why the group cannot be pruned."""
         found = BlockedReason(reason)
         if node is not None:
-            found = BlockedReason(reason, node.op_type, node.name or module_name(node))
+            key = op_key(node.domain, node.op_type)
+            found = BlockedReason(reason, key, node.name or module_name(node))
         if found not in self.reasons:
             self.reasons.append(found)

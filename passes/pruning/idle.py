@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from irtools.editing import weight_of
 from irtools.model import iter_nodes
-from irtools.passes.pruning.constants import constant_of
+from irtools.operators import find_op
 from irtools.words import counted
 
 __all__ = ["count_quantized", "why_nothing"]
 
-_QUANTIZED_OPS = frozenset(
-    {"ConvInteger", "DynamicQuantizeMatMul", "MatMulInteger", "MatMulIntegerToFloat"}
-    | {"MatMulNBits", "QGemm", "QLinearConv", "QLinearMatMul", "DynamicQuantizeLSTM"}
-)
 _PRODUCTS = frozenset({"Conv", "Gemm", "MatMul"})
 _HOLDERS = frozenset({"DequantizeLinear", "Cast", "Mul", "Sub", "Transpose", "Reshape", "Gather"})
 """Through what a stored weight comes to a product: scales, layouts, a codebook."""
@@ -30,7 +27,8 @@ def count_quantized(model: ir.Model) -> int:
 
 
 def _is_quantized(node: ir.Node) -> bool:
-    if node.op_type in _QUANTIZED_OPS:
+    op = find_op(node.domain, node.op_type)
+    if op is not None and op.integers:
         return True
     if node.op_type not in _PRODUCTS or node.domain != "" or len(node.inputs) < 2:
         return False
@@ -38,14 +36,14 @@ def _is_quantized(node: ir.Node) -> bool:
 
 
 def _is_stored_as_integers(value: ir.Value | None, depth: int) -> bool:
-    tensor = constant_of(value)
+    tensor = weight_of(value)
     if tensor is not None:
         return tensor.dtype in _INTEGERS
     producer = None if value is None else value.producer()
     if producer is None or not depth:
         return False
     if producer.op_type == "QuantizeLinear":
-        return constant_of(producer.inputs[0]) is not None
+        return weight_of(producer.inputs[0]) is not None
     if producer.op_type not in _HOLDERS:
         return False
     if producer.op_type == "Gather":

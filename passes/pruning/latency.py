@@ -16,12 +16,12 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from irtools.analysis.dims import Dim
+from irtools.analysis.dims import evaluate
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.data import SyntheticSettings, draw_feeds
+from irtools.editing import weight_of
 from irtools.measure import cpu_quota
 from irtools.model import Model
-from irtools.passes.pruning.constants import constant_of
 from irtools.passes.pruning.edit import Cut, remove_channels
 from irtools.passes.pruning.groups import ChannelGroup
 from irtools.passes.pruning.trace import ChannelGroups
@@ -147,7 +147,7 @@ def _block(model: ir.Model, group: ChannelGroup, feeds: Feeds) -> Block | None:
     """
     values = ir.convenience.create_value_mapping(model.graph)
     data = [m.node.inputs[0] for m in group.roots]
-    starts = dict.fromkeys(_name(v) for v in data if v is not None and constant_of(v) is None)
+    starts = dict.fromkeys(_name(v) for v in data if v is not None and weight_of(v) is None)
     ends = dict.fromkeys(_name(m.node.outputs[0]) for m in group.sinks)
     inputs = [values[name] for name in starts]
     drawn = _drawn(inputs, SymbolicShapes.of(model), _bindings(model, feeds))
@@ -179,7 +179,7 @@ def _drawn(
     rng = np.random.default_rng(0)
     drawn: dict[str, np.ndarray] = {}
     for value in values:
-        dims = [_number(d, sizes) for d in shapes.shape(value) or (None,)]
+        dims = [evaluate(d, sizes) for d in shapes.shape(value) or (None,)]
         known = [d for d in dims if d is not None]
         if len(known) < len(dims) or value.dtype not in (None, ir.DataType.FLOAT):
             return None
@@ -198,17 +198,6 @@ def _bindings(model: ir.Model, feeds: Feeds) -> dict[str, int]:
             if isinstance(dim, ir.SymbolicDim) and dim.value is not None:
                 sizes[dim.value] = size
     return sizes
-
-
-def _number(dim: Dim | None, sizes: Mapping[str, int]) -> int | None:
-    if dim is None or isinstance(dim, int):
-        return dim
-    total = 0
-    for monomial, factor in dim.terms:
-        if any(name not in sizes for name in monomial):
-            return None
-        total += factor * int(np.prod([sizes[name] for name in monomial], dtype=np.int64))
-    return total
 
 
 def time_blocks(blocks: Sequence[Block], ctx: PassContext) -> list[float]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from irtools.passes.pruning.constants import constant_of
+from irtools.editing import Editor, only_user, require_weight, weight_of
 from irtools.passes.pruning.edit import set_inputs
 from irtools.passes.pruning.groups import Member
 
@@ -47,15 +47,13 @@ class LinearLayer:
     @property
     def weight_shape(self) -> tuple[int, int]:
         """K and N."""
-        tensor = constant_of(self.sink.value)
-        assert tensor is not None
+        tensor = require_weight(self.sink.value)
         first, second = tensor.shape.numpy()[:2]
         return (second, first) if self.sink.axis == 1 else (first, second)
 
     def weight(self) -> np.ndarray:
         """Return W [K, N] as float64."""
-        tensor = constant_of(self.sink.value)
-        assert tensor is not None
+        tensor = require_weight(self.sink.value)
         array = tensor.numpy().astype(np.float64)
         array = array.reshape(array.shape[:2])
         return array.T if self.sink.axis == 1 else array
@@ -64,13 +62,12 @@ class LinearLayer:
         """Return b, broadcast as it is stored, or None."""
         if self.bias_node is None:
             return None
-        tensor = constant_of(self.bias_node.inputs[self.bias_input])
-        assert tensor is not None
+        tensor = require_weight(self.bias_node.inputs[self.bias_input])
         return tensor.numpy()
 
 
 def write_layers(
-    graph: ir.Graph,
+    editor: Editor,
     layers: Sequence[LinearLayer],
     weight: np.ndarray,
     bias_change: np.ndarray | None,
@@ -78,17 +75,16 @@ def write_layers(
     """Give layers that share a weight, or one layer, a new W [K', N], and move their biases.
 
     Args:
-        graph: The graph of the layers.
+        editor: Of the model.
         layers: Layers with the same weight.
         weight: The new weight.
         bias_change: [N], or None to leave the biases alone.
     """
     sink = layers[0].sink
-    tensor = constant_of(sink.value)
-    assert tensor is not None
+    tensor = require_weight(sink.value)
     array = weight.T if sink.axis == 1 else weight
     array = array.reshape(*array.shape, *(1 for _ in tensor.shape[2:]))
-    set_inputs(graph, [(layer.sink.node, layer.sink.input) for layer in layers], array)
+    set_inputs(editor, [(layer.sink.node, layer.sink.input) for layer in layers], array)
     if bias_change is None:
         return
     biases: dict[ir.Value, list[tuple[ir.Node, int]]] = {}
@@ -98,15 +94,14 @@ def write_layers(
             assert value is not None
             biases.setdefault(value, []).append((layer.bias_node, layer.bias_input))
     for value, places in biases.items():
-        old = constant_of(value)
-        assert old is not None
-        set_inputs(graph, places, old.numpy().astype(np.float64) + bias_change)
+        old = require_weight(value)
+        set_inputs(editor, places, old.numpy().astype(np.float64) + bias_change)
 
 
 def linear_layer(sink: Member) -> LinearLayer | None:
     """Return the linear layer of a sink, or None where it is no plain x W + b."""
     node = sink.node
-    tensor = constant_of(sink.value)
+    tensor = weight_of(sink.value)
     if tensor is None or sink.input != 1 or sink.data_axis is None:
         return None
     output = node.outputs[0]
@@ -133,20 +128,18 @@ def _is_strided(node: ir.Node) -> bool:
 def _with_own_bias(sink: Member, usable: bool) -> LinearLayer:
     node = sink.node
     bias = node.inputs[2] if len(node.inputs) > 2 else None
-    tensor = constant_of(bias)
+    tensor = weight_of(bias)
     if not usable or tensor is None or len(tensor.shape) != 1 or tensor.shape[0] == 1:
         return LinearLayer(sink, None, -1, node.outputs[0])
     return LinearLayer(sink, node, 2, node.outputs[0])
 
 
 def _added_bias(value: ir.Value) -> tuple[ir.Node, int] | None:
-    uses = list(value.uses())
-    if len(uses) != 1 or value.is_graph_output():
+    node = only_user(value)
+    if node is None or node.op_type != "Add" or node.domain != "":
         return None
-    node, position = uses[0].node, 1 - uses[0].idx
-    if node.op_type != "Add" or node.domain != "":
-        return None
-    tensor = constant_of(node.inputs[position])
+    position = 1 - int(node.inputs[1] is value)
+    tensor = weight_of(node.inputs[position])
     if tensor is None or len(tensor.shape) != 1 or tensor.shape[0] == 1:
         return None
     return node, position

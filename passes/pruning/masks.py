@@ -9,7 +9,8 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.provenance import module_name
-from irtools.analysis.shapes import constant_of
+from irtools.editing import constant_of, require_constant
+from irtools.operators import weight_port
 
 __all__ = ["Prunable", "blocked_mask", "prunable_weights", "smallest_mask", "write_masked"]
 
@@ -45,15 +46,16 @@ def prunable_weights(model: ir.Model) -> tuple[Prunable, ...]:
             tensor.dtype.is_floating_point()
             and np.isfinite(tensor.numpy().astype(np.float32)).all()
         ):
-            found[value] = Prunable(value, node, _input_axis(node), module_name(node))
+            found[value] = Prunable(
+                value, node, _input_axis(node, len(tensor.shape)), module_name(node)
+            )
     return tuple(found.values())
 
 
-def _input_axis(node: ir.Node) -> int:
-    if node.op_type == "Conv":
-        return 1
-    transposed = node.op_type == "Gemm" and node.attributes.get_int("transB", 0) != 0
-    return 1 if transposed else 0
+def _input_axis(node: ir.Node, rank: int) -> int:
+    port = weight_port(node)
+    assert port is not None and port.in_axis is not None
+    return port.in_axis % rank
 
 
 def smallest_mask(array: np.ndarray, count: int) -> np.ndarray:
@@ -83,8 +85,7 @@ def write_masked(model: ir.Model, masks: Mapping[ir.Value, np.ndarray]) -> int:
     """Set masked entries to zero in new tensors, and return how many were not zero before."""
     changed = 0
     for value, mask in masks.items():
-        tensor = constant_of(value)
-        assert tensor is not None
+        tensor = require_constant(value)
         array = tensor.numpy()
         fresh = int(np.count_nonzero(array[mask]))
         if not fresh:

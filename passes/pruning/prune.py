@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -10,12 +11,14 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.provenance import selects
+from irtools.analysis.shapes import SymbolicShapes
+from irtools.editing import require_weight, weight_of
 from irtools.errors import OptionError, UnsupportedError, UsageError
 from irtools.measure import refuse_foreign
-from irtools.passes.pruning.constants import constant_of
+from irtools.operators import op_key
 from irtools.passes.pruning.curves import Importance
 from irtools.passes.pruning.evidence import Evidence, collect_evidence
-from irtools.passes.pruning.groups import BlockedGroup, ChannelGroup
+from irtools.passes.pruning.groups import NO_RULE, BlockedGroup, ChannelGroup
 from irtools.passes.pruning.idle import count_quantized, why_nothing
 from irtools.passes.pruning.masks import (
     Prunable,
@@ -50,6 +53,8 @@ __all__ = ["Prune"]
 
 DEFAULT_RATIO = 0.25
 _MAX_REASONS = 5
+_RANK = "rank"
+"""Word of every reason that a rule with shapes would have answered."""
 _MAX_NAME = 60
 _COUNTS = {"heads": "num-heads-removed", "neurons": "num-neurons-removed"}
 
@@ -93,6 +98,7 @@ class Prune(PlanningPass):
         "num-parameters-removed": "parameters removed",
         "num-weights-zeroed": "weights set to zero",
         "num-groups-blocked": "groups of channels that cannot be pruned",
+        "num-lacking-channel-rule": "of these, because an operator has no channel rule",
         "num-skipped-quantized": "products left alone because their weights are integers",
         "num-skipped-no-blocks": "weights that are no multiple of the N:M block",
     }
@@ -219,8 +225,10 @@ class Prune(PlanningPass):
         notes = self._notes(model, ctx)
         if self.refit and ctx.calibration is not None:
             notes += evidence.notes
-        blocked = len(ctx.analysis(ChannelGroups, model).blocked)
-        counts = {"num-groups-blocked": blocked}
+        blocked = ctx.analysis(ChannelGroups, model).blocked
+        counts = {"num-groups-blocked": len(blocked)}
+        if unruled := sum(group.reasons[0].text == NO_RULE for group in blocked):
+            counts["num-lacking-channel-rule"] = unruled
         if quantized := count_quantized(model):
             counts["num-skipped-quantized"] = quantized
         importance = self._importance(ctx)
@@ -229,7 +237,7 @@ class Prune(PlanningPass):
             why = self._why_nothing(model, groups, ctx)
             if self.speedup is not None and self.speedup > 1:
                 raise UnsupportedError(f"speedup={self.speedup:g} cannot be reached: {why}")
-            reasons = _blocked_notes(ctx.analysis(ChannelGroups, model).blocked)
+            reasons = _reasons(model, ctx)
             return Plan(pass_text(self), (), unit, "", (f"nothing pruned: {why}", *reasons), counts)
         selection = Selection(self.round_to, self.min_width, self.scope == "global")
         refits = evidence if self.refit else Evidence(evidence.problems)
@@ -261,8 +269,7 @@ class Prune(PlanningPass):
         )
 
     def _notes(self, model: ir.Model, ctx: PassContext) -> tuple[str, ...]:
-        blocked = ctx.analysis(ChannelGroups, model).blocked
-        notes = _blocked_notes(blocked)
+        notes = _reasons(model, ctx)
         if self._takes_nothing_of_worth(ctx):
             notes.append(
                 "no calibration data: only units whose weights are zero are removed; give data "
@@ -362,8 +369,24 @@ class Prune(PlanningPass):
         return PassResult(zeroed > 0, counts, plan.notes, plan=plan)
 
 
-def _blocked_notes(blocked: Sequence[BlockedGroup]) -> list[str]:
-    """Say why groups stay: one line per reason, the commonest first, with one name each."""
+def _reasons(model: ir.Model, ctx: PassContext) -> list[str]:
+    """Say why groups stay, and which operators lack the rules that would let them go."""
+    blocked = ctx.analysis(ChannelGroups, model).blocked
+    notes = _blocked_notes(blocked, _node_counts(model))
+    if any(_RANK in reason.text for group in blocked for reason in group.reasons):
+        notes += _shape_notes(ctx.analysis(SymbolicShapes, model))
+    return notes
+
+
+def _blocked_notes(
+    blocked: Sequence[BlockedGroup], nodes: Mapping[str, int] | None = None
+) -> list[str]:
+    """Say why groups stay: one line per reason, the commonest first, with one name each.
+
+    Args:
+        blocked: The groups.
+        nodes: How many nodes the model has of an operator.
+    """
     found: dict[tuple[str, str], list[BlockedGroup]] = {}
     for group in blocked:
         reason = group.reasons[0]
@@ -371,6 +394,11 @@ def _blocked_notes(blocked: Sequence[BlockedGroup]) -> list[str]:
     ordered = sorted(found.items(), key=lambda item: -len(item[1]))
     notes = []
     for (op, text), groups in ordered[:_MAX_REASONS]:
+        if text == NO_RULE:
+            users = counted((nodes or {}).get(op, 1), "node")
+            stay = counted(len(groups), "group")
+            notes.append(f"{users} of {_cut(op)}: no channel rule, {stay} could not be pruned")
+            continue
         where = f"at {op}: " if op else ""
         count = counted(len(groups), "group")
         example = "such as " * (len(groups) > 1) + _cut(groups[0].name)
@@ -383,6 +411,18 @@ def _blocked_notes(blocked: Sequence[BlockedGroup]) -> list[str]:
     return notes
 
 
+def _shape_notes(shapes: SymbolicShapes) -> list[str]:
+    """Name the operators after which ranks are not known."""
+    return [
+        f"{counted(count, 'node')} of {_cut(op)}: no shape rule, what follows has no known rank"
+        for op, count in sorted(shapes.without_rule.items())[:_MAX_REASONS]
+    ]
+
+
+def _node_counts(model: ir.Model) -> Counter[str]:
+    return Counter(op_key(node.domain, node.op_type) for node in model.graph)
+
+
 def _cut(text: str, limit: int = _MAX_NAME) -> str:
     """Shorten in the middle: the ends of a name tell most."""
     half = limit // 2
@@ -391,7 +431,7 @@ def _cut(text: str, limit: int = _MAX_NAME) -> str:
 
 def _num_parameters(model: ir.Model) -> int:
     used = dict.fromkeys(v for node in model.graph for v in node.inputs if v is not None)
-    tensors = (constant_of(value) for value in used)
+    tensors = (weight_of(value) for value in used)
     return sum(t.size for t in tensors if t is not None and t.dtype.is_floating_point())
 
 
@@ -408,8 +448,7 @@ def _kept_units(decision: Decision, group: ChannelGroup | None) -> tuple[int, ..
 
 
 def _contents(weight: Prunable) -> np.ndarray:
-    tensor = constant_of(weight.value)
-    assert tensor is not None
+    tensor = require_weight(weight.value)
     return tensor.numpy()
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from irtools.editing import Editor
 from irtools.passes.pruning.edit import Cut, remove_channels
 from irtools.passes.pruning.evidence import Evidence
 from irtools.passes.pruning.linear import LinearLayer, linear_layer, write_layers
@@ -56,6 +57,7 @@ def cut_and_refit(
     sharing: dict[ir.Value, list[int]] = {}
     for place, (_, layer) in enumerate(layers):
         sharing.setdefault(layer.sink.value, []).append(place)
+    editor = Editor(model, "prune")
     done: dict[int, CutLayer] = {}
     for places in sharing.values():
         same = [layers[place][1] for place in places]
@@ -64,7 +66,7 @@ def cut_and_refit(
         if weight is not None:
             # The layer that sums one group up may compute the units of another, or of the same.
             left = np.delete(weight, removed, axis=1)
-            write_layers(model.graph, same, left[:-1], left[-1])
+            write_layers(editor, same, left[:-1], left[-1])
         for place, layer in zip(places, same, strict=True):
             done[place] = CutLayer(layer, len(same) > 1, removed)
     return tuple(done[place] for place in sorted(done))

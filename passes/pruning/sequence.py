@@ -18,6 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from irtools.editing import Editor
 from irtools.passes.pruning.linear import LinearLayer, write_layers
 from irtools.passes.pruning.obs import DAMPING
 from irtools.passes.pruning.refit import CutLayer
@@ -42,10 +43,11 @@ def refit_in_sequence(
         layers: What `cut_and_refit` returned. Layers that share a weight are left as they are.
         ctx: Gives the statistics.
     """
+    editor = Editor(model, "prune")
     waves = _waves(model, [c for c in layers if not c.shared])
     for number, wave in enumerate(waves):
         ctx.progress.step("refitting", number, len(waves))
-        _refit_wave(model, dense, wave, ctx)
+        _refit_wave(editor, model, dense, wave, ctx)
     return sum(map(len, waves))
 
 
@@ -57,7 +59,7 @@ def _waves(model: ir.Model, layers: Sequence[CutLayer]) -> list[list[CutLayer]]:
 
 
 def _refit_wave(
-    model: ir.Model, dense: ir.Model, wave: Sequence[CutLayer], ctx: PassContext
+    editor: Editor, model: ir.Model, dense: ir.Model, wave: Sequence[CutLayer], ctx: PassContext
 ) -> None:
     outputs = [_name(c.layer.output) for c in wave]
     twin, renamed = side_by_side(model, dense, [_name(c.layer.data) for c in wave], outputs)
@@ -70,7 +72,7 @@ def _refit_wave(
         moments = answers[want]
         assert isinstance(moments, GramResult)
         weight, bias = _solve(cut, moments)
-        write_layers(model.graph, [cut.layer], weight, bias)
+        write_layers(editor, [cut.layer], weight, bias)
 
 
 def _name(value: ir.Value) -> str:

@@ -9,8 +9,10 @@ import onnx_ir as ir
 
 from irtools.analysis.provenance import module_name
 from irtools.analysis.shapes import SymbolicShapes
-from irtools.passes.pruning.constants import constant_of
+from irtools.editing import require_weight, weight_of
+from irtools.operators import weight_port
 from irtools.passes.pruning.groups import (
+    NO_RULE,
     BlockedGroup,
     BlockedReason,
     ChannelGroup,
@@ -21,7 +23,7 @@ from irtools.passes.pruning.groups import (
     Trace,
 )
 from irtools.passes.pruning.index_map import IndexMap
-from irtools.passes.pruning.rules import WEIGHTED_OPS, Port, Refine, rule_of
+from irtools.passes.pruning.rules import CHANNELS, WEIGHTED_OPS, Port, Refine
 
 __all__ = ["ChannelGroups"]
 
@@ -75,26 +77,22 @@ def _trace_groups(model: ir.Model) -> ChannelGroups:
 def _multiplies(node: ir.Node) -> bool:
     if node.op_type not in WEIGHTED_OPS or node.domain != "" or len(node.inputs) < 2:
         return False
-    weight = constant_of(node.inputs[1])
+    weight = weight_of(node.inputs[1])
     if weight is None:
         return False
     if node.op_type == "Conv":
         return node.attributes.get_int("group", 1) == 1
-    return len(weight.shape) == 2 and constant_of(node.inputs[0]) is None
+    return len(weight.shape) == 2 and weight_of(node.inputs[0]) is None
 
 
 def _root_slot(node: ir.Node, shapes: SymbolicShapes) -> tuple[int, int]:
     """Return axis and size of the channels that a root computes."""
-    weight = constant_of(node.inputs[1])
-    assert weight is not None
-    if node.op_type == "Conv":
-        axis, size = 1, weight.shape[0]
-    else:
-        transposed = node.op_type == "Gemm" and node.attributes.get_int("transB", 0) != 0
-        axis = (shapes.rank(node.outputs[0]) or 2) - 1
-        size = weight.shape[0 if transposed else 1]
+    port = weight_port(node)
+    assert port is not None and port.out_axis is not None
+    weight = require_weight(node.inputs[port.input])
+    size = weight.shape[port.out_axis]
     assert isinstance(size, int)
-    return axis, size
+    return 1 if node.op_type == "Conv" else (shapes.rank(node.outputs[0]) or 2) - 1, size
 
 
 def _trace(node: ir.Node, shapes: SymbolicShapes) -> tuple[Trace, int]:
@@ -150,9 +148,9 @@ def _meet(port: Port, trace: Trace) -> None:
     if node.graph is not trace.graph:
         trace.block(node, "it lies in another graph")
         return
-    rule = rule_of(node)
+    rule = CHANNELS.of(node)
     if rule is None:
-        trace.block(node, "no channel rule for this operator")
+        trace.block(node, NO_RULE)
     else:
         rule(port, trace)
 

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from irtools.editing import Editor
+
 __all__ = ["side_by_side"]
 
 
@@ -31,9 +33,9 @@ def side_by_side(
     for value in other.inputs:
         value.replace_all_uses_with(inputs[value.name])
     _share_weights(graph, other)
-    renamed = _move(other, graph)
     functions = list(left.clone().functions.values())
     model = ir.Model(graph, ir_version=left.ir_version, functions=functions)
+    renamed = _move(other, Editor(model, "prune"))
     return model, {name: renamed[name] for name in right_names}
 
 
@@ -46,31 +48,29 @@ def _share_weights(graph: ir.Graph, other: ir.Graph) -> None:
             del other.initializers[name]
 
 
-def _move(other: ir.Graph, graph: ir.Graph) -> dict[str, str]:
-    """Move all of a graph behind another one; return old names to new ones."""
-    taken = {v.name for node in graph for v in node.outputs}
-    taken.update(v.name for v in (*graph.inputs, *graph.initializers.values()))
-    weights = list(other.initializers.values())
-    other.initializers.clear()
+def _move(other: ir.Graph, editor: Editor) -> dict[str, str]:
+    """Move all of a graph to the end of another one; return old names to new ones."""
+    weights = dict(other.initializers)
     outputs, nodes = list(other.outputs), list(other)
     other.outputs.clear()
     other.remove(nodes)
     renamed: dict[str, str] = {}
-    for value in (*weights, *(v for node in nodes for v in node.outputs)):
-        if value.name:
-            renamed[value.name] = value.name = _free_name(value.name, taken)
+    for name, value in weights.items():
+        copy = editor.constant(f"{name}_right", _tensor(value))
+        value.replace_all_uses_with(copy)
+        renamed[name] = copy.name or ""
     for node in nodes:
         node.name = None
-    for value in weights:
-        graph.register_initializer(value)
-    graph.extend(nodes)
-    graph.outputs.extend(outputs)
+        for value in node.outputs:
+            if value.name:
+                old = value.name
+                renamed[old] = value.name = editor.fresh(f"{old}_right")
+    editor.graph.extend(nodes)
+    editor.graph.outputs.extend(outputs)
     return renamed
 
 
-def _free_name(name: str, taken: set[str | None]) -> str:
-    name = f"{name}_right"
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name
+def _tensor(weight: ir.Value) -> ir.TensorProtocol:
+    if weight.const_value is None:
+        raise ValueError(f"the weight {weight.name!r} has no contents")
+    return weight.const_value

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import onnx_ir as ir
 
+from irtools.editing import Editor
 from irtools.errors import UnsupportedError
 from irtools.model import release_tensor
 from irtools.model.opset import opset_of, raise_opset
@@ -21,7 +22,6 @@ from irtools.passes.quantization.blocks import quantize_rows
 from irtools.passes.quantization.decisions import Form, WeightDecision, find_weight, use_of
 from irtools.passes.quantization.dynamic import DynamicWriter
 from irtools.passes.quantization.embedding import write_embedding
-from irtools.passes.quantization.emitter import Emitter
 from irtools.passes.quantization.sites import Weight, find_sites
 from irtools.passes.quantization.static import StaticUse, StaticWriter
 from irtools.passes.quantization.storage import (
@@ -70,7 +70,7 @@ def apply_plan(
         )
     if change.after != change.before:
         notes.append(f"opset raised from {change.before} to {change.after}")
-    counts = apply_decisions(model, decisions, rounding_of)
+    counts = apply_decisions(model, decisions, name, rounding_of)
     return PassResult(True, {**plan.statistics, **counts}, tuple(notes), plan=plan)
 
 
@@ -121,11 +121,15 @@ def _opset_for(form: Form, block_size: int) -> int:
 def apply_decisions(
     model: ir.Model,
     decisions: Iterable[WeightDecision],
+    name: str,
     rounding_of: Callable[[Weight], Rounding] | None = None,
 ) -> dict[str, int]:
     """Quantize what the decisions name, one weight after the other; count by statistic name.
 
     Args:
+        model: Changed in place.
+        decisions: What is quantized, and how.
+        name: Of the pass.
         rounding_of: How the 4-bit weights of products are rounded; None: each to the nearest.
 
     Raises:
@@ -133,10 +137,10 @@ def apply_decisions(
     """
     decisions = tuple(decisions)
     weights = {weight.name: weight for weight in find_sites(model).weights}
-    emit = Emitter(model)
-    static, dynamic = StaticWriter(emit), DynamicWriter(emit)
+    editor = Editor(model, name)
+    static, dynamic = StaticWriter(editor), DynamicWriter(editor)
     counts: Counter[str] = Counter()
-    counts.update(_store(model, decisions, emit))
+    counts.update(_store(model, decisions, editor))
     for decision in decisions:
         if decision.form == "storage":
             continue
@@ -153,22 +157,22 @@ def apply_decisions(
                 dynamic.write(weight, weight_range=decision.weight_range)
             case "weight-only" if decision.bits == 4:
                 rounding = quantize_rows if rounding_of is None else rounding_of(weight)
-                write_block_product(emit, weight, decision.blocks, rounding)
+                write_block_product(editor, weight, decision.blocks, rounding)
             case "weight-only":
-                write_weight_only(emit, weight, decision.block_size)
+                write_weight_only(editor, weight, decision.block_size)
             case "embedding" if decision.block_size:
-                write_block_lookup(emit, weight, decision.blocks)
+                write_block_lookup(editor, weight, decision.blocks)
             case "embedding":
-                write_embedding(emit, weight)
+                write_embedding(editor, weight)
             case "tied":
-                write_tied(emit, weight, decision.blocks)
+                write_tied(editor, weight, decision.blocks)
         release_tensor(weight.tensor)
         counts.update(_count(weight))
         counts["num-outlier-channels"] += len(decision.outliers)
     return {name: count for name, count in counts.items() if count}
 
 
-def _store(model: ir.Model, decisions: Sequence[WeightDecision], emit: Emitter) -> Counter[str]:
+def _store(model: ir.Model, decisions: Sequence[WeightDecision], editor: Editor) -> Counter[str]:
     """Carry out the decisions about storage.
 
     First of all: they leave the nodes that read a weight as they are, and others replace nodes.
@@ -178,7 +182,7 @@ def _store(model: ir.Model, decisions: Sequence[WeightDecision], emit: Emitter) 
     if not chosen:
         return counts
     weights = {weight.key: weight for weight in find_stored(model).weights}
-    writer = StorageWriter(model, emit)
+    writer = StorageWriter(model, editor)
     for weight, decision in [(find_stored_weight(d, weights), d) for d in chosen]:
         if decision.bits == HALF_BITS:
             writer.halve(weight)

@@ -25,6 +25,7 @@ from typing import TypeAlias
 import numpy as np
 import onnx_ir as ir
 
+from irtools.editing import Editor
 from irtools.measure.cpu import cpu_quota
 from irtools.passes.quantization.blocks import (
     NF4,
@@ -33,7 +34,6 @@ from irtools.passes.quantization.blocks import (
     quantize_rows,
     slabs,
 )
-from irtools.passes.quantization.emitter import Emitter
 from irtools.passes.quantization.sites import Use, Weight
 from irtools.passes.quantization.spec import BlockSpec
 
@@ -62,22 +62,22 @@ class _Stored:
 
 
 def write_block_product(
-    emit: Emitter, weight: Weight, spec: BlockSpec, rounding: Rounding = quantize_rows
+    editor: Editor, weight: Weight, spec: BlockSpec, rounding: Rounding = quantize_rows
 ) -> None:
     """Store a weight of MatMul and Gemm nodes, all with one channel axis, in blocks."""
     if spec.scheme == "nf4":
-        dequantized = _nf4_matrix(emit, weight, spec)
+        dequantized = _nf4_matrix(editor, weight, spec)
     else:
         stored = _store(weight.array(), weight.uses[0].axis, spec, rounding, turned=True)
-        dequantized = _dequantize(emit, weight, stored, axis=0, block=spec.block)
+        dequantized = _dequantize(editor, weight, stored, axis=0, block=spec.block)
     for use in weight.uses:
         use.node.replace_input_with(1, dequantized)
         if use.kind == "gemm":
             use.node.attributes.pop("transB", None)
-    emit.drop_unread(weight.value)
+    editor.drop_unread(weight.value)
 
 
-def write_block_lookup(emit: Emitter, weight: Weight, spec: BlockSpec) -> None:
+def write_block_lookup(editor: Editor, weight: Weight, spec: BlockSpec) -> None:
     """Store a table [V, H] that is only looked up in blocks along H."""
     array = weight.array()
     dtype: type[np.floating] = np.float16 if _takes_half(array) else np.float32
@@ -86,34 +86,40 @@ def write_block_lookup(emit: Emitter, weight: Weight, spec: BlockSpec) -> None:
         return quantize_rows(rows, form, dtype)
 
     stored = _store(array, 0, spec, rounding, turned=False)
-    dequantized = _dequantize(emit, weight, stored, axis=1, block=spec.block)
+    dequantized = _dequantize(editor, weight, stored, axis=1, block=spec.block)
     for use in weight.uses:
-        _look_up(emit, use, dequantized)
-    emit.drop_unread(weight.value)
+        _look_up(editor, use, dequantized)
+    editor.drop_unread(weight.value)
 
 
-def write_tied(emit: Emitter, weight: Weight, spec: BlockSpec) -> None:
+def write_tied(editor: Editor, weight: Weight, spec: BlockSpec) -> None:
     """Store a table [V, H] that is looked up and, turned, multiplied by."""
     stored = _store(weight.array(), 0, spec, quantize_rows, turned=False)
-    dequantized = _dequantize(emit, weight, stored, axis=1, block=spec.block)
+    dequantized = _dequantize(editor, weight, stored, axis=1, block=spec.block)
     for use in weight.uses:
         holder = use.transpose or use.node
         holder.replace_input_with(1 if use.kind == "gemm" else 0, dequantized)
-    emit.drop_unread(weight.value)
+    editor.drop_unread(weight.value)
 
 
-def _look_up(emit: Emitter, use: Use, table: ir.Value) -> None:
+def _look_up(editor: Editor, use: Use, table: ir.Value) -> None:
     if table.dtype == ir.DataType.FLOAT:
         use.node.replace_input_with(0, table)
         return
-    rows = emit.before(
+    rows = editor.before(
         use.node,
         "Gather",
         [table, use.activation],
-        {f"{use.output.name}_half": ir.DataType.FLOAT16},
+        outputs={f"{use.output.name}_half": ir.DataType.FLOAT16},
         shape=use.output.shape,
     )
-    emit.replace(use.node, "Cast", [rows], {"to": ir.DataType.FLOAT.value})
+    editor.replace(
+        use.node,
+        "Cast",
+        [rows],
+        {"to": ir.DataType.FLOAT.value},
+        name=f"{use.output.name}/Cast",
+    )
 
 
 def _takes_half(table: np.ndarray) -> bool:
@@ -122,26 +128,26 @@ def _takes_half(table: np.ndarray) -> bool:
 
 
 def _dequantize(
-    emit: Emitter, weight: Weight, stored: _Stored, *, axis: int, block: int
+    editor: Editor, weight: Weight, stored: _Stored, *, axis: int, block: int
 ) -> ir.Value:
     inputs = [
-        emit.initializer(f"{weight.name}_quantized", stored.codes),
-        emit.constant(f"{weight.name}_scale", stored.scale),
+        editor.constant(f"{weight.name}_quantized", stored.codes),
+        editor.constant(f"{weight.name}_scale", stored.scale),
     ]
     if stored.zero_point is not None:
-        inputs.append(emit.initializer(f"{weight.name}_zero_point", stored.zero_point))
-    return emit.before(
-        _first_reader(emit, weight),
+        inputs.append(editor.constant(f"{weight.name}_zero_point", stored.zero_point))
+    return editor.before(
+        _first_reader(editor, weight),
         "DequantizeLinear",
         inputs,
-        {f"{weight.name}_dequantized": ir.DataType.from_numpy(stored.scale.dtype)},
+        outputs={f"{weight.name}_dequantized": ir.DataType.from_numpy(stored.scale.dtype)},
         shape=ir.Shape(stored.codes.shape.numpy()),
         attributes={"axis": axis, "block_size": block},
     )
 
 
-def _first_reader(emit: Emitter, weight: Weight) -> ir.Node:
-    return min((use.transpose or use.node for use in weight.uses), key=emit.position)
+def _first_reader(editor: Editor, weight: Weight) -> ir.Node:
+    return editor.first(use.transpose or use.node for use in weight.uses)
 
 
 def _store(
@@ -217,14 +223,14 @@ class _Collector:
         return ir.PackedTensor(packed, self._dtype, shape=self._shape)
 
 
-def _nf4_matrix(emit: Emitter, weight: Weight, spec: BlockSpec) -> ir.Value:
+def _nf4_matrix(editor: Editor, weight: Weight, spec: BlockSpec) -> ir.Value:
     """Return W [K, N] of NF4 codes [N, K], looked up level by level."""
     stored = _store(weight.array(), weight.uses[0].axis, spec, quantize_rows, turned=False)
     channels, inner = (int(d) for d in stored.codes.shape.numpy())
-    name, anchor = weight.name, _first_reader(emit, weight)
+    name, anchor = weight.name, _first_reader(editor, weight)
     by_block = (channels, inner // spec.block, spec.block)
     scale = stored.scale.reshape(*stored.scale.shape, 1)
-    codes = emit.initializer(f"{name}_nf4", stored.codes)
+    codes = editor.constant(f"{name}_nf4", stored.codes)
 
     def add(
         op: str,
@@ -235,11 +241,11 @@ def _nf4_matrix(emit: Emitter, weight: Weight, spec: BlockSpec) -> ir.Value:
         **attributes: int | list[int],
     ) -> ir.Value:
         outputs = {f"{name}_{part}": dtype}
-        return emit.before(
-            anchor, op, inputs, outputs, shape=ir.Shape(shape), attributes=attributes
+        return editor.before(
+            anchor, op, inputs, outputs=outputs, shape=ir.Shape(shape), attributes=attributes
         )
 
-    table = emit.constant("nf4_levels", NF4)
+    table = editor.constant("nf4_levels", NF4)
     numbers = add(
         "Cast",
         [codes],
@@ -250,9 +256,9 @@ def _nf4_matrix(emit: Emitter, weight: Weight, spec: BlockSpec) -> ir.Value:
     )
     real = ir.DataType.FLOAT
     levels = add("Gather", [table, numbers], "levels", real, (channels, inner))
-    to_blocks = emit.constant(f"{name}_block_shape", np.array(by_block, np.int64))
+    to_blocks = editor.constant(f"{name}_block_shape", np.array(by_block, np.int64))
     parts = add("Reshape", [levels, to_blocks], "blocks", real, by_block)
-    scaled = add("Mul", [parts, emit.constant(f"{name}_scale", scale)], "scaled", real, by_block)
-    to_rows = emit.constant(f"{name}_row_shape", np.array((channels, inner), np.int64))
+    scaled = add("Mul", [parts, editor.constant(f"{name}_scale", scale)], "scaled", real, by_block)
+    to_rows = editor.constant(f"{name}_row_shape", np.array((channels, inner), np.int64))
     rows = add("Reshape", [scaled, to_rows], "rows", real, (channels, inner))
     return add("Transpose", [rows], "dequantized", real, (inner, channels), perm=[1, 0])

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from irtools.editing import Editor
 from irtools.passes.quantization.arithmetic import quantize_weight
-from irtools.passes.quantization.emitter import Emitter
 from irtools.passes.quantization.sites import Use, Weight
 from irtools.passes.quantization.spec import PerAxis, WeightRange, weight_spec
 
@@ -22,8 +22,8 @@ __all__ = ["DynamicWriter"]
 class DynamicWriter:
     """Rewrites MatMul and Gemm nodes of one model. One quantization per activation tensor."""
 
-    def __init__(self, emit: Emitter) -> None:
-        self._emit = emit
+    def __init__(self, editor: Editor) -> None:
+        self._editor = editor
         self._quantized: dict[ir.Value, tuple[ir.Value, ...]] = {}
 
     def write(self, weight: Weight, *, weight_range: WeightRange) -> None:
@@ -33,67 +33,68 @@ class DynamicWriter:
         array = weight.array().T if turned else weight.array()
         spec = weight_spec(PerAxis(1), weight_range)
         integers, q = quantize_weight(array, spec)
-        table = self._emit.constant(f"{weight.name}_quantized", integers)
-        scale = self._emit.constant(f"{weight.name}_scale", q.scale)
+        table = self._editor.constant(f"{weight.name}_quantized", integers)
+        scale = self._editor.constant(f"{weight.name}_scale", q.scale)
         for use in weight.uses:
             self._rewrite(use, table, scale)
-        self._emit.drop_unread(weight.value)
+        self._editor.drop_unread(weight.value)
 
     def _rewrite(self, use: Use, table: ir.Value, scale: ir.Value) -> None:
         node, output = use.node, use.output
         name = output.name or "product"
         quantized, step, zero = self._activation(use.activation)
-        sums = self._emit.before(
+        sums = self._editor.before(
             node,
             "MatMulInteger",
             [quantized, table, zero],
-            {f"{name}_sums": ir.DataType.INT32},
+            outputs={f"{name}_sums": ir.DataType.INT32},
             shape=output.shape,
         )
-        cast = self._emit.before(
+        cast = self._editor.before(
             node,
             "Cast",
             [sums],
-            {f"{name}_float_sums": ir.DataType.FLOAT},
+            outputs={f"{name}_float_sums": ir.DataType.FLOAT},
             shape=output.shape,
             attributes={"to": ir.DataType.FLOAT.value},
         )
-        steps = self._emit.before(
+        steps = self._editor.before(
             node,
             "Mul",
             [step, scale],
-            {f"{name}_step": ir.DataType.FLOAT},
+            outputs={f"{name}_step": ir.DataType.FLOAT},
             shape=scale.shape,
         )
         has_bias = use.kind == "gemm" and use.bias is not None
         if not has_bias:
-            self._emit.replace(node, "Mul", [cast, steps])
+            self._editor.replace(node, "Mul", [cast, steps], name=f"{name}/Mul")
             return
-        product = self._emit.before(
+        product = self._editor.before(
             node,
             "Mul",
             [cast, steps],
-            {f"{name}_without_bias": ir.DataType.FLOAT},
+            outputs={f"{name}_without_bias": ir.DataType.FLOAT},
             shape=output.shape,
         )
-        self._emit.replace(node, "Add", [product, self._gemm_bias(use)])
+        bias = self._gemm_bias(use)
+        self._editor.replace(node, "Add", [product, bias], name=f"{name}/Add")
 
     def _gemm_bias(self, use: Use) -> ir.Value:
         value = use.node.inputs[2]
         assert value is not None and use.bias is not None
         if value.shape is not None and len(value.shape) == 1:
             return value
-        return self._emit.constant(value.name or "bias", use.bias.array)
+        return self._editor.constant(value.name or "bias", use.bias.array)
 
     def _activation(self, value: ir.Value) -> tuple[ir.Value, ...]:
         """Return the integers, scale and zero point of an activation."""
         found = self._quantized.get(value)
         if found is None:
-            quantized = self._emit.behind(
+            quantized = self._editor.after(
                 value,
                 "DynamicQuantizeLinear",
                 [value],
-                {
+                outputs={
                     f"{value.name}_quantized": ir.DataType.UINT8,
                     f"{value.name}_scale": ir.DataType.FLOAT,
                     f"{value.name}_zero_point": ir.DataType.UINT8,

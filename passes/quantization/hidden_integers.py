@@ -17,7 +17,8 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-from irtools.passes.quantization.sites import constant_of, is_expansion
+from irtools.editing import constant_of
+from irtools.passes.quantization.sites import is_expansion
 from irtools.passes.quantization.stored_sites import StoredWeight
 from irtools.passes.quantization.weight_slots import Axes
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from irtools.passes.quantization.sites import Use, constant_of
+from irtools.editing import constant_of
+from irtools.passes.quantization.sites import Use
 
 __all__ = ["becomes_gemm", "result_of"]
 

@@ -19,6 +19,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
+from irtools.editing import constant_of, require_constant
 from irtools.model.walk import iter_graphs
 
 __all__ = [
@@ -27,7 +28,6 @@ __all__ = [
     "Sites",
     "Use",
     "Weight",
-    "constant_of",
     "find_sites",
     "is_expansion",
     "is_outlier_product",
@@ -155,21 +155,6 @@ class Sites:
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-def constant_of(value: ir.Value | None) -> ir.TensorProtocol | None:
-    """Return the tensor of an initializer or Constant node; None for everything else.
-
-    An initializer that is also a graph input may be overridden by the caller: not a constant.
-    """
-    if value is None or value.is_graph_input():
-        return None
-    if value.is_initializer():
-        return value.const_value
-    node = value.producer()
-    if node is None or node.op_type != "Constant" or node.domain != "":
-        return None
-    return ir.convenience.get_const_tensor(value)
-
-
 def find_sites(model: ir.Model) -> Sites:
     """Find every constant tensor whose readers can all take it as int8."""
     finder = _Finder()
@@ -207,8 +192,7 @@ class _Finder:
         if value is None or value in self._seen:
             return
         self._seen.add(value)
-        tensor = constant_of(value)
-        assert tensor is not None
+        tensor = require_constant(value)
         if tensor.dtype != ir.DataType.FLOAT:
             # Integer tables are read by Gathers of shape arithmetic: nothing to count.
             if tensor.dtype.is_floating_point():

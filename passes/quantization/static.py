@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from irtools.editing import Editor
 from irtools.passes.quantization.arithmetic import (
     QParams,
     bias_scale_floor,
@@ -28,7 +29,6 @@ from irtools.passes.quantization.arithmetic import (
     quantize_weight,
 )
 from irtools.passes.quantization.embedding import write_lookup
-from irtools.passes.quantization.emitter import Emitter
 from irtools.passes.quantization.outliers import Channels, without_channels
 from irtools.passes.quantization.runtime_fusions import result_of
 from irtools.passes.quantization.sites import Bias, Use, Weight
@@ -58,8 +58,8 @@ class StaticUse:
 class StaticWriter:
     """Rewrites weights of one model into QDQ form."""
 
-    def __init__(self, emit: Emitter) -> None:
-        self._emit = emit
+    def __init__(self, editor: Editor) -> None:
+        self._editor = editor
         self._pairs: dict[tuple[object, ...], ir.Value] = {}
         self._origins: dict[ir.Value, ir.Value] = {}
         self._picked: dict[tuple[ir.Value, Channels], ir.Value] = {}
@@ -90,13 +90,13 @@ class StaticWriter:
             array, axis = array.T, 1 - axis
         spec = weight_spec(PerAxis(axis), weight_range)
         integers, q = quantize_weight(array, spec, _scale_floor(uses))
-        table = self._emit.constant(f"{weight.name}_quantized", integers)
+        table = self._editor.constant(f"{weight.name}_quantized", integers)
         multiplying = [u for u in uses if u.use.kind != "gather"]
-        dequantized = self._emit.before(
-            min((_first_reader(u.use) for u in multiplying), key=self._emit.position),
+        dequantized = self._editor.before(
+            self._editor.first(_first_reader(u.use) for u in multiplying),
             "DequantizeLinear",
             self._parameters(weight, table, q, multiplying, turned=turned),
-            {f"{weight.name}_dequantized": ir.DataType.FLOAT},
+            outputs={f"{weight.name}_dequantized": ir.DataType.FLOAT},
             shape=ir.Shape(array.shape),
             attributes={"axis": axis},
         )
@@ -104,41 +104,51 @@ class StaticWriter:
             self._rewire(u, dequantized, q, turned=turned)
         if lookups := [u.use for u in uses if u.use.kind == "gather"]:
             # One row scale serves both: the rows of a tied table are the product's columns.
-            rows = self._emit.constant(f"{weight.name}_row_scale", q.scale.reshape(-1, 1))
+            rows = self._editor.constant(f"{weight.name}_row_scale", q.scale.reshape(-1, 1))
             for use in lookups:
-                write_lookup(self._emit, use, table, rows)
-        self._emit.drop_unread(weight.value)
+                write_lookup(self._editor, use, table, rows)
+        self._editor.drop_unread(weight.value)
 
     def _multiply_apart(
         self, weight: Weight, uses: tuple[StaticUse, ...], outliers: Channels
     ) -> None:
         """Add X[.., o] @ W[o, :] in float32 to what becomes the product of the rest."""
         array = weight.array() if uses[0].use.axis == 1 else weight.array().T
-        rows = self._emit.constant(f"{weight.name}_outliers", array[list(outliers)])
+        rows = self._editor.constant(f"{weight.name}_outliers", array[list(outliers)])
         for use in (u.use for u in uses):
             columns = self._columns(use.activation, outliers)
             end = use.bias.node if use.bias is not None else use.node
             whole = end.outputs[0]
-            product = self._emit.before(
+            product = self._editor.before(
                 end,
                 "MatMul",
                 [columns, rows],
-                {f"{use.output.name}_outliers": ir.DataType.FLOAT},
+                outputs={f"{use.output.name}_outliers": ir.DataType.FLOAT},
                 shape=use.output.shape,
             )
-            self._emit.add_to(whole, product)
+            self._add(whole, product)
+
+    def _add(self, value: ir.Value, term: ir.Value) -> None:
+        """Let all readers of a product, and the caller of the model, have it plus a term."""
+        readers = tuple(value.uses())
+        outputs = {f"{value.name}_whole": ir.DataType.FLOAT}
+        whole = self._editor.after(value, "Add", [value, term], outputs=outputs)
+        for reader, index in readers:
+            reader.replace_input_with(index, whole)
+        if value.is_graph_output():
+            self._editor.replace_output(value, whole, f"{value.name}_float")
 
     def _columns(self, value: ir.Value, outliers: Channels) -> ir.Value:
         """Return X[.., o]; made once for each set of channels."""
         key = (value, outliers)
         found = self._picked.get(key)
         if found is None:
-            places = self._emit.constant(f"{value.name}_outlier_channels", np.array(outliers))
-            found = self._picked[key] = self._emit.behind(
+            places = self._editor.constant(f"{value.name}_outlier_channels", np.array(outliers))
+            found = self._picked[key] = self._editor.after(
                 value,
                 "Gather",
                 [value, places],
-                {f"{value.name}_outliers": ir.DataType.FLOAT},
+                outputs={f"{value.name}_outliers": ir.DataType.FLOAT},
                 attributes={"axis": -1},
             )
             if value.shape is not None:
@@ -148,13 +158,13 @@ class StaticWriter:
     def _parameters(
         self, weight: Weight, table: ir.Value, q: QParams, uses: list[StaticUse], *, turned: bool
     ) -> list[ir.Value]:
-        inputs = [table, self._emit.constant(f"{weight.name}_scale", q.scale)]
+        inputs = [table, self._editor.constant(f"{weight.name}_scale", q.scale)]
         # ONNX Runtime fuses a Gemm or Conv, and what it turns into a Gemm or finds behind a
         # Transpose, only where the zero points are written out. A plain MatMul does without, and
         # then needs no correction per column.
         plain = all(u.use.kind == "matmul" and (turned or not u.use.transpose) for u in uses)
         if not plain or any(u.integer_bias for u in uses):
-            inputs.append(self._emit.constant(f"{weight.name}_zero_point", q.zero_point))
+            inputs.append(self._editor.constant(f"{weight.name}_zero_point", q.zero_point))
         return inputs
 
     def _rewire(self, u: StaticUse, dequantized: ir.Value, q: QParams, *, turned: bool) -> None:
@@ -177,7 +187,7 @@ class StaticWriter:
         if u.integer_bias:
             self._integer_bias(bias, array, u.activation.scale * q.scale)
         elif u.shift is not None:
-            self._replace_bias(bias, self._emit.constant(_bias_name(bias), array))
+            self._replace_bias(bias, self._editor.constant(_bias_name(bias), array))
 
     def _pair(self, value: ir.Value, q: QParams) -> ir.Value:
         """Return the DequantizeLinear of a value; made once for each set of parameters."""
@@ -185,19 +195,19 @@ class StaticWriter:
         key = (value, float(q.scale), int(q.zero_point), q.spec)
         found = self._pairs.get(key)
         if found is None:
-            scale = self._emit.constant(f"{value.name}_scale", q.scale)
-            zero = self._emit.constant(f"{value.name}_zero_point", q.zero_point)
-            quantized = self._emit.behind(
+            scale = self._editor.constant(f"{value.name}_scale", q.scale)
+            zero = self._editor.constant(f"{value.name}_zero_point", q.zero_point)
+            quantized = self._editor.after(
                 value,
                 "QuantizeLinear",
                 [value, scale, zero],
-                {f"{value.name}_quantized": q.spec.dtype},
+                outputs={f"{value.name}_quantized": q.spec.dtype},
             )
-            found = self._emit.behind(
+            found = self._editor.after(
                 quantized,
                 "DequantizeLinear",
                 [quantized, scale, zero],
-                {f"{value.name}_dequantized": ir.DataType.FLOAT},
+                outputs={f"{value.name}_dequantized": ir.DataType.FLOAT},
             )
             self._pairs[key] = found
             self._origins[found] = value
@@ -211,7 +221,7 @@ class StaticWriter:
         pair = self._pair(value, q)
         self._spread(pair)
         if value.is_graph_output():
-            self._emit.hand_out(value, pair)
+            self._editor.replace_output(value, pair, f"{value.name}_float")
 
     def _spread(self, pair: ir.Value) -> None:
         """Let every reader of a value read it quantized.
@@ -226,14 +236,14 @@ class StaticWriter:
 
     def _integer_bias(self, bias: Bias, array: np.ndarray, scale: np.ndarray) -> None:
         name = _bias_name(bias)
-        dequantized = self._emit.before(
+        dequantized = self._editor.before(
             bias.node,
             "DequantizeLinear",
             [
-                self._emit.constant(f"{name}_quantized", quantize_bias(array, scale)),
-                self._emit.constant(f"{name}_scale", scale),
+                self._editor.constant(f"{name}_quantized", quantize_bias(array, scale)),
+                self._editor.constant(f"{name}_scale", scale),
             ],
-            {f"{name}_dequantized": ir.DataType.FLOAT},
+            outputs={f"{name}_dequantized": ir.DataType.FLOAT},
             shape=ir.Shape(array.shape),
             attributes={"axis": 0},
         )
@@ -243,7 +253,7 @@ class StaticWriter:
         old = bias.node.inputs[bias.index]
         bias.node.replace_input_with(bias.index, new)
         assert old is not None
-        self._emit.drop_unread(old)
+        self._editor.drop_unread(old)
 
 
 def _scale_floor(uses: tuple[StaticUse, ...]) -> np.ndarray | None:

@@ -34,13 +34,13 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.provenance import module_of, selects
+from irtools.editing import Editor
 from irtools.errors import UsageError
 from irtools.model import release_tensor
 from irtools.model.walk import iter_nodes, subgraphs
 from irtools.passes.quantization.arithmetic import QParams, dequantize, quantize_weight
 from irtools.passes.quantization.blocks import is_finite
 from irtools.passes.quantization.decisions import UseDecision, WeightDecision
-from irtools.passes.quantization.emitter import Emitter
 from irtools.passes.quantization.hidden_integers import hides_integers
 from irtools.passes.quantization.selection import is_telling
 from irtools.passes.quantization.spec import PerAxes, weight_spec
@@ -161,8 +161,8 @@ class StoragePlanner:
 class StorageWriter:
     """Stores weights of one model in 8 bits, each in the graph where it lies."""
 
-    def __init__(self, model: ir.Model, emit: Emitter) -> None:
-        self._emit = emit
+    def __init__(self, model: ir.Model, editor: Editor) -> None:
+        self._editor = editor
         self._carriers = {inner: node for node in iter_nodes(model) for inner in subgraphs(node)}
 
     def halve(self, weight: StoredWeight) -> None:
@@ -170,8 +170,8 @@ class StorageWriter:
         old = weight.value
         half = self._constant(old, f"{weight.name}_half", weight.array().astype(np.float16))
         new = self._cast(self._anchor(old), half, f"{weight.name}_restored", weight.tensor.dtype)
-        ir.convenience.replace_all_uses_with(old, new)
-        self._remove(old)
+        self._editor.forward(old, new)
+        self._editor.drop_unread(old)
 
     def write(self, weight: StoredWeight, axes: Axes) -> None:
         """Replace a weight by integers and what expands them, for all its readers."""
@@ -184,14 +184,17 @@ class StorageWriter:
         if hides_integers(weight, axes):
             wide = self._cast(anchor, table, f"{weight.name}_wide", ir.DataType.INT32)
         new = self._cast(anchor, wide, f"{weight.name}_integers", ir.DataType.FLOAT)
-        product = ir.node("Mul", [new, scale])
-        new = self._insert(anchor, product, f"{weight.name}_dequantized", ir.DataType.FLOAT)
-        new.shape = ir.Shape(integers.shape)
+        new = self._editor.before(
+            anchor,
+            "Mul",
+            [new, scale],
+            outputs={f"{weight.name}_dequantized": ir.DataType.FLOAT},
+            shape=ir.Shape(integers.shape),
+        )
         if weight.tensor.dtype != ir.DataType.FLOAT:
             new = self._cast(anchor, new, f"{weight.name}_restored", weight.tensor.dtype)
-        ir.convenience.replace_all_uses_with(old, new)
-        # The product reads `old` no more and nobody else does.
-        self._remove(old)
+        self._editor.forward(old, new)
+        self._editor.drop_unread(old)
 
     def _anchor(self, old: ir.Value) -> ir.Node:
         """Return the node before which that goes what takes the place of a weight."""
@@ -212,49 +215,14 @@ class StorageWriter:
 
     def _constant(self, old: ir.Value, name: str, array: np.ndarray) -> ir.Value:
         """Add a constant next to the weight, as an initializer or a node as the weight is."""
-        name = self._emit.fresh(name)
-        tensor = ir.Tensor(np.asarray(array, order="C"), name=name)
-        producer = old.producer()
-        if producer is not None:
-            node = ir.node("Constant", [], attributes={"value": tensor})
-            value = self._insert(producer, node, name, tensor.dtype, fresh=True)
-            value.shape = ir.Shape(array.shape)
-            return value
         graph = old.graph
-        assert graph is not None
-        value = ir.Value(
-            name=name,
-            type=ir.TensorType(tensor.dtype),
-            shape=ir.Shape(array.shape),
-            const_value=tensor,
-        )
-        graph.register_initializer(value)
-        return value
+        assert isinstance(graph, ir.Graph)
+        return self._editor.constant(name, array, graph=graph, before=old.producer())
 
     def _cast(self, anchor: ir.Node, value: ir.Value, name: str, to: ir.DataType) -> ir.Value:
-        made = self._insert(anchor, ir.node("Cast", [value], {"to": to.value}), name, to)
-        made.shape = value.shape.copy() if value.shape is not None else None
-        return made
-
-    def _insert(
-        self, anchor: ir.Node, node: ir.Node, name: str, dtype: ir.DataType, *, fresh: bool = False
-    ) -> ir.Value:
-        value = node.outputs[0]
-        value.name = name if fresh else self._emit.fresh(name)
-        value.type = ir.TensorType(dtype)
-        node.name = self._emit.fresh(f"{value.name}/{node.op_type}")
-        assert anchor.graph is not None
-        anchor.graph.insert_before(anchor, node)
-        return value
-
-    def _remove(self, old: ir.Value) -> None:
-        producer = old.producer()
-        if producer is not None:
-            assert producer.graph is not None
-            producer.graph.remove(producer, safe=True)
-        else:
-            assert old.graph is not None and old.name is not None
-            del old.graph.initializers[old.name]
+        return self._editor.before(
+            anchor, "Cast", [value], {"to": to.value}, outputs={name: to}, shape=value.shape
+        )
 
 
 def find_stored_weight(

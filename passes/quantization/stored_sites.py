@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from irtools.passes.quantization.sites import constant_of
+from irtools.editing import constant_of
 from irtools.passes.quantization.weight_slots import Axes, Readers, StoredKind, find_readers
 
 __all__ = ["StoredSites", "StoredWeight", "find_stored", "scoped_graphs"]

@@ -11,19 +11,19 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from irtools.editing import Editor
 from irtools.passes.quantization.arithmetic import quantize_weight
-from irtools.passes.quantization.emitter import Emitter
 from irtools.passes.quantization.sites import Weight
 from irtools.passes.quantization.spec import PerAxis, PerBlock, weight_spec
 
 __all__ = ["write_weight_only"]
 
 
-def write_weight_only(emit: Emitter, weight: Weight, block_size: int = 0) -> None:
+def write_weight_only(editor: Editor, weight: Weight, block_size: int = 0) -> None:
     """Store a weight of MatMul and Gemm nodes as int8.
 
     Args:
-        emit: Writes into the model.
+        editor: Writes into the model.
         weight: Read by MatMul and Gemm nodes only, all with one channel axis.
         block_size: Rows of [K, N] that share a scale; 0 for one scale per column.
     """
@@ -32,14 +32,14 @@ def write_weight_only(emit: Emitter, weight: Weight, block_size: int = 0) -> Non
     granularity = PerBlock(0, block_size) if block_size else PerAxis(1)
     integers, q = quantize_weight(array, weight_spec(granularity))
     attributes = {"axis": 0, "block_size": block_size} if block_size else {"axis": 1}
-    dequantized = emit.before(
-        min((use.node for use in weight.uses), key=emit.position),
+    dequantized = editor.before(
+        editor.first(use.node for use in weight.uses),
         "DequantizeLinear",
         [
-            emit.constant(f"{weight.name}_quantized", integers),
-            emit.constant(f"{weight.name}_scale", q.scale),
+            editor.constant(f"{weight.name}_quantized", integers),
+            editor.constant(f"{weight.name}_scale", q.scale),
         ],
-        {f"{weight.name}_dequantized": ir.DataType.FLOAT},
+        outputs={f"{weight.name}_dequantized": ir.DataType.FLOAT},
         shape=ir.Shape(array.shape),
         attributes=attributes,
     )
@@ -47,4 +47,4 @@ def write_weight_only(emit: Emitter, weight: Weight, block_size: int = 0) -> Non
         use.node.replace_input_with(1, dequantized)
         if use.kind == "gemm":
             use.node.attributes.pop("transB", None)
-    emit.drop_unread(weight.value)
+    editor.drop_unread(weight.value)

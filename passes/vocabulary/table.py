@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from irtools.analysis.shapes import constant_of
 from irtools.analysis.tables import index_consumers
-from irtools.model.naming import FreshNames
+from irtools.editing import Editor, constant_of, require_constant
 
 __all__ = ["Refusal", "TokenTable", "find_table", "gives_tokens", "keep_rows", "put_map"]
 
@@ -81,8 +80,7 @@ def keep_rows(table: TokenTable, kept: np.ndarray) -> None:
     """
     for weight in dict.fromkeys(node.inputs[0] for node in table.lookups):
         assert weight is not None and weight.name is not None
-        old = constant_of(weight)
-        assert old is not None
+        old = require_constant(weight)
         rows = np.ascontiguousarray(old.numpy()[kept])
         _put(weight, ir.Tensor(rows, old.dtype, name=weight.name))
 
@@ -93,22 +91,21 @@ def put_map(model: ir.Model, table: TokenTable, numbers: np.ndarray) -> None:
     Args:
         numbers: int32 [rows], the new number of each old one.
     """
-    names = FreshNames(model)
-    name = names.make(f"{table.ids.name}_map")
-    value = ir.val(name, const_value=ir.tensor(numbers, name=name))
-    model.graph.register_initializer(value)
+    editor = Editor(model, "trim-vocabulary")
+    value = editor.constant(f"{table.ids.name}_map", numbers)
     made: dict[ir.Value, ir.Value] = {}
-    order = {node: index for index, node in enumerate(model.graph)}
-    for node in sorted(table.lookups, key=order.__getitem__):
+    for node in editor.in_order(table.lookups):
         old = node.inputs[1]
         assert old is not None
         if old not in made:
-            mapped = ir.node("Gather", [value, old], name=names.make(f"{name}/Gather"))
-            result = mapped.outputs[0]
-            result.name = names.make(f"{old.name}_mapped")
-            result.type, result.shape = ir.TensorType(ir.DataType.INT32), old.shape
-            model.graph.insert_before(node, mapped)
-            made[old] = result
+            made[old] = editor.before(
+                node,
+                "Gather",
+                [value, old],
+                name=f"{value.name}/Gather",
+                outputs={f"{old.name}_mapped": ir.DataType.INT32},
+                shape=old.shape,
+            )
         node.replace_input_with(1, made[old])
 
 

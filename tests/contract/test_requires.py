@@ -13,15 +13,13 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from irtools.driver.context import Calibration, make_context
 from irtools.errors import UnsupportedError
 from irtools.instruments.verification import Verification
 from irtools.model import Model
-from irtools.passmanager import Pipeline
+from irtools.passmanager import PassContext, Pipeline
 from irtools.passmanager.manager import PassManager
 from irtools.passmanager.step import Step
 from irtools.plugins import registry
-from irtools.targets import find_target
 
 HIDDEN, HEADS = 64, 4
 
@@ -116,7 +114,7 @@ def model() -> Model:
 
 
 def _last(model: Model, pipeline: str) -> Step:
-    ctx = make_context(find_target("ort-cpu:isa=vnni"), Calibration(None, model, 0), threads=1)
+    ctx = PassContext.for_model(model, "ort-cpu:isa=vnni", threads=1)
     return PassManager(Pipeline(pipeline), (Verification(),)).run(model, ctx)[-1]
 
 

@@ -84,12 +84,9 @@ def test_ci_gate(folder: Path) -> None:
     assert (folder / "out/report.json").is_file()
 
 
-@pytest.fixture(scope="module")
-def plugin(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Environment in which the package of the example is installed."""
-    site = tmp_path_factory.mktemp("site")
-    source = tmp_path_factory.mktemp("source")
-    for file in (_EXAMPLES / "custom_pass").iterdir():
+def _install(name: str, site: Path, source: Path) -> dict[str, str]:
+    """Return an environment in which the package of an example is installed."""
+    for file in (_EXAMPLES / name).iterdir():
         if file.is_file():
             (source / file.name).write_bytes(file.read_bytes())
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"]
@@ -99,6 +96,20 @@ def plugin(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         timeout=300,
     )
     return {"PYTHONPATH": str(site)}
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Environment with the pass of the examples."""
+    return _install("custom_pass", tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("src"))
+
+
+@pytest.fixture(scope="module")
+def device(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Environment with the target of the examples."""
+    return _install(
+        "custom_target", tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("src")
+    )
 
 
 def test_a_pass_of_ones_own_is_explained(folder: Path, plugin: dict[str, str]) -> None:
@@ -120,6 +131,30 @@ def test_a_pass_of_ones_own_runs_by_name(folder: Path, plugin: dict[str, str]) -
     assert found["first"].numpy().max() < 40
 
 
+def test_a_pass_of_ones_own_keeps_to_the_contract(folder: Path, plugin: dict[str, str]) -> None:
+    tests = str(_EXAMPLES / "custom_pass")
+    out = _run(folder, "pytest", "-p", "no:cacheprovider", "-W", "error", tests, env=plugin)
+    assert "6 passed" in out
+
+
 def test_a_pass_of_ones_own_is_planned(folder: Path, plugin: dict[str, str]) -> None:
     out = _run(folder, "irc", "plan", "outlier.onnx", "-p", "clip-weights", env=plugin)
     assert "clip 1 of 16384 weights" in out
+
+
+def test_a_target_of_ones_own_keeps_to_the_contract(folder: Path, device: dict[str, str]) -> None:
+    tests = str(_EXAMPLES / "custom_target")
+    out = _run(folder, "pytest", "-p", "no:cacheprovider", "-W", "error", tests, env=device)
+    assert "2 passed" in out
+
+
+def test_a_target_of_ones_own_is_optimized_for_and_compiled_for(
+    folder: Path, device: dict[str, str]
+) -> None:
+    wanted = ("--passes", "cleanup,int8", "--target", "reference", "--no-bench")
+    out = _run(
+        folder, "irc", "optimize", "model.onnx", *wanted, "-o", "here.onnx", "--force", env=device
+    )
+    assert "on reference" in out
+    _run(folder, "irc", "compile", "here.onnx", "--target", "reference", "-o", "it/", env=device)
+    assert [path.name for path in (folder / "it").iterdir()] == ["model.onnx"]

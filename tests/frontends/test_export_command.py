@@ -218,7 +218,7 @@ def test_bad_input_is_one_line(
 @pytest.fixture
 def instant(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Checkpoints that load at once: what is tested is how they are written."""
-    from irtools.frontends.checkpoint import TransformersFrontend
+    from irtools.frontends.checkpoint.frontend import TransformersFrontend
 
     monkeypatch.chdir(tmp_path)
     made = Model.from_ir(
@@ -325,7 +325,7 @@ def test_layers_without_a_place_are_refused(
 
 @pytest.mark.usefixtures("instant")
 def test_notes_of_a_model_are_shown_once(tiny: Callable[[str], Path], irc: Any) -> None:
-    from irtools.frontends.checkpoint import TransformersFrontend
+    from irtools.frontends.checkpoint.frontend import TransformersFrontend
     from irtools.sources import LoadOptions
 
     TransformersFrontend().load("", LoadOptions()).notes = ("something was left out",)

@@ -1,28 +1,29 @@
-"""`irc bench`: models against each other, in turns."""
+"""`irc bench`: models against each other, in alternating blocks and on the same samples."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from irtools.cli import options as options
 from irtools.cli.source import load_options, source_options
-from irtools.cli.types import DATA, SOURCE
+from irtools.cli.types import DATA, METRIC, SOURCE
 from irtools.cli.verb import Verb
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from irtools.measure import LatencyResult
+    from irtools.measure import Contender, ContestResult, LatencyResult, Standing
 
 __all__ = ["bench"]
 
 
 @click.command(
     cls=Verb,
-    epilog="Example: irc bench a.onnx b.onnx --batch 1,8 --seq 16,128 --json -",
+    epilog="Example: irc bench a.onnx b.onnx --batch 1,8 --seq 16,128 --json -\n\n"
+    "irc bench a.onnx@ort-cpu b.xml@openvino-cpu --evaluate test.jsonl",
 )
 @click.argument("sources", metavar="SRC...", type=SOURCE, nargs=-1, required=True)
 @options.target_option
@@ -32,8 +33,22 @@ __all__ = ["bench"]
 @options.threads_option
 @options.seed_option
 @options.size_option
-@click.option("--data", type=DATA, help="Real samples, for inputs that cannot be invented.")
+@click.option(
+    "--data", type=DATA, help="Real samples to time on, for inputs that cannot be invented."
+)
+@click.option(
+    "--evaluate", type=DATA, help="Data to compare outputs on, and the metric where it has labels."
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Most samples to evaluate on, evenly spread over the data. [default: all]",
+)
 @options.data_options
+@click.option(
+    "--metric", type=METRIC, help="Metric of the models. [default: by the labels of --evaluate]"
+)
 @click.option(
     "--rounds",
     type=click.IntRange(min=3),
@@ -54,48 +69,53 @@ __all__ = ["bench"]
 @options.json_option
 @options.work_dir_option
 def bench(sources: tuple[str, ...], json_path: str | None, **given: Any) -> None:
-    """Time models against the first of them, in alternating blocks, one process at a time.
+    """Compare models with the first of them: time, memory, size, and with --evaluate accuracy.
 
-    A SRC is a model, or what `irc compile` wrote for the target: FILE.ort or FILE.xml.
+    A SRC is a model, or what `irc compile` wrote for its target: FILE.ort or FILE.xml. SRC@TARGET
+    runs on that target, any other on --target.
 
-    Prints median, p90 and p99 latency, throughput, peak memory of the process, and how many times
-    faster than the first model with a 95 % interval. A decoder with a cache is timed twice: on a
-    prompt of --seq tokens, and on one token with --past tokens in its cache, in tokens per second.
+    Times are taken in alternating blocks, one process at a time. Prints median, p90 and p99
+    latency, throughput, peak memory of the process, and how many times faster than the first
+    model with a 95 % interval. A decoder with a cache is timed twice: on a prompt of --seq tokens,
+    and on one token with --past tokens in its cache, in tokens per second.
+
+    With --evaluate all models run on the same samples: SQNR and agreement of the outputs with
+    those of the first model, the task metric, and its difference to the first, sample by sample,
+    each with a 95 % interval.
     """
-    from irtools.cli.console import console, write_json
-    from irtools.measure.machine import machine, versions
-    from irtools.report.plain import plain_data
+    from irtools.cli.console import console, say, write_json
 
-    with options.naming_data_option("--data", given["data"]):
-        results = _measure(sources, given)
+    with options.naming_data_option("--data", given["data"] or given["evaluate"]):
+        found = _compare(sources, given)
+    for note in found.notes:
+        say(f"irc: note: {note}")
     if json_path is not None:
-        document = {
-            "format": "irtools-bench",
-            "version": 2,
-            "target": given["target"],
-            "machine": plain_data(machine()),
-            "versions": dict(versions()),
-            "results": [plain_data(r) for r in results],
-        }
-        write_json(document, json_path)
-    console(stderr=json_path == "-").print(_table(results))
+        write_json(_document(found), json_path)
+    console(stderr=json_path == "-").print(_table(found))
 
 
-def _measure(sources: Sequence[str], given: dict[str, Any]) -> list[LatencyResult]:
-    from irtools.cli.console import progress, say, say_notes
-    from irtools.data import load_dataset
-    from irtools.data.axes import with_sizes
-    from irtools.driver.compiled import CompiledFile, check_used, load_contender
-    from irtools.measure import BenchSettings, Contender, measure, refuse_foreign, target_text
-    from irtools.measure.drawable import drawn_for, run_with
-    from irtools.measure.shapes import bench_feeds, branches, sample_feeds
-    from irtools.targets import find_target
+def _compare(sources: Sequence[str], given: dict[str, Any]) -> ContestResult:
+    from irtools.cli.console import progress
+    from irtools.driver.contenders import (
+        choose_contest_metric,
+        read_for_contenders,
+        read_samples,
+    )
+    from irtools.measure import BenchSettings, Contest, ContestSettings
 
-    reading = options.data_settings(given, given["data"])
-    target = find_target(given["target"])
-    refuse_foreign(target, "the benchmark")
-    text = target_text(target)
-    settings = BenchSettings(
+    if given["metric"] is not None and given["evaluate"] is None:
+        raise click.UsageError("--metric is measured on --evaluate, and none is given")
+    if given["samples"] is not None and given["evaluate"] is None:
+        raise click.UsageError("--samples is for --evaluate, and none is given")
+    reading = options.data_settings(given, given["data"], given["evaluate"])
+    contenders = _contenders(sources, given)
+    data = metric = timed_on = None
+    if given["evaluate"] is not None:
+        data = read_for_contenders(given["evaluate"], contenders, reading)
+        metric = choose_contest_metric(given["metric"], next(iter(data.values())), contenders)
+    if given["data"] is not None:
+        timed_on = read_samples(given["data"], contenders, reading)
+    bench = BenchSettings(
         given["batch"],
         given["sequence"],
         given["threads"],
@@ -103,61 +123,38 @@ def _measure(sources: Sequence[str], given: dict[str, Any]) -> list[LatencyResul
         max_seconds=given["max_seconds"],
         past=given["past"],
     )
+    settings = ContestSettings(
+        bench,
+        metric,
+        seed=given["seed"],
+        threads=given["threads"],
+        samples=given["samples"],
+        sizes=dict(given["drawn_sizes"]),
+    )
+    with progress() as shown:
+        return Contest(contenders, data, settings, shown, timed_on=timed_on).run()
+
+
+def _contenders(sources: Sequence[str], given: dict[str, Any]) -> dict[str, Contender]:
+    from irtools.cli.console import say_notes
+    from irtools.driver.contenders import check_used, load_contender, split_target
+    from irtools.measure import Contender, refuse_foreign, target_text
+    from irtools.targets import find_target
+
+    split = {name: split_target(text) for name, text in _names(sources).items()}
     loading = load_options(given)
-    check_used(sources, loading)
-    found = {n: load_contender(path, target, loading) for n, path in _names(sources).items()}
-    models = {n: f.stub if isinstance(f, CompiledFile) else f for n, f in found.items()}
-    say_notes(*found.values())
-    _check_same_inputs(models)
-    # A model knows more of its inputs (ids, lengths) than a file of a runtime tells.
-    whole = [m for n, m in models.items() if not isinstance(found[n], CompiledFile)]
-    first = (whole or list(models.values()))[0]
-    data = None if given["data"] is None else load_dataset(given["data"], first, reading)
-    contenders = {
-        name: Contender(f.path if isinstance(f, CompiledFile) else f, text)
-        for name, f in found.items()
+    check_used([source for source, _ in split.values()], loading)
+    targets = {
+        name: find_target(given["target"] if own is None else own)
+        for name, (_, own) in split.items()
     }
-
-    def run(adapt: Any) -> list[LatencyResult]:
-        feeds: Any = bench_feeds(first, settings, data, given["seed"], adapt)
-        for note in (
-            *_shortened(settings.sequence, feeds, "sequence"),
-            *_shortened(settings.past or settings.sequence, feeds, "past"),
-        ):
-            say(f"irc: note: {note}")
-        if data is not None and any(branches(model) for model in models.values()):
-            feeds = sample_feeds(data, settings)
-        with progress() as shown:
-            return measure(contenders, feeds, settings, shown)
-
-    sizes = with_sizes(first, given["drawn_sizes"])
-    with drawn_for(first, target, sizes, given["threads"]) as drawn:
-        results = run_with(drawn, run) if whole else run(drawn.adapt)
-        if drawn.note:
-            say(f"irc: note: {drawn.note}")
-        return results
-
-
-def _shortened(wanted: Sequence[int], labels: Iterable[str], what: str) -> Iterator[str]:
-    """Say which lengths could not be had.
-
-    Args:
-        wanted: Lengths asked for.
-        labels: Shapes that there are feeds for.
-        what: `sequence` or `past`.
-    """
-    lengths = {
-        part.removeprefix(f"{what}=")
-        for label in labels
-        for part in label.split()
-        if part.startswith(f"{what}=")
+    for target in targets.values():
+        refuse_foreign(target, "the benchmark")
+    loaded = {
+        name: load_contender(source, targets[name], loading) for name, (source, _) in split.items()
     }
-    lost = [str(length) for length in wanted if str(length) not in lengths]
-    if lengths and lost:
-        yield (
-            f"timed at {what}={','.join(sorted(lengths, key=int))}, not {','.join(lost)}: "
-            "the model fixes the length, or holds no more positions"
-        )
+    say_notes(*loaded.values())
+    return {name: Contender(loaded[name], target_text(targets[name])) for name in split}
 
 
 def _names(sources: Sequence[str]) -> dict[str, str]:
@@ -171,48 +168,92 @@ def _names(sources: Sequence[str]) -> dict[str, str]:
     return named
 
 
-def _check_same_inputs(models: Any) -> None:
-    from irtools.errors import UsageError
+def _document(found: ContestResult) -> dict[str, Any]:
+    from irtools.measure.machine import machine, versions
+    from irtools.report.plain import plain_data
 
-    (first, model), *others = models.items()
-    wanted = {(i.name, i.dtype) for i in model.interface.required}
-    for name, other in others:
-        found = {(i.name, i.dtype) for i in other.interface.required}
-        if found != wanted:
-            raise UsageError(
-                f"{name} takes {_inputs(found)} and {first} takes {_inputs(wanted)}: only models "
-                "with the same inputs can be timed against each other"
-            )
+    def plain(standing: Standing) -> dict[str, Any]:
+        figures: dict[str, Any] = plain_data(standing)
+        del figures["latency"]
+        if standing.difference is not None:
+            figures["difference"]["is_significant"] = standing.difference.is_significant
+        return figures
+
+    return {
+        "format": "irtools-bench",
+        "version": 3,
+        "machine": plain_data(machine()),
+        "versions": dict(versions()),
+        "data": {"source": found.source, "samples": found.samples} if found.samples else None,
+        "contenders": [plain(standing) for standing in found.standings],
+        "results": [plain_data(result) for result in found.latency],
+        "notes": list(found.notes),
+    }
 
 
-def _inputs(infos: set[tuple[str, str]]) -> str:
-    return ", ".join(f"{name}: {dtype}" for name, dtype in sorted(infos)) or "nothing"
-
-
-def _table(results: Sequence[LatencyResult]) -> Table:
+def _table(found: ContestResult) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from irtools.report import size_text
     from irtools.words import printable
 
     table = Table(pad_edge=False, show_edge=False)
-    rate = "per second" if results[0].phase is None else "tokens/s"
-    for heading in ("model", "shape", "median", "p90", "p99", rate, "memory", "faster"):
+    evaluated = found.samples > 0
+    for heading in _headings(found):
         table.add_column(heading, justify="left" if heading in ("model", "shape") else "right")
-    for r in results:
-        cells = (
-            r.name,
-            r.shape,
-            f"{r.median_ms:.2f} ms",
-            f"{r.p90_ms:.2f} ms",
-            f"{r.p99_ms:.2f} ms",
-            f"{r.throughput if r.tokens_per_second is None else r.tokens_per_second:.1f}",
-            size_text(r.peak_bytes),
-            _faster(r),
-        )
+    standings = {standing.name: standing for standing in found.standings}
+    for number, result in enumerate(found.latency):
+        cells = [*_times(result, evaluated), _faster(result)]
+        if evaluated:
+            # Figures of the data are the same at every shape.
+            own = number < len(standings)
+            cells += _quality(standings[result.name], found) if own else []
         table.add_row(*(Text(printable(cell)) for cell in cells))
     return table
+
+
+def _headings(found: ContestResult) -> Iterator[str]:
+    yield from ("model", "shape", "median", "p90")
+    if not found.samples:
+        yield from ("p99", "per second" if found.latency[0].phase is None else "tokens/s")
+    yield from ("memory", "faster")
+    if found.samples:
+        yield from ("size", "SQNR", "agreement")
+        evaluation = found.standings[0].evaluation
+        if evaluation is not None:
+            yield from (evaluation.metric, "difference")
+
+
+def _times(r: LatencyResult, evaluated: bool) -> Iterator[str]:
+    from irtools.words import size_text
+
+    yield from (r.name, r.shape, f"{r.median_ms:.2f} ms", f"{r.p90_ms:.2f} ms")
+    if not evaluated:
+        rate = r.throughput if r.tokens_per_second is None else r.tokens_per_second
+        yield from (f"{r.p99_ms:.2f} ms", f"{rate:.1f}")
+    yield size_text(r.peak_bytes)
+
+
+def _quality(standing: Standing, found: ContestResult) -> Iterator[str]:
+    from irtools.words import size_text
+
+    yield size_text(standing.file_bytes)
+    if standing is found.standings[0] or standing.fidelity is None:
+        yield from ("", "")
+    else:
+        sqnr, agreement = standing.fidelity.sqnr_db, standing.fidelity.agreement
+        yield "equal" if sqnr == float("inf") else f"{sqnr:.1f} dB"
+        yield "" if agreement is None else f"{agreement:.2%}"
+    if standing.evaluation is None:
+        return
+    value = standing.evaluation
+    yield f"{value.value:.4f} [{value.low:.4f}, {value.high:.4f}]"
+    if standing.difference is None:
+        yield ""
+        return
+    gap = standing.difference
+    shown = f"{gap.value:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"
+    yield shown if gap.is_significant or gap.value == 0 else f"{shown} within noise"
 
 
 def _faster(result: LatencyResult) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -73,7 +74,7 @@ def compare(
     from irtools.cli.console import console, say, say_notes, write_json
     from irtools.data import SyntheticSettings, load_dataset, synthesize
     from irtools.data.axes import with_sizes
-    from irtools.driver.compiled import CompiledFile, check_used, load_contender
+    from irtools.driver.contenders import check_used, load_contender
     from irtools.measure.divergence import compare_models
     from irtools.measure.drawable import drawn_for, run_with
     from irtools.report.plain import plain_data
@@ -85,9 +86,9 @@ def compare(
     check_used((first, second), loading)
     a, b = (load_contender(source, found_target, loading) for source in (first, second))
     say_notes(a, b)
-    if isinstance(a, CompiledFile):
+    if isinstance(a, Path):
         raise click.UsageError(f"{first} is compiled: as A give the .onnx file it was made of")
-    if isinstance(b, CompiledFile) and layers:
+    if isinstance(b, Path) and layers:
         raise click.UsageError(f"{second} is compiled: --layers needs the tensors of two models")
 
     def run(feeds: Dataset) -> Comparison:
@@ -95,7 +96,7 @@ def compare(
             say(f"irc: note: {note}")
         return compare_models(
             a,
-            b.path if isinstance(b, CompiledFile) else b,
+            b,
             feeds,
             found_target,
             layers=layers,

@@ -123,8 +123,7 @@ def _document(
 
 def _tell(artifact: Artifact, files: tuple[Path, ...]) -> None:
     from irtools.cli.console import say
-    from irtools.report import size_text
-    from irtools.words import counted
+    from irtools.words import counted, size_text
 
     kernels = artifact.kernels
     if kernels.float_fallbacks:

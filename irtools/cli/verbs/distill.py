@@ -289,7 +289,7 @@ def _document(
 
     return {
         "format": "irtools-distill",
-        "version": 1,
+        "version": 2,
         "teacher": request.teacher,
         "student": request.student,
         "train": request.train,
@@ -340,8 +340,6 @@ def _show(
 
 def _gain_text(result: DistillResult) -> str:
     gain = result.gain
-    if gain is None:
-        return "  the metric is not one per sample: no interval of the difference"
     shown = f"{gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
     better = "" if result.distilled.evaluation.larger_is_better else ", less is better"
     verdict = "" if gain.is_significant else ": no difference beyond the noise of the test data"
@@ -352,13 +350,12 @@ def _chain_table(links: Sequence[Link]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    from irtools.report import size_text
-    from irtools.words import printable
+    from irtools.words import printable, size_text
 
     table = Table(pad_edge=False, show_edge=False)
     for heading in ("target", "link"):
         table.add_column(heading)
-    metric = links[0].worth.evaluation.metric
+    metric = links[0].score.evaluation.metric
     for heading in ("size", "smaller", "latency", "faster", metric, "agreement"):
         table.add_column(heading, justify="right")
     base = links[0]
@@ -371,8 +368,8 @@ def _chain_table(links: Sequence[Link]) -> Table:
             "" if link is base else f"{base.file_bytes / link.file_bytes:.2f}x",
             f"{link.latency[0].median_ms:.2f} ms" if link.latency else "",
             _faster(link),
-            shared.evaluation_text(link.worth.evaluation),
-            "" if link.worth.agreement is None else f"{link.worth.agreement:.2%}",
+            shared.evaluation_text(link.score.evaluation),
+            "" if link.score.agreement is None else f"{link.score.agreement:.2%}",
         )
         table.add_row(*(Text(printable(cell)) for cell in cells))
     return table

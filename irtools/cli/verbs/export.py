@@ -59,7 +59,7 @@ def export(
     from irtools.cli.console import say, write_json
     from irtools.driver.artifact import write_export
     from irtools.driver.destination import Destination, stem_of
-    from irtools.report import size_text
+    from irtools.words import size_text
 
     destination = Destination.of(output or f"{stem_of(source)}.onnx", source, force=force)
     made: dict[str, Any] = {}

@@ -227,8 +227,7 @@ def _head(ops: Sequence[OpProfile]) -> Sequence[OpProfile]:
 
 
 def _lines(found: Inspection) -> Iterator[str]:
-    from irtools.report import size_text
-    from irtools.words import counted, printable
+    from irtools.words import counted, printable, size_text
 
     # Files that a runtime wrote import every domain it knows.
     used = {op.rpartition("::")[0] or "ai.onnx" for op in found.ops}
@@ -264,7 +263,7 @@ def _work(found: Inspection) -> Iterator[str]:
 
 
 def _tables(found: Inspection) -> Iterator[Table]:
-    from irtools.report import size_text
+    from irtools.words import size_text
 
     total = sum(found.ops.values())
     yield _table(("operator", f"nodes ({total})"), [(op, str(n)) for op, n in found.ops.items()])

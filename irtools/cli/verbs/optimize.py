@@ -11,19 +11,21 @@ import click
 
 from irtools.cli import options as options
 from irtools.cli.source import load_options, source_options
-from irtools.cli.types import DATA, FILE, FOLDER, METRIC, OUT, PASS, PIPELINE, SOURCE
+from irtools.cli.types import DATA, FIGURES, FILE, FOLDER, METRIC, OUT, PASS, PIPELINE, SOURCE
 from irtools.cli.verb import Verb
 from irtools.errors import FileError, PipelineSyntaxError
 
 if TYPE_CHECKING:
     from irtools.driver.optimize import OptimizeResult
+    from irtools.driver.settings import Settings
     from irtools.passmanager import Pipeline, Plan
     from irtools.passmanager.step import Instrument
+    from irtools.targets import Target
 
 __all__ = ["optimize"]
 
-_WRECK = 0.1
-_WRECK_FACTOR = 3.0
+_COLLAPSE_DROP = 0.1
+_COLLAPSE_FACTOR = 3.0
 """Perplexity of a result that nobody can want, over the original's."""
 
 
@@ -56,7 +58,7 @@ _WRECK_FACTOR = 3.0
     "--max-drop",
     type=options.PERCENT,
     help="Largest loss of the metric (1%: one point of accuracy) or, without labels, of top-1 "
-    "agreement. Passes that lose more are drawn back.",
+    "agreement. Passes that lose more are rolled back.",
 )
 @click.option(
     "--drop-slower", is_flag=True, help="Undo lossy passes that make the model slower than it was."
@@ -89,6 +91,12 @@ _WRECK_FACTOR = 3.0
     type=click.Choice(["each", "end", "last", "none"]),
     help="Which models are timed: after each pass; after lossy passes and at the end of exact "
     "ones in a row; the last one. [default: end; quick: last; thorough: each]",
+)
+@click.option(
+    "--figures",
+    type=FIGURES,
+    help="Further figures of the original and the result: first-run (load and first inference), "
+    "energy (where the CPU's counters can be read), or both joined by a comma.",
 )
 @click.option("--no-bench", is_flag=True, help="Do not time the models, as --bench none.")
 @click.option(
@@ -165,11 +173,11 @@ def optimize(source: str, output: str | None, json_path: str | None, **given: An
     target.check_available()
     result = _run(source, pipeline, plans, target, given)
     if not given["no_check"]:
-        _refuse_wreck(result)
+        _reject_collapsed_result(result)
     _write(result, source, destination, json_path, given)
 
 
-def _refuse_wreck(result: OptimizeResult) -> None:
+def _reject_collapsed_result(result: OptimizeResult) -> None:
     """Refuse to write a model that nobody can want, where no budget was set to say so.
 
     Raises:
@@ -184,14 +192,14 @@ def _refuse_wreck(result: OptimizeResult) -> None:
             f"{counted(last.fidelity.nonfinite, 'output value')} of the result NaN or infinite "
             "where the original's is not: nothing was written (--no-check writes it)"
         )
-    if last.metric is None or first.metric is None or result.report.max_drop is not None:
+    if last.metric is None or first.metric is None or result.report.settings.max_drop is not None:
         return
     before, after = first.metric.value, last.metric.value
-    falls = last.metric.larger_is_better and before - after > _WRECK
-    if falls or (last.metric.name == "perplexity" and after > _WRECK_FACTOR * before):
+    falls = last.metric.larger_is_better and before - after > _COLLAPSE_DROP
+    if falls or (last.metric.name == "perplexity" and after > _COLLAPSE_FACTOR * before):
         raise BudgetError(
             f"{last.metric.name} {'falls' if falls else 'rises'} from {before:.4f} to {after:.4f}: "
-            "nothing was written; set a budget (--max-drop 1%) to have passes drawn back, or "
+            "nothing was written; set a budget (--max-drop 1%) to have passes rolled back, or "
             "--no-check to write it"
         )
 
@@ -230,39 +238,42 @@ def _run(
 ) -> OptimizeResult:
     from irtools.cli.console import outlook
     from irtools.driver.optimize import optimize as run
-    from irtools.measure import BenchSettings
     from irtools.measure.cache import default_cache
 
-    bench = BenchSettings(given["batch"], given["sequence"], given["threads"], past=given["past"])
-    data = options.data_settings(given, given["calibrate"], given["evaluate"])
     folder = Path(given["cache_dir"]) if given["cache_dir"] else default_cache()
     with outlook() as shown:
         return run(
             source,
             pipeline,
-            loading=load_options(given, check=not given["no_check"]),
-            target=target,
+            _settings(target, given),
             calibration=given["calibrate"],
             evaluation=given["evaluate"],
-            data=data,
-            metric=given["metric"],
-            bench=None if given["no_bench"] else bench,
-            new_tokens=given["new_tokens"],
-            max_drop=given["max_drop"],
-            drop_slower=given["drop_slower"],
-            seed=given["seed"],
-            threads=given["threads"],
-            check=not given["no_check"],
-            portable=given["portable"],
             plans=plans,
             instruments=tuple(_instruments(given)),
             progress=shown,
-            effort=given["effort"],
-            timed=given["timed"],
             cache=None if given["no_cache"] else folder,
             on_row=shown.row,
             on_outlook=shown.remaining,
         )
+
+
+def _settings(target: Target, given: dict[str, Any]) -> Settings:
+    from irtools.driver.settings import Settings
+    from irtools.measure import BenchSettings
+
+    bench = BenchSettings(given["batch"], given["sequence"], given["threads"], past=given["past"])
+    same = ("metric", "timed", "new_tokens", "max_drop", "drop_slower", "seed", "threads")
+    return Settings(
+        target=target,
+        loading=load_options(given, check=not given["no_check"]),
+        data=options.data_settings(given, given["calibrate"], given["evaluate"]),
+        bench=None if given["no_bench"] else bench,
+        figures=tuple(given["figures"].split(",")) if given["figures"] else (),
+        check=not given["no_check"],
+        portable=given["portable"],
+        effort=given["effort"],
+        **{name: given[name] for name in same},
+    )
 
 
 def _instruments(given: dict[str, Any]) -> Iterator[Instrument]:
@@ -295,7 +306,8 @@ def _write(
     from irtools.cli.console import console, say, write_json
     from irtools.data.axes import with_sizes
     from irtools.driver.artifact import write_result
-    from irtools.report import report_view, size_text
+    from irtools.report import report_view
+    from irtools.words import size_text
 
     report, files = write_result(
         result,
@@ -305,11 +317,10 @@ def _write(
         force=given["force"],
         sizes=with_sizes(result.model, given["drawn_sizes"]),
     )
-    document = report.to_dict()
     if json_path is not None:
-        write_json(document, json_path)
+        write_json(report.to_dict(), json_path)
     shown = console()
-    for part in report_view(document):
+    for part in report_view(report):
         shown.print(part)
     size = sum(path.stat().st_size for path in files)
     say(f"irc: wrote {', '.join(str(path) for path in files)} ({size_text(size)})")

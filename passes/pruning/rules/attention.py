@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from irtools.analysis.dims import Dim
-from irtools.passes.pruning.constants import constant_of
+from irtools.editing import weight_of
 from irtools.passes.pruning.groups import AttributeEdit, Trace
 from irtools.passes.pruning.index_map import IndexMap
 from irtools.passes.pruning.rules.elementwise import couple_or_take
@@ -95,7 +95,7 @@ def _attention_mask(port: Port, trace: Trace, units: int, heads: int) -> None:
     elif len(shape) == 4 and shape[1] != 1:
         if shape[1] != heads:
             trace.block(port.node, f"axis 1 of mask {mask.name} may or may not be broadcast")
-        elif constant_of(mask) is not None:
+        elif weight_of(mask) is not None:
             trace.add_member(port.node, 3, 1, IndexMap(units, heads // units), "along")
         else:
             couple_or_take(port.node, 3, 1, IndexMap(units, heads // units), trace)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from irtools.passes.pruning.constants import constant_of
+from irtools.editing import weight_of
 from irtools.passes.pruning.groups import AttributeEdit, Trace
 from irtools.passes.pruning.rules.elementwise import unary
 from irtools.passes.pruning.rules.port import Port
@@ -19,7 +19,7 @@ __all__ = ["batch_norm", "conv", "pad", "pool", "resize"]
 def conv(port: Port, trace: Trace) -> None:
     node = port.node
     x, w = port.other(0), port.other(1)
-    weight = constant_of(w)
+    weight = weight_of(w)
     if x is None or weight is None or (port.is_input and port.position > 0):
         trace.block(node, "its weight is not constant")
         return
@@ -41,7 +41,7 @@ def conv(port: Port, trace: Trace) -> None:
         return
     trace.couple(node.outputs[0], 1, port.map)
     trace.add_member(node, 1, 0, port.map, "out" if group == 1 else "along")
-    add_bias(port, trace, 2)
+    add_bias(port, trace)
 
 
 def batch_norm(port: Port, trace: Trace) -> None:
@@ -50,7 +50,7 @@ def batch_norm(port: Port, trace: Trace) -> None:
         return
     unary(port, trace)
     for position in range(1, len(port.node.inputs)):
-        if constant_of(port.other(position)) is None:
+        if weight_of(port.other(position)) is None:
             trace.block(port.node, "its parameters are not constant")
             return
         trace.add_member(port.node, position, 0, port.map, "along")
@@ -112,7 +112,7 @@ def resize(port: Port, trace: Trace) -> None:
     axes = [a % rank for a in node.attributes.get_ints("axes", range(rank))]
     if port.axis in axes and _tensor(port, 3) is None:
         scales = _tensor(port, 2)
-        factors = None if scales is None else constant_of(scales)
+        factors = None if scales is None else weight_of(scales)
         if factors is None or factors.numpy()[axes.index(port.axis)] != 1:
             trace.block(node, "its scale along the channels is not known to be 1")
             return
@@ -128,5 +128,5 @@ def resize(port: Port, trace: Trace) -> None:
 def _tensor(port: Port, position: int) -> ir.Value | None:
     """Return an input, None where it is absent or, as older exporters say it, empty."""
     value = port.other(position)
-    tensor = constant_of(value)
+    tensor = weight_of(value)
     return None if tensor is not None and tensor.size == 0 else value

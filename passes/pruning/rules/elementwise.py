@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import onnx_ir as ir
 
 from irtools.analysis.dims import Dim
-from irtools.passes.pruning.constants import constant_of
+from irtools.editing import weight_of
 from irtools.passes.pruning.groups import Slot, TakeEdit, Trace
 from irtools.passes.pruning.index_map import IndexMap
 from irtools.passes.pruning.rules.port import WEIGHTED_OPS, Port
@@ -55,7 +55,7 @@ def _broadcast(
     axis = len(shape) + back
     if axis < 0 or shape[axis] == 1:
         return
-    if position >= 0 and constant_of(value) is not None:
+    if position >= 0 and weight_of(value) is not None:
         trace.add_member(port.node, position, axis, port.map, "along")
     elif shape[axis] != size:
         trace.block(port.node, f"axis {axis} of {value.name} may or may not be broadcast")

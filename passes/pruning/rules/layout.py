@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
-from irtools.passes.pruning.constants import constant_of
+from irtools.editing import weight_of
 from irtools.passes.pruning.groups import Trace
 from irtools.passes.pruning.rules.elementwise import unary
 from irtools.passes.pruning.rules.port import Port, constant_axes
@@ -75,7 +75,7 @@ def gather(port: Port, trace: Trace) -> None:
     if before == axis or (not port.is_input and axis <= port.axis < axis + ranks[1]):
         trace.block(port.node, "it picks single channels")
         return
-    if constant_of(data) is not None:
+    if weight_of(data) is not None:
         trace.block(port.node, f"channels are columns of the table {data.name}")
         return
     trace.couple(data, before, port.map)
@@ -110,7 +110,7 @@ def expand(port: Port, trace: Trace) -> None:
         if shapes[0][before] != size:
             trace.block(node, f"axis {before} of {x.name} may or may not be broadcast")
             return
-        if constant_of(x) is not None:
+        if weight_of(x) is not None:
             trace.add_member(node, 0, before, port.map, "along")
         else:
             trace.couple(x, before, port.map)
@@ -150,7 +150,7 @@ def gather_elements(port: Port, trace: Trace) -> None:
         return
     for position, value in enumerate(values):
         assert value is not None
-        if position < 2 and constant_of(value) is not None:
+        if position < 2 and weight_of(value) is not None:
             trace.add_member(node, position, port.axis, port.map, "along")
         else:
             trace.couple(value, port.axis, port.map)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-from irtools.passes.pruning.constants import constant_of
+from irtools.editing import weight_of
 from irtools.passes.pruning.groups import AttributeEdit, ShapeEdit, Trace
 from irtools.passes.pruning.index_map import IndexMap
 from irtools.passes.pruning.rules.port import Port, Refine
@@ -24,7 +24,7 @@ def concat(port: Port, trace: Trace) -> None:
     else:
         for position, value in enumerate(port.node.inputs):
             assert value is not None
-            if constant_of(value) is not None:
+            if weight_of(value) is not None:
                 trace.add_member(port.node, position, port.axis, port.map, "along")
             else:
                 trace.couple(value, port.axis, port.map)
@@ -44,7 +44,7 @@ def _joined_part(port: Port, trace: Trace) -> None:
     value = None if found is None else port.node.inputs[found[0]]
     if found is None or value is None:
         trace.block(port.node, "its channels lie across several parts")
-    elif constant_of(value) is not None:
+    elif weight_of(value) is not None:
         trace.add_member(port.node, found[0], port.axis, found[1], "along")
     else:
         trace.couple(value, port.axis, found[1])
@@ -133,5 +133,5 @@ def _edit_part(node: ir.Node, place: int, part: IndexMap, trace: Trace) -> None:
     if "split" in node.attributes:
         trace.edit_attribute(AttributeEdit(node, "split", factor, place))
     elif sizes is not None:
-        length = None if constant_of(sizes) is not None else len(node.outputs)
+        length = None if weight_of(sizes) is not None else len(node.outputs)
         trace.edit_size(ShapeEdit(node, 1, place, factor, length=length))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from irtools.passes.pruning.constants import constant_of
+from irtools.editing import weight_of
+from irtools.operators import bias_input
 from irtools.passes.pruning.groups import Trace
 from irtools.passes.pruning.rules.port import Port
 
@@ -42,7 +43,7 @@ def _couple_back(port: Port, trace: Trace, place: int, back: int) -> None:
     axis = len(shape) + back
     if axis < 0 or (back < -2 and shape[axis] == 1):
         return
-    if place < 2 and constant_of(value) is not None:
+    if place < 2 and weight_of(value) is not None:
         if len(shape) != 2 and back < -2:
             trace.add_member(node, place, axis, port.map, "along")
             return
@@ -62,7 +63,7 @@ def gemm(port: Port, trace: Trace) -> None:
     node = port.node
     a, b, c = port.other(0), port.other(1), port.other(2)
     attributes = node.attributes
-    if a is None or constant_of(b) is None or attributes.get_int("transA", 0) != 0:
+    if a is None or weight_of(b) is None or attributes.get_int("transA", 0) != 0:
         trace.block(node, "its weight is not constant or its data is transposed")
         return
     transposed = attributes.get_int("transB", 0) != 0
@@ -71,21 +72,23 @@ def gemm(port: Port, trace: Trace) -> None:
     elif port.axis == 0:
         trace.couple(a, 0, port.map)
         trace.couple(node.outputs[0], 0, port.map)
-        if c is not None and (constant_of(c) is None or (trace.shapes.rank(c) or 0) > 1):
+        if c is not None and (weight_of(c) is None or (trace.shapes.rank(c) or 0) > 1):
             trace.block(node, "its bias may have rows")
     elif port.is_input:
         trace.add_member(node, 1, 1 if transposed else 0, port.map, "in", 1)
     else:
         trace.couple(node.outputs[0], 1, port.map)
         trace.add_member(node, 1, 0 if transposed else 1, port.map, "out")
-        add_bias(port, trace, 2)
+        add_bias(port, trace)
 
 
-def add_bias(port: Port, trace: Trace, position: int) -> None:
-    bias = port.other(position)
-    if bias is None:
+def add_bias(port: Port, trace: Trace) -> None:
+    """The bias of a root is cut with its channels."""
+    position = bias_input(port.node)
+    bias = None if position is None else port.other(position)
+    if position is None or bias is None:
         return
-    tensor = constant_of(bias)
+    tensor = weight_of(bias)
     if tensor is None:
         trace.block(port.node, f"bias {bias.name} is not constant")
     elif len(tensor.shape) and tensor.shape[-1] != 1:

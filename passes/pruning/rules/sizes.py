@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.dims import divide
-from irtools.passes.pruning.constants import constant_of
+from irtools.editing import weight_of
 from irtools.passes.pruning.groups import ShapeEdit, Trace
 from irtools.passes.pruning.index_map import IndexMap
 from irtools.passes.pruning.rules.port import Port
@@ -43,7 +43,7 @@ def edit_target(node: ir.Node, trace: Trace, axis: int, mapping: IndexMap) -> No
         return
     part, element = _locate(target, position, trace)
     source = _source(target, part)
-    if constant_of(source) is None:
+    if weight_of(source) is None:
         trace.adaptive[node, axis] = _computed(node, operand, position, sizes, mapping)
     elif mapping.outer is None:
         trace.block(node, "the number of its channels is only known when it runs")

@@ -98,7 +98,7 @@ def test_a_fused_skip_layer_norm_is_taken_apart() -> None:
     counts, lines = _lowered(_model(_SKIP, _BOTH))
     assert counts == {"unfused-skip-layer-norm": 1}
     assert lines[-2:] == [
-        "h = Sum(x, skip, bias)",
+        'h = Sum(x, skip, bias)  "y_sum/Sum"',
         "y = LayerNormalization<axis=-1, epsilon=1e-05>(h, gamma, beta)",
     ]
 

@@ -53,13 +53,13 @@ def test_a_stopped_training_says_how_to_go_on(
 
 def test_the_gain_of_an_error_says_that_less_is_better() -> None:
     from irtools.cli.verbs.distill import _gain_text
-    from irtools.metrics import Evaluation
-    from irtools.students import DistillResult, Gain, Trained
+    from irtools.metrics import Difference, Evaluation
+    from irtools.students import DistillResult, Trained
 
     def text(metric: str, larger: bool) -> str:
         evaluation = Evaluation(metric, 0.5, 0.4, 0.6, 10, larger)
         trained = Trained("distilled", None, None, evaluation)
-        return _gain_text(DistillResult(trained, trained, trained, Gain(-0.2, -0.3, -0.1)))
+        return _gain_text(DistillResult(trained, trained, trained, Difference(-0.2, -0.3, -0.1)))
 
     assert text("mse", False).endswith("-0.2000 [-0.3000, -0.1000], less is better")
     assert text("accuracy", True).endswith("-0.2000 [-0.3000, -0.1000]")
@@ -84,8 +84,8 @@ def test_students_and_the_chain(distill: Callable, tmp_path: Path, capsys) -> No
     assert sizes[1] < sizes[0]
     # The runtime computes what torch computes.
     for link, student in zip(document["chain"], document["students"], strict=False):
-        assert link["worth"]["evaluation"]["value"] == student["evaluation"]["value"]
-    assert document["chain"][0]["worth"]["agreement"] == 1
+        assert link["score"]["evaluation"]["value"] == student["evaluation"]["value"]
+    assert document["chain"][0]["score"]["agreement"] == 1
     assert "distilled against hard-label" in said
     assert all(link in said for link in links)
     files = {path.name for path in (tmp_path / "student").iterdir()}

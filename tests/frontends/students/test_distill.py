@@ -78,7 +78,6 @@ def test_figures_are_on_the_test_data(done) -> None:
         assert trained.evaluation.metric == "accuracy"
         assert trained.evaluation.samples == 32
         assert trained.evaluation.low <= trained.evaluation.value <= trained.evaluation.high
-    assert result.gain is not None
     values = [x.evaluation.value for x in (result.distilled, result.hard_label)]
     assert result.gain.value == pytest.approx(values[0] - values[1])
     assert result.gain.low <= result.gain.value <= result.gain.high
@@ -94,7 +93,7 @@ def test_students_learn_and_differ(done) -> None:
 
 
 def test_the_result_is_a_plain_checkpoint(done) -> None:
-    from irtools.frontends.students.checkpoints import load_network
+    from irtools.frontends.students.networks.checkpoints import load_network
 
     _, result = done
     names = {path.name for path in result.distilled.folder.iterdir()}
@@ -105,7 +104,7 @@ def test_the_result_is_a_plain_checkpoint(done) -> None:
 
 
 def test_outputs_of_the_teacher_are_kept(done, monkeypatch: pytest.MonkeyPatch) -> None:
-    from irtools.frontends.students import teacher as module
+    from irtools.frontends.students.training import teacher as module
     from irtools.measure.cache import OutputCache
 
     request, _ = done
@@ -116,7 +115,7 @@ def test_outputs_of_the_teacher_are_kept(done, monkeypatch: pytest.MonkeyPatch) 
     assert sorted(entry["logits"].shape for entry in entries if entry) == [(32, 3), (64, 3)]
     found = module.open_teacher(request.teacher, "ort-cpu", None)
     deaf = dataclasses.replace(found, run=lambda data: pytest.fail("computed again"))
-    from irtools.frontends.students.data import read_splits
+    from irtools.frontends.students.training.data import read_splits
 
     names = {"sport": 0, "trade": 1, "crude": 2}
     settings = dataclasses.replace(request.data, class_names=names)
@@ -131,7 +130,7 @@ def test_outputs_of_the_teacher_are_kept(done, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_cache_that_cannot_be_written_is_told(done, tmp_path: Path) -> None:
-    from irtools.frontends.students.teacher import Teacher, cached_outputs
+    from irtools.frontends.students.training.teacher import Teacher, cached_outputs
 
     (tmp_path / "file").write_text("")
     teacher = Teacher("t", tmp_path, None, "0", 1, lambda data: np.zeros((4, 3), np.float32))
@@ -196,7 +195,7 @@ def test_a_full_disk(request_of: Make, what: str, limit: int) -> None:
 
 
 def test_half_written_checkpoints_are_passed_over(tmp_path: Path) -> None:
-    from irtools.frontends.students.loop import last_checkpoint
+    from irtools.frontends.students.training.loop import last_checkpoint
 
     assert last_checkpoint(tmp_path) is None
     for number, text in (
@@ -249,7 +248,7 @@ def test_an_activation_that_nobody_knows(
     config = tmp_path / "bert" / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "hidden_act": "gelux"}))
     rows = str(write_rows(tmp_path / "train.jsonl", 8, lambda topics: len(topics) % 2, 1))
-    said = "hidden_act is 'gelux', which is no activation of transformers; known are gelu"
+    said = "hidden_act is 'gelux', which is not an activation of transformers; known are gelu"
     with pytest.raises(ModelError, match=said):
         run(DistillRequest(folder, "layers=0", rows, rows, tmp_path / "w", training=ONE))
     with pytest.raises(ModelError, match=said):
@@ -355,7 +354,7 @@ def test_one_process_can_read_what_many_have_trained(
     """The library keeps the settings of ZeRO-3 when a training is done, and would go on sharing."""
     from transformers.integrations import deepspeed
 
-    from irtools.frontends.students.loop import _StudentTrainer
+    from irtools.frontends.students.training.loop import _StudentTrainer
 
     class Zero3:
         def is_zero3(self) -> bool:

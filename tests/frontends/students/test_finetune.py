@@ -44,7 +44,7 @@ def finetune(teacher: Path, data: tuple[str, str], tmp_path: Path) -> Callable[.
 
 
 def network_of(folder: Path | None):
-    from irtools.frontends.students.checkpoints import load_network
+    from irtools.frontends.students.networks.checkpoints import load_network
 
     assert folder is not None
     return load_network(folder)
@@ -121,8 +121,8 @@ def test_only_the_named_layers_get_an_adapter(finetune: Callable, teacher: Path)
 
 
 def test_qlora_merges_onto_the_dequantized_base(finetune: Callable, teacher: Path) -> None:
-    from irtools.frontends.students.adapters import linear_names
-    from irtools.frontends.students.nf4 import quantize_nf4
+    from irtools.frontends.students.networks.adapters import linear_names
+    from irtools.frontends.students.networks.nf4 import quantize_nf4
 
     result = finetune(adapter=AdapterSettings("qlora", rank=4))
     assert any("simulated in float32" in note for note in result.notes)

@@ -11,7 +11,7 @@ torch = pytest.importorskip("torch")
 
 @pytest.fixture(scope="module")
 def losses():
-    from irtools.frontends.students import losses
+    from irtools.frontends.students.training import losses
 
     return losses
 

@@ -14,14 +14,14 @@ torch = pytest.importorskip("torch")
 
 @pytest.fixture(scope="module")
 def network(teacher: Path):
-    from irtools.frontends.students.checkpoints import load_network
+    from irtools.frontends.students.networks.checkpoints import load_network
 
     return load_network(teacher)
 
 
 def make(text: str, network: object, seed: int = 0):
-    from irtools.frontends.students.make_student import make_student
-    from irtools.frontends.students.spec import parse_student
+    from irtools.frontends.students.networks.make_student import make_student
+    from irtools.frontends.students.networks.spec import parse_student
 
     return make_student(parse_student(text), network, seed)
 

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 @pytest.fixture(scope="module")
 def nf4():
-    from irtools.frontends.students import nf4
+    from irtools.frontends.students.networks import nf4
 
     return nf4
 

@@ -16,20 +16,20 @@ INNER = ("cosine", "embedding", "hidden", "attention", "relation")
 
 @pytest.fixture(scope="module")
 def network(teacher: Path):
-    from irtools.frontends.students.checkpoints import load_network
+    from irtools.frontends.students.networks.checkpoints import load_network
 
     return load_network(teacher).requires_grad_(False)
 
 
 def student_of(network: object, text: str):
-    from irtools.frontends.students.make_student import make_student
-    from irtools.frontends.students.spec import parse_student
+    from irtools.frontends.students.networks.make_student import make_student
+    from irtools.frontends.students.networks.spec import parse_student
 
     return make_student(parse_student(text), network, 0)[0]
 
 
 def objective_of(weights: dict[str, float], student: object, teacher: object, **given: object):
-    from irtools.frontends.students.objective import make_objective
+    from irtools.frontends.students.training.objective import make_objective
 
     fields = {"temperature": 2.0, "layer_map": None, "relation_heads": None} | given
     return make_objective(weights, "multi-class", student, teacher, **fields)
@@ -81,7 +81,7 @@ def test_weights_weigh(network) -> None:
 
 
 def test_maps_are_learned_only_where_widths_differ(network) -> None:
-    from irtools.frontends.students.objective import PROJECTIONS
+    from irtools.frontends.students.networks.anatomy import PROJECTIONS
 
     narrow, deep = student_of(network, "hidden=16,layers=2"), student_of(network, "layers=0,2")
     weights = {"hidden": 1.0, "embedding": 1.0}
@@ -92,7 +92,7 @@ def test_maps_are_learned_only_where_widths_differ(network) -> None:
 
 
 def test_projections_are_not_saved(network, tmp_path: Path) -> None:
-    from irtools.frontends.students.checkpoints import load_network, save_network
+    from irtools.frontends.students.networks.checkpoints import load_network, save_network
 
     narrow = student_of(network, "hidden=16,layers=2")
     objective_of({"hidden": 1.0}, narrow, network)
@@ -121,7 +121,7 @@ def test_hooks_are_taken_off_again(network) -> None:
     ],
 )
 def test_the_last_layer_learns_from_the_last(own: int, known: int, wanted: tuple) -> None:
-    from irtools.frontends.students.anatomy import uniform_map
+    from irtools.frontends.students.networks.anatomy import uniform_map
 
     assert uniform_map(own, known) == wanted
 

@@ -46,7 +46,7 @@ def prune(exported: tuple[Path, Model], text: str, folder: Path, **options: obje
 
 
 def read(path: Path, teacher: object = None):
-    from irtools.frontends.students.pruned import read_pruned
+    from irtools.frontends.students.networks.pruned import read_pruned
 
     return read_pruned(path, teacher)
 

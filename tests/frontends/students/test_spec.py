@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from irtools.errors import FileError, ModelError, OptionError, UsageError
-from irtools.frontends.students.spec import (
+from irtools.frontends.students.networks.spec import (
     Checkpoint,
     ChosenLayers,
     PrunedModel,

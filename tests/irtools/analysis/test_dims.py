@@ -5,7 +5,17 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from irtools.analysis.dims import Dim, SymbolicSize, add, divide, multiply, never_equal, symbol
+from irtools.analysis.dims import (
+    Dim,
+    SymbolicSize,
+    add,
+    divide,
+    evaluate,
+    multiply,
+    name_of,
+    never_equal,
+    symbol,
+)
 
 VALUES = {"a": 3, "b": 5, "c": 7}
 
@@ -19,22 +29,17 @@ dims = st.recursive(
 )
 
 
-def evaluate(dim: Dim) -> int:
-    if isinstance(dim, int):
-        return dim
-    total = 0
-    for monomial, factor in dim.terms:
-        for name in monomial:
-            factor *= VALUES[name]
-        total += factor
-    return total
+def value(dim: Dim) -> int:
+    found = evaluate(dim, VALUES)
+    assert found is not None
+    return found
 
 
 @given(dims, dims)
 def test_arithmetic_holds_for_numbers(a: Dim, b: Dim) -> None:
-    assert evaluate(add(a, b)) == evaluate(a) + evaluate(b)
-    assert evaluate(add(a, b, -1)) == evaluate(a) - evaluate(b)
-    assert evaluate(multiply(a, b)) == evaluate(a) * evaluate(b)
+    assert value(add(a, b)) == value(a) + value(b)
+    assert value(add(a, b, -1)) == value(a) - value(b)
+    assert value(multiply(a, b)) == value(a) * value(b)
 
 
 @given(dims, dims)
@@ -54,7 +59,7 @@ def test_division_is_exact_or_refused(a: Dim, b: Dim) -> None:
 @given(dims, dims)
 def test_never_equal_is_never_wrong(a: Dim, b: Dim) -> None:
     if never_equal(a, b):
-        assert evaluate(a) != evaluate(b)
+        assert value(a) != value(b)
 
 
 def test_repeated_squaring_stays_small() -> None:
@@ -63,3 +68,16 @@ def test_repeated_squaring_stays_small() -> None:
         size = multiply(size, size)
     assert isinstance(size, SymbolicSize)
     assert len(size.terms) <= 32
+
+
+def test_a_size_without_a_number_for_each_symbol_has_none() -> None:
+    size = add(multiply(symbol("a"), symbol("b")), 2)
+    assert evaluate(size, VALUES) == 17
+    assert evaluate(size, {"a": 3}) is None and evaluate(None, VALUES) is None
+    assert evaluate(True, {}) == 1
+
+
+def test_the_name_of_a_plain_symbol() -> None:
+    assert name_of(symbol("a")) == "a"
+    others = (3, add(symbol("a"), 1), multiply(symbol("a"), 2), multiply(symbol("a"), symbol("a")))
+    assert [name_of(other) for other in others] == [None] * 4

@@ -109,3 +109,21 @@ def test_a_weight_that_may_be_overridden_is_not_known() -> None:
     facts = SymbolicShapes.of(model)
     assert facts.integers(model.graph.inputs[1]) is None
     assert facts.rank(model.graph.outputs[0]) == 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "y = Transpose <perm = [0, 5]> (x)",
+        "y = Concat <axis = 7> (x, s)",
+        "y = com.microsoft.Attention ()",
+        "y = com.microsoft.QGemm (x)",
+        "p = Constant <value_ints = [1, 1]> ()  a = Constant <value_ints = [9]> ()  "
+        "y = Pad (x, p, , a)",
+    ],
+)
+def test_a_node_that_does_not_fit_its_inputs_has_no_known_shape(body: str) -> None:
+    head = '<ir_version: 10, opset_import: ["" : 20, "com.microsoft" : 1]>'
+    model = ir.from_onnx_text(f"{head} g (float[n,4] x, float s) => (float[?,?] z) {{ {body} }}")
+    last = list(model.graph)[-1].outputs[0]
+    assert SymbolicShapes.of(model).shape(last) is None

@@ -67,7 +67,7 @@ def test_types_by_output(
     [
         ("Cast", {"to": 10}, HALF),
         ("EyeLike", {"dtype": 11}, ir.DataType.DOUBLE),
-        ("EyeLike", {}, None),
+        ("EyeLike", {}, INT64),
         ("ConstantOfShape", {}, FLOAT),
         ("RandomNormalLike", {"dtype": 10}, HALF),
     ],

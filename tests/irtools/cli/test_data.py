@@ -97,7 +97,10 @@ def test_columns_and_tokenizer_are_named(text: Callable) -> None:
     found = text(*call, *_READ, *_FAST, "-o", "a.onnx")
     assert found.code == 0
     report = json.loads(found.out)
-    assert report["evaluation"]["labelled"] and report["rows"][0]["metric"]["name"] == "accuracy"
+    assert (
+        report["evaluation"]["labelled"]
+        and report["rows"][0]["figures"]["metric"]["name"] == "accuracy"
+    )
     pairs = text(*call, *_READ, "--text", "two", *_FAST, "-o", "b.onnx")
     assert json.loads(pairs.out)["evaluation"]["sha256"] != report["evaluation"]["sha256"]
 
@@ -164,7 +167,7 @@ def test_real_samples_serve_where_none_can_be_drawn(irc: Callable, tmp_path: Pat
     np.savez(tmp_path / "real.npz", x=(places + 0.5) / 1000)
     found = json.loads(irc(*call, "b.onnx", "--evaluate", "real.npz").out)
     assert found["rows"][1]["checks"] == ["verifier", "numerics"]
-    assert found["rows"][1]["fidelity"]["samples"] == 8
+    assert found["rows"][1]["figures"]["fidelity"]["samples"] == 8
 
 
 def test_rows_of_flags_are_judged_as_several_labels(irc: Callable, tmp_path: Path) -> None:
@@ -174,7 +177,7 @@ def test_rows_of_flags_are_judged_as_several_labels(irc: Callable, tmp_path: Pat
         *("optimize", "model.onnx", "-p", "cleanup", "--evaluate", "flags.npz", "--json", "-"),
         *_FAST,
     )
-    metric = json.loads(found.out)["rows"][0]["metric"]
+    metric = json.loads(found.out)["rows"][0]["figures"]["metric"]
     assert metric["name"] == "multilabel-f1-micro" and 0 < metric["value"] < 1
 
 
@@ -192,5 +195,5 @@ def test_perplexity_takes_its_labels_from_the_input(irc: Callable, tmp_path: Pat
         *("optimize", "lm.onnx", "-p", "cleanup", "--evaluate", "ids.npz"),
         *("--metric", "perplexity", "--json", "-", *_FAST),
     )
-    metric = json.loads(found.out)["rows"][0]["metric"]
+    metric = json.loads(found.out)["rows"][0]["figures"]["metric"]
     assert metric["name"] == "perplexity" and metric["value"] == pytest.approx(10)

@@ -14,7 +14,8 @@ from irtools.cli.verb import GROUPS, Verb, group_of
 
 
 def _command(verb: str) -> click.Command:
-    command = getattr(importlib.import_module(f"irtools.cli.verbs.{verb}"), verb)
+    name = verb.replace("-", "_")
+    command = getattr(importlib.import_module(f"irtools.cli.verbs.{name}"), name)
     assert isinstance(command, click.Command)
     return command
 

@@ -90,7 +90,6 @@ def test_misspellings_are_refused_with_the_nearest_name(
     ("word", "instead"),
     [
         ("tune", "--max-drop"),
-        ("report", "--json FILE"),
         ("Quantize", "--passes int8"),
         ("quantise", "--passes int8"),
         ("prune", "--passes prune"),

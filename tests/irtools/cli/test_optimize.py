@@ -38,7 +38,7 @@ def test_report_follows_its_schema(irc: Callable) -> None:
     report = json.loads(found.out)
     jsonschema.validate(report, schema())
     assert [row["text"] for row in report["rows"]] == ["original", "cleanup", "int8"]
-    assert report["rows"][0]["metric"]["value"] == 1.0
+    assert report["rows"][0]["figures"]["metric"]["value"] == 1.0
     assert report["rows"][1]["checks"] == ["verifier", "numerics"]
     assert report["calibration"]["source"].endswith("data.npz")
     assert report["result"]["sha256"] == Model.load("small.onnx").fingerprint()
@@ -50,7 +50,7 @@ def test_benchmarked_rows_have_ratios(irc: Callable) -> None:
     assert found.code == 0 and "faster" in found.err
     report = json.loads(Path("report.json").read_text(encoding="utf-8"))
     jsonschema.validate(report, schema())
-    original, cleaned = (row["latency"][0] for row in report["rows"])
+    original, cleaned = (row["figures"]["latency"]["results"][0] for row in report["rows"])
     assert original["speedup"] is None and original["median_ms"] > 0
     ratio = cleaned["speedup"]
     assert ratio["low"] <= ratio["value"] <= ratio["high"]
@@ -101,7 +101,7 @@ def test_a_plan_is_printed_edited_and_replayed(irc: Callable, tmp_path: Path) ->
     passes = ("-p", "cleanup,int8:mode=dynamic", "--plan", "plan.json")
     replayed = irc("optimize", "model.onnx", *passes, "--json", "-", *_FAST)
     assert replayed.code == 0
-    half = json.loads(replayed.out)["rows"][-1]["weight_bytes"]
+    half = json.loads(replayed.out)["rows"][-1]["figures"]["size"]["weight_bytes"]
     whole = Model.load("model.onnx").weight_bytes
     assert 0.5 * whole < half < 0.75 * whole
     wrong = irc(
@@ -167,7 +167,7 @@ def test_without_checks_and_benchmark_no_model_runs(
     report = json.loads(Path("r.json").read_text(encoding="utf-8"))
     jsonschema.validate(report, schema())
     assert report["kernels"] is None
-    assert all(row["fidelity"] is None and not row["latency"] for row in report["rows"])
+    assert all(not {"fidelity", "latency"} & row["figures"].keys() for row in report["rows"])
 
 
 def test_data_given_for_evaluation_is_used_without_checks_too(irc: Callable) -> None:
@@ -177,7 +177,7 @@ def test_data_given_for_evaluation_is_used_without_checks_too(irc: Callable) -> 
     )
     assert found.code == 0
     rows = json.loads(Path("r.json").read_text(encoding="utf-8"))["rows"]
-    assert rows[-1]["metric"]["value"] == 1.0 and rows[-1]["checks"] == ["verifier"]
+    assert rows[-1]["figures"]["metric"]["value"] == 1.0 and rows[-1]["checks"] == ["verifier"]
 
 
 def test_rows_come_as_passes_finish_and_the_time_left_from_the_start(irc: Callable) -> None:
@@ -201,7 +201,10 @@ def test_effort_is_in_the_report(irc: Callable) -> None:
     report = json.loads(Path("r.json").read_text(encoding="utf-8"))
     assert report["measuring"]["effort"] == "120 s" and report["measuring"]["timed"] == "none"
     assert report["measuring"]["seconds_per_sample"] > 0
-    assert report["rows"][-1]["inherited"] and "=: of the model before" in found.err
+    assert (
+        report["rows"][-1]["figures"]["fidelity"]["inherited"]
+        and "=: of the model before" in found.err
+    )
 
 
 @pytest.mark.parametrize(

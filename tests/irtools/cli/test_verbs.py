@@ -12,6 +12,7 @@ import onnx_ir as ir
 import pytest
 
 from irtools.errors import UnsupportedError
+from irtools.measure import LatencyResult, Ratio
 from irtools.plugins import registry
 from irtools.targets import Isa, Target
 
@@ -87,6 +88,102 @@ def test_bench_measures_in_turns(irc: Callable) -> None:
         ("model.onnx (2)", "batch=2"),
     ]
     assert all(r["median_ms"] > 0 and r["peak_bytes"] > 1e6 for r in results)
+
+
+@pytest.fixture
+def untimed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make up the times, which take seconds to measure."""
+
+    def measure(contenders: dict, feeds: dict, *_: object) -> list[LatencyResult]:
+        return [
+            LatencyResult(name, shape, 1, 1, 1, 1, 1, 1, 3, (1.0,) * 3, speedup=Ratio(1, 1, 1))
+            for shape in feeds
+            for name in contenders
+        ]
+
+    monkeypatch.setattr("irtools.measure.contest.contest.measure", measure)
+
+
+def test_bench_compares_accuracy_sample_by_sample(irc: Callable, untimed: None) -> None:
+    """The labels are what the model says, so that the one that changes answers is worse."""
+    assert irc("optimize", "model.onnx", "-p", "int8:mode=dynamic", *_FAST).code == 0
+    call = ("bench", "model.onnx", "model.opt.onnx")
+    found = irc(*call, "--evaluate", "data.npz", "--samples", "32", "--json", "-")
+    assert found.code == 0 and "difference" in found.err and "agreement" in found.err
+    document = json.loads(found.out)
+    assert (document["version"], document["data"]) == (3, {"source": "data.npz", "samples": 32})
+    first, second = document["contenders"]
+    assert first["evaluation"]["value"] == 1.0 and first["difference"] is None
+    assert second["difference"]["value"] == second["evaluation"]["value"] - 1
+    assert second["difference"]["is_significant"] in (True, False)
+    assert 10 < second["fidelity"]["sqnr_db"] < 60 and second["file_bytes"] < first["file_bytes"]
+    assert [r["name"] for r in document["results"]] == ["model.onnx", "model.opt.onnx"]
+    assert document["results"][1]["speedup"] is not None
+
+
+@pytest.mark.slow
+@pytest.mark.openvino
+def test_bench_runs_each_model_on_its_own_target(irc: Callable, untimed: None) -> None:
+    assert irc("compile", "model.onnx", "-t", "openvino-cpu", "-o", "net.xml").code == 0
+    sources = ("model.onnx@ort-cpu", "net.xml@openvino-cpu", "model.onnx@openvino-cpu")
+    found = irc("bench", *sources, "--evaluate", "data.npz", "--json", "-")
+    contenders = json.loads(found.out)["contenders"]
+    assert [c["name"] for c in contenders] == [*sources]
+    assert [c["target"].partition(":")[0] for c in contenders] == [
+        *("ort-cpu", "openvino-cpu", "openvino-cpu")
+    ]
+    assert all(c["fidelity"]["agreement"] > 0.9 for c in contenders)
+    assert contenders[1]["evaluation"]["value"] > 0.9
+
+
+def test_bench_says_in_a_line_what_it_cannot_compare(irc: Callable, tmp_path: Path) -> None:
+    x = np.zeros((4, 64), np.float32)
+    np.savez(tmp_path / "bare.npz", x=x)
+    np.savez(tmp_path / "other.npz", z=x, labels=np.zeros(4, np.int64))
+    write_model(tmp_path / "narrow.onnx")
+    model = ir.load(tmp_path / "narrow.onnx")
+    model.graph.outputs[0].name = "scores"
+    ir.save(model, tmp_path / "narrow.onnx")
+    (tmp_path / "net.xml").write_text("<net/>")
+    (tmp_path / "model.ort").write_bytes(b"\0\0\0\0ORTM")
+    evaluate = ("--evaluate", "data.npz")
+    for call, code, said in (
+        (("model.onnx@ort-gpu",), 2, "there is no target 'ort-gpu'"),
+        (("model.onnx@",), 2, "there is no target ''"),
+        (("model.onnx@ort-tensorrt",), 4, "ort-tensorrt"),
+        (("model.onnx", "net.xml@ort-cpu"), 2, "net.xml is a compiled file of openvino-cpu"),
+        (("model.onnx", "model.ort@openvino-cpu"), 2, "model.ort is a compiled file of ort-cpu"),
+        (("model.onnx", "--evaluate", "other.npz"), 3, "model.onnx: other.npz has no array for"),
+        (("model.onnx", "narrow.onnx", *evaluate), 2, "narrow.onnx gives scores, and model.onnx"),
+        (("model.onnx", "--metric", "accuracy"), 2, "--metric is measured on --evaluate"),
+        (("model.onnx", "--samples", "3"), 2, "--samples is for --evaluate"),
+        (
+            ("model.onnx", "--metric", "accuracy", "--evaluate", "bare.npz"),
+            3,
+            "bare.npz has no labels, and metric 'accuracy' needs them",
+        ),
+        (("model.onnx", *evaluate, "--metric", "acuracy"), 2, "did you mean 'accuracy'?"),
+        (("nowhere.onnx@ort-cpu",), 6, "nowhere.onnx"),
+    ):
+        if "openvino-cpu" in str(call) + said and find_spec("openvino") is None:
+            continue
+        found = irc("bench", *call, "--json", "out.json")
+        assert (found.code, found.out) == (code, "") and said in found.err, (call, found)
+        lines = [line for line in found.err.splitlines() if not line.startswith(" ")]
+        assert len([line for line in lines if line.startswith("irc: ")]) <= 1
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_a_path_with_an_at_sign_is_a_path(irc: Callable, tmp_path: Path) -> None:
+    from irtools.driver.contenders import split_target
+
+    write_model(tmp_path / "a@ort-cpu")
+    assert split_target("a@ort-cpu") == ("a@ort-cpu", None)
+    assert split_target("a@ort-cpu@openvino-cpu") == ("a@ort-cpu", "openvino-cpu")
+    assert split_target("model.onnx@ort-cpu:isa=avx2") == ("model.onnx", "ort-cpu:isa=avx2")
+    assert split_target("module:net@ort-cpu") == ("module:net", "ort-cpu")
+    assert split_target("who@where") == ("who@where", None)
+    assert split_target("@ort-cpu") == ("@ort-cpu", None)
 
 
 def test_compile(irc: Callable, tmp_path: Path) -> None:

@@ -66,8 +66,11 @@ def test_decisions_are_compared_with_the_first_link_and_labels_with_each(
 ) -> None:
     wrong, right = (write(tmp_path, str(flipped), parity(5, flipped=flipped)) for flipped in (1, 0))
     links = measure_chain(chain_of(data, wrong, right, wrong))
-    assert [link.worth.evaluation.value for link in links] == pytest.approx([0.8, 1.0, 0.8])
-    assert [link.worth.agreement for link in links] == pytest.approx([1.0, 0.8, 1.0])
+    assert [link.score.evaluation.value for link in links] == pytest.approx([0.8, 1.0, 0.8])
+    assert [link.score.agreement for link in links] == pytest.approx([1.0, 0.8, 1.0])
+    gaps = [link.score.difference for link in links]
+    assert gaps[0] is None and gaps[1] is not None and gaps[2] is not None
+    assert gaps[1].low > 0 and (gaps[2].low, gaps[2].high) == (0, 0)
     assert [link.file_bytes for link in links] == [
         Path(source.source).stat().st_size for source in (wrong, right, wrong)
     ]
@@ -112,7 +115,7 @@ class Timed:
 @pytest.fixture
 def timed(monkeypatch: pytest.MonkeyPatch) -> Timed:
     found = Timed()
-    monkeypatch.setattr(module, "measure", found)
+    monkeypatch.setattr("irtools.measure.contest.contest.measure", found)
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -120,5 +121,15 @@ def test_functions_as_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     assert metric({"y": np.array([1.0, 3.0])}, np.array([1.0, 1.0])) == 1.0
     with pytest.raises(DataError, match="returned str, not a number"):
         load_metric("my_metrics:wrong")({}, np.zeros(0))
+    with pytest.raises(DataError, match=r"failed: KeyError: 'y'; it got the outputs logits and"):
+        metric({"logits": np.zeros(2)}, np.zeros(2))
     with pytest.raises(UsageError, match="has no 'absent'"):
         load_metric("my_metrics:absent")
+
+
+def test_a_function_in_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "metrics_of_mine.py").write_text("def two(outputs, labels):\n    return 2\n")
+    monkeypatch.chdir(tmp_path)
+    before = list(sys.path)
+    assert load_metric("metrics_of_mine:two")({}, np.zeros(0)) == 2.0
+    assert sys.path == before

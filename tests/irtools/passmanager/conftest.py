@@ -11,7 +11,6 @@ import onnx_ir as ir
 import pytest
 
 from irtools.data import Dataset
-from irtools.driver.context import Calibration, make_context
 from irtools.model import Model
 from irtools.passmanager import (
     Decision,
@@ -24,7 +23,6 @@ from irtools.passmanager import (
     option,
     pass_text,
 )
-from irtools.targets import find_target
 
 _WIDTH = 16
 _CLASSES = 4
@@ -61,7 +59,7 @@ def labelled(classifier: Model) -> Dataset:
 @pytest.fixture
 def ctx(classifier: Model) -> PassContext:
     """A context on ort-cpu without data."""
-    return make_context(find_target("ort-cpu"), Calibration(None, classifier), threads=1)
+    return PassContext.for_model(classifier, threads=1)
 
 
 @dataclass(frozen=True)

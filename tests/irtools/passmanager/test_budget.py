@@ -26,9 +26,13 @@ from irtools.instruments import benchmark as benchmark_module
 from irtools.instruments.budget import Budget
 from irtools.instruments.early import surely_loses
 from irtools.instruments.outlook import Outlook
+from irtools.instruments.rollback import Rollback
+from irtools.instruments.scores import MetricFigure
+from irtools.instruments.speed import Latency
 from irtools.measure import BenchSettings, LatencyResult, Ratio
 from irtools.measure.cache import OutputCache
 from irtools.measure.effort import Effort, Workload
+from irtools.measure.figures import Figures
 from irtools.metrics import load_metric
 from irtools.model import Model
 from irtools.passmanager import Exactness, PassContext, Pipeline
@@ -90,6 +94,12 @@ def _judging(
     )
 
 
+def _metric(figures: Figures) -> MetricFigure:
+    found = figures.get(MetricFigure)
+    assert found is not None
+    return found
+
+
 def test_a_pass_that_keeps_the_function_has_the_figures_of_the_model_before(
     classifier: Model, ctx: PassContext, passes: SimpleNamespace, labelled: Dataset
 ) -> None:
@@ -100,8 +110,10 @@ def test_a_pass_that_keeps_the_function_has_the_figures_of_the_model_before(
         classifier, ctx, instruments, passes.Rename(), passes.Idle(), passes.Zero(ratio=0.3)
     )
     original, renamed, idle, zeroed = (step.figures for step in steps)
-    assert [f.inherited for f in (original, renamed, idle, zeroed)] == [False, True, True, False]
-    assert original.metric == renamed.metric == idle.metric != zeroed.metric
+    inherited = [_metric(f).inherited for f in (original, renamed, idle, zeroed)]
+    assert inherited == [False, True, True, False]
+    values = [_metric(f).value for f in (original, renamed, idle, zeroed)]
+    assert values[0] == values[1] == values[2] != values[3]
     assert runs.of(steps[1].model) == 0
     assert runs.of(steps[3].model) >= len(labelled)
 
@@ -112,7 +124,7 @@ def test_without_the_comparison_of_numbers_nothing_is_inherited(
     runs, budget = _Runs(ctx), _budget(labelled)
     judge = _judging(classifier, labelled, runs, budget)
     steps = _run(classifier, ctx, (FidelityAndMetric(judge, budget),), passes.Rename())
-    assert not steps[1].figures.inherited and runs.of(steps[1].model) >= len(labelled)
+    assert not _metric(steps[1].figures).inherited and runs.of(steps[1].model) >= len(labelled)
 
 
 def test_thorough_measures_every_model(
@@ -122,7 +134,7 @@ def test_thorough_measures_every_model(
     judge = _judging(classifier, labelled, runs, budget)
     instruments = (Numerics(ctx.target, 1), FidelityAndMetric(judge, budget))
     steps = _run(classifier, ctx, instruments, passes.Rename())
-    assert not steps[1].figures.inherited and runs.of(steps[1].model) == len(labelled)
+    assert not _metric(steps[1].figures).inherited and runs.of(steps[1].model) == len(labelled)
 
 
 def test_what_costs_much_is_measured_on_a_part_and_says_so(
@@ -192,7 +204,7 @@ def test_the_guard_does_not_run_a_hopeless_model_to_the_end(
     judge.drop = watched  # type: ignore[method-assign]
     guard = AccuracyGuard(judge, 0.01, budget)
     steps = _run(classifier, ctx, (guard,), passes.Scale(factor=-1.0))
-    assert str(steps[1].figures.drawn_back) == "dropped"
+    assert str(steps[1].figures.get(Rollback)) == "dropped"
     assert len(many) // 4 <= runs.of(seen[0]) < len(many) // 2
 
 
@@ -202,7 +214,7 @@ def test_what_the_guard_keeps_was_measured_on_all(
     runs, budget = _Runs(ctx), _budget(many)
     judge = _judging(classifier, many, runs, budget)
     steps = _run(classifier, ctx, (AccuracyGuard(judge, 0.2, budget),), passes.Zero(ratio=0.1))
-    assert steps[1].figures.drawn_back is None
+    assert steps[1].figures.get(Rollback) is None
     assert runs.of(steps[1].model) >= len(many)
 
 
@@ -238,7 +250,7 @@ def test_a_runtime_that_breaks_the_original_is_named_and_runs_it_otherwise(
     judge = Judge(classifier, labelled, load_metric("accuracy"), make_runner, NullProgress())
     steps = _run(classifier, ctx, (FidelityAndMetric(judge),), passes.Zero(ratio=0.3))
     for step in steps:
-        assert step.figures.metric is not None
+        assert step.figures.get(MetricFigure) is not None
         assert (
             "the runtime runs this model only with its own optimizations at their basic level; "
             "with all of them: its LayerNormFusion fails" in step.figures.notes
@@ -299,12 +311,13 @@ def test_models_are_timed_where_the_plan_says(
     pipeline = (passes.Rename(), passes.Rename(), passes.Zero(ratio=0.3), passes.Rename())
     steps = _run(classifier, ctx, (bench,), *pipeline)
     assert len(timed) == len(wanted)
-    assert [bool(step.figures.latency) for step in steps[1:]] == {
+    assert [bool(step.figures.get(Latency)) for step in steps[1:]] == {
         "each": [True] * 4,
         "end": [False, True, True, True],
         "last": [False, False, False, True],
     }[which]
-    assert steps[0].figures.latency[0].name == "original"
+    original = steps[0].figures.get(Latency)
+    assert original is not None and original[0].name == "original"
 
 
 def test_a_row_that_ends_with_an_idle_pass_is_timed(
@@ -312,7 +325,7 @@ def test_a_row_that_ends_with_an_idle_pass_is_timed(
 ) -> None:
     bench = Benchmark(ctx.target, BenchSettings(), timed="end")
     steps = _run(classifier, ctx, (bench,), passes.Rename(), passes.Idle())
-    assert len(timed) == 1 and steps[2].figures.latency
+    assert len(timed) == 1 and steps[2].figures.get(Latency)
 
 
 def test_a_row_that_is_cut_off_is_timed(
@@ -327,7 +340,7 @@ def test_a_row_that_is_cut_off_is_timed(
     bench = Benchmark(ctx.target, BenchSettings(), timed="end")
     limit = BisectLimit(1, _Nowhere())  # type: ignore[arg-type]
     steps = _run(classifier, ctx, (limit, bench), passes.Rename(), passes.Rename())
-    assert len(timed) == 1 and steps[1].figures.latency
+    assert len(timed) == 1 and steps[1].figures.get(Latency)
 
 
 def test_the_time_left_is_told_from_the_start_and_shrinks(

@@ -14,6 +14,7 @@ from irtools.data import Dataset, fit_dataset
 from irtools.errors import VerificationError
 from irtools.instruments import Greedy, Numerics
 from irtools.instruments.greedy import choose_prompts
+from irtools.measure.generate import GreedyText
 from irtools.model import Model
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult, Pipeline
 from irtools.passmanager.manager import PassManager
@@ -71,12 +72,12 @@ def _run(model: Model, ctx: PassContext, *passes: Pass) -> tuple[Step, ...]:
 
 def test_the_same_text_is_a_check_that_held(cached_decoder: Model, ctx: PassContext) -> None:
     steps = _run(cached_decoder, ctx, _Promise())
-    found = steps[1].figures.greedy
+    found = steps[1].figures.get(GreedyText)
     assert found is not None and found.source == "synthetic"
     assert (found.prompts, found.new_tokens, found.equal) == (8, 12, 8)
     assert found.first_difference is None
     assert steps[1].figures.checks == ["greedy-text"]
-    assert steps[0].figures.greedy is None
+    assert steps[0].figures.get(GreedyText) is None
 
 
 def test_another_text_is_an_error_where_the_same_is_promised(
@@ -90,11 +91,11 @@ def test_another_text_is_a_figure_after_a_lossy_pass(
     cached_decoder: Model, ctx: PassContext
 ) -> None:
     steps = _run(cached_decoder, ctx, _Edit(noise=0.2), _Promise())
-    found = steps[1].figures.greedy
+    found = steps[1].figures.get(GreedyText)
     assert found is not None and 0 < found.share < 1
     assert found.first_difference is not None and found.first_difference > 0
     # What comes after it promises to be equal to it, not to the original.
-    assert steps[2].figures.greedy == found and steps[2].figures.checks == []
+    assert steps[2].figures.get(GreedyText) == found and steps[2].figures.checks == []
 
 
 def test_a_tie_is_no_error(cached_decoder: Model, ctx: PassContext) -> None:
@@ -105,7 +106,7 @@ def test_a_tie_is_no_error(cached_decoder: Model, ctx: PassContext) -> None:
     weights[:, 1::2] = weights[:, :-1:2] * np.float32(1 + 1e-7)
     head.const_value = ir.tensor(weights, name="head")
     steps = _run(tied, ctx, _Promise(noise=1e-6))
-    found = steps[1].figures.greedy
+    found = steps[1].figures.get(GreedyText)
     assert found is not None and found.equal < 8
     assert any("two best tokens tie there" in note for note in steps[1].figures.notes)
 
@@ -118,13 +119,13 @@ def test_numbers_are_compared_with_a_cache_too(cached_decoder: Model, ctx: PassC
 
 def test_other_models_write_nothing(classifier: Model, ctx: PassContext) -> None:
     (first,) = PassManager(Pipeline(), (Greedy(ctx.target, 1),)).run(classifier, ctx)
-    assert first.figures.greedy is None and not first.figures.notes
+    assert first.figures.get(GreedyText) is None and not first.figures.notes
 
 
 def test_a_decoder_without_a_cache_writes_too(plain_decoder: Model, ctx: PassContext) -> None:
     steps = _run(plain_decoder, ctx, _Promise(), _Edit(noise=1.0))
     assert steps[1].figures.checks == ["greedy-text"]
-    found = steps[2].figures.greedy
+    found = steps[2].figures.get(GreedyText)
     assert found is not None and found.new_tokens == 12 and found.equal < 8
 
 

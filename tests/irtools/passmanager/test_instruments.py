@@ -28,6 +28,9 @@ from irtools.instruments import (
     Verification,
 )
 from irtools.instruments.numerics import check_outputs
+from irtools.instruments.rollback import Rollback
+from irtools.instruments.scores import FidelityFigure, MetricFigure
+from irtools.instruments.sizes import Size
 from irtools.measure.drawable import DrawnInputs, Trial
 from irtools.metrics import load_metric
 from irtools.model import Model
@@ -151,12 +154,12 @@ def test_guard_keeps_the_longest_prefix_within_the_budget(
 ) -> None:
     judge = _judge(classifier, ctx, labelled, "accuracy")
     steps = _run(classifier, ctx, (AccuracyGuard(judge, 0.1),), passes.Zero())
-    drawn = steps[1].figures.drawn_back
+    drawn = steps[1].figures.get(Rollback)
     assert drawn is not None and drawn.planned == 16
     assert 0 < drawn.kept < 16
     assert drawn.drop <= 0.1 < drawn.full_drop
     assert steps[1].result.statistics == {"num-rows": drawn.kept}
-    assert f"drawn back to {drawn.kept} of 16 decisions" in steps[1].figures.notes[0]
+    assert f"rolled back to {drawn.kept} of 16 decisions" in steps[1].figures.notes[0]
 
     zero = passes.Zero()
     one_more = classifier.clone()
@@ -169,7 +172,7 @@ def test_guard_leaves_a_pass_alone_that_keeps_the_budget(
 ) -> None:
     judge = _judge(classifier, ctx, labelled, "accuracy")
     steps = _run(classifier, ctx, (AccuracyGuard(judge, 1.0),), passes.Zero())
-    assert steps[1].figures.drawn_back is None
+    assert steps[1].figures.get(Rollback) is None
 
 
 def test_guard_drops_a_pass_without_a_plan(
@@ -178,7 +181,7 @@ def test_guard_drops_a_pass_without_a_plan(
     judge = _judge(classifier, ctx, labelled, "accuracy")
     steps = _run(classifier, ctx, (AccuracyGuard(judge, 0.01),), passes.Scale(factor=-1.0))
     assert steps[1].model is steps[0].model
-    assert str(steps[1].figures.drawn_back) == "dropped"
+    assert str(steps[1].figures.get(Rollback)) == "dropped"
 
 
 def test_without_labels_the_budget_is_agreement(
@@ -216,12 +219,13 @@ def test_metric_has_an_interval_and_the_original_a_row(
 ) -> None:
     judge = _judge(classifier, ctx, labelled, "accuracy")
     steps = _run(classifier, ctx, (FidelityAndMetric(judge), Sizes()), passes.Zero(ratio=0.3))
-    first, last = steps[0].figures, steps[1].figures
-    assert first.metric is not None and first.metric.value == 1.0
-    assert last.metric is not None and last.metric.low <= last.metric.value <= last.metric.high
-    assert last.metric.low < last.metric.high and last.metric.samples == 200
-    assert last.fidelity is not None and last.fidelity.agreement == last.metric.value
-    assert last.weight_bytes == 4 * (16 * 4 + 4) and (last.file_bytes or 0) > last.weight_bytes
+    first, last = (step.figures.get(MetricFigure) for step in steps)
+    assert first is not None and first.value == 1.0
+    assert last is not None and last.low <= last.value <= last.high
+    assert last.low < last.high and last.samples == 200
+    fidelity, size = steps[1].figures.get(FidelityFigure), steps[1].figures.get(Size)
+    assert fidelity is not None and fidelity.agreement == last.value
+    assert size is not None and size.file_bytes > size.weight_bytes == 4 * (16 * 4 + 4)
 
 
 def test_bisect_runs_the_first_passes_and_numbers_all(
@@ -338,7 +342,8 @@ def test_fidelity_alone_takes_a_part_and_says_so(
     plain = Dataset(labelled.feeds)
     judge = _judge(classifier, ctx, plain, None)
     first, _ = _run(classifier, ctx, (FidelityAndMetric(judge),), passes.Rename())
-    assert first.figures.fidelity is not None and first.figures.fidelity.samples == 128
+    fidelity = first.figures.get(FidelityFigure)
+    assert fidelity is not None and fidelity.samples == 128
     assert first.figures.notes == [
         "fidelity is measured on 128 of the 200 samples of memory, evenly spread"
     ]

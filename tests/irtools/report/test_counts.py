@@ -39,6 +39,8 @@ def test_every_statistic_of_our_passes_is_known() -> None:
                 "num-rounds",
                 "num-parameters-removed",
                 "num-outlier-channels",
+                "num-lacking-channel-rule",
+                "num-lacking-half-rule",
             )
             one = {statistic: 1}
             assert count_changed(one) == int(changed), statistic

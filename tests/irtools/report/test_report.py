@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,22 +13,26 @@ import onnx_ir as ir
 import pytest
 
 from irtools.data import Dataset
-from irtools.instruments.benchmark import is_slower
+from irtools.driver.settings import Settings
+from irtools.errors import DataError
+from irtools.instruments.rollback import Rollback
+from irtools.instruments.scores import FidelityFigure, MetricFigure
+from irtools.instruments.sizes import Size
+from irtools.instruments.speed import Latency, is_slower
 from irtools.measure import BenchSettings, LatencyResult, Ratio
-from irtools.measure.figures import DrawnBack, MetricFigure
 from irtools.measure.generate import GreedyText
 from irtools.measure.machine import Machine
-from irtools.metrics import Fidelity
-from irtools.report import DataEntry, ModelEntry, Report, Row, TargetEntry, schema, size_text
+from irtools.report import DataEntry, ModelEntry, Report, Row, TargetEntry, schema
 from irtools.report.plain import plain_data
 from irtools.report.verdicts import judge_run, remark_on_data, remark_on_equal, remark_on_form
 from irtools.targets import KernelReport, find_target
-from irtools.words import printable
+from irtools.words import printable, size_text
 
 
-def _latency(low: float, value: float, high: float) -> tuple[LatencyResult, ...]:
+def _latency(low: float, value: float, high: float) -> Latency:
     ratio = Ratio(value, low, high)
-    return (LatencyResult("m", "batch=1", 2.0, 2.5, 3.0, 500, 10**7, 0.1, 9, (2.0,), ratio),)
+    result = LatencyResult("m", "batch=1", 2.0, 2.5, 3.0, 500.0, 10**7, 0.1, 9, (2.0,), ratio)
+    return Latency((result,))
 
 
 def _row(index: int, text: str, **changes: Any) -> Row:
@@ -41,16 +46,16 @@ def _row(index: int, text: str, **changes: Any) -> Row:
         "skipped_parts": 2 if index else 0,
         "notes": (),
         "checks": (),
-        "drawn_back": None,
-        "file_bytes": 10**8 // (index + 1),
-        "weight_bytes": 10**8,
-        "latency": (),
-        "fidelity": Fidelity(float("inf"), 0.0, 0.0, 1.0, 0.0, 1.0, 32),
-        "metric": None,
-        "greedy": None,
         "seconds": {"pass": 1.0, "numerics": 0.5},
     }
-    return Row(**{**values, **changes})
+    figures: dict[str, Any] = {
+        "size": Size(10**8 // (index + 1), 10**8),
+        "fidelity": FidelityFigure(math.inf, 0.0, 0.0, 1.0, 0.0, 1.0, 32),
+    }
+    keys = ("size", "fidelity", "latency", "metric", "greedy", "rollback")
+    figures |= {key: changes.pop(key) for key in keys if key in changes}
+    known = {key: figure for key, figure in figures.items() if figure is not None}
+    return Row(**{**values, **changes}, figures=known)
 
 
 def _report(*rows: Row) -> Report:
@@ -65,9 +70,7 @@ def _report(*rows: Row) -> Report:
         versions={"irtools": "0"},
         pipeline=",".join(row.text for row in rows[1:]),
         passes=(),
-        seed=0,
-        threads=2,
-        max_drop=0.01,
+        settings=Settings(threads=2, max_drop=0.01).entry(),
         bench=BenchSettings(),
         rows=rows,
         result=ModelEntry("result", "1" * 64, 4, 20),
@@ -81,8 +84,43 @@ def test_document_follows_its_schema_and_has_no_infinities() -> None:
     report = _report(_row(0, "original"), _row(1, "int8", latency=_latency(1.1, 1.2, 1.3)))
     document = report.to_dict()
     jsonschema.validate(document, schema())
-    assert document["rows"][0]["fidelity"]["sqnr_db"] == "inf"
-    assert document["rows"][1]["latency"][0]["speedup"]["is_significant"] is True
+    assert document["rows"][0]["figures"]["fidelity"]["sqnr_db"] == "inf"
+    assert (
+        document["rows"][1]["figures"]["latency"]["results"][0]["speedup"]["is_significant"] is True
+    )
+
+
+def test_a_report_reads_back_equal() -> None:
+    metric = MetricFigure("accuracy", 0.974, 0.96, 0.98, True, 100)
+    report = _report(
+        _row(0, "original", metric=metric),
+        _row(1, "int8", latency=_latency(1.1, 1.2, 1.3), metric=metric),
+        _row(2, "prune", rollback=Rollback(4, 7, 0.009, math.inf, 0.01, "accuracy", 6)),
+    )
+    assert Report.from_json(report.to_json()) == report
+    assert report.rows[1].latency[0].speedup.value == 1.2 and report.rows[2].metric is None
+
+
+def test_a_figure_that_is_not_installed_is_kept_as_data() -> None:
+    document = _report(_row(0, "original")).to_dict()
+    document["rows"][0]["figures"]["carbon"] = {"grams": 1.5}
+    read = Report.from_dict(document)
+    assert read.rows[0].carbon == {"grams": 1.5} and str(read)
+    assert read.to_dict() == document
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "the report is not JSON"),
+        ("[]", "not a report: expected a JSON object with format 'irtools-report'"),
+        ('{"format": "irtools-report", "version": 2}', "has version 2, expected 3"),
+        ('{"format": "irtools-report", "version": 3}', "does not follow its schema"),
+    ],
+)
+def test_what_is_not_a_report_is_refused(text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        Report.from_json(text)
 
 
 def test_schema_refuses_what_it_does_not_know() -> None:
@@ -92,28 +130,32 @@ def test_schema_refuses_what_it_does_not_know() -> None:
 
 
 def test_table_is_a_view_of_the_document() -> None:
-    drawn = DrawnBack(41, 74, 0.009, 0.05, 0.01, "accuracy", 6)
+    drawn = Rollback(41, 74, 0.009, 0.05, 0.01, "accuracy", 6)
     metric = MetricFigure("accuracy", 0.974, 0.96, 0.98, True, 100)
     text = str(
         _report(
             _row(0, "original", metric=metric),
             _row(1, "cleanup", latency=_latency(0.98, 1.01, 1.04), metric=metric),
-            _row(2, "prune:ratio=0.5", drawn_back=drawn, metric=metric),
+            _row(2, "prune:ratio=0.5", rollback=drawn, metric=metric),
         )
     )
     assert "1.01x [0.98, 1.04] within noise" in text
     assert "prune:ratio=0.5 (41 of 74 kept)" in text
-    assert "drawn back to 41 of 74 decisions, to keep the budget" in text
+    assert "rolled back to 41 of 74 decisions, to keep the budget" in text
     assert "50.0 MB (2.00x)" in text and "0.9740 [0.9600, 0.9800]" in text
     assert "equal" in text and "100.00 %" in text
     assert "\x1b" not in text and "m\\x1b[31m.onnx" in text
 
 
-def _decoder(prefill: Ratio | None, decode: Ratio | None) -> tuple[LatencyResult, ...]:
-    rest = (2.0, 2.5, 3.0, 500, 10**7, 0.1, 9, (2.0,))
-    return (
-        LatencyResult("m", "prefill batch=1 sequence=8", *rest, prefill, 2.0, 1, "prefill", 4e3),
-        LatencyResult("m", "decode batch=1 past=8", *rest, decode, 2.0, 1, "decode", 31.234),
+def _decoder(prefill: Ratio | None, decode: Ratio | None) -> Latency:
+    rest = (2.0, 2.5, 3.0, 500.0, 10**7, 0.1, 9, (2.0,))
+    return Latency(
+        (
+            LatencyResult(
+                "m", "prefill batch=1 sequence=8", *rest, prefill, 2.0, 1, "prefill", 4e3
+            ),
+            LatencyResult("m", "decode batch=1 past=8", *rest, decode, 2.0, 1, "decode", 31.234),
+        )
     )
 
 
@@ -161,7 +203,7 @@ def test_a_runtime_that_rounds_unasked_is_named() -> None:
 
 
 def test_the_pass_that_lost_says_what_it_would_try() -> None:
-    low = Fidelity(17.4, 0.1, 0.1, 1.0, 0.0, None, 32)
+    low = FidelityFigure(17.4, 0.1, 0.1, 1.0, 0.0, None, 32)
     rows = (
         _row(0, "original"),
         _row(1, "prune", remedies=("never=shown",)),
@@ -176,7 +218,7 @@ def test_the_pass_that_lost_says_what_it_would_try() -> None:
 
 def test_verdicts_name_what_a_reader_must_not_overlook() -> None:
     synthetic = DataEntry("synthetic", "0" * 64, 32, True, False)
-    bad = Fidelity(12.0, 0.25, 1.0, 0.9, 0.1, 0.9, 32, nonfinite=3)
+    bad = FidelityFigure(12.0, 0.25, 1.0, 0.9, 0.1, 0.9, 32, nonfinite=3)
     rows = (
         _row(0, "original"),
         _row(1, "int8", latency=_latency(0.5, 0.6, 0.7), fidelity=bad),
@@ -221,7 +263,7 @@ def test_equal_outputs_on_drawn_inputs_are_called_in_question() -> None:
     assert "every output is equal although int8 changed weights" in said.text
     assert not list(remark_on_equal(rows, [False, True], False)), "real inputs"
     assert not list(remark_on_equal(rows, [False, False], True)), "passes that keep the function"
-    moved = (*rows[:2], _row(2, "int8", fidelity=Fidelity(40.0, 0.0, 0.0, 1.0, 0.0, 1.0, 32)))
+    moved = (*rows[:2], _row(2, "int8", fidelity=FidelityFigure(40.0, 0.0, 0.0, 1.0, 0.0, 1.0, 32)))
     assert not list(remark_on_equal(moved, [False, True], True))
     idle = (*rows[:2], _row(2, "int8", modified=False))
     assert not list(remark_on_equal(idle, [False, True], True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 import pytest
 
-from irtools.report.document import Level
+from irtools.measure.figures import Level
 from irtools.report.saturation import remark_on_saturation
 from irtools.targets import find_target
 

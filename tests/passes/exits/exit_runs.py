@@ -8,7 +8,6 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.data import Dataset
-from irtools.driver.context import Calibration, make_context
 from irtools.model import Model
 from irtools.passmanager import PassContext
 from irtools.targets import RunnerOptions, find_target
@@ -24,5 +23,4 @@ def run(model: ir.Model, feeds: Feeds, target: str = "ort-cpu") -> dict[str, np.
 
 def context(model: ir.Model, data: Dataset | None, test: Dataset | None = None) -> PassContext:
     """A context for running the pass by itself on one thread."""
-    calibration = Calibration(data, Model(model))
-    return make_context(find_target("ort-cpu"), calibration, evaluation=test, threads=1)
+    return PassContext.for_model(Model(model), calibration=data, evaluation=test, threads=1)

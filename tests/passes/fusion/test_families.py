@@ -26,9 +26,9 @@ pytestmark = pytest.mark.torch
 
 @cache
 def families() -> ModuleType:
-    sys.path.insert(0, str(ROOT / "benchmarks"))
+    sys.path.insert(0, str(ROOT))
     try:
-        import families as module
+        from benchmarks import families as module
     finally:
         sys.path.pop(0)
     return module

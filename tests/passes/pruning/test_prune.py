@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from irtools.analysis.shapes import constant_of
+from irtools.editing import constant_of
 from irtools.errors import OptionError, UnsupportedError, UsageError
 from irtools.measure import LatencyResult
 from irtools.passes.pruning.groups import BlockedGroup, BlockedReason

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from irtools.analysis.shapes import constant_of
+from irtools.editing import constant_of
 from irtools.model.verify import verify
 from irtools.passes.pruning.evidence import collect_evidence
 from irtools.passes.pruning.refit import cut_and_refit

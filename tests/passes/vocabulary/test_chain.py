@@ -38,10 +38,10 @@ def test_a_link_reads_text_with_its_own_tokenizer(task: Path) -> None:
     for link, row in zip((baseline, trimmed), report.rows, strict=True):
         assert row.metric is not None
         assert row.fidelity is not None
-        assert link.worth.evaluation.value == row.metric.value
-        assert link.worth.agreement == pytest.approx(row.fidelity.agreement)
+        assert link.score.evaluation.value == row.metric.value
+        assert link.score.agreement == pytest.approx(row.fidelity.agreement)
     assert trimmed.file_bytes < baseline.file_bytes
-    assert baseline.worth.agreement == 1
+    assert baseline.score.agreement == 1
 
 
 def _timed(name: str, milliseconds: float) -> tuple[LatencyResult, ...]:

@@ -1,0 +1,164 @@
+"""Transformers checkpoint folders."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from irtools.errors import OptionError, UnsupportedError
+from irtools.frontends.checkpoint.adapters import Adapter, read_adapter, task_of
+from irtools.frontends.checkpoint.decoder import describe_decoder
+from irtools.frontends.checkpoint.encoder import describe_encoder
+from irtools.frontends.checkpoint.image_text import describe_image_text, takes_both
+from irtools.frontends.checkpoint.library import quiet
+from irtools.frontends.checkpoint.sentence import with_sentence_embedding
+from irtools.frontends.checkpoint.seq2seq import PARTS, describe_part
+from irtools.frontends.checkpoint.tokenizer import make_tokenizer
+from irtools.frontends.checkpoint.weights import (
+    Checkpoint,
+    network_of,
+    open_checkpoint,
+    read_config,
+)
+from irtools.frontends.checkpoint.whole_seq2seq import describe_whole, is_pair
+from irtools.frontends.torch import (
+    EXAMPLE_SIZES,
+    TorchSource,
+    Trial,
+    compare,
+    convert,
+    in_file,
+    translate_errors,
+)
+from irtools.model import Model
+from irtools.scratch import scratch_folder
+from irtools.sources import LoadOptions, companions_in
+
+__all__ = ["TransformersFrontend"]
+
+
+class TransformersFrontend:
+    """A checkpoint folder with `config.json` and weights, exported through torch.
+
+    Inputs keep their usual names (`input_ids`, `attention_mask`, `token_type_ids`,
+    `pixel_values`, `past_key_values.0.key`), batch and sequence are dynamic and named; task,
+    `id2label`, `problem_type` and special token ids go into the model's metadata. Nothing is
+    downloaded, pickles are read as plain tensors only, and no code from the folder runs unless the
+    caller says so.
+    """
+
+    name: ClassVar[str] = "transformers"
+    summary: ClassVar[str] = "a Transformers checkpoint folder (config.json and weights)"
+
+    def accepts(self, source: str) -> bool:
+        return (Path(source) / "config.json").is_file()
+
+    def parts(self, source: str, options: LoadOptions) -> tuple[str, ...]:
+        folder = Path(source)
+        config = read_config(folder, trust_remote_code=options.trust_remote_code)
+        if not config.is_encoder_decoder:
+            return ()
+        adapters = [read_adapter(path, weight) for path, weight in options.adapters]
+        network = network_of(folder, config, options.task or task_of(adapters))
+        return PARTS if is_pair(config, network) else ()
+
+    def companions(self, source: str) -> tuple[Path, ...]:
+        return companions_in(Path(source))
+
+    def load(self, source: str, options: LoadOptions = LoadOptions()) -> Model:
+        if options.example is not None or options.weights is not None:
+            raise UnsupportedError(
+                "a checkpoint folder brings its own inputs and weights; leave out --example and "
+                "--weights"
+            )
+        with scratch_folder("export") as scratch:
+            with quiet():
+                model, trials, where = _export(Path(source), options, scratch)
+            # Modules and graphs have cycles; what they hold is as large as the model.
+            gc.collect()
+            compare(model, trials, where)
+        model.companions = make_tokenizer(Path(source))
+        return model
+
+
+def _export(
+    folder: Path, options: LoadOptions, scratch: Path
+) -> tuple[Model, Sequence[Trial], str]:
+    """Return the model, what it must reproduce, and what a message calls its source."""
+    checkpoint, adapters = _open(folder, options)
+    with translate_errors(checkpoint.where):
+        source = _describe(checkpoint, options)
+    for adapter in adapters:
+        adapter.merge_into(source.module, lambda: source.run(source.inputs(*EXAMPLE_SIZES)))
+    with translate_errors(source.where):
+        trials = source.trials() if options.check else ()
+    model = convert(source, opset=options.opset)
+    model.ir.graph.name = source.module.config.model_type
+    model.source = folder
+    model.notes = (*checkpoint.notes, *source.notes)
+    return in_file(model, scratch), trials, source.where
+
+
+def _open(folder: Path, options: LoadOptions) -> tuple[Checkpoint, list[Adapter]]:
+    """Load a checkpoint and the adapters for it, which may bring its head."""
+    adapters = [read_adapter(path, weight) for path, weight in options.adapters]
+    checkpoint = open_checkpoint(
+        folder,
+        task=options.task or task_of(adapters),
+        trust_remote_code=options.trust_remote_code,
+        brought=frozenset().union(*(adapter.brought for adapter in adapters)),
+        classes=next((a.classes for a in adapters if a.classes is not None), None),
+    )
+    return checkpoint, adapters
+
+
+def _describe(checkpoint: Checkpoint, options: LoadOptions) -> TorchSource:
+    module, where = checkpoint.module, checkpoint.where
+    metadata = _metadata(checkpoint)
+    if is_pair(module.config, type(module)):
+        if options.part is None:
+            raise UnsupportedError(
+                f"{checkpoint.folder} is an encoder-decoder ({module.config.model_type}), which "
+                f"makes two models: irc export {checkpoint.folder} -o DIR/, then take one of them"
+            )
+        return describe_part(module, options.part, where, metadata, with_past=options.with_past)
+    if module.config.is_encoder_decoder and not options.with_past:
+        task = None if checkpoint.task is None else checkpoint.task.name
+        return describe_whole(module, task, where, metadata)
+    if takes_both(module) and not options.with_past:
+        return describe_image_text(module, checkpoint.folder, where, metadata)
+    if not options.with_past:
+        source = describe_encoder(module, checkpoint.folder, where, metadata)
+        return source if options.task else with_sentence_embedding(source, checkpoint.folder)
+    if checkpoint.task is None or checkpoint.task.name != "text-generation":
+        task = "no known task" if checkpoint.task is None else f"{checkpoint.task.name!r}"
+        raise OptionError(
+            f"{where} is made for {task}, and only text generation has a cache; leave out "
+            "--with-past or give --task text-generation"
+        )
+    return describe_decoder(module, where, metadata)
+
+
+def _metadata(checkpoint: Checkpoint) -> dict[str, str]:
+    config = checkpoint.module.config
+    found: dict[str, str] = {"model_type": config.model_type}
+    if checkpoint.task is not None:
+        found["task"] = checkpoint.task.name
+        if checkpoint.task.has_classes:
+            found["id2label"] = _json({str(k): v for k, v in (config.id2label or {}).items()})
+            if config.problem_type:
+                found["problem_type"] = config.problem_type
+    generation = getattr(checkpoint.module, "generation_config", None)
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id"):
+        value = getattr(generation, name, None)
+        value = getattr(config, name, None) if value is None else value
+        if value is not None:
+            found[name] = _json(value)
+    return found
+
+
+def _json(value: Mapping[str, Any] | int | list[int]) -> str:
+    return json.dumps(value, ensure_ascii=False)

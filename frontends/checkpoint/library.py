@@ -1,0 +1,49 @@
+"""Transformers as a library: imported where it is needed, and kept off the terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from irtools.errors import MissingExtraError
+
+__all__ = ["import_transformers", "quiet"]
+
+
+def import_transformers() -> Any:
+    """Return the library.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        import torch  # noqa: F401
+        import transformers
+    except ImportError as error:
+        raise MissingExtraError("exporting a checkpoint", "torch") from error
+    return transformers
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the library's bars, warnings and load report off the terminal, as they were found.
+
+    What they tell (missing weights) is an error here.
+
+    Raises:
+        MissingExtraError: The library is not installed.
+    """
+    log = import_transformers().utils.logging
+    shown, level = log.is_progress_bar_enabled(), log.get_verbosity()
+    log.disable_progress_bar()
+    log.set_verbosity_error()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.set_verbosity(level)
+        if shown:
+            log.enable_progress_bar()

@@ -1,0 +1,1 @@
+"""Networks of Transformers that learn: read from folders, made smaller, given adapters."""

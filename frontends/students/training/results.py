@@ -1,0 +1,53 @@
+"""From a finished training to a checkpoint and its figures."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from irtools.data import Dataset
+from irtools.frontends.students.networks.checkpoints import load_network, save_network, writing
+from irtools.frontends.students.training.scoring import score, trained_outputs
+from irtools.frontends.students.training.workspace import Done, Workspace
+from irtools.metrics import Evaluation
+from irtools.students import Task, Trained
+
+__all__ = ["finished", "set_task", "write_checkpoint"]
+
+_PROBLEMS: Mapping[Task, str] = {
+    "multi-class": "single_label_classification",
+    "multi-label": "multi_label_classification",
+    "regression": "regression",
+}
+
+
+def set_task(config: Any, task: Task, names: Mapping[str, int]) -> None:
+    """Write into a config what its outputs mean."""
+    config.problem_type = _PROBLEMS[task]
+    if len(names) == config.num_labels:
+        config.id2label = {number: name for name, number in names.items()}
+        config.label2id = dict(names)
+
+
+def finished(
+    name: str, done: Done, test: Dataset, metric: str, seed: int, workspace: Workspace
+) -> Trained:
+    """Return what a training is worth; processes but the main one get no figures of it."""
+    if not workspace.is_main:
+        nothing = Evaluation(metric, float("nan"), float("nan"), float("nan"), 0)
+        return Trained(name, None, None, nothing, 0, done.steps, done.seconds, done.losses)
+    network = load_network(done.folder)
+    folder = write_checkpoint(network, workspace.folder / name / "network")
+    count = sum(p.numel() for p in network.parameters())
+    found = score(trained_outputs(network, test, name), test, metric, seed)
+    return Trained(name, folder, count, found, count, done.steps, done.seconds, done.losses)
+
+
+def write_checkpoint(network: Any, folder: Path) -> Path:
+    """Write a network in place of what a stopped run may have left."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with writing(folder):
+        save_network(network, folder)
+    return folder

@@ -1,0 +1,37 @@
+"""From torch to a model: any module by its factory, and what other frontends build on."""
+
+from irtools.frontends.torch.check import (
+    RELATIVE_TOLERANCE,
+    PlainTrial,
+    Trial,
+    compare,
+    in_file,
+    relative_l2,
+)
+from irtools.frontends.torch.export import convert
+from irtools.frontends.torch.failures import LIBRARY_FAILURES, first_line, translate_errors
+from irtools.frontends.torch.source import (
+    CHECK_SIZES,
+    EXAMPLE_SIZES,
+    Tensors,
+    TorchSource,
+    tensors_of,
+)
+
+__all__ = [
+    "CHECK_SIZES",
+    "EXAMPLE_SIZES",
+    "LIBRARY_FAILURES",
+    "PlainTrial",
+    "RELATIVE_TOLERANCE",
+    "Tensors",
+    "TorchSource",
+    "Trial",
+    "compare",
+    "convert",
+    "first_line",
+    "in_file",
+    "relative_l2",
+    "tensors_of",
+    "translate_errors",
+]

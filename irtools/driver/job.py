@@ -1,0 +1,162 @@
+"""What a run works on: arguments read and checked."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import onnx
+import onnx_ir as ir
+
+from irtools.data import Dataset
+from irtools.data.axes import with_sizes
+from irtools.driver.inputs import DataLike, read_calibration, read_evaluation
+from irtools.driver.settings import Settings
+from irtools.errors import UsageError
+from irtools.measure import BenchSettings, refuse_foreign
+from irtools.measure.cache import OutputCache
+from irtools.model import Model
+from irtools.passmanager import Pass, Pipeline, Plan
+from irtools.passmanager.step import Instrument
+from irtools.plugins import NullProgress, Progress
+from irtools.report import Row
+from irtools.sources import LoadOptions, find_frontend, load_source
+from irtools.targets import Target
+
+__all__ = ["Job", "ModelLike", "PipelineLike", "Watch", "as_model", "as_pipeline", "files_beside"]
+
+_TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "config.json")
+
+ModelLike: TypeAlias = "str | os.PathLike[str] | Model | ir.Model | onnx.ModelProto"
+PipelineLike: TypeAlias = "str | Pass | Pipeline"
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who watches a run; nothing of it changes the result.
+
+    Attributes:
+        instruments: Further hooks around every pass.
+        progress: Where to show how far long steps are.
+        on_row: Called with each row of the report as soon as its pass is done.
+        on_outlook: Called with the passes done, their number, and the seconds that the rest will
+            take: from the start, and after each pass.
+    """
+
+    instruments: Sequence[Instrument] = ()
+    progress: Progress = dataclasses.field(default_factory=NullProgress)
+    on_row: Callable[[Row], None] | None = None
+    on_outlook: Callable[[int, int, float], None] | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that can start.
+
+    Attributes:
+        sizes: Sizes of open axes at which inputs are drawn.
+        bench: How models are timed; None: not at all.
+        plans: Plans to replay, by the text of their pass.
+        cache: Where the original's outputs are kept between runs; None: nowhere.
+    """
+
+    settings: Settings
+    model: Model
+    pipeline: Pipeline
+    target: Target
+    calibration: Dataset | None
+    evaluation: Dataset | None
+    sizes: Mapping[str, int]
+    bench: BenchSettings | None
+    plans: Mapping[str, Plan]
+    cache: OutputCache | None
+    watch: Watch
+
+    @classmethod
+    def read(
+        cls,
+        model: ModelLike,
+        pipeline: PipelineLike,
+        settings: Settings,
+        calibration: DataLike | None,
+        evaluation: DataLike | None,
+        plans: Sequence[Plan],
+        cache: Path | None,
+        watch: Watch,
+    ) -> Job:
+        """Read and check what `optimize` is given. Raises as `optimize`."""
+        passes, target = as_pipeline(pipeline), settings.find_target()
+        if settings.drop_slower:
+            refuse_foreign(target, "drop-slower")
+        source = as_model(model, settings.loading)
+        return cls(
+            settings=settings,
+            model=source,
+            pipeline=passes,
+            target=target,
+            calibration=read_calibration(calibration, source, settings.data),
+            evaluation=read_evaluation(evaluation, source, settings.data),
+            sizes=with_sizes(source, (settings.data.synthetic.sizes or {}).items()),
+            bench=_with_threads(settings.bench, settings.threads),
+            plans={plan.pass_text: plan for plan in plans},
+            cache=None if cache is None else OutputCache(cache),
+            watch=watch,
+        )
+
+    @property
+    def data(self) -> Dataset | None:
+        """Data that was given, the evaluation's before the calibration's."""
+        return self.evaluation or self.calibration
+
+    @property
+    def judges(self) -> bool:
+        """Whether models are compared and scored on data: a check, unless it was asked for."""
+        asked = (self.evaluation, self.settings.max_drop, self.settings.metric)
+        return self.settings.check or any(one is not None for one in asked)
+
+
+def as_pipeline(pipeline: PipelineLike) -> Pipeline:
+    """Return a pipeline of its text, a pass or a pipeline."""
+    return pipeline if isinstance(pipeline, Pipeline) else Pipeline(pipeline)
+
+
+def as_model(source: ModelLike, loading: LoadOptions) -> Model:
+    match source:
+        case Model():
+            return source
+        case str() | os.PathLike():
+            return load_source(os.fspath(source), loading)
+        case ir.Model():
+            return Model.from_ir(source)
+        case onnx.ModelProto():
+            return Model.from_proto(source)
+    raise UsageError(
+        f"the model is a {type(source).__name__}, expected a path, irtools.Model, "
+        "onnx_ir.Model or onnx.ModelProto"
+    )
+
+
+def _with_threads(bench: BenchSettings | None, threads: int | None) -> BenchSettings | None:
+    if bench is None or bench.threads is not None:
+        return bench
+    return dataclasses.replace(bench, threads=threads)
+
+
+def files_beside(model: Model, *data: Dataset | None) -> dict[str, Path]:
+    """Return the files next to a model, by name: tokenizer, configuration and such.
+
+    Where text was given, they are those of the tokenizer that encoded it.
+    """
+    for texts in (one.texts for one in data if one is not None):
+        if texts is not None and texts.tokenizer is not None:
+            beside = (texts.tokenizer.with_name(name) for name in _TOKENIZER_FILES)
+            found = {path.name: path for path in beside if path.is_file()}
+            return {**found, "tokenizer.json": texts.tokenizer}
+    if model.source is None or not model.source.exists():
+        return {}
+    source = str(model.source)
+    return {path.name: path for path in find_frontend(source).companions(source)}

@@ -1,0 +1,186 @@
+"""Everything that decides the result of a run, apart from the model, the pipeline and the data."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from irtools.data import Dataset, DataSettings
+from irtools.errors import OptionError, UsageError
+from irtools.measure import BenchSettings, target_text
+from irtools.measure.effort import Effort, TimedModels
+from irtools.metrics import Metric
+from irtools.plugins import suggest
+from irtools.report.entries import AdapterEntry, FileEntry, SettingsEntry
+from irtools.sources import LoadOptions
+from irtools.targets import Target, find_target
+
+__all__ = ["Settings"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a pipeline is run, checked and measured. Prints as what differs from the default.
+
+    Attributes:
+        target: What to optimize for, such as `ort-cpu` or `ort-cpu:isa=avx2`.
+        loading: How a source that is not an ONNX file becomes a model: task, cache, adapters.
+        data: How data is read that is given as a path; `samples` bounds the calibration data, and
+            `synthetic.sizes` are the sizes at which inputs are drawn.
+        metric: Name of a metric or `module:function`; None: what labels of the evaluation data
+            ask for, `multilabel-f1-micro` for rows of 0/1 and `accuracy` for classes.
+        bench: How to time models against the original; None: not at all. What is left at its
+            default follows from the effort.
+        timed: Which models are timed: after `each` pass, at the `end` of passes in a row that
+            promise the same function, or the `last` one; None: by the effort.
+        figures: Further figures to measure, such as `energy` and `first-run`.
+        new_tokens: Tokens that a decoder with a cache writes to each prompt, to compare its text
+            with the original's; 0: none.
+        max_drop: Largest loss of the metric against the original (0.01: one point of accuracy),
+            or of top-1 agreement without labels. Passes that lose more are rolled back.
+        drop_slower: Undo lossy passes that make the model slower than it was.
+        seed: Seed of every random choice.
+        threads: Threads for running models; None: the CPU quota.
+        check: Compare the numbers before and after each pass in a child process, and the result
+            with the original. Without it only data given for evaluation is run.
+        portable: Keep to standard operators in what is written and timed, so that other runtimes
+            read it too. The target's own operators are faster on it.
+        reproducer: Write a folder for `irc reproduce` when a pass fails.
+        effort: How much time measuring may take: `quick`, `normal`, `thorough`, or seconds. On
+            how much is measured is planned from the cost of one run of the model.
+
+    Raises:
+        UsageError: A value out of range, or settings that contradict each other.
+    """
+
+    target: str | Target = "ort-cpu"
+    loading: LoadOptions = field(default_factory=LoadOptions)
+    data: DataSettings = field(default_factory=DataSettings)
+    metric: str | Metric | None = None
+    bench: BenchSettings | None = field(default_factory=BenchSettings)
+    timed: TimedModels | None = None
+    figures: tuple[str, ...] = ()
+    new_tokens: int = 32
+    max_drop: float | None = None
+    drop_slower: bool = False
+    seed: int = 0
+    threads: int | None = None
+    check: bool = True
+    portable: bool = False
+    reproducer: bool = True
+    effort: str | float | Effort = "normal"
+
+    def __post_init__(self) -> None:
+        if self.max_drop is not None and not 0 <= self.max_drop <= 1:
+            raise UsageError(f"max-drop is {self.max_drop:g}, expected 0 to 1 (0.01 or 1%)")
+        if self.new_tokens < 0:
+            raise UsageError(f"new-tokens is {self.new_tokens}, expected 0 or more")
+        if self.drop_slower and self.bench is None:
+            raise UsageError("drop-slower needs the benchmark, which is switched off")
+        # Settings are checked where they are written down, not where they are first used.
+        object.__setattr__(self, "effort", self.planned_effort)
+        object.__setattr__(self, "figures", tuple(one.replace("-", "_") for one in self.figures))
+
+    def changed(self, options: dict[str, Any]) -> Settings:
+        """Return the settings with other values.
+
+        Raises:
+            OptionError: There is no such setting.
+            UsageError: As the class.
+        """
+        known = [f.name for f in dataclasses.fields(self)]
+        for name in options:
+            if name not in known:
+                raise OptionError(f"there is no setting {name!r}{suggest(name, known)}")
+        return dataclasses.replace(self, **options)
+
+    @property
+    def planned_effort(self) -> Effort:
+        """The effort as the measuring plan takes it."""
+        return self.effort if isinstance(self.effort, Effort) else Effort.parse(self.effort)
+
+    def find_target(self) -> Target:
+        """Return the target.
+
+        Raises:
+            UsageError: There is no such target, or not on this machine.
+        """
+        return find_target(self.target) if isinstance(self.target, str) else self.target
+
+    def entry(self, *data: Dataset | None) -> SettingsEntry:
+        """Return the settings as the report has them, files with their hashes.
+
+        Args:
+            data: What was read: the tokenizer is the one that encoded it.
+        """
+        return SettingsEntry(
+            target=target_text(self.find_target()),
+            metric=self.metric if isinstance(self.metric, str | None) else self.metric.name,
+            timed=self.timed,
+            figures=self.figures,
+            new_tokens=self.new_tokens,
+            max_drop=self.max_drop,
+            drop_slower=self.drop_slower,
+            seed=self.seed,
+            threads=self.threads,
+            check=self.check,
+            portable=self.portable,
+            effort=self.planned_effort.name,
+            task=self.loading.task,
+            opset=self.loading.opset,
+            with_past=self.loading.with_past,
+            part=self.loading.part,
+            trust_remote_code=self.loading.trust_remote_code,
+            fixed_sizes=dict(self.loading.sizes),
+            adapters=tuple(
+                AdapterEntry(str(folder), factor, _folder_hash(folder))
+                for folder, factor in self.loading.adapters
+            ),
+            tokenizer=_tokenizer(self.data.tokenizer, *data),
+            text_columns=self.data.text_columns,
+            label_column=self.data.label_column,
+            max_length=self.data.max_length,
+            samples=self.data.samples,
+            drawn_sizes=dict(self.data.synthetic.sizes or {}),
+        )
+
+    def __str__(self) -> str:
+        default = Settings()
+        names = [f.name for f in dataclasses.fields(self)]
+        changed = [name for name in names if getattr(self, name) != getattr(default, name)]
+        return "\n".join(f"{name}: {_text(getattr(self, name))}" for name in changed)
+
+
+def _text(value: Any) -> str:
+    """Return a value; of a group of settings those that are not at their default."""
+    if isinstance(value, Effort):
+        return value.name
+    if not dataclasses.is_dataclass(value) or isinstance(value, type | Target):
+        return str(value)
+    given = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
+    default = type(value)()
+    return ", ".join(f"{name}={item}" for name, item in given if item != getattr(default, name))
+
+
+def _tokenizer(given: Path | None, *data: Dataset | None) -> FileEntry | None:
+    used = (one.texts.tokenizer for one in data if one is not None and one.texts is not None)
+    path = next((path for path in used if path is not None), given)
+    if path is None:
+        return None
+    file = path / "tokenizer.json" if path.is_dir() else path
+    return FileEntry(str(path), _hash([file]))
+
+
+def _folder_hash(folder: Path) -> str:
+    return _hash(sorted(path for path in Path(folder).rglob("*") if path.is_file()))
+
+
+def _hash(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.name.encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()

@@ -1,0 +1,49 @@
+"""The answer "no" of a rule, with its reason."""
+
+from __future__ import annotations
+
+__all__ = ["Veto", "require"]
+
+
+class Veto(Exception):  # noqa: N818 - not an error: the answer "no", with its reason
+    """A candidate that is left as it is.
+
+    The sentence is made when it is asked for: of the thousands of candidates of a large model a
+    report names a few.
+
+    Args:
+        reason: Why, as the end of the sentence "did not fuse X: "; `{}` stands for a detail.
+        details: What stands there. A tuple is shown as a shape, `[N, 12, 64]`, a list without
+            brackets.
+        named: True where the candidate is what the rule looks for and only a condition fails, so
+            that the report should mention it.
+    """
+
+    def __init__(self, reason: str, *details: object, named: bool = True) -> None:
+        super().__init__(reason)
+        self.named = named
+        self._reason = reason
+        self._details = details
+
+    @property
+    def reason(self) -> str:
+        """The sentence."""
+        if not self._details:
+            return self._reason
+        return self._reason.format(*map(_shown, self._details))
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+def require(condition: object, reason: str, *details: object, named: bool = True) -> None:
+    """Raise a Veto unless the condition holds."""
+    if not condition:
+        raise Veto(reason, *details, named=named)
+
+
+def _shown(detail: object) -> object:
+    if not isinstance(detail, tuple | list):
+        return detail
+    joined = ", ".join(map(str, detail))
+    return f"[{joined}]" if isinstance(detail, tuple) else joined

@@ -1,0 +1,22 @@
+"""Models against each other: speed, size, outputs and task metric, on the same samples."""
+
+from __future__ import annotations
+
+from irtools.measure.contest.base import ContestResult, ContestSettings, Isolation, Standing
+from irtools.measure.contest.contest import Contest
+from irtools.measure.contest.entrants import describe
+from irtools.measure.contest.outputs import Score
+from irtools.measure.contest.paired import paired_difference
+from irtools.measure.timing import Contender
+
+__all__ = [
+    "Contender",
+    "Contest",
+    "ContestResult",
+    "ContestSettings",
+    "Isolation",
+    "Score",
+    "Standing",
+    "describe",
+    "paired_difference",
+]

@@ -1,0 +1,124 @@
+"""What a context is made of: calibration data, runners and latencies on a target."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from itertools import islice
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from irtools.data import Dataset, SyntheticSettings, synthesize
+from irtools.errors import DataError
+from irtools.measure import BenchSettings, LatencyResult
+from irtools.model import Model
+from irtools.plugins import Progress
+from irtools.targets import Runner, RunnerOptions, Target
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from irtools.measure.drawable import DrawnInputs
+
+__all__ = ["Calibration", "adapter", "drawer", "latency_meter", "runner_maker"]
+
+
+class Calibration:
+    """The calibration data of a run, or data drawn from the model when the first pass asks.
+
+    Attributes:
+        given: The data that the caller gave, or None.
+        seed: Of data that is drawn.
+        drawn: How inputs are drawn so that they run; None: as usual.
+        used: The data that passes were given; None as long as none asked.
+    """
+
+    def __init__(
+        self,
+        given: Dataset | None,
+        model: Model,
+        seed: int = 0,
+        drawn: DrawnInputs | None = None,
+    ) -> None:
+        self.given = given
+        self.seed = seed
+        self.drawn = drawn
+        self._model = model
+        self.used: Dataset | None = None
+
+    def get(
+        self, model: ir.Model, companions: Mapping[str, bytes] = MappingProxyType({})
+    ) -> Dataset:
+        """Return the data, in the tokens of a model that has these files beside it.
+
+        Raises:
+            DataError: None was given, and none can be drawn from the model's signature.
+        """
+        if self.used is None:
+            self.used = self.given or self._draw()
+        if not companions:
+            return self.used
+        if self.used.synthetic:
+            return self._synthesize(model)
+        return self.used.encoded_with(companions)
+
+    def _draw(self) -> Dataset:
+        try:
+            return self._synthesize(self._model)
+        except DataError as error:
+            raise DataError(f"{error} (--calibrate)") from error
+
+    def _synthesize(self, model: Model | ir.Model) -> Dataset:
+        settings = SyntheticSettings(seed=self.seed)
+        if self.drawn is None:
+            return synthesize(model, settings)
+        return self.drawn.synthesize(settings, model)
+
+
+def runner_maker(
+    target: Target, threads: int | None
+) -> Callable[[ir.Model, RunnerOptions], Runner]:
+    """Return what compiles a model for a target, with `threads` where its options say none."""
+
+    def make_runner(model: ir.Model, options: RunnerOptions) -> Runner:
+        if options.threads is None:
+            options = replace(options, threads=threads)
+        return target.runner(Model(model), options)
+
+    return make_runner
+
+
+def adapter(drawn: DrawnInputs | None) -> Callable[[SyntheticSettings], SyntheticSettings]:
+    """Return what puts the sizes on which a model runs into settings for drawing inputs."""
+    return (lambda settings: settings) if drawn is None else drawn.usable
+
+
+def drawer(
+    drawn: DrawnInputs | None,
+) -> Callable[[ir.Model, SyntheticSettings], Dataset] | None:
+    """Return what draws samples on which a model runs; None where none is to run on drawn ones."""
+    if drawn is None or not drawn.isolated:
+        return None
+    return lambda model, settings: drawn.synthesize(settings, model)
+
+
+def latency_meter(
+    target: Target, bench: BenchSettings, progress: Progress, drawn: DrawnInputs | None
+) -> Callable[[Mapping[str, ir.Model]], Mapping[str, LatencyResult]]:
+    """Return what times several models against each other, alternating, on the target."""
+
+    def time_models(models: Mapping[str, ir.Model]) -> Mapping[str, LatencyResult]:
+        from irtools.measure import Contender, measure, target_text
+        from irtools.measure.shapes import bench_feeds
+
+        wrapped = {name: Model(model) for name, model in models.items()}
+        text = target_text(target)
+        one = replace(bench, batch=bench.batch[:1], sequence=bench.sequence[:1])
+        # One figure per model: of a decoder that of its prompt, which is what pruning shortens.
+        feeds = dict(
+            islice(bench_feeds(next(iter(wrapped.values())), one, adapt=adapter(drawn)).items(), 1)
+        )
+        contenders = {name: Contender(model, text) for name, model in wrapped.items()}
+        return {r.name: r for r in measure(contenders, feeds, one, progress)}
+
+    return time_models

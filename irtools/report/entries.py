@@ -1,0 +1,227 @@
+"""What a report holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from irtools.measure import BenchSettings
+from irtools.measure.effort import MeasuringPlan
+from irtools.measure.figures import Figure, Verdict
+from irtools.measure.machine import Machine
+from irtools.report.kinds import figure_kinds
+from irtools.targets import KernelReport
+
+__all__ = [
+    "AdapterEntry",
+    "ArtifactEntry",
+    "DataEntry",
+    "FileEntry",
+    "ModelEntry",
+    "PassEntry",
+    "ReportData",
+    "SettingsEntry",
+    "Row",
+    "TargetEntry",
+]
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """A model, identified by its content.
+
+    Attributes:
+        sha256: Fingerprint of graph and weights, wherever the weights lie.
+        task: What it is used for, as its metadata says.
+        classes: Names of its classes by number, as its metadata says.
+    """
+
+    source: str
+    sha256: str
+    nodes: int
+    opset: int | None
+    task: str | None = None
+    classes: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class DataEntry:
+    """Data that a run used.
+
+    Attributes:
+        sha256: Digest of names, types, shapes and bytes.
+        synthetic: Drawn from the model's signature.
+    """
+
+    source: str
+    sha256: str
+    samples: int
+    synthetic: bool
+    labelled: bool
+
+
+@dataclass(frozen=True)
+class TargetEntry:
+    """What the model was optimized for.
+
+    Attributes:
+        precision: Type in which the runtime computes float32 models unless told.
+    """
+
+    name: str
+    isa: str
+    runtime: str
+    precision: str = "float32"
+
+
+@dataclass(frozen=True)
+class PassEntry:
+    """A pass of the pipeline with all its options, defaults included."""
+
+    name: str
+    text: str
+    exactness: str
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One pass, and the model after it; row 0 is the original.
+
+    A figure is an attribute as well: `row.latency` is `row.figures["latency"]`, or None where it
+    was not measured.
+
+    Attributes:
+        changed: Sum of the statistics that count changes.
+        skipped_parts: Sum of the statistics that count what was left as it was.
+        skipped: The pass was not run (bisect limit).
+        figures: What was measured, by the key of its kind (`size`, `latency`, `fidelity`).
+        seconds: Wall time by activity: `pass`, then what was measured and checked.
+        peak_bytes: Peak resident memory of this process by activity, mapped weights included;
+            empty where the system does not report it. Child processes count by themselves.
+        remedies: What the pass itself would try next where the numbers suffer too much.
+    """
+
+    index: int
+    text: str
+    modified: bool
+    skipped: bool
+    statistics: Mapping[str, int]
+    changed: int
+    skipped_parts: int
+    notes: tuple[str, ...]
+    checks: tuple[str, ...]
+    figures: Mapping[str, Figure]
+    seconds: Mapping[str, float]
+    peak_bytes: Mapping[str, int] = field(default_factory=dict)
+    remedies: tuple[str, ...] = ()
+
+    def __getattr__(self, name: str) -> Any:
+        figures = self.__dict__.get("figures", {})
+        if name in figures:
+            return figures[name]
+        if name.startswith("_") or name not in {kind.key for kind in figure_kinds()}:
+            raise AttributeError(f"a row has no attribute and no figure {name!r}")
+        return None
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """A file, identified by its content."""
+
+    path: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class AdapterEntry:
+    """An adapter that was merged into the model.
+
+    Attributes:
+        path: Its folder.
+        factor: Of what it adds.
+        sha256: Of names and content of its files.
+    """
+
+    path: str
+    factor: float
+    sha256: str
+
+
+@dataclass(frozen=True)
+class SettingsEntry:
+    """Everything that decided the result, apart from model, pipeline and data.
+
+    The names are those of the options of `irc optimize`; what data was read is told by its own
+    entries. `drawn_sizes` are those of `--size`, `fixed_sizes` those of `--fix`.
+    """
+
+    target: str
+    metric: str | None
+    timed: str | None
+    figures: tuple[str, ...]
+    new_tokens: int
+    max_drop: float | None
+    drop_slower: bool
+    seed: int
+    threads: int | None
+    check: bool
+    portable: bool
+    effort: str
+    task: str | None = None
+    opset: int | None = None
+    with_past: bool = False
+    part: str | None = None
+    trust_remote_code: bool = False
+    fixed_sizes: Mapping[str, int] = field(default_factory=dict)
+    adapters: tuple[AdapterEntry, ...] = ()
+    tokenizer: FileEntry | None = None
+    text_columns: tuple[str, ...] | None = None
+    label_column: str | None = None
+    max_length: int | None = None
+    samples: int | None = None
+    drawn_sizes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ArtifactEntry:
+    """What was written, and the kernels that the runtime chose for it."""
+
+    files: Mapping[str, str]
+    bytes: int
+    kernels: KernelReport
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """One run of a pipeline.
+
+    Attributes:
+        created: UTC time at its end, ISO 8601. Time stands here alone: the model's bytes do not
+            depend on when it was made.
+        calibration: Data for ranges and refits; None where no pass asked.
+        evaluation: Data for fidelity and metric.
+        seconds: Wall time of the whole run.
+        measuring: On how much models were measured, and why; None: nothing was.
+    """
+
+    created: str
+    model: ModelEntry
+    calibration: DataEntry | None
+    evaluation: DataEntry | None
+    target: TargetEntry
+    machine: Machine
+    versions: Mapping[str, str]
+    pipeline: str
+    passes: tuple[PassEntry, ...]
+    settings: SettingsEntry
+    bench: BenchSettings | None
+    rows: tuple[Row, ...]
+    result: ModelEntry
+    kernels: KernelReport | None
+    verdicts: tuple[Verdict, ...]
+    seconds: float
+    artifact: ArtifactEntry | None = field(default=None)
+    measuring: MeasuringPlan | None = None

@@ -1,0 +1,74 @@
+"""A report as JUnit XML, which CI systems show as tests: one case per pass."""
+
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree as Xml
+
+from irtools.report.entries import ReportData, Row
+from irtools.report.table import row_line
+from irtools.words import printable
+
+__all__ = ["junit"]
+
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def junit(report: ReportData) -> str:
+    """Return a test suite. A pass that was rolled back or not run is skipped, with the reason.
+
+    A run that breaks a check or a budget ends without a report, so no case fails.
+    """
+    rows = report.rows[1:]
+    skipped = sum(_why_skipped(row) is not None for row in rows)
+    suite = Xml.Element(
+        "testsuite",
+        name=_text(f"irtools {report.model.source}"),
+        tests=str(len(rows)),
+        failures="0",
+        errors="0",
+        skipped=str(skipped),
+        time=f"{report.seconds:.3f}",
+        timestamp=report.created.partition("+")[0],
+    )
+    properties = Xml.SubElement(suite, "properties")
+    for name, value in (
+        ("pipeline", report.pipeline),
+        ("target", report.target.name),
+        ("isa", report.target.isa),
+        ("model.sha256", report.model.sha256),
+        ("result.sha256", report.result.sha256),
+    ):
+        Xml.SubElement(properties, "property", name=name, value=_text(value))
+    for row in rows:
+        _add_case(suite, report, row)
+    Xml.SubElement(suite, "system-out").text = _text(
+        "\n".join(f"{verdict.level.value}: {verdict.text}" for verdict in report.verdicts)
+    )
+    Xml.indent(suite)
+    return Xml.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def _add_case(suite: Xml.Element, report: ReportData, row: Row) -> None:
+    case = Xml.SubElement(
+        suite,
+        "testcase",
+        classname=_text(report.model.source),
+        name=_text(row.text),
+        time=f"{sum(row.seconds.values()):.3f}",
+    )
+    if (reason := _why_skipped(row)) is not None:
+        Xml.SubElement(case, "skipped", message=_text(reason))
+    Xml.SubElement(case, "system-out").text = _text("\n".join((row_line(row), *row.notes)))
+
+
+def _why_skipped(row: Row) -> str | None:
+    if row.skipped:
+        return "not run"
+    return None if row.rollback is None else str(row.rollback)
+
+
+def _text(text: str) -> str:
+    """Return text that XML can hold."""
+    lines = (printable(line, 2000) for line in text.split("\n"))
+    return _FORBIDDEN.sub("?", "\n".join(lines))

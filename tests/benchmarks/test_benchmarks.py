@@ -1,0 +1,104 @@
+"""The benchmarks as one package: names, options, and the tables of docs/ made of the results."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+BY_HAND = {
+    "| export | softmaxes | irtools | ORT session | ORT transformers optimizer | seconds |",
+    "| command | seconds |",
+}
+"""Tables whose figures `benchmarks run` prints, and nothing stores."""
+
+
+@pytest.fixture(autouse=True)
+def package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the package be found as it is from the root of the repository."""
+    monkeypatch.syspath_prepend(ROOT)
+
+
+def test_every_table_is_that_of_its_result() -> None:
+    from benchmarks.pages import stale_pages
+
+    assert stale_pages() == []
+
+
+def test_a_changed_figure_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import pages
+    from benchmarks.__main__ import main
+
+    text = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    page = tmp_path / "page.md"
+    page.write_text(text.replace("| 18.02 | 1 |", "| 8.02 | 1 |"), encoding="utf-8")
+    monkeypatch.setattr(pages, "PAGES", (page,))
+    monkeypatch.setattr("benchmarks.__main__.PAGES", (page,))
+    assert main(["tables", "--check"]) == 1
+    assert main(["tables"]) == 0
+    assert page.read_text(encoding="utf-8") == text
+    assert main(["tables", "--check"]) == 0
+
+
+def test_every_result_is_shown_and_every_table_has_one() -> None:
+    from benchmarks.pages import PAGES, sources
+    from benchmarks.recording import RESULTS
+
+    texts = [path.read_text(encoding="utf-8") for path in PAGES]
+    shown = {name for text in texts for name in sources(text)}
+    assert shown == {path.stem for path in RESULTS.glob("*.json")}
+    assert set(headings_outside(texts[0])) == BY_HAND
+
+
+def headings_outside(text: str) -> Iterator[str]:
+    """Yield the first lines of tables that no marker precedes."""
+    lines = text.splitlines()
+    for before, line, rule in zip(lines, lines[1:], lines[2:], strict=False):
+        if line.startswith("| ") and rule.startswith("| ---") and not before.startswith("<!--"):
+            yield line
+
+
+def test_list_names_every_benchmark(capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks.__main__ import main
+    from benchmarks.catalogue import BENCHMARKS
+
+    assert main(["list"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(BENCHMARKS)
+
+
+def test_an_unknown_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks.__main__ import main
+
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", "minilm-r9"])
+    assert stopped.value.code == 2
+    assert "minilm-r9" in capsys.readouterr().err
+
+
+@pytest.mark.torch
+def test_every_benchmark_takes_its_options(capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks.__main__ import main
+    from benchmarks.catalogue import BENCHMARKS
+
+    for name in BENCHMARKS:
+        with pytest.raises(SystemExit) as stopped:
+            main(["run", name, "--help"])
+        assert stopped.value.code == 0
+        assert f"usage: benchmarks run {name}" in capsys.readouterr().out
+
+
+def test_tables_need_no_extra() -> None:
+    """Reading results loads neither torch nor another tool."""
+    import subprocess
+
+    code = (
+        "import sys\nfrom benchmarks.pages import stale_pages\nstale_pages()\n"
+        "print(*{'torch', 'transformers', 'openvino', 'nncf'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == ""

@@ -137,6 +137,7 @@ def _compare(sources: Sequence[str], given: dict[str, Any]) -> ContestResult:
 
 
 def _contenders(sources: Sequence[str], given: dict[str, Any]) -> dict[str, Contender]:
+    from irtools.cli.console import say_notes
     from irtools.driver.contenders import check_used, load_contender, split_target
     from irtools.measure import Contender, refuse_foreign
     from irtools.targets import find_target, target_text
@@ -150,10 +151,11 @@ def _contenders(sources: Sequence[str], given: dict[str, Any]) -> dict[str, Cont
     }
     for target in targets.values():
         refuse_foreign(target, "the benchmark")
-    return {
-        name: Contender(load_contender(source, targets[name], loading), target_text(targets[name]))
-        for name, (source, _) in split.items()
+    loaded = {
+        name: load_contender(source, targets[name], loading) for name, (source, _) in split.items()
     }
+    say_notes(*loaded.values())
+    return {name: Contender(loaded[name], target_text(targets[name])) for name in split}
 
 
 def _names(sources: Sequence[str]) -> dict[str, str]:

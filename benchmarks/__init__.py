@@ -1,1 +1,1 @@
-"""Measurements beside other tools: `python -m benchmarks list`, `prepare` and `run NAME`."""
+"""Measurements against other tools: `python -m benchmarks list`, `prepare` and `run NAME`."""

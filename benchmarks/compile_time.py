@@ -1,4 +1,4 @@
-"""How long `cleanup,fuse` takes beside onnxsim and onnxslim: whole processes, by the wall clock.
+"""How long `cleanup,fuse` takes compared with onnxsim and onnxslim: wall time of processes.
 
     python -m venv build/peers && build/peers/bin/pip install onnxsim onnxslim
     python -m benchmarks run compile-time [NAME...] --tools build/peers/bin [--json FILE]
@@ -53,7 +53,7 @@ class Result:
 
     Attributes:
         seconds: Wall time of every counted round; empty where it failed.
-        bytes: Size of what it wrote, weights beside it counted in.
+        bytes: Size of what it wrote, with weights in a file of their own.
         sqnr_db: Signal-to-noise ratio against the original; None where outputs are equal.
         failure: Last line of what it said, where it failed.
     """
@@ -271,7 +271,7 @@ def document(results: Sequence[Result], where: Mapping[str, str], rounds: int) -
 
 
 def version_of(package: str, command: str) -> str:
-    """Return the version of a package as the Python beside its command knows it."""
+    """Return the version of a package as the Python next to its command knows it."""
     program = f"from importlib.metadata import version; print(version({package!r}))"
     python = Path(command).with_name("python")
     done = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True)

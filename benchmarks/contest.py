@@ -1,4 +1,4 @@
-"""irtools beside every peer on one task: latency, size, fidelity and accuracy in one run.
+"""irtools against every peer on one task: latency, size, fidelity and accuracy in one run.
 
 All models are made from the same float model and the same calibration samples, then timed in
 turns, one process alive at a time, with the same threads. Ratios are taken within a round against
@@ -87,7 +87,7 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """Bytes on disk, weights beside an OpenVINO IR counted in."""
+        """Bytes on disk, with the weights file of an OpenVINO IR."""
         weights = self.model.with_suffix(".bin")
         beside = self.model.suffix == ".xml" and weights.exists()
         return self.model.stat().st_size + (weights.stat().st_size if beside else 0)

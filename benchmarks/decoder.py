@@ -1,4 +1,4 @@
-"""A decoder from its checkpoint to 4 bits: memory, size, speed and text, beside other tools.
+"""A decoder from its checkpoint to 4 bits: memory, size, speed and text, compared with other tools.
 
     python -m benchmarks run smollm2 [--cache DIR] [--json FILE] [--only PARTS]
     python -m benchmarks run llama-1b
@@ -291,7 +291,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _once(place: Path, command: Sequence[str], log: Path) -> tuple[Usage | None, Path]:
-    """Run a command that fills a folder, unless an earlier run has; its figures lie beside."""
+    """Run a command that fills a folder, unless an earlier run has; its figures lie next to it."""
     note = place.with_suffix(".usage.json")
     if not note.exists():
         print(f"making {place.name}", file=sys.stderr)

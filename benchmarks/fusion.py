@@ -1,4 +1,4 @@
-"""Attention blocks fused, and the time it takes, beside ONNX Runtime's own optimizers.
+"""Attention blocks fused, and the time it takes, compared with ONNX Runtime's own optimizers.
 
     python -m benchmarks run fusion [--cache DIR] [--runs N] [NAME...]
 

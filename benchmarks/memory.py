@@ -22,7 +22,7 @@ class Usage:
     Attributes:
         seconds: Wall time.
         peak: Peak resident memory of the command's own process, mapped files included, bytes.
-        anonymous: Peak of what of it no file stands behind.
+        anonymous: Peak of what is not backed by a file.
         child: Largest peak of one of its child processes; 0 without children.
         together: Largest sum over all processes at one moment. A file that two of them map
             counts twice.

@@ -55,7 +55,7 @@ def values(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
-# Several of the same operator, one behind the other: one alone is lost in the time of a call.
+# Several of the same operator, one after the other: one alone is lost in the time of a call.
 REPEATED = 8
 
 
@@ -187,7 +187,7 @@ ROTARY = ROTARY_HEAD + "y = RotaryEmbedding (heads, cos, sin)"
 
 
 def rotary(heads: int = 32, width: int = 64, length: int = 128) -> Pair:
-    """Return rotary embedding behind the linear layer that feeds it."""
+    """Return rotary embedding after the linear layer that feeds it."""
     angles = np.arange(length)[:, None] / 10000 ** (np.arange(width // 2) / (width // 2))
     feeds = {
         "x": values(1, length, 128),

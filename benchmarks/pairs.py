@@ -124,7 +124,7 @@ def weight_db(product: Int8Product, weights: dict[str, ir.TensorProtocol | None]
     """Compare integers with what they were made of, by the least-squares scale per channel."""
     name = (product.weight.name or "").removesuffix("_quantized")
     tensor = weights.get(name)
-    assert tensor is not None, f"{name} is no weight of the model"
+    assert tensor is not None, f"{name} is not a weight of the model"
     array, integers = tensor.numpy().astype(np.float64), product.integers.astype(np.float64)
     if array.shape != integers.shape:
         array = array.T

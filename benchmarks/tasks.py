@@ -1,4 +1,4 @@
-"""irtools beside its peers on a real task: one command makes data and model, and measures.
+"""irtools against its peers on a real task: one command makes data and model, and measures.
 
     python -m benchmarks run minilm-r8 [--cache DIR] [--rounds N] [--json FILE]
     python -m benchmarks run deberta-injection
@@ -111,7 +111,7 @@ def efficientnet_fashion(cache: Path, _: int | None) -> Task:
     calibration, test = (
         load_dataset(str(folder / "images" / split), source) for split in ("calibration", "test")
     )
-    # The batch that is tested is no matter of the one that is timed.
+    # The batch size of the test does not depend on the one that is timed.
     one = {name: array[:1] for name, array in test.feeds.items()}
     return Task(
         "efficientnet-fashion",

@@ -18,7 +18,7 @@ _CONFIG = "config.json"
 class OnnxFrontend:
     """Reads an ONNX file, or the one ONNX file of a folder that holds no other weights.
 
-    Every file is taken, whatever its name: the loader says best what a file that is no model
+    Every file is taken, whatever its name: the loader says best what a file that is not a model
     really is.
     """
 

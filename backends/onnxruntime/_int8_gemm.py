@@ -2,14 +2,14 @@
 
     Add(MatMul(DQ(x), DQ(w)), b)  ->  MatMulIntegerToFloat(x, w, ..., b)
 
-The runtime makes MatMulIntegerToFloat itself, but leaves the Add beside it, or, where shapes are
+The runtime makes MatMulIntegerToFloat itself, but leaves the Add after it, or, where shapes are
 static, first makes a Gemm of MatMul and Add and then computes that in *float* (six times slower
 than int8). With the bias inside, both cannot happen. Where the bias is int32 in steps of
 s_x * s_w, it becomes float again: the kernel adds it to float sums.
 
     Relu(MatMul(DQ(x), DQ(w)))  ->  Relu(MatMulIntegerToFloat(x, w, ...))
 
-Where a Relu or Clip follows at once and is not quantized again, the runtime (1.31) looks behind
+Where a Relu or Clip follows directly and is not quantized again, the runtime (1.31) looks past
 it for the QuantizeLinear of a QLinearMatMul, finds none, and computes the product in float.
 """
 

@@ -96,7 +96,7 @@ def _add(editor: Editor, product: ir.Value, bias: ir.Value) -> None:
 
 
 def _levels(value: ir.Value | None) -> _Levels | None:
-    """Match the chain behind a weight, from its end."""
+    """Match the chain after a weight, from its end."""
     chain = []
     for op in ("Transpose", "Reshape", "Mul", "Reshape", "Gather", "Cast"):
         node = producer_of(value, op)

@@ -70,7 +70,7 @@ class SaveAs:
     Attributes:
         path: The file; in the runtime's own format where its suffix is `.ort`.
         portable: Leave out what holds for this machine alone (memory layouts of its kernels).
-        beside: Write large weights to `<name>.data` beside the file.
+        beside: Write large weights to `<name>.data` next to the file.
     """
 
     path: Path

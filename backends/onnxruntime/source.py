@@ -1,7 +1,7 @@
 """Handing a model in memory to ONNX Runtime.
 
 The runtime copies weights that it is lent, and then packs them into its own layout. What it finds
-in a file beside the model it maps. So large weights that are mapped from files are named by their
+in a file next to the model it maps. So large weights that are mapped from files are named by their
 place there and read once, by whoever runs them.
 """
 

@@ -40,7 +40,7 @@ class Gguf:
         data = np.memmap(path, np.uint8, "r")
         cursor = _Cursor(data)
         if bytes(data[:4]) != b"GGUF":
-            raise ValueError(f"{path} is no GGUF file")
+            raise ValueError(f"{path} is not a GGUF file")
         cursor.at = 8
         count, pairs = cursor.take("QQ")
         metadata = {cursor.string(): cursor.value() for _ in range(pairs)}

@@ -53,7 +53,7 @@ SHAPES: Mapping[str, Shape] = {
         {
             **_BPE,
             "num_labels": 8,
-            # Positions start behind the number of the padding token.
+            # Positions start after the number of the padding token.
             "max_position_embeddings": 515,
             "type_vocab_size": 1,
         },

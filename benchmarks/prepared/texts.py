@@ -102,7 +102,7 @@ def debian_tag_rows(labels: int = 20) -> tuple[TaggedRows, list[str]]:
     """Programs of the apt index: (name and short description, tags), and the tags that count.
 
     These are the commonest tags of six facets; programs without any of them are left out. Tags
-    are made by hand and incomplete: one that is missing is no sure no.
+    are made by hand and incomplete: a missing tag may still apply.
     """
     command = ["apt-cache", "dumpavail"]
     index = subprocess.run(command, check=True, capture_output=True).stdout

@@ -101,7 +101,7 @@ class Adapter:
         Args:
             module: The base, in float32; changed in place.
             run: Runs the module on an example; what it returns must stay as it is with the
-                adapter beside the weights.
+                adapter kept apart from the weights.
 
         Raises:
             ModelError: It was made for another base; names what differs.
@@ -198,7 +198,7 @@ def read_adapter(folder: Path, weight: float = 1.0) -> Adapter:
     Raises:
         FileError: There is no such folder.
         MissingExtraError: peft is not installed.
-        ModelError: It is no adapter, or damaged.
+        ModelError: It is not an adapter, or damaged.
         UnsupportedError: Of a kind that cannot be merged; says why.
     """
     try:
@@ -224,18 +224,18 @@ def _read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ModelError(f"{folder} is no adapter: it has no adapter_config.json") from error
+        raise ModelError(f"{folder} is not an adapter: it has no adapter_config.json") from error
     except (OSError, ValueError) as error:
         raise ModelError(f"{file} cannot be read: {error}") from error
     if not isinstance(config, dict):
-        raise ModelError(f"{file} is no adapter configuration")
+        raise ModelError(f"{file} is not an adapter configuration")
     if "peft_type" not in config:
         if "config" in config or "architecture" in config or "hidden_size" in config:
             raise UnsupportedError(
                 f"adapter {folder} cannot be merged: a bottleneck adapter computes h + U f(D h), "
                 "and its non-linearity f does not fold into a weight"
             )
-        raise ModelError(f"{file} names no peft_type: it is no adapter of peft")
+        raise ModelError(f"{file} names no peft_type: it is not an adapter of peft")
     return config
 
 

@@ -204,7 +204,7 @@ def positions_of(mask: Any) -> Any:
 
 
 def masks(torch: Any, batch: int, prompt: int, total: int) -> Any:
-    """Return a mask, [batch, total]: row 1 is padded on the left, row 2 behind its prompt."""
+    """Return a mask, [batch, total]: row 1 is padded on the left, row 2 after its prompt."""
     mask = torch.ones((batch, total), dtype=torch.long)
     if batch > 1:
         mask[1, : prompt // 2] = 0

@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 _DEFAULT_IMAGE = 224
-# Position tables of these families start behind the padding token.
+# Position tables of these families start after the padding token.
 _OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet", "longformer"})
 
 

@@ -14,7 +14,7 @@ __all__ = ["read_as_floats"]
 _ENTRY = "quantization_config"
 # Methods whose weights transformers turns back into floats while it reads them, on any machine.
 _DEQUANTIZED = frozenset({"fp8"})
-# What the methods store beside, or in place of, a weight.
+# What the methods store next to, or in place of, a weight.
 _MARKS = re.compile(
     r"\.(qweight|qzeros|g_idx|weight_packed|weight_scale(_inv)?|SCB|weight\.(absmax|quant_map)"
     r"|\w+_blocks)$"

@@ -3,7 +3,7 @@
 The encoder takes the source and gives `last_hidden_state`. The decoder takes `input_ids` [batch,
 sequence] and `encoder_hidden_states` and gives `logits`. With a cache, the encoder also gives the
 keys and values of cross-attention (`present.N.encoder.key`), which do not change from step to
-step, and the decoder takes these in place of the hidden state, beside its own past
+step, and the decoder takes these in place of the hidden state, along with its own past
 (`past_key_values.N.decoder.key`): one graph for the first call and for all that follow.
 """
 

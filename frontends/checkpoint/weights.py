@@ -42,7 +42,7 @@ def read_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
     """Read `config.json`.
 
     Raises:
-        ModelError: It is no Transformers config.
+        ModelError: It is not a Transformers config.
         UnsupportedError: It comes with code, which nobody allowed to run.
     """
     transformers = import_transformers()
@@ -56,7 +56,7 @@ def read_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
         if "trust_remote_code" in str(error):
             raise _needs_code(folder) from error
         raise ModelError(
-            f"{folder}/config.json is no Transformers config: {first_line(error)}"
+            f"{folder}/config.json is not a Transformers config: {first_line(error)}"
         ) from error
 
 

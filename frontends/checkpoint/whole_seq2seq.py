@@ -85,7 +85,7 @@ def describe_whole(
 
 
 def _texts(torch: Any, config: Any, batch: int, length: int) -> Tensors:
-    """Return seeded texts as pairs have them: two `</s>` in each row, one behind its last token."""
+    """Return seeded texts as pairs have them: two `</s>` in each row, one after its last token."""
     inputs = texts(torch, _NAMES, config.vocab_size, config.pad_token_id, batch, length)
     ids, mask, end = inputs["input_ids"], inputs["attention_mask"], config.eos_token_id
     other = next(n for n in range(3) if n not in (end, config.pad_token_id))
@@ -133,7 +133,7 @@ def _classify(module: Any, _: Callable[..., Any], inputs: Tensors) -> list[Any]:
 
 
 def _shifted(torch: Any, config: Any, ids: Any) -> Any:
-    """Return what the decoder reads, [B, S]: the text behind a token that starts it."""
+    """Return what the decoder reads, [B, S]: the text after a token that starts it."""
     if config.model_type in _STARTS_WITH_LANGUAGE:
         start = ids.gather(1, (ids != config.pad_token_id).sum(1, keepdim=True) - 1)
     else:

@@ -88,7 +88,7 @@ def _prepare(request: FinetuneRequest) -> _Job:
     new = f"a new head for {counted(outputs, 'output')}"
     said = new if fresh else f"the head of {folder} is kept"
     metric = choose_metric(request.metric, task)
-    # A metric that is for other outputs is told before the training and not behind it.
+    # A metric for other outputs is reported before the training, not after it.
     score(np.zeros((len(data.test), outputs), np.float32), data.test, metric, 0)
     return _Job(request, network, fresh, task, metric, data, (said, *data.notes))
 

@@ -92,7 +92,7 @@ def compare(model: Model, trials: Sequence[Trial], what: str) -> None:
     """Run an exported model, without a runtime's own optimizations, against torch.
 
     Raises:
-        ModelError: An output differs, or is no number, or the export does not run.
+        ModelError: An output differs, or is not a number, or the export does not run.
     """
     if not trials:
         return

@@ -63,7 +63,7 @@ class DataSizes:
         return output in self.shapes
 
     def without_batch(self) -> frozenset[str]:
-        """Return the outputs whose axis 0 is no batch, but as long as what was found."""
+        """Return the outputs whose axis 0 is not a batch, but as long as what was found."""
         symbols = {
             symbol
             for shape in self.inputs.values()

@@ -145,7 +145,7 @@ class PlainDecoder:
         return {self.ids: np.zeros((batch, 0), self.dtypes[self.ids])}
 
     def feeds(self, ids: np.ndarray, past: Arrays) -> dict[str, np.ndarray]:
-        """Return what reads new tokens, [B, S], behind a text: all of both."""
+        """Return what reads new tokens, [B, S], after a text: all of both."""
         return _token_feeds(self, np.concatenate([past[self.ids], ids], axis=1), 0)
 
     def next_past(self, feeds: Arrays, outputs: Arrays) -> dict[str, np.ndarray]:
@@ -176,7 +176,7 @@ class TextDecoder(Protocol):
 
 
 def _token_feeds(decoder: TextDecoder, ids: np.ndarray, read: int) -> dict[str, np.ndarray]:
-    """Return ids, [B, S], with mask and positions behind `read` tokens, as the decoder wants."""
+    """Return ids, [B, S], with mask and positions after `read` tokens, as the decoder wants."""
     batch, new = ids.shape
     made = {decoder.ids: ids.astype(decoder.dtypes[decoder.ids])}
     if decoder.mask is not None:

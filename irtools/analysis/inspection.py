@@ -191,7 +191,7 @@ def _sizes(model: Model, batch: int, sequence: int) -> dict[str, int]:
 
 
 def _decoder_sizes(model: Model, sequence: int, past: int | None) -> dict[str, int]:
-    """Choose the sizes of a prompt, or of one token behind a past, and of both together."""
+    """Choose the sizes of a prompt, or of one token after a past, and of both together."""
     decoder = find_decoder(model.ir)
     if decoder is None:
         return {}

@@ -42,7 +42,7 @@ class Int8Product:
     Attributes:
         node: The product; the runtime may fuse it with the pairs around it.
         weight: The constant, as it is stored.
-        integers: Its integers, as stored; of float weights behind their own QuantizeLinear what
+        integers: Its integers, as stored; of float weights with their own QuantizeLinear what
             that makes of them.
         axis: Output channels of `integers`.
     """

@@ -1,4 +1,4 @@
-"""Embedding tables behind integer inputs."""
+"""Embedding tables that integer inputs index."""
 
 from __future__ import annotations
 

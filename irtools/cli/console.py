@@ -35,7 +35,7 @@ class Outlook(Protocol):
 
 
 def console(*, stderr: bool = True) -> Console:
-    """Return a console that takes text literally; plain where it is no terminal."""
+    """Return a console that takes text literally; plain where it is not a terminal."""
     from rich.console import Console
 
     class _Console(Console):

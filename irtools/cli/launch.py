@@ -31,7 +31,7 @@ def launched(given: Mapping[str, Any]) -> int | None:
 
     Raises:
         FileError: There is no such file.
-        UsageError: It is no config of accelerate, or starts nothing here.
+        UsageError: It is not a config of accelerate, or starts nothing here.
         MissingExtraError: accelerate is not installed.
     """
     file = given["accelerate_config"]
@@ -85,11 +85,11 @@ def _check_config(file: str) -> None:
         load_config_from_file(file)
     except (ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise UsageError(f"{file} is no config of accelerate: {reason}") from error
+        raise UsageError(f"{file} is not a config of accelerate: {reason}") from error
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str]) -> int:
-    # A group of its own: launchers leave what they launched behind when they are stopped.
+    # A group of its own: launchers leave their children running when they are stopped.
     process = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
         return process.wait()

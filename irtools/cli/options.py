@@ -51,7 +51,7 @@ class _Percent(click.ParamType):
         try:
             share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
         except ValueError:
-            self.fail(f"{value!r} is no share, expected 1% or 0.01", param, ctx)
+            self.fail(f"{value!r} is not a fraction: write 1% or 0.01", param, ctx)
         if not 0 <= share <= 1:
             self.fail(f"{value!r} is outside 0% to 100%", param, ctx)
         return share
@@ -68,7 +68,7 @@ class _Sizes(click.ParamType):
         try:
             sizes = tuple(int(part) for part in str(value).split(","))
         except ValueError:
-            self.fail(f"{value!r} is no list of sizes, expected such as 1,8", param, ctx)
+            self.fail(f"{value!r} is not a list of sizes such as 1,8", param, ctx)
         if any(size < 1 for size in sizes):
             self.fail(f"{value!r} holds a size below 1", param, ctx)
         return sizes
@@ -84,7 +84,7 @@ class _NamedSize(click.ParamType):
             return value
         axis, _, size = str(value).rpartition("=")
         if not axis or not size.isdecimal() or int(size) < 1:
-            self.fail(f"{value!r} is no axis with a size, expected such as sequence=64", param, ctx)
+            self.fail(f"{value!r} is not an axis with a size such as sequence=64", param, ctx)
         return axis, int(size)
 
 
@@ -248,7 +248,7 @@ def data_options(function: F) -> F:
 _tokenizer = click.option(
     "--tokenizer",
     type=FILE,
-    help="The tokenizer.json for text, or its folder. [default: beside the data or the model]",
+    help="The tokenizer.json for text, or its folder. [default: next to the data or the model]",
 )
 _text = click.option(
     "--text",

@@ -88,7 +88,7 @@ def load_options(given: Mapping[str, Any], *, check: bool = True) -> LoadOptions
         check: Compare an export with its source.
 
     Raises:
-        click.UsageError: The factor of an adapter is no number.
+        click.UsageError: The factor of an adapter is not a number.
     """
     from irtools.sources import LoadOptions
 
@@ -115,7 +115,7 @@ def _adapter(text: str) -> tuple[Path, float]:
             number = math.nan
         if not math.isfinite(number):
             raise click.UsageError(
-                f"adapter {text!r}: {factor!r} is no number; expected DIR or DIR=0.5"
+                f"adapter {text!r}: {factor!r} is not a number; expected DIR or DIR=0.5"
             )
         return Path(path), number
     return Path(text), 1.0

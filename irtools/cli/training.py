@@ -223,7 +223,7 @@ def publish_checkpoint(
 
     Args:
         network: Folder with config and weights.
-        tokenizer: Folder whose tokenizer goes beside them.
+        tokenizer: Folder whose tokenizer goes next to them.
         extra: Further files by name.
 
     Raises:

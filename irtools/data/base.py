@@ -17,12 +17,12 @@ __all__ = ["Dataset", "TextRows", "is_ragged", "objects"]
 
 @dataclass(frozen=True)
 class TextRows:
-    """The texts behind tokenized samples, so that another tokenizer can encode them.
+    """The texts of tokenized samples, so that another tokenizer can encode them.
 
     Attributes:
         rows: One or two texts per sample.
         tokenizer: The file that encoded them; None: one that the model brings in memory.
-        encode: Encodes rows with the files beside a model (`tokenizer.json` and its settings) as
+        encode: Encodes rows with the files next to a model (`tokenizer.json` and its settings) as
             the feeds were encoded: input name to int64 [N, S].
     """
 
@@ -118,7 +118,7 @@ class Dataset:
         return replace(self, feeds=feeds, labels=labels, texts=texts)
 
     def encoded_with(self, companions: Mapping[str, bytes]) -> Dataset:
-        """Return the same samples as a tokenizer among the files beside a model encodes them.
+        """Return the same samples as a tokenizer among the files next to a model encodes them.
 
         Samples that did not come as text, and files without a tokenizer, change nothing.
 

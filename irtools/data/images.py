@@ -28,7 +28,7 @@ _BILINEAR = 2
 class ImageSettings:
     """How pixels become numbers: resize, centre crop, scale, normalise.
 
-    The defaults are those of ImageNet models; a `preprocessor_config.json` beside the images or
+    The defaults are those of ImageNet models; a `preprocessor_config.json` next to the images or
     the model replaces them.
 
     Attributes:

@@ -33,12 +33,12 @@ class DataSettings:
     """What a path alone does not say.
 
     Attributes:
-        tokenizer: A `tokenizer.json` or its folder; None: beside the data or the model.
+        tokenizer: A `tokenizer.json` or its folder; None: next to the data or the model.
         text_columns: One or two columns of text; None: the usual names.
         label_column: Array or column of the labels; None: the usual names.
         max_length: Most tokens per sample.
         samples: Most samples to take, evenly spread over the data; None: all of them.
-        class_names: Class name to number; empty: as config.json or classes.json beside the data
+        class_names: Class name to number; empty: as config.json or classes.json next to the data
             or the model say.
         synthetic: How `synthetic` is drawn; its sizes are named as `--size` names them.
     """

@@ -38,7 +38,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         FileError: The file cannot be read.
     """
     try:
-        # Opened here, because numpy leaves the file open when it is no archive.
+        # Opened here, because numpy leaves the file open when it is not an archive.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (ValueError, zipfile.BadZipFile, EOFError, AttributeError, TypeError) as error:

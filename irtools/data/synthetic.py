@@ -105,7 +105,7 @@ def draw_feeds(
 def _limit(
     model: ir.Model, decoder: CachedDecoder | None, settings: SyntheticSettings, samples: int
 ) -> PositionLimit | None:
-    """Return what keeps sequences shorter than wanted, behind the past that is wanted."""
+    """Return what keeps sequences shorter than wanted, after the past that is wanted."""
     if decoder is None:
         return longest_sequence(model, settings.sequence, samples, settings.sizes)
     past = {cache.axis: settings.past for cache in decoder.past if cache.axis is not None}

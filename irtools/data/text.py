@@ -34,12 +34,12 @@ class TextSettings:
     """How text becomes ids.
 
     Attributes:
-        tokenizer: A `tokenizer.json`, or a folder with one; None: beside the model or the data.
+        tokenizer: A `tokenizer.json`, or a folder with one; None: next to the model or the data.
         columns: One or two text columns; None: the usual names.
         label_column: None: the usual names, or no labels.
         max_length: Most tokens; None: the model's fixed length, else what the tokenizer states
             (truncation, `model_max_length`), at most 512.
-        class_names: Class name to number; empty: config.json or classes.json beside the data or
+        class_names: Class name to number; empty: config.json or classes.json next to the data or
             the model.
     """
 
@@ -63,7 +63,7 @@ def read_text(
         inputs: What the model takes; `input_ids`, `attention_mask`, `token_type_ids` and
             `position_ids` can be made.
         model_folder: Where the model lies, for its tokenizer and class names.
-        brought: Files that count as beside the model, by name; see `Model.companions`.
+        brought: Files that count as next to the model, by name; see `Model.companions`.
 
     Raises:
         DataError: No tokenizer, no text column, a bad line (by number), or an input that text
@@ -162,7 +162,7 @@ def _usual_label(fields: Mapping[str, Any]) -> str | None:
 
 
 def number_classes(path: Path, column: str | None = None) -> dict[str, int]:
-    """Number the class names of a table: as `classes.json` beside it says, else by name.
+    """Number the class names of a table: as `classes.json` next to it says, else by name.
 
     Empty where labels are numbers and nothing names them.
 

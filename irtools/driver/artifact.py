@@ -34,7 +34,7 @@ class WrittenExport:
         files: Of the models.
         beside: Tokenizer and such.
         others: Files that stayed although the source has other ones of these names.
-        lacks_tokenizer: A model takes tokens, and nothing beside it makes them of texts.
+        lacks_tokenizer: A model takes tokens, and nothing next to it makes them of texts.
     """
 
     files: tuple[Path, ...]
@@ -55,7 +55,7 @@ def write_result(
     """Write the model, or what the target makes of it, and complete the report.
 
     Args:
-        force: Files beside the model that a pass has made may replace others.
+        force: Files next to the model that a pass has made may replace others.
         sizes: As `compile_to` takes them.
 
     Returns:
@@ -93,14 +93,14 @@ def compile_to(
     format: str | None = None,
     sizes: Mapping[str, int] = MappingProxyType({}),
 ) -> tuple[Artifact, tuple[Path, ...]]:
-    """Lower a model, write what the target loads, and put tokenizer and such beside it.
+    """Lower a model, write what the target loads, and put tokenizer and such next to it.
 
     What was written is run once in a child process before anybody sees it. A new folder appears
     whole or not at all. In one that exists, files are replaced one by one when all of them are
     written, tokenizer and such included, what the target opens last.
 
     Args:
-        destination: A folder, or the main file; beside a file nothing else is put.
+        destination: A folder, or the main file; next to a file nothing else is put.
         describe: Makes the text of `report.json` when the artifact is there.
         format: One of the target's formats; None: its usual one.
         sizes: Sizes of open axes for that run, as `DrawnInputs` takes them.
@@ -146,7 +146,7 @@ def write_export(
     external_data: bool | None,
     force: bool,
 ) -> WrittenExport:
-    """Write models of a source, and its tokenizer and such beside them.
+    """Write models of a source, and its tokenizer and such next to them.
 
     A new folder appears whole or not at all. Elsewhere everything is written under other names
     first, and then renamed.
@@ -222,7 +222,7 @@ def _others(companions: Iterable[Path], place: Path) -> list[Path]:
 
 
 def _write_missing(model: Model, folder: Path, kept: Path | None) -> tuple[Path, ...]:
-    """Write what a model brings to lie beside it, and neither `folder` nor `kept` has."""
+    """Write what a model brings to lie next to it, and neither `folder` nor `kept` has."""
     there = [folder, *([kept] if kept is not None else [])]
     missing = {
         name: content
@@ -258,7 +258,7 @@ def _try(
             with drawn_for(model, target, sizes) as drawn:
                 drawn.usable(usual)
         except (DataError, UnsupportedError):
-            # No inputs suit the model itself, and some outputs are no arrays.
+            # No inputs suit the model itself, and some outputs are not arrays.
             yield f"loaded, but not run, as little as the model itself: {error}"
             return
         raise CheckError(f"{artifact.files[0].name} does not run: {error}") from error
@@ -270,7 +270,7 @@ def _try(
 def copy_companions(
     source: str, folder: Path, *, unless_in: Path | None = None
 ) -> tuple[Path, ...]:
-    """Put the tokenizer and such beside a model; what is there already stays as it is.
+    """Put the tokenizer and such next to a model; what is there already stays as it is.
 
     Args:
         unless_in: Where they may be already; None: in `folder`.

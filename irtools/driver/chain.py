@@ -98,7 +98,7 @@ class StageScore:
     Attributes:
         evaluation: The metric on the target's runtime.
         agreement: Share of the test samples that are decided as the first stage decides them;
-            None where outputs are no scores.
+            None where outputs are not scores.
         difference: Metric less that of the first stage, sample by sample; None for the first.
     """
 

@@ -1,4 +1,4 @@
-"""Files that a pass has made to lie beside the model: the tokenizer of a smaller vocabulary."""
+"""Files that a pass has made to lie next to the model: the tokenizer of a smaller vocabulary."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def write_companions(companions: Mapping[str, bytes], folder: Path) -> tuple[Pat
 def companions_beside(
     companions: Mapping[str, bytes], folder: Path, source: str, *, force: bool
 ) -> Iterator[tuple[Path, ...]]:
-    """Write the files beside a model that is written inside the `with`; yields their paths.
+    """Write the files next to a model that is written inside the `with`; yields their paths.
 
     They appear under their names when the model is there.
 
     Args:
-        source: Where the model came from; the files beside it are never replaced.
+        source: Where the model came from; the files next to it are never replaced.
         force: Files of other models may be.
 
     Raises:

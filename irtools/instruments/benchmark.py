@@ -38,7 +38,7 @@ class Benchmark(Instrument):
     The original runs as it is, the others in the form in which they are written. A model that a
     pass left as it was keeps the figures of the step before. A model that branches may need more
     time for one sample than for another: it is timed on real samples in turns, where there are
-    any, and so is the original beside it. A decoder with a cache is timed in prefill and decode.
+    any, and so is the original. A decoder with a cache is timed in prefill and decode.
 
     With `drop_slower` a lossy pass is undone where it makes the model slower than it was, by
     intervals that do not overlap: int8 without fast int8 instructions, or on a small model.

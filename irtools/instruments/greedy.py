@@ -147,7 +147,7 @@ class Greedy(Instrument):
         return written.first(few)
 
     def _room(self, model: Model) -> int:
-        """Return how many new tokens a model holds positions for behind the prompts."""
+        """Return how many new tokens a model holds positions for after the prompts."""
         prompts, length = self._prompts.shape
         limit = longest_text(model.ir, length + self._new_tokens, prompts)
         return self._new_tokens if limit is None else max(1, limit - length)

@@ -65,7 +65,7 @@ class _Measured:
 
     Attributes:
         rows: What the metric keeps of each sample, by part: the inner ones, then the rest.
-        figure: A metric that is no sum over samples.
+        figure: A metric that is not a sum over samples.
         level: How far the runtime's own optimizations go.
     """
 

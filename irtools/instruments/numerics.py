@@ -327,7 +327,7 @@ def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     if a.dtype.kind in "OSU":
         return bool((a == b).all())
     if a.dtype.kind in "fc" or a.dtype.name == "bfloat16":
-        # NaN payloads and the sign of zero are no one's promise.
+        # No runtime promises NaN payloads or the sign of zero.
         return bool(((a == b) | ((a != a) & (b != b))).all())
     return bool(np.array_equal(a, b))
 

@@ -69,7 +69,7 @@ class Recipe:
         try:
             document = json.loads(path.read_text(encoding="utf-8"))
             if (document["format"], document["version"]) != _FORMAT:
-                raise FileError(f"{path} is no reproducer of version {_FORMAT[1]}")
+                raise FileError(f"{path} is not a reproducer of version {_FORMAT[1]}")
             return cls(
                 pipeline=document["pipeline"],
                 target=document["target"],
@@ -85,7 +85,7 @@ class Recipe:
         except OSError as error:
             raise FileError(f"cannot read {path}: {error.strerror}") from error
         except (ValueError, KeyError, TypeError) as error:
-            raise FileError(f"{path} is no reproducer written by irtools: {error}") from error
+            raise FileError(f"{path} is not a reproducer written by irtools: {error}") from error
 
 
 def may_be_bug(error: Exception) -> bool:
@@ -96,7 +96,7 @@ def may_be_bug(error: Exception) -> bool:
 class Reproducer(Instrument):
     """When a pass fails, writes a folder from which `irc reproduce` runs it again.
 
-    The folder holds the model before the pass with the files that lie beside it (its tokenizer
+    The folder holds the model before the pass with the files that lie next to it (its tokenizer
     as the pass saw it), the pass as text, up to 64 samples of the data, as text where they came so,
     seed, versions and the traceback. Failures that are the caller's to mend (wrong options, data
     that does not fit, an operator that the target lacks) leave no folder.

@@ -175,7 +175,7 @@ def _figures(
     with scratch_folder("compare") as folder:
         entrants = list(prepare(contenders, threads, folder))
         both = [fit_dataset(data, entrant.model) for entrant in entrants]
-        # A tensor of one name may have another layout in the other model; then it is no match.
+        # A tensor of one name may have another layout in the other model; then it is not a match.
         found = OutputScores(entrants, both, isolation="each", lenient=True)
         _, score = found
     return score.by_output

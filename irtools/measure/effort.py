@@ -72,7 +72,7 @@ class Workload:
         evaluated: Models that are evaluated, the original among them.
         timed: Models that would be timed with `end`.
         scored: There is a task metric, or a budget that hangs on all of the data.
-        drawn: The data is no real data.
+        drawn: The data is not real data.
     """
 
     samples: int = 0

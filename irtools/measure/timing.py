@@ -1,7 +1,7 @@
 """Timing models against each other.
 
 Two sessions in one process on few cores steal from each other: a runtime's workers spin after
-a run, and a model that needs 10 ms was seen to need 15 beside another. So every block of runs
+a run, and a model that needs 10 ms was seen to need 15 next to another. So every block of runs
 gets a process of its own and one process is alive at a time. The contenders take turns in short
 blocks and swap places from round to round, so that a slow minute of the machine, a warm cache or
 an unlucky placement in memory hits all of them and not one.

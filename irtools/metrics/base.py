@@ -42,7 +42,7 @@ class Fidelity:
         max_abs: Largest |y - y'|.
         cosine: Mean cosine per sample.
         kl: Mean KL(softmax y || softmax y') in nats, over the last axis; None where the output
-            is no row of at least two logits. Where a sample may have several labels: the sum of
+            is not a row of at least two logits. Where a sample may have several labels: the sum of
             the KL of each label.
         agreement: Share of equal arg-max over the last axis; None as above. Where a sample may
             have several labels: share of samples that keep their set of labels.

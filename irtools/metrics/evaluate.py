@@ -59,7 +59,7 @@ class Resampled:
         evaluation: The metric and its interval.
         drawn: [resamples], the metric on each bootstrap sample. The draws follow from the seed and
             the number of samples alone, so two models of one dataset are drawn on the same samples.
-        scores: [N], a score per sample whose mean is the metric; None where it is no such mean.
+        scores: [N], a score per sample whose mean is the metric; None where it is not such a mean.
     """
 
     evaluation: Evaluation

@@ -41,7 +41,7 @@ class PerSampleMetric(ABC):
         """Return the figure from the rows of all samples [N, k]; NaN where there are none."""
 
     def scores(self, rows: np.ndarray) -> np.ndarray | None:
-        """Return a score per sample from 0 to 1 whose mean is the figure; None: it is no mean."""
+        """Return a score per sample from 0 to 1 whose mean is the figure; None: no such mean."""
         return None
 
     def takes(self, labels: np.ndarray) -> bool:

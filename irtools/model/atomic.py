@@ -180,4 +180,4 @@ def _check_replaceable(folder: OutputFolder, name: str) -> None:
     except FileNotFoundError:
         return
     if not (stat.S_ISREG(mode) or stat.S_ISLNK(mode)):
-        raise FileError(f"{shown(folder.path / name)} is no regular file and is not replaced")
+        raise FileError(f"{shown(folder.path / name)} is not a regular file and is not replaced")

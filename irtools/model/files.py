@@ -40,7 +40,7 @@ class MappedFile:
 
         Raises:
             FileError: There is no such file, or it cannot be read.
-            ModelError: It is no regular file.
+            ModelError: It is not a regular file.
         """
         try:
             # Looking first: opening a pipe or a device may block or have effects.

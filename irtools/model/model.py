@@ -30,8 +30,8 @@ class Model:
         ir: The model as onnx_ir holds it. Tensors in it are shared between clones and never
             written into.
         source: File or checkpoint that it was read from, or None.
-        companions: Files that a pass has put in the place of those beside the source, by name
-            (`tokenizer.json`); whoever writes the model writes them beside it.
+        companions: Files that a pass has put in the place of those next to the source, by name
+            (`tokenizer.json`); whoever writes the model writes them next to it.
         notes: What its user should know of how it was made of its source.
     """
 
@@ -52,7 +52,7 @@ class Model:
 
         Raises:
             FileError: The file is not there or cannot be read.
-            ModelError: It is no sound model; says what is wrong, and where.
+            ModelError: It is not a sound model; says what is wrong, and where.
             LimitError: Something in it is too large to be believed.
             UnsupportedError: It is sound, but uses map or opaque types.
         """

@@ -236,7 +236,7 @@ def _stamp(model: ir.Model, to: int) -> None:
 
 
 def _list_to_input(node: ir.Node, names: FreshNames) -> None:
-    """Move `axes` or `split` from the attributes behind the first input, as a Constant."""
+    """Turn the attribute `axes` or `split` into the second input, as a Constant."""
     key = "split" if node.op_type == "Split" else "axes"
     attribute = node.attributes.pop(key, None)
     if attribute is not None:

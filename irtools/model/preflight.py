@@ -183,7 +183,7 @@ def _check_strings(model: onnx.ModelProto) -> None:
 
 def _check_versions(model: onnx.ModelProto) -> None:
     if not model.ir_version and not model.opset_import:
-        raise ModelError("this is no ONNX model: it has neither an IR version nor opsets")
+        raise ModelError("this is not an ONNX model: it has neither an IR version nor opsets")
     if not MIN_IR_VERSION <= model.ir_version <= MAX_IR_VERSION:
         raise ModelError(
             f"the model has IR version {model.ir_version}, this version of irtools reads "

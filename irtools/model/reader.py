@@ -59,7 +59,7 @@ def read_file(path: Path) -> ReadModel:
 
     Raises:
         FileError: The file is not there or cannot be read.
-        ModelError: It is no sound model; says what, where, and what to do.
+        ModelError: It is not a sound model; says what, where, and what to do.
         LimitError: Something in it is too large to be believed.
     """
     file = MappedFile.open(path)
@@ -83,7 +83,7 @@ def read_file(path: Path) -> ReadModel:
 
 
 def read_proto(proto: onnx.ModelProto, path: Path | None) -> ReadModel:
-    """Read a model message; external data is looked for beside `path`. The message is not kept."""
+    """Read a model message; external data is looked for next to `path`. The message is not kept."""
     copy = onnx.ModelProto()
     copy.CopyFrom(proto)
     return _Reader(copy, path, None, Skeleton(b"", {})).read()

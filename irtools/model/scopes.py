@@ -60,7 +60,7 @@ def shown(name: object, limit: int = 200) -> str:
 
 
 def shown_operator(op_type: str) -> str:
-    """Print an operator's name as it is, or escaped where it is no identifier."""
+    """Print an operator's name as it is, or escaped where it is not an identifier."""
     return op_type if op_type.isidentifier() and op_type.isascii() else shown(op_type)
 
 
@@ -177,7 +177,7 @@ def _missing(frames: Sequence[_Frame], node: NodeView, name: str) -> str:
                 f"{start.label()} produces it"
             )
     return (
-        f"{node.label()} reads {shown(name)}, which is no input, initializer or earlier node "
+        f"{node.label()} reads {shown(name)}, which is not an input, initializer or earlier node "
         "output of its graph"
     )
 

@@ -19,7 +19,7 @@ _ORIGIN = "irtools.separated-from"
 
 
 def private_initializer(node: ir.Node, index: int, names: FreshNames) -> ir.Value:
-    """Return the initializer behind an input, made so that only this input uses it.
+    """Return the initializer that feeds an input, made so that only this input uses it.
 
     Where others use it too, or callers may override it, the input gets a copy under a fresh name.
 
@@ -29,11 +29,12 @@ def private_initializer(node: ir.Node, index: int, names: FreshNames) -> ir.Valu
         names: Free names of the model.
 
     Raises:
-        ValueError: The input is no initializer.
+        ValueError: The input is not an initializer.
     """
     value = node.inputs[index]
     if value is None or value.const_value is None or not value.is_initializer():
-        raise ValueError(f"input {index} of {node.op_type} node {node.name!r} is no initializer")
+        label = f"input {index} of {node.op_type} node {node.name!r}"
+        raise ValueError(f"{label} is not an initializer")
     if len(value.uses()) == 1 and not value.is_graph_input() and not value.is_graph_output():
         return value
     graph = value.graph

@@ -70,7 +70,7 @@ def is_marked_sparse(tensor: ir.TensorProtocol) -> bool:
 
 
 def sparsify(graph: ir.Graph, message: onnx.GraphProto) -> None:
-    """Write as sparse what was read so, is no input as well, and takes fewer bytes that way."""
+    """Write as sparse what was read so, is not an input as well, and takes fewer bytes that way."""
     if not any(
         value.const_value is not None and is_marked_sparse(value.const_value)
         for value in graph.initializers.values()

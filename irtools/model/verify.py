@@ -17,7 +17,7 @@ from irtools.model.walk import attribute_tensors, iter_graphs, nested_graphs, su
 __all__ = ["MAX_SIZE", "verify"]
 
 _MIXED_DOMAINS = frozenset({*STANDARD_DOMAINS, "com.microsoft"})
-"""Domains in which a model may have functions beside operators that others define."""
+"""Domains in which a model may have functions next to operators that others define."""
 
 MAX_SIZE = 2**40
 """Largest size of a dimension that is believed."""

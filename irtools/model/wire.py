@@ -46,7 +46,7 @@ def cut_weights(data: memoryview) -> Skeleton:
     """Cut large weights out of a serialized model.
 
     Raises:
-        ModelError: The file ends before the last field does, or is no protobuf message.
+        ModelError: The file ends before the last field does, or is not a protobuf message.
     """
     spans: dict[int, tuple[int, int]] = {}
 
@@ -131,7 +131,7 @@ def _fields(data: memoryview, start: int, end: int) -> Iterator[_Field]:
             case 5:
                 stop = body + 4
             case _:
-                raise ModelError("not an ONNX model: the file is no protobuf message")
+                raise ModelError("not an ONNX model: the file is not a protobuf message")
         if stop > end:
             raise ModelError(
                 f"the file ends early: {stop - end} bytes of it are missing, or it is damaged"

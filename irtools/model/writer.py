@@ -135,7 +135,7 @@ def _write(
             weights.retract()
         raise
     store.places |= placed.new
-    # The new file is in place and whole; what fails from here on is no reason to say otherwise.
+    # The new file is in place and whole; what fails from here on is not a reason to say otherwise.
     with contextlib.suppress(OSError):
         folder.sync()
         for name in outdated:
@@ -273,7 +273,7 @@ def _write_weights(
 
 
 def _append(file: NewFile, tensor: ir.TensorProtocol) -> int:
-    """Write a tensor behind what is in a file; return the bytes left free between the two."""
+    """Write a tensor after what is in a file; return the bytes left free between the two."""
     step = _PAGE if tensor.nbytes >= 2**20 else _ALIGNMENT
     gap = -file.size % step
     file.write(bytes(gap))

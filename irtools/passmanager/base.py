@@ -51,8 +51,8 @@ class PassResult:
         notes: Sentences that a reader of the report must see.
         preserved: Analyses that still hold although the model was modified.
         plan: The decisions that were applied, where the pass made a plan.
-        companions: Files that must lie beside the model from now on, by name, in the place of
-            those beside the source: the tokenizer of a smaller vocabulary.
+        companions: Files that must lie next to the model from now on, by name, in the place of
+            those next to the source: the tokenizer of a smaller vocabulary.
     """
 
     modified: bool
@@ -109,7 +109,7 @@ class Pass(ABC):
 
         Raises:
             UnsupportedError: The pass cannot work on this model or target at all. Parts that a
-                pass cannot handle are no reason: it leaves them alone and counts them.
+                pass cannot handle are not a reason: it leaves them alone and counts them.
         """
 
 

@@ -51,7 +51,7 @@ class PassContext:
         progress: Where to tell how far a long step is.
         statistics: Makes the statistics service of a model, over `calibration`.
         runner: Compiles a model as it stands for the target and returns its runner.
-        beside: Files beside the model's source, by name (`tokenizer.json`, `config.json`).
+        beside: Files next to the model's source, by name (`tokenizer.json`, `config.json`).
         companions: Those of them that earlier passes have replaced, with their content.
         adapt: Puts the sizes on which this model runs into settings for drawing inputs.
         draw: Draws samples on which this model runs; None where no model is to be run on drawn
@@ -164,7 +164,7 @@ class PassContext:
         return context
 
     def companion(self, name: str) -> bytes | None:
-        """Return the content of a file beside the model as it is now; None: there is none.
+        """Return the content of a file next to the model as it is now; None: there is none.
 
         Raises:
             FileError: It cannot be read.

@@ -71,7 +71,7 @@ def _options(module: str, name: str, depth: int) -> dict[str, Any] | None:
 
 
 def _fields(found: ast.ClassDef) -> dict[str, Any] | None:
-    """Return the fields of a dataclass; None where one of them is no plain option."""
+    """Return the fields of a dataclass; None where one of them is not a plain option."""
     fields: dict[str, Any] = {}
     for node in found.body:
         if not isinstance(node, ast.AnnAssign) or not isinstance(node.target, ast.Name):

@@ -1,4 +1,4 @@
-"""What irtools registers itself, written down beside the code.
+"""What irtools registers itself, written down next to the code.
 
 Importing a pass brings `onnx_ir`, numpy and more with it, a second of work before its name and
 options can be listed. `docs/make_reference.py` writes them to `manifest.json` from the classes

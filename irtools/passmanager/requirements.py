@@ -57,7 +57,7 @@ def required_passes(kind: type[Pass]) -> tuple[Pass, ...]:
     """Return the passes that a pass requires, in order.
 
     Raises:
-        UsageError: `requires` names something that is no exact pass.
+        UsageError: `requires` names something that is not an exact pass.
     """
     return tuple(_exact_pass(kind.name, text) for text in kind.requires)
 
@@ -66,7 +66,7 @@ def check_requires(kind: type[Pass]) -> None:
     """Refuse a pass whose requirements cannot be established.
 
     Raises:
-        UsageError: `requires` names something that is no exact pass.
+        UsageError: `requires` names something that is not an exact pass.
     """
     required_passes(kind)
 

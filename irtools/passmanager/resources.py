@@ -49,7 +49,7 @@ class Calibration:
     def get(
         self, model: ir.Model, companions: Mapping[str, bytes] = MappingProxyType({})
     ) -> Dataset:
-        """Return the data, in the tokens of a model that has these files beside it.
+        """Return the data, in the tokens of a model that has these files next to it.
 
         Raises:
             DataError: None was given, and none can be drawn from the model's signature.

@@ -48,7 +48,7 @@ def how_to_convert(source: str) -> str:
 
 
 def how_to_fetch(source: str) -> str:
-    """Return how a source that is not on this disk gets there; empty where it is no address.
+    """Return how a source that is not on this disk gets there; empty where it is not an address.
 
     Addresses, and names as the Hugging Face hub has them: `owner/name`, or `name` alone.
     """
@@ -57,7 +57,7 @@ def how_to_fetch(source: str) -> str:
     if _HUB_NAME.fullmatch(source) is None or _names_a_file(source):
         return ""
     return (
-        f"{source} is no file or folder here, and irc downloads nothing: a model of the Hugging "
+        f"{source} is not a file or folder here, and irc downloads nothing: a model of the Hugging "
         f"Face hub is fetched with `{_hub_command(source)}` and given as {_folder(source)}"
     )
 

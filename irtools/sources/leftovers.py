@@ -107,7 +107,7 @@ def _indices(places: Collection[_Place], parent: str) -> set[int]:
 
 
 def _further(config: Any, places: Collection[_Place]) -> set[_Place]:
-    """Places behind the others for layers that predict further tokens; nothing here runs them."""
+    """Places after the others for layers that predict further tokens; nothing here runs them."""
     names = ("num_mtp_layers", "num_nextn_predict_layers")
     count = max(int(getattr(config, name, None) or 0) for name in names)
     ends = {parent: max(_indices(places, parent)) for parent, _ in places} if count else {}

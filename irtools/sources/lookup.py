@@ -75,7 +75,7 @@ class Frontend(Protocol):
         """Names of the models that a source consists of; empty where it is one."""
 
     def companions(self, source: str) -> tuple[Path, ...]:
-        """Files that belong beside the model, such as its tokenizer."""
+        """Files that belong with the model, such as its tokenizer."""
 
 
 _WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth"})
@@ -107,13 +107,13 @@ def find_frontend(source: str) -> Frontend:
             "downloaded) or module:function"
         )
     raise ModelError(
-        f"{source} is no model that irtools reads; expected an .onnx file, a Transformers "
+        f"{source} is not a model that irtools reads; expected an .onnx file, a Transformers "
         f"checkpoint folder (with config.json) or module:function{_instead(path)}"
     )
 
 
 def _instead(path: Path) -> str:
-    """Say what a folder holds that is no source."""
+    """Say what a folder holds that is not a source."""
     if not path.is_dir():
         return ""
     found = sorted(path.iterdir())

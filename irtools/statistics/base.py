@@ -1,6 +1,6 @@
 """What can be asked of a tensor, and what is answered. Only reductions are kept.
 
-`n` counts positions that are no padding, `C` is the size of the channel axis.
+`n` counts positions that are not padding, `C` is the size of the channel axis.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class MinMaxAccumulator:
 
 
 class HistogramAccumulator:
-    """Counts by bit pattern, beside the exact range."""
+    """Counts by bit pattern, along with the exact range."""
 
     state_bytes = 8 * _NUM_BINS
 

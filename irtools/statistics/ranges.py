@@ -99,7 +99,7 @@ def entropy_range(histogram: HistogramResult, grid: Grid = Grid()) -> Range:
     full = _with_zero(histogram.low, histogram.high, grid)
     if full[0] == full[1]:
         return full
-    # Exactly zero is no evidence about where to clip, and ReLU makes half of a tensor that.
+    # Exactly zero is not evidence about where to clip, and ReLU makes half of a tensor that.
     peak = max(-full[0], full[1])
     edges = np.linspace(-peak, peak, _ENTROPY_BINS + 1)
     counts = _rebin(histogram, edges)

@@ -35,7 +35,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 HELD_BATCHES: Final = 2
 """Batches in memory at once: one is reduced while the runtime works on the next."""
 
-# Large batches save the overhead of a run, which is nothing beside tensors of this size.
+# Large batches save the overhead of a run, which is negligible for tensors of this size.
 _BATCH_BYTES: Final = HELD_BATCHES * (32 << 20)
 
 

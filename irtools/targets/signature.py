@@ -19,7 +19,7 @@ class Slot:
     """One input of a compiled model.
 
     Attributes:
-        dtype: Element type; None where it is no dense tensor, and then not checked.
+        dtype: Element type; None where it is not a dense tensor, and then not checked.
         shape: Sizes, None where dynamic; None where the rank is unknown.
         required: False for weights that a caller may override.
     """

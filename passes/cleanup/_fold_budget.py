@@ -1,7 +1,7 @@
 """Which of the results that could be computed at compile time are worth their place in the file.
 
 Folding a node writes its result and frees the node, and every constant that nothing else reads.
-Nodes that share values are weighed together: an Expand of a megabyte that a ReduceSum behind it
+Nodes that share values are weighed together: an Expand of a megabyte that a ReduceSum after it
 makes small costs nothing. What is left larger than what it frees needs room that other folds of
 the same model have made; where there is none, the nodes with the largest results stay.
 """

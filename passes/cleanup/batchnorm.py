@@ -41,7 +41,7 @@ class FuseConvBn(Pass):
     exactness: ClassVar[Exactness] = Exactness.REASSOCIATED
     statistics: ClassVar = {
         "num-fused-batchnorm": "BatchNormalizations folded into weights",
-        "num-unfused-batchnorm": "BatchNormalizations behind a linear operator that stayed",
+        "num-unfused-batchnorm": "BatchNormalizations after a linear operator that stayed",
     }
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:

@@ -29,7 +29,7 @@ What is written is bounded by what the file loses by it: see `_fold_budget`.
 """
 
 _FEW_ELEMENTS = 64
-"""Constants of no more elements are sizes, axes and scalars: what grows from them is no weight."""
+"""Constants of no more elements are sizes, axes and scalars; results of them are not weights."""
 
 _MAX_SWEEPS = 4
 
@@ -85,8 +85,8 @@ class FoldConstants(Pass):
     Also folds Shape and the arithmetic on it where the sizes are fixed. The file never grows by
     it: a result may be as large as the nodes and constants that it frees, and larger only where
     other results have made room; its size is known before it is computed. What is stored in fewer
-    bytes than what is computed from it stays stored so: 8-bit integers behind Cast and Mul,
-    half precision behind Cast, indices of a codebook, one row behind Expand. Never folds random
+    bytes than what is computed from it stays stored so: 8-bit integers after Cast and Mul,
+    half precision after Cast, indices of a codebook, one row after Expand. Never folds random
     operators, QuantizeLinear and DequantizeLinear (they are the quantization), weights that a
     caller may override, nodes of foreign domains, or outputs of the model. Constants that
     nothing reads any more go. Works in the main graph and in nested subgraphs.

@@ -42,7 +42,7 @@ _FEW_SAMPLES = 500
 class EarlyExit(PlanningPass):
     """Let samples leave an encoder classifier early, where a small head is already sure.
 
-    Behind chosen blocks a linear head on the hidden state imitates the whole model's decision
+    After chosen blocks a linear head on the hidden state imitates the whole model's decision
     (trained on the calibration data, no labels needed, the encoder stays frozen). A sample whose
     head is sure enough leaves; the others go on, without those that left: the remaining blocks
     run on fewer rows, inside an `If`, so the work is truly saved, at any batch size, on every
@@ -51,7 +51,7 @@ class EarlyExit(PlanningPass):
     largest probability (DeeBERT, Xin et al. 2020, uses the entropy); of multi-label scores, that
     of the least sure label.
 
-    Run it last, behind `fuse` and `int8`: later passes leave what lies in branches alone.
+    Run it last, after `fuse` and `int8`: later passes leave what lies in branches alone.
     Latency then depends on the sample: where the data allows it, the benchmark runs real samples
     in turns instead of one drawn one. Left alone: models without class scores as their only
     output, without two attention blocks, with control flow, or with a fixed batch above 1.
@@ -69,7 +69,7 @@ class EarlyExit(PlanningPass):
         0.99, "share of samples that must be decided as the whole model decides, such as 99%"
     )
     layers: tuple[str, ...] = option(
-        (), "blocks behind which an exit may stand, counted from 1; empty: every block"
+        (), "blocks after which an exit may stand, counted from 1; empty: every block"
     )
     max_exits: int = option(2, "most exits to build; each costs its head for whoever passes it")
     pool: Literal["auto", "first", "mean"] = option(
@@ -210,7 +210,7 @@ def _decisions(
         outcome = notch.outcome
         decisions.append(
             Decision(
-                subject=f"exit behind block {boundary.depth} of {depth}",
+                subject=f"exit after block {boundary.depth} of {depth}",
                 action=f"leave from confidence {notch.threshold:.4f}",
                 cost=agreement - outcome.agreement,
                 gain=work - outcome.work,
@@ -230,7 +230,7 @@ def _exits(encoder: Encoder, decisions: Sequence[Decision]) -> list[Exit]:
         depth, threshold = int(data["depth"]), float(data["threshold"])
         if data["state"] not in states:
             raise UsageError(
-                f"the plan leaves at {data['state']!r}, which is no value between two blocks of "
+                f"the plan leaves at {data['state']!r}, which is not a value between two blocks of "
                 "this model; plan again"
             )
         if "weight" in data:
@@ -254,7 +254,7 @@ def _plan_notes(
         )
     if not notches:
         notes.append(
-            f"no exit saves work at {wanted:.1%} agreement: behind the best block heads agree on "
+            f"no exit saves work at {wanted:.1%} agreement: after the best block heads agree on "
             f"{max(float(c.agrees.mean()) for c in candidates):.1%} of the samples; lower agreement"
         )
     return notes
@@ -279,7 +279,7 @@ def _histogram(
         candidates.append(Candidate(exit_.depth, sure, same))
     outcome = judge(candidates, [e.threshold for e in exits], encoder.depth)
     leaving = [
-        f"{share:.1%} behind block {e.depth}"
+        f"{share:.1%} after block {e.depth}"
         for share, e in zip(outcome.shares, exits, strict=False)
     ]
     return (

@@ -37,7 +37,7 @@ class Exit:
         state: Hidden state [B, S, H] that it reads.
         depth: Blocks before it.
         head: Its classifier.
-        pool: `first` reads the first position, `mean` the mean over positions that are no padding.
+        pool: `first` reads the first position, `mean` the mean over positions that are not padding.
         threshold: Least confidence with which a row leaves.
     """
 

@@ -1,6 +1,6 @@
 """Where an encoder may be left: the values between two of its blocks.
 
-A block is what lies around one attention. Behind it the graph narrows to a single value, the
+A block is what lies around one attention. After it the graph narrows to a single value, the
 hidden state, through which everything passes that the attention has computed: a post-dominator of
 the attention. The last such value in front of the next attention is the boundary, in post-norm
 encoders (BERT) the output of a LayerNormalization, in pre-norm ones (ViT) that of the residual Add.
@@ -26,7 +26,7 @@ class NotAnEncoderError(Exception):
 
 @dataclass(frozen=True)
 class Boundary:
-    """A hidden state [B, S, H] behind `depth` blocks."""
+    """A hidden state [B, S, H] after `depth` blocks."""
 
     value: ir.Value
     depth: int
@@ -35,7 +35,7 @@ class Boundary:
 @dataclass(frozen=True)
 class Encoder:
     """Attributes:
-    boundaries: In order of depth; the one behind the last block is not among them.
+    boundaries: In order of depth; the one after the last block is not among them.
     depth: Blocks in all.
     output: Class scores [B, C].
     """

@@ -146,7 +146,7 @@ class FuseRelativePosition(FusionPass):
 
 
 def _scale_after(anchor: ir.Node) -> ir.Node | None:
-    """A Mul or Div by a number right behind, or behind a Transpose."""
+    """A Mul or Div by a number directly after, or after a Transpose."""
     user = only_user(anchor.outputs[0])
     if user is not None and user.op_type == "Transpose":
         user = only_user(user.outputs[0])

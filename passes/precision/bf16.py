@@ -22,7 +22,7 @@ class Bf16(HalfPass):
     Where the target computes in float16 as well, the graph decides: safe operators move to
     bfloat16, as in `fp16`. Where bfloat16 is the only fast half, as on CPUs, the runtime chooses
     it by itself for float32 operators, so only the weights are stored in 16 bits with a Cast
-    behind them: the file halves, and the speed is that of the runtime's own bfloat16 mode.
+    after them: the file halves, and the speed is that of the runtime's own bfloat16 mode.
     Inputs and outputs keep their types. On other targets the pass is refused.
     """
 

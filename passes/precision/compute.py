@@ -1,4 +1,4 @@
-"""Half precision as arithmetic: a float16 or bfloat16 graph behind a float32 interface.
+"""Half precision as arithmetic: a float16 or bfloat16 graph with a float32 interface.
 
 Operators that are declared safe (`Op.half_safe`) compute in 16 bits; a Cast stands wherever a value
 crosses. Everything else stays in float32: normalizations, softmax, exponentials and sums over many

@@ -19,7 +19,7 @@ class Fp16(HalfPass):
     """Store weights in float16 and, where the target computes in it, compute in it.
 
     On a target without fast float16 arithmetic every large weight is stored in 16 bits with a Cast
-    behind it that the runtime folds: the file halves, the speed stays. On a target that has it,
+    after it that the runtime folds: the file halves, the speed stays. On a target that has it,
     the safe operators compute in float16; softmax, normalizations, exponentials and everything that
     meets values beyond 65504 stay in float32. Inputs and outputs keep their types.
 

@@ -20,7 +20,7 @@ from irtools.passes.precision.limits import misfit, to_half
 
 __all__ = ["StoredWeights", "divides", "store_weights"]
 
-# A scale must stay what the integers beside it were rounded with.
+# A scale must stay what its integers were rounded with.
 _EXACT_READERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _OTHER_FLOATS = frozenset({ir.DataType.DOUBLE})
 

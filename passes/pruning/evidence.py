@@ -36,7 +36,7 @@ class Evidence:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the report must say of the data behind a refit."""
+        """What the report must say of the data used for a refit."""
         if not self.shortages:
             return ()
         inputs, positions = max(self.shortages)

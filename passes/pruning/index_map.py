@@ -22,7 +22,7 @@ class IndexMap:
         inner: Neighbouring elements of one unit.
         outer: Times the whole pattern is repeated; None where only known when the model runs
             (batch and heads merged into one axis), which no constant tensor ever has: `fitted`.
-        offset: First element, behind what a Concat puts before it.
+        offset: First element, after what a Concat puts before it.
     """
 
     units: int

@@ -1,4 +1,4 @@
-"""The linear layer behind a sink: its weight as [K, N] and where its bias stands."""
+"""The linear layer of a sink: its weight as [K, N] and where its bias stands."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def write_layers(
 
 
 def linear_layer(sink: Member) -> LinearLayer | None:
-    """Return the linear layer of a sink, or None where it is no plain x W + b."""
+    """Return the linear layer of a sink, or None where it is not a plain x W + b."""
     node = sink.node
     tensor = weight_of(sink.value)
     if tensor is None or sink.input != 1 or sink.data_axis is None:

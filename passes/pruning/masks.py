@@ -69,7 +69,7 @@ def smallest_mask(array: np.ndarray, count: int) -> np.ndarray:
 def blocked_mask(array: np.ndarray, axis: int, zeros: int, block: int) -> np.ndarray | None:
     """Return the mask of the `zeros` least entries in each block along an axis.
 
-    None where the axis is no multiple of the block.
+    None where the axis is not a multiple of the block.
     """
     moved = np.moveaxis(np.abs(array.astype(np.float32)), axis, -1)
     if moved.shape[-1] % block:

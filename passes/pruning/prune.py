@@ -100,7 +100,7 @@ class Prune(PlanningPass):
         "num-groups-blocked": "groups of channels that cannot be pruned",
         "num-lacking-channel-rule": "of these, because an operator has no channel rule",
         "num-skipped-quantized": "products left alone because their weights are integers",
-        "num-skipped-no-blocks": "weights that are no multiple of the N:M block",
+        "num-skipped-no-blocks": "weights that are not a multiple of the N:M block",
     }
 
     method: Literal["structured", "magnitude"] = option(

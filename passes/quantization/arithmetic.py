@@ -114,7 +114,7 @@ def qparams_of_weight(
 def quantize(x: np.ndarray, q: QParams) -> np.ndarray:
     """Return the integers of x, as `QuantizeLinear` computes them in float32.
 
-    Large tensors go in pieces, so that beside the result memory holds 4 MB.
+    Large tensors go in pieces, so that apart from the result memory holds 4 MB.
     """
     scale, zero = _spread(q, x.shape)
     if x.size <= _PIECE:
@@ -156,8 +156,8 @@ def quantize_weight(
 def bias_scale_floor(bias: np.ndarray, activation_scale: float) -> np.ndarray:
     """Return the smallest weight scale per channel that keeps the bias inside int32.
 
-    The bias is stored in steps of s_x * s_w[n]. Where that is tiny beside the bias, s_w[n] is
-    enlarged: the channel's products are negligible beside its bias then.
+    The bias is stored in steps of s_x * s_w[n]. Where that is tiny compared with the bias, s_w[n]
+    is enlarged: the channel's products are negligible next to its bias then.
 
     Args:
         bias: [N].

@@ -11,7 +11,7 @@ are brought into the runtime's own form by its lowering, since some would otherw
 whole table at each run. INT4 and UINT4 are stored packed, two to a byte.
 
 Scales of lookups are float16 where the table's values are of ordinary size: half a bit less a
-weight, and an error of 2^-11 that disappears beside that of 4 bits.
+weight, and an error of 2^-11 that is negligible next to that of 4 bits.
 """
 
 from __future__ import annotations

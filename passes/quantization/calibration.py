@@ -53,7 +53,7 @@ class ActivationFacts:
         mean: E[x] per channel, float64 [C], or None.
         square: E[x^2] per channel, float64 [C], or None.
         peaks: max |x| per channel, float32 [C], or None.
-        spread: The values behind `qparams`; None where a range is fixed or useless.
+        spread: The values that `qparams` come from; None where a range is fixed or useless.
     """
 
     qparams: QParams | None

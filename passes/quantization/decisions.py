@@ -134,7 +134,7 @@ class WeightDecision:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(
-                f"the decision about {decision.subject!r} is no decision about a quantized "
+                f"the decision about {decision.subject!r} is not a decision about a quantized "
                 f"weight: {error!r}"
             ) from error
 

@@ -52,8 +52,8 @@ class Int4(PlanningPass):
     Embedding tables become 8-bit rows or 4-bit blocks. A table that is also multiplied by (tied
     input and output embeddings) stays one tensor, in blocks of 8 or 4 bits.
 
-    Weights are quantized one after the other and in pieces, so that beside the mapped file memory
-    holds the result and little else.
+    Weights are quantized one after the other and in pieces, so that apart from the mapped file
+    memory holds the result and little else.
 
     Left alone and counted: weights that hold NaN or infinity, float16 models, weights that
     somebody else reads in float32, input channels that no block divides, subgraphs and functions,

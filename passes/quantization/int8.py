@@ -62,7 +62,7 @@ class Int8(PlanningPass):
     affine activations in front of MatMul, Gemm and Conv, s8 symmetric weights with one scale per
     output channel. Softmax, normalizations, activation functions and attention stay in float32.
     Input channels that are much larger than all others (a few in many transformers) are multiplied
-    in float32 beside the integer product, as in LLM.int8() (Dettmers et al. 2022): one range for
+    in float32 next to the integer product, as in LLM.int8() (Dettmers et al. 2022): one range for
     the whole tensor would leave the others no bits. How many, calibration data decides: where the
     quantized model keeps less than 26 dB of the original's outputs on 16 samples, more channels
     leave the integer product, of at most one product in six, or of as many as 20 dB take.

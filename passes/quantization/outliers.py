@@ -45,7 +45,7 @@ _SHARE = 64
 
 @dataclass(frozen=True)
 class Limits:
-    """Where channels leave the integer product.
+    """Limits on float32 outlier channels.
 
     Attributes:
         channels: Most of one weight; never more than one in 64.
@@ -96,7 +96,7 @@ def find_outliers(
     for weight in weights:
         plain = all(use.kind in ("matmul", "gemm") for use in weight.uses)
         (multiplied if plain else refused).update(use.activation for use in weight.uses)
-        # Integers run on behind a Conv: what is cut off there would be missing elsewhere.
+        # Integers continue after a Conv: what is cut off there would be missing elsewhere.
         refused.update(result_of(use) for use in weight.uses if use.kind == "conv")
     found = {value: _outlying(facts[value], limits) for value in multiplied - refused}
     return _within_limit({value: o for value, o in found.items() if o}, weights, limits.channels)

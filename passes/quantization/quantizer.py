@@ -256,7 +256,7 @@ class Quantizer:
         """Whether a Conv's result becomes integers: its kernel wants so, or who reads it does.
 
         OpenVINO 2026.4 loses 17 dB where it carries integers that nobody wants through a Reshape,
-        as behind the patches of a ViT.
+        as after the patches of a ViT.
         """
         readers = result_of(use).consumers()
         takers = (n for n in readers if n.domain == "" and n.op_type in self.selection.static_ops)

@@ -15,7 +15,7 @@ def becomes_gemm(use: Use) -> bool:
 
     ONNX Runtime does so where the rows can be counted: it then keeps a *float* Gemm over both
     DequantizeLinears unless the bias is int32 as well. With two unknown
-    sizes in front, a float bias is better: it fuses with the Gelu or the residual behind it.
+    sizes in front, a float bias is better: it fuses with the Gelu or the residual after it.
     """
     if use.kind != "matmul":
         return True
@@ -24,7 +24,7 @@ def becomes_gemm(use: Use) -> bool:
 
 
 def result_of(use: Use) -> ir.Value:
-    """Return what a Conv hands on: its output, or that of the Relu or Clip behind it.
+    """Return what a Conv hands on: its output, or that of the Relu or Clip after it.
 
     The runtimes fold both into the quantization that follows: with 0 as the lowest value there
     is nothing left for them to do. A range always holds 0, so it cannot stand for a Clip whose

@@ -1,6 +1,6 @@
 """Where a model multiplies by, or looks up in, a constant tensor that could be int8.
 
-    MatMul   X [.., K] @ W [K, N]          channel axis 1 (0 behind a Transpose of W [N, K])
+    MatMul   X [.., K] @ W [K, N]          channel axis 1 (0 after a Transpose of W [N, K])
     Gemm     X [M, K] @ W [K, N] + b       channel axis 1 (0 with transB)
     Conv     X [B, I, ..] * W [O, I/g, ..] channel axis 0
     Gather   rows of W [V, H], H > 1       row axis 0
@@ -73,7 +73,7 @@ class Bias:
     """A constant added to every output channel.
 
     Attributes:
-        node: The node that reads it: the Add behind a MatMul, or the Gemm or Conv itself.
+        node: The node that reads it: the Add after a MatMul, or the Gemm or Conv itself.
         index: Which input of `node` it is.
         array: float32 [N].
     """
@@ -147,7 +147,7 @@ class Sites:
 
     Attributes:
         skipped: Statistic name to count.
-        names: Statistic name to the first few names behind the count.
+        names: Statistic name to the first few names after the count.
     """
 
     weights: tuple[Weight, ...]
@@ -230,7 +230,7 @@ def _label(node: ir.Node) -> str:
 
 
 def _refusal(node: ir.Node) -> str | None:
-    """Why a node that multiplies by a constant is no site, or None."""
+    """Why a node that multiplies by a constant is not a site, or None."""
     if node.op_type in QUANTIZED_OPS or _reads_dequantized(node) or is_outlier_product(node):
         return "num-already-quantized"
     if node.op_type in _OTHER_GEMMS and any(constant_of(v) is not None for v in node.inputs[1:]):
@@ -277,7 +277,7 @@ def is_expansion(value: ir.Value | None) -> bool:
 
 
 def is_outlier_product(node: ir.Node) -> bool:
-    """Whether channels are multiplied that were picked beside a quantization of all of them."""
+    """Whether picked channels are multiplied next to a quantization of all of them."""
     picked = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
     if node.op_type != "MatMul" or picked is None or picked.op_type != "Gather":
         return False

@@ -143,7 +143,7 @@ class BlockSpec:
 
     def __post_init__(self) -> None:
         if self.block < 16 or self.block & (self.block - 1):
-            raise ValueError(f"a block of {self.block} is no power of two from 16")
+            raise ValueError(f"a block of {self.block} is not a power of two from 16")
         if self.scheme == "nf4" and self.bits != 4:
             raise ValueError("nf4 has 4 bits")
 

@@ -6,11 +6,11 @@
 
 Where few channels of X are much larger than the others, they are multiplied apart, in float32:
 
-    X -> Gather o -> MatMul W[o, :] -> Add behind the bias         rows o of int8 W are 0
+    X -> Gather o -> MatMul W[o, :] -> Add after the bias         rows o of int8 W are 0
 
 No Q follows a GEMM: the runtimes then scale the int32 sums straight to float32, and softmax,
 LayerNormalization, Gelu and attention stay in float32. A Conv is int8 only
-with a Q behind it, so integers run through convolutional networks from layer to layer, and one
+with a Q after it, so integers run through convolutional networks from layer to layer, and one
 that is an output of the model gives numbers in 256 steps.
 """
 
@@ -78,7 +78,7 @@ class StaticWriter:
             weight: The weight.
             uses: All its readers, and how they are quantized.
             weight_range: How much of 8 bits it uses.
-            outliers: Input channels that are multiplied in float32 beside it.
+            outliers: Input channels that are multiplied in float32 next to it.
         """
         axis = uses[0].use.axis
         array = weight.array()
@@ -159,7 +159,7 @@ class StaticWriter:
         self, weight: Weight, table: ir.Value, q: QParams, uses: list[StaticUse], *, turned: bool
     ) -> list[ir.Value]:
         inputs = [table, self._editor.constant(f"{weight.name}_scale", q.scale)]
-        # ONNX Runtime fuses a Gemm or Conv, and what it turns into a Gemm or finds behind a
+        # ONNX Runtime fuses a Gemm or Conv, and what it turns into a Gemm or finds after a
         # Transpose, only where the zero points are written out. A plain MatMul does without, and
         # then needs no correction per column.
         plain = all(u.use.kind == "matmul" and (turned or not u.use.transpose) for u in uses)

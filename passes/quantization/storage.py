@@ -74,7 +74,7 @@ class StoragePlanner:
 
     Attributes:
         exclude: Patterns over module, node and value names.
-        min_size: Fewer elements stay in floating point, in models that are large beside it. Where
+        min_size: Fewer elements stay in floating point, in models much larger than that. Where
             all weights together have fewer than 2000 times as many, the limit is lower, down to a
             16th: what is a small weight of a large model is most of a small one.
         tables: Also tables that are looked up in.

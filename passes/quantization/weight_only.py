@@ -2,7 +2,7 @@
 
     int8 W [K, N] -> DequantizeLinear (axis 1, or blocks along axis 0) -> MatMul/Gemm
 
-Always [K, N]: runtimes fuse that form into a compressed product, and expand [N, K] behind a
+Always [K, N]: runtimes fuse that form into a compressed product, and expand [N, K] after a
 Transpose at every run. Fused, ONNX Runtime also quantizes activations per token
 and block (`accuracy_level` 4), and OpenVINO does so by its default: the arithmetic is theirs.
 """

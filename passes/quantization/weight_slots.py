@@ -27,7 +27,7 @@ Axes: TypeAlias = tuple[int, ...]
 StoredKind: TypeAlias = Literal["conv", "recurrent", "lookup", "product"]
 
 _Rule: TypeAlias = Callable[[ir.Node, int, int], "tuple[Axes, ...] | None"]
-"""Node, input, rank of the input to choices of axes; None where the input is no weight."""
+"""Node, input, rank of the input to choices of axes; None where the input is not a weight."""
 
 _Origin: TypeAlias = "tuple[int, ...] | None"
 """For each axis of a value the axis of the constant that it came from; None: they are mixed."""

@@ -1,4 +1,4 @@
-"""The files beside a model that speak of tokens by number, with new numbers."""
+"""The files next to a model that speak of tokens by number, with new numbers."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _CONFIG_SUFFIX = "_token_id"
 def renumbered_files(
     tokenizer: TokenizerFile, kept: Sequence[int], others: Mapping[str, bytes]
 ) -> dict[str, bytes]:
-    """Return the files to put beside the trimmed model, `tokenizer.json` first.
+    """Return the files to put next to the trimmed model, `tokenizer.json` first.
 
     Args:
         kept: Old numbers in their new order.
         others: `config.json`, `tokenizer_config.json` and `vocab.txt`, where they exist.
 
     Raises:
-        DataError: One of them is no JSON object.
+        DataError: One of them is not a JSON object.
     """
     number = {old: new for new, old in enumerate(kept)}
     made = {"tokenizer.json": tokenizer.trim(kept)}
@@ -63,9 +63,9 @@ def _read(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
     try:
         found = json.loads(files[name])
     except ValueError as error:
-        raise DataError(f"{name} beside the model is not JSON: {error}") from error
+        raise DataError(f"{name} next to the model is not JSON: {error}") from error
     if not isinstance(found, dict):
-        raise DataError(f"{name} beside the model is no JSON object")
+        raise DataError(f"{name} next to the model is not a JSON object")
     return found
 
 

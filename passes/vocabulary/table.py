@@ -1,4 +1,4 @@
-"""The embedding table behind the token ids, with fewer rows."""
+"""The embedding table of the token ids, with fewer rows."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class TokenTable:
 
 
 def find_table(model: ir.Model) -> TokenTable | Refusal:
-    """Find the table that the token ids of a model index: the largest one, behind `input_ids`."""
+    """Find the table that the token ids of a model index: the largest one, from `input_ids` on."""
     found = [table for value in model.graph.inputs if (table := _table_of(value)) is not None]
     if not found:
         return Refusal("num-skipped-no-table", "no input indexes a constant table")

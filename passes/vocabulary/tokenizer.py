@@ -57,7 +57,7 @@ class TokenizerFile:
             added = {token["content"]: int(token["id"]) for token in document["added_tokens"]}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataError(
-                f"{name} is no tokenizer.json of the tokenizers library: {error!r}"
+                f"{name} is not a tokenizer.json of the tokenizers library: {error!r}"
             ) from error
         if _kind(model) not in _KINDS:
             raise DataError(

@@ -39,13 +39,13 @@ class TrimVocabulary(Pass):
     serve one task or language: half of a small encoder are rows that its texts never touch.
 
     With `tokenizer`, tokens get new numbers, and `tokenizer.json`, `tokenizer_config.json`,
-    `vocab.txt` and `config.json` beside the written model are the matching ones. Text given as
+    `vocab.txt` and `config.json` next to the written model are the matching ones. Text given as
     data is tokenized anew for the measurements that follow. With `remap`, the tokenizer stays:
     the model itself looks up the new number of each token, and tokens that are gone count as
     unknown.
 
-    Needs `tokenizer.json` (WordPiece, BPE, Unigram or WordLevel) beside the model, or beside the
-    data. Left alone and counted: models without a constant table behind their token ids, and tied
+    Needs `tokenizer.json` (WordPiece, BPE, Unigram or WordLevel) next to the model, or next to the
+    data. Left alone and counted: models without a constant table for their token ids, and tied
     embeddings, whose rows are also what the model puts out.
     """
 
@@ -92,7 +92,7 @@ class TrimVocabulary(Pass):
             return _left_alone(
                 Refusal(
                     "num-skipped-no-tokenizer",
-                    "there is no tokenizer.json beside the model to tell which tokens any text "
+                    "there is no tokenizer.json next to the model to tell which tokens any text "
                     "may need",
                 )
             )
@@ -145,7 +145,7 @@ class TrimVocabulary(Pass):
         files = renumbered_files(tokenizer, kept, present)
         check_same_tokens(ctx, kept, files["tokenizer.json"])
         keep_rows(table, np.array(kept))
-        note = f"the model now goes with the {', '.join(files)} written beside it"
+        note = f"the model now goes with the {', '.join(files)} written next to it"
         return _result(table, kept, note, files)
 
 

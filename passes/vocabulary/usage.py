@@ -50,7 +50,7 @@ def read_token_file(path: Path, tokenizer: TokenizerFile, content: bytes) -> Cou
     missing = [token for token in wanted if token not in tokenizer.ids]
     if missing:
         raise DataError(
-            f"{path} lists {missing[0]!r}, which is no token of the tokenizer"
+            f"{path} lists {missing[0]!r}, which is not a token of the tokenizer"
             + (f" ({len(missing)} like it)" if len(missing) > 1 else "")
         )
     # A token that is asked for by name is kept whatever the count.

@@ -79,7 +79,7 @@ def model(
 
 
 def write(folder: Path, data: bytes | onnx.ModelProto, name: str = "model.onnx") -> Path:
-    """Write a model into `folder/model/`, with the canary beside that folder."""
+    """Write a model into `folder/model/`, with the canary next to that folder."""
     inner = folder / "model"
     inner.mkdir(parents=True, exist_ok=True)
     (folder / "secret.bin").write_bytes(CANARY * 8)

@@ -1,7 +1,7 @@
 """Every hostile or unusual file, through the command line.
 
 A bad file ends `irc` with the code for bad models, files or limits and one line on stderr; a legal
-one is optimized or, where a pass cannot handle it, refused as politely. Nothing is left behind, and
+one is optimized or, where a pass cannot handle it, refused as politely. Nothing is left over, and
 the input stays what it was.
 """
 
@@ -86,7 +86,7 @@ def test_bad_file_is_refused(case: hostile.Case, verb: str, irc: Call, tmp_path:
     assert code in REFUSED
     assert err.startswith("irc: ") and err.count("\n") == 1 and out == ""
     # On the command line a folder may be a checkpoint, so other words are in place.
-    assert (case.needle if case.name != "is_a_directory" else "is no model") in err
+    assert (case.needle if case.name != "is_a_directory" else "is not a model") in err
     assert state(tmp_path) == before
 
 

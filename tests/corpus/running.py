@@ -37,7 +37,7 @@ def relative_error(reference: np.ndarray, found: np.ndarray) -> float:
 def signal_to_noise(reference: np.ndarray, found: np.ndarray) -> float:
     """Return the noise against the variation of the reference, in dB; at most 300.
 
-    The mean is left out, as behind a Sigmoid or Softmax it hides the noise; of a few numbers it
+    The mean is left out, as after a Sigmoid or Softmax it hides the noise; of a few numbers it
     is all there is.
     """
     reference, found = (a.astype(np.float64) for a in (reference, found))

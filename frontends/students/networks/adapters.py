@@ -134,7 +134,7 @@ def open_bitsandbytes(kind: Any, folder: Path, config: Any, skipped: Sequence[st
 
 
 def wrapped(base: Any, adapter: Path) -> Any:
-    """Return a base with an adapter of peft's format beside its weights."""
+    """Return a base with an adapter of peft's format next to its weights."""
     with quiet_peft():
         return peft.PeftModel.from_pretrained(base, adapter).eval()
 

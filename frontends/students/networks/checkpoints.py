@@ -40,18 +40,17 @@ def load_config(folder: Path) -> Any:
 
     Raises:
         FileError: There is no such folder.
-        ModelError: It is no checkpoint.
+        ModelError: It is not a checkpoint.
     """
     if not folder.exists():
         raise FileError(how_to_fetch(str(folder)) or f"there is no checkpoint folder {folder}")
     if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder} is no checkpoint: it has no config.json")
+        raise ModelError(f"{folder} is not a checkpoint: it has no config.json")
     try:
         config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{folder}/config.json is no Transformers config: {_line(error)}") from (
-            error
-        )
+        reason = f"is not a Transformers config: {_line(error)}"
+        raise ModelError(f"{folder}/config.json {reason}") from error
     if hasattr(config, "use_cache"):
         config.use_cache = False
     return config

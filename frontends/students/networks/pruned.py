@@ -38,7 +38,7 @@ def read_pruned(path: Path, teacher: Any | None) -> tuple[Any, str]:
     """Make a network of the weights in an ONNX file, and check that both compute the same.
 
     Args:
-        teacher: Its config is taken where no `config.json` lies beside the file.
+        teacher: Its config is taken where no `config.json` lies next to the file.
 
     Returns:
         The network, and one line that says what its config could not express.
@@ -66,8 +66,8 @@ def _config(path: Path, teacher: Any | None) -> Any:
         return load_config(path.parent)
     if teacher is None:
         raise UsageError(
-            f"{path} does not say what network it is: put the config.json of its checkpoint beside "
-            "it"
+            f"{path} does not say what network it is: put the config.json of its checkpoint "
+            "next to it"
         )
     return copy.deepcopy(teacher.config)
 
@@ -105,11 +105,11 @@ def _weights(model: ir.Model, network: Any, path: Path) -> dict[str, np.ndarray]
 def _hint(path: Path) -> str:
     if _brings_config(path):
         return ""
-    return "; it is read by the teacher's config, for want of a config.json beside it"
+    return "; it is read by the teacher's config, because no config.json lies next to it"
 
 
 def _is_unused(name: str) -> bool:
-    # A pooler behind a head of its own takes no part, and the exporter leaves it out.
+    # A pooler after a head of its own is unused, and the exporter leaves it out.
     return ".pooler." in name
 
 

@@ -50,7 +50,7 @@ StudentSpec: TypeAlias = ChosenLayers | Shrunk | Checkpoint | PrunedModel
 def parse_student(text: str) -> StudentSpec:
     """Parse `layers=0,2,5`, `hidden=192,layers=3`, a checkpoint folder or a pruned ONNX file.
 
-    `layers=` alone lists layers of the teacher; beside another size it is a number of layers.
+    `layers=` alone lists layers of the teacher; with another size it is a number of layers.
 
     Raises:
         UsageError: Text that is none of these.
@@ -60,7 +60,7 @@ def parse_student(text: str) -> StudentSpec:
     path = Path(text)
     if path.is_dir():
         if not (path / "config.json").is_file():
-            raise ModelError(f"student {text} is no checkpoint: it has no config.json")
+            raise ModelError(f"student {text} is not a checkpoint: it has no config.json")
         return Checkpoint(path)
     if path.is_file():
         if path.suffix != ".onnx":
@@ -102,5 +102,5 @@ def _checked_layers(text: str, layers: list[int]) -> tuple[int, ...]:
 
 def _number(text: str, number: str) -> int:
     if not number.strip().isdecimal():
-        raise UsageError(f"student {text!r}: {number!r} is no number of 0 or more")
+        raise UsageError(f"student {text!r}: {number!r} is not a number of 0 or more")
     return int(number)

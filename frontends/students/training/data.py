@@ -94,7 +94,7 @@ def _signature(network: Any, folder: Path | None) -> Model:
     dtype = inputs[0].dtype
     same = Editor(model, "signature").append(graph, "Identity", inputs[:1], outputs={"same": dtype})
     graph.outputs.append(same)
-    # Data is looked up beside the model's file.
+    # Data is looked up next to the model's file.
     source = None if folder is None else folder / "config.json"
     return Model.from_ir(model, source)
 

@@ -63,13 +63,13 @@ def train(
     """Train a network and write it to `final`, which every process does together.
 
     Args:
-        extra: Arrays beside the data's own, for the objective.
+        extra: Arrays in addition to the data's own, for the objective.
         folder: For checkpoints; training goes on from the last whole one in it.
         optimizer: One of transformers' names; None: its AdamW.
 
     Raises:
         UnsupportedError: The precision is not for this machine.
-        DataError: The loss is no finite number.
+        DataError: The loss is not a finite number.
         FileError: The disk is full.
     """
     check_precision(settings.precision)

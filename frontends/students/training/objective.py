@@ -139,7 +139,7 @@ class Objective:
 
 
 def _learned(student: Any, name: str) -> Any:
-    """Return the learned map to the teacher's width; what the widths do not need is no map."""
+    """Return the learned map to the teacher's width; the identity where the widths agree."""
     maps = getattr(student, PROJECTIONS, None)
     return nn.Identity() if maps is None or name not in maps else maps[name]
 

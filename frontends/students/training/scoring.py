@@ -67,7 +67,7 @@ def trained_outputs(network: Any, data: Dataset, name: str) -> np.ndarray:
     """Return the scores of a network that was just trained, [N, C].
 
     Raises:
-        DataError: Some are no finite numbers: the training broke the network.
+        DataError: Some are not finite numbers: the training broke the network.
     """
     scores = outputs_of(network, data)
     if not np.isfinite(scores).all():

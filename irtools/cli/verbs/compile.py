@@ -30,7 +30,7 @@ __all__ = ["compile"]
     "--output",
     "-o",
     type=OUT,
-    help="Folder for the artifact and what belongs beside it, or its file: FILE.onnx, FILE.ort, "
+    help="Folder for the artifact and what belongs with it, or its file: FILE.onnx, FILE.ort, "
     "FILE.xml. [default: the folder <name>-<target>]",
 )
 @click.option(

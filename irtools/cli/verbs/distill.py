@@ -117,7 +117,7 @@ def distill(output: str, json_path: str | None, **given: Any) -> None:
     """Train a small network on the outputs of a large one, and say what that gained.
 
     The same student is trained a second time on the labels alone, with the same budget, and stands
-    beside it in the tables. Then the chain from the teacher to the distilled, quantized and pruned
+    next to it in the tables. Then the chain from the teacher to the distilled, quantized and pruned
     student is measured on the targets, all models in turns.
     """
     inputs = (given["teacher"], given["student"], given["train"], given["evaluate"])
@@ -206,7 +206,7 @@ def _layer_map(text: str | None) -> tuple[int, ...] | None:
     if text is None:
         return None
     if not all(part.strip().isdecimal() for part in text.split(",")):
-        raise click.UsageError(f"--layer-map {text!r} is no list of layers, expected such as 1,3,5")
+        raise click.UsageError(f"--layer-map {text!r} is not a list of layers such as 1,3,5")
     return tuple(int(part) for part in text.split(","))
 
 

@@ -37,7 +37,7 @@ __all__ = ["export"]
 @source_options
 @click.option("--no-check", is_flag=True, help="Do not compare the export with its source.")
 @click.option(
-    "--external-data", is_flag=True, default=None, help="Weights in a file beside the model."
+    "--external-data", is_flag=True, default=None, help="Weights in a file next to the model."
 )
 @click.option("--force", "-f", is_flag=True, help="Replace what exists.")
 @options.json_option
@@ -53,7 +53,7 @@ def export(
     """Make an ONNX file of SRC: a Transformers checkpoint folder or module:function.
 
     The result is compared with torch on several sizes. The tokenizer or image processor is copied
-    beside it, so that text and images work as data afterwards. Weights of more than 1.5 GB go into
+    next to it, so that text and images work as data afterwards. Weights of more than 1.5 GB go into
     a file of their own.
     """
     from irtools.cli.console import say, write_json

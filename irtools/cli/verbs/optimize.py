@@ -141,7 +141,7 @@ _COLLAPSE_FACTOR = 3.0
 )
 @click.option("--force", "-f", is_flag=True, help="Replace what exists.")
 @click.option(
-    "--external-data", is_flag=True, default=None, help="Weights in a file beside the model."
+    "--external-data", is_flag=True, default=None, help="Weights in a file next to the model."
 )
 @options.size_option
 @options.fix_option
@@ -224,7 +224,7 @@ def _read(path: str) -> str:
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise FileError(f"{path} is no text file") from error
+        raise FileError(f"{path} is not a text file") from error
 
 
 def _read_plan(path: str) -> Plan:

@@ -82,7 +82,7 @@ class KeptOutputs:
         return None if found is None else float(found["seconds"])
 
     def keep_cost(self, seconds: float) -> None:
-        """Keep it: two runs then measure on the same samples. It is no latency of a report."""
+        """Keep it: two runs then measure on the same samples. It is not a latency of a report."""
         if self._cache is not None:
             self._cache.put(self._key("cost"), {"seconds": seconds})
 

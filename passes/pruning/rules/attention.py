@@ -34,7 +34,7 @@ def attention(port: Port, trace: Trace) -> None:
         return
     axis, counts, widths = _attention_layout(node, [s for s in shapes if s is not None])
     if port.axis != axis or not all(isinstance(n, int) and n > 0 for n in (*counts, *widths)):
-        trace.block(node, "its channels are no whole heads")
+        trace.block(node, "its channels are not whole heads")
         return
     _couple_attention(
         port, trace, data, axis, [int(c) for c in counts if isinstance(c, int)], widths
@@ -70,10 +70,10 @@ def _couple_attention(
     per_unit = counts[here] // units * widths[here]
     if port.map != IndexMap(units, per_unit):
         if port.map.outer != 1 or port.map.offset or port.map.size != units * per_unit:
-            trace.block(node, "its channels are no whole heads")
+            trace.block(node, "its channels are not whole heads")
             return
         if per_unit % port.map.inner:
-            trace.block(node, "its channels are no whole heads")
+            trace.block(node, "its channels are not whole heads")
             return
         raise Refine((1, units, per_unit // port.map.inner))
     for value, count, width in zip(data, counts, widths, strict=True):
@@ -109,14 +109,14 @@ def rotary(port: Port, trace: Trace) -> None:
         trace.block(node, "channels lie on its angles, or its rank is not known")
         return
     if (rank, port.axis) not in ((3, 2), (4, 1)) or port.map.outer is None:
-        trace.block(node, "its channels are no whole heads")
+        trace.block(node, "its channels are not whole heads")
         return
     heads = node.attributes.get_int("num_heads", 0)
     count = port.map.units * port.map.outer
     if rank == 4:
         heads = heads and count * port.map.inner
     elif not heads or port.map.offset or (heads % count and count % heads):
-        trace.block(node, "its channels are no whole heads")
+        trace.block(node, "its channels are not whole heads")
         return
     elif heads % count:
         raise Refine((1, heads, count // heads))

@@ -1,4 +1,4 @@
-"""Convolution and what stands beside it: channels lie on axis 1."""
+"""Convolution and what belongs to it: channels lie on axis 1."""
 
 from __future__ import annotations
 

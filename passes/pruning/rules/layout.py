@@ -129,7 +129,7 @@ def tile(port: Port, trace: Trace) -> None:
     times, size = repeats.reshape(-1)[port.axis], shape[port.axis]
     before = port.map if port.is_input or times == 1 else replace(port.map, outer=1)
     if before.size != size and times != 1:
-        trace.block(node, "it repeats other channels beside these")
+        trace.block(node, "it repeats other channels next to these")
         return
     outer = before.outer if times == 1 else times if isinstance(times, int) else None
     trace.couple(x, port.axis, before)

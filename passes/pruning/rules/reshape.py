@@ -97,7 +97,7 @@ def _split_out(flat: IndexMap, middle: Sequence[Dim]) -> tuple[int, IndexMap] | 
 
 
 def _fits(flat: IndexMap, size: Dim, behind: Dim, before: tuple[Dim, ...]) -> IndexMap | None:
-    """Whether the units lie whole on an axis of `size` with `behind` elements behind it."""
+    """Whether the units lie whole on an axis of `size` with `behind` elements after it."""
     if not isinstance(behind, int) or flat.inner % behind:
         return None
     inner = flat.inner // behind

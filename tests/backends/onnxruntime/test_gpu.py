@@ -22,7 +22,7 @@ _TARGETS = ["ort-cuda", "ort-tensorrt"]
 
 
 def _target(name: str) -> Target:
-    """Return a target; TensorRT has libraries of its own that may be absent beside CUDA."""
+    """Return a target; TensorRT's own libraries may be absent where CUDA is present."""
     try:
         return find_target(name)
     except TargetUnavailableError as error:

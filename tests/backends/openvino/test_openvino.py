@@ -112,7 +112,7 @@ def test_int8_products_are_counted() -> None:
 
 
 def test_silent_float_products_are_named() -> None:
-    # Weights with a zero point are no int8 form of this runtime; it does not say so.
+    # Weights with a zero point are not an int8 form of this runtime; it does not say so.
     model = _model(_INT8.format(zero=3))
     (name,) = (node.name for node in model.ir.graph if node.op_type == "MatMul")
     with find_target("openvino-cpu").runner(model) as runner:

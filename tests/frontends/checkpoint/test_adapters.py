@@ -84,7 +84,7 @@ def run(module: Any) -> Any:
 
 
 def run_active(base: Path, folder: Path) -> np.ndarray:
-    """Run torch with the adapter beside the weights."""
+    """Run torch with the adapter kept apart from the weights."""
     from peft import PeftModel
 
     return run(PeftModel.from_pretrained(open_checkpoint(base).module, folder).eval()).numpy()

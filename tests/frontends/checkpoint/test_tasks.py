@@ -168,7 +168,7 @@ class OwnModel(PreTrainedModel):
 
 @pytest.fixture
 def remote(tmp_path: Path) -> Path:
-    """A checkpoint whose network is defined by a file beside it."""
+    """A checkpoint whose network is defined by a file next to it."""
     import json
 
     import torch

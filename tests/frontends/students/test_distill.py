@@ -342,7 +342,7 @@ def test_a_student_of_other_classes(request_of: Make, make_bert: Callable, tmp_p
 
 
 def test_a_network_that_broke_in_the_last_step(request_of: Make) -> None:
-    """Every loss was finite; the step that ruins the weights is behind the last of them."""
+    """Every loss was finite; the step that ruins the weights is after the last of them."""
     training = dataclasses.replace(ONE, learning_rate=1e30)
     with pytest.raises(DataError, match="hard-label network gives NaN or infinity after"):
         run(request_of(training=training))

@@ -44,7 +44,7 @@ def test_a_file_that_is_no_config(
 ) -> None:
     assert run(command(teacher, data, tmp_path, text)) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "accelerate.yaml is no config of accelerate: " in line
+    assert "accelerate.yaml is not a config of accelerate: " in line
 
 
 def test_the_precision_is_that_of_the_config_or_of_the_option(

@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch")
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory, make_bert) -> tuple[Path, Model]:
-    """A checkpoint whose biases and norms are no zeros and ones, and its export."""
+    """A checkpoint whose biases and norms are not zeros and ones, and its export."""
     folder = tmp_path_factory.mktemp("pruned") / "bert"
     network = make_bert(folder, layers=2)
     with torch.no_grad():

@@ -42,7 +42,7 @@ def test_paths(tmp_path: Path) -> None:
     [
         ("layers=0,2,2", "once and in ascending order"),
         ("layers=2,0", "once and in ascending order"),
-        ("layers=0,two", "'two' is no number"),
+        ("layers=0,two", "'two' is not a number"),
         ("depth=3", "'depth=3' is not understood"),
         ("hidden=192,layers=3,4", "layers is one number"),
         ("hidden=0", "at least 1"),

@@ -18,7 +18,7 @@ _WEIGHTS, _ROWS = 6, 2 << 20  # 8 MB each.
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Path:
-    """A model whose weights are 48 MB, in a file beside it."""
+    """A model whose weights are 48 MB, in a file next to it."""
     rng = np.random.default_rng(0)
     values = []
     for number in range(_WEIGHTS):
@@ -37,7 +37,7 @@ def saved(tmp_path: Path) -> Path:
 
 
 def mapped_bytes() -> int:
-    """Resident pages that a file stands behind."""
+    """Resident pages that are backed by a file."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssFile:"):
             return int(line.split()[1]) * 1024

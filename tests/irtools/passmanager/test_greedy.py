@@ -132,7 +132,7 @@ def test_a_decoder_without_a_cache_writes_too(plain_decoder: Model, ctx: PassCon
 def test_prompts_are_the_beginnings_of_texts(cached_decoder: Model) -> None:
     ids = np.arange(80).reshape(4, 20) % 61
     mask = np.ones((4, 20), np.int64)
-    mask[1, 5:] = 0  # Padding behind, and before.
+    mask[1, 5:] = 0  # Padding after, and before.
     mask[2, :4] = 0
     data = fit_dataset(Dataset({"input_ids": ids, "attention_mask": mask}), cached_decoder)
     decoder = find_decoder(cached_decoder.ir)

@@ -73,7 +73,7 @@ def make(
 
 
 def rows_of(data: Dataset, model: ir.Model) -> np.ndarray:
-    """Return `act` at every token that is no padding, [n, 4], by numpy."""
+    """Return `act` at every token that is not padding, [n, 4], by numpy."""
     weights = {n: v.const_value.numpy() for n, v in model.graph.initializers.items()}
     acts = np.maximum(weights["table"][data.feeds["input_ids"]] @ weights["w"], 0)
     return acts[data.feeds["attention_mask"].astype(bool)]

@@ -52,7 +52,7 @@ class Through(SessionRunner):
 
 @dataclass(frozen=True)
 class Wrapped(PackagedTarget):
-    """ONNX Runtime behind a runner of the tests."""
+    """ONNX Runtime wrapped in a runner of the tests."""
 
     name: ClassVar[str] = "wrapped"
     summary: ClassVar[str] = "for tests"

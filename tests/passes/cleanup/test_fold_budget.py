@@ -150,7 +150,7 @@ def test_a_narrow_weight_is_moved_before_it_is_widened(fold) -> None:
 
 
 def test_small_integers_are_widened(fold) -> None:
-    """A scalar behind a Cast is arithmetic, not storage."""
+    """A scalar after a Cast is arithmetic, not storage."""
     g = Graph(n=np.int64(64))
     assert fold(g.model(g.add("Sqrt", g.add("Cast", "n", to=1)))) == {"Add": 1}
 

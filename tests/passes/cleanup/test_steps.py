@@ -49,7 +49,7 @@ CASES = {
         { a = Dropout(x, r, t)  y = Relu(a) }""",
         "r: float32[] = 0.5\na = Dropout(x, r, t)\ny = Relu(a)",
     ),
-    "cast to the type it has is no cast": (
+    "cast to the type it has is not a cast": (
         "remove-no-ops",
         """g (float[N] x) => (float[N] y) { a = Cast<to=1>(x)  y = Relu(a) }""",
         "y = Relu(x)",
@@ -172,7 +172,7 @@ CASES = {
         { a = Reshape(x, s)  y = Reshape(a, t) }""",
         "s: int64[2] = [-1, 6]\nt: int64[3] = [0, 3, 2]\na = Reshape(x, s)\ny = Reshape(a, t)",
     ),
-    "a reshape of a permutation is no transpose": (
+    "a reshape of a permutation is not a transpose": (
         "merge-layout-chains",
         """g (float[B,4,4,8] x) => (float[B,4,8,4] y)
         <int64[3] p = {-1, 4, 8}, int64[4] q = {-1, 4, 8, 4}>
@@ -264,7 +264,7 @@ CASES = {
         { y = Relu(x) }""",
         "w: float32[1] = [1.0]\ny = Relu(x)",
     ),
-    "a weight that is an input is no constant and no dead code": (
+    "a weight that is an input is neither a constant nor dead code": (
         "remove-dead-code",
         """g (float[N] x, float w = {1.0}) => (float[N] y) { y = Relu(x) }""",
         "w: float32[] = 1.0\ny = Relu(x)",
@@ -304,7 +304,7 @@ CASES = {
         { c = ConstantOfShape(n)  y = Add(x, c) }""",
         "n: int64[1] = [1099511627776]\nc = ConstantOfShape(n)\ny = Add(x, c)",
     ),
-    "fixed sizes are folded, also behind dynamic ones": (
+    "fixed sizes are folded, also after dynamic ones": (
         "fold-constants",
         """g (float[N,4,8] x) => (int64[2] y)
         { s = Shape(x)  i = Constant<value = int64[2] {2, 1}>()  a = Gather(s, i)  y = Neg(a) }""",

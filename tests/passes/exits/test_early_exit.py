@@ -82,7 +82,7 @@ def _expected(
 
 
 def _medians(model: ir.Model, task: Task, feeds: Feeds) -> tuple[float, float]:
-    """Confidences that half of the samples reach behind blocks 1 and 3."""
+    """Confidences that half of the samples reach after blocks 1 and 3."""
     states = [b.value for b in find_encoder(model.graph).boundaries][::2]
     seen = run(expose(model, [str(state.name) for state in states]).model, feeds)
     sure = [

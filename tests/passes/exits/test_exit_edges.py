@@ -126,7 +126,7 @@ def test_the_histogram_and_the_thresholds_are_those_of_the_model(
     ]
     assert sorted(built) == pytest.approx(sorted(set(lowest.values())))
     (note,) = [note for note in result.notes if "of 601 evaluation samples" in note]
-    assert re.findall(r"behind block (\d)", note) == [str(depth) for depth in sorted(lowest)]
+    assert re.findall(r"after block (\d)", note) == [str(depth) for depth in sorted(lowest)]
     stayed, said = (
         float(found.group(1)) / 100
         for text in ("at the end", "agreement")

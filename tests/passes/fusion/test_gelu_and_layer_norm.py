@@ -86,7 +86,7 @@ NOT_GELUS = {
         ).replace("float half", "float[1,1,1] half"),
         "a factor is neither x nor 0.5",
     ),
-    "an Erf of something else is no near miss": (
+    "an Erf of something else is not a near miss": (
         gelu("d = Div(x, two)  e = Erf(d)  a = Add(e, one)  m = Mul(x, a)  y = Mul(m, half)"),
         None,
     ),
@@ -271,7 +271,7 @@ NOT_NORMS = {
         ),
         None,
     ),
-    "the root of something else is no near miss": (
+    "the root of something else is not a near miss": (
         norm("a = Add(x, eps)  r = Sqrt(a)  s = Mul(r, gamma)  y = Add(s, beta)"),
         None,
     ),

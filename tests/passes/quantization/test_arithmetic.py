@@ -164,7 +164,7 @@ def test_dead_channels_take_the_usual_scale() -> None:
 
 
 def test_bias_stays_inside_int32() -> None:
-    """A tiny weight beside a large bias: s_w is enlarged."""
+    """A tiny weight with a large bias: s_w is enlarged."""
     weight = np.array([[1e-7, 1.0]], np.float32)
     bias = np.array([3.0, 3.0], np.float32)
     step = 1e-4

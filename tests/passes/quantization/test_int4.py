@@ -343,7 +343,7 @@ def test_tensors_are_packed_in_memory(quantize, tmp_path) -> None:
 
 
 def test_memory_is_bounded(tmp_path) -> None:
-    """Beside the result, a weight of 64 MB takes less than a fifth of its size."""
+    """Apart from the result, a weight of 64 MB takes less than a fifth of its size."""
     import tracemalloc
 
     from .conftest import context

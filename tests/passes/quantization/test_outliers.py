@@ -1,4 +1,4 @@
-"""Channels that are much larger than all others: multiplied in float32 beside the int8 product."""
+"""Channels that are much larger than all others: multiplied in float32 next to the int8 product."""
 
 from __future__ import annotations
 
@@ -234,7 +234,7 @@ def test_a_floor_without_bounds() -> None:
 
 
 def test_a_plan_names_what_would_keep_more(quantize) -> None:
-    """The others keep 22 dB beside channels that are fifteen times as large."""
+    """The others keep 22 dB next to channels that are fifteen times as large."""
     x = activations(factor=15.0)
     plan = quantize(build(LAYER), STATIC, x=x).result.plan
     assert plan.remedies[0].startswith(

@@ -1,4 +1,4 @@
-"""What is no site, and what decides it: each condition was broken on purpose and nothing saw it."""
+"""What is not a site, and why: each condition was once broken and no test saw it."""
 
 from __future__ import annotations
 

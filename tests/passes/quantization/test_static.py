@@ -143,7 +143,7 @@ def test_dynamic_rows_keep_a_float_bias(quantize) -> None:
 
 @pytest.mark.parametrize("target", ["ort-cpu", "openvino-cpu"])
 def test_trap_b_activations_are_u8(quantize, target: str) -> None:
-    """s8 activations with a Transpose behind them do not load at opset 21 (onnxruntime #25526)."""
+    """s8 activations with a Transpose after them do not load at opset 21 (onnxruntime #25526)."""
     model = build("""
         <ir_version: 10, opset_import: ["" : 21]>
         g (float[batch,16,seq] x, float[16,8] w) => (float[batch,seq,8] y) {
@@ -385,7 +385,7 @@ def test_bias_correction_removes_the_mean_error(quantize, outputs) -> None:
     { m = MatMul(x, w)  y = Add(m, w_b) }
     """
     model = build(text)
-    x = normal(8, 64, 64) * 0.1 + 3.0  # a mean far from zero, as behind GELU
+    x = normal(8, 64, 64) * 0.1 + 3.0  # a mean far from zero, as after GELU
     wanted = outputs(model, x=x)
 
     def bias_of_error(flag: str) -> float:

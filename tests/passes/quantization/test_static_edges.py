@@ -102,8 +102,8 @@ def test_integers_run_from_layer_to_layer(quantize, outputs) -> None:
 OUTPUTS = {
     "a convolution": "=> (float[b,4,8,8] y) { y = Conv(x, w) }",
     "one with a bias": "=> (float[b,4,8,8] y) { y = Conv(x, w, w_b) }",
-    "a relu behind it": "=> (float[b,4,8,8] y) { a = Conv(x, w) y = Relu(a) }",
-    "before and behind a relu": "=> (float[b,4,8,8] y, float[b,4,8,8] a) "
+    "a relu after it": "=> (float[b,4,8,8] y) { a = Conv(x, w) y = Relu(a) }",
+    "before and after a relu": "=> (float[b,4,8,8] y, float[b,4,8,8] a) "
     "{ a = Conv(x, w) y = Relu(a) }",
     "one that is read, too": "=> (float[b,4,8,8] y, float[b,4,8,8] a) "
     "{ a = Conv(x, w) y = Conv(a, w2) }",

@@ -1,4 +1,4 @@
-"""What a failed `trim-vocabulary` leaves behind is enough to see it fail again."""
+"""What a failed `trim-vocabulary` leaves is enough to see it fail again."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_pass_finds_the_same_tokenizer_texts_and_labels(
 def test_what_an_earlier_pass_wrote_counts(
     failed: Callable[..., Path], task: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A pass behind the trim sees the new tokenizer, not the one beside the source."""
+    """A pass after the trim sees the new tokenizer, not the one next to the source."""
 
     def fail(*_: object) -> None:
         raise KeyError("oops")

@@ -183,7 +183,7 @@ def test_tokens_of_a_file(task: Path) -> None:
     names = Tokenizer.from_str(kept.model.companions["tokenizer.json"].decode()).get_vocab()
     assert "wheat" in names and "interest" not in names
     tokens.write_text("wheat\nnonsense\n")
-    with pytest.raises(DataError, match="'nonsense', which is no token"):
+    with pytest.raises(DataError, match="'nonsense', which is not a token"):
         run(task, f"trim-vocabulary:keep={tokens}")
 
 

@@ -2,8 +2,8 @@
 
     python -m benchmarks run calibration --model bert-base.onnx
 
-Every contender runs in a process of its own, one alive at a time, in turns. Seconds are wall time
-of the collection alone, opening the session included, and of the bare forward passes over the
+Every contender runs in a process of its own, one alive at a time, alternating. Seconds are wall
+time of the collection alone, opening the session included, and of the bare forward passes over the
 same samples; the smallest of the rounds counts. ONNX Runtime's histogram calibrators hold every
 activation of every sample, so they run on fewer samples, and time per sample is compared.
 """
@@ -73,7 +73,7 @@ class Outcome:
 
 
 def main(argv: Sequence[str]) -> None:
-    """Run the contenders in turns and print a table."""
+    """Run the contenders alternately and print a table."""
     arguments = _parser().parse_args(argv)
     if arguments.child is not None:
         print(json.dumps(asdict(_run(Job(**json.loads(arguments.child))))))

@@ -6,7 +6,8 @@
 
 Makes what the cache lacks with the commands of `irc` that it prints (fine-tuning, distillation,
 exports), then every link, and runs all of them over the whole test split. Then the links are
-timed in turns, one process alive at a time. Prints Markdown tables, as docs/benchmarks.md has them.
+timed alternately, one process alive at a time. Prints Markdown tables, as docs/benchmarks.md has
+them.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     python -m benchmarks run llama-1b
 
 Exports the checkpoint, runs our passes and the other tools, each in processes of its own whose
-memory is watched from outside, then times all of them in turns: reading a prompt (prefill), and
+memory is watched from outside, then times all of them alternately: reading a prompt (prefill), and
 one token more with a cache (decode). Ratios are taken within a round against ONNX Runtime in
 float32. Of a model with real weights perplexity and greedy text are compared, too. What is made is
 kept in the cache with its figures, so that a run can be continued. Prints Markdown tables, as
@@ -147,7 +147,7 @@ def make_all(source: Source, folder: Path, only: str) -> Iterator[Made]:
 def add_timings(
     rows: list[dict[str, Any]], entries: Sequence[Made], arguments: argparse.Namespace
 ) -> None:
-    """Time all contenders in turns and add the figures."""
+    """Time all contenders alternately and add the figures."""
     settings = BenchSettings(
         sequence=(arguments.prompt,),
         past=(arguments.past,),

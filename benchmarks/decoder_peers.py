@@ -94,7 +94,7 @@ def ort_int4_k_quant(source: Source, target: Path) -> None:
 def genai_int4(source: Source, target: Path) -> None:
     """onnxruntime-genai's model builder for CPUs: its own graph, grouped-query attention and all.
 
-    Its model takes no positions; an input that nobody reads is added, so that all take the same.
+    Its model takes no positions; an input that no node reads is added, so that all take the same.
     """
     import onnx
 

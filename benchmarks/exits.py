@@ -4,8 +4,8 @@
     python -m benchmarks run exits-r8 --make-only
 
 MiniLM-L6 fine-tuned for R8, in float32, in int8, and in int8 with exits, on both runtimes. The time
-of the last depends on the sample: all models run the same 32 texts of the test split in turns, as
-long as they are. Prints Markdown, as docs/benchmarks.md has it.
+of the last depends on the sample: all models run the same 32 texts of the test split alternately,
+as long as they are. Prints Markdown, as docs/benchmarks.md has it.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def _look(root: int, found: Usage) -> None:
 
 
 def _status(pid: int) -> Mapping[str, int]:
-    """Return the sizes that the kernel tells of a process, in bytes; nothing if it has ended."""
+    """Return the sizes that the kernel reports of a process, in bytes; nothing if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:

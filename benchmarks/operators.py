@@ -3,7 +3,7 @@
     python -m benchmarks run operators [--rounds N] [--threads N] [--json FILE]
 
 Every pair is two small models with equal weights that compute the same numbers, which is checked;
-they are timed in turns on ONNX Runtime's CPU provider. The ratio says how many times as fast the
+they are timed alternately on ONNX Runtime's CPU provider. The ratio says how many times as fast the
 second is. Prints the Markdown table of docs/fusion.md.
 """
 
@@ -287,7 +287,7 @@ def pairs() -> Iterator[Pair]:
 
 
 KINDS = {"float32": "float", "int64": "int64", "int32": "int32"}
-# Tables and weights are constants of a real model; data are what a call brings.
+# Tables and weights are constants of a real model; data are what a call provides.
 CONSTANTS = frozenset(
     {
         "last_axis",

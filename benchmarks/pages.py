@@ -31,7 +31,7 @@ def sources(text: str) -> Iterator[str]:
 
 
 def refreshed(text: str) -> str:
-    """Return a page with every table made anew.
+    """Return a page with every table made again.
 
     Raises:
         KeyError, FileNotFoundError: There is no such view or result.

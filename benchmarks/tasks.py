@@ -6,7 +6,7 @@
     python -m benchmarks run bert-base
 
 What the cache lacks is prepared first (`benchmarks prepare`): packages, training, export. Then
-every contender is made, runs over the whole test split, and is timed in turns with the others.
+every contender is made, runs over the whole test split, and is timed alternately with the others.
 Prints a Markdown table, as docs/benchmarks.md has it.
 """
 

@@ -15,7 +15,7 @@
     │   └── BudgetError              the model is sound, but an accuracy budget is not kept
     ├── FileError                6   a file cannot be read or written
     ├── LimitError               7   a time, memory or size limit was reached
-    └── PassError               70   a pass failed in a way nobody foresaw
+    └── PassError               70   a pass failed unexpectedly (a bug in the pass)
 
 A message says what was found, what was expected, where, and what to do. The number is the
 exit code of `irc`.
@@ -107,7 +107,7 @@ class MissingExtraError(UnsupportedError, ImportError):
 
     Args:
         need: What was asked for, in words.
-        extra: Name of the extra that brings it.
+        extra: Name of the extra that provides it.
     """
 
     def __init__(self, need: str, extra: str) -> None:
@@ -143,4 +143,4 @@ class LimitError(IrtoolsError):
 
 
 class PassError(IrtoolsError, RuntimeError):
-    """A pass failed in a way nobody foresaw. Carries the pass text and its position."""
+    """A pass failed unexpectedly (a bug in the pass). Carries the pass text and its position."""

@@ -37,7 +37,7 @@ __all__ = ["lower_block_weights"]
 
 _BLOCKS = frozenset({16, 32, 64, 128, 256})
 _SLAB = 1 << 20
-"""Codes that are brought into their new places together."""
+"""Codes that are moved to their new places together."""
 
 
 def lower_block_weights(editor: Editor) -> Mapping[str, int]:

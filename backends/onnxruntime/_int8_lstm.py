@@ -4,7 +4,7 @@
 
 W [D, 4H, I] and R [D, 4H, H] are turned to [D, I, 4H] and [D, H, 4H], scales are [D, 4H]. The
 kernel quantizes x once and the hidden state at each step. Measured on 1.31, one thread, against
-the float LSTM in turns: H=128 1.2 times as fast, H=256 2, with a batch of 8 6, H=512 (whose
+the float LSTM, alternating: H=128 1.2 times as fast, H=256 2, with a batch of 8 6, H=512 (whose
 float weights leave the cache) 3 to 15, at 38 to 40 dB with random weights and inputs.
 
 On CPUs without VNNI pairs of u8 x s8 products may saturate. Weights are shifted to u8 with the zero

@@ -92,7 +92,7 @@ class OrtRunner(SessionRunner):
         return clean_message(error)
 
     def kernels(self) -> KernelReport:
-        """Compile once more and count; the session itself does not tell."""
+        """Compile once more and count; the session itself does not report it."""
         return compiled_kernels(self._source, self._options, self._providers)
 
     def end_profiling(self) -> Path:

@@ -120,7 +120,7 @@ class ModelSource:
 
 
 def _drop_unread(model: ir.Model) -> None:
-    """Remove weights that nobody reads: the runtime forgets them, and then misses what it is lent.
+    """Remove weights that nothing reads: the runtime forgets them, and then misses what it is lent.
 
     Passes leave them to `remove-dead-code`, so a model between two passes may hold some.
     """

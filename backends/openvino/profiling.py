@@ -38,7 +38,7 @@ def profile(model: Path, feeds: Feeds, runs: int, options: RunnerOptions, device
     times = np.array([[_microseconds(info) for info in infos] for infos in found])
     ran: np.ndarray = np.asarray(times.any(axis=0)) if times.size else np.zeros(0, bool)
     if not ran.any():
-        raise UnsupportedError("OpenVINO tells no times of single nodes on this device")
+        raise UnsupportedError("OpenVINO reports no times of single nodes on this device")
     table = [info for info, has_run in zip(found[0], ran, strict=True) if has_run]
     return NodeTimes(
         names=tuple(str(info.node_name) for info in table),

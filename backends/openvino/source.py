@@ -30,7 +30,7 @@ class ImportedModel:
     Attributes:
         model: `openvino.Model`.
         outputs: Output names as the source spells them.
-        inputs: Returns the input names of the source: the importer drops those that nobody reads.
+        inputs: Returns the input names of the source: the importer drops those that no node reads.
     """
 
     model: Any

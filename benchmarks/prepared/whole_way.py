@@ -73,7 +73,7 @@ _PAST = ("--with-past",)
 _EVENLY = "prune:ratio=0.1:scope=local"
 """Weighing layers against each other takes minutes for a large model."""
 _BY_NORM = f"{_EVENLY}:importance=magnitude:refit=false"
-"""Looks at no data: on weights that were drawn no unit is worth more than another one."""
+"""Looks at no data: on weights that were drawn no unit matters more than another one."""
 ENTRIES: Mapping[str, Entry] = {
     "minilm-r8": Entry("r8", "real", "r8", "r8/minilm-r8"),
     "bert-base": Entry("bert-base-uncased", "drawn", samples=16, prune=_BY_NORM),

@@ -33,7 +33,7 @@ _NOT_MERGEABLE: Mapping[str, str] = {
     "CPT": _PROMPTS,
     "CARTRIDGE": _PROMPTS,
     "ADAPTION_PROMPT": _PROMPTS,
-    "XLORA": "mixes several adapters anew for each token",
+    "XLORA": "mixes several adapters differently for each token",
     "POLY": "mixes several adapters by task",
 }
 _UNKNOWN_CAUSE = "does it change weights that the base shares between layers?"
@@ -89,7 +89,7 @@ class Adapter:
 
     @property
     def classes(self) -> int | None:
-        """Classes of the head that it brings; None where it brings none."""
+        """Classes of the head that it provides; None where it has none."""
         for head in _HEADS:
             if head in self.brought:
                 return int(self.tensors[_PREFIX + head].shape[0])

@@ -72,7 +72,7 @@ class CachedTrial:
                 **self.fixed,
             }
             found = runner.run({n: made[n] for n in made if n in self.inputs} | past)
-            # What stands at padding is nobody's business.
+            # Values at padding do not matter.
             kept = self.mask[:, start:end].astype(bool)
             error = relative_l2(self.wanted[:, start:end][kept], found["logits"][kept])
             step = f"batch {len(self.ids)}, {counted(size, 'token')} after {start}"

@@ -71,7 +71,7 @@ class TransformersFrontend:
     def load(self, source: str, options: LoadOptions = LoadOptions()) -> Model:
         if options.example is not None or options.weights is not None:
             raise UnsupportedError(
-                "a checkpoint folder brings its own inputs and weights; leave out --example and "
+                "a checkpoint folder provides its own inputs and weights; leave out --example and "
                 "--weights"
             )
         with scratch_folder("export") as scratch:
@@ -103,7 +103,7 @@ def _export(
 
 
 def _open(folder: Path, options: LoadOptions) -> tuple[Checkpoint, list[Adapter]]:
-    """Load a checkpoint and the adapters for it, which may bring its head."""
+    """Load a checkpoint and the adapters for it, which may provide its head."""
     adapters = [read_adapter(path, weight) for path, weight in options.adapters]
     checkpoint = open_checkpoint(
         folder,

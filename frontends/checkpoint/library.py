@@ -30,7 +30,7 @@ def import_transformers() -> Any:
 def quiet() -> Iterator[None]:
     """Keep the library's bars, warnings and load report off the terminal, as they were found.
 
-    What they tell (missing weights) is an error here.
+    What they report (missing weights) is an error here.
 
     Raises:
         MissingExtraError: The library is not installed.

@@ -95,4 +95,4 @@ def _quantized(folder: Path) -> Iterator[str]:
                     if kind.startswith(("F8", "F4")) or is_integer:
                         yield f"{name!r} ({kind})"
         except (OSError, SafetensorError):
-            continue  # Whoever loads the weights tells.
+            continue  # Reported where the weights are loaded.

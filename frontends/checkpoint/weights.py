@@ -43,7 +43,7 @@ def read_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
 
     Raises:
         ModelError: It is not a Transformers config.
-        UnsupportedError: It comes with code, which nobody allowed to run.
+        UnsupportedError: It comes with code that the user did not allow to run.
     """
     transformers = import_transformers()
     from huggingface_hub.errors import StrictDataclassError
@@ -75,8 +75,8 @@ def open_checkpoint(
         task: What the network is for; None: as the config says; a folder of sentence-transformers
             holds an encoder.
         trust_remote_code: Run the Python files of the folder.
-        brought: Parameters that the folder may lack, because an adapter brings them.
-        classes: Classes of the head that an adapter brings.
+        brought: Parameters that the folder may lack, because an adapter provides them.
+        classes: Classes of the head that an adapter provides.
 
     Raises:
         ModelError: Config or weights are damaged, weights are missing, or there are more layers of
@@ -154,7 +154,7 @@ def _load(
                 local_files_only=True,
                 output_loading_info=True,
                 weights_only=True,
-                ignore_mismatched_sizes=True,  # They are told below, by name.
+                ignore_mismatched_sizes=True,  # They are reported below, by name.
                 dtype=torch.float32,
                 **extra,
             )
@@ -179,7 +179,7 @@ def _load(
 
 
 def _check_weights_are_there(folder: Path) -> None:
-    """Tell of a folder without weights.
+    """Report a folder without weights.
 
     Raises:
         ModelError: There are none.
@@ -209,7 +209,7 @@ def _needs_code(folder: Path, network: str = "", transformers: Any = None) -> Un
         f"{folder} wants the class {network!r}, which transformers {transformers.__version__} "
         "does not have; code"
         if network
-        else f"{folder} brings its own code, which"
+        else f"{folder} comes with its own code, which"
     )
     rest = " in a checkpoint is never run" if network else " is never run"
     return UnsupportedError(f"{what}{rest} unless you allow it (--trust-remote-code)")

@@ -200,7 +200,7 @@ def _adapted(job: _Job, progress: Progress) -> FinetuneResult | None:
 def _base_maker(
     job: _Job, layers: tuple[str, ...], *, in_nf4: bool, real: bool
 ) -> tuple[Callable[[], Any], dict[str, float]]:
-    """Return what makes the frozen base anew, and the error of its quantization."""
+    """Return what makes the frozen base again, and the error of its quantization."""
     from irtools.frontends.students.networks import adapters
 
     if real:

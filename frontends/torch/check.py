@@ -44,7 +44,7 @@ class PlainTrial:
         feeds: Inputs.
         wanted: Outputs of torch.
         where: How large they are, in words.
-        hidden: By output, where it is of no account, bool of its shape: at padding.
+        hidden: By output, where it is ignored, bool of its shape: at padding.
     """
 
     feeds: Feeds
@@ -58,7 +58,7 @@ class PlainTrial:
             yield name, self.where, self.error(name, found[name])
 
     def error(self, name: str, found: np.ndarray) -> float:
-        """Return the relative L2 error of an output, what is of no account left out."""
+        """Return the relative L2 error of an output, what is ignored left out."""
         reference, hidden = self.wanted[name], self.hidden.get(name)
         if hidden is None or found.shape != reference.shape:
             return relative_l2(reference, found)

@@ -82,7 +82,7 @@ class TorchFrontend:
             )
         if options.example is None:
             raise UsageError(
-                f"{source} does not tell its inputs; give --example with an .npz of arrays named "
+                f"{source} does not state its inputs; give --example with an .npz of arrays named "
                 "like the arguments of forward"
             )
         try:

@@ -1,7 +1,7 @@
-"""Positions that a mask hides: what stands there in an output is of no account.
+"""Positions that a mask hides: what stands there in an output is ignored.
 
 An inner network may put anything at padding (zeros on a fast path, NaN where a window of attention
-leaves a row without any key), and nobody reads it. Of a network of Transformers the name of the
+leaves a row without any key), and nothing reads it. Of a network of Transformers the name of the
 mask says its sense. Of any other module the sense is found by experiment: what stands at hidden
 positions of the inputs changes nothing at the others.
 """

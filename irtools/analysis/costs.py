@@ -136,7 +136,7 @@ class _Counter:
         return evaluate(shape[axes[0]], self._sizes)
 
     def _shape_bodies(self, graph: ir.Graph) -> bool:
-        """Tell the bodies of Loop and Scan the shapes that they are called with.
+        """Give the bodies of Loop and Scan the shapes that they are called with.
 
         What a Loop carries is taken to keep the shape in which it starts.
         """

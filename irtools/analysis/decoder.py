@@ -154,7 +154,7 @@ class PlainDecoder:
 
 
 class TextDecoder(Protocol):
-    """What continues a text: tokens are fed, and what has been read is handed on."""
+    """What continues a text: tokens are fed, and what has been read is passed on."""
 
     @property
     def ids(self) -> str: ...
@@ -258,7 +258,7 @@ def _inputs_of(model: ir.Model) -> tuple[dict[str, ir.Value], str | None]:
 
 
 def _is_fixed(value: ir.Value) -> bool:
-    """Whether texts of another length do not fit, or nobody knows."""
+    """Whether texts of another length do not fit, or this is unknown."""
     if value.dtype is None or value.shape is None or len(value.shape) != 2:
         return True
     return isinstance(value.shape[1], int)

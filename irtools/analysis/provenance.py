@@ -15,7 +15,7 @@ __all__ = ["module_name", "module_of", "selects"]
 
 
 def module_of(node: ir.Node) -> str:
-    """Return the dotted name of the module that a node comes from, or '' where nothing tells.
+    """Return the dotted name of the module that a node comes from, or '' where it is not known.
 
     Read from the scopes in the metadata, else from a path-like node name; unlike `module_name`,
     never guessed from parameters.

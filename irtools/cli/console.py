@@ -49,12 +49,12 @@ def console(*, stderr: bool = True) -> Console:
 
 
 def say(message: str) -> None:
-    """Tell a person one line."""
+    """Print one line for a person."""
     print(printable(message, limit=2000), file=sys.stderr, flush=True)
 
 
 def say_notes(*models: object) -> None:
-    """Tell a person what is to be known of how models were read, each note once."""
+    """Print the notes about how models were read, each once."""
     notes = (note for model in models for note in getattr(model, "notes", ()))
     for note in dict.fromkeys(notes):
         say(f"irc: note: {note}")
@@ -100,7 +100,7 @@ def outlook() -> Iterator[Outlook]:
 
 class _Quiet:
     def step(self, label: str, done: int, total: int) -> None:
-        """Tell nobody."""
+        """Report nothing."""
 
 
 class _Lines:

@@ -70,7 +70,7 @@ def launched_precision() -> Literal["fp32", "bf16", "fp16"]:
 
 
 def note_code(code: int) -> None:
-    """Tell the exit code to the process that had this one launched; the first one counts."""
+    """Report the exit code to the process that had this one launched; the first one counts."""
     place = os.environ.get(_CODE_FILE)
     if place and code:
         with suppress(OSError), Path(place).open("x") as note:

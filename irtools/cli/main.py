@@ -27,7 +27,7 @@ __all__ = ["main", "run"]
 VERBS: Mapping[str, str] = {
     "optimize": "Run passes over a model, measured and checked one by one.",
     "compile": "Write what a target's runtime loads in deployment.",
-    "bench": "Time models against each other, in turns.",
+    "bench": "Time models against each other, alternating.",
     "compare": "Compare the numbers of two models, layer by layer if asked.",
     "inspect": "Show what a model consists of.",
     "plan": "Print what a pass would decide, without doing it.",

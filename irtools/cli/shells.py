@@ -1,4 +1,4 @@
-"""What a shell is told about completing `irc`."""
+"""What a shell is given for completing `irc`."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ _OPTIONS = (
         "--trust-remote-code",
         cls=_SourceOption,
         is_flag=True,
-        help="Run Python files that the checkpoint brings.",
+        help="Run Python files that come with the checkpoint.",
     ),
 )
 

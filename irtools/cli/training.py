@@ -206,7 +206,7 @@ def _is_first() -> bool:
 
 @contextmanager
 def resumable(work: Path) -> Iterator[None]:
-    """Tell how to go on, whatever ends the block before its end."""
+    """Print how to go on, whatever ends the block before its end."""
     finished = False
     try:
         yield
@@ -235,7 +235,7 @@ def publish_checkpoint(
         folder = staging / "out"
         try:
             folder.mkdir()
-            # Contents only: the library writes weights that nobody else may read.
+            # Contents only: the library writes weights that no one else may read.
             for path in sorted(network.iterdir()):
                 shutil.copyfile(path, folder / path.name)
             for name in TOKENIZER_FILES:
@@ -257,7 +257,7 @@ def publish_checkpoint(
 
 
 def trained_table(rows: Sequence[Trained], heading: str) -> Table:
-    """Return a table of networks and what they are worth."""
+    """Return a table of networks and their figures."""
     from rich.table import Table
     from rich.text import Text
 

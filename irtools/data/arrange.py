@@ -1,4 +1,4 @@
-"""Brings given arrays into the form in which a dataset holds them, by the model's layout."""
+"""Puts given arrays into the form in which a dataset holds them, by the model's layout."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ class TextRows:
 
     Attributes:
         rows: One or two texts per sample.
-        tokenizer: The file that encoded them; None: one that the model brings in memory.
+        tokenizer: The file that encoded them; None: one that the model holds in memory.
         encode: Encodes rows with the files next to a model (`tokenizer.json` and its settings) as
             the feeds were encoded: input name to int64 [N, S].
     """
@@ -67,7 +67,7 @@ class Dataset:
         fixed_length: The model takes columns as they are, padding included.
         columns: Inputs of which columns that are padding may be cut off; None: those of the mask's
             shape.
-        whole: Inputs of which each sample brings what one call is fed, [N, *shape]: rates, sizes,
+        whole: Inputs of which each sample holds what one call is fed, [N, *shape]: rates, sizes,
             an image without a batch axis. Samples run together only where these are the same.
         inner: Inputs whose samples lie along another axis than the first, which has size 1 in
             each sample: states [layers, batch, width] are held as [N, layers, 1, width].

@@ -38,7 +38,7 @@ def fit_dataset(dataset: Dataset, model: Model | ir.Model) -> Dataset:
 
     Casts that keep the values (int32 and int64, float64 to float32) are made and noted; arrays
     that belong to no input are dropped and noted. Samples of a decoder with a cache start with an
-    empty one unless they bring their own.
+    empty one unless they have their own.
 
     Raises:
         DataError: A missing input, a type or shape that does not fit, no samples, NaN, or ids

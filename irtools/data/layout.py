@@ -35,7 +35,7 @@ class Layout:
     named: frozenset[str]
 
     def is_whole(self, name: str) -> bool:
-        """Whether each sample brings this input as the model takes it."""
+        """Whether each sample holds this input as the model takes it."""
         return name not in self.axes
 
     def inner(self) -> Mapping[str, int]:

@@ -1,4 +1,4 @@
-"""Padding of token inputs, as the attention mask tells it."""
+"""Padding of token inputs, as the attention mask marks it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MASK_NAMES = ("attention_mask", "input_mask")
 def padding_mask(feeds: Mapping[str, np.ndarray]) -> np.ndarray | None:
     """Return the mask [N, S] that marks padding with 0, or None where there is none.
 
-    A mask that spans more than the tokens fed (a decoder's past included) tells nothing about
+    A mask that spans more than the tokens fed (a decoder's past included) says nothing about
     the columns of the other inputs, so it does not count.
     """
     for name in _MASK_NAMES:

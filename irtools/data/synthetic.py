@@ -1,7 +1,7 @@
-"""Data drawn from a model's own signature, for want of real data.
+"""Data drawn from a model's own signature, where there is no real data.
 
 Good enough to trace shapes, to time, and to compare a model with its optimized self. Ranges of
-activations learnt from it are a makeshift, which every report says.
+activations learnt from it are rough, as every report says.
 """
 
 from __future__ import annotations

@@ -274,7 +274,7 @@ class _Encoder:
 def _tokenizer_files(
     given: Path | None, folders: Sequence[Path], brought: Mapping[str, bytes]
 ) -> tuple[Path | None, dict[str, bytes]]:
-    """Return the tokenizer's file, None where the model brings it, and what is to be read of it.
+    """Return the tokenizer's file, None where the model holds it, and what is to be read of it.
 
     Args:
         folders: That of the data, then that of the model.

@@ -189,7 +189,7 @@ def write_export(
 
 @contextlib.contextmanager
 def _named_as_asked(folder: Path, place: Path) -> Iterator[None]:
-    """Let what cannot be written have the name that it was to get in the end.
+    """Let what cannot be written have the name that it was to get.
 
     Args:
         folder: Where everything is written first.
@@ -222,7 +222,7 @@ def _others(companions: Iterable[Path], place: Path) -> list[Path]:
 
 
 def _write_missing(model: Model, folder: Path, kept: Path | None) -> tuple[Path, ...]:
-    """Write what a model brings to lie next to it, and neither `folder` nor `kept` has."""
+    """Write a model's companion files that neither `folder` nor `kept` has."""
     there = [folder, *([kept] if kept is not None else [])]
     missing = {
         name: content

@@ -142,7 +142,7 @@ def optimize(
             model's signature, and the report says so.
         evaluation: Data for fidelity, and with labels for the task metric. Without it fidelity is
             measured on the calibration data, or on data drawn from the model's signature.
-        plans: Plans to replay instead of planning anew.
+        plans: Plans to replay instead of planning again.
         instruments: Further hooks around every pass.
         progress: Where to show how far long steps are.
         cache: Folder in which the original's outputs are kept between runs; None: nowhere.

@@ -75,7 +75,7 @@ def rewrite(
     """Apply to each anchor the first rule that matches it, once.
 
     One walk in graph order: what a rewrite makes in front of its anchor is not visited. Anchors
-    that an earlier rewrite removed are skipped, and every match is made anew right before it is
+    that an earlier rewrite removed are skipped, and every match is made again right before it is
     used, because an earlier rewrite may have invalidated it.
 
     Args:

@@ -1,4 +1,4 @@
-"""Times the model after every pass against the original, in turns."""
+"""Times the model after every pass against the original, alternating."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Benchmark(Instrument):
 
     The original runs as it is, the others in the form in which they are written. A model that a
     pass left as it was keeps the figures of the step before. A model that branches may need more
-    time for one sample than for another: it is timed on real samples in turns, where there are
+    time for one sample than for another: it is timed on alternating real samples, where there are
     any, and so is the original. A decoder with a cache is timed in prefill and decode.
 
     With `drop_slower` a lossy pass is undone where it makes the model slower than it was, by

@@ -11,7 +11,7 @@ __all__ = ["Budget"]
 
 
 class Budget:
-    """Holds the plan; it is made anew when the cost of a run becomes known.
+    """Holds the plan; it is made again when the cost of a run becomes known.
 
     Args:
         effort: How much time measuring may take.

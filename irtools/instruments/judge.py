@@ -80,7 +80,7 @@ class Judge:
     """Scores models against the original on the same data, and remembers the scores.
 
     Fidelity is measured on some of the data, evenly spread, and the metric on as much as the
-    plan of the budget says, in two parts: the first is for models between passes, and tells of
+    plan of the budget says, in two parts: the first is for models between passes, and finds
     hopeless ones before the rest is run.
 
     Args:
@@ -88,7 +88,7 @@ class Judge:
         data: Evaluation data, with labels where there is a metric.
         metric: The task metric, or None.
         make_runner: Compiles a model as it will be deployed; the original as it is for `exact`.
-        progress: Where to tell how far it is.
+        progress: Where to report progress.
         whole: Use as much of the data without a metric too, because a limit on the loss hangs
             on it.
         budget: On how much models are judged; by default on all.

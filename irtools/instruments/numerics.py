@@ -37,7 +37,7 @@ RELATIVE_L2 = 1e-5
 _RELATIVE_L2_OF = {"float16": 1e-2, "bfloat16": 5e-2}
 _ROUNDING_FACTOR = 4.0
 """Times what rounding alone does to an output that a reassociating pass may do to it: two draws of
-a random error differ by more than one of them, and a fusion may round several times anew."""
+a random error differ by more than one of them, and a fusion may round several times more."""
 _FUSIONS_ROUND_AT_MOST = 1e-3
 """What the runtime does beyond that is more than rounding: 8-bit products that saturate."""
 _SEEDS = (0, 1, 2)

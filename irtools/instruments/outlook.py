@@ -51,7 +51,7 @@ class Outlook(Instrument):
         self._started = budget.clock()
 
     def start(self) -> None:
-        """Tell what is to be expected before anything ran."""
+        """Report what is to be expected before anything ran."""
         self._started = self._budget.clock()
         self._tell(0, len(self._kinds), self._sum(0))
 

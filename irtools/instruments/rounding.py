@@ -23,7 +23,7 @@ Outputs = Mapping[str, np.ndarray]
 _LEAST_ELEMENTS = 16
 """Smaller weights may be scales that sizes are computed with."""
 _MOST_BYTES = 256 << 20
-"""Above it the weights stay: a copy of them in memory and on disk would cost more than it tells."""
+"""Above it the weights stay: a copy of them in memory and on disk would cost too much."""
 
 
 def perturbed_feeds(

@@ -166,7 +166,7 @@ def _source(report: Any) -> str:
 def _remedies(
     rows: Sequence[Measured], is_low: Callable[[FidelityFigure], bool]
 ) -> Iterator[Verdict]:
-    """Say what the pass would try that brought the figure down."""
+    """Say what the pass that lowered the figure would try."""
     found = ((row, FidelityFigure.of(row)) for row in rows)
     low = next((row for row, figure in found if figure is not None and is_low(figure)), None)
     if low is not None and low.remedies:

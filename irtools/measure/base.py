@@ -50,7 +50,7 @@ class Ratio:
         """Whether the interval leaves no doubt of a difference above 1 %.
 
         Intervals of level 0.95 exclude 1 by chance in one of twenty comparisons of a model with
-        itself, but then by a hair; and a gain below 1 % is worth no claim.
+        itself, but then by very little; and a gain below 1 % is not claimed.
         """
         return self.low > 1.01 or self.high < 1 / 1.01
 

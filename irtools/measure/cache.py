@@ -1,7 +1,7 @@
 """Outputs of models, kept between runs: by the hashes of all that decides them.
 
 An entry is a file of plain arrays. It is written whole or not at all, one that cannot be read is
-made anew, and the least recently used ones go when the folder grows too large. Times are never
+made again, and the least recently used ones go when the folder grows too large. Times are never
 kept: they are of one machine at one hour.
 """
 

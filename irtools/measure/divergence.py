@@ -36,7 +36,7 @@ class TensorFidelity:
 
     Attributes:
         producer: Operator that makes it in the first model.
-        module: Module of the source that it comes from, as far as the exporter told.
+        module: Module of the source that it comes from, as far as the exporter recorded it.
     """
 
     name: str

@@ -2,7 +2,7 @@
 
 What a signature says of an input is often not enough: sizes must be multiples of 32 or of a hop
 length, a reflection must be shorter than what it reflects, one sample at a time is all that an
-export took. Nothing but a run tells. So the usual inputs are run once, in a child process, which
+export took. Only a run shows it. So the usual inputs are run once, in a child process, which
 every checked run of a pipeline does anyway; where they fail, the same process goes on with other
 sizes until some run or the time is up.
 """
@@ -86,7 +86,7 @@ class DrawnInputs:
 
     Attributes:
         isolated: As given.
-        reason: Why no inputs can be drawn that run; empty where some can, or as long as nobody
+        reason: Why no inputs can be drawn that run; empty where some can, or as long as no one
             has asked.
         note: What a reader must know of the sizes; empty where they are the usual ones.
     """

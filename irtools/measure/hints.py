@@ -24,7 +24,7 @@ _LONGEST_LIST = 8
 
 
 def suggested_sizes(model: ir.Model) -> list[int]:
-    """Return sizes worth a try, the most telling first, each once."""
+    """Return sizes to try, the most likely first, each once."""
     found: dict[int, None] = {}
     for size in (*_solutions(model), *_multiples(model), *_constants(model)):
         if 1 < size <= _MOST:

@@ -62,7 +62,7 @@ def run_first(path: Path, target: str, options: RunnerOptions, feeds: Feeds) -> 
 
 
 def describe_inputs(path: Path, target: str) -> list[dict[str, Any]]:
-    """Load a model and tell `name`, `dtype` and `shape` of what it must be fed."""
+    """Load a model and return `name`, `dtype` and `shape` of what it must be fed."""
     with find_target(target).runner(path, RunnerOptions()) as runner:
         return [
             {

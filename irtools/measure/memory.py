@@ -28,7 +28,7 @@ def peak_memory() -> int:
 
 
 def forget_peak() -> bool:
-    """Let `peak_memory` start anew from what is resident now; False where the system cannot."""
+    """Let `peak_memory` start again from what is resident now; False where the system cannot."""
     try:
         Path("/proc/self/clear_refs").write_text(_RESET_PEAK, encoding="ascii")
     except OSError:

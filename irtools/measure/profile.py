@@ -48,7 +48,7 @@ class NodeProfile:
     Attributes:
         node: Its name in the compiled model.
         op: Operator or kernel.
-        module: Module of the source that it comes from; empty where the name tells nothing.
+        module: Module of the source that it comes from; empty where the name does not show it.
         ms: Median over the runs, without the nodes of its bodies.
         share: Of the sum over all nodes.
     """
@@ -108,7 +108,7 @@ def profile_model(
         top: Number of single nodes to list.
 
     Raises:
-        UnsupportedError: The target refuses the model, or tells no times of single nodes.
+        UnsupportedError: The target refuses the model, or reports no times of single nodes.
         UsageError: The target is another machine.
     """
     refuse_foreign(target, "the profile")

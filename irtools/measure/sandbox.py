@@ -50,7 +50,7 @@ def run_isolated(
 ) -> Any:
     """Call a function in a fresh process and return what it returned.
 
-    The process is started anew, not forked: forking a process that has a runtime's threads
+    The process is started from scratch, not forked: forking a process that has a runtime's threads
     can deadlock. It ends with this call, whether by answer, error, limit or interruption.
 
     Args:
@@ -63,7 +63,7 @@ def run_isolated(
         LimitError: It took too long, or too much memory.
         UnsupportedError: It crashed; names the signal.
         IrtoolsError: What the function raised.
-        PassError: The function failed in a way nobody foresaw.
+        PassError: The function failed unexpectedly.
     """
     job = {
         "module": function.__module__,
@@ -135,7 +135,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 def _crash(code: int, label: str, limits: Limits, printed: str) -> IrtoolsError:
     said = f"; it last said: {printed}" if printed else ""
     if code == -signal.SIGKILL:
-        return LimitError(f"{label} was killed, most likely for want of memory{said}")
+        return LimitError(f"{label} was killed, most likely for lack of memory{said}")
     if limits.memory is not None and any(word in printed.lower() for word in _OUT_OF_MEMORY):
         return _memory_error(label, limits)
     how = f"crashed with {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"

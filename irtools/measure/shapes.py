@@ -80,7 +80,7 @@ def branches(model: Model) -> bool:
 
 
 def sample_feeds(data: Dataset, settings: BenchSettings) -> dict[str, list[Feeds]]:
-    """Return real samples to time in turns, for models whose work depends on the sample.
+    """Return real samples to time alternately, for models whose work depends on the sample.
 
     Args:
         data: Where they come from; some are taken, evenly spread over it.
@@ -89,7 +89,7 @@ def sample_feeds(data: Dataset, settings: BenchSettings) -> dict[str, list[Feeds
     found: dict[str, list[Feeds]] = {}
     for batch in settings.batch:
         turns: list[Feeds] = list(data.spread(_SAMPLES * batch).batches(batch))
-        found[f"batch={batch} {len(turns)} samples in turns"] = turns
+        found[f"batch={batch} {len(turns)} alternating samples"] = turns
     return found
 
 

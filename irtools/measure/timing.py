@@ -69,7 +69,7 @@ class _Samples:
 
 
 def _typical(block: np.ndarray, turns: int) -> float:
-    """Median of the runs; with several samples in turns, mean over samples of their medians."""
+    """Median of the runs; with several alternating samples, mean over samples of their medians."""
     return float(np.mean([np.median(block[sample::turns]) for sample in range(turns)]))
 
 
@@ -92,7 +92,7 @@ def measure(
         feeds_by_shape: Label of a shape (`batch=1 sequence=128`) to feeds. Several feeds take
             turns, run by run: for models whose time depends on the sample.
         settings: How to time.
-        progress: Where to tell how far it is.
+        progress: Where to report progress.
 
     Returns:
         One result per shape and contender, in the order given.

@@ -78,7 +78,7 @@ class FidelityMeter:
         """Add a batch; arguments as in `fidelity`.
 
         Args:
-            samples: How many samples it holds, where axis 0 does not tell.
+            samples: How many samples it holds, where axis 0 does not show it.
         """
         if samples is None:
             samples = max((len(a) for a in reference.values() if a.ndim), default=0)

@@ -28,7 +28,7 @@ class OutputFolder:
 
     Args:
         path: The folder.
-        scratch: It goes with this process: nothing is brought to the disk or read back.
+        scratch: It goes with this process: nothing is flushed to the disk or read back.
 
     Raises:
         FileError: The folder is missing or cannot be written.
@@ -76,7 +76,7 @@ class OutputFolder:
         os.unlink(name, dir_fd=self.descriptor)
 
     def sync(self) -> None:
-        """Bring renames to the disk."""
+        """Flush renames to the disk."""
         if self.scratch:
             return
         os.fsync(self.descriptor)
@@ -100,7 +100,7 @@ class OutputFolder:
 
 
 class NewFile:
-    """A file that is being written under a temporary name nobody can guess."""
+    """A file that is being written under a temporary name that cannot be guessed."""
 
     def __init__(self, folder: OutputFolder, name: str) -> None:
         self._folder = folder
@@ -111,7 +111,7 @@ class NewFile:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         # 0o666 under the umask is what a plain write gives.
         self.descriptor = os.open(self.temporary, flags, 0o666, dir_fd=folder.descriptor)
-        # Some network file systems have no locks; there nobody can take the file for abandoned.
+        # Some network file systems have no locks; there no process can take the file for abandoned.
         with contextlib.suppress(OSError):
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -126,7 +126,7 @@ class NewFile:
             view = view[written:]
 
     def finish(self) -> None:
-        """Bring the file to the disk, read it back and compare.
+        """Flush the file to the disk, read it back and compare.
 
         Raises:
             FileError: What was read is not what was written.

@@ -26,7 +26,7 @@ def tensor_digest(tensor: ir.TensorProtocol) -> str:
     """Return the SHA-256 of a tensor's type, shape and bytes, in hexadecimal.
 
     The digest is kept in the tensor's `meta`, which clones of a model share, so that a weight is
-    hashed once in its life. This holds because nobody writes into a tensor.
+    hashed once in its life. This holds because nothing writes into a tensor.
     """
     cached = tensor.meta.get(_KEY)
     if cached is None:

@@ -1,4 +1,4 @@
-"""Opening files that nobody vouches for, and saying what they are when they are not a model."""
+"""Opening untrusted files, and saying what they are when they are not a model."""
 
 from __future__ import annotations
 
@@ -74,10 +74,10 @@ class MappedFile:
         return self.stamp[0], self.stamp[1]
 
     def check_unchanged(self) -> None:
-        """Check that nobody wrote into the file since it was opened.
+        """Check that nothing wrote into the file since it was opened.
 
         Raises:
-            ModelError: Somebody did; what was read from it cannot be trusted.
+            ModelError: Something did; what was read from it cannot be trusted.
         """
         if _stamp(os.fstat(self.descriptor)) != self.stamp:
             raise ModelError(f"{shown(self.path)} was changed while it was in use; start again")
@@ -91,7 +91,7 @@ class MappedFile:
             return False
 
     def release(self, offset: int, length: int) -> None:
-        """Give the pages of a part back to the system; they are read anew when they are needed.
+        """Give the pages of a part back to the system; they are read again when they are needed.
 
         Without that, all that was ever read counts as resident memory of the process.
         """

@@ -86,7 +86,7 @@ class Model:
     ) -> SavedModel:
         """Write the model, atomically: the path holds the old file or the whole new one.
 
-        The file is brought to the disk and read back before it gets its name. No weight file is
+        The file is flushed to the disk and read back before it gets its name. No weight file is
         overwritten: where `<name>.data` is taken the weights go to `<name>.1.data`, and so on; a
         weight file that an earlier save wrote for the same path is removed at the end. Saving over
         the file that the model was read from is safe.
@@ -95,7 +95,7 @@ class Model:
             path: Where to; its folder must exist.
             external_data: Weights in a file of their own; None: above 1.5 GB.
             store: Of the folder; external weights that it has are referred to and not written.
-            scratch: The folder goes with this process: the file is neither brought to the disk
+            scratch: The folder goes with this process: the file is neither flushed to the disk
                 nor read back.
 
         Raises:

@@ -26,7 +26,7 @@ class OperatorSchema:
     """The parts of an ONNX operator schema that can be checked without types.
 
     Attributes:
-        since: Opset that brought this version of the operator.
+        since: Opset that introduced this version of the operator.
         attributes: Attribute name to `onnx.AttributeProto` type number.
         required: Attributes without a default.
     """

@@ -164,7 +164,7 @@ def _label(node: onnx.NodeProto) -> str:
 
 
 def _check_strings(model: onnx.ModelProto) -> None:
-    """Check that all names are text: a parser hands out broken UTF-8 as bytes."""
+    """Check that all names are text: a parser returns broken UTF-8 as bytes."""
     pending: list[Any] = [model]
     while pending:
         message = pending.pop()

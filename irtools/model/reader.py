@@ -160,7 +160,7 @@ class _Reader:
         self._places.append(place)
 
     def _load_inline(self, placed: PlacedTensor) -> None:
-        """Bring an external tensor into the message."""
+        """Load an external tensor into the message."""
         tensor = placed.tensor
         if tensor.data_location == onnx.TensorProto.EXTERNAL:
             size = num_bytes(tensor, placed.where)

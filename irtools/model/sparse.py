@@ -1,7 +1,7 @@
 """Sparse tensors, which `onnx_ir` cannot hold: dense while the model is in memory.
 
 What was read as sparse is marked, and an initializer that still holds the same tensor is written
-as sparse again where that takes fewer bytes. A tensor that a pass made anew is written dense.
+as sparse again where that takes fewer bytes. A tensor that a pass created is written dense.
 """
 
 from __future__ import annotations

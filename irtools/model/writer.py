@@ -61,7 +61,7 @@ class SavedModel:
 class WeightStore:
     """Weights that the models of one folder share: what one has written the next refers to.
 
-    For models of gigabytes that differ in a few weights. A folder has one store, and nobody
+    For models of gigabytes that differ in a few weights. A folder has one store, and nothing
     removes files from it while models in it are in use.
     """
 

@@ -1,4 +1,4 @@
-"""Operators of ONNX Runtime (com.microsoft) that passes write or models bring.
+"""Operators of ONNX Runtime (com.microsoft) that passes write or models contain.
 
 They have no schema in the onnx package, so their kind and `typed_by` say what the standard's
 schemas say elsewhere. Contents: github.com/microsoft/onnxruntime, docs/ContribOperators.md.

@@ -48,7 +48,7 @@ class PassContext:
         evaluation: Labelled data for the task metric, or None.
         seed: Seed of every random choice.
         threads: Threads for running models; None leaves it to the runtime.
-        progress: Where to tell how far a long step is.
+        progress: Where to report the progress of a long step.
         statistics: Makes the statistics service of a model, over `calibration`.
         runner: Compiles a model as it stands for the target and returns its runner.
         beside: Files next to the model's source, by name (`tokenizer.json`, `config.json`).

@@ -1,6 +1,6 @@
 """The options that a pass declares, read from its source.
 
-Importing a pass brings `onnx_ir` and more with it, a second of work before a misspelt option can
+Importing a pass loads `onnx_ir` and more with it, a second of work before a misspelt option can
 be refused. The class definition itself says all that is needed, and it is the only place that
 says it: the fields of the dataclass and their annotations. They are read as syntax; whatever is
 written in a way that syntax alone does not explain is not judged here (None), but when the class

@@ -12,7 +12,7 @@ def structure_digest(model: ir.Model) -> str:
     """Digest what the printed text shows, except that tensors stand for themselves by identity.
 
     Tensors are never written into, so a tensor that is the same object holds the same numbers.
-    Equal digests mean equal texts; different ones may still come from equal tensors made anew.
+    Equal digests mean equal texts; different ones may still come from equal tensors created twice.
     Two digests can only be compared while the tensors of both models are alive.
     """
     digest = hashlib.blake2b(digest_size=16)

@@ -27,7 +27,7 @@ class PassManager:
     Attributes:
         pipeline: The passes.
         instruments: Hooks around every pass; within a stage the one nearest to the pass first.
-        plans: Plans to replay instead of planning anew, by the pass text that made them.
+        plans: Plans to replay instead of planning again, by the pass text that made them.
     """
 
     pipeline: Pipeline
@@ -59,7 +59,7 @@ class PassManager:
         Raises:
             IrtoolsError: A pass or an instrument refused, with the pass's position and text.
             VerificationError: A pass modified the model and said that it did not.
-            PassError: A pass or an instrument failed in a way nobody foresaw.
+            PassError: A pass or an instrument failed unexpectedly (a bug in the pass).
             LimitError: A pass ran out of memory.
         """
         if workspace is None:

@@ -1,6 +1,6 @@
 """What irtools registers itself, written down next to the code.
 
-Importing a pass brings `onnx_ir`, numpy and more with it, a second of work before its name and
+Importing a pass loads `onnx_ir`, numpy and more with it, a second of work before its name and
 options can be listed. `docs/make_reference.py` writes them to `manifest.json` from the classes
 themselves; a test compares the two. Plug-ins of other packages are not in it.
 """

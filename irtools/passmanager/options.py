@@ -70,7 +70,7 @@ def parse_options(pass_type: type[Pass], texts: Mapping[str, str]) -> Pass:
 
 
 def check_options(pass_name: str, declared: Mapping[str, Any], texts: Mapping[str, str]) -> None:
-    """Refuse option texts as `parse_options` would, as far as names and types alone tell.
+    """Refuse option texts as `parse_options` would, as far as names and types alone allow.
 
     Args:
         pass_name: The pass, for messages.

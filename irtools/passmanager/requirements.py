@@ -2,7 +2,7 @@
 
 A pass that reads weights looks for initializers; an exporter may have written Constant nodes. No
 pass may be without effect because its user did not name another one: it says what it requires, and
-whoever runs it brings the model there first, on the same working copy.
+whatever runs it prepares the model first, on the same working copy.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _exact_pass(name: str, text: str) -> Pass:
 
 
 def prepare(pass_: Pass, model: ir.Model, ctx: PassContext) -> Prepared:
-    """Bring a model, in place, to what a pass requires of it.
+    """Prepare a model, in place, as a pass requires.
 
     Args:
         pass_: The pass that will run.
@@ -111,7 +111,7 @@ def prepare(pass_: Pass, model: ir.Model, ctx: PassContext) -> Prepared:
 
 
 def plan_prepared(pass_: PlanningPass, model: ir.Model, ctx: PassContext) -> Plan:
-    """Return the plan of a pass for a model that is brought to what it requires, in place."""
+    """Return the plan of a pass for a model that is prepared as it requires, in place."""
     prepared = prepare(pass_, model, ctx)
     plan = pass_.plan(model, ctx)
     if not prepared.note or not plan.decisions:

@@ -59,7 +59,7 @@ def pass_text(p: Pass) -> str:
 
 @dataclass(frozen=True)
 class _Written:
-    """A pass as somebody wrote it.
+    """A pass as a user wrote it.
 
     Attributes:
         name: Its name.

@@ -63,7 +63,7 @@ class Workspace:
         """Let go of the memory of a large model's weights: from here on they are mapped.
 
         A pass that changes gigabytes leaves them in memory, where a runtime copies them once more.
-        The disk that has no room for them is not an error.
+        A disk without room for them is not an error.
         """
         from irtools.errors import FileError
         from irtools.model import Model as Read

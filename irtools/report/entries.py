@@ -66,7 +66,7 @@ class TargetEntry:
     """What the model was optimized for.
 
     Attributes:
-        precision: Type in which the runtime computes float32 models unless told.
+        precision: Type in which the runtime computes float32 models by default.
     """
 
     name: str
@@ -153,7 +153,7 @@ class AdapterEntry:
 class SettingsEntry:
     """Everything that decided the result, apart from model, pipeline and data.
 
-    The names are those of the options of `irc optimize`; what data was read is told by its own
+    The names are those of the options of `irc optimize`; what data was read is in its own
     entries. `drawn_sizes` are those of `--size`, `fixed_sizes` those of `--fix`.
     """
 

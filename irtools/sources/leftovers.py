@@ -60,7 +60,7 @@ def check_layers(folder: Path, module: Any, unexpected: Collection[str]) -> list
 def note_on_leftovers(
     module: Any, unexpected: Collection[str], *, as_saved: bool
 ) -> tuple[str, ...]:
-    """Tell of other weights that had no place, where a user may miss them.
+    """Report other weights that had no place, where a user may miss them.
 
     Args:
         as_saved: The network is the one that the checkpoint was saved as. Another one leaves the

@@ -22,13 +22,13 @@ class LoadOptions:
 
     Attributes:
         opset: ai.onnx opset of an exported model; None is the frontend's choice.
-        example: `.npz` with example inputs, for sources that cannot tell their own.
+        example: `.npz` with example inputs, for sources that do not state their own.
         weights: `.safetensors`, or `.pt` with tensors only, for sources that are code.
         task: What a checkpoint is to be used for; None: as it says itself.
         with_past: Export a decoder with its key-value cache as inputs and outputs.
         adapters: Adapter folders to merge, in this order, each with the factor of what it adds.
         part: One of the models that a source consists of, as `Frontend.parts` names them.
-        trust_remote_code: Run Python files that a checkpoint brings.
+        trust_remote_code: Run Python files that come with a checkpoint.
         check: Compare an exported model with its source on several sizes.
         sizes: Numbers for dynamic axes of any source, as `with_sizes` of `irtools.model` has them.
     """

@@ -139,7 +139,7 @@ class StatisticsService(Protocol):
 
     @property
     def synthetic(self) -> bool:
-        """Whether the data was drawn from the model's signature, for want of real data."""
+        """Whether the data was drawn from the model's signature, where there is no real data."""
 
     def collect(self, wants: Iterable[Want]) -> Mapping[Want, object]:
         """Answer all wants. A want that is asked again is answered from what was kept.

@@ -51,7 +51,7 @@ class StreamingStatistics:
 
     Wanted tensors become outputs of a copy of the model. Each batch is reduced and dropped.
     Padding does not count (see `padding`). Answers are kept, so asking again costs nothing,
-    except for Gram matrices beyond the memory limit, which are collected anew.
+    except for Gram matrices beyond the memory limit, which are collected again.
 
     Args:
         model: Never changed; observed as it is when `collect` is called for the first time.

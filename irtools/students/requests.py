@@ -33,7 +33,7 @@ class DistillRequest:
         layer_map: For every student layer the teacher layer whose output it learns; None:
             evenly spread, the last from the last (TinyBERT's g(m) = m N / M).
         relation_heads: Heads of the relation loss; None: the most that both widths allow.
-        task: None: told by the teacher's config and the labels.
+        task: None: taken from the teacher's config and the labels.
         data: How the data is read.
         metric: Name of the metric; None: by the task.
         target: Runs an ONNX teacher.

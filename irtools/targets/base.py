@@ -270,14 +270,14 @@ class Target(ABC):
         """Run a model file as it stands, after some runs to warm up, and time its nodes.
 
         Raises:
-            UnsupportedError: The runtime refuses the model, or tells no times of single nodes.
+            UnsupportedError: The runtime refuses the model, or reports no times of single nodes.
         """
-        raise UnsupportedError(f"target {self.name!r} tells no times of single nodes")
+        raise UnsupportedError(f"target {self.name!r} reports no times of single nodes")
 
     def default_precision(self) -> str:
         """Type in which the runtime computes float32 models on this machine unless told.
 
-        Some runtimes round to 16 bits unasked. Figures of a model that nobody changed then
+        Some runtimes round to 16 bits unasked. Figures of an unchanged model then
         differ from the exact ones, and a report must say so.
         """
         return "float32"

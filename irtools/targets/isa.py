@@ -36,7 +36,7 @@ class Isa(enum.Enum):
     def has_bf16(self) -> bool:
         """Whether bfloat16 GEMMs are faster than float32 ones.
 
-        AMX brings them; before it only some CPUs with VNNI have AVX512_BF16, which is known
+        AMX includes them; before it only some CPUs with VNNI have AVX512_BF16, which is known
         of this machine alone.
         """
         return self is Isa.AMX or (

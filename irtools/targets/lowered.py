@@ -19,7 +19,7 @@ def lowered(model: Model, target: Target, *, portable: bool = False) -> Model:
     """Return a copy in the forms of a target, without what the exporter noted on the way.
 
     Exporters write stack traces and module scopes on every node, which passes read as provenance:
-    about 0.1 MB for each transformer layer that nobody needs in deployment.
+    about 0.1 MB for each transformer layer that deployment does not need.
 
     Args:
         model: A model after its last pass.
@@ -34,7 +34,7 @@ def lowered(model: Model, target: Target, *, portable: bool = False) -> Model:
 
 
 def lower_file_version(model: ir.Model, capabilities: Capabilities) -> Mapping[str, int]:
-    """Bring the version of the file format down to one that a runtime reads.
+    """Lower the version of the file format to one that a runtime reads.
 
     It refuses newer ones unseen. What makes them newer is new types and opsets, which have
     checks of their own.

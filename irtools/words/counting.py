@@ -12,7 +12,7 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
 
     Args:
         number: How many.
-        noun: The singular, qualified as need be (`fused attention kernel`).
+        noun: The singular, qualified where necessary (`fused attention kernel`).
         plural: Where it is not the singular and an s (`entries`).
     """
     return f"{_grouped(number)} {noun if number == 1 else plural or noun + 's'}"

@@ -1,4 +1,4 @@
-"""Which of the results that could be computed at compile time are worth their place in the file.
+"""Which of the results that could be computed at compile time are worth storing in the file.
 
 Folding a node writes its result and frees the node, and every constant that nothing else reads.
 Nodes that share values are weighed together: an Expand of a megabyte that a ReduceSum after it

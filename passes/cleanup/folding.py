@@ -91,7 +91,7 @@ class FoldConstants(Pass):
     caller may override, nodes of foreign domains, or outputs of the model. Constants that
     nothing reads any more go. Works in the main graph and in nested subgraphs.
 
-    Values come from onnx's reference implementations, which are nobody's runtime: operators
+    Values come from onnx's reference implementations, which no deployment uses: operators
     with one right answer (data movement, integers, correctly rounded arithmetic) are folded
     always, the others (Exp, MatMul ...) only where the last bit may change.
     """

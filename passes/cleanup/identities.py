@@ -22,7 +22,7 @@ class RemoveIdentity(Pass):
     """Remove Identity, and Dropout where it does not train.
 
     Works in the main graph and in nested subgraphs. Kept where both ends are visible from
-    outside, because one value cannot carry two public names, and where a subgraph hands out
+    outside, because one value cannot carry two public names, and where a subgraph returns
     what it did not make.
     """
 

@@ -53,7 +53,7 @@ class EarlyExit(PlanningPass):
 
     Run it last, after `fuse` and `int8`: later passes leave what lies in branches alone.
     Latency then depends on the sample: where the data allows it, the benchmark runs real samples
-    in turns instead of one drawn one. Left alone: models without class scores as their only
+    alternately instead of one drawn one. Left alone: models without class scores as their only
     output, without two attention blocks, with control flow, or with a fixed batch above 1.
     """
 

@@ -1,7 +1,7 @@
 """Exit heads: linear classifiers on pooled hidden states of a frozen encoder.
 
 A head is a logistic regression that imitates the whole model: its targets are the model's own
-probabilities (Hinton et al. 2015, at temperature 1), so it needs no labels. What a head is worth
+probabilities (Hinton et al. 2015, at temperature 1), so it needs no labels. The quality of a head
 is judged on samples that it was not fitted on (cross-fitting).
 """
 

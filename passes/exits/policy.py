@@ -17,7 +17,7 @@ import numpy as np
 __all__ = ["NEVER", "Candidate", "Notch", "Outcome", "judge", "lower_thresholds"]
 
 NEVER = math.inf
-"""Threshold of an exit that nobody takes."""
+"""Threshold of an exit that no sample takes."""
 
 _NOTCHES = 24
 _OVERHEAD = 0.05

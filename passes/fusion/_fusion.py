@@ -68,7 +68,7 @@ class Fusion:
         what: The thing that is fused, as statistics and notes call it.
         plural: Several of it, in words.
         operator: The standard operator that is made; empty where there is no single one.
-        opset: The opset that brought it.
+        opset: The opset that introduced it.
         rule: How.
     """
 

@@ -84,7 +84,7 @@ class FuseAttention(FusionPass):
     where the linear layers give them so, which also removes the reshapes around, else as
     [batch, heads, length, width]; then a cache that K and V are joined to goes in as past and
     comes out as present. Attention operators that an exporter wrote around repeated
-    heads, reshapes, or with a mask that they would have to broadcast are brought to this form.
+    heads, reshapes, or with a mask that they would have to broadcast are rewritten to this form.
 
     Rows masked throughout keep their meaning: 0 under the guard; the mean of V under a mask of
     the lowest finite number, which runtimes take for "masked" and which is therefore halved.

@@ -203,14 +203,14 @@ class FuseRotary(FusionPass):
     cos and sin provably repeat their first half, once for all layers. It also wants tables of
     the batch size of x, which not every runtime broadcasts, so tables of batch size 1 are
     expanded. Where x comes straight from a linear layer, the operator takes it as [batch, length,
-    heads * width]. RotaryEmbedding nodes that an exporter wrote otherwise are brought to this
+    heads * width]. RotaryEmbedding nodes that an exporter wrote otherwise are rewritten to this
     form. Interleaved pairs (GPT-J) stay. Raises the opset to 23. Main graph and nested
     subgraphs.
     """
 
     name: ClassVar[str] = "fuse-rotary"
     statistics: ClassVar = {
-        "num-fused-rotary": "rotary embeddings fused, or brought to a better form",
+        "num-fused-rotary": "rotary embeddings fused, or rewritten to a better form",
         "num-unfused-rotary": "rotary embeddings that stayed, each named with its reason",
     }
     fusion: ClassVar[Fusion] = Fusion(

@@ -19,7 +19,7 @@ _NAMED = 5
 
 
 def halve(model: ir.Model, dtype: ir.DataType, min_size: int, *, computes: bool) -> PassResult:
-    """Bring a model to 16 bits, as arithmetic or as storage.
+    """Convert a model to 16 bits, as arithmetic or as storage.
 
     Args:
         model: Changed in place.

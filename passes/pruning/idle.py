@@ -74,4 +74,4 @@ def why_nothing(model: ir.Model, *, found: int, blocked: int, chosen: int) -> st
         )
     if blocked:
         return f"{counted(blocked, 'group')} of channels cannot be pruned"
-    return "no MatMul, Gemm or Conv with a constant weight hands its channels to another one"
+    return "no MatMul, Gemm or Conv with a constant weight passes its channels to another one"

@@ -424,7 +424,7 @@ def _node_counts(model: ir.Model) -> Counter[str]:
 
 
 def _cut(text: str, limit: int = _MAX_NAME) -> str:
-    """Shorten in the middle: the ends of a name tell most."""
+    """Shorten in the middle: the ends of a name say most."""
     half = limit // 2
     return text if len(text) <= limit else f"{text[: half - 1]}…{text[-half:]}"
 

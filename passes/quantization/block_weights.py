@@ -7,7 +7,7 @@
     nf4       codes [N, K] -> Cast -> Gather of 16 levels -> Mul by scales -> Transpose -> MatMul
 
 Standard operators from opset 21 on. Runtimes compress the products as they are; lookups and nf4
-are brought into the runtime's own form by its lowering, since some would otherwise expand the
+are rewritten into the runtime's own form by its lowering, since some would otherwise expand the
 whole table at each run. INT4 and UINT4 are stored packed, two to a byte.
 
 Scales of lookups are float16 where the table's values are of ordinary size: half a bit less a

@@ -42,7 +42,7 @@ class UseDecision:
         activation: Parameters of the tensor that is multiplied; None where it stays in float.
         integer_bias: The bias becomes int32 in steps of s_x * s_w.
         shift: Added to the bias, float32 [N]; None for none.
-        result: Parameters of the value that a quantized Conv hands on; None for none.
+        result: Parameters of the value that a quantized Conv outputs; None for none.
     """
 
     output: str

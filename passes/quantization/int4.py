@@ -56,9 +56,9 @@ class Int4(PlanningPass):
     memory holds the result and little else.
 
     Left alone and counted: weights that hold NaN or infinity, float16 models, weights that
-    somebody else reads in float32, input channels that no block divides, subgraphs and functions,
-    Conv and recurrent layers, models whose opset cannot be raised to 21, what is quantized
-    already.
+    another node also reads as float32, input channels that no block divides, subgraphs and
+    functions, Conv and recurrent layers, models whose opset cannot be raised to 21, what is
+    quantized already.
     """
 
     name: ClassVar[str] = "int4"

@@ -66,7 +66,7 @@ class Int8(PlanningPass):
     the whole tensor would leave the others no bits. How many, calibration data decides: where the
     quantized model keeps less than 26 dB of the original's outputs on 16 samples, more channels
     leave the integer product, of at most one product in six, or of as many as 20 dB take.
-    Between Convs integers are handed on; for ONNX Runtime every Conv hands on integers, so an
+    Between Convs integers are passed on; for ONNX Runtime every Conv outputs integers, so an
     output of the model that a Conv makes has 256 steps there.
     Dynamic: activations are measured at run time; MatMul and Gemm only. Weight-only: weights are
     stored as integers, what they are multiplied in is the runtime's choice. Embedding tables are

@@ -24,7 +24,7 @@ def becomes_gemm(use: Use) -> bool:
 
 
 def result_of(use: Use) -> ir.Value:
-    """Return what a Conv hands on: its output, or that of the Relu or Clip after it.
+    """Return what a Conv passes on: its output, or that of the Relu or Clip after it.
 
     The runtimes fold both into the quantization that follows: with 0 as the lowest value there
     is nothing left for them to do. A range always holds 0, so it cannot stand for a Clip whose

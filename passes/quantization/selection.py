@@ -22,7 +22,7 @@ def is_telling(name: str) -> bool:
 
 
 def names_of(weight: Weight) -> Iterator[str]:
-    """Yield every name by which a user may know a weight, the most telling first."""
+    """Yield every name by which a user may know a weight, the most specific first."""
     for use in weight.uses:
         if module := module_of(use.node):
             yield module

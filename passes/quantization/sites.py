@@ -206,7 +206,7 @@ class _Finder:
 
 
 def _all_uses(value: ir.Value) -> tuple[Use, ...] | None:
-    """Return every use of a weight, or None where somebody needs it as it is."""
+    """Return every use of a weight, or None where another node needs it as it is."""
     uses = []
     for node in _readers(value):
         use = _as_use(node) if node.graph is not None and node.graph is value.graph else None

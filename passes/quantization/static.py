@@ -45,7 +45,7 @@ class StaticUse:
         activation: Scale and zero point of the tensor that is multiplied; None for a lookup.
         integer_bias: The bias becomes int32 in steps of s_x * s_w.
         shift: Added to the bias, [N], or None.
-        result: Parameters of `result_of(use)`, where a Conv hands on integers.
+        result: Parameters of `result_of(use)`, where a Conv outputs integers.
     """
 
     use: Use
@@ -214,9 +214,9 @@ class StaticWriter:
         return found
 
     def _hand_on(self, value: ir.Value, q: QParams) -> None:
-        """Quantize what a Conv hands on, for the caller of the model too.
+        """Quantize what a Conv outputs, for the caller of the model too.
 
-        Where somebody takes the float value, the runtime computes the whole Conv in float32.
+        Where another node takes the float value, the runtime computes the whole Conv in float32.
         """
         pair = self._pair(value, q)
         self._spread(pair)

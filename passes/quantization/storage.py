@@ -13,7 +13,7 @@ and the model the speed and the kernels of the original. Measured on ONNX Runtim
 - OpenVINO expands both forms when it compiles; products by a matrix keep the integers.
 
 The weight stays where it is, in the main graph or in a body: folded there, it lets the runtime
-choose the same kernels as before. In front of the Loop it would be folded as well, but be handed
+choose the same kernels as before. In front of the Loop it would be folded as well, but be passed
 to the body as a value that OpenVINO's kernels cannot pack. With all optimizations off it is
 expanded at every run, of a body too: equal numbers, at the price of time.
 
@@ -270,7 +270,7 @@ def count_stored(weight: StoredWeight) -> str:
 
 
 def names_of_stored(weight: StoredWeight) -> Sequence[str]:
-    """Return every name by which a user may know a weight, the most telling first."""
+    """Return every name by which a user may know a weight, the most specific first."""
     names = [module for node in weight.readers if (module := module_of(node))]
     names += [weight.name] if is_telling(weight.name) else []
     for node in weight.readers:

@@ -95,7 +95,7 @@ def find_stored(model: ir.Model, least: int = 0) -> StoredSites:
 
     Args:
         model: The model.
-        least: Constants that nobody multiplies by are counted from so many elements on.
+        least: Constants that no node multiplies by are counted from so many elements on.
     """
     weights: list[StoredWeight] = []
     skipped: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""One running model whose stored weights are given anew in each trial.
+"""One running model whose stored weights are given again in each trial.
 
 Writing a quantized model, starting a runtime on it and running it takes three to four times as long
 as running it. What is stored and expanded is just another weight: as inputs of one session, all

@@ -56,7 +56,7 @@ class Readers:
         slots: Nodes that multiply by it or look up in it.
         others: Uses of any other kind: sums, comparisons, operators of foreign domains.
         rounded: A QuantizeLinear of the model itself is among the others.
-        is_output: A graph hands it out.
+        is_output: It is an output of a graph.
     """
 
     slots: list[Slot] = field(default_factory=list)

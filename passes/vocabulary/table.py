@@ -36,7 +36,7 @@ class TokenTable:
 
     Attributes:
         ids: The graph input.
-        lookups: Gather nodes, all of tables with `rows` rows that nobody else reads.
+        lookups: Gather nodes, all of tables with `rows` rows that no other node reads.
         rows: Tokens that the model knows.
         reads_values: Other nodes compute with the ids themselves, such as positions that are
             counted from padding.

@@ -40,7 +40,7 @@ class TrimVocabulary(Pass):
 
     With `tokenizer`, tokens get new numbers, and `tokenizer.json`, `tokenizer_config.json`,
     `vocab.txt` and `config.json` next to the written model are the matching ones. Text given as
-    data is tokenized anew for the measurements that follow. With `remap`, the tokenizer stays:
+    data is tokenized again for the measurements that follow. With `remap`, the tokenizer stays:
     the model itself looks up the new number of each token, and tokens that are gone count as
     unknown.
 
@@ -55,7 +55,7 @@ class TrimVocabulary(Pass):
     statistics: ClassVar[dict[str, str]] = {
         "num-removed-tokens": "tokens removed",
         "num-skipped-no-table": "models in which no input indexes a constant table",
-        "num-skipped-tied": "tables left alone because somebody else reads them",
+        "num-skipped-tied": "tables left alone because another node reads them",
         "num-skipped-subgraph": "tables left alone because they are read inside a subgraph",
         "num-skipped-no-tokenizer": "tables left alone because there is no tokenizer.json",
         "num-skipped-no-data": "tables left alone because nothing says which tokens are used",

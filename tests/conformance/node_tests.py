@@ -90,7 +90,7 @@ def load_cases() -> Iterator[Case]:
         tests = collect_testcases(None)
     for test in tests:
         model = test.model
-        # New IR versions only bring new element types, which numpy feeds do not have.
+        # New IR versions only add new element types, which numpy feeds do not have.
         model.ir_version = min(model.ir_version, NEWEST_IR)
         if any(o.domain == "" and o.version < OLDEST_OPSET for o in model.opset_import):
             continue

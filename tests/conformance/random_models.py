@@ -323,7 +323,7 @@ class _Writer:
         return self._like(y, x, (*dims[:-1], width))
 
     def _like(self, y: ir.Value, x: ir.Value, dims: Dims) -> ir.Value:
-        """Bring [N*S, K] back to the leading sizes of x, by shape arithmetic."""
+        """Reshape [N*S, K] back to the leading sizes of x, by shape arithmetic."""
         lead = self._node(
             "Slice",
             [
@@ -492,7 +492,7 @@ class _Writer:
         )
 
     def _branch(self, x: ir.Value) -> ir.Value:
-        """If: one branch computes with a captured value, the other hands it on or scales it."""
+        """If: one branch computes with a captured value, the other passes it on or scales it."""
         dims = self._dims_of(x)
         weight = self._constant(self._normal(int(dims[-1])), node=False)
         largest = self._node("ReduceMax", [self.inputs[1]], (), ir.DataType.INT64, keepdims=0)

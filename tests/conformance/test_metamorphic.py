@@ -311,7 +311,7 @@ def test_weights_in_constant_nodes_make_no_difference(make_context: MakeContext)
 
 
 def openvino_answers(model: ir.Model, feeds: Arrays) -> list[np.ndarray]:
-    """By our runner: OpenVINO itself forgets the name of an input that nobody reads."""
+    """By our runner: OpenVINO itself forgets the name of an input that no node reads."""
     options = RunnerOptions(exact=True, threads=1)
     with find_target("openvino-cpu").runner(Model(model), options) as runner:
         return list(runner.run(feeds).values())

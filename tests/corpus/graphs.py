@@ -182,7 +182,7 @@ def trees_and_a_linear_layer() -> Built:
 
 @MODELS.add()
 def time_series_with_many_outputs() -> Built:
-    """Past and known future, quantiles as outputs, one of which is an input handed through."""
+    """Past and known future, quantiles as outputs, one of which is an input passed through."""
     w = Writer("time_series_with_many_outputs", 17)
     past = w.input("past", ("batch", 48, 4), w.normal(2, 48, 4))
     future = w.input("future", ("batch", 12, 2), w.normal(2, 12, 2))

@@ -262,7 +262,7 @@ def one_weight_for_several_nodes() -> Built:
 
 @MODELS.add(quick=True)
 def constants_shared_through_identity() -> Built:
-    """Equal weights written once and handed on by Identity, as torch 2 deduplicates them."""
+    """Equal weights written once and passed on by Identity, as torch 2 deduplicates them."""
     w = Writer("constants_shared_through_identity", 14)
     value = w.input("x", ("batch", 144), w.normal(2, 144))
     weight, bias = w.matrix(144, 144), w.bias(144)
@@ -287,7 +287,7 @@ def equal_weights_written_twice() -> Built:
 
 @MODELS.add(quick=True)
 def weights_turned_at_run_time() -> Built:
-    """Transpose, Reshape, Concat and Expand of constants that nobody folded."""
+    """Transpose, Reshape, Concat and Expand of constants that were not folded."""
     w = Writer("weights_turned_at_run_time", 11)
     x = w.input("x", ("batch", 128), w.normal(2, 128))
     turned = w.node("Transpose", w.matrix(192, 128), perm=[1, 0])

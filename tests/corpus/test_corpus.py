@@ -73,7 +73,7 @@ def test_refusals(model: CorpusModel, pipeline: str) -> None:
 
 
 def test_exact_passes_run_where_the_model_does_not() -> None:
-    """No input makes this model run: what needs no numbers is done, and the lack is told."""
+    """No input makes this model run: what needs no numbers is done, and the lack is reported."""
     made = CorpusModel("sizes-that-never-fit", "refused", refused.sizes_that_never_fit)
     found = run(made, EXACT, check=True)
     assert found.error is None

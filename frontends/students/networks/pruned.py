@@ -144,7 +144,7 @@ def _added(node: ir.Node) -> ir.Value | None:
 
 
 def _fit_config(config: Any, whole: Any, found: Mapping[str, np.ndarray]) -> str:
-    """Set the widths that a config can tell, and say in words what it cannot."""
+    """Set the widths that a config can express, and return in words what it cannot."""
     layers, stack = find_layers(whole)
     full = next((getattr(config, name) for name in _FFN_NAMES if hasattr(config, name)), None)
     ffn, heads = [], []

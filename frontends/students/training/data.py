@@ -162,7 +162,7 @@ def choose_task(
         wanted: What the caller says; None: rows of 0/1 are several labels, numbers with a point
             are targets, as are whole numbers for a network of one output; else classes.
         outputs: Scores of the network; None for a fresh head.
-        problem: `problem_type` of whatever was trained before; None: it does not tell.
+        problem: `problem_type` of whatever was trained before; None: not known.
 
     Raises:
         DataError: One class per sample, for what was trained for several labels.

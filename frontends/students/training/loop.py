@@ -136,7 +136,7 @@ class _StudentTrainer(Trainer):  # type: ignore[misc]
 
 
 class _Tell(TrainerCallback):  # type: ignore[misc]
-    """Tells a person how far the training is; the main process does."""
+    """Reports the progress of the training to a person, in the main process."""
 
     def __init__(self, progress: Progress, label: str) -> None:
         self._progress = progress
@@ -179,7 +179,7 @@ def _arguments(settings: TrainingSettings, folder: Path, optimizer: str | None) 
     # A process has one device, more are for more processes: DataParallel would run the losses on
     # parts of a batch, several at a time.
     made._n_gpu = min(made.n_gpu, 1)
-    # Of its own accord it asks the environment.
+    # By default it asks the environment.
     made.mixed_precision = "no" if settings.precision == "fp32" else settings.precision
     return made
 

@@ -34,7 +34,7 @@ def set_task(config: Any, task: Task, names: Mapping[str, int]) -> None:
 def finished(
     name: str, done: Done, test: Dataset, metric: str, seed: int, workspace: Workspace
 ) -> Trained:
-    """Return what a training is worth; processes but the main one get no figures of it."""
+    """Return the figures of a training; processes but the main one get no figures of it."""
     if not workspace.is_main:
         nothing = Evaluation(metric, float("nan"), float("nan"), float("nan"), 0)
         return Trained(name, None, None, nothing, 0, done.steps, done.seconds, done.losses)

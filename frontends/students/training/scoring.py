@@ -45,7 +45,7 @@ class NetworkRunner:
         return {"logits": logits.float().cpu().numpy()}
 
     def kernels(self) -> KernelReport:
-        """Return nothing: torch does not tell."""
+        """Return nothing: torch does not report it."""
         return KernelReport()
 
     def close(self) -> None:

@@ -49,13 +49,13 @@ class Teacher:
 
     @property
     def id2label(self) -> dict[int, str]:
-        """Class names by number, as the ONNX model's metadata tell them; may be empty."""
+        """Class names by number, from the ONNX model's metadata; may be empty."""
         text = "" if self.model is None else self.model.ir.metadata_props.get("id2label", "")
         return {int(k): str(v) for k, v in json.loads(text).items()} if text else {}
 
     @property
     def problem(self) -> str | None:
-        """What its scores mean, as its config or metadata tell: `problem_type`."""
+        """What its scores mean, from its config or metadata: `problem_type`."""
         if self.model is not None:
             return self.model.ir.metadata_props.get("problem_type")
         return None if self.network is None else self.network.config.problem_type
@@ -113,8 +113,8 @@ def cached_outputs(
 ) -> tuple[np.ndarray, str | None]:
     """Return the teacher's scores over the data: from the cache, or computed and put there.
 
-    An entry is found by the hashes of teacher and data. One that cannot be read is made anew; a
-    cache that cannot be written is told and otherwise ignored.
+    An entry is found by the hashes of teacher and data. One that cannot be read is made again; a
+    cache that cannot be written is reported and otherwise ignored.
 
     Returns:
         Scores [N, C], and a note or None.

@@ -78,12 +78,12 @@ class Workspace:
             if not resume:
                 raise UsageError(
                     f"{self.folder} holds an interrupted training: --resume goes on with it; "
-                    "remove it to begin anew"
+                    "remove it to start again"
                 )
             if json.loads(note.read_text(encoding="utf-8")).get("job") != digest:
                 raise UsageError(
                     f"{self.folder} holds a training of another teacher, student, data or budget; "
-                    "give the same as then, or remove it to begin anew"
+                    "give the same as then, or remove it to start again"
                 )
             return
         try:

@@ -74,7 +74,7 @@ _USUAL_TARGETS = ("ort-cpu", "openvino-cpu", "ort-cuda")
 @click.option(
     "--task",
     type=click.Choice(["multi-class", "multi-label", "regression"]),
-    help="What the labels mean. [default: told by the labels]",
+    help="What the labels mean. [default: taken from the labels]",
 )
 @click.option("--metric", type=METRIC, help="Metric of the tables. [default: by the task]")
 @options.data_options
@@ -118,7 +118,7 @@ def distill(output: str, json_path: str | None, **given: Any) -> None:
 
     The same student is trained a second time on the labels alone, with the same budget, and stands
     next to it in the tables. Then the chain from the teacher to the distilled, quantized and pruned
-    student is measured on the targets, all models in turns.
+    student is measured on the targets, all models alternating.
     """
     inputs = (given["teacher"], given["student"], given["train"], given["evaluate"])
     outputs = [output, *([given["hard_label_output"]] if given["hard_label_output"] else [])]

@@ -98,7 +98,7 @@ def _models(
 ) -> Iterator[tuple[str, Model]]:
     """Yield the models of a source one at a time, so that one is in memory at a time.
 
-    What is told of them goes into `made` and, each note once, into `notes`.
+    What is reported of them goes into `made` and, each note once, into `notes`.
     """
     from irtools.sources import find_frontend, load_by
 

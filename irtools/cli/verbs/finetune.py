@@ -54,7 +54,7 @@ _FULL_RATE, _ADAPTER_RATE = 5e-5, 5e-4
 @click.option(
     "--task",
     type=click.Choice(["multi-class", "multi-label", "regression"]),
-    help="What the labels mean. [default: told by the labels]",
+    help="What the labels mean. [default: taken from the labels]",
 )
 @click.option("--metric", type=METRIC, help="Metric of the table. [default: by the task]")
 @options.data_options

@@ -26,7 +26,7 @@ __all__ = ["optimize"]
 
 _COLLAPSE_DROP = 0.1
 _COLLAPSE_FACTOR = 3.0
-"""Perplexity of a result that nobody can want, over the original's."""
+"""Perplexity of an unusable result, over the original's."""
 
 
 @click.command(
@@ -178,7 +178,7 @@ def optimize(source: str, output: str | None, json_path: str | None, **given: An
 
 
 def _reject_collapsed_result(result: OptimizeResult) -> None:
-    """Refuse to write a model that nobody can want, where no budget was set to say so.
+    """Refuse to write an unusable model where no budget was set to reject it.
 
     Raises:
         CheckError: Outputs became NaN or infinite, or most of a metric is lost.

@@ -19,7 +19,8 @@ __all__ = ["reproduce"]
 def reproduce(folder: str) -> None:
     """Run a failed pass again from the reproducer folder DIR.
 
-    Fails as the pass failed; says so where it no longer does, or fails for want of something.
+    Fails as the pass failed; says so where it no longer does, or fails because something is
+    missing.
     """
     from irtools.cli.console import progress, say
     from irtools.data import DataSettings

@@ -1,4 +1,4 @@
-"""Weights that a network has no place for: layers are refused, the rest is told or is harmless."""
+"""Weights that a network has no place for: layers are refused, the rest is reported or harmless."""
 
 from __future__ import annotations
 

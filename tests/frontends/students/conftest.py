@@ -65,7 +65,7 @@ def _sentence(rng: random.Random, topics: list[str]) -> str:
 
 
 def _write_rows(path: Path, count: int, label: Callable[[list[str]], object], seed: int) -> Path:
-    """Write rows whose words tell their topics."""
+    """Write rows whose words show their topics."""
     rng = random.Random(seed)
     with path.open("w") as lines:
         for _ in range(count):

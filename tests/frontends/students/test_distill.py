@@ -122,7 +122,7 @@ def test_outputs_of_the_teacher_are_kept(done, monkeypatch: pytest.MonkeyPatch) 
     splits = read_splits(found.network, found.folder, request.train, request.evaluate, settings)
     scores, note = module.cached_outputs(deaf, splits.test, request.cache, NullProgress())
     assert scores.shape == (32, 3) and note is None
-    # A damaged entry is made anew.
+    # A damaged entry is made again.
     for path in (first, second):
         path.write_bytes(path.read_bytes()[:-30])
     again, _ = module.cached_outputs(found, splits.test, request.cache, NullProgress())

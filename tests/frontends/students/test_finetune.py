@@ -129,7 +129,7 @@ def test_qlora_merges_onto_the_dequantized_base(finetune: Callable, teacher: Pat
     figures = result.figures
     assert 0.05 < figures["nf4-weight-error"] < 0.15
     assert figures["merge-relative-error"] < 1e-5
-    # Merging leaves the grid of NF4, so storing it in NF4 brings an error back.
+    # Merging leaves the grid of NF4, so storing it in NF4 introduces an error again.
     assert 0.01 < figures["requantized-weight-error"] < 0.15
     on_base, again = result.stages
     assert on_base.evaluation == result.result.evaluation

@@ -71,7 +71,7 @@ def test_the_exit_code_is_that_of_the_command(
     given = command(teacher, data, tmp_path, ONE_PROCESS)
     with process([*given, "--student", "layers=7"]) as started:
         said = started.communicate()[1]
-    # Before it, accelerate tells the defaults that it chose.
+    # Before it, accelerate reports the defaults that it chose.
     assert said.splitlines()[-1] == "irc: the teacher has layers 0 to 2, and no layer 7"
     assert "Traceback" not in said
     assert started.returncode == 2

@@ -62,7 +62,7 @@ def test_two_processes_share_a_batch(
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    # One process tells the results.
+    # One process reports the results.
     assert done.stderr.count("irc: wrote ") == 1
     assert not two.with_suffix(".checkpoints").exists()
     for folder in (one, two):

@@ -91,7 +91,7 @@ def test_in_a_pass_and_in_what_it_started(
     os.mkfifo(folder / "pipe")
     script = _HANGING.format(hang=_PLACES[place])
     process = _start(folder, ["-c", script], "--no-bench", "--no-check")
-    # Opens as soon as somebody reads: from here on it hangs where it should.
+    # Opens as soon as a process reads: from here on it hangs where it should.
     with (folder / "pipe").open("wb"):
         process.send_signal(number)
         _check_stopped(folder, process, code)

@@ -45,7 +45,7 @@ def parity(rows: int, flipped: int = 0) -> list[list[float]]:
 
 @pytest.fixture
 def data(tmp_path: Path) -> str:
-    """One id a sample, 0 to 4 in turns, with its parity as label."""
+    """One id a sample, 0 to 4 in rotation, with its parity as label."""
     ids = np.arange(100)[:, None] % 5
     np.savez(tmp_path / "data.npz", input_ids=ids, labels=ids[:, 0] % 2)
     return str(tmp_path / "data.npz")
@@ -153,7 +153,7 @@ def test_where_one_link_branches_all_run_real_samples(
     chain = chain_of(data, plain, branching, bench=QUIET)
     time_models(chain, models_of(chain), NullProgress())
     ((label, turns),) = timed.feeds.items()
-    assert label == "batch=2 32 samples in turns"
+    assert label == "batch=2 32 alternating samples"
     ids = np.concatenate([feeds["input_ids"][:, 0] for feeds in turns])
     np.testing.assert_array_equal(ids, (np.arange(64) * 100 // 64) % 5)
 

@@ -107,7 +107,7 @@ def test_a_decoder_with_a_cache_is_timed_by_lengths(cached_decoder: Model) -> No
 
 @pytest.mark.parametrize("count", [100, 40])
 def test_samples_run_in_turns_evenly_spread_over_the_data(count: int) -> None:
-    """Files are often sorted: the first samples alone would tell of one class."""
+    """Files are often sorted: the first samples alone would show one class."""
     data = Dataset({"x": np.arange(count, dtype=np.float32)[:, None]})
     found = sample_feeds(data, BenchSettings(batch=(1, 2)))
     for batch, turns in zip((1, 2), found.values(), strict=True):
@@ -117,4 +117,4 @@ def test_samples_run_in_turns_evenly_spread_over_the_data(count: int) -> None:
         assert all(len(feeds["x"]) == batch for feeds in turns)
     one, two = (len(turns) for turns in found.values())
     assert (one, two) == (32, min(32, count // 2))
-    assert list(found) == [f"batch=1 {one} samples in turns", f"batch=2 {two} samples in turns"]
+    assert list(found) == [f"batch=1 {one} alternating samples", f"batch=2 {two} alternating samples"]

@@ -41,7 +41,7 @@ def mapped_bytes() -> int:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("RssFile:"):
             return int(line.split()[1]) * 1024
-    pytest.skip("the system does not tell")
+    pytest.skip("the system does not report it")
 
 
 def test_a_fingerprint_and_a_save_leave_no_weights_in_memory(saved: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Saving: whole or not at all, whatever the system refuses, and never over somebody's weights."""
+"""Saving: whole or not at all, whatever the system refuses, and never over weights in use."""
 
 from __future__ import annotations
 

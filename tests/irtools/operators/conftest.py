@@ -1,4 +1,4 @@
-"""Packages installed for one test, that bring operators."""
+"""Packages installed for one test, that provide operators."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ class Scale(Pass):
 
 @dataclass(frozen=True)
 class Crash(Pass):
-    """Fail in a way nobody foresaw."""
+    """Fail unexpectedly."""
 
     name: ClassVar[str] = "crash"
 

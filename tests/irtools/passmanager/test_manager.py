@@ -167,7 +167,7 @@ def test_each_activity_tells_its_peak_memory_of_its_own() -> None:
     with figures.spent_on("frugal"):
         pass
     if not figures.peak_bytes:
-        pytest.skip("the system does not tell")
+        pytest.skip("the system does not report it")
     assert figures.peak_bytes["greedy"] - figures.peak_bytes["frugal"] > 60 << 20
     assert set(figures.seconds) == {"greedy", "frugal"}
 

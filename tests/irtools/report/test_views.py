@@ -67,7 +67,7 @@ def test_an_unknown_figure_is_refused() -> None:
 
 
 def test_a_figure_from_outside_is_in_every_view(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One class and its registration: nothing else is told of it."""
+    """One class and its registration: nothing else is declared."""
 
     @dataclass(frozen=True)
     class Constants(Figure):

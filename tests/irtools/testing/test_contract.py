@@ -70,7 +70,7 @@ class Dishonest(Scale):
 
 
 class WritesIntoTensors(Scale):
-    """Write where it should make anew."""
+    """Write where it should make a new one."""
 
     def change(self, value: ir.Value) -> None:
         assert value.const_value is not None

@@ -81,7 +81,7 @@ def test_subgraphs_are_cleaned(make_context: MakeContext) -> None:
     Cleanup().run(model, make_context())
     verify(model)
     kinds = [node.op_type for node in iter_nodes(model)]
-    # What a branch hands out but did not make keeps its Identity; the constant was folded.
+    # What a branch returns but did not make keeps its Identity; the constant was folded.
     assert sorted(kinds) == ["Add", "Constant", "Exp", "Identity", "If", "Mul", "Relu"]
     for condition in (True, False):
         feeds = {"c": np.asarray(condition), "x": np.asarray([1, -2], np.float32)}

@@ -117,7 +117,7 @@ _FAMILIES = {
             r"(layers\.0)\.ffn": r"{}\.ffn_output",
         },
     ),
-    # One expanded index tells all layers what to gather, so their heads go together.
+    # One expanded index is what all layers gather by, so their heads go together.
     "deberta": Family(
         "DebertaV2", _DEBERTA, 3, {**_BERT_FFN, r"(layer)$": r"attention\.output\.dense"}
     ),

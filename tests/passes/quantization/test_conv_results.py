@@ -1,4 +1,4 @@
-"""What a Conv hands on as integers: one range must suit all that it stands for."""
+"""What a Conv outputs as integers: one range must suit all that it stands for."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ def quantized(model: ir.Model) -> list[str]:
 
 
 def test_integers_run_from_layer_to_layer(quantize, outputs) -> None:
-    """What one Conv hands on and the next one takes is quantized once."""
+    """What one Conv outputs and the next one takes is quantized once."""
     model = build(CONVS)
     x = normal(8, 4, 8, 8)
     done = quantize(model, STATIC, x=x)
@@ -120,7 +120,7 @@ OUTPUTS = {
 
 @pytest.mark.parametrize("case", OUTPUTS)
 def test_what_is_counted_runs_in_int8_as_an_output_too(case: str, quantize, outputs) -> None:
-    """A Conv whose float value somebody takes is computed in float32 as a whole."""
+    """A Conv whose float value another node takes is computed in float32 as a whole."""
     model = build(
         '<ir_version: 10, opset_import: ["" : 20]> g (float[b,4,8,8] x, float[4,4,1,1] w, '
         f"float[4,4,1,1] w2, float[8,4] w_m, float[4] w_b) {OUTPUTS[case]}"

@@ -231,8 +231,8 @@ class Workshop:
             stage = replace(stage, pipeline=stage.pipeline.replace("TRAIN", str(self.train)))
             model = make_model(stage, Model.load(origin), chain, NullProgress())
             path.parent.mkdir(parents=True, exist_ok=True)
-            beside = {name: origin.parent / name for name in TOKENIZER}
-            own = {n: file.read_bytes() for n, file in beside.items() if file.exists()}
+            files = {name: origin.parent / name for name in TOKENIZER}
+            own = {n: file.read_bytes() for n, file in files.items() if file.exists()}
             for name, content in (own | dict(model.companions)).items():
                 (path.parent / name).write_bytes(content)
             model.save(path)

@@ -89,8 +89,8 @@ class Entry:
     def size(self) -> int:
         """Bytes on disk, with the weights file of an OpenVINO IR."""
         weights = self.model.with_suffix(".bin")
-        beside = self.model.suffix == ".xml" and weights.exists()
-        return self.model.stat().st_size + (weights.stat().st_size if beside else 0)
+        separate = self.model.suffix == ".xml" and weights.exists()
+        return self.model.stat().st_size + (weights.stat().st_size if separate else 0)
 
 
 class TaskContest:
@@ -130,7 +130,7 @@ class TaskContest:
                 # Pruning to a speed-up measures at the length that counts.
                 bench=self.task.bench if "speedup" in row.pipeline else None,
             )
-            result.written.save(path)
+            result.deployed.save(path)
         return path
 
     def _source(self, row: Ours) -> Model:

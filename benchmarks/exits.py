@@ -58,12 +58,12 @@ class Workshop:
         given = {"target": target, "bench": None, "threads": self.threads}
         calibration = encoded(self.data / "r8_train.npz").spread(SAMPLES)
         first = irtools.optimize(self.original, QUANTIZED, calibration=calibration, **given)
-        first.written.save(quantized)
+        first.deployed.save(quantized)
         test = encoded(self.data / "r8_test.npz")
         last = irtools.optimize(
             first.model, EXITS, calibration=calibration, evaluation=test, **given
         )
-        last.written.save(leaving)
+        last.deployed.save(leaving)
         leaving.with_suffix(".txt").write_text("\n".join(last.rows[-1].notes))
 
     def histograms(self) -> Iterator[str]:

@@ -84,8 +84,8 @@ def write_artifact(
 def _write_optimized(
     lowered: Model, source: ModelSource, path: Path, providers: Sequence[Provider], size: int
 ) -> tuple[str, ...]:
-    beside = size > _ONE_FILE_UP_TO and path.suffix != ".ort"
-    save = SaveAs(path, portable=True, beside=beside)
+    external_data = size > _ONE_FILE_UP_TO and path.suffix != ".ort"
+    save = SaveAs(path, portable=True, external_data=external_data)
     open_session(source, RunnerOptions(threads=1), providers, save)
     written = sum(file.stat().st_size for file in path.parent.iterdir())
     nodes = sum(len(graph) for graph in lowered.ir.graphs())

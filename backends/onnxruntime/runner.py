@@ -120,7 +120,7 @@ def compiled_kernels(
     """Compile a model, write the graph that came out to a temporary folder, and count."""
     with scratch_folder("kernels") as folder:
         path = folder / "optimized.onnx"
-        session = open_session(source, options, providers, SaveAs(path, beside=True))
+        session = open_session(source, options, providers, SaveAs(path, external_data=True))
         return replace(count_kernels(path), providers=count_providers(session))
 
 

@@ -70,12 +70,12 @@ class SaveAs:
     Attributes:
         path: The file; in the runtime's own format where its suffix is `.ort`.
         portable: Leave out what holds for this machine alone (memory layouts of its kernels).
-        beside: Write large weights to `<name>.data` next to the file.
+        external_data: Write large weights to `<name>.data` next to the file.
     """
 
     path: Path
     portable: bool = False
-    beside: bool = False
+    external_data: bool = False
 
 
 def open_session(
@@ -161,7 +161,7 @@ def _save_optimized(session_options: Any, save: SaveAs) -> None:
         session_options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     if save.path.suffix == ".ort":
         session_options.add_session_config_entry("session.save_model_format", "ORT")
-    if save.beside:
+    if save.external_data:
         session_options.add_session_config_entry(
             "session.optimized_model_external_initializers_file_name", f"{save.path.name}.data"
         )

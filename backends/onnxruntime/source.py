@@ -81,8 +81,8 @@ class ModelSource:
 
     @classmethod
     def _of_file(cls, path: Path) -> ModelSource:
-        beside = path.parent.glob("*.data") if path.is_file() else ()
-        size = sum(file.stat().st_size for file in beside)
+        weights = path.parent.glob("*.data") if path.is_file() else ()
+        size = sum(file.stat().st_size for file in weights)
         return cls(str(path), is_large=size > _COPIED_UP_TO)
 
     @classmethod

@@ -139,5 +139,5 @@ def _shifted(torch: Any, config: Any, ids: Any) -> Any:
     else:
         start = config.decoder_start_token_id
     # Not from a slice of S - 1: that one may be a single token is a case of its own for torch.
-    behind = torch.nn.functional.pad(ids, (1, 0))[:, :-1]
-    return torch.where(torch.arange(ids.shape[1]) == 0, start, behind)
+    after = torch.nn.functional.pad(ids, (1, 0))[:, :-1]
+    return torch.where(torch.arange(ids.shape[1]) == 0, start, after)

@@ -81,9 +81,9 @@ def read_text(
     labels, notes = _labels(records, settings.label_column, names)
 
     def encode(
-        rows: Sequence[tuple[str, ...]], beside: Mapping[str, bytes]
+        rows: Sequence[tuple[str, ...]], companions: Mapping[str, bytes]
     ) -> dict[str, np.ndarray]:
-        return _Encoder({**files, **beside}, encoder.length, inputs, _TOKENIZER).encode(rows)
+        return _Encoder({**files, **companions}, encoder.length, inputs, _TOKENIZER).encode(rows)
 
     return Dataset(
         encoder.encode(texts),

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from irtools.driver.companions import companions_beside, write_companions
+from irtools.driver.companions import companions_next_to, write_companions
 from irtools.driver.destination import Destination
 from irtools.errors import CheckError, DataError, FileError, UnsupportedError
 from irtools.model import Model
@@ -33,13 +33,13 @@ class WrittenExport:
 
     Attributes:
         files: Of the models.
-        beside: Tokenizer and such.
+        companions: Tokenizer and such.
         others: Files that stayed although the source has other ones of these names.
         lacks_tokenizer: A model takes tokens, and nothing next to it makes them of texts.
     """
 
     files: tuple[Path, ...]
-    beside: tuple[Path, ...]
+    companions: tuple[Path, ...]
     others: tuple[Path, ...]
     lacks_tokenizer: bool
 
@@ -87,14 +87,14 @@ def write_artifact(
             return reports[0].to_json()
 
         model, target = result.model, result.target
-        artifact, beside = compile_to(model, target, destination, source, describe, sizes=sizes)
-        return reports[0], (*artifact.files, *beside)
+        artifact, companions = compile_to(model, target, destination, source, describe, sizes=sizes)
+        return reports[0], (*artifact.files, *companions)
     folder = destination.path.parent
-    made = result.written.companions
-    with companions_beside(made, folder, source, force=force) as beside:
-        files = save_checked(result.written, destination.path, external_data)
+    made = result.deployed.companions
+    with companions_next_to(made, folder, source, force=force) as companions:
+        files = save_checked(result.deployed, destination.path, external_data)
     entry = _entry(files, result.report.kernels or KernelReport(), ())
-    return dataclasses.replace(result.report, artifact=entry), (*files, *beside)
+    return dataclasses.replace(result.report, artifact=entry), (*files, *companions)
 
 
 def compile_to(
@@ -136,19 +136,19 @@ def compile_to(
         artifact = target.compile(model, folder, destination.stem, **options)
         notes = (*artifact.notes, *_try(artifact, model, target, sizes))
         artifact = dataclasses.replace(artifact, notes=notes)
-        beside: list[str] = []
+        companions: list[str] = []
         if destination.is_folder:
             # A folder that holds files is only written with --force: what lay there is of another
             # model.
             copied = copy_companions(source, folder)
             made = write_companions(model.companions, folder)
-            beside = list(dict.fromkeys(p.name for p in (*copied, *made)))
+            companions = list(dict.fromkeys(p.name for p in (*copied, *made)))
         if describe is not None:
             (folder / "report.json").write_text(describe(artifact), encoding="utf-8")
-            beside.append("report.json")
+            companions.append("report.json")
         _move(folder, place, artifact.files[0].name)
     files = tuple(place / path.name for path in artifact.files)
-    return dataclasses.replace(artifact, files=files), tuple(place / name for name in beside)
+    return dataclasses.replace(artifact, files=files), tuple(place / name for name in companions)
 
 
 def write_export(
@@ -180,23 +180,23 @@ def write_export(
         folder.mkdir()
         kept = None if force else place
         others = [] if kept is None else _others(find_frontend(source).companions(source), kept)
-        beside = list(copy_companions(source, folder, unless_in=kept))
+        companions = list(copy_companions(source, folder, unless_in=kept))
         if not destination.is_folder:
             ((_, model),) = models
             takes_tokens = _takes_tokens(model)
-            beside += _write_missing(model, folder, kept)
+            companions += _write_missing(model, folder, kept)
             files = save_checked(model, destination.path, external_data)
             _publish(folder, place)
         else:
             made, takes_tokens = [], False
             for name, model in models:
                 takes_tokens |= _takes_tokens(model)
-                beside += _write_missing(model, folder, kept)
+                companions += _write_missing(model, folder, kept)
                 made.append(save_checked(model, folder / f"{name}.onnx", external_data))
             files = tuple(place / path.name for group in made for path in group)
             _move(folder, place, files[0].name)
     lacks_tokenizer = takes_tokens and not (place / "tokenizer.json").exists()
-    there = tuple(place / path.name for path in beside)
+    there = tuple(place / path.name for path in companions)
     return WrittenExport(files, there, tuple(others), lacks_tokenizer)
 
 
@@ -291,17 +291,17 @@ def copy_companions(
     Raises:
         FileError: One cannot be copied.
     """
-    beside = []
+    companions = []
     for companion in find_frontend(source).companions(source) if source else ():
         if not ((unless_in or folder) / companion.name).exists():
-            beside.append(folder / companion.name)
+            companions.append(folder / companion.name)
             try:
-                shutil.copyfile(companion, beside[-1])
+                shutil.copyfile(companion, companions[-1])
             except OSError as error:
                 raise FileError(
-                    f"cannot copy {companion} to {beside[-1]}: {error.strerror}"
+                    f"cannot copy {companion} to {companions[-1]}: {error.strerror}"
                 ) from error
-    return tuple(beside)
+    return tuple(companions)
 
 
 def _publish(folder: Path, place: Path) -> None:

@@ -188,7 +188,7 @@ def make_model(stage: Stage, source: Model, chain: Chain, progress: Progress) ->
         seed=chain.seed,
         threads=chain.threads,
         progress=progress,
-    ).written
+    ).deployed
 
 
 def judge_models(chain: Chain, models: Sequence[Model], progress: Progress) -> Iterator[StageScore]:

@@ -10,7 +10,7 @@ from irtools.errors import FileError, UsageError
 from irtools.sources import find_frontend
 from irtools.targets.staging import staging_folder
 
-__all__ = ["companions_beside", "write_companions"]
+__all__ = ["companions_next_to", "write_companions"]
 
 
 def write_companions(companions: Mapping[str, bytes], folder: Path) -> tuple[Path, ...]:
@@ -31,7 +31,7 @@ def write_companions(companions: Mapping[str, bytes], folder: Path) -> tuple[Pat
 
 
 @contextlib.contextmanager
-def companions_beside(
+def companions_next_to(
     companions: Mapping[str, bytes], folder: Path, source: str, *, force: bool
 ) -> Iterator[tuple[Path, ...]]:
     """Write the files next to a model that is written inside the `with`; yields their paths.

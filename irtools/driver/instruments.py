@@ -144,7 +144,7 @@ def make_judge(
         elif model is job.model:
             form = lowered(model, job.target, portable=job.settings.portable)
         else:
-            form = workspace.written(model)
+            form = workspace.deployed(model)
         return job.target.runner(form, dataclasses.replace(options, threads=threads))
 
     kept = None if data.synthetic else job.cache  # Drawn samples are few.

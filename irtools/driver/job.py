@@ -27,7 +27,7 @@ from irtools.report import Row
 from irtools.sources import LoadOptions, find_frontend, load_source
 from irtools.targets import Target
 
-__all__ = ["Job", "ModelLike", "PipelineLike", "Watch", "as_model", "as_pipeline", "files_beside"]
+__all__ = ["Job", "ModelLike", "PipelineLike", "Watch", "as_model", "as_pipeline", "files_next_to"]
 
 _TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "config.json")
 
@@ -146,15 +146,15 @@ def _with_threads(bench: BenchSettings | None, threads: int | None) -> BenchSett
     return dataclasses.replace(bench, threads=threads)
 
 
-def files_beside(model: Model, *data: Dataset | None) -> dict[str, Path]:
+def files_next_to(model: Model, *data: Dataset | None) -> dict[str, Path]:
     """Return the files next to a model, by name: tokenizer, configuration and such.
 
     Where text was given, they are those of the tokenizer that encoded it.
     """
     for texts in (one.texts for one in data if one is not None):
         if texts is not None and texts.tokenizer is not None:
-            beside = (texts.tokenizer.with_name(name) for name in _TOKENIZER_FILES)
-            found = {path.name: path for path in beside if path.is_file()}
+            files = (texts.tokenizer.with_name(name) for name in _TOKENIZER_FILES)
+            found = {path.name: path for path in files if path.is_file()}
             return {**found, "tokenizer.json": texts.tokenizer}
     if model.source is None or not model.source.exists():
         return {}

@@ -27,7 +27,7 @@ from irtools.driver.job import (
     Watch,
     as_model,
     as_pipeline,
-    files_beside,
+    files_next_to,
 )
 from irtools.driver.make import (
     data_entry,
@@ -83,8 +83,8 @@ class OptimizeResult:
     Attributes:
         model: The optimized model in standard operators, with the exporter's notes: what further
             passes want.
-        written: The same in the form that was timed and that `irc` writes: with the target's own
-            operators unless `portable`, without the exporter's notes.
+        deployed: The same in its target's form, as it was timed and as `irc` saves it: with the
+            target's own operators unless `portable`, without the exporter's notes.
         report: Everything that was measured; prints as a table.
         plans: Plan of each planning pass as it was applied, by pass text.
         original: The model that went in, as it was read.
@@ -92,7 +92,7 @@ class OptimizeResult:
     """
 
     model: Model
-    written: Model
+    deployed: Model
     report: Report
     plans: Mapping[str, Plan]
     original: Model
@@ -188,7 +188,7 @@ def _run(job: Job, started: float) -> OptimizeResult:
             bench=job.bench,
             threads=job.settings.threads,
             progress=job.watch.progress,
-            beside=files_beside(job.model, job.calibration, job.evaluation),
+            source_files=files_next_to(job.model, job.calibration, job.evaluation),
         )
         data = judged_on(job, drawn) if job.judges else None
         metric = (
@@ -205,12 +205,12 @@ def _run(job: Job, started: float) -> OptimizeResult:
         )
         manager = PassManager(job.pipeline, hooks, job.plans)
         steps = manager.run(job.model, ctx, workspace)
-        written = workspace.written(steps[-1].model)
-        kernels = _kernels(job, written) if job.settings.check or job.bench is not None else None
-    report = _report(job, steps, written, kernels, calibration.used, judge, budget, drawn)
+        deployed = workspace.deployed(steps[-1].model)
+        kernels = _kernels(job, deployed) if job.settings.check or job.bench is not None else None
+    report = _report(job, steps, deployed, kernels, calibration.used, judge, budget, drawn)
     plans = {s.text: s.result.plan for s in steps if s.result.plan is not None}
     finished = dataclasses.replace(report, seconds=time.monotonic() - started)
-    return OptimizeResult(steps[-1].model, written, finished, plans, job.model, job.target)
+    return OptimizeResult(steps[-1].model, deployed, finished, plans, job.model, job.target)
 
 
 def _kernels(job: Job, model: Model) -> KernelReport | None:
@@ -222,7 +222,7 @@ def _kernels(job: Job, model: Model) -> KernelReport | None:
 def _report(
     job: Job,
     steps: Sequence[Step],
-    written: Model,
+    deployed: Model,
     kernels: KernelReport | None,
     calibration: Dataset | None,
     judge: Judge | None,
@@ -247,7 +247,7 @@ def _report(
         settings=job.settings.entry(job.evaluation, job.calibration),
         bench=None if job.bench is None else budget.plan.bench(job.bench),
         rows=rows,
-        result=model_entry(written, "result"),
+        result=model_entry(deployed, "result"),
         kernels=kernels,
         verdicts=judge_run(
             rows,
@@ -264,8 +264,8 @@ def _report(
                     [p.exactness is Exactness.LOSSY for p in job.pipeline],
                     judge is not None and judge.data.synthetic,
                 ),
-                *remark_on_form(written.ir, job.target),
-                *remark_on_saturation(job.model.ir, written.ir, job.target),
+                *remark_on_form(deployed.ir, job.target),
+                *remark_on_saturation(job.model.ir, deployed.ir, job.target),
             ),
             "" if job.data else drawn.reason,
         ),
@@ -315,7 +315,7 @@ def make_plan(
             Calibration(given, source, seed, drawn),
             threads=threads,
             progress=progress,
-            beside=files_beside(source, given),
+            source_files=files_next_to(source, given),
         )
         steps = PassManager(Pipeline(*first), (Verification(),)).run(source, ctx, workspace)
         ctx.drop_analyses()

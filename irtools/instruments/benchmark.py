@@ -137,7 +137,7 @@ class Benchmark(Instrument):
         text = target_text(self._target)
         contenders = {
             _ORIGINAL: Contender(step.workspace.path(step.original), text),
-            step.text: Contender(step.workspace.path(step.written), text),
+            step.text: Contender(step.workspace.path(step.deployed), text),
         }
         feeds: Mapping[str, Feeds | Sequence[Feeds]] = self._feeds
         in_turns = self._data is not None and branches(step.model)

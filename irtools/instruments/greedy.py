@@ -120,7 +120,7 @@ class Greedy(Instrument):
                 )
                 self._original = self._last = None
                 return
-            found = self._write(step, step.written, self._options)
+            found = self._write(step, step.deployed, self._options)
             self._last = compare_writings(
                 self._original, found, self._prompts.shape[1], self._source
             )

@@ -68,7 +68,7 @@ class Paired(Instrument):
         steps = {"the original": first, "the result": last}
         models = {
             "the original": last.workspace.path(last.original),
-            "the result": last.workspace.path(last.written),
+            "the result": last.workspace.path(last.deployed),
         }
         found: dict[str, list[Any]] = {name: [] for name in models}
         text = target_text(place.target)

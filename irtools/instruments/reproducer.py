@@ -125,7 +125,7 @@ class Reproducer(Instrument):
 def _write(folder: Path, step: Step, error: Exception) -> None:
     step.before.save(folder / "model.onnx")
     ctx = step.ctx
-    for name in {*ctx.beside, *ctx.companions}:
+    for name in {*ctx.source_files, *ctx.companions}:
         content = ctx.companion(name)
         assert content is not None
         (folder / name).write_bytes(content)

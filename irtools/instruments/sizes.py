@@ -54,4 +54,4 @@ class Sizes(Instrument):
         self.after(step)
 
     def after(self, step: Step) -> None:
-        step.figures.put(Size(step.workspace.size(step.written), step.model.weight_bytes))
+        step.figures.put(Size(step.workspace.size(step.deployed), step.model.weight_bytes))

@@ -51,7 +51,7 @@ class PassContext:
         progress: Where to report the progress of a long step.
         statistics: Makes the statistics service of a model, over `calibration`.
         runner: Compiles a model as it stands for the target and returns its runner.
-        beside: Files next to the model's source, by name (`tokenizer.json`, `config.json`).
+        source_files: Files next to the model's source, by name (`tokenizer.json`, `config.json`).
         companions: Those of them that earlier passes have replaced, with their content.
         adapt: Puts the sizes on which this model runs into settings for drawing inputs.
         draw: Draws samples on which this model runs; None where no model is to be run on drawn
@@ -71,7 +71,7 @@ class PassContext:
     progress: Progress = field(default_factory=NullProgress)
     adapt: Callable[[SyntheticSettings], SyntheticSettings] = _as_usual
     draw: Callable[[ir.Model, SyntheticSettings], Dataset] | None = None
-    beside: Mapping[str, Path] = field(default_factory=dict)
+    source_files: Mapping[str, Path] = field(default_factory=dict)
     companions: Mapping[str, bytes] = field(default_factory=dict)
     _given: tuple[Dataset | None, Dataset | None] | None = field(default=None, repr=False)
     _analyses: dict[type, object] = field(default_factory=dict, repr=False)
@@ -120,7 +120,7 @@ class PassContext:
         bench: BenchSettings | None = None,
         threads: int | None = None,
         progress: Progress | None = None,
-        beside: Mapping[str, Path] = MappingProxyType({}),
+        source_files: Mapping[str, Path] = MappingProxyType({}),
     ) -> PassContext:
         """Make the context of a whole run.
 
@@ -131,7 +131,7 @@ class PassContext:
             bench: How `measure_latency` times models; None: as usual.
             threads: Threads for running models; None leaves it to the runtime.
             progress: Where to report how far a long step is.
-            beside: Files next to the model's source, by name.
+            source_files: Files next to the model's source, by name.
         """
         from irtools.measure import BenchSettings
         from irtools.passmanager.resources import adapter, drawer, latency_meter, runner_maker
@@ -159,7 +159,7 @@ class PassContext:
             seed=calibration.seed,
             threads=threads,
             progress=shown,
-            beside=beside,
+            source_files=source_files,
         )
         return context
 
@@ -171,7 +171,7 @@ class PassContext:
         """
         if name in self.companions:
             return self.companions[name]
-        path = self.beside.get(name)
+        path = self.source_files.get(name)
         if path is None:
             return None
         try:

@@ -71,7 +71,7 @@ class PassManager:
         for index, pass_ in enumerate(self.pipeline, 1):
             last = steps[-1].model
             if steps[-1].modified:
-                workspace.settle(last)
+                workspace.spill_weights(last)
             step = Step(index, len(self.pipeline), pass_, model, last, last, ctx, workspace)
             step.following = None if index == len(passes) else passes[index].exactness
             ctx.progress.step(f"pass {step.text}", index - 1, step.total)

@@ -76,9 +76,9 @@ class Step:
         return f"pass {self.index} of {self.total} ({self.text})" if self.index else "original"
 
     @property
-    def written(self) -> Model:
-        """The model after this step in the form in which it is written; the original as it is."""
-        return self.model if self.model is self.original else self.workspace.written(self.model)
+    def deployed(self) -> Model:
+        """The model in its target's form, as saved; the original as it is."""
+        return self.model if self.model is self.original else self.workspace.deployed(self.model)
 
     @property
     def modified(self) -> bool:

@@ -23,12 +23,12 @@ class Workspace:
     Of models with external data each weight is written once, however many models have it.
 
     Args:
-        write_form: Makes the form of a model in which it is written in the end.
+        deploy: Puts a model into its target's form, as it is saved.
     """
 
-    def __init__(self, write_form: Callable[[Model], Model] | None = None) -> None:
-        self._write_form = write_form
-        self._written: WeakKeyDictionary[Model, Model] = WeakKeyDictionary()
+    def __init__(self, deploy: Callable[[Model], Model] | None = None) -> None:
+        self._deploy = deploy
+        self._deployed: WeakKeyDictionary[Model, Model] = WeakKeyDictionary()
         self._stack = ExitStack()
         self._saved: WeakKeyDictionary[Model, SavedModel] = WeakKeyDictionary()
         self._root: Path | None = None
@@ -47,20 +47,20 @@ class Workspace:
         assert self._root is not None, "the workspace is closed"
         return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self._root))
 
-    def written(self, model: Model) -> Model:
-        """Return the form in which a model is written in the end; made once."""
-        found = self._written.get(model)
+    def deployed(self, model: Model) -> Model:
+        """Return a model in its target's form, as saved; made once."""
+        found = self._deployed.get(model)
         if found is None:
-            found = self._write_form(model) if self._write_form is not None else model
-            self._written[model] = found
+            found = self._deploy(model) if self._deploy is not None else model
+            self._deployed[model] = found
         return found
 
     def path(self, model: Model) -> Path:
         """Return a file with the model as it stands. It must not change afterwards."""
         return self._save(model).files[0]
 
-    def settle(self, model: Model) -> None:
-        """Let go of the memory of a large model's weights: from here on they are mapped.
+    def spill_weights(self, model: Model) -> None:
+        """Move a large model's weights to disk and map them.
 
         A pass that changes gigabytes leaves them in memory, where a runtime copies them once more.
         A disk without room for them is not an error.
@@ -82,7 +82,7 @@ class Workspace:
             for name, tensor in held.items()
             if name in saved and (kept := saved[name].const_value) is not None and place_of(kept)
         }
-        for form in (model, self._written.get(model, model)):
+        for form in (model, self._deployed.get(model, model)):
             for value in form.ir.graph.initializers.values():
                 value.const_value = mapped.get(id(value.const_value), value.const_value)
 

@@ -18,7 +18,7 @@ from irtools.passes.exits.emit import MIN_OPSET, Exit, build_exits
 from irtools.passes.exits.encoder import Boundary, Encoder, NotAnEncoderError, find_encoder
 from irtools.passes.exits.features import collect
 from irtools.passes.exits.heads import Head, Pool, Task, Trained, agrees, confidence, train
-from irtools.passes.exits.policy import Candidate, Notch, judge, lower_thresholds
+from irtools.passes.exits.policy import Candidate, ThresholdStep, judge, lower_thresholds
 from irtools.passmanager import (
     FOLLOWED_GRAPH,
     Decision,
@@ -111,13 +111,13 @@ class EarlyExit(PlanningPass):
             )
             for boundary, head in zip(boundaries, heads, strict=True)
         ]
-        notches = list(lower_thresholds(candidates, encoder.depth, self.agreement, self.max_exits))
+        steps = list(lower_thresholds(candidates, encoder.depth, self.agreement, self.max_exits))
         return Plan(
             pass_text=pass_text(self),
-            decisions=tuple(_decisions(notches, boundaries, heads, task, encoder.depth)),
+            decisions=tuple(_decisions(steps, boundaries, heads, task, encoder.depth)),
             cost_unit="share of samples decided otherwise",
             gain_unit="blocks per sample",
-            notes=tuple(_plan_notes(data, candidates, notches, self.agreement)),
+            notes=tuple(_plan_notes(data, candidates, steps, self.agreement)),
         )
 
     def apply(self, model: ir.Model, plan: Plan, ctx: PassContext) -> PassResult:
@@ -186,7 +186,7 @@ def _mask_input(graph: ir.Graph) -> str | None:
 
 
 def _decisions(
-    notches: Sequence[Notch],
+    steps: Sequence[ThresholdStep],
     boundaries: Sequence[Boundary],
     heads: Sequence[Trained],
     task: Task,
@@ -195,23 +195,23 @@ def _decisions(
     decisions = []
     opened: set[int] = set()
     agreement, work = 1.0, float(depth)
-    for notch in notches:
-        boundary, head = boundaries[notch.candidate], heads[notch.candidate]
+    for step in steps:
+        boundary, head = boundaries[step.candidate], heads[step.candidate]
         data: dict[str, Any] = {
             "task": task,
             "state": boundary.value.name,
             "depth": boundary.depth,
-            "threshold": notch.threshold,
+            "threshold": step.threshold,
         }
-        if notch.candidate not in opened:
-            opened.add(notch.candidate)
+        if step.candidate not in opened:
+            opened.add(step.candidate)
             data |= {"pool": head.pool, "weight": _pack(head.head.weight)}
             data |= {"bias": _pack(head.head.bias)}
-        outcome = notch.outcome
+        outcome = step.outcome
         decisions.append(
             Decision(
                 subject=f"exit after block {boundary.depth} of {depth}",
-                action=f"leave from confidence {notch.threshold:.4f}",
+                action=f"leave from confidence {step.threshold:.4f}",
                 cost=agreement - outcome.agreement,
                 gain=work - outcome.work,
                 data=data,
@@ -244,7 +244,7 @@ def _exits(encoder: Encoder, decisions: Sequence[Decision]) -> list[Exit]:
 
 
 def _plan_notes(
-    data: Dataset, candidates: Sequence[Candidate], notches: Sequence[Notch], wanted: float
+    data: Dataset, candidates: Sequence[Candidate], steps: Sequence[ThresholdStep], wanted: float
 ) -> list[str]:
     notes = []
     if len(data) < _FEW_SAMPLES:
@@ -252,7 +252,7 @@ def _plan_notes(
             f"exits were trained on {len(data)} samples; {_FEW_SAMPLES} or more leave earlier and "
             "make the thresholds sure"
         )
-    if not notches:
+    if not steps:
         notes.append(
             f"no exit saves work at {wanted:.1%} agreement: after the best block heads agree on "
             f"{max(float(c.agrees.mean()) for c in candidates):.1%} of the samples; lower agreement"

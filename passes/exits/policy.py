@@ -1,8 +1,8 @@
 """When to leave: thresholds on the confidence of each exit.
 
 A sample leaves at the first exit whose head is at least as sure as that exit's threshold. The
-thresholds come down one notch at a time, each time the notch that saves most work for each new
-disagreement with the whole model, as long as the wanted agreement holds. Every notch is one
+thresholds come down one step at a time, each time the step that saves most work for each new
+disagreement with the whole model, as long as the wanted agreement holds. Every step is one
 decision, so that a shorter list of decisions is a more careful policy.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["NEVER", "Candidate", "Notch", "Outcome", "judge", "lower_thresholds"]
+__all__ = ["NEVER", "Candidate", "Outcome", "ThresholdStep", "judge", "lower_thresholds"]
 
 NEVER = math.inf
 """Threshold of an exit that no sample takes."""
@@ -55,7 +55,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Notch:
+class ThresholdStep:
     """One threshold lowered, and the outcome from there on."""
 
     candidate: int
@@ -90,21 +90,21 @@ def judge(candidates: Sequence[Candidate], thresholds: Sequence[float], depth: i
 
 def lower_thresholds(
     candidates: Sequence[Candidate], depth: int, agreement: float, max_exits: int
-) -> Iterator[Notch]:
-    """Yield notches, the best first, as long as at least `agreement` holds and work is saved."""
+) -> Iterator[ThresholdStep]:
+    """Yield steps, the best first, as long as at least `agreement` holds and work is saved."""
     ladders = [_ladder(candidate.confidence) for candidate in candidates]
     thresholds = [NEVER] * len(candidates)
     now = judge(candidates, thresholds, depth)
     while True:
-        best: tuple[float, Notch] | None = None
-        for notch in _next(candidates, ladders, thresholds, depth, max_exits):
-            saved = now.work - notch.outcome.work
-            if saved <= 1e-9 or notch.outcome.agreement < agreement:
+        best: tuple[float, ThresholdStep] | None = None
+        for step in _next(candidates, ladders, thresholds, depth, max_exits):
+            saved = now.work - step.outcome.work
+            if saved <= 1e-9 or step.outcome.agreement < agreement:
                 continue
-            lost = max(now.agreement - notch.outcome.agreement, 0.0)
-            worth = saved / (lost + 1 / len(candidates[0].confidence))
-            if best is None or worth > best[0]:
-                best = worth, notch
+            lost = max(now.agreement - step.outcome.agreement, 0.0)
+            gain = saved / (lost + 1 / len(candidates[0].confidence))
+            if best is None or gain > best[0]:
+                best = gain, step
         if best is None:
             return
         yield best[1]
@@ -118,7 +118,7 @@ def _next(
     thresholds: Sequence[float],
     depth: int,
     max_exits: int,
-) -> Iterator[Notch]:
+) -> Iterator[ThresholdStep]:
     built = sum(threshold != NEVER for threshold in thresholds)
     for index, ladder in enumerate(ladders):
         if thresholds[index] == NEVER and built >= max_exits:
@@ -127,7 +127,7 @@ def _next(
             if threshold < thresholds[index]:
                 tried = list(thresholds)
                 tried[index] = threshold
-                yield Notch(index, threshold, judge(candidates, tried, depth))
+                yield ThresholdStep(index, threshold, judge(candidates, tried, depth))
 
 
 def _ladder(confidence: np.ndarray) -> list[float]:

@@ -173,9 +173,9 @@ class StaticWriter:
         pair = self._pair(u.use.activation, u.activation)
         node.replace_input_with(0, pair)
         if u.use.kind == "conv":
-            self._spread(pair)
+            self._route_readers_through(pair)
         if u.result is not None:
-            self._hand_on(result_of(u.use), u.result)
+            self._quantize_conv_output(result_of(u.use), u.result)
         if u.use.transpose is None or turned:
             node.replace_input_with(1, dequantized)
         else:
@@ -213,17 +213,17 @@ class StaticWriter:
             self._origins[found] = value
         return found
 
-    def _hand_on(self, value: ir.Value, q: QParams) -> None:
+    def _quantize_conv_output(self, value: ir.Value, q: QParams) -> None:
         """Quantize what a Conv outputs, for the caller of the model too.
 
         Where another node takes the float value, the runtime computes the whole Conv in float32.
         """
         pair = self._pair(value, q)
-        self._spread(pair)
+        self._route_readers_through(pair)
         if value.is_graph_output():
             self._editor.replace_output(value, pair, f"{value.name}_float")
 
-    def _spread(self, pair: ir.Value) -> None:
+    def _route_readers_through(self, pair: ir.Value) -> None:
         """Let every reader of a value read it quantized.
 
         Around a Conv integers travel from layer to layer: what adds, pools or concatenates them

@@ -70,5 +70,5 @@ def run(model: CorpusModel, pipeline: str, *, check: bool) -> Outcome:
             found = optimize(source, pipeline, bench=None, check=check, threads=1, reproducer=False)
         except IrtoolsError as error:
             return Outcome(before, error=error)
-        found.written.save(result)
+        found.deployed.save(result)
         return Outcome(before, result.stat().st_size, onnx.load(result), found.report)

@@ -78,8 +78,8 @@ def compile(
     found.choose_format(wanted)
     model = load_source(source, load_options(given))
     sizes = with_sizes(model, given["drawn_sizes"])
-    artifact, beside = compile_to(model, found, destination, source, format=wanted, sizes=sizes)
-    files = (*artifact.files, *beside)
+    artifact, companions = compile_to(model, found, destination, source, format=wanted, sizes=sizes)
+    files = (*artifact.files, *companions)
     remarks = (
         *remark_on_form(model.ir, found),
         *(() if found.widening else remark_on_saturation(model.ir, model.ir, found)),

@@ -72,7 +72,7 @@ def export(
         external_data=external_data,
         force=force,
     )
-    names = [str(path) for path in (*written.files, *written.beside)]
+    names = [str(path) for path in (*written.files, *written.companions)]
     if json_path is not None:
         write_json({"files": names, **made, "notes": list(notes)}, json_path)
     size = size_text(sum(path.stat().st_size for path in written.files))

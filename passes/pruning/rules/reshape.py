@@ -85,22 +85,22 @@ def _merged(axis: int, mapping: IndexMap, middle: Sequence[Dim]) -> IndexMap | N
 
 
 def _split_out(flat: IndexMap, middle: Sequence[Dim]) -> tuple[int, IndexMap] | None:
-    behind: Dim = 1
+    after: Dim = 1
     for axis in reversed(range(len(middle))):
         size = middle[axis]
-        found = _fits(flat, size, behind, tuple(middle[:axis]))
+        found = _fits(flat, size, after, tuple(middle[:axis]))
         if found is not None:
             return axis, found
-        behind = multiply(behind, size)
+        after = multiply(after, size)
     _ask_for_coarser(flat, middle)
     return None
 
 
-def _fits(flat: IndexMap, size: Dim, behind: Dim, before: tuple[Dim, ...]) -> IndexMap | None:
-    """Whether the units lie whole on an axis of `size` with `behind` elements after it."""
-    if not isinstance(behind, int) or flat.inner % behind:
+def _fits(flat: IndexMap, size: Dim, after: Dim, before: tuple[Dim, ...]) -> IndexMap | None:
+    """Whether the units lie whole on an axis of `size` with `after` elements after it."""
+    if not isinstance(after, int) or flat.inner % after:
         return None
-    inner = flat.inner // behind
+    inner = flat.inner // after
     if not isinstance(size, int):
         # The slowest axis takes whatever is left, as batch x heads in one.
         return None if before else IndexMap(flat.units, inner, None)
@@ -117,12 +117,12 @@ def _ask_for_coarser(flat: IndexMap, middle: Sequence[Dim]) -> None:
     sizes = [d for d in middle if isinstance(d, int)]
     candidates = []
     for axis, size in enumerate(sizes[:-1]):
-        before, behind = 1, 1
+        before, after = 1, 1
         for d in sizes[:axis]:
             before *= d
         for d in sizes[axis + 1 :]:
-            behind *= d
-        if size > 1 and before * size * behind == flat.units:
-            candidates.append((before, size, behind))
+            after *= d
+        if size > 1 and before * size * after == flat.units:
+            candidates.append((before, size, after))
     if candidates:
         raise Refine(*candidates)

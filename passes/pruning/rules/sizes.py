@@ -107,14 +107,14 @@ def _locate(target: ir.Value, position: int, trace: Trace) -> tuple[int | None, 
     producer = target.producer()
     if producer is None or producer.op_type != "Concat":
         return None, position
-    behind = position
+    rest = position
     for place, value in enumerate(producer.inputs):
         numbers = trace.shapes.integers(value)
         if numbers is None:
             return None, position
-        if behind < numbers.size:
-            return place, behind
-        behind -= numbers.size
+        if rest < numbers.size:
+            return place, rest
+        rest -= numbers.size
     return None, position
 
 

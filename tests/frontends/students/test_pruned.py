@@ -40,7 +40,7 @@ def prune(exported: tuple[Path, Model], text: str, folder: Path, **options: obje
         **options,  # type: ignore
     )
     path = folder / "pruned.onnx"
-    result.written.save(path)
+    result.deployed.save(path)
     shutil.copyfile(exported[0] / "config.json", folder / "config.json")
     return path
 

@@ -117,4 +117,7 @@ def test_samples_run_in_turns_evenly_spread_over_the_data(count: int) -> None:
         assert all(len(feeds["x"]) == batch for feeds in turns)
     one, two = (len(turns) for turns in found.values())
     assert (one, two) == (32, min(32, count // 2))
-    assert list(found) == [f"batch=1 {one} alternating samples", f"batch=2 {two} alternating samples"]
+    assert list(found) == [
+        f"batch=1 {one} alternating samples",
+        f"batch=2 {two} alternating samples",
+    ]

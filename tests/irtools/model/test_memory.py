@@ -131,8 +131,8 @@ def test_a_large_model_that_was_settled_lies_in_files(
     changed = _made(Model.load(saved))
     text = changed.fingerprint()
     with Workspace(lambda model: Model(model.ir.clone())) as workspace:
-        written = workspace.written(changed)
-        workspace.settle(changed)
+        written = workspace.deployed(changed)
+        workspace.spill_weights(changed)
         for form in (changed, written):
             tensors = [value.const_value for value in form.ir.graph.initializers.values()]
             places = [place_of(tensor) for tensor in tensors if tensor is not None]
@@ -152,12 +152,12 @@ def test_what_is_small_or_finds_no_room_stays_in_memory(
     changed = _made(Model.load(saved))
     new = changed.ir.graph.initializers["w3"].const_value
     with Workspace() as workspace:
-        workspace.settle(changed)
+        workspace.spill_weights(changed)
         monkeypatch.setattr(writer, "EXTERNAL_ABOVE", 1 << 20)
 
         def full(*arguments: object, **options: object) -> None:
             raise FileError("no space left")
 
         monkeypatch.setattr(Model, "save", full)
-        workspace.settle(changed)
+        workspace.spill_weights(changed)
     assert changed.ir.graph.initializers["w3"].const_value is new

@@ -44,7 +44,7 @@ def test_a_large_model_is_settled_before_the_next_pass(
     classifier: Model, ctx: PassContext, passes: SimpleNamespace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settled: list[Model] = []
-    monkeypatch.setattr(Workspace, "settle", lambda _, model: settled.append(model))
+    monkeypatch.setattr(Workspace, "spill_weights", lambda _, model: settled.append(model))
     pipeline = Pipeline(passes.Idle(), passes.Rename(), passes.Idle())
     steps = PassManager(pipeline).run(classifier, ctx)
     assert settled == [steps[2].model]

@@ -30,7 +30,7 @@ def test_an_agreement_that_is_just_reached_is_reached() -> None:
     assert [n.outcome.agreement for n in lower_thresholds([alike], 4, 1.0, 1)] == [1.0]
 
 
-def test_the_notch_that_saves_most_for_each_disagreement_comes_first() -> None:
+def test_the_step_that_saves_most_for_each_disagreement_comes_first() -> None:
     """Leaving after one block saves more, and errs for a third of the samples."""
     sure = np.linspace(0.99, 0.9, 30)
     early = Candidate(1, sure, np.arange(30) % 3 > 0)

@@ -76,16 +76,16 @@ def test_thresholds_come_down_as_far_as_the_agreement_allows(wanted: float) -> N
     for depth in (1, 2, 3):
         sure = rng.uniform(0.3, 1, 400)
         candidates.append(Candidate(depth, sure, rng.uniform(0, 1, 400) < sure**0.3))
-    notches = list(lower_thresholds(candidates, 4, wanted, max_exits=2))
-    work = [notch.outcome.work for notch in notches]
-    assert all(notch.outcome.agreement >= wanted for notch in notches)
+    steps = list(lower_thresholds(candidates, 4, wanted, max_exits=2))
+    work = [step.outcome.work for step in steps]
+    assert all(step.outcome.agreement >= wanted for step in steps)
     assert work == sorted(work, reverse=True)
-    assert len({notch.candidate for notch in notches}) <= 2
+    assert len({step.candidate for step in steps}) <= 2
     if wanted <= 0.98:
         assert work[-1] < 3.9
     final = [NEVER] * 3
-    for notch in notches:
-        assert notch.threshold < final[notch.candidate]
-        final[notch.candidate] = notch.threshold
-    if notches:
-        assert judge(candidates, final, 4) == notches[-1].outcome
+    for step in steps:
+        assert step.threshold < final[step.candidate]
+        final[step.candidate] = step.threshold
+    if steps:
+        assert judge(candidates, final, 4) == steps[-1].outcome

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from irtools import OptimizeResult, optimize
 from irtools.data import DataSettings
-from irtools.driver.companions import companions_beside
+from irtools.driver.companions import companions_next_to
 from irtools.errors import DataError, OptionError, UnsupportedError, UsageError
 from irtools.model import Model
 from irtools.passmanager import PassContext, Pipeline
@@ -78,9 +78,9 @@ def test_passes_behind_it_see_the_new_tokens(task: Path) -> None:
     assert not done.report.calibration.synthetic
 
 
-def test_files_beside_the_model_match(task: Path) -> None:
+def test_files_next_to_the_model_match(task: Path) -> None:
     done = run(task)
-    files = done.written.companions
+    files = done.deployed.companions
     assert set(files) == {"tokenizer.json", "config.json", "tokenizer_config.json"}
     size = done.model.ir.graph.initializers["w"].shape[0]
     config = json.loads(files["config.json"])
@@ -198,7 +198,7 @@ def test_companions_never_replace_those_of_the_source(task: Path, tmp_path: Path
     files = {"tokenizer.json": b"{}"}
     with (
         pytest.raises(UsageError, match="folder of its own"),
-        companions_beside(files, task, model, force=True),
+        companions_next_to(files, task, model, force=True),
     ):
         pass
     other = tmp_path / "other"
@@ -206,10 +206,10 @@ def test_companions_never_replace_those_of_the_source(task: Path, tmp_path: Path
     (other / "tokenizer.json").write_text("something else")
     with (
         pytest.raises(UsageError, match="--force"),
-        companions_beside(files, other, model, force=False),
+        companions_next_to(files, other, model, force=False),
     ):
         pass
-    with companions_beside(files, other, model, force=True) as paths:
+    with companions_next_to(files, other, model, force=True) as paths:
         assert (other / "tokenizer.json").read_text() == "something else"
     assert [p.read_bytes() for p in paths] == [b"{}"]
     assert sorted(p.name for p in other.iterdir()) == ["tokenizer.json"]

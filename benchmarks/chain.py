@@ -221,7 +221,7 @@ class Workshop:
                 yield Stage(row.name, find_target(target), source, row.pipeline, precision)
 
     def _made(self, stage: Stage, chain: Chain) -> Stage:
-        """Return a stage whose source is the link itself, as it lies in the cache."""
+        """Return a stage whose source is the link itself, as it is in the cache."""
         if not stage.pipeline:
             return stage
         origin = Path(stage.source.source)

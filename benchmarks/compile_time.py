@@ -123,7 +123,7 @@ MODELS: Mapping[str, Callable[[Path], Path]] = {
 
 
 def find_tools(folder: Path | None) -> Mapping[str, str]:
-    """Return where the command of each tool lies.
+    """Return where the command of each tool is.
 
     Raises:
         SystemExit: One is not installed.

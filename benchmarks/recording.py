@@ -1,4 +1,4 @@
-"""Where models, results and pages lie, and what stands at the head of a stored result."""
+"""Where models, results and pages are, and what a stored result starts with."""
 
 from __future__ import annotations
 

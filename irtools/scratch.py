@@ -2,8 +2,8 @@
 
 A process that is killed removes nothing, and a folder of a large model takes gigabytes. So every
 temporary folder holds a file that its process keeps locked: the system drops the lock with the
-process, however that ends, and no reused process id can be mistaken for it. Whoever makes the next
-folder in the same place removes those whose lock is free.
+process, however that ends, and no reused process id can be mistaken for it. The process that makes
+the next folder in the same place removes those whose lock is free.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PREFIX = "irc-"
 def scratch_folder(
     purpose: str = "work", place: Path | None = None, *, prefix: str = _PREFIX
 ) -> Iterator[Path]:
-    """Make an empty folder that only this user can read, and remove it in the end.
+    """Make an empty folder that only this user can read, and remove it at the end.
 
     Folders of dead processes in the same place are removed first.
 

@@ -220,7 +220,7 @@ def test_pass_families_do_not_know_each_other(family: str) -> None:
 
 
 def source_packages() -> set[str]:
-    """Return every package that lies in the four rooms."""
+    """Return every package that is in the four rooms."""
     packages = set()
     for room, name in ROOMS.items():
         for init in (ROOT / room).rglob("__init__.py"):

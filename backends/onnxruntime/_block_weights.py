@@ -194,7 +194,7 @@ def _multiplied(node: ir.Node) -> BlockTable | None:
 def _in_blocks(table: BlockTable) -> np.ndarray:
     """Return the codes as uint8 [N, K/g, g * bits / 8], the first of two in the low half.
 
-    Codes of 4 bits that lie in rows already are only looked at as unsigned.
+    Codes of 4 bits that are in rows already are only reinterpreted as unsigned.
     """
     channels, inner = table.size
     width = table.block * table.bits // 8

@@ -1,8 +1,8 @@
 """Handing a model in memory to ONNX Runtime.
 
-The runtime copies weights that it is lent, and then packs them into its own layout. What it finds
+The runtime copies weights that it is given, and then packs them into its own layout. What it finds
 in a file next to the model it maps. So large weights that are mapped from files are named by their
-place there and read once, by whoever runs them.
+place there and read once, by the process that runs them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SHARED_TYPES = frozenset({"FLOAT", "FLOAT16", "DOUBLE", "INT8", "UINT8", "INT32
 
 _COPIED_UP_TO = 1 << 30
 # Bytes of floating-point weights that the runtime may copy. Beyond, products read them as they
-# lie in their file: a float32 decoder of a billion parameters takes 5 GB in place of 15. Kernels
+# are in their file: a float32 decoder of a billion parameters takes 5 GB in place of 15. Kernels
 # for blocks of codes compute otherwise without their own layout; it is left to them.
 
 _CONTRIBUTED = "com.microsoft"
@@ -49,7 +49,7 @@ class ModelSource:
         weights: Large weights by name, which the session copies.
         packs: Whether the runtime may copy weights into its own layout.
         is_large: Whether it would be a copy of gigabytes.
-        folder: Where the files lie that a serialized model reads weights from; None: nowhere.
+        folder: Folder of the files from which a serialized model reads weights, or None.
         widened: Products of 8-bit weights that may saturate take the slower kernels that widen
             to 16 bits before they add.
     """
@@ -67,7 +67,7 @@ class ModelSource:
 
         Args:
             model: The model; it is not changed.
-            on_cpu: The CPU alone runs it: what it can read as it lies is not turned around first.
+            on_cpu: The CPU alone runs it: what it can read as stored is not transposed first.
             mapped: Weights of gigabytes in a file are read there, and not packed.
         """
         if not isinstance(model, Path):
@@ -120,7 +120,7 @@ class ModelSource:
 
 
 def _drop_unread(model: ir.Model) -> None:
-    """Remove weights that nothing reads: the runtime forgets them, and then misses what it is lent.
+    """Remove unread weights: the runtime drops them, and then does not find what it is given.
 
     Passes leave them to `remove-dead-code`, so a model between two passes may hold some.
     """
@@ -132,7 +132,7 @@ def _drop_unread(model: ir.Model) -> None:
 
 
 def _multiply_transposed(model: ir.Model) -> None:
-    """Let products read a transposed weight as it lies.
+    """Let products read a transposed weight as stored.
 
     Without optimizations the runtime makes the transposed copy at every run: of the table of a
     decoder with tied embeddings, a gigabyte. With them it fuses the two likewise.
@@ -220,7 +220,7 @@ def _placed(tensor: ir.TensorProtocol, file: str, offset: int) -> ir.ExternalTen
 
 
 def _read_external(model: ir.Model, except_for: Container[str]) -> None:
-    """Put what still lies in files into the model: bytes have no folder to look in."""
+    """Put what is still in files into the model: bytes have no folder to look in."""
     import onnx_ir as ir
 
     for graph in model.graphs():

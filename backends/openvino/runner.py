@@ -34,7 +34,7 @@ class OpenVinoRunner(SessionRunner):
     """A compiled model with checked feeds.
 
     Args:
-        model: The model, as it stands.
+        model: The model, as it is.
         options: How to run it.
         device: `CPU` or `GPU`.
         counters: Count the time of every node.
@@ -93,7 +93,7 @@ class OpenVinoRunner(SessionRunner):
 def plugin_config(options: RunnerOptions, device: str) -> dict[str, str]:
     """Return the plug-in's properties for `options`.
 
-    Two of OpenVINO's defaults change numbers unasked: bf16 on CPUs that have it, and int8
+    Two of OpenVINO's defaults change numbers by default: bf16 on CPUs that have it, and int8
     activations in front of compressed weights. `exact` switches both off.
 
     Raises:

@@ -68,7 +68,7 @@ def write_model(model: Model, path: Path) -> None:
         # Values that became one carry all their names; callers ask for the model's.
         output.get_tensor().set_names({name})
     try:
-        # The default halves float32 weights unasked.
+        # The default halves float32 weights.
         ov.save_model(imported.model, path, compress_to_fp16=False)
     except RuntimeError as error:
         raise FileError(f"OpenVINO cannot write {path.name}: {clean_message(error)}") from error

@@ -1,7 +1,7 @@
 """Fashion-MNIST as image folders, and EfficientNet-Lite0 transferred to it.
 
 Images are 28 x 28 in grey; the network gets them in 64 x 64 and three channels, by the
-`preprocessor_config.json` that lies next to the folders.
+`preprocessor_config.json` next to the folders.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ def _trial(
     make: Callable[[int, int], Tensors],
     sizes: tuple[int, int],
 ) -> PlainTrial:
-    """Run the network as it stands, not as it is exported."""
+    """Run the network as it is, not as it is exported."""
     inputs = make(*sizes)
     with torch.inference_mode():
         found = module(**inputs)

@@ -166,7 +166,7 @@ def _renamed(dim: int | ir.SymbolicDim, names: Mapping[str, str]) -> int | ir.Sy
 def _forward_of(source: TorchSource, plain: Mapping[str, str]) -> Iterator[None]:
     """Give the module a forward that takes exactly the inputs.
 
-    A wrapper module would do too, but would stand in front of every module name.
+    A wrapper module would work too, but would add a prefix to every module name.
     """
     if source.forward is None:
         yield

@@ -1,8 +1,8 @@
-"""Positions that a mask hides: what stands there in an output is ignored.
+"""Positions that a mask hides: outputs there are ignored.
 
 An inner network may put anything at padding (zeros on a fast path, NaN where a window of attention
 leaves a row without any key), and nothing reads it. Of a network of Transformers the name of the
-mask says its sense. Of any other module the sense is found by experiment: what stands at hidden
+mask says its sense. Of any other module the sense is found by experiment: what is at hidden
 positions of the inputs changes nothing at the others.
 """
 
@@ -78,7 +78,7 @@ def axes_of_sequence(
 
 
 def spread(hidden: np.ndarray, output: np.ndarray, axes: Sequence[int]) -> np.ndarray:
-    """Return where an output lies at a hidden position, bool of its shape.
+    """Return where an output is at a hidden position, bool of its shape.
 
     Of attention weights [B, H, S, S] these are the rows and the columns.
     """

@@ -67,7 +67,7 @@ class TorchSource:
     example: tuple[int, int] = EXAMPLE_SIZES
 
     def trials(self) -> Sequence[Trial]:
-        """Run the module as it stands and return what the export must reproduce.
+        """Run the module as it is and return what the export must reproduce.
 
         Raises:
             UnsupportedError: It computes something else each time.
@@ -134,7 +134,7 @@ def without_fast_path() -> Iterator[None]:
 
 
 def _at_padding(trials: Sequence[PlainTrial]) -> list[dict[str, np.ndarray]]:
-    """Return for each trial, by output, what lies at positions that its mask hides."""
+    """Return for each trial, by output, what is at positions that its mask hides."""
     each = [hidden_by_name(trial.feeds) for trial in trials]
     masks = [mask for mask in each if mask is not None]
     if len(masks) < len(trials):

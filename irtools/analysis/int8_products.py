@@ -1,4 +1,4 @@
-"""Products by signed 8-bit weights in a model, whoever quantized it."""
+"""Products by signed 8-bit weights in a model, whatever quantized it."""
 
 from __future__ import annotations
 

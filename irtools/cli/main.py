@@ -117,7 +117,7 @@ def run(args: Sequence[str]) -> int:
 
 def _run(args: Sequence[str]) -> int:
     debug = "--debug" in args
-    # The flag may stand anywhere: people add it to the end of a line that failed.
+    # The flag may be anywhere: people add it to the end of a line that failed.
     rest = [a for a in args if a != "--debug"]
     if "_IRC_COMPLETE" in os.environ:
         from irtools.cli.shells import register

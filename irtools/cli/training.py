@@ -153,11 +153,11 @@ def training_settings(given: Mapping[str, Any]) -> TrainingSettings:
 def result_folders(
     outputs: Sequence[str], inputs: Sequence[str], given: Mapping[str, Any]
 ) -> list[Path]:
-    """Decide on the folders of all results, and refuse early what could not be written in the end.
+    """Decide on the folders of all results, and refuse early what could not be written.
 
     Raises:
         UsageError: One is an input, a file, or has something in it and `force` is not given; two
-            are the same; or one lies in the folder of the checkpoints, which is removed at last.
+            are the same; or one is in the folder of the checkpoints, which is removed at the end.
         FileError: The folder above one is missing or cannot be written.
     """
     places = [_result_folder(out, inputs, force=given["force"]) for out in outputs]

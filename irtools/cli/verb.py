@@ -103,7 +103,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 }
 """Heading to options, both in the order of the help.
 
-An option stands under one heading in all verbs, so that it is looked for in one place.
+An option is under one heading in all verbs, so that it is looked for in one place.
 """
 
 
@@ -127,7 +127,7 @@ class Verb(click.Command):
 def group_of(option: click.Option) -> tuple[str, int]:
     """Return the heading of an option and its place under it.
 
-    An option may carry a `heading` of its own; one that no group knows stands among the others.
+    An option may carry a `heading` of its own; one that no group knows is listed with the others.
     """
     own: str | None = getattr(option, "heading", None)
     if own is not None:

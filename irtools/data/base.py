@@ -43,7 +43,7 @@ def is_ragged(array: np.ndarray) -> bool:
 
 
 def objects(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Return an array of objects [N] that holds arrays of unlike shapes."""
+    """Return an array of objects [N] that holds arrays of different shapes."""
     held = np.empty(len(arrays), object)
     for row, array in enumerate(arrays):
         held[row] = array
@@ -55,7 +55,7 @@ class Dataset:
     """Samples for a model.
 
     Attributes:
-        feeds: Input name to array, samples along axis 0. Whole arrays of unlike shapes are held
+        feeds: Input name to array, samples along axis 0. Whole arrays of different shapes are held
             in an array of objects [N]; see `is_ragged`.
         labels: int64 [N] for classes, or float/int [N, L] for multi-label and regression, or
             None.

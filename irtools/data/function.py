@@ -140,7 +140,7 @@ def _as_calls(
         ones = [np.atleast_1d(array) for array in labels]
         if any(len(array) != 1 for array in ones):
             raise DataError(
-                f"{spec}: its batches have unlike shapes, so each is run by itself, and their "
+                f"{spec}: its batches have different shapes, so each is run by itself, and their "
                 "'labels' hold several samples each: give batches of one sample"
             )
         kept = np.concatenate(ones)

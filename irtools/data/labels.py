@@ -65,7 +65,7 @@ def encode_labels(
     a sample (names or numbers), or 0/1 for every label.
 
     Args:
-        raw: Where a label stands, and the label.
+        raw: Where a label is, and the label.
 
     Returns:
         int64 [N], float32 [N] or int64 [N, L] of 0/1.

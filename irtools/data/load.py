@@ -93,7 +93,7 @@ def _read(spec: str, model: Model | ir.Model, settings: DataSettings) -> Dataset
 
 
 def _home(model: Model | ir.Model) -> Path | None:
-    """Return the folder where the tokenizer and such of a model lie."""
+    """Return the folder of a model's tokenizer and such."""
     source = model.source if isinstance(model, Model) else None
     # A checkpoint is a folder itself.
     return source if source is None or source.is_dir() else source.parent

@@ -15,7 +15,7 @@ from irtools.words import counted
 __all__ = ["Record", "read_records"]
 
 Record = tuple[str, dict[str, Any]]
-"""Where a row stands (`train.jsonl:7`), and its fields."""
+"""Where a row is (`train.jsonl:7`), and its fields."""
 
 # A field larger than this is not a text for a model; csv's own limit is 128 KiB.
 _MAX_FIELD = 16 << 20

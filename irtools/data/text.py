@@ -62,7 +62,7 @@ def read_text(
     Args:
         inputs: What the model takes; `input_ids`, `attention_mask`, `token_type_ids` and
             `position_ids` can be made.
-        model_folder: Where the model lies, for its tokenizer and class names.
+        model_folder: Folder of the model, for its tokenizer and class names.
         brought: Files that count as next to the model, by name; see `Model.companions`.
 
     Raises:

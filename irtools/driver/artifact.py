@@ -138,7 +138,7 @@ def compile_to(
         artifact = dataclasses.replace(artifact, notes=notes)
         companions: list[str] = []
         if destination.is_folder:
-            # A folder that holds files is only written with --force: what lay there is of another
+            # A folder that holds files is only written with --force: what was there is of another
             # model.
             copied = copy_companions(source, folder)
             made = write_companions(model.companions, folder)

@@ -247,7 +247,7 @@ def _test_data(chain: Chain, models: Sequence[Model]) -> dict[str, Dataset]:
 
 
 def _read(chain: Chain, stage: Stage, model: Model) -> Dataset:
-    # The form that passes wrote has lost its place on the disk, where its tokenizer lies.
+    # The form that passes wrote has lost its place on the disk, where its tokenizer is.
     path = Path(stage.source.source)
     origin = Model.from_ir(model.ir, path / "config.json" if path.is_dir() else path)
     settings = stage.source.data

@@ -1,4 +1,4 @@
-"""Files that a pass has made to lie next to the model: the tokenizer of a smaller vocabulary."""
+"""Files that a pass has made to go with the model: the tokenizer of a smaller vocabulary."""
 
 from __future__ import annotations
 

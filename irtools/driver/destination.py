@@ -29,7 +29,7 @@ class Destination:
 
     @classmethod
     def of(cls, out: str | None, source: str, *, force: bool) -> Destination:
-        """Decide on the output, and refuse early what could not be written in the end.
+        """Decide on the output, and refuse early what could not be written.
 
         Args:
             out: `file.onnx`, a folder, or None for `<stem>.opt.onnx` in the current folder.

@@ -138,7 +138,7 @@ def make_judge(
 
     def make_runner(model: Model, options: RunnerOptions) -> Runner:
         # The reference runs as it is; the others in the form that is written. That of the original
-        # is wanted nowhere else.
+        # is not needed anywhere else.
         if options.exact:
             form = model
         elif model is job.model:

@@ -61,7 +61,7 @@ class Job:
         sizes: Sizes of open axes at which inputs are drawn.
         bench: How models are timed; None: not at all.
         plans: Plans to replay, by the text of their pass.
-        cache: Where the original's outputs are kept between runs; None: nowhere.
+        cache: Where the original's outputs are kept between runs; None: not kept.
     """
 
     settings: Settings

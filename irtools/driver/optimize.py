@@ -145,7 +145,7 @@ def optimize(
         plans: Plans to replay instead of planning again.
         instruments: Further hooks around every pass.
         progress: Where to show how far long steps are.
-        cache: Folder in which the original's outputs are kept between runs; None: nowhere.
+        cache: Folder in which the original's outputs are kept between runs; None: not kept.
         on_row: Called with each row of the report as soon as its pass is done.
         on_outlook: Called with the passes done, their number, and the seconds that the rest will
             take: from the start, and after each pass.

@@ -43,7 +43,7 @@ class Algebra(Rule[Bound]):
         raise Veto("not {}", self.__doc__, named=False)
 
     def is_free(self, anchor: ir.Node, bound: Bound) -> bool:
-        """Whether the result can stand wherever the anchor's output is used."""
+        """Whether the result can be used wherever the anchor's output is used."""
         return can_forward(anchor.outputs[0], bound["x"])
 
     def build(self, editor: Editor, anchor: ir.Node, found: Bound) -> None:

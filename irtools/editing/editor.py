@@ -62,11 +62,11 @@ class Editor:
         return self._names.make(stem)
 
     def first(self, nodes: Iterable[ir.Node]) -> ir.Node:
-        """Return the node of the main graph that stands before the others."""
+        """Return the node of the main graph that comes before the others."""
         return self.in_order(nodes)[0]
 
     def in_order(self, nodes: Iterable[ir.Node]) -> list[ir.Node]:
-        """Return nodes of the main graph in the order in which they stand there."""
+        """Return nodes of the main graph in their order there."""
         found = list(nodes)
         if not all(node in self._order for node in found):
             # Nodes are only added in between, so the order of those that were there stays.

@@ -17,7 +17,7 @@ class Place:
     """Writes nodes at one place of a graph.
 
     What an earlier rewrite of the same graph made with `shared` is used again. It may then stand
-    after its first reader: whoever shares sorts the graph in the end.
+    after its first reader: a rule that shares must sort the graph at the end.
 
     Args:
         editor: Of the model.

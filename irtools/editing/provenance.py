@@ -25,7 +25,7 @@ def provenance(
         rule: What makes it.
         name: Of the new node.
         origin: The node that it grows out of. One that replaces others takes over all that the
-            exporter noted at it; one that is only added next to it, the module that it lies in.
+            exporter noted at it; one that is only added next to it, the module that it is in.
         replaces: Nodes that it replaces; one whose name it keeps is not listed.
     """
     known = {} if origin is None else origin.metadata_props

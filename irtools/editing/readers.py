@@ -136,7 +136,7 @@ def attribute_values(node: ir.Node) -> dict[str, Any]:
 
 
 def can_forward(old: ir.Value, new: ir.Value) -> bool:
-    """Whether `new` can stand wherever `old` is used, and for its public name.
+    """Whether `new` can be used wherever `old` is, and for its public name.
 
     A graph output keeps its name, and a value has one name: so `new` must then be an ordinary
     value made in the same graph. An input, an outer value or another output cannot be an

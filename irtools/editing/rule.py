@@ -10,7 +10,7 @@ A rule finds one form of a graph and puts a better one in its place. The contrac
 - **Subsuming where it is always better.** What was replaced goes when nothing else reads it
   (`Editor.drop_unread`); a form that is better only when all of it goes asks so (`only_user`).
 - **Certain.** Shapes, types and constants must prove the match: what is not known is a veto. The
-  limits (dtypes, NaN, rounding, shared weights, outputs of the graph) stand in the docstring, under
+  limits (dtypes, NaN, rounding, shared weights, outputs of the graph) go in the docstring, under
   the formula.
 - **Stateless.** What `find` saw and `build` needs travels in the match. `find` changes nothing, and
   may be called twice: once to survey the model, again right before `build`.

@@ -13,7 +13,7 @@ class Veto(Exception):  # noqa: N818 - not an error: the answer "no", with its r
 
     Args:
         reason: Why, as the end of the sentence "did not fuse X: "; `{}` stands for a detail.
-        details: What stands there. A tuple is shown as a shape, `[N, 12, 64]`, a list without
+        details: Values to insert. A tuple is shown as a shape, `[N, 12, 64]`, a list without
             brackets.
         named: True where the candidate is what the rule looks for and only a condition fails, so
             that the report should mention it.

@@ -68,7 +68,7 @@ class EnergyMeter(Paired):
 
     Args:
         occasion: Where models run, and on what.
-        root: Where the counters lie.
+        root: Where the counters are.
     """
 
     name: ClassVar[str] = "energy"

@@ -81,7 +81,7 @@ class Judge:
 
     Fidelity is measured on some of the data, evenly spread, and the metric on as much as the
     plan of the budget says, in two parts: the first is for models between passes, and finds
-    hopeless ones before the rest is run.
+    broken ones before the rest is run.
 
     Args:
         original: The model before the first pass.
@@ -92,7 +92,7 @@ class Judge:
         whole: Use as much of the data without a metric too, because a limit on the loss hangs
             on it.
         budget: On how much models are judged; by default on all.
-        cache: Where the original's outputs are kept between runs; None: nowhere.
+        cache: Where the original's outputs are kept between runs; None: not kept.
         identity: What decides them besides the data.
 
     Attributes:
@@ -159,7 +159,7 @@ class Judge:
 
         Args:
             inner: The metric may be measured on fewer samples: the model is none of those that
-                the report compares in the end.
+                the report compares.
         """
         self._plan_parts()
         found = self._measured.setdefault(model, _Measured())

@@ -96,7 +96,7 @@ def may_be_bug(error: Exception) -> bool:
 class Reproducer(Instrument):
     """When a pass fails, writes a folder from which `irc reproduce` runs it again.
 
-    The folder holds the model before the pass with the files that lie next to it (its tokenizer
+    The folder holds the model before the pass with the files next to it (its tokenizer
     as the pass saw it), the pass as text, up to 64 samples of the data, as text where they came so,
     seed, versions and the traceback. Failures that are the caller's to mend (wrong options, data
     that does not fit, an operator that the target lacks) leave no folder.
@@ -160,7 +160,7 @@ def _write_data(path: Path, data: Dataset) -> None:
         path.with_suffix(".jsonl").write_text(rows, encoding="utf-8")
         return
     if any(is_ragged(array) for array in data.feeds.values()):
-        data = data.take(1)  # Arrays of unlike shapes do not fit one file; one call does.
+        data = data.take(1)  # Arrays of different shapes do not fit one file; one call does.
     arrays = {name: _plain(array) for name, array in data.feeds.items()}
     if data.labels is not None:
         arrays["labels"] = data.labels

@@ -25,7 +25,7 @@ class Zone:
     """The counter of one package.
 
     Attributes:
-        folder: Where its files lie.
+        folder: Where its files are.
         span: Microjoules at which it starts again from 0.
     """
 

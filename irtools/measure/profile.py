@@ -98,7 +98,7 @@ def profile_model(
     """Run a model in a child process with the runtime's profiler on.
 
     Args:
-        model: Runs as it stands.
+        model: Runs as it is.
         target: What runs it, with its optimizations.
         feeds: One batch.
         shape: What to call its sizes.

@@ -119,7 +119,7 @@ def _send(child: subprocess.Popen[bytes], job: bytes) -> None:
         child.stdin.write(job)
         child.stdin.close()
     except BrokenPipeError:
-        return  # It died at once; its exit code says more.
+        return  # It died immediately; its exit code says more.
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

@@ -42,7 +42,7 @@ def _die_with_parent() -> None:
 
 def _limit_memory(limit: int | None) -> None:
     if limit is not None:
-        # Address space counts what a mapped file or a thread's arena merely reserves; this
+        # Address space counts what a mapped file or a thread's arena only reserves; this
         # counts memory that is really private to the process.
         with contextlib.suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))

@@ -127,7 +127,7 @@ class SubsetAccuracy(_MultiLabel):
     name: ClassVar[str] = "subset-accuracy"
 
     def finish(self, rows: np.ndarray) -> float:
-        """Return the share of wholly right samples."""
+        """Return the share of entirely correct samples."""
         labels, predicted = self.halves(rows)
         return float((labels == predicted).all(axis=1).mean()) if len(rows) else float("nan")
 

@@ -42,7 +42,7 @@ class Perplexity(PerSampleMetric):
         kept = np.ones(ids.shape, bool)
         if mask is not None and mask.shape == ids.shape:
             kept = mask != 0
-        # After padding on the left stands a guess made from nothing.
+        # After padding on the left is a guess made from nothing.
         follows = kept & (kept.cumsum(axis=1) > 1)
         return np.where(follows, ids, _IGNORED).astype(np.int64)
 

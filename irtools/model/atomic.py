@@ -159,7 +159,7 @@ class NewFile:
             self._folder.remove(self.name)
 
     def discard(self) -> None:
-        """Remove the file if it was not published, and let go of it."""
+        """Remove the file if it was not published, and release it."""
         temporary, self.temporary = self.temporary, None
         try:
             if temporary is not None:

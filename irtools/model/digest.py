@@ -1,4 +1,4 @@
-"""What tensors hold: their bytes, sizes and digests, and letting go of them."""
+"""What tensors hold: their bytes, sizes and digests, and releasing them."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ def place_of(tensor: ir.TensorProtocol) -> tuple[MappedFile, int, int] | None:
 
 
 def release_tensor(tensor: ir.TensorProtocol) -> None:
-    """Let go of the memory of a weight that is mapped from a file, after it has been read.
+    """Release the memory of a weight that is mapped from a file, after it has been read.
 
-    It can be read again at any time. Whoever goes through all weights of a model calls this after
+    It can be read again at any time. Code that goes through all weights of a model calls this after
     each, so that what is resident is one weight and not the model. Other tensors stay as they are.
     """
     place = place_of(tensor)

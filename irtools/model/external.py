@@ -1,6 +1,6 @@
 """Weights outside the model file: which locations are believed, and how they are opened.
 
-ONNX names a weight file by a path that whoever wrote the model chose. CVE-2022-25882,
+ONNX names a weight file by a path that the author of the model chose. CVE-2022-25882,
 CVE-2024-27318, CVE-2026-27489, CVE-2026-34446 and CVE-2026-34447 each read a file that the path
 had no business with. Here a path is plain, relative and downward, and where links lead out of the
 model's folder they lead into the folder that holds the real model file, which is how model hubs
@@ -29,7 +29,7 @@ _NUMBER = re.compile(r"[0-9]{1,19}", re.ASCII)
 
 @dataclass(frozen=True)
 class Place:
-    """Where the bytes of a tensor lie."""
+    """Where the bytes of a tensor are."""
 
     file: MappedFile
     offset: int
@@ -59,7 +59,7 @@ class ExternalFiles:
         return tuple(self._files.values())
 
     def find(self, tensor: onnx.TensorProto, where: str, num_bytes: int) -> Place:
-        """Return where an external tensor's bytes lie.
+        """Return where an external tensor's bytes are.
 
         Raises:
             ModelError: The entries are not as they should be, the location is not allowed, the

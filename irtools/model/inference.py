@@ -1,4 +1,4 @@
-"""Shapes and types of inner values, computed by ONNX without handing it the weights."""
+"""Shapes and types of inner values, computed by ONNX without passing it the weights."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Model:
             written into.
         source: File or checkpoint that it was read from, or None.
         companions: Files that a pass has put in the place of those next to the source, by name
-            (`tokenizer.json`); whoever writes the model writes them next to it.
+            (`tokenizer.json`); written next to the model.
         notes: What its user should know of how it was made of its source.
     """
 

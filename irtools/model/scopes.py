@@ -163,7 +163,7 @@ class _Check:
 
 
 def _missing(frames: Sequence[_Frame], node: NodeView, name: str) -> str:
-    """Say why a node cannot see a value: it comes later, depends on itself, or is nowhere."""
+    """Say why a node cannot see a value: it comes later, depends on itself, or does not exist."""
     for frame in reversed(frames):
         nodes = list(frame.graph.nodes())
         producers = {out: n for n in nodes for out, _ in n.outputs if out}

@@ -1,7 +1,7 @@
 """Large weights in a serialized model: found without parsing, put in without serializing.
 
 A protobuf library copies every weight, more than once. This walks the wire format of the main
-graph's initializers only. Reading, it cuts each large `raw_data` out and remembers where it lies,
+graph's initializers only. Reading, it cuts each large `raw_data` out and remembers where it was,
 so that the weights can be mapped from the file and the parser sees a small message; whatever looks
 unusual is left for the parser. Writing, it puts the bytes back in between.
 (Wire format: protobuf.dev/programming-guides/encoding; field numbers: onnx.proto3.)

@@ -172,7 +172,7 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
 
 
 def _serialize(model: ir.Model, path: Path) -> list[Bytes]:
-    """Return the file in parts. Large weights are taken from where they lie, not copied."""
+    """Return the file in parts. Large weights are taken from where they are, not copied."""
     large: dict[str, Bytes] = {}
     for name, value in model.graph.initializers.items():
         tensor = value.const_value

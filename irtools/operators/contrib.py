@@ -79,7 +79,7 @@ CONTRIB: tuple[Op, ...] = (
     Op("SkipLayerNormalization", _MS, kind=Kind.NORMALIZATION),
     Op("SkipSimplifiedLayerNormalization", _MS, kind=Kind.NORMALIZATION),
     Op("EmbedLayerNormalization", _MS, typed_by=2),
-    # ONNX Runtime's RMSNormalization of before opset 23 stands in the standard's domain.
+    # ONNX Runtime's RMSNormalization of before opset 23 is in the standard's domain.
     Op("SimplifiedLayerNormalization", kind=Kind.NORMALIZATION, half_safe=False, typed_by=1),
     Op("RotaryEmbedding", _MS),
     Op("GatherBlockQuantized", _MS, typed_by=2),

@@ -51,7 +51,7 @@ class PassResult:
         notes: Sentences that a reader of the report must see.
         preserved: Analyses that still hold although the model was modified.
         plan: The decisions that were applied, where the pass made a plan.
-        companions: Files that must lie next to the model from now on, by name, in the place of
+        companions: Files that must be next to the model from now on, by name, in the place of
             those next to the source: the tokenizer of a smaller vocabulary.
     """
 

@@ -50,7 +50,7 @@ class PassContext:
         threads: Threads for running models; None leaves it to the runtime.
         progress: Where to report the progress of a long step.
         statistics: Makes the statistics service of a model, over `calibration`.
-        runner: Compiles a model as it stands for the target and returns its runner.
+        runner: Compiles a model as it is for the target and returns its runner.
         source_files: Files next to the model's source, by name (`tokenizer.json`, `config.json`).
         companions: Those of them that earlier passes have replaced, with their content.
         adapt: Puts the sizes on which this model runs into settings for drawing inputs.

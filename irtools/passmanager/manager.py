@@ -137,7 +137,7 @@ class PassManager:
 
 
 def _prepared_again(step: Step) -> Model:
-    """Return the model as the pass was given it; kept nowhere, because it is rarely wanted."""
+    """Return the model as the pass was given it; not kept, because it is rarely needed."""
     model = step.before.clone()
     step.ctx.drop_analyses()
     prepare(step.pass_, model.ir, step.ctx)

@@ -43,7 +43,7 @@ class Step:
         before: The model before this pass. It never changes.
         model: The model after this pass; `before` itself where nothing was modified.
         ctx: What the pass was given.
-        workspace: Where the models of this run lie on disk.
+        workspace: Where the models of this run are on disk.
         result: What the pass answered.
         stage: What runs now: `pass`, or the name of an instrument.
         following: What the next pass of the pipeline promises; None of the last one.

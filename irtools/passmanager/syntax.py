@@ -64,8 +64,8 @@ class _Written:
     Attributes:
         name: Its name.
         texts: Option to text.
-        source: The pipeline text that it stands in; empty where there is none.
-        columns: Where name (under "") and options stand in it.
+        source: The pipeline text that it is in; empty where there is none.
+        columns: Where name (under "") and options are in it.
     """
 
     name: str
@@ -89,7 +89,7 @@ class _Written:
 
     @contextmanager
     def _placed(self) -> Iterator[None]:
-        """Say in which column stands what is refused."""
+        """Say in which column the refused text is."""
         try:
             yield
         except (UnknownNameError, OptionError) as error:

@@ -1,4 +1,4 @@
-"""Where the models of a run lie on disk while it runs."""
+"""Where the models of a run are on disk while it runs."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Workspace:
         return found
 
     def path(self, model: Model) -> Path:
-        """Return a file with the model as it stands. It must not change afterwards."""
+        """Return a file with the model as it is. It must not change afterwards."""
         return self._save(model).files[0]
 
     def spill_weights(self, model: Model) -> None:

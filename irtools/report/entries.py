@@ -32,7 +32,7 @@ class ModelEntry:
     """A model, identified by its content.
 
     Attributes:
-        sha256: Fingerprint of graph and weights, wherever the weights lie.
+        sha256: Fingerprint of graph and weights, wherever the weights are stored.
         task: What it is used for, as its metadata says.
         classes: Names of its classes by number, as its metadata says.
     """
@@ -199,7 +199,7 @@ class ReportData:
     """One run of a pipeline.
 
     Attributes:
-        created: UTC time at its end, ISO 8601. Time stands here alone: the model's bytes do not
+        created: UTC time at its end, ISO 8601. Only here is there a time: the model's bytes do not
             depend on when it was made.
         calibration: Data for ranges and refits; None where no pass asked.
         evaluation: Data for fidelity and metric.

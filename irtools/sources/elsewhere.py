@@ -1,4 +1,4 @@
-"""What to say of a source that lies elsewhere, or is of a format that irtools does not read."""
+"""What to say of a source that is elsewhere, or is of a format that irtools does not read."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _fetch_command(address: str) -> str:
 
 
 def _names_a_file(source: str) -> bool:
-    """Whether a name means a file, by its suffix or by the folder that it lies in."""
+    """Whether a name means a file, by its suffix or by the folder that it is in."""
     path = Path(source)
     known = path.suffix.lower() in {*_CONVERT, *_LIKE, ".onnx", ".ort", ".npz", ".json"}
     return known or (len(path.parts) > 1 and path.parent.is_dir())

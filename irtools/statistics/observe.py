@@ -81,11 +81,11 @@ def _top_values(graph: ir.Graph) -> dict[str, ir.Value]:
 def _reason_hidden(model: ir.Model, name: str) -> str:
     for node in model.graph.all_nodes():
         if node.graph is not model.graph and any(v.name == name for v in node.outputs):
-            return f"'{name}' lies inside a subgraph, and tensors there cannot be observed"
+            return f"'{name}' is inside a subgraph, and tensors there cannot be observed"
     for function in model.functions.values():
         if any(v.name == name for node in function for v in node.outputs):
             return (
-                f"'{name}' lies inside function {function.domain}::{function.name}, and tensors "
+                f"'{name}' is inside function {function.domain}::{function.name}, and tensors "
                 "there cannot be observed; inline the function first"
             )
     return f"the model has no tensor named '{name}'"

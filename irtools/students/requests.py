@@ -37,7 +37,7 @@ class DistillRequest:
         data: How the data is read.
         metric: Name of the metric; None: by the task.
         target: Runs an ONNX teacher.
-        cache: Folder in which the teacher's outputs are kept between runs; None: nowhere.
+        cache: Folder in which the teacher's outputs are kept between runs; None: not kept.
         training: Budget of both students.
         resume: Go on from the last checkpoint in `work`.
     """

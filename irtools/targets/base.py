@@ -90,7 +90,7 @@ class RunnerOptions:
             is the runtime's default.
         optimizations: How far the runtime's own optimizations go, where it has levels of them;
             `basic` and `off` are for models that it breaks with `all`. `exact` implies `off`.
-        frugal: Prefer little memory to speed: weights of gigabytes are read as they lie in their
+        frugal: Prefer little memory to speed: weights of gigabytes are read as they are in their
             files, without a copy in the layout of the runtime's kernels.
     """
 
@@ -228,7 +228,7 @@ class Target(ABC):
 
     @abstractmethod
     def runner(self, model: Model | Path, options: RunnerOptions = RunnerOptions()) -> Runner:
-        """Compile a model in this process as it stands (not lowered) and return its runner.
+        """Compile a model in this process as it is (not lowered) and return its runner.
 
         Raises:
             UnsupportedError: The runtime refuses the model; names the operator.
@@ -267,7 +267,7 @@ class Target(ABC):
     def profile(
         self, model: Path, feeds: Feeds, runs: int, options: RunnerOptions = RunnerOptions()
     ) -> NodeTimes:
-        """Run a model file as it stands, after some runs to warm up, and time its nodes.
+        """Run a model file as it is, after some runs to warm up, and time its nodes.
 
         Raises:
             UnsupportedError: The runtime refuses the model, or reports no times of single nodes.
@@ -277,7 +277,7 @@ class Target(ABC):
     def default_precision(self) -> str:
         """Type in which the runtime computes float32 models on this machine unless told.
 
-        Some runtimes round to 16 bits unasked. Figures of an unchanged model then
+        Some runtimes round to 16 bits by default. Figures of an unchanged model then
         differ from the exact ones, and a report must say so.
         """
         return "float32"

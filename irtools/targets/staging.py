@@ -17,7 +17,7 @@ __all__ = ["publish", "staging_folder"]
 def staging_folder(directory: Path) -> Iterator[Path]:
     """Make a private folder inside `directory`, and remove it with what is left in it.
 
-    It lies on the same file system, so that moving files out of it is atomic.
+    It is on the same file system, so that moving files out of it is atomic.
 
     Raises:
         FileError: The folder cannot be made, or writing into it failed.

@@ -1,7 +1,7 @@
 """Identities: nodes whose result is one of their operands, one rule after the other.
 
 Every rule is exact, bit for bit. Left out on purpose: `x + 0.0` and `x - (-0.0)`, which turn -0.0
-into 0.0. The contract of rules stands in `irtools.editing.rule`.
+into 0.0. The contract of rules is in `irtools.editing.rule`.
 """
 
 from __future__ import annotations

@@ -45,13 +45,13 @@ class EarlyExit(PlanningPass):
     After chosen blocks a linear head on the hidden state imitates the whole model's decision
     (trained on the calibration data, no labels needed, the encoder stays frozen). A sample whose
     head is sure enough leaves; the others go on, without those that left: the remaining blocks
-    run on fewer rows, inside an `If`, so the work is truly saved, at any batch size, on every
+    run on fewer rows, inside an `If`, so the work is really saved, at any batch size, on every
     runtime that runs `If`, `NonZero` and `ScatterND`. Thresholds are set so that on samples
     unseen by the heads the wanted share decides as the whole model does. Confidence is the
     largest probability (DeeBERT, Xin et al. 2020, uses the entropy); of multi-label scores, that
     of the least sure label.
 
-    Run it last, after `fuse` and `int8`: later passes leave what lies in branches alone.
+    Run it last, after `fuse` and `int8`: later passes leave branches alone.
     Latency then depends on the sample: where the data allows it, the benchmark runs real samples
     alternately instead of one drawn one. Left alone: models without class scores as their only
     output, without two attention blocks, with control flow, or with a fixed batch above 1.
@@ -69,9 +69,11 @@ class EarlyExit(PlanningPass):
         0.99, "share of samples that must be decided as the whole model decides, such as 99%"
     )
     layers: tuple[str, ...] = option(
-        (), "blocks after which an exit may stand, counted from 1; empty: every block"
+        (), "blocks after which an exit may be placed, counted from 1; empty: every block"
     )
-    max_exits: int = option(2, "most exits to build; each costs its head for whoever passes it")
+    max_exits: int = option(
+        2, "most exits to build; each costs its head for each sample that reaches it"
+    )
     pool: Literal["auto", "first", "mean"] = option(
         "auto", "what a head reads: the first position, the mean of all, or what does better"
     )

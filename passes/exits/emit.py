@@ -177,7 +177,7 @@ def _has_rows(value: ir.Value, output: ir.Value) -> bool:
 
 
 class _Writer:
-    """Appends nodes to the graph that it stands in: the main graph, or a branch."""
+    """Appends nodes to the current graph: the main graph, or a branch."""
 
     def __init__(self, model: ir.Model) -> None:
         self.graph = model.graph
@@ -212,7 +212,7 @@ class _Writer:
         return self.constant(f"exit_{stem}", np.array(number, np.int64))
 
     def branch(self, stem: str) -> ir.Graph:
-        """Start a graph and stand in it."""
+        """Start a graph and append to it."""
         self.graph = ir.Graph([], [], nodes=[], name=self.editor.fresh(stem))
         return self.graph
 

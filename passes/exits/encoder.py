@@ -1,6 +1,6 @@
 """Where an encoder may be left: the values between two of its blocks.
 
-A block is what lies around one attention. After it the graph narrows to a single value, the
+A block is what surrounds one attention. After it the graph narrows to a single value, the
 hidden state, through which everything passes that the attention has computed: a post-dominator of
 the attention. The last such value in front of the next attention is the boundary, in post-norm
 encoders (BERT) the output of a LayerNormalization, in pre-norm ones (ViT) that of the residual Add.

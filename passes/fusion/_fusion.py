@@ -124,7 +124,7 @@ class FusionPass(Pass):
         if reason:
             vetoes += [(anchor, Veto(reason)) for anchor in seen.found]
         for changed in done.graphs:
-            # What blocks share stands before the first of them, by anchor; others may end earlier.
+            # What blocks share comes before the first of them, by anchor; others may end earlier.
             if isinstance(changed, ir.Graph):
                 changed.sort()
         notes += _reasons(fusion.what, vetoes)

@@ -2,7 +2,7 @@
 
     Y = softmax(s * Q K^T + M) V        Q: [B,H,S,D]  K: [B,G,T,D]  V: [B,G,T,E]  M: -> [B,H,S,T]
 
-How exporters write it differs in where the scale stands (on the scores; on Q; its square root on
+How exporters write it differs in where the scale is (on the scores; on Q; its square root on
 Q and on K), how K is transposed, how masks and position biases enter (added, or chosen by Where,
 one after the other), whether batch and heads are one axis ([B*H,S,D], as torch.bmm wants it),
 whether G heads of K and V are repeated for H heads of Q (grouped queries), and whether rows that

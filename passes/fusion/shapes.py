@@ -22,7 +22,7 @@ _BETWEEN = frozenset(
     {"Cast", "Dropout", "Identity", "Mul", "Reshape", "Squeeze", "Transpose", "Unsqueeze", "Where"}
 )
 _STEPS = 6
-"""What may stand between attention weights and their product with V, and how much of it."""
+"""What may come between attention weights and their product with V, and how much of it."""
 
 
 @dataclass(frozen=True)

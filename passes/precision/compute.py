@@ -1,8 +1,8 @@
 """Half precision as arithmetic: a float16 or bfloat16 graph with a float32 interface.
 
-Operators that are declared safe (`Op.half_safe`) compute in 16 bits; a Cast stands wherever a value
-crosses. Everything else stays in float32: normalizations, softmax, exponentials and sums over many
-elements (they overflow or lose too much), and those of which nothing is declared.
+Operators that are declared safe (`Op.half_safe`) compute in 16 bits; there is a Cast wherever a
+value crosses. Everything else stays in float32: normalizations, softmax, exponentials and sums over
+many elements (they overflow or lose too much), and those of which nothing is declared.
 """
 
 from __future__ import annotations

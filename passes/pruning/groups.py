@@ -202,7 +202,7 @@ def removed_parameters(
 
 @dataclass(frozen=True)
 class BlockedReason:
-    """What stands against pruning a group.
+    """What prevents pruning a group.
 
     Attributes:
         text: The reason; one text per kind as far as it names nothing.

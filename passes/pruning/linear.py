@@ -1,4 +1,4 @@
-"""The linear layer of a sink: its weight as [K, N] and where its bias stands."""
+"""The linear layer of a sink: its weight as [K, N] and where its bias is."""
 
 from __future__ import annotations
 

@@ -135,7 +135,7 @@ class Prune(PlanningPass):
     ffn: bool = option(True, "Prune feed-forward neurons.")
     conv: bool = option(True, "Prune convolution channels.")
     pattern: Literal["unstructured", "2:4", "4:8"] = option(
-        "unstructured", "Where zeros may stand, with method=magnitude."
+        "unstructured", "Where zeros may be, with method=magnitude."
     )
 
     def __post_init__(self) -> None:

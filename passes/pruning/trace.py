@@ -146,7 +146,7 @@ def _follow_slot(slot: Slot, mapping: IndexMap, trace: Trace) -> None:
 def _meet(port: Port, trace: Trace) -> None:
     node = port.node
     if node.graph is not trace.graph:
-        trace.block(node, "it lies in another graph")
+        trace.block(node, "it is in another graph")
         return
     rule = CHANNELS.of(node)
     if rule is None:

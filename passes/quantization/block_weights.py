@@ -48,7 +48,7 @@ _HALF_FROM, _HALF_TO = 2.0**-6, 2.0**12
 
 @dataclass(frozen=True, eq=False)
 class _Stored:
-    """A weight in blocks as it lies in the model.
+    """A weight in blocks as it is in the model.
 
     Attributes:
         codes: [K, N] or [V, H].

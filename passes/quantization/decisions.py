@@ -65,7 +65,7 @@ class WeightDecision:
         scheme: What the codes of a block mean.
         outliers: Input channels that are multiplied in float32.
         pair_safe: The scales keep sums of neighbours inside 16 bits.
-        scope: Where the weight lies, as `scoped_graphs` calls it; empty for the main graph.
+        scope: Graph of the weight, as `scoped_graphs` calls it; empty for the main graph.
         axes: Axes along which scales differ, in the form `storage`.
     """
 

@@ -76,7 +76,7 @@ class Int8(PlanningPass):
     Every other weight is stored in 8 bits and expanded when the runtime loads the model, so that
     the file is close to a quarter and the speed that of the original: Conv without ranges,
     ConvTranspose, LSTM, GRU and RNN (where the target has a kernel for it, LSTM is multiplied in
-    integers), batched and left-hand constants, Einsum, small products, and whatever lies in
+    integers), batched and left-hand constants, Einsum, small products, and whatever is in
     branches of If, bodies of Loop and Scan, and functions.
 
     What comes of it is run on some of the calibration data, or on drawn inputs where none was given

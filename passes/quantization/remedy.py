@@ -65,7 +65,7 @@ def best_plan(
         candidates: By rising floor.
         plan_of: Makes the plan of one.
         applied: Carries a plan out on a copy of the model.
-        trial: Runs what comes of it. Without the caller's data the first plan stands.
+        trial: Runs what comes of it. Without the caller's data the first plan is kept.
     """
     first = plan_of(candidates[0])
     if len(candidates) == 1 or not candidates[-1].outliers:

@@ -5,7 +5,7 @@
     Conv     X [B, I, ..] * W [O, I/g, ..] channel axis 0
     Gather   rows of W [V, H], H > 1       row axis 0
 
-Reads the model and never writes. Scope: the main graph; what lies in subgraphs and local
+Reads the model and never writes. Scope: the main graph; what is in subgraphs and local
 functions is left alone and counted. `weight_slots` has what can be stored in 8 bits, anywhere.
 """
 

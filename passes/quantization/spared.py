@@ -209,7 +209,7 @@ def spare(
         plan: Quantizes everything that can be.
         finer: Gives the next finer form of a decision.
         applied: Carries a plan out on a copy of the model.
-        trial: Runs what comes of it; None: the plan stands.
+        trial: Runs what comes of it; None: the plan is kept.
         enough_db: What must be kept.
     """
     if trial is None or not plan.decisions:

@@ -159,7 +159,7 @@ class StoragePlanner:
 
 
 class StorageWriter:
-    """Stores weights of one model in 8 bits, each in the graph where it lies."""
+    """Stores weights of one model in 8 bits, each in its own graph."""
 
     def __init__(self, model: ir.Model, editor: Editor) -> None:
         self._editor = editor
@@ -207,7 +207,7 @@ class StorageWriter:
         return next(node for node in value.graph if node in readers)
 
     def _ancestor(self, node: ir.Node, graph: object) -> ir.Node:
-        """Return the node of `graph` that `node` is, or lies in."""
+        """Return the node of `graph` that `node` is, or is inside of."""
         while node.graph is not graph:
             assert isinstance(node.graph, ir.Graph)
             node = self._carriers[node.graph]

@@ -1,7 +1,7 @@
 """Where a model multiplies by, or looks up in, a constant tensor: all operators, all graphs.
 
 What could be *stored* in 8 bits, next to `sites`, which finds what could be multiplied in 8 bits.
-A weight may lie in the main graph, in a branch of If, in the body of Loop or Scan or in a local
+A weight may be in the main graph, in a branch of If, in the body of Loop or Scan or in a local
 function, as an initializer or as a Constant node, and may pass through Transpose, Reshape and the
 like, or a call of a function, on its way. Reads the model and never writes.
 """
@@ -33,7 +33,7 @@ class StoredWeight:
     Attributes:
         value: An initializer, or the output of a Constant node.
         tensor: Its values: float32 or float16.
-        scope: The graph in which it lies; empty for the main graph.
+        scope: The graph in which it is; empty for the main graph.
         kind: What reads it, for the report.
         readers: Who multiplies by it, in whatever graph.
         proposals: Axes along which scales may differ, at least one choice.

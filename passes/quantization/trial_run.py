@@ -31,7 +31,7 @@ __all__ = ["LazyTrial", "Session", "TrialRun"]
 _SAMPLES = 16
 _DRAWN = 8
 _BATCH = 4
-"""What lies together in a call shares ranges that are found at run time."""
+"""What is together in a call shares ranges that are found at run time."""
 _LARGEST = 512 << 20
 """Bytes of weights above which nothing is tried: each trial is a copy of the model."""
 _MOST_OUTPUTS = 256 << 20

@@ -93,7 +93,7 @@ class TokenizerFile:
         """Return the tokens that any text may need.
 
         They are the added tokens (marks such as [CLS]), the one for what is unknown, bytes, and
-        single characters, alone and as they stand inside a word.
+        single characters, alone and as they appear inside a word.
 
         Args:
             characters: Only these characters; None: every one that has a token.

@@ -1,7 +1,7 @@
 """Every hostile or unusual file, through the command line.
 
 A bad file ends `irc` with the code for bad models, files or limits and one line on stderr; a legal
-one is optimized or, where a pass cannot handle it, refused as politely. Nothing is left over, and
+one is optimized or, where a pass cannot handle it, refused as clearly. Nothing is left over, and
 the input stays what it was.
 """
 
@@ -64,7 +64,7 @@ def irc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
 
 
 def state(folder: Path) -> dict[str, str]:
-    """What lies in a folder: name to content or kind."""
+    """What is in a folder: name to content or kind."""
     found = {}
     for path in sorted(folder.rglob("*")):
         mode = path.lstat().st_mode

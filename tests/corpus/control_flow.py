@@ -13,7 +13,7 @@ MODELS = Register("control-flow")
 
 @MODELS.add(quick=True)
 def loop_with_scan_output() -> Built:
-    """A cell stepped over time; its weights stand outside of the loop."""
+    """A cell stepped over time; its weights are outside of the loop."""
     w = Writer("loop_with_scan_output", 13)
     x = w.input("x", ("time", "batch", 96), w.normal(7, 2, 96))
     weight, recurrent = w.matrix(96, 96), w.matrix(96, 96)

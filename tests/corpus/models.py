@@ -57,7 +57,7 @@ class CorpusModel:
 
 @dataclass
 class Register:
-    """The models of one kind, in the order in which they stand in their file."""
+    """The models of one kind, in their order in the file."""
 
     kind: str
     models: list[CorpusModel] = field(default_factory=list)

@@ -134,7 +134,7 @@ class Writer:
     def const(
         self, array: np.ndarray | float | Sequence[float], role: str = "const", name: str = ""
     ) -> str:
-        """Add a constant as it stands; Python numbers become float32."""
+        """Add a constant as it is; Python numbers become float32."""
         if not isinstance(array, (np.ndarray, np.generic)):
             array = np.asarray(array, np.float32)
         return self.tensor(numpy_helper.from_array(np.asarray(array)), role, name)

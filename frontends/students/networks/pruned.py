@@ -38,7 +38,7 @@ def read_pruned(path: Path, teacher: Any | None) -> tuple[Any, str]:
     """Make a network of the weights in an ONNX file, and check that both compute the same.
 
     Args:
-        teacher: Its config is taken where no `config.json` lies next to the file.
+        teacher: Its config is taken where there is no `config.json` next to the file.
 
     Returns:
         The network, and one line that says what its config could not express.
@@ -105,7 +105,7 @@ def _weights(model: ir.Model, network: Any, path: Path) -> dict[str, np.ndarray]
 def _hint(path: Path) -> str:
     if _brings_config(path):
         return ""
-    return "; it is read by the teacher's config, because no config.json lies next to it"
+    return "; it is read by the teacher's config, because there is no config.json next to it"
 
 
 def _is_unused(name: str) -> bool:

@@ -1,7 +1,7 @@
 """The terms of a student's loss, each a pure function of tensors.
 
 N samples, S tokens, C classes, L labels, H hidden width, A heads, d = H / A. A mask [N, S] is 1
-on tokens and 0 on padding; padding counts nowhere. Every term is a mean over samples.
+on tokens and 0 on padding; padding is left out. Every term is a mean over samples.
 """
 
 from __future__ import annotations

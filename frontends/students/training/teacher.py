@@ -32,7 +32,7 @@ class Teacher:
 
     Attributes:
         source: What the caller named.
-        folder: Its checkpoint, or where the ONNX model lies.
+        folder: Its checkpoint, or that of the ONNX model.
         network: Its torch network; None for an ONNX model.
         sha256: Of its content, and of what runs it.
         parameters: Number of parameters.

@@ -29,7 +29,7 @@ Rule = Callable[[ir.Node, ShapeFacts], Sequence[Shape | None]]
 
 
 def unknown(node: ir.Node, axis: int, output: int = 0) -> SymbolicSize:
-    """A size of which nothing is known, unlike any other."""
+    """An unknown size, different from every other."""
     return symbol(f"?{node.outputs[output].name}.{axis}")
 
 

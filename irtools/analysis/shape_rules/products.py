@@ -35,7 +35,7 @@ def matmul(node: ir.Node, facts: ShapeFacts) -> Sequence[Shape | None]:
 
 
 def matmul_n_bits(node: ir.Node, facts: ShapeFacts) -> Sequence[Shape | None]:
-    """[..., K] x [K, N]; N stands in an attribute."""
+    """[..., K] x [K, N]; N is an attribute."""
     a = facts.shape(node.inputs[0])
     return [(*a[:-1], int_attribute(node, "N", 0)) if a else None]
 

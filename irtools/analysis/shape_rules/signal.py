@@ -1,4 +1,4 @@
-"""Windows, spectra, n-grams and what else stands alone."""
+"""Windows, spectra, n-grams and other single operators."""
 
 from __future__ import annotations
 

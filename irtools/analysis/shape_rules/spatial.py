@@ -34,7 +34,7 @@ def conv(node: ir.Node, facts: ShapeFacts) -> Sequence[Shape | None]:
 
 
 def pool(node: ir.Node, facts: ShapeFacts) -> Sequence[Shape | None]:
-    """Kernel, strides and pads stand in attributes; the indices of MaxPool have the same shape."""
+    """Kernel, strides and pads are attributes; the indices of MaxPool have the same shape."""
     x = facts.shape(node.inputs[0])
     if x is None or len(x) < 2:
         return [None]

@@ -106,7 +106,7 @@ _USUAL_TARGETS = ("ort-cpu", "openvino-cpu", "ort-cuda")
     type=FOLDER,
     help="Where the teacher's outputs are kept. [default: irtools in $XDG_CACHE_HOME or ~/.cache]",
 )
-@click.option("--no-cache", is_flag=True, help="Keep them nowhere.")
+@click.option("--no-cache", is_flag=True, help="Do not keep them.")
 @click.option(
     "--hard-label-output", type=FOLDER, help="Keep the student that saw the labels alone, too."
 )

@@ -111,7 +111,7 @@ _COLLAPSE_FACTOR = 3.0
     help="Where the original's outputs on --evaluate data are kept between runs, at most 1 GB. "
     "[default: irtools in $XDG_CACHE_HOME or ~/.cache]",
 )
-@click.option("--no-cache", is_flag=True, help="Keep them nowhere.")
+@click.option("--no-cache", is_flag=True, help="Do not keep them.")
 @click.option(
     "--plan",
     "plan_files",

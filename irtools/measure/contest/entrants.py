@@ -162,7 +162,7 @@ def prepare(
 
 
 def _size_of(path: Path) -> int:
-    """Return the size of a file with that of its weights, where they lie next to it."""
+    """Return the size of a file with that of its weights, where they are next to it."""
     separate = (path.with_suffix(".bin"), path.with_name(f"{path.name}.data"))
     weights = {".xml": separate[:1], ".onnx": separate[1:]}.get(path.suffix, ())
     return sum(file.stat().st_size for file in (path, *weights) if file.is_file())

@@ -61,7 +61,7 @@ class KeptOutputs:
 
     Args:
         sample_bytes: Size of the outputs for one sample, at most.
-        cache: Where they are kept between runs; None: nowhere.
+        cache: Where they are kept between runs; None: not kept.
         identity: What decides the outputs: hashes of model and data, runtime, machine.
     """
 

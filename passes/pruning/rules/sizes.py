@@ -103,7 +103,7 @@ def _source(target: ir.Value, part: int | None) -> ir.Value | None:
 
 
 def _locate(target: ir.Value, position: int, trace: Trace) -> tuple[int | None, int]:
-    """Return where an element of a shape stands: (input of its Concat or None, element there)."""
+    """Return where a shape element comes from: (input of its Concat or None, element there)."""
     producer = target.producer()
     if producer is None or producer.op_type != "Concat":
         return None, position

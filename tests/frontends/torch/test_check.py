@@ -1,4 +1,4 @@
-"""Where the weights of an export lie while it is checked."""
+"""Where the weights of an export are while it is checked."""
 
 from __future__ import annotations
 

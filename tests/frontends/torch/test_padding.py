@@ -61,7 +61,7 @@ def _attend(feeds: Feeds, shown: np.ndarray) -> dict[str, np.ndarray]:
         ("mask", SHOWN, lambda m: m != 0),
         ("mask", HIDDEN, lambda m: m == 0),
         ("keep", SHOWN.astype(np.float32), lambda m: m != 0),
-        ("attention_mask", HIDDEN, lambda m: ~m),  # The name lies; trying finds out.
+        ("attention_mask", HIDDEN, lambda m: ~m),  # The name is wrong; trying finds out.
         ("src_key_padding_mask", HIDDEN, lambda m: ~m),
         ("lengths", np.array([5, 3]), lambda n: np.arange(5) < n[:, None]),
     ],

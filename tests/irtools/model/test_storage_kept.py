@@ -117,7 +117,7 @@ def test_sparse_between_weights_too_large_to_copy(tmp_path: Path) -> None:
         sparse_initializer=[_sparse("w", columns=2048)],
     )
     once = _written(proto, tmp_path)
-    # Read once more: the sparse one now stands before the dense ones in memory.
+    # Read once more: the sparse one now comes before the dense ones in memory.
     twice = _written(once, tmp_path)
     for written in (once, twice):
         assert [s.values.name for s in written.graph.sparse_initializer] == ["w"]

@@ -48,7 +48,7 @@ def test_a_large_model_is_settled_before_the_next_pass(
     pipeline = Pipeline(passes.Idle(), passes.Rename(), passes.Idle())
     steps = PassManager(pipeline).run(classifier, ctx)
     assert settled == [steps[2].model]
-    # What the last pass made is written by whoever wants it written.
+    # What the last pass made is written by the caller.
     PassManager(Pipeline(passes.Rename())).run(classifier, ctx)
     assert len(settled) == 1
 

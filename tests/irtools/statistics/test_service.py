@@ -225,7 +225,7 @@ def test_tensors_that_cannot_be_observed(name: str, reason: str) -> None:
 def test_tensors_inside_subgraphs_are_named() -> None:
     model = ir.from_onnx_text(SUBGRAPH)
     service, _ = make(model, Dataset({"x": np.zeros((1, 2), np.float32)}))
-    with pytest.raises(UnsupportedError, match="'a' lies inside a subgraph"):
+    with pytest.raises(UnsupportedError, match="'a' is inside a subgraph"):
         service.collect([Want("a", MinMax())])
 
 

@@ -1,4 +1,4 @@
-"""Exits: where they may stand, what they compute, what they save, and what is left alone."""
+"""Exits: where they may be placed, what they compute, what they save, and what is left alone."""
 
 from __future__ import annotations
 

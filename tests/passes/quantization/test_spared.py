@@ -139,7 +139,7 @@ def test_trials_on_one_session_measure_what_is_written(text: str, given, outputs
 
 
 def test_16_bits_are_a_constant_and_a_cast(quantize, outputs) -> None:
-    """All of the harm lies in one kernel, whose large elements leave the others no bits."""
+    """All of the harm is in one kernel, whose large elements leave the others no bits."""
     model = build(
         HEAD + "g (float[b,8,20] x, float[16,8,3] w1, float[4,16,3] w2) => (float[b,4,m] y) "
         "{ c = Conv(x, w1) r = Relu(c) y = Conv(r, w2) }",

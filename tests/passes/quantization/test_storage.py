@@ -27,7 +27,7 @@ def normal(*shape: int, seed: int = 1) -> np.ndarray:
 def printed(model: ir.Model) -> list[str]:
     lines = print_model(model).splitlines()
     start = next(i for i, line in enumerate(lines) if line.startswith("graph"))
-    # Names of nodes stand at the ends of their lines.
+    # Names of nodes are at the ends of their lines.
     return [line.split('  "')[0].strip() for line in lines[start:] if line.strip()]
 
 

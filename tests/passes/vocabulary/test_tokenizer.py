@@ -113,7 +113,7 @@ def test_bert_and_roberta_marks_are_renumbered() -> None:
             },
         ],
     }
-    # The marks stand after other tokens, so that their numbers change.
+    # The marks come after other tokens, so that their numbers change.
     vocabulary = document["model"]["vocab"]
     last = max(vocabulary.values())
     swap = {ids["[SEP]"]: last, last: ids["[SEP]"]}

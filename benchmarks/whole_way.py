@@ -6,7 +6,7 @@
 Exports each checkpoint with `irc export`. Then, for each target in a process of its own, the passes
 go over it one after the other, and after each the model runs on the target in the form in which it
 would be written: SQNR and agreement are against the export on ONNX Runtime with its optimizations
-off. OpenVINO computes in float32 here, so that what a pass does can be told from rounding to bf16.
+off. OpenVINO computes in float32 here, so that what a pass does is not mixed with rounding to bf16.
 What an exporter, a pass or a runtime refuses is a row with the reason. What is found is in
 `CACHE/whole-way/NAME` and is taken from there: delete a file to run it again.
 """

@@ -80,7 +80,7 @@ class Adapter:
         return _TASKS.get(str(self.config.get("task_type")))
 
     @property
-    def brought(self) -> frozenset[str]:
+    def provided(self) -> frozenset[str]:
         """Parameters of the base that it replaces whole, such as a classifier."""
         names = (name.removeprefix(_PREFIX) for name in self.tensors)
         kept = self.config.get("modules_to_save") or ()
@@ -91,7 +91,7 @@ class Adapter:
     def classes(self) -> int | None:
         """Classes of the head that it provides; None where it has none."""
         for head in _HEADS:
-            if head in self.brought:
+            if head in self.provided:
                 return int(self.tensors[_PREFIX + head].shape[0])
         return None
 

@@ -109,7 +109,7 @@ def _open(folder: Path, options: LoadOptions) -> tuple[Checkpoint, list[Adapter]
         folder,
         task=options.task or task_of(adapters),
         trust_remote_code=options.trust_remote_code,
-        brought=frozenset().union(*(adapter.brought for adapter in adapters)),
+        provided=frozenset().union(*(adapter.provided for adapter in adapters)),
         classes=next((a.classes for a in adapters if a.classes is not None), None),
     )
     return checkpoint, adapters

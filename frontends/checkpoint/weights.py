@@ -65,7 +65,7 @@ def open_checkpoint(
     *,
     task: str | None = None,
     trust_remote_code: bool = False,
-    brought: frozenset[str] = frozenset(),
+    provided: frozenset[str] = frozenset(),
     classes: int | None = None,
 ) -> Checkpoint:
     """Load the network of a checkpoint folder.
@@ -75,7 +75,7 @@ def open_checkpoint(
         task: What the network is for; None: as the config says; a folder of sentence-transformers
             holds an encoder.
         trust_remote_code: Run the Python files of the folder.
-        brought: Parameters that the folder may lack, because an adapter provides them.
+        provided: Parameters that the folder may lack, because an adapter provides them.
         classes: Classes of the head that an adapter provides.
 
     Raises:
@@ -97,12 +97,12 @@ def open_checkpoint(
             raise _needs_code(folder, network, transformers)
         kind = getattr(transformers, (found or find_task(config, None, "")[0] or _ANY).auto)
         extra["trust_remote_code"] = True
-    load = partial(_load, transformers, kind, folder, config, brought)
+    load = partial(_load, transformers, kind, folder, config, provided)
     module, missing, unexpected = load(extra)
     if missing and all(name.startswith("pooler.") for name in missing):
         # Checkpoints of a masked language model have no pooler, and sentence embeddings need none.
         module, missing, unexpected = load(extra | {"add_pooling_layer": False})
-    missing = [name for name in missing if name not in brought]
+    missing = [name for name in missing if name not in provided]
     if missing:
         raise _missing_weights(folder, config, network, task, missing)
     unexpected = check_layers(folder, module, unexpected)
@@ -138,7 +138,7 @@ def _load(
     kind: Any,
     folder: Path,
     config: Any,
-    brought: frozenset[str],
+    provided: frozenset[str],
     extra: dict[str, Any],
 ) -> tuple[Any, list[str], list[str]]:
     """Return the network, and the names of parameters without weights and of weights without."""
@@ -168,7 +168,7 @@ def _load(
         _check_weights_are_there(folder)
         place = _damaged_file(folder) or folder
         raise ModelError(f"{place}: weights cannot be loaded: {first_line(error)}") from error
-    other = sorted(found for found in loaded["mismatched_keys"] if found[0] not in brought)
+    other = sorted(found for found in loaded["mismatched_keys"] if found[0] not in provided)
     if other:
         name, shape, wanted = other[0]
         raise ModelError(

@@ -112,8 +112,8 @@ def _read_file(
             settings.max_length,
             settings.class_names,
         )
-        brought = model.companions if isinstance(model, Model) else {}
-        return read_text(path, required_inputs(model), text, folder, brought)
+        provided = model.companions if isinstance(model, Model) else {}
+        return read_text(path, required_inputs(model), text, folder, provided)
     raise DataError(
         f"{path}: unknown kind of data; .npz, .jsonl, .csv, .tsv, .parquet, an image folder or "
         "module:function can be read"

@@ -55,7 +55,7 @@ def read_text(
     inputs: Sequence[InputSpec],
     settings: TextSettings = TextSettings(),
     model_folder: Path | None = None,
-    brought: Mapping[str, bytes] = MappingProxyType({}),
+    provided: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Dataset:
     """Read and tokenize a file of rows.
 
@@ -63,7 +63,7 @@ def read_text(
         inputs: What the model takes; `input_ids`, `attention_mask`, `token_type_ids` and
             `position_ids` can be made.
         model_folder: Folder of the model, for its tokenizer and class names.
-        brought: Files that count as next to the model, by name; see `Model.companions`.
+        provided: Files that count as next to the model, by name; see `Model.companions`.
 
     Raises:
         DataError: No tokenizer, no text column, a bad line (by number), or an input that text
@@ -72,7 +72,7 @@ def read_text(
     folders = [path.parent, *([model_folder] if model_folder else [])]
     records = read_records(path)
     texts = _all_texts(path, records, settings.columns)
-    file, files = _tokenizer_files(settings.tokenizer, folders, brought)
+    file, files = _tokenizer_files(settings.tokenizer, folders, provided)
     name = _TOKENIZER if file is None else str(file)
     encoder = _Encoder(files, settings.max_length, inputs, name)
     used = _named_labels(records, settings.label_column)
@@ -272,17 +272,17 @@ class _Encoder:
 
 
 def _tokenizer_files(
-    given: Path | None, folders: Sequence[Path], brought: Mapping[str, bytes]
+    given: Path | None, folders: Sequence[Path], provided: Mapping[str, bytes]
 ) -> tuple[Path | None, dict[str, bytes]]:
     """Return the tokenizer's file, None where the model holds it, and what is to be read of it.
 
     Args:
         folders: That of the data, then that of the model.
     """
-    if given is None and _TOKENIZER in brought:
+    if given is None and _TOKENIZER in provided:
         settings = folders[-1] / _SETTINGS
         found = {_SETTINGS: settings.read_bytes()} if settings.is_file() else {}
-        return None, {**found, **brought}
+        return None, {**found, **provided}
     # The model's own first: a pass may have given it another one than its relatives have.
     file = _find_tokenizer(given, folders[::-1])
     return file, _read_files(file)

@@ -275,7 +275,7 @@ class Target(ABC):
         raise UnsupportedError(f"target {self.name!r} reports no times of single nodes")
 
     def default_precision(self) -> str:
-        """Type in which the runtime computes float32 models on this machine unless told.
+        """Type in which the runtime computes float32 models on this machine by default.
 
         Some runtimes round to 16 bits by default. Figures of an unchanged model then
         differ from the exact ones, and a report must say so.

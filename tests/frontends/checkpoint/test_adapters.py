@@ -150,12 +150,12 @@ def test_an_adapter_may_bring_the_head(
     folder = make_adapter(lora(**LORA["lora"], task_type=TaskType.SEQ_CLS))
     adapter = read_adapter(folder)
     assert adapter.task == "text-classification"
-    assert adapter.brought == {"classifier.weight", "classifier.bias"}
+    assert adapter.provided == {"classifier.weight", "classifier.bias"}
     assert adapter.classes == 2
     base = open_checkpoint(
         tiny("bert-mlm"),
         task=adapter.task,
-        brought=adapter.brought | {"bert.pooler.dense.weight", "bert.pooler.dense.bias"},
+        provided=adapter.provided | {"bert.pooler.dense.weight", "bert.pooler.dense.bias"},
         classes=2,
     )
     adapter.merge_into(base.module, lambda: {"logits": run(base.module)})

@@ -79,7 +79,7 @@ def block_table(value: ir.Value | None) -> BlockTable | None:
 class BlockLookup(Rule[BlockTable]):
     """Gather(DQ(codes [V, H], axis 1, block), ids)  ->  GatherBlockQuantized(codes, ids)
 
-    Signed codes of 8 bits are left alone: the operator wants them unsigned.
+    Signed codes of 8 bits are left alone: the operator takes them unsigned.
     """
 
     name = "GatherBlockQuantized"

@@ -216,7 +216,7 @@ def _onnxruntime(method: str) -> Callable[[Job, Model, Dataset], float]:
 
 
 class _Reader:
-    """Samples as ONNX Runtime's calibrators want them."""
+    """Samples as ONNX Runtime's calibrators take them."""
 
     def __init__(self, data: Dataset) -> None:
         self._batches = data.batches(1)

@@ -60,7 +60,7 @@ class Peer:
 def ort_int4(source: Source, target: Path) -> None:
     """onnxruntime.quantization.MatMulNBitsQuantizer, blocks of 32, int8 arithmetic.
 
-    The settings of onnxruntime-genai's model builder for CPUs. The quantizer wants constants
+    The settings of onnxruntime-genai's model builder for CPUs. The quantizer needs constants
     after MatMul and finds none after a tied table's Transpose, so the table is written out a
     second time for it, as that builder does.
     """

@@ -39,7 +39,7 @@ class Peer:
 
 
 class FeedReader:
-    """Calibration samples as ONNX Runtime's tools want them."""
+    """Calibration samples as ONNX Runtime's tools take them."""
 
     def __init__(self, samples: Sequence[Feeds]) -> None:
         self._samples = samples

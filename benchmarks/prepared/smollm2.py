@@ -13,7 +13,7 @@ from benchmarks.prepared.gguf_file import Gguf
 def smollm2(gguf: Gguf) -> Any:
     """SmolLM2-135M-Instruct with the weights of a GGUF file, in evaluation mode.
 
-    llama.cpp stores the rows of q and k so that rotary pairs are neighbours; transformers wants
+    llama.cpp stores the rows of q and k so that rotary pairs are neighbours; transformers needs
     the two halves of a head one after the other.
     """
     from transformers import LlamaConfig, LlamaForCausalLM

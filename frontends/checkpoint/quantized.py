@@ -57,7 +57,7 @@ def read_as_floats(folder: Path, config: Any) -> tuple[str, ...]:
             return (f"the weights are quantized ({method}) and were read back into floats",)
         raise UnsupportedError(
             f"{folder}: the weights are quantized ({method}), which is not turned back into floats "
-            "here; export the checkpoint that they were made of, and quantize it with --passes "
+            "here; export the checkpoint that they were made from, and quantize it with --passes "
             "int8 or int4"
         )
     for holder in holders:

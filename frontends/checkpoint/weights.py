@@ -206,7 +206,7 @@ def _damaged_file(folder: Path) -> Path | None:
 
 def _needs_code(folder: Path, network: str = "", transformers: Any = None) -> UnsupportedError:
     what = (
-        f"{folder} wants the class {network!r}, which transformers {transformers.__version__} "
+        f"{folder} needs the class {network!r}, which transformers {transformers.__version__} "
         "does not have; code"
         if network
         else f"{folder} comes with its own code, which"

@@ -79,7 +79,7 @@ def in_file(model: Model, folder: Path) -> Model:
     except FileError as error:
         raise FileError(
             f"the temporary folder {folder} cannot take {model.weight_bytes / 1e9:.1f} GB of "
-            f"weights on their way, choose another place by --work-dir DIR or TMPDIR: {error}"
+            f"weights, choose another place with --work-dir DIR or TMPDIR: {error}"
         ) from error
     for value in model.ir.graph.initializers.values():
         value.const_value = None  # torch's exporter keeps its graphs; the weights can go.

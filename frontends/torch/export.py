@@ -29,7 +29,7 @@ DEFAULT_OPSET = 20
 
 
 def convert(source: TorchSource, *, opset: int | None = None) -> Model:
-    """Export a module. Weights are views of the module's, transposed where a product wants it.
+    """Export a module. Weights are views of the module's, transposed where a product needs it.
 
     Raises:
         UnsupportedError: The module cannot be exported; names the reason and the place in torch.

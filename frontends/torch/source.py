@@ -111,8 +111,8 @@ class TorchSource:
 def draws_randomly(where: str, output: str) -> UnsupportedError:
     """Return the refusal of a module that computes something else each time."""
     return UnsupportedError(
-        f"{where} draws random numbers: output {output!r} is another one each time torch computes "
-        "it, and no export can be held against it; --no-check leaves that out"
+        f"{where} draws random numbers: output {output!r} is different each time torch computes "
+        "it, and no export can be compared with it; --no-check leaves that out"
     )
 
 

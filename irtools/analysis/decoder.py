@@ -176,7 +176,7 @@ class TextDecoder(Protocol):
 
 
 def _token_feeds(decoder: TextDecoder, ids: np.ndarray, read: int) -> dict[str, np.ndarray]:
-    """Return ids, [B, S], with mask and positions after `read` tokens, as the decoder wants."""
+    """Return ids, [B, S], with mask and positions after `read` tokens, for the decoder."""
     batch, new = ids.shape
     made = {decoder.ids: ids.astype(decoder.dtypes[decoder.ids])}
     if decoder.mask is not None:

@@ -50,7 +50,7 @@ def launched(given: Mapping[str, Any]) -> int | None:
         if _run(command, {**os.environ, _CODE_FILE: str(note)}) == 0:
             return 0
         if not note.exists():
-            raise UsageError(f"accelerate did not get through with {file}")
+            raise UsageError(f"accelerate failed with {file}")
         return int(note.read_text())
 
 
@@ -66,7 +66,7 @@ def launched_precision() -> Literal["fp32", "bf16", "fp16"]:
         case "bf16" | "fp16" as known:
             return known
         case other:
-            raise UsageError(f"the accelerate config wants {other}; expected no, bf16 or fp16")
+            raise UsageError(f"the accelerate config asks for {other}; expected no, bf16 or fp16")
 
 
 def note_code(code: int) -> None:

@@ -24,7 +24,7 @@ def names() -> Iterator[tuple[str, str]]:
 
 
 def pipeline_words(incomplete: str) -> Iterator[tuple[str, str, bool]]:
-    """Yield whole texts that go on from an unfinished one.
+    """Yield whole texts that continue an unfinished one.
 
     Returns:
         The text, what its last word means, and whether more must follow.

@@ -100,7 +100,7 @@ def training_options(learning_rate: float | None) -> Callable[[F], F]:
             metavar="N",
             help="Steps between checkpoints. [default: one per epoch]",
         ),
-        click.option("--resume", is_flag=True, help="Go on from the last checkpoint."),
+        click.option("--resume", is_flag=True, help="Continue from the last checkpoint."),
         click.option(
             "--keep-checkpoints", is_flag=True, help="Keep them when the training is done."
         ),
@@ -163,7 +163,7 @@ def result_folders(
     places = [_result_folder(out, inputs, force=given["force"]) for out in outputs]
     found = [place.resolve() for place in places]
     if len(set(found)) < len(found):
-        raise UsageError(f"{outputs[0]} is to be two things: give each output a folder of its own")
+        raise UsageError(f"{outputs[0]} is named for two outputs: give each a folder of its own")
     work = _checkpoints(places[0], given)
     for out, place in zip(outputs, found, strict=True):
         if work.resolve() in (place, *place.parents) or place in work.resolve().parents:
@@ -206,7 +206,7 @@ def _is_first() -> bool:
 
 @contextmanager
 def resumable(work: Path) -> Iterator[None]:
-    """Print how to go on, whatever ends the block before its end."""
+    """Print how to continue, whatever ends the block before its end."""
     finished = False
     try:
         yield

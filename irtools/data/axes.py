@@ -81,7 +81,7 @@ def with_sizes(model: Model | ir.Model, given: Iterable[tuple[str, int]]) -> Map
         axis = _find(axes, name)
         if axis is None:
             raise UsageError(
-                f"--size {name}={size}: no open axis is called so; open are {_listed(axes)}"
+                f"--size {name}={size}: no open axis has this name; open are {_listed(axes)}"
             )
         sizes["" if axis.is_batch else axis.key] = size
     return MappingProxyType(sizes)

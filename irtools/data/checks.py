@@ -173,7 +173,7 @@ def _check_dynamic_sizes(
             if expected != here:
                 raise DataError(
                     f"{source}: '{size}' is {expected} in input '{other}' but {here} in "
-                    f"'{spec.name}'; the model wants them equal"
+                    f"'{spec.name}'; the model needs them equal"
                 )
 
 

@@ -181,7 +181,7 @@ def _labels(
         unknown = sorted(set(names) - set(known))
         if unknown:
             raise DataError(
-                f"{path}: subfolder '{unknown[0]}' is none of the model's classes; known are "
+                f"{path}: subfolder '{unknown[0]}' is not one of the model's classes; known are "
                 f"{', '.join(known):.200}"
             )
         return np.array([known[name] for name in names], np.int64), ()

@@ -63,7 +63,7 @@ def layout_of(specs: Iterable[InputSpec], outputs: Sequence[Shape | None] = (Non
     list of edges) is one sample, since its edges count its nodes.
 
     Args:
-        specs: What the model wants to be fed.
+        specs: What the model must be fed.
         outputs: Shapes of its outputs; None where the rank is unknown.
     """
     specs = tuple(specs)

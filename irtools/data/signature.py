@@ -1,4 +1,4 @@
-"""What a model wants to be fed."""
+"""What a model must be fed."""
 
 from __future__ import annotations
 

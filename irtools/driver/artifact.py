@@ -272,7 +272,7 @@ def _try(
                 drawn.usable(usual)
         except (DataError, UnsupportedError):
             # No inputs suit the model itself, and some outputs are not arrays.
-            yield f"loaded, but not run, as little as the model itself: {error}"
+            yield f"loaded, but not run, like the model itself: {error}"
             return
         raise CheckError(f"{artifact.files[0].name} does not run: {error}") from error
     missing = [info.name for info in model.interface.outputs if info.name not in found]

@@ -82,7 +82,7 @@ class OptimizeResult:
 
     Attributes:
         model: The optimized model in standard operators, with the exporter's notes: what further
-            passes want.
+            passes need.
         deployed: The same in its target's form, as it was timed and as `irc` saves it: with the
             target's own operators unless `portable`, without the exporter's notes.
         report: Everything that was measured; prints as a table.

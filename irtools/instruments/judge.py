@@ -366,7 +366,7 @@ class Judge:
         return isinstance(self._metric, PerSampleMetric)
 
     def _of_outputs(self, model: Model, runner: Runner) -> MetricFigure:
-        """Return a metric that wants the outputs of all samples at once."""
+        """Return a metric that needs the outputs of all samples at once."""
         assert self._metric is not None
         rows = np.sort(np.concatenate([part.rows for part in self._scored]))
         data = self.data if len(rows) == len(self.data) else self.data.select(rows)

@@ -1,4 +1,4 @@
-"""Numbers of two models side by side, down to the tensor where they part."""
+"""Numbers of two models side by side, down to the tensor where they diverge."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Comparison:
         outputs: By output name.
         layers: Matched inner tensors, in topological order; empty unless asked for.
         unmatched: Float tensors of the first model that the second does not have.
-        parts_at: First matched tensor, outputs included, below `threshold_db`; None where the
+        diverges_at: First matched tensor, outputs included, below `threshold_db`; None where the
             models agree.
         largest_fall: Tensor at which the SQNR falls most against the matched one before it.
     """
@@ -64,7 +64,7 @@ class Comparison:
     outputs: Mapping[str, Fidelity]
     layers: tuple[TensorFidelity, ...]
     unmatched: int
-    parts_at: str | None
+    diverges_at: str | None
     largest_fall: str | None
 
 
@@ -86,7 +86,7 @@ def compare_models(
         data: Feeds.
         target: What runs them, without its own optimizations.
         layers: Also compare inner tensors of the same name.
-        threshold_db: SQNR under which two tensors count as parted.
+        threshold_db: SQNR under which two tensors count as different.
         threads: Threads; None: the CPU quota.
 
     Raises:
@@ -113,7 +113,7 @@ def compare_models(
         outputs={name: figures[name] for name in outputs if name in figures},
         layers=inner,
         unmatched=sum(1 for _ in _floats(first)) - len(names) if layers else 0,
-        parts_at=_first_below([*_ordered(inner, outputs, figures)], threshold_db),
+        diverges_at=_first_below([*_ordered(inner, outputs, figures)], threshold_db),
         largest_fall=_largest_fall([*_ordered(inner, outputs, figures)]) if layers else None,
     )
 

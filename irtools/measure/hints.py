@@ -1,8 +1,8 @@
 """Sizes that a graph itself suggests for its open axes.
 
-A model whose encoder halves its input five times and joins the halves again wants multiples of
-32; one that reshapes [n, frames, 80] to [n, 2400] wants 30 frames; one that pads by reflection
-wants more than it pads. What follows are guesses, cheap to make, and each is tried by running.
+A model whose encoder halves its input five times and joins the halves again needs multiples of
+32; one that reshapes [n, frames, 80] to [n, 2400] needs 30 frames; one that pads by reflection
+needs more than it pads. What follows are guesses, cheap to make, and each is tried by running.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def suggested_sizes(model: ir.Model) -> list[int]:
 
 
 def _solutions(model: ir.Model) -> Iterator[int]:
-    """Yield the size at which a product or a reshape finds the number of elements it wants."""
+    """Yield the size at which a product or a reshape finds the number of elements it needs."""
     shapes = SymbolicShapes.of(model)
     for node in model.graph.all_nodes():
         if node.domain not in ("", "ai.onnx"):

@@ -12,10 +12,7 @@ def why_not_timed(target: Target) -> str:
     """Say why times taken here would not be those of a target; '' where they are."""
     if target.runs_here:
         return ""
-    return (
-        f"{target.name}:isa={target.isa.value} is another CPU than this one, which has "
-        f"{Isa.detect().value}"
-    )
+    return f"{target.name}:isa={target.isa.value} is not this CPU, which has {Isa.detect().value}"
 
 
 def refuse_foreign(target: Target, what: str, remedy: str = "") -> None:

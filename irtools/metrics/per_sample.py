@@ -45,7 +45,7 @@ class PerSampleMetric(ABC):
         return None
 
     def takes(self, labels: np.ndarray) -> bool:
-        """Whether labels are of the kind that the metric wants, and not of another task."""
+        """Whether labels are of the kind that the metric takes, and not of another task."""
         return True
 
     def derive_labels(self, feeds: Mapping[str, np.ndarray]) -> np.ndarray | None:

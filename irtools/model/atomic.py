@@ -139,7 +139,7 @@ class NewFile:
         while chunk := os.read(self.descriptor, _CHUNK):
             digest.update(chunk)
         if digest.digest() != self._digest.digest():
-            raise FileError(f"{shown(self.name)} reads back other than it was written; disk fault?")
+            raise FileError(f"{shown(self.name)} does not read back as it was written; disk fault?")
 
     def publish(self) -> None:
         """Give the file its name, replacing what had it before. Links are replaced, not followed.

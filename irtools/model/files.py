@@ -150,7 +150,7 @@ def _known_kind(head: bytes) -> str:
         (b"version https://git-lfs", "a git-lfs pointer; fetch the model with `git lfs pull`"),
         (b"<!doctype", "a web page (HTML), not a model; download the file itself"),
         (b"<html", "a web page (HTML), not a model; download the file itself"),
-        (b"<?xml", "an XML file, such as an OpenVINO IR; expected the ONNX file it was made of"),
+        (b"<?xml", "an XML file, such as an OpenVINO IR; expected the ONNX file it was made from"),
         (b"pk\x03\x04", "a zip archive or a PyTorch checkpoint; export the model to ONNX first"),
         (b"gguf", "a GGUF file; expected ONNX"),
         (b"\x89hdf", "an HDF5 file, such as a Keras model; export it to ONNX first"),
@@ -167,7 +167,7 @@ def _known_kind(head: bytes) -> str:
     if head[8:10] == b'{"':
         return "a safetensors file: weights without a graph; export the model to ONNX first"
     if head[4:8] in (b"ORTM", b"TFL3"):
-        return "an ORT- or TFLite-format model; expected the ONNX file it was made of"
+        return "an ORT- or TFLite-format model; expected the ONNX file it was made from"
     if all(byte in b"\t\n\r\f" or byte >= 32 for byte in head) and _is_utf8(head):
         return "a text file, not an ONNX model"
     return ""

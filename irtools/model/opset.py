@@ -263,7 +263,7 @@ def _add_constant(node: ir.Node, key: str, array: np.ndarray, names: FreshNames)
 
 
 def _count_outputs(node: ir.Node, names: FreshNames) -> None:
-    """Split 18 wants the number of equal parts in words."""
+    """Split 18 needs the number of equal parts as an attribute."""
     if len(node.inputs) < 2 or node.inputs[1] is None:
         node.attributes["num_outputs"] = ir.AttrInt64("num_outputs", len(node.outputs))
 

@@ -64,7 +64,7 @@ def check_structure(model: onnx.ModelProto) -> None:
     _check_strings(model)
     _check_versions(model)
     if not model.HasField("graph"):
-        raise ModelError("the model has no graph; it may be empty, or no ONNX model at all")
+        raise ModelError("the model has no graph; it may be empty, or not an ONNX model at all")
     if not model.graph.output:
         raise ModelError("the model has no outputs")
     check_scopes(_ProtoGraph(model.graph, "the graph"))

@@ -76,7 +76,7 @@ def read_file(path: Path) -> ReadModel:
         return _Reader(proto, path, file, skeleton).read()
     except DecodeError as error:
         raise ModelError(
-            f"{shown(path)} cannot be parsed: it is damaged, nested too deeply, or no ONNX model"
+            f"{shown(path)} cannot be parsed: damaged, nested too deeply, or not an ONNX model"
         ) from error
     except (ModelError, LimitError) as error:
         raise type(error)(f"{shown(path)}: {error}") from error

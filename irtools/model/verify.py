@@ -27,7 +27,7 @@ def verify(model: ir.Model, *, interface: Interface | None = None) -> None:
     """Check that a model is sound, beyond what `onnx.checker` checks.
 
     Names have one producer and are used after it; outputs exist and differ; every domain is
-    imported and every standard operator known, with the inputs and attributes it wants; functions
+    imported and every standard operator known, with the inputs and attributes it takes; functions
     exist, do not call themselves and stay small when inlined; tensors are what their values
     declare; versions are readable.
 

@@ -180,7 +180,7 @@ class PassContext:
             raise FileError(f"cannot read {path}: {error.strerror or error}") from error
 
     def adopt(self, companions: Mapping[str, bytes]) -> None:
-        """Make ready for a model with these companions: text is tokenized as it wants it.
+        """Make ready for a model with these companions: text is tokenized as it needs it.
 
         The manager calls it before each pass.
         """

@@ -22,7 +22,7 @@ __all__ = ["PassManager"]
 
 @dataclass(frozen=True)
 class PassManager:
-    """Runs passes one after the other; everything one wants to see hangs on it.
+    """Runs passes one after the other; instruments attach to it.
 
     Attributes:
         pipeline: The passes.
@@ -93,7 +93,7 @@ class PassManager:
         except Exception as error:
             raised = _with_context(step, error)
             if raised is not error:
-                raised.__cause__ = error  # Hooks already want to know it.
+                raised.__cause__ = error  # Hooks already need it.
             for instrument in self.instruments:
                 instrument.failed(step, raised)
             if raised is error:

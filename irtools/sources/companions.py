@@ -34,7 +34,7 @@ TOKENIZER_FILES = (
     "vocab.txt",
     "preprocessor_config.json",
 )
-"""Those that a trained network takes over from the checkpoint that it was made of."""
+"""Those that a trained network takes over from the checkpoint that it was made from."""
 
 
 def companions_in(folder: Path) -> tuple[Path, ...]:

@@ -13,7 +13,7 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _HUBS = ("huggingface.co", "www.huggingface.co", "hf.co")
 _CONVERT: Mapping[str, str] = {
     ".gguf": "a GGUF file holds weights that llama.cpp quantized: give the folder of the "
-    "checkpoint that it was made of",
+    "checkpoint that it was made from",
     ".tflite": "tf2onnx makes ONNX of it: python -m tf2onnx.convert --tflite FILE --output "
     "model.onnx",
     ".pb": "tf2onnx makes ONNX of TensorFlow graphs: python -m tf2onnx.convert --saved-model "
@@ -24,10 +24,10 @@ _CONVERT: Mapping[str, str] = {
     "module:function with --weights FILE --example inputs.npz",
     ".safetensors": "weights alone say nothing of the network: give the folder with config.json, "
     "or module:function with --weights FILE --example inputs.npz",
-    ".xml": "give the ONNX file or checkpoint that the OpenVINO model was made of",
-    ".mlmodel": "give the model that the Core ML file was made of",
+    ".xml": "give the ONNX file or checkpoint that the OpenVINO model was made from",
+    ".mlmodel": "give the model that the Core ML file was made from",
     ".pdmodel": "paddle2onnx makes ONNX of Paddle models",
-    ".engine": "an engine of TensorRT cannot be read back: give the ONNX file it was built of",
+    ".engine": "an engine of TensorRT cannot be read back: give the ONNX file it was built from",
 }
 _LIKE: Mapping[str, str] = {
     ".pth": ".pt",

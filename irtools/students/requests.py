@@ -39,7 +39,7 @@ class DistillRequest:
         target: Runs an ONNX teacher.
         cache: Folder in which the teacher's outputs are kept between runs; None: not kept.
         training: Budget of both students.
-        resume: Go on from the last checkpoint in `work`.
+        resume: Continue from the last checkpoint in `work`.
     """
 
     teacher: str

@@ -74,11 +74,11 @@ def _fit(slot: Slot, array: np.ndarray) -> np.ndarray:
         return array
     found = np.asarray(array)
     if not _same_type(found.dtype, slot.dtype):
-        raise DataError(f"input {slot.name!r} wants {slot.dtype}, got {found.dtype}")
+        raise DataError(f"input {slot.name!r} takes {slot.dtype}, got {found.dtype}")
     if slot.shape is not None and not _same_shape(found.shape, slot.shape):
         wanted = "x".join("?" if size is None else str(size) for size in slot.shape)
         got = "x".join(map(str, found.shape))
-        raise DataError(f"input {slot.name!r} wants shape [{wanted}], got [{got}]")
+        raise DataError(f"input {slot.name!r} takes shape [{wanted}], got [{got}]")
     # ascontiguousarray would turn a scalar into a vector of one.
     return found if found.flags.c_contiguous else np.ascontiguousarray(found)
 

@@ -1,4 +1,4 @@
-"""Masks as the operator Attention wants them."""
+"""Masks as the operator Attention takes them."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ def find_operand(
             break
         further, value = unscaled(value)
         factor *= further
-    # `perm` now takes the base to [B,H,S,D]; of K, whose last two axes Q K^T wants swapped.
+    # `perm` now takes the base to [B,H,S,D]; of K, whose last two axes Q K^T needs swapped.
     shape = facts.shape(value)
     if value is None or shape is None or len(shape) != 4 or len(perm) != 4:
         raise Veto("{} is not known to have 4 dimensions", name)

@@ -1,4 +1,4 @@
-"""Tables of cos and sin as the operator RotaryEmbedding wants them: half as wide."""
+"""Tables of cos and sin as the operator RotaryEmbedding takes them: half as wide."""
 
 from __future__ import annotations
 

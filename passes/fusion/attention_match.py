@@ -4,7 +4,7 @@
 
 How exporters write it differs in where the scale is (on the scores; on Q; its square root on
 Q and on K), how K is transposed, how masks and position biases enter (added, or chosen by Where,
-one after the other), whether batch and heads are one axis ([B*H,S,D], as torch.bmm wants it),
+one after the other), whether batch and heads are one axis ([B*H,S,D], as torch.bmm takes it),
 whether G heads of K and V are repeated for H heads of Q (grouped queries), and whether rows that
 are masked throughout are guarded against NaN (Softmax, IsNaN, Where).
 """

@@ -199,8 +199,8 @@ class FuseRotary(FusionPass):
         x * cos + concat(-x2, x1) * sin  ->  RotaryEmbedding(x, cos, sin)
 
     (Su et al. 2021) with x1 and x2 the halves of the last axis of x [batch, heads, length,
-    width], by Slice or Split. The operator wants tables of half the width: they are made where
-    cos and sin provably repeat their first half, once for all layers. It also wants tables of
+    width], by Slice or Split. The operator takes tables of half the width: they are made where
+    cos and sin provably repeat their first half, once for all layers. It also needs tables of
     the batch size of x, which not every runtime broadcasts, so tables of batch size 1 are
     expanded. Where x comes straight from a linear layer, the operator takes it as [batch, length,
     heads * width]. RotaryEmbedding nodes that an exporter wrote otherwise are rewritten to this

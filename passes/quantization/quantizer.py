@@ -253,7 +253,7 @@ class Quantizer:
         )
 
     def _hands_on(self, use: Use) -> bool:
-        """Whether a Conv's result becomes integers: its kernel wants so, or who reads it does.
+        """Whether a Conv's result becomes integers: its kernel or its reader requires it.
 
         OpenVINO 2026.4 loses 17 dB where it carries integers that no node needs through a Reshape,
         as after the patches of a ViT.

@@ -157,7 +157,7 @@ class BlockSpec:
     def fits(self, channels: int) -> BlockSpec | None:
         """Return the same with the largest block up to this one that divides `channels`.
 
-        Kernels want whole blocks. None where not even 16 divides.
+        Kernels need whole blocks. None where not even 16 divides.
         """
         block = self.block
         while channels % block:

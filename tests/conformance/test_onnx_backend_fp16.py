@@ -88,7 +88,7 @@ def test_storage_does_nothing_but_round(
         try:
             run_in_ort(model, feeds)
         except RUNTIME_ERRORS:
-            continue  # Some operators want certain inputs at run time.
+            continue  # Some operators need certain inputs at run time.
         found[case.name] = fault(model, feeds, "fp16:min-size=1", 0.0, ctx)
     assert {name: what for name, what in found.items() if what} == {}
     assert sum(what is not None for what in found.values()) >= MIN_STORED

@@ -1,4 +1,4 @@
-"""One little network at every opset from 7 to 26, each written as that opset wants it."""
+"""One little network at every opset from 7 to 26, each written as that opset requires it."""
 
 from __future__ import annotations
 

@@ -187,7 +187,7 @@ class Writer:
         return made
 
     def over_axes(self, op: str, value: str, *axes: int, **attributes: object) -> str:
-        """Squeeze, ReduceMean and the like: axes are where the opset wants them."""
+        """Squeeze, ReduceMean and the like: axes are where the opset requires them."""
         if self.opset >= _INPUTS_SINCE[op]:
             return self.node(op, value, self.ints(*axes), **attributes)
         return self.node(op, value, axes=axes, **attributes)
@@ -246,7 +246,7 @@ class Writer:
 
         Args:
             more_feeds: Inputs of other sizes on which it runs, too.
-            ir_version: Before 4 the weights are inputs as well, as that IR wants them.
+            ir_version: Before 4 the weights are inputs as well, as that IR requires them.
         """
         ir_version = ir_version or FROM_OPSET[self.opset]
         graph = self.graph()

@@ -66,7 +66,7 @@ def network_class(config: Any, where: object) -> Any:
     kind = getattr(transformers, names[0], None) if names else None
     if kind is None:
         raise UnsupportedError(
-            f"{where} wants the class {names[0] if names else None!r}, which transformers "
+            f"{where} needs the class {names[0] if names else None!r}, which transformers "
             f"{transformers.__version__} does not have; code in a checkpoint is never run"
         )
     return kind

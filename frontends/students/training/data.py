@@ -219,7 +219,7 @@ def check_labels(data: Dataset, task: Task, outputs: int) -> None:
             f"{counted(outputs, 'score')}"
         )
     if task == "multi-label":
-        _refuse(data, ~np.isin(labels, (0, 1)), "neither 0 nor 1, as multi-label wants")
+        _refuse(data, ~np.isin(labels, (0, 1)), "neither 0 nor 1, as multi-label requires")
     else:
         _refuse(data, ~np.isfinite(labels), "no finite number")
 

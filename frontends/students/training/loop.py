@@ -1,4 +1,4 @@
-"""Training, on transformers.Trainer: one process or many, with checkpoints to go on from."""
+"""Training, on transformers.Trainer: one process or many, with checkpoints to continue from."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class Workspace:
     Args:
         folder: Made where it is missing.
         job: What decides the outcome; a resumed training must be of the same job.
-        resume: Go on with what is there.
+        resume: Continue with what is there.
 
     Raises:
         UsageError: There is a training and `resume` is not wanted, or one of another job.
@@ -77,7 +77,7 @@ class Workspace:
         if note.exists():
             if not resume:
                 raise UsageError(
-                    f"{self.folder} holds an interrupted training: --resume goes on with it; "
+                    f"{self.folder} holds an interrupted training: --resume continues it; "
                     "remove it to start again"
                 )
             if json.loads(note.read_text(encoding="utf-8")).get("job") != digest:

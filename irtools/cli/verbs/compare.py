@@ -43,7 +43,7 @@ __all__ = ["compare"]
     default=60.0,
     show_default=True,
     metavar="DB",
-    help="SQNR under which two tensors count as parted.",
+    help="SQNR under which two tensors count as different.",
 )
 @options.target_option
 @options.threads_option
@@ -68,7 +68,7 @@ def compare(
     """Compare the numbers of model B with those of model A on the same feeds.
 
     Both run in child processes with the runtime's own optimizations off. With --layers every
-    tensor that both models name is compared, and the first one where they part is named. B may
+    tensor that both models name is compared, and the first one where they diverge is named. B may
     also be what `irc compile` wrote for the target: FILE.ort or FILE.xml.
     """
     from irtools.cli.console import console, say, say_notes, write_json
@@ -139,7 +139,7 @@ def _table(found: Comparison) -> Table:
             table.add_column(heading, justify="right")
 
     def add(name: str, producer: str, *figures: str) -> None:
-        mark = "  <-- part here" if name == found.parts_at and found.layers else ""
+        mark = "  <-- diverge here" if name == found.diverges_at and found.layers else ""
         cells = (printable(name) + mark, printable(producer), *figures)
         table.add_row(*(Text(cell) for cell in cells))
 
@@ -166,12 +166,13 @@ def _lines(found: Comparison) -> Iterator[str]:
 
     yield f"{counted(found.samples, 'sample')} of {printable(found.source)}"
     if found.unmatched:
-        yield f"without a namesake in B: {counted(found.unmatched, 'float tensor')} of A"
-    if found.parts_at is None:
+        yield f"without a tensor of that name in B: {counted(found.unmatched, 'float tensor')} of A"
+    if found.diverges_at is None:
         yield f"the models agree to at least {found.threshold_db:g} dB everywhere"
     else:
-        yield f"the models part at {printable(found.parts_at)} (below {found.threshold_db:g} dB)"
-    if found.largest_fall is not None and found.largest_fall != found.parts_at:
+        where = printable(found.diverges_at)
+        yield f"the models diverge at {where} (below {found.threshold_db:g} dB)"
+    if found.largest_fall is not None and found.largest_fall != found.diverges_at:
         yield f"the SQNR falls most at {printable(found.largest_fall)}"
     bad = sum(figure.nonfinite for figure in found.outputs.values())
     if bad:

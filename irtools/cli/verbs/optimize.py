@@ -82,7 +82,7 @@ _COLLAPSE_FACTOR = 3.0
     metavar="EFFORT",
     default="normal",
     show_default=True,
-    help="How much time measuring may take: quick, normal, thorough, or seconds (90, 2m). On how "
+    help="How much time measuring may take: quick, normal, thorough, or seconds (90, 2m). How "
     "much is measured is planned from what one run of the model costs.",
 )
 @click.option(

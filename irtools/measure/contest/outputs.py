@@ -189,7 +189,7 @@ class OutputScores:
 
 
 class _Collected:
-    """Outputs of all samples, for a metric that wants them at once."""
+    """Outputs of all samples, for a metric that needs them at once."""
 
     def __init__(self, without_batch: frozenset[str]) -> None:
         self._without_batch = without_batch

@@ -44,9 +44,9 @@ def test_a_file_runs_like_the_model(tmp_path: Path) -> None:
     [
         ({"x": _FEEDS["x"]}, r"no data for input 'i'; got 'x'"),
         ({**_FEEDS, "z": _FEEDS["i"]}, r"no input 'z'; its inputs are 'x', 'i'"),
-        ({**_FEEDS, "i": np.array([1.0])}, r"input 'i' wants int64, got float64"),
-        ({**_FEEDS, "x": np.ones((2, 4), np.float32)}, r"input 'x' wants shape \[\?x3\], got"),
-        ({**_FEEDS, "x": np.ones(3, np.float32)}, r"wants shape \[\?x3\], got \[3\]"),
+        ({**_FEEDS, "i": np.array([1.0])}, r"input 'i' takes int64, got float64"),
+        ({**_FEEDS, "x": np.ones((2, 4), np.float32)}, r"input 'x' takes shape \[\?x3\], got"),
+        ({**_FEEDS, "x": np.ones(3, np.float32)}, r"takes shape \[\?x3\], got \[3\]"),
     ],
 )
 def test_feeds_that_do_not_fit(feeds: dict[str, np.ndarray], message: str) -> None:

@@ -61,8 +61,8 @@ def test_results_outlive_the_next_run() -> None:
     ("feeds", "message"),
     [
         ({"x": _FEEDS["x"]}, r"no data for input 'i'"),
-        ({**_FEEDS, "i": np.array([1.0])}, r"input 'i' wants int64, got float64"),
-        ({**_FEEDS, "x": np.ones((2, 4), np.float32)}, r"wants shape \[\?x3\], got \[2x4\]"),
+        ({**_FEEDS, "i": np.array([1.0])}, r"input 'i' takes int64, got float64"),
+        ({**_FEEDS, "x": np.ones((2, 4), np.float32)}, r"takes shape \[\?x3\], got \[2x4\]"),
     ],
 )
 def test_feeds_that_do_not_fit(feeds: dict[str, np.ndarray], message: str) -> None:

@@ -69,7 +69,7 @@ def test_compare_names_the_tensor_where_models_part(irc: Callable) -> None:
         "compare", "--layers", "model.onnx", "model.opt.onnx", "--data", "data.npz", "--json", "-"
     )
     document = json.loads(found.out)
-    assert document["parts_at"] in {"h", *(t["name"] for t in document["layers"])}
+    assert document["diverges_at"] in {"h", *(t["name"] for t in document["layers"])}
     assert 10 < document["outputs"]["logits"]["sqnr_db"] < 60
     assert document["samples"] == 16
 
@@ -219,7 +219,7 @@ def test_a_compiled_file_is_timed_and_compared(irc: Callable) -> None:
     found = irc("bench", "model.onnx", "small.ort", *bench)
     assert [r["name"] for r in json.loads(found.out)["results"]] == ["model.onnx", "small.ort"]
     same = json.loads(irc("compare", "model.onnx", "small.ort", "--json", "-").out)
-    assert same["parts_at"] is None and same["outputs"]["logits"]["relative_l2"] < 1e-6
+    assert same["diverges_at"] is None and same["outputs"]["logits"]["relative_l2"] < 1e-6
     for call, said in (
         (("compare", "small.ort", "model.onnx"), "small.ort is compiled"),
         (("compare", "model.onnx", "small.ort", "--layers"), "--layers needs"),
@@ -334,7 +334,7 @@ def test_another_machine_is_not_timed(irc: Callable, verb: tuple[str, ...]) -> N
     foreign = "avx2" if Isa.detect() is Isa.AMX else "amx"
     outcome = irc(*verb, "model.onnx", "-t", f"ort-cpu:isa={foreign}")
     assert outcome.code == 2 and outcome.out == ""
-    assert f"needs times, and ort-cpu:isa={foreign} is another CPU than this one" in outcome.err
+    assert f"needs times, and ort-cpu:isa={foreign} is not this CPU" in outcome.err
     assert outcome.err.count("\n") == 1
 
 

@@ -297,7 +297,7 @@ class TestImages:
     def test_a_folder_of_no_class_names_those_that_are_known(self, images: Path) -> None:
         (images / "config.json").write_text(json.dumps({"id2label": {"0": "cat", "1": "dog"}}))
         with pytest.raises(
-            DataError, match="'ant' is none of the model's classes; known are cat, dog"
+            DataError, match="'ant' is not one of the model's classes; known are cat, dog"
         ):
             load_dataset(str(images), image_model())
 

@@ -87,7 +87,7 @@ def test_without_a_metric_outputs_alone_are_compared(data: Dataset) -> None:
 
 
 def lower_is_better(outputs: Mapping[str, np.ndarray], labels: np.ndarray) -> float:
-    """The error rate, as a metric that wants all outputs at once."""
+    """The error rate, as a metric that needs all outputs at once."""
     return float((outputs["logits"].argmax(axis=1) != labels).mean())
 
 

@@ -62,9 +62,7 @@ def test_the_latency_column_stays_empty() -> None:
     result = irtools.optimize(_model(), "cleanup", target="ort-cpu:isa=avx2", bench=_QUICK)
     assert [row.latency for row in result.rows] == [None, None]
     notes = [note for row in result.rows for note in row.notes]
-    assert notes == [
-        "not benchmarked: ort-cpu:isa=avx2 is another CPU than this one, which has vnni"
-    ]
+    assert notes == ["not benchmarked: ort-cpu:isa=avx2 is not this CPU, which has vnni"]
 
 
 def test_what_decides_by_times_is_refused(make_context) -> None:

@@ -33,8 +33,8 @@ def test_strings_of_any_kind_are_strings(dtype: object) -> None:
     ("feeds", "message"),
     [
         ({}, "no data for input 'x'; got nothing"),
-        ({"x": np.ones((2, 3))}, "input 'x' wants float32, got float64"),
-        ({"x": np.ones((2, 3, 1), np.float32)}, r"wants shape \[\?x3\], got \[2x3x1\]"),
+        ({"x": np.ones((2, 3))}, "input 'x' takes float32, got float64"),
+        ({"x": np.ones((2, 3, 1), np.float32)}, r"takes shape \[\?x3\], got \[2x3x1\]"),
         ({"x": np.ones((2, 3), np.float32), "y": np.ones(1)}, "no input 'y'; its inputs are 'x'"),
     ],
 )

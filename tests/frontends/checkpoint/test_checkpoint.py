@@ -90,7 +90,7 @@ def test_a_short_position_table_is_kept_to(edited_config: Callable[..., Path]) -
 
 
 def test_a_config_of_wrong_types_is_refused(edited_config: Callable[..., Path]) -> None:
-    with pytest.raises(ModelError, match="no Transformers config"):
+    with pytest.raises(ModelError, match="not a Transformers config"):
         load_source(str(edited_config(vocab_size="many")))
 
 
@@ -118,7 +118,7 @@ def test_class_from_elsewhere_is_refused(edited_config: Callable[..., Path]) -> 
 
 def test_unknown_model_type_is_refused(edited_config: Callable[..., Path]) -> None:
     folder = edited_config(model_type="nosuchtype")
-    with pytest.raises(ModelError, match="no Transformers config"):
+    with pytest.raises(ModelError, match="not a Transformers config"):
         load_source(str(folder))
 
 

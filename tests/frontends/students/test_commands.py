@@ -113,7 +113,7 @@ def test_an_existing_folder_is_not_touched(distill: Callable, tmp_path: Path, ca
     [
         (("--loss", "soft=1", "--alpha", "0.5"), 2, "leave out --alpha"),
         (("--loss", "sfot=1"), 2, "there is no loss 'sfot'"),
-        (("--layer-map", "a"), 2, "no list of layers"),
+        (("--layer-map", "a"), 2, "not a list of layers"),
         (("--layer-map", "0,2"), 2, "layer-map is for the loss hidden or attention or relation"),
         (("--relation-heads", "2"), 2, "relation-heads is for the loss relation"),
         (("--hard-label-output", "student"), 2, "student is named for two outputs"),

@@ -167,7 +167,7 @@ def test_a_resumed_training_ends_where_an_unbroken_one_does(
     request = request_of(work=tmp_path / "broken", training=training)
     with pytest.raises(KeyboardInterrupt):
         find_trainer().distill(request, Stop())
-    with pytest.raises(UsageError, match="holds an interrupted training: --resume goes on"):
+    with pytest.raises(UsageError, match="holds an interrupted training: --resume continues it"):
         run(request)
     other = dataclasses.replace(request, temperature=3.0, resume=True)
     with pytest.raises(UsageError, match="another teacher, student, data or budget"):

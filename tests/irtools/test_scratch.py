@@ -116,7 +116,7 @@ def test_a_place_that_is_not_there_is_an_error_of_the_system(tmp_path: Path) -> 
 
 _MADE_ELSEWHERE = {
     "irtools/scratch.py": "makes them",
-    "irtools/passmanager/step.py": "inside the folder of the run",
+    "irtools/passmanager/workspace.py": "inside the folder of the run",
     "irtools/instruments/reproducer.py": "is kept for the user",
     "irtools/cli/crash.py": "is kept for the user",
     "irtools/cli/options.py": "sets the place",

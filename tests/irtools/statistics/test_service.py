@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 import pytest
+from plain_runner import PlainRunner
 
 from irtools.data import Dataset
 from irtools.errors import DataError, UnsupportedError
@@ -24,8 +25,6 @@ from irtools.statistics import (
     Want,
 )
 from irtools.targets import RunnerOptions
-
-from .runner import PlainRunner
 
 TOKENS = """
 <ir_version: 8, opset_import: ["" : 17]>

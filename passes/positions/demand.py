@@ -19,7 +19,7 @@ from irtools.operators import Kind, find_op
 from irtools.passes.positions.row import Row, Rule, Sources
 from irtools.passes.positions.rules import ROWS
 
-__all__ = ["Demand", "Edge", "find_demand", "row_taken"]
+__all__ = ["Demand", "Edge", "find_demand", "free_results", "is_work", "row_taken"]
 
 Edge = tuple[ir.Node, int]
 """A node and one of its inputs."""
@@ -57,7 +57,7 @@ class Demand:
         node = None if value is None else value.producer()
         if node is None or node not in self.nodes or value is None:
             return None
-        return None if value.index() in _free_results(node) else node
+        return None if value.index() in free_results(node) else node
 
     @property
     def work(self) -> list[ir.Node]:
@@ -143,7 +143,7 @@ class _Search:
 
     def _wanted(self, node: ir.Node) -> Row | None:
         """Return the row that is read of a node's results, if it is the same one of all."""
-        free = _free_results(node)
+        free = free_results(node)
         rows: set[Row | None] = set()
         for index, output in enumerate(node.outputs):
             if index not in free and (output.uses() or output.is_graph_output()):
@@ -157,7 +157,8 @@ class _Search:
         return rows.pop() if len(rows) == 1 else None
 
 
-def _free_results(node: ir.Node) -> frozenset[int]:
+def free_results(node: ir.Node) -> frozenset[int]:
+    """Return which results of a node are the same whatever rows the first one has."""
     return _FREE_RESULTS.get(node.op_type, frozenset()) if node.domain == "" else frozenset()
 
 

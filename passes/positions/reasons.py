@@ -25,8 +25,12 @@ def why_not(graph: ir.Graph, facts: SymbolicShapes) -> str:
     others = [use.node for use in value.uses() if row_taken(use.node, facts) != row]
     if others or value.is_graph_output():
         reader = "a result of the model" if not others else f"read by {_name(others[0])}"
-        return f"several positions of {value.name} are read: {_name(node)} takes one, it is {reader}"
-    return f"no product or attention lies before {_name(node)} that one position could be computed of"
+        return (
+            f"several positions of {value.name} are read: {_name(node)} takes one, it is {reader}"
+        )
+    return (
+        f"no product or attention lies before {_name(node)} that one position could be computed of"
+    )
 
 
 def which_rows(demands: Sequence[Demand]) -> str:

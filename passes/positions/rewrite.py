@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.editing import Editor, array_of, can_forward, require_constant
-from irtools.passes.positions.demand import Demand
+from irtools.passes.positions.demand import Demand, free_results
 from irtools.passes.positions.row import Row
 from irtools.passes.positions.targets import new_target
 
@@ -23,6 +23,7 @@ def sink(editor: Editor, demand: Demand, facts: SymbolicShapes) -> None:
         if (value, row) not in rows:
             rows[value, row] = _take(editor, value, row)
         node.replace_input_with(index, rows[value, row])
+    editor.drop_unread(*(value for value, _ in rows))
     targets = {node: new_target(node, row, facts) for node, row in demand.nodes.items()}
     spare = [demand.maker(node.inputs[0]) is not None for node in demand.takers]
     for node, row in demand.nodes.items():
@@ -38,7 +39,7 @@ def _take(editor: Editor, value: ir.Value, row: Row) -> ir.Value:
     if array is not None:
         return editor.constant(f"{value.name}_row", np.take(array, [row.index], row.axis))
     index = editor.constant(f"{value.name}_index", np.asarray([row.index], np.int64))
-    taken = editor.after(
+    return editor.after(
         value,
         "Gather",
         [value, index],
@@ -46,7 +47,6 @@ def _take(editor: Editor, value: ir.Value, row: Row) -> ir.Value:
         outputs={f"{value.name}_row": value.dtype},
         shape=_one(value.shape, row.axis),
     )
-    return taken
 
 
 def _adjust(editor: Editor, node: ir.Node, row: Row, target: list[int] | None) -> None:
@@ -60,8 +60,10 @@ def _adjust(editor: Editor, node: ir.Node, row: Row, target: list[int] | None) -
         editor.drop_unread(old)
     if node.attributes.get_int("is_causal", 0):
         node.attributes.pop("is_causal")
-    for output in node.outputs:
-        if output.shape is not None and len(output.shape) > row.axis:
+    for index, output in enumerate(node.outputs):
+        if index in free_results(node) or output.shape is None:
+            continue
+        if len(output.shape) > row.axis:
             output.shape = _one(output.shape, row.axis)
 
 
@@ -69,7 +71,8 @@ def _take_only_row(editor: Editor, node: ir.Node, row: Row) -> None:
     """Let what took one of several rows take the only one."""
     source, output = node.inputs[0], node.outputs[0]
     assert source is not None
-    if node.op_type == "Gather" and require_constant(node.inputs[1]).shape.rank() == 0:
+    parameters = list(node.inputs[1:])
+    if node.op_type == "Gather" and require_constant(parameters[0]).shape.rank() == 0:
         if row.index != 0:
             node.replace_input_with(1, editor.constant(f"{node.name}_index", np.asarray(0)))
     elif can_forward(output, source):
@@ -77,6 +80,7 @@ def _take_only_row(editor: Editor, node: ir.Node, row: Row) -> None:
         editor.remove(node)
     else:
         editor.replace(node, "Identity", [source])
+    editor.drop_unread(*parameters)
 
 
 def _one(shape: ir.Shape | None, axis: int) -> ir.Shape | None:

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.editing import Editor
 from irtools.model import nested_graphs
-from irtools.passes.positions.demand import Demand, find_demand
+from irtools.passes.positions.demand import find_demand
 from irtools.passes.positions.reasons import which_rows, why_not
 from irtools.passes.positions.rewrite import sink
 from irtools.passmanager import FOLLOWED_GRAPH, Exactness, Pass, PassContext, PassResult
@@ -23,13 +23,13 @@ __all__ = ["Sink"]
 class Sink(Pass):
     """Compute only the positions that are read.
 
-        Gather(LayerNorm(x + W f(x)), 0, axis=1)  ->  LayerNorm(x[0] + W f(x[0]))
-        Attention(x Wq, x Wk, x Wv)[0]            ->  Attention(x[0] Wq, x Wk, x Wv)
+    Gather(LayerNorm(x + W f(x)), 0, axis=1)  ->  LayerNorm(x[0] + W f(x[0]))
+    Attention(x Wq, x Wk, x Wv)[0]            ->  Attention(x[0] Wq, x Wk, x Wv)
     """
 
     name: ClassVar[str] = "sink"
     exactness: ClassVar[Exactness] = Exactness.REASSOCIATED
-    requires: ClassVar[tuple[str, ...]] = (*FOLLOWED_GRAPH, "hoist-shapes")
+    requires: ClassVar[tuple[str, ...]] = (*FOLLOWED_GRAPH, "hoist-shapes", "remove-dead-code")
     statistics: ClassVar = {
         "num-sunk-nodes": "operators that compute one position now",
         "num-sunk-products": "of them products and attention blocks",
@@ -44,10 +44,8 @@ class Sink(Pass):
         counts = {"num-sunk-nodes": nodes, "num-sunk-products": work}
         if not nodes:
             return PassResult(False, counts, (f"{self.name}: {why_not(model.graph, facts)}",))
-        note = (
-            f"{self.name}: {counted(work, 'product or attention block', 'products and attention blocks')}"
-            f" of {which_rows(demands)} alone, in place of all positions"
-        )
+        what = counted(work, "product or attention block", "products and attention blocks")
+        note = f"{self.name}: {what} of {which_rows(demands)} alone, in place of all positions"
         editor = Editor(model, self.name)
         for demand in demands:
             sink(editor, demand, facts)

@@ -32,7 +32,7 @@ def expand(node: ir.Node, row: Row, facts: SymbolicShapes) -> Sources | None:
 
 
 def new_target(node: ir.Node, row: Row, facts: SymbolicShapes) -> list[int] | None:
-    """Return the constant target that makes one row where the old one made all; None: there is none.
+    """Return the constant target that makes one row alone; None where there is none.
 
     Sizes that are only known when the model runs are copied from the input: 0 in a Reshape, 1 in an
     Expand; one of a Reshape may follow from the others, -1.
@@ -40,11 +40,8 @@ def new_target(node: ir.Node, row: Row, facts: SymbolicShapes) -> list[int] | No
     source, result = facts.shape(node.inputs[0]), facts.shape(node.outputs[0])
     if source is None or result is None:
         return None
-    if node.op_type == "Expand":
-        target = _wide(source, result, row.axis)
-    else:
-        target = _cut(source, result, row.axis)
-    return target
+    make = _wide if node.op_type == "Expand" else _cut
+    return make(source, result, row.axis)
 
 
 def _cut(source: Shape, result: Shape, axis: int) -> list[int] | None:

@@ -34,7 +34,8 @@ from irtools.driver.chain import (
     saved_bytes,
     time_models,
 )
-from irtools.measure import BenchSettings, LatencyResult, cpu_quota
+from irtools.measure.base import BenchSettings, LatencyResult
+from irtools.measure.cpu import cpu_quota
 from irtools.model import Model
 from irtools.plugins import NullProgress
 from irtools.report.plain import plain_data

@@ -21,8 +21,10 @@ import irtools
 from benchmarks.peers import Feeds, Peer
 from benchmarks.recording import about
 from irtools.data import Dataset, required_inputs
-from irtools.measure import BenchSettings, Contender, LatencyResult, cpu_quota, measure
+from irtools.measure.base import BenchSettings, LatencyResult
+from irtools.measure.cpu import cpu_quota
 from irtools.measure.interval import speedup
+from irtools.measure.timing import Contender, measure
 from irtools.metrics import fidelity
 from irtools.model import Model, with_sizes
 from irtools.targets import RunnerOptions, find_target

@@ -20,7 +20,8 @@ from benchmarks.chain import RUNTIMES, known_scores, say
 from benchmarks.recording import DEFAULT_CACHE, about, write_result
 from benchmarks.tasks import encoded
 from irtools.driver.chain import Chain, ChainSource, Stage, ratios_on_target, time_models
-from irtools.measure import BenchSettings, LatencyResult, cpu_quota
+from irtools.measure.base import BenchSettings, LatencyResult
+from irtools.measure.cpu import cpu_quota
 from irtools.model import Model
 from irtools.plugins import NullProgress
 from irtools.report.plain import plain_data

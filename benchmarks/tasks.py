@@ -23,7 +23,7 @@ from benchmarks.contest import Contest, Ours, Task, margins, table
 from benchmarks.peers import CONVOLUTIONAL_PEERS, DEBERTA_PEERS, ENCODER_PEERS, FIXED_PEERS, Feeds
 from benchmarks.recording import DEFAULT_CACHE, prepare, write_result
 from irtools.data import Dataset, DataSettings, load_dataset
-from irtools.measure import BenchSettings
+from irtools.measure.base import BenchSettings
 from irtools.model import Model
 
 INT8 = (

@@ -29,18 +29,14 @@ import numpy as np
 from benchmarks.prepared.whole_way import ENTRIES, PARTS, Entry, read_data
 from benchmarks.recording import DEFAULT_CACHE, ROOT, about, prepare, write_result
 from irtools.analysis.decoder import find_text_decoder
-from irtools.data import Dataset
-from irtools.data.padding import padding_mask
+from irtools.data import Dataset, padding_mask
 from irtools.driver.make import make_rows
 from irtools.errors import IrtoolsError
 from irtools.instruments import Verification
 from irtools.measure.generate import Writing, compare_writings, write_greedily
-from irtools.metrics.fidelity import FidelityMeter
+from irtools.metrics import FidelityMeter
 from irtools.model import Model
-from irtools.passmanager import PassContext, Pipeline
-from irtools.passmanager.manager import PassManager
-from irtools.passmanager.step import Step
-from irtools.passmanager.workspace import Workspace
+from irtools.passmanager import PassContext, PassManager, Pipeline, Step, Workspace
 from irtools.targets import Runner, RunnerOptions, find_target, lowered
 
 TARGETS = ("ort-cpu", "openvino-cpu")

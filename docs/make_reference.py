@@ -10,8 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from irtools.passmanager import Option, Pass, options_of
-from irtools.passmanager.manifest import MANIFEST, make_manifest, summary_of
+from irtools.passmanager import MANIFEST, Option, Pass, make_manifest, options_of, summary_of
 from irtools.plugins import registry
 
 REFERENCE = Path(__file__).parent / "reference.md"

@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 
 from irtools import Pipeline, optimize
-from irtools.measure import BenchSettings
-from irtools.passes.cleanup.cleanup import Cleanup
+from irtools.measure.base import BenchSettings
+from irtools.passes.cleanup import Cleanup
 from irtools.passes.quantization.int8 import Int8
 
 

@@ -21,7 +21,7 @@ from irtools.backends.onnxruntime.session import (
 )
 from irtools.backends.onnxruntime.source import ModelSource
 from irtools.errors import UnsupportedError
-from irtools.scratch import scratch_folder
+from irtools.files import scratch_folder
 from irtools.targets import KernelReport, RunnerOptions, SessionRunner, Slot
 
 __all__ = ["OrtRunner", "compiled_kernels"]

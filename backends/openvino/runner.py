@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from irtools.backends.openvino._library import clean_message, import_openvino, release
 from irtools.backends.openvino.kernels import count_kernels, quantized_ops
+from irtools.backends.openvino.library import clean_message, import_openvino, release
 from irtools.backends.openvino.source import import_model
 from irtools.errors import OptionError, UnsupportedError
 from irtools.targets import Feeds, KernelReport, RunnerOptions, SessionRunner, Slot

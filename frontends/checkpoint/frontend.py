@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from irtools.errors import OptionError, UnsupportedError
+from irtools.files import scratch_folder
 from irtools.frontends.checkpoint.adapters import Adapter, read_adapter, task_of
 from irtools.frontends.checkpoint.decoder import describe_decoder
 from irtools.frontends.checkpoint.encoder import describe_encoder
@@ -34,7 +35,6 @@ from irtools.frontends.torch import (
     translate_errors,
 )
 from irtools.model import Model
-from irtools.scratch import scratch_folder
 from irtools.sources import LoadOptions, companions_in
 
 __all__ = ["TransformersFrontend"]

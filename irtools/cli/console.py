@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from irtools.plugins import Progress
-    from irtools.report import Row
+    from irtools.report.entries import Row
 
-__all__ = ["Outlook", "console", "outlook", "progress", "say", "write_json"]
+__all__ = ["LineProgress", "Outlook", "console", "outlook", "progress", "say", "write_json"]
 
 
 class Outlook(Protocol):
@@ -78,7 +78,7 @@ def progress(*, quiet: bool = False) -> Iterator[Progress]:
         with _bars() as bars:
             yield _Bars(bars)
     else:
-        yield _Lines()
+        yield LineProgress()
 
 
 @contextmanager
@@ -96,7 +96,7 @@ class _Quiet:
         """Tell nobody."""
 
 
-class _Lines:
+class LineProgress:
     """One line when a step starts, then at most one every ten seconds, then one at its end."""
 
     _INTERVAL_SECONDS = 10.0
@@ -136,7 +136,7 @@ def _left(done: int, total: int, seconds: float) -> str:
     return f"{done} of {counted(total, 'pass', 'passes')} done, about {time_left} left"
 
 
-class _OutlookLines(_Lines):
+class _OutlookLines(LineProgress):
     """Lines, with one for each pass that is done."""
 
     def row(self, row: Row) -> None:

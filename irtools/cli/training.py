@@ -229,7 +229,7 @@ def publish_checkpoint(
     Raises:
         FileError: It cannot be written.
     """
-    from irtools.targets.staging import publish, staging_folder
+    from irtools.files import publish, staging_folder
 
     with staging_folder(out if out.is_dir() else out.absolute().parent) as staging:
         folder = staging / "out"

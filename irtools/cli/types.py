@@ -59,12 +59,12 @@ class _Text(click.ParamType):
 
 class _Target(_Text):
     def candidates(self, incomplete: str) -> Iterator[tuple[str, str, bool]]:
-        from irtools.passmanager.manifest import described
+        from irtools.passmanager import described
         from irtools.plugins import registry
 
         name, colon, _ = incomplete.partition(":")
         if colon:
-            from irtools.targets.isa import Isa
+            from irtools.targets import Isa
 
             for isa in Isa:
                 yield f"{name}:isa={isa.value}", "", False
@@ -76,7 +76,7 @@ class _Target(_Text):
 
 class _Metric(_Text):
     def candidates(self, incomplete: str) -> Iterator[tuple[str, str, bool]]:
-        from irtools.passmanager.manifest import described
+        from irtools.passmanager import described
         from irtools.plugins import registry
 
         for known in registry.names("irtools.metrics"):

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from irtools.driver.companions import companions_beside, write_companions
 from irtools.errors import CheckError, DataError, FileError, UnsupportedError
+from irtools.files import publish, staging_folder
 from irtools.model import Model
-from irtools.report import ArtifactEntry, Report
+from irtools.report.document import Report
+from irtools.report.entries import ArtifactEntry
 from irtools.sources import find_frontend
 from irtools.targets import Artifact, KernelReport, Target
-from irtools.targets.staging import publish, staging_folder
 
 if TYPE_CHECKING:
     from irtools.driver.destination import Destination
@@ -241,8 +242,8 @@ def _try(
         CheckError: It does not run, or gives other outputs than the model has.
     """
     from irtools.data import SyntheticSettings, draw_feeds
-    from irtools.measure import probe
     from irtools.measure.drawable import drawn_for, run_with
+    from irtools.measure.probe import probe
 
     usual = SyntheticSettings(samples=1, sequence=16, image=64)
     try:

@@ -10,14 +10,16 @@ from pathlib import Path
 from irtools.data import Dataset, DataSettings
 from irtools.driver.inputs import read_evaluation
 from irtools.driver.optimize import optimize
-from irtools.measure import BenchSettings, Contender, LatencyResult, target_text
+from irtools.files import scratch_folder
+from irtools.measure.base import BenchSettings, LatencyResult
 from irtools.measure.contest import Contest, ContestSettings, paired_difference
 from irtools.measure.interval import speedup
+from irtools.measure.probe import target_text
 from irtools.measure.shapes import branches
+from irtools.measure.timing import Contender
 from irtools.metrics import Difference, Evaluation, Fidelity, Resampled
 from irtools.model import Model
 from irtools.plugins import NullProgress, Progress
-from irtools.scratch import scratch_folder
 from irtools.sources import load_source
 from irtools.targets import RunnerOptions, Target
 

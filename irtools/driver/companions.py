@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from irtools.errors import FileError, UsageError
+from irtools.files import staging_folder
 from irtools.sources import find_frontend
-from irtools.targets.staging import staging_folder
 
 __all__ = ["companions_beside", "write_companions"]
 

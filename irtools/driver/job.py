@@ -12,18 +12,17 @@ from typing import TypeAlias
 import onnx
 import onnx_ir as ir
 
-from irtools.data import Dataset
-from irtools.data.axes import with_sizes
+from irtools.data import Dataset, resolve_sizes
 from irtools.driver.inputs import DataLike, read_calibration, read_evaluation
 from irtools.driver.settings import Settings
 from irtools.errors import UsageError
-from irtools.measure import BenchSettings, refuse_foreign
+from irtools.measure.base import BenchSettings
 from irtools.measure.cache import OutputCache
+from irtools.measure.own_machine import refuse_foreign
 from irtools.model import Model
-from irtools.passmanager import Pass, Pipeline, Plan
-from irtools.passmanager.step import Instrument
+from irtools.passmanager import Instrument, Pass, Pipeline, Plan
 from irtools.plugins import NullProgress, Progress
-from irtools.report import Row
+from irtools.report.entries import Row
 from irtools.sources import LoadOptions, find_frontend, load_source
 from irtools.targets import Target
 
@@ -100,7 +99,7 @@ class Job:
             target=target,
             calibration=read_calibration(calibration, source, settings.data),
             evaluation=read_evaluation(evaluation, source, settings.data),
-            sizes=with_sizes(source, (settings.data.synthetic.sizes or {}).items()),
+            sizes=resolve_sizes(source, (settings.data.synthetic.sizes or {}).items()),
             bench=_with_threads(settings.bench, settings.threads),
             plans={plan.pass_text: plan for plan in plans},
             cache=None if cache is None else OutputCache(cache),

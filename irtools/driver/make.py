@@ -9,8 +9,7 @@ from typing import Any
 
 from irtools.data import Dataset
 from irtools.model import Model
-from irtools.passmanager import Pass, Pipeline, options_of, pass_text
-from irtools.passmanager.step import Step
+from irtools.passmanager import Pass, Pipeline, Step, options_of, pass_text
 from irtools.report.counts import count_changed, count_skipped
 from irtools.report.entries import DataEntry, ModelEntry, PassEntry, Row, TargetEntry
 from irtools.report.plain import plain_data

@@ -10,8 +10,9 @@ from typing import Any
 
 from irtools.data import Dataset, DataSettings
 from irtools.errors import OptionError, UsageError
-from irtools.measure import BenchSettings, target_text
+from irtools.measure.base import BenchSettings
 from irtools.measure.effort import Effort, TimedModels
+from irtools.measure.probe import target_text
 from irtools.metrics import Metric
 from irtools.plugins import suggest
 from irtools.report.entries import AdapterEntry, FileEntry, SettingsEntry

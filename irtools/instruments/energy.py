@@ -9,9 +9,9 @@ from statistics import median
 from typing import Any, ClassVar
 
 from irtools.instruments.paired import Paired
-from irtools.measure import Limits, run_isolated
 from irtools.measure.energy import POWERCAP, find_zones, run_counted, why_no_zones
 from irtools.measure.figures import Column, Figure, Measured, Occasion
+from irtools.measure.sandbox import Limits, run_isolated
 from irtools.targets import Feeds, RunnerOptions
 
 __all__ = ["Energy", "EnergyMeter"]

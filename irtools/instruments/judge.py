@@ -11,16 +11,22 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from irtools.analysis.data_sizes import DataSizes
-from irtools.data import Dataset, required_inputs
-from irtools.data.batches import Batch, plan_batches
-from irtools.data.labels import has_several_labels
+from irtools.data import Batch, Dataset, has_several_labels, plan_batches, required_inputs
 from irtools.errors import DataError, UnsupportedError, UsageError
 from irtools.instruments.budget import Budget
 from irtools.instruments.early import surely_loses
 from irtools.instruments.scores import MetricFigure
 from irtools.measure.cache import OutputCache
-from irtools.measure.contest.samples import KeptOutputs, Outputs, Part
-from irtools.measure.contest.scoring import LazyRunner, Tally, answers, output_bytes, stack_rows
+from irtools.measure.contest import (
+    KeptOutputs,
+    LazyRunner,
+    Outputs,
+    Part,
+    Tally,
+    answers,
+    output_bytes,
+    stack_rows,
+)
 from irtools.measure.effort import Workload
 from irtools.measure.levels import LEVELS, Level
 from irtools.metrics import (

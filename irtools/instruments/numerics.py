@@ -24,8 +24,7 @@ from irtools.instruments.rounding import (
 from irtools.measure.drawable import DrawnInputs, check_feeds_of
 from irtools.measure.sandbox import Limits, run_isolated
 from irtools.model import Model
-from irtools.passmanager.base import Exactness
-from irtools.passmanager.step import Instrument, Stage, Step
+from irtools.passmanager import Exactness, Instrument, Stage, Step
 from irtools.targets import RunnerOptions, Target
 from irtools.words import counted, printable
 

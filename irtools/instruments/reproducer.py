@@ -12,8 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from irtools.data import Dataset
-from irtools.data.base import TextRows, is_ragged
+from irtools.data import Dataset, TextRows, is_ragged
 from irtools.errors import (
     DataError,
     FileError,
@@ -23,9 +22,9 @@ from irtools.errors import (
     UnsupportedError,
     UsageError,
 )
-from irtools.measure import target_text
 from irtools.measure.machine import versions
-from irtools.passmanager.step import Instrument, Step
+from irtools.measure.probe import target_text
+from irtools.passmanager import Instrument, Step
 
 __all__ = ["Recipe", "Reproducer", "may_be_bug"]
 

@@ -21,14 +21,19 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.decoder import find_decoder
-from irtools.data import Dataset, SyntheticSettings, draw_feeds, synthesize
-from irtools.data.axes import open_axes
-from irtools.data.signature import required_inputs
+from irtools.data import (
+    Dataset,
+    SyntheticSettings,
+    draw_feeds,
+    open_axes,
+    required_inputs,
+    synthesize,
+)
 from irtools.errors import DataError, IrtoolsError, UnsupportedError
+from irtools.files import scratch_folder
 from irtools.measure.candidates import candidates
 from irtools.measure.sandbox import Limits, run_isolated
 from irtools.model import Model
-from irtools.scratch import scratch_folder
 from irtools.targets import Feeds, Runner, RunnerOptions, Target
 
 __all__ = ["DrawnInputs", "Trial", "check_feeds_of", "drawn_for", "run_trial", "run_with"]

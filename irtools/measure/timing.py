@@ -20,13 +20,13 @@ import numpy as np
 
 from irtools.analysis.decoder import reading_of
 from irtools.errors import UsageError
+from irtools.files import scratch_folder
 from irtools.measure.base import BenchSettings, LatencyResult, Ratio
 from irtools.measure.cpu import cpu_quota
 from irtools.measure.interval import speedup
 from irtools.measure.jobs import time_block
 from irtools.measure.own_machine import refuse_foreign
 from irtools.measure.sandbox import Limits, run_isolated
-from irtools.scratch import scratch_folder
 from irtools.targets import Feeds, RunnerOptions, find_target
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from importlib.metadata import entry_points
 
 import numpy as np
 
-from irtools.data.function import import_function
+from irtools.data import import_function
 from irtools.errors import DataError, UnknownNameError
 from irtools.metrics.base import Metric
 

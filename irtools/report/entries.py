@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from irtools.measure import BenchSettings
+from irtools.measure.base import BenchSettings
 from irtools.measure.effort import MeasuringPlan
 from irtools.measure.figures import Figure, Verdict
 from irtools.measure.machine import Machine

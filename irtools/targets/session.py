@@ -10,7 +10,8 @@ import numpy as np
 
 from irtools.errors import DataError, UnsupportedError
 from irtools.targets.base import KernelReport
-from irtools.targets.signature import Feeds, Slot, check_feeds, one_line, wanted_outputs
+from irtools.targets.signature import Feeds, Slot, check_feeds, wanted_outputs
+from irtools.words import one_line
 
 __all__ = ["SessionRunner"]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from irtools.errors import DataError
 
-__all__ = ["Feeds", "Slot", "check_feeds", "one_line", "wanted_outputs"]
+__all__ = ["Feeds", "Slot", "check_feeds", "wanted_outputs"]
 
 Feeds = Mapping[str, np.ndarray]
 
@@ -60,13 +60,6 @@ def wanted_outputs(known: Sequence[str], wanted: Sequence[str] | None) -> tuple[
             f"the model has no output {_names(unknown)}; its outputs are {_names(known)}"
         )
     return tuple(wanted)
-
-
-def one_line(error: object, limit: int = 400) -> str:
-    """Return a runtime's message as one printable line, cut at `limit` letters."""
-    text = " ".join(str(error).split())
-    text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def _fit(slot: Slot, array: np.ndarray) -> np.ndarray:

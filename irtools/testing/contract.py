@@ -10,7 +10,7 @@ import numpy as np
 from irtools.data import SyntheticSettings, synthesize
 from irtools.editing import RULE
 from irtools.errors import IrtoolsError, UnsupportedError
-from irtools.instruments.numerics import check_outputs
+from irtools.instruments import check_outputs
 from irtools.model import Model, iter_nodes
 from irtools.passmanager import (
     Exactness,

@@ -10,8 +10,8 @@ from pathlib import Path
 from string import Template
 
 from irtools.errors import FileError, OptionError, UsageError
+from irtools.files import staging_folder
 from irtools.plugins import registry
-from irtools.targets.staging import staging_folder
 from irtools.version import __version__
 
 __all__ = ["write_starter"]

@@ -15,9 +15,9 @@ from irtools.analysis.types import element_type
 from irtools.editing import Editor, constant_of
 from irtools.model import nested_graphs
 from irtools.operators import Fold, find_op
-from irtools.passes.cleanup._fold_budget import Choice, Results, choose
-from irtools.passes.cleanup._sizes import initializer_bytes, node_bytes
 from irtools.passes.cleanup.determinism import is_deterministic
+from irtools.passes.cleanup.fold_budget import Choice, Results, choose
+from irtools.passes.cleanup.sizes import initializer_bytes, node_bytes
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult, option
 
 __all__ = ["FoldConstants", "LiftConstants"]
@@ -25,7 +25,7 @@ __all__ = ["FoldConstants", "LiftConstants"]
 MAX_BYTES = 1 << 20
 """A result is computed up to this size, or that of the constants that it is computed from.
 
-What is written is bounded by what the file loses by it: see `_fold_budget`.
+What is written is bounded by what the file loses by it: see `fold_budget`.
 """
 
 _FEW_ELEMENTS = 64

@@ -10,10 +10,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import onnx_ir as ir
 
-from irtools.data import Dataset
-from irtools.data.labels import has_several_labels
+from irtools.data import Dataset, has_several_labels
 from irtools.errors import OptionError, UnsupportedError, UsageError
-from irtools.model.opset import opset_of, raise_opset
+from irtools.model import opset_of, raise_opset
 from irtools.passes.exits.emit import MIN_OPSET, Exit, build_exits
 from irtools.passes.exits.encoder import Boundary, Encoder, NotAnEncoderError, find_encoder
 from irtools.passes.exits.features import collect

@@ -14,7 +14,7 @@ from irtools.analysis.provenance import selects
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.editing import require_weight, weight_of
 from irtools.errors import OptionError, UnsupportedError, UsageError
-from irtools.measure import refuse_foreign
+from irtools.measure.own_machine import refuse_foreign
 from irtools.operators import op_key
 from irtools.passes.pruning.curves import Importance
 from irtools.passes.pruning.evidence import Evidence, collect_evidence
@@ -49,7 +49,7 @@ from irtools.passmanager import (
 )
 from irtools.words import counted
 
-__all__ = ["Prune"]
+__all__ = ["Prune", "blocked_notes"]
 
 DEFAULT_RATIO = 0.25
 _MAX_REASONS = 5
@@ -372,13 +372,13 @@ class Prune(PlanningPass):
 def _reasons(model: ir.Model, ctx: PassContext) -> list[str]:
     """Say why groups stay, and which operators lack the rules that would let them go."""
     blocked = ctx.analysis(ChannelGroups, model).blocked
-    notes = _blocked_notes(blocked, _node_counts(model))
+    notes = blocked_notes(blocked, _node_counts(model))
     if any(_RANK in reason.text for group in blocked for reason in group.reasons):
         notes += _shape_notes(ctx.analysis(SymbolicShapes, model))
     return notes
 
 
-def _blocked_notes(
+def blocked_notes(
     blocked: Sequence[BlockedGroup], nodes: Mapping[str, int] | None = None
 ) -> list[str]:
     """Say why groups stay: one line per reason, the commonest first, with one name each.

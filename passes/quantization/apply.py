@@ -10,8 +10,7 @@ import onnx_ir as ir
 
 from irtools.editing import Editor
 from irtools.errors import UnsupportedError
-from irtools.model import release_tensor
-from irtools.model.opset import opset_of, raise_opset
+from irtools.model import opset_of, raise_opset, release_tensor
 from irtools.passes.quantization.block_weights import (
     Rounding,
     write_block_lookup,

@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 import onnx_ir as ir
 
 from irtools.errors import OptionError
-from irtools.model.inference import infer_shapes
+from irtools.model import infer_shapes
 from irtools.passes.quantization.apply import apply_plan, within_opset
 from irtools.passes.quantization.block_plan import TABLE_BLOCKS
 from irtools.passes.quantization.calibration import Calibrator, calibrate

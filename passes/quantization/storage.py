@@ -36,8 +36,7 @@ import onnx_ir as ir
 from irtools.analysis.provenance import module_of, selects
 from irtools.editing import Editor
 from irtools.errors import UsageError
-from irtools.model import release_tensor
-from irtools.model.walk import iter_nodes, subgraphs
+from irtools.model import iter_nodes, release_tensor, subgraphs
 from irtools.passes.quantization.arithmetic import QParams, dequantize, quantize_weight
 from irtools.passes.quantization.blocks import is_finite
 from irtools.passes.quantization.decisions import UseDecision, WeightDecision

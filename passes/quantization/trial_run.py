@@ -18,8 +18,7 @@ from types import MappingProxyType
 import numpy as np
 import onnx_ir as ir
 
-from irtools.data import Dataset, SyntheticSettings
-from irtools.data.padding import padding_mask
+from irtools.data import Dataset, SyntheticSettings, padding_mask
 from irtools.errors import IrtoolsError
 from irtools.metrics import FidelityMeter
 from irtools.passmanager import PassContext

@@ -19,8 +19,7 @@ from irtools.metrics import (
     resample_outputs,
     run_dataset,
 )
-from irtools.targets import Feeds, KernelReport, Runner
-from irtools.targets.signature import Slot
+from irtools.targets import Feeds, KernelReport, Runner, Slot
 
 __all__ = ["NetworkRunner", "find_gain", "outputs_of", "score", "trained_outputs"]
 

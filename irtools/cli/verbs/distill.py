@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from irtools.students import DistillRequest, DistillResult
     from irtools.targets import Target
 
-__all__ = ["distill"]
+__all__ = ["distill", "gain_text"]
 
 _QUANTIZED = "cleanup,int8"
 _SMALLEST = "cleanup,prune:ratio=0.2,fuse,int8"
@@ -146,7 +146,7 @@ def distill(output: str, json_path: str | None, **given: Any) -> None:
 def _targets(given: dict[str, Any]) -> Iterator[Target]:
     """The targets that were named, or the usual ones that are here."""
     from irtools.errors import TargetUnavailableError
-    from irtools.measure import refuse_foreign
+    from irtools.measure.own_machine import refuse_foreign
     from irtools.targets import find_target
 
     for name in given["targets"]:
@@ -175,7 +175,7 @@ def _pipelines(given: dict[str, Any]) -> dict[str, str]:
 
 
 def _request(given: dict[str, Any], work: Path, targets: Sequence[Target]) -> DistillRequest:
-    from irtools.measure import target_text
+    from irtools.measure.probe import target_text
     from irtools.students import DistillRequest, parse_losses
 
     if given["loss"] is not None and given["alpha"] is not None:
@@ -235,7 +235,7 @@ def _measure(
 ) -> tuple[Link, ...]:
     from irtools.cli.console import progress
     from irtools.driver.chain import Chain, measure_chain
-    from irtools.measure import BenchSettings
+    from irtools.measure.base import BenchSettings
 
     bench = BenchSettings(
         given["batch"],
@@ -330,7 +330,7 @@ def _show(
     out.print(
         shared.trained_table((result.teacher, result.hard_label, result.distilled), "network")
     )
-    say(_gain_text(result))
+    say(gain_text(result))
     if links:
         out.print(_chain_table(links))
     for note in result.notes:
@@ -338,7 +338,7 @@ def _show(
     say(f"irc: wrote {', '.join(f'{place}/' for place in places)}")
 
 
-def _gain_text(result: DistillResult) -> str:
+def gain_text(result: DistillResult) -> str:
     gain = result.gain
     shown = f"{gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
     better = "" if result.distilled.evaluation.larger_is_better else ", less is better"

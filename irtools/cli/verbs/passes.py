@@ -11,8 +11,7 @@ from irtools.cli.console import console, write_json
 from irtools.cli.types import PASS
 from irtools.cli.verb import Verb
 from irtools.errors import IrtoolsError, UnknownNameError, UsageError
-from irtools.passmanager import Pass
-from irtools.passmanager.manifest import described, pass_document
+from irtools.passmanager import Pass, described, pass_document
 from irtools.plugins import registry, suggest
 
 __all__ = ["passes"]

@@ -14,7 +14,7 @@ from irtools.cli.verb import Verb
 from irtools.errors import FileError, UsageError
 
 if TYPE_CHECKING:
-    from irtools.report import Report
+    from irtools.report.document import Report
 
 __all__ = ["report"]
 
@@ -68,7 +68,7 @@ def _form_of(output: str | None) -> str:
 
 def _read(path: str) -> Report:
     from irtools.errors import DataError
-    from irtools.report import Report
+    from irtools.report.document import Report
 
     try:
         return Report.from_json(Path(path).read_text(encoding="utf-8"))
@@ -95,7 +95,7 @@ def _view(found: Report, form: str) -> str:
 def _schema_text() -> str:
     import json
 
-    from irtools.report import schema
+    from irtools.report.document import schema
 
     return json.dumps(schema(), indent=1) + "\n"
 

@@ -7,6 +7,8 @@ from irtools.measure.contest.contest import Contest
 from irtools.measure.contest.entrants import describe
 from irtools.measure.contest.outputs import Score
 from irtools.measure.contest.paired import paired_difference
+from irtools.measure.contest.samples import KeptOutputs, Outputs, Part
+from irtools.measure.contest.scoring import LazyRunner, Tally, answers, output_bytes, stack_rows
 from irtools.measure.timing import Contender
 
 __all__ = [
@@ -15,8 +17,16 @@ __all__ = [
     "ContestResult",
     "ContestSettings",
     "Isolation",
+    "KeptOutputs",
+    "LazyRunner",
+    "Outputs",
+    "Part",
     "Score",
     "Standing",
+    "Tally",
+    "answers",
     "describe",
+    "output_bytes",
     "paired_difference",
+    "stack_rows",
 ]

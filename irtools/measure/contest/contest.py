@@ -9,9 +9,9 @@ from itertools import zip_longest
 
 import numpy as np
 
-from irtools.data import Dataset, SyntheticSettings, fit_dataset
-from irtools.data.axes import with_sizes
+from irtools.data import Dataset, SyntheticSettings, fit_dataset, resolve_sizes
 from irtools.errors import DataError, UsageError
+from irtools.files import scratch_folder
 from irtools.measure.base import BenchSettings, LatencyResult
 from irtools.measure.contest.base import ContestResult, ContestSettings, Standing
 from irtools.measure.contest.entrants import Entrant, check_targets, prepare
@@ -28,7 +28,6 @@ from irtools.measure.drawable import drawn_for, run_with
 from irtools.measure.timing import Contender, measure
 from irtools.metrics import Metric, check_labels, load_metric
 from irtools.plugins import NullProgress, Progress
-from irtools.scratch import scratch_folder
 from irtools.targets import find_target
 
 __all__ = ["Contest"]
@@ -195,7 +194,7 @@ class Contest:
             lost[:] = shortened(bench, feeds)
             return timed(feeds)
 
-        sizes = with_sizes(drawing.model, self._settings.sizes.items())
+        sizes = resolve_sizes(drawing.model, self._settings.sizes.items())
         target = find_target(drawing.target)
         with drawn_for(drawing.model, target, sizes, bench.threads) as drawn:
             results = run(drawn.adapt) if drawing.is_file else run_with(drawn, run)

@@ -8,9 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from irtools.analysis.data_sizes import DataSizes
-from irtools.data import Dataset, required_inputs
-from irtools.data.batches import Batch, BatchPlan, plan_batches
-from irtools.data.labels import has_several_labels
+from irtools.data import (
+    Batch,
+    BatchPlan,
+    Dataset,
+    has_several_labels,
+    plan_batches,
+    required_inputs,
+)
 from irtools.errors import UsageError
 from irtools.measure.contest.base import Isolation
 from irtools.measure.contest.entrants import Entrant

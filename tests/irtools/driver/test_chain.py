@@ -12,7 +12,8 @@ import pytest
 from irtools.driver import chain as module
 from irtools.driver.chain import Chain, ChainSource, Stage, judge_models, measure_chain, time_models
 from irtools.errors import IrtoolsError
-from irtools.measure import BenchSettings, Contender, LatencyResult
+from irtools.measure.base import BenchSettings, LatencyResult
+from irtools.measure.timing import Contender
 from irtools.model import Model
 from irtools.plugins import NullProgress
 from irtools.sources import load_source

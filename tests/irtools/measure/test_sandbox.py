@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from irtools.errors import DataError, LimitError, MissingExtraError, PassError, UnsupportedError
-from irtools.measure import Limits, run_isolated
+from irtools.measure.sandbox import Limits, run_isolated
 
 
 def test_the_answer_comes_back() -> None:
@@ -77,7 +77,7 @@ def test_control_codes_are_shown_as_numbers() -> None:
 def test_no_child_outlives_its_parent(tmp_path: Path, ending: signal.Signals) -> None:
     note = tmp_path / "pid"
     child = f"import os,time; open({str(note)!r},'w').write(str(os.getpid())); time.sleep(60)"
-    script = f"from irtools.measure import run_isolated; run_isolated(exec, {child!r})"
+    script = f"from irtools.measure.sandbox import run_isolated; run_isolated(exec, {child!r})"
     parent = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
     _await(lambda: note.exists() and note.read_text() != "")
     parent.send_signal(ending)

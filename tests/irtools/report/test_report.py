@@ -19,10 +19,11 @@ from irtools.instruments.rollback import Rollback
 from irtools.instruments.scores import FidelityFigure, MetricFigure
 from irtools.instruments.sizes import Size
 from irtools.instruments.speed import Latency, is_slower
-from irtools.measure import BenchSettings, LatencyResult, Ratio
+from irtools.measure.base import BenchSettings, LatencyResult, Ratio
 from irtools.measure.generate import GreedyText
 from irtools.measure.machine import Machine
-from irtools.report import DataEntry, ModelEntry, Report, Row, TargetEntry, schema
+from irtools.report.document import Report, schema
+from irtools.report.entries import DataEntry, ModelEntry, Row, TargetEntry
 from irtools.report.plain import plain_data
 from irtools.report.verdicts import judge_run, remark_on_data, remark_on_equal, remark_on_form
 from irtools.targets import KernelReport, find_target

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from irtools.errors import DataError
-from irtools.targets.signature import Slot, check_feeds, one_line, wanted_outputs
+from irtools.targets.signature import Slot, check_feeds, wanted_outputs
+from irtools.words import one_line
 
 _X = Slot("x", np.dtype(np.float32), (None, 3))
 _S = Slot("s", np.dtype(object), (None,))

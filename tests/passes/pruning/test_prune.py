@@ -8,9 +8,9 @@ import pytest
 
 from irtools.editing import constant_of
 from irtools.errors import OptionError, UnsupportedError, UsageError
-from irtools.measure import LatencyResult
+from irtools.measure.base import LatencyResult
 from irtools.passes.pruning.groups import BlockedGroup, BlockedReason
-from irtools.passes.pruning.prune import Prune, _blocked_notes
+from irtools.passes.pruning.prune import Prune, blocked_notes
 from irtools.passmanager import Pipeline, Plan
 
 _SIZES = {"ffn": 32, "erf-ffn": 32}
@@ -188,14 +188,14 @@ def test_blocked_groups_are_told_by_reason_the_commonest_first():
 
     many = [blocked(f"module.{'x' * 300}.{i}", "it sums over the channels") for i in range(40)]
     few = [blocked(f"g{i}", f"reason {i}", "") for i in range(7)]
-    notes = _blocked_notes([*few, *many])
+    notes = blocked_notes([*few, *many])
     assert len(notes) == 6 and all(len(note) < 200 for note in notes)
     assert notes[0].startswith(
         "40 groups not pruned, at Softmax: it sums over the channels (such as module.xx"
     )
     assert notes[1] == "1 group not pruned, reason 0 (g0)"
     assert notes[5] == "3 more groups not pruned, for 3 other reasons"
-    assert _blocked_notes([*few[:5], *many])[5] == "1 more group not pruned, for 1 other reason"
+    assert blocked_notes([*few[:5], *many])[5] == "1 more group not pruned, for 1 other reason"
 
 
 def _clock(milliseconds):

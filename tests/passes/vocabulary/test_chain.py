@@ -9,7 +9,7 @@ import pytest
 from irtools import optimize
 from irtools.data import DataSettings
 from irtools.driver.chain import Chain, ChainSource, Stage, measure_chain, ratios_on_target
-from irtools.measure import LatencyResult
+from irtools.measure.base import LatencyResult
 from irtools.targets import find_target
 
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from irtools.errors import FileError
-from irtools.scratch import scratch_folder
+from irtools.files.scratch import scratch_folder
 
 __all__ = ["publish", "staging_folder"]
 

@@ -31,12 +31,11 @@ from irtools.driver.chain import (
     judge_models,
     make_model,
     ratios_on_target,
-    saved_bytes,
     time_models,
 )
 from irtools.measure.base import BenchSettings, LatencyResult
 from irtools.measure.cpu import cpu_quota
-from irtools.model import Model
+from irtools.model import Model, planned_size
 from irtools.plugins import NullProgress
 from irtools.report.plain import plain_data
 from irtools.targets import find_target
@@ -314,7 +313,7 @@ def figures(
         "name": stage.name,
         "target": stage.target.name,
         "precision": stage.precision,
-        "size": saved_bytes(model),
+        "size": planned_size(model.ir),
         **score,
         "latency": None if latency is None else plain_data(latency),
     }

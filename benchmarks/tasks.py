@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.contest import Contest, Ours, Task, margins, table
+from benchmarks.contest import Ours, Task, TaskContest, margins, table
 from benchmarks.peers import CONVOLUTIONAL_PEERS, DEBERTA_PEERS, ENCODER_PEERS, FIXED_PEERS, Feeds
 from benchmarks.recording import DEFAULT_CACHE, prepare, write_result
 from irtools.data import Dataset, DataSettings, load_dataset
@@ -190,7 +190,7 @@ def main(argv: Sequence[str]) -> None:
     cache = arguments.cache.resolve()
     task = TASKS[arguments.task](cache, arguments.seq)
     only = tuple(part for part in arguments.only.split(",") if part)
-    contest = Contest(task, cache / "contenders" / task.name, only)
+    contest = TaskContest(task, cache / "contenders" / task.name, only)
     settings = replace(task.bench, rounds=arguments.rounds, max_seconds=arguments.seconds)
     rows = contest.rows(None if arguments.no_timing else settings)
     print("\n".join(table(rows)))

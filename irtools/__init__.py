@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from irtools.data import Dataset
+    from irtools.driver.artifact import write_artifact
     from irtools.driver.optimize import OptimizeResult, optimize
     from irtools.errors import IrtoolsError
     from irtools.model import Model
@@ -49,6 +50,7 @@ _HOMES = {
     "find_target": "irtools.targets",
     "optimize": "irtools.driver.optimize",
     "option": "irtools.passmanager",
+    "write_artifact": "irtools.driver.artifact",
 }
 
 __all__ = [
@@ -68,6 +70,7 @@ __all__ = [
     "find_target",
     "optimize",
     "option",
+    "write_artifact",
 ]
 
 __getattr__ = lazy_names(__name__, _HOMES)

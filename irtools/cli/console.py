@@ -21,7 +21,16 @@ if TYPE_CHECKING:
     from irtools.plugins import Progress
     from irtools.report.entries import Row
 
-__all__ = ["LineProgress", "Outlook", "console", "outlook", "progress", "say", "write_json"]
+__all__ = [
+    "LineProgress",
+    "Outlook",
+    "console",
+    "outlook",
+    "progress",
+    "say",
+    "say_notes",
+    "write_json",
+]
 
 
 class Outlook(Protocol):
@@ -51,6 +60,13 @@ def console(*, stderr: bool = True) -> Console:
 def say(message: str) -> None:
     """Tell a person one line."""
     print(printable(message, limit=2000), file=sys.stderr, flush=True)
+
+
+def say_notes(*models: object) -> None:
+    """Tell a person what is to be known of how models were read, each note once."""
+    notes = (note for model in models for note in getattr(model, "notes", ()))
+    for note in dict.fromkeys(notes):
+        say(f"irc: note: {note}")
 
 
 def write_json(document: Mapping[str, object], path: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -12,6 +13,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from irtools.driver.companions import companions_beside, write_companions
+from irtools.driver.destination import Destination
 from irtools.errors import CheckError, DataError, FileError, UnsupportedError
 from irtools.files import publish, staging_folder
 from irtools.model import Model
@@ -21,10 +23,9 @@ from irtools.sources import find_frontend
 from irtools.targets import Artifact, KernelReport, Target
 
 if TYPE_CHECKING:
-    from irtools.driver.destination import Destination
     from irtools.driver.optimize import OptimizeResult
 
-__all__ = ["compile_to", "copy_companions", "save_checked", "write_export", "write_result"]
+__all__ = ["compile_to", "copy_companions", "save_checked", "write_artifact", "write_export"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,28 +45,40 @@ class WrittenExport:
     lacks_tokenizer: bool
 
 
-def write_result(
+def write_artifact(
     result: OptimizeResult,
-    source: str,
-    destination: Destination,
+    out: str | os.PathLike[str] | None,
     *,
-    external_data: bool | None,
+    source: str | None = None,
     force: bool = False,
+    external_data: bool | None = None,
     sizes: Mapping[str, int] = MappingProxyType({}),
 ) -> tuple[Report, tuple[Path, ...]]:
-    """Write the model, or what the target makes of it, and complete the report.
+    """Write the model, or what the target makes of it, checked, and complete the report.
+
+    A file is read back and compared; what a target loads is run once in a child process. Either
+    appears whole or not at all, and an existing file is replaced only with `force`.
 
     Args:
-        force: Files beside the model that a pass has made may replace others.
+        result: What `optimize` returned.
+        out: `file.onnx`, or a folder for what the target loads, with the tokenizer and
+            `report.json`; None: `<stem>.opt.onnx` in the current folder.
+        source: What was optimized, as it was given; None: the file that the model was read from.
+        force: Existing files may be replaced.
+        external_data: Weights in a file of their own; None: where they are large.
         sizes: As `compile_to` takes them.
 
     Returns:
         The report with the artifact's files in it, and the files.
 
     Raises:
-        CheckError: What was written does not read back equal.
+        CheckError: What was written does not read back equal, or does not run.
+        UsageError: The output is the input, or exists and `force` is not given.
         FileError: It cannot be written.
     """
+    if source is None:
+        source = "" if result.original.source is None else str(result.original.source)
+    destination = Destination.of(None if out is None else os.fspath(out), source, force=force)
     if destination.is_folder:
         reports = []
 
@@ -280,7 +293,7 @@ def copy_companions(
         FileError: One cannot be copied.
     """
     beside = []
-    for companion in find_frontend(source).companions(source):
+    for companion in find_frontend(source).companions(source) if source else ():
         if not ((unless_in or folder) / companion.name).exists():
             beside.append(folder / companion.name)
             try:

@@ -14,14 +14,13 @@ from irtools.files import scratch_folder
 from irtools.measure.base import BenchSettings, LatencyResult
 from irtools.measure.contest import Contest, ContestSettings, paired_difference
 from irtools.measure.interval import speedup
-from irtools.measure.probe import target_text
 from irtools.measure.shapes import branches
 from irtools.measure.timing import Contender
 from irtools.metrics import Difference, Evaluation, Fidelity, Resampled
 from irtools.model import Model
 from irtools.plugins import NullProgress, Progress
 from irtools.sources import load_source
-from irtools.targets import RunnerOptions, Target
+from irtools.targets import RunnerOptions, Target, target_text
 
 __all__ = [
     "Chain",
@@ -33,7 +32,6 @@ __all__ = [
     "make_model",
     "measure_chain",
     "ratios_on_target",
-    "saved_bytes",
     "time_models",
 ]
 
@@ -281,10 +279,3 @@ def _against(result: LatencyResult, base: LatencyResult) -> LatencyResult:
         return dataclasses.replace(result, speedup=None)
     ratio = speedup(base.block_medians_ms, result.block_medians_ms)
     return dataclasses.replace(result, speedup=ratio)
-
-
-def saved_bytes(model: Model) -> int:
-    """Return the bytes that a model takes on the disk."""
-    with scratch_folder("chain") as folder:
-        saved = model.save(folder / "model.onnx")
-        return sum(path.stat().st_size for path in saved.files)

@@ -61,7 +61,8 @@ def companions_beside(
 
 
 def _check(companions: Mapping[str, bytes], folder: Path, source: str, force: bool) -> None:
-    own = {path.absolute() for path in find_frontend(source).companions(source)}
+    companions_of_source = find_frontend(source).companions(source) if source else ()
+    own = {path.absolute() for path in companions_of_source}
     for name, content in companions.items():
         path = folder / name
         if not path.exists() or path.read_bytes() == content:

@@ -29,13 +29,12 @@ from irtools.measure.drawable import DrawnInputs
 from irtools.measure.effort import Workload
 from irtools.measure.figures import Occasion
 from irtools.measure.machine import machine, versions
-from irtools.measure.probe import target_text
 from irtools.metrics import Metric
 from irtools.model import Model
 from irtools.passmanager import Exactness, Instrument, Workspace
 from irtools.plugins import suggest
 from irtools.report.kinds import figure_kinds
-from irtools.targets import Runner, RunnerOptions, lowered
+from irtools.targets import Runner, RunnerOptions, lowered, target_text
 
 __all__ = ["judged_on", "make_budget", "make_instruments", "make_judge", "make_watchers"]
 

@@ -258,7 +258,7 @@ def _report(
             (
                 *(Verdict(Level.NOTE, note) for note in job.model.notes),
                 *remark_on_data(calibration, None if judge is None else judge.data),
-                *remark_on_drawn("" if job.data else drawn.reason, drawn.note),
+                *remark_on_drawn(drawn.note),
                 *remark_on_equal(
                     rows,
                     [p.exactness is Exactness.LOSSY for p in job.pipeline],
@@ -267,6 +267,7 @@ def _report(
                 *remark_on_form(written.ir, job.target),
                 *remark_on_saturation(job.model.ir, written.ir, job.target),
             ),
+            "" if job.data else drawn.reason,
         ),
         seconds=0.0,
         measuring=budget.plan,
@@ -319,4 +320,5 @@ def make_plan(
         steps = PassManager(Pipeline(*first), (Verification(),)).run(source, ctx, workspace)
         ctx.drop_analyses()
         ctx.adopt(steps[-1].model.companions)
-        return plan_prepared(last, steps[-1].model.clone().ir, ctx)
+        plan = plan_prepared(last, steps[-1].model.clone().ir, ctx)
+    return dataclasses.replace(plan, notes=(*source.notes, *plan.notes))

@@ -13,6 +13,7 @@ from irtools.instruments.judge import Judge, Score
 from irtools.instruments.numerics import Numerics, check_outputs
 from irtools.instruments.outlook import Outlook
 from irtools.instruments.reproducer import Recipe, Reproducer, may_be_bug
+from irtools.instruments.scores import FidelityFigure, MetricFigure
 from irtools.instruments.sizes import Sizes
 from irtools.instruments.verification import Verification
 
@@ -22,9 +23,11 @@ __all__ = [
     "BisectLimit",
     "Budget",
     "FidelityAndMetric",
+    "FidelityFigure",
     "Greedy",
     "IrDump",
     "Judge",
+    "MetricFigure",
     "Numerics",
     "Outlook",
     "Recipe",

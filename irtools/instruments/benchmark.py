@@ -13,11 +13,10 @@ from irtools.measure.base import BenchSettings, LatencyResult
 from irtools.measure.effort import TimedModels
 from irtools.measure.levels import runs_at
 from irtools.measure.own_machine import why_not_timed
-from irtools.measure.probe import target_text
 from irtools.measure.shapes import bench_feeds, branches, sample_feeds
 from irtools.measure.timing import Contender, measure
 from irtools.passmanager import Exactness, Instrument, PassResult, Replace, Step
-from irtools.targets import Feeds, RunnerOptions, Target
+from irtools.targets import Feeds, RunnerOptions, Target, target_text
 
 __all__ = ["Benchmark"]
 

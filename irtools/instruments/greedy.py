@@ -19,11 +19,10 @@ from irtools.measure.generate import (
     surest_difference,
 )
 from irtools.measure.jobs import write_text
-from irtools.measure.probe import target_text
 from irtools.measure.sandbox import Limits, run_isolated
 from irtools.model import Model
 from irtools.passmanager import Exactness, Instrument, Step
-from irtools.targets import RunnerOptions, Target
+from irtools.targets import RunnerOptions, Target, target_text
 
 __all__ = ["Greedy", "choose_prompts"]
 

@@ -10,10 +10,9 @@ from typing import Any, ClassVar
 from irtools.errors import DataError, UnsupportedError
 from irtools.measure.figures import Figure, Occasion
 from irtools.measure.own_machine import why_not_timed
-from irtools.measure.probe import target_text
 from irtools.measure.shapes import bench_feeds
 from irtools.passmanager import Instrument, Step
-from irtools.targets import Feeds
+from irtools.targets import Feeds, target_text
 
 __all__ = ["Paired"]
 

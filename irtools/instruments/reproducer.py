@@ -23,8 +23,8 @@ from irtools.errors import (
     UsageError,
 )
 from irtools.measure.machine import versions
-from irtools.measure.probe import target_text
 from irtools.passmanager import Instrument, Step
+from irtools.targets import target_text
 
 __all__ = ["Recipe", "Reproducer", "may_be_bug"]
 

@@ -8,9 +8,9 @@ import numpy as np
 
 from irtools.measure.jobs import run_once
 from irtools.measure.sandbox import Limits, run_isolated
-from irtools.targets import Feeds, RunnerOptions, Target
+from irtools.targets import Feeds, RunnerOptions, Target, target_text
 
-__all__ = ["probe", "target_text"]
+__all__ = ["probe"]
 
 
 def probe(
@@ -40,8 +40,3 @@ def probe(
         label=f"{target.name} on {path.name}",
     )
     return outputs or {}
-
-
-def target_text(target: Target) -> str:
-    """Return the text by which `find_target` makes the same target again."""
-    return f"{target.name}:isa={target.isa.value}"

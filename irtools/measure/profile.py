@@ -13,9 +13,8 @@ from irtools.files import scratch_folder
 from irtools.measure.cpu import cpu_quota
 from irtools.measure.jobs import profile_nodes
 from irtools.measure.own_machine import refuse_foreign
-from irtools.measure.probe import target_text
 from irtools.measure.sandbox import Limits, run_isolated
-from irtools.targets import Feeds, RunnerOptions, Target
+from irtools.targets import Feeds, RunnerOptions, Target, target_text
 
 if TYPE_CHECKING:
     from irtools.model import Model

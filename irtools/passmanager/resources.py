@@ -108,9 +108,9 @@ def latency_meter(
     """Return what times several models against each other, alternating, on the target."""
 
     def time_models(models: Mapping[str, ir.Model]) -> Mapping[str, LatencyResult]:
-        from irtools.measure.probe import target_text
         from irtools.measure.shapes import bench_feeds
         from irtools.measure.timing import Contender, measure
+        from irtools.targets import target_text
 
         wrapped = {name: Model(model) for name, model in models.items()}
         text = target_text(target)

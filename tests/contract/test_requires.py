@@ -153,7 +153,7 @@ def test_a_pass_alone_does_what_it_does_after_cleanup(name: str, model: Model) -
 def test_effects(name: str, statistic: str, count: int, model: Model) -> None:
     step = _last(model, name)
     assert step.result.statistics[statistic] == count
-    assert step.result.notes[0].startswith("first lift-constants (")
+    assert step.result.notes[0].startswith("first lift-constants: ")
     before, after = (m.to_proto().ByteSize() for m in (model, step.model))
     assert after < before or name.startswith("fuse")
 

@@ -71,7 +71,7 @@ def compare(
     tensor that both models name is compared, and the first one where they part is named. B may
     also be what `irc compile` wrote for the target: FILE.ort or FILE.xml.
     """
-    from irtools.cli.console import console, say, write_json
+    from irtools.cli.console import console, say, say_notes, write_json
     from irtools.data import SyntheticSettings, load_dataset, resolve_sizes, synthesize
     from irtools.driver.contenders import check_used, load_contender
     from irtools.measure.divergence import compare_models
@@ -84,6 +84,7 @@ def compare(
     loading = load_options(given)
     check_used((first, second), loading)
     a, b = (load_contender(source, found_target, loading) for source in (first, second))
+    say_notes(a, b)
     if isinstance(a, Path):
         raise click.UsageError(f"{first} is compiled: as A give the .onnx file it was made of")
     if isinstance(b, Path) and layers:

@@ -175,8 +175,8 @@ def _pipelines(given: dict[str, Any]) -> dict[str, str]:
 
 
 def _request(given: dict[str, Any], work: Path, targets: Sequence[Target]) -> DistillRequest:
-    from irtools.measure.probe import target_text
     from irtools.students import DistillRequest, parse_losses
+    from irtools.targets import target_text
 
     if given["loss"] is not None and given["alpha"] is not None:
         raise click.UsageError("--loss sets all weights; leave out --alpha")

@@ -166,14 +166,14 @@ def optimize(source: str, output: str | None, json_path: str | None, **given: An
     plans = [_read_plan(path) for path in given["plan_files"]]
     from irtools.driver.destination import Destination, check_writable
 
-    destination = Destination.of(output, source, force=given["force"])
+    Destination.of(output, source, force=given["force"])
     if json_path not in (None, "-"):
         check_writable(Path(str(json_path)))
     target.check_available()
     result = _run(source, pipeline, plans, target, given)
     if not given["no_check"]:
         _reject_collapsed_result(result)
-    _write(result, source, destination, json_path, given)
+    _write(result, source, output, json_path, given)
 
 
 def _reject_collapsed_result(result: OptimizeResult) -> None:
@@ -298,22 +298,22 @@ def _names(text: str) -> tuple[str, ...]:
 def _write(
     result: OptimizeResult,
     source: str,
-    destination: Any,
+    output: str | None,
     json_path: str | None,
     given: dict[str, Any],
 ) -> None:
     from irtools.cli.console import console, say, write_json
     from irtools.data import resolve_sizes
-    from irtools.driver.artifact import write_result
+    from irtools.driver.artifact import write_artifact
     from irtools.report.table import report_view
     from irtools.words import size_text
 
-    report, files = write_result(
+    report, files = write_artifact(
         result,
-        source,
-        destination,
-        external_data=given["external_data"],
+        output,
+        source=source,
         force=given["force"],
+        external_data=given["external_data"],
         sizes=resolve_sizes(result.model, given["drawn_sizes"]),
     )
     if json_path is not None:

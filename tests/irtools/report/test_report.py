@@ -279,6 +279,14 @@ def test_a_result_that_was_never_compared_says_so() -> None:
     assert "\n\n" not in str(_report(*rows))
 
 
+def test_where_no_inputs_run_one_warning_says_so() -> None:
+    rows = (_row(0, "original", fidelity=None), _row(1, "int8", fidelity=None))
+    said = [v.text for v in judge_run(rows, None, None, None, undrawn="nothing runs")]
+    assert [text for text in said if "compared" in text] == [
+        "numbers were not compared, only structure was verified: nothing runs"
+    ]
+
+
 def test_nodes_beside_the_device_are_named() -> None:
     mixed = KernelReport({}, providers={"CPUExecutionProvider": 2, "CUDAExecutionProvider": 8})
     said = [v.text for v in judge_run((_row(0, "original"),), mixed, None, None)]

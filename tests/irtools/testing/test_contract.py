@@ -133,6 +133,19 @@ class HalfDone(Scale):
         raise UnsupportedError("this model is too hard")
 
 
+class Anonymous(Scale):
+    """Make nodes that do not say who made them."""
+
+    def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
+        for value in list(model.graph.inputs):
+            first = ir.node("Identity", [value], name="mine")
+            first.outputs[0].name = "mine_out"
+            value.replace_all_uses_with(first.outputs[0])
+            first.replace_input_with(0, value)
+            model.graph.insert_before(model.graph[0], first)
+        return PassResult(modified=True)
+
+
 @dataclass(frozen=True)
 class Silent(Scale):
     """Have an option without a meaning."""
@@ -185,6 +198,7 @@ def test_a_good_pass_passes_and_says_where_it_worked() -> None:
         (Dishonest, "modified-is-honest", "modified is False"),
         (WritesIntoTensors, "the-callers-model-stays", "another one"),
         (Rename, "the-result-is-sound", "renamed"),
+        (Anonymous, "new-nodes-name-the-pass", "'mine'.* do not say what made them"),
         (Endless, "a-second-run-changes-nothing", "declare idempotent = False"),
         (Random, "the-same-input-gives-the-same-output", "two models"),
         (Inexact, "numbers-keep-the-promise", "logits"),

@@ -9,7 +9,11 @@ import pytest
 from irtools import optimize
 from irtools.data import DataSettings
 from irtools.driver.chain import Chain, ChainSource, Stage, measure_chain, ratios_on_target
+from irtools.driver.contenders import read_for_contenders
 from irtools.measure.base import LatencyResult
+from irtools.measure.contest import Contest, ContestSettings
+from irtools.measure.timing import Contender
+from irtools.model import Model
 from irtools.targets import find_target
 
 
@@ -42,6 +46,31 @@ def test_a_link_reads_text_with_its_own_tokenizer(task: Path) -> None:
         assert link.score.agreement == pytest.approx(row.fidelity.agreement)
     assert trimmed.file_bytes < baseline.file_bytes
     assert baseline.score.agreement == 1
+
+
+def test_models_with_tokenizers_of_their_own_are_compared(task: Path, tmp_path: Path) -> None:
+    data = task / "data"
+    made = optimize(
+        task / "model.onnx",
+        "trim-vocabulary",
+        calibration=data / "half.jsonl",
+        data=DataSettings(tokenizer=task),
+        bench=None,
+        check=False,
+        threads=1,
+    ).model
+    made.save(tmp_path / "small.onnx")
+    for name, content in made.companions.items():
+        (tmp_path / name).write_bytes(content)
+    models = (Model.load(task / "model.onnx"), Model.load(tmp_path / "small.onnx"))
+    contenders = {str(n): Contender(model, "ort-cpu") for n, model in enumerate(models)}
+    samples = read_for_contenders(str(data / "half.jsonl"), contenders, DataSettings())
+    ids = [own.feeds["input_ids"].max() for own in samples.values()]
+    assert ids[1] < ids[0]
+    settings = ContestSettings(bench=None, metric="accuracy", isolation="none")
+    small = Contest(contenders, samples, settings).run().standings[1]
+    assert small.fidelity is not None and small.fidelity.agreement == 1
+    assert small.difference is not None and (small.difference.low, small.difference.high) == (0, 0)
 
 
 def _timed(name: str, milliseconds: float) -> tuple[LatencyResult, ...]:

@@ -62,12 +62,14 @@ class _Target(_Text):
         from irtools.passmanager import described
         from irtools.plugins import registry
 
-        name, colon, _ = incomplete.partition(":")
+        before, colon, _ = incomplete.rpartition(":")
         if colon:
-            from irtools.targets import Isa
+            from irtools.targets import option_words
 
-            for isa in Isa:
-                yield f"{name}:isa={isa.value}", "", False
+            name = before.split(":")[0]
+            if name in registry.names("irtools.targets"):
+                for word in option_words(name):
+                    yield f"{before}:{word}", "", word.endswith("=")
             return
         for known in registry.names("irtools.targets"):
             document = described("irtools.targets", known)

@@ -12,7 +12,7 @@ from irtools.targets.base import (
     Target,
 )
 from irtools.targets.isa import Isa
-from irtools.targets.lookup import find_target, target_text
+from irtools.targets.lookup import find_target, option_words, target_text
 from irtools.targets.lowered import lower_file_version, lowered
 from irtools.targets.packaged import PackagedTarget
 from irtools.targets.session import SessionRunner
@@ -34,5 +34,6 @@ __all__ = [
     "find_target",
     "lower_file_version",
     "lowered",
+    "option_words",
     "target_text",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from irtools.errors import FileError
+from irtools.files import json_text, write_text
 from irtools.words import counted, printable
 
 if TYPE_CHECKING:
@@ -75,14 +74,11 @@ def write_json(document: Mapping[str, object], path: str) -> None:
     Raises:
         FileError: The file cannot be written.
     """
-    text = json.dumps(document, indent=1, allow_nan=False) + "\n"
+    text = json_text(document)
     if path == "-":
         sys.stdout.write(text)
         return
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise FileError(f"cannot write {path}: {error.strerror}") from error
+    write_text(Path(path), text)
 
 
 @contextmanager

@@ -23,12 +23,10 @@ from irtools.model import Model
 from irtools.passmanager import Instrument, Pass, Pipeline, Plan
 from irtools.plugins import NullProgress, Progress
 from irtools.report.entries import Row
-from irtools.sources import LoadOptions, find_frontend, load_source
+from irtools.sources import LoadOptions, companions_in, find_frontend, load_source
 from irtools.targets import Target
 
 __all__ = ["Job", "ModelLike", "PipelineLike", "Watch", "as_model", "as_pipeline", "files_beside"]
-
-_TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "config.json")
 
 ModelLike: TypeAlias = "str | os.PathLike[str] | Model | ir.Model | onnx.ModelProto"
 PipelineLike: TypeAlias = "str | Pass | Pipeline"
@@ -152,8 +150,7 @@ def files_beside(model: Model, *data: Dataset | None) -> dict[str, Path]:
     """
     for texts in (one.texts for one in data if one is not None):
         if texts is not None and texts.tokenizer is not None:
-            beside = (texts.tokenizer.with_name(name) for name in _TOKENIZER_FILES)
-            found = {path.name: path for path in beside if path.is_file()}
+            found = {path.name: path for path in companions_in(texts.tokenizer.parent)}
             return {**found, "tokenizer.json": texts.tokenizer}
     if model.source is None or not model.source.exists():
         return {}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from irtools.errors import UsageError
+from irtools.files import json_text
 
 __all__ = ["Decision", "Json", "Plan"]
 
@@ -65,7 +66,7 @@ class Plan:
 
     def to_json(self) -> str:
         """Write the plan as JSON. `from_json` reads it back equal."""
-        return json.dumps(
+        return json_text(
             {
                 "format": "irtools-plan",
                 "version": 1,
@@ -86,7 +87,7 @@ class Plan:
                     for d in self.decisions
                 ],
             },
-            indent=1,
+            any_number=True,
         )
 
     @classmethod

@@ -307,9 +307,9 @@ def _document(
 
 
 def _publish(result: DistillResult, places: Sequence[Path], document: dict[str, Any]) -> None:
-    import json
+    from irtools.files import json_text
 
-    report = {"report.json": json.dumps(document, indent=1, allow_nan=False) + "\n"}
+    report = {"report.json": json_text(document)}
     for place, student in zip(places, (result.distilled, result.hard_label), strict=False):
         assert student.folder is not None
         shared.publish_checkpoint(student.folder, result.tokenizer, place, report)

@@ -12,6 +12,7 @@ import click
 from irtools.cli.types import FILE, OUT
 from irtools.cli.verb import Verb
 from irtools.errors import FileError, UsageError
+from irtools.files import json_text, write_text
 
 if TYPE_CHECKING:
     from irtools.report.document import Report
@@ -93,11 +94,9 @@ def _view(found: Report, form: str) -> str:
 
 
 def _schema_text() -> str:
-    import json
-
     from irtools.report.document import schema
 
-    return json.dumps(schema(), indent=1) + "\n"
+    return json_text(schema())
 
 
 def _write(path: Path, text: str, force: bool) -> None:
@@ -106,7 +105,4 @@ def _write(path: Path, text: str, force: bool) -> None:
     if path.exists() and not force:
         raise UsageError(f"{path} exists: give another name with -o, or --force")
     check_writable(path)
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise FileError(f"cannot write {path}: {error.strerror}") from error
+    write_text(path, text)

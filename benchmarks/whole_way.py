@@ -148,7 +148,7 @@ def _figures(step: Step) -> dict[str, Any]:
     (row,) = make_rows([step])
     return {
         "changed": row.changed,
-        "statistics": {name: count for name, count in row.statistics.items() if count},
+        "counters": {name: count for name, count in row.counters.items() if count},
         "notes": list(row.notes),
         "peak_bytes": row.peak_bytes.get("pass"),
         "seconds": row.seconds.get("pass"),
@@ -217,9 +217,9 @@ def _cells(steps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         row = by_pass.get(name, {})
         yield "refused" if "refused" in row else _decibels(row.get("sqnr_db"))
         if name == "fuse":
-            yield _fused(row.get("statistics", {}))
+            yield _fused(row.get("counters", {}))
         if name == "prune":
-            yield _removed(row.get("statistics", {}), by_pass["export"].get("size", 0))
+            yield _removed(row.get("counters", {}), by_pass["export"].get("size", 0))
     agreement, text = last.get("agreement"), last.get("same_text")
     yield "" if agreement is None else f"{agreement:.1%}"
     yield "" if text is None else f"{text:.0%}"

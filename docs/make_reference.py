@@ -74,8 +74,8 @@ def pass_section(kind: type[Pass]) -> Iterator[str]:
         yield "| --- | --- | --- | --- |"
         yield from map(option_row, options)
         yield ""
-    if kind.statistics:
-        yield "Statistics: " + "; ".join(f"`{k}` {v}" for k, v in kind.statistics.items()) + ".\n"
+    if kind.counters:
+        yield "Counters: " + "; ".join(f"`{k}` {v}" for k, v in kind.counters.items()) + ".\n"
 
 
 def option_row(option: Option) -> str:

@@ -254,7 +254,7 @@ def _report(
             kernels,
             calibrated,
             evaluated,
-            {pass_text(p): p.statistics for p in job.pipeline},
+            {pass_text(p): p.counters for p in job.pipeline},
             (
                 *(Verdict(Level.NOTE, note) for note in job.model.notes),
                 *remark_on_data(calibration, None if judge is None else judge.data),

@@ -44,7 +44,7 @@ class Plan:
         cost_unit: Unit of `Decision.cost` (`relative squared error`).
         gain_unit: Unit of `Decision.gain` (`bytes`, `ms`).
         notes: What a reader must know, such as parts left alone and why.
-        statistics: Counts of what the plan leaves alone (`num-skipped-...`).
+        counters: Counts of what the plan leaves alone (`num-skipped-...`).
         remedies: What to try where the numbers turn out to suffer too much, the first the most
             promising, each beginning with pipeline text or an option.
     """
@@ -54,7 +54,7 @@ class Plan:
     cost_unit: str = ""
     gain_unit: str = ""
     notes: tuple[str, ...] = ()
-    statistics: Mapping[str, int] = field(default_factory=dict)
+    counters: Mapping[str, int] = field(default_factory=dict)
     remedies: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -74,7 +74,7 @@ class Plan:
                 "cost_unit": self.cost_unit,
                 "gain_unit": self.gain_unit,
                 "notes": list(self.notes),
-                "statistics": dict(self.statistics),
+                "counters": dict(self.counters),
                 "remedies": list(self.remedies),
                 "decisions": [
                     {
@@ -110,7 +110,7 @@ class Plan:
                 document["cost_unit"],
                 document["gain_unit"],
                 tuple(document["notes"]),
-                document["statistics"],
+                document["counters"],
                 tuple(document.get("remedies", ())),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -93,8 +93,8 @@ class Row:
     was not measured.
 
     Attributes:
-        changed: Sum of the statistics that count changes.
-        skipped_parts: Sum of the statistics that count what was left as it was.
+        changed: Sum of the counters that count changes.
+        skipped_parts: Sum of the counters that count what was left as it was.
         skipped: The pass was not run (bisect limit).
         figures: What was measured, by the key of its kind (`size`, `latency`, `fidelity`).
         seconds: Wall time by activity: `pass`, then what was measured and checked.
@@ -107,7 +107,7 @@ class Row:
     text: str
     modified: bool
     skipped: bool
-    statistics: Mapping[str, int]
+    counters: Mapping[str, int]
     changed: int
     skipped_parts: int
     notes: tuple[str, ...]

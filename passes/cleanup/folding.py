@@ -60,7 +60,7 @@ class LiftConstants(Pass):
 
     name: ClassVar[str] = "lift-constants"
     exactness: ClassVar[Exactness] = Exactness.EXACT
-    statistics: ClassVar = {"num-lifted-constants": "Constant nodes turned into initializers"}
+    counters: ClassVar = {"num-lifted-constants": "Constant nodes turned into initializers"}
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
         editor = Editor(model, self.name)
@@ -98,7 +98,7 @@ class FoldConstants(Pass):
 
     name: ClassVar[str] = "fold-constants"
     exactness: ClassVar[Exactness] = Exactness.REASSOCIATED
-    statistics: ClassVar = {"num-folded-nodes": "nodes replaced by their constant result"}
+    counters: ClassVar = {"num-folded-nodes": "nodes replaced by their constant result"}
 
     exact: bool = option(False, "fold only where every bit of the result is certain")
 

@@ -59,7 +59,7 @@ class EarlyExit(PlanningPass):
     name: ClassVar[str] = "early-exit"
     exactness: ClassVar[Exactness] = Exactness.LOSSY
     requires: ClassVar[tuple[str, ...]] = FOLLOWED_GRAPH
-    statistics: ClassVar[dict[str, str]] = {
+    counters: ClassVar[dict[str, str]] = {
         "num-built-exit": "exits built",
         "num-skipped-model": "models left alone because they cannot be left early",
     }
@@ -92,7 +92,7 @@ class EarlyExit(PlanningPass):
             encoder = _encoder(model)
         except NotAnEncoderError as reason:
             note = f"left alone: the model cannot be left early, because {reason}"
-            return Plan(pass_text(self), (), notes=(note,), statistics={"num-skipped-model": 1})
+            return Plan(pass_text(self), (), notes=(note,), counters={"num-skipped-model": 1})
         boundaries = self._boundaries(encoder)
         data = _data(ctx)
         task = self._task(model, ctx)
@@ -121,7 +121,7 @@ class EarlyExit(PlanningPass):
 
     def apply(self, model: ir.Model, plan: Plan, ctx: PassContext) -> PassResult:
         if not plan.decisions:
-            return PassResult(False, plan.statistics, plan.notes, plan=plan)
+            return PassResult(False, plan.counters, plan.notes, plan=plan)
         notes = list(plan.notes)
         change = raise_opset(model, MIN_OPSET)
         if change.reason:

@@ -136,7 +136,7 @@ class FuseRelativePosition(FusionPass):
     """
 
     name: ClassVar[str] = "fuse-relative-position"
-    statistics: ClassVar = {
+    counters: ClassVar = {
         "num-fused-relative-position": "scores by relative position rewritten",
         "num-unfused-relative-position": "gathered scores that stayed, each named with its reason",
     }

@@ -209,7 +209,7 @@ class FuseRotary(FusionPass):
     """
 
     name: ClassVar[str] = "fuse-rotary"
-    statistics: ClassVar = {
+    counters: ClassVar = {
         "num-fused-rotary": "rotary embeddings fused, or brought to a better form",
         "num-unfused-rotary": "rotary embeddings that stayed, each named with its reason",
     }

@@ -91,7 +91,7 @@ class Prune(PlanningPass):
     name: ClassVar[str] = "prune"
     idempotent: ClassVar[bool] = False
     requires: ClassVar[tuple[str, ...]] = FOLLOWED_GRAPH
-    statistics: ClassVar[Mapping[str, str]] = {
+    counters: ClassVar[Mapping[str, str]] = {
         "num-heads-removed": "attention heads removed",
         "num-neurons-removed": "feed-forward neurons removed",
         "num-channels-removed": "convolution channels removed",
@@ -288,9 +288,9 @@ class Prune(PlanningPass):
         self, model: ir.Model, plan: Plan, evidence: Evidence, ctx: PassContext
     ) -> PassResult:
         if not plan.decisions:
-            return PassResult(False, dict(plan.statistics), plan.notes, plan=plan)
+            return PassResult(False, dict(plan.counters), plan.notes, plan=plan)
         groups = ctx.analysis(ChannelGroups, model)
-        counts = dict(plan.statistics)
+        counts = dict(plan.counters)
         kept: dict[str, tuple[int, ...]] = {}
         for decision in plan.decisions:
             group = groups.find(decision.subject)
@@ -336,7 +336,7 @@ class Prune(PlanningPass):
             )
         note = "zeros make the file compress better; the runtimes compute them like any number"
         quantized = count_quantized(model)
-        statistics = {"num-skipped-no-blocks": skipped, "num-skipped-quantized": quantized}
+        counters = {"num-skipped-no-blocks": skipped, "num-skipped-quantized": quantized}
         if not decisions and ratio:
             note = (
                 f"nothing set to zero: {counted(quantized, 'product')} of quantized weights, which "
@@ -350,7 +350,7 @@ class Prune(PlanningPass):
             "share of squared norm",
             "zeros",
             (note,),
-            {name: count for name, count in statistics.items() if count},
+            {name: count for name, count in counters.items() if count},
         )
 
     def _apply_zeros(self, model: ir.Model, plan: Plan) -> PassResult:
@@ -365,7 +365,7 @@ class Prune(PlanningPass):
             assert mask is not None
             masks[weight.value] = mask
         zeroed = write_masked(model, masks)
-        counts = {**plan.statistics, "num-weights-zeroed": zeroed}
+        counts = {**plan.counters, "num-weights-zeroed": zeroed}
         return PassResult(zeroed > 0, counts, plan.notes, plan=plan)
 
 

@@ -58,7 +58,7 @@ def apply_plan(
     """
     decisions = [WeightDecision.from_data(decision) for decision in plan.decisions]
     if not decisions:
-        return PassResult(False, plan.statistics, plan.notes, plan=plan)
+        return PassResult(False, plan.counters, plan.notes, plan=plan)
     notes = list(plan.notes)
     needed = max(_opset_for(decision.form, decision.block_size) for decision in decisions)
     change = raise_opset(model, needed)
@@ -70,7 +70,7 @@ def apply_plan(
     if change.after != change.before:
         notes.append(f"opset raised from {change.before} to {change.after}")
     counts = apply_decisions(model, decisions, name, rounding_of)
-    return PassResult(True, {**plan.statistics, **counts}, tuple(notes), plan=plan)
+    return PassResult(True, {**plan.counters, **counts}, tuple(notes), plan=plan)
 
 
 def within_opset(
@@ -123,7 +123,7 @@ def apply_decisions(
     name: str,
     rounding_of: Callable[[Weight], Rounding] | None = None,
 ) -> dict[str, int]:
-    """Quantize what the decisions name, one weight after the other; count by statistic name.
+    """Quantize what the decisions name, one weight after the other; count by counter.
 
     Args:
         model: Changed in place.

@@ -92,7 +92,7 @@ class Int8(PlanningPass):
     name: ClassVar[str] = "int8"
     exactness: ClassVar[Exactness] = Exactness.LOSSY
     requires: ClassVar[tuple[str, ...]] = FOUND_WEIGHTS
-    statistics: ClassVar[dict[str, str]] = {
+    counters: ClassVar[dict[str, str]] = {
         "num-quantized-matmul": "MatMul and Gemm nodes in int8",
         "num-quantized-conv": "Conv nodes in int8",
         "num-quantized-embedding": "embedding tables in int8",
@@ -217,16 +217,16 @@ class Int8(PlanningPass):
             skipped = {name: count for name, count in made.skipped.items() if count}
             notes = made.notes + storage.notes
             if not decisions:
-                notes.append(nothing_found(skipped, self.statistics))
+                notes.append(nothing_found(skipped, self.counters))
             else:
-                notes.extend(left_alone(skipped, self.statistics))
+                notes.extend(left_alone(skipped, self.counters))
             return Plan(
                 pass_text=pass_text(self),
                 decisions=tuple(decisions),
                 cost_unit="relative squared error of the output",
                 gain_unit="bytes",
                 notes=tuple(dict.fromkeys(notes)),
-                statistics=skipped,
+                counters=skipped,
                 remedies=self._remedies(static, facts, candidate),
             )
 

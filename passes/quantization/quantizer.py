@@ -84,7 +84,7 @@ class Quantizer:
         bias_correction: Correct the mean of every output channel.
         block_size: Rows that share a scale in the weight-only form; 0 for one scale per channel.
         range_note: What the report says of `weight_range`, where a weight takes it.
-        skipped: Counts of what is left alone, by statistic name.
+        skipped: Counts of what is left alone, by counter.
         notes: Sentences for the report.
     """
 

@@ -90,9 +90,9 @@ def _explain(document: Mapping[str, Any]) -> None:
             table.add_row(*(Text(str(cell)) for cell in cells))
         click.echo()
         console(stderr=False).print(table)
-    if document["statistics"]:
+    if document["counters"]:
         click.echo("\ncounts in the report:")
-        for key, phrase in document["statistics"].items():
+        for key, phrase in document["counters"].items():
             click.echo(f"  {key}: {phrase}")
 
 

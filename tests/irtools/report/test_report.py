@@ -42,7 +42,7 @@ def _row(index: int, text: str, **changes: Any) -> Row:
         "text": text,
         "modified": index > 0,
         "skipped": False,
-        "statistics": {"num-a": 3, "num-skipped-b": 2} if index else {},
+        "counters": {"num-a": 3, "num-skipped-b": 2} if index else {},
         "changed": 3,
         "skipped_parts": 2 if index else 0,
         "notes": (),
@@ -238,8 +238,8 @@ def test_a_pass_that_changed_nothing_says_why() -> None:
     idle = {"modified": False, "notes": ("a note of its own",)}
     rows = (
         _row(0, "original"),
-        _row(1, "int8:min-size=9", statistics={"num-skipped-small": 4}, **idle),
-        _row(2, "fuse", statistics={}, **idle),
+        _row(1, "int8:min-size=9", counters={"num-skipped-small": 4}, **idle),
+        _row(2, "fuse", counters={}, **idle),
         _row(3, "prune", skipped=True, **idle),
     )
     phrases = {"int8:min-size=9": {"num-skipped-small": "weights are small"}}
@@ -253,7 +253,7 @@ def test_a_pass_that_changed_nothing_says_why() -> None:
 
 def test_counts_give_way_to_what_a_pass_says_itself() -> None:
     notes = ("nothing pruned: no unit has only zeros as weights",)
-    idle = _row(1, "prune", statistics={"num-groups-blocked": 1}, notes=notes, modified=False)
+    idle = _row(1, "prune", counters={"num-groups-blocked": 1}, notes=notes, modified=False)
     said = [v.text for v in judge_run((_row(0, "original"), idle), None, None, None)]
     assert said[0] == "prune changed nothing"
 

@@ -64,7 +64,7 @@ def test_golden(quantize) -> None:
     np.testing.assert_array_equal(array(done.after, "w_outliers"), array(done.before, "w")[LARGE])
     # The range of the others: 2 to either side.
     assert array(done.after, "x_scale") == pytest.approx(4 / 255, rel=1e-5)
-    assert done.result.statistics["num-outlier-channels"] == 2
+    assert done.result.counters["num-outlier-channels"] == 2
 
 
 GEMM = """
@@ -109,8 +109,8 @@ def test_numbers(quantize, outputs, text: str, *, exact: bool) -> None:
     wanted = outputs(model, x=fresh)
     apart = quantize(model, STATIC, x=given)
     together = quantize(model, f"{STATIC}:outliers=0:least-sqnr=none", x=given)
-    assert apart.result.statistics["num-outlier-channels"] >= 2
-    assert "num-outlier-channels" not in together.result.statistics
+    assert apart.result.counters["num-outlier-channels"] >= 2
+    assert "num-outlier-channels" not in together.result.counters
     assert relative_error(outputs(apart.after, exact=exact, x=fresh), wanted) < 0.02
     assert relative_error(outputs(together.after, exact=exact, x=fresh), wanted) > 0.1
 
@@ -167,12 +167,12 @@ def test_more_than_the_limit_of_a_shared_weight_stay(quantize) -> None:
         }
     """)
     z = activations()[..., ::-1].copy()
-    assert quantize(model, f"{STATIC}:outliers=2", x=activations(), z=z).result.statistics == {
+    assert quantize(model, f"{STATIC}:outliers=2", x=activations(), z=z).result.counters == {
         "num-quantized-matmul": 2
     }
     done = quantize(model, f"{STATIC}:outliers=4", x=activations(), z=z)
     # Each may have one in 64 of 128; together they are four.
-    assert done.result.statistics["num-outlier-channels"] == 4
+    assert done.result.counters["num-outlier-channels"] == 4
 
 
 def test_a_table_that_is_looked_up_keeps_its_rows(quantize) -> None:
@@ -184,7 +184,7 @@ def test_a_table_that_is_looked_up_keeps_its_rows(quantize) -> None:
     """)
     ids = np.zeros((6, 9), np.int64)
     done = quantize(model, STATIC, x=activations(), ids=ids)
-    assert "num-outlier-channels" not in done.result.statistics
+    assert "num-outlier-channels" not in done.result.counters
 
 
 def test_integers_that_a_conv_hands_on_are_not_cut(quantize) -> None:
@@ -195,14 +195,14 @@ def test_integers_that_a_conv_hands_on_are_not_cut(quantize) -> None:
     """, w=np.ones((1, 1, 1)))  # fmt: skip
     x = activations().reshape(-1, 1, 128)
     done = quantize(model, STATIC, x=x)
-    assert done.result.statistics == {"num-quantized-matmul": 1, "num-quantized-conv": 1}
+    assert done.result.counters == {"num-quantized-matmul": 1, "num-quantized-conv": 1}
 
 
 def test_a_second_run_leaves_both_parts_alone(quantize) -> None:
     once = quantize(build(LAYER), STATIC, x=activations()).after
     again = quantize(once, STATIC, x=activations())
     assert not again.result.modified
-    assert again.result.statistics["num-already-quantized"] == 2
+    assert again.result.counters["num-already-quantized"] == 2
 
 
 def test_a_plan_as_json_does_the_same(quantize) -> None:
@@ -243,7 +243,7 @@ def test_a_plan_names_what_would_keep_more(quantize) -> None:
     assert plan.remedies[1].startswith("calibrator=mse")
     assert Plan.from_json(plan.to_json()) == plan
     more = quantize(build(LAYER), f"{STATIC}:outlier-floor=26:calibrator=mse", x=x).result
-    assert more.statistics["num-outlier-channels"] == 2
+    assert more.counters["num-outlier-channels"] == 2
     assert [text.partition(",")[0] for text in more.plan.remedies] == ["mode=weight-only"]
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LineProgress",
-    "Outlook",
+    "RunDisplay",
     "console",
     "outlook",
     "progress",
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 
-class Outlook(Protocol):
+class RunDisplay(Protocol):
     """Shows a person a whole run."""
 
     def step(self, label: str, done: int, total: int) -> None: ...
@@ -94,7 +94,7 @@ def progress(*, quiet: bool = False) -> Iterator[Progress]:
 
 
 @contextmanager
-def outlook() -> Iterator[Outlook]:
+def outlook() -> Iterator[RunDisplay]:
     """Show the steps of a pipeline, its rows as they are done, and the time that is left."""
     if sys.stderr.isatty():
         with _bars() as bars:

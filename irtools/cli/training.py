@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from irtools.metrics import Evaluation
-    from irtools.students import Trained, TrainingSettings
+    from irtools.students import TrainedNetwork, TrainingSettings
 
 __all__ = [
     "evaluation_text",
@@ -252,7 +252,7 @@ def publish_checkpoint(
     return tuple(out / name for name in names)
 
 
-def trained_table(rows: Sequence[Trained], heading: str) -> Table:
+def trained_table(rows: Sequence[TrainedNetwork], heading: str) -> Table:
     """Return a table of networks and what they are worth."""
     from rich.table import Table
     from rich.text import Text

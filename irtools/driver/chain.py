@@ -26,7 +26,7 @@ __all__ = [
     "Chain",
     "ChainSource",
     "Link",
-    "Stage",
+    "ChainStage",
     "StageScore",
     "judge_models",
     "make_model",
@@ -50,7 +50,7 @@ class ChainSource:
 
 
 @dataclass(frozen=True)
-class Stage:
+class ChainStage:
     """A link that is to be made and measured.
 
     Attributes:
@@ -83,7 +83,7 @@ class Chain:
         threads: Threads for running models; None: the CPU quota.
     """
 
-    stages: tuple[Stage, ...]
+    stages: tuple[ChainStage, ...]
     calibrate: str
     evaluate: str
     metric: str
@@ -174,7 +174,7 @@ def _make_models(chain: Chain, progress: Progress) -> list[Model]:
     return models
 
 
-def make_model(stage: Stage, source: Model, chain: Chain, progress: Progress) -> Model:
+def make_model(stage: ChainStage, source: Model, chain: Chain, progress: Progress) -> Model:
     """Run the passes of a stage over its source; returns the form that its target takes."""
     if not stage.pipeline:
         return source
@@ -247,7 +247,7 @@ def _test_data(chain: Chain, models: Sequence[Model]) -> dict[str, Dataset]:
     return {name: _read(chain, stage, model) for name, stage, model in stages}
 
 
-def _read(chain: Chain, stage: Stage, model: Model) -> Dataset:
+def _read(chain: Chain, stage: ChainStage, model: Model) -> Dataset:
     # The form that passes wrote has lost its place on the disk, where its tokenizer lies.
     path = Path(stage.source.source)
     origin = Model.from_ir(model.ir, path / "config.json" if path.is_dir() else path)

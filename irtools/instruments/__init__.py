@@ -9,7 +9,7 @@ from irtools.instruments.fidelity import FidelityAndMetric
 from irtools.instruments.greedy import Greedy
 from irtools.instruments.guard import AccuracyGuard
 from irtools.instruments.ir_dump import IrDump
-from irtools.instruments.judge import Judge, Score
+from irtools.instruments.judge import Judge, ModelScore
 from irtools.instruments.numerics import Numerics, check_outputs
 from irtools.instruments.outlook import Outlook
 from irtools.instruments.reproducer import Recipe, Reproducer, may_be_bug
@@ -32,7 +32,7 @@ __all__ = [
     "Outlook",
     "Recipe",
     "Reproducer",
-    "Score",
+    "ModelScore",
     "Sizes",
     "Verification",
     "check_outputs",

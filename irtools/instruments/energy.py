@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from irtools.instruments.paired import Paired
 from irtools.measure.energy import POWERCAP, find_zones, run_counted, why_no_zones
 from irtools.measure.figures import Column, Figure, Measured, Occasion
-from irtools.measure.sandbox import Limits, run_isolated
+from irtools.measure.sandbox import ChildLimits, run_isolated
 from irtools.targets import Feeds, RunnerOptions
 
 __all__ = ["Energy", "EnergyMeter"]
@@ -91,7 +91,7 @@ class EnergyMeter(Paired):
             dict(feeds),
             _SECONDS,
             [list(astuple(zone)) for zone in self._zones],
-            limits=Limits(seconds=_LIMIT),
+            limits=ChildLimits(seconds=_LIMIT),
             label=label,
         )
 

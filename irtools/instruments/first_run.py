@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from irtools.instruments.paired import Paired
 from irtools.measure.figures import Column, Figure, Measured, Occasion
 from irtools.measure.jobs import run_first
-from irtools.measure.sandbox import Limits, run_isolated
+from irtools.measure.sandbox import ChildLimits, run_isolated
 from irtools.targets import Feeds, RunnerOptions
 
 __all__ = ["FirstRun", "FirstRunTime"]
@@ -74,7 +74,7 @@ class FirstRunTime(Paired):
 
     def measure(self, model: Path, target: str, feeds: Feeds, label: str) -> Any:
         options = RunnerOptions(threads=self._occasion.bench.threads)
-        limits = Limits(seconds=_SECONDS)
+        limits = ChildLimits(seconds=_SECONDS)
         return run_isolated(
             run_first, model, target, options, dict(feeds), limits=limits, label=label
         )

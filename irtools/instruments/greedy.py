@@ -19,7 +19,7 @@ from irtools.measure.generate import (
     surest_difference,
 )
 from irtools.measure.jobs import write_text
-from irtools.measure.sandbox import Limits, run_isolated
+from irtools.measure.sandbox import ChildLimits, run_isolated
 from irtools.model import Model
 from irtools.passmanager import Exactness, Instrument, Step
 from irtools.targets import RunnerOptions, Target, target_text
@@ -35,7 +35,7 @@ Two logits of a row whose relative L2 error is e differ by at most sqrt(2) e nor
 should; twice that, because the cache carries errors of its own.
 """
 _LEAST_TOKENS = 4
-_LIMITS = Limits(seconds=1800.0)
+_LIMITS = ChildLimits(seconds=1800.0)
 
 
 class Greedy(Instrument):

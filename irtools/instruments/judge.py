@@ -42,7 +42,7 @@ from irtools.model import Model
 from irtools.plugins import Progress
 from irtools.targets import Runner, RunnerOptions
 
-__all__ = ["Judge", "Score"]
+__all__ = ["Judge", "ModelScore"]
 
 _BATCH = 16
 _OUTPUT_BYTES = 64 << 20
@@ -51,7 +51,7 @@ _EXACT = RunnerOptions(exact=True)
 
 
 @dataclass(frozen=True)
-class Score:
+class ModelScore:
     """Fidelity and task metric of one model.
 
     Attributes:
@@ -160,7 +160,7 @@ class Judge:
             if count < len(self.data)
         )
 
-    def score(self, model: Model, *, inner: bool = False) -> Score:
+    def score(self, model: Model, *, inner: bool = False) -> ModelScore:
         """Return fidelity and metric of a model; it must not change afterwards.
 
         Args:
@@ -172,7 +172,7 @@ class Judge:
         self._measure(model, found, inner)
         assert found.fidelity is not None
         inner = inner and len(found.rows) < len(self._scored)
-        return Score(found.fidelity, self._figure(found, inner), tuple(found.notes))
+        return ModelScore(found.fidelity, self._figure(found, inner), tuple(found.notes))
 
     def drop(self, model: Model, limit: float | None = None) -> float:
         """Return the loss against the original; 0 or less where there is none.

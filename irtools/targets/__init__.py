@@ -16,7 +16,7 @@ from irtools.targets.lookup import find_target, option_words, target_text
 from irtools.targets.lowered import lower_file_version, lowered
 from irtools.targets.packaged import PackagedTarget
 from irtools.targets.session import SessionRunner
-from irtools.targets.signature import Feeds, Slot
+from irtools.targets.signature import Feeds, InputSlot
 
 __all__ = [
     "Artifact",
@@ -29,7 +29,7 @@ __all__ = [
     "Runner",
     "RunnerOptions",
     "SessionRunner",
-    "Slot",
+    "InputSlot",
     "Target",
     "find_target",
     "lower_file_version",

@@ -16,7 +16,7 @@ from irtools.model import opset_of, raise_opset
 from irtools.passes.exits.emit import MIN_OPSET, Exit, build_exits
 from irtools.passes.exits.encoder import Boundary, Encoder, NotAnEncoderError, find_encoder
 from irtools.passes.exits.features import collect
-from irtools.passes.exits.heads import Head, Pool, Task, Trained, agrees, confidence, train
+from irtools.passes.exits.heads import Head, Pool, Task, TrainedHeads, agrees, confidence, train
 from irtools.passes.exits.policy import Candidate, Notch, judge, lower_thresholds
 from irtools.passmanager import (
     FOLLOWED_GRAPH,
@@ -187,7 +187,7 @@ def _mask_input(graph: ir.Graph) -> str | None:
 def _decisions(
     notches: Sequence[Notch],
     boundaries: Sequence[Boundary],
-    heads: Sequence[Trained],
+    heads: Sequence[TrainedHeads],
     task: Task,
     depth: int,
 ) -> list[Decision]:

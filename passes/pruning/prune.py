@@ -30,7 +30,7 @@ from irtools.passes.pruning.masks import (
 from irtools.passes.pruning.refit import cut_and_refit
 from irtools.passes.pruning.sequence import refit_in_sequence
 from irtools.passes.pruning.structured import (
-    Selection,
+    SelectionSettings,
     make_candidates,
     select_free,
     select_ratio,
@@ -239,7 +239,7 @@ class Prune(PlanningPass):
                 raise UnsupportedError(f"speedup={self.speedup:g} cannot be reached: {why}")
             reasons = _reasons(model, ctx)
             return Plan(pass_text(self), (), unit, "", (f"nothing pruned: {why}", *reasons), counts)
-        selection = Selection(self.round_to, self.min_width, self.scope == "global")
+        selection = SelectionSettings(self.round_to, self.min_width, self.scope == "global")
         refits = evidence if self.refit else Evidence(evidence.problems)
         candidates = make_candidates(model, groups, importance, refits, selection, ctx)
         if self.speedup is not None:

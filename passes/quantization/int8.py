@@ -16,12 +16,12 @@ from irtools.passes.quantization.apply import apply_plan, within_opset
 from irtools.passes.quantization.block_plan import TABLE_BLOCKS
 from irtools.passes.quantization.calibration import Calibrator, calibrate
 from irtools.passes.quantization.decisions import Form
-from irtools.passes.quantization.outliers import Limits, find_outliers, without_outliers
+from irtools.passes.quantization.outliers import OutlierLimits, find_outliers, without_outliers
 from irtools.passes.quantization.quantizer import (
     Facts,
     GemmForm,
     Quantizer,
-    Selection,
+    WeightFilter,
     observed_values,
 )
 from irtools.passes.quantization.remedy import FLOORS_DB, Candidate, best_plan
@@ -203,7 +203,7 @@ class Int8(PlanningPass):
         calibrator = self._calibrator(ctx)
         facts = self._facts(model, ctx, quantizer, static, calibrator)
         candidates = [
-            Candidate(floor, find_outliers(static, facts, Limits(self.outliers, floor)))
+            Candidate(floor, find_outliers(static, facts, OutlierLimits(self.outliers, floor)))
             for floor in (FLOORS_DB if self.outlier_floor is None else (self.outlier_floor,))
         ]
 
@@ -263,7 +263,7 @@ class Int8(PlanningPass):
         """Return options that would cost time and keep more."""
         found = []
         high = FLOORS_DB[-1]
-        more = find_outliers(static, facts, Limits(self.outliers, high))
+        more = find_outliers(static, facts, OutlierLimits(self.outliers, high))
         if len(more) > len(taken.outliers):
             found.append(
                 f"outlier-floor={high:g}, which multiplies large channels of "
@@ -320,7 +320,7 @@ class Int8(PlanningPass):
         form = self._form(ctx)
         weight_range = self._weight_range(capabilities)
         quantizer = Quantizer(
-            Selection(
+            WeightFilter(
                 self.exclude,
                 self.min_size,
                 self.embeddings,

@@ -42,7 +42,7 @@ from irtools.passes.quantization.spec import (
 from irtools.passmanager import Decision
 from irtools.words import counted
 
-__all__ = ["Facts", "GemmForm", "Quantizer", "Selection", "observed_values"]
+__all__ = ["Facts", "GemmForm", "Quantizer", "WeightFilter", "observed_values"]
 
 Facts: TypeAlias = Mapping[ir.Value, ActivationFacts]
 GemmForm: TypeAlias = Literal["static", "dynamic", "weight-only"]
@@ -52,7 +52,7 @@ _LARGEST_SUM = 1e37
 
 
 @dataclass(frozen=True)
-class Selection:
+class WeightFilter:
     """Which weights are considered.
 
     Attributes:
@@ -88,7 +88,7 @@ class Quantizer:
         notes: Sentences for the report.
     """
 
-    selection: Selection
+    selection: WeightFilter
     weight_range: WeightRange = "full"
     bias_correction: bool = True
     block_size: int = 0

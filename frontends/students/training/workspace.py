@@ -18,7 +18,7 @@ from irtools.files import json_text, write_text
 from irtools.frontends.students.training.loop import Run
 from irtools.report.plain import plain_data
 
-__all__ = ["Done", "Workspace", "processes"]
+__all__ = ["Done", "TrainingFolder", "processes"]
 
 _JOB = "job.json"
 _DONE = "training.json"
@@ -48,7 +48,7 @@ def processes() -> PartialState:
     return PartialState(cpu=wanted or not torch.accelerator.is_available())
 
 
-class Workspace:
+class TrainingFolder:
     """A folder with a part per training.
 
     Args:

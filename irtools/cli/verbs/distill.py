@@ -20,7 +20,7 @@ from irtools.driver.destination import check_writable
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from irtools.driver.chain import Link, Stage
+    from irtools.driver.chain import ChainStage, Link
     from irtools.students import DistillRequest, DistillResult
     from irtools.targets import Target
 
@@ -260,8 +260,8 @@ def _stages(
     result: DistillResult,
     targets: Sequence[Target],
     pipelines: dict[str, str],
-) -> Iterator[Stage]:
-    from irtools.driver.chain import ChainSource, Stage
+) -> Iterator[ChainStage]:
+    from irtools.driver.chain import ChainSource, ChainStage
 
     own = dataclasses.replace(request.data, tokenizer=result.tokenizer, samples=_CALIBRATION)
     teacher = Path(request.teacher)
@@ -270,11 +270,11 @@ def _stages(
     read = dataclasses.replace(request.data, tokenizer=folder) if known else own
     student = ChainSource(str(result.distilled.folder), own)
     for target in targets:
-        yield Stage("baseline", target, ChainSource(request.teacher, read))
-        yield Stage("hard-label", target, ChainSource(str(result.hard_label.folder), own))
-        yield Stage("distilled", target, student)
+        yield ChainStage("baseline", target, ChainSource(request.teacher, read))
+        yield ChainStage("hard-label", target, ChainSource(str(result.hard_label.folder), own))
+        yield ChainStage("distilled", target, student)
         for name, pipeline in pipelines.items():
-            yield Stage(name, target, student, pipeline)
+            yield ChainStage(name, target, student, pipeline)
 
 
 def _document(

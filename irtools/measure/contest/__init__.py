@@ -5,7 +5,7 @@ from __future__ import annotations
 from irtools.measure.contest.base import ContestResult, ContestSettings, Isolation, Standing
 from irtools.measure.contest.contest import Contest
 from irtools.measure.contest.entrants import describe
-from irtools.measure.contest.outputs import Score
+from irtools.measure.contest.outputs import EntrantScore
 from irtools.measure.contest.paired import paired_difference
 from irtools.measure.contest.samples import KeptOutputs, Outputs, Part
 from irtools.measure.contest.scoring import LazyRunner, Tally, answers, output_bytes, stack_rows
@@ -21,7 +21,7 @@ __all__ = [
     "LazyRunner",
     "Outputs",
     "Part",
-    "Score",
+    "EntrantScore",
     "Standing",
     "Tally",
     "answers",

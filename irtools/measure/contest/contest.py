@@ -22,7 +22,7 @@ from irtools.measure.contest.feeds import (
     shortened,
     timed_feeds,
 )
-from irtools.measure.contest.outputs import OutputScores, Score
+from irtools.measure.contest.outputs import EntrantScore, OutputScores
 from irtools.measure.contest.paired import paired_difference
 from irtools.measure.drawable import drawn_for, run_with
 from irtools.measure.timing import Contender, measure
@@ -108,7 +108,7 @@ class Contest:
         samples, source = (len(data[0]), data[0].source) if data else (0, "")
         return ContestResult(standings, samples, source, tuple(dict.fromkeys(notes)))
 
-    def scores(self) -> Iterator[Score]:
+    def scores(self) -> Iterator[EntrantScore]:
         """Yield the score of each contender as soon as it is there; nothing is timed.
 
         Raises:
@@ -143,7 +143,7 @@ class Contest:
 
     def _scores(
         self, entrants: Sequence[Entrant], data: Sequence[Dataset], notes: list[str]
-    ) -> Iterator[Score]:
+    ) -> Iterator[EntrantScore]:
         if self._metric is not None:
             for own in data:
                 check_labels(self._metric, own)
@@ -237,8 +237,8 @@ def _spread(data: Sequence[Dataset], samples: int) -> list[Dataset]:
 
 def _standing(
     entrant: Entrant,
-    score: Score | None,
-    first: Score | None,
+    score: EntrantScore | None,
+    first: EntrantScore | None,
     latency: Sequence[LatencyResult],
 ) -> Standing:
     metric = None if score is None else score.metric

@@ -54,11 +54,11 @@ def test_a_stopped_training_says_how_to_go_on(
 def test_the_gain_of_an_error_says_that_less_is_better() -> None:
     from irtools.cli.verbs.distill import gain_text
     from irtools.metrics import Difference, Evaluation
-    from irtools.students import DistillResult, Trained
+    from irtools.students import DistillResult, TrainedNetwork
 
     def text(metric: str, larger: bool) -> str:
         evaluation = Evaluation(metric, 0.5, 0.4, 0.6, 10, larger)
-        trained = Trained("distilled", None, None, evaluation)
+        trained = TrainedNetwork("distilled", None, None, evaluation)
         return gain_text(DistillResult(trained, trained, trained, Difference(-0.2, -0.3, -0.1)))
 
     assert text("mse", False).endswith("-0.2000 [-0.3000, -0.1000], less is better")

@@ -11,7 +11,7 @@ from irtools.errors import OptionError
 from irtools.model.printer import print_model
 from irtools.passes.quantization.calibration import ActivationFacts, Calibrator
 from irtools.passes.quantization.int8 import Int8
-from irtools.passes.quantization.outliers import Limits, outlying
+from irtools.passes.quantization.outliers import OutlierLimits, outlying
 from irtools.passes.quantization.spec import ACTIVATION_U8
 from irtools.passmanager import Pipeline, Plan
 from irtools.statistics import HistogramResult
@@ -134,7 +134,7 @@ def test_an_even_range_stays_as_it_was(quantize) -> None:
     )
 
 
-EIGHT = Limits(8, 18.0)
+EIGHT = OutlierLimits(8, 18.0)
 
 
 def test_what_is_outlying() -> None:
@@ -142,12 +142,17 @@ def test_what_is_outlying() -> None:
     scale = 50 / 255
     peaks[[5, 600]] = 50, 30
     assert outlying(peaks, square, scale, EIGHT) == (5, 600)
-    assert outlying(peaks, square, scale, Limits(1, 18.0)) == ()  # The range would hardly shrink.
-    assert outlying(peaks, square, scale, Limits(0, 18.0)) == ()
+    assert (
+        outlying(peaks, square, scale, OutlierLimits(1, 18.0)) == ()
+    )  # The range would hardly shrink.
+    assert outlying(peaks, square, scale, OutlierLimits(0, 18.0)) == ()
     # 18 dB for the others: their signal is 63 times the noise of rounding.
     assert outlying(peaks, np.full(640, 64 * scale**2 / 12), scale, EIGHT) == ()
     assert outlying(peaks, np.full(640, 62 * scale**2 / 12), scale, EIGHT) == (5, 600)
-    assert outlying(peaks, np.full(640, 64 * scale**2 / 12), scale, Limits(8, 19.0)) == (5, 600)
+    assert outlying(peaks, np.full(640, 64 * scale**2 / 12), scale, OutlierLimits(8, 19.0)) == (
+        5,
+        600,
+    )
     # One channel in 64.
     assert outlying(peaks[:127], square[:127], scale, EIGHT) == (5,)
     assert outlying(peaks[:63], square[:63], scale, EIGHT) == ()

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from irtools.instruments.paired import Paired
-from irtools.measure import Limits, run_isolated
 from irtools.measure.energy import POWERCAP, find_zones, run_counted, why_no_zones
 from irtools.measure.figures import Column, Figure, Measured, Occasion
+from irtools.measure.sandbox import ChildLimits, run_isolated
 from irtools.targets import Feeds, RunnerOptions
 
 __all__ = ["Energy", "EnergyMeter"]
@@ -92,7 +92,7 @@ class EnergyMeter(Paired):
             dict(feeds),
             _SECONDS,
             [list(astuple(zone)) for zone in self._zones],
-            limits=Limits(seconds=_LIMIT),
+            limits=ChildLimits(seconds=_LIMIT),
             label=label,
         )
 

@@ -10,9 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from irtools.instruments.paired import Paired
-from irtools.measure import Limits, run_isolated
 from irtools.measure.figures import Column, Figure, Measured, Occasion
 from irtools.measure.jobs import run_first
+from irtools.measure.sandbox import ChildLimits, run_isolated
 from irtools.targets import Feeds, RunnerOptions
 
 __all__ = ["FirstRun", "FirstRunTime"]
@@ -75,7 +75,7 @@ class FirstRunTime(Paired):
 
     def measure(self, model: Path, target: str, feeds: Feeds, label: str) -> Any:
         options = RunnerOptions(threads=self._occasion.bench.threads)
-        limits = Limits(seconds=_SECONDS)
+        limits = ChildLimits(seconds=_SECONDS)
         return run_isolated(
             run_first, model, target, options, dict(feeds), limits=limits, label=label
         )

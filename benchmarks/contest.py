@@ -18,14 +18,15 @@ import irtools
 from benchmarks.peers import Feeds, Peer
 from benchmarks.recording import about
 from irtools.data import Dataset, required_inputs
-from irtools.measure import BenchSettings, Contender, Contest, ContestSettings, LatencyResult
-from irtools.measure.contest import Score, paired_difference
+from irtools.measure.base import BenchSettings, LatencyResult
+from irtools.measure.contest import Contest, ContestSettings, EntrantScore, paired_difference
 from irtools.measure.interval import speedup
+from irtools.measure.timing import Contender
 from irtools.metrics import Resampled
 from irtools.model import Model, with_sizes
 from irtools.targets import RunnerOptions
 
-__all__ = ["Ours", "Task", "TaskContest", "margins", "table"]
+__all__ = ["Ours", "ContestTask", "TaskContest", "margins", "table"]
 
 _EXACT = 999.0
 """Decibels that stand for equal outputs; JSON has no infinity."""
@@ -51,7 +52,7 @@ class Ours:
 
 
 @dataclass(frozen=True)
-class Task:
+class ContestTask:
     """A float model, its data and how it is timed.
 
     Attributes:
@@ -102,7 +103,7 @@ class TaskContest:
         only: Parts of names to take part; none: all. ORT in float32 always does.
     """
 
-    def __init__(self, task: Task, folder: Path, only: Sequence[str] = ()) -> None:
+    def __init__(self, task: ContestTask, folder: Path, only: Sequence[str] = ()) -> None:
         self.task = task
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -247,7 +248,7 @@ def _contenders(entries: Sequence[Entry]) -> dict[str, Contender]:
     }
 
 
-def _judged(score: Score, base: Resampled | None) -> dict[str, Any]:
+def _judged(score: EntrantScore, base: Resampled | None) -> dict[str, Any]:
     figures: dict[str, Any] = {
         "sqnr_db": min(score.fidelity.sqnr_db, _EXACT),
         "agreement": score.fidelity.agreement,

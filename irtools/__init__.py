@@ -10,8 +10,7 @@ Nothing heavy is imported until it is used.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from irtools.data import Dataset
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     )
     from irtools.targets import find_target
 
+from irtools.lazy import lazy_names
 from irtools.version import __version__
 
 _HOMES = {
@@ -73,9 +73,4 @@ __all__ = [
     "write_artifact",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'irtools' has no attribute {name!r}")
-    return getattr(importlib.import_module(home), name)
+__getattr__ = lazy_names(__name__, _HOMES)

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 from irtools.driver.companions import companions_next_to, write_companions
 from irtools.driver.destination import Destination
 from irtools.errors import CheckError, DataError, FileError, UnsupportedError
+from irtools.files import publish, publish_folder, staging_folder
 from irtools.model import Model
-from irtools.report import ArtifactEntry, Report
+from irtools.report.document import Report
+from irtools.report.entries import ArtifactEntry
 from irtools.sources import find_frontend
 from irtools.targets import Artifact, KernelReport, Target
-from irtools.targets.staging import publish, staging_folder
 
 if TYPE_CHECKING:
     from irtools.driver.optimize import OptimizeResult
@@ -146,7 +147,7 @@ def compile_to(
         if describe is not None:
             (folder / "report.json").write_text(describe(artifact), encoding="utf-8")
             companions.append("report.json")
-        _move(folder, place, artifact.files[0].name)
+        publish_folder(folder, place, artifact.files[0].name)
     files = tuple(place / path.name for path in artifact.files)
     return dataclasses.replace(artifact, files=files), tuple(place / name for name in companions)
 
@@ -186,7 +187,7 @@ def write_export(
             takes_tokens = _takes_tokens(model)
             companions += _write_missing(model, folder, kept)
             files = save_checked(model, destination.path, external_data)
-            _publish(folder, place)
+            publish(folder, place)
         else:
             made, takes_tokens = [], False
             for name, model in models:
@@ -194,7 +195,7 @@ def write_export(
                 companions += _write_missing(model, folder, kept)
                 made.append(save_checked(model, folder / f"{name}.onnx", external_data))
             files = tuple(place / path.name for group in made for path in group)
-            _move(folder, place, files[0].name)
+            publish_folder(folder, place, files[0].name)
     lacks_tokenizer = takes_tokens and not (place / "tokenizer.json").exists()
     there = tuple(place / path.name for path in companions)
     return WrittenExport(files, there, tuple(others), lacks_tokenizer)
@@ -254,8 +255,8 @@ def _try(
         CheckError: It does not run, or gives other outputs than the model has.
     """
     from irtools.data import SyntheticSettings, draw_feeds
-    from irtools.measure import probe
     from irtools.measure.drawable import drawn_for, run_with
+    from irtools.measure.probe import probe
 
     usual = SyntheticSettings(samples=1, sequence=16, image=64)
     try:
@@ -302,24 +303,6 @@ def copy_companions(
                     f"cannot copy {companion} to {companions[-1]}: {error.strerror}"
                 ) from error
     return tuple(companions)
-
-
-def _publish(folder: Path, place: Path) -> None:
-    try:
-        for path in sorted(folder.iterdir()):
-            path.replace(place / path.name)
-    except OSError as error:
-        raise FileError(f"cannot write {place / path.name}: {error.strerror}") from error
-
-
-def _move(folder: Path, place: Path, last: str) -> None:
-    if place.is_dir():
-        publish(folder, place, last)
-        return
-    try:
-        folder.rename(place)
-    except OSError as error:
-        raise FileError(f"cannot make folder {place}: {error.strerror}") from error
 
 
 def save_checked(model: Model, path: Path, external_data: bool | None) -> tuple[Path, ...]:

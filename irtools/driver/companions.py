@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from irtools.errors import FileError, UsageError
+from irtools.files import publish, staging_folder
 from irtools.sources import find_frontend
-from irtools.targets.staging import staging_folder
 
 __all__ = ["companions_next_to", "write_companions"]
 
@@ -53,11 +53,7 @@ def companions_next_to(
     with staging_folder(folder) as staging:
         made = write_companions(companions, staging)
         yield tuple(folder / path.name for path in made)
-        for path in made:
-            try:
-                path.replace(folder / path.name)
-            except OSError as error:
-                raise FileError(f"cannot write {folder / path.name}: {error.strerror}") from error
+        publish(staging, folder)
 
 
 def _check(companions: Mapping[str, bytes], folder: Path, source: str, force: bool) -> None:

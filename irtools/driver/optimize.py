@@ -10,8 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from irtools.data import Dataset, DataSettings
-from irtools.data.axes import with_sizes
+from irtools.data import Dataset, DataSettings, resolve_sizes
 from irtools.driver.inputs import DataLike, choose_metric, read_calibration
 from irtools.driver.instruments import (
     judged_on,
@@ -39,27 +38,28 @@ from irtools.driver.make import (
 )
 from irtools.driver.settings import Settings
 from irtools.errors import UsageError
-from irtools.instruments import Judge, Verification
-from irtools.instruments.budget import Budget
+from irtools.instruments import Budget, Judge, Verification
 from irtools.measure.drawable import DrawnInputs
 from irtools.measure.figures import Level, Verdict
 from irtools.measure.machine import machine, versions
 from irtools.model import Model
 from irtools.passmanager import (
+    Calibration,
     Exactness,
+    Instrument,
     PassContext,
+    PassManager,
     Pipeline,
     Plan,
     PlanningPass,
+    Step,
+    Workspace,
     pass_text,
+    plan_prepared,
 )
-from irtools.passmanager.manager import PassManager
-from irtools.passmanager.requirements import plan_prepared
-from irtools.passmanager.resources import Calibration
-from irtools.passmanager.step import Instrument, Step
-from irtools.passmanager.workspace import Workspace
 from irtools.plugins import NullProgress, Progress
-from irtools.report import Report, Row
+from irtools.report.document import Report
+from irtools.report.entries import Row
 from irtools.report.frame import frame
 from irtools.report.html import html
 from irtools.report.saturation import remark_on_saturation
@@ -254,7 +254,7 @@ def _report(
             kernels,
             calibrated,
             evaluated,
-            {pass_text(p): p.statistics for p in job.pipeline},
+            {pass_text(p): p.counters for p in job.pipeline},
             (
                 *(Verdict(Level.NOTE, note) for note in job.model.notes),
                 *remark_on_data(calibration, None if judge is None else judge.data),
@@ -308,7 +308,7 @@ def make_plan(
             found,
             partial(workspace.path, source),
             threads=threads,
-            sizes=with_sizes(source, (data.synthetic.sizes or {}).items()),
+            sizes=resolve_sizes(source, (data.synthetic.sizes or {}).items()),
         )
         ctx = PassContext.for_run(
             found,

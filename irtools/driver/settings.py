@@ -10,7 +10,7 @@ from typing import Any
 
 from irtools.data import Dataset, DataSettings
 from irtools.errors import OptionError, UsageError
-from irtools.measure import BenchSettings
+from irtools.measure.base import BenchSettings
 from irtools.measure.effort import Effort, TimedModels
 from irtools.metrics import Metric
 from irtools.plugins import suggest

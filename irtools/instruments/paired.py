@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from irtools.errors import DataError, UnsupportedError
-from irtools.measure import why_not_timed
 from irtools.measure.figures import Figure, Occasion
+from irtools.measure.own_machine import why_not_timed
 from irtools.measure.shapes import bench_feeds
-from irtools.passmanager.step import Instrument, Step
+from irtools.passmanager import Instrument, Step
 from irtools.targets import Feeds, target_text
 
 __all__ = ["Paired"]

@@ -19,19 +19,24 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.decoder import find_decoder
-from irtools.data import Dataset, SyntheticSettings, draw_feeds, synthesize
-from irtools.data.axes import open_axes
-from irtools.data.signature import required_inputs
+from irtools.data import (
+    Dataset,
+    SyntheticSettings,
+    draw_feeds,
+    open_axes,
+    required_inputs,
+    synthesize,
+)
 from irtools.errors import DataError, UnsupportedError
-from irtools.measure.sandbox import Limits, run_isolated
+from irtools.files import scratch_folder
+from irtools.measure.sandbox import ChildLimits, run_isolated
 from irtools.measure.trial import SEEDS, Outputs, run_trial, small_settings
 from irtools.model import Model
-from irtools.scratch import scratch_folder
 from irtools.targets import Feeds, RunnerOptions, Target
 
 __all__ = ["DrawnInputs", "Trial", "check_feeds_of", "drawn_for", "run_with"]
 
-_LIMITS = Limits(seconds=300.0)
+_LIMITS = ChildLimits(seconds=300.0)
 _FEEDS_SECONDS = 2.0
 """What a run on all feeds may take: there are two to begin with and one or two for every pass. The
 feeds of a decoder differ in kind, so it runs on all of them."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from irtools.measure.jobs import run_once
-from irtools.measure.sandbox import Limits, run_isolated
+from irtools.measure.sandbox import ChildLimits, run_isolated
 from irtools.targets import Feeds, RunnerOptions, Target, target_text
 
 __all__ = ["probe"]
@@ -18,7 +18,7 @@ def probe(
     path: Path,
     feeds: Feeds | None = None,
     options: RunnerOptions = RunnerOptions(),
-    limits: Limits = Limits(),
+    limits: ChildLimits = ChildLimits(),
 ) -> dict[str, np.ndarray]:
     """Load a model file in a child process and, with feeds, run it once.
 

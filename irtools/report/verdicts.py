@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from irtools.instruments.scores import FidelityFigure, MetricFigure
+from irtools.instruments import FidelityFigure, MetricFigure
 from irtools.measure.figures import Level, Verdict
 from irtools.model import iter_nodes
 from irtools.report.counts import tell_skipped
@@ -138,7 +138,7 @@ def _on_passes(rows: Sequence[Row], phrases: Mapping[str, Mapping[str, str]]) ->
         if row.rollback is None and not row.modified and not row.skipped:
             # A pass that says itself why it found nothing knows more than its counts do.
             told = any(note.startswith("nothing ") for note in row.notes)
-            why = "" if told else tell_skipped(row.statistics, phrases.get(row.text, {}))
+            why = "" if told else tell_skipped(row.counters, phrases.get(row.text, {}))
             yield Verdict(Level.NOTE, f"{name} changed nothing" + (f": {why}" if why else ""))
 
 

@@ -11,7 +11,7 @@ from irtools.plugins import registry, suggest
 from irtools.targets.base import Target
 from irtools.targets.isa import Isa
 
-__all__ = ["find_target", "target_text"]
+__all__ = ["find_target", "option_words", "target_text"]
 
 
 def find_target(text: str, *, check: bool = True) -> Target:
@@ -38,30 +38,62 @@ def find_target(text: str, *, check: bool = True) -> Target:
 
 
 def target_text(target: Target) -> str:
-    """Return the text by which `find_target` makes the same target again."""
+    """Return the text by which `find_target` makes the same target again.
+
+    Raises:
+        UsageError: An option has a value that no text can give.
+    """
     items = [f"isa={target.isa.value}"]
     for option in fields(target):
         value = getattr(target, option.name)
         if option.name != "isa" and value != option.default:
-            items.append(f"{option.name.replace('_', '-')}={_written(value)}")
+            items.append(f"{_written_name(option)}={_written(target.name, option, value)}")
     return ":".join((target.name, *items))
 
 
+def option_words(name: str) -> tuple[str, ...]:
+    """Return what may follow a target's name and colon, for completion: `isa=avx2`, `cores=`.
+
+    Raises:
+        UnknownNameError: No such target.
+    """
+    kind = registry.load("irtools.targets", name)
+    choices = {"Isa": [isa.value for isa in Isa], "bool": ["true", "false"]}
+    return tuple(
+        f"{_written_name(option)}={value}"
+        for option in fields(kind)
+        for value in choices.get(_type_name(option), [""])
+    )
+
+
 def _read_options(name: str, kind: type[Target], items: Iterable[str]) -> dict[str, object]:
-    types = {option.name.replace("_", "-"): _type_name(option) for option in fields(kind)}
+    options = {_written_name(option): option for option in fields(kind)}
     found: dict[str, object] = {}
     for item in items:
-        key, _, value = item.partition("=")
-        if key not in types:
-            raise OptionError(f"target {name!r} has no option {key!r}{suggest(key, types)}")
-        found[key.replace("-", "_")] = _read(name, key, types[key], value)
+        key, equals, value = item.partition("=")
+        if key not in options:
+            raise OptionError(f"target {name!r} has no option {key!r}{suggest(key, options)}")
+        if not equals:
+            raise OptionError(f"target {name!r}: {item!r} is not an option, expected {key}=VALUE")
+        option = options[key]
+        if option.name in found:
+            raise OptionError(f"target {name!r}: option {key!r} is given twice")
+        nothing = value == "none" and _type_text(option).endswith("| None")
+        found[option.name] = None if nothing else _read(name, key, _type_name(option), value)
     return found
+
+
+def _written_name(option: Field[Any]) -> str:
+    return option.name.replace("_", "-")
 
 
 def _type_name(option: Field[Any]) -> str:
     """Return the name of a field's type, without the None that it may have instead."""
-    written = option.type if isinstance(option.type, str) else option.type.__name__
-    return written.removesuffix("| None").strip()
+    return _type_text(option).removesuffix("| None").strip()
+
+
+def _type_text(option: Field[Any]) -> str:
+    return option.type if isinstance(option.type, str) else option.type.__name__
 
 
 def _read(name: str, key: str, kind: str, value: str) -> object:
@@ -76,8 +108,14 @@ def _read(name: str, key: str, kind: str, value: str) -> object:
         raise OptionError(f"target {name!r}: {key} is {value!r}, expected {expected}") from None
 
 
-def _written(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _written(name: str, option: Field[Any], value: object) -> str:
+    text = str(value).lower() if isinstance(value, bool | None) else str(value)
+    if ":" in text:
+        raise UsageError(
+            f"target {name!r}: option {_written_name(option)!r} is {text!r}, which no text can "
+            "give: a colon begins the next option"
+        )
+    return text
 
 
 _READERS: Mapping[str, tuple[Callable[[str], object], str]] = {

@@ -10,8 +10,8 @@ from pathlib import Path
 from string import Template
 
 from irtools.errors import FileError, OptionError, UsageError
+from irtools.files import staging_folder
 from irtools.plugins import registry
-from irtools.targets.staging import staging_folder
 from irtools.version import __version__
 
 __all__ = ["write_starter"]
@@ -66,7 +66,7 @@ class $kind(Pass):
 
     name: ClassVar[str] = "$name"
     exactness: ClassVar[Exactness] = Exactness.EXACT
-    statistics: ClassVar[dict[str, str]] = {
+    counters: ClassVar[dict[str, str]] = {
         "num-removed": "Dropout nodes removed",
         "num-kept": "Dropout nodes that had to stay",
     }
@@ -78,7 +78,7 @@ class $kind(Pass):
         found = [node for node in model.graph.all_nodes() if node.op_type == "Dropout"]
         removed = sum(self._remove(editor, node) for node in found)
         counts = {"num-removed": removed, "num-kept": len(found) - removed}
-        return PassResult(modified=removed > 0, statistics=counts)
+        return PassResult(modified=removed > 0, counters=counts)
 
     def _remove(self, editor: Editor, node: ir.Node) -> bool:
         source, result = node.inputs[0], node.outputs[0]

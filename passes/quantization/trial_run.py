@@ -19,8 +19,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.data_sizes import DataSizes
-from irtools.data import Dataset, SyntheticSettings
-from irtools.data.padding import padding_mask
+from irtools.data import Dataset, SyntheticSettings, padding_mask
 from irtools.errors import IrtoolsError
 from irtools.metrics import FidelityMeter
 from irtools.passmanager import PassContext

@@ -12,10 +12,10 @@ import onnx_ir as ir
 import pytest
 
 from irtools.data import Dataset
-from irtools.measure import BenchSettings
+from irtools.measure.base import BenchSettings
 
 if TYPE_CHECKING:
-    from benchmarks.contest import Task
+    from benchmarks.contest import ContestTask
     from benchmarks.peers import Feeds
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,9 +43,9 @@ def turned(model: Path, samples: Sequence[Feeds], folder: Path) -> Path:
 
 
 @pytest.fixture
-def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
+def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ContestTask:
     monkeypatch.syspath_prepend(ROOT)
-    from benchmarks.contest import Ours, Task
+    from benchmarks.contest import ContestTask, Ours
     from benchmarks.peers import Peer
 
     x = np.random.default_rng(1).standard_normal((32, 4)).astype(np.float32)
@@ -54,11 +54,11 @@ def task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Task:
     ours = [Ours("irtools", "cleanup"), Ours("irtools, fixed", "cleanup", fixed=True)]
     model = write(tmp_path / "model.onnx", WEIGHT)
     timed = ("batch=1", {"x": x[:1]})
-    return Task("tiny", model, data, data, timed, ours, peers, BenchSettings())
+    return ContestTask("tiny", model, data, data, timed, ours, peers, BenchSettings())
 
 
 @pytest.mark.slow
-def test_rows_are_compared_with_the_first_and_kept(task: Task, tmp_path: Path) -> None:
+def test_rows_are_compared_with_the_first_and_kept(task: ContestTask, tmp_path: Path) -> None:
     from benchmarks.contest import TaskContest, table
 
     rows = TaskContest(task, tmp_path / "made").rows(None)

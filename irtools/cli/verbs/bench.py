@@ -15,7 +15,9 @@ from irtools.cli.verb import Verb
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from irtools.measure import Contender, ContestResult, LatencyResult, Standing
+    from irtools.measure.base import LatencyResult
+    from irtools.measure.contest import ContestResult, Standing
+    from irtools.measure.timing import Contender
 
 __all__ = ["bench"]
 
@@ -102,7 +104,8 @@ def _compare(sources: Sequence[str], given: dict[str, Any]) -> ContestResult:
         read_for_contenders,
         read_samples,
     )
-    from irtools.measure import BenchSettings, Contest, ContestSettings
+    from irtools.measure.base import BenchSettings
+    from irtools.measure.contest import Contest, ContestSettings
 
     if given["metric"] is not None and given["evaluate"] is None:
         raise click.UsageError("--metric is measured on --evaluate, and none is given")
@@ -139,7 +142,8 @@ def _compare(sources: Sequence[str], given: dict[str, Any]) -> ContestResult:
 def _contenders(sources: Sequence[str], given: dict[str, Any]) -> dict[str, Contender]:
     from irtools.cli.console import say_notes
     from irtools.driver.contenders import check_used, load_contender, split_target
-    from irtools.measure import Contender, refuse_foreign
+    from irtools.measure.own_machine import refuse_foreign
+    from irtools.measure.timing import Contender
     from irtools.targets import find_target, target_text
 
     split = {name: split_target(text) for name, text in _names(sources).items()}

@@ -18,8 +18,7 @@ from irtools.errors import FileError, PipelineSyntaxError
 if TYPE_CHECKING:
     from irtools.driver.optimize import OptimizeResult
     from irtools.driver.settings import Settings
-    from irtools.passmanager import Pipeline, Plan
-    from irtools.passmanager.step import Instrument
+    from irtools.passmanager import Instrument, Pipeline, Plan
     from irtools.targets import Target
 
 __all__ = ["optimize"]
@@ -259,7 +258,7 @@ def _run(
 
 def _settings(target: Target, given: dict[str, Any]) -> Settings:
     from irtools.driver.settings import Settings
-    from irtools.measure import BenchSettings
+    from irtools.measure.base import BenchSettings
 
     bench = BenchSettings(given["batch"], given["sequence"], given["threads"], past=given["past"])
     same = ("metric", "timed", "new_tokens", "max_drop", "drop_slower", "seed", "threads")
@@ -304,9 +303,9 @@ def _write(
     given: dict[str, Any],
 ) -> None:
     from irtools.cli.console import console, say, write_json
-    from irtools.data.axes import with_sizes
+    from irtools.data import resolve_sizes
     from irtools.driver.artifact import write_artifact
-    from irtools.report import report_view
+    from irtools.report.table import report_view
     from irtools.words import size_text
 
     report, files = write_artifact(
@@ -315,7 +314,7 @@ def _write(
         source=source,
         force=given["force"],
         external_data=given["external_data"],
-        sizes=with_sizes(result.model, given["drawn_sizes"]),
+        sizes=resolve_sizes(result.model, given["drawn_sizes"]),
     )
     if json_path is not None:
         write_json(report.to_dict(), json_path)

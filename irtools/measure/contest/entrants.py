@@ -18,14 +18,14 @@ from irtools.measure.contest.scoring import LazyRunner
 from irtools.measure.cpu import cpu_quota
 from irtools.measure.jobs import describe_inputs, run_several
 from irtools.measure.own_machine import refuse_foreign
-from irtools.measure.sandbox import Limits, run_isolated
+from irtools.measure.sandbox import ChildLimits, run_isolated
 from irtools.measure.timing import Contender
 from irtools.model import Model
 from irtools.targets import Feeds, RunnerOptions, find_target
 
 __all__ = ["Entrant", "Opened", "check_targets", "describe", "prepare"]
 
-_LIMITS = Limits(seconds=600.0)
+_LIMITS = ChildLimits(seconds=600.0)
 _CHUNK_BYTES = 64 << 20
 
 

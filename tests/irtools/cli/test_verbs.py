@@ -12,7 +12,7 @@ import onnx_ir as ir
 import pytest
 
 from irtools.errors import UnsupportedError
-from irtools.measure import LatencyResult, Ratio
+from irtools.measure.base import LatencyResult, Ratio
 from irtools.plugins import registry
 from irtools.targets import Isa, Target
 
@@ -238,7 +238,7 @@ def test_what_does_not_run_is_not_written(
             raise UnsupportedError("no kernel")
         return {}
 
-    monkeypatch.setattr("irtools.measure.probe", fail)
+    monkeypatch.setattr("irtools.measure.probe.probe", fail)
     found = irc("compile", "model.onnx", "-o", "small.ort")
     assert found.code == 5 and "small.ort does not run: no kernel" in found.err
     assert not (tmp_path / "small.ort").exists()

@@ -12,7 +12,7 @@ import pytest
 import irtools
 from irtools.errors import UsageError
 from irtools.passes.cleanup.cleanup import Cleanup
-from irtools.report import Report
+from irtools.report.document import Report
 
 
 @pytest.fixture

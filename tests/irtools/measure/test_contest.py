@@ -14,9 +14,11 @@ import pytest
 
 from irtools.data import Dataset
 from irtools.errors import DataError, IrtoolsError, UsageError
-from irtools.measure import BenchSettings, Contender, Contest, ContestSettings, LatencyResult
+from irtools.measure.base import BenchSettings, LatencyResult
+from irtools.measure.contest import Contest, ContestSettings
 from irtools.measure.contest import contest as module
 from irtools.measure.contest import samples as samples_module
+from irtools.measure.timing import Contender
 from irtools.metrics import fidelity
 from irtools.model import Model
 from irtools.targets import find_target

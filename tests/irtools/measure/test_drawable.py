@@ -12,7 +12,7 @@ import onnx_ir as ir
 import pytest
 
 from irtools.data import Dataset, SyntheticSettings, fit_dataset
-from irtools.data.axes import with_sizes
+from irtools.data.axes import resolve_sizes
 from irtools.errors import DataError, UsageError
 from irtools.measure.drawable import DrawnInputs, run_with
 from irtools.measure.hints import suggested_sizes
@@ -176,7 +176,7 @@ def test_sizes_of_real_samples_are_tried_first(tmp_path: Path) -> None:
 def test_sizes_of_the_caller_stay(tmp_path: Path) -> None:
     found = MODELS["a reflection"][0]
     path = found.save(tmp_path / "m.onnx").files[0]
-    sizes = with_sizes(found, [("audio", 700)])
+    sizes = resolve_sizes(found, [("audio", 700)])
     drawn = DrawnInputs(found, TARGET, lambda: path, sizes=sizes)
     assert drawn.usable(SyntheticSettings()).sizes == {"samples": 700}
     assert not drawn.note
@@ -195,11 +195,11 @@ def test_what_fails_for_another_reason_fails_as_it_did(tmp_path: Path) -> None:
 
 def test_names_of_sizes() -> None:
     found = model("float[n,s,k] x, float[n,s] z", "{ y = Identity (x) }", {}, "float[n,s,k] y")
-    assert dict(with_sizes(found, [("s", 5), ("x.2", 6)])) == {"s": 5, "k": 6}
-    assert dict(with_sizes(found, [("z", 5), ("n", 2)])) == {"s": 5, "": 2}
+    assert dict(resolve_sizes(found, [("s", 5), ("x.2", 6)])) == {"s": 5, "k": 6}
+    assert dict(resolve_sizes(found, [("z", 5), ("n", 2)])) == {"s": 5, "": 2}
     for name in ("x", "w"):
         with pytest.raises(UsageError, match=r"open are n \(x axis 0, z axis 0\), s \("):
-            with_sizes(found, [(name, 5)])
+            resolve_sizes(found, [(name, 5)])
 
 
 def test_hints_come_from_products_strides_and_pads() -> None:

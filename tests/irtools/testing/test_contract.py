@@ -122,7 +122,7 @@ class Undeclared(Scale):
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
         done = super().run(model, ctx)
-        return PassResult(modified=done.modified, statistics={"num-scaled": 1})
+        return PassResult(modified=done.modified, counters={"num-scaled": 1})
 
 
 class HalfDone(Scale):

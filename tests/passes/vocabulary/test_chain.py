@@ -8,9 +8,11 @@ import pytest
 
 from irtools import optimize
 from irtools.data import DataSettings
-from irtools.driver.chain import Chain, ChainSource, Stage, measure_chain, ratios_on_target
+from irtools.driver.chain import Chain, ChainSource, ChainStage, measure_chain, ratios_on_target
 from irtools.driver.contenders import read_for_contenders
-from irtools.measure import Contender, Contest, ContestSettings, LatencyResult
+from irtools.measure.base import LatencyResult
+from irtools.measure.contest import Contest, ContestSettings
+from irtools.measure.timing import Contender
 from irtools.model import Model
 from irtools.targets import find_target
 
@@ -18,8 +20,8 @@ from irtools.targets import find_target
 def _chain(task: Path, *pipelines: str) -> Chain:
     target = find_target("ort-cpu")
     source = ChainSource(str(task / "model.onnx"), DataSettings(tokenizer=task))
-    stages = [Stage("baseline", target, source)]
-    stages += [Stage(pipeline, target, source, pipeline) for pipeline in pipelines]
+    stages = [ChainStage("baseline", target, source)]
+    stages += [ChainStage(pipeline, target, source, pipeline) for pipeline in pipelines]
     half, data = (str(task / "data" / name) for name in ("half.jsonl", "all.jsonl"))
     return Chain(tuple(stages), half, data, "accuracy", bench=None, threads=1)
 
@@ -79,7 +81,7 @@ def _timed(name: str, milliseconds: float) -> tuple[LatencyResult, ...]:
 def test_ratios_are_those_of_one_runtime(task: Path) -> None:
     source = ChainSource(str(task / "model.onnx"))
     targets = [find_target(name, check=False) for name in ("ort-cpu", "openvino-cpu")]
-    stages = tuple(Stage(name, t, source) for t in targets for name in ("baseline", "small"))
+    stages = tuple(ChainStage(name, t, source) for t in targets for name in ("baseline", "small"))
     chain = Chain(stages, "", "", "accuracy")
     timed = [_timed(str(n), ms) for n, ms in enumerate((8.0, 2.0, 6.0, 2.0))]
     found = [result.speedup for (result,) in ratios_on_target(chain, timed)]

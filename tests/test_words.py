@@ -18,7 +18,7 @@ _COMPARED = "(?:longer|larger|smaller|higher|lower|better|worse|faster|slower|mo
 PLAIN = {
     r"beside": "next to, with, compared with",
     r"(?<!leave )(?<!leaves )(?<!left )(?<!head )behind": "after",
-    rf"(?<!there )(?:is|was) no (?!{_COMPARED}\b)\w+": "is not a",
+    rf"(?<!there )(?:is|was) no (?!{_COMPARED}\b)\S+": "is not a",
     r"are no (?:multiples?|numbers?|finite|whole|padding)": "are not",
     r"tells|(?:is|are|was|were|unless) told(?! apart)": "reports, shows, given",
     r"brings|brought": "provides, comes with, is moved",

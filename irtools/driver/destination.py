@@ -56,7 +56,7 @@ class Destination:
         """Decide on a file. Raises as `of`."""
         path = Path(out)
         if path.is_dir() or path.suffix != ".onnx":
-            raise UsageError(f"output {out} is no .onnx file")
+            raise UsageError(f"output {out} is not an .onnx file")
         destination = cls(path, is_folder=False)
         destination._check(source, force)
         return destination

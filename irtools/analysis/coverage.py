@@ -22,6 +22,7 @@ TABLES: Mapping[str, str] = MappingProxyType(
         "bounds": "irtools.analysis.positions:BOUNDS",
         "cost": "irtools.analysis.cost_rules:COST",
         "channels": "irtools.passes.pruning.rules:CHANNELS",
+        "rows": "irtools.passes.positions.rules:ROWS",
         "no-op": "irtools.passes.cleanup.algebra:NO_OPS",
     }
 )

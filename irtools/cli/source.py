@@ -102,6 +102,7 @@ def load_options(given: Mapping[str, Any], *, check: bool = True) -> LoadOptions
         trust_remote_code=given["trust_remote_code"],
         check=check,
         sizes=given.get("sizes", ()),
+        logits=given.get("logits", "all"),
     )
 
 

@@ -10,7 +10,7 @@ __all__ = ["GROUPS", "Verb", "group_of"]
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Passes": ("--passes", "--pipeline", "--plan"),
-    "Model and target": ("--teacher", "--student", "--target", "--fix"),
+    "Model and target": ("--teacher", "--student", "--target", "--fix", "--logits"),
     "Data": (
         "--train",
         "--calibrate",

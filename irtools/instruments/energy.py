@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any, ClassVar
+
+import numpy as np
 
 from irtools.instruments.paired import Paired
 from irtools.measure.energy import POWERCAP, find_zones, run_counted, why_no_zones
@@ -97,7 +98,7 @@ class EnergyMeter(Paired):
 
     def figure(self, found: Sequence[Any]) -> Energy:
         return Energy(
-            joules=median(one["joules"] / one["runs"] for one in found),
-            watts=median(one["joules"] / _SECONDS for one in found),
+            joules=float(np.median([one["joules"] / one["runs"] for one in found])),
+            watts=float(np.median([one["joules"] / _SECONDS for one in found])),
             runs=sum(one["runs"] for one in found),
         )

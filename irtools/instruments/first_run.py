@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any, ClassVar
+
+import numpy as np
 
 from irtools.instruments.paired import Paired
 from irtools.measure.figures import Column, Figure, Measured, Occasion
@@ -80,4 +81,6 @@ class FirstRunTime(Paired):
         )
 
     def figure(self, found: Sequence[Any]) -> FirstRun:
-        return FirstRun(*(median(one[key] for one in found) for key in ("load", "first")))
+        return FirstRun(
+            *(float(np.median([one[key] for one in found])) for key in ("load", "first"))
+        )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
 from irtools.errors import FileError, ModelError
 from irtools.plugins import registry
@@ -31,6 +31,7 @@ class LoadOptions:
         trust_remote_code: Run Python files that a checkpoint brings.
         check: Compare an exported model with its source on several sizes.
         sizes: Numbers for dynamic axes of any source, as `with_sizes` of `irtools.model` has them.
+        logits: Which tokens a decoder of any source gives scores of: `all`, or the `last` one.
     """
 
     opset: int | None = None
@@ -43,13 +44,15 @@ class LoadOptions:
     trust_remote_code: bool = False
     check: bool = True
     sizes: tuple[tuple[str, int], ...] = ()
+    logits: Literal["all", "last"] = "all"
 
     def given(self) -> tuple[str, ...]:
         """Return the options that an export alone honours, as the command line has them."""
         return tuple(
             "--" + ("adapter" if f.name == "adapters" else f.name.replace("_", "-"))
             for f in fields(self)
-            if f.name not in ("check", "part", "sizes") and getattr(self, f.name) != f.default
+            if f.name not in ("check", "logits", "part", "sizes")
+            and getattr(self, f.name) != f.default
         )
 
 
@@ -139,11 +142,12 @@ def load_source(source: str, options: LoadOptions = LoadOptions()) -> Model:
 
 
 def load_by(frontend: Frontend, source: str, options: LoadOptions) -> Model:
-    """Make a model of a source, with the sizes that are asked for.
+    """Make a model of a source, with the sizes and results that are asked for.
 
     Raises:
         IrtoolsError: As `Frontend.load`.
-        UsageError: A size is for an axis that the model does not have, or has fixed.
+        UsageError: A size is for an axis that the model does not have, or has fixed; the scores of
+            the last token are asked of what is not a decoder.
     """
     try:
         model = frontend.load(source, options)
@@ -151,6 +155,10 @@ def load_by(frontend: Frontend, source: str, options: LoadOptions) -> Model:
         if hint := how_to_convert(source):
             error.add_note(hint)
         raise
+    if options.logits == "last" and options.part != "encoder":
+        from irtools.sources.last_logits import with_last_logits
+
+        model = with_last_logits(model)
     if not options.sizes:
         return model
     from irtools.model import with_sizes

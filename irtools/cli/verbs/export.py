@@ -34,6 +34,14 @@ __all__ = ["export"]
     "decoder_model.onnx). [default: <name>.onnx]",
 )
 @options.fix_option
+@click.option(
+    "--logits",
+    type=click.Choice(["all", "last"]),
+    default="all",
+    show_default=True,
+    help="Scores that a decoder gives: of all tokens, or of the last one, which is all that "
+    "generation reads; with the pass sink a prompt is read faster.",
+)
 @source_options
 @click.option("--no-check", is_flag=True, help="Do not compare the export with its source.")
 @click.option(

@@ -15,7 +15,18 @@ def test_the_coverage_has_a_line_for_every_operator_and_a_column_for_every_rule(
     head, *lines = found.out.splitlines()
     names = {line.split()[0] for line in lines if line}
     assert found.code == 0 and set(all_ops()) <= names
-    columns = ["operator", "kind", "type", "shape", "value", "bounds", "cost", "channels", "no-op"]
+    columns = [
+        "operator",
+        "kind",
+        "type",
+        "shape",
+        "value",
+        "bounds",
+        "cost",
+        "channels",
+        "rows",
+        "no-op",
+    ]
     assert head.split() == [*columns, "fold", "half", "opset"]
     starts = {line.index(line.split()[1]) for line in lines if line.split()[:1] == ["Relu"]}
     assert starts == {head.index("kind")}

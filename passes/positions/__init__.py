@@ -1,0 +1,1 @@
+"""Passes that compute fewer positions of a sequence."""

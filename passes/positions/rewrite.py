@@ -1,0 +1,89 @@
+"""Making one row where all were made."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from irtools.analysis.shapes import SymbolicShapes
+from irtools.editing import Editor, array_of, can_forward, require_constant
+from irtools.passes.positions.demand import Demand, free_results
+from irtools.passes.positions.row import Row
+from irtools.passes.positions.targets import new_target
+
+__all__ = ["sink"]
+
+
+def sink(editor: Editor, demand: Demand, facts: SymbolicShapes) -> None:
+    """Take rows where `demand` says so, and let its nodes compute those alone."""
+    rows: dict[tuple[ir.Value, Row], ir.Value] = {}
+    for (node, index), row in list(demand.cuts):
+        value = node.inputs[index]
+        assert value is not None
+        if (value, row) not in rows:
+            rows[value, row] = _take(editor, value, row)
+        node.replace_input_with(index, rows[value, row])
+    editor.drop_unread(*(value for value, _ in rows))
+    targets = {node: new_target(node, row, facts) for node, row in demand.nodes.items()}
+    spare = [demand.maker(node.inputs[0]) is not None for node in demand.takers]
+    for node, row in demand.nodes.items():
+        _adjust(editor, node, row, targets[node])
+    for (node, row), made in zip(demand.takers.items(), spare, strict=True):
+        if made:
+            _take_only_row(editor, node, row)
+
+
+def _take(editor: Editor, value: ir.Value, row: Row) -> ir.Value:
+    """Return one row of a tensor, along an axis that stays."""
+    array = array_of(value)
+    if array is not None:
+        return editor.constant(f"{value.name}_row", np.take(array, [row.index], row.axis))
+    index = editor.constant(f"{value.name}_index", np.asarray([row.index], np.int64))
+    return editor.after(
+        value,
+        "Gather",
+        [value, index],
+        {"axis": row.axis},
+        outputs={f"{value.name}_row": value.dtype},
+        shape=_one(value.shape, row.axis),
+    )
+
+
+def _adjust(editor: Editor, node: ir.Node, row: Row, target: list[int] | None) -> None:
+    """Let a node make one row from one row."""
+    if node.op_type in ("Expand", "Reshape"):
+        assert target is not None
+        old = node.inputs[1]
+        sizes = editor.constant(f"{node.name}_shape", np.asarray(target, np.int64))
+        node.replace_input_with(1, sizes)
+        node.attributes.pop("allowzero", None)
+        editor.drop_unread(old)
+    if node.attributes.get_int("is_causal", 0):
+        node.attributes.pop("is_causal")
+    for index, output in enumerate(node.outputs):
+        if index in free_results(node) or output.shape is None:
+            continue
+        if len(output.shape) > row.axis:
+            output.shape = _one(output.shape, row.axis)
+
+
+def _take_only_row(editor: Editor, node: ir.Node, row: Row) -> None:
+    """Let what took one of several rows take the only one."""
+    source, output = node.inputs[0], node.outputs[0]
+    assert source is not None
+    parameters = list(node.inputs[1:])
+    if node.op_type == "Gather" and require_constant(parameters[0]).shape.rank() == 0:
+        if row.index != 0:
+            node.replace_input_with(1, editor.constant(f"{node.name}_index", np.asarray(0)))
+    elif can_forward(output, source):
+        editor.forward(output, source)
+        editor.remove(node)
+    else:
+        editor.replace(node, "Identity", [source])
+    editor.drop_unread(*parameters)
+
+
+def _one(shape: ir.Shape | None, axis: int) -> ir.Shape | None:
+    if shape is None:
+        return None
+    return ir.Shape([1 if place == axis else size for place, size in enumerate(shape)])

@@ -38,8 +38,8 @@ from irtools.statistics import (
     Reduction,
     StreamingStatistics,
     Want,
+    mse_range,
 )
-from irtools.statistics.ranges import mse_range
 from irtools.targets import Runner, RunnerOptions
 
 QUANTIZED = ("Conv", "Gemm", "MatMul")

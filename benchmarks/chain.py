@@ -27,15 +27,15 @@ from irtools.data import DataSettings
 from irtools.driver.chain import (
     Chain,
     ChainSource,
-    Stage,
+    ChainStage,
     judge_models,
     make_model,
     ratios_on_target,
-    saved_bytes,
     time_models,
 )
-from irtools.measure import BenchSettings, LatencyResult, cpu_quota
-from irtools.model import Model
+from irtools.measure.base import BenchSettings, LatencyResult
+from irtools.measure.cpu import cpu_quota
+from irtools.model import Model, planned_size
 from irtools.plugins import NullProgress
 from irtools.report.plain import plain_data
 from irtools.targets import find_target
@@ -67,7 +67,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Task:
+class ChainTask:
     """A teacher, how its students are trained, and the links.
 
     Attributes:
@@ -105,7 +105,7 @@ STUDENTS = (
 TRIM = "cleanup,trim-vocabulary:keep=TRAIN:min-count=2:characters=used"
 SMALL = "fuse,int8:embeddings=4"
 TASKS = {
-    "r8": Task(
+    "r8": ChainTask(
         folder="r8",
         data="r8",
         base=None,
@@ -138,7 +138,7 @@ TASKS = {
             ),
         ),
     ),
-    "debian-tags": Task(
+    "debian-tags": ChainTask(
         folder="debian-tags",
         data="debian_tags",
         base="minilm/checkpoint",
@@ -160,7 +160,7 @@ TASKS = {
 class Workshop:
     """Makes what a task needs, or finds it in the cache."""
 
-    def __init__(self, task: Task, cache: Path, threads: int) -> None:
+    def __init__(self, task: ChainTask, cache: Path, threads: int) -> None:
         self.task = task
         self.cache = cache
         self.threads = threads
@@ -205,7 +205,7 @@ class Workshop:
         chain = Chain(stages, *data, self.task.metric, None, threads=self.threads)
         return replace(chain, stages=tuple(self._made(stage, chain) for stage in stages))
 
-    def _stages(self) -> Iterator[Stage]:
+    def _stages(self) -> Iterator[ChainStage]:
         exports = self.exports()
         for target in RUNTIMES:
             for row in self.task.rows:
@@ -217,9 +217,9 @@ class Workshop:
                 )
                 precision = row.precision if target == OPENVINO else None
                 source = ChainSource(str(path), settings)
-                yield Stage(row.name, find_target(target), source, row.pipeline, precision)
+                yield ChainStage(row.name, find_target(target), source, row.pipeline, precision)
 
-    def _made(self, stage: Stage, chain: Chain) -> Stage:
+    def _made(self, stage: ChainStage, chain: Chain) -> ChainStage:
         """Return a stage whose source is the link itself, as it lies in the cache."""
         if not stage.pipeline:
             return stage
@@ -253,7 +253,7 @@ def known_scores(folder: Path, chain: Chain, models: Sequence[Model]) -> list[Ma
     return [json.loads(place.read_text()) for place in places]
 
 
-def slug(stage: Stage) -> str:
+def slug(stage: ChainStage) -> str:
     """Return a name for files."""
     words = stage.name.replace(",", "").replace("-", " ").split()
     return "-".join([*words, stage.target.name.partition("-")[0]])
@@ -306,20 +306,20 @@ def main(argv: Sequence[str]) -> None:
 
 
 def figures(
-    stage: Stage, model: Model, score: Mapping[str, Any], latency: LatencyResult | None
+    stage: ChainStage, model: Model, score: Mapping[str, Any], latency: LatencyResult | None
 ) -> dict[str, Any]:
     """Return what is known of a link."""
     return {
         "name": stage.name,
         "target": stage.target.name,
         "precision": stage.precision,
-        "size": saved_bytes(model),
+        "size": planned_size(model.ir),
         **score,
         "latency": None if latency is None else plain_data(latency),
     }
 
 
-def table(rows: Sequence[Mapping[str, Any]], task: Task) -> Iterator[str]:
+def table(rows: Sequence[Mapping[str, Any]], task: ChainTask) -> Iterator[str]:
     """Yield a Markdown table; ratios are against the first row of the same runtime."""
     yield f"| link | runtime | size MB | smaller | ms | faster | {task.metric} | agreement |"
     yield "| --- " * 8 + "|"
@@ -356,7 +356,7 @@ def students(report: Mapping[str, Any]) -> Iterator[str]:
     )
 
 
-def recipes(task: Task) -> Iterator[str]:
+def recipes(task: ChainTask) -> Iterator[str]:
     """Yield the passes of every link."""
     for row in task.rows:
         if row.pipeline:

@@ -7,7 +7,6 @@ ONNX Runtime in float32.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,19 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import irtools
 from benchmarks.peers import Feeds, Peer
 from benchmarks.recording import about
 from irtools.data import Dataset, required_inputs
-from irtools.measure import BenchSettings, Contender, LatencyResult, cpu_quota, measure
+from irtools.measure.base import BenchSettings, LatencyResult
+from irtools.measure.contest import Contest, ContestSettings, EntrantScore, paired_difference
 from irtools.measure.interval import speedup
-from irtools.metrics import fidelity
+from irtools.measure.timing import Contender
+from irtools.metrics import Resampled
 from irtools.model import Model, with_sizes
-from irtools.targets import RunnerOptions, find_target
+from irtools.targets import RunnerOptions
 
-__all__ = ["Contest", "Ours", "Task", "margins", "table"]
+__all__ = ["Ours", "ContestTask", "TaskContest", "margins", "table"]
 
 _EXACT = 999.0
 """Decibels that stand for equal outputs; JSON has no infinity."""
@@ -53,7 +52,7 @@ class Ours:
 
 
 @dataclass(frozen=True)
-class Task:
+class ContestTask:
     """A float model, its data and how it is timed.
 
     Attributes:
@@ -95,7 +94,7 @@ class Entry:
         return self.model.stat().st_size + (weights.stat().st_size if beside else 0)
 
 
-class Contest:
+class TaskContest:
     """Makes the contenders of a task, measures them and shows what was found.
 
     Args:
@@ -104,7 +103,7 @@ class Contest:
         only: Parts of names to take part; none: all. ORT in float32 always does.
     """
 
-    def __init__(self, task: Task, folder: Path, only: Sequence[str] = ()) -> None:
+    def __init__(self, task: ContestTask, folder: Path, only: Sequence[str] = ()) -> None:
         self.task = task
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -193,45 +192,41 @@ class Contest:
         return found
 
     def _add_latency(self, rows: Sequence[dict[str, Any]], settings: BenchSettings) -> None:
-        contenders = {
-            entry.name: Contender(
-                entry.model, entry.target, RunnerOptions(precision=entry.precision)
-            )
-            for entry in self.entries
-        }
-        timings = measure(contenders, dict([self.task.timed]), settings)
+        asked = ContestSettings(settings)
+        feeds = dict([self.task.timed])
+        timings = Contest(_contenders(self.entries), settings=asked, timed_on=feeds).time()
         for figures, timing in zip(rows, timings, strict=True):
             figures |= _latency(timing)
 
     def _add_fidelity(self, rows: Sequence[dict[str, Any]]) -> None:
         """Add SQNR, agreement and accuracy over the test samples, against ORT in float32."""
-        reference: np.ndarray | None = None
-        for figures, entry in zip(rows, self.entries, strict=True):
-            place = self._folder / f"{_slug(entry.name)}.judged.json"
-            if not place.exists() or place.stat().st_mtime < entry.model.stat().st_mtime:
-                if reference is None:
-                    reference = self._outputs(self.entries[0])
-                outputs = reference if entry is self.entries[0] else self._outputs(entry)
-                place.write_text(json.dumps(self._judged(outputs, reference)))
-            figures |= json.loads(place.read_text())
-
-    def _judged(self, outputs: np.ndarray, reference: np.ndarray) -> dict[str, float | None]:
-        close = fidelity({"logits": reference}, {"logits": outputs})
-        figures = {"sqnr_db": min(close.sqnr_db, _EXACT), "agreement": close.agreement}
-        labels = self.task.test.labels
-        if labels is not None:
-            figures["accuracy"] = float(np.mean(outputs.argmax(-1) == labels))
-        return figures
-
-    def _outputs(self, entry: Entry, batch: int = 32) -> np.ndarray:
-        """Return the first output over the test data, in the order of the samples."""
-        options = RunnerOptions(precision=entry.precision, threads=cpu_quota())
-        with find_target(entry.target).runner(entry.model, options) as runner:
-            parts = [
-                next(iter(runner.run({n: f[n] for n in runner.input_names}).values()))
-                for f in _in_sizes(self.task.test, entry.fixed).batches(batch)
+        first, *others = self.entries
+        for fixed in (False, True):
+            # Those of fixed sizes run sample by sample, and would slow all others down.
+            some = [
+                entry for entry in others if entry.fixed is fixed and not self._is_judged(entry)
             ]
-        return np.concatenate(parts)
+            if some or not (fixed or self._is_judged(first)):
+                self._judge([first, *some])
+        for figures, entry in zip(rows, self.entries, strict=True):
+            figures |= json.loads(self._place(entry).read_text())
+
+    def _judge(self, entries: Sequence[Entry]) -> None:
+        test = self.task.test
+        metric = None if test.labels is None else "accuracy"
+        settings = ContestSettings(bench=None, metric=metric, isolation="none")
+        scores = Contest(_contenders(entries), test, settings).scores()
+        base: Resampled | None = None
+        for entry, score in zip(entries, scores, strict=True):
+            self._place(entry).write_text(json.dumps(_judged(score, base)))
+            base = base or score.metric
+
+    def _place(self, entry: Entry) -> Path:
+        return self._folder / f"{_slug(entry.name)}.judged.json"
+
+    def _is_judged(self, entry: Entry) -> bool:
+        place = self._place(entry)
+        return place.exists() and place.stat().st_mtime >= entry.model.stat().st_mtime
 
     def document(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, object]:
         """Return everything that a reader needs to judge the table."""
@@ -244,6 +239,26 @@ class Contest:
             "pipelines": {row.name: row.pipeline for row in self.task.ours},
             "rows": list(rows),
         }
+
+
+def _contenders(entries: Sequence[Entry]) -> dict[str, Contender]:
+    return {
+        entry.name: Contender(entry.model, entry.target, RunnerOptions(precision=entry.precision))
+        for entry in entries
+    }
+
+
+def _judged(score: EntrantScore, base: Resampled | None) -> dict[str, Any]:
+    figures: dict[str, Any] = {
+        "sqnr_db": min(score.fidelity.sqnr_db, _EXACT),
+        "agreement": score.fidelity.agreement,
+    }
+    if score.metric is not None:
+        figures["accuracy"] = score.metric.evaluation.value
+        if base is not None:
+            gap = paired_difference(base, score.metric)
+            figures["difference"] = [gap.value, gap.low, gap.high]
+    return figures
 
 
 def _slug(name: str) -> str:
@@ -300,8 +315,3 @@ def margins(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         ratio = speedup(best["blocks_ms"], figures["blocks_ms"], 0.95)
         text = f"{ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
         yield f"- {figures['name']}: {text} times as fast as {best['name']} on {target}"
-
-
-def _in_sizes(data: Dataset, fixed: bool) -> Dataset:
-    """Return data as a model takes it: one by one with its padding where sizes are fixed."""
-    return dataclasses.replace(data, fixed_batch=1, fixed_length=True) if fixed else data

@@ -29,10 +29,12 @@ from benchmarks.decoder_peers import PEERS, Source
 from benchmarks.memory import Usage, watch
 from benchmarks.recording import DEFAULT_CACHE, about, write_result
 from irtools.analysis.decoder import CachedDecoder, find_decoder
-from irtools.measure import BenchSettings, Contender, LatencyResult, cpu_quota, measure
+from irtools.measure.base import BenchSettings, LatencyResult
+from irtools.measure.cpu import cpu_quota
 from irtools.measure.generate import GreedyText, Writing, compare_writings, write_greedily
 from irtools.measure.shapes import bench_feeds
-from irtools.metrics.language import Perplexity
+from irtools.measure.timing import Contender, measure
+from irtools.metrics import Perplexity
 from irtools.model import Model
 from irtools.targets import Runner, RunnerOptions, find_target
 

@@ -19,8 +19,9 @@ import irtools
 from benchmarks.chain import RUNTIMES, known_scores, say
 from benchmarks.recording import DEFAULT_CACHE, about, write_result
 from benchmarks.tasks import encoded
-from irtools.driver.chain import Chain, ChainSource, Stage, ratios_on_target, time_models
-from irtools.measure import BenchSettings, LatencyResult, cpu_quota
+from irtools.driver.chain import Chain, ChainSource, ChainStage, ratios_on_target, time_models
+from irtools.measure.base import BenchSettings, LatencyResult
+from irtools.measure.cpu import cpu_quota
 from irtools.model import Model
 from irtools.plugins import NullProgress
 from irtools.report.plain import plain_data
@@ -41,7 +42,7 @@ class Workshop:
         self.threads = threads
         self.original = self.data / "minilm-r8.onnx"
 
-    def stages(self) -> Iterator[Stage]:
+    def stages(self) -> Iterator[ChainStage]:
         """Yield what is compared."""
         for target in RUNTIMES:
             quantized, leaving = (self.made / f"{name}-{target}.onnx" for name in ("int8", "exits"))
@@ -52,7 +53,7 @@ class Workshop:
             for name, path in models.items():
                 precision = "f32" if name == "fp32" and target == "openvino-cpu" else None
                 source = ChainSource(str(path))
-                yield Stage(name, find_target(target), source, precision=precision)
+                yield ChainStage(name, find_target(target), source, precision=precision)
 
     def _make(self, target: str, quantized: Path, leaving: Path) -> None:
         given = {"target": target, "bench": None, "threads": self.threads}

@@ -20,7 +20,7 @@ import onnx
 from benchmarks.peers import ort_transformer_optimized
 from benchmarks.recording import DEFAULT_CACHE
 from irtools import Model, PassContext, Pipeline
-from irtools.passmanager.manager import PassManager
+from irtools.passmanager import PassManager
 from irtools.targets import find_target
 
 ATTENTION = ("Attention", "MultiHeadAttention")

@@ -16,8 +16,7 @@ import onnx_ir as ir
 from benchmarks.families import EXPORTERS, FAMILIES, KINDS, counted, export, row
 from benchmarks.recording import DOCS
 from irtools.model import Model
-from irtools.passmanager import PassContext, Pipeline
-from irtools.passmanager.manager import PassManager
+from irtools.passmanager import PassContext, PassManager, Pipeline
 
 PAGE = DOCS / "fusion.md"
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"

@@ -23,7 +23,9 @@ import onnx.parser
 import onnxruntime
 
 from benchmarks.recording import about, write_result
-from irtools.measure import BenchSettings, Contender, cpu_quota, measure
+from irtools.measure.base import BenchSettings
+from irtools.measure.cpu import cpu_quota
+from irtools.measure.timing import Contender, measure
 from irtools.targets import RunnerOptions
 
 HEADER = '<ir_version: 10, opset_import: ["" : 23, "com.microsoft" : 1]>'

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from irtools.measure import cpu_quota
+from irtools.measure.cpu import cpu_quota
 from irtools.measure.machine import machine, versions
 
 __all__ = [

@@ -19,11 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.contest import Contest, Ours, Task, margins, table
+from benchmarks.contest import ContestTask, Ours, TaskContest, margins, table
 from benchmarks.peers import CONVOLUTIONAL_PEERS, DEBERTA_PEERS, ENCODER_PEERS, FIXED_PEERS, Feeds
 from benchmarks.recording import DEFAULT_CACHE, prepare, write_result
 from irtools.data import Dataset, DataSettings, load_dataset
-from irtools.measure import BenchSettings
+from irtools.measure.base import BenchSettings
 from irtools.model import Model
 
 INT8 = (
@@ -44,13 +44,13 @@ FIXED = (
 )
 
 
-def minilm_r8(cache: Path, sequence: int | None) -> Task:
+def minilm_r8(cache: Path, sequence: int | None) -> ContestTask:
     """MiniLM-L6 fine-tuned on R8."""
     folder, length = cache / "r8", sequence or 64
     model = prepared("r8", cache, folder / "minilm-r8.onnx")
     test = encoded(folder / "r8_test.npz")
     pruned = Ours("irtools prune 1.5x, int8", "cleanup,prune:speedup=1.5,fuse,int8")
-    return Task(
+    return ContestTask(
         "minilm-r8",
         model,
         encoded(folder / "r8_calib.npz").take(128),
@@ -62,11 +62,11 @@ def minilm_r8(cache: Path, sequence: int | None) -> Task:
     )
 
 
-def bert_base(cache: Path, sequence: int | None) -> Task:
+def bert_base(cache: Path, sequence: int | None) -> ContestTask:
     """The shape of BERT-base, with drawn weights and tokens."""
     length = sequence or 128
     data = random_texts(64, length)
-    return Task(
+    return ContestTask(
         "bert-base",
         prepared("bert-base", cache, cache / "bert-base" / "bert-base.onnx"),
         data.select(np.arange(32)),
@@ -78,7 +78,7 @@ def bert_base(cache: Path, sequence: int | None) -> Task:
     )
 
 
-def deberta_injection(cache: Path, sequence: int | None) -> Task:
+def deberta_injection(cache: Path, sequence: int | None) -> ContestTask:
     """DeBERTa-v3-xsmall's shape, trained on prompt injection from scratch."""
     length = sequence or 64
     model = prepared("deberta-injection", cache, cache / "deberta-injection/export/model.onnx")
@@ -91,7 +91,7 @@ def deberta_injection(cache: Path, sequence: int | None) -> Task:
     )
     fused = Ours("irtools fp32, fused", "cleanup,fuse")
     pruned = Ours("irtools prune 1.5x, int8", "cleanup,prune:speedup=1.5,fuse,int8")
-    return Task(
+    return ContestTask(
         "deberta-injection",
         model,
         calibration.take(128),
@@ -103,7 +103,7 @@ def deberta_injection(cache: Path, sequence: int | None) -> Task:
     )
 
 
-def efficientnet_fashion(cache: Path, _: int | None) -> Task:
+def efficientnet_fashion(cache: Path, _: int | None) -> ContestTask:
     """EfficientNet-Lite0, transferred to Fashion-MNIST in 64 x 64."""
     folder = cache / "fashion-mnist"
     model = prepared("efficientnet-fashion", cache, folder / "efficientnet-lite0.onnx")
@@ -113,7 +113,7 @@ def efficientnet_fashion(cache: Path, _: int | None) -> Task:
     )
     # The batch that is tested is no matter of the one that is timed.
     one = {name: array[:1] for name, array in test.feeds.items()}
-    return Task(
+    return ContestTask(
         "efficientnet-fashion",
         model,
         calibration,
@@ -125,7 +125,7 @@ def efficientnet_fashion(cache: Path, _: int | None) -> Task:
     )
 
 
-TASKS: Mapping[str, Callable[[Path, int | None], Task]] = {
+TASKS: Mapping[str, Callable[[Path, int | None], ContestTask]] = {
     "minilm-r8": minilm_r8,
     "bert-base": bert_base,
     "deberta-injection": deberta_injection,
@@ -190,7 +190,7 @@ def main(argv: Sequence[str]) -> None:
     cache = arguments.cache.resolve()
     task = TASKS[arguments.task](cache, arguments.seq)
     only = tuple(part for part in arguments.only.split(",") if part)
-    contest = Contest(task, cache / "contenders" / task.name, only)
+    contest = TaskContest(task, cache / "contenders" / task.name, only)
     settings = replace(task.bench, rounds=arguments.rounds, max_seconds=arguments.seconds)
     rows = contest.rows(None if arguments.no_timing else settings)
     print("\n".join(table(rows)))

@@ -29,18 +29,14 @@ import numpy as np
 from benchmarks.prepared.whole_way import ENTRIES, PARTS, Entry, read_data
 from benchmarks.recording import DEFAULT_CACHE, ROOT, about, prepare, write_result
 from irtools.analysis.decoder import find_text_decoder
-from irtools.data import Dataset
-from irtools.data.padding import padding_mask
+from irtools.data import Dataset, padding_mask
 from irtools.driver.make import make_rows
 from irtools.errors import IrtoolsError
 from irtools.instruments import Verification
 from irtools.measure.generate import Writing, compare_writings, write_greedily
-from irtools.metrics.fidelity import FidelityMeter
+from irtools.metrics import FidelityMeter
 from irtools.model import Model
-from irtools.passmanager import PassContext, Pipeline
-from irtools.passmanager.manager import PassManager
-from irtools.passmanager.step import Step
-from irtools.passmanager.workspace import Workspace
+from irtools.passmanager import PassContext, PassManager, Pipeline, Step, Workspace
 from irtools.targets import Runner, RunnerOptions, find_target, lowered
 
 TARGETS = ("ort-cpu", "openvino-cpu")
@@ -152,7 +148,7 @@ def _figures(step: Step) -> dict[str, Any]:
     (row,) = make_rows([step])
     return {
         "changed": row.changed,
-        "statistics": {name: count for name, count in row.statistics.items() if count},
+        "counters": {name: count for name, count in row.counters.items() if count},
         "notes": list(row.notes),
         "peak_bytes": row.peak_bytes.get("pass"),
         "seconds": row.seconds.get("pass"),
@@ -221,9 +217,9 @@ def _cells(steps: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         row = by_pass.get(name, {})
         yield "refused" if "refused" in row else _decibels(row.get("sqnr_db"))
         if name == "fuse":
-            yield _fused(row.get("statistics", {}))
+            yield _fused(row.get("counters", {}))
         if name == "prune":
-            yield _removed(row.get("statistics", {}), by_pass["export"].get("size", 0))
+            yield _removed(row.get("counters", {}), by_pass["export"].get("size", 0))
     agreement, text = last.get("agreement"), last.get("same_text")
     yield "" if agreement is None else f"{agreement:.1%}"
     yield "" if text is None else f"{text:.0%}"

@@ -10,8 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from irtools.passmanager import Option, Pass, options_of
-from irtools.passmanager.manifest import MANIFEST, make_manifest, summary_of
+from irtools.passmanager import MANIFEST, Option, Pass, make_manifest, options_of, summary_of
 from irtools.plugins import registry
 
 REFERENCE = Path(__file__).parent / "reference.md"
@@ -75,8 +74,8 @@ def pass_section(kind: type[Pass]) -> Iterator[str]:
         yield "| --- | --- | --- | --- |"
         yield from map(option_row, options)
         yield ""
-    if kind.statistics:
-        yield "Statistics: " + "; ".join(f"`{k}` {v}" for k, v in kind.statistics.items()) + ".\n"
+    if kind.counters:
+        yield "Counters: " + "; ".join(f"`{k}` {v}" for k, v in kind.counters.items()) + ".\n"
 
 
 def option_row(option: Option) -> str:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import sys
 
 from irtools import Pipeline, optimize
-from irtools.measure import BenchSettings
-from irtools.passes.cleanup.cleanup import Cleanup
+from irtools.measure.base import BenchSettings
+from irtools.passes.cleanup import Cleanup
 from irtools.passes.quantization.int8 import Int8
 
 
@@ -28,7 +28,7 @@ def main(source: str, out: str) -> None:
     for row in result.rows:
         speed = row.latency[0].speedup if row.latency else None
         faster = f"{speed.value:.2f}x" if speed else "-"
-        print(f"{row.text}: {row.size.file_bytes} bytes, {faster}, {dict(row.statistics)}")
+        print(f"{row.text}: {row.size.file_bytes} bytes, {faster}, {dict(row.counters)}")
     result.model.save(out)
 
 

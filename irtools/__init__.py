@@ -10,11 +10,11 @@ Nothing heavy is imported until it is used.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from irtools.data import Dataset
+    from irtools.driver.artifact import write_artifact
     from irtools.driver.optimize import OptimizeResult, optimize
     from irtools.errors import IrtoolsError
     from irtools.model import Model
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from irtools.targets import find_target
 
+from irtools.lazy import lazy_names
 from irtools.version import __version__
 
 _HOMES = {
@@ -49,6 +50,7 @@ _HOMES = {
     "find_target": "irtools.targets",
     "optimize": "irtools.driver.optimize",
     "option": "irtools.passmanager",
+    "write_artifact": "irtools.driver.artifact",
 }
 
 __all__ = [
@@ -68,11 +70,7 @@ __all__ = [
     "find_target",
     "optimize",
     "option",
+    "write_artifact",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'irtools' has no attribute {name!r}")
-    return getattr(importlib.import_module(home), name)
+__getattr__ = lazy_names(__name__, _HOMES)

@@ -23,7 +23,7 @@ exit code of `irc`.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 __all__ = [
     "BudgetError",
@@ -46,9 +46,23 @@ __all__ = [
 
 
 class IrtoolsError(Exception):
-    """Base of all errors that irtools raises on purpose."""
+    """Base of all errors that irtools raises on purpose.
+
+    Attributes:
+        place: Where in a run it happened (`pass 2/3 int8`); printed before the message.
+    """
 
     exit_code: ClassVar[int] = 70
+    place: str = ""
+
+    def within(self, place: str) -> Self:
+        """Return the error itself, which from here on says where it happened."""
+        self.place = f"{place}: {self.place}" if self.place else place
+        return self
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return f"{self.place}: {text}" if self.place else text
 
 
 class UsageError(IrtoolsError, ValueError):

@@ -61,7 +61,7 @@ def test_the_fusion_of_the_guide_fuses(
         "y = Mul(h, u) }"
     )
     result = guide("FuseGeluTanh").FuseGeluTanh().run(model, make_context())
-    assert result.statistics == {"num-fused-gelu-tanh": 1, "num-unfused-gelu-tanh": 0}
+    assert result.counters == {"num-fused-gelu-tanh": 1, "num-unfused-gelu-tanh": 0}
     assert [node.op_type for node in model.graph] == ["Gelu"]
 
 

@@ -35,6 +35,7 @@ def room_of(module: str) -> str:
     return "irtools"
 
 
+@functools.cache
 def modules() -> dict[str, Path]:
     """Return every module of the four rooms, with its file."""
     found = {}
@@ -161,6 +162,98 @@ def package_of(module: str) -> str:
     """Return the room or family of a module: what is imported through one face."""
     depth = 3 if room_of(module) != "irtools" else 2
     return ".".join(module.split(".")[:depth])
+
+
+def has_face(module: str) -> bool:
+    """Whether a module is a package that others see by its `__all__` alone."""
+    path = known_modules()[module]
+    return path.name == "__init__.py" and hasattr(importlib.import_module(module), "__all__")
+
+
+@functools.cache
+def known_modules() -> dict[str, Path]:
+    """Return the modules of the four rooms, of the benchmarks and of the examples."""
+    found = modules()
+    for folder in ("benchmarks", "examples"):
+        for path in (ROOT / folder).rglob("*.py"):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+def past_the_face(own: str, text: str) -> list[str]:
+    """Return what a module imports of other rooms other than through their faces.
+
+    A room whose `__init__` has `__all__` is seen by these names alone; any other has no face, and
+    its modules are imported. A package inside a room is held to the same, from outside the room.
+    """
+    wrong = []
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.ImportFrom) or node.module not in modules():
+            continue
+        module = str(node.module)
+        parts = module.split(".")
+        above = (".".join(parts[:depth]) for depth in range(2, len(parts)))
+        names = {alias.name for alias in node.names}
+        if package_of(module) == package_of(own) or module == "irtools":
+            continue
+        if any(has_face(package) for package in above):
+            wrong.append(module)
+        elif has_face(module):
+            allowed = set(importlib.import_module(module).__all__)
+            wrong += [f"{module}.{name}" for name in sorted(names - allowed)]
+        elif modules()[module].name == "__init__.py":
+            inner = {name for name in names if f"{module}.{name}" in modules()}
+            wrong += [f"{module}.{name}" for name in sorted(names - inner)]
+    return wrong
+
+
+def test_rooms_are_seen_by_their_faces() -> None:
+    wrong = [
+        f"{name} imports {found}"
+        for name, path in known_modules().items()
+        for found in past_the_face(name, path.read_text(encoding="utf-8"))
+    ]
+    assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("from irtools.data import Dataset", []),
+        ("from irtools.data.base import Dataset", ["irtools.data.base"]),
+        ("from irtools.data import base", ["irtools.data.base"]),
+        ("from irtools.analysis.shapes import anything", []),
+        ("from irtools.analysis import shapes", []),
+        ("from irtools.analysis import infer", ["irtools.analysis.infer"]),
+        ("from irtools.measure.contest import Contest", []),
+        ("from irtools.measure.contest.samples import Part", ["irtools.measure.contest.samples"]),
+        ("from irtools.errors import UsageError", []),
+        ("from irtools.passmanager.base import Pass", ["irtools.passmanager.base"]),
+    ],
+)
+def test_what_passes_a_face_by(line: str, found: list[str]) -> None:
+    assert past_the_face("irtools.cli.verbs.inspect", line) == found
+
+
+def test_no_private_name_of_another_module_is_imported() -> None:
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {module}.{name}"
+        for folder in (*ROOMS, "benchmarks", "examples", "tests")
+        for path in (ROOT / folder).rglob("*.py")
+        for module, name in names_imported(path)
+        if any(is_private(part) for part in (*module.split("."), name))
+    ]
+    assert not wrong
+
+
+def is_private(name: str) -> bool:
+    """Whether a name begins with an underscore and is none of Python's own."""
+    return name.startswith("_") and not name.endswith("__")
+
+
+def test_faces_hide_files_not_underscores() -> None:
+    assert not [path for path in modules().values() if is_private(path.stem)]
 
 
 def edits_in(path: Path) -> set[str]:
@@ -322,17 +415,9 @@ def test_frontends_know_each_other_by_their_faces() -> None:
     assert not wrong
 
 
-def test_frontends_hide_by_faces_not_by_underscores() -> None:
-    room = ROOT / "frontends"
-    assert {path.name for path in room.glob("*.py")} == {"__init__.py", "onnx_file.py"}
-    assert not list(room.rglob("_[!_]*.py"))
-    wrong = [
-        f"{path.relative_to(ROOT)} imports {module}.{name}"
-        for path in room.rglob("*.py")
-        for module, name in names_imported(path)
-        if "._" in f"{module}.{name}"
-    ]
-    assert not wrong
+def test_frontends_are_packages() -> None:
+    names = {path.name for path in (ROOT / "frontends").glob("*.py")}
+    assert names == {"__init__.py", "onnx_file.py"}
 
 
 def test_networks_of_students_know_nothing_of_their_training() -> None:

@@ -11,9 +11,9 @@ from irtools.backends.onnxruntime.runner import compiled_kernels
 from irtools.backends.onnxruntime.session import WIDE_PRODUCTS, Provider, SaveAs, open_session
 from irtools.backends.onnxruntime.source import ModelSource
 from irtools.errors import FileError, LimitError, UnsupportedError
+from irtools.files import publish, staging_folder
 from irtools.model import Model
 from irtools.targets import Artifact, RunnerOptions
-from irtools.targets.staging import publish, staging_folder
 from irtools.words import counted
 
 __all__ = ["write_artifact"]

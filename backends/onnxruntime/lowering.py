@@ -14,10 +14,10 @@ from typing import Any
 
 import onnx_ir as ir
 
-from irtools.backends.onnxruntime._block_weights import lower_block_weights
-from irtools.backends.onnxruntime._int8_gemm import Int8BeforeClip, Int8Bias
-from irtools.backends.onnxruntime._int8_lstm import Int8Lstm
-from irtools.backends.onnxruntime._layer_norm import SumBeforeLayerNorm, UnfuseSkipLayerNorm
+from irtools.backends.onnxruntime.block_weights import lower_block_weights
+from irtools.backends.onnxruntime.int8_gemm import Int8BeforeClip, Int8Bias
+from irtools.backends.onnxruntime.int8_lstm import Int8Lstm
+from irtools.backends.onnxruntime.layer_norm import SumBeforeLayerNorm, UnfuseSkipLayerNorm
 from irtools.editing import Editor, Rule, rewrite
 from irtools.targets import Capabilities, lower_file_version
 

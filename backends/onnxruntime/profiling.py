@@ -13,7 +13,7 @@ import numpy as np
 from irtools.backends.onnxruntime.session import Provider
 from irtools.backends.onnxruntime.source import ModelSource
 from irtools.errors import UnsupportedError
-from irtools.scratch import scratch_folder
+from irtools.files import scratch_folder
 from irtools.targets import Feeds, NodeTimes, RunnerOptions
 
 __all__ = ["profile", "read_profile"]

@@ -21,8 +21,8 @@ from irtools.backends.onnxruntime.session import (
 )
 from irtools.backends.onnxruntime.source import ModelSource
 from irtools.errors import UnsupportedError
-from irtools.scratch import scratch_folder
-from irtools.targets import KernelReport, RunnerOptions, SessionRunner, Slot
+from irtools.files import scratch_folder
+from irtools.targets import InputSlot, KernelReport, RunnerOptions, SessionRunner
 
 __all__ = ["OrtRunner", "compiled_kernels"]
 
@@ -124,16 +124,18 @@ def compiled_kernels(
         return replace(count_kernels(path), providers=count_providers(session))
 
 
-def _slots(session: Any) -> tuple[Slot, ...]:
+def _slots(session: Any) -> tuple[InputSlot, ...]:
     required = [_slot(arg, required=True) for arg in session.get_inputs()]
     optional = [_slot(arg, required=False) for arg in session.get_overridable_initializers()]
     return (*required, *optional)
 
 
-def _slot(arg: Any, *, required: bool) -> Slot:
+def _slot(arg: Any, *, required: bool) -> InputSlot:
     dense = _DENSE.fullmatch(arg.type)
     if dense is None:
-        return Slot(arg.name, None, None, required=required and not arg.type.startswith("optional"))
+        return InputSlot(
+            arg.name, None, None, required=required and not arg.type.startswith("optional")
+        )
     sizes = tuple(size if isinstance(size, int) else None for size in arg.shape)
     # The runtime says [] of a number and of a tensor whose rank is not stated; it checks both.
-    return Slot(arg.name, _NUMPY_TYPES.get(dense[1]), sizes or None, required)
+    return InputSlot(arg.name, _NUMPY_TYPES.get(dense[1]), sizes or None, required)

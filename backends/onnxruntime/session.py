@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from irtools.backends.onnxruntime._library import import_onnxruntime
+from irtools.backends.onnxruntime.library import import_onnxruntime
 from irtools.backends.onnxruntime.source import ModelSource
 from irtools.errors import TargetUnavailableError, UnsupportedError
 from irtools.targets import RunnerOptions
-from irtools.targets.signature import one_line
+from irtools.words import one_line
 
 __all__ = [
     "RUNTIME_ERRORS",

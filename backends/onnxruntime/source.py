@@ -87,7 +87,7 @@ class ModelSource:
 
     @classmethod
     def _of_model(cls, model: ir.Model, *, on_cpu: bool) -> ModelSource:
-        from irtools.backends.onnxruntime._library import import_onnxruntime
+        from irtools.backends.onnxruntime.library import import_onnxruntime
 
         ort = import_onnxruntime()
         _drop_unread(model)

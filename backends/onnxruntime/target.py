@@ -51,7 +51,7 @@ class _Ort(Target):
         """Return the execution providers in order of preference."""
 
     def check_available(self) -> None:
-        from irtools.backends.onnxruntime._library import import_onnxruntime
+        from irtools.backends.onnxruntime.library import import_onnxruntime
 
         ort = import_onnxruntime()
         if self.provider_name not in ort.get_available_providers():
@@ -116,7 +116,7 @@ class _Ort(Target):
                 return f"{package} {version(package)}"
             except PackageNotFoundError:
                 continue
-        from irtools.backends.onnxruntime._library import import_onnxruntime
+        from irtools.backends.onnxruntime.library import import_onnxruntime
 
         ort = import_onnxruntime()
         return f"onnxruntime {ort.__version__}"

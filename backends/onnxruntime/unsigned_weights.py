@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.editing import Editor, constant_of
-from irtools.model.walk import nested_graphs
+from irtools.model import nested_graphs
 
 __all__ = ["make_weights_unsigned", "unshare_integers"]
 

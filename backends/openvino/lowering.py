@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from irtools.backends._block_tables import BlockLookup
+from irtools.backends.block_tables import BlockLookup
 from irtools.editing import Editor, rewrite
 
 __all__ = ["lower"]

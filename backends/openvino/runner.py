@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from irtools.backends.openvino._library import clean_message, import_openvino, release
 from irtools.backends.openvino.kernels import count_kernels, quantized_ops
+from irtools.backends.openvino.library import clean_message, import_openvino, release
 from irtools.backends.openvino.source import import_model
 from irtools.errors import OptionError, UnsupportedError
-from irtools.targets import Feeds, KernelReport, RunnerOptions, SessionRunner, Slot
+from irtools.targets import Feeds, InputSlot, KernelReport, RunnerOptions, SessionRunner
 
 if TYPE_CHECKING:
     from irtools.model import Model
@@ -121,10 +121,10 @@ def _compile(core: Any, model: Any, device: str, config: dict[str, str]) -> Any:
         ) from error
 
 
-def _slot(port: Any) -> Slot:
+def _slot(port: Any) -> InputSlot:
     shape = port.get_partial_shape()
     sizes = None
     if shape.rank.is_static:
         sizes = tuple(size.get_length() if size.is_static else None for size in shape)
     element = port.get_element_type().get_type_name()
-    return Slot(port.get_any_name(), _NUMPY_TYPES.get(element), sizes)
+    return InputSlot(port.get_any_name(), _NUMPY_TYPES.get(element), sizes)

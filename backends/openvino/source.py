@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irtools.backends.openvino._library import clean_message, import_openvino, release
+from irtools.backends.openvino.library import clean_message, import_openvino, release
 from irtools.errors import FileError, UnsupportedError
-from irtools.scratch import scratch_folder
+from irtools.files import scratch_folder
 
 if TYPE_CHECKING:
     import onnx_ir as ir

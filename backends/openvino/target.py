@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from irtools.backends.openvino._library import import_openvino, release
 from irtools.backends.openvino.capabilities import cpu_capabilities, gpu_capabilities
+from irtools.backends.openvino.library import import_openvino, release
 from irtools.errors import TargetUnavailableError
 from irtools.targets import (
     Capabilities,

@@ -23,8 +23,7 @@ from benchmarks.prepared.exports import Tensors
 from benchmarks.prepared.packages import cached, verify
 from benchmarks.prepared.training import Recipe, train
 from benchmarks.recording import ROOT
-from irtools.data.images import read_images
-from irtools.data.signature import InputSpec
+from irtools.data import InputSpec, read_images
 
 DEBIAN_PACKAGE = "dataset-fashion-mnist=0.0~git20200523.55506a9-1"
 DIGEST = "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0"

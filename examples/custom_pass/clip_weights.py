@@ -31,7 +31,7 @@ class ClipWeights(PlanningPass):
     exactness: ClassVar[Exactness] = Exactness.LOSSY
     # Clipping narrows the distribution, so a second run would find new outliers.
     idempotent: ClassVar[bool] = False
-    statistics: ClassVar[dict[str, str]] = {
+    counters: ClassVar[dict[str, str]] = {
         "num-clipped-matrices": "matrices with outliers",
         "num-clipped-weights": "weights moved",
     }
@@ -66,11 +66,11 @@ class ClipWeights(PlanningPass):
             value.const_value = ir.tensor(
                 self._clip(value.const_value.numpy()), name=decision.subject
             )
-        statistics = {
+        counters = {
             "num-clipped-matrices": len(plan),
             "num-clipped-weights": int(sum(decision.gain for decision in plan.decisions)),
         }
-        return PassResult(modified=len(plan) > 0, statistics=statistics, plan=plan)
+        return PassResult(modified=len(plan) > 0, counters=counters, plan=plan)
 
     def _clip(self, weight: np.ndarray) -> np.ndarray:
         mean, reach = weight.mean(), self.sigmas * weight.std()

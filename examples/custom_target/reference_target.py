@@ -20,11 +20,11 @@ from irtools import Model
 from irtools.errors import UnsupportedError
 from irtools.targets import (
     Capabilities,
+    InputSlot,
     PackagedTarget,
     Runner,
     RunnerOptions,
     SessionRunner,
-    Slot,
 )
 
 
@@ -71,9 +71,9 @@ class ReferenceRunner(SessionRunner):
         return found
 
 
-def _slot(value: onnx.ValueInfoProto) -> Slot:
+def _slot(value: onnx.ValueInfoProto) -> InputSlot:
     tensor = value.type.tensor_type
     dims = tensor.shape.dim
     sizes = tuple(dim.dim_value if dim.HasField("dim_value") else None for dim in dims)
     dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
-    return Slot(value.name, np.dtype(dtype), sizes)
+    return InputSlot(value.name, np.dtype(dtype), sizes)

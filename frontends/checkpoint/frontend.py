@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from irtools.errors import OptionError, UnsupportedError
+from irtools.files import scratch_folder
 from irtools.frontends.checkpoint.adapters import Adapter, read_adapter, task_of
 from irtools.frontends.checkpoint.decoder import describe_decoder
 from irtools.frontends.checkpoint.encoder import describe_encoder
@@ -18,7 +19,7 @@ from irtools.frontends.checkpoint.sentence import with_sentence_embedding
 from irtools.frontends.checkpoint.seq2seq import PARTS, describe_part
 from irtools.frontends.checkpoint.tokenizer import make_tokenizer
 from irtools.frontends.checkpoint.weights import (
-    Checkpoint,
+    LoadedCheckpoint,
     network_of,
     open_checkpoint,
     read_config,
@@ -34,7 +35,6 @@ from irtools.frontends.torch import (
     translate_errors,
 )
 from irtools.model import Model
-from irtools.scratch import scratch_folder
 from irtools.sources import LoadOptions, companions_in
 
 __all__ = ["TransformersFrontend"]
@@ -102,7 +102,7 @@ def _export(
     return in_file(model, scratch), trials, source.where
 
 
-def _open(folder: Path, options: LoadOptions) -> tuple[Checkpoint, list[Adapter]]:
+def _open(folder: Path, options: LoadOptions) -> tuple[LoadedCheckpoint, list[Adapter]]:
     """Load a checkpoint and the adapters for it, which may bring its head."""
     adapters = [read_adapter(path, weight) for path, weight in options.adapters]
     checkpoint = open_checkpoint(
@@ -115,7 +115,7 @@ def _open(folder: Path, options: LoadOptions) -> tuple[Checkpoint, list[Adapter]
     return checkpoint, adapters
 
 
-def _describe(checkpoint: Checkpoint, options: LoadOptions) -> TorchSource:
+def _describe(checkpoint: LoadedCheckpoint, options: LoadOptions) -> TorchSource:
     module, where = checkpoint.module, checkpoint.where
     metadata = _metadata(checkpoint)
     if is_pair(module.config, type(module)):
@@ -142,7 +142,7 @@ def _describe(checkpoint: Checkpoint, options: LoadOptions) -> TorchSource:
     return describe_decoder(module, where, metadata)
 
 
-def _metadata(checkpoint: Checkpoint) -> dict[str, str]:
+def _metadata(checkpoint: LoadedCheckpoint) -> dict[str, str]:
     config = checkpoint.module.config
     found: dict[str, str] = {"model_type": config.model_type}
     if checkpoint.task is not None:

@@ -8,11 +8,11 @@ from typing import Any
 
 from irtools.errors import OptionError, UnsupportedError
 
-__all__ = ["TASKS", "Task", "find_task", "tasks_of"]
+__all__ = ["TASKS", "NetworkUse", "find_task", "tasks_of"]
 
 
 @dataclass(frozen=True)
-class Task:
+class NetworkUse:
     """A use of a network.
 
     Attributes:
@@ -29,50 +29,50 @@ class Task:
 
 
 # Where an architecture is in several tables the first one counts: GPT2LMHeadModel generates text.
-TASKS: Mapping[str, Task] = {
+TASKS: Mapping[str, NetworkUse] = {
     task.name: task
     for task in (
-        Task(
+        NetworkUse(
             "text-classification",
             "AutoModelForSequenceClassification",
             "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
             has_classes=True,
         ),
-        Task(
+        NetworkUse(
             "token-classification",
             "AutoModelForTokenClassification",
             "MODEL_FOR_TOKEN_CLASSIFICATION_MAPPING_NAMES",
             has_classes=True,
         ),
-        Task(
+        NetworkUse(
             "question-answering",
             "AutoModelForQuestionAnswering",
             "MODEL_FOR_QUESTION_ANSWERING_MAPPING_NAMES",
         ),
-        Task(
+        NetworkUse(
             "image-classification",
             "AutoModelForImageClassification",
             "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES",
             has_classes=True,
         ),
-        Task(
+        NetworkUse(
             "automatic-speech-recognition",
             "AutoModelForSpeechSeq2Seq",
             "MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING_NAMES",
         ),
-        Task(
+        NetworkUse(
             "text2text-generation",
             "AutoModelForSeq2SeqLM",
             "MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES",
         ),
-        Task("text-generation", "AutoModelForCausalLM", "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES"),
-        Task("fill-mask", "AutoModelForMaskedLM", "MODEL_FOR_MASKED_LM_MAPPING_NAMES"),
-        Task("feature-extraction", "AutoModel", "MODEL_MAPPING_NAMES"),
+        NetworkUse("text-generation", "AutoModelForCausalLM", "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES"),
+        NetworkUse("fill-mask", "AutoModelForMaskedLM", "MODEL_FOR_MASKED_LM_MAPPING_NAMES"),
+        NetworkUse("feature-extraction", "AutoModel", "MODEL_MAPPING_NAMES"),
     )
 }
 
 
-def find_task(config: Any, wanted: str | None, where: str) -> tuple[Task | None, str]:
+def find_task(config: Any, wanted: str | None, where: str) -> tuple[NetworkUse | None, str]:
     """Choose the task of a checkpoint and the network for it.
 
     Args:
@@ -122,7 +122,7 @@ def tasks_of(config: Any) -> dict[str, str]:
     return found
 
 
-def _listed(task: Task, config: Any) -> str | None:
+def _listed(task: NetworkUse, config: Any) -> str | None:
     from transformers.models.auto import modeling_auto
 
     listed = getattr(modeling_auto, task.table).get(config.model_type)

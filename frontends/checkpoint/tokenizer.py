@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from irtools.files import scratch_folder
 from irtools.frontends.torch import LIBRARY_FAILURES
-from irtools.scratch import scratch_folder
 
 __all__ = ["make_tokenizer"]
 

@@ -11,16 +11,16 @@ from typing import Any
 from irtools.errors import ModelError, OptionError, UnsupportedError
 from irtools.frontends.checkpoint.library import import_transformers, quiet
 from irtools.frontends.checkpoint.quantized import read_as_floats
-from irtools.frontends.checkpoint.tasks import Task, find_task, tasks_of
+from irtools.frontends.checkpoint.tasks import NetworkUse, find_task, tasks_of
 from irtools.frontends.torch import LIBRARY_FAILURES, first_line
 from irtools.sources import check_activation, check_layers, note_on_leftovers
 from irtools.words import counted
 
-__all__ = ["Checkpoint", "network_of", "open_checkpoint", "read_config"]
+__all__ = ["LoadedCheckpoint", "network_of", "open_checkpoint", "read_config"]
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class LoadedCheckpoint:
     """A module with its weights in float32, and what it is used for.
 
     Attributes:
@@ -28,7 +28,7 @@ class Checkpoint:
     """
 
     module: Any
-    task: Task | None
+    task: NetworkUse | None
     folder: Path
     notes: tuple[str, ...] = ()
 
@@ -67,7 +67,7 @@ def open_checkpoint(
     trust_remote_code: bool = False,
     brought: frozenset[str] = frozenset(),
     classes: int | None = None,
-) -> Checkpoint:
+) -> LoadedCheckpoint:
     """Load the network of a checkpoint folder.
 
     Args:
@@ -108,7 +108,7 @@ def open_checkpoint(
     unexpected = check_layers(folder, module, unexpected)
     as_saved = type(module).__name__ in (config.architectures or ())
     notes += note_on_leftovers(module, unexpected, as_saved=as_saved)
-    return Checkpoint(module.float().eval(), found, folder, notes)
+    return LoadedCheckpoint(module.float().eval(), found, folder, notes)
 
 
 def network_of(folder: Path, config: Any, task: str | None) -> type | None:
@@ -122,14 +122,14 @@ def network_of(folder: Path, config: Any, task: str | None) -> type | None:
     return getattr(import_transformers(), _choose(folder, config, task)[1], None)
 
 
-def _choose(folder: Path, config: Any, task: str | None) -> tuple[Task | None, str]:
+def _choose(folder: Path, config: Any, task: str | None) -> tuple[NetworkUse | None, str]:
     if task is None and (folder / _SENTENCE_TRANSFORMERS).is_file():
         # The config may still name the class that the encoder was pretrained as.
         task = _ANY.name
     return find_task(config, task, str(folder))
 
 
-_ANY = Task("feature-extraction", "AutoModel", "MODEL_MAPPING_NAMES")
+_ANY = NetworkUse("feature-extraction", "AutoModel", "MODEL_MAPPING_NAMES")
 _SENTENCE_TRANSFORMERS = "modules.json"
 
 

@@ -15,7 +15,7 @@ from irtools.data import Dataset, is_text, load_dataset
 from irtools.errors import DataError, UsageError
 from irtools.frontends.students.networks.checkpoints import fingerprint, has_tokenizer, load_network
 from irtools.frontends.students.networks.make_student import make_student
-from irtools.frontends.students.networks.spec import Checkpoint, PrunedModel, StudentSpec
+from irtools.frontends.students.networks.spec import CheckpointFolder, PrunedModel, StudentSpec
 from irtools.frontends.students.training.data import (
     Splits,
     check_labels,
@@ -29,10 +29,10 @@ from irtools.frontends.students.training.objective import TEACHER_LOGITS, Object
 from irtools.frontends.students.training.results import finished, set_task
 from irtools.frontends.students.training.scoring import find_gain, outputs_of, score
 from irtools.frontends.students.training.teacher import Teacher, cached_outputs, open_teacher
-from irtools.frontends.students.training.workspace import Workspace, processes
+from irtools.frontends.students.training.workspace import TrainingFolder, processes
 from irtools.model import Model
 from irtools.plugins import Progress
-from irtools.students import DistillRequest, DistillResult, Task, Trained
+from irtools.students import DistillRequest, DistillResult, Task, TrainedNetwork
 from irtools.words import counted
 
 __all__ = ["distill"]
@@ -41,7 +41,7 @@ _HARD = "hard"
 
 
 @dataclass(frozen=True)
-class _Job:
+class _Distillation:
     """Everything that both trainings need, read and checked."""
 
     request: DistillRequest
@@ -67,7 +67,7 @@ def distill(request: DistillRequest, spec: StudentSpec, progress: Progress) -> D
         known, second = _outputs(job, job.teacher_data.train, progress) if wanted else (None, None)
     _check_width(job, test)
     seed = request.training.seed
-    teacher = Trained(
+    teacher = TrainedNetwork(
         "teacher",
         None if job.teacher.network is None else job.teacher.folder,
         job.teacher.parameters,
@@ -78,7 +78,7 @@ def distill(request: DistillRequest, spec: StudentSpec, progress: Progress) -> D
         "distilled": _start(job, request.losses, known),
     }
     # Nothing is written before everything that can be refused is.
-    workspace = Workspace(request.work, _identity(job, spec), resume=request.resume)
+    workspace = TrainingFolder(request.work, _identity(job, spec), resume=request.resume)
     hard, distilled = (
         _train(job, workspace, name, start, progress) for name, start in starts.items()
     )
@@ -91,12 +91,12 @@ def distill(request: DistillRequest, spec: StudentSpec, progress: Progress) -> D
     return DistillResult(teacher, distilled, hard, gain, job.tokenizer, tuple(notes))
 
 
-def _folder(trained: Trained) -> Path:
+def _folder(trained: TrainedNetwork) -> Path:
     assert trained.folder is not None
     return trained.folder
 
 
-def _prepare(request: DistillRequest, spec: StudentSpec) -> _Job:
+def _prepare(request: DistillRequest, spec: StudentSpec) -> _Distillation:
     teacher = open_teacher(request.teacher, request.target, request.training.threads)
     student, said = make_student(spec, teacher.network, request.training.seed)
     names = _names(request, teacher, student)
@@ -114,7 +114,7 @@ def _prepare(request: DistillRequest, spec: StudentSpec) -> _Job:
     for split in (data.train, data.test):
         check_labels(split, task, outputs)
     set_task(student.config, task, names)
-    return _Job(
+    return _Distillation(
         request,
         teacher,
         student,
@@ -138,7 +138,7 @@ def _names(request: DistillRequest, teacher: Teacher, student: Any) -> Mapping[s
 def _own_folder(spec: StudentSpec, teacher: Teacher) -> Path:
     """Where the student's tokenizer is: its own, else the teacher's."""
     match spec:
-        case Checkpoint(folder) if has_tokenizer(folder):
+        case CheckpointFolder(folder) if has_tokenizer(folder):
             return folder
         case PrunedModel(path) if has_tokenizer(path.parent):
             return path.parent
@@ -176,12 +176,12 @@ def _refuse_inner(request: DistillRequest, teacher: Teacher) -> None:
         )
 
 
-def _identity(job: _Job, spec: StudentSpec) -> dict[str, object]:
+def _identity(job: _Distillation, spec: StudentSpec) -> dict[str, object]:
     """What decides the outcome, for recognizing a training that is resumed."""
     request = job.request
     given: object = dataclasses.asdict(spec)
     match spec:
-        case Checkpoint(folder):
+        case CheckpointFolder(folder):
             given = fingerprint(folder)
         case PrunedModel(path):
             given = Model.load(path).fingerprint()
@@ -199,11 +199,13 @@ def _identity(job: _Job, spec: StudentSpec) -> dict[str, object]:
     }
 
 
-def _outputs(job: _Job, data: Dataset, progress: Progress) -> tuple[np.ndarray, str | None]:
+def _outputs(
+    job: _Distillation, data: Dataset, progress: Progress
+) -> tuple[np.ndarray, str | None]:
     return cached_outputs(job.teacher, data, job.request.cache, progress)
 
 
-def _check_width(job: _Job, scores: np.ndarray) -> None:
+def _check_width(job: _Distillation, scores: np.ndarray) -> None:
     found = job.student.config.num_labels
     if found != scores.shape[1]:
         scored = counted(found, "score")
@@ -219,7 +221,7 @@ class _Start:
     extra: Mapping[str, np.ndarray]
 
 
-def _start(job: _Job, weights: Mapping[str, float], known: np.ndarray | None) -> _Start:
+def _start(job: _Distillation, weights: Mapping[str, float], known: np.ndarray | None) -> _Start:
     """Give one of the students its loss; both have the same weights to begin with."""
     student = copy.deepcopy(job.student)
     extra = {} if known is None else {TEACHER_LOGITS: known}
@@ -227,8 +229,8 @@ def _start(job: _Job, weights: Mapping[str, float], known: np.ndarray | None) ->
 
 
 def _train(
-    job: _Job, workspace: Workspace, name: str, start: _Start, progress: Progress
-) -> Trained:
+    job: _Distillation, workspace: TrainingFolder, name: str, start: _Start, progress: Progress
+) -> TrainedNetwork:
     """Train one of the students on the common budget."""
 
     def run(checkpoints: Path, final: Path) -> Any:
@@ -248,7 +250,7 @@ def _train(
     return finished(name, done, job.data.test, job.metric, job.request.training.seed, workspace)
 
 
-def _objective(job: _Job, student: Any, weights: Mapping[str, float]) -> Objective:
+def _objective(job: _Distillation, student: Any, weights: Mapping[str, float]) -> Objective:
     import torch
 
     with torch.random.fork_rng(devices=[]):

@@ -29,10 +29,10 @@ from irtools.frontends.students.training.loop import check_precision, train
 from irtools.frontends.students.training.objective import Objective
 from irtools.frontends.students.training.results import finished, set_task, write_checkpoint
 from irtools.frontends.students.training.scoring import score, trained_outputs
-from irtools.frontends.students.training.workspace import Done, Workspace
+from irtools.frontends.students.training.workspace import Done, TrainingFolder
 from irtools.plugins import Progress
 from irtools.sources import check_activation
-from irtools.students import FinetuneRequest, FinetuneResult, Task, Trained
+from irtools.students import FinetuneRequest, FinetuneResult, Task, TrainedNetwork
 from irtools.words import counted
 
 __all__ = ["finetune"]
@@ -41,7 +41,7 @@ _PAGED_OPTIMIZER = "paged_adamw_32bit"
 
 
 @dataclass(frozen=True)
-class _Job:
+class _Finetuning:
     """Everything that the training needs, read and checked."""
 
     request: FinetuneRequest
@@ -60,7 +60,7 @@ def finetune(request: FinetuneRequest, progress: Progress) -> FinetuneResult | N
     return _whole(job, progress) if request.adapter is None else _adapted(job, progress)
 
 
-def _prepare(request: FinetuneRequest) -> _Job:
+def _prepare(request: FinetuneRequest) -> _Finetuning:
     folder = Path(request.base)
     config = checkpoints.load_config(folder)
     kind = checkpoints.network_class(config, folder)
@@ -90,7 +90,7 @@ def _prepare(request: FinetuneRequest) -> _Job:
     metric = choose_metric(request.metric, task)
     # A metric that is for other outputs is told before the training and not behind it.
     score(np.zeros((len(data.test), outputs), np.float32), data.test, metric, 0)
-    return _Job(request, network, fresh, task, metric, data, (said, *data.notes))
+    return _Finetuning(request, network, fresh, task, metric, data, (said, *data.notes))
 
 
 def _are_named(config: Any) -> bool:
@@ -107,7 +107,7 @@ def _bare(kind: Any, config: Any, folder: Path) -> Any:
         raise
 
 
-def _identity(job: _Job) -> dict[str, object]:
+def _identity(job: _Finetuning) -> dict[str, object]:
     budget = dataclasses.replace(job.request.training, threads=None, save_steps=None)
     adapter = job.request.adapter
     return {
@@ -119,13 +119,17 @@ def _identity(job: _Job) -> dict[str, object]:
     }
 
 
-def _workspace(job: _Job) -> Workspace:
+def _workspace(job: _Finetuning) -> TrainingFolder:
     # Made last: nothing is written before everything that can be refused is.
-    return Workspace(job.request.work, _identity(job), resume=job.request.resume)
+    return TrainingFolder(job.request.work, _identity(job), resume=job.request.resume)
 
 
 def _train(
-    job: _Job, network: Any, workspace: Workspace, progress: Progress, optimizer: str | None = None
+    job: _Finetuning,
+    network: Any,
+    workspace: TrainingFolder,
+    progress: Progress,
+    optimizer: str | None = None,
 ) -> Done:
     def run(folder: Path, final: Path) -> Any:
         return train(
@@ -144,7 +148,7 @@ def _train(
     return workspace.run("finetuned", run)
 
 
-def _whole(job: _Job, progress: Progress) -> FinetuneResult | None:
+def _whole(job: _Finetuning, progress: Progress) -> FinetuneResult | None:
     workspace = _workspace(job)
     done = _train(job, job.network, workspace, progress)
     seed = job.request.training.seed
@@ -152,7 +156,7 @@ def _whole(job: _Job, progress: Progress) -> FinetuneResult | None:
     return FinetuneResult(found, notes=job.notes) if workspace.is_main else None
 
 
-def _adapted(job: _Job, progress: Progress) -> FinetuneResult | None:
+def _adapted(job: _Finetuning, progress: Progress) -> FinetuneResult | None:
     from irtools.frontends.students.networks import adapters
 
     settings = job.request.adapter
@@ -177,7 +181,7 @@ def _adapted(job: _Job, progress: Progress) -> FinetuneResult | None:
     logits = _logits(job, merged)
     figures["merge-relative-error"] = _relative(logits, wrapped)
     folder = write_checkpoint(merged, workspace.folder / "finetuned" / "network")
-    result = Trained(
+    result = TrainedNetwork(
         "merged",
         folder,
         sum(p.numel() for p in merged.parameters()),
@@ -187,18 +191,20 @@ def _adapted(job: _Job, progress: Progress) -> FinetuneResult | None:
         done.seconds,
         done.losses,
     )
-    stages = [Trained("adapter on its base", None, None, _score(job, wrapped), count)]
+    stages = [TrainedNetwork("adapter on its base", None, None, _score(job, wrapped), count)]
     if in_nf4:
         again = copy.deepcopy(merged)
         figures["requantized-weight-error"] = adapters.round_to_nf4(again, layers)
-        stages.append(Trained("merged, in NF4 again", None, None, _score(job, _logits(job, again))))
+        stages.append(
+            TrainedNetwork("merged, in NF4 again", None, None, _score(job, _logits(job, again)))
+        )
     notes = (*job.notes, *((adapters.NF4_SIMULATED,) if in_nf4 and not real else ()))
     kept = _keep_adapter(done.folder, workspace.folder / "finetuned" / "adapter", job)
     return FinetuneResult(result, tuple(stages), kept, figures, notes)
 
 
 def _base_maker(
-    job: _Job, layers: tuple[str, ...], *, in_nf4: bool, real: bool
+    job: _Finetuning, layers: tuple[str, ...], *, in_nf4: bool, real: bool
 ) -> tuple[Callable[[], Any], dict[str, float]]:
     """Return what makes the frozen base anew, and the error of its quantization."""
     from irtools.frontends.students.networks import adapters
@@ -217,7 +223,7 @@ def _base_maker(
     return (lambda: copy.deepcopy(base)), figures
 
 
-def _kept_modules(job: _Job) -> tuple[str, ...]:
+def _kept_modules(job: _Finetuning) -> tuple[str, ...]:
     from irtools.frontends.students.networks.anatomy import head_names
 
     return head_names(job.network)
@@ -230,7 +236,7 @@ def _dequantized(network: Any) -> Any:
     return network
 
 
-def _keep_adapter(folder: Path, place: Path, job: _Job) -> Path:
+def _keep_adapter(folder: Path, place: Path, job: _Finetuning) -> Path:
     """Copy what peft reads out of the trainer's folder."""
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
@@ -239,11 +245,11 @@ def _keep_adapter(folder: Path, place: Path, job: _Job) -> Path:
     return place
 
 
-def _logits(job: _Job, network: Any) -> np.ndarray:
+def _logits(job: _Finetuning, network: Any) -> np.ndarray:
     return trained_outputs(network, job.data.test, "fine-tuned")
 
 
-def _score(job: _Job, logits: np.ndarray) -> Any:
+def _score(job: _Finetuning, logits: np.ndarray) -> Any:
     return score(logits, job.data.test, job.metric, job.request.training.seed)
 
 

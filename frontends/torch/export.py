@@ -38,7 +38,7 @@ def convert(source: TorchSource, *, opset: int | None = None) -> Model:
 
     inputs = dict(source.inputs(*source.example))
     plain = {name: name.replace(".", "_") for name in inputs}
-    job = _Job(
+    job = _Export(
         source.module,
         {plain[name]: tensor for name, tensor in inputs.items()},
         {
@@ -68,7 +68,7 @@ def convert(source: TorchSource, *, opset: int | None = None) -> Model:
 
 
 @dataclass(frozen=True)
-class _Job:
+class _Export:
     """What both exporters take.
 
     Attributes:
@@ -85,7 +85,7 @@ class _Job:
     opset: int
 
 
-def _by_torch(torch: Any, job: _Job) -> ir.Model:
+def _by_torch(torch: Any, job: _Export) -> ir.Model:
     program = torch.onnx.export(
         job.module,
         (),
@@ -101,7 +101,7 @@ def _by_torch(torch: Any, job: _Job) -> ir.Model:
     return found
 
 
-def _by_transformers(torch: Any, job: _Job) -> ir.Model:
+def _by_transformers(torch: Any, job: _Export) -> ir.Model:
     """Export with what transformers changes in its networks so that they can be exported.
 
     Only where torch alone fails: the masks and guards that it adds make a larger graph.

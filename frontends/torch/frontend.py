@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
-from irtools.data.npz import read_arrays
+from irtools.data import read_arrays
 from irtools.errors import (
     DataError,
     FileError,

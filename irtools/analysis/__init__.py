@@ -1,3 +1,4 @@
-"""Facts about a model, computed from it and never changed."""
+"""Facts about a model, computed from it and never changed.
 
-from __future__ import annotations
+No face: each analysis stands alone, and who needs one imports no other.
+"""

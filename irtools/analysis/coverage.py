@@ -10,11 +10,10 @@ from types import MappingProxyType
 import onnx_ir as ir
 
 from irtools.analysis.types import type_source
-from irtools.model.opset import first_change
-from irtools.model.versions import MAX_OPSET
+from irtools.model import MAX_OPSET, first_change
 from irtools.operators import Op, RuleTable, all_ops, has_schema, output_type
 
-__all__ = ["COLUMNS", "Coverage", "coverage", "phrases"]
+__all__ = ["COLUMNS", "Coverage", "coverage", "load_rules", "phrases"]
 
 TABLES: Mapping[str, str] = MappingProxyType(
     {
@@ -59,17 +58,18 @@ class Coverage:
 
 def coverage() -> tuple[Coverage, ...]:
     """Return what is known of every declared operator, the standard's first."""
-    tables = {name: _load(place) for name, place in TABLES.items()}
+    tables = {name: load_rules(place) for name, place in TABLES.items()}
     ops = sorted(all_ops().values(), key=lambda op: (op.domain, op.name))
     return tuple(Coverage(op, _answers(op, tables)) for op in ops)
 
 
 def phrases() -> Mapping[str, str]:
     """Return what every column says, in a few words."""
-    return {name: phrase or _load(TABLES[name]).phrase for name, phrase in COLUMNS.items()}
+    return {name: phrase or load_rules(TABLES[name]).phrase for name, phrase in COLUMNS.items()}
 
 
-def _load(place: str) -> RuleTable[object]:
+def load_rules(place: str) -> RuleTable[object]:
+    """Return the table of rules at `module:name`."""
     module, _, name = place.partition(":")
     table = getattr(importlib.import_module(module), name)
     assert isinstance(table, RuleTable)

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from irtools.analysis.dims import evaluate, name_of
 from irtools.analysis.shapes import Shape, SymbolicShapes
-from irtools.model.walk import subgraphs
+from irtools.model import subgraphs
 from irtools.operators import find_op
 
 __all__ = ["DataSizes"]

@@ -11,8 +11,7 @@ import onnx_ir as ir
 from irtools.analysis.costs import count_flops
 from irtools.analysis.decoder import find_decoder
 from irtools.analysis.provenance import module_name
-from irtools.model import Interface, Model, iter_graphs, iter_nodes
-from irtools.model.interface import dtype_text
+from irtools.model import Interface, Model, dtype_text, iter_graphs, iter_nodes
 from irtools.operators import find_op
 
 __all__ = ["HotSpot", "Inspection", "SharedWeight", "inspect_model"]

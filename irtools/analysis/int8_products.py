@@ -10,8 +10,7 @@ import onnx_ir as ir
 
 from irtools.analysis.saturation import may_saturate
 from irtools.editing import array_of, constant_of
-from irtools.model import release_tensor
-from irtools.model.walk import iter_nodes
+from irtools.model import iter_nodes, release_tensor
 from irtools.operators import Kind, find_op
 
 __all__ = ["Int8Product", "int8_products", "saturating_products"]

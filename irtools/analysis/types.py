@@ -8,7 +8,7 @@ from typing import Literal
 
 import onnx_ir as ir
 
-from irtools.model.versions import MAX_OPSET
+from irtools.model import MAX_OPSET
 from irtools.operators import Op, OutputType, find_op, has_schema, output_type
 
 __all__ = ["TypeSource", "element_type", "type_source"]

@@ -1,3 +1,4 @@
-"""The command irc."""
+"""The command irc.
 
-from __future__ import annotations
+No face: nothing imports it.
+"""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["advice"]
+__all__ = ["ADVICE", "ALIASES", "advice"]
 
 _OPTIMIZE = "irc optimize MODEL --passes"
 _REPORT = (
@@ -15,7 +15,7 @@ _SEARCH = (
     "passes search by themselves within a budget: "
     f"{_OPTIMIZE} prune,int8 --evaluate DATA --max-drop 1%; `irc plan` shows their decisions"
 )
-_ADVICE: Mapping[str, str] = {
+ADVICE: Mapping[str, str] = {
     "quantize": f"quantizing is a pass: {_OPTIMIZE} int8 (or int4; `irc passes int8`)",
     "prune": f"pruning is a pass: {_OPTIMIZE} prune (`irc passes prune`)",
     "fuse": f"fusing is a pass: {_OPTIMIZE} cleanup,fuse",
@@ -42,7 +42,7 @@ _ADVICE: Mapping[str, str] = {
     "list": "`irc passes` lists passes, `irc targets` targets, `irc --help` verbs",
     "version": "the version is `irc --version`",
 }
-_ALIASES: Mapping[str, str] = {
+ALIASES: Mapping[str, str] = {
     "quantise": "quantize",
     "quant": "quantize",
     "evaluate": "eval",
@@ -61,5 +61,5 @@ _ALIASES: Mapping[str, str] = {
 def advice(word: str) -> str | None:
     """Return what to do instead of a command that irc does not have; None where that is open."""
     word = word.lower()
-    found = _ADVICE.get(_ALIASES.get(word, word))
+    found = ADVICE.get(ALIASES.get(word, word))
     return None if found is None else f"there is no command {word!r}: {found}"

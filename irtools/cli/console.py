@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from irtools.errors import FileError
+from irtools.files import json_text, write_text
 from irtools.words import counted, printable
 
 if TYPE_CHECKING:
@@ -19,12 +18,21 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from irtools.plugins import Progress
-    from irtools.report import Row
+    from irtools.report.entries import Row
 
-__all__ = ["Outlook", "console", "outlook", "progress", "say", "write_json"]
+__all__ = [
+    "LineProgress",
+    "RunDisplay",
+    "console",
+    "outlook",
+    "progress",
+    "say",
+    "say_notes",
+    "write_json",
+]
 
 
-class Outlook(Protocol):
+class RunDisplay(Protocol):
     """Shows a person a whole run."""
 
     def step(self, label: str, done: int, total: int) -> None: ...
@@ -53,20 +61,24 @@ def say(message: str) -> None:
     print(printable(message, limit=2000), file=sys.stderr, flush=True)
 
 
+def say_notes(*models: object) -> None:
+    """Tell a person what is to be known of how models were read, each note once."""
+    notes = (note for model in models for note in getattr(model, "notes", ()))
+    for note in dict.fromkeys(notes):
+        say(f"irc: note: {note}")
+
+
 def write_json(document: Mapping[str, object], path: str) -> None:
     """Write a JSON document to a file, or to stdout for `-`.
 
     Raises:
         FileError: The file cannot be written.
     """
-    text = json.dumps(document, indent=1, allow_nan=False) + "\n"
+    text = json_text(document)
     if path == "-":
         sys.stdout.write(text)
         return
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise FileError(f"cannot write {path}: {error.strerror}") from error
+    write_text(Path(path), text)
 
 
 @contextmanager
@@ -78,11 +90,11 @@ def progress(*, quiet: bool = False) -> Iterator[Progress]:
         with _bars() as bars:
             yield _Bars(bars)
     else:
-        yield _Lines()
+        yield LineProgress()
 
 
 @contextmanager
-def outlook() -> Iterator[Outlook]:
+def outlook() -> Iterator[RunDisplay]:
     """Show the steps of a pipeline, its rows as they are done, and the time that is left."""
     if sys.stderr.isatty():
         with _bars() as bars:
@@ -96,7 +108,7 @@ class _Quiet:
         """Tell nobody."""
 
 
-class _Lines:
+class LineProgress:
     """One line when a step starts, then at most one every ten seconds, then one at its end."""
 
     _INTERVAL_SECONDS = 10.0
@@ -136,7 +148,7 @@ def _left(done: int, total: int, seconds: float) -> str:
     return f"{done} of {counted(total, 'pass', 'passes')} done, about {time_left} left"
 
 
-class _OutlookLines(_Lines):
+class _OutlookLines(LineProgress):
     """Lines, with one for each pass that is done."""
 
     def row(self, row: Row) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from irtools.files import json_text
 from irtools.measure.machine import versions
 
 __all__ = ["write_crash"]
@@ -21,7 +21,7 @@ def write_crash(error: Exception, args: Sequence[str]) -> Path | None:
             "".join(traceback.format_exception(error)), encoding="utf-8", errors="replace"
         )
         document = {"arguments": list(args), "versions": dict(versions())}
-        (folder / "crash.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
+        (folder / "crash.json").write_text(json_text(document), encoding="utf-8")
     except OSError:
         return None
     return folder

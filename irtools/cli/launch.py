@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from irtools.errors import FileError, MissingExtraError, UsageError
-from irtools.scratch import scratch_folder
+from irtools.files import scratch_folder
 
 __all__ = ["launched", "launched_precision", "note_code"]
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from irtools.passmanager.declared import UNREAD, declared_options
-from irtools.passmanager.manifest import described
-from irtools.passmanager.options import type_text
+from irtools.passmanager import UNREAD, declared_options, described, type_text
 from irtools.plugins import registry
 
 __all__ = ["names", "pipeline_words"]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from irtools.metrics import Evaluation
-    from irtools.students import Trained, TrainingSettings
+    from irtools.students import TrainedNetwork, TrainingSettings
 
 __all__ = [
     "evaluation_text",
@@ -229,7 +229,7 @@ def publish_checkpoint(
     Raises:
         FileError: It cannot be written.
     """
-    from irtools.targets.staging import publish, staging_folder
+    from irtools.files import publish_folder, staging_folder
 
     with staging_folder(out if out.is_dir() else out.absolute().parent) as staging:
         folder = staging / "out"
@@ -244,11 +244,7 @@ def publish_checkpoint(
             for name, text in extra.items():
                 (folder / name).write_text(text, encoding="utf-8")
             names = sorted(path.name for path in folder.iterdir())
-            if out.is_dir():
-                last = "config.json" if "config.json" in names else names[-1]
-                publish(folder, out, last)
-            else:
-                folder.rename(out)
+            publish_folder(folder, out, "config.json" if "config.json" in names else None)
         except FileError:
             raise
         except OSError as error:
@@ -256,7 +252,7 @@ def publish_checkpoint(
     return tuple(out / name for name in names)
 
 
-def trained_table(rows: Sequence[Trained], heading: str) -> Table:
+def trained_table(rows: Sequence[TrainedNetwork], heading: str) -> Table:
     """Return a table of networks and what they are worth."""
     from rich.table import Table
     from rich.text import Text

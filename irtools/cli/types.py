@@ -59,15 +59,17 @@ class _Text(click.ParamType):
 
 class _Target(_Text):
     def candidates(self, incomplete: str) -> Iterator[tuple[str, str, bool]]:
-        from irtools.passmanager.manifest import described
+        from irtools.passmanager import described
         from irtools.plugins import registry
 
-        name, colon, _ = incomplete.partition(":")
+        before, colon, _ = incomplete.rpartition(":")
         if colon:
-            from irtools.targets.isa import Isa
+            from irtools.targets import option_words
 
-            for isa in Isa:
-                yield f"{name}:isa={isa.value}", "", False
+            name = before.split(":")[0]
+            if name in registry.names("irtools.targets"):
+                for word in option_words(name):
+                    yield f"{before}:{word}", "", word.endswith("=")
             return
         for known in registry.names("irtools.targets"):
             document = described("irtools.targets", known)
@@ -76,7 +78,7 @@ class _Target(_Text):
 
 class _Metric(_Text):
     def candidates(self, incomplete: str) -> Iterator[tuple[str, str, bool]]:
-        from irtools.passmanager.manifest import described
+        from irtools.passmanager import described
         from irtools.plugins import registry
 
         for known in registry.names("irtools.metrics"):

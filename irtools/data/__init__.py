@@ -2,22 +2,55 @@
 
 from __future__ import annotations
 
-from irtools.data.base import Dataset
+from irtools.data.axes import OpenAxis, open_axes, resolve_sizes
+from irtools.data.base import Dataset, TextRows, is_ragged
+from irtools.data.batches import Batch, BatchPlan, plan_batches, select_rows, select_values
 from irtools.data.checks import check_calibration, fit_dataset
+from irtools.data.function import import_function
+from irtools.data.images import read_images
+from irtools.data.labels import are_flags, has_several_labels
+from irtools.data.layout import Layout, find_layout
 from irtools.data.load import DataSettings, is_text, load_dataset
+from irtools.data.npz import read_arrays
+from irtools.data.padding import cut_columns, find_columns, padding_mask
 from irtools.data.signature import InputSpec, required_inputs
-from irtools.data.synthetic import SyntheticSettings, draw_feeds, synthesize
+from irtools.data.synthetic import SyntheticSettings, draw_feeds, longest_text, synthesize
+from irtools.data.text import encode_texts, number_classes, read_texts
 
 __all__ = [
+    "Batch",
+    "BatchPlan",
     "DataSettings",
     "Dataset",
     "InputSpec",
+    "Layout",
+    "OpenAxis",
     "SyntheticSettings",
+    "TextRows",
+    "are_flags",
     "check_calibration",
+    "cut_columns",
     "draw_feeds",
+    "encode_texts",
+    "find_columns",
+    "find_layout",
     "fit_dataset",
+    "has_several_labels",
+    "import_function",
+    "is_ragged",
     "is_text",
     "load_dataset",
+    "longest_text",
+    "number_classes",
+    "open_axes",
+    "padding_mask",
+    "plan_batches",
+    "read_arrays",
+    "read_images",
+    "read_texts",
     "required_inputs",
+    "resolve_sizes",
+    "select_rows",
+    "select_values",
     "synthesize",
 ]

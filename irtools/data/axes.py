@@ -14,7 +14,7 @@ from irtools.data.synthetic import layout_for
 from irtools.errors import UsageError
 from irtools.model import Model
 
-__all__ = ["OpenAxis", "named_sizes", "open_axes", "with_sizes"]
+__all__ = ["OpenAxis", "named_sizes", "open_axes", "resolve_sizes"]
 
 _IMAGE_RANK = 4
 
@@ -63,7 +63,7 @@ def open_axes(
     return tuple(found.values())
 
 
-def with_sizes(model: Model | ir.Model, given: Iterable[tuple[str, int]]) -> Mapping[str, int]:
+def resolve_sizes(model: Model | ir.Model, given: Iterable[tuple[str, int]]) -> Mapping[str, int]:
     """Return the sizes of `--size` by the names that settings know, `""` for the batch.
 
     Args:
@@ -88,12 +88,12 @@ def with_sizes(model: Model | ir.Model, given: Iterable[tuple[str, int]]) -> Map
 
 
 def named_sizes(model: Model | ir.Model, settings: SyntheticSettings) -> SyntheticSettings:
-    """Return settings whose sizes are named as `with_sizes` reads them, by axis.
+    """Return settings whose sizes are named as `resolve_sizes` reads them, by axis.
 
     Raises:
         UsageError: A name that no open axis has.
     """
-    sizes = dict(with_sizes(model, (settings.sizes or {}).items()))
+    sizes = dict(resolve_sizes(model, (settings.sizes or {}).items()))
     together = sizes.pop("", settings.together)
     return replace(settings, sizes=sizes or None, together=together)
 

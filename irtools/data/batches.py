@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from irtools.data import Dataset, InputSpec
+from irtools.data.base import Dataset
 from irtools.data.layout import layout_of
 from irtools.data.padding import cut_columns, find_columns, padding_mask
+from irtools.data.signature import InputSpec
 
 __all__ = ["Batch", "BatchPlan", "plan_batches", "select_rows", "select_values"]
 

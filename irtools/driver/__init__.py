@@ -1,1 +1,4 @@
-"""Whole runs: from a source, a pipeline and data to a checked artifact and its report."""
+"""Whole runs: from a source, a pipeline and data to a checked artifact and its report.
+
+No face: the names for callers are those of `irtools` itself.
+"""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -12,18 +13,19 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from irtools.driver.companions import companions_beside, write_companions
+from irtools.driver.destination import Destination
 from irtools.errors import CheckError, DataError, FileError, UnsupportedError
+from irtools.files import publish, publish_folder, staging_folder
 from irtools.model import Model
-from irtools.report import ArtifactEntry, Report
+from irtools.report.document import Report
+from irtools.report.entries import ArtifactEntry
 from irtools.sources import find_frontend
 from irtools.targets import Artifact, KernelReport, Target
-from irtools.targets.staging import publish, staging_folder
 
 if TYPE_CHECKING:
-    from irtools.driver.destination import Destination
     from irtools.driver.optimize import OptimizeResult
 
-__all__ = ["compile_to", "copy_companions", "save_checked", "write_export", "write_result"]
+__all__ = ["compile_to", "copy_companions", "save_checked", "write_artifact", "write_export"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,28 +45,40 @@ class WrittenExport:
     lacks_tokenizer: bool
 
 
-def write_result(
+def write_artifact(
     result: OptimizeResult,
-    source: str,
-    destination: Destination,
+    out: str | os.PathLike[str] | None,
     *,
-    external_data: bool | None,
+    source: str | None = None,
     force: bool = False,
+    external_data: bool | None = None,
     sizes: Mapping[str, int] = MappingProxyType({}),
 ) -> tuple[Report, tuple[Path, ...]]:
-    """Write the model, or what the target makes of it, and complete the report.
+    """Write the model, or what the target makes of it, checked, and complete the report.
+
+    A file is read back and compared; what a target loads is run once in a child process. Either
+    appears whole or not at all, and an existing file is replaced only with `force`.
 
     Args:
-        force: Files beside the model that a pass has made may replace others.
+        result: What `optimize` returned.
+        out: `file.onnx`, or a folder for what the target loads, with the tokenizer and
+            `report.json`; None: `<stem>.opt.onnx` in the current folder.
+        source: What was optimized, as it was given; None: the file that the model was read from.
+        force: Existing files may be replaced.
+        external_data: Weights in a file of their own; None: where they are large.
         sizes: As `compile_to` takes them.
 
     Returns:
         The report with the artifact's files in it, and the files.
 
     Raises:
-        CheckError: What was written does not read back equal.
+        CheckError: What was written does not read back equal, or does not run.
+        UsageError: The output is the input, or exists and `force` is not given.
         FileError: It cannot be written.
     """
+    if source is None:
+        source = "" if result.original.source is None else str(result.original.source)
+    destination = Destination.of(None if out is None else os.fspath(out), source, force=force)
     if destination.is_folder:
         reports = []
 
@@ -133,7 +147,7 @@ def compile_to(
         if describe is not None:
             (folder / "report.json").write_text(describe(artifact), encoding="utf-8")
             beside.append("report.json")
-        _move(folder, place, artifact.files[0].name)
+        publish_folder(folder, place, artifact.files[0].name)
     files = tuple(place / path.name for path in artifact.files)
     return dataclasses.replace(artifact, files=files), tuple(place / name for name in beside)
 
@@ -173,7 +187,7 @@ def write_export(
             takes_tokens = _takes_tokens(model)
             beside += _write_missing(model, folder, kept)
             files = save_checked(model, destination.path, external_data)
-            _publish(folder, place)
+            publish(folder, place)
         else:
             made, takes_tokens = [], False
             for name, model in models:
@@ -181,7 +195,7 @@ def write_export(
                 beside += _write_missing(model, folder, kept)
                 made.append(save_checked(model, folder / f"{name}.onnx", external_data))
             files = tuple(place / path.name for group in made for path in group)
-            _move(folder, place, files[0].name)
+            publish_folder(folder, place, files[0].name)
     lacks_tokenizer = takes_tokens and not (place / "tokenizer.json").exists()
     there = tuple(place / path.name for path in beside)
     return WrittenExport(files, there, tuple(others), lacks_tokenizer)
@@ -241,8 +255,8 @@ def _try(
         CheckError: It does not run, or gives other outputs than the model has.
     """
     from irtools.data import SyntheticSettings, draw_feeds
-    from irtools.measure import probe
     from irtools.measure.drawable import drawn_for, run_with
+    from irtools.measure.probe import probe
 
     usual = SyntheticSettings(samples=1, sequence=16, image=64)
     try:
@@ -279,7 +293,7 @@ def copy_companions(
         FileError: One cannot be copied.
     """
     beside = []
-    for companion in find_frontend(source).companions(source):
+    for companion in find_frontend(source).companions(source) if source else ():
         if not ((unless_in or folder) / companion.name).exists():
             beside.append(folder / companion.name)
             try:
@@ -289,24 +303,6 @@ def copy_companions(
                     f"cannot copy {companion} to {beside[-1]}: {error.strerror}"
                 ) from error
     return tuple(beside)
-
-
-def _publish(folder: Path, place: Path) -> None:
-    try:
-        for path in sorted(folder.iterdir()):
-            path.replace(place / path.name)
-    except OSError as error:
-        raise FileError(f"cannot write {place / path.name}: {error.strerror}") from error
-
-
-def _move(folder: Path, place: Path, last: str) -> None:
-    if place.is_dir():
-        publish(folder, place, last)
-        return
-    try:
-        folder.rename(place)
-    except OSError as error:
-        raise FileError(f"cannot make folder {place}: {error.strerror}") from error
 
 
 def save_checked(model: Model, path: Path, external_data: bool | None) -> tuple[Path, ...]:

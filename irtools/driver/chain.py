@@ -10,28 +10,28 @@ from pathlib import Path
 from irtools.data import Dataset, DataSettings
 from irtools.driver.inputs import read_evaluation
 from irtools.driver.optimize import optimize
-from irtools.measure import BenchSettings, Contender, LatencyResult, target_text
+from irtools.files import scratch_folder
+from irtools.measure.base import BenchSettings, LatencyResult
 from irtools.measure.contest import Contest, ContestSettings, paired_difference
 from irtools.measure.interval import speedup
 from irtools.measure.shapes import branches
+from irtools.measure.timing import Contender
 from irtools.metrics import Difference, Evaluation, Fidelity, Resampled
 from irtools.model import Model
 from irtools.plugins import NullProgress, Progress
-from irtools.scratch import scratch_folder
 from irtools.sources import load_source
-from irtools.targets import RunnerOptions, Target
+from irtools.targets import RunnerOptions, Target, target_text
 
 __all__ = [
     "Chain",
     "ChainSource",
     "Link",
-    "Stage",
+    "ChainStage",
     "StageScore",
     "judge_models",
     "make_model",
     "measure_chain",
     "ratios_on_target",
-    "saved_bytes",
     "time_models",
 ]
 
@@ -50,7 +50,7 @@ class ChainSource:
 
 
 @dataclass(frozen=True)
-class Stage:
+class ChainStage:
     """A link that is to be made and measured.
 
     Attributes:
@@ -83,7 +83,7 @@ class Chain:
         threads: Threads for running models; None: the CPU quota.
     """
 
-    stages: tuple[Stage, ...]
+    stages: tuple[ChainStage, ...]
     calibrate: str
     evaluate: str
     metric: str
@@ -174,7 +174,7 @@ def _make_models(chain: Chain, progress: Progress) -> list[Model]:
     return models
 
 
-def make_model(stage: Stage, source: Model, chain: Chain, progress: Progress) -> Model:
+def make_model(stage: ChainStage, source: Model, chain: Chain, progress: Progress) -> Model:
     """Run the passes of a stage over its source; returns the form that its target takes."""
     if not stage.pipeline:
         return source
@@ -247,7 +247,7 @@ def _test_data(chain: Chain, models: Sequence[Model]) -> dict[str, Dataset]:
     return {name: _read(chain, stage, model) for name, stage, model in stages}
 
 
-def _read(chain: Chain, stage: Stage, model: Model) -> Dataset:
+def _read(chain: Chain, stage: ChainStage, model: Model) -> Dataset:
     # The form that passes wrote has lost its place on the disk, where its tokenizer lies.
     path = Path(stage.source.source)
     origin = Model.from_ir(model.ir, path / "config.json" if path.is_dir() else path)
@@ -279,10 +279,3 @@ def _against(result: LatencyResult, base: LatencyResult) -> LatencyResult:
         return dataclasses.replace(result, speedup=None)
     ratio = speedup(base.block_medians_ms, result.block_medians_ms)
     return dataclasses.replace(result, speedup=ratio)
-
-
-def saved_bytes(model: Model) -> int:
-    """Return the bytes that a model takes on the disk."""
-    with scratch_folder("chain") as folder:
-        saved = model.save(folder / "model.onnx")
-        return sum(path.stat().st_size for path in saved.files)

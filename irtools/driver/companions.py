@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from irtools.errors import FileError, UsageError
+from irtools.files import publish, staging_folder
 from irtools.sources import find_frontend
-from irtools.targets.staging import staging_folder
 
 __all__ = ["companions_beside", "write_companions"]
 
@@ -53,15 +53,12 @@ def companions_beside(
     with staging_folder(folder) as staging:
         made = write_companions(companions, staging)
         yield tuple(folder / path.name for path in made)
-        for path in made:
-            try:
-                path.replace(folder / path.name)
-            except OSError as error:
-                raise FileError(f"cannot write {folder / path.name}: {error.strerror}") from error
+        publish(staging, folder)
 
 
 def _check(companions: Mapping[str, bytes], folder: Path, source: str, force: bool) -> None:
-    own = {path.absolute() for path in find_frontend(source).companions(source)}
+    companions_of_source = find_frontend(source).companions(source) if source else ()
+    own = {path.absolute() for path in companions_of_source}
     for name, content in companions.items():
         path = folder / name
         if not path.exists() or path.read_bytes() == content:

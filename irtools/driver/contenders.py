@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from irtools.data import Dataset, DataSettings
-    from irtools.measure import Contender
+    from irtools.measure.timing import Contender
     from irtools.metrics import Metric
     from irtools.model import Model
     from irtools.sources import LoadOptions

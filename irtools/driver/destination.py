@@ -33,7 +33,7 @@ class Destination:
 
         Args:
             out: `file.onnx`, a folder, or None for `<stem>.opt.onnx` in the current folder.
-            source: What is read; must not be overwritten.
+            source: What is read; must not be overwritten. Empty for a model in memory.
             force: Existing files may be replaced.
 
         Raises:
@@ -86,9 +86,10 @@ class Destination:
         return "model" if self.is_folder else self.path.stem
 
     def _check(self, source: str, force: bool) -> None:
-        if _is_same(self.path, Path(source)):
+        if source and _is_same(self.path, Path(source)):
             raise UsageError(f"output {self.path} is the input: give another name with -o")
-        if self.is_folder and _is_same(self.path, Path(source).parent) and Path(source).is_file():
+        parent = Path(source).parent
+        if self.is_folder and _is_same(self.path, parent) and Path(source).is_file():
             raise UsageError(f"output {self.path} is the folder of the input: give another one")
         if _is_taken(self.path) and not force:
             raise UsageError(f"{self.path} exists: give another name with -o, or --force")

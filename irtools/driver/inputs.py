@@ -9,8 +9,14 @@ from typing import TypeAlias
 import numpy as np
 
 from irtools.analysis.decoder import find_decoder
-from irtools.data import Dataset, DataSettings, check_calibration, fit_dataset, load_dataset
-from irtools.data.labels import are_flags
+from irtools.data import (
+    Dataset,
+    DataSettings,
+    are_flags,
+    check_calibration,
+    fit_dataset,
+    load_dataset,
+)
 from irtools.errors import UsageError
 from irtools.metrics import Metric, check_labels, load_metric
 from irtools.model import Model

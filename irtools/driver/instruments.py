@@ -13,29 +13,28 @@ from irtools.errors import DataError, UnknownNameError, UnsupportedError
 from irtools.instruments import (
     AccuracyGuard,
     Benchmark,
+    Budget,
     FidelityAndMetric,
     Greedy,
     Judge,
     Numerics,
+    Outlook,
     Reproducer,
     Sizes,
     Verification,
 )
-from irtools.instruments.budget import Budget
-from irtools.instruments.outlook import Outlook
-from irtools.measure import BenchSettings, cpu_quota, target_text
+from irtools.measure.base import BenchSettings
+from irtools.measure.cpu import cpu_quota
 from irtools.measure.drawable import DrawnInputs
 from irtools.measure.effort import Workload
 from irtools.measure.figures import Occasion
 from irtools.measure.machine import machine, versions
 from irtools.metrics import Metric
 from irtools.model import Model
-from irtools.passmanager import Exactness
-from irtools.passmanager.step import Instrument
-from irtools.passmanager.workspace import Workspace
+from irtools.passmanager import Exactness, Instrument, Workspace
 from irtools.plugins import suggest
 from irtools.report.kinds import figure_kinds
-from irtools.targets import Runner, RunnerOptions, lowered
+from irtools.targets import Runner, RunnerOptions, lowered, target_text
 
 __all__ = ["judged_on", "make_budget", "make_instruments", "make_judge", "make_watchers"]
 

@@ -12,24 +12,21 @@ from typing import TypeAlias
 import onnx
 import onnx_ir as ir
 
-from irtools.data import Dataset
-from irtools.data.axes import with_sizes
+from irtools.data import Dataset, resolve_sizes
 from irtools.driver.inputs import DataLike, read_calibration, read_evaluation
 from irtools.driver.settings import Settings
 from irtools.errors import UsageError
-from irtools.measure import BenchSettings, refuse_foreign
+from irtools.measure.base import BenchSettings
 from irtools.measure.cache import OutputCache
+from irtools.measure.own_machine import refuse_foreign
 from irtools.model import Model
-from irtools.passmanager import Pass, Pipeline, Plan
-from irtools.passmanager.step import Instrument
+from irtools.passmanager import Instrument, Pass, Pipeline, Plan
 from irtools.plugins import NullProgress, Progress
-from irtools.report import Row
-from irtools.sources import LoadOptions, find_frontend, load_source
+from irtools.report.entries import Row
+from irtools.sources import LoadOptions, companions_in, find_frontend, load_source
 from irtools.targets import Target
 
 __all__ = ["Job", "ModelLike", "PipelineLike", "Watch", "as_model", "as_pipeline", "files_beside"]
-
-_TOKENIZER_FILES = ("tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "config.json")
 
 ModelLike: TypeAlias = "str | os.PathLike[str] | Model | ir.Model | onnx.ModelProto"
 PipelineLike: TypeAlias = "str | Pass | Pipeline"
@@ -100,7 +97,7 @@ class Job:
             target=target,
             calibration=read_calibration(calibration, source, settings.data),
             evaluation=read_evaluation(evaluation, source, settings.data),
-            sizes=with_sizes(source, (settings.data.synthetic.sizes or {}).items()),
+            sizes=resolve_sizes(source, (settings.data.synthetic.sizes or {}).items()),
             bench=_with_threads(settings.bench, settings.threads),
             plans={plan.pass_text: plan for plan in plans},
             cache=None if cache is None else OutputCache(cache),
@@ -153,8 +150,7 @@ def files_beside(model: Model, *data: Dataset | None) -> dict[str, Path]:
     """
     for texts in (one.texts for one in data if one is not None):
         if texts is not None and texts.tokenizer is not None:
-            beside = (texts.tokenizer.with_name(name) for name in _TOKENIZER_FILES)
-            found = {path.name: path for path in beside if path.is_file()}
+            found = {path.name: path for path in companions_in(texts.tokenizer.parent)}
             return {**found, "tokenizer.json": texts.tokenizer}
     if model.source is None or not model.source.exists():
         return {}

@@ -9,8 +9,7 @@ from typing import Any
 
 from irtools.data import Dataset
 from irtools.model import Model
-from irtools.passmanager import Pass, Pipeline, options_of, pass_text
-from irtools.passmanager.step import Step
+from irtools.passmanager import Pass, Pipeline, Step, options_of, pass_text
 from irtools.report.counts import count_changed, count_skipped
 from irtools.report.entries import DataEntry, ModelEntry, PassEntry, Row, TargetEntry
 from irtools.report.plain import plain_data
@@ -35,14 +34,14 @@ def make_rows(steps: Sequence[Step]) -> tuple[Row, ...]:
 
 def make_row(step: Step) -> Row:
     """Turn a step into a row of the report."""
-    counts = {**_planned_counts(step), **step.result.statistics}
+    counts = {**_planned_counts(step), **step.result.counters}
     figures = step.figures
     return Row(
         index=step.index,
         text=step.text,
         modified=step.modified,
         skipped=step.skipped,
-        statistics=counts,
+        counters=counts,
         changed=count_changed(counts),
         skipped_parts=count_skipped(counts),
         notes=tuple(printable(note, 1000) for note in dict.fromkeys(figures.notes)),
@@ -60,7 +59,7 @@ def _remedies(step: Step) -> tuple[str, ...]:
 
 
 def _planned_counts(step: Step) -> Mapping[str, int]:
-    return step.result.plan.statistics if step.result.plan is not None else {}
+    return step.result.plan.counters if step.result.plan is not None else {}
 
 
 def model_entry(model: Model, source: str | None = None) -> ModelEntry:

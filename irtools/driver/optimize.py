@@ -10,8 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from irtools.data import Dataset, DataSettings
-from irtools.data.axes import with_sizes
+from irtools.data import Dataset, DataSettings, resolve_sizes
 from irtools.driver.inputs import DataLike, choose_metric, read_calibration
 from irtools.driver.instruments import (
     judged_on,
@@ -39,27 +38,28 @@ from irtools.driver.make import (
 )
 from irtools.driver.settings import Settings
 from irtools.errors import UsageError
-from irtools.instruments import Judge, Verification
-from irtools.instruments.budget import Budget
+from irtools.instruments import Budget, Judge, Verification
 from irtools.measure.drawable import DrawnInputs
 from irtools.measure.figures import Level, Verdict
 from irtools.measure.machine import machine, versions
 from irtools.model import Model
 from irtools.passmanager import (
+    Calibration,
     Exactness,
+    Instrument,
     PassContext,
+    PassManager,
     Pipeline,
     Plan,
     PlanningPass,
+    Step,
+    Workspace,
     pass_text,
+    plan_prepared,
 )
-from irtools.passmanager.manager import PassManager
-from irtools.passmanager.requirements import plan_prepared
-from irtools.passmanager.resources import Calibration
-from irtools.passmanager.step import Instrument, Step
-from irtools.passmanager.workspace import Workspace
 from irtools.plugins import NullProgress, Progress
-from irtools.report import Report, Row
+from irtools.report.document import Report
+from irtools.report.entries import Row
 from irtools.report.frame import frame
 from irtools.report.html import html
 from irtools.report.saturation import remark_on_saturation
@@ -254,11 +254,11 @@ def _report(
             kernels,
             calibrated,
             evaluated,
-            {pass_text(p): p.statistics for p in job.pipeline},
+            {pass_text(p): p.counters for p in job.pipeline},
             (
                 *(Verdict(Level.NOTE, note) for note in job.model.notes),
                 *remark_on_data(calibration, None if judge is None else judge.data),
-                *remark_on_drawn("" if job.data else drawn.reason, drawn.note),
+                *remark_on_drawn(drawn.note),
                 *remark_on_equal(
                     rows,
                     [p.exactness is Exactness.LOSSY for p in job.pipeline],
@@ -267,6 +267,7 @@ def _report(
                 *remark_on_form(written.ir, job.target),
                 *remark_on_saturation(job.model.ir, written.ir, job.target),
             ),
+            "" if job.data else drawn.reason,
         ),
         seconds=0.0,
         measuring=budget.plan,
@@ -307,7 +308,7 @@ def make_plan(
             found,
             partial(workspace.path, source),
             threads=threads,
-            sizes=with_sizes(source, (data.synthetic.sizes or {}).items()),
+            sizes=resolve_sizes(source, (data.synthetic.sizes or {}).items()),
         )
         ctx = PassContext.for_run(
             found,
@@ -319,4 +320,5 @@ def make_plan(
         steps = PassManager(Pipeline(*first), (Verification(),)).run(source, ctx, workspace)
         ctx.drop_analyses()
         ctx.adopt(steps[-1].model.companions)
-        return plan_prepared(last, steps[-1].model.clone().ir, ctx)
+        plan = plan_prepared(last, steps[-1].model.clone().ir, ctx)
+    return dataclasses.replace(plan, notes=(*source.notes, *plan.notes))

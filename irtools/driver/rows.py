@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
-from irtools.passmanager.step import Instrument, Stage, Step
+from irtools.passmanager import Instrument, Stage, Step
 
 if TYPE_CHECKING:
-    from irtools.report import Row
+    from irtools.report.entries import Row
 
 __all__ = ["Rows"]
 

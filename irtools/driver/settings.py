@@ -10,13 +10,13 @@ from typing import Any
 
 from irtools.data import Dataset, DataSettings
 from irtools.errors import OptionError, UsageError
-from irtools.measure import BenchSettings, target_text
+from irtools.measure.base import BenchSettings
 from irtools.measure.effort import Effort, TimedModels
 from irtools.metrics import Metric
 from irtools.plugins import suggest
 from irtools.report.entries import AdapterEntry, FileEntry, SettingsEntry
 from irtools.sources import LoadOptions
-from irtools.targets import Target, find_target
+from irtools.targets import Target, find_target, target_text
 
 __all__ = ["Settings"]
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from irtools.editing.editor import Editor
 from irtools.editing.rule import Rule
 from irtools.editing.veto import Veto
-from irtools.model.walk import nested_graphs
+from irtools.model import nested_graphs
 
 __all__ = ["Rewritten", "Survey", "rewrite", "survey"]
 

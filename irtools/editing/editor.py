@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from irtools.editing.dead import drop_unread
 from irtools.editing.provenance import provenance
-from irtools.model.naming import FreshNames
+from irtools.model import FreshNames
 
 __all__ = ["Editor"]
 

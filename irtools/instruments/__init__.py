@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from irtools.instruments.benchmark import Benchmark
 from irtools.instruments.bisect import BisectLimit
+from irtools.instruments.budget import Budget
 from irtools.instruments.fidelity import FidelityAndMetric
 from irtools.instruments.greedy import Greedy
 from irtools.instruments.guard import AccuracyGuard
 from irtools.instruments.ir_dump import IrDump
-from irtools.instruments.judge import Judge, Score
-from irtools.instruments.numerics import Numerics
-from irtools.instruments.reproducer import Recipe, Reproducer
+from irtools.instruments.judge import Judge, ModelScore
+from irtools.instruments.numerics import Numerics, check_outputs
+from irtools.instruments.outlook import Outlook
+from irtools.instruments.reproducer import Recipe, Reproducer, may_be_bug
+from irtools.instruments.scores import FidelityFigure, MetricFigure
 from irtools.instruments.sizes import Sizes
 from irtools.instruments.verification import Verification
 
@@ -18,14 +21,20 @@ __all__ = [
     "AccuracyGuard",
     "Benchmark",
     "BisectLimit",
+    "Budget",
     "FidelityAndMetric",
+    "FidelityFigure",
     "Greedy",
     "IrDump",
     "Judge",
+    "MetricFigure",
     "Numerics",
+    "Outlook",
     "Recipe",
     "Reproducer",
-    "Score",
+    "ModelScore",
     "Sizes",
     "Verification",
+    "check_outputs",
+    "may_be_bug",
 ]

@@ -9,20 +9,14 @@ from typing import ClassVar
 from irtools.data import Dataset, SyntheticSettings
 from irtools.errors import DataError, UnsupportedError
 from irtools.instruments.speed import Latency, first_ratios, is_slower
-from irtools.measure import (
-    BenchSettings,
-    Contender,
-    LatencyResult,
-    measure,
-    target_text,
-    why_not_timed,
-)
+from irtools.measure.base import BenchSettings, LatencyResult
 from irtools.measure.effort import TimedModels
 from irtools.measure.levels import runs_at
+from irtools.measure.own_machine import why_not_timed
 from irtools.measure.shapes import bench_feeds, branches, sample_feeds
-from irtools.passmanager.base import Exactness, PassResult
-from irtools.passmanager.step import Instrument, Replace, Step
-from irtools.targets import Feeds, RunnerOptions, Target
+from irtools.measure.timing import Contender, measure
+from irtools.passmanager import Exactness, Instrument, PassResult, Replace, Step
+from irtools.targets import Feeds, RunnerOptions, Target, target_text
 
 __all__ = ["Benchmark"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, TextIO
 
-from irtools.passmanager.step import Instrument, Step
+from irtools.passmanager import Instrument, Step
 
 __all__ = ["BisectLimit"]
 

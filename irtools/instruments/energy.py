@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any, ClassVar
 
+import numpy as np
+
 from irtools.instruments.paired import Paired
-from irtools.measure import Limits, run_isolated
 from irtools.measure.energy import POWERCAP, find_zones, run_counted, why_no_zones
 from irtools.measure.figures import Column, Figure, Measured, Occasion
+from irtools.measure.sandbox import ChildLimits, run_isolated
 from irtools.targets import Feeds, RunnerOptions
 
 __all__ = ["Energy", "EnergyMeter"]
@@ -91,13 +92,13 @@ class EnergyMeter(Paired):
             dict(feeds),
             _SECONDS,
             [list(astuple(zone)) for zone in self._zones],
-            limits=Limits(seconds=_LIMIT),
+            limits=ChildLimits(seconds=_LIMIT),
             label=label,
         )
 
     def figure(self, found: Sequence[Any]) -> Energy:
         return Energy(
-            joules=median(one["joules"] / one["runs"] for one in found),
-            watts=median(one["joules"] / _SECONDS for one in found),
+            joules=float(np.median([one["joules"] / one["runs"] for one in found])),
+            watts=float(np.median([one["joules"] / _SECONDS for one in found])),
             runs=sum(one["runs"] for one in found),
         )

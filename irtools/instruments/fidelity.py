@@ -8,8 +8,7 @@ from typing import ClassVar
 from irtools.instruments.budget import Budget
 from irtools.instruments.judge import Judge
 from irtools.instruments.scores import FidelityFigure, MetricFigure
-from irtools.passmanager.base import Exactness
-from irtools.passmanager.step import Instrument, Step
+from irtools.passmanager import Exactness, Instrument, Step
 
 __all__ = ["FidelityAndMetric", "keeps_function"]
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any, ClassVar
 
+import numpy as np
+
 from irtools.instruments.paired import Paired
-from irtools.measure import Limits, run_isolated
 from irtools.measure.figures import Column, Figure, Measured, Occasion
 from irtools.measure.jobs import run_first
+from irtools.measure.sandbox import ChildLimits, run_isolated
 from irtools.targets import Feeds, RunnerOptions
 
 __all__ = ["FirstRun", "FirstRunTime"]
@@ -74,10 +75,12 @@ class FirstRunTime(Paired):
 
     def measure(self, model: Path, target: str, feeds: Feeds, label: str) -> Any:
         options = RunnerOptions(threads=self._occasion.bench.threads)
-        limits = Limits(seconds=_SECONDS)
+        limits = ChildLimits(seconds=_SECONDS)
         return run_isolated(
             run_first, model, target, options, dict(feeds), limits=limits, label=label
         )
 
     def figure(self, found: Sequence[Any]) -> FirstRun:
-        return FirstRun(*(median(one[key] for one in found) for key in ("load", "first")))
+        return FirstRun(
+            *(float(np.median([one[key] for one in found])) for key in ("load", "first"))
+        )

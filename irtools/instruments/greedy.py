@@ -7,13 +7,11 @@ from typing import ClassVar
 import numpy as np
 
 from irtools.analysis.decoder import TextDecoder, find_text_decoder
-from irtools.data import Dataset, SyntheticSettings, synthesize
-from irtools.data.synthetic import longest_text
+from irtools.data import Dataset, SyntheticSettings, longest_text, synthesize
 from irtools.errors import DataError, UnsupportedError, VerificationError
 from irtools.instruments.budget import Budget
 from irtools.instruments.fidelity import keeps_function
 from irtools.instruments.numerics import RELATIVE_L2
-from irtools.measure import Limits, run_isolated, target_text
 from irtools.measure.generate import (
     GreedyText,
     Writing,
@@ -21,10 +19,10 @@ from irtools.measure.generate import (
     surest_difference,
 )
 from irtools.measure.jobs import write_text
+from irtools.measure.sandbox import ChildLimits, run_isolated
 from irtools.model import Model
-from irtools.passmanager.base import Exactness
-from irtools.passmanager.step import Instrument, Step
-from irtools.targets import RunnerOptions, Target
+from irtools.passmanager import Exactness, Instrument, Step
+from irtools.targets import RunnerOptions, Target, target_text
 
 __all__ = ["Greedy", "choose_prompts"]
 
@@ -37,7 +35,7 @@ Two logits of a row whose relative L2 error is e differ by at most sqrt(2) e nor
 should; twice that, because the cache carries errors of its own.
 """
 _LEAST_TOKENS = 4
-_LIMITS = Limits(seconds=1800.0)
+_LIMITS = ChildLimits(seconds=1800.0)
 
 
 class Greedy(Instrument):

@@ -11,10 +11,16 @@ from irtools.instruments.judge import Judge
 from irtools.instruments.rollback import Rollback
 from irtools.instruments.verification import check_model
 from irtools.model import Model
-from irtools.passmanager.base import PassResult, PlanningPass
-from irtools.passmanager.plan import Plan
-from irtools.passmanager.requirements import prepare
-from irtools.passmanager.step import Instrument, Replace, Stage, Step
+from irtools.passmanager import (
+    Instrument,
+    PassResult,
+    Plan,
+    PlanningPass,
+    Replace,
+    Stage,
+    Step,
+    prepare,
+)
 from irtools.words import counted
 
 __all__ = ["AccuracyGuard"]

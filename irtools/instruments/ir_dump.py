@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, TextIO
 
 from irtools.errors import FileError
 from irtools.model import Model
-from irtools.passmanager.step import Instrument, Step
+from irtools.passmanager import Instrument, Step
 
 __all__ = ["IrDump"]
 

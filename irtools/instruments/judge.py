@@ -11,16 +11,22 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from irtools.analysis.data_sizes import DataSizes
-from irtools.data import Dataset, required_inputs
-from irtools.data.batches import Batch, plan_batches
-from irtools.data.labels import has_several_labels
+from irtools.data import Batch, Dataset, has_several_labels, plan_batches, required_inputs
 from irtools.errors import DataError, UnsupportedError, UsageError
 from irtools.instruments.budget import Budget
 from irtools.instruments.early import surely_loses
 from irtools.instruments.scores import MetricFigure
 from irtools.measure.cache import OutputCache
-from irtools.measure.contest.samples import KeptOutputs, Outputs, Part
-from irtools.measure.contest.scoring import LazyRunner, Tally, answers, output_bytes, stack_rows
+from irtools.measure.contest import (
+    KeptOutputs,
+    LazyRunner,
+    Outputs,
+    Part,
+    Tally,
+    answers,
+    output_bytes,
+    stack_rows,
+)
 from irtools.measure.effort import Workload
 from irtools.measure.levels import LEVELS, Level
 from irtools.metrics import (
@@ -36,7 +42,7 @@ from irtools.model import Model
 from irtools.plugins import Progress
 from irtools.targets import Runner, RunnerOptions
 
-__all__ = ["Judge", "Score"]
+__all__ = ["Judge", "ModelScore"]
 
 _BATCH = 16
 _OUTPUT_BYTES = 64 << 20
@@ -45,7 +51,7 @@ _EXACT = RunnerOptions(exact=True)
 
 
 @dataclass(frozen=True)
-class Score:
+class ModelScore:
     """Fidelity and task metric of one model.
 
     Attributes:
@@ -154,7 +160,7 @@ class Judge:
             if count < len(self.data)
         )
 
-    def score(self, model: Model, *, inner: bool = False) -> Score:
+    def score(self, model: Model, *, inner: bool = False) -> ModelScore:
         """Return fidelity and metric of a model; it must not change afterwards.
 
         Args:
@@ -166,7 +172,7 @@ class Judge:
         self._measure(model, found, inner)
         assert found.fidelity is not None
         inner = inner and len(found.rows) < len(self._scored)
-        return Score(found.fidelity, self._figure(found, inner), tuple(found.notes))
+        return ModelScore(found.fidelity, self._figure(found, inner), tuple(found.notes))
 
     def drop(self, model: Model, limit: float | None = None) -> float:
         """Return the loss against the original; 0 or less where there is none.

@@ -22,10 +22,9 @@ from irtools.instruments.rounding import (
     perturbed_model,
 )
 from irtools.measure.drawable import DrawnInputs, check_feeds_of
-from irtools.measure.sandbox import Limits, run_isolated
+from irtools.measure.sandbox import ChildLimits, run_isolated
 from irtools.model import Model
-from irtools.passmanager.base import Exactness
-from irtools.passmanager.step import Instrument, Stage, Step
+from irtools.passmanager import Exactness, Instrument, Stage, Step
 from irtools.targets import RunnerOptions, Target
 from irtools.words import counted, printable
 
@@ -42,7 +41,7 @@ _FUSIONS_ROUND_AT_MOST = 1e-3
 """What the runtime does beyond that is more than rounding: 8-bit products that saturate."""
 _SEEDS = (0, 1, 2)
 _SAMPLES = 2
-_LIMITS = Limits(seconds=300.0)
+_LIMITS = ChildLimits(seconds=300.0)
 
 Outputs = Mapping[str, np.ndarray]
 

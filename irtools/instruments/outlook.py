@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from irtools.instruments.budget import Budget
-from irtools.passmanager.base import Exactness
-from irtools.passmanager.step import Instrument, Stage, Step
+from irtools.passmanager import Exactness, Instrument, Stage, Step
 
 __all__ = ["Outlook"]
 

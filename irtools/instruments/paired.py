@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from irtools.errors import DataError, UnsupportedError
-from irtools.measure import target_text, why_not_timed
 from irtools.measure.figures import Figure, Occasion
+from irtools.measure.own_machine import why_not_timed
 from irtools.measure.shapes import bench_feeds
-from irtools.passmanager.step import Instrument, Step
-from irtools.targets import Feeds
+from irtools.passmanager import Instrument, Step
+from irtools.targets import Feeds, target_text
 
 __all__ = ["Paired"]
 

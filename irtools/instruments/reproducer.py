@@ -12,8 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from irtools.data import Dataset
-from irtools.data.base import TextRows, is_ragged
+from irtools.data import Dataset, TextRows, is_ragged
 from irtools.errors import (
     DataError,
     FileError,
@@ -23,9 +22,10 @@ from irtools.errors import (
     UnsupportedError,
     UsageError,
 )
-from irtools.measure import target_text
+from irtools.files import json_text
 from irtools.measure.machine import versions
-from irtools.passmanager.step import Instrument, Step
+from irtools.passmanager import Instrument, Step
+from irtools.targets import target_text
 
 __all__ = ["Recipe", "Reproducer", "may_be_bug"]
 
@@ -146,8 +146,7 @@ def _write(folder: Path, step: Step, error: Exception) -> None:
         "error": f"{type(error).__name__}: {error}",
         "versions": dict(versions()),
     }
-    text = json.dumps(document, indent=1) + "\n"
-    (folder / "reproducer.json").write_text(text, encoding="utf-8")
+    (folder / "reproducer.json").write_text(json_text(document), encoding="utf-8")
     (folder / "pipeline.txt").write_text(step.text + "\n", encoding="utf-8")
     lines = "".join(traceback.format_exception(error.__cause__ or error))
     (folder / "traceback.txt").write_text(lines, encoding="utf-8", errors="replace")

@@ -112,12 +112,6 @@ class FidelityFigure(Fidelity, Figure):
     def verdicts(cls, rows: Sequence[Measured]) -> Iterator[Verdict]:
         figure, has_metric = cls.of(rows[-1]), MetricFigure.of(rows[-1]) is not None
         if figure is None:
-            if any(row.modified for row in rows) and not has_metric:
-                yield Verdict(
-                    Level.WARNING,
-                    "the result was not compared with the original: give data with --evaluate, "
-                    "and leave out --no-check",
-                )
             return
         if figure.nonfinite:
             yield Verdict(

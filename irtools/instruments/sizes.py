@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from irtools.measure.figures import Column, Figure, Measured
-from irtools.passmanager.step import Instrument, Step
+from irtools.passmanager import Instrument, Step
 from irtools.words import size_text
 
 __all__ = ["Size", "Sizes"]

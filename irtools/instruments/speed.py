@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-from irtools.measure import LatencyResult, Ratio
+from irtools.measure.base import LatencyResult, Ratio
 from irtools.measure.figures import Column, Figure, Level, Measured, Verdict
 
 __all__ = ["Latency", "first_ratios", "is_slower"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from irtools.model import Model
-from irtools.passmanager.step import Instrument, Stage, Step
+from irtools.passmanager import Instrument, Stage, Step
 
 __all__ = ["Verification", "check_model"]
 

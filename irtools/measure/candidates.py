@@ -9,9 +9,7 @@ from math import prod
 
 import onnx_ir as ir
 
-from irtools.data.axes import OpenAxis, open_axes
-from irtools.data.drawer import SyntheticSettings
-from irtools.data.signature import InputSpec, required_inputs
+from irtools.data import InputSpec, OpenAxis, SyntheticSettings, open_axes, required_inputs
 from irtools.measure.hints import suggested_sizes
 
 __all__ = ["candidates"]

@@ -12,15 +12,14 @@ import onnx_ir as ir
 from irtools.analysis.provenance import module_name
 from irtools.data import Dataset, fit_dataset
 from irtools.errors import UsageError
+from irtools.files import scratch_folder
 from irtools.measure.contest.entrants import prepare
 from irtools.measure.contest.outputs import OutputScores
-from irtools.measure.probe import target_text
 from irtools.measure.timing import Contender
 from irtools.metrics import Fidelity
 from irtools.model import Model, infer_shapes
-from irtools.scratch import scratch_folder
-from irtools.statistics.observe import expose
-from irtools.targets import RunnerOptions, Target
+from irtools.statistics import expose
+from irtools.targets import RunnerOptions, Target, target_text
 from irtools.words import printable
 
 __all__ = ["Comparison", "TensorFidelity", "compare_models"]

@@ -158,7 +158,7 @@ _TIMED_TEXT = {
 
 
 @dataclass(frozen=True)
-class _Limits:
+class _EffortLimits:
     """Bounds of an effort: samples, and seconds for one model."""
 
     fidelity: tuple[int, float]
@@ -172,9 +172,9 @@ class _Limits:
 
 _INFINITE = float("inf")
 _LIMITS = {
-    "quick": _Limits((32, 2.0), 5.0, 64, "last", (5.0, 3, 0.15, 0.10), 5.0, 2),
-    "normal": _Limits((128, 10.0), 240.0, 256, "end", (12.0, 3, 0.3, 0.06), 30.0, 3),
-    "thorough": _Limits(
+    "quick": _EffortLimits((32, 2.0), 5.0, 64, "last", (5.0, 3, 0.15, 0.10), 5.0, 2),
+    "normal": _EffortLimits((128, 10.0), 240.0, 256, "end", (12.0, 3, 0.3, 0.06), 30.0, 3),
+    "thorough": _EffortLimits(
         (128, _INFINITE), _INFINITE, 1 << 62, "each", (120.0, 5, 0.7, 0.03), _INFINITE, 3
     ),
 }
@@ -221,13 +221,13 @@ def plan_measuring(
     )
 
 
-def _for_seconds(seconds: float, work: Workload) -> _Limits:
+def _for_seconds(seconds: float, work: Workload) -> _EffortLimits:
     evaluated = max(1, work.evaluated)
     each = _SHARES["bench"] * seconds / max(1, work.timed)
     timed: TimedModels = "end" if each >= _LEAST_BENCH_SECONDS else "last"
     if timed == "last":
         each = _SHARES["bench"] * seconds
-    return _Limits(
+    return _EffortLimits(
         fidelity=(128, _SHARES["fidelity"] * seconds / evaluated),
         metric_seconds=_SHARES["metric"] * seconds / evaluated,
         least=64,

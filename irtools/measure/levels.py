@@ -7,7 +7,7 @@ from typing import Literal
 
 from irtools.errors import DataError, UnsupportedError
 from irtools.measure.jobs import run_once
-from irtools.measure.sandbox import Limits, run_isolated
+from irtools.measure.sandbox import ChildLimits, run_isolated
 from irtools.measure.timing import Contender
 from irtools.targets import Feeds
 
@@ -18,7 +18,7 @@ Level = Literal["all", "basic", "off"]
 LEVELS: tuple[Level, ...] = ("all", "basic", "off")
 """Levels of a runtime's own optimizations, most of them first."""
 
-_LIMITS = Limits(seconds=300.0)
+_LIMITS = ChildLimits(seconds=300.0)
 
 
 def runs_at(contender: Contender, feeds: Feeds) -> Level | None:

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 
 from irtools.measure.cpu import cpu_quota
-from irtools.targets.isa import Isa
+from irtools.targets import Isa
 from irtools.version import __version__
 
 __all__ = ["Machine", "machine", "versions"]

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from irtools.measure.jobs import run_once
-from irtools.measure.sandbox import Limits, run_isolated
-from irtools.targets import Feeds, RunnerOptions, Target
+from irtools.measure.sandbox import ChildLimits, run_isolated
+from irtools.targets import Feeds, RunnerOptions, Target, target_text
 
-__all__ = ["probe", "target_text"]
+__all__ = ["probe"]
 
 
 def probe(
@@ -18,7 +18,7 @@ def probe(
     path: Path,
     feeds: Feeds | None = None,
     options: RunnerOptions = RunnerOptions(),
-    limits: Limits = Limits(),
+    limits: ChildLimits = ChildLimits(),
 ) -> dict[str, np.ndarray]:
     """Load a model file in a child process and, with feeds, run it once.
 
@@ -40,8 +40,3 @@ def probe(
         label=f"{target.name} on {path.name}",
     )
     return outputs or {}
-
-
-def target_text(target: Target) -> str:
-    """Return the text by which `find_target` makes the same target again."""
-    return f"{target.name}:isa={target.isa.value}"

@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from irtools.analysis.provenance import module_name
+from irtools.files import scratch_folder
 from irtools.measure.cpu import cpu_quota
 from irtools.measure.jobs import profile_nodes
 from irtools.measure.own_machine import refuse_foreign
-from irtools.measure.probe import target_text
-from irtools.measure.sandbox import Limits, run_isolated
-from irtools.scratch import scratch_folder
-from irtools.targets import Feeds, RunnerOptions, Target
+from irtools.measure.sandbox import ChildLimits, run_isolated
+from irtools.targets import Feeds, RunnerOptions, Target, target_text
 
 if TYPE_CHECKING:
     from irtools.model import Model
 
 __all__ = ["NodeProfile", "OpProfile", "Profile", "profile_model"]
 
-_LIMITS = Limits(seconds=900.0)
+_LIMITS = ChildLimits(seconds=900.0)
 
 
 @dataclass(frozen=True)

@@ -23,14 +23,14 @@ from irtools.errors import IrtoolsError, LimitError, PassError, UnsupportedError
 from irtools.measure.wire import decode
 from irtools.words import printable
 
-__all__ = ["Limits", "run_isolated"]
+__all__ = ["ChildLimits", "run_isolated"]
 
 _WORKER = Path(__file__).with_name("worker.py")
 _OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "out of memory", "failed to allocate memory")
 
 
 @dataclass(frozen=True)
-class Limits:
+class ChildLimits:
     """What a child may use.
 
     Attributes:
@@ -45,7 +45,7 @@ class Limits:
 def run_isolated(
     function: Callable[..., Any],
     *arguments: object,
-    limits: Limits = Limits(),
+    limits: ChildLimits = ChildLimits(),
     label: str = "the job",
 ) -> Any:
     """Call a function in a fresh process and return what it returned.
@@ -79,7 +79,9 @@ def run_isolated(
     return _unpack(content, label, limits)
 
 
-def _run_child(job: bytes, limits: Limits, label: str, printed: IO[bytes]) -> tuple[bytes, int]:
+def _run_child(
+    job: bytes, limits: ChildLimits, label: str, printed: IO[bytes]
+) -> tuple[bytes, int]:
     read_end, write_end = os.pipe()
     # -P: a file in the working folder must not stand in for a module.
     child = subprocess.Popen(
@@ -132,7 +134,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         child.wait()
 
 
-def _crash(code: int, label: str, limits: Limits, printed: str) -> IrtoolsError:
+def _crash(code: int, label: str, limits: ChildLimits, printed: str) -> IrtoolsError:
     said = f"; it last said: {printed}" if printed else ""
     if code == -signal.SIGKILL:
         return LimitError(f"{label} was killed, most likely for want of memory{said}")
@@ -142,12 +144,12 @@ def _crash(code: int, label: str, limits: Limits, printed: str) -> IrtoolsError:
     return UnsupportedError(f"{label} {how}{said}")
 
 
-def _memory_error(label: str, limits: Limits) -> LimitError:
+def _memory_error(label: str, limits: ChildLimits) -> LimitError:
     bound = "" if limits.memory is None else f" of {limits.memory / 2**20:.0f} MB"
     return LimitError(f"{label} needs more memory than the limit{bound}")
 
 
-def _unpack(content: bytes, label: str, limits: Limits) -> Any:
+def _unpack(content: bytes, label: str, limits: ChildLimits) -> Any:
     try:
         reply = decode(content)
     except ValueError as error:

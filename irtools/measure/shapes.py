@@ -9,9 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from irtools.analysis.decoder import CachedDecoder, find_decoder, reading_of
-from irtools.data.layout import Layout, find_layout
-from irtools.data.signature import InputSpec, required_inputs
-from irtools.data.synthetic import SyntheticSettings, draw_feeds, longest_text
+from irtools.data import (
+    InputSpec,
+    Layout,
+    SyntheticSettings,
+    draw_feeds,
+    find_layout,
+    longest_text,
+    required_inputs,
+)
 from irtools.errors import DataError
 from irtools.measure.base import BenchSettings
 from irtools.targets import Feeds

@@ -20,13 +20,13 @@ import numpy as np
 
 from irtools.analysis.decoder import reading_of
 from irtools.errors import UsageError
+from irtools.files import scratch_folder
 from irtools.measure.base import BenchSettings, LatencyResult, Ratio
 from irtools.measure.cpu import cpu_quota
 from irtools.measure.interval import speedup
 from irtools.measure.jobs import time_block
 from irtools.measure.own_machine import refuse_foreign
-from irtools.measure.sandbox import Limits, run_isolated
-from irtools.scratch import scratch_folder
+from irtools.measure.sandbox import ChildLimits, run_isolated
 from irtools.targets import Feeds, RunnerOptions, find_target
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def _run_block(
         contender.options,
         [[dict(feed) for feed in feeds] for feeds in turns.values()],
         seconds,
-        limits=Limits(seconds=_patience(settings, len(turns))),
+        limits=ChildLimits(seconds=_patience(settings, len(turns))),
         label=f"timing {name} on {contender.target}",
     )
     samples.loads.append(answer["load_seconds"])

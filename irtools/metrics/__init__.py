@@ -17,7 +17,9 @@ from irtools.metrics.evaluate import (
     run_dataset,
 )
 from irtools.metrics.fidelity import FidelityMeter, fidelity
+from irtools.metrics.language import Perplexity
 from irtools.metrics.load import list_metrics, load_metric
+from irtools.metrics.outputs import find_output
 from irtools.metrics.per_sample import PerSampleMetric
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "FidelityMeter",
     "Metric",
     "PerSampleMetric",
+    "Perplexity",
     "Resampled",
     "bootstrap",
     "check_labels",
@@ -34,6 +37,7 @@ __all__ = [
     "evaluate",
     "evaluate_outputs",
     "fidelity",
+    "find_output",
     "join_outputs",
     "list_metrics",
     "load_metric",

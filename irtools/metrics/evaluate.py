@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from irtools.data import Dataset
-from irtools.data.padding import padding_mask
+from irtools.data import Dataset, padding_mask
 from irtools.errors import DataError
 from irtools.metrics.base import Metric
 from irtools.metrics.fidelity import FidelityMeter

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 
 import numpy as np
 
-from irtools.data.function import import_function
+from irtools.data import import_function
 from irtools.errors import DataError, UnknownNameError
 from irtools.metrics.base import Metric
+from irtools.plugins import registry, suggest
 
 __all__ = ["list_metrics", "load_metric"]
 
@@ -20,7 +19,7 @@ _GROUP = "irtools.metrics"
 
 def list_metrics() -> tuple[str, ...]:
     """Return the names of all metrics, those of plug-ins included."""
-    return tuple(sorted({entry.name for entry in entry_points(group=_GROUP)}))
+    return registry.names(_GROUP)
 
 
 def load_metric(text: str) -> Metric:
@@ -36,15 +35,14 @@ def load_metric(text: str) -> Metric:
     if ":" in text:
         function = import_function(text)
         return _FunctionMetric(text, bool(getattr(function, "larger_is_better", True)), function)
-    for entry in entry_points(group=_GROUP, name=text):
-        found: Metric = entry.load()()
-        return found
     known = list_metrics()
-    near = difflib.get_close_matches(text, known, n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
-    raise UnknownNameError(
-        f"no metric '{text}'{hint} (there are {', '.join(known)}, or module:function)"
-    )
+    if text not in known:
+        raise UnknownNameError(
+            f"there is no metric {text!r}{suggest(text, known)} (there are {', '.join(known)}, or "
+            "module:function)"
+        )
+    found: Metric = registry.load(_GROUP, text)()
+    return found
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,14 @@ from irtools.errors import ModelError
 from irtools.model.files import MappedFile, reason
 from irtools.model.scopes import shown
 
-__all__ = ["ExternalFiles", "Place"]
+__all__ = ["ExternalFiles", "TensorPlace"]
 
 _KEYS = frozenset({"location", "offset", "length", "checksum", "basepath"})
 _NUMBER = re.compile(r"[0-9]{1,19}", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Place:
+class TensorPlace:
     """Where the bytes of a tensor lie."""
 
     file: MappedFile
@@ -58,7 +58,7 @@ class ExternalFiles:
         """The files opened so far."""
         return tuple(self._files.values())
 
-    def find(self, tensor: onnx.TensorProto, where: str, num_bytes: int) -> Place:
+    def find(self, tensor: onnx.TensorProto, where: str, num_bytes: int) -> TensorPlace:
         """Return where an external tensor's bytes lie.
 
         Raises:
@@ -87,7 +87,7 @@ class ExternalFiles:
                 f"{where} lies at {offset} to {offset + num_bytes} of {shown(location)}, "
                 f"which has only {size} bytes; the file is too short or not the one of this model"
             )
-        return Place(file, offset, num_bytes)
+        return TensorPlace(file, offset, num_bytes)
 
     def _open(self, location: str, where: str) -> MappedFile:
         assert self._folder is not None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
 import onnx
 import onnx_ir as ir
@@ -49,13 +50,22 @@ def infer_shapes(model: ir.Model, *, refresh: bool = False) -> int:
     return changed
 
 
-def inferred_types(model: ir.Model) -> Iterator[tuple[ir.Value, onnx.TensorShapeProto]]:
+def inferred_types(
+    model: ir.Model, sizes: Mapping[str, int] = MappingProxyType({})
+) -> Iterator[tuple[ir.Value, onnx.TensorShapeProto]]:
     """Yield what nodes put out, with the shapes that ONNX infers from the inputs alone.
 
     What is declared of inner tensors and outputs is not looked at; outputs of operators that the
     standard does not have are taken as declared. Nothing is yielded where nothing is inferred.
+
+    Args:
+        model: Stays as it is.
+        sizes: Of free axes of inputs, by their names.
     """
     light = _without_weights(model)
+    for value in light.graph.inputs if sizes else ():
+        if value.shape is not None:
+            value.shape = ir.Shape([_sized(dim, sizes) for dim in value.shape])
     for value in light.graph.outputs:
         if not value.is_graph_input() and _is_made_by_standard(value):
             value.shape = None
@@ -73,6 +83,10 @@ def inferred_types(model: ir.Model) -> Iterator[tuple[ir.Value, onnx.TensorShape
                     continue
                 if kind.tensor_type.HasField("shape"):
                     yield value, kind.tensor_type.shape
+
+
+def _sized(dim: int | ir.SymbolicDim, sizes: Mapping[str, int]) -> int | ir.SymbolicDim:
+    return dim if isinstance(dim, int) or dim.value is None else sizes.get(dim.value, dim)
 
 
 def _is_made_by_standard(value: ir.Value) -> bool:

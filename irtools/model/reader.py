@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from irtools.errors import LimitError, ModelError, VerificationError
 from irtools.model.declared import mark_declared
 from irtools.model.digest import keep_place
-from irtools.model.external import ExternalFiles, Place
+from irtools.model.external import ExternalFiles, TensorPlace
 from irtools.model.files import MappedFile, check_is_onnx
 from irtools.model.preflight import (
     PlacedTensor,
@@ -101,7 +101,7 @@ class _Reader:
         self._file = file
         self._spans = skeleton.spans
         self._external = ExternalFiles(path)
-        self._places: list[Place] = []
+        self._places: list[TensorPlace] = []
 
     def read(self) -> ReadModel:
         check_structure(self._proto)
@@ -139,7 +139,7 @@ class _Reader:
         check_data(tensor, placed.where, None if span is None else span[1])
         if span is not None:
             assert self._file is not None
-            self._redirect(tensor, Place(self._file, *span))
+            self._redirect(tensor, TensorPlace(self._file, *span))
 
     def _check_external(self, placed: PlacedTensor) -> None:
         tensor = placed.tensor
@@ -151,7 +151,7 @@ class _Reader:
         size = num_bytes(tensor, placed.where)
         self._redirect(tensor, self._external.find(tensor, placed.where, size))
 
-    def _redirect(self, tensor: onnx.TensorProto, place: Place) -> None:
+    def _redirect(self, tensor: onnx.TensorProto, place: TensorPlace) -> None:
         """Make a tensor name its place by number instead of by path."""
         tensor.ClearField("raw_data")
         tensor.data_location = onnx.TensorProto.EXTERNAL

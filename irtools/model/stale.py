@@ -19,13 +19,18 @@ from irtools.words import counted
 
 __all__ = ["drop_stale_shapes"]
 
+_TRIED_SIZES = (64, 96)
+_STEP = 192
+"""Sizes of free axes: multiples of 32, which most models take, and no two of them the same."""
+
 
 def drop_stale_shapes(model: ir.Model) -> tuple[str, ...]:
     """Drop declared shapes that contradict what ONNX infers from the inputs alone, in place.
 
     Of a shape of the right rank only the wrong sizes are left open. A number contradicts another
-    number, and the name of a size of an input: callers may choose that. Names never contradict,
-    and where nothing is inferred the declaration stands.
+    number, and the name of a size of an input: callers may choose that. Where a size follows from
+    such a one (a Reshape to [-1, 8]), numbers in the place of the name show it. Names never
+    contradict, and where nothing is inferred the declaration stands.
 
     Returns:
         A note, where there were any.
@@ -35,10 +40,12 @@ def drop_stale_shapes(model: ir.Model) -> tuple[str, ...]:
     dims = (dim for value in model.graph.inputs for dim in value.shape or ())
     free = frozenset(d.value for d in dims if isinstance(d, ir.SymbolicDim) and d.value)
     found = []
-    for value, shape in inferred_types(model):
+    pairs = list(inferred_types(model))
+    varying = _varying(model, free) if any(_is_open(*pair) for pair in pairs) else {}
+    for value, shape in pairs:
         if value.shape is None:
             continue
-        wrong = _contradictions(value.shape, shape, free)
+        wrong = _contradictions(value.shape, shape, free, varying.get(value, {}))
         if wrong is None:
             axes = counted(len(shape.dim), "axis", "axes")
             found.append(f"{shown(value.name)} {value.shape}, which has {axes}")
@@ -56,6 +63,32 @@ def drop_stale_shapes(model: ir.Model) -> tuple[str, ...]:
     return (f"{number} {word} the operators and {_was(len(found))} dropped: {found[0]}",)
 
 
+def _is_open(value: ir.Value, inferred: onnx.TensorShapeProto) -> bool:
+    """Whether a size is declared as a number of which nothing is inferred."""
+    if value.shape is None or len(value.shape) != len(inferred.dim):
+        return False
+    pairs = zip(value.shape, inferred.dim, strict=True)
+    return any(isinstance(size, int) and not dim.HasField("dim_value") for size, dim in pairs)
+
+
+def _varying(model: ir.Model, free: frozenset[str]) -> dict[ir.Value, dict[int, str]]:
+    """Return axes that are declared as numbers and change with the free sizes of the inputs."""
+    if not free:
+        return {}
+    names = sorted(free)
+    tries = [{name: size + _STEP * n for n, name in enumerate(names)} for size in _TRIED_SIZES]
+    first, second = (dict(inferred_types(model, sizes)) for sizes in tries)
+    found: dict[ir.Value, dict[int, str]] = {}
+    for value, shape in first.items():
+        other = second.get(value)
+        if value.shape is None or other is None or len(shape.dim) != len(other.dim):
+            continue
+        for axis, (a, b) in enumerate(zip(shape.dim, other.dim, strict=True)):
+            if a.HasField("dim_value") and b.HasField("dim_value") and a.dim_value != b.dim_value:
+                found.setdefault(value, {})[axis] = "not the same for all sizes of the inputs"
+    return found
+
+
 def _was(number: int) -> str:
     return "was" if number == 1 else "were"
 
@@ -66,7 +99,10 @@ def _declares(model: ir.Model) -> bool:
 
 
 def _contradictions(
-    declared: ir.Shape, inferred: onnx.TensorShapeProto, free: frozenset[str]
+    declared: ir.Shape,
+    inferred: onnx.TensorShapeProto,
+    free: frozenset[str],
+    varying: Mapping[int, str],
 ) -> Mapping[int, object] | None:
     """Return wrong axes with what they are; None where the rank itself is wrong."""
     if len(declared) != len(inferred.dim):
@@ -79,4 +115,6 @@ def _contradictions(
             wrong[axis] = dim.dim_value
         elif dim.HasField("dim_param") and dim.dim_param in free:
             wrong[axis] = shown(dim.dim_param)
+        elif not dim.HasField("dim_value") and axis in varying:
+            wrong[axis] = varying[axis]
     return wrong

@@ -47,7 +47,7 @@ class PassResult:
 
     Attributes:
         modified: False means that the printed IR is the same text as before.
-        statistics: Counts by declared statistic name (`Pass.statistics`).
+        counters: Counts by declared name (`Pass.counters`).
         notes: Sentences that a reader of the report must see.
         preserved: Analyses that still hold although the model was modified.
         plan: The decisions that were applied, where the pass made a plan.
@@ -56,7 +56,7 @@ class PassResult:
     """
 
     modified: bool
-    statistics: Mapping[str, int] = field(default_factory=dict)
+    counters: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     preserved: frozenset[type] = frozenset()
     plan: Plan | None = None
@@ -86,8 +86,8 @@ class Pass(ABC):
     idempotent: ClassVar[bool] = True
     """Running the pass on its own result changes nothing."""
 
-    statistics: ClassVar[Mapping[str, str]] = {}
-    """Statistic name (`num-fused-attention`) to phrase (`attention blocks fused`)."""
+    counters: ClassVar[Mapping[str, str]] = {}
+    """Name (`num-fused-attention`) to phrase (`attention blocks fused`)."""
 
     requires: ClassVar[tuple[str, ...]] = ()
     """Exact passes, as pipeline text each, that the manager runs on the model before this one.

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from irtools.data import Dataset, SyntheticSettings
-    from irtools.measure import BenchSettings, LatencyResult
+    from irtools.measure.base import BenchSettings, LatencyResult
     from irtools.model import Model
     from irtools.passmanager.resources import Calibration
     from irtools.statistics import StatisticsService
@@ -133,9 +133,9 @@ class PassContext:
             progress: Where to report how far a long step is.
             beside: Files next to the model's source, by name.
         """
-        from irtools.measure import BenchSettings
+        from irtools.measure.base import BenchSettings
         from irtools.passmanager.resources import adapter, drawer, latency_meter, runner_maker
-        from irtools.statistics.service import StreamingStatistics
+        from irtools.statistics import StreamingStatistics
 
         shown = progress or NullProgress()
         drawn = calibration.drawn

@@ -155,10 +155,7 @@ def _with_context(step: Step, error: Exception) -> Exception:
     where = step.title if step.stage == "pass" else f"{step.title}, {step.stage}"
     match error:
         case IrtoolsError():
-            error.args = (f"{where}: {error}",)
-            if isinstance(error, ImportError):
-                error.msg = error.args[0]  # What an ImportError prints.
-            return error
+            return error.within(where)
         case MemoryError():
             return LimitError(f"{where}: out of memory")
         case _:

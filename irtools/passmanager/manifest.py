@@ -71,7 +71,7 @@ def pass_document(name: str, found: type[Pass]) -> dict[str, Any]:
             }
             for o in options_of(found)
         ],
-        "statistics": dict(found.statistics),
+        "counters": dict(found.counters),
     }
 
 

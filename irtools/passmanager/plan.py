@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from irtools.errors import UsageError
+from irtools.files import json_text
 
 __all__ = ["Decision", "Json", "Plan"]
 
@@ -43,7 +44,7 @@ class Plan:
         cost_unit: Unit of `Decision.cost` (`relative squared error`).
         gain_unit: Unit of `Decision.gain` (`bytes`, `ms`).
         notes: What a reader must know, such as parts left alone and why.
-        statistics: Counts of what the plan leaves alone (`num-skipped-...`).
+        counters: Counts of what the plan leaves alone (`num-skipped-...`).
         remedies: What to try where the numbers turn out to suffer too much, the first the most
             promising, each beginning with pipeline text or an option.
     """
@@ -53,7 +54,7 @@ class Plan:
     cost_unit: str = ""
     gain_unit: str = ""
     notes: tuple[str, ...] = ()
-    statistics: Mapping[str, int] = field(default_factory=dict)
+    counters: Mapping[str, int] = field(default_factory=dict)
     remedies: tuple[str, ...] = ()
 
     def __len__(self) -> int:
@@ -65,7 +66,7 @@ class Plan:
 
     def to_json(self) -> str:
         """Write the plan as JSON. `from_json` reads it back equal."""
-        return json.dumps(
+        return json_text(
             {
                 "format": "irtools-plan",
                 "version": 1,
@@ -73,7 +74,7 @@ class Plan:
                 "cost_unit": self.cost_unit,
                 "gain_unit": self.gain_unit,
                 "notes": list(self.notes),
-                "statistics": dict(self.statistics),
+                "counters": dict(self.counters),
                 "remedies": list(self.remedies),
                 "decisions": [
                     {
@@ -86,7 +87,7 @@ class Plan:
                     for d in self.decisions
                 ],
             },
-            indent=1,
+            any_number=True,
         )
 
     @classmethod
@@ -109,7 +110,7 @@ class Plan:
                 document["cost_unit"],
                 document["gain_unit"],
                 tuple(document["notes"]),
-                document["statistics"],
+                document["counters"],
                 tuple(document.get("remedies", ())),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:

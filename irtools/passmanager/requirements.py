@@ -34,11 +34,11 @@ class Prepared:
 
     Attributes:
         note: A sentence for the report; empty where nothing was to be done.
-        statistics: `num-prepared-<pass>` to the number of things that it changed.
+        counters: `num-prepared-<pass>` to the number of things that it changed.
     """
 
     note: str = ""
-    statistics: Mapping[str, int] = field(default_factory=dict)
+    counters: Mapping[str, int] = field(default_factory=dict)
 
     def joined_to(self, result: PassResult) -> PassResult:
         """Return the result of the pass with an account of the preparation.
@@ -49,8 +49,8 @@ class Prepared:
         if not self.note or not result.modified:
             return result
         notes = tuple(dict.fromkeys((self.note, *result.notes)))
-        statistics = {**result.statistics, **self.statistics}
-        return dataclasses.replace(result, notes=notes, statistics=statistics)
+        counters = {**result.counters, **self.counters}
+        return dataclasses.replace(result, notes=notes, counters=counters)
 
 
 def required_passes(kind: type[Pass]) -> tuple[Pass, ...]:
@@ -96,18 +96,18 @@ def prepare(pass_: Pass, model: ir.Model, ctx: PassContext) -> Prepared:
         model: The working copy that it will run on.
         ctx: What it will be given; its analyses are those of the prepared model afterwards.
     """
-    parts, statistics = [], {}
+    parts, counters = [], {}
     for required in required_passes(type(pass_)):
         result = required.run(model, ctx)
         if not result.modified:
             continue
         ctx.drop_analyses(result.preserved)
-        counts = {name: n for name, n in result.statistics.items() if n}
-        told = ", ".join(tallied(n, required.statistics.get(k, k)) for k, n in counts.items())
+        counts = {name: n for name, n in result.counters.items() if n}
+        told = ", ".join(tallied(n, required.counters.get(k, k)) for k, n in counts.items())
         parts.append(f"{required.name}: {told}" if told else required.name)
-        statistics[f"num-prepared-{required.name}"] = sum(counts.values())
+        counters[f"num-prepared-{required.name}"] = sum(counts.values())
     note = f"first {'; '.join(parts)}" if parts else ""
-    return Prepared(note, statistics)
+    return Prepared(note, counters)
 
 
 def plan_prepared(pass_: PlanningPass, model: ir.Model, ctx: PassContext) -> Plan:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from irtools.data import Dataset, SyntheticSettings, synthesize
 from irtools.errors import DataError
-from irtools.measure import BenchSettings, LatencyResult
+from irtools.measure.base import BenchSettings, LatencyResult
 from irtools.model import Model
 from irtools.plugins import Progress
 from irtools.targets import Runner, RunnerOptions, Target
@@ -108,8 +108,9 @@ def latency_meter(
     """Return what times several models against each other, alternating, on the target."""
 
     def time_models(models: Mapping[str, ir.Model]) -> Mapping[str, LatencyResult]:
-        from irtools.measure import Contender, measure, target_text
         from irtools.measure.shapes import bench_feeds
+        from irtools.measure.timing import Contender, measure
+        from irtools.targets import target_text
 
         wrapped = {name: Model(model) for name, model in models.items()}
         text = target_text(target)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from irtools.scratch import scratch_folder
+from irtools.files import scratch_folder
 
 if TYPE_CHECKING:
     from irtools.model import Model, SavedModel, WeightStore
@@ -66,9 +66,8 @@ class Workspace:
         The disk that has no room for them is no error.
         """
         from irtools.errors import FileError
+        from irtools.model import EXTERNAL_ABOVE, place_of
         from irtools.model import Model as Read
-        from irtools.model import place_of
-        from irtools.model.writer import EXTERNAL_ABOVE
 
         if model.weight_bytes <= EXTERNAL_ABOVE or _bytes_in_memory(model) <= EXTERNAL_ABOVE // 3:
             return
@@ -88,13 +87,13 @@ class Workspace:
 
     def size(self, model: Model) -> int:
         """Bytes that the model takes on disk, external data included."""
-        from irtools.model.writer import planned_size
+        from irtools.model import planned_size
 
         saved = self._saved.get(model)
         return planned_size(model.ir) if saved is None else saved.size
 
     def _save(self, model: Model) -> SavedModel:
-        from irtools.model.writer import EXTERNAL_ABOVE
+        from irtools.model import EXTERNAL_ABOVE
 
         found = self._saved.get(model)
         if found is None:

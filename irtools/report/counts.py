@@ -1,6 +1,6 @@
-"""What the statistics of a pass count.
+"""What the counters of a pass count.
 
-A statistic is named `num-<what happened>-<to what>`. Most names say what was changed; some say
+A counter is named `num-<what happened>-<to what>`. Most names say what was changed; some say
 what was left as it was, and a few measure the work instead of counting it.
 """
 
@@ -26,28 +26,28 @@ _MEASURES = (
 )
 
 
-def count_changed(statistics: Mapping[str, int]) -> int:
+def count_changed(counters: Mapping[str, int]) -> int:
     """Return how many things a pass changed."""
-    return sum(n for name, n in statistics.items() if not name.startswith(_SKIPPED + _MEASURES))
+    return sum(n for name, n in counters.items() if not name.startswith(_SKIPPED + _MEASURES))
 
 
 def counts_skipped(name: str) -> bool:
-    """Whether a statistic counts what a pass looked at and left as it was."""
+    """Whether a counter counts what a pass looked at and left as it was."""
     return name.startswith(_SKIPPED)
 
 
-def count_skipped(statistics: Mapping[str, int]) -> int:
+def count_skipped(counters: Mapping[str, int]) -> int:
     """Return how many things a pass looked at and left as they were."""
-    return sum(n for name, n in statistics.items() if counts_skipped(name))
+    return sum(n for name, n in counters.items() if counts_skipped(name))
 
 
-def tell_skipped(statistics: Mapping[str, int], phrases: Mapping[str, str]) -> str:
+def tell_skipped(counters: Mapping[str, int], phrases: Mapping[str, str]) -> str:
     """Say what a pass left as it was, the largest count first; empty where it left nothing.
 
     Args:
-        statistics: Counts by name.
-        phrases: What the pass declares of its counts (`Pass.statistics`).
+        counters: Counts by name.
+        phrases: What the pass declares of its counts (`Pass.counters`).
     """
-    found = [(n, name) for name, n in statistics.items() if n and counts_skipped(name)]
+    found = [(n, name) for name, n in counters.items() if n and counts_skipped(name)]
     ordered = sorted(found, key=lambda item: -item[0])
     return "; ".join(tallied(n, phrases.get(name, name)) for n, name in ordered)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from irtools.errors import DataError
+from irtools.files import json_text
 from irtools.report.entries import ReportData
 from irtools.report.kinds import figure_kinds
 from irtools.report.plain import plain_data
@@ -27,7 +28,7 @@ class Report(ReportData):
 
     def to_json(self) -> str:
         """Return the document as text."""
-        return json.dumps(self.to_dict(), indent=1, allow_nan=False) + "\n"
+        return json_text(self.to_dict())
 
     @classmethod
     def from_json(cls, text: str) -> Report:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from irtools.measure import BenchSettings
+from irtools.measure.base import BenchSettings
 from irtools.measure.effort import MeasuringPlan
 from irtools.measure.figures import Figure, Verdict
 from irtools.measure.machine import Machine
@@ -93,8 +93,8 @@ class Row:
     was not measured.
 
     Attributes:
-        changed: Sum of the statistics that count changes.
-        skipped_parts: Sum of the statistics that count what was left as it was.
+        changed: Sum of the counters that count changes.
+        skipped_parts: Sum of the counters that count what was left as it was.
         skipped: The pass was not run (bisect limit).
         figures: What was measured, by the key of its kind (`size`, `latency`, `fidelity`).
         seconds: Wall time by activity: `pass`, then what was measured and checked.
@@ -107,7 +107,7 @@ class Row:
     text: str
     modified: bool
     skipped: bool
-    statistics: Mapping[str, int]
+    counters: Mapping[str, int]
     changed: int
     skipped_parts: int
     notes: tuple[str, ...]

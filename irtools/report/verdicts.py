@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from irtools.instruments import FidelityFigure, MetricFigure
 from irtools.measure.figures import Level, Verdict
 from irtools.model import iter_nodes
 from irtools.report.counts import tell_skipped
@@ -31,6 +32,7 @@ def judge_run(
     evaluation: DataEntry | None,
     phrases: Mapping[str, Mapping[str, str]] = MappingProxyType({}),
     remarks: Sequence[Verdict] = (),
+    undrawn: str = "",
 ) -> tuple[Verdict, ...]:
     """Say what a reader must not overlook: slower, worse, float where int8 was meant, no data.
 
@@ -41,11 +43,14 @@ def judge_run(
         evaluation: Data that fidelity and metric were measured on.
         phrases: What each pass declares of its counts, by pass text.
         remarks: What the figures do not show (`remark_on_data`, `remark_on_form`).
+        undrawn: Why no inputs were found on which the model runs; empty where none were needed.
     """
     return (
         *_on_data(calibration, evaluation),
         *remarks,
+        *_on_undrawn(undrawn),
         *_on_passes(rows, phrases),
+        *(() if undrawn else _on_never_compared(rows)),
         *(verdict for kind in figure_kinds() for verdict in kind.verdicts(rows)),
         *_on_kernels(kernels),
         *_on_result(rows),
@@ -58,20 +63,18 @@ def remark_on_data(*used: Dataset | None) -> Iterator[Verdict]:
     yield from (Verdict(Level.NOTE, note) for note in dict.fromkeys(notes))
 
 
-def remark_on_drawn(reason: str, note: str) -> Iterator[Verdict]:
-    """Say at which sizes inputs were drawn, or that none could be on which the model runs.
+def remark_on_drawn(note: str) -> Iterator[Verdict]:
+    """Say at which sizes inputs were drawn; nothing where they are the usual ones."""
+    if note:
+        yield Verdict(Level.NOTE, note)
 
-    Args:
-        reason: Why there are none; empty where there are.
-        note: What the sizes are; empty where they are the usual ones.
-    """
+
+def _on_undrawn(reason: str) -> Iterator[Verdict]:
     if reason:
         yield Verdict(
             Level.WARNING,
             f"numbers were not compared, only structure was verified: {reason}",
         )
-    if note:
-        yield Verdict(Level.NOTE, note)
 
 
 def remark_on_equal(rows: Sequence[Row], lossy: Sequence[bool], drawn: bool) -> Iterator[Verdict]:
@@ -135,8 +138,19 @@ def _on_passes(rows: Sequence[Row], phrases: Mapping[str, Mapping[str, str]]) ->
         if row.rollback is None and not row.modified and not row.skipped:
             # A pass that says itself why it found nothing knows more than its counts do.
             told = any(note.startswith("nothing ") for note in row.notes)
-            why = "" if told else tell_skipped(row.statistics, phrases.get(row.text, {}))
+            why = "" if told else tell_skipped(row.counters, phrases.get(row.text, {}))
             yield Verdict(Level.NOTE, f"{name} changed nothing" + (f": {why}" if why else ""))
+
+
+def _on_never_compared(rows: Sequence[Row]) -> Iterator[Verdict]:
+    last = rows[-1]
+    compared = FidelityFigure.of(last) is not None or MetricFigure.of(last) is not None
+    if not compared and any(row.modified for row in rows):
+        yield Verdict(
+            Level.WARNING,
+            "the result was not compared with the original: give data with --evaluate, and leave "
+            "out --no-check",
+        )
 
 
 def _on_kernels(kernels: KernelReport | None) -> Iterator[Verdict]:

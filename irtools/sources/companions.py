@@ -6,37 +6,33 @@ from pathlib import Path
 
 __all__ = ["TOKENIZER_FILES", "companions_in"]
 
-_NAMES = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "spm.model",
-    "spiece.model",
-    "tokenizer.model",
-    "sentencepiece.bpe.model",
-    "chat_template.jinja",
-    "chat_template.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "classes.json",
-)
+_FILES = {
+    "config.json": False,
+    "generation_config.json": False,
+    "tokenizer.json": True,
+    "tokenizer_config.json": True,
+    "special_tokens_map.json": True,
+    "added_tokens.json": False,
+    "vocab.txt": True,
+    "vocab.json": False,
+    "merges.txt": False,
+    "spm.model": False,
+    "spiece.model": False,
+    "tokenizer.model": False,
+    "sentencepiece.bpe.model": False,
+    "chat_template.jinja": False,
+    "chat_template.json": False,
+    "preprocessor_config.json": True,
+    "processor_config.json": False,
+    "classes.json": False,
+}
+"""Whether a network that is trained anew takes the file over: it is read with `tokenizer.json`
+alone, and the configuration is its own."""
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.txt",
-    "preprocessor_config.json",
-)
+TOKENIZER_FILES = tuple(name for name, taken_over in _FILES.items() if taken_over)
 """Those that a trained network takes over from the checkpoint that it was made of."""
 
 
 def companions_in(folder: Path) -> tuple[Path, ...]:
     """Return those that a folder has, in a fixed order."""
-    return tuple(path for name in _NAMES if (path := folder / name).is_file())
+    return tuple(path for name in _FILES if (path := folder / name).is_file())

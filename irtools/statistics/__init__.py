@@ -17,6 +17,8 @@ from irtools.statistics.base import (
     StatisticsService,
     Want,
 )
+from irtools.statistics.observe import expose
+from irtools.statistics.ranges import Grid, entropy_range, mse_range, percentile_range
 from irtools.statistics.service import CollectionSettings, StreamingStatistics
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "CollectionSettings",
     "Gram",
     "GramResult",
+    "Grid",
     "Histogram",
     "HistogramResult",
     "MinMax",
@@ -35,4 +38,8 @@ __all__ = [
     "StatisticsService",
     "StreamingStatistics",
     "Want",
+    "entropy_range",
+    "expose",
+    "mse_range",
+    "percentile_range",
 ]

@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from irtools.data.batches import select_values
+from irtools.data import select_values
 from irtools.statistics.base import HistogramResult, MinMaxResult
 
 __all__ = ["HistogramAccumulator", "MinMaxAccumulator"]

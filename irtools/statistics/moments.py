@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from irtools.data.batches import select_rows
+from irtools.data import select_rows
 from irtools.errors import UnsupportedError
 from irtools.statistics.base import GramResult
 

@@ -13,7 +13,15 @@ import numpy as np
 
 from irtools.statistics.base import HistogramResult
 
-__all__ = ["Grid", "entropy_range", "minmax_range", "mse_range", "percentile_range"]
+__all__ = [
+    "Grid",
+    "entropy_range",
+    "kl_divergence",
+    "minmax_range",
+    "mse_range",
+    "percentile_range",
+    "squared_errors",
+]
 
 Range = tuple[float, float]
 
@@ -105,7 +113,7 @@ def entropy_range(histogram: HistogramResult, grid: Grid = Grid()) -> Range:
     counts = _rebin(histogram, edges)
     half = _ENTROPY_BINS // 2
     widths = np.unique(np.linspace(grid.levels // 2, half, _ENTROPY_STEPS).astype(int))
-    costs = [_kl(counts, half - width, half + width, grid.levels) for width in widths]
+    costs = [kl_divergence(counts, half - width, half + width, grid.levels) for width in widths]
     threshold = edges[half + widths[int(np.argmin(costs))]]
     lows, highs = _clipped(full, np.array([threshold]))
     return float(lows[0]), float(highs[0])
@@ -134,12 +142,12 @@ def _thresholds(histogram: HistogramResult, full: Range) -> np.ndarray:
 
 def _argmin(histogram: HistogramResult, grid: Grid, lows: np.ndarray, highs: np.ndarray) -> int:
     """Return which of the ranges gives the smallest squared error; ties go to the widest."""
-    errors = _squared_errors(histogram, grid, lows, highs)
+    errors = squared_errors(histogram, grid, lows, highs)
     widths = highs - lows
     return int(np.lexsort((-widths, errors))[0])
 
 
-def _squared_errors(
+def squared_errors(
     histogram: HistogramResult, grid: Grid, lows: np.ndarray, highs: np.ndarray
 ) -> np.ndarray:
     """Return the summed squared error of each of G ranges, [G].
@@ -225,7 +233,7 @@ def _rebin(histogram: HistogramResult, edges: np.ndarray) -> np.ndarray:
     return np.diff(below)
 
 
-def _kl(counts: np.ndarray, start: int, stop: int, levels: int) -> float:
+def kl_divergence(counts: np.ndarray, start: int, stop: int, levels: int) -> float:
     inside = counts[start:stop]
     p = inside.copy()
     p[0] += counts[:start].sum()

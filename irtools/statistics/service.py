@@ -10,8 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx_ir as ir
 
-from irtools.data import Dataset, fit_dataset, required_inputs
-from irtools.data.batches import Batch, BatchPlan, plan_batches
+from irtools.data import Batch, BatchPlan, Dataset, fit_dataset, plan_batches, required_inputs
 from irtools.plugins import NullProgress, Progress
 from irtools.statistics.base import CollectionFigures, Gram, GramResult, Want
 from irtools.statistics.moments import GramAccumulator

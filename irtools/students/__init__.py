@@ -6,7 +6,7 @@ Who trains them is found through the entry points `irtools.students`; ours is in
 
 from irtools.students.losses import LOSSES, parse_losses
 from irtools.students.requests import DistillRequest, FinetuneRequest, Task
-from irtools.students.results import DistillResult, FinetuneResult, Trained
+from irtools.students.results import DistillResult, FinetuneResult, TrainedNetwork
 from irtools.students.settings import AdapterSettings, TrainingSettings
 from irtools.students.trainer import StudentTrainer, find_trainer
 
@@ -19,7 +19,7 @@ __all__ = [
     "FinetuneResult",
     "StudentTrainer",
     "Task",
-    "Trained",
+    "TrainedNetwork",
     "TrainingSettings",
     "find_trainer",
     "parse_losses",

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from irtools.metrics import Difference, Evaluation
 
-__all__ = ["DistillResult", "FinetuneResult", "Trained"]
+__all__ = ["DistillResult", "FinetuneResult", "TrainedNetwork"]
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedNetwork:
     """A network and its metric.
 
     Attributes:
@@ -46,9 +46,9 @@ class DistillResult:
         notes: What a reader of the figures should know.
     """
 
-    teacher: Trained
-    distilled: Trained
-    hard_label: Trained
+    teacher: TrainedNetwork
+    distilled: TrainedNetwork
+    hard_label: TrainedNetwork
     gain: Difference
     tokenizer: Path | None = None
     notes: tuple[str, ...] = ()
@@ -65,8 +65,8 @@ class FinetuneResult:
         figures: Errors of the quantized base and of merging, by name.
     """
 
-    result: Trained
-    stages: tuple[Trained, ...] = ()
+    result: TrainedNetwork
+    stages: tuple[TrainedNetwork, ...] = ()
     adapter: Path | None = None
     figures: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()

@@ -12,11 +12,11 @@ from irtools.targets.base import (
     Target,
 )
 from irtools.targets.isa import Isa
-from irtools.targets.lookup import find_target
+from irtools.targets.lookup import find_target, option_words, target_text
 from irtools.targets.lowered import lower_file_version, lowered
 from irtools.targets.packaged import PackagedTarget
 from irtools.targets.session import SessionRunner
-from irtools.targets.signature import Feeds, Slot
+from irtools.targets.signature import Feeds, InputSlot
 
 __all__ = [
     "Artifact",
@@ -29,9 +29,11 @@ __all__ = [
     "Runner",
     "RunnerOptions",
     "SessionRunner",
-    "Slot",
+    "InputSlot",
     "Target",
     "find_target",
     "lower_file_version",
     "lowered",
+    "option_words",
+    "target_text",
 ]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from irtools.model import Model
-    from irtools.targets.signature import Feeds, Slot
+    from irtools.targets.signature import Feeds, InputSlot
 
 __all__ = [
     "Artifact",
@@ -142,7 +142,7 @@ class Runner(Protocol):
     """A compiled model that can be run. A context manager; `close` frees it."""
 
     @property
-    def slots(self) -> Sequence[Slot]:
+    def slots(self) -> Sequence[InputSlot]:
         """What it takes: names, types and shapes of the inputs."""
 
     @property

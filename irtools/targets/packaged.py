@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from irtools.errors import FileError, TargetUnavailableError, UnsupportedError
+from irtools.files import publish, staging_folder
 from irtools.targets.base import Artifact, KernelReport, Target
 from irtools.targets.lowered import lower_file_version, lowered
-from irtools.targets.staging import publish, staging_folder
 
 if TYPE_CHECKING:
     import onnx_ir as ir

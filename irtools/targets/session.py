@@ -10,7 +10,8 @@ import numpy as np
 
 from irtools.errors import DataError, UnsupportedError
 from irtools.targets.base import KernelReport
-from irtools.targets.signature import Feeds, Slot, check_feeds, one_line, wanted_outputs
+from irtools.targets.signature import Feeds, InputSlot, check_feeds, wanted_outputs
+from irtools.words import one_line
 
 __all__ = ["SessionRunner"]
 
@@ -33,7 +34,7 @@ class SessionRunner(ABC):
     failures: ClassVar[tuple[type[Exception], ...]] = (RuntimeError,)
     """What the runtime raises about data that it cannot take."""
 
-    def __init__(self, session: Any, slots: Sequence[Slot], outputs: Sequence[str]) -> None:
+    def __init__(self, session: Any, slots: Sequence[InputSlot], outputs: Sequence[str]) -> None:
         self._session = session
         self._slots = tuple(slots)
         self._outputs = tuple(outputs)
@@ -50,7 +51,7 @@ class SessionRunner(ABC):
         return self._session
 
     @property
-    def slots(self) -> Sequence[Slot]:
+    def slots(self) -> Sequence[InputSlot]:
         return self._slots
 
     @property

@@ -9,13 +9,13 @@ import numpy as np
 
 from irtools.errors import DataError
 
-__all__ = ["Feeds", "Slot", "check_feeds", "one_line", "wanted_outputs"]
+__all__ = ["Feeds", "InputSlot", "check_feeds", "wanted_outputs"]
 
 Feeds = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Slot:
+class InputSlot:
     """One input of a compiled model.
 
     Attributes:
@@ -30,7 +30,7 @@ class Slot:
     required: bool = True
 
 
-def check_feeds(slots: Sequence[Slot], feeds: Feeds) -> dict[str, np.ndarray]:
+def check_feeds(slots: Sequence[InputSlot], feeds: Feeds) -> dict[str, np.ndarray]:
     """Return the feeds, contiguous, in the order of `slots`.
 
     Raises:
@@ -62,14 +62,7 @@ def wanted_outputs(known: Sequence[str], wanted: Sequence[str] | None) -> tuple[
     return tuple(wanted)
 
 
-def one_line(error: object, limit: int = 400) -> str:
-    """Return a runtime's message as one printable line, cut at `limit` letters."""
-    text = " ".join(str(error).split())
-    text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
-def _fit(slot: Slot, array: np.ndarray) -> np.ndarray:
+def _fit(slot: InputSlot, array: np.ndarray) -> np.ndarray:
     if slot.dtype is None:
         return array
     found = np.asarray(array)

@@ -10,7 +10,7 @@ import numpy as np
 from irtools.data import SyntheticSettings, synthesize
 from irtools.editing import RULE
 from irtools.errors import IrtoolsError, UnsupportedError
-from irtools.instruments.numerics import check_outputs
+from irtools.instruments import check_outputs
 from irtools.model import Model, iter_nodes
 from irtools.passmanager import (
     Exactness,
@@ -96,7 +96,7 @@ def run_pass(pass_: Pass, model: Model) -> tuple[Model, bool]:
     except UnsupportedError:
         assert copy.text() == model.text(), "a pass that refuses must not have begun"
         return copy, False
-    foreign = sorted(set(result.statistics) - set(pass_.statistics))
+    foreign = sorted(set(result.counters) - set(pass_.counters))
     assert not foreign, f"it counts {', '.join(foreign)}, which it does not declare"
     return copy, result.modified
 
@@ -188,13 +188,13 @@ def options_survive_their_text(pass_: Pass, model: Model) -> None:
 
 
 def everything_is_explained(pass_: Pass, model: Model) -> None:
-    """Docstring, options and statistics have the texts that reference and report print."""
+    """Docstring, options and counters have the texts that reference and report print."""
     assert type(pass_).__doc__, "it has no docstring, which is its reference page"
     for option in options_of(type(pass_)):
         assert option.help and option.type_text, f"option {option.name} has no meaning"
-    for name, phrase in pass_.statistics.items():
+    for name, phrase in pass_.counters.items():
         assert name.startswith("num-") and phrase, (
-            f"statistic {name!r}: expected num-... and a phrase"
+            f"counter {name!r}: expected num-... and a phrase"
         )
 
 

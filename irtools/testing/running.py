@@ -15,7 +15,7 @@ def apply_pass(pass_: Pass, model: ir.Model, ctx: PassContext) -> PassResult:
     """Run a pass over a model in place, and hold it to what can be seen of one run.
 
     Raises:
-        AssertionError: `modified` is not what happened to the printed model, or a statistic is
+        AssertionError: `modified` is not what happened to the printed model, or a counter is
             not declared.
         VerificationError: The model is not sound before or after, or its interface changed.
     """
@@ -28,7 +28,7 @@ def apply_pass(pass_: Pass, model: ir.Model, ctx: PassContext) -> PassResult:
         f"{pass_.name} returned modified={result.modified}, and the printed model "
         f"{'changed' if changed else 'is the same'}"
     )
-    foreign = sorted(set(result.statistics) - set(pass_.statistics))
+    foreign = sorted(set(result.counters) - set(pass_.counters))
     assert not foreign, f"{pass_.name} counts {', '.join(foreign)}, which it does not declare"
     return result
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from irtools.data import SyntheticSettings, synthesize
 from irtools.errors import DataError, IrtoolsError, UnsupportedError
+from irtools.files import scratch_folder
 from irtools.model import Model
 from irtools.targets import Feeds, Runner, RunnerOptions, Target, find_target
 from irtools.testing.contract import ContractError
@@ -120,9 +119,9 @@ def _written(target: Target, model: Model) -> None:
     with target.runner(model, RunnerOptions(exact=True)) as runner:
         expected = runner.run(feeds)
     for form in target.formats:
-        with TemporaryDirectory(prefix="irtools-check-") as folder:
-            artifact = target.compile(model, Path(folder), "model", format=form)
-            assert artifact.files[0] == Path(folder, f"model.{form}"), "the first file is another"
+        with scratch_folder("check") as folder:
+            artifact = target.compile(model, folder, "model", format=form)
+            assert artifact.files[0] == folder / f"model.{form}", "the first file is another"
             assert all(path.is_file() for path in artifact.files), "a file is missing"
             with target.runner(artifact.files[0]) as runner:
                 _compare(expected, runner.run(feeds), WRITTEN_TOLERANCE)

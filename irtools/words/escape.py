@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-__all__ = ["printable"]
+__all__ = ["one_line", "printable"]
 
 _LIMIT = 200
 
@@ -17,6 +17,13 @@ def printable(text: object, limit: int = _LIMIT) -> str:
     """
     shown = "".join(c if _is_harmless(c) else _as_number(c) for c in str(text))
     return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def one_line(error: object, limit: int = 400) -> str:
+    """Return a runtime's message as one printable line, cut at `limit` letters."""
+    text = " ".join(str(error).split())
+    text = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
 
 
 def _is_harmless(character: str) -> bool:

@@ -39,7 +39,7 @@ class FuseConvBn(Pass):
 
     name: ClassVar[str] = "fuse-conv-bn"
     exactness: ClassVar[Exactness] = Exactness.REASSOCIATED
-    statistics: ClassVar = {
+    counters: ClassVar = {
         "num-fused-batchnorm": "BatchNormalizations folded into weights",
         "num-unfused-batchnorm": "BatchNormalizations behind a linear operator that stayed",
     }

@@ -35,8 +35,8 @@ _PARTS = (
 )
 
 
-def _merged_statistics() -> Mapping[str, str]:
-    return {name: phrase for part in _PARTS for name, phrase in part.statistics.items()}
+def _merged_counters() -> Mapping[str, str]:
+    return {name: phrase for part in _PARTS for name, phrase in part.counters.items()}
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Cleanup(Pass):
 
     name: ClassVar[str] = "cleanup"
     exactness: ClassVar[Exactness] = Exactness.REASSOCIATED
-    statistics: ClassVar = {
-        **_merged_statistics(),
+    counters: ClassVar = {
+        **_merged_counters(),
         "num-rounds": "rounds until nothing changed",
         "num-skipped-functions": "function bodies left as they were",
     }
@@ -90,7 +90,7 @@ class Cleanup(Pass):
         for part in self._parts():
             result = part.run(model, ctx)
             # What stays is looked at again in every round; the last one says what stayed.
-            for name, number in result.statistics.items():
+            for name, number in result.counters.items():
                 counts[name] = number if counts_skipped(name) else counts[name] + number
             if result.modified:
                 ctx.drop_analyses(result.preserved)

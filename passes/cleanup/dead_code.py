@@ -26,7 +26,7 @@ class RemoveDeadCode(Pass):
 
     name: ClassVar[str] = "remove-dead-code"
     exactness: ClassVar[Exactness] = Exactness.EXACT
-    statistics: ClassVar = {
+    counters: ClassVar = {
         "num-dead-nodes": "nodes removed that nothing read",
         "num-dead-initializers": "weights removed that nothing read",
         "num-dead-functions": "functions removed that nothing called",

@@ -15,9 +15,9 @@ from irtools.analysis.types import element_type
 from irtools.editing import Editor, constant_of
 from irtools.model import nested_graphs
 from irtools.operators import Fold, find_op
-from irtools.passes.cleanup._fold_budget import Choice, Results, choose
-from irtools.passes.cleanup._sizes import initializer_bytes, node_bytes
 from irtools.passes.cleanup.determinism import is_deterministic
+from irtools.passes.cleanup.fold_budget import Choice, Results, choose
+from irtools.passes.cleanup.sizes import initializer_bytes, node_bytes
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult, option
 
 __all__ = ["FoldConstants", "LiftConstants"]
@@ -25,7 +25,7 @@ __all__ = ["FoldConstants", "LiftConstants"]
 MAX_BYTES = 1 << 20
 """A result is computed up to this size, or that of the constants that it is computed from.
 
-What is written is bounded by what the file loses by it: see `_fold_budget`.
+What is written is bounded by what the file loses by it: see `fold_budget`.
 """
 
 _FEW_ELEMENTS = 64
@@ -60,7 +60,7 @@ class LiftConstants(Pass):
 
     name: ClassVar[str] = "lift-constants"
     exactness: ClassVar[Exactness] = Exactness.EXACT
-    statistics: ClassVar = {"num-lifted-constants": "Constant nodes turned into initializers"}
+    counters: ClassVar = {"num-lifted-constants": "Constant nodes turned into initializers"}
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
         editor = Editor(model, self.name)
@@ -98,7 +98,7 @@ class FoldConstants(Pass):
 
     name: ClassVar[str] = "fold-constants"
     exactness: ClassVar[Exactness] = Exactness.REASSOCIATED
-    statistics: ClassVar = {"num-folded-nodes": "nodes replaced by their constant result"}
+    counters: ClassVar = {"num-folded-nodes": "nodes replaced by their constant result"}
 
     exact: bool = option(False, "fold only where every bit of the result is certain")
 

@@ -28,7 +28,7 @@ class RemoveIdentity(Pass):
 
     name: ClassVar[str] = "remove-identity"
     exactness: ClassVar[Exactness] = Exactness.EXACT
-    statistics: ClassVar = {"num-removed-identities": "Identity and Dropout nodes removed"}
+    counters: ClassVar = {"num-removed-identities": "Identity and Dropout nodes removed"}
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
         done = rewrite(Editor(model, self.name), IDENTITIES)
@@ -48,7 +48,7 @@ class RemoveNoOps(Pass):
 
     name: ClassVar[str] = "remove-no-ops"
     exactness: ClassVar[Exactness] = Exactness.EXACT
-    statistics: ClassVar = {"num-removed-no-ops": "nodes removed that changed nothing"}
+    counters: ClassVar = {"num-removed-no-ops": "nodes removed that changed nothing"}
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
         facts = ctx.analysis(SymbolicShapes, model)

@@ -30,7 +30,7 @@ class DeduplicateInitializers(Pass):
 
     name: ClassVar[str] = "deduplicate-initializers"
     exactness: ClassVar[Exactness] = Exactness.EXACT
-    statistics: ClassVar = {"num-joined-initializers": "weights joined with an equal one"}
+    counters: ClassVar = {"num-joined-initializers": "weights joined with an equal one"}
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
         # Most weights are alone in type and shape or differ early: few bytes are ever read.

@@ -37,7 +37,7 @@ class MergeLayoutChains(Pass):
 
     name: ClassVar[str] = "merge-layout-chains"
     exactness: ClassVar[Exactness] = Exactness.EXACT
-    statistics: ClassVar = {"num-merged-layout-chains": "chains of Transpose or Reshape merged"}
+    counters: ClassVar = {"num-merged-layout-chains": "chains of Transpose or Reshape merged"}
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
         facts = ctx.analysis(SymbolicShapes, model)

@@ -32,7 +32,7 @@ class EliminateCommonSubexpressions(Pass):
 
     name: ClassVar[str] = "eliminate-common-subexpressions"
     exactness: ClassVar[Exactness] = Exactness.EXACT
-    statistics: ClassVar = {"num-merged-nodes": "nodes merged into an equal one"}
+    counters: ClassVar = {"num-merged-nodes": "nodes merged into an equal one"}
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
         editor = Editor(model, self.name)

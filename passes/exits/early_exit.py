@@ -10,14 +10,13 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import onnx_ir as ir
 
-from irtools.data import Dataset
-from irtools.data.labels import has_several_labels
+from irtools.data import Dataset, has_several_labels
 from irtools.errors import OptionError, UnsupportedError, UsageError
-from irtools.model.opset import opset_of, raise_opset
+from irtools.model import opset_of, raise_opset
 from irtools.passes.exits.emit import MIN_OPSET, Exit, build_exits
 from irtools.passes.exits.encoder import Boundary, Encoder, NotAnEncoderError, find_encoder
 from irtools.passes.exits.features import collect
-from irtools.passes.exits.heads import Head, Pool, Task, Trained, agrees, confidence, train
+from irtools.passes.exits.heads import Head, Pool, Task, TrainedHeads, agrees, confidence, train
 from irtools.passes.exits.policy import Candidate, Notch, judge, lower_thresholds
 from irtools.passmanager import (
     FOLLOWED_GRAPH,
@@ -60,7 +59,7 @@ class EarlyExit(PlanningPass):
     name: ClassVar[str] = "early-exit"
     exactness: ClassVar[Exactness] = Exactness.LOSSY
     requires: ClassVar[tuple[str, ...]] = FOLLOWED_GRAPH
-    statistics: ClassVar[dict[str, str]] = {
+    counters: ClassVar[dict[str, str]] = {
         "num-built-exit": "exits built",
         "num-skipped-model": "models left alone because they cannot be left early",
     }
@@ -93,7 +92,7 @@ class EarlyExit(PlanningPass):
             encoder = _encoder(model)
         except NotAnEncoderError as reason:
             note = f"left alone: the model cannot be left early, because {reason}"
-            return Plan(pass_text(self), (), notes=(note,), statistics={"num-skipped-model": 1})
+            return Plan(pass_text(self), (), notes=(note,), counters={"num-skipped-model": 1})
         boundaries = self._boundaries(encoder)
         data = _data(ctx)
         task = self._task(model, ctx)
@@ -122,7 +121,7 @@ class EarlyExit(PlanningPass):
 
     def apply(self, model: ir.Model, plan: Plan, ctx: PassContext) -> PassResult:
         if not plan.decisions:
-            return PassResult(False, plan.statistics, plan.notes, plan=plan)
+            return PassResult(False, plan.counters, plan.notes, plan=plan)
         notes = list(plan.notes)
         change = raise_opset(model, MIN_OPSET)
         if change.reason:
@@ -188,7 +187,7 @@ def _mask_input(graph: ir.Graph) -> str | None:
 def _decisions(
     notches: Sequence[Notch],
     boundaries: Sequence[Boundary],
-    heads: Sequence[Trained],
+    heads: Sequence[TrainedHeads],
     task: Task,
     depth: int,
 ) -> list[Decision]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from irtools.model.walk import subgraphs
+from irtools.model import subgraphs
 
 __all__ = ["Boundary", "Encoder", "NotAnEncoderError", "find_encoder", "nodes_between"]
 

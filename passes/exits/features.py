@@ -8,14 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from irtools.data import Dataset
-from irtools.data.batches import plan_batches
-from irtools.data.padding import padding_mask
-from irtools.data.signature import required_inputs
+from irtools.data import Dataset, padding_mask, plan_batches, required_inputs
 from irtools.passes.exits.encoder import Boundary, Encoder
 from irtools.passes.exits.heads import Pool
 from irtools.passmanager import PassContext
-from irtools.statistics.observe import expose
+from irtools.statistics import expose
 from irtools.targets import RunnerOptions
 
 __all__ = ["Features", "collect", "pool_states"]

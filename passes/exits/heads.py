@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
-__all__ = ["Head", "Pool", "Task", "Trained", "agrees", "confidence", "probabilities", "train"]
+__all__ = ["Head", "Pool", "Task", "TrainedHeads", "agrees", "confidence", "probabilities", "train"]
 
 Task: TypeAlias = Literal["multi-class", "multi-label"]
 Pool: TypeAlias = Literal["first", "mean"]
@@ -42,7 +42,7 @@ class Head:
 
 
 @dataclass(frozen=True, eq=False)
-class Trained:
+class TrainedHeads:
     """A head, and what heads fitted on the other samples say of each sample.
 
     Attributes:
@@ -82,7 +82,7 @@ def agrees(logits: np.ndarray, reference: np.ndarray, task: Task) -> np.ndarray:
 
 def train(
     features: Mapping[Pool, np.ndarray], logits: np.ndarray, task: Task, seed: int
-) -> Trained:
+) -> TrainedHeads:
     """Fit heads on each kind of features and penalty, and keep the kind that does best unseen.
 
     Args:
@@ -94,7 +94,7 @@ def train(
     targets = probabilities(logits, task).astype(np.float32)
     folds = np.random.default_rng(seed).permutation(len(logits)) % _FOLDS
     parts = [np.ones(len(folds), bool), *(folds != fold for fold in range(_FOLDS))]
-    best: Trained | None = None
+    best: TrainedHeads | None = None
     for pool, x in features.items():
         z = _Standardized.of(x)
         # From one penalty to the next each part goes on from its own weights, which saves steps.
@@ -109,7 +109,7 @@ def train(
                 unseen[~part] = z.rows[~part] @ w
             loss = _cross_entropy(unseen, targets, task)
             if best is None or loss < best.loss:
-                best = Trained(z.head(weights[0]), pool, unseen, loss)
+                best = TrainedHeads(z.head(weights[0]), pool, unseen, loss)
     assert best is not None
     return best
 

@@ -9,11 +9,11 @@ import onnx_ir as ir
 
 from irtools.analysis.types import element_type
 from irtools.editing import Editor, Place, require
-from irtools.passes.fusion._fusion import Fusion, FusionPass, FusionRule
-from irtools.passes.fusion._mask import build_mask
-from irtools.passes.fusion._operand import HEADS_FIRST, Operand
-from irtools.passes.fusion._written_attention import match_written
 from irtools.passes.fusion.attention_match import AttentionMatch, match_attention
+from irtools.passes.fusion.base import Fusion, FusionPass, FusionRule
+from irtools.passes.fusion.mask import build_mask
+from irtools.passes.fusion.operand import HEADS_FIRST, Operand
+from irtools.passes.fusion.written_attention import match_written
 
 __all__ = ["FuseAttention"]
 

@@ -19,9 +19,9 @@ import onnx_ir as ir
 from irtools.analysis.dims import Dim
 from irtools.analysis.shapes import Shape, SymbolicShapes
 from irtools.editing import Veto, only_user, other_input, producer_of, require, scalar_of
-from irtools.passes.fusion._algebra import last_axis
-from irtools.passes.fusion._operand import Operand, find_operand, unscaled
-from irtools.passes.fusion._packed import Packed, find_packed
+from irtools.passes.fusion.algebra import last_axis
+from irtools.passes.fusion.operand import Operand, find_operand, unscaled
+from irtools.passes.fusion.packed import Packed, find_packed
 
 __all__ = [
     "AddedMask",

@@ -32,8 +32,8 @@ _PARTS = (
 )
 
 
-def _merged_statistics() -> Mapping[str, str]:
-    return {name: phrase for part in _PARTS for name, phrase in part.statistics.items()}
+def _merged_counters() -> Mapping[str, str]:
+    return {name: phrase for part in _PARTS for name, phrase in part.counters.items()}
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Fuse(Pass):
     name: ClassVar[str] = "fuse"
     exactness: ClassVar[Exactness] = Exactness.REASSOCIATED
     requires: ClassVar[tuple[str, ...]] = FOLLOWED_GRAPH
-    statistics: ClassVar = _merged_statistics()
+    counters: ClassVar = _merged_counters()
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
         counts: Counter[str] = Counter()
@@ -67,7 +67,7 @@ class Fuse(Pass):
             if part is HoistShapes and not attends:
                 continue
             result = part().run(model, ctx)
-            counts.update(result.statistics)
+            counts.update(result.counters)
             notes += result.notes
             if result.modified:
                 ctx.drop_analyses(result.preserved)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from irtools.editing import Var, equal, expect, expect_user, number
-from irtools.passes.fusion._algebra import times
-from irtools.passes.fusion._fusion import Fused, Fusion, FusionPass, SimpleFusion
+from irtools.passes.fusion.algebra import times
+from irtools.passes.fusion.base import Fused, Fusion, FusionPass, SimpleFusion
 
 __all__ = ["FuseGelu"]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-import irtools.passes.fusion._algebra as algebra
-from irtools.passes.fusion._fusion import Fused, Fusion, FusionPass, SimpleFusion
+import irtools.passes.fusion.algebra as algebra
+from irtools.passes.fusion.base import Fused, Fusion, FusionPass, SimpleFusion
 
 __all__ = ["FuseLayerNorm"]
 

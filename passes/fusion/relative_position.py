@@ -18,11 +18,11 @@ import onnx_ir as ir
 
 from irtools.analysis.dims import Dim
 from irtools.editing import Editor, Place, only_user, producer_of, require, scalar_of
-from irtools.passes.fusion._constants import evaluate
-from irtools.passes.fusion._distance import Distance, find_distance
-from irtools.passes.fusion._fusion import Fusion, FusionPass, FusionRule
-from irtools.passes.fusion._operand import before_joining
-from irtools.passes.fusion._sizes import size_of
+from irtools.passes.fusion.base import Fusion, FusionPass, FusionRule
+from irtools.passes.fusion.constants import evaluate
+from irtools.passes.fusion.distance import Distance, find_distance
+from irtools.passes.fusion.operand import before_joining
+from irtools.passes.fusion.sizes import size_of
 
 __all__ = ["FuseRelativePosition"]
 
@@ -136,7 +136,7 @@ class FuseRelativePosition(FusionPass):
     """
 
     name: ClassVar[str] = "fuse-relative-position"
-    statistics: ClassVar = {
+    counters: ClassVar = {
         "num-fused-relative-position": "scores by relative position rewritten",
         "num-unfused-relative-position": "gathered scores that stayed, each named with its reason",
     }

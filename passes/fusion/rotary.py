@@ -20,9 +20,9 @@ from irtools.editing import (
     require,
     scalar_of,
 )
-from irtools.passes.fusion._algebra import require_float
-from irtools.passes.fusion._fusion import Fusion, FusionPass, FusionRule
-from irtools.passes.fusion._rotary_table import (
+from irtools.passes.fusion.algebra import require_float
+from irtools.passes.fusion.base import Fusion, FusionPass, FusionRule
+from irtools.passes.fusion.rotary_table import (
     HalfTable,
     expanded_batch,
     half_table,
@@ -209,7 +209,7 @@ class FuseRotary(FusionPass):
     """
 
     name: ClassVar[str] = "fuse-rotary"
-    statistics: ClassVar = {
+    counters: ClassVar = {
         "num-fused-rotary": "rotary embeddings fused, or brought to a better form",
         "num-unfused-rotary": "rotary embeddings that stayed, each named with its reason",
     }

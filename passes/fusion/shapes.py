@@ -38,7 +38,7 @@ class HoistShapes(Pass):
 
     name: ClassVar[str] = "hoist-shapes"
     exactness: ClassVar[Exactness] = Exactness.EXACT
-    statistics: ClassVar = {"num-hoisted-shapes": "Shape operators computed from inputs"}
+    counters: ClassVar = {"num-hoisted-shapes": "Shape operators computed from inputs"}
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
         facts = ctx.analysis(SymbolicShapes, model)

@@ -41,4 +41,4 @@ class Bf16(HalfPass):
         if computes or not result.modified:
             return result
         note = f"{ctx.target.name} chooses bfloat16 arithmetic itself: this pass halves the file"
-        return PassResult(True, result.statistics, (*result.notes, note))
+        return PassResult(True, result.counters, (*result.notes, note))

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from irtools.analysis.types import element_type
 from irtools.editing import Editor, constant_of, require_array
-from irtools.model.inference import infer_shapes
+from irtools.model import infer_shapes
 from irtools.operators import find_op, op_key
 from irtools.passes.precision.limits import Misfit, misfit, to_half
 from irtools.passes.precision.storage import divides

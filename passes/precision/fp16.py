@@ -37,4 +37,4 @@ class Fp16(HalfPass):
         if computes or not result.modified:
             return result
         note = f"{ctx.target.name} computes in float32: float16 halves the file, not the time"
-        return PassResult(True, result.statistics, (*result.notes, note))
+        return PassResult(True, result.counters, (*result.notes, note))

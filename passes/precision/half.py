@@ -1,4 +1,4 @@
-"""What the two passes to 16-bit floats share: options and statistics."""
+"""What the two passes to 16-bit floats share: options and counters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class HalfPass(Pass):
 
     exactness: ClassVar[Exactness] = Exactness.LOSSY
     requires: ClassVar[tuple[str, ...]] = ("lift-constants",)
-    statistics: ClassVar[dict[str, str]] = {
+    counters: ClassVar[dict[str, str]] = {
         "num-stored": "weights stored in 16 bits",
         "num-computed": "nodes that compute in 16 bits",
         "num-skipped-float32": "nodes that stay in float32",

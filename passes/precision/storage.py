@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from irtools.editing import Editor
-from irtools.model.walk import iter_graphs
+from irtools.model import iter_graphs
 from irtools.passes.precision.limits import misfit, to_half
 
 __all__ = ["StoredWeights", "divides", "store_weights"]

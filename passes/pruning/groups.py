@@ -33,7 +33,7 @@ __all__ = [
     "Member",
     "Role",
     "ShapeEdit",
-    "Slot",
+    "GroupAxis",
     "TakeEdit",
     "removed_parameters",
 ]
@@ -46,7 +46,7 @@ Role: TypeAlias = Literal["out", "in", "along"]
 
 
 @dataclass(frozen=True)
-class Slot:
+class GroupAxis:
     """An axis of a value on which the units of a group lie."""
 
     value: ir.Value
@@ -148,7 +148,7 @@ class ChannelGroup:
     kind: Kind
     units: int
     members: tuple[Member, ...]
-    slots: dict[Slot, IndexMap]
+    slots: dict[GroupAxis, IndexMap]
     shape_edits: tuple[ShapeEdit, ...] = ()
     attribute_edits: tuple[AttributeEdit, ...] = ()
     take_edits: tuple[TakeEdit, ...] = ()
@@ -240,7 +240,7 @@ class Trace:
 
     shapes: SymbolicShapes
     graph: object
-    slots: dict[Slot, IndexMap] = field(default_factory=dict)
+    slots: dict[GroupAxis, IndexMap] = field(default_factory=dict)
     members: dict[tuple[ir.Node, int, int], Member] = field(default_factory=dict)
     shape_edits: dict[tuple[ir.Node, int, int | None, int], ShapeEdit] = field(default_factory=dict)
     adaptive: dict[tuple[ir.Node, int], ShapeEdit | None] = field(default_factory=dict)
@@ -250,12 +250,12 @@ class Trace:
     )
     take_edits: dict[tuple[ir.Node, int, int], TakeEdit] = field(default_factory=dict)
     reasons: list[BlockedReason] = field(default_factory=list)
-    pending: list[Slot] = field(default_factory=list)
+    pending: list[GroupAxis] = field(default_factory=list)
     is_attention: bool = False
 
     def couple(self, value: ir.Value, axis: int, mapping: IndexMap) -> None:
         """Add a slot. Layouts that contradict each other block the group."""
-        slot = Slot(value, axis)
+        slot = GroupAxis(value, axis)
         earlier = self.slots.setdefault(slot, mapping)
         if earlier != mapping:
             self.block(value.producer(), f"two layouts of its channels meet at {value.name}")

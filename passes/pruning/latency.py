@@ -20,7 +20,7 @@ from irtools.analysis.dims import evaluate
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.data import SyntheticSettings, draw_feeds
 from irtools.editing import weight_of
-from irtools.measure import cpu_quota
+from irtools.measure.cpu import cpu_quota
 from irtools.model import Model
 from irtools.passes.pruning.edit import Cut, remove_channels
 from irtools.passes.pruning.groups import ChannelGroup

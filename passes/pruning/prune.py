@@ -14,7 +14,7 @@ from irtools.analysis.provenance import selects
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.editing import require_weight, weight_of
 from irtools.errors import OptionError, UnsupportedError, UsageError
-from irtools.measure import refuse_foreign
+from irtools.measure.own_machine import refuse_foreign
 from irtools.operators import op_key
 from irtools.passes.pruning.curves import Importance
 from irtools.passes.pruning.evidence import Evidence, collect_evidence
@@ -30,7 +30,7 @@ from irtools.passes.pruning.masks import (
 from irtools.passes.pruning.refit import cut_and_refit
 from irtools.passes.pruning.sequence import refit_in_sequence
 from irtools.passes.pruning.structured import (
-    Selection,
+    SelectionSettings,
     make_candidates,
     select_free,
     select_ratio,
@@ -49,7 +49,7 @@ from irtools.passmanager import (
 )
 from irtools.words import counted
 
-__all__ = ["Prune"]
+__all__ = ["Prune", "blocked_notes"]
 
 DEFAULT_RATIO = 0.25
 _MAX_REASONS = 5
@@ -91,7 +91,7 @@ class Prune(PlanningPass):
     name: ClassVar[str] = "prune"
     idempotent: ClassVar[bool] = False
     requires: ClassVar[tuple[str, ...]] = FOLLOWED_GRAPH
-    statistics: ClassVar[Mapping[str, str]] = {
+    counters: ClassVar[Mapping[str, str]] = {
         "num-heads-removed": "attention heads removed",
         "num-neurons-removed": "feed-forward neurons removed",
         "num-channels-removed": "convolution channels removed",
@@ -239,7 +239,7 @@ class Prune(PlanningPass):
                 raise UnsupportedError(f"speedup={self.speedup:g} cannot be reached: {why}")
             reasons = _reasons(model, ctx)
             return Plan(pass_text(self), (), unit, "", (f"nothing pruned: {why}", *reasons), counts)
-        selection = Selection(self.round_to, self.min_width, self.scope == "global")
+        selection = SelectionSettings(self.round_to, self.min_width, self.scope == "global")
         refits = evidence if self.refit else Evidence(evidence.problems)
         candidates = make_candidates(model, groups, importance, refits, selection, ctx)
         if self.speedup is not None:
@@ -288,9 +288,9 @@ class Prune(PlanningPass):
         self, model: ir.Model, plan: Plan, evidence: Evidence, ctx: PassContext
     ) -> PassResult:
         if not plan.decisions:
-            return PassResult(False, dict(plan.statistics), plan.notes, plan=plan)
+            return PassResult(False, dict(plan.counters), plan.notes, plan=plan)
         groups = ctx.analysis(ChannelGroups, model)
-        counts = dict(plan.statistics)
+        counts = dict(plan.counters)
         kept: dict[str, tuple[int, ...]] = {}
         for decision in plan.decisions:
             group = groups.find(decision.subject)
@@ -336,7 +336,7 @@ class Prune(PlanningPass):
             )
         note = "zeros make the file compress better; the runtimes compute them like any number"
         quantized = count_quantized(model)
-        statistics = {"num-skipped-no-blocks": skipped, "num-skipped-quantized": quantized}
+        counters = {"num-skipped-no-blocks": skipped, "num-skipped-quantized": quantized}
         if not decisions and ratio:
             note = (
                 f"nothing set to zero: {counted(quantized, 'product')} of quantized weights, which "
@@ -350,7 +350,7 @@ class Prune(PlanningPass):
             "share of squared norm",
             "zeros",
             (note,),
-            {name: count for name, count in statistics.items() if count},
+            {name: count for name, count in counters.items() if count},
         )
 
     def _apply_zeros(self, model: ir.Model, plan: Plan) -> PassResult:
@@ -365,20 +365,20 @@ class Prune(PlanningPass):
             assert mask is not None
             masks[weight.value] = mask
         zeroed = write_masked(model, masks)
-        counts = {**plan.statistics, "num-weights-zeroed": zeroed}
+        counts = {**plan.counters, "num-weights-zeroed": zeroed}
         return PassResult(zeroed > 0, counts, plan.notes, plan=plan)
 
 
 def _reasons(model: ir.Model, ctx: PassContext) -> list[str]:
     """Say why groups stay, and which operators lack the rules that would let them go."""
     blocked = ctx.analysis(ChannelGroups, model).blocked
-    notes = _blocked_notes(blocked, _node_counts(model))
+    notes = blocked_notes(blocked, _node_counts(model))
     if any(_RANK in reason.text for group in blocked for reason in group.reasons):
         notes += _shape_notes(ctx.analysis(SymbolicShapes, model))
     return notes
 
 
-def _blocked_notes(
+def blocked_notes(
     blocked: Sequence[BlockedGroup], nodes: Mapping[str, int] | None = None
 ) -> list[str]:
     """Say why groups stay: one line per reason, the commonest first, with one name each.

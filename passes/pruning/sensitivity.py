@@ -17,7 +17,7 @@ from irtools.analysis.data_sizes import DataSizes
 from irtools.data import Dataset
 from irtools.model import infer_shapes
 from irtools.passmanager import PassContext
-from irtools.statistics.observe import expose
+from irtools.statistics import expose
 from irtools.targets import RunnerOptions
 
 __all__ = ["OutputProbe", "divergence"]

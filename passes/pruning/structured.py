@@ -22,7 +22,7 @@ from irtools.passmanager import Decision, PassContext
 
 __all__ = [
     "Candidates",
-    "Selection",
+    "SelectionSettings",
     "make_candidates",
     "select_free",
     "select_ratio",
@@ -39,7 +39,7 @@ _FREE = 1e-9
 
 
 @dataclass(frozen=True)
-class Selection:
+class SelectionSettings:
     """What is asked of the selection.
 
     Attributes:
@@ -61,7 +61,7 @@ class Candidates:
     paths: tuple[RemovalPath, ...]
     levels: tuple[tuple[int, ...], ...]
     costs: tuple[np.ndarray, ...]
-    selection: Selection
+    selection: SelectionSettings
 
     def choices(self, gain: Callable[[ChannelGroup, Sequence[int]], np.ndarray]) -> list[Choice]:
         """Attach gains to the levels."""
@@ -111,7 +111,7 @@ def make_candidates(
     groups: Sequence[ChannelGroup],
     importance: Importance,
     evidence: Evidence,
-    selection: Selection,
+    selection: SelectionSettings,
     ctx: PassContext,
 ) -> Candidates:
     """Rank the units of every group and weigh the groups against each other."""

@@ -16,10 +16,10 @@ from irtools.passes.pruning.groups import (
     BlockedGroup,
     BlockedReason,
     ChannelGroup,
+    GroupAxis,
     Kind,
     Member,
     Role,
-    Slot,
     Trace,
 )
 from irtools.passes.pruning.index_map import IndexMap
@@ -129,7 +129,7 @@ def _follow_all(trace: Trace) -> None:
         _follow_slot(slot, trace.slots[slot], trace)
 
 
-def _follow_slot(slot: Slot, mapping: IndexMap, trace: Trace) -> None:
+def _follow_slot(slot: GroupAxis, mapping: IndexMap, trace: Trace) -> None:
     value = slot.value
     producer = value.producer()
     if value.is_graph_output():
@@ -158,7 +158,7 @@ def _meet(port: Port, trace: Trace) -> None:
 def _check(trace: Trace) -> None:
     """Refuse what only the whole trace shows."""
     for node, position in sorted(trace.size_uses, key=lambda item: item[1]):
-        if Slot(node.outputs[0], position) not in trace.slots:
+        if GroupAxis(node.outputs[0], position) not in trace.slots:
             trace.block(node, "it writes the number of channels on an axis that has none")
     for (node, axis), edit in trace.adaptive.items():
         if (node, axis) in trace.size_uses:
@@ -170,7 +170,7 @@ def _check(trace: Trace) -> None:
     for key, take in list(trace.take_edits.items()):
         # What turned out to be coupled after all gets narrower by itself.
         value = take.node.inputs[take.input]
-        if value is not None and Slot(value, take.axis) in trace.slots:
+        if value is not None and GroupAxis(value, take.axis) in trace.slots:
             del trace.take_edits[key]
     if not trace.reasons and not any(m.role == "in" for m in trace.members.values()):
         trace.block(None, "nothing sums its channels up")

@@ -10,8 +10,7 @@ import onnx_ir as ir
 
 from irtools.editing import Editor
 from irtools.errors import UnsupportedError
-from irtools.model import release_tensor
-from irtools.model.opset import opset_of, raise_opset
+from irtools.model import opset_of, raise_opset, release_tensor
 from irtools.passes.quantization.block_weights import (
     Rounding,
     write_block_lookup,
@@ -59,7 +58,7 @@ def apply_plan(
     """
     decisions = [WeightDecision.from_data(decision) for decision in plan.decisions]
     if not decisions:
-        return PassResult(False, plan.statistics, plan.notes, plan=plan)
+        return PassResult(False, plan.counters, plan.notes, plan=plan)
     notes = list(plan.notes)
     needed = max(_opset_for(decision.form, decision.block_size) for decision in decisions)
     change = raise_opset(model, needed)
@@ -71,7 +70,7 @@ def apply_plan(
     if change.after != change.before:
         notes.append(f"opset raised from {change.before} to {change.after}")
     counts = apply_decisions(model, decisions, name, rounding_of)
-    return PassResult(True, {**plan.statistics, **counts}, tuple(notes), plan=plan)
+    return PassResult(True, {**plan.counters, **counts}, tuple(notes), plan=plan)
 
 
 def within_opset(
@@ -124,7 +123,7 @@ def apply_decisions(
     name: str,
     rounding_of: Callable[[Weight], Rounding] | None = None,
 ) -> dict[str, int]:
-    """Quantize what the decisions name, one weight after the other; count by statistic name.
+    """Quantize what the decisions name, one weight after the other; count by counter.
 
     Args:
         model: Changed in place.

@@ -49,7 +49,7 @@ TIED_BLOCKS = BlockSpec(8, 32, "affine")
 
 
 def refusal(weight: Weight, exclude: Sequence[str], min_size: int, notes: list[str]) -> str:
-    """Return the statistic under which a weight is left alone, or ''.
+    """Return the counter under which a weight is left alone, or ''.
 
     Args:
         exclude: Patterns over module, node and value names.
@@ -127,7 +127,7 @@ class BlockQuantizer:
         min_size: Fewer elements stay in float32.
         spec: Form of the weights of products.
         embeddings: Bits of tables.
-        skipped: Counts of what is left alone, by statistic name.
+        skipped: Counts of what is left alone, by counter.
         notes: Sentences for the report.
     """
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from irtools.model.nf4 import NF4_LEVELS
+from irtools.model import NF4_LEVELS
 from irtools.passes.quantization.spec import BlockSpec
 
 __all__ = [

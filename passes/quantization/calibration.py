@@ -15,14 +15,17 @@ from irtools.statistics import (
     ChannelAbsMax,
     ChannelMean,
     ChannelSquare,
+    Grid,
     Histogram,
     HistogramResult,
     MinMax,
     MinMaxResult,
     StatisticsService,
     Want,
+    entropy_range,
+    mse_range,
+    percentile_range,
 )
-from irtools.statistics.ranges import Grid, entropy_range, mse_range, percentile_range
 
 __all__ = ["ActivationFacts", "Calibrator", "CalibratorName", "calibrate"]
 

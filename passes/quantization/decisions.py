@@ -23,8 +23,7 @@ from irtools.passes.quantization.spec import (
     Scheme,
     WeightRange,
 )
-from irtools.passmanager import Decision
-from irtools.passmanager.plan import Json
+from irtools.passmanager import Decision, Json
 
 __all__ = ["Form", "UseDecision", "WeightDecision", "find_weight"]
 

@@ -64,7 +64,7 @@ class Int4(PlanningPass):
     name: ClassVar[str] = "int4"
     exactness: ClassVar[Exactness] = Exactness.LOSSY
     requires: ClassVar[tuple[str, ...]] = FOUND_WEIGHTS
-    statistics: ClassVar[dict[str, str]] = {
+    counters: ClassVar[dict[str, str]] = {
         "num-quantized-matmul": "MatMul and Gemm nodes with weights in blocks",
         "num-quantized-embedding": "embedding tables in 8 or 4 bits",
         "num-already-quantized": "nodes that were quantized before",
@@ -127,14 +127,14 @@ class Int4(PlanningPass):
             quantizer.skipped["num-skipped-opset"] += len(decisions) - len(kept)
             quantizer.notes.append(note)
         if not kept:
-            quantizer.notes.append(nothing_found(quantizer.skipped, self.statistics, _INSTEAD))
+            quantizer.notes.append(nothing_found(quantizer.skipped, self.counters, _INSTEAD))
         return Plan(
             pass_text=pass_text(self),
             decisions=tuple(kept),
             cost_unit="relative squared error of the output",
             gain_unit="bytes",
             notes=tuple(dict.fromkeys(quantizer.notes)),
-            statistics=dict(quantizer.skipped),
+            counters=dict(quantizer.skipped),
         )
 
     def apply(self, model: ir.Model, plan: Plan, ctx: PassContext) -> PassResult:

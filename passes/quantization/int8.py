@@ -11,17 +11,17 @@ from typing import ClassVar, Literal
 import onnx_ir as ir
 
 from irtools.errors import OptionError
-from irtools.model.inference import infer_shapes
+from irtools.model import infer_shapes
 from irtools.passes.quantization.apply import apply_plan, within_opset
 from irtools.passes.quantization.block_plan import TABLE_BLOCKS
 from irtools.passes.quantization.calibration import Calibrator, calibrate
 from irtools.passes.quantization.decisions import Form
-from irtools.passes.quantization.outliers import Limits, find_outliers, without_outliers
+from irtools.passes.quantization.outliers import OutlierLimits, find_outliers, without_outliers
 from irtools.passes.quantization.quantizer import (
     Facts,
     GemmForm,
     Quantizer,
-    Selection,
+    WeightFilter,
     observed_values,
 )
 from irtools.passes.quantization.remedy import FLOORS_DB, Candidate, best_plan
@@ -92,7 +92,7 @@ class Int8(PlanningPass):
     name: ClassVar[str] = "int8"
     exactness: ClassVar[Exactness] = Exactness.LOSSY
     requires: ClassVar[tuple[str, ...]] = FOUND_WEIGHTS
-    statistics: ClassVar[dict[str, str]] = {
+    counters: ClassVar[dict[str, str]] = {
         "num-quantized-matmul": "MatMul and Gemm nodes in int8",
         "num-quantized-conv": "Conv nodes in int8",
         "num-quantized-embedding": "embedding tables in int8",
@@ -203,7 +203,7 @@ class Int8(PlanningPass):
         calibrator = self._calibrator(ctx)
         facts = self._facts(model, ctx, quantizer, static, calibrator)
         candidates = [
-            Candidate(floor, find_outliers(static, facts, Limits(self.outliers, floor)))
+            Candidate(floor, find_outliers(static, facts, OutlierLimits(self.outliers, floor)))
             for floor in (FLOORS_DB if self.outlier_floor is None else (self.outlier_floor,))
         ]
 
@@ -217,16 +217,16 @@ class Int8(PlanningPass):
             skipped = {name: count for name, count in made.skipped.items() if count}
             notes = made.notes + storage.notes
             if not decisions:
-                notes.append(nothing_found(skipped, self.statistics))
+                notes.append(nothing_found(skipped, self.counters))
             else:
-                notes.extend(left_alone(skipped, self.statistics))
+                notes.extend(left_alone(skipped, self.counters))
             return Plan(
                 pass_text=pass_text(self),
                 decisions=tuple(decisions),
                 cost_unit="relative squared error of the output",
                 gain_unit="bytes",
                 notes=tuple(dict.fromkeys(notes)),
-                statistics=skipped,
+                counters=skipped,
                 remedies=self._remedies(static, facts, candidate),
             )
 
@@ -263,7 +263,7 @@ class Int8(PlanningPass):
         """Return options that would cost time and keep more."""
         found = []
         high = FLOORS_DB[-1]
-        more = find_outliers(static, facts, Limits(self.outliers, high))
+        more = find_outliers(static, facts, OutlierLimits(self.outliers, high))
         if len(more) > len(taken.outliers):
             found.append(
                 f"outlier-floor={high:g}, which multiplies large channels of "
@@ -320,7 +320,7 @@ class Int8(PlanningPass):
         form = self._form(ctx)
         weight_range = self._weight_range(capabilities)
         quantizer = Quantizer(
-            Selection(
+            WeightFilter(
                 self.exclude,
                 self.min_size,
                 self.embeddings,

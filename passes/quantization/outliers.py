@@ -23,7 +23,7 @@ from irtools.passes.quantization.sites import Weight
 
 __all__ = [
     "Channels",
-    "Limits",
+    "OutlierLimits",
     "channels_of",
     "find_outliers",
     "outlying",
@@ -44,7 +44,7 @@ _SHARE = 64
 
 
 @dataclass(frozen=True)
-class Limits:
+class OutlierLimits:
     """Where channels leave the integer product.
 
     Attributes:
@@ -56,7 +56,9 @@ class Limits:
     floor_db: float
 
 
-def outlying(peaks: np.ndarray, square: np.ndarray, scale: float, limits: Limits) -> Channels:
+def outlying(
+    peaks: np.ndarray, square: np.ndarray, scale: float, limits: OutlierLimits
+) -> Channels:
     """Return the channels that leave too few bits to the others, ascending.
 
     Args:
@@ -79,7 +81,7 @@ def outlying(peaks: np.ndarray, square: np.ndarray, scale: float, limits: Limits
 
 
 def find_outliers(
-    weights: Sequence[Weight], facts: Mapping[ir.Value, ActivationFacts], limits: Limits
+    weights: Sequence[Weight], facts: Mapping[ir.Value, ActivationFacts], limits: OutlierLimits
 ) -> dict[ir.Value, Channels]:
     """Return which channels of which activations are multiplied in float32.
 
@@ -102,7 +104,7 @@ def find_outliers(
     return _within_limit({value: o for value, o in found.items() if o}, weights, limits.channels)
 
 
-def _outlying(facts: ActivationFacts, limits: Limits) -> Channels:
+def _outlying(facts: ActivationFacts, limits: OutlierLimits) -> Channels:
     if facts.spread is None or facts.peaks is None or facts.square is None:
         return ()
     assert facts.qparams is not None

@@ -42,7 +42,7 @@ from irtools.passes.quantization.spec import (
 from irtools.passmanager import Decision
 from irtools.words import counted
 
-__all__ = ["Facts", "GemmForm", "Quantizer", "Selection", "observed_values"]
+__all__ = ["Facts", "GemmForm", "Quantizer", "WeightFilter", "observed_values"]
 
 Facts: TypeAlias = Mapping[ir.Value, ActivationFacts]
 GemmForm: TypeAlias = Literal["static", "dynamic", "weight-only"]
@@ -52,7 +52,7 @@ _LARGEST_SUM = 1e37
 
 
 @dataclass(frozen=True)
-class Selection:
+class WeightFilter:
     """Which weights are considered.
 
     Attributes:
@@ -84,11 +84,11 @@ class Quantizer:
         bias_correction: Correct the mean of every output channel.
         block_size: Rows that share a scale in the weight-only form; 0 for one scale per channel.
         range_note: What the report says of `weight_range`, where a weight takes it.
-        skipped: Counts of what is left alone, by statistic name.
+        skipped: Counts of what is left alone, by counter.
         notes: Sentences for the report.
     """
 
-    selection: Selection
+    selection: WeightFilter
     weight_range: WeightRange = "full"
     bias_correction: bool = True
     block_size: int = 0

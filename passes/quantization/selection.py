@@ -50,8 +50,8 @@ def nothing_found(skipped: Mapping[str, int], phrases: Mapping[str, str], instea
     """Say why a pass quantizes nothing.
 
     Args:
-        skipped: What it left alone, by statistic name.
-        phrases: What the statistics mean.
+        skipped: What it left alone, by counter.
+        phrases: What the counters mean.
         instead: What to use in its place, or ''.
     """
     reasons = [tallied(count, phrases[name]) for name, count in skipped.items() if count]

@@ -20,7 +20,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.editing import constant_of, require_constant
-from irtools.model.walk import iter_graphs
+from irtools.model import iter_graphs
 
 __all__ = [
     "QUANTIZED_OPS",

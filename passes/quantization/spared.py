@@ -36,10 +36,12 @@ _MARGIN_DB = {False: 1.0, True: 4.0}
 other samples differ. From half of it on nothing is tried."""
 
 _MOST_TRIALS = 48
-"""Trials for an order of the weights. Not a matter of time: equal inputs give equal models."""
+"""Trials for an order of the weights. Fewer only where a run is slow: else equal inputs give equal
+models, however busy the machine."""
+_FEWEST_TRIALS = 8
 
-_SECONDS = 60.0
-"""What the search may take at most; what keeps most by then is taken."""
+_SECONDS = 30.0
+"""What the search should take; what keeps most once it is over is taken."""
 
 _MULTIPLIED = frozenset({"static", "dynamic"})
 _HALF_ERROR = 1e-6
@@ -152,11 +154,15 @@ class Search:
 
         Where there are many, neighbours are tried together.
         """
-        size = math.ceil(len(decisions) / _MOST_TRIALS)
+        started = time.monotonic()
+        self._kept(decisions, first=True)
+        trial = max(time.monotonic() - started, 1e-3)
+        most = min(_MOST_TRIALS, max(_FEWEST_TRIALS, int(_SECONDS / 2 / trial)))
+        size = math.ceil(len(decisions) / most)
         ranked: list[tuple[float, Decision]] = []
         for at in range(0, len(decisions), size):
             group = decisions[at : at + size]
-            kept = math.inf if self._is_late() else self._kept(group, first=True)
+            kept = self._kept(group, first=True)
             ranked += [(kept, decision) for decision in group]
         return [decision for _, decision in sorted(ranked, key=lambda pair: pair[0])]
 
@@ -184,7 +190,7 @@ class Search:
 
     def _kept(self, decisions: Sequence[Decision], *, first: bool = False) -> float:
         found = self._measure(decisions, first)
-        return math.inf if found is None else found
+        return -math.inf if found is None else found
 
     def _is_late(self) -> bool:
         return time.monotonic() > self._deadline

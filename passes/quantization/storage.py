@@ -36,8 +36,7 @@ import onnx_ir as ir
 from irtools.analysis.provenance import module_of, selects
 from irtools.editing import Editor
 from irtools.errors import UsageError
-from irtools.model import release_tensor
-from irtools.model.walk import iter_nodes, subgraphs
+from irtools.model import iter_nodes, release_tensor, subgraphs
 from irtools.passes.quantization.arithmetic import QParams, dequantize, quantize_weight
 from irtools.passes.quantization.blocks import is_finite
 from irtools.passes.quantization.decisions import UseDecision, WeightDecision
@@ -80,7 +79,7 @@ class StoragePlanner:
         tables: Also tables that are looked up in.
         integer_recurrent: Recurrent operators that the target multiplies in integers.
         kernels_need_data: With calibration data, kernels of Conv would be multiplied in int8.
-        skipped: Counts of what is left alone, by statistic name.
+        skipped: Counts of what is left alone, by counter.
         notes: Sentences for the report.
     """
 
@@ -121,7 +120,7 @@ class StoragePlanner:
         return tuple(made)
 
     def _decision(self, weight: StoredWeight, least: int) -> Decision | str:
-        """Decide about one weight; or the statistic under which it is left alone."""
+        """Decide about one weight; or the counter under which it is left alone."""
         names = names_of_stored(weight)
         if selects(self.exclude, names) is not None:
             return "num-skipped-excluded"
@@ -261,7 +260,7 @@ def stored_values(weight: StoredWeight, decision: WeightDecision) -> np.ndarray:
 
 
 def count_stored(weight: StoredWeight) -> str:
-    """Return the statistic under which a stored weight is counted."""
+    """Return the counter under which a stored weight is counted."""
     if weight.scope:
         return "num-stored-subgraph"
     return {"conv": "num-stored-conv", "recurrent": "num-stored-recurrent"}.get(

@@ -150,7 +150,7 @@ def _weight(
 
 
 def _refusal(readers: Readers, tensor: ir.TensorProtocol) -> str:
-    """Return the statistic under which a constant is left alone, or ''."""
+    """Return the counter under which a constant is left alone, or ''."""
     if not readers.slots:
         if readers.rounded:
             return "num-skipped-rounded"

@@ -18,8 +18,8 @@ from types import MappingProxyType
 import numpy as np
 import onnx_ir as ir
 
-from irtools.data import Dataset, SyntheticSettings
-from irtools.data.padding import padding_mask
+from irtools.analysis.data_sizes import DataSizes
+from irtools.data import Dataset, SyntheticSettings, padding_mask
 from irtools.errors import IrtoolsError
 from irtools.metrics import FidelityMeter
 from irtools.passmanager import PassContext
@@ -29,7 +29,8 @@ __all__ = ["LazyTrial", "Session", "TrialRun"]
 
 _SAMPLES = 16
 _DRAWN = 8
-_BATCH = 2
+_BATCH = 4
+"""What lies together in a call shares ranges that are found at run time."""
 _LARGEST = 512 << 20
 """Bytes of weights above which nothing is tried: each trial is a copy of the model."""
 _MOST_OUTPUTS = 256 << 20
@@ -48,6 +49,7 @@ class TrialRun:
         expected: What the original gave.
         drawn: The samples were drawn, and are not the caller's.
         samples: How many there are.
+        sized_by_data: Outputs whose sizes may change with their values.
         runner: Makes the runner of a model.
     """
 
@@ -55,6 +57,7 @@ class TrialRun:
     expected: Sequence[Feeds]
     drawn: bool
     samples: int
+    sized_by_data: frozenset[str]
     runner: Callable[[ir.Model, RunnerOptions], Runner]
 
     @classmethod
@@ -84,7 +87,8 @@ class TrialRun:
                         break
         except IrtoolsError:
             return None
-        return cls(calls, outputs, data.synthetic, samples, ctx.runner)
+        sized = frozenset(DataSizes.of(model).shapes)
+        return cls(calls, outputs, data.synthetic, samples, sized, ctx.runner)
 
     def sqnr_db(self, model: ir.Model) -> float | None:
         """As `Session.sqnr_db`, of a model as it is; None also where it does not run."""
@@ -124,7 +128,7 @@ class Session:
             weights: Further inputs, in every call.
             first: On the samples of the first call only, which is enough for an order.
         """
-        meter = FidelityMeter()
+        meter = FidelityMeter(sized_by_data=self.trial.sized_by_data)
         calls = slice(0, 1) if first else slice(None)
         try:
             for feeds, expected in zip(

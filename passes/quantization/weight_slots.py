@@ -21,7 +21,7 @@ import onnx_ir as ir
 
 from irtools.passes.quantization.sites import QUANTIZED_OPS, is_expansion, is_outlier_product
 
-__all__ = ["Axes", "Readers", "Slot", "StoredKind", "find_readers"]
+__all__ = ["Axes", "Readers", "WeightSlot", "StoredKind", "find_readers"]
 
 Axes: TypeAlias = tuple[int, ...]
 StoredKind: TypeAlias = Literal["conv", "recurrent", "lookup", "product"]
@@ -34,7 +34,7 @@ _Origin: TypeAlias = "tuple[int, ...] | None"
 
 
 @dataclass(frozen=True)
-class Slot:
+class WeightSlot:
     """A node that multiplies by a constant.
 
     Attributes:
@@ -59,7 +59,7 @@ class Readers:
         is_output: A graph hands it out.
     """
 
-    slots: list[Slot] = field(default_factory=list)
+    slots: list[WeightSlot] = field(default_factory=list)
     others: int = 0
     rounded: bool = False
     is_output: bool = False
@@ -90,7 +90,9 @@ def find_readers(model: ir.Model, value: ir.Value, tensor: ir.TensorProtocol) ->
     return found
 
 
-def _slot(node: ir.Node, index: int, value: ir.Value, origin: _Origin, rank: int) -> Slot | None:
+def _slot(
+    node: ir.Node, index: int, value: ir.Value, origin: _Origin, rank: int
+) -> WeightSlot | None:
     found = _RULES.get((node.domain, node.op_type))
     if found is None or is_outlier_product(node):
         return None
@@ -101,9 +103,9 @@ def _slot(node: ir.Node, index: int, value: ir.Value, origin: _Origin, rank: int
         return None
     if origin is None:
         # Mixed axes: the first or the last of the constant is the best guess, both are right.
-        return Slot(node, kind, tuple({(0,): None, (rank - 1,): None}) if rank else ((),))
+        return WeightSlot(node, kind, tuple({(0,): None, (rank - 1,): None}) if rank else ((),))
     mapped = tuple(tuple(sorted(origin[a] for a in axes)) for axes in proposals)
-    return Slot(node, kind, mapped)
+    return WeightSlot(node, kind, mapped)
 
 
 def _declared_rank(value: ir.Value) -> int:

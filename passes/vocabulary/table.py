@@ -22,11 +22,11 @@ class Refusal:
     """Why a model has no table to trim.
 
     Attributes:
-        statistic: Under which it is counted.
+        counter: Under which it is counted.
         reason: In words.
     """
 
-    statistic: str
+    counter: str
     reason: str
 
 

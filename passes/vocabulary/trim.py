@@ -52,7 +52,7 @@ class TrimVocabulary(Pass):
     name: ClassVar[str] = "trim-vocabulary"
     exactness: ClassVar[Exactness] = Exactness.LOSSY
     requires: ClassVar[tuple[str, ...]] = FOUND_WEIGHTS
-    statistics: ClassVar[dict[str, str]] = {
+    counters: ClassVar[dict[str, str]] = {
         "num-removed-tokens": "tokens removed",
         "num-skipped-no-table": "models in which no input indexes a constant table",
         "num-skipped-tied": "tables left alone because somebody else reads them",
@@ -196,7 +196,7 @@ def _keeps_marks(
 
 
 def _left_alone(refusal: Refusal) -> PassResult:
-    return PassResult(False, {refusal.statistic: 1}, (f"left alone: {refusal.reason}",))
+    return PassResult(False, {refusal.counter: 1}, (f"left alone: {refusal.reason}",))
 
 
 def _result(

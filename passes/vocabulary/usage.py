@@ -8,8 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from irtools.data import Dataset
-from irtools.data.text import encode_texts, read_texts
+from irtools.data import Dataset, encode_texts, read_texts
 from irtools.errors import DataError, UnsupportedError
 from irtools.passes.vocabulary.tokenizer import TokenizerFile
 from irtools.passmanager import PassContext

@@ -75,7 +75,7 @@ MORE_SEEDS = range(1000, 1400)
 
 
 def apply(model: ir.Model, text: str, ctx: PassContext) -> list[Mapping[str, int]]:
-    """Run a pipeline, each pass twice; returns the statistics of the first runs."""
+    """Run a pipeline, each pass twice; returns the counters of the first runs."""
     interface, counts = Interface.of(model), []
     for step in Pipeline.parse(text):
         before = print_model(model)
@@ -87,7 +87,7 @@ def apply(model: ir.Model, text: str, ctx: PassContext) -> list[Mapping[str, int
         ctx.drop_analyses()
         again = step.run(model, ctx)
         assert not again.modified and print_model(model) == once, f"second run of {step.name}"
-        counts.append(dict(result.statistics))
+        counts.append(dict(result.counters))
     return counts
 
 

@@ -119,7 +119,7 @@ def _last(model: Model, pipeline: str) -> Step:
 
 
 def _counts(step: Step) -> dict[str, int]:
-    found = step.result.statistics.items()
+    found = step.result.counters.items()
     return {name: n for name, n in found if n and not name.startswith("num-prepared-")}
 
 
@@ -138,7 +138,7 @@ def test_a_pass_alone_does_what_it_does_after_cleanup(name: str, model: Model) -
 
 
 @pytest.mark.parametrize(
-    ("name", "statistic", "count"),
+    ("name", "counter", "count"),
     [
         ("int8:min-size=1024", "num-quantized-matmul", 6),
         ("int8:min-size=1024", "num-quantized-embedding", 1),
@@ -150,10 +150,10 @@ def test_a_pass_alone_does_what_it_does_after_cleanup(name: str, model: Model) -
         ("fuse-gelu", "num-fused-gelu", 1),
     ],
 )
-def test_effects(name: str, statistic: str, count: int, model: Model) -> None:
+def test_effects(name: str, counter: str, count: int, model: Model) -> None:
     step = _last(model, name)
-    assert step.result.statistics[statistic] == count
-    assert step.result.notes[0].startswith("first lift-constants (")
+    assert step.result.counters[counter] == count
+    assert step.result.notes[0].startswith("first lift-constants: ")
     before, after = (m.to_proto().ByteSize() for m in (model, step.model))
     assert after < before or name.startswith("fuse")
 
@@ -170,7 +170,7 @@ def test_a_pruned_model_is_smaller_though_constants_are_shared() -> None:
     graph = ir.Graph([x], [y], nodes=w.nodes, opset_imports={"": 17}, name="shared")
     model = Model(ir.Model(graph, ir_version=8))
     step = _last(model, "prune:ratio=0.25:scope=local")
-    assert step.result.statistics["num-neurons-removed"] > 0
+    assert step.result.counters["num-neurons-removed"] > 0
     shared = [v for n, v in step.model.ir.graph.initializers.items() if len(v.shape or ()) == 1]
     assert len(shared) == 1
     assert step.model.to_proto().ByteSize() < 0.85 * model.to_proto().ByteSize()

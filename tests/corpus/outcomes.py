@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 
 from irtools import IrtoolsError, optimize
-from irtools.report import Report
+from irtools.report.document import Report
 
 from .corpus import CORPUS
 from .models import CorpusModel

@@ -12,7 +12,7 @@ from irtools.errors import UnsupportedError, UsageError
 from irtools.frontends.students.networks.anatomy import find_layers, layer_of, uniform_map
 from irtools.frontends.students.networks.checkpoints import load_network
 from irtools.frontends.students.networks.spec import (
-    Checkpoint,
+    CheckpointFolder,
     ChosenLayers,
     PrunedModel,
     Shrunk,
@@ -43,7 +43,7 @@ def make_student(spec: StudentSpec, teacher: Any | None, seed: int) -> tuple[Any
             return choose_layers(_network(teacher, "layers="), layers)
         case Shrunk():
             return shrink(_network(teacher, "hidden="), spec, seed)
-        case Checkpoint(folder):
+        case CheckpointFolder(folder):
             return load_network(folder), f"the checkpoint {folder}"
         case PrunedModel(path):
             return _from_pruned(path, teacher)

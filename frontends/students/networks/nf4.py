@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from irtools.model.nf4 import NF4_LEVELS
+from irtools.model import NF4_LEVELS
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -8,7 +8,14 @@ from typing import TypeAlias
 
 from irtools.errors import FileError, ModelError, UsageError
 
-__all__ = ["Checkpoint", "ChosenLayers", "PrunedModel", "Shrunk", "StudentSpec", "parse_student"]
+__all__ = [
+    "CheckpointFolder",
+    "ChosenLayers",
+    "PrunedModel",
+    "Shrunk",
+    "StudentSpec",
+    "parse_student",
+]
 
 _SIZES = ("hidden", "layers", "heads", "ffn")
 
@@ -31,7 +38,7 @@ class Shrunk:
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class CheckpointFolder:
     """A checkpoint folder."""
 
     folder: Path
@@ -44,7 +51,7 @@ class PrunedModel:
     path: Path
 
 
-StudentSpec: TypeAlias = ChosenLayers | Shrunk | Checkpoint | PrunedModel
+StudentSpec: TypeAlias = ChosenLayers | Shrunk | CheckpointFolder | PrunedModel
 
 
 def parse_student(text: str) -> StudentSpec:
@@ -61,7 +68,7 @@ def parse_student(text: str) -> StudentSpec:
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(f"student {text} is no checkpoint: it has no config.json")
-        return Checkpoint(path)
+        return CheckpointFolder(path)
     if path.is_file():
         if path.suffix != ".onnx":
             raise UsageError(f"student {text} is neither a checkpoint folder nor an .onnx file")

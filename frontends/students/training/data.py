@@ -13,9 +13,16 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from irtools.data import Dataset, DataSettings, is_text, load_dataset
-from irtools.data.padding import cut_columns, find_columns, padding_mask
-from irtools.data.text import number_classes
+from irtools.data import (
+    Dataset,
+    DataSettings,
+    cut_columns,
+    find_columns,
+    is_text,
+    load_dataset,
+    number_classes,
+    padding_mask,
+)
 from irtools.editing import Editor
 from irtools.errors import DataError, UnsupportedError
 from irtools.frontends.students.networks.checkpoints import has_tokenizer

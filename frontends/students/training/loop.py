@@ -24,7 +24,7 @@ from irtools.frontends.students.training.objective import Objective
 from irtools.plugins import Progress
 from irtools.students import TrainingSettings
 
-__all__ = ["Run", "check_precision", "last_checkpoint", "train"]
+__all__ = ["Run", "StudentLoop", "check_precision", "last_checkpoint", "train"]
 
 _STATE = "trainer_state.json"
 _LAST_SHARE = 10
@@ -77,7 +77,7 @@ def train(
         torch.set_num_threads(settings.threads)
     started = time.monotonic()
     with quiet_library():
-        trainer = _StudentTrainer(
+        trainer = StudentLoop(
             objective=objective,
             model=network,
             args=_arguments(settings, folder, optimizer),
@@ -101,7 +101,7 @@ def train(
     return Run(trainer.model, trainer.state.global_step, time.monotonic() - started, losses)
 
 
-class _StudentTrainer(Trainer):  # type: ignore[misc]
+class StudentLoop(Trainer):  # type: ignore[misc]
     """A Trainer whose loss is an objective."""
 
     # An objective is a mean over its batch.

@@ -10,9 +10,9 @@ from typing import Any
 from irtools.data import Dataset
 from irtools.frontends.students.networks.checkpoints import load_network, save_network, writing
 from irtools.frontends.students.training.scoring import score, trained_outputs
-from irtools.frontends.students.training.workspace import Done, Workspace
+from irtools.frontends.students.training.workspace import Done, TrainingFolder
 from irtools.metrics import Evaluation
-from irtools.students import Task, Trained
+from irtools.students import Task, TrainedNetwork
 
 __all__ = ["finished", "set_task", "write_checkpoint"]
 
@@ -32,17 +32,17 @@ def set_task(config: Any, task: Task, names: Mapping[str, int]) -> None:
 
 
 def finished(
-    name: str, done: Done, test: Dataset, metric: str, seed: int, workspace: Workspace
-) -> Trained:
+    name: str, done: Done, test: Dataset, metric: str, seed: int, workspace: TrainingFolder
+) -> TrainedNetwork:
     """Return what a training is worth; processes but the main one get no figures of it."""
     if not workspace.is_main:
         nothing = Evaluation(metric, float("nan"), float("nan"), float("nan"), 0)
-        return Trained(name, None, None, nothing, 0, done.steps, done.seconds, done.losses)
+        return TrainedNetwork(name, None, None, nothing, 0, done.steps, done.seconds, done.losses)
     network = load_network(done.folder)
     folder = write_checkpoint(network, workspace.folder / name / "network")
     count = sum(p.numel() for p in network.parameters())
     found = score(trained_outputs(network, test, name), test, metric, seed)
-    return Trained(name, folder, count, found, count, done.steps, done.seconds, done.losses)
+    return TrainedNetwork(name, folder, count, found, count, done.steps, done.seconds, done.losses)
 
 
 def write_checkpoint(network: Any, folder: Path) -> Path:

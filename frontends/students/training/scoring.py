@@ -19,8 +19,7 @@ from irtools.metrics import (
     resample_outputs,
     run_dataset,
 )
-from irtools.targets import Feeds, KernelReport, Runner
-from irtools.targets.signature import Slot
+from irtools.targets import Feeds, InputSlot, KernelReport, Runner
 
 __all__ = ["NetworkRunner", "find_gain", "outputs_of", "score", "trained_outputs"]
 
@@ -32,7 +31,7 @@ class NetworkRunner:
 
     def __init__(self, network: Any) -> None:
         self._network = network.eval()
-        self.slots: Sequence[Slot] = ()
+        self.slots: Sequence[InputSlot] = ()
         self.input_names: Sequence[str] = ()
         self.output_names: Sequence[str] = ("logits",)
 

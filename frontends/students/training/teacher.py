@@ -21,7 +21,7 @@ from irtools.metrics import run_dataset
 from irtools.model import Model
 from irtools.plugins import Progress
 from irtools.sources import how_to_fetch
-from irtools.targets import RunnerOptions, find_target
+from irtools.targets import RunnerOptions, find_target, target_text
 
 __all__ = ["Teacher", "cached_outputs", "open_teacher"]
 
@@ -103,7 +103,7 @@ def _open_onnx(path: Path, target: str, threads: int | None) -> Teacher:
             )
         return scores.astype(np.float32)
 
-    key = f"{model.fingerprint()} {found.name} {found.version()} {found.isa.value}"
+    key = f"{model.fingerprint()} {target_text(found)} {found.version()}"
     digest = hashlib.sha256(key.encode()).hexdigest()
     return Teacher(str(path), path.parent, None, digest, model.num_parameters, run, model)
 

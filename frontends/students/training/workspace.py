@@ -14,10 +14,11 @@ from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
 from irtools.errors import FileError, UsageError
+from irtools.files import json_text, write_text
 from irtools.frontends.students.training.loop import Run
 from irtools.report.plain import plain_data
 
-__all__ = ["Done", "Workspace", "processes"]
+__all__ = ["Done", "TrainingFolder", "processes"]
 
 _JOB = "job.json"
 _DONE = "training.json"
@@ -47,7 +48,7 @@ def processes() -> PartialState:
     return PartialState(cpu=wanted or not torch.accelerator.is_available())
 
 
-class Workspace:
+class TrainingFolder:
     """A folder with a part per training.
 
     Args:
@@ -92,7 +93,7 @@ class Workspace:
                 raise UsageError(
                     f"{self.folder} is not empty: checkpoints need a folder of their own"
                 )
-            note.write_text(json.dumps({"job": digest}), encoding="utf-8")
+            write_text(note, json_text({"job": digest}))
         except OSError as error:
             raise FileError(f"cannot write to {self.folder}: {error.strerror}") from error
 
@@ -119,9 +120,7 @@ class Workspace:
 
 def _note(note: Path, made: Run) -> None:
     told = {"steps": made.steps, "seconds": made.seconds, "losses": dict(made.losses)}
-    unfinished = note.with_suffix(".part")
-    unfinished.write_text(json.dumps(told), encoding="utf-8")
-    unfinished.replace(note)
+    write_text(note, json_text(told, any_number=True))
 
 
 def _digest(job: object) -> str:

@@ -15,15 +15,16 @@ from irtools.cli.verb import Verb
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from irtools.measure import Contender, ContestResult, LatencyResult, Standing
+    from irtools.measure.base import LatencyResult
+    from irtools.measure.contest import ContestResult, Standing
+    from irtools.measure.timing import Contender
 
 __all__ = ["bench"]
 
 
 @click.command(
     cls=Verb,
-    epilog="Example: irc bench a.onnx b.onnx --batch 1,8 --seq 16,128 --json -\n\n"
-    "irc bench a.onnx@ort-cpu b.xml@openvino-cpu --evaluate test.jsonl",
+    epilog="Example: irc bench a.onnx@ort-cpu b.xml@openvino-cpu --batch 1,8 --evaluate test.jsonl",
 )
 @click.argument("sources", metavar="SRC...", type=SOURCE, nargs=-1, required=True)
 @options.target_option
@@ -37,7 +38,9 @@ __all__ = ["bench"]
     "--data", type=DATA, help="Real samples to time on, for inputs that cannot be invented."
 )
 @click.option(
-    "--evaluate", type=DATA, help="Data to compare outputs on, and the metric where it has labels."
+    "--evaluate",
+    type=DATA,
+    help="Data to compare outputs on; with labels, the task metric, too.",
 )
 @click.option(
     "--samples",
@@ -101,7 +104,8 @@ def _compare(sources: Sequence[str], given: dict[str, Any]) -> ContestResult:
         read_for_contenders,
         read_samples,
     )
-    from irtools.measure import BenchSettings, Contest, ContestSettings
+    from irtools.measure.base import BenchSettings
+    from irtools.measure.contest import Contest, ContestSettings
 
     if given["metric"] is not None and given["evaluate"] is None:
         raise click.UsageError("--metric is measured on --evaluate, and none is given")
@@ -136,9 +140,11 @@ def _compare(sources: Sequence[str], given: dict[str, Any]) -> ContestResult:
 
 
 def _contenders(sources: Sequence[str], given: dict[str, Any]) -> dict[str, Contender]:
+    from irtools.cli.console import say_notes
     from irtools.driver.contenders import check_used, load_contender, split_target
-    from irtools.measure import Contender, refuse_foreign, target_text
-    from irtools.targets import find_target
+    from irtools.measure.own_machine import refuse_foreign
+    from irtools.measure.timing import Contender
+    from irtools.targets import find_target, target_text
 
     split = {name: split_target(text) for name, text in _names(sources).items()}
     loading = load_options(given)
@@ -149,10 +155,11 @@ def _contenders(sources: Sequence[str], given: dict[str, Any]) -> dict[str, Cont
     }
     for target in targets.values():
         refuse_foreign(target, "the benchmark")
-    return {
-        name: Contender(load_contender(source, targets[name], loading), target_text(targets[name]))
-        for name, (source, _) in split.items()
+    loaded = {
+        name: load_contender(source, targets[name], loading) for name, (source, _) in split.items()
     }
+    say_notes(*loaded.values())
+    return {name: Contender(loaded[name], target_text(targets[name])) for name in split}
 
 
 def _names(sources: Sequence[str]) -> dict[str, str]:

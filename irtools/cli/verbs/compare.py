@@ -71,9 +71,8 @@ def compare(
     tensor that both models name is compared, and the first one where they part is named. B may
     also be what `irc compile` wrote for the target: FILE.ort or FILE.xml.
     """
-    from irtools.cli.console import console, say, write_json
-    from irtools.data import SyntheticSettings, load_dataset, synthesize
-    from irtools.data.axes import with_sizes
+    from irtools.cli.console import console, say, say_notes, write_json
+    from irtools.data import SyntheticSettings, load_dataset, resolve_sizes, synthesize
     from irtools.driver.contenders import check_used, load_contender
     from irtools.measure.divergence import compare_models
     from irtools.measure.drawable import drawn_for, run_with
@@ -85,6 +84,7 @@ def compare(
     loading = load_options(given)
     check_used((first, second), loading)
     a, b = (load_contender(source, found_target, loading) for source in (first, second))
+    say_notes(a, b)
     if isinstance(a, Path):
         raise click.UsageError(f"{first} is compiled: as A give the .onnx file it was made of")
     if isinstance(b, Path) and layers:
@@ -109,7 +109,7 @@ def compare(
         else:
             say("irc: no --data given: feeds are drawn from the model's signature")
             usual = SyntheticSettings(samples=samples, seed=seed)
-            sizes = with_sizes(a, given["drawn_sizes"])
+            sizes = resolve_sizes(a, given["drawn_sizes"])
             with drawn_for(a, found_target, sizes, threads) as drawn:
                 found = run_with(drawn, lambda adapt: run(synthesize(a, adapt(usual))))
                 if drawn.note:

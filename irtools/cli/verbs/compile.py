@@ -62,7 +62,7 @@ def compile(
     kernels that the runtime chose are counted.
     """
     from irtools.cli.console import say, write_json
-    from irtools.data.axes import with_sizes
+    from irtools.data import resolve_sizes
     from irtools.driver.artifact import compile_to
     from irtools.driver.destination import Destination, stem_of
     from irtools.report.saturation import remark_on_saturation
@@ -77,7 +77,7 @@ def compile(
     wanted = _format(destination.path, format, is_file=not destination.is_folder)
     found.choose_format(wanted)
     model = load_source(source, load_options(given))
-    sizes = with_sizes(model, given["drawn_sizes"])
+    sizes = resolve_sizes(model, given["drawn_sizes"])
     artifact, beside = compile_to(model, found, destination, source, format=wanted, sizes=sizes)
     files = (*artifact.files, *beside)
     remarks = (

@@ -20,11 +20,11 @@ from irtools.driver.destination import check_writable
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from irtools.driver.chain import Link, Stage
+    from irtools.driver.chain import ChainStage, Link
     from irtools.students import DistillRequest, DistillResult
     from irtools.targets import Target
 
-__all__ = ["distill"]
+__all__ = ["distill", "gain_text"]
 
 _QUANTIZED = "cleanup,int8"
 _SMALLEST = "cleanup,prune:ratio=0.2,fuse,int8"
@@ -146,7 +146,7 @@ def distill(output: str, json_path: str | None, **given: Any) -> None:
 def _targets(given: dict[str, Any]) -> Iterator[Target]:
     """The targets that were named, or the usual ones that are here."""
     from irtools.errors import TargetUnavailableError
-    from irtools.measure import refuse_foreign
+    from irtools.measure.own_machine import refuse_foreign
     from irtools.targets import find_target
 
     for name in given["targets"]:
@@ -175,8 +175,8 @@ def _pipelines(given: dict[str, Any]) -> dict[str, str]:
 
 
 def _request(given: dict[str, Any], work: Path, targets: Sequence[Target]) -> DistillRequest:
-    from irtools.measure import target_text
     from irtools.students import DistillRequest, parse_losses
+    from irtools.targets import target_text
 
     if given["loss"] is not None and given["alpha"] is not None:
         raise click.UsageError("--loss sets all weights; leave out --alpha")
@@ -235,7 +235,7 @@ def _measure(
 ) -> tuple[Link, ...]:
     from irtools.cli.console import progress
     from irtools.driver.chain import Chain, measure_chain
-    from irtools.measure import BenchSettings
+    from irtools.measure.base import BenchSettings
 
     bench = BenchSettings(
         given["batch"],
@@ -260,8 +260,8 @@ def _stages(
     result: DistillResult,
     targets: Sequence[Target],
     pipelines: dict[str, str],
-) -> Iterator[Stage]:
-    from irtools.driver.chain import ChainSource, Stage
+) -> Iterator[ChainStage]:
+    from irtools.driver.chain import ChainSource, ChainStage
 
     own = dataclasses.replace(request.data, tokenizer=result.tokenizer, samples=_CALIBRATION)
     teacher = Path(request.teacher)
@@ -270,11 +270,11 @@ def _stages(
     read = dataclasses.replace(request.data, tokenizer=folder) if known else own
     student = ChainSource(str(result.distilled.folder), own)
     for target in targets:
-        yield Stage("baseline", target, ChainSource(request.teacher, read))
-        yield Stage("hard-label", target, ChainSource(str(result.hard_label.folder), own))
-        yield Stage("distilled", target, student)
+        yield ChainStage("baseline", target, ChainSource(request.teacher, read))
+        yield ChainStage("hard-label", target, ChainSource(str(result.hard_label.folder), own))
+        yield ChainStage("distilled", target, student)
         for name, pipeline in pipelines.items():
-            yield Stage(name, target, student, pipeline)
+            yield ChainStage(name, target, student, pipeline)
 
 
 def _document(
@@ -307,9 +307,9 @@ def _document(
 
 
 def _publish(result: DistillResult, places: Sequence[Path], document: dict[str, Any]) -> None:
-    import json
+    from irtools.files import json_text
 
-    report = {"report.json": json.dumps(document, indent=1, allow_nan=False) + "\n"}
+    report = {"report.json": json_text(document)}
     for place, student in zip(places, (result.distilled, result.hard_label), strict=False):
         assert student.folder is not None
         shared.publish_checkpoint(student.folder, result.tokenizer, place, report)
@@ -330,7 +330,7 @@ def _show(
     out.print(
         shared.trained_table((result.teacher, result.hard_label, result.distilled), "network")
     )
-    say(_gain_text(result))
+    say(gain_text(result))
     if links:
         out.print(_chain_table(links))
     for note in result.notes:
@@ -338,7 +338,7 @@ def _show(
     say(f"irc: wrote {', '.join(f'{place}/' for place in places)}")
 
 
-def _gain_text(result: DistillResult) -> str:
+def gain_text(result: DistillResult) -> str:
     gain = result.gain
     shown = f"{gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
     better = "" if result.distilled.evaluation.larger_is_better else ", less is better"

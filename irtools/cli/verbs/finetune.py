@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from irtools.cli.launch import launched
 from irtools.cli.types import DATA, FOLDER, METRIC, OUT, SOURCE
 from irtools.cli.verb import Verb
 from irtools.driver.destination import check_writable
+from irtools.files import json_text
 
 if TYPE_CHECKING:
     from irtools.students import AdapterSettings, FinetuneRequest, FinetuneResult
@@ -168,7 +168,7 @@ def _publish(
     places: list[Path],
     document: dict[str, Any],
 ) -> None:
-    report = {"report.json": json.dumps(document, indent=1, allow_nan=False) + "\n"}
+    report = {"report.json": json_text(document)}
     given = request.data.tokenizer
     tokenizer = base if given is None else given if given.is_dir() else given.parent
     assert result.result.folder is not None

@@ -91,12 +91,13 @@ def inspect(ctx: click.Context, /, source: str, json_path: str | None, **given: 
     the runtime's own profiler.
     """
     from irtools.analysis.inspection import inspect_model
-    from irtools.cli.console import console, write_json
+    from irtools.cli.console import console, say_notes, write_json
     from irtools.report.plain import plain_data
     from irtools.sources import load_source
 
     _check_profile_options(ctx, given)
     model = load_source(source, load_options(given))
+    say_notes(model)
     found = inspect_model(
         model,
         batch=given["batch"],
@@ -138,10 +139,10 @@ def _check_profile_options(ctx: click.Context, given: dict[str, Any]) -> None:
 
 def _profile(model: Model, given: dict[str, Any]) -> Profile:
     from irtools.cli.console import progress, say
-    from irtools.data import load_dataset
-    from irtools.data.axes import with_sizes
-    from irtools.measure import BenchSettings, refuse_foreign
+    from irtools.data import load_dataset, resolve_sizes
+    from irtools.measure.base import BenchSettings
     from irtools.measure.drawable import drawn_for, run_with
+    from irtools.measure.own_machine import refuse_foreign
     from irtools.measure.profile import profile_model
     from irtools.measure.shapes import bench_feeds
     from irtools.targets import find_target
@@ -180,7 +181,7 @@ def _profile(model: Model, given: dict[str, Any]) -> Profile:
                 say(f"irc: note: {note}")
             feeds = next(iter(data.batches(batch)))
             return run(feeds, _shape_text(feeds), data.source)
-        sizes = with_sizes(model, given["drawn_sizes"])
+        sizes = resolve_sizes(model, given["drawn_sizes"])
         with drawn_for(model, target, sizes, given["threads"]) as drawn:
             found = run_with(drawn, run_drawn)
             if drawn.note:

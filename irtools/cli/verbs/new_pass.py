@@ -24,7 +24,7 @@ def new_pass(name: str, output: str | None) -> None:
     NAME is what the pass will be called in --passes: words joined by hyphens. Install the package
     with pip, and irc finds the pass.
     """
-    from irtools.testing.starter import write_starter
+    from irtools.testing import write_starter
 
     folder = Path(output or name)
     for path in write_starter(name, folder):

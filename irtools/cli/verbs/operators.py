@@ -100,8 +100,7 @@ def _mark(answer: str) -> str:
 
 def _explained(row: Coverage) -> Iterator[str]:
     from irtools.analysis.coverage import phrases
-    from irtools.model.operators import find_schema
-    from irtools.model.versions import MAX_OPSET
+    from irtools.model import MAX_OPSET, find_schema
 
     op = row.op
     yield f"{printable(op.key)} ({op.kind.value})"

@@ -18,8 +18,7 @@ from irtools.errors import FileError, PipelineSyntaxError
 if TYPE_CHECKING:
     from irtools.driver.optimize import OptimizeResult
     from irtools.driver.settings import Settings
-    from irtools.passmanager import Pipeline, Plan
-    from irtools.passmanager.step import Instrument
+    from irtools.passmanager import Instrument, Pipeline, Plan
     from irtools.targets import Target
 
 __all__ = ["optimize"]
@@ -167,14 +166,14 @@ def optimize(source: str, output: str | None, json_path: str | None, **given: An
     plans = [_read_plan(path) for path in given["plan_files"]]
     from irtools.driver.destination import Destination, check_writable
 
-    destination = Destination.of(output, source, force=given["force"])
+    Destination.of(output, source, force=given["force"])
     if json_path not in (None, "-"):
         check_writable(Path(str(json_path)))
     target.check_available()
     result = _run(source, pipeline, plans, target, given)
     if not given["no_check"]:
         _reject_collapsed_result(result)
-    _write(result, source, destination, json_path, given)
+    _write(result, source, output, json_path, given)
 
 
 def _reject_collapsed_result(result: OptimizeResult) -> None:
@@ -259,7 +258,7 @@ def _run(
 
 def _settings(target: Target, given: dict[str, Any]) -> Settings:
     from irtools.driver.settings import Settings
-    from irtools.measure import BenchSettings
+    from irtools.measure.base import BenchSettings
 
     bench = BenchSettings(given["batch"], given["sequence"], given["threads"], past=given["past"])
     same = ("metric", "timed", "new_tokens", "max_drop", "drop_slower", "seed", "threads")
@@ -299,23 +298,23 @@ def _names(text: str) -> tuple[str, ...]:
 def _write(
     result: OptimizeResult,
     source: str,
-    destination: Any,
+    output: str | None,
     json_path: str | None,
     given: dict[str, Any],
 ) -> None:
     from irtools.cli.console import console, say, write_json
-    from irtools.data.axes import with_sizes
-    from irtools.driver.artifact import write_result
-    from irtools.report import report_view
+    from irtools.data import resolve_sizes
+    from irtools.driver.artifact import write_artifact
+    from irtools.report.table import report_view
     from irtools.words import size_text
 
-    report, files = write_result(
+    report, files = write_artifact(
         result,
-        source,
-        destination,
-        external_data=given["external_data"],
+        output,
+        source=source,
         force=given["force"],
-        sizes=with_sizes(result.model, given["drawn_sizes"]),
+        external_data=given["external_data"],
+        sizes=resolve_sizes(result.model, given["drawn_sizes"]),
     )
     if json_path is not None:
         write_json(report.to_dict(), json_path)

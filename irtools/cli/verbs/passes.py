@@ -11,8 +11,7 @@ from irtools.cli.console import console, write_json
 from irtools.cli.types import PASS
 from irtools.cli.verb import Verb
 from irtools.errors import IrtoolsError, UnknownNameError, UsageError
-from irtools.passmanager import Pass
-from irtools.passmanager.manifest import described, pass_document
+from irtools.passmanager import Pass, described, pass_document
 from irtools.plugins import registry, suggest
 
 __all__ = ["passes"]
@@ -91,9 +90,9 @@ def _explain(document: Mapping[str, Any]) -> None:
             table.add_row(*(Text(str(cell)) for cell in cells))
         click.echo()
         console(stderr=False).print(table)
-    if document["statistics"]:
+    if document["counters"]:
         click.echo("\ncounts in the report:")
-        for key, phrase in document["statistics"].items():
+        for key, phrase in document["counters"].items():
             click.echo(f"  {key}: {phrase}")
 
 

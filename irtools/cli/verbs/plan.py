@@ -12,7 +12,7 @@ from irtools.cli import options as options
 from irtools.cli.source import load_options, source_options
 from irtools.cli.types import DATA, FILE, PIPELINE, SOURCE
 from irtools.cli.verb import Verb
-from irtools.errors import FileError
+from irtools.files import write_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -84,14 +84,11 @@ def plan(
 
 
 def _write(found: Plan, path: str) -> None:
-    text = found.to_json() + "\n"
+    text = found.to_json()
     if path == "-":
         sys.stdout.write(text)
         return
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise FileError(f"cannot write {path}: {error.strerror}") from error
+    write_text(Path(path), text)
 
 
 def _table(found: Plan) -> Table:

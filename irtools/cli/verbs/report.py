@@ -12,9 +12,10 @@ import click
 from irtools.cli.types import FILE, OUT
 from irtools.cli.verb import Verb
 from irtools.errors import FileError, UsageError
+from irtools.files import json_text, write_text
 
 if TYPE_CHECKING:
-    from irtools.report import Report
+    from irtools.report.document import Report
 
 __all__ = ["report"]
 
@@ -68,7 +69,7 @@ def _form_of(output: str | None) -> str:
 
 def _read(path: str) -> Report:
     from irtools.errors import DataError
-    from irtools.report import Report
+    from irtools.report.document import Report
 
     try:
         return Report.from_json(Path(path).read_text(encoding="utf-8"))
@@ -93,11 +94,9 @@ def _view(found: Report, form: str) -> str:
 
 
 def _schema_text() -> str:
-    import json
+    from irtools.report.document import schema
 
-    from irtools.report import schema
-
-    return json.dumps(schema(), indent=1) + "\n"
+    return json_text(schema())
 
 
 def _write(path: Path, text: str, force: bool) -> None:
@@ -106,7 +105,4 @@ def _write(path: Path, text: str, force: bool) -> None:
     if path.exists() and not force:
         raise UsageError(f"{path} exists: give another name with -o, or --force")
     check_writable(path)
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise FileError(f"cannot write {path}: {error.strerror}") from error
+    write_text(path, text)

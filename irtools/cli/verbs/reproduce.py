@@ -25,7 +25,7 @@ def reproduce(folder: str) -> None:
     from irtools.data import DataSettings
     from irtools.driver.optimize import optimize
     from irtools.errors import IrtoolsError
-    from irtools.instruments.reproducer import Recipe, may_be_bug
+    from irtools.instruments import Recipe, may_be_bug
     from irtools.measure.machine import versions
 
     recipe = Recipe.read(Path(folder))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from irtools.measure.contest.base import ContestResult, ContestSettings, Isolation, Standing
 from irtools.measure.contest.contest import Contest
 from irtools.measure.contest.entrants import describe
-from irtools.measure.contest.outputs import Score
+from irtools.measure.contest.outputs import EntrantScore
 from irtools.measure.contest.paired import paired_difference
+from irtools.measure.contest.samples import KeptOutputs, Outputs, Part
+from irtools.measure.contest.scoring import LazyRunner, Tally, answers, output_bytes, stack_rows
 from irtools.measure.timing import Contender
 
 __all__ = [
@@ -15,8 +17,16 @@ __all__ = [
     "ContestResult",
     "ContestSettings",
     "Isolation",
-    "Score",
+    "KeptOutputs",
+    "LazyRunner",
+    "Outputs",
+    "Part",
+    "EntrantScore",
     "Standing",
+    "Tally",
+    "answers",
     "describe",
+    "output_bytes",
     "paired_difference",
+    "stack_rows",
 ]

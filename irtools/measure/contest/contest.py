@@ -9,9 +9,9 @@ from itertools import zip_longest
 
 import numpy as np
 
-from irtools.data import Dataset, SyntheticSettings, fit_dataset
-from irtools.data.axes import with_sizes
+from irtools.data import Dataset, SyntheticSettings, fit_dataset, resolve_sizes
 from irtools.errors import DataError, UsageError
+from irtools.files import scratch_folder
 from irtools.measure.base import BenchSettings, LatencyResult
 from irtools.measure.contest.base import ContestResult, ContestSettings, Standing
 from irtools.measure.contest.entrants import Entrant, check_targets, prepare
@@ -22,13 +22,12 @@ from irtools.measure.contest.feeds import (
     shortened,
     timed_feeds,
 )
-from irtools.measure.contest.outputs import OutputScores, Score
+from irtools.measure.contest.outputs import EntrantScore, OutputScores
 from irtools.measure.contest.paired import paired_difference
 from irtools.measure.drawable import drawn_for, run_with
 from irtools.measure.timing import Contender, measure
 from irtools.metrics import Metric, check_labels, load_metric
 from irtools.plugins import NullProgress, Progress
-from irtools.scratch import scratch_folder
 from irtools.targets import find_target
 
 __all__ = ["Contest"]
@@ -109,7 +108,7 @@ class Contest:
         samples, source = (len(data[0]), data[0].source) if data else (0, "")
         return ContestResult(standings, samples, source, tuple(dict.fromkeys(notes)))
 
-    def scores(self) -> Iterator[Score]:
+    def scores(self) -> Iterator[EntrantScore]:
         """Yield the score of each contender as soon as it is there; nothing is timed.
 
         Raises:
@@ -144,7 +143,7 @@ class Contest:
 
     def _scores(
         self, entrants: Sequence[Entrant], data: Sequence[Dataset], notes: list[str]
-    ) -> Iterator[Score]:
+    ) -> Iterator[EntrantScore]:
         if self._metric is not None:
             for own in data:
                 check_labels(self._metric, own)
@@ -195,7 +194,7 @@ class Contest:
             lost[:] = shortened(bench, feeds)
             return timed(feeds)
 
-        sizes = with_sizes(drawing.model, self._settings.sizes.items())
+        sizes = resolve_sizes(drawing.model, self._settings.sizes.items())
         target = find_target(drawing.target)
         with drawn_for(drawing.model, target, sizes, bench.threads) as drawn:
             results = run(drawn.adapt) if drawing.is_file else run_with(drawn, run)
@@ -238,8 +237,8 @@ def _spread(data: Sequence[Dataset], samples: int) -> list[Dataset]:
 
 def _standing(
     entrant: Entrant,
-    score: Score | None,
-    first: Score | None,
+    score: EntrantScore | None,
+    first: EntrantScore | None,
     latency: Sequence[LatencyResult],
 ) -> Standing:
     metric = None if score is None else score.metric

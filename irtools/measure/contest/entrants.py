@@ -18,14 +18,14 @@ from irtools.measure.contest.scoring import LazyRunner
 from irtools.measure.cpu import cpu_quota
 from irtools.measure.jobs import describe_inputs, run_several
 from irtools.measure.own_machine import refuse_foreign
-from irtools.measure.sandbox import Limits, run_isolated
+from irtools.measure.sandbox import ChildLimits, run_isolated
 from irtools.measure.timing import Contender
 from irtools.model import Model
 from irtools.targets import Feeds, RunnerOptions, find_target
 
 __all__ = ["Entrant", "Opened", "check_targets", "describe", "prepare"]
 
-_LIMITS = Limits(seconds=600.0)
+_LIMITS = ChildLimits(seconds=600.0)
 _CHUNK_BYTES = 64 << 20
 
 
@@ -49,8 +49,9 @@ class Entrant:
         path: The file that runs.
         target: What runs it, as target text.
         options: How, with the number of threads.
-        model: The model; of a file of a runtime one with its inputs and nothing else.
-        is_file: It is a file of a runtime.
+        model: The model; of a file that a runtime alone can read one with its inputs and nothing
+            else.
+        is_file: It is such a file.
         file_bytes: Size on disk, external weights included.
     """
 
@@ -143,18 +144,20 @@ def prepare(
 
     Raises:
         UnsupportedError: A runtime refuses a file.
+        IrtoolsError: As `Model.load`, of an ONNX file.
     """
     for number, (name, contender) in enumerate(contenders.items()):
         options = contender.options
         options = replace(options, threads=options.threads or threads or cpu_quota())
+        is_file = False
         if isinstance(contender.model, Path):
-            path = contender.model
-            model, size = describe(path, contender.target), _size_of(path)
+            path, size = contender.model, _size_of(contender.model)
+            is_file = path.suffix != ".onnx"
+            model = describe(path, contender.target) if is_file else Model.load(path)
         else:
             model = contender.model
             saved = model.save(folder / f"{number}.onnx", scratch=True)
             path, size = saved.files[0], saved.size
-        is_file = isinstance(contender.model, Path)
         yield Entrant(name, path, contender.target, options, model, is_file, size)
 
 

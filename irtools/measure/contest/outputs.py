@@ -8,9 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from irtools.analysis.data_sizes import DataSizes
-from irtools.data import Dataset, required_inputs
-from irtools.data.batches import Batch, BatchPlan, plan_batches
-from irtools.data.labels import has_several_labels
+from irtools.data import (
+    Batch,
+    BatchPlan,
+    Dataset,
+    has_several_labels,
+    plan_batches,
+    required_inputs,
+)
 from irtools.errors import UsageError
 from irtools.measure.contest.base import Isolation
 from irtools.measure.contest.entrants import Entrant
@@ -29,14 +34,14 @@ from irtools.metrics import (
 from irtools.plugins import NullProgress, Progress
 from irtools.words import printable
 
-__all__ = ["OutputScores", "Score"]
+__all__ = ["OutputScores", "EntrantScore"]
 
 _BATCH = 16
 _OUTPUT_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, eq=False)
-class Score:
+class EntrantScore:
     """Outputs and task metric of one contender.
 
     Attributes:
@@ -84,7 +89,7 @@ class OutputScores:
         self._several = has_several_labels(first.model.ir.metadata_props, data.labels)
         self._plan = _common_plan(self.entrants, self.data)
 
-    def __iter__(self) -> Iterator[Score]:
+    def __iter__(self) -> Iterator[EntrantScore]:
         """Yield a score per contender.
 
         Raises:
@@ -151,7 +156,7 @@ class OutputScores:
 
     def _score(
         self, entrant: Entrant, data: Dataset, part: Part, kept: KeptOutputs, size: int
-    ) -> Score:
+    ) -> EntrantScore:
         meter = FidelityMeter(several_labels=self._several, sized_by_data=self._sized)
         by_sample = self.metric if isinstance(self.metric, PerSampleMetric) else None
         tally = Tally(data, by_sample, meter)
@@ -169,7 +174,7 @@ class OutputScores:
             found = resample_rows(by_sample, tally.rows, self.seed)
         elif self.metric is not None:
             found = resample_outputs(self.metric, *whole.of(data), self.seed)
-        return Score(meter.result(), meter.by_output(), found)
+        return EntrantScore(meter.result(), meter.by_output(), found)
 
     def _runs(
         self, entrant: Entrant, data: Dataset, part: Part, kept: KeptOutputs, size: int

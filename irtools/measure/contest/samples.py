@@ -9,8 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from irtools.data import Dataset
-from irtools.data.batches import Batch, BatchPlan
+from irtools.data import Batch, BatchPlan, Dataset
 from irtools.measure.cache import OutputCache
 from irtools.targets import Feeds, RunnerOptions
 

@@ -8,9 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
-from irtools.data import Dataset
-from irtools.data.batches import Batch
-from irtools.data.padding import padding_mask
+from irtools.data import Batch, Dataset, padding_mask
 from irtools.measure.contest.samples import Outputs, Part, Run
 from irtools.metrics import FidelityMeter, PerSampleMetric, check_labels
 from irtools.model import Model

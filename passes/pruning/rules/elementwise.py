@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from irtools.analysis.dims import Dim
 from irtools.editing import weight_of
-from irtools.passes.pruning.groups import Slot, TakeEdit, Trace
+from irtools.passes.pruning.groups import GroupAxis, TakeEdit, Trace
 from irtools.passes.pruning.index_map import IndexMap
 from irtools.passes.pruning.rules.port import WEIGHTED_OPS, Port
 
@@ -73,7 +73,7 @@ def couple_or_take(
     assert value is not None
     shape = trace.shapes.shape(value) or ()
     whole = not mapping.offset and mapping.size is not None and shape[axis] == mapping.size
-    if whole and Slot(value, axis) not in trace.slots and _is_free(value, axis, trace):
+    if whole and GroupAxis(value, axis) not in trace.slots and _is_free(value, axis, trace):
         trace.take_edits[node, position, axis] = TakeEdit(node, position, axis, mapping)
     else:
         trace.couple(value, axis, mapping)

@@ -92,7 +92,7 @@ def test_half_precision(
     (pass_,) = Pipeline(text)
     result = pass_.run(model.ir, make_context(name))
     model.verify()
-    assert result.statistics["num-computed"] >= 2
+    assert result.counters["num-computed"] >= 2
     assert model.weight_bytes < 0.6 * _layer().weight_bytes
     error = _relative(_run(OrtCpu(), _layer(), feeds), _run(target, model, feeds))
     # Above the bound it is wrong; far below it nothing ran in 16 bits.

@@ -15,7 +15,7 @@ from irtools.errors import (
     TargetUnavailableError,
     UnsupportedError,
 )
-from irtools.measure import probe
+from irtools.measure.probe import probe
 from irtools.model import Model
 from irtools.targets import Isa, RunnerOptions, find_target
 

@@ -33,13 +33,13 @@ def distill(teacher: Path, data: tuple[str, str], tmp_path: Path, monkeypatch) -
 def test_a_stopped_training_says_how_to_go_on(
     distill: Callable, tmp_path: Path, monkeypatch, capsys
 ) -> None:
-    from irtools.cli.console import _Lines
+    from irtools.cli.console import LineProgress
 
     def stop(self: object, label: str, done: int, total: int) -> None:
         if "training the distilled" in label:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(_Lines, "step", stop)
+    monkeypatch.setattr(LineProgress, "step", stop)
     assert distill("--no-chain") == 130
     *_, first, last = filter(None, capsys.readouterr().err.splitlines())
     assert "student.checkpoints; the same command with --resume goes on" in first
@@ -52,14 +52,14 @@ def test_a_stopped_training_says_how_to_go_on(
 
 
 def test_the_gain_of_an_error_says_that_less_is_better() -> None:
-    from irtools.cli.verbs.distill import _gain_text
+    from irtools.cli.verbs.distill import gain_text
     from irtools.metrics import Difference, Evaluation
-    from irtools.students import DistillResult, Trained
+    from irtools.students import DistillResult, TrainedNetwork
 
     def text(metric: str, larger: bool) -> str:
         evaluation = Evaluation(metric, 0.5, 0.4, 0.6, 10, larger)
-        trained = Trained("distilled", None, None, evaluation)
-        return _gain_text(DistillResult(trained, trained, trained, Difference(-0.2, -0.3, -0.1)))
+        trained = TrainedNetwork("distilled", None, None, evaluation)
+        return gain_text(DistillResult(trained, trained, trained, Difference(-0.2, -0.3, -0.1)))
 
     assert text("mse", False).endswith("-0.2000 [-0.3000, -0.1000], less is better")
     assert text("accuracy", True).endswith("-0.2000 [-0.3000, -0.1000]")

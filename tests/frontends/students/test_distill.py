@@ -354,21 +354,21 @@ def test_one_process_can_read_what_many_have_trained(
     """The library keeps the settings of ZeRO-3 when a training is done, and would go on sharing."""
     from transformers.integrations import deepspeed
 
-    from irtools.frontends.students.training.loop import _StudentTrainer
+    from irtools.frontends.students.training.loop import StudentLoop
 
     class Zero3:
         def is_zero3(self) -> bool:
             return True
 
     settings = Zero3()
-    save = _StudentTrainer.save_model
+    save = StudentLoop.save_model
 
-    def save_and_keep(self: _StudentTrainer, folder: str, _internal_call: bool = False) -> None:
+    def save_and_keep(self: StudentLoop, folder: str, _internal_call: bool = False) -> None:
         save(self, folder, _internal_call)
         if not _internal_call:
             deepspeed.set_hf_deepspeed_config(settings)
 
-    monkeypatch.setattr(_StudentTrainer, "save_model", save_and_keep)
+    monkeypatch.setattr(StudentLoop, "save_model", save_and_keep)
     assert run(request_of(training=ONE)).distilled.steps == 2
     assert not deepspeed.is_deepspeed_zero3_enabled()
 

@@ -8,7 +8,7 @@ import pytest
 
 from irtools.errors import FileError, ModelError, OptionError, UsageError
 from irtools.frontends.students.networks.spec import (
-    Checkpoint,
+    CheckpointFolder,
     ChosenLayers,
     PrunedModel,
     Shrunk,
@@ -33,7 +33,7 @@ def test_text(text: str, wanted: object) -> None:
 def test_paths(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "small.onnx").write_text("")
-    assert parse_student(str(tmp_path)) == Checkpoint(tmp_path)
+    assert parse_student(str(tmp_path)) == CheckpointFolder(tmp_path)
     assert parse_student(str(tmp_path / "small.onnx")) == PrunedModel(tmp_path / "small.onnx")
 
 

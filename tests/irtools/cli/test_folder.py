@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from irtools.report import Report
+from irtools.report.document import Report
 
 _CALL = ("optimize", "model.onnx", "-p", "cleanup", "--no-bench", "--no-check", "-o", "out/")
 

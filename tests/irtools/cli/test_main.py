@@ -15,7 +15,7 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from irtools.cli.advice import _ADVICE, _ALIASES, advice
+from irtools.cli.advice import ADVICE, ALIASES, advice
 from irtools.cli.main import VERBS
 from irtools.errors import DataError, IrtoolsError, MissingExtraError
 from irtools.passes.cleanup.cleanup import Cleanup
@@ -108,11 +108,11 @@ def test_words_of_other_tools_get_an_answer(irc: Callable, word: str, instead: s
 
 
 def test_no_advice_hides_a_verb_or_names_one_that_is_not_there() -> None:
-    text = " ".join(str(advice(word)) for word in _ADVICE)
+    text = " ".join(str(advice(word)) for word in ADVICE)
     named = set(re.findall(r"\birc ([a-z]+)\b", text)) - {"downloads", "has", "serves"}
     assert named and named <= set(VERBS)
-    assert not set(VERBS) & {*_ADVICE, *_ALIASES}
-    assert set(_ALIASES.values()) <= set(_ADVICE)
+    assert not set(VERBS) & {*ADVICE, *ALIASES}
+    assert set(ALIASES.values()) <= set(ADVICE)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 from irtools.model import Model
 from irtools.passes.quantization.int8 import Int8
-from irtools.report import schema
+from irtools.report.document import schema
 
 _FAST = ("--no-bench", "--no-check")
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from irtools.report import Report
+from irtools.report.document import Report
 from irtools.report.markdown import markdown
 
 

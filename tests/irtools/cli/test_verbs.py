@@ -12,7 +12,7 @@ import onnx_ir as ir
 import pytest
 
 from irtools.errors import UnsupportedError
-from irtools.measure import LatencyResult, Ratio
+from irtools.measure.base import LatencyResult, Ratio
 from irtools.plugins import registry
 from irtools.targets import Isa, Target
 
@@ -238,7 +238,7 @@ def test_what_does_not_run_is_not_written(
             raise UnsupportedError("no kernel")
         return {}
 
-    monkeypatch.setattr("irtools.measure.probe", fail)
+    monkeypatch.setattr("irtools.measure.probe.probe", fail)
     found = irc("compile", "model.onnx", "-o", "small.ort")
     assert found.code == 5 and "small.ort does not run: no kernel" in found.err
     assert not (tmp_path / "small.ort").exists()
@@ -336,3 +336,28 @@ def test_another_machine_is_not_timed(irc: Callable, verb: tuple[str, ...]) -> N
     assert outcome.code == 2 and outcome.out == ""
     assert f"needs times, and ort-cpu:isa={foreign} is another CPU than this one" in outcome.err
     assert outcome.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("inspect", "stale.onnx"),
+        ("plan", "stale.onnx", "--passes", "int8:min-size=0"),
+        ("compare", "stale.onnx", "stale.onnx", "--samples", "2"),
+        ("compile", "stale.onnx", "-o", "made"),
+        ("optimize", "stale.onnx", "--passes", "cleanup", "-o", "out.onnx", *_FAST),
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_every_verb_says_that_declared_shapes_were_dropped(
+    irc: Callable, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    """Once, where the same file is given twice."""
+    model = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[n,4] x) => (float[n,4] y) '
+        "<float[9,4] a, float[4,4] w = {1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16}> "
+        "{ a = Relu(x) y = MatMul(a, w) }"
+    )
+    ir.save(model, tmp_path / "stale.onnx")
+    found = irc(*arguments)
+    assert (found.out + found.err).count("1 declared shape contradicts the operators") == 1

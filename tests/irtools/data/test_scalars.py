@@ -11,7 +11,7 @@ import pytest
 from irtools.data import load_dataset, required_inputs
 from irtools.data.batches import plan_batches
 from irtools.errors import DataError
-from irtools.measure import BenchSettings
+from irtools.measure.base import BenchSettings
 from irtools.measure.shapes import bench_feeds
 from irtools.model import Model
 

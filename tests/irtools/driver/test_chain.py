@@ -10,9 +10,17 @@ import onnx_ir as ir
 import pytest
 
 from irtools.driver import chain as module
-from irtools.driver.chain import Chain, ChainSource, Stage, judge_models, measure_chain, time_models
+from irtools.driver.chain import (
+    Chain,
+    ChainSource,
+    ChainStage,
+    judge_models,
+    measure_chain,
+    time_models,
+)
 from irtools.errors import IrtoolsError
-from irtools.measure import BenchSettings, Contender, LatencyResult
+from irtools.measure.base import BenchSettings, LatencyResult
+from irtools.measure.timing import Contender
 from irtools.model import Model
 from irtools.plugins import NullProgress
 from irtools.sources import load_source
@@ -52,7 +60,7 @@ def data(tmp_path: Path) -> str:
 
 
 def chain_of(data: str, *sources: ChainSource, **more: object) -> Chain:
-    stages = tuple(Stage(f"link {n}", TARGET, source) for n, source in enumerate(sources))
+    stages = tuple(ChainStage(f"link {n}", TARGET, source) for n, source in enumerate(sources))
     given: dict[str, object] = {"bench": None, "threads": 1} | more
     return Chain(stages, data, data, "accuracy", **given)  # type: ignore[arg-type]
 

@@ -12,6 +12,7 @@ import pytest
 import irtools
 from irtools.errors import UsageError
 from irtools.passes.cleanup.cleanup import Cleanup
+from irtools.report.document import Report
 
 
 @pytest.fixture
@@ -79,3 +80,16 @@ def test_something_else_is_no_model() -> None:
     wrong: Any = 3
     with pytest.raises(UsageError, match="the model is a int"):
         irtools.optimize(wrong, "cleanup")
+
+
+def test_an_artifact_of_a_model_in_memory_is_written_and_checked(
+    model: ir.Model, tmp_path: Path
+) -> None:
+    result = irtools.optimize(model, "cleanup", bench=None, threads=1)
+    report, files = irtools.write_artifact(result, tmp_path / "a.onnx")
+    assert files == (tmp_path / "a.onnx",) and report.artifact is not None
+    with pytest.raises(UsageError, match="exists"):
+        irtools.write_artifact(result, tmp_path / "a.onnx")
+    report, files = irtools.write_artifact(result, tmp_path / "deploy")
+    assert {path.name for path in files} == {"model.onnx", "report.json"}
+    assert Report.from_json((tmp_path / "deploy" / "report.json").read_text()) == report

@@ -8,9 +8,9 @@ import pytest
 
 from irtools import optimize
 from irtools.data import Dataset
-from irtools.measure import BenchSettings
+from irtools.measure.base import BenchSettings
 from irtools.model import Model
-from irtools.report import schema
+from irtools.report.document import schema
 from irtools.targets import RunnerOptions, find_target
 
 _QUICK = BenchSettings(sequence=(12,), past=(20,), rounds=3, block_seconds=0.01, max_seconds=1.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,11 @@ import pytest
 
 from irtools.data import Dataset
 from irtools.errors import DataError, IrtoolsError, UsageError
-from irtools.measure import BenchSettings, Contender, Contest, ContestSettings, LatencyResult
+from irtools.measure.base import BenchSettings, LatencyResult
+from irtools.measure.contest import Contest, ContestSettings
 from irtools.measure.contest import contest as module
 from irtools.measure.contest import samples as samples_module
+from irtools.measure.timing import Contender
 from irtools.metrics import fidelity
 from irtools.model import Model
 from irtools.targets import find_target
@@ -310,3 +314,10 @@ def test_targets_are_mixed(data: Dataset, timed: Timed, tmp_path: Path) -> None:
     assert compiled.file_bytes == sum(f.stat().st_size for f in tmp_path.glob("worse.*"))
     assert [c.target for c in timed.contenders.values()] == [s.target for s in result.standings]
     assert ort.fidelity is not None and ort.fidelity.sqnr_db == np.inf
+
+
+def test_a_child_process_that_times_a_model_loads_nothing_of_this() -> None:
+    """Its peak memory is a figure of the model."""
+    code = "import sys, irtools.measure.jobs; print([m for m in sys.modules if 'contest' in m])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -12,10 +12,11 @@ import onnx_ir as ir
 import pytest
 
 from irtools.data import Dataset, SyntheticSettings, fit_dataset
-from irtools.data.axes import with_sizes
+from irtools.data.axes import resolve_sizes
 from irtools.errors import DataError, UsageError
-from irtools.measure.drawable import DrawnInputs, run_trial, run_with
+from irtools.measure.drawable import DrawnInputs, run_with
 from irtools.measure.hints import suggested_sizes
+from irtools.measure.trial import run_trial
 from irtools.model import Model
 from irtools.targets import RunnerOptions, find_target
 
@@ -112,6 +113,19 @@ def test_the_rank_is_found_where_the_model_does_not_state_it(tmp_path: Path) -> 
     assert (answer["changes"]["rank"], answer["changes"]["sizes"]["x.1"]) == (2, 24)
 
 
+def test_what_runs_on_two_samples_only_is_fed_calls(tmp_path: Path) -> None:
+    """The usual two samples run, but measuring feeds single ones too, which have no row 1."""
+    found = model(
+        "float[n,4] x", "<int64 i = {1}> { y = Gather <axis = 0> (x, i) }", {}, "float[4] y"
+    )
+    path = found.save(tmp_path / "m.onnx").files[0]
+    drawn = DrawnInputs(found, TARGET, lambda: path)
+    settings = drawn.usable(SyntheticSettings(samples=1))
+    assert settings.calls and settings.sizes is not None and settings.sizes["n"] > 1
+    assert "a call per sample" in drawn.note
+    assert drawn.synthesize(SyntheticSettings(samples=3), found).feeds["x"].shape[2:] == (4,)
+
+
 def test_where_nothing_runs_the_reason_is_what_the_runtime_said_first(tmp_path: Path) -> None:
     found = model(
         "float[n,4] x",
@@ -162,7 +176,7 @@ def test_sizes_of_real_samples_are_tried_first(tmp_path: Path) -> None:
 def test_sizes_of_the_caller_stay(tmp_path: Path) -> None:
     found = MODELS["a reflection"][0]
     path = found.save(tmp_path / "m.onnx").files[0]
-    sizes = with_sizes(found, [("audio", 700)])
+    sizes = resolve_sizes(found, [("audio", 700)])
     drawn = DrawnInputs(found, TARGET, lambda: path, sizes=sizes)
     assert drawn.usable(SyntheticSettings()).sizes == {"samples": 700}
     assert not drawn.note
@@ -181,11 +195,11 @@ def test_what_fails_for_another_reason_fails_as_it_did(tmp_path: Path) -> None:
 
 def test_names_of_sizes() -> None:
     found = model("float[n,s,k] x, float[n,s] z", "{ y = Identity (x) }", {}, "float[n,s,k] y")
-    assert dict(with_sizes(found, [("s", 5), ("x.2", 6)])) == {"s": 5, "k": 6}
-    assert dict(with_sizes(found, [("z", 5), ("n", 2)])) == {"s": 5, "": 2}
+    assert dict(resolve_sizes(found, [("s", 5), ("x.2", 6)])) == {"s": 5, "k": 6}
+    assert dict(resolve_sizes(found, [("z", 5), ("n", 2)])) == {"s": 5, "": 2}
     for name in ("x", "w"):
         with pytest.raises(UsageError, match=r"open are n \(x axis 0, z axis 0\), s \("):
-            with_sizes(found, [(name, 5)])
+            resolve_sizes(found, [(name, 5)])
 
 
 def test_hints_come_from_products_strides_and_pads() -> None:
@@ -217,7 +231,7 @@ def test_a_slow_model_is_run_on_fewer_feeds(
     seconds: float, expected: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr("irtools.measure.drawable.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("irtools.measure.trial.time.monotonic", lambda: clock[0])
     slow = _Slow(clock, seconds)
     feeds = [{"x": np.ones((2, 2), np.float32)} for _ in range(3)]
     answer = run_trial(slow, tmp_path, RunnerOptions(), feeds, None, {"sizes": {}}, {}, seconds=2.0)
@@ -248,7 +262,7 @@ def test_sizes_with_finite_outputs_are_preferred(tmp_path: Path) -> None:
 def test_outputs_that_are_never_finite_are_taken_as_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("irtools.measure.drawable._MOST_TRIES", 20)
+    monkeypatch.setattr("irtools.measure.trial._MOST_TRIES", 20)
     text = "<float no = {0.0}> { z = Mul (x, no) l = Log (z) y = Add (l, x) }"
     found = model("float[n,k] x", text, {}, "float[n,k] y")
     path = found.save(tmp_path / "m.onnx").files[0]

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from irtools.errors import UsageError
-from irtools.measure import BenchSettings
+from irtools.measure.base import BenchSettings
 from irtools.measure.effort import Effort, Workload, plan_measuring
 
 _WORK = Workload(samples=2000, evaluated=2, timed=2, scored=True)

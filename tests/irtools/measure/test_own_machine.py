@@ -8,8 +8,10 @@ import pytest
 
 import irtools
 from irtools.errors import UsageError
-from irtools.measure import BenchSettings, Contender, measure, refuse_foreign, why_not_timed
+from irtools.measure.base import BenchSettings
+from irtools.measure.own_machine import refuse_foreign, why_not_timed
 from irtools.measure.profile import profile_model
+from irtools.measure.timing import Contender, measure
 from irtools.model import Model
 from irtools.passmanager import PassContext
 from irtools.targets import Isa, find_target

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from irtools.errors import DataError, LimitError, MissingExtraError, PassError, UnsupportedError
-from irtools.measure import Limits, run_isolated
+from irtools.measure.sandbox import ChildLimits, run_isolated
 
 
 def test_the_answer_comes_back() -> None:
@@ -35,14 +35,14 @@ def test_an_exit_is_one_clear_error() -> None:
 def test_a_hang_ends_at_the_limit() -> None:
     start = time.monotonic()
     with pytest.raises(LimitError, match=r"the job took longer than the limit of 0\.5 s"):
-        run_isolated(time.sleep, 60, limits=Limits(seconds=0.5))
+        run_isolated(time.sleep, 60, limits=ChildLimits(seconds=0.5))
     assert time.monotonic() - start < 10
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel holds memory limits on Linux only")
 def test_memory_ends_at_the_limit() -> None:
     with pytest.raises(LimitError, match="more memory than the limit of 1024 MB"):
-        run_isolated(bytearray, 8 * 2**30, limits=Limits(memory=2**30))
+        run_isolated(bytearray, 8 * 2**30, limits=ChildLimits(memory=2**30))
 
 
 def test_errors_keep_their_class_and_words() -> None:
@@ -77,7 +77,7 @@ def test_control_codes_are_shown_as_numbers() -> None:
 def test_no_child_outlives_its_parent(tmp_path: Path, ending: signal.Signals) -> None:
     note = tmp_path / "pid"
     child = f"import os,time; open({str(note)!r},'w').write(str(os.getpid())); time.sleep(60)"
-    script = f"from irtools.measure import run_isolated; run_isolated(exec, {child!r})"
+    script = f"from irtools.measure.sandbox import run_isolated; run_isolated(exec, {child!r})"
     parent = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
     _await(lambda: note.exists() and note.read_text() != "")
     parent.send_signal(ending)

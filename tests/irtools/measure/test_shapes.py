@@ -6,7 +6,7 @@ import pytest
 
 from irtools.data import Dataset, SyntheticSettings, fit_dataset
 from irtools.errors import DataError
-from irtools.measure import BenchSettings
+from irtools.measure.base import BenchSettings
 from irtools.measure.shapes import bench_feeds, branches, sample_feeds
 from irtools.model import Model
 

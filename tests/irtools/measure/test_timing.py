@@ -9,8 +9,9 @@ import onnx_ir as ir
 import pytest
 
 from irtools.errors import UnsupportedError, UsageError
-from irtools.measure import BenchSettings, Contender, measure
 from irtools.measure import timing as compare
+from irtools.measure.base import BenchSettings
+from irtools.measure.timing import Contender, measure
 from irtools.model import Model
 from irtools.targets import RunnerOptions
 

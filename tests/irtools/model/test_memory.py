@@ -101,6 +101,7 @@ def test_a_workspace_writes_each_weight_of_large_models_once(
     saved: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "EXTERNAL_ABOVE", 1 << 20)
+    monkeypatch.setattr("irtools.model.EXTERNAL_ABOVE", 1 << 20)
     model = Model.load(saved)
     renamed = model.clone()
     renamed.ir.graph.name = "renamed"
@@ -128,6 +129,7 @@ def test_a_large_model_that_was_settled_lies_in_files(
     saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer, "EXTERNAL_ABOVE", 1 << 20)
+    monkeypatch.setattr("irtools.model.EXTERNAL_ABOVE", 1 << 20)
     changed = _made(Model.load(saved))
     text = changed.fingerprint()
     with Workspace(lambda model: Model(model.ir.clone())) as workspace:
@@ -154,6 +156,7 @@ def test_what_is_small_or_finds_no_room_stays_in_memory(
     with Workspace() as workspace:
         workspace.settle(changed)
         monkeypatch.setattr(writer, "EXTERNAL_ABOVE", 1 << 20)
+        monkeypatch.setattr("irtools.model.EXTERNAL_ABOVE", 1 << 20)
 
         def full(*arguments: object, **options: object) -> None:
             raise FileError("no space left")

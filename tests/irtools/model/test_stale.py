@@ -75,3 +75,22 @@ def test_what_cannot_be_inferred_stays_as_declared() -> None:
     )
     assert model.notes == ()
     assert shapes(model)["a"].replace(" ", "") == "[5,5]"
+
+
+@pytest.mark.parametrize(
+    ("body", "declared", "kept"),
+    [
+        pytest.param("r = Reshape(h, s)", "float[7,2,4] r", "[None,2,4]", id="reshape"),
+        pytest.param("r = Reshape(h, s)", "float[a,2,4] r", "[a,2,4]", id="a name stands"),
+        pytest.param("r = Concat<axis=0>(h, h)", "float[2,8] r", "[None,8]", id="concat"),
+        pytest.param("r = Tile(h, t)", "float[1,16] r", "[None,16]", id="tile"),
+    ],
+)
+def test_sizes_that_follow_from_a_free_one(body: str, declared: str, kept: str) -> None:
+    """Nothing is inferred of the first axis but that it changes with `n`."""
+    model = read(
+        f"""{HEAD} g (float[n, 8] x) => (float[k, m] y)
+        <int64[3] s = {{-1, 2, 4}}, int64[2] t = {{1, 2}}, {declared}>
+        {{ h = Relu(x)  {body}  y = Neg(r) }}"""
+    )
+    assert shapes(model)["r"].replace(" ", "") == kept

@@ -96,11 +96,11 @@ def test_every_rule_of_a_name_is_of_a_declared_operator() -> None:
     known = set(all_ops())
     for row in coverage():
         assert set(row.answers) == set(COLUMNS)
-    from irtools.analysis.coverage import TABLES, _load
+    from irtools.analysis.coverage import TABLES, load_rules
 
     assert tuple(TABLES) == RULES
     for name, place in TABLES.items():
-        table = _load(place)
+        table = load_rules(place)
         assert table.name == name and set(table.by_name) <= known
     assert all(phrases().values())
 

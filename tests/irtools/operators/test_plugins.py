@@ -104,8 +104,8 @@ def test_with_one_line_it_is_pruned_through(install: Callable) -> None:
     install(_ONE_LINE)
     found = model()
     result = run_pass(found, "prune:ratio=0.5:round-to=1")
-    assert result.statistics["num-neurons-removed"] == 16
-    assert "num-lacking-channel-rule" not in result.statistics
+    assert result.counters["num-neurons-removed"] == 16
+    assert "num-lacking-channel-rule" not in result.counters
     assert SymbolicShapes.of(found).shape(middle(found).outputs[0])[1] == 16  # type: ignore[index]
 
 
@@ -113,7 +113,7 @@ def test_with_one_line_it_computes_in_half_precision(install: Callable) -> None:
     install(_ONE_LINE)
     found = model()
     result = run_pass(found, "fp16")
-    assert result.statistics["num-computed"] == 3
+    assert result.counters["num-computed"] == 3
     assert middle(found).outputs[0].dtype == ir.DataType.FLOAT16
 
 
@@ -127,11 +127,11 @@ def test_with_one_line_it_stands_in_the_coverage(install: Callable) -> None:
 def test_a_pass_says_which_operators_it_does_not_know() -> None:
     pruned = run_pass(model(), "prune:ratio=0.5")
     assert "1 node of acme::Softsnap: no channel rule, 1 group could not be pruned" in pruned.notes
-    assert pruned.statistics["num-lacking-channel-rule"] == 1
+    assert pruned.counters["num-lacking-channel-rule"] == 1
     found = model()
     middle(found).outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
     half = run_pass(found, "fp16")
-    assert half.statistics["num-lacking-half-rule"] == 1
+    assert half.counters["num-lacking-half-rule"] == 1
     note = "1 node of acme::Softsnap in float32: whether it is safe in float16 is not declared"
     assert note in half.notes
 

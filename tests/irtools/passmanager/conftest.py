@@ -84,7 +84,7 @@ class Rename(Pass):
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
         for node in model.graph:
             node.name = f"{node.name}_renamed"
-        return PassResult(modified=self.honest, statistics={"num-renamed": len(model.graph)})
+        return PassResult(modified=self.honest, counters={"num-renamed": len(model.graph)})
 
 
 @dataclass(frozen=True)
@@ -150,8 +150,8 @@ class Zero(PlanningPass):
             assert isinstance(row, int)
             weight[row] = 0
         value.const_value = ir.tensor(weight, name="w")
-        statistics = {"num-rows": len(plan)}
-        return PassResult(modified=len(plan) > 0, statistics=statistics, plan=plan)
+        counters = {"num-rows": len(plan)}
+        return PassResult(modified=len(plan) > 0, counters=counters, plan=plan)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from irtools.instruments.outlook import Outlook
 from irtools.instruments.rollback import Rollback
 from irtools.instruments.scores import MetricFigure
 from irtools.instruments.speed import Latency
-from irtools.measure import BenchSettings, LatencyResult, Ratio
+from irtools.measure.base import BenchSettings, LatencyResult, Ratio
 from irtools.measure.cache import OutputCache
 from irtools.measure.effort import Effort, Workload
 from irtools.measure.figures import Figures

@@ -158,7 +158,7 @@ def test_guard_keeps_the_longest_prefix_within_the_budget(
     assert drawn is not None and drawn.planned == 16
     assert 0 < drawn.kept < 16
     assert drawn.drop <= 0.1 < drawn.full_drop
-    assert steps[1].result.statistics == {"num-rows": drawn.kept}
+    assert steps[1].result.counters == {"num-rows": drawn.kept}
     assert f"rolled back to {drawn.kept} of 16 decisions" in steps[1].figures.notes[0]
 
     zero = passes.Zero()

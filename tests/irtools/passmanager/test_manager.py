@@ -115,7 +115,7 @@ def test_a_plan_is_replayed(classifier: Model, ctx: PassContext, passes: SimpleN
     plan = zero.plan(classifier.ir, ctx).prefix(2)
     replayed = Plan.from_json(plan.to_json())
     steps = PassManager(Pipeline(zero), plans={plan.pass_text: replayed}).run(classifier, ctx)
-    assert steps[1].result.statistics == {"num-rows": 2}
+    assert steps[1].result.counters == {"num-rows": 2}
 
 
 def test_a_plan_of_another_pass_is_refused(passes: SimpleNamespace) -> None:

@@ -44,7 +44,7 @@ class CountWeights(PlanningPass):
     name: ClassVar[str] = "count-weights"
     exactness: ClassVar[Exactness] = Exactness.EXACT
     requires: ClassVar[tuple[str, ...]] = ("lift-constants", "remove-identity")
-    statistics: ClassVar[dict[str, str]] = {"num-weights": "weights"}
+    counters: ClassVar[dict[str, str]] = {"num-weights": "weights"}
 
     def plan(self, model: ir.Model, ctx: PassContext) -> Plan:
         names = [name for name in model.graph.initializers if not name.endswith("_seen")]
@@ -87,7 +87,7 @@ def test_the_manager_establishes_what_a_pass_requires(
     assert [node.op_type for node in step.model.ir.graph] == ["MatMul", "Relu"]
     assert step.result.notes == (NOTE,)
     assert step.figures.notes == [NOTE]
-    assert step.result.statistics == {
+    assert step.result.counters == {
         "num-weights": 1,
         "num-prepared-lift-constants": 1,
         "num-prepared-remove-identity": 1,
@@ -101,7 +101,7 @@ def test_a_pass_that_changes_nothing_leaves_the_model_as_it_was(
     (_, step) = PassManager(Pipeline(Idle())).run(model, make_context())
     assert not step.modified and step.model is model
     assert step.result.notes == ()
-    assert not any(name.startswith("num-prepared") for name in step.result.statistics)
+    assert not any(name.startswith("num-prepared") for name in step.result.counters)
 
 
 def test_a_pass_that_lies_is_found_behind_its_preparation(
@@ -125,7 +125,7 @@ def test_nothing_is_told_where_nothing_was_to_be_done(
         model, make_context()
     )
     assert steps[-1].result.notes == ()
-    assert steps[-1].result.statistics == {"num-weights": 1}
+    assert steps[-1].result.counters == {"num-weights": 1}
 
 
 def test_a_plan_is_made_of_and_replayed_on_the_prepared_model(

@@ -1,4 +1,4 @@
-"""Which statistics count as changes."""
+"""Which counters count as changes."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def test_changes_skips_and_measures_are_told_apart() -> None:
 def test_every_statistic_of_our_passes_is_known() -> None:
     """A new name must say a deed, or be known as something else: no row counts wrong unseen."""
     for name in registry.names("irtools.passes"):
-        for statistic in registry.load("irtools.passes", name).statistics:
-            changed = bool(re.match(rf"num-({_DEEDS})(-|$)", statistic))
-            measured = statistic in (
+        for counter in registry.load("irtools.passes", name).counters:
+            changed = bool(re.match(rf"num-({_DEEDS})(-|$)", counter))
+            measured = counter in (
                 "num-rounds",
                 "num-parameters-removed",
                 "num-outlier-channels",
                 "num-lacking-channel-rule",
                 "num-lacking-half-rule",
             )
-            one = {statistic: 1}
-            assert count_changed(one) == int(changed), statistic
-            assert count_skipped(one) == int(not changed and not measured), statistic
+            one = {counter: 1}
+            assert count_changed(one) == int(changed), counter
+            assert count_skipped(one) == int(not changed and not measured), counter
 
 
 def test_what_was_left_alone_is_told_in_the_passes_own_words() -> None:

@@ -19,10 +19,11 @@ from irtools.instruments.rollback import Rollback
 from irtools.instruments.scores import FidelityFigure, MetricFigure
 from irtools.instruments.sizes import Size
 from irtools.instruments.speed import Latency, is_slower
-from irtools.measure import BenchSettings, LatencyResult, Ratio
+from irtools.measure.base import BenchSettings, LatencyResult, Ratio
 from irtools.measure.generate import GreedyText
 from irtools.measure.machine import Machine
-from irtools.report import DataEntry, ModelEntry, Report, Row, TargetEntry, schema
+from irtools.report.document import Report, schema
+from irtools.report.entries import DataEntry, ModelEntry, Row, TargetEntry
 from irtools.report.plain import plain_data
 from irtools.report.verdicts import judge_run, remark_on_data, remark_on_equal, remark_on_form
 from irtools.targets import KernelReport, find_target
@@ -41,7 +42,7 @@ def _row(index: int, text: str, **changes: Any) -> Row:
         "text": text,
         "modified": index > 0,
         "skipped": False,
-        "statistics": {"num-a": 3, "num-skipped-b": 2} if index else {},
+        "counters": {"num-a": 3, "num-skipped-b": 2} if index else {},
         "changed": 3,
         "skipped_parts": 2 if index else 0,
         "notes": (),
@@ -237,8 +238,8 @@ def test_a_pass_that_changed_nothing_says_why() -> None:
     idle = {"modified": False, "notes": ("a note of its own",)}
     rows = (
         _row(0, "original"),
-        _row(1, "int8:min-size=9", statistics={"num-skipped-small": 4}, **idle),
-        _row(2, "fuse", statistics={}, **idle),
+        _row(1, "int8:min-size=9", counters={"num-skipped-small": 4}, **idle),
+        _row(2, "fuse", counters={}, **idle),
         _row(3, "prune", skipped=True, **idle),
     )
     phrases = {"int8:min-size=9": {"num-skipped-small": "weights are small"}}
@@ -252,7 +253,7 @@ def test_a_pass_that_changed_nothing_says_why() -> None:
 
 def test_counts_give_way_to_what_a_pass_says_itself() -> None:
     notes = ("nothing pruned: no unit has only zeros as weights",)
-    idle = _row(1, "prune", statistics={"num-groups-blocked": 1}, notes=notes, modified=False)
+    idle = _row(1, "prune", counters={"num-groups-blocked": 1}, notes=notes, modified=False)
     said = [v.text for v in judge_run((_row(0, "original"), idle), None, None, None)]
     assert said[0] == "prune changed nothing"
 
@@ -276,6 +277,14 @@ def test_a_result_that_was_never_compared_says_so() -> None:
     idle = (rows[0], _row(1, "int8", fidelity=None, modified=False))
     assert not any("not compared" in v.text for v in judge_run(idle, None, None, None))
     assert "\n\n" not in str(_report(*rows))
+
+
+def test_where_no_inputs_run_one_warning_says_so() -> None:
+    rows = (_row(0, "original", fidelity=None), _row(1, "int8", fidelity=None))
+    said = [v.text for v in judge_run(rows, None, None, None, undrawn="nothing runs")]
+    assert [text for text in said if "compared" in text] == [
+        "numbers were not compared, only structure was verified: nothing runs"
+    ]
 
 
 def test_nodes_beside_the_device_are_named() -> None:

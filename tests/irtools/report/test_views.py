@@ -22,7 +22,7 @@ from irtools.instruments.energy import EnergyMeter
 from irtools.measure.energy import Zone, find_zones, why_no_zones
 from irtools.measure.figures import Column, Figure, Occasion
 from irtools.passmanager.step import Instrument, Step
-from irtools.report import Report, schema
+from irtools.report.document import Report, schema
 from irtools.report.frame import records
 from irtools.report.html import html
 from irtools.report.junit import junit

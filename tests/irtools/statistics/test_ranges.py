@@ -14,12 +14,12 @@ from irtools.statistics import HistogramResult
 from irtools.statistics.histogram import HistogramAccumulator
 from irtools.statistics.ranges import (
     Grid,
-    _kl,
-    _squared_errors,
     entropy_range,
+    kl_divergence,
     minmax_range,
     mse_range,
     percentile_range,
+    squared_errors,
 )
 
 U8 = Grid(0, 255)
@@ -152,7 +152,7 @@ def test_squared_errors_are_those_of_quantizing_what_lies_in_the_bins(grid: Grid
     )
     lows = np.array([-2.0, -1.3, -0.7, -3.0])
     highs = -lows if grid.symmetric else np.array([2.0, 0.9, 1.7, 0.31])
-    found = _squared_errors(result, grid, lows, highs)
+    found = squared_errors(result, grid, lows, highs)
     inside = np.linspace(-0.5, 0.5, 2001)
     x = centers[:, None].astype(np.float64) + widths[:, None] * inside
     for low, high, error in zip(lows, highs, found, strict=True):
@@ -180,7 +180,7 @@ def test_divergence_is_that_of_the_calibrator_it_is_named_after() -> None:
             q[i] = sum(counts[start + j] for j in pool) / len(filled)
     p, q = p / p.sum(), q / q.sum()
     wanted = sum(a * np.log(a / max(b, 1e-12)) for a, b in zip(p, q, strict=True) if a > 0)
-    assert _kl(counts, start, stop, levels) == pytest.approx(wanted)
+    assert kl_divergence(counts, start, stop, levels) == pytest.approx(wanted)
 
 
 def test_zeros_are_no_evidence_where_to_clip() -> None:

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 
 from irtools.errors import DataError
-from irtools.targets.signature import Slot, check_feeds, one_line, wanted_outputs
+from irtools.targets.signature import InputSlot, check_feeds, wanted_outputs
+from irtools.words import one_line
 
-_X = Slot("x", np.dtype(np.float32), (None, 3))
-_S = Slot("s", np.dtype(object), (None,))
-_OPEN = Slot("any", None, None)
-_EXTRA = Slot("w", np.dtype(np.float32), None, required=False)
+_X = InputSlot("x", np.dtype(np.float32), (None, 3))
+_S = InputSlot("s", np.dtype(object), (None,))
+_OPEN = InputSlot("any", None, None)
+_EXTRA = InputSlot("w", np.dtype(np.float32), None, required=False)
 
 
 def test_feeds_come_in_the_order_of_the_inputs() -> None:
@@ -20,7 +21,7 @@ def test_feeds_come_in_the_order_of_the_inputs() -> None:
 def test_strides_are_straightened_and_scalars_stay_scalars() -> None:
     turned = np.ones((3, 2), np.float32).T
     assert check_feeds([_X], {"x": turned})["x"].flags.c_contiguous
-    scalar = Slot("x", np.dtype(np.float32), ())
+    scalar = InputSlot("x", np.dtype(np.float32), ())
     assert check_feeds([scalar], {"x": np.float32(1)})["x"].shape == ()  # type: ignore[dict-item]
 
 

@@ -122,7 +122,7 @@ class Undeclared(Scale):
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
         done = super().run(model, ctx)
-        return PassResult(modified=done.modified, statistics={"num-scaled": 1})
+        return PassResult(modified=done.modified, counters={"num-scaled": 1})
 
 
 class HalfDone(Scale):
@@ -131,6 +131,19 @@ class HalfDone(Scale):
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
         super().run(model, ctx)
         raise UnsupportedError("this model is too hard")
+
+
+class Anonymous(Scale):
+    """Make nodes that do not say who made them."""
+
+    def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
+        for value in list(model.graph.inputs):
+            first = ir.node("Identity", [value], name="mine")
+            first.outputs[0].name = "mine_out"
+            value.replace_all_uses_with(first.outputs[0])
+            first.replace_input_with(0, value)
+            model.graph.insert_before(model.graph[0], first)
+        return PassResult(modified=True)
 
 
 @dataclass(frozen=True)
@@ -185,6 +198,7 @@ def test_a_good_pass_passes_and_says_where_it_worked() -> None:
         (Dishonest, "modified-is-honest", "modified is False"),
         (WritesIntoTensors, "the-callers-model-stays", "another one"),
         (Rename, "the-result-is-sound", "renamed"),
+        (Anonymous, "new-nodes-name-the-pass", "'mine'.* do not say what made them"),
         (Endless, "a-second-run-changes-nothing", "declare idempotent = False"),
         (Random, "the-same-input-gives-the-same-output", "two models"),
         (Inexact, "numbers-keep-the-promise", "logits"),

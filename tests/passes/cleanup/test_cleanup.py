@@ -132,7 +132,7 @@ def test_batch_normalization_is_folded(kind: str, groups: int, make_context: Mak
     original, model = conv_bn(kind, groups), conv_bn(kind, groups)
     result = Cleanup().run(model, make_context())
     verify(model)
-    assert result.statistics["num-fused-batchnorm"] == 1
+    assert result.counters["num-fused-batchnorm"] == 1
     assert [node.op_type for node in model.graph] == [kind]
     feeds = {"x": np.random.default_rng(0).standard_normal((2, 4, 8, 8)).astype(np.float32)}
     (before,), (after,) = run(original, feeds), run(model, feeds)
@@ -170,7 +170,7 @@ def test_batch_normalization_is_folded_into_a_gemm(
     turned: int, dtype: str, bias: tuple[int, ...] | None, make_context: MakeContext
 ) -> None:
     original, model = gemm_bn(turned, dtype, bias), gemm_bn(turned, dtype, bias)
-    assert Cleanup().run(model, make_context()).statistics["num-fused-batchnorm"] == 1
+    assert Cleanup().run(model, make_context()).counters["num-fused-batchnorm"] == 1
     verify(model)
     feeds = {"x": np.random.default_rng(0).standard_normal((3, 6)).astype(dtype)}
     (before,), (after,) = run(original, feeds), run(model, feeds)
@@ -190,11 +190,11 @@ def test_exact_does_all_that_keeps_every_bit(exact: bool, make_context: MakeCont
     model = ir.from_onnx_text("""<ir_version: 10, opset_import: ["" : 20]>
     g (float[N] x) => (float[N] y) <float a = {2.0}>
     { b = Neg(a)  c = Exp(a)  d = Identity(x)  e = Add(d, b)  y = Add(e, c) }""")
-    statistics = Cleanup(exact=exact).run(model, make_context()).statistics
-    assert statistics["num-removed-identities"] == 1
-    assert statistics["num-folded-nodes"] == (1 if exact else 2)
+    counters = Cleanup(exact=exact).run(model, make_context()).counters
+    assert counters["num-removed-identities"] == 1
+    assert counters["num-folded-nodes"] == (1 if exact else 2)
     # One round changes the model, the next one sees that nothing is left to do.
-    assert statistics["num-rounds"] == 2
+    assert counters["num-rounds"] == 2
 
 
 def test_functions_that_nothing_calls_are_removed(make_context: MakeContext) -> None:
@@ -202,9 +202,9 @@ def test_functions_that_nothing_calls_are_removed(make_context: MakeContext) -> 
     g (float[N] x) => (float[N] y) { y = local.Used(x) }
     <domain: "local", opset_import: ["" : 20]> Used (a) => (b) { b = Neg(a) }
     <domain: "local", opset_import: ["" : 20]> Unused (a) => (b) { b = Abs(a) }""")
-    statistics = Cleanup().run(model, make_context()).statistics
+    counters = Cleanup().run(model, make_context()).counters
     verify(model)
-    assert statistics["num-dead-functions"] == 1
+    assert counters["num-dead-functions"] == 1
     assert [name for _, name, _ in model.functions] == ["Used"]
 
 
@@ -272,7 +272,7 @@ def test_what_is_left_alone_is_no_change(make_context: MakeContext) -> None:
     )
     before = print_model(model)
     result = Cleanup().run(model, make_context())
-    assert result.statistics["num-unfused-batchnorm"] == 1
+    assert result.counters["num-unfused-batchnorm"] == 1
     assert print_model(model) == before
     assert not result.modified
 
@@ -286,6 +286,6 @@ def test_what_is_left_alone_counts_once_over_all_rounds(make_context: MakeContex
         "{ i = Identity(x) c = Conv(i, w) y = BatchNormalization(c, s, b, m, v) z = Neg(c) }"
     )
     result = Cleanup().run(model, make_context())
-    assert result.statistics["num-rounds"] == 2
-    assert result.statistics["num-removed-identities"] == 1
-    assert result.statistics["num-unfused-batchnorm"] == 1
+    assert result.counters["num-rounds"] == 2
+    assert result.counters["num-removed-identities"] == 1
+    assert result.counters["num-unfused-batchnorm"] == 1

@@ -179,7 +179,7 @@ def test_the_pass_keeps_the_agreement(make_classifier: Make, make_feeds: MakeFee
     exits = make_classifier(3)
     result = pass_.apply(exits, plan, context(exits, data, test))
     verify(exits)
-    assert result.statistics["num-built-exit"] >= 1
+    assert result.counters["num-built-exit"] >= 1
     assert any("of 601 evaluation samples" in note for note in result.notes)
     before, after = run(model, test.feeds)["logits"], run(exits, test.feeds)["logits"]
     assert (before.argmax(-1) == after.argmax(-1)).mean() > 0.85
@@ -215,5 +215,5 @@ def test_a_fixed_batch_is_left_alone(make_classifier: Make, make_feeds: MakeFeed
     model = make_classifier(2, batch="4")
     result = EarlyExit().run(model, context(model, Dataset(make_feeds(40))))
     assert not result.modified
-    assert result.statistics["num-skipped-model"] == 1
+    assert result.counters["num-skipped-model"] == 1
     assert "it takes 4 samples at a time" in result.notes[0]

@@ -106,7 +106,7 @@ def test_a_model_for_one_sample_at_a_time_gets_exits(
     model = make_classifier(3, batch="1")
     data = Dataset(make_feeds(300), fixed_batch=1)
     result = EarlyExit(agreement=0.8).run(model, context(model, data))
-    assert result.statistics["num-built-exit"] >= 1
+    assert result.counters["num-built-exit"] >= 1
 
 
 def test_the_histogram_and_the_thresholds_are_those_of_the_model(

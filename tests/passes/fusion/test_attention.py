@@ -239,7 +239,7 @@ def test_fires(case: str, fuse: Fuse) -> None:
     source, expected = FIRES[case]
     fused = fuse(source)
     assert fused.count("Attention") == 1
-    assert fused.results[0].statistics["num-fused-attention"] == 1
+    assert fused.results[0].counters["num-fused-attention"] == 1
     assert "opset raised from 20 to 23 for Attention" in fused.notes
     if expected is not None:
         assert fused.text == expected
@@ -386,7 +386,7 @@ def test_stays_and_says_why(case: str, fuse: Fuse) -> None:
     source, reason = STAYS[case]
     fused = fuse(source)
     assert fused.count("Attention") == 0
-    assert fused.results[0].statistics["num-unfused-attention"] == 1
+    assert fused.results[0].counters["num-unfused-attention"] == 1
     assert f": {reason}" in fused.notes
     assert not fused.results[0].modified
 
@@ -474,7 +474,7 @@ def test_an_operator_that_is_too_new_for_the_target(make_context: Callable[..., 
 
 def test_a_classifier_head_is_no_near_miss(fuse: Fuse) -> None:
     fused = fuse(f"{HEAD} g (float[B,4] x) => (float[B,4] y) {{ y = Softmax<axis=-1>(x) }}")
-    assert fused.results[0].statistics["num-unfused-attention"] == 0
+    assert fused.results[0].counters["num-unfused-attention"] == 0
     assert not fused.notes
 
 
@@ -600,7 +600,7 @@ def test_an_operator_that_is_fine_stays(inputs: str, fuse: Fuse) -> None:
     mask = ", m" if " m" in inputs else ""
     fused = fuse(f"{WRITTEN} ({inputs}) => (float[B,2,S,4] y) {{ y = Attention(q, k, v{mask}) }}")
     assert not fused.results[0].modified and not fused.notes
-    assert fused.results[0].statistics["num-unfused-attention"] == 0
+    assert fused.results[0].counters["num-unfused-attention"] == 0
 
 
 def test_provenance_and_names(fuse: Fuse) -> None:

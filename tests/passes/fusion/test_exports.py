@@ -74,6 +74,6 @@ def test_same_answers_in_openvino(path: Path, fuse: Fuse) -> None:
 @pytest.mark.parametrize("path", GRAPHS[:1], ids=lambda p: p.stem)
 def test_without_clean_up_the_reasons_are_given(path: Path, fuse: Fuse) -> None:
     fused = fuse(ir.load(path))
-    statistics = fused.results[0].statistics
-    assert statistics["num-fused-attention"] + statistics["num-unfused-attention"] == LAYERS
-    assert ("did not fuse attention" in fused.notes) == (statistics["num-unfused-attention"] > 0)
+    counters = fused.results[0].counters
+    assert counters["num-fused-attention"] + counters["num-unfused-attention"] == LAYERS
+    assert ("did not fuse attention" in fused.notes) == (counters["num-unfused-attention"] > 0)

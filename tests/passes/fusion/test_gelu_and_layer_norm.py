@@ -97,7 +97,7 @@ def test_a_reason_is_told_once(fuse: Fuse) -> None:
     halves = "d = Div(x, root)  e = Erf(d)  a = Add(e, one)  m = Mul(x, a)  z = Relu(m)"
     again = "d2 = Div(z, root)  e2 = Erf(d2)  a2 = Add(e2, one)  m2 = Mul(z, a2)  y = Relu(m2)"
     fused = fuse(gelu(f"{halves} {again}"))
-    assert fused.results[0].statistics["num-unfused-gelu"] == 2
+    assert fused.results[0].counters["num-unfused-gelu"] == 2
     assert fused.notes.count("did not fuse gelu at ") == 1
     assert " and 1 more place: Relu follows, expected a product with x and 0.5" in fused.notes
 
@@ -107,7 +107,7 @@ def test_gelu_stays_and_says_why(case: str, fuse: Fuse) -> None:
     source, reason = NOT_GELUS[case]
     fused = fuse(source)
     assert fused.count("Gelu") == 0 and not fused.results[0].modified
-    assert fused.results[0].statistics["num-unfused-gelu"] == (reason is not None)
+    assert fused.results[0].counters["num-unfused-gelu"] == (reason is not None)
     assert reason is None or reason in fused.notes
 
 
@@ -283,7 +283,7 @@ def test_layer_norm_stays_and_says_why(case: str, fuse: Fuse) -> None:
     source, reason = NOT_NORMS[case]
     fused = fuse(source)
     assert fused.count("LayerNormalization") == 0 and not fused.results[0].modified
-    assert fused.results[0].statistics["num-unfused-layer-norm"] == (reason is not None)
+    assert fused.results[0].counters["num-unfused-layer-norm"] == (reason is not None)
     assert reason is None or reason in fused.notes
 
 

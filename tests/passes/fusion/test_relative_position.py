@@ -47,7 +47,7 @@ def feeds(batch: int = 2, length: int = 5) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("sizes", [(1, 1), (2, 5), (3, 2), (1, 9)])
 def test_fires(sizes: tuple[int, int], fuse: Fuse) -> None:
     fused = fuse(scores(), "cleanup,fuse-relative-position,cleanup,fuse-relative-position")
-    assert fused.results[1].statistics["num-fused-relative-position"] == 1
+    assert fused.results[1].counters["num-fused-relative-position"] == 1
     counts = [fused.count(op) for op in ("GatherElements", "Tile", "MatMul", "Div", "Gather")]
     assert counts == [0, 0, 1, 0, 1]
     assert fused.error(feeds(*sizes)) <= 1e-6
@@ -161,7 +161,7 @@ def test_stays_and_says_why(case: str, fuse: Fuse) -> None:
     source, reason = STAYS[case]
     fused = fuse(source, "fuse-relative-position")
     assert fused.count("GatherElements") == 1 and not fused.results[0].modified
-    unfused = fused.results[0].statistics["num-unfused-relative-position"]
+    unfused = fused.results[0].counters["num-unfused-relative-position"]
     assert unfused == (reason is not None)
     assert reason is None or f": {reason}" in fused.notes
 
@@ -185,7 +185,7 @@ def test_sizes_are_products_of_dimensions(opset: int, fuse: Fuse) -> None:
     )
     fused = fuse(f'<ir_version: 8, opset_import: ["" : {opset}]> {source}', "hoist-shapes")
     assert fused.count("Mul") == 1
-    assert fused.results[0].statistics["num-hoisted-shapes"] == 1
+    assert fused.results[0].counters["num-hoisted-shapes"] == 1
     assert fused.error({"x": np.zeros((2, 5, 8), np.float32)}) == 0
 
 
@@ -203,7 +203,7 @@ def test_sizes_with_a_number_added(fuse: Fuse) -> None:
         "{ q = Concat<axis=0>(x, z)  h = Shape(q)  y = Identity(h) }"
     )
     fused = fuse(source, "hoist-shapes")
-    assert fused.results[0].statistics["num-hoisted-shapes"] == 1
+    assert fused.results[0].counters["num-hoisted-shapes"] == 1
     assert fused.error({"x": np.zeros((3, 8), np.float32), "z": np.zeros((1, 8), np.float32)}) == 0
 
 
@@ -256,6 +256,6 @@ def test_fuse_hoists_shapes_of_attention(fuse: Fuse) -> None:
         f"{{ p = Softmax(x)  w = Dropout(p)  m = MatMul(w, v)  {ASKED}"
     )
     fused = fuse(source, "fuse")
-    assert fused.results[0].statistics["num-hoisted-shapes"] == 1
+    assert fused.results[0].counters["num-hoisted-shapes"] == 1
     x, v = np.zeros((2, 5, 5), np.float32), np.ones((2, 5, 8), np.float32)
     assert fused.error({"x": x, "v": v}) == 0

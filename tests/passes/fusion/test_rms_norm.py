@@ -46,7 +46,7 @@ def feeds(dtype: type = np.float32) -> dict[str, np.ndarray]:
 def test_fires(case: str, fuse: Fuse) -> None:
     fused = fuse(NORMS[case])
     *before, node = fused.after.graph
-    assert fused.results[0].statistics["num-fused-rms-norm"] == 1
+    assert fused.results[0].counters["num-fused-rms-norm"] == 1
     assert [n.op_type for n in before] == ["Sub"] * (case == "of a difference")
     assert [v.name for v in node.inputs] == ["d" if before else "x", "gamma"]
     assert node.op_type == "RMSNormalization" and fused.after.graph.opset_imports[""] == 23
@@ -130,7 +130,7 @@ def test_stays_and_says_why(case: str, fuse: Fuse) -> None:
     source, reason = NOT_NORMS[case]
     fused = fuse(source, "fuse-rms-norm")
     assert fused.count("RMSNormalization") == 0 and not fused.results[0].modified
-    assert fused.results[0].statistics["num-unfused-rms-norm"] == (reason is not None)
+    assert fused.results[0].counters["num-unfused-rms-norm"] == (reason is not None)
     assert reason is None or f": {reason}" in fused.notes
 
 
@@ -142,7 +142,7 @@ def test_a_layer_normalization_is_no_near_miss(fuse: Fuse) -> None:
     )
     fused = fuse(source)
     assert fused.count("LayerNormalization") == 1
-    assert fused.results[0].statistics["num-unfused-rms-norm"] == 0
+    assert fused.results[0].counters["num-unfused-rms-norm"] == 0
 
 
 def test_a_target_without_the_operator_keeps_the_parts(fuse: Fuse) -> None:

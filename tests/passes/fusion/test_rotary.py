@@ -54,7 +54,7 @@ FIRES = {
 @pytest.mark.parametrize("case", FIRES)
 def test_fires(case: str, fuse: Fuse) -> None:
     fused = fuse(FIRES[case], "fuse,remove-dead-code")
-    assert fused.results[0].statistics["num-fused-rotary"] == 1
+    assert fused.results[0].counters["num-fused-rotary"] == 1
     assert "opset raised from 20 to 23 for RotaryEmbedding" in fused.notes
     lines = sorted(fused.text.splitlines())
     assert lines == sorted(
@@ -134,7 +134,7 @@ def test_tables_that_an_exporter_left_to_be_broadcast_are_repaired(fuse: Fuse) -
         "{ y = RotaryEmbedding(x, c, s) }"
     )
     fused = fuse(source)
-    assert fused.results[0].statistics["num-fused-rotary"] == 1
+    assert fused.results[0].counters["num-fused-rotary"] == 1
     assert fused.count("Expand") == 2
     given = feeds()
     tables = {"c": np.cos(given["f"][:1]), "s": np.sin(given["f"][:1])}
@@ -250,5 +250,5 @@ def test_stays_and_says_why(case: str, fuse: Fuse) -> None:
     source, reason = STAYS[case]
     fused = fuse(source, "fuse-rotary")
     assert fused.count("RotaryEmbedding") == 0 and not fused.results[0].modified
-    assert fused.results[0].statistics["num-unfused-rotary"] == (reason is not None)
+    assert fused.results[0].counters["num-unfused-rotary"] == (reason is not None)
     assert reason is None or f": {reason}" in fused.notes

@@ -55,7 +55,7 @@ def test_golden_storage(run_pass) -> None:
         "w = Cast<to=1>(w_float16)\n"
         "y = MatMul(x, w)"
     )
-    assert result.statistics == {"num-stored": 1, "num-skipped-large": 0}
+    assert result.counters == {"num-stored": 1, "num-skipped-large": 0}
     assert "halves the file, not the time" in result.notes[0]
 
 
@@ -67,7 +67,7 @@ def test_golden_arithmetic(run_pass) -> None:
         "y_float16 = MatMul(x_float16, w_float16)\n"
         "y = Cast<to=1>(y_float16)"
     )
-    assert result.statistics["num-computed"] == 1
+    assert result.counters["num-computed"] == 1
 
 
 @pytest.mark.parametrize("dtypes", [("float32",), ("float32", "float16")])
@@ -76,14 +76,14 @@ def test_values_beyond_65504_are_named_and_kept(run_pass, outputs, dtypes) -> No
     after, result = run_pass(model, "fp16:min-size=1", *dtypes)
     assert not result.modified
     assert print_model(after) == print_model(model)
-    assert result.statistics["num-skipped-large"] == 1
+    assert result.counters["num-skipped-large"] == 1
     assert result.notes == ("'w' holds values that float16 cannot: kept in float32",)
 
 
 def test_65504_is_stored(run_pass) -> None:
     model = build(LINEAR, w=[[65504.0, -65504.0], [np.inf, np.nan]])
     after, result = run_pass(model, "fp16:min-size=1", "float32")
-    assert result.statistics["num-stored"] == 1
+    assert result.counters["num-stored"] == 1
     found = after.graph.initializers["w_float16"].const_value.numpy()
     np.testing.assert_array_equal(found, [[65504, -65504], [np.inf, np.nan]])
 
@@ -109,7 +109,7 @@ def test_what_overflows_or_loses_too_much_stays_in_float32(run_pass) -> None:
     widths = {node.op_type: node.outputs[0].dtype for node in after.graph if node.op_type != "Cast"}
     assert widths["LayerNormalization"] == widths["Softmax"] == ir.DataType.FLOAT
     assert widths["MatMul"] == widths["Transpose"] == widths["Add"] == ir.DataType.FLOAT16
-    assert result.statistics == {
+    assert result.counters == {
         "num-computed": 6,
         "num-skipped-float32": 2,
         "num-skipped-large": 0,
@@ -134,7 +134,7 @@ def test_a_mask_beyond_65504_stays_in_float32_up_to_the_softmax(run_pass, output
     widths = {node.outputs[0].name: node.outputs[0].dtype for node in after.graph}
     assert widths["mask"] == widths["a"] == ir.DataType.FLOAT
     assert widths["s"] == ir.DataType.FLOAT16
-    assert result.statistics["num-computed"] == 2
+    assert result.counters["num-computed"] == 2
     x, m = normal(3, 4), np.array([[True] * 4, [True, False] * 2, [False] * 4])
     found = outputs(after, x=x, m=m)
     assert error(found, outputs(model, x=x, m=m)) < 2e-3
@@ -177,7 +177,7 @@ def test_weights_that_a_subgraph_reads_are_stored_too(run_pass, outputs) -> None
         }
     """)
     after, result = run_pass(model, "fp16:min-size=1", "float32")
-    assert result.statistics["num-stored"] == 1
+    assert result.counters["num-stored"] == 1
     x = normal(3, 2)
     feeds = {"c": np.array(True), "x": x}
     assert error(outputs(after, **feeds), outputs(model, **feeds)) < 1e-3
@@ -196,7 +196,7 @@ def test_operators_of_foreign_domains_stay_in_float32(run_pass) -> None:
     """)
     after, result = run_pass(model, "fp16", "float16")
     assert made(after)["a"] == ir.DataType.FLOAT
-    assert result.statistics["num-computed"] == 1
+    assert result.counters["num-computed"] == 1
 
 
 def test_what_has_no_type_stays_in_float32(run_pass) -> None:
@@ -217,7 +217,7 @@ def test_a_sum_with_what_has_no_type_stays_in_float32(run_pass) -> None:
         g (float[n,4] x) => (float[n,4] y) { a = local.Unknown(x)  y = Add(a, x) }
     """)
     after, result = run_pass(model, "fp16", "float16")
-    assert result.statistics["num-computed"] == 0
+    assert result.counters["num-computed"] == 0
     assert print_model(after) == print_model(model)
 
 
@@ -230,7 +230,7 @@ def test_operators_that_do_not_take_the_type_at_this_opset_stay(run_pass) -> Non
     """
     for opset, computed in ((20, 0), (22, 2)):
         _, result = run_pass(build(text.format(opset)), "bf16", "float32", "float16", "bfloat16")
-        assert result.statistics["num-computed"] == computed
+        assert result.counters["num-computed"] == computed
 
 
 def test_weights_that_a_caller_may_override_are_cast_when_the_model_runs(run_pass, outputs) -> None:
@@ -254,8 +254,8 @@ def test_a_weight_that_is_an_output_keeps_its_value(run_pass, dtypes) -> None:
 
 def test_a_weight_of_the_smallest_size_is_stored_and_a_dead_one_is_not(run_pass) -> None:
     model = build(LINEAR)
-    assert run_pass(model, "fp16:min-size=4", "float32")[1].statistics["num-stored"] == 1
-    assert run_pass(model, "fp16:min-size=5", "float32")[1].statistics["num-stored"] == 0
+    assert run_pass(model, "fp16:min-size=4", "float32")[1].counters["num-stored"] == 1
+    assert run_pass(model, "fp16:min-size=5", "float32")[1].counters["num-stored"] == 0
     dead = build(LINEAR.replace("MatMul(x, w)", "MatMul(x, x)"))
     assert not run_pass(dead, "fp16:min-size=1", "float32")[1].modified
 
@@ -276,7 +276,7 @@ def test_bf16_is_refused_where_nothing_computes_in_it(run_pass) -> None:
 def test_bf16_is_storage_where_the_runtime_chooses(run_pass, outputs) -> None:
     model = build(BLOCK)
     after, result = run_pass(model, "bf16:min-size=1", "float32", "bfloat16")
-    assert result.statistics["num-stored"] == 3
+    assert result.counters["num-stored"] == 3
     assert "chooses bfloat16 arithmetic itself" in result.notes[0]
     x = normal(2, 5, 16)
     assert 0 < error(outputs(after, x=x), outputs(model, x=x)) < 2e-2
@@ -284,7 +284,7 @@ def test_bf16_is_storage_where_the_runtime_chooses(run_pass, outputs) -> None:
 
 def test_bf16_is_arithmetic_where_the_graph_decides(run_pass) -> None:
     after, result = run_pass(build(LINEAR), "bf16", "float32", "float16", "bfloat16")
-    assert result.statistics["num-computed"] == 1
+    assert result.counters["num-computed"] == 1
     (product,) = [node for node in after.graph if node.op_type == "MatMul"]
     assert product.outputs[0].dtype == ir.DataType.BFLOAT16
 
@@ -322,7 +322,7 @@ def test_a_divisor_that_would_vanish_is_named_and_kept(run_pass, outputs, dtypes
     w[7] = 1e-9
     model = build(DIVIDED, w=w)
     after, result = run_pass(model, "fp16:min-size=1", *dtypes)
-    assert result.statistics["num-skipped-small-values"] == 1
+    assert result.counters["num-skipped-small-values"] == 1
     assert any(n.startswith("'w' would lose more than 1 % in float16") for n in result.notes)
     x = normal(4, 64)
     assert np.isfinite(outputs(after, x=x)).all()
@@ -333,7 +333,7 @@ def test_a_tiny_element_of_a_product_does_not_keep_the_weight(run_pass) -> None:
     w = np.ones((64, 64), np.float32)
     w[3] = 1e-30
     _, result = run_pass(build(DIVIDED, w2=w), "fp16:min-size=1024", "float32")
-    assert result.statistics == {"num-stored": 1, "num-skipped-large": 0}
+    assert result.counters == {"num-stored": 1, "num-skipped-large": 0}
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e-9, 1e-30])
@@ -341,7 +341,7 @@ def test_a_weight_of_tiny_numbers_stays(run_pass, scale) -> None:
     model = build(DIVIDED, w2=normal(64, 64) * scale)
     _, result = run_pass(model, "fp16:min-size=1024", "float32")
     assert not result.modified
-    assert result.statistics["num-skipped-small-values"] == 1
+    assert result.counters["num-skipped-small-values"] == 1
 
 
 def test_bfloat16_holds_tiny_numbers() -> None:
@@ -361,7 +361,7 @@ def test_float64_is_left_alone_and_counted(run_pass) -> None:
     for dtypes in (("float32",), ("float32", "float16")):
         after, result = run_pass(model, "fp16:min-size=1", *dtypes)
         assert not result.modified and print_model(after) == print_model(model)
-        assert result.statistics["num-skipped-dtype"] == 1
+        assert result.counters["num-skipped-dtype"] == 1
         assert "1 weight of float64 left as they are, such as 'w'" in result.notes
 
 
@@ -380,7 +380,7 @@ g (bool c, float[N, 2] x) => (float[N, 2] y) {
 def test_constants_in_branches_are_stored_in_16_bits(run_pass, outputs) -> None:
     model = ir.from_onnx_text(IN_A_BRANCH)
     after, result = run_pass(model, "fp16:min-size=1", "float32")
-    assert result.statistics["num-stored"] == 1
+    assert result.counters["num-stored"] == 1
     text = print_model(after)
     assert "Constant<value=float16[2, 2]" in text and "w = Cast<to=1>(w_float16)" in text
     feeds = {"c": np.array(True), "x": np.eye(2, dtype=np.float32)}

@@ -87,7 +87,7 @@ def run(make_context: Callable[..., PassContext]) -> Callable[[ir.Model, str], P
 def test_quantized_products_are_counted_and_named(form: str, run) -> None:
     result = run(product(form), "prune")
     assert not result.modified
-    assert result.statistics["num-skipped-quantized"] == 1
+    assert result.counters["num-skipped-quantized"] == 1
     assert result.notes[0] == (
         "nothing pruned: 1 product is quantized already, and only weights in floating point are "
         "pruned: prune before quantizing"

@@ -8,9 +8,9 @@ import pytest
 
 from irtools.editing import constant_of
 from irtools.errors import OptionError, UnsupportedError, UsageError
-from irtools.measure import LatencyResult
+from irtools.measure.base import LatencyResult
 from irtools.passes.pruning.groups import BlockedGroup, BlockedReason
-from irtools.passes.pruning.prune import Prune, _blocked_notes
+from irtools.passes.pruning.prune import Prune, blocked_notes
 from irtools.passmanager import Pipeline, Plan
 
 _SIZES = {"ffn": 32, "erf-ffn": 32}
@@ -45,7 +45,7 @@ def test_half_of_the_parameters_go_and_the_interface_stays(
     pruned = model.clone()
     result = Prune(ratio=0.5, round_to=1).run(pruned, ctx)
     assert result.modified and len(result.plan) == 1
-    assert _parameters(pruned) == before - result.statistics["num-parameters-removed"]
+    assert _parameters(pruned) == before - result.counters["num-parameters-removed"]
     feeds = random_feeds(model)
     assert run_model(pruned, feeds).shape == run_model(model, feeds).shape
 
@@ -178,7 +178,7 @@ def test_a_plan_for_another_model_is_refused(build, data_context):
 def test_blocked_groups_are_counted_with_their_reason(build, data_context):
     model = build("ffn")
     result = Prune(ratio=0.25).run(model, data_context(None))
-    assert result.statistics["num-groups-blocked"] == 1
+    assert result.counters["num-groups-blocked"] == 1
     assert any("are the model's output y" in note for note in result.notes)
 
 
@@ -188,14 +188,14 @@ def test_blocked_groups_are_told_by_reason_the_commonest_first():
 
     many = [blocked(f"module.{'x' * 300}.{i}", "it sums over the channels") for i in range(40)]
     few = [blocked(f"g{i}", f"reason {i}", "") for i in range(7)]
-    notes = _blocked_notes([*few, *many])
+    notes = blocked_notes([*few, *many])
     assert len(notes) == 6 and all(len(note) < 200 for note in notes)
     assert notes[0].startswith(
         "40 groups not pruned, at Softmax: it sums over the channels (such as module.xx"
     )
     assert notes[1] == "1 group not pruned, reason 0 (g0)"
     assert notes[5] == "3 more groups not pruned, for 3 other reasons"
-    assert _blocked_notes([*few[:5], *many])[5] == "1 more group not pruned, for 1 other reason"
+    assert blocked_notes([*few[:5], *many])[5] == "1 more group not pruned, for 1 other reason"
 
 
 def _clock(milliseconds):
@@ -267,7 +267,7 @@ def test_zeros_are_the_smallest_weights(scope, build, data_context):
     result = pass_.run(model, data_context(None))
     weights = [model.graph.initializers[n].const_value.numpy() for n in ("w_one", "w_two")]
     assert sum(int((w == 0).sum()) for w in weights) == 256
-    assert result.statistics["num-weights-zeroed"] == 256
+    assert result.counters["num-weights-zeroed"] == 256
     if scope == "local":
         assert [int((w == 0).sum()) for w in weights] == [128, 128]
     assert any("compute them like any number" in note for note in result.notes)
@@ -289,7 +289,7 @@ def test_weights_that_do_not_divide_into_blocks_are_counted(build, data_context)
     g (float[batch,6] x, float[6,4] w_1) => (float[batch,4] y) { y = MatMul(x, w_1) }
     """
     result = Prune(method="magnitude", pattern="2:4").run(build(text), data_context(None))
-    assert not result.modified and result.statistics["num-skipped-no-blocks"] == 1
+    assert not result.modified and result.counters["num-skipped-no-blocks"] == 1
 
 
 @pytest.mark.parametrize("name", ["ffn", "heads", "conv"])
@@ -312,6 +312,6 @@ def test_without_data_dead_units_go_exactly(build, run_model, random_feeds, data
     feeds = random_feeds(model)
     dense = run_model(model, feeds)
     result = Prune(round_to=1).run(model, data_context(None))
-    assert result.statistics["num-neurons-removed"] == len(dead)
+    assert result.counters["num-neurons-removed"] == len(dead)
     assert set(range(32)) - set(result.plan.decisions[0].data["kept"]) == set(dead)
     np.testing.assert_allclose(run_model(model, feeds), dense, rtol=1e-6, atol=1e-6)

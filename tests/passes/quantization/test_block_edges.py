@@ -52,7 +52,7 @@ def test_the_gain_is_what_the_file_loses(quantize, text: str, options: str) -> N
 @pytest.mark.parametrize(("size", "quantized"), [(64 * 48, 1), (64 * 48 + 1, 0)])
 def test_a_weight_of_the_smallest_size_is_quantized(quantize, size: int, quantized: int) -> None:
     done = quantize(build(PRODUCT), f"int4:min-size={size}")
-    assert done.result.statistics.get("num-quantized-matmul", 0) == quantized
+    assert done.result.counters.get("num-quantized-matmul", 0) == quantized
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_blocks_stand_before_the_first_of_several_readers(quantize, outputs) -> 
     model = build(f"""{HEAD} g (float[n,64] x, float[64,64] w) => (float[n,64] y)
     {{ p = MatMul(x, w)  t = Tanh(p)  y = MatMul(t, w) }}""")
     done = quantize(model, "int4:min-size=0")
-    assert done.result.statistics["num-quantized-matmul"] == 2
+    assert done.result.counters["num-quantized-matmul"] == 2
     x = normal(5, 64)
     assert relative_error(outputs(done.after, x=x), outputs(model, x=x)) < 0.3
 

@@ -48,7 +48,7 @@ def test_only_bounds_around_zero_are_left_to_the_range(
     ]
     assert producers.count("Conv") == (1 if fused else 2), done.result.notes
     # Either way the Conv itself is int8: its result is quantized before or after the Clip.
-    assert done.result.statistics["num-quantized-conv"] == 2
+    assert done.result.counters["num-quantized-conv"] == 2
     found, wanted = outputs(done.after, x=images()), outputs(done.before, x=images())
     assert relative_error(found, wanted) < 0.03
     assert kernels(done.after)["QLinearConv"] == 2
@@ -89,7 +89,7 @@ def features(seed: int = 0) -> np.ndarray:
 
 def test_a_head_of_unlike_channels_stays_in_float32(quantize) -> None:
     done = quantize(build(HEAD, **weights(0.001)), TEXT, target="ort-cpu:isa=vnni", x=features())
-    assert done.result.statistics["num-skipped-channels"] == 1
+    assert done.result.counters["num-skipped-channels"] == 1
     assert any("4 of 12 channels" in note and "'w'" in note for note in done.result.notes)
 
 
@@ -103,12 +103,12 @@ def test_a_head_of_unlike_channels_stays_in_float32(quantize) -> None:
 )
 def test_other_convs_become_int8(quantize, text: str, small: float, target: str) -> None:
     done = quantize(build(text, **weights(small)), TEXT, target=target, x=features())
-    assert "num-skipped-channels" not in done.result.statistics
-    assert done.result.statistics["num-quantized-conv"] >= 1
+    assert "num-skipped-channels" not in done.result.counters
+    assert done.result.counters["num-quantized-conv"] >= 1
 
 
 def test_channels_that_never_change_lose_nothing(quantize) -> None:
     given = weights(0.5)
     given["w"][8:] = 0.0
     done = quantize(build(HEAD, **given), TEXT, target="ort-cpu:isa=vnni", x=features())
-    assert "num-skipped-channels" not in done.result.statistics
+    assert "num-skipped-channels" not in done.result.counters

@@ -118,7 +118,7 @@ def test_dynamic_measures_a_shared_activation_once(quantize, kernels) -> None:
 def test_every_layout_of_a_weight(quantize, outputs, text: str, pipeline: str) -> None:
     model = build(f'<ir_version: 10, opset_import: ["" : 21]> {text}')
     done = quantize(model, pipeline)
-    assert done.result.statistics["num-quantized-matmul"] == 1
+    assert done.result.counters["num-quantized-matmul"] == 1
     assert done.after.graph.initializers["w_quantized"].shape == (8, 4)
     x = normal(5, 8)
     assert relative_error(outputs(done.after, x=x), outputs(model, x=x)) < 0.02
@@ -198,7 +198,7 @@ def test_row_scales_are_no_table_to_quantize(quantize) -> None:
     once = quantize(build(EMBEDDING), "int8:min-size=0")
     twice = quantize(once.after, "int8:min-size=0")
     assert not twice.result.modified
-    assert twice.result.statistics == {"num-already-quantized": 1}
+    assert twice.result.counters == {"num-already-quantized": 1}
 
 
 def test_a_lookup_that_is_an_output_keeps_its_name(quantize) -> None:

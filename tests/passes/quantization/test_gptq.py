@@ -80,6 +80,6 @@ def test_the_pass_rounds_for_its_data(quantize, outputs) -> None:
     errors = {}
     for method in ("rtn", "gptq"):
         done = quantize(model, f"int4:min-size=0:method={method}", x=x)
-        assert done.result.statistics["num-quantized-matmul"] == 2
+        assert done.result.counters["num-quantized-matmul"] == 2
         errors[method] = relative_error(outputs(done.after, x=x), wanted)
     assert errors["gptq"] < 0.6 * errors["rtn"]

@@ -127,7 +127,7 @@ def test_the_model_says_what_numpy_says(quantize, outputs, options: str) -> None
     """Reference: the integers and scales of the file, unpacked here."""
     model = build(FFN)
     done = quantize(model, INT4 + options)
-    assert done.result.statistics["num-quantized-matmul"] == 2
+    assert done.result.counters["num-quantized-matmul"] == 2
     x = normal(2, 5, 64)
     exact = outputs(done.after, x=x)
     copy = model.clone()
@@ -231,7 +231,7 @@ def test_a_table_out_of_the_range_of_half_precision(quantize, outputs) -> None:
 def test_a_tied_table_is_stored_once(quantize, outputs, text: str, bits: str, limit: float) -> None:
     model = build(text)
     done = quantize(model, f"{INT4}:embeddings={bits}")
-    assert done.result.statistics["num-quantized-embedding"] == 1
+    assert done.result.counters["num-quantized-embedding"] == 1
     shape = (2, 5) if text is TIED else (5,)
     ids = np.random.default_rng(0).integers(0, 300, shape)
     exact = outputs(done.after, ids=ids)
@@ -259,10 +259,10 @@ def test_none_leaves_tables_alone(quantize) -> None:
     for text in (TABLE, TIED):
         done = quantize(build(text), f"{INT4}:embeddings=none")
         assert not done.result.modified
-        assert done.result.statistics["num-skipped-embedding"] == 1
+        assert done.result.counters["num-skipped-embedding"] == 1
 
 
-@pytest.mark.parametrize(("text", "statistic"), [
+@pytest.mark.parametrize(("text", "counter"), [
     ("g (float[n,40] x, float[40,8] w) => (float[n,8] y) { y = MatMul(x, w) }",
      "num-skipped-shape"),
     ("g (float[n,64] x, float[64,8] w) => (float[n,8] y, float[64,8] z) "
@@ -272,18 +272,18 @@ def test_none_leaves_tables_alone(quantize) -> None:
     ("g (float16[n,64] x, float16[64,8] w) => (float16[n,8] y) { y = MatMul(x, w) }",
      "num-skipped-dtype"),
 ])  # fmt: skip
-def test_left_alone_and_counted(quantize, text: str, statistic: str) -> None:
+def test_left_alone_and_counted(quantize, text: str, counter: str) -> None:
     done = quantize(build(f'<ir_version: 10, opset_import: ["" : 21]> {text}'), INT4)
     assert not done.result.modified
-    assert done.result.statistics[statistic] == 1
+    assert done.result.counters[counter] == 1
 
 
 def test_infinite_weights_are_left_alone(quantize) -> None:
     w = normal(64, 96)
     w[3, 5] = np.inf
     done = quantize(build(FFN, w1=w), INT4)
-    assert done.result.statistics["num-skipped-nonfinite"] == 1
-    assert done.result.statistics["num-quantized-matmul"] == 1
+    assert done.result.counters["num-skipped-nonfinite"] == 1
+    assert done.result.counters["num-quantized-matmul"] == 1
 
 
 def test_smaller_blocks_where_they_must_divide(quantize) -> None:
@@ -298,7 +298,7 @@ def test_smaller_blocks_where_they_must_divide(quantize) -> None:
 
 def test_names_are_excluded_by_pattern(quantize) -> None:
     done = quantize(build(FFN), f"{INT4}:exclude=w1")
-    assert done.result.statistics == {"num-skipped-excluded": 1, "num-quantized-matmul": 1}
+    assert done.result.counters == {"num-skipped-excluded": 1, "num-quantized-matmul": 1}
 
 
 def test_costs_know_the_data(quantize) -> None:

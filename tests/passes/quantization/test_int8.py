@@ -93,7 +93,7 @@ def test_any_prefix_of_a_plan_is_a_plan(outputs) -> None:
         after = model.clone()
         result = pass_.apply(after, plan.prefix(length), context("ort-cpu", None))
         assert result.modified == (length > 0)
-        assert result.statistics.get("num-quantized-matmul", 0) == length
+        assert result.counters.get("num-quantized-matmul", 0) == length
         outputs(after, x=samples())
 
 
@@ -111,7 +111,7 @@ def test_a_second_run_changes_nothing(quantize, mode: str) -> None:
     twice = quantize(once.after, text, x=samples())
     assert not twice.result.modified
     assert print_model(twice.after) == print_model(once.after)
-    assert twice.result.statistics == {"num-already-quantized": 2}
+    assert twice.result.counters == {"num-already-quantized": 2}
 
 
 @pytest.mark.parametrize(
@@ -133,7 +133,7 @@ def test_auto_mode(quantize, target: str, has_data: bool, expected: str) -> None
 )
 def test_exclude(quantize, pattern: str, left: int) -> None:
     done = quantize(build(TEXT), f"int8:min-size=0:mode=dynamic:exclude={pattern}")
-    assert done.result.statistics.get("num-skipped-excluded", 0) == left
+    assert done.result.counters.get("num-skipped-excluded", 0) == left
 
 
 def test_exclude_by_module(quantize) -> None:
@@ -142,7 +142,7 @@ def test_exclude_by_module(quantize) -> None:
     first.metadata_props["pkg.torch.onnx.name_scopes"] = "['', 'encoder.layer.1.up', 'linear']"
     assert module_of(first) == "encoder.layer.1.up"
     done = quantize(model, "int8:min-size=0:mode=dynamic:exclude=layer.1")
-    assert done.result.statistics["num-skipped-excluded"] == 1
+    assert done.result.counters["num-skipped-excluded"] == 1
     assert selects(("layer.1",), ["encoder.layer.11.up"]) is None
     assert selects(("layer.?.up",), ["encoder.layer.1.up"]) == "layer.?.up"
 
@@ -150,7 +150,7 @@ def test_exclude_by_module(quantize) -> None:
 def test_small_weights_stay(quantize) -> None:
     done = quantize(build(TEXT), "int8:mode=dynamic")
     assert not done.result.modified
-    assert done.result.statistics == {"num-skipped-small": 2}
+    assert done.result.counters == {"num-skipped-small": 2}
 
 
 def test_embeddings_can_stay(quantize) -> None:
@@ -159,7 +159,7 @@ def test_embeddings_can_stay(quantize) -> None:
         g (int64[n] ids, float[40,8] w) => (float[n,8] y) { y = Gather(w, ids) }
     """)
     done = quantize(model, "int8:min-size=0:embeddings=none")
-    assert done.result.statistics == {"num-skipped-embedding": 1}
+    assert done.result.counters == {"num-skipped-embedding": 1}
 
 
 def test_opset_is_raised_only_where_it_must(quantize) -> None:
@@ -175,7 +175,7 @@ def test_a_model_whose_opset_cannot_be_raised_is_stored(quantize, mode, needed) 
     old = build(TEXT.replace('"" : 20', '"" : 9').replace("Gelu", "Relu"))
     done = quantize(old, f"int8:min-size=0:mode={mode}", x=samples())
     assert done.after.graph.opset_imports[""] == 9
-    assert done.result.statistics == {"num-stored-other": 2}
+    assert done.result.counters == {"num-stored-other": 2}
     (note,) = (note for note in done.result.notes if "opset" in note)
     assert f"float32: 2 weights; opset {needed} is needed, the model has 9" in note
     assert "opset 9 is older than 11" in note

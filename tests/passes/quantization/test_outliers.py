@@ -11,7 +11,7 @@ from irtools.errors import OptionError
 from irtools.model.printer import print_model
 from irtools.passes.quantization.calibration import ActivationFacts, Calibrator
 from irtools.passes.quantization.int8 import Int8
-from irtools.passes.quantization.outliers import Limits, outlying
+from irtools.passes.quantization.outliers import OutlierLimits, outlying
 from irtools.passes.quantization.spec import ACTIVATION_U8
 from irtools.passmanager import Pipeline, Plan
 from irtools.statistics import HistogramResult
@@ -64,7 +64,7 @@ def test_golden(quantize) -> None:
     np.testing.assert_array_equal(array(done.after, "w_outliers"), array(done.before, "w")[LARGE])
     # The range of the others: 2 to either side.
     assert array(done.after, "x_scale") == pytest.approx(4 / 255, rel=1e-5)
-    assert done.result.statistics["num-outlier-channels"] == 2
+    assert done.result.counters["num-outlier-channels"] == 2
 
 
 GEMM = """
@@ -109,8 +109,8 @@ def test_numbers(quantize, outputs, text: str, *, exact: bool) -> None:
     wanted = outputs(model, x=fresh)
     apart = quantize(model, STATIC, x=given)
     together = quantize(model, f"{STATIC}:outliers=0:least-sqnr=none", x=given)
-    assert apart.result.statistics["num-outlier-channels"] >= 2
-    assert "num-outlier-channels" not in together.result.statistics
+    assert apart.result.counters["num-outlier-channels"] >= 2
+    assert "num-outlier-channels" not in together.result.counters
     assert relative_error(outputs(apart.after, exact=exact, x=fresh), wanted) < 0.02
     assert relative_error(outputs(together.after, exact=exact, x=fresh), wanted) > 0.1
 
@@ -134,7 +134,7 @@ def test_an_even_range_stays_as_it_was(quantize) -> None:
     )
 
 
-EIGHT = Limits(8, 18.0)
+EIGHT = OutlierLimits(8, 18.0)
 
 
 def test_what_is_outlying() -> None:
@@ -142,12 +142,17 @@ def test_what_is_outlying() -> None:
     scale = 50 / 255
     peaks[[5, 600]] = 50, 30
     assert outlying(peaks, square, scale, EIGHT) == (5, 600)
-    assert outlying(peaks, square, scale, Limits(1, 18.0)) == ()  # The range would hardly shrink.
-    assert outlying(peaks, square, scale, Limits(0, 18.0)) == ()
+    assert (
+        outlying(peaks, square, scale, OutlierLimits(1, 18.0)) == ()
+    )  # The range would hardly shrink.
+    assert outlying(peaks, square, scale, OutlierLimits(0, 18.0)) == ()
     # 18 dB for the others: their signal is 63 times the noise of rounding.
     assert outlying(peaks, np.full(640, 64 * scale**2 / 12), scale, EIGHT) == ()
     assert outlying(peaks, np.full(640, 62 * scale**2 / 12), scale, EIGHT) == (5, 600)
-    assert outlying(peaks, np.full(640, 64 * scale**2 / 12), scale, Limits(8, 19.0)) == (5, 600)
+    assert outlying(peaks, np.full(640, 64 * scale**2 / 12), scale, OutlierLimits(8, 19.0)) == (
+        5,
+        600,
+    )
     # One channel in 64.
     assert outlying(peaks[:127], square[:127], scale, EIGHT) == (5,)
     assert outlying(peaks[:63], square[:63], scale, EIGHT) == ()
@@ -167,12 +172,12 @@ def test_more_than_the_limit_of_a_shared_weight_stay(quantize) -> None:
         }
     """)
     z = activations()[..., ::-1].copy()
-    assert quantize(model, f"{STATIC}:outliers=2", x=activations(), z=z).result.statistics == {
+    assert quantize(model, f"{STATIC}:outliers=2", x=activations(), z=z).result.counters == {
         "num-quantized-matmul": 2
     }
     done = quantize(model, f"{STATIC}:outliers=4", x=activations(), z=z)
     # Each may have one in 64 of 128; together they are four.
-    assert done.result.statistics["num-outlier-channels"] == 4
+    assert done.result.counters["num-outlier-channels"] == 4
 
 
 def test_a_table_that_is_looked_up_keeps_its_rows(quantize) -> None:
@@ -184,7 +189,7 @@ def test_a_table_that_is_looked_up_keeps_its_rows(quantize) -> None:
     """)
     ids = np.zeros((6, 9), np.int64)
     done = quantize(model, STATIC, x=activations(), ids=ids)
-    assert "num-outlier-channels" not in done.result.statistics
+    assert "num-outlier-channels" not in done.result.counters
 
 
 def test_integers_that_a_conv_hands_on_are_not_cut(quantize) -> None:
@@ -195,14 +200,14 @@ def test_integers_that_a_conv_hands_on_are_not_cut(quantize) -> None:
     """, w=np.ones((1, 1, 1)))  # fmt: skip
     x = activations().reshape(-1, 1, 128)
     done = quantize(model, STATIC, x=x)
-    assert done.result.statistics == {"num-quantized-matmul": 1, "num-quantized-conv": 1}
+    assert done.result.counters == {"num-quantized-matmul": 1, "num-quantized-conv": 1}
 
 
 def test_a_second_run_leaves_both_parts_alone(quantize) -> None:
     once = quantize(build(LAYER), STATIC, x=activations()).after
     again = quantize(once, STATIC, x=activations())
     assert not again.result.modified
-    assert again.result.statistics["num-already-quantized"] == 2
+    assert again.result.counters["num-already-quantized"] == 2
 
 
 def test_a_plan_as_json_does_the_same(quantize) -> None:
@@ -243,7 +248,7 @@ def test_a_plan_names_what_would_keep_more(quantize) -> None:
     assert plan.remedies[1].startswith("calibrator=mse")
     assert Plan.from_json(plan.to_json()) == plan
     more = quantize(build(LAYER), f"{STATIC}:outlier-floor=26:calibrator=mse", x=x).result
-    assert more.statistics["num-outlier-channels"] == 2
+    assert more.counters["num-outlier-channels"] == 2
     assert [text.partition(",")[0] for text in more.plan.remedies] == ["mode=weight-only"]
 
 

@@ -85,15 +85,15 @@ def decoupled() -> dict[str, np.ndarray]:
 def test_channels_leave_by_themselves_where_the_outputs_need_it(quantize, decoupled) -> None:
     done = quantize(build(MODEL, **decoupled), TEXT, x=activations(16.0))
     fixed = quantize(build(MODEL, **decoupled), f"{TEXT}:outlier-floor=18", x=activations(16.0))
-    assert "num-outlier-channels" not in fixed.result.statistics
-    assert done.result.statistics["num-outlier-channels"] == 2
+    assert "num-outlier-channels" not in fixed.result.counters
+    assert done.result.counters["num-outlier-channels"] == 2
     (note,) = (n for n in done.result.notes if n.startswith("outlier-floor="))
     assert "by calibration data" in note and "dB at 18" in note
 
 
 def test_nothing_leaves_where_the_outputs_are_close(quantize, decoupled) -> None:
     done = quantize(build(MODEL, **decoupled), TEXT, x=activations(2.2))
-    assert "num-outlier-channels" not in done.result.statistics
+    assert "num-outlier-channels" not in done.result.counters
     assert not any("outlier-floor" in note for note in done.result.notes)
 
 

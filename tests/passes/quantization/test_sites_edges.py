@@ -45,7 +45,7 @@ def test_stays(case: str, quantize) -> None:
     model = build(HEAD + text)
     done = quantize(model, "int8:mode=dynamic:min-size=0")
     assert not done.result.modified and print_model(done.after) == print_model(model)
-    assert reason is None or done.result.statistics == {reason: 1}
+    assert reason is None or done.result.counters == {reason: 1}
 
 
 FOREIGN = '<ir_version: 10, opset_import: ["" : 20, "local" : 1]> '
@@ -84,7 +84,7 @@ def test_a_kernel_with_a_bias_that_is_computed_stays(quantize) -> None:
         "y = Conv(x, w, d) }"
     )
     done = quantize(model, STATIC, x=normal(8, 4, 3, 3))
-    assert done.result.statistics == {"num-stored-conv": 1}
+    assert done.result.counters == {"num-stored-conv": 1}
 
 
 def test_a_table_that_is_multiplied_by_is_stored_without_ranges(quantize) -> None:
@@ -93,7 +93,7 @@ def test_a_table_that_is_multiplied_by_is_stored_without_ranges(quantize) -> Non
         "{ h = Gather(w, ids) t = Transpose(w) y = MatMul(h, t) }"
     )
     done = quantize(model, "int8:mode=dynamic:min-size=0")
-    assert done.result.statistics == {"num-stored-other": 1}
+    assert done.result.counters == {"num-stored-other": 1}
 
 
 BIASES = {
@@ -113,7 +113,7 @@ def test_what_is_no_bias_stays_as_it_is(case: str, quantize) -> None:
         f"{{ m = MatMul(x, w) {last} }}"
     )
     done = quantize(model, STATIC, x=normal(4, 4) + 1)
-    assert done.result.statistics["num-quantized-matmul"] == 1
+    assert done.result.counters["num-quantized-matmul"] == 1
     kept = done.after.graph.initializers["w_b"].const_value
     np.testing.assert_array_equal(kept.numpy(), model.graph.initializers["w_b"].const_value.numpy())
 
@@ -125,7 +125,7 @@ def test_a_bias_with_nan_is_none(quantize) -> None:
         w_b=np.array([1, np.nan, 2, 3]),
     )
     done = quantize(model, STATIC, x=normal(8, 4))
-    assert done.result.statistics == {"num-stored-other": 1}
+    assert done.result.counters == {"num-stored-other": 1}
 
 
 def test_a_weight_only_weight_stands_before_its_first_reader(quantize) -> None:
@@ -135,7 +135,7 @@ def test_a_weight_only_weight_stands_before_its_first_reader(quantize) -> None:
     )
     done = quantize(model, "int8:mode=weight-only:min-size=0")
     assert next(iter(done.after.graph)).op_type == "DequantizeLinear"
-    assert done.result.statistics == {"num-quantized-matmul": 2}
+    assert done.result.counters == {"num-quantized-matmul": 2}
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
@@ -233,4 +233,4 @@ def test_an_old_model_gets_what_its_opset_can_express(quantize) -> None:
         { h = Gather(w, ids)  y = MatMul(h, w2) }
     """)
     done = quantize(model, "int8:mode=dynamic:min-size=0")
-    assert done.result.statistics == {"num-stored-other": 1, "num-quantized-embedding": 1}
+    assert done.result.counters == {"num-stored-other": 1, "num-quantized-embedding": 1}

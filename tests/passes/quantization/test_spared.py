@@ -71,7 +71,7 @@ def test_search_changes_the_harmful_and_few_others(
     changed = {int(d.subject[1:]) for d in search.best if d.data["finer"]}
     assert changed >= harmful
     assert search.changed == len(changed) <= most
-    assert trials <= 48 + 12
+    assert trials <= 1 + 48 + 12
 
 
 def test_search_keeps_what_it_has_where_nothing_helps() -> None:
@@ -147,7 +147,7 @@ def test_16_bits_are_a_constant_and_a_cast(quantize, outputs) -> None:
     )
     x = normal(8, 8, 20)
     done = quantize(model, "int8:mode=weight-only:min-size=0:least-sqnr=50", x=x)
-    assert done.result.statistics["num-stored-half"] >= 1
+    assert done.result.counters["num-stored-half"] >= 1
     assert kept(done, outputs, x=x) > 50
     halves = [n for n in done.after.graph if n.name.startswith("w2_restored")]
     assert [node.op_type for node in halves] == ["Cast"]

@@ -55,7 +55,7 @@ def test_golden_matmul(quantize) -> None:
         '"w_dequantized/DequantizeLinear"\n'
         "  y = MatMul(x_dequantized, w_dequantized)\n"
     )
-    assert done.result.statistics == {"num-quantized-matmul": 1}
+    assert done.result.counters == {"num-quantized-matmul": 1}
 
 
 @pytest.mark.parametrize(
@@ -73,7 +73,7 @@ def test_left_alone(quantize, text: str, reason: str | None) -> None:
     done = quantize(model, STATIC, x=normal(4, 4))
     assert not done.result.modified
     assert print_model(done.after) == print_model(model)
-    assert done.result.statistics == ({reason: 1} if reason else {})
+    assert done.result.counters == ({reason: 1} if reason else {})
 
 
 def test_numbers_on_onnx_runtime(quantize, outputs, kernels) -> None:
@@ -239,7 +239,7 @@ def test_a_shared_weight_is_quantized_once(quantize) -> None:
     weights = [v for v in done.after.graph.initializers.values() if v.shape == (8, 8)]
     assert [w.name for w in weights] == ["w_quantized"]
     assert len(done.result.plan.decisions) == 1
-    assert done.result.statistics["num-quantized-matmul"] == 2
+    assert done.result.counters["num-quantized-matmul"] == 2
 
 
 def test_a_tied_table_stays_tied(quantize, outputs, kernels) -> None:
@@ -295,20 +295,20 @@ def test_nan_and_infinite_weights_are_named_and_kept(quantize, bad: float) -> No
         w=w,
     )
     done = quantize(model, "int8:mode=dynamic:min-size=0")
-    assert done.result.statistics["num-skipped-nonfinite"] == 1
-    assert done.result.statistics["num-quantized-matmul"] == 1
+    assert done.result.counters["num-skipped-nonfinite"] == 1
+    assert done.result.counters["num-quantized-matmul"] == 1
     assert any("'w' holds NaN or infinity" in note for note in done.result.notes)
 
 
 def test_weights_near_the_float_limit_are_kept(quantize) -> None:
     model = build(GEMM, w=np.full((4, 8), 3e38))
     done = quantize(model, STATIC, x=normal(8, 8))
-    assert done.result.statistics["num-skipped-extreme"] == 1
+    assert done.result.counters["num-skipped-extreme"] == 1
 
 
 def test_a_dead_activation_is_left_alone(quantize) -> None:
     done = quantize(build(GEMM), STATIC, x=np.zeros((4, 8), np.float32))
-    assert done.result.statistics["num-skipped-range"] == 1
+    assert done.result.counters["num-skipped-range"] == 1
     assert "'x' has no usable range: it never left zero" in done.result.notes
 
 
@@ -339,7 +339,7 @@ def test_nan_in_an_activation_is_said(quantize) -> None:
         g (float[b,n,8] x, float[8,4] w) => (float[b,n,4] y) { l = Log(x)  y = MatMul(l, w) }
     """)
     done = quantize(model, STATIC, x=normal(2, 3, 8))
-    assert done.result.statistics["num-skipped-range"] == 1
+    assert done.result.counters["num-skipped-range"] == 1
     assert "'l' has no usable range: NaN or infinite values" in done.result.notes
 
 
@@ -412,7 +412,7 @@ g (float[b,4,8,8] x, float[8,4,3,3] w1, float[8] w_b1, float[8,1,3,3] w2, float[
 def test_convolutions_run_in_integers(quantize, outputs, kernels) -> None:
     model = build(CONV)
     done = quantize(model, STATIC, x=normal(8, 4, 8, 8))
-    assert done.result.statistics["num-quantized-conv"] == 3
+    assert done.result.counters["num-quantized-conv"] == 3
     assert done.after.graph.initializers["w2_scale"].shape == (8,)
     found = kernels(done.after)
     assert found["QLinearConv"] == 3 and not found["Conv"]
@@ -475,7 +475,7 @@ def test_a_weight_that_a_subgraph_reads_stays_float(quantize) -> None:
     """)
     done = quantize(model, STATIC, c=np.array([True]), x=normal(1, 4))
     assert not done.result.modified
-    assert done.result.statistics == {"num-skipped-shared": 1}
+    assert done.result.counters == {"num-skipped-shared": 1}
 
 
 def test_the_caller_s_tensors_are_never_written_into(quantize) -> None:

@@ -128,7 +128,7 @@ def test_what_is_counted_runs_in_int8_as_an_output_too(case: str, quantize, outp
     x = normal(8, 4, 8, 8)
     done = quantize(model, STATIC, x=x)
     assert [v.name for v in done.after.graph.outputs] == [v.name for v in model.graph.outputs]
-    counts = done.result.statistics
+    counts = done.result.counters
     lowered = done.after.clone()
     find_target("ort-cpu").lower(lowered)
     with find_target("ort-cpu").runner(Model(lowered), RunnerOptions(threads=1)) as runner:

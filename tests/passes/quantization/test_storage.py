@@ -38,7 +38,7 @@ def test_a_kernel_is_stored_the_same_way_at_every_opset(opset: int, quantize) ->
         w=np.array([[[127.0], [0.0], [1.0]], [[-254.0], [2.0], [0.0]]]),
     )
     done = quantize(model, WEIGHTS)
-    assert done.result.statistics == {"num-stored-conv": 1}
+    assert done.result.counters == {"num-stored-conv": 1}
     assert printed(done.after) == [
         "graph (x: float32[1, 3, 2]) -> (y: float32[1, 2, 2])",
         "w_quantized: int8[2, 3, 1] = [127, 0, 1, -127, 1, 0]",
@@ -120,7 +120,7 @@ def test_what_multiplies_is_stored_with_scales_along_the_right_axes(
     done = quantize(model, WEIGHTS)
     (decision,) = done.result.plan.decisions
     assert decision.data["axes"] == list(axes)
-    assert done.result.statistics[f"num-stored-{kind}"] == 1
+    assert done.result.counters[f"num-stored-{kind}"] == 1
     feeds = {name: normal(*shape) for name, shape in shapes.items()}
     wanted = outputs(model, **feeds)
     for exact in (True, False):
@@ -149,7 +149,7 @@ def recurrent(op: str, directions: int = 2, hidden: int = 6) -> ir.Model:
 def test_directions_of_unlike_size_have_scales_of_their_own(op: str, quantize, outputs) -> None:
     model = recurrent(op)
     done = quantize(model, WEIGHTS)
-    assert done.result.statistics == {"num-stored-recurrent": 2}
+    assert done.result.counters == {"num-stored-recurrent": 2}
     assert done.after.graph.initializers["w_scale"].shape == (2, RECURRENT[op] * 6, 1)
     x = normal(5, 2, 4)
     wanted = outputs(model, x=x)
@@ -194,7 +194,7 @@ def test_openvino_takes_stored_layers_next_to_integer_products(
     )
     x = normal(5, 2, 4)
     done = quantize(model, "int8:mode=static:min-size=0", "openvino-cpu", x=x)
-    assert done.result.statistics == {"num-quantized-matmul": 1, "num-stored-recurrent": 2}
+    assert done.result.counters == {"num-quantized-matmul": 1, "num-stored-recurrent": 2}
     found, _ = openvino_layers(done.after, x=x)
     assert relative_error(found, outputs(done.after, x=x)) < 0.01
 
@@ -220,7 +220,7 @@ def test_weights_in_branches_are_stored_where_they_lie(quantize) -> None:
     model = branches()
     done = quantize(model, "int8:min-size=0")
     # Both branches call their weight `k`; the weight of the main graph serves both.
-    assert done.result.statistics == {"num-stored-subgraph": 2, "num-stored-other": 1}
+    assert done.result.counters == {"num-stored-subgraph": 2, "num-stored-other": 1}
     scopes = {d.data["scope"] for d in done.result.plan.decisions}
     assert scopes == {"", "/y.then_branch", "/y.else_branch"}
     assert [node.op_type for node in done.after.graph] == ["Cast", "Mul", "If"]
@@ -247,7 +247,7 @@ def test_weights_of_a_loop_are_expanded_when_the_model_is_loaded(quantize, tmp_p
     values = ", ".join(f"{value:.4f}" for value in normal(64))
     model = build(head() + LOOP.replace("VALUES", values))
     done = quantize(model, "int8:min-size=0")
-    assert done.result.statistics == {"num-stored-subgraph": 1, "num-stored-other": 1}
+    assert done.result.counters == {"num-stored-subgraph": 1, "num-stored-other": 1}
     x = normal(2, 8)
     wanted = session(model, exact=True).run(None, {"x": x})[0]
     path = str(tmp_path / "optimized.onnx")
@@ -271,7 +271,7 @@ def test_weights_in_functions_and_arguments_of_functions_are_stored(quantize, ou
     values = ", ".join(f"{value:.4f}" for value in normal(64))
     model = build(FUNCTION.replace("VALUES", values))
     done = quantize(model, "int8:min-size=0")
-    assert done.result.statistics == {"num-stored-subgraph": 1, "num-stored-other": 1}
+    assert done.result.counters == {"num-stored-subgraph": 1, "num-stored-other": 1}
     x = normal(2, 8)
     for exact in (True, False):
         found = outputs(done.after, exact=exact, x=x)
@@ -291,14 +291,14 @@ def test_a_plan_is_replayed_from_its_text(quantize) -> None:
         for length in range(len(plan)):
             part = model.clone()
             result = made.apply(part, plan.prefix(length), context("ort-cpu", None))
-            assert sum(n for k, n in result.statistics.items() if "stored" in k) == length
+            assert sum(n for k, n in result.counters.items() if "stored" in k) == length
 
 
 def test_a_second_run_finds_nothing_and_says_so(quantize) -> None:
     once = quantize(recurrent("LSTM"), WEIGHTS)
     twice = quantize(once.after, WEIGHTS)
     assert not twice.result.modified
-    assert twice.result.statistics == {"num-already-quantized": 1}
+    assert twice.result.counters == {"num-already-quantized": 1}
     assert twice.result.notes == ("nothing was quantized: nodes that were quantized before (1)",)
 
 
@@ -308,17 +308,17 @@ def test_what_was_quantized_before_is_named_next_to_what_is_quantized_now(quanti
         "=> (float[1,2,2] y, int32[2,2] z) { y = Conv(x, w)  z = MatMulInteger(a, b) }"
     )
     done = quantize(build(source, w=normal(2, 3, 1), b=np.ones((2, 2), np.int8)), WEIGHTS)
-    assert done.result.statistics == {"num-stored-conv": 1, "num-already-quantized": 1}
+    assert done.result.counters == {"num-stored-conv": 1, "num-already-quantized": 1}
     assert "left as quantized before: 1 node" in done.result.notes
 
 
 def test_options_hold_for_storage(quantize) -> None:
     model = recurrent("GRU")
-    assert quantize(model, f"{WEIGHTS}:exclude=w_r").result.statistics == {
+    assert quantize(model, f"{WEIGHTS}:exclude=w_r").result.counters == {
         "num-stored-recurrent": 1,
         "num-skipped-excluded": 1,
     }
-    assert quantize(model, "int8:min-size=100000").result.statistics == {"num-skipped-small": 2}
+    assert quantize(model, "int8:min-size=100000").result.counters == {"num-skipped-small": 2}
 
 
 def test_small_weights_are_stored_in_small_models_only(quantize) -> None:
@@ -330,8 +330,8 @@ def test_small_weights_are_stored_in_small_models_only(quantize) -> None:
             rest=", float[64,140000] w_2", n=140000, body="h = MatMul(x, w) y = MatMul(h, w_2)"
         )
     )
-    assert quantize(small, "int8").result.statistics == {"num-stored-other": 1}
-    assert quantize(large, "int8").result.statistics == {
+    assert quantize(small, "int8").result.counters == {"num-stored-other": 1}
+    assert quantize(large, "int8").result.counters == {
         "num-quantized-matmul": 1,
         "num-skipped-small": 1,
     }
@@ -341,11 +341,11 @@ def test_what_8_bits_keep_badly_stays(quantize) -> None:
     array = np.full((4, 4096), 0.035)
     array[:, 0] = 10.0
     text = "g (float[4096,2] x, float[4,4096] w) => (float[4,2] y) { y = MatMul(w, x) }"
-    assert quantize(build(head() + text, w=array), WEIGHTS).result.statistics == {
+    assert quantize(build(head() + text, w=array), WEIGHTS).result.counters == {
         "num-skipped-precision": 1
     }
     array[:, 0] = 0.5
-    assert quantize(build(head() + text, w=array), WEIGHTS).result.statistics == {
+    assert quantize(build(head() + text, w=array), WEIGHTS).result.counters == {
         "num-stored-other": 1
     }
 
@@ -355,7 +355,7 @@ def test_float16_is_stored_too(quantize, kernels, outputs) -> None:
         head() + "g (float16[2,8] x, float16[8,8] w) => (float16[2,8] y) { y = MatMul(x, w) }"
     )
     done = quantize(model, WEIGHTS)
-    assert done.result.statistics == {"num-stored-other": 1}
+    assert done.result.counters == {"num-stored-other": 1}
     assert [node.op_type for node in done.after.graph] == ["Cast", "Mul", "Cast", "MatMul"]
     assert "Mul" not in kernels(done.after)
     x = normal(2, 8).astype(np.float16)
@@ -372,7 +372,7 @@ def test_float16_is_stored_too(quantize, kernels, outputs) -> None:
 )
 def test_float64_is_left_alone_and_counted(body: str, quantize) -> None:
     done = quantize(build(head() + body), WEIGHTS)
-    assert done.result.statistics == {"num-skipped-dtype": 1}
+    assert done.result.counters == {"num-skipped-dtype": 1}
     assert done.result.notes == (
         "nothing was quantized: weights left alone because of their type (1)",
     )
@@ -392,14 +392,14 @@ def test_float_weights_that_the_model_rounds_itself_are_named(read: str, quantiz
         + f" q = QuantizeLinear(w, s, z)\n d = DequantizeLinear(q, s, z)\n {read} }}"
     )
     done = quantize(model, WEIGHTS)
-    assert done.result.statistics == {"num-skipped-rounded": 1}
+    assert done.result.counters == {"num-skipped-rounded": 1}
     assert "a QuantizeLinear of the model itself rounds them" in done.result.notes[0]
 
 
 def test_large_constants_that_are_added_are_counted(quantize) -> None:
     model = build(head() + "g (float[8,8] x, float[8,8] w) => (float[8,8] y) { y = Add(x, w) }")
     done = quantize(model, WEIGHTS)
-    assert done.result.statistics == {"num-skipped-operator": 1}
+    assert done.result.counters == {"num-skipped-operator": 1}
     assert done.result.notes == (
         "nothing was quantized: large constants that no product reads, left in float32 (1)",
     )
@@ -411,7 +411,7 @@ def test_weights_that_are_inputs_too_are_counted(quantize) -> None:
     )
     model.graph.inputs.append(model.graph.initializers["w"])
     done = quantize(model, WEIGHTS)
-    assert done.result.statistics == {"num-skipped-overridable": 1}
+    assert done.result.counters == {"num-skipped-overridable": 1}
     assert done.result.notes == (
         "nothing was quantized: weights that are inputs too, for a caller to override (1)",
     )
@@ -429,7 +429,7 @@ def test_vectors_are_multiplied_in_float_and_their_matrix_is_stored(
 ) -> None:
     model = build(head() + "g (float[8] x, float[8,16] w) => (float[16] y) { y = MatMul(x, w) }")
     done = quantize(model, "int8:mode=static:min-size=0", "openvino-cpu", x=normal(4, 8))
-    assert done.result.statistics == {"num-stored-other": 1}
+    assert done.result.counters == {"num-stored-other": 1}
     x = normal(8)
     found, _ = openvino_layers(done.after, x=x)
     wanted = session(model, exact=True).run(None, {"x": x})[0]

@@ -8,16 +8,20 @@ import pytest
 
 from irtools import optimize
 from irtools.data import DataSettings
-from irtools.driver.chain import Chain, ChainSource, Stage, measure_chain, ratios_on_target
-from irtools.measure import LatencyResult
+from irtools.driver.chain import Chain, ChainSource, ChainStage, measure_chain, ratios_on_target
+from irtools.driver.contenders import read_for_contenders
+from irtools.measure.base import LatencyResult
+from irtools.measure.contest import Contest, ContestSettings
+from irtools.measure.timing import Contender
+from irtools.model import Model
 from irtools.targets import find_target
 
 
 def _chain(task: Path, *pipelines: str) -> Chain:
     target = find_target("ort-cpu")
     source = ChainSource(str(task / "model.onnx"), DataSettings(tokenizer=task))
-    stages = [Stage("baseline", target, source)]
-    stages += [Stage(pipeline, target, source, pipeline) for pipeline in pipelines]
+    stages = [ChainStage("baseline", target, source)]
+    stages += [ChainStage(pipeline, target, source, pipeline) for pipeline in pipelines]
     half, data = (str(task / "data" / name) for name in ("half.jsonl", "all.jsonl"))
     return Chain(tuple(stages), half, data, "accuracy", bench=None, threads=1)
 
@@ -44,6 +48,31 @@ def test_a_link_reads_text_with_its_own_tokenizer(task: Path) -> None:
     assert baseline.score.agreement == 1
 
 
+def test_models_with_tokenizers_of_their_own_are_compared(task: Path, tmp_path: Path) -> None:
+    data = task / "data"
+    made = optimize(
+        task / "model.onnx",
+        "trim-vocabulary",
+        calibration=data / "half.jsonl",
+        data=DataSettings(tokenizer=task),
+        bench=None,
+        check=False,
+        threads=1,
+    ).model
+    made.save(tmp_path / "small.onnx")
+    for name, content in made.companions.items():
+        (tmp_path / name).write_bytes(content)
+    models = (Model.load(task / "model.onnx"), Model.load(tmp_path / "small.onnx"))
+    contenders = {str(n): Contender(model, "ort-cpu") for n, model in enumerate(models)}
+    samples = read_for_contenders(str(data / "half.jsonl"), contenders, DataSettings())
+    ids = [own.feeds["input_ids"].max() for own in samples.values()]
+    assert ids[1] < ids[0]
+    settings = ContestSettings(bench=None, metric="accuracy", isolation="none")
+    small = Contest(contenders, samples, settings).run().standings[1]
+    assert small.fidelity is not None and small.fidelity.agreement == 1
+    assert small.difference is not None and (small.difference.low, small.difference.high) == (0, 0)
+
+
 def _timed(name: str, milliseconds: float) -> tuple[LatencyResult, ...]:
     blocks = (milliseconds, milliseconds, milliseconds)
     return (LatencyResult(name, "batch=1", milliseconds, 0, 0, 0, 0, 0, 3, blocks),)
@@ -52,7 +81,7 @@ def _timed(name: str, milliseconds: float) -> tuple[LatencyResult, ...]:
 def test_ratios_are_those_of_one_runtime(task: Path) -> None:
     source = ChainSource(str(task / "model.onnx"))
     targets = [find_target(name, check=False) for name in ("ort-cpu", "openvino-cpu")]
-    stages = tuple(Stage(name, t, source) for t in targets for name in ("baseline", "small"))
+    stages = tuple(ChainStage(name, t, source) for t in targets for name in ("baseline", "small"))
     chain = Chain(stages, "", "", "accuracy")
     timed = [_timed(str(n), ms) for n, ms in enumerate((8.0, 2.0, 6.0, 2.0))]
     found = [result.speedup for (result,) in ratios_on_target(chain, timed)]

@@ -66,7 +66,7 @@ def test_the_report_measures_text_in_the_new_tokens(task: Path) -> None:
     """Every token of the calibration texts is kept, so on them nothing is lost."""
     done = run(task, calibration="data/all.jsonl", check=True)
     first, last = done.rows[0], done.rows[-1]
-    assert last.statistics["num-removed-tokens"] > 0
+    assert last.counters["num-removed-tokens"] > 0
     assert last.metric.value == first.metric.value
     assert last.fidelity.agreement == 1.0
     assert "numerics" in last.checks
@@ -74,7 +74,7 @@ def test_the_report_measures_text_in_the_new_tokens(task: Path) -> None:
 
 def test_passes_behind_it_see_the_new_tokens(task: Path) -> None:
     done = run(task, "trim-vocabulary,int8:min-size=0:embeddings=4:mode=static")
-    assert done.rows[-1].statistics["num-quantized-embedding"] == 1
+    assert done.rows[-1].counters["num-quantized-embedding"] == 1
     assert not done.report.calibration.synthetic
 
 
@@ -138,17 +138,17 @@ def test_outputs_per_token_choose_remap(task: Path) -> None:
     assert any("something for each token" in note for note in done.rows[-1].notes)
 
 
-@pytest.mark.parametrize(("tied", "statistic"), [(True, "num-skipped-tied")])
-def test_tied_tables_are_left_alone(task: Path, tied: bool, statistic: str) -> None:
+@pytest.mark.parametrize(("tied", "counter"), [(True, "num-skipped-tied")])
+def test_tied_tables_are_left_alone(task: Path, tied: bool, counter: str) -> None:
     model = classifier(make_wordpiece().get_vocab_size(), tied=tied)
     result = Pipeline("trim-vocabulary").passes[0].run(model, _context())
-    assert not result.modified and result.statistics == {statistic: 1}
+    assert not result.modified and result.counters == {counter: 1}
     assert "also read by" in result.notes[0]
 
 
 def test_without_a_tokenizer_it_is_left_alone() -> None:
     result = Pipeline("trim-vocabulary").passes[0].run(classifier(50), _context())
-    assert result.statistics == {"num-skipped-no-tokenizer": 1}
+    assert result.counters == {"num-skipped-no-tokenizer": 1}
 
 
 def _context() -> PassContext:
@@ -165,9 +165,9 @@ def test_a_second_run_finds_nothing(task: Path) -> None:
 
 
 def test_the_most_frequent_tokens(task: Path) -> None:
-    few = run(task, "trim-vocabulary:keep=1", "data/all.jsonl").rows[-1].statistics
-    many = run(task, "trim-vocabulary", "data/all.jsonl").rows[-1].statistics
-    often = run(task, "trim-vocabulary:min-count=5", "data/all.jsonl").rows[-1].statistics
+    few = run(task, "trim-vocabulary:keep=1", "data/all.jsonl").rows[-1].counters
+    many = run(task, "trim-vocabulary", "data/all.jsonl").rows[-1].counters
+    often = run(task, "trim-vocabulary:min-count=5", "data/all.jsonl").rows[-1].counters
     removed = [found["num-removed-tokens"] for found in (few, often, many)]
     assert removed == sorted(set(removed), reverse=True)
 

@@ -153,7 +153,7 @@ def test_sizes_of_the_ids_are_no_values() -> None:
 
 def test_a_table_that_is_an_output_stays() -> None:
     found = find_table(graph(SUM, outputs="float[n, 2] y, float[6, 2] w"))
-    assert isinstance(found, Refusal) and found.statistic == "num-skipped-tied"
+    assert isinstance(found, Refusal) and found.counter == "num-skipped-tied"
     assert "an output" in found.reason
 
 

@@ -65,7 +65,7 @@ class Fusion:
     """What a fusion pass makes.
 
     Attributes:
-        what: The thing that is fused, as statistics and notes call it.
+        what: The thing that is fused, as counters and notes call it.
         plural: Several of it, in words.
         operator: The standard operator that is made; empty where there is no single one.
         opset: The opset that brought it.
@@ -83,7 +83,7 @@ class Fusion:
 class FusionPass(Pass):
     """A pass that turns one kind of subgraph into one operator of the target.
 
-    Its statistics follow from `fusion` where it has none of its own.
+    Its counters follow from `fusion` where it has none of its own.
     """
 
     exactness: ClassVar[Exactness] = Exactness.REASSOCIATED
@@ -92,8 +92,8 @@ class FusionPass(Pass):
 
     def __init_subclass__(cls) -> None:
         what, plural = cls.fusion.what, cls.fusion.plural
-        if "statistics" not in cls.__dict__:
-            cls.statistics = {
+        if "counters" not in cls.__dict__:
+            cls.counters = {
                 f"num-fused-{what}": f"{plural} fused",
                 f"num-unfused-{what}": f"{plural} that stayed, each named with its reason",
             }

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from irtools.errors import FileError
-from irtools.targets.staging import publish, staging_folder
+from irtools.files import publish, staging_folder
 
 
 def test_files_arrive_together_and_nothing_is_left(tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_a_place_taken_by_a_folder(tmp_path: Path) -> None:
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from irtools.targets.staging import staging_folder
+from irtools.files import staging_folder
 with staging_folder(Path(sys.argv[1])) as folder:
     (folder / "m.bin").write_bytes(bytes(1000))
     os.kill(os.getpid(), signal.SIGKILL)

@@ -17,7 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.editing import constant_of, require_constant
-from irtools.passes.cleanup._sizes import (
+from irtools.passes.cleanup.sizes import (
     constant_bytes,
     initializer_bytes,
     node_bytes,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from irtools.backends._block_tables import BlockTable, require_rows
+from irtools.backends.block_tables import BlockTable, require_rows
 from irtools.editing import Editor, Rule, Veto, require
 
 __all__ = ["NibbleLookup"]

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from irtools.analysis.dims import Dim
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.editing import Place, Veto, constant_of, producer_of, require_constant, scalar_of
-from irtools.passes.fusion._sizes import size_of
+from irtools.passes.fusion.sizes import size_of
 
 __all__ = ["HalfTable", "expanded_batch", "half_table", "squeezed"]
 

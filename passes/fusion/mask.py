@@ -8,13 +8,13 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.editing import Place, constant_of, producer_of, scalar_of
-from irtools.passes.fusion._sizes import size_of
 from irtools.passes.fusion.attention_match import (
     AttentionMatch,
     BooleanMask,
     FilledMask,
     Mask,
 )
+from irtools.passes.fusion.sizes import size_of
 
 __all__ = ["build_mask"]
 

@@ -22,15 +22,15 @@ from typing import TypeAlias
 import numpy as np
 import onnx_ir as ir
 
-from irtools.backends._block_tables import (
+from irtools.backends.block_tables import (
     DOMAIN,
     BlockLookup,
     BlockTable,
     block_table,
     require_rows,
 )
-from irtools.backends.onnxruntime._nf4 import Nf4Product, is_plain
-from irtools.backends.onnxruntime._nibble_tables import NibbleLookup
+from irtools.backends.onnxruntime.nf4 import Nf4Product, is_plain
+from irtools.backends.onnxruntime.nibble_tables import NibbleLookup
 from irtools.editing import Editor, Rule, Veto, require, rewrite
 
 __all__ = ["lower_block_weights"]

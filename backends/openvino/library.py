@@ -13,7 +13,7 @@ import sys
 from types import ModuleType
 
 from irtools.errors import MissingExtraError
-from irtools.targets.signature import one_line
+from irtools.words import one_line
 
 __all__ = ["clean_message", "import_openvino", "release"]
 

@@ -10,7 +10,7 @@ import onnx_ir as ir
 from irtools.analysis.dims import multiply
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.editing import Veto, only_user, producer_of
-from irtools.passes.fusion._operand import HEADS_FIRST, HEADS_SECOND, Operand, find_operand
+from irtools.passes.fusion.operand import HEADS_FIRST, HEADS_SECOND, Operand, find_operand
 
 __all__ = ["Cache", "Packed", "find_packed"]
 

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.editing import Editor, Rule, Veto, array_of, producer_of, require
-from irtools.model.nf4 import NF4_LEVELS
+from irtools.model import NF4_LEVELS
 
 __all__ = ["Nf4Product", "is_plain"]
 

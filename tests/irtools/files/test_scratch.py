@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from irtools import scratch
-from irtools.scratch import remove_abandoned, scratch_folder
+from irtools.files import remove_abandoned, scratch, scratch_folder
 
 _HOLD = """
 import sys
 from pathlib import Path
-from irtools.scratch import scratch_folder
+from irtools.files import scratch_folder
 with scratch_folder("held", Path(sys.argv[1])) as folder:
     (folder / "weights.bin").write_bytes(bytes(1000))
     print(folder, flush=True)
@@ -115,8 +114,8 @@ def test_a_place_that_is_not_there_is_an_error_of_the_system(tmp_path: Path) -> 
 
 
 _MADE_ELSEWHERE = {
-    "irtools/scratch.py": "makes them",
-    "irtools/passmanager/step.py": "inside the folder of the run",
+    "irtools/files/scratch.py": "makes them",
+    "irtools/passmanager/workspace.py": "inside the folder of the run",
     "irtools/instruments/reproducer.py": "is kept for the user",
     "irtools/cli/crash.py": "is kept for the user",
     "irtools/cli/options.py": "sets the place",
@@ -125,7 +124,7 @@ _MADE_ELSEWHERE = {
 
 
 def test_there_is_one_room_for_temporary_folders() -> None:
-    root = Path(__file__).resolve().parents[2]
+    root = Path(__file__).resolve().parents[3]
     found = {
         str(path.relative_to(root))
         for room in ("irtools", "passes", "frontends", "backends")

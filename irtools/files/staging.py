@@ -8,9 +8,9 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from irtools.errors import FileError
-from irtools.scratch import scratch_folder
+from irtools.files.scratch import scratch_folder
 
-__all__ = ["publish", "staging_folder"]
+__all__ = ["publish", "publish_folder", "staging_folder"]
 
 
 @contextmanager
@@ -32,14 +32,34 @@ def staging_folder(directory: Path) -> Iterator[Path]:
         yield folder
 
 
-def publish(folder: Path, directory: Path, last: str) -> tuple[Path, ...]:
+def publish_folder(folder: Path, place: Path, last: str | None = None) -> None:
+    """Move what a staging folder holds to `place`: a new folder, or file by file into one.
+
+    Args:
+        folder: A folder inside a staging folder that lies in or next to `place`.
+        place: Where to; appears whole where it is new.
+        last: As `publish` takes it.
+
+    Raises:
+        FileError: The folder cannot be made, or a file cannot be moved.
+    """
+    if place.is_dir():
+        publish(folder, place, last)
+        return
+    try:
+        folder.rename(place)
+    except OSError as error:
+        raise FileError(f"cannot make folder {place}: {error.strerror}") from error
+
+
+def publish(folder: Path, directory: Path, last: str | None = None) -> tuple[Path, ...]:
     """Move every file of a staging folder to `directory`.
 
     Args:
         folder: The staging folder.
         directory: Where to.
         last: Name of the file that refers to the others. It is moved last, so that a reader
-            never meets it without them.
+            never meets it without them. None: no file does.
 
     Returns:
         The new paths, `last` first.
@@ -48,14 +68,14 @@ def publish(folder: Path, directory: Path, last: str) -> tuple[Path, ...]:
         FileError: A file cannot be moved.
     """
     names = sorted(path.name for path in folder.iterdir())
-    names.remove(last)
+    order = names if last is None else [*(name for name in names if name != last), last]
     try:
-        for name in (*names, last):
+        for name in order:
             _flush(folder / name)
             (folder / name).replace(directory / name)
     except OSError as error:
         raise FileError(f"cannot write {directory / name}: {error.strerror}") from error
-    return tuple(directory / name for name in (last, *names))
+    return tuple(directory / name for name in (*order[-1:], *order[:-1]))
 
 
 def _flush(path: Path) -> None:

@@ -9,8 +9,6 @@ import onnx_ir as ir
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.analysis.types import element_type
 from irtools.editing import require
-from irtools.passes.fusion._operand import find_operand
-from irtools.passes.fusion._packed import find_packed
 from irtools.passes.fusion.attention_match import (
     AddedMask,
     AttentionMatch,
@@ -20,6 +18,8 @@ from irtools.passes.fusion.attention_match import (
     shape_of_masks,
     value_of,
 )
+from irtools.passes.fusion.operand import find_operand
+from irtools.passes.fusion.packed import find_packed
 
 __all__ = ["match_written"]
 

@@ -1,0 +1,48 @@
+"""Texts and JSON documents as files: whole, or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from irtools.errors import FileError
+from irtools.files.scratch import scratch_folder
+
+__all__ = ["json_text", "write_text"]
+
+
+def json_text(document: Mapping[str, object], *, any_number: bool = False) -> str:
+    """Return a document as JSON text, one value a line.
+
+    Args:
+        document: What JSON knows.
+        any_number: Also write numbers that JSON does not know (NaN, Infinity), for what irtools
+            alone reads.
+
+    Raises:
+        ValueError: It holds such a number.
+    """
+    return json.dumps(document, indent=1, allow_nan=any_number) + "\n"
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file in UTF-8; its place holds the old text or the whole new one.
+
+    A link is followed; a pipe or a terminal is written to as it is.
+
+    Raises:
+        FileError: It cannot be written.
+    """
+    place = Path(os.path.realpath(path))
+    try:
+        if place.exists() and not place.is_file():
+            place.write_text(text, encoding="utf-8")
+            return
+        with scratch_folder("staging", place.parent, prefix=".irtools-") as folder:
+            made = folder / place.name
+            made.write_text(text, encoding="utf-8")
+            made.replace(place)
+    except OSError as error:
+        raise FileError(f"cannot write {path}: {error.strerror or error}") from error

@@ -46,7 +46,7 @@ class Sink(Pass):
     name: ClassVar[str] = "sink"
     exactness: ClassVar[Exactness] = Exactness.REASSOCIATED
     requires: ClassVar[tuple[str, ...]] = (*FOLLOWED_GRAPH, "hoist-shapes", "remove-dead-code")
-    statistics: ClassVar = {
+    counters: ClassVar = {
         "num-sunk-nodes": "operators that compute one position now",
         "num-sunk-products": "of them products and attention blocks",
     }

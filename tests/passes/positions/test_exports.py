@@ -67,7 +67,7 @@ def test_the_last_block_is_sunk(
     after, sunk = before.clone(), 0
     for step in Pipeline.parse(order):
         result = step.run(after, make_context(target))
-        sunk += result.statistics.get("num-sunk-products", 0)
+        sunk += result.counters.get("num-sunk-products", 0)
     verify(after, interface=Interface.of(before))
     assert sunk in (5, 6)  # Attention, or its two products; Q, O and the feed-forward network.
     if order != PREPARED:

@@ -3,7 +3,8 @@
 A product that multiplies some channels in float32 costs about 1 % of a small encoder's time, so
 none does without need. Whether there is need, no figure of a single layer says: rounding errors of
 many layers add up, or cancel. So the quantized model is run on some of the calibration samples and
-compared with the float32 one, and the floor (`outliers.OutlierLimits`) rises where too little is kept.
+compared with the float32 one, and the floor (`outliers.OutlierLimits`) rises where too little is
+kept.
 """
 
 from __future__ import annotations

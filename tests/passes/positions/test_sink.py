@@ -12,7 +12,7 @@ from irtools.passes.positions.sink import Sink
 from irtools.passmanager import PassContext, PassResult, Pipeline
 from irtools.testing import check_pass
 
-from .conftest import CAUSAL, FIRST, FUSED, WRITTEN, block, sqnr
+from .conftest import CAUSAL, FIRST, FUSED, JOINED, WRITTEN, block, sqnr
 
 MakeContext = Callable[..., PassContext]
 EXACT = 110.0
@@ -95,6 +95,16 @@ def test_fires(attention: str, reading: str, target: str, sunk: Sunk) -> None:
     products = 6 if attention is WRITTEN else 5
     assert result.counters["num-sunk-products"] == products
     for size in ((1, 2), (3, 5), (2, 9)):
+        assert sqnr(model, after, target, *size) >= EXACT
+
+
+@pytest.mark.parametrize("reading", ["a scalar index", "the last by a Slice"])
+def test_batch_and_positions_in_one_axis(reading: str, target: str, sunk: Sunk) -> None:
+    """Linear layers as Gemm; one of them shares what it reads with those of keys and values."""
+    model = block(JOINED, READINGS[reading])
+    after, result = sunk(model)
+    assert result.counters["num-sunk-products"] == 6
+    for size in ((1, 2), (3, 5)):
         assert sqnr(model, after, target, *size) >= EXACT
 
 

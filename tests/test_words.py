@@ -23,7 +23,7 @@ PLAIN = {
     r"tells|(?:is|are|was|were|unless) told(?! apart)": "reports, shows, given",
     r"brings|brought": "provides, comes with, is moved",
     r"(?:draws?|drawn) back": "rolled back",
-    r"(?:hand|hands|handed) on": "pass on, output",
+    r"(?:hand|hands|handed) (?:it |them )?on": "pass on, output",
     r"nobody|somebody": "no other node, another node, no one, someone",
     r"what (?:\w+ )+(?:is|are) worth": "score, gain",
     r"in turns": "alternating, alternately",

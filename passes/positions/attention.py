@@ -16,7 +16,7 @@ def attention(node: ir.Node, row: Row, facts: SymbolicShapes) -> Sources | None:
     Under a causal mask the last row alone sees all keys, and then needs no mask.
     """
     query, result = facts.shape(node.inputs[0]), facts.shape(node.outputs[0])
-    if query is None or result is None or _is_read(node, 3):
+    if query is None or result is None or _is_read(node, 3) or row.period is not None:
         return None
     if len(query) != len(result) or row.axis != _positions(result):
         return None
@@ -31,7 +31,11 @@ def multi_head_attention(node: ir.Node, row: Row, facts: SymbolicShapes) -> Sour
     query, key = facts.shape(node.inputs[0]), _input(node, 1)
     if query is None or len(query) != 3 or row.axis != 1 or key is None or _is_read(node, 3):
         return None
-    if node.attributes.get_int("unidirectional", 0) or len(node.inputs) > 8:
+    if (
+        node.attributes.get_int("unidirectional", 0)
+        or len(node.inputs) > 8
+        or row.period is not None
+    ):
         return None
     found = {0: 1}
     padding = _input(node, 4)
@@ -49,7 +53,7 @@ def multi_head_attention(node: ir.Node, row: Row, facts: SymbolicShapes) -> Sour
 def rotary(node: ir.Node, row: Row, facts: SymbolicShapes) -> Sources | None:
     """ai.onnx RotaryEmbedding: the row, and its angles or its position."""
     shape = facts.shape(node.inputs[0])
-    if shape is None or row.axis != _positions(shape):
+    if shape is None or row.axis != _positions(shape) or row.period is not None:
         return None
     places = _input(node, 3)
     angles = [places] if places is not None else list(node.inputs[1:3])

@@ -7,8 +7,8 @@ more. It stops, by itself, at what attention takes its keys and values from.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -18,8 +18,9 @@ from irtools.editing import array_of
 from irtools.operators import Kind, find_op
 from irtools.passes.positions.row import Row, Rule, Sources
 from irtools.passes.positions.rules import ROWS
+from irtools.passes.positions.targets import reshape
 
-__all__ = ["Demand", "Edge", "find_demand", "free_results", "is_work", "row_taken"]
+__all__ = ["Demand", "Edge", "before_joined", "find_demand", "free_results", "is_work", "row_taken"]
 
 Edge = tuple[ir.Node, int]
 """A node and one of its inputs."""
@@ -73,10 +74,28 @@ def is_work(node: ir.Node) -> bool:
 
 def find_demand(graph: ir.Graph, facts: SymbolicShapes) -> Demand:
     """Return what one row is read of in a graph, where it spares a product or an attention."""
-    search = _Search(facts)
-    for node in reversed(graph):
-        search.visit(node)
-    return _worthwhile(search.found)
+    declined: set[ir.Node] = set()
+    while True:
+        search = _Search(facts, declined)
+        for node in reversed(graph):
+            search.visit(node)
+        late = {
+            edge[0]
+            for edge, row in search.found.cuts
+            if row.period is not None and before_joined(edge[0].inputs[edge[1]], row, facts) is None
+        }
+        if not late:
+            return _worthwhile(search.found)
+        declined |= late
+
+
+def before_joined(value: ir.Value | None, row: Row, facts: SymbolicShapes) -> Row | None:
+    """Return the row of what a Reshape joins batch and positions of; None where it does not."""
+    node = None if value is None else value.producer()
+    if node is None or node.op_type != "Reshape" or node.domain != "":
+        return None
+    found = (_ask(reshape, node, row, facts) or {}).get(0)
+    return found if isinstance(found, Row) and found.period is None else None
 
 
 def row_taken(node: ir.Node, facts: SymbolicShapes) -> Row | None:
@@ -119,8 +138,9 @@ def _sliced(node: ir.Node, shape: tuple[object, ...]) -> Row | None:
 
 
 class _Search:
-    def __init__(self, facts: SymbolicShapes) -> None:
+    def __init__(self, facts: SymbolicShapes, declined: Collection[ir.Node]) -> None:
         self.found = Demand()
+        self._declined = declined
         self._facts = facts
 
     def visit(self, node: ir.Node) -> None:
@@ -132,14 +152,15 @@ class _Search:
             return
         row, rule = self._wanted(node), ROWS.of(node)
         op = find_op(node.domain, node.op_type)
-        if row is None or rule is None or op is None or op.random:
+        if row is None or rule is None or op is None or op.random or node in self._declined:
             return
         sources = _ask(rule, node, row, self._facts)
         if sources is None:
             return
         self.found.nodes[node] = row
-        for index, axis in sources.items():
-            self.found.reads[node, index] = Row(axis, row.index)
+        for index, source in sources.items():
+            own = replace(row, axis=source) if isinstance(source, int) else source
+            self.found.reads[node, index] = own
 
     def _wanted(self, node: ir.Node) -> Row | None:
         """Return the row that is read of a node's results, if it is the same one of all."""

@@ -7,7 +7,7 @@ import onnx_ir as ir
 
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.editing import Editor, array_of, can_forward, require_constant
-from irtools.passes.positions.demand import Demand, free_results
+from irtools.passes.positions.demand import Demand, before_joined, free_results
 from irtools.passes.positions.row import Row
 from irtools.passes.positions.targets import new_target
 
@@ -17,24 +17,30 @@ __all__ = ["sink"]
 def sink(editor: Editor, demand: Demand, facts: SymbolicShapes) -> None:
     """Take rows where `demand` says so, and let its nodes compute those alone."""
     rows: dict[tuple[ir.Value, Row], ir.Value] = {}
+    targets = {
+        node: new_target(node, row, facts)
+        for node, row in demand.nodes.items()
+        if node.op_type in ("Expand", "Reshape")
+    }
     for (node, index), row in list(demand.cuts):
         value = node.inputs[index]
         assert value is not None
         if (value, row) not in rows:
-            rows[value, row] = _take(editor, value, row)
+            rows[value, row] = _take(editor, value, row, facts)
         node.replace_input_with(index, rows[value, row])
     editor.drop_unread(*(value for value, _ in rows))
-    targets = {node: new_target(node, row, facts) for node, row in demand.nodes.items()}
     spare = [demand.maker(node.inputs[0]) is not None for node in demand.takers]
     for node, row in demand.nodes.items():
-        _adjust(editor, node, row, targets[node])
+        _adjust(editor, node, row, targets.get(node))
     for (node, row), made in zip(demand.takers.items(), spare, strict=True):
         if made:
             _take_only_row(editor, node, row)
 
 
-def _take(editor: Editor, value: ir.Value, row: Row) -> ir.Value:
+def _take(editor: Editor, value: ir.Value, row: Row, facts: SymbolicShapes) -> ir.Value:
     """Return one row of a tensor, along an axis that stays."""
+    if row.period is not None:
+        return _take_joined(editor, value, row, facts)
     array = array_of(value)
     if array is not None:
         return editor.constant(f"{value.name}_row", np.take(array, [row.index], row.axis))
@@ -45,14 +51,24 @@ def _take(editor: Editor, value: ir.Value, row: Row) -> ir.Value:
         [value, index],
         {"axis": row.axis},
         outputs={f"{value.name}_row": value.dtype},
-        shape=_one(value.shape, row.axis),
+        shape=_one(value.shape, row),
     )
+
+
+def _take_joined(editor: Editor, value: ir.Value, row: Row, facts: SymbolicShapes) -> ir.Value:
+    """Return the rows of a tensor that joins batch and positions, taken before it does."""
+    node, own = value.producer(), before_joined(value, row, facts)
+    assert node is not None and node.inputs[0] is not None and own is not None
+    taken = _take(editor, node.inputs[0], own, facts)
+    target = editor.constant(f"{value.name}_shape", np.asarray(new_target(node, row, facts)))
+    shape = _one(value.shape, row)
+    outputs = {f"{value.name}_row": value.dtype}
+    return editor.after(taken, "Reshape", [taken, target], outputs=outputs, shape=shape)
 
 
 def _adjust(editor: Editor, node: ir.Node, row: Row, target: list[int] | None) -> None:
     """Let a node make one row from one row."""
-    if node.op_type in ("Expand", "Reshape"):
-        assert target is not None
+    if target is not None:
         old = node.inputs[1]
         sizes = editor.constant(f"{node.name}_shape", np.asarray(target, np.int64))
         node.replace_input_with(1, sizes)
@@ -64,7 +80,7 @@ def _adjust(editor: Editor, node: ir.Node, row: Row, target: list[int] | None) -
         if index in free_results(node) or output.shape is None:
             continue
         if len(output.shape) > row.axis:
-            output.shape = _one(output.shape, row.axis)
+            output.shape = _one(output.shape, row)
 
 
 def _take_only_row(editor: Editor, node: ir.Node, row: Row) -> None:
@@ -83,7 +99,9 @@ def _take_only_row(editor: Editor, node: ir.Node, row: Row) -> None:
     editor.drop_unread(*parameters)
 
 
-def _one(shape: ir.Shape | None, axis: int) -> ir.Shape | None:
+def _one(shape: ir.Shape | None, row: Row) -> ir.Shape | None:
     if shape is None:
         return None
-    return ir.Shape([1 if place == axis else size for place, size in enumerate(shape)])
+    sizes: list[int | ir.SymbolicDim | None] = list(shape)
+    sizes[row.axis] = 1 if row.period is None else None
+    return ir.Shape(sizes)

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import onnx_ir as ir
 
+from irtools.analysis.dims import Dim
 from irtools.analysis.shapes import Shape, SymbolicShapes
 
 __all__ = ["Row", "Rule", "Sources", "broadcast_axis", "of_broadcast"]
@@ -15,19 +16,21 @@ __all__ = ["Row", "Rule", "Sources", "broadcast_axis", "of_broadcast"]
 
 @dataclass(frozen=True)
 class Row:
-    """One row of a tensor.
+    """One row of a tensor; of an axis into which others are written as well, one of each.
 
     Attributes:
         axis: Along which it is taken, from 0.
         index: Which one, from 0; from the end where it is negative.
+        period: How many rows there are of each, where batch and positions are one axis.
     """
 
     axis: int
     index: int
+    period: Dim | None = None
 
 
-Sources: TypeAlias = Mapping[int, int]
-"""Input of a node to the axis along which one row of it is needed; others are needed whole."""
+Sources: TypeAlias = Mapping[int, int | Row]
+"""Input of a node to the row that is needed of it, or the axis of the same; others whole."""
 
 Rule: TypeAlias = Callable[[ir.Node, Row, SymbolicShapes], Sources | None]
 """Answers for one row of a node's results; None: the row cannot be computed alone."""

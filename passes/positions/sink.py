@@ -31,8 +31,8 @@ class Sink(Pass):
     moves up through elementwise operators, reductions and norms along other axes, products,
     reshaped and transposed heads, and the rows of attention, and stops where other positions are
     needed: at keys and values. Under a causal mask that is an attribute only the last row is taken,
-    of as many queries as keys. Where positions are written into one axis with the batch (Gemm in
-    GPT-2), it stops.
+    of as many queries as keys. Positions that are written into one axis with the batch, as Gemm
+    takes them, are followed through it.
 
     Of L equal blocks over S tokens the last does without (S-1)/S of all but K and V: with hidden
     size H and inner size F, 2 H^2 + 2 H F of 4 H^2 + 2 H F multiplications a token (F = 4 H: 10 of
@@ -46,7 +46,7 @@ class Sink(Pass):
     name: ClassVar[str] = "sink"
     exactness: ClassVar[Exactness] = Exactness.REASSOCIATED
     requires: ClassVar[tuple[str, ...]] = (*FOLLOWED_GRAPH, "hoist-shapes", "remove-dead-code")
-    statistics: ClassVar = {
+    counters: ClassVar = {
         "num-sunk-nodes": "operators that compute one position now",
         "num-sunk-products": "of them products and attention blocks",
     }

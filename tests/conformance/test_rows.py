@@ -115,7 +115,7 @@ def test_random_graphs_keep_their_numbers(
         ctx = make_context()
         for step in Pipeline.parse("lift-constants,remove-identity,sink"):
             ctx.drop_analyses()
-            sunk += step.run(after, ctx).statistics.get("num-sunk-nodes", 0)
+            sunk += step.run(after, ctx).counters.get("num-sunk-nodes", 0)
         verify(after)
         for arrays in feeds:
             try:

@@ -121,7 +121,7 @@ def test_with_one_line_it_stands_in_the_coverage(install: Callable) -> None:
     install(_ONE_LINE)
     (row,) = [row for row in coverage() if row.op.key == "acme::Softsnap"]
     known = {name for name, answer in row.answers.items() if answer}
-    assert known == {"type", "shape", "cost", "channels", "half"}
+    assert known == {"type", "shape", "cost", "channels", "half", "rows"}
 
 
 def test_a_pass_says_which_operators_it_does_not_know() -> None:

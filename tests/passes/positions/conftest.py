@@ -18,7 +18,8 @@ block (
   float[N,S,16] x, int64[N,S] mask, float[16,16] wq, float[16,16] wk, float[16,16] wv,
   float[16,16] wo, float[16,32] w1, float[32,16] w2, float[16] g, float[16] b, float[16,4] head,
   float[2,16] probe, int64[1] first, int64[1] second, int64[1] last, int64[1] end, int64[1] one,
-  int64[2] axes, int64[4] split, int64[3] joined, float scale, float low, float zero, int64 at,
+  int64[2] axes, int64[4] split, int64[3] joined, int64[1] wide, int64[2] rows,
+  float scale, float low, float zero, int64 at,
   int64 next
 ) => ("""
 
@@ -45,6 +46,16 @@ CAUSAL = f"""
   {PROJECTED}
   attended = Attention<q_num_heads=2, kv_num_heads=2, is_causal=1>(q, k, v)
 """
+JOINED = f"""
+  {BIAS}
+  sizes = Shape<start=0, end=2>(x)  whole = Concat<axis=0>(sizes, wide)  flat = Reshape(x, rows)
+  q0 = Gemm(flat, wq, b)  k0 = Gemm(flat, wk, b)  v0 = Gemm(flat, wv, b)
+  q = Reshape(q0, whole)  k = Reshape(k0, whole)  v = Reshape(v0, whole)
+  long = Shape<start=1, end=2>(x)  size = Concat<axis=0>(one, one, long, one)
+  square = Expand(bias, size)
+  mixed = Attention<q_num_heads=2, kv_num_heads=2>(q, k, v, square)
+  mixed0 = Reshape(mixed, rows)  mixed1 = Gemm(mixed0, wv, b)  attended = Reshape(mixed1, whole)
+"""
 REST = """
   o = MatMul(attended, wo)  r1 = Add(o, x)  n1 = LayerNormalization<axis=-1>(r1, g, b)
   f1 = MatMul(n1, w1)  f2 = Gelu(f1)  f3 = MatMul(f2, w2)  r2 = Add(f3, n1)
@@ -61,6 +72,8 @@ NUMBERS = {
     "axes": [1, 2],
     "split": [0, 0, 2, 8],
     "joined": [0, 0, 16],
+    "wide": [16],
+    "rows": [-1, 16],
 }
 
 

@@ -12,7 +12,7 @@ from irtools.passes.positions.sink import Sink
 from irtools.passmanager import PassContext, PassResult, Pipeline
 from irtools.testing import check_pass
 
-from .conftest import CAUSAL, FIRST, FUSED, WRITTEN, block, sqnr
+from .conftest import CAUSAL, FIRST, FUSED, JOINED, WRITTEN, block, sqnr
 
 MakeContext = Callable[..., PassContext]
 EXACT = 110.0
@@ -93,8 +93,18 @@ def test_fires(attention: str, reading: str, target: str, sunk: Sunk) -> None:
     model = block(attention, READINGS[reading])
     after, result = sunk(model)
     products = 6 if attention is WRITTEN else 5
-    assert result.statistics["num-sunk-products"] == products
+    assert result.counters["num-sunk-products"] == products
     for size in ((1, 2), (3, 5), (2, 9)):
+        assert sqnr(model, after, target, *size) >= EXACT
+
+
+@pytest.mark.parametrize("reading", ["a scalar index", "the last by a Slice"])
+def test_batch_and_positions_in_one_axis(reading: str, target: str, sunk: Sunk) -> None:
+    """Linear layers as Gemm; one of them shares what it reads with those of keys and values."""
+    model = block(JOINED, READINGS[reading])
+    after, result = sunk(model)
+    assert result.counters["num-sunk-products"] == 6
+    for size in ((1, 2), (3, 5)):
         assert sqnr(model, after, target, *size) >= EXACT
 
 
@@ -115,7 +125,7 @@ def test_sizes_that_were_computed_are_dropped(sunk: Sunk) -> None:
     ).replace("sizes = Shape<start=0, end=2>(back)", "sizes = Shape<start=0, end=2>(x)")
     model = block(f"width = Constant<value_ints=[16]>()  {body}", FIRST)
     after, result = sunk(model)
-    assert result.statistics["num-sunk-products"] == 6
+    assert result.counters["num-sunk-products"] == 6
     assert "Shape" not in {node.op_type for node in after.graph}
     assert sqnr(model, after, "ort-cpu") >= EXACT
 
@@ -160,7 +170,7 @@ def test_a_causal_mask_hides_nothing_from_the_last_row(target: str, sunk: Sunk) 
     model = block(CAUSAL, READINGS["the last by a Slice"])
     after, result = sunk(model)
     (node,) = (node for node in after.graph if node.op_type == "Attention")
-    assert result.statistics["num-sunk-products"] == 5
+    assert result.counters["num-sunk-products"] == 5
     assert "is_causal" not in node.attributes
     assert sqnr(model, after, target) >= EXACT
 
@@ -169,7 +179,7 @@ def test_a_causal_mask_keeps_the_first_row_whole(sunk: Sunk) -> None:
     """The block after attention is sunk, attention is not."""
     model = block(CAUSAL, FIRST)
     after, result = sunk(model)
-    assert result.statistics["num-sunk-products"] == 3
+    assert result.counters["num-sunk-products"] == 3
     assert sqnr(model, after, "ort-cpu") >= EXACT
 
 

@@ -82,7 +82,7 @@ def _matmul(node: ir.Node, row: Row, facts: SymbolicShapes) -> Sources | None:
 
 def _gemm(node: ir.Node, row: Row, facts: SymbolicShapes) -> Sources | None:
     """A @ B + C: the row of A, and of C where it has as many."""
-    if row.axis != 0 or node.attributes.get_int("transA", 0):
+    if row.axis != 0 or node.attributes.get_int("transA", 0) != 0:
         return None
     bias = of_broadcast(node, range(2, len(node.inputs)), row, facts)
     return None if bias is None else {0: 0, **bias}

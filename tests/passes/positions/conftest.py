@@ -18,7 +18,8 @@ block (
   float[N,S,16] x, int64[N,S] mask, float[16,16] wq, float[16,16] wk, float[16,16] wv,
   float[16,16] wo, float[16,32] w1, float[32,16] w2, float[16] g, float[16] b, float[16,4] head,
   float[2,16] probe, int64[1] first, int64[1] second, int64[1] last, int64[1] end, int64[1] one,
-  int64[2] axes, int64[4] split, int64[3] joined, int64[1] wide, int64[2] rows, float scale, float low, float zero, int64 at,
+  int64[2] axes, int64[4] split, int64[3] joined, int64[1] wide, int64[2] rows,
+  float scale, float low, float zero, int64 at,
   int64 next
 ) => ("""
 

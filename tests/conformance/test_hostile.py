@@ -88,7 +88,7 @@ def test_cut_files_never_crash(seed: int, tmp_path: Path) -> None:
 
 
 def test_external_data_of_a_message_needs_a_folder() -> None:
-    tensor = hostile._external(location="w.bin")
+    tensor = hostile.make_external(location="w.bin")
     proto = hostile.model(hostile.graph(weights=[tensor, hostile.weight("b", (3,))]))
     with pytest.raises(ModelError, match="not read from a file"):
         Model.from_proto(proto)

@@ -4,7 +4,7 @@ For each seed: outputs stay within the tolerance of the pipeline, the interface 
 runs again changes nothing, a model written and read back is the same, and other names or weights
 in Constant nodes make no difference to what a pass does.
 
-A failure names its seed; `random_model(seed)` in `random_models.py` makes that model again.
+A failure names its seed; `random_model(seed)` of `random_models/` makes that model again.
 """
 
 from __future__ import annotations

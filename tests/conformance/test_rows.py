@@ -42,7 +42,10 @@ def rowed(case: Case) -> Iterator[tuple[str, ir.Model, np.ndarray]]:
                 continue
             if sources is None:
                 continue
-            reads = {(node, i): Row(own, index) for i, own in sources.items()}
+            rows = {i: Row(s, index) if isinstance(s, int) else s for i, s in sources.items()}
+            if any(row.period is not None for row in rows.values()):
+                continue  # Not one row, but one of each batch.
+            reads = {(node, i): row for i, row in rows.items()}
             row = Row(axis, index)
             demand = Demand({taker: row}, {node: row}, {(taker, 0): row, **reads})
             sink(Editor(model, "test"), demand, facts)

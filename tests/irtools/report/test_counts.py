@@ -9,7 +9,7 @@ from irtools.report.counts import count_changed, count_skipped, tell_skipped
 
 # Participles of what passes do to parts of a model.
 _DEEDS = (
-    "built|computed|dead|folded|fused|hoisted|joined|lifted|merged|quantized|removed|stored|"
+    "built|computed|dead|folded|fused|hoisted|joined|lifted|merged|quantized|removed|stored|sunk|"
     "(heads|neurons|channels)-removed|weights-zeroed"
 )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypedDict, Unpack
 
 import numpy as np
 import onnx_ir as ir
@@ -17,6 +17,15 @@ __all__ = ["Editor"]
 
 Outputs: TypeAlias = "Mapping[str, ir.DataType | None] | int"
 """Wanted name and element type of every output; or how many there are."""
+
+
+class NodeForm(TypedDict, total=False):
+    """What may be said of a new node besides operator, inputs and attributes; see `Editor.node`."""
+
+    domain: str
+    name: str
+    outputs: Outputs
+    shape: ir.Shape | None
 
 
 class Editor:
@@ -171,23 +180,10 @@ class Editor:
         op_type: str,
         inputs: Sequence[ir.Value | None],
         attributes: Mapping[str, Any] | None = None,
-        *,
-        domain: str = "",
-        name: str = "",
-        outputs: Outputs = 1,
-        shape: ir.Shape | None = None,
+        **form: Unpack[NodeForm],
     ) -> ir.Value:
         """Add a node in front of `anchor` and return its first output; see `node`."""
-        node = self.node(
-            op_type,
-            inputs,
-            attributes,
-            domain=domain,
-            name=name,
-            outputs=outputs,
-            shape=shape,
-            origin=anchor,
-        )
+        node = self.node(op_type, inputs, attributes, origin=anchor, **form)
         _graph_of(anchor).insert_before(anchor, node)
         return node.outputs[0]
 
@@ -197,10 +193,7 @@ class Editor:
         op_type: str,
         inputs: Sequence[ir.Value | None],
         attributes: Mapping[str, Any] | None = None,
-        *,
-        name: str = "",
-        outputs: Outputs = 1,
-        shape: ir.Shape | None = None,
+        **form: Unpack[NodeForm],
     ) -> ir.Value:
         """Add a node right after the producer of `value` and return its first output; see `node`.
 
@@ -208,15 +201,9 @@ class Editor:
         its graph.
         """
         producer = value.producer()
-        node = self.node(
-            op_type,
-            inputs,
-            attributes,
-            name=name,
-            outputs=outputs,
-            shape=value.shape if shape is None else shape,
-            origin=producer,
-        )
+        if form.get("shape") is None:
+            form["shape"] = value.shape
+        node = self.node(op_type, inputs, attributes, origin=producer, **form)
         if producer is not None:
             _graph_of(producer).insert_after(producer, node)
         else:
@@ -230,15 +217,10 @@ class Editor:
         op_type: str,
         inputs: Sequence[ir.Value | None],
         attributes: Mapping[str, Any] | None = None,
-        *,
-        name: str = "",
-        outputs: Outputs = 1,
-        shape: ir.Shape | None = None,
+        **form: Unpack[NodeForm],
     ) -> ir.Value:
         """Add a node at the end of a graph and return its first output; see `node`."""
-        node = self.node(
-            op_type, inputs, attributes, name=name, outputs=outputs, shape=shape, origin=None
-        )
+        node = self.node(op_type, inputs, attributes, **form)
         graph.append(node)
         return node.outputs[0]
 

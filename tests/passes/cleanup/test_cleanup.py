@@ -25,24 +25,10 @@ def run(model: ir.Model, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
         return list(runner.run(feeds).values())
 
 
-def feeds_for(model: ir.Model, batch: int, length: int, seed: int = 0) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(seed)
-    feeds: dict[str, np.ndarray] = {}
-    for value in model.graph.inputs:
-        assert value.name is not None and value.shape is not None
-        if value.name == "input_ids":
-            feeds[value.name] = rng.integers(3, 50, (batch, length))
-        elif value.name == "attention_mask":
-            ends = rng.integers(1, length + 1, (batch, 1))
-            feeds[value.name] = (np.arange(length) < ends).astype(np.int64)
-        else:
-            shape = [dim if isinstance(dim, int) else batch for dim in value.shape]
-            feeds[value.name] = rng.standard_normal(shape).astype(np.float32)
-    return feeds
-
-
 @pytest.mark.parametrize("path", GRAPHS, ids=lambda p: p.stem)
-def test_exports_keep_every_bit(path: Path, make_context: MakeContext) -> None:
+def test_exports_keep_every_bit(
+    path: Path, make_context: MakeContext, encoder_feeds: Callable[..., dict[str, np.ndarray]]
+) -> None:
     original, model = ir.load(path), ir.load(path)
     interface = Interface.of(model)
     result = Cleanup().run(model, make_context())
@@ -50,7 +36,7 @@ def test_exports_keep_every_bit(path: Path, make_context: MakeContext) -> None:
     assert not result.notes
     assert result.modified == (len(model.graph) < len(original.graph))
     for batch, length in ((1, 8), (3, 5), (2, 1)):
-        feeds = feeds_for(original, batch, length)
+        feeds = encoder_feeds(original, batch, length)
         for before, after in zip(run(original, feeds), run(model, feeds), strict=True):
             np.testing.assert_array_equal(before, after)
 

@@ -11,32 +11,15 @@ import onnx_ir as ir
 import pytest
 
 Fuse = Callable[..., Any]
+EncoderFeeds = Callable[..., dict[str, np.ndarray]]
 
 GRAPHS = sorted((Path(__file__).parents[2] / "data" / "graphs").glob("*.onnx"))
 SIZES = ((1, 8), (3, 5), (2, 1))
 LAYERS = 2
 
 
-def feeds_for(model: ir.Model, batch: int, length: int) -> dict[str, np.ndarray]:
-    """Token ids with padded ends, or pixels. One row is padding throughout."""
-    rng = np.random.default_rng(batch)
-    feeds: dict[str, np.ndarray] = {}
-    for value in model.graph.inputs:
-        assert value.name is not None and value.shape is not None
-        if value.name == "input_ids":
-            feeds[value.name] = rng.integers(3, 50, (batch, length))
-        elif value.name == "attention_mask":
-            ends = rng.integers(1, length + 1, (batch, 1))
-            ends[-1] = 0 if batch > 2 else ends[-1]
-            feeds[value.name] = (np.arange(length) < ends).astype(np.int64)
-        else:
-            shape = [dim if isinstance(dim, int) else batch for dim in value.shape]
-            feeds[value.name] = rng.standard_normal(shape).astype(np.float32)
-    return feeds
-
-
 @pytest.mark.parametrize("path", GRAPHS, ids=lambda p: p.stem)
-def test_every_block_fuses(path: Path, fuse: Fuse) -> None:
+def test_every_block_fuses(path: Path, fuse: Fuse, encoder_feeds: EncoderFeeds) -> None:
     fused = fuse(ir.load(path), "cleanup,fuse")
     norms = 2 * LAYERS + 1
     counts = {op: fused.count(op) for op in ("Attention", "Gelu", "LayerNormalization", "Softmax")}
@@ -48,7 +31,8 @@ def test_every_block_fuses(path: Path, fuse: Fuse) -> None:
     }
     assert "did not fuse" not in fused.notes
     for batch, length in SIZES:
-        assert fused.error(feeds_for(fused.before, batch, length)) <= 1e-5
+        feeds = encoder_feeds(fused.before, batch, length, seed=batch, padded_row=True)
+        assert fused.error(feeds) <= 1e-5
 
 
 @pytest.mark.parametrize("path", GRAPHS, ids=lambda p: p.stem)
@@ -64,11 +48,12 @@ def test_blocks_take_packed_heads(path: Path, fuse: Fuse) -> None:
 
 @pytest.mark.openvino
 @pytest.mark.parametrize("path", GRAPHS, ids=lambda p: p.stem)
-def test_same_answers_in_openvino(path: Path, fuse: Fuse) -> None:
+def test_same_answers_in_openvino(path: Path, fuse: Fuse, encoder_feeds: EncoderFeeds) -> None:
     fused = fuse(ir.load(path), "cleanup,fuse", "openvino-cpu")
     assert fused.count("Attention") == LAYERS
     for batch, length in SIZES[:2]:
-        assert fused.error(feeds_for(fused.before, batch, length), "openvino-cpu") <= 1e-5
+        feeds = encoder_feeds(fused.before, batch, length, seed=batch, padded_row=True)
+        assert fused.error(feeds, "openvino-cpu") <= 1e-5
 
 
 @pytest.mark.parametrize("path", GRAPHS[:1], ids=lambda p: p.stem)

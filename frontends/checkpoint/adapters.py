@@ -8,7 +8,6 @@ rescales keys, values and FFN activations (Liu et al. 2022), all fold into the w
 from __future__ import annotations
 
 import json
-import pickle
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from irtools.errors import CheckError, FileError, MissingExtraError, ModelError, UnsupportedError
-from irtools.frontends.torch import RELATIVE_TOLERANCE, first_line, relative_l2
+from irtools.frontends.torch import RELATIVE_TOLERANCE, first_line, read_tensors, relative_l2
 from irtools.words import counted
 
 __all__ = ["Adapter", "read_adapter", "task_of"]
@@ -240,25 +239,10 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _read_tensors(folder: Path) -> dict[str, Any]:
-    import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     found = next((folder / name for name in _FILES if (folder / name).is_file()), None)
     if found is None:
         raise ModelError(f"adapter {folder} has no weights; expected {' or '.join(_FILES)}")
-    try:
-        if found.suffix == ".safetensors":
-            tensors = load_file(found)
-        else:
-            tensors = torch.load(found, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"{found} is a pickle that holds more than tensors, which is never unpacked; save the "
-            "tensors alone, as safetensors"
-        ) from error
-    except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as error:
-        raise ModelError(f"{found} cannot be read: {first_line(error)}") from error
+    tensors = read_tensors(found, instead="the tensors alone, as safetensors")
     return {name: tensor.float() for name, tensor in tensors.items()}
 
 

@@ -17,6 +17,7 @@ from irtools.frontends.torch.source import (
     TorchSource,
     tensors_of,
 )
+from irtools.frontends.torch.tensors import read_tensors
 
 __all__ = [
     "CHECK_SIZES",
@@ -31,6 +32,7 @@ __all__ = [
     "convert",
     "first_line",
     "in_file",
+    "read_tensors",
     "relative_l2",
     "tensors_of",
     "translate_errors",

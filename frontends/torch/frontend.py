@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import pickle
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ from irtools.frontends.torch.source import (
     tensors_of,
     without_fast_path,
 )
+from irtools.frontends.torch.tensors import read_tensors
 from irtools.plugins import current_folder
 from irtools.sources import LoadOptions
 
@@ -265,22 +265,13 @@ def _unwrapped(state: Mapping[str, Any], module: Any) -> Mapping[str, Any]:
 def _read_state(path: Path) -> Mapping[str, Any]:
     """Read tensors by name; of a pickle nothing else is unpacked."""
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     if not path.is_file():
         raise FileError(f"there are no weights at {path}")
-    try:
-        if path.suffix == ".safetensors":
-            return cast(Mapping[str, Any], load_file(path))
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"{path} is a pickle that holds more than tensors, which is never unpacked; save "
-            "module.state_dict() instead of the module"
-        ) from error
-    except (OSError, RuntimeError, ValueError, EOFError, SafetensorError) as error:
-        raise ModelError(f"{path} cannot be read as weights: {first_line(error)}") from error
+    instead, failed = "module.state_dict() instead of the module", "cannot be read as weights"
+    state = read_tensors(path, instead=instead, failed=failed)
+    if path.suffix == ".safetensors":
+        return cast(Mapping[str, Any], state)
     if isinstance(state, dict):
         state = next((state[n] for n in _STATES if isinstance(state.get(n), dict)), state)
     if not isinstance(state, dict) or not all(isinstance(t, torch.Tensor) for t in state.values()):

@@ -226,9 +226,9 @@ def spare(
     whose = "drawn sample" if trial.drawn else "sample"
     before = "are not finite" if first == -math.inf else f"keep {first:.1f} dB"
     note = (
-        f"{counted(search.changed, 'weight')} in a finer form than the others: with all in 8 bits "
-        f"the outputs {before}, so {search.kept_db:.1f} dB ({counted(trial.samples, whose)}); "
-        "least-sqnr=none keeps all in 8 bits"
+        f"{counted(search.changed, 'weight')} in a finer form than the others, for "
+        f"{search.kept_db:.1f} dB: with all in 8 bits the outputs {before} "
+        f"({counted(trial.samples, whose)}); least-sqnr=none keeps all in 8 bits"
     )
     ordered = sorted(search.best, key=lambda d: (d.cost, d.subject))
     return replace(plan, decisions=tuple(ordered), notes=(*plan.notes, note))

@@ -68,14 +68,17 @@ class Readers:
 def find_readers(model: ir.Model, value: ir.Value, tensor: ir.TensorProtocol) -> Readers:
     """Find who reads a constant, through what only moves it and through calls of functions.
 
-    Reads as a parameter of quantization (a scale) are not counted at all.
+    A loop that carries it from round to round as it is moves it, too: exporters from TensorFlow
+    hand weights to the bodies of recurrent layers so. Reads as a parameter of quantization (a
+    scale) are not counted at all.
     """
     found = Readers()
     rank = len(tensor.shape)
     pending: list[tuple[ir.Value, _Origin]] = [(value, tuple(range(rank)))]
+    carried: set[ir.Value] = set()
     while pending:
         value, origin = pending.pop()
-        found.is_output |= value.is_graph_output()
+        found.is_output |= value.is_graph_output() and value not in carried
         for node, index in value.uses():
             function = model.functions.get(node.op_identifier())
             if function is not None:
@@ -84,10 +87,40 @@ def find_readers(model: ir.Model, value: ir.Value, tensor: ir.TensorProtocol) ->
                 found.slots.append(slot)
             elif node.domain == "" and (move := _MOVES.get(node.op_type)) and index == 0:
                 pending += [(output, move(node, origin)) for output in node.outputs]
+            elif (state := _carried_state(node, index)) is not None:
+                inner, last, outer = state
+                carried.add(last)
+                pending += [(inner, origin), (outer, origin)]
             elif not _is_parameter(node, index):
                 found.others += 1
                 found.rounded |= node.op_type == "QuantizeLinear"
     return found
+
+
+def _carried_state(node: ir.Node, index: int) -> tuple[ir.Value, ir.Value, ir.Value] | None:
+    """Return the state of a loop that is the same in every round.
+
+    Returns:
+        What the body reads, what it gives to the next round, and what the loop gives; None where
+        the input is no such state.
+    """
+    if node.domain != "" or node.op_type not in ("Loop", "Scan") or "body" not in node.attributes:
+        return None
+    body = node.attributes["body"].as_graph()
+    if len(body.inputs) != len(node.inputs):
+        return None  # Scan of opset 8 has one input more.
+    # The body of a Loop has its round and condition in the place of the number of rounds and the
+    # first condition, and gives a condition before the states.
+    first, given = (2, index - 1) if node.op_type == "Loop" else (0, index)
+    states = len(node.inputs) - node.attributes.get_int("num_scan_inputs", 0)
+    if not first <= index < states:
+        return None
+    inner, last = body.inputs[index], body.outputs[given]
+    producer = last.producer()
+    copied = producer is not None and producer.op_type == "Identity" and producer.inputs[0] is inner
+    if not (last is inner or copied) or sum(value is last for value in body.outputs) > 1:
+        return None
+    return inner, last, node.outputs[index - first]
 
 
 def _slot(

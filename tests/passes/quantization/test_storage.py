@@ -267,6 +267,40 @@ g (float[2,8] x, float[8,8] w) => (float[2,8] y) { h = own.dense(x, w) y = own.f
 """
 
 
+CARRIED = """
+g (int64 n, bool go, float[2,8] x, float[8,8] w) => (float[2,8] y, float[2,8] z) {
+  y, last = Loop (n, go, x, w) <body = b (int64 i, bool on, float[2,8] h, float[8,8] r)
+    => (bool more, float[2,8] t, float[8,8] %s) {
+    more = Identity (on)  p = MatMul (h, r)  t = Tanh (p)
+    %s
+  }>
+  z = MatMul (x, %s)
+}"""
+
+
+@pytest.mark.parametrize("read", ["w", "last"])
+@pytest.mark.parametrize("state", [("s", "s = Identity (r)"), ("r", "")], ids=["copied", "given"])
+def test_weights_that_a_loop_carries_unchanged_are_stored(
+    state: tuple[str, str], read: str, quantize
+) -> None:
+    model = build(head() + CARRIED % (*state, read), w=normal(8, 8))
+    done = quantize(model, WEIGHTS)
+    assert done.result.counters == {"num-stored-other": 1}
+    assert "w" not in done.after.graph.initializers
+    feeds = {"n": np.array(3), "go": np.array(True), "x": normal(2, 8, seed=2)}
+    runs = (session(one, exact=True).run(None, feeds) for one in (done.after, model))
+    for found, wanted in zip(*runs, strict=True):
+        assert 0 < relative_error(found, wanted) < 0.02
+
+
+@pytest.mark.parametrize("change", ["Add (r, r)", "MatMul (r, r)", "Neg (r)"])
+def test_weights_that_a_loop_changes_stay_and_are_counted(change: str, quantize) -> None:
+    model = build(head() + CARRIED % ("s", f"s = {change}", "w"), w=normal(8, 8))
+    done = quantize(model, WEIGHTS)
+    assert done.result.counters == {"num-skipped-shared": 1}
+    assert "w" in done.after.graph.initializers
+
+
 def test_weights_in_functions_and_arguments_of_functions_are_stored(quantize, outputs) -> None:
     values = ", ".join(f"{value:.4f}" for value in normal(64))
     model = build(FUNCTION.replace("VALUES", values))

@@ -11,7 +11,6 @@ until enough is kept:
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -36,12 +35,12 @@ _MARGIN_DB = {False: 1.0, True: 4.0}
 other samples differ. From half of it on nothing is tried."""
 
 _MOST_TRIALS = 48
-"""Trials for an order of the weights. Fewer only where a run is slow: else equal inputs give equal
-models, however busy the machine."""
+"""Trials for an order of the weights; fewer where a run is much work."""
 _FEWEST_TRIALS = 8
 
-_SECONDS = 30.0
-"""What the search should take; what keeps most once it is over is taken."""
+_WORK = 1e12
+"""Operations that the search may take, half of them for the order; what keeps most once they are
+reached is taken. No clock decides: equal inputs give equal models, however busy the machine."""
 
 _MULTIPLIED = frozenset({"static", "dynamic"})
 _HALF_ERROR = 1e-6
@@ -115,7 +114,8 @@ class Search:
         finer: Gives the next finer form of a decision.
         measure: Says what decisions keep, in decibels.
         enough_db: What is looked for.
-        seconds: What all may take.
+        order_trials: Trials for the order of the decisions.
+        trials: Further ones, after which what keeps most is taken.
 
     Attributes:
         best: The decisions that keep most of those that were tried, or the fewest changes that
@@ -131,7 +131,9 @@ class Search:
         finer: Callable[[Decision], Decision | None],
         measure: Measure,
         enough_db: float,
-        seconds: float = _SECONDS,
+        *,
+        order_trials: int = _MOST_TRIALS,
+        trials: int = _MOST_TRIALS,
     ) -> None:
         self.best: Sequence[Decision] = decisions
         self.kept_db = kept_db
@@ -139,14 +141,15 @@ class Search:
         self._finer = finer
         self._measure = measure
         self._enough_db = enough_db
-        self._deadline = time.monotonic() + seconds
+        self._order_trials = order_trials
+        self._left = trials
 
     def run(self) -> None:
-        """Search until enough is kept, nothing finer is left or the time is over."""
+        """Search until enough is kept, nothing finer is left or the trials are used up."""
         for _ in range(_ROUNDS):
             tried = self.kept_db
             self._round(self._ranked(self.best))
-            if self.kept_db >= self._enough_db or not self.kept_db > tried or self._is_late():
+            if self.kept_db >= self._enough_db or not self.kept_db > tried or self._is_over():
                 return
 
     def _ranked(self, decisions: Sequence[Decision]) -> list[Decision]:
@@ -154,11 +157,7 @@ class Search:
 
         Where there are many, neighbours are tried together.
         """
-        started = time.monotonic()
-        self._kept(decisions, first=True)
-        trial = max(time.monotonic() - started, 1e-3)
-        most = min(_MOST_TRIALS, max(_FEWEST_TRIALS, int(_SECONDS / 2 / trial)))
-        size = math.ceil(len(decisions) / most)
+        size = math.ceil(len(decisions) / self._order_trials)
         ranked: list[tuple[float, Decision]] = []
         for at in range(0, len(decisions), size):
             group = decisions[at : at + size]
@@ -181,19 +180,20 @@ class Search:
 
         low, high = 0, 1
         while not attempt(high):
-            if high >= len(ranked) or self._is_late():
+            if high >= len(ranked) or self._is_over():
                 return
             low, high = high, min(2 * high, len(ranked))
-        while high - low > max(1, high // 8) and not self._is_late():
+        while high - low > max(1, high // 8) and not self._is_over():
             middle = (low + high) // 2
             low, high = (low, middle) if attempt(middle) else (middle, high)
 
     def _kept(self, decisions: Sequence[Decision], *, first: bool = False) -> float:
+        self._left -= not first
         found = self._measure(decisions, first)
         return -math.inf if found is None else found
 
-    def _is_late(self) -> bool:
-        return time.monotonic() > self._deadline
+    def _is_over(self) -> bool:
+        return self._left <= 0
 
 
 def spare(
@@ -219,7 +219,15 @@ def spare(
     if first is None or first >= enough_db + margin_db / 2:
         return plan
     with _Bench(plan, applied, trial) as bench:
-        search = Search(plan.decisions, first, finer, bench.measure, enough_db + margin_db)
+        search = Search(
+            plan.decisions,
+            first,
+            finer,
+            bench.measure,
+            enough_db + margin_db,
+            order_trials=_trials(trial.work),
+            trials=_trials(trial.work * len(trial.feeds)),
+        )
         search.run()
     if not search.changed:
         return plan
@@ -232,6 +240,11 @@ def spare(
     )
     ordered = sorted(search.best, key=lambda d: (d.cost, d.subject))
     return replace(plan, decisions=tuple(ordered), notes=(*plan.notes, note))
+
+
+def _trials(work: int) -> int:
+    """Return how many trials of so many operations half of the search has."""
+    return min(_MOST_TRIALS, max(_FEWEST_TRIALS, int(_WORK / 2 / max(work, 1))))
 
 
 class _Bench:

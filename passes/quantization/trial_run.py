@@ -8,7 +8,6 @@ on inputs that are drawn where none was given.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from types import MappingProxyType
 import numpy as np
 import onnx_ir as ir
 
+from irtools.analysis.costs import count_flops
 from irtools.analysis.data_sizes import DataSizes
 from irtools.data import Dataset, SyntheticSettings, padding_mask
 from irtools.errors import IrtoolsError
@@ -35,8 +35,11 @@ _LARGEST = 512 << 20
 """Bytes of weights above which nothing is tried: each trial is a copy of the model."""
 _MOST_OUTPUTS = 256 << 20
 """Bytes of outputs that are kept; once they are reached, no further samples are run."""
-_SECONDS = 0.5
-"""What the original may take; once it is over, no further samples are run."""
+_WORK = 5e10
+"""Operations that the original may take; once they are reached, no further samples are run. No
+clock decides: equal inputs give equal models, however busy the machine."""
+_PER_BYTE = 200
+"""Operations that copying, quantizing and loading a byte of weights take the time of."""
 _OPTIONS = RunnerOptions(exact=True)
 
 
@@ -50,6 +53,7 @@ class TrialRun:
         drawn: The samples were drawn, and are not the caller's.
         samples: How many there are.
         sized_by_data: Outputs whose sizes may change with their values.
+        work: Operations of one call, loading included.
         runner: Makes the runner of a model.
     """
 
@@ -58,6 +62,7 @@ class TrialRun:
     drawn: bool
     samples: int
     sized_by_data: frozenset[str]
+    work: int
     runner: Callable[[ir.Model, RunnerOptions], Runner]
 
     @classmethod
@@ -74,21 +79,22 @@ class TrialRun:
                 return None
             calls: list[Feeds] = []
             outputs: list[Feeds] = []
-            samples, started = 0, time.monotonic()
+            samples, work = 0, 0
             size = data.fixed_batch or _BATCH
             with ctx.runner(model, _OPTIONS) as runner:
                 for first in range(0, len(data), size):
                     part = data.select(np.arange(first, min(first + size, len(data))))
                     calls += part.batches(size)
+                    work = work or _work_of(model, calls[0])
                     outputs += [runner.run(feeds) for feeds in calls[len(outputs) :]]
                     samples += len(part)
                     kept = sum(array.nbytes for found in outputs for array in found.values())
-                    if kept > _MOST_OUTPUTS or time.monotonic() - started > _SECONDS:
+                    if kept > _MOST_OUTPUTS or work * len(calls) > _WORK:
                         break
         except IrtoolsError:
             return None
         sized = frozenset(DataSizes.of(model).shapes)
-        return cls(calls, outputs, data.synthetic, samples, sized, ctx.runner)
+        return cls(calls, outputs, data.synthetic, samples, sized, work, ctx.runner)
 
     def sqnr_db(self, model: ir.Model) -> float | None:
         """As `Session.sqnr_db`, of a model as it is; None also where it does not run."""
@@ -166,6 +172,18 @@ def _samples(model: ir.Model, ctx: PassContext) -> Dataset | None:
     if ctx.draw is None:
         return None
     return ctx.draw(model, SyntheticSettings(samples=_DRAWN, seed=ctx.seed))
+
+
+def _work_of(model: ir.Model, feeds: Feeds) -> int:
+    """Return the operations of a call, as far as they can be counted."""
+    sizes = {
+        dim.value: size
+        for value in model.graph.inputs
+        if value.name in feeds and value.shape is not None
+        for dim, size in zip(value.shape, feeds[value.name].shape, strict=False)
+        if isinstance(dim, ir.SymbolicDim) and dim.value is not None
+    }
+    return count_flops(model, sizes).total + _PER_BYTE * _weight_bytes(model)
 
 
 def _weight_bytes(model: ir.Model) -> int:

@@ -102,7 +102,7 @@ def _carried_state(node: ir.Node, index: int) -> tuple[ir.Value, ir.Value, ir.Va
 
     Returns:
         What the body reads, what it gives to the next round, and what the loop gives; None where
-        the input is no such state.
+        the input is another one.
     """
     if node.domain != "" or node.op_type not in ("Loop", "Scan") or "body" not in node.attributes:
         return None

@@ -80,6 +80,34 @@ def test_search_keeps_what_it_has_where_nothing_helps() -> None:
     assert (search.changed, [d.data["finer"] for d in search.best]) == (0, [False] * 5)
 
 
+@pytest.mark.parametrize(("work", "samples"), [(1e15, 16), (1, 4)])
+def test_work_and_no_clock_decides_on_how_many_samples_are_run(
+    work: float, samples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build(
+        HEAD + "g (float[b,64] x, float[64,32] w) => (float[b,32] y) { y = MatMul(x, w) }",
+        w=normal(64, 32),
+    )
+    monkeypatch.setattr("irtools.passes.quantization.trial_run._WORK", work)
+    trial = TrialRun.of(model, context("ort-cpu:isa=vnni", Dataset({"x": normal(40, 64)})))
+    assert trial is not None and trial.samples == samples
+    assert trial.work == 2 * 4 * 64 * 32 + 200 * 4 * 64 * 32
+
+
+@pytest.mark.parametrize("trials", [1, 3])
+def test_search_ends_when_its_trials_are_used_up(trials: int) -> None:
+    whole = 0
+
+    def measure(given: Sequence[Decision], first: bool) -> float:
+        nonlocal whole
+        whole += not first
+        return 5.0 + sum(d.data["finer"] for d in given) / 100
+
+    search = Search(decisions(40), 5.0, finer, measure, 24.0, order_trials=8, trials=trials)
+    search.run()
+    assert whole == trials and search.changed > 0
+
+
 def test_a_product_with_infinite_rows_is_not_multiplied_in_integers(quantize, outputs) -> None:
     """One range for the whole tensor: an infinite row takes every other row with it."""
     model = build(

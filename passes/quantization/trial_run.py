@@ -179,7 +179,7 @@ def _work_of(model: ir.Model, feeds: Feeds) -> int:
     sizes = {
         dim.value: size
         for value in model.graph.inputs
-        if value.name in feeds and value.shape is not None
+        if value.name is not None and value.name in feeds and value.shape is not None
         for dim, size in zip(value.shape, feeds[value.name].shape, strict=False)
         if isinstance(dim, ir.SymbolicDim) and dim.value is not None
     }

@@ -1,4 +1,4 @@
-"""What computing only the position that a classifier reads is worth.
+"""What the pass `sink` gains: only the position that a classifier reads is computed.
 
     python -m benchmarks prepare r8
     python -m benchmarks run sink [--write]

@@ -1,233 +1,186 @@
-"""Decides about weights in blocks: which, with how many bits, at what predicted cost."""
+"""Weights in blocks: a scale for every few neighbours along the input channels."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Self
 
-import numpy as np
-import onnx_ir as ir
-
-from irtools.measure.cpu import cpu_quota
-from irtools.model import release_tensor
-from irtools.passes.quantization.forms.decisions import Form, UseDecision, WeightDecision
-from irtools.passes.quantization.ranges.arithmetic import dequantize, quantize_weight
-from irtools.passes.quantization.ranges.blocks import (
-    SLAB_ELEMENTS,
-    dequantize_rows,
-    is_finite,
-    quantize_rows,
+from irtools.passes.quantization.forms.base import WeightDecision
+from irtools.passes.quantization.forms.weights import (
+    LOOKUPS,
+    PRODUCTS,
+    Loss,
+    WeightForm,
+    even_rows,
+    kinds_of,
 )
-from irtools.passes.quantization.ranges.cost import relative_error
-from irtools.passes.quantization.ranges.spec import BlockSpec, PerAxis, weight_spec
-from irtools.passes.quantization.sites.find import Sites, Weight
-from irtools.passes.quantization.sites.selection import names_of, selects
-from irtools.passmanager import Decision
+from irtools.passes.quantization.ranges.blocks import dequantize_rows, quantize_rows
+from irtools.passes.quantization.ranges.evidence import Evidence
+from irtools.passes.quantization.ranges.spec import BlockSpec, Scheme
+from irtools.passes.quantization.sites.names import names_of
+from irtools.passes.quantization.sites.reasons import ROWS, SHAPE, TARGET, Reason
+from irtools.passes.quantization.sites.uses import Weight
+from irtools.passes.quantization.write.block_weights import (
+    write_block_lookup,
+    write_block_product,
+    write_tied,
+)
+from irtools.passes.quantization.write.desk import Desk
+from irtools.targets import Capabilities
 
-__all__ = [
-    "TABLE_BLOCKS",
-    "BlockQuantizer",
-    "EmbeddingBits",
-    "Squares",
-    "block_decision",
-    "is_small",
-    "refusal",
-]
-
-EmbeddingBits: TypeAlias = Literal["8", "4", "none"]
-Squares: TypeAlias = Mapping[ir.Value, np.ndarray]
-"""E[x_k^2] of the activations that are multiplied, by value."""
-
-TABLE_BLOCKS = BlockSpec(4, 32)
-"""The form of tables in 4 bits."""
-
-TIED_BLOCKS = BlockSpec(8, 32, "affine")
-"""The form of tables in 8 bits that are also multiplied by: unsigned, as runtimes look them up."""
+__all__ = ["BlockProduct", "BlockTable", "Int4", "Nf4", "Tied"]
 
 
-def refusal(weight: Weight, exclude: Sequence[str], min_size: int, notes: list[str]) -> str:
-    """Return the counter under which a weight is left alone, or ''.
-
-    Args:
-        exclude: Patterns over module, node and value names.
-        min_size: Fewer elements stay as they are, kernels of Conv excepted.
-        notes: Takes a sentence where the reason is not an option's.
-    """
-    names = list(dict.fromkeys(names_of(weight)))
-    if selects(exclude, names) is not None:
-        return "num-skipped-excluded"
-    is_kernel = any(use.kind == "conv" for use in weight.uses)
-    if weight.size < min_size and not is_kernel:
-        return "num-skipped-small"
-    if len({use.axis for use in weight.uses}) > 1:
-        return "num-skipped-shared"
-    finite = is_finite(weight.array())
-    release_tensor(weight.tensor)
-    if not finite:
-        notes.append(f"{names[0]!r} holds NaN or infinity: left in float32")
-        return "num-skipped-nonfinite"
-    return ""
-
-
-def is_small(table: Weight, min_size: int) -> bool:
-    """Whether a table is not worth 4 bits: fewer than 32 * `min_size` elements.
-
-    Looking up 4 bits takes more operators than 8 bits on every runtime, and half of a small table,
-    such as the positions of an encoder, is little to save.
-    """
-    return table.size < 32 * min_size
-
-
-def block_decision(
-    weight: Weight, form: Form, spec: BlockSpec, squares: Squares | None = None
-) -> Decision | None:
-    """Decide to store a weight in blocks.
-
-    The cost is predicted on output channels of about 130,000 weights, evenly spread.
-
-    Args:
-        form: `weight-only`, `embedding` or `tied`.
-        spec: The blocks wanted; smaller ones are taken where these do not divide the channels.
-
-    Returns:
-        None where no block size fits.
-    """
-    axis = weight.uses[0].axis
-    shape = [int(d) for d in weight.tensor.shape.numpy()]
-    fitting = spec.fits(shape[1 - axis])
-    if fitting is None:
-        return None
-    rows = _sample(weight.array(), axis)
-    release_tensor(weight.tensor)
-    error = rows - dequantize_rows(quantize_rows(rows, fitting))
-    costs = [
-        relative_error(rows.T, error.T, (squares or {}).get(use.activation), 0.0)
-        for use in weight.uses
-    ]
-    uses = tuple(UseDecision(use.output.name or "") for use in weight.uses)
-    decided = WeightDecision(weight.name, form, spec.bits, uses, fitting.block, fitting.scheme)
-    return Decision(
-        subject=next(names_of(weight)),
-        action=_action(form, fitting),
-        cost=float(f"{max(costs):.4g}"),
-        gain=float(weight.size * 4 - _stored_bytes(weight.size, fitting, form)),
-        data=decided.to_data(),
-    )
-
-
-@dataclass
-class BlockQuantizer:
-    """Turns sites into decisions about weights in blocks.
+@dataclass(frozen=True)
+class BlockForm(WeightForm):
+    """What all forms in blocks share.
 
     Attributes:
-        exclude: Patterns over module, node and value names.
-        min_size: Fewer elements stay in float32.
-        spec: Form of the weights of products.
-        embeddings: Bits of tables.
-        skipped: Counts of what is left alone, by counter.
-        notes: Sentences for the report.
+        block: Neighbours that share a scale; smaller where it must divide.
+        scheme: What the codes of a block mean.
+        bits: Of a code.
     """
 
-    exclude: tuple[str, ...]
-    min_size: int
-    spec: BlockSpec
-    embeddings: EmbeddingBits
-    skipped: Counter[str] = field(default_factory=Counter)
-    notes: list[str] = field(default_factory=list)
+    scale_bytes: ClassVar[int] = 4
+    no_block: ClassVar[Reason] = SHAPE
+    reasons: ClassVar[tuple[Reason, ...]] = (SHAPE, TARGET)
+    where: ClassVar[str]
 
-    def select(self, sites: Sites) -> list[tuple[Weight, Form]]:
-        """Return the weights that take part, and as what."""
-        self.skipped.update(sites.skipped)
-        chosen: list[tuple[Weight, Form]] = []
-        for weight in sites.weights:
-            form = _form(weight)
-            if form is None:
-                reason = "num-skipped-operator"
-            elif form != "weight-only" and self.embeddings == "none":
-                reason = "num-skipped-embedding"
-            else:
-                reason = refusal(weight, self.exclude, self.min_size, self.notes)
-            if reason:
-                self.skipped[reason] += 1
-            elif form is not None:
-                chosen.append((weight, form))
-        return chosen
+    block: int = 32
+    scheme: Scheme = "symmetric"
+    bits: Literal[4, 8] = 4
 
-    def decide(
-        self, chosen: Sequence[tuple[Weight, Form]], squares: Squares
-    ) -> tuple[Decision, ...]:
-        """Make one decision per weight, the cheapest in accuracy first."""
-        made = []
-        with ThreadPoolExecutor(cpu_quota()) as pool:
-            found = pool.map(lambda item: self._decision(item[0], item[1], squares), chosen)
-        for (weight, _), decision in zip(chosen, found, strict=True):
-            if decision is None:
-                self.skipped["num-skipped-shape"] += 1
-                self.notes.append(
-                    f"{next(names_of(weight))!r} stays in float32: no block size from 16 to "
-                    f"{self.spec.block} divides its input channels"
-                )
-            else:
-                made.append(decision)
-        return tuple(sorted(made, key=lambda d: (d.cost, d.subject)))
+    @property
+    def opset(self) -> int:
+        return 21  # DequantizeLinear in blocks, and types of 4 bits.
 
-    def _decision(self, weight: Weight, form: Form, squares: Squares) -> Decision | None:
-        if form == "weight-only":
-            return block_decision(weight, form, self.spec, squares)
-        small = form == "embedding" and is_small(weight, self.min_size)
-        if self.embeddings == "4" and not small:
-            return block_decision(weight, form, TABLE_BLOCKS, squares)
-        if form == "tied":
-            return block_decision(weight, form, TIED_BLOCKS, squares)
-        return _row_decision(weight)
+    @property
+    def spec(self) -> BlockSpec:
+        return BlockSpec(self.bits, self.block, self.scheme)
+
+    @property
+    def action(self) -> str:
+        bits = self.bits
+        code = {"symmetric": f"s{bits}", "affine": f"u{bits} affine", "nf4": "nf4"}[self.scheme]
+        return f"{code} per block of {self.block}, {self.where}"
+
+    def fits(self, weight: Weight, capabilities: Capabilities) -> Reason | None:
+        if self.spec.fits(_channels(weight)) is None:
+            return self.no_block.because(name=next(names_of(weight)), block=self.block)
+        return None
+
+    def fitted(self, weight: Weight, evidence: Evidence) -> Self | Reason:
+        fitting = self.spec.fits(_channels(weight))
+        assert fitting is not None
+        return replace(self, block=fitting.block)
+
+    def rounded(self, weight: Weight, evidence: Evidence) -> Loss:
+        rows = even_rows(weight.array(), weight.uses[0].axis)
+        return Loss(rows, rows - dequantize_rows(quantize_rows(rows, self.spec)), 0)
+
+    def stored_bytes(self, weight: Weight) -> int:
+        zero_bits = self.bits if self.scheme == "affine" else 0
+        scales = weight.size // self.block * (8 * self.scale_bytes + zero_bits) // 8
+        return weight.size * self.bits // 8 + scales
 
 
-def _row_decision(weight: Weight) -> Decision:
-    """Decide to store a table in 8 bits, one scale per row."""
-    rows = _sample(weight.array(), 0)
-    release_tensor(weight.tensor)
-    integers, q = quantize_weight(rows, weight_spec(PerAxis(0)))
-    uses = tuple(UseDecision(use.output.name or "") for use in weight.uses)
-    cost = relative_error(rows, rows - dequantize(integers, q), None, 0.0)
-    stored = weight.size + 4 * int(weight.tensor.shape.numpy()[0])
-    return Decision(
-        subject=next(names_of(weight)),
-        action="s8 per row, dequantized after the lookup",
-        cost=float(f"{cost:.4g}"),
-        gain=float(weight.size * 4 - stored),
-        data=WeightDecision(weight.name, "embedding", 8, uses).to_data(),
-    )
+@dataclass(frozen=True)
+class BlockProduct(BlockForm):
+    """The weight of MatMul and Gemm nodes: what `int4` can be asked for by `format`."""
+
+    counters: ClassVar[dict[str, str]] = {PRODUCTS: "MatMul and Gemm nodes with weights in blocks"}
+    where: ClassVar[str] = "weight only"
+
+    has_zero_points: ClassVar[bool] = True
+    """Its scheme may be `affine`."""
+    is_grid: ClassVar[bool] = True
+    """Codes are steps of one size, so that errors of neighbours can make up for each other."""
+
+    def serves(self, weight: Weight) -> bool:
+        return kinds_of(weight) <= {"matmul", "gemm"}
+
+    def fits(self, weight: Weight, capabilities: Capabilities) -> Reason | None:
+        if self.name not in capabilities.weight_formats:
+            return TARGET
+        return super().fits(weight, capabilities)
+
+    @classmethod
+    @abstractmethod
+    def wanted(cls, block: int, *, symmetric: bool) -> Self:
+        """Return the form as options ask for it."""
+
+    def write(self, desk: Desk, weight: Weight, made: WeightDecision) -> None:
+        write_block_product(desk.editor, weight, self.spec, desk.rounding(weight))
 
 
-def _form(weight: Weight) -> Form | None:
-    kinds = {use.kind for use in weight.uses}
-    if kinds <= {"matmul", "gemm"}:
-        return "weight-only"
-    if kinds == {"gather"}:
-        return "embedding"
-    # The rows of a table are the output channels of a product by the same table turned round.
-    turned = all(use.axis == 0 for use in weight.uses)
-    return "tied" if kinds <= {"gather", "matmul", "gemm"} and turned else None
+@dataclass(frozen=True)
+class Int4(BlockProduct):
+    """Integers of 4 bits, with or without a zero point for each block."""
+
+    name: ClassVar[str] = "int4"
+
+    @classmethod
+    def wanted(cls, block: int, *, symmetric: bool) -> Self:
+        return cls(block, "symmetric" if symmetric else "affine")
 
 
-def _sample(array: np.ndarray, axis: int) -> np.ndarray:
-    """Return some output channels as rows [R, K], evenly spread."""
-    channels, inner = array.shape[axis], array.shape[1 - axis]
-    count = min(channels, max(SLAB_ELEMENTS // max(inner, 1), 1))
-    rows = np.arange(count) * channels // count
-    return np.ascontiguousarray(array[rows] if axis == 0 else array[:, rows].T)
+@dataclass(frozen=True)
+class Nf4(BlockProduct):
+    """Numbers of 16 quantiles of the normal distribution."""
+
+    name: ClassVar[str] = "nf4"
+    has_zero_points: ClassVar[bool] = False
+    is_grid: ClassVar[bool] = False
+
+    scheme: Scheme = "nf4"
+
+    @classmethod
+    def wanted(cls, block: int, *, symmetric: bool) -> Self:
+        return cls(block)
 
 
-def _stored_bytes(size: int, spec: BlockSpec, form: Form) -> int:
-    scale = 2 if form == "embedding" else 4
-    zero_bits = spec.bits if spec.scheme == "affine" else 0
-    return size * spec.bits // 8 + size // spec.block * (8 * scale + zero_bits) // 8
+@dataclass(frozen=True)
+class BlockTable(BlockForm):
+    """A table that is only looked up. Its scales are float16 where its values are ordinary."""
+
+    name: ClassVar[str] = "table"
+    counters: ClassVar[dict[str, str]] = {LOOKUPS: "embedding tables in 8 or 4 bits"}
+    reasons: ClassVar[tuple[Reason, ...]] = ()
+    is_table: ClassVar[bool] = True
+    where: ClassVar[str] = "looked up"
+    scale_bytes: ClassVar[int] = 2
+    no_block: ClassVar[Reason] = ROWS
+
+    def serves(self, weight: Weight) -> bool:
+        return kinds_of(weight) == {"gather"}
+
+    def write(self, desk: Desk, weight: Weight, made: WeightDecision) -> None:
+        write_block_lookup(desk.editor, weight, self.spec)
 
 
-def _action(form: Form, spec: BlockSpec) -> str:
-    code = {"symmetric": f"s{spec.bits}", "affine": f"u{spec.bits} affine", "nf4": "nf4"}
-    where = {"embedding": "looked up", "tied": "looked up and multiplied"}.get(form, "weight only")
-    return f"{code[spec.scheme]} per block of {spec.block}, {where}"
+@dataclass(frozen=True)
+class Tied(BlockForm):
+    """A table that is looked up and, turned, multiplied by: one tensor for both.
+
+    In 8 bits codes are unsigned, as runtimes look them up.
+    """
+
+    name: ClassVar[str] = "tied"
+    counters: ClassVar[dict[str, str]] = BlockProduct.counters | BlockTable.counters
+    is_table: ClassVar[bool] = True
+    where: ClassVar[str] = "looked up and multiplied"
+
+    def serves(self, weight: Weight) -> bool:
+        # The rows of a table are the output channels of a product by the same table turned round.
+        turned = all(use.axis == 0 for use in weight.uses)
+        products = kinds_of(weight) - {"gather"}
+        looked_up = products != kinds_of(weight)
+        return turned and looked_up and bool(products) and products <= {"matmul", "gemm"}
+
+    def write(self, desk: Desk, weight: Weight, made: WeightDecision) -> None:
+        write_tied(desk.editor, weight, self.spec)
+
+
+def _channels(weight: Weight) -> int:
+    return int(weight.tensor.shape.numpy()[1 - weight.uses[0].axis])

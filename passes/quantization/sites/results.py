@@ -1,47 +1,48 @@
-"""What the runtimes make of the nodes around a quantized product."""
+"""What belongs to a quantized product: the bias after it, and the value that it passes on."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import onnx_ir as ir
 
 from irtools.editing import constant_of
-from irtools.passes.quantization.sites.find import Use
+from irtools.passes.quantization.sites.uses import Use
 
-__all__ = ["becomes_gemm", "result_of"]
+__all__ = ["has_counted_rows", "result_of"]
 
 
-def becomes_gemm(use: Use) -> bool:
-    """Whether a runtime may fuse MatMul + Add into a Gemm before it looks for int8.
-
-    ONNX Runtime does so where the rows can be counted: it then keeps a *float* Gemm over both
-    DequantizeLinears unless the bias is int32 as well. With two unknown
-    sizes in front, a float bias is better: it fuses with the Gelu or the residual after it.
-    """
+def has_counted_rows(use: Use) -> bool:
+    """Whether the rows of a product can be counted, so that a runtime may see a Gemm in it."""
     if use.kind != "matmul":
         return True
     shape = use.activation.shape
     return shape is None or len(shape) < 3 or all(isinstance(d, int) for d in shape[:-1])
 
 
-def result_of(use: Use) -> ir.Value:
+def result_of(use: Use, clips: Collection[str]) -> ir.Value:
     """Return what a Conv passes on: its output, or that of the Relu or Clip after it.
 
-    The runtimes fold both into the quantization that follows: with 0 as the lowest value there
-    is nothing left for them to do. A range always holds 0, so it cannot stand for a Clip whose
-    bounds do not.
+    A range always holds 0, so it cannot stand for a Clip whose bounds do not.
+
+    Args:
+        clips: Operators that the target takes into the quantization of their result
+            (`Capabilities.int8_clips`).
     """
     output = use.output
     readers = tuple(output.uses())
     if len(readers) == 1 and not output.is_graph_output():
         node: ir.Node = readers[0].node
-        clips = node.domain == "" and (node.op_type == "Relu" or _clips_around_zero(node))
-        if clips and node.graph is use.node.graph:
+        known = node.domain == "" and node.op_type in clips
+        if known and _holds_zero(node) and node.graph is use.node.graph:
             return node.outputs[0]
     return output
 
 
-def _clips_around_zero(node: ir.Node) -> bool:
-    """Whether a Clip has fixed bounds, none of them on the other side of 0."""
+def _holds_zero(node: ir.Node) -> bool:
+    """Whether the bounds are fixed, none of them on the other side of 0: a Relu's always are."""
+    if node.op_type == "Relu":
+        return True
     if node.op_type != "Clip":
         return False
     bounds = []

@@ -56,7 +56,18 @@ _CUDA_FUSED = _CPU_FUSED - {"com.microsoft::QuickGelu"} | {
 
 # Cast and Mul of constants are folded from the first level of optimizations on, in bodies of Loop,
 # branches of If and functions too; a DequantizeLinear is not, it would expand at each run.
-_STORED = frozenset({"int8", "int16", "float16"})
+_STORED = frozenset(
+    {
+        "bfloat16",
+        "float16",
+        "float8e4m3fn",
+        "float8e5m2",
+        "int16",
+        "int8",
+        "uint16",
+        "uint8",
+    }
+)
 
 
 def cpu_capabilities(isa: Isa) -> Capabilities:
@@ -77,7 +88,7 @@ def cpu_capabilities(isa: Isa) -> Capabilities:
         int8_dynamic=True,
         int8_recurrent=frozenset({"LSTM"}),
         # Costs nothing here, where Casts are folded: files stay readable for other runtimes.
-        hides_stored_integers=True,
+        hides_stored_codes=True,
         stored_types=_STORED,
         saturates_u8s8=isa.is_x86 and not isa.has_int8_dot,
         compute_dtypes=frozenset({"float32"}),

@@ -80,10 +80,12 @@ def _fields(found: ast.ClassDef) -> dict[str, Any] | None:
         head = annotation.value if isinstance(annotation, ast.Subscript) else annotation
         if _name(head) == "ClassVar":
             continue
-        call = node.value
-        if isinstance(call, ast.Call) and any(k.arg in (None, "init") for k in call.keywords):
+        given = {k.arg for k in node.value.keywords} if isinstance(node.value, ast.Call) else set()
+        if given & {None, "init"}:
             return None
-        fields[node.target.id.replace("_", "-")] = _type(annotation)
+        # Choices that follow from what is registered are known when the class is imported.
+        kind = UNREAD if "choices" in given else _type(annotation)
+        fields[node.target.id.replace("_", "-")] = kind
     return fields
 
 

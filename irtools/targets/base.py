@@ -58,9 +58,10 @@ class Capabilities:
             are scaled such that none does (`reduce-range`).
         int8_is_fast: int8 products are faster than float32 ones; else weights are only stored in
             8 bits unless a mode is asked for.
-        hides_stored_integers: Integers of stored weights are cast to int32 before float32 where a
-            runtime may take their scales as those of other elements: those of a Gather along an
-            inner axis, of a product of constants, of a weight that changes its shape on its way.
+        hides_stored_codes: Codes of stored weights are cast to a wider type before float32 where a
+            runtime may keep them instead: integers, to take their scales as those of other elements
+            (in a Gather along an inner axis, a product of constants, a weight that changes its
+            shape on its way), and floats of 8 bits, to expand them at each run.
         stored_types: Types that weights may be stored in, because the runtime expands a Cast and a
             Mul of them when it loads the model.
         compute_dtypes: Floating types in which GEMMs really run fast.
@@ -85,7 +86,7 @@ class Capabilities:
     int8_recurrent: frozenset[str] = frozenset()
     saturates_u8s8: bool = False
     int8_is_fast: bool = True
-    hides_stored_integers: bool = True
+    hides_stored_codes: bool = True
     stored_types: frozenset[str] = frozenset({"int8", "float16"})
     compute_dtypes: frozenset[str] = frozenset({"float32"})
     fused_ops: frozenset[str] = frozenset()

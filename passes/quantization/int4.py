@@ -15,7 +15,12 @@ from irtools.measure.cpu import cpu_quota
 from irtools.passes.quantization.forms.apply import apply_plan, within_opset
 from irtools.passes.quantization.forms.blocks import BlockProduct, BlockTable, Tied
 from irtools.passes.quantization.forms.choose import REASONS, Chosen, Limits, choose, decide
-from irtools.passes.quantization.forms.registry import counters_of, forms_of, read_decision
+from irtools.passes.quantization.forms.registry import (
+    counters_of,
+    explained,
+    forms_of,
+    read_decision,
+)
 from irtools.passes.quantization.forms.rows import RowTable
 from irtools.passes.quantization.ranges.calibration import ActivationFacts, Facts
 from irtools.passes.quantization.ranges.evidence import Evidence
@@ -80,11 +85,7 @@ class Int4(PlanningPass):
     symmetric: bool = option(
         False, "no zero points: 4 bits less per block, and more error in small language models"
     )
-    format: str = option(
-        "int4",
-        "nf4: 16 quantiles of the normal distribution, where the target has a kernel",
-        choices=tuple(_FORMATS),
-    )
+    format: str = option("int4", explained(_FORMATS), choices=tuple(_FORMATS))
     method: Literal["rtn", "gptq"] = option(
         "rtn",
         "rtn: each weight to the nearest code; gptq: so that errors make up for each other on the "

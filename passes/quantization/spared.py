@@ -182,6 +182,7 @@ def spare(
     applied: Callable[[Plan], ir.Model],
     trial: TrialRun | None,
     enough_db: float,
+    all_in: str = "8 bits",
 ) -> Plan:
     """Return a plan that keeps enough of the outputs, with a note where it differs.
 
@@ -191,6 +192,7 @@ def spare(
         applied: Carries a plan out on a copy of the model.
         trial: Runs what comes of it; None: the plan is kept.
         enough_db: What must be kept.
+        all_in: What the plan does, in words.
     """
     if trial is None or not plan.decisions:
         return plan
@@ -215,8 +217,8 @@ def spare(
     before = "are not finite" if first == -math.inf else f"keep {first:.1f} dB"
     note = (
         f"{counted(search.changed, 'weight')} in a finer form than the others, for "
-        f"{search.kept_db:.1f} dB: with all in 8 bits the outputs {before} "
-        f"({counted(trial.samples, whose)}); least-sqnr=none keeps all in 8 bits"
+        f"{search.kept_db:.1f} dB: with all in {all_in} the outputs {before} "
+        f"({counted(trial.samples, whose)}); least-sqnr=none keeps all in {all_in}"
     )
     ordered = sorted(search.best, key=lambda d: (d.cost, d.subject))
     return replace(plan, decisions=tuple(ordered), notes=(*plan.notes, note))

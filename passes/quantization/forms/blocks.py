@@ -116,7 +116,7 @@ class BlockProduct(BlockForm):
 
 @dataclass(frozen=True)
 class Int4(BlockProduct):
-    """Integers of 4 bits, with or without a zero point for each block."""
+    """integers of 4 bits, with or without a zero point for each block."""
 
     name: ClassVar[str] = "int4"
 
@@ -127,7 +127,7 @@ class Int4(BlockProduct):
 
 @dataclass(frozen=True)
 class Nf4(BlockProduct):
-    """Numbers of 16 quantiles of the normal distribution."""
+    """16 quantiles of the normal distribution, where the target has a kernel."""
 
     name: ClassVar[str] = "nf4"
     has_zero_points: ClassVar[bool] = False

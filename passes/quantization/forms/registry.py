@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import import_module
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ from irtools.passes.quantization.sites.reasons import Reason
 from irtools.passmanager import Decision
 from irtools.plugins import registry
 
-__all__ = ["counters_of", "find_form", "forms_of", "read_decision"]
+__all__ = ["counters_of", "explained", "find_form", "forms_of", "read_decision"]
 
 _OWN = {
     "static": "static:Static",
@@ -60,6 +60,12 @@ def forms_of(kind: type[F]) -> dict[str, type[F]]:
     """Return the forms of a kind by name: what a user can choose among."""
     found = {name: find_form(name) for name in (*_OWN, *registry.names(_GROUP))}
     return {name: form for name, form in found.items() if issubclass(form, kind)}
+
+
+def explained(forms: Mapping[str, type[Form[Any]]]) -> str:
+    """Return what forms are, in the first lines of their docstrings, for the help of an option."""
+    first = {name: (form.__doc__ or "").splitlines()[0] for name, form in forms.items()}
+    return "; ".join(f"{name}: {line.rstrip('.')}" for name, line in first.items())
 
 
 def counters_of(forms: Iterable[type[Form[Any]]], reasons: Iterable[Reason]) -> dict[str, str]:

@@ -12,7 +12,7 @@ from irtools.passes.quantization.forms.stored import Codes, StoredForm
 from irtools.passes.quantization.ranges.arithmetic import quantize_weight
 from irtools.passes.quantization.ranges.spec import PerAxes, weight_spec
 from irtools.passes.quantization.sites.stored import StoredWeight
-from irtools.passes.quantization.write.hidden_integers import hides_integers
+from irtools.passes.quantization.write.hidden_codes import hides_integers
 from irtools.targets import Capabilities
 
 __all__ = ["Stored8"]
@@ -20,7 +20,7 @@ __all__ = ["Stored8"]
 
 @dataclass(frozen=True)
 class Stored8(StoredForm):
-    """Integers of 8 bits, in steps of the largest magnitude that shares a scale / 127."""
+    """integers of 8 bits, in steps of a 127th of the largest weight that shares a scale."""
 
     name: ClassVar[str] = "s8"
     dtype: ClassVar[ir.DataType] = ir.DataType.INT8
@@ -31,7 +31,7 @@ class Stored8(StoredForm):
         return Codes(integers, q.scale)
 
     def cast_through(self, weight: StoredWeight, capabilities: Capabilities) -> ir.DataType | None:
-        hidden = capabilities.hides_stored_integers and hides_integers(weight, self.axes)
+        hidden = capabilities.hides_stored_codes and hides_integers(weight, self.axes)
         return ir.DataType.INT32 if hidden else None
 
     def arithmetic(self, weight: StoredWeight, capabilities: Capabilities) -> str:

@@ -112,7 +112,7 @@ OVERRIDABLE = Reason(
 OPERATOR = Reason("num-skipped-operator", "weights of Conv and of other operators, left in float32")
 UNREAD = Reason("num-skipped-operator", "large constants that no product reads, left in float32")
 OPSET = Reason(
-    "num-skipped-opset", "weights left in float32 because the opset is too old for blocks"
+    "num-skipped-opset", "weights left in float32 because the opset is too old for their form"
 )
 SUBGRAPH = Reason("num-skipped-subgraph", "constant products in subgraphs or functions, left alone")
 

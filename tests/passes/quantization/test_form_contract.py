@@ -160,7 +160,7 @@ def test_integers_are_hidden_for_targets_that_may_misread_them(hides: bool) -> N
     model = build(
         HEAD + "g (float[5,6] w, int64[2] i) => (float[5,2] y) { y = Gather<axis=1>(w, i) }"
     )
-    after, _ = applied(model, "int8:min-size=0", on({"hides_stored_integers": hides}))
+    after, _ = applied(model, "int8:min-size=0", on({"hides_stored_codes": hides}))
     assert ("Cast<to=6>(w_quantized)" in print_model(after)) == hides
 
 

@@ -9,7 +9,7 @@ scales as those of other elements where they do not follow the rows or columns:
 - recurrent layers.
 
 A Cast to int32 before the one to float32 hides the integers, and is folded like the rest when the
-model is loaded (`Capabilities.hides_stored_integers`).
+model is loaded (`Capabilities.hides_stored_codes`).
 """
 
 from __future__ import annotations

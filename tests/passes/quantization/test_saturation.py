@@ -159,14 +159,14 @@ def test_models_for_a_cpu_without_vnni(
 
 
 def test_a_stored_plan_keeps_its_range(quantize) -> None:
-    from irtools.passes.quantization.forms.decisions import WeightDecision
+    from irtools.passes.quantization.forms.registry import read_decision
 
     x = _weights(4, 5, 32)
     done = quantize(build(TEXT), "int8:mode=static:min-size=0", target="ort-cpu:isa=avx2", x=x)
     assert done.result.plan is not None
     for decision in done.result.plan.decisions:
-        data = WeightDecision.from_data(decision)
-        assert data.weight_range == "pairs"
+        data = read_decision(decision)
+        assert data.form.to_data()["weight_range"] == "pairs"
         assert "pairs within 16 bits" in decision.action
         assert data.to_data() == decision.data
 

@@ -215,8 +215,8 @@ LIGHT_OTHERS = {
 """Each of densenet's 121 layers reads what all layers before it have rounded: 7 %.
 
 Weights in 8 bits are off by 0.4 to 0.7 % in each layer, which makes 2.2 % in densenet121, 2.4 % in
-resnet50 (2.5 % where its product has weights for CPUs without VNNI). squeezenet ends in a Softmax of
-logits that are far apart: 4.6 %, where static int8 makes 3.4 % without bias correction and 1.0 %
+resnet50 (2.5 % where its product has weights for CPUs without VNNI). squeezenet ends in a Softmax
+of logits that are far apart: 4.6 %, where static int8 makes 3.4 % without bias correction and 1.0 %
 with it.
 """
 

@@ -8,6 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.editing.editor import Editor
+from irtools.editing.readers import require_weight
 
 __all__ = ["new_contents", "set_contents", "take_place"]
 
@@ -17,18 +18,19 @@ def set_contents(
 ) -> ir.Value:
     """Give a constant input of some nodes new contents; other uses keep the old ones.
 
-    Tensors are shared between clones of a model, so none is written into.
+    Tensors are shared between clones of a model, so none is written into. A node that reads one past
+    an Identity reads a constant of its own afterwards.
 
     Args:
         editor: Of the model.
         places: Nodes and which input; all have the same constant.
-        array: The contents.
+        array: The contents, cast to the type of the old ones.
         suffix: Of the new name, where the old one is still taken.
     """
     node, position = places[0]
     old = node.inputs[position]
     assert old is not None
-    new = new_contents(editor, old, array, suffix)
+    new = new_contents(editor, old, array.astype(require_weight(old).numpy().dtype), suffix)
     for node, position in places:
         node.replace_input_with(position, new)
     take_place(editor, old, new)

@@ -13,10 +13,36 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from irtools.analysis.scales import Cut, Member, Site
 from irtools.editing import Editor, require_array, set_contents
-from irtools.analysis.scales.sites import Cut, Site
 
-__all__ = ["fold"]
+__all__ = ["fits", "fold", "is_half"]
+
+_LOST = 1e-6
+"""Relative error of a constant, undone by its scales, from which on a scale is declined."""
+
+_HALVES = frozenset({ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
+
+
+def is_half(site: Site) -> bool:
+    """Whether a constant has 16 bits: then only powers of two scale it exactly."""
+    return any(member.tensor.dtype in _HALVES for member in site.members)
+
+
+def fits(site: Site, scales: np.ndarray) -> bool:
+    """Whether scaled constants keep their digits: none leaves the range of its type."""
+    factors = np.concatenate([[1.0], scales.astype(np.float64)])
+    return all(_fits(member, factors[member.layout] ** member.power) for member in site.members)
+
+
+def _fits(member: Member, factor: np.ndarray) -> bool:
+    array = member.tensor.numpy()
+    factor = _trimmed(factor, array.ndim)
+    with np.errstate(over="ignore", under="ignore"):
+        exact = array.astype(np.float64)
+        back = (exact * factor).astype(array.dtype).astype(np.float64) / factor
+        lost = float(np.square(back - exact).sum())
+    return bool(lost <= _LOST**2 * float(np.square(exact).sum()))
 
 
 def fold(editor: Editor, site: Site, scales: np.ndarray) -> None:
@@ -43,19 +69,15 @@ def _scale_members(editor: Editor, site: Site, factors: np.ndarray) -> None:
         key = (member.node, member.input)
         factor = factors[member.layout] ** member.power
         whole[key] = whole[key] * factor if key in whole else factor
-    alike: dict[tuple[ir.Value, bytes], list[tuple[ir.Node, int]]] = {}
-    shapes: dict[tuple[ir.Value, bytes], np.ndarray] = {}
-    for (node, position), factor in whole.items():
-        value = node.inputs[position]
+    alike: dict[tuple[ir.Value, bytes], tuple[np.ndarray, list[tuple[ir.Node, int]]]] = {}
+    for place, factor in whole.items():
+        value = place[0].inputs[place[1]]
         assert value is not None
-        places = (value, factor.tobytes())
-        alike.setdefault(places, []).append((node, position))
-        shapes[places] = factor
-    for (value, digest), places in alike.items():
+        alike.setdefault((value, factor.tobytes()), (factor, []))[1].append(place)
+    for (value, _), (factor, places) in alike.items():
         array = require_array(value)
-        factor = _trimmed(shapes[value, digest], array.ndim)
-        scaled = (array.astype(np.float64) * factor).astype(array.dtype)
-        set_contents(editor, places, scaled, "scaled")
+        factor = _trimmed(factor, array.ndim)
+        set_contents(editor, places, array.astype(np.float64) * factor, "scaled")
 
 
 def _trimmed(factor: np.ndarray, rank: int) -> np.ndarray:

@@ -16,12 +16,22 @@ from typing import Literal, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
+from irtools.analysis.scales.units import Layout, Units, aligned
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.editing import constant_of, producer_of
 from irtools.operators import op_key
-from irtools.analysis.scales.units import Layout, Units, aligned
 
-__all__ = ["FLOATS", "REASONS", "Member", "NeedsChoice", "Port", "Refusal", "Rule", "ScaledProduct", "Trace"]
+__all__ = [
+    "FLOATS",
+    "REASONS",
+    "Member",
+    "NeedsChoice",
+    "Port",
+    "Refusal",
+    "Rule",
+    "ScaledProduct",
+    "Trace",
+]
 
 Reason: TypeAlias = Literal[
     "output", "input", "operator", "product", "shared", "subgraph", "shape", "type"

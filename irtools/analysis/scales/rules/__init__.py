@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from irtools.operators import Kind, RuleTable
-from irtools.analysis.scales.rules.elementwise import add, clip, divide, homogeneous, multiply, select
+from irtools.analysis.scales.rules.elementwise import (
+    add,
+    clip,
+    divide,
+    homogeneous,
+    multiply,
+    select,
+)
 from irtools.analysis.scales.rules.layout import (
-    concat,
     expand,
-    gather,
     pad,
     reduce,
-    reshape,
     resize,
-    slice_rule,
-    split,
     squeeze,
     tile,
     transpose,
@@ -32,9 +33,12 @@ from irtools.analysis.scales.rules.norms import (
     normalize,
     skip_normalize,
 )
+from irtools.analysis.scales.rules.parts import concat, gather, slice_rule, split
 from irtools.analysis.scales.rules.pools import pool
 from irtools.analysis.scales.rules.products import batch_norm, conv, conv_transpose, gemm, matmul
+from irtools.analysis.scales.rules.reshape import reshape
 from irtools.analysis.scales.trace import Rule
+from irtools.operators import Kind, RuleTable
 
 __all__ = ["SCALES"]
 

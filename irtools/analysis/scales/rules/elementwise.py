@@ -1,17 +1,17 @@
 """Operators that work element by element.
 
-    f(x / s) = f(x) / s   for s > 0:  Relu, LeakyRelu, PRelu, Abs, Neg, max(x, 0)
-    x / s + c / s         both operands of a sum are divided
-    (x / s) y             one operand of a product is, and a constant takes it up
+f(x / s) = f(x) / s   for s > 0:  Relu, LeakyRelu, PRelu, Abs, Neg, max(x, 0)
+x / s + c / s         both operands of a sum are divided
+(x / s) y             one operand of a product is, and a constant takes it up
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from irtools.editing import array_of, constant_of
 from irtools.analysis.scales.trace import FLOATS, Port, Trace
 from irtools.analysis.scales.units import Layout, aligned
+from irtools.editing import array_of, constant_of
 
 __all__ = ["add", "clip", "divide", "homogeneous", "multiply", "same", "select"]
 

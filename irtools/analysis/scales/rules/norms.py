@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from irtools.editing import constant_of
 from irtools.analysis.scales.trace import Port, Trace
 from irtools.analysis.scales.units import Layout
+from irtools.editing import constant_of
 
 __all__ = ["attention", "gain_of_channels", "multi_head_attention", "normalize", "skip_normalize"]
 
 
 def normalize(port: Port, trace: Trace) -> None:
     """LayerNormalization and RMSNormalization: x_hat * gain + offset over the last axes."""
+    axis = port.node.attributes.get_int("axis", -1) % port.layout.ndim
     if port.is_input or port.position > 0:
         raise port.refuse("operator")
-    _gain(port, trace, (1, 2), port.layout)
+    _gain(port, trace, (1, 2), axis)
 
 
 def skip_normalize(port: Port, trace: Trace) -> None:
@@ -23,7 +24,7 @@ def skip_normalize(port: Port, trace: Trace) -> None:
     if port.is_input or port.position > 0:
         raise port.refuse("operator")
     gains = (2,) if port.node.op_type.startswith("SkipSimplified") else (2, 3)
-    _gain(port, trace, gains, port.layout)
+    _gain(port, trace, gains, port.layout.ndim - 1)
 
 
 def gain_of_channels(port: Port, trace: Trace) -> None:
@@ -34,11 +35,16 @@ def gain_of_channels(port: Port, trace: Trace) -> None:
     gain = constant_of(port.node.inputs[1])
     if gain is None or gain.shape.numpy()[0] != shape[1]:
         raise port.refuse("shape")  # Before opset 21 GroupNormalization has one per group.
-    _gain(port, trace, (1, 2), port.layout.reshape(-1))
+    for position in (1, 2):
+        trace.scale(port.node, position, port.layout.reshape(-1), -1)
 
 
-def _gain(port: Port, trace: Trace, inputs: tuple[int, ...], layout: Layout) -> None:
-    node = port.node
+def _gain(port: Port, trace: Trace, inputs: tuple[int, ...], axis: int) -> None:
+    """Divide gain and offset, which have the axes from `axis` on."""
+    node, shape = port.node, port.layout.shape
+    if any(n > 1 for n in shape[:axis]):
+        raise port.refuse("shape")
+    layout = port.layout.reshape(shape[axis:])
     for position in inputs:
         if position < len(node.inputs) and node.inputs[position] is not None:
             trace.scale(node, position, layout, -1)
@@ -92,23 +98,25 @@ def _through(port: Port, trace: Trace, position: int, queries: int, values: int)
         raise port.refuse("shape")
     if layout.ndim == 4 and places:
         raise port.refuse("shape")
-    heads = layout if layout.ndim == 4 else _split_heads(layout, values if port.is_input else queries)
+    heads = (
+        layout if layout.ndim == 4 else _split_heads(layout, values if port.is_input else queries)
+    )
     if port.is_input:
         if heads.shape[1] > 1:
             heads = np.repeat(heads, times, axis=1)
-        found, target = heads, node.outputs[0]
+        found = heads
     else:
         if heads.shape[1] > 1 and times > 1:
             shape = heads.shape
             grouped = heads.reshape(shape[0], values, times, *shape[2:])
             heads = trace.units.reduce(grouped, 2).reshape(shape[0], values, *shape[2:])
-        found, target = heads, node.inputs[position]
+        found = heads
     if axis == 2:
         found = _joined_heads(found)
-    if target is not None and constant_of(target) is not None:
-        trace.scale(node, position, found, -1)
+    if port.is_input:
+        trace.couple(node.outputs[0], found)
     else:
-        trace.couple(target, found)
+        trace.operand(port, position, found)
 
 
 def _split_heads(layout: Layout, heads: int) -> Layout:

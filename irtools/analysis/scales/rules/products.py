@@ -1,7 +1,7 @@
 """What makes channels of a weight's columns, and what sums them up over its rows.
 
-    (x / s) (s W) = x W        the input is divided: rows are multiplied
-    x (W / s)     = y / s      the output is divided: columns are, and the bias
+(x / s) (s W) = x W        the input is divided: rows are multiplied
+x (W / s)     = y / s      the output is divided: columns are, and the bias
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from irtools.editing import constant_of, producer_of
 from irtools.analysis.scales.trace import Port, ScaledProduct, Trace
 from irtools.analysis.scales.units import Layout, aligned
+from irtools.editing import constant_of, producer_of
 
 __all__ = ["batch_norm", "conv", "conv_transpose", "gemm", "matmul"]
 
@@ -95,8 +95,10 @@ def conv(port: Port, trace: Trace) -> None:
     if port.is_input:
         rows = channels.reshape(groups, 1, shape[1])
         per_group = np.broadcast_to(rows, (groups, shape[0] // groups, shape[1]))
-        layout = per_group.reshape(shape[0], shape[1], *taps) if groups > 1 else rows.reshape(
-            1, shape[1], *taps
+        layout = (
+            per_group.reshape(shape[0], shape[1], *taps)
+            if groups > 1
+            else rows.reshape(1, shape[1], *taps)
         )
         trace.multiply(port, ScaledProduct(node, node, 1, channels, 1), layout)
         return
@@ -128,7 +130,8 @@ def batch_norm(port: Port, trace: Trace) -> None:
     """(x - mean) gain / sqrt(var + eps) + bias: gain and bias, or gain and mean."""
     channels = _channels(port)
     node = port.node
-    if port.is_input and port.position > 0:
+    trains = node.attributes.get_int("training_mode", 0)
+    if trains or (port.is_input and port.position > 0) or (not port.is_input and port.position > 0):
         raise port.refuse("operator")
     trace.scale(node, 1, channels, 1 if port.is_input else -1)
     trace.scale(node, 3 if port.is_input else 2, channels, -1)

@@ -23,6 +23,7 @@ TABLES: Mapping[str, str] = MappingProxyType(
         "cost": "irtools.analysis.cost_rules:COST",
         "channels": "irtools.analysis.channels:CHANNELS",
         "rows": "irtools.passes.positions.rules:ROWS",
+        "scales": "irtools.analysis.scales.rules:SCALES",
         "no-op": "irtools.passes.cleanup.algebra:NO_OPS",
     }
 )

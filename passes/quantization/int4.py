@@ -11,13 +11,13 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.errors import OptionError, UnsupportedError
-from irtools.passes.quantization.apply import apply_plan, within_opset
-from irtools.passes.quantization.block_plan import BlockQuantizer, Squares
-from irtools.passes.quantization.decisions import Form, WeightDecision
-from irtools.passes.quantization.gptq import Hessians, by_input
-from irtools.passes.quantization.selection import nothing_found
-from irtools.passes.quantization.sites import Weight, find_sites
-from irtools.passes.quantization.spec import BlockSpec
+from irtools.passes.quantization.forms.block_plan import BlockQuantizer, Squares
+from irtools.passes.quantization.forms.decisions import Form, WeightDecision
+from irtools.passes.quantization.ranges.gptq import Hessians, by_input
+from irtools.passes.quantization.ranges.spec import BlockSpec
+from irtools.passes.quantization.sites.find import Weight, find_sites
+from irtools.passes.quantization.sites.selection import nothing_found
+from irtools.passes.quantization.write.apply import apply_plan, within_opset
 from irtools.passmanager import (
     FOUND_WEIGHTS,
     Decision,

@@ -12,25 +12,29 @@ import onnx_ir as ir
 
 from irtools.errors import OptionError
 from irtools.model import infer_shapes
-from irtools.passes.quantization.apply import apply_plan, within_opset
-from irtools.passes.quantization.block_plan import TABLE_BLOCKS
-from irtools.passes.quantization.calibration import Calibrator, calibrate
-from irtools.passes.quantization.decisions import Form
-from irtools.passes.quantization.outliers import OutlierLimits, find_outliers, without_outliers
-from irtools.passes.quantization.quantizer import (
+from irtools.passes.quantization.forms.block_plan import TABLE_BLOCKS
+from irtools.passes.quantization.forms.decisions import Form
+from irtools.passes.quantization.forms.quantizer import (
     Facts,
     GemmForm,
     Quantizer,
     WeightFilter,
     observed_values,
 )
+from irtools.passes.quantization.forms.storage import StoragePlanner
+from irtools.passes.quantization.ranges.calibration import Calibrator, calibrate
+from irtools.passes.quantization.ranges.outliers import (
+    OutlierLimits,
+    find_outliers,
+    without_outliers,
+)
+from irtools.passes.quantization.ranges.spec import ACTIVATION_S8, ACTIVATION_U8, WeightRange
 from irtools.passes.quantization.remedy import FLOORS_DB, Candidate, best_plan
-from irtools.passes.quantization.selection import left_alone, nothing_found
-from irtools.passes.quantization.sites import Weight, find_sites
+from irtools.passes.quantization.sites.find import Weight, find_sites
+from irtools.passes.quantization.sites.selection import left_alone, nothing_found
 from irtools.passes.quantization.spared import FinerForms, spare
-from irtools.passes.quantization.spec import ACTIVATION_S8, ACTIVATION_U8, WeightRange
-from irtools.passes.quantization.storage import StoragePlanner
 from irtools.passes.quantization.trial_run import LazyTrial
+from irtools.passes.quantization.write.apply import apply_plan, within_opset
 from irtools.passmanager import (
     FOUND_WEIGHTS,
     Exactness,

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from irtools.passes.quantization.outliers import Channels
+from irtools.passes.quantization.ranges.outliers import Channels
 from irtools.passes.quantization.trial_run import LazyTrial, TrialRun
 from irtools.passmanager import Plan
 from irtools.words import counted

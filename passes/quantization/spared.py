@@ -20,9 +20,9 @@ import onnx_ir as ir
 
 from irtools.errors import IrtoolsError
 from irtools.model import release_tensor
-from irtools.passes.quantization.decisions import WeightDecision
-from irtools.passes.quantization.storage import HALF_BITS, StoragePlanner
-from irtools.passes.quantization.stored_sites import StoredWeight, find_stored
+from irtools.passes.quantization.forms.decisions import WeightDecision
+from irtools.passes.quantization.forms.storage import HALF_BITS, StoragePlanner
+from irtools.passes.quantization.sites.stored import StoredWeight, find_stored
 from irtools.passes.quantization.switchboard import Switchboard
 from irtools.passes.quantization.trial_run import TrialRun
 from irtools.passmanager import Decision, Plan

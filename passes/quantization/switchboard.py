@@ -13,9 +13,9 @@ from contextlib import ExitStack
 import numpy as np
 import onnx_ir as ir
 
-from irtools.passes.quantization.decisions import WeightDecision
-from irtools.passes.quantization.storage import stored_values
-from irtools.passes.quantization.stored_sites import StoredWeight, find_stored
+from irtools.passes.quantization.forms.decisions import WeightDecision
+from irtools.passes.quantization.forms.storage import stored_values
+from irtools.passes.quantization.sites.stored import StoredWeight, find_stored
 from irtools.passes.quantization.trial_run import Session, TrialRun
 from irtools.passmanager import Decision
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from irtools.passes.quantization import arithmetic
-from irtools.passes.quantization.arithmetic import (
+from irtools.passes.quantization.ranges import arithmetic
+from irtools.passes.quantization.ranges.arithmetic import (
     SCALE_FLOOR,
     bias_scale_floor,
     dequantize,
@@ -21,7 +21,7 @@ from irtools.passes.quantization.arithmetic import (
     quantize_bias,
     quantize_weight,
 )
-from irtools.passes.quantization.spec import (
+from irtools.passes.quantization.ranges.spec import (
     ACTIVATION_S8,
     ACTIVATION_U8,
     PerAxis,

@@ -8,11 +8,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from irtools.passes.quantization import block_plan, gptq
-from irtools.passes.quantization.blocks import quantize_rows
-from irtools.passes.quantization.gptq import Hessians, gptq_rounding
-from irtools.passes.quantization.sites import Weight, find_sites
-from irtools.passes.quantization.spec import BlockSpec
+from irtools.passes.quantization.forms import block_plan
+from irtools.passes.quantization.ranges import gptq
+from irtools.passes.quantization.ranges.blocks import quantize_rows
+from irtools.passes.quantization.ranges.gptq import Hessians, gptq_rounding
+from irtools.passes.quantization.ranges.spec import BlockSpec
+from irtools.passes.quantization.sites.find import Weight, find_sites
 from irtools.statistics import GramResult, Want
 
 from .conftest import build, relative_error

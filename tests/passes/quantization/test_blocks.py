@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from irtools.passes.quantization.blocks import (
+from irtools.passes.quantization.ranges.blocks import (
     NF4,
     dequantize_rows,
     is_finite,
@@ -19,7 +19,7 @@ from irtools.passes.quantization.blocks import (
     slabs,
     unpack_nibbles,
 )
-from irtools.passes.quantization.spec import BlockSpec
+from irtools.passes.quantization.ranges.spec import BlockSpec
 
 SYMMETRIC, AFFINE, NF = BlockSpec(4, 16), BlockSpec(4, 16, "affine"), BlockSpec(4, 16, "nf4")
 rows_of_two_blocks = arrays(
@@ -115,7 +115,7 @@ def test_half_precision_scales_are_the_ones_that_codes_belong_to() -> None:
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_slabs_cover_a_weight_once(axis: int, monkeypatch) -> None:
-    monkeypatch.setattr("irtools.passes.quantization.blocks.SLAB_ELEMENTS", 64)
+    monkeypatch.setattr("irtools.passes.quantization.ranges.blocks.SLAB_ELEMENTS", 64)
     weight = normal(13, 21)
     pieces = list(slabs(weight, axis))
     assert len(pieces) > 1 and all(cut.start % 2 == 0 for cut, _ in pieces)
@@ -125,7 +125,7 @@ def test_slabs_cover_a_weight_once(axis: int, monkeypatch) -> None:
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_infinities_are_found(bad: float, monkeypatch) -> None:
-    monkeypatch.setattr("irtools.passes.quantization.blocks.SLAB_ELEMENTS", 8)
+    monkeypatch.setattr("irtools.passes.quantization.ranges.blocks.SLAB_ELEMENTS", 8)
     weight = normal(5, 7)
     assert is_finite(weight)
     weight[3, 4] = bad

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from irtools.passes.quantization.blocks import dequantize_rows, quantize_rows
-from irtools.passes.quantization.gptq import gptq_rounding
-from irtools.passes.quantization.spec import BlockSpec
+from irtools.passes.quantization.ranges.blocks import dequantize_rows, quantize_rows
+from irtools.passes.quantization.ranges.gptq import gptq_rounding
+from irtools.passes.quantization.ranges.spec import BlockSpec
 
 from .conftest import build, relative_error
 

@@ -13,7 +13,7 @@ from irtools.data import Dataset
 from irtools.errors import UnsupportedError
 from irtools.model.printer import print_model
 from irtools.model.verify import verify
-from irtools.passes.quantization.decisions import WeightDecision
+from irtools.passes.quantization.forms.decisions import WeightDecision
 from irtools.passmanager import Pipeline, PlanningPass
 from irtools.targets import Isa
 

@@ -10,7 +10,7 @@ from irtools.data import Dataset
 from irtools.errors import OptionError, PipelineSyntaxError, UnsupportedError, UsageError
 from irtools.model.printer import print_model
 from irtools.passes.quantization.int8 import Int8
-from irtools.passes.quantization.selection import module_of, selects
+from irtools.passes.quantization.sites.selection import module_of, selects
 from irtools.passmanager import Pipeline, Plan
 
 from .conftest import build, context

@@ -9,10 +9,10 @@ import pytest
 from irtools.data import Dataset
 from irtools.errors import OptionError
 from irtools.model.printer import print_model
-from irtools.passes.quantization.calibration import ActivationFacts, Calibrator
 from irtools.passes.quantization.int8 import Int8
-from irtools.passes.quantization.outliers import OutlierLimits, outlying
-from irtools.passes.quantization.spec import ACTIVATION_U8
+from irtools.passes.quantization.ranges.calibration import ActivationFacts, Calibrator
+from irtools.passes.quantization.ranges.outliers import OutlierLimits, outlying
+from irtools.passes.quantization.ranges.spec import ACTIVATION_U8
 from irtools.passmanager import Pipeline, Plan
 from irtools.statistics import HistogramResult
 

@@ -9,8 +9,8 @@ import pytest
 
 from irtools.analysis.int8_products import int8_products, saturating_products
 from irtools.analysis.saturation import LARGEST_PAIR, may_saturate, worst_pairs
-from irtools.passes.quantization.arithmetic import dequantize, quantize_weight
-from irtools.passes.quantization.spec import PerAxis, WeightRange, weight_spec
+from irtools.passes.quantization.ranges.arithmetic import dequantize, quantize_weight
+from irtools.passes.quantization.ranges.spec import PerAxis, WeightRange, weight_spec
 
 from .conftest import build, relative_error
 from .saturating import exact_product, saturating_product, worst_activations
@@ -153,7 +153,7 @@ def test_models_for_a_cpu_without_vnni(
 
 
 def test_a_stored_plan_keeps_its_range(quantize) -> None:
-    from irtools.passes.quantization.decisions import WeightDecision
+    from irtools.passes.quantization.forms.decisions import WeightDecision
 
     x = _weights(4, 5, 32)
     done = quantize(build(TEXT), "int8:mode=static:min-size=0", target="ort-cpu:isa=avx2", x=x)

@@ -10,10 +10,10 @@ import pytest
 
 from irtools.data import Dataset
 from irtools.model.printer import print_model
-from irtools.passes.quantization.cost import bias_shift, matrix_view
 from irtools.passes.quantization.int8 import Int8
-from irtools.passes.quantization.runtime_fusions import result_of
-from irtools.passes.quantization.sites import find_sites
+from irtools.passes.quantization.ranges.cost import bias_shift, matrix_view
+from irtools.passes.quantization.sites.find import find_sites
+from irtools.passes.quantization.sites.runtime_fusions import result_of
 from irtools.passmanager import Pipeline, Plan
 
 from .conftest import build, context

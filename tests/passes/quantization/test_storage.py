@@ -8,7 +8,7 @@ import pytest
 
 from irtools.model.printer import print_model
 from irtools.passes.quantization.int8 import Int8
-from irtools.passes.quantization.stored_sites import find_stored, scoped_graphs
+from irtools.passes.quantization.sites.stored import find_stored, scoped_graphs
 from irtools.passmanager import Plan
 
 from .conftest import build, context, relative_error, session

@@ -11,26 +11,26 @@ import onnx_ir as ir
 from irtools.editing import Editor
 from irtools.errors import UnsupportedError
 from irtools.model import opset_of, raise_opset, release_tensor
-from irtools.passes.quantization.block_weights import (
-    Rounding,
-    write_block_lookup,
-    write_block_product,
-    write_tied,
-)
-from irtools.passes.quantization.blocks import quantize_rows
-from irtools.passes.quantization.decisions import Form, WeightDecision, find_weight, use_of
-from irtools.passes.quantization.dynamic import DynamicWriter
-from irtools.passes.quantization.embedding import write_embedding
-from irtools.passes.quantization.sites import Weight, find_sites
-from irtools.passes.quantization.static import StaticUse, StaticWriter
-from irtools.passes.quantization.storage import (
+from irtools.passes.quantization.forms.decisions import Form, WeightDecision, find_weight, use_of
+from irtools.passes.quantization.forms.storage import (
     HALF_BITS,
     StorageWriter,
     count_stored,
     find_stored_weight,
 )
-from irtools.passes.quantization.stored_sites import find_stored
-from irtools.passes.quantization.weight_only import write_weight_only
+from irtools.passes.quantization.ranges.blocks import quantize_rows
+from irtools.passes.quantization.sites.find import Weight, find_sites
+from irtools.passes.quantization.sites.stored import find_stored
+from irtools.passes.quantization.write.block_weights import (
+    Rounding,
+    write_block_lookup,
+    write_block_product,
+    write_tied,
+)
+from irtools.passes.quantization.write.dynamic import DynamicWriter
+from irtools.passes.quantization.write.embedding import write_embedding
+from irtools.passes.quantization.write.static import StaticUse, StaticWriter
+from irtools.passes.quantization.write.weight_only import write_weight_only
 from irtools.passmanager import PassResult, Plan
 from irtools.words import counted
 

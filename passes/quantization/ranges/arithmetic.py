@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from irtools.analysis.saturation import LARGEST_PAIR, worst_pairs
-from irtools.passes.quantization.spec import PerAxes, PerAxis, PerBlock, PerTensor, QuantSpec
+from irtools.passes.quantization.ranges.spec import PerAxes, PerAxis, PerBlock, PerTensor, QuantSpec
 
 __all__ = [
     "SCALE_FLOOR",

@@ -6,7 +6,7 @@
     Gather   rows of W [V, H], H > 1       row axis 0
 
 Reads the model and never writes. Scope: the main graph; what is in subgraphs and local
-functions is left alone and counted. `weight_slots` has what can be stored in 8 bits, anywhere.
+functions is left alone and counted. `slots` has what can be stored in 8 bits, anywhere.
 """
 
 from __future__ import annotations

@@ -18,9 +18,9 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from irtools.editing import constant_of
-from irtools.passes.quantization.sites import is_expansion
-from irtools.passes.quantization.stored_sites import StoredWeight
-from irtools.passes.quantization.weight_slots import Axes
+from irtools.passes.quantization.sites.find import is_expansion
+from irtools.passes.quantization.sites.slots import Axes
+from irtools.passes.quantization.sites.stored import StoredWeight
 
 __all__ = ["hides_integers"]
 

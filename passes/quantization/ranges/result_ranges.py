@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
-from irtools.passes.quantization.calibration import ActivationFacts
+from irtools.passes.quantization.ranges.calibration import ActivationFacts
 
 __all__ = ["ends_in_outputs", "lost_channels"]
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from irtools.analysis.provenance import module_of, selects
-from irtools.passes.quantization.sites import Weight
+from irtools.passes.quantization.sites.find import Weight
 from irtools.words import counted, tallied
 
 __all__ = ["is_telling", "left_alone", "names_of", "nothing_found", "selects"]

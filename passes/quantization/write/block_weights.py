@@ -27,15 +27,15 @@ import onnx_ir as ir
 
 from irtools.editing import Editor
 from irtools.measure.cpu import cpu_quota
-from irtools.passes.quantization.blocks import (
+from irtools.passes.quantization.ranges.blocks import (
     NF4,
     Blocks,
     pack_nibbles,
     quantize_rows,
     slabs,
 )
-from irtools.passes.quantization.sites import Use, Weight
-from irtools.passes.quantization.spec import BlockSpec
+from irtools.passes.quantization.ranges.spec import BlockSpec
+from irtools.passes.quantization.sites.find import Use, Weight
 
 __all__ = ["Rounding", "write_block_lookup", "write_block_product", "write_tied"]
 

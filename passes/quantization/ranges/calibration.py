@@ -9,8 +9,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
-from irtools.passes.quantization.arithmetic import QParams, qparams_from_range
-from irtools.passes.quantization.spec import QuantSpec
+from irtools.passes.quantization.ranges.arithmetic import QParams, qparams_from_range
+from irtools.passes.quantization.ranges.spec import QuantSpec
 from irtools.statistics import (
     ChannelAbsMax,
     ChannelMean,

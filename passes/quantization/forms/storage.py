@@ -37,14 +37,14 @@ from irtools.analysis.provenance import module_of, selects
 from irtools.editing import Editor
 from irtools.errors import UsageError
 from irtools.model import iter_nodes, release_tensor, subgraphs
-from irtools.passes.quantization.arithmetic import QParams, dequantize, quantize_weight
-from irtools.passes.quantization.blocks import is_finite
-from irtools.passes.quantization.decisions import UseDecision, WeightDecision
-from irtools.passes.quantization.hidden_integers import hides_integers
-from irtools.passes.quantization.selection import is_telling
-from irtools.passes.quantization.spec import PerAxes, weight_spec
-from irtools.passes.quantization.stored_sites import StoredWeight, find_stored
-from irtools.passes.quantization.weight_slots import Axes
+from irtools.passes.quantization.forms.decisions import UseDecision, WeightDecision
+from irtools.passes.quantization.ranges.arithmetic import QParams, dequantize, quantize_weight
+from irtools.passes.quantization.ranges.blocks import is_finite
+from irtools.passes.quantization.ranges.spec import PerAxes, weight_spec
+from irtools.passes.quantization.sites.selection import is_telling
+from irtools.passes.quantization.sites.slots import Axes
+from irtools.passes.quantization.sites.stored import StoredWeight, find_stored
+from irtools.passes.quantization.write.hidden_integers import hides_integers
 from irtools.passmanager import Decision
 from irtools.words import counted
 

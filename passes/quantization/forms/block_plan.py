@@ -13,18 +13,18 @@ import onnx_ir as ir
 
 from irtools.measure.cpu import cpu_quota
 from irtools.model import release_tensor
-from irtools.passes.quantization.arithmetic import dequantize, quantize_weight
-from irtools.passes.quantization.blocks import (
+from irtools.passes.quantization.forms.decisions import Form, UseDecision, WeightDecision
+from irtools.passes.quantization.ranges.arithmetic import dequantize, quantize_weight
+from irtools.passes.quantization.ranges.blocks import (
     SLAB_ELEMENTS,
     dequantize_rows,
     is_finite,
     quantize_rows,
 )
-from irtools.passes.quantization.cost import relative_error
-from irtools.passes.quantization.decisions import Form, UseDecision, WeightDecision
-from irtools.passes.quantization.selection import names_of, selects
-from irtools.passes.quantization.sites import Sites, Weight
-from irtools.passes.quantization.spec import BlockSpec, PerAxis, weight_spec
+from irtools.passes.quantization.ranges.cost import relative_error
+from irtools.passes.quantization.ranges.spec import BlockSpec, PerAxis, weight_spec
+from irtools.passes.quantization.sites.find import Sites, Weight
+from irtools.passes.quantization.sites.selection import names_of, selects
 from irtools.passmanager import Decision
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from irtools.editing import constant_of
-from irtools.passes.quantization.sites import Use
+from irtools.passes.quantization.sites.find import Use
 
 __all__ = ["becomes_gemm", "result_of"]
 

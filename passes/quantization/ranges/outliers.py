@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from irtools.passes.quantization.calibration import ActivationFacts, Calibrator
-from irtools.passes.quantization.runtime_fusions import result_of
-from irtools.passes.quantization.sites import Weight
+from irtools.passes.quantization.ranges.calibration import ActivationFacts, Calibrator
+from irtools.passes.quantization.sites.find import Weight
+from irtools.passes.quantization.sites.runtime_fusions import result_of
 
 __all__ = [
     "Channels",

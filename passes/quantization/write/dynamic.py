@@ -12,9 +12,9 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from irtools.editing import Editor
-from irtools.passes.quantization.arithmetic import quantize_weight
-from irtools.passes.quantization.sites import Use, Weight
-from irtools.passes.quantization.spec import PerAxis, WeightRange, weight_spec
+from irtools.passes.quantization.ranges.arithmetic import quantize_weight
+from irtools.passes.quantization.ranges.spec import PerAxis, WeightRange, weight_spec
+from irtools.passes.quantization.sites.find import Use, Weight
 
 __all__ = ["DynamicWriter"]
 

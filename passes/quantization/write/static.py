@@ -22,17 +22,17 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.editing import Editor
-from irtools.passes.quantization.arithmetic import (
+from irtools.passes.quantization.ranges.arithmetic import (
     QParams,
     bias_scale_floor,
     quantize_bias,
     quantize_weight,
 )
-from irtools.passes.quantization.embedding import write_lookup
-from irtools.passes.quantization.outliers import Channels, without_channels
-from irtools.passes.quantization.runtime_fusions import result_of
-from irtools.passes.quantization.sites import Bias, Use, Weight
-from irtools.passes.quantization.spec import PerAxis, WeightRange, weight_spec
+from irtools.passes.quantization.ranges.outliers import Channels, without_channels
+from irtools.passes.quantization.ranges.spec import PerAxis, WeightRange, weight_spec
+from irtools.passes.quantization.sites.find import Bias, Use, Weight
+from irtools.passes.quantization.sites.runtime_fusions import result_of
+from irtools.passes.quantization.write.embedding import write_lookup
 
 __all__ = ["StaticUse", "StaticWriter"]
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from irtools.model import NF4_LEVELS
-from irtools.passes.quantization.spec import BlockSpec
+from irtools.passes.quantization.ranges.spec import BlockSpec
 
 __all__ = [
     "NF4",

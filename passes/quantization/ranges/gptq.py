@@ -18,11 +18,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from irtools.passes.quantization.block_weights import Rounding
-from irtools.passes.quantization.blocks import Blocks, quantize_rows
-from irtools.passes.quantization.decisions import WeightDecision
-from irtools.passes.quantization.sites import Weight
-from irtools.passes.quantization.spec import BlockSpec
+from irtools.passes.quantization.forms.decisions import WeightDecision
+from irtools.passes.quantization.ranges.blocks import Blocks, quantize_rows
+from irtools.passes.quantization.ranges.spec import BlockSpec
+from irtools.passes.quantization.sites.find import Weight
+from irtools.passes.quantization.write.block_weights import Rounding
 from irtools.passmanager import Decision
 from irtools.statistics import Gram, GramResult, StatisticsService, Want
 

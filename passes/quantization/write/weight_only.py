@@ -12,9 +12,9 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from irtools.editing import Editor
-from irtools.passes.quantization.arithmetic import quantize_weight
-from irtools.passes.quantization.sites import Weight
-from irtools.passes.quantization.spec import PerAxis, PerBlock, weight_spec
+from irtools.passes.quantization.ranges.arithmetic import quantize_weight
+from irtools.passes.quantization.ranges.spec import PerAxis, PerBlock, weight_spec
+from irtools.passes.quantization.sites.find import Weight
 
 __all__ = ["write_weight_only"]
 

@@ -14,15 +14,15 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.errors import UsageError
-from irtools.passes.quantization.arithmetic import QParams
-from irtools.passes.quantization.sites import Use, Weight
-from irtools.passes.quantization.spec import (
+from irtools.passes.quantization.ranges.arithmetic import QParams
+from irtools.passes.quantization.ranges.spec import (
     BlockSpec,
     PerTensor,
     QuantSpec,
     Scheme,
     WeightRange,
 )
+from irtools.passes.quantization.sites.find import Use, Weight
 from irtools.passmanager import Decision, Json
 
 __all__ = ["Form", "UseDecision", "WeightDecision", "find_weight"]

@@ -11,34 +11,34 @@ from typing import Literal, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
-from irtools.passes.quantization.arithmetic import (
-    QParams,
-    bias_scale_floor,
-    dequantize,
-    quantize_weight,
-)
-from irtools.passes.quantization.block_plan import (
+from irtools.passes.quantization.forms.block_plan import (
     TABLE_BLOCKS,
     EmbeddingBits,
     block_decision,
     is_small,
     refusal,
 )
-from irtools.passes.quantization.calibration import ActivationFacts
-from irtools.passes.quantization.cost import bias_shift, matrix_view, relative_error
-from irtools.passes.quantization.decisions import Form, UseDecision, WeightDecision
-from irtools.passes.quantization.outliers import Channels, channels_of, without_channels
-from irtools.passes.quantization.result_ranges import ends_in_outputs, lost_channels
-from irtools.passes.quantization.runtime_fusions import becomes_gemm, result_of
-from irtools.passes.quantization.selection import names_of
-from irtools.passes.quantization.sites import Sites, Use, Weight
-from irtools.passes.quantization.spec import (
+from irtools.passes.quantization.forms.decisions import Form, UseDecision, WeightDecision
+from irtools.passes.quantization.ranges.arithmetic import (
+    QParams,
+    bias_scale_floor,
+    dequantize,
+    quantize_weight,
+)
+from irtools.passes.quantization.ranges.calibration import ActivationFacts
+from irtools.passes.quantization.ranges.cost import bias_shift, matrix_view, relative_error
+from irtools.passes.quantization.ranges.outliers import Channels, channels_of, without_channels
+from irtools.passes.quantization.ranges.result_ranges import ends_in_outputs, lost_channels
+from irtools.passes.quantization.ranges.spec import (
     Granularity,
     PerAxis,
     PerBlock,
     WeightRange,
     weight_spec,
 )
+from irtools.passes.quantization.sites.find import Sites, Use, Weight
+from irtools.passes.quantization.sites.runtime_fusions import becomes_gemm, result_of
+from irtools.passes.quantization.sites.selection import names_of
 from irtools.passmanager import Decision
 from irtools.words import counted
 

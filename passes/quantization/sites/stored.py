@@ -16,7 +16,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.editing import constant_of
-from irtools.passes.quantization.weight_slots import Axes, Readers, StoredKind, find_readers
+from irtools.passes.quantization.sites.slots import Axes, Readers, StoredKind, find_readers
 
 __all__ = ["StoredSites", "StoredWeight", "find_stored", "scoped_graphs"]
 

@@ -1,0 +1,1 @@
+"""What a weight can become, and what that costs."""

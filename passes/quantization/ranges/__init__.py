@@ -1,0 +1,1 @@
+"""Which numbers become which integers: specs, scales, ranges of activations, rounding."""

@@ -1,0 +1,1 @@
+"""Where a model multiplies by, or looks up in, a constant."""

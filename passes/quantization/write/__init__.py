@@ -1,0 +1,1 @@
+"""How a form is written into a graph."""

@@ -21,7 +21,7 @@ TABLES: Mapping[str, str] = MappingProxyType(
         "value": "irtools.analysis.value_rules:VALUE",
         "bounds": "irtools.analysis.positions:BOUNDS",
         "cost": "irtools.analysis.cost_rules:COST",
-        "channels": "irtools.passes.pruning.rules:CHANNELS",
+        "channels": "irtools.analysis.channels:CHANNELS",
         "rows": "irtools.passes.positions.rules:ROWS",
         "no-op": "irtools.passes.cleanup.algebra:NO_OPS",
     }

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from irtools.analysis.channels import AttributeEdit, ChannelGroup, ShapeEdit, TakeEdit
 from irtools.editing import Editor, require_weight
-from irtools.passes.pruning.groups import AttributeEdit, ChannelGroup, ShapeEdit, TakeEdit
 
 __all__ = ["Cut", "remove_channels", "set_inputs"]
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from irtools.analysis.channels import Member
 from irtools.editing import Editor, only_user, require_weight, weight_of
 from irtools.passes.pruning.edit import set_inputs
-from irtools.passes.pruning.groups import Member
 
 __all__ = ["LinearLayer", "linear_layer", "write_layers"]
 

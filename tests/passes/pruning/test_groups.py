@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from irtools.analysis.channels import ChannelGroups
 from irtools.editing import Editor, constant_of
 from irtools.model import Model
 from irtools.model.verify import verify
 from irtools.passes.pruning.edit import Cut, remove_channels, set_inputs
-from irtools.passes.pruning.trace import ChannelGroups
 
 _EXPECTED = {
     "ffn": [("neurons", 32)],

@@ -6,11 +6,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from irtools.analysis.channels import ChannelGroups
 from irtools.editing import Editor, constant_of
 from irtools.model import Model
 from irtools.model.verify import verify
 from irtools.passes.pruning.edit import Cut, remove_channels, set_inputs
-from irtools.passes.pruning.trace import ChannelGroups
 
 HEAD = '<ir_version: 10, opset_import: ["" : 20]>'
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from irtools.analysis.channels.groups import Trace
+from irtools.analysis.channels.index_map import IndexMap
+from irtools.analysis.channels.rules.port import Port, Refine
+from irtools.analysis.channels.rules.sizes import edit_target
 from irtools.analysis.dims import Dim, multiply
-from irtools.passes.pruning.groups import Trace
-from irtools.passes.pruning.index_map import IndexMap
-from irtools.passes.pruning.rules.port import Port, Refine
-from irtools.passes.pruning.rules.sizes import edit_target
 
 __all__ = ["reshape"]
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from irtools.analysis.channels.groups import AttributeEdit, ShapeEdit, Trace
+from irtools.analysis.channels.index_map import IndexMap
+from irtools.analysis.channels.rules.port import Port, Refine
 from irtools.editing import weight_of
-from irtools.passes.pruning.groups import AttributeEdit, ShapeEdit, Trace
-from irtools.passes.pruning.index_map import IndexMap
-from irtools.passes.pruning.rules.port import Port, Refine
 
 __all__ = ["concat", "split"]
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from irtools.operators import Kind, RuleTable
-from irtools.passes.pruning.rules.attention import attention, rotary
-from irtools.passes.pruning.rules.convolution import batch_norm, conv, pad, pool, resize
-from irtools.passes.pruning.rules.elementwise import elementwise, unary
-from irtools.passes.pruning.rules.layout import (
+from irtools.analysis.channels.rules.attention import attention, rotary
+from irtools.analysis.channels.rules.convolution import batch_norm, conv, pad, pool, resize
+from irtools.analysis.channels.rules.elementwise import elementwise, unary
+from irtools.analysis.channels.rules.layout import (
     expand,
     gather,
     gather_elements,
@@ -22,12 +21,13 @@ from irtools.passes.pruning.rules.layout import (
     transpose,
     unsqueeze,
 )
-from irtools.passes.pruning.rules.parts import concat, split
-from irtools.passes.pruning.rules.port import WEIGHTED_OPS, Port, Refine, Rule
-from irtools.passes.pruning.rules.products import gemm, matmul
-from irtools.passes.pruning.rules.reductions import normalization, reduce, softmax
-from irtools.passes.pruning.rules.reshape import reshape
-from irtools.passes.pruning.rules.sizes import fill, follow_size
+from irtools.analysis.channels.rules.parts import concat, split
+from irtools.analysis.channels.rules.port import WEIGHTED_OPS, Port, Refine, Rule
+from irtools.analysis.channels.rules.products import gemm, matmul
+from irtools.analysis.channels.rules.reductions import normalization, reduce, softmax
+from irtools.analysis.channels.rules.reshape import reshape
+from irtools.analysis.channels.rules.sizes import fill, follow_size
+from irtools.operators import Kind, RuleTable
 
 __all__ = ["CHANNELS", "WEIGHTED_OPS", "Port", "Refine", "Rule"]
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 import onnx_ir as ir
 
+from irtools.analysis.channels.groups import GroupAxis, TakeEdit, Trace
+from irtools.analysis.channels.index_map import IndexMap
+from irtools.analysis.channels.rules.port import WEIGHTED_OPS, Port
 from irtools.analysis.dims import Dim
 from irtools.editing import weight_of
-from irtools.passes.pruning.groups import GroupAxis, TakeEdit, Trace
-from irtools.passes.pruning.index_map import IndexMap
-from irtools.passes.pruning.rules.port import WEIGHTED_OPS, Port
 
 __all__ = ["couple_or_take", "elementwise", "unary"]
 

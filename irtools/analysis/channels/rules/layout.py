@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import onnx_ir as ir
 
+from irtools.analysis.channels.groups import Trace
+from irtools.analysis.channels.rules.elementwise import unary
+from irtools.analysis.channels.rules.port import Port, constant_axes
+from irtools.analysis.channels.rules.sizes import edit_target
 from irtools.editing import weight_of
-from irtools.passes.pruning.groups import Trace
-from irtools.passes.pruning.rules.elementwise import unary
-from irtools.passes.pruning.rules.port import Port, constant_axes
-from irtools.passes.pruning.rules.sizes import edit_target
 
 __all__ = [
     "expand",

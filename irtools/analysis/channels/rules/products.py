@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from irtools.analysis.channels.groups import Trace
+from irtools.analysis.channels.rules.port import Port
 from irtools.editing import weight_of
 from irtools.operators import bias_input
-from irtools.passes.pruning.groups import Trace
-from irtools.passes.pruning.rules.port import Port
 
 __all__ = ["add_bias", "gemm", "matmul"]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from irtools.passes.pruning.groups import Trace
-from irtools.passes.pruning.rules.elementwise import unary
-from irtools.passes.pruning.rules.port import Port, constant_axes
+from irtools.analysis.channels.groups import Trace
+from irtools.analysis.channels.rules.elementwise import unary
+from irtools.analysis.channels.rules.port import Port, constant_axes
 
 __all__ = ["normalization", "reduce", "softmax"]
 

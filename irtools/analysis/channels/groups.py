@@ -17,11 +17,11 @@ from typing import Literal, TypeAlias
 
 import onnx_ir as ir
 
+from irtools.analysis.channels.index_map import IndexMap
 from irtools.analysis.provenance import module_name
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.editing import require_weight
 from irtools.operators import op_key
-from irtools.passes.pruning.index_map import IndexMap
 
 __all__ = [
     "NO_RULE",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from irtools.analysis.channels.groups import AttributeEdit, Trace
+from irtools.analysis.channels.index_map import IndexMap
+from irtools.analysis.channels.rules.elementwise import couple_or_take
+from irtools.analysis.channels.rules.port import Port, Refine
 from irtools.analysis.dims import Dim
 from irtools.editing import weight_of
-from irtools.passes.pruning.groups import AttributeEdit, Trace
-from irtools.passes.pruning.index_map import IndexMap
-from irtools.passes.pruning.rules.elementwise import couple_or_take
-from irtools.passes.pruning.rules.port import Port, Refine
 
 __all__ = ["attention", "rotary"]
 

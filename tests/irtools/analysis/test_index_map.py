@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from irtools.passes.pruning.index_map import IndexMap
+from irtools.analysis.channels import IndexMap
 
 maps = st.builds(
     IndexMap,

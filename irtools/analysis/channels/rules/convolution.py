@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from irtools.analysis.channels.groups import AttributeEdit, Trace
+from irtools.analysis.channels.rules.elementwise import unary
+from irtools.analysis.channels.rules.port import Port
+from irtools.analysis.channels.rules.products import add_bias
+from irtools.analysis.channels.rules.sizes import edit_target
 from irtools.editing import weight_of
-from irtools.passes.pruning.groups import AttributeEdit, Trace
-from irtools.passes.pruning.rules.elementwise import unary
-from irtools.passes.pruning.rules.port import Port
-from irtools.passes.pruning.rules.products import add_bias
-from irtools.passes.pruning.rules.sizes import edit_target
 
 __all__ = ["batch_norm", "conv", "pad", "pool", "resize"]
 

@@ -8,11 +8,11 @@ from types import MappingProxyType
 import numpy as np
 import onnx_ir as ir
 
+from irtools.analysis.channels.groups import ShapeEdit, Trace
+from irtools.analysis.channels.index_map import IndexMap
+from irtools.analysis.channels.rules.port import Port
 from irtools.analysis.dims import divide
 from irtools.editing import weight_of
-from irtools.passes.pruning.groups import ShapeEdit, Trace
-from irtools.passes.pruning.index_map import IndexMap
-from irtools.passes.pruning.rules.port import Port
 
 __all__ = ["edit_target", "fill", "follow_size"]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from irtools.passes.pruning.groups import Trace
-from irtools.passes.pruning.index_map import IndexMap
+from irtools.analysis.channels.groups import Trace
+from irtools.analysis.channels.index_map import IndexMap
 
 __all__ = ["WEIGHTED_OPS", "Port", "Refine", "Rule", "constant_axes"]
 

@@ -7,11 +7,7 @@ from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
-from irtools.analysis.provenance import module_name
-from irtools.analysis.shapes import SymbolicShapes
-from irtools.editing import require_weight, weight_of
-from irtools.operators import weight_port
-from irtools.passes.pruning.groups import (
+from irtools.analysis.channels.groups import (
     NO_RULE,
     BlockedGroup,
     BlockedReason,
@@ -22,8 +18,12 @@ from irtools.passes.pruning.groups import (
     Role,
     Trace,
 )
-from irtools.passes.pruning.index_map import IndexMap
-from irtools.passes.pruning.rules import CHANNELS, WEIGHTED_OPS, Port, Refine
+from irtools.analysis.channels.index_map import IndexMap
+from irtools.analysis.channels.rules import CHANNELS, WEIGHTED_OPS, Port, Refine
+from irtools.analysis.provenance import module_name
+from irtools.analysis.shapes import SymbolicShapes
+from irtools.editing import require_weight, weight_of
+from irtools.operators import weight_port
 
 __all__ = ["ChannelGroups"]
 

@@ -21,8 +21,9 @@ TABLES: Mapping[str, str] = MappingProxyType(
         "value": "irtools.analysis.value_rules:VALUE",
         "bounds": "irtools.analysis.positions:BOUNDS",
         "cost": "irtools.analysis.cost_rules:COST",
-        "channels": "irtools.passes.pruning.rules:CHANNELS",
+        "channels": "irtools.analysis.channels:CHANNELS",
         "rows": "irtools.passes.positions.rules:ROWS",
+        "scales": "irtools.analysis.scales.rules:SCALES",
         "no-op": "irtools.passes.cleanup.algebra:NO_OPS",
     }
 )

@@ -6,6 +6,7 @@ Nothing else makes a node or registers a weight (`tests/test_layout.py`).
 from __future__ import annotations
 
 from irtools.editing.algebra import Algebra
+from irtools.editing.contents import new_contents, set_contents, take_place
 from irtools.editing.driver import Rewritten, Survey, rewrite, survey
 from irtools.editing.editor import Editor
 from irtools.editing.pattern import (
@@ -68,6 +69,7 @@ __all__ = [
     "equal",
     "expect",
     "expect_user",
+    "new_contents",
     "number",
     "only_user",
     "op",
@@ -80,7 +82,9 @@ __all__ = [
     "require_weight",
     "rewrite",
     "scalar_of",
+    "set_contents",
     "splat",
     "survey",
+    "take_place",
     "weight_of",
 ]

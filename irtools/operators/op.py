@@ -10,7 +10,7 @@ from typing import Any
 
 __all__ = ["RULES", "Fold", "Kind", "Op", "Port", "op_key"]
 
-RULES = ("shape", "value", "bounds", "cost", "channels", "rows", "no-op")
+RULES = ("shape", "value", "bounds", "cost", "channels", "rows", "scales", "no-op")
 """Names of the tables of rules, in the order of `irc operators`."""
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from irtools.statistics.base import (
-    ChannelAbsMax,
     ChannelMean,
+    ChannelRange,
     ChannelSquare,
     CollectionFigures,
     Gram,
@@ -22,8 +22,8 @@ from irtools.statistics.ranges import Grid, entropy_range, mse_range, percentile
 from irtools.statistics.service import CollectionSettings, StreamingStatistics
 
 __all__ = [
-    "ChannelAbsMax",
     "ChannelMean",
+    "ChannelRange",
     "ChannelSquare",
     "CollectionFigures",
     "CollectionSettings",

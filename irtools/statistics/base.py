@@ -12,8 +12,8 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 __all__ = [
-    "ChannelAbsMax",
     "ChannelMean",
+    "ChannelRange",
     "ChannelSquare",
     "CollectionFigures",
     "Gram",
@@ -39,15 +39,15 @@ class Histogram:
 
 
 @dataclass(frozen=True)
-class ChannelAbsMax:
-    """max |x| per channel. Answer: float32 array [C]."""
+class ChannelMean:
+    """Mean per channel. Answer: float64 array [C]."""
 
     axis: int = -1
 
 
 @dataclass(frozen=True)
-class ChannelMean:
-    """Mean per channel. Answer: float64 array [C]."""
+class ChannelRange:
+    """Smallest and largest value per channel. Answer: float32 array [2, C]."""
 
     axis: int = -1
 
@@ -73,7 +73,7 @@ class Gram:
     against: str | None = None
 
 
-Reduction: TypeAlias = MinMax | Histogram | ChannelAbsMax | ChannelMean | ChannelSquare | Gram
+Reduction: TypeAlias = MinMax | Histogram | ChannelMean | ChannelRange | ChannelSquare | Gram
 
 
 @dataclass(frozen=True)

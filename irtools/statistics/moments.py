@@ -15,9 +15,9 @@ from irtools.errors import UnsupportedError
 from irtools.statistics.base import GramResult
 
 __all__ = [
-    "AbsMaxAccumulator",
     "GramAccumulator",
     "MeanAccumulator",
+    "RangeAccumulator",
     "SquareAccumulator",
     "gram_bytes",
 ]
@@ -45,10 +45,13 @@ class _ChannelAccumulator:
         """Add a tensor; `keep` as in `Batch`."""
         rows = _finite_rows(channel_rows(x, self._axis, keep))
         if self._state is None:
-            self._state = np.zeros(rows.shape[1], np.float64)
+            self._state = self._empty(rows.shape[1])
         if len(rows):
             self._add(self._state, rows)
             self._count += len(rows)
+
+    def _empty(self, channels: int) -> np.ndarray:
+        return np.zeros(channels, np.float64)
 
     def _add(self, state: np.ndarray, rows: np.ndarray) -> None:
         raise NotImplementedError
@@ -57,15 +60,20 @@ class _ChannelAccumulator:
         return np.zeros(0) if self._state is None else self._state
 
 
-class AbsMaxAccumulator(_ChannelAccumulator):
-    """max |x| per channel."""
+class RangeAccumulator(_ChannelAccumulator):
+    """min x and max x per channel."""
+
+    def _empty(self, channels: int) -> np.ndarray:
+        return np.stack([np.full(channels, np.inf), np.full(channels, -np.inf)])
 
     def _add(self, state: np.ndarray, rows: np.ndarray) -> None:
-        np.maximum(state, np.maximum(rows.max(axis=0), -rows.min(axis=0)), out=state)
+        np.minimum(state[0], rows.min(axis=0), out=state[0])
+        np.maximum(state[1], rows.max(axis=0), out=state[1])
 
     def result(self) -> np.ndarray:
-        """Return float32 [C]."""
-        return self._get().astype(np.float32)
+        """Return float32 [2, C]; zeros where nothing finite was seen."""
+        found = self._get().reshape(2, -1)
+        return np.where(np.isfinite(found), found, 0.0).astype(np.float32)
 
 
 class MeanAccumulator(_ChannelAccumulator):

@@ -10,8 +10,8 @@ from typing import Final, Protocol
 import numpy as np
 
 from irtools.statistics.base import (
-    ChannelAbsMax,
     ChannelMean,
+    ChannelRange,
     ChannelSquare,
     Gram,
     Histogram,
@@ -21,9 +21,9 @@ from irtools.statistics.base import (
 )
 from irtools.statistics.histogram import HistogramAccumulator, MinMaxAccumulator
 from irtools.statistics.moments import (
-    AbsMaxAccumulator,
     GramAccumulator,
     MeanAccumulator,
+    RangeAccumulator,
     SquareAccumulator,
     gram_bytes,
 )
@@ -70,10 +70,10 @@ def make_accumulator(reduction: Reduction) -> Accumulator | GramAccumulator:
             return MinMaxAccumulator()
         case Histogram():
             return HistogramAccumulator()
-        case ChannelAbsMax(axis):
-            return AbsMaxAccumulator(axis)
         case ChannelMean(axis):
             return MeanAccumulator(axis)
+        case ChannelRange(axis):
+            return RangeAccumulator(axis)
         case ChannelSquare(axis):
             return SquareAccumulator(axis)
         case Gram(axis, _):
@@ -134,8 +134,10 @@ def _state_bytes(want: Want, shapes: Shapes) -> int:
             return MinMaxAccumulator.state_bytes
         case Histogram():
             return HistogramAccumulator.state_bytes
-        case ChannelAbsMax(axis) | ChannelMean(axis) | ChannelSquare(axis):
+        case ChannelMean(axis) | ChannelSquare(axis):
             return 8 * _channels(shape, axis)
+        case ChannelRange(axis):
+            return 16 * _channels(shape, axis)
         case Gram(axis, against):
             targets = 0 if against is None else _channels(shapes[against], axis)
             return gram_bytes(_channels(shape, axis), targets)

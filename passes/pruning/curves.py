@@ -6,9 +6,9 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from irtools.analysis.channels import ChannelGroup, Member
 from irtools.editing import weight_of
 from irtools.passes.pruning.evidence import Evidence
-from irtools.passes.pruning.groups import ChannelGroup, Member
 from irtools.passes.pruning.obs import LayerProblem, RemovalPath, removal_path
 
 __all__ = ["Importance", "removal_curve"]

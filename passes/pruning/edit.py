@@ -9,10 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from irtools.editing import Editor, require_weight
-from irtools.passes.pruning.groups import AttributeEdit, ChannelGroup, ShapeEdit, TakeEdit
+from irtools.analysis.channels import AttributeEdit, ChannelGroup, ShapeEdit, TakeEdit
+from irtools.editing import Editor, new_contents, require_weight, take_place
 
-__all__ = ["Cut", "remove_channels", "set_inputs"]
+__all__ = ["SUFFIX", "Cut", "remove_channels"]
+
+SUFFIX = "pruned"
+"""Of names that constants get next to those they are made of."""
 
 
 @dataclass(frozen=True)
@@ -70,56 +73,23 @@ def _shrink(editor: Editor, removals: _Removals) -> None:
             for axis, indices in axes.items():
                 array = np.delete(array, sorted(indices), axis=axis)
             if old not in shared:
-                made[key] = _new_constant(editor, old, array)
+                made[key] = new_contents(editor, old, array, SUFFIX)
             else:
                 # Biases of zeros, scales of ones: other units of a shared constant often leave
                 # the same numbers, and a copy per layer would take more than was removed.
                 contents = (old, _digest(array))
                 if contents not in alike:
-                    alike[contents] = _new_constant(editor, old, array)
+                    alike[contents] = new_contents(editor, old, array, SUFFIX)
                 made[key] = alike[contents]
         node.replace_input_with(position, made[key])
     for (old, _), new in made.items():
-        _take_place(editor, old, new)
+        take_place(editor, old, new)
 
 
 def _digest(array: np.ndarray) -> bytes:
     digest = hashlib.blake2b(repr(array.shape).encode(), digest_size=16)
     digest.update(np.ascontiguousarray(array).tobytes())
     return digest.digest()
-
-
-def _new_constant(editor: Editor, old: ir.Value, array: np.ndarray) -> ir.Value:
-    value = editor.constant(f"{old.name}_pruned", array)
-    value.metadata_props.update(old.metadata_props)
-    return value
-
-
-def _take_place(editor: Editor, old: ir.Value, new: ir.Value) -> None:
-    """Drop a constant without uses and give its name to what replaced it."""
-    editor.drop_unread(old)
-    name = old.name
-    if name is not None and not old.uses() and name not in editor.graph.initializers:
-        new.name = name
-        if new.const_value is not None:
-            new.const_value.name = name
-
-
-def set_inputs(editor: Editor, places: Sequence[tuple[ir.Node, int]], array: np.ndarray) -> None:
-    """Give a constant input of some nodes new contents; other uses keep the old ones.
-
-    Args:
-        editor: Of the model.
-        places: Nodes and which input; all have the same constant.
-        array: The contents, cast to the type of the old ones.
-    """
-    node, position = places[0]
-    old = node.inputs[position]
-    assert old is not None
-    new = _new_constant(editor, old, array.astype(require_weight(old).numpy().dtype))
-    for node, position in places:
-        node.replace_input_with(position, new)
-    _take_place(editor, old, new)
 
 
 def _edit_shape(edit: ShapeEdit, removed: int, editor: Editor) -> None:
@@ -155,7 +125,7 @@ def _edit_shape(edit: ShapeEdit, removed: int, editor: Editor) -> None:
 def _smaller(editor: Editor, old: ir.Value, position: int, less: int) -> ir.Value:
     array = require_weight(old).numpy().copy()
     array.reshape(-1)[position] -= less
-    return _new_constant(editor, old, array)
+    return new_contents(editor, old, array, SUFFIX)
 
 
 def _corrected(edit: ShapeEdit, length: int, removed: int, editor: Editor) -> ir.Value:
@@ -174,7 +144,7 @@ def _corrected(edit: ShapeEdit, length: int, removed: int, editor: Editor) -> ir
 def _combined(
     edit: ShapeEdit, op: str, operand: ir.Value, array: np.ndarray, editor: Editor
 ) -> ir.Value:
-    other = _new_constant(editor, operand, array.astype(np.int64))
+    other = new_contents(editor, operand, array.astype(np.int64), SUFFIX)
     outputs = {f"{operand.name}_pruned": operand.dtype}
     return editor.before(edit.node, op, [operand, other], outputs=outputs, shape=operand.shape)
 
@@ -194,7 +164,7 @@ def _take(edit: TakeEdit, kept: Sequence[int], editor: Editor) -> None:
     """Put a Gather of the units that stay in front of an input."""
     value = edit.node.inputs[edit.input]
     assert value is not None
-    indices = _new_constant(editor, value, edit.map.indices(kept))
+    indices = new_contents(editor, value, edit.map.indices(kept), SUFFIX)
     outputs = {f"{value.name}_taken": value.dtype}
     taken = editor.before(
         edit.node, "Gather", [value, indices], {"axis": edit.axis}, outputs=outputs

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
-from irtools.passes.pruning.groups import ChannelGroup, Member
+from irtools.analysis.channels import ChannelGroup, Member
 from irtools.passes.pruning.linear import LinearLayer, linear_layer
 from irtools.passes.pruning.obs import LayerProblem, refit
 from irtools.passmanager import PassContext

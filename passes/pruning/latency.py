@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from irtools.analysis.channels import ChannelGroup, ChannelGroups
 from irtools.analysis.dims import evaluate
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.data import SyntheticSettings, draw_feeds
@@ -23,8 +24,6 @@ from irtools.editing import weight_of
 from irtools.measure.cpu import cpu_quota
 from irtools.model import Model
 from irtools.passes.pruning.edit import Cut, remove_channels
-from irtools.passes.pruning.groups import ChannelGroup
-from irtools.passes.pruning.trace import ChannelGroups
 from irtools.passmanager import PassContext
 from irtools.targets import Feeds, RunnerOptions
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from irtools.editing import Editor, only_user, require_weight, weight_of
-from irtools.passes.pruning.edit import set_inputs
-from irtools.passes.pruning.groups import Member
+from irtools.analysis.channels import Member
+from irtools.editing import Editor, only_user, require_weight, set_contents, weight_of
+from irtools.passes.pruning.edit import SUFFIX
 
 __all__ = ["LinearLayer", "linear_layer", "write_layers"]
 
@@ -84,7 +84,8 @@ def write_layers(
     tensor = require_weight(sink.value)
     array = weight.T if sink.axis == 1 else weight
     array = array.reshape(*array.shape, *(1 for _ in tensor.shape[2:]))
-    set_inputs(editor, [(layer.sink.node, layer.sink.input) for layer in layers], array)
+    sinks = [(layer.sink.node, layer.sink.input) for layer in layers]
+    set_contents(editor, sinks, array, SUFFIX)
     if bias_change is None:
         return
     biases: dict[ir.Value, list[tuple[ir.Node, int]]] = {}
@@ -95,7 +96,7 @@ def write_layers(
             biases.setdefault(value, []).append((layer.bias_node, layer.bias_input))
     for value, places in biases.items():
         old = require_weight(value)
-        set_inputs(editor, places, old.numpy().astype(np.float64) + bias_change)
+        set_contents(editor, places, old.numpy().astype(np.float64) + bias_change, SUFFIX)
 
 
 def linear_layer(sink: Member) -> LinearLayer | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from irtools.passes.pruning.index_map import IndexMap
+from irtools.analysis.channels import IndexMap
 
 __all__ = ["LayerProblem", "RemovalPath", "refit", "removal_path"]
 

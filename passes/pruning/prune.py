@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import onnx_ir as ir
 
+from irtools.analysis.channels import NO_RULE, BlockedGroup, ChannelGroup, ChannelGroups
 from irtools.analysis.provenance import selects
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.editing import require_weight, weight_of
@@ -18,7 +19,6 @@ from irtools.measure.own_machine import refuse_foreign
 from irtools.operators import op_key
 from irtools.passes.pruning.curves import Importance
 from irtools.passes.pruning.evidence import Evidence, collect_evidence
-from irtools.passes.pruning.groups import NO_RULE, BlockedGroup, ChannelGroup
 from irtools.passes.pruning.idle import count_quantized, why_nothing
 from irtools.passes.pruning.masks import (
     Prunable,
@@ -36,7 +36,6 @@ from irtools.passes.pruning.structured import (
     select_ratio,
     select_speedup,
 )
-from irtools.passes.pruning.trace import ChannelGroups
 from irtools.passmanager import (
     FOLLOWED_GRAPH,
     Decision,

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from irtools.analysis.channels import ChannelGroups
 from irtools.editing import Editor
 from irtools.passes.pruning.edit import Cut, remove_channels
 from irtools.passes.pruning.evidence import Evidence
 from irtools.passes.pruning.linear import LinearLayer, linear_layer, write_layers
-from irtools.passes.pruning.trace import ChannelGroups
 
 __all__ = ["CutLayer", "cut_and_refit"]
 

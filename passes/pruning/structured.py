@@ -8,16 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from irtools.analysis.channels import ChannelGroup, ChannelGroups, removed_parameters
 from irtools.errors import UnsupportedError
 from irtools.passes.pruning.curves import Importance, removal_curve
 from irtools.passes.pruning.evidence import Evidence
-from irtools.passes.pruning.groups import ChannelGroup, removed_parameters
 from irtools.passes.pruning.latency import bench_sizes, measure_table, pruned_copy
 from irtools.passes.pruning.obs import RemovalPath
 from irtools.passes.pruning.refit import cut_and_refit
 from irtools.passes.pruning.select import Choice, choose, choose_evenly
 from irtools.passes.pruning.sensitivity import OutputProbe, levels_of
-from irtools.passes.pruning.trace import ChannelGroups
 from irtools.passmanager import Decision, PassContext
 
 __all__ = [

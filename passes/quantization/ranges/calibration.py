@@ -12,8 +12,8 @@ import onnx_ir as ir
 from irtools.passes.quantization.ranges.arithmetic import QParams, qparams_from_range
 from irtools.passes.quantization.ranges.spec import QuantSpec
 from irtools.statistics import (
-    ChannelAbsMax,
     ChannelMean,
+    ChannelRange,
     ChannelSquare,
     Grid,
     Histogram,
@@ -97,7 +97,7 @@ class Calibrator:
                 wants.append(Want(value.name, ChannelMean(channel_axis)))
                 wants.append(Want(value.name, ChannelSquare(channel_axis)))
             if self.peaks:
-                wants.append(Want(value.name, ChannelAbsMax(channel_axis)))
+                wants.append(Want(value.name, ChannelRange(channel_axis)))
         return tuple(wants)
 
     def read(
@@ -108,11 +108,12 @@ class Calibrator:
         spread = answers[wants[0]]
         assert isinstance(spread, MinMaxResult | HistogramResult)
         by_kind = {type(want.reduction): np.asarray(answers[want]) for want in wants[1:]}
+        ends = by_kind.get(ChannelRange)
         facts = ActivationFacts(
             None,
             mean=by_kind.get(ChannelMean),
             square=by_kind.get(ChannelSquare),
-            peaks=by_kind.get(ChannelAbsMax),
+            peaks=None if ends is None else np.abs(ends).max(axis=0),
         )
         if isinstance(spread, MinMaxResult) and spread.num_nonfinite:
             return replace(facts, reason="NaN or infinite values")

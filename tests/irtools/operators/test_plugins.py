@@ -12,13 +12,13 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from irtools.analysis.channels import ChannelGroups
 from irtools.analysis.costs import count_flops
 from irtools.analysis.coverage import coverage
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.analysis.types import element_type
 from irtools.errors import UsageError
 from irtools.operators import find_op
-from irtools.passes.pruning.trace import ChannelGroups
 from irtools.passmanager import PassContext, PassResult, Pipeline
 from irtools.targets import find_target
 

@@ -7,9 +7,9 @@ import pytest
 
 from irtools.errors import UnsupportedError
 from irtools.statistics.moments import (
-    AbsMaxAccumulator,
     GramAccumulator,
     MeanAccumulator,
+    RangeAccumulator,
     SquareAccumulator,
 )
 
@@ -23,7 +23,7 @@ def x() -> np.ndarray:
 def test_channel_moments_equal_numpy_over_batches(x: np.ndarray, axis: int) -> None:
     rows = np.moveaxis(x, axis, -1).reshape(-1, x.shape[axis]).astype(np.float64)
     expected = {
-        AbsMaxAccumulator: np.abs(rows).max(axis=0),
+        RangeAccumulator: np.stack([rows.min(axis=0), rows.max(axis=0)]),
         MeanAccumulator: rows.mean(axis=0),
         SquareAccumulator: np.square(rows).mean(axis=0),
     }
@@ -63,11 +63,10 @@ def test_positions_with_nan_are_left_out(x: np.ndarray) -> None:
     clean = x[:, 1:]
     x = x.copy()
     x[:, 0, 2] = [np.nan, np.inf, -np.inf, np.nan, np.nan, np.nan, np.nan]
-    accumulators = [MeanAccumulator(-1), AbsMaxAccumulator(-1)]
+    accumulators = [MeanAccumulator(-1), RangeAccumulator(-1)]
     gram, expected = GramAccumulator(-1), GramAccumulator(-1)
-    for accumulator, wanted in zip(
-        accumulators, [clean.mean(axis=(0, 1)), np.abs(clean).max(axis=(0, 1))], strict=True
-    ):
+    ends = np.stack([clean.min(axis=(0, 1)), clean.max(axis=(0, 1))])
+    for accumulator, wanted in zip(accumulators, [clean.mean(axis=(0, 1)), ends], strict=True):
         accumulator.update(x, None)
         np.testing.assert_allclose(accumulator.result(), wanted, rtol=1e-5)
     gram.update(x, None)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from irtools.editing import Editor, constant_of
+from irtools.analysis.channels import ChannelGroups
+from irtools.editing import Editor, constant_of, set_contents
 from irtools.model import Model
 from irtools.model.verify import verify
-from irtools.passes.pruning.edit import Cut, remove_channels, set_inputs
-from irtools.passes.pruning.trace import ChannelGroups
+from irtools.passes.pruning.edit import Cut, remove_channels
 
 _EXPECTED = {
     "ffn": [("neurons", 32)],
@@ -43,7 +43,7 @@ def test_removal_equals_zeros_where_units_are_summed_up(name, seed, build, run_m
     for sink in twin.sinks:
         array = constant_of(sink.value).numpy().copy()
         np.moveaxis(array, sink.axis, 0)[sink.map.indices(cut.removed)] = 0
-        set_inputs(Editor(masked, "prune"), [(sink.node, sink.input)], array)
+        set_contents(Editor(masked, "prune"), [(sink.node, sink.input)], array, "masked")
     feeds = random_feeds(model, seed)
     dense = run_model(model, feeds)
     expected = run_model(masked, feeds)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from irtools.analysis.channels import ChannelGroups
 from irtools.data import SyntheticSettings
 from irtools.passes.pruning import latency
 from irtools.passes.pruning.latency import bench_sizes, measure_table
-from irtools.passes.pruning.trace import ChannelGroups
 
 _REAL_CLOCK = latency.time_blocks
 

@@ -6,8 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from irtools.passes.pruning.groups import Member
-from irtools.passes.pruning.index_map import IndexMap
+from irtools.analysis.channels import IndexMap, Member
 from irtools.passes.pruning.linear import LinearLayer, linear_layer
 
 W = np.arange(16, dtype=np.float32).reshape(4, 4)

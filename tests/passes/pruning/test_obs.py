@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from irtools.passes.pruning.index_map import IndexMap
+from irtools.analysis.channels import IndexMap
 from irtools.passes.pruning.obs import LayerProblem, refit, removal_path
 
 

@@ -6,10 +6,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from irtools.analysis.channels import BlockedGroup, BlockedReason
 from irtools.editing import constant_of
 from irtools.errors import OptionError, UnsupportedError, UsageError
 from irtools.measure.base import LatencyResult
-from irtools.passes.pruning.groups import BlockedGroup, BlockedReason
 from irtools.passes.pruning.prune import Prune, blocked_notes
 from irtools.passmanager import Pipeline, Plan
 

@@ -6,11 +6,11 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from irtools.editing import Editor, constant_of
+from irtools.analysis.channels import ChannelGroups
+from irtools.editing import Editor, constant_of, set_contents
 from irtools.model import Model
 from irtools.model.verify import verify
-from irtools.passes.pruning.edit import Cut, remove_channels, set_inputs
-from irtools.passes.pruning.trace import ChannelGroups
+from irtools.passes.pruning.edit import Cut, remove_channels
 
 HEAD = '<ir_version: 10, opset_import: ["" : 20]>'
 
@@ -319,7 +319,7 @@ def test_all_groups_cut_at_once_equal_zeros_in_their_sinks(
         for sink in twin.sinks:
             array = constant_of(sink.value).numpy().copy()
             np.moveaxis(array, sink.axis, 0)[sink.map.indices(cut.removed)] = 0
-            set_inputs(Editor(masked, "prune"), [(sink.node, sink.input)], array)
+            set_contents(Editor(masked, "prune"), [(sink.node, sink.input)], array, "masked")
     feeds = _feeds(model, random_feeds)
     before = Model(model).interface
     expected = run_model(masked, feeds)

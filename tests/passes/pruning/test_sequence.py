@@ -6,12 +6,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from irtools.analysis.channels import ChannelGroups
 from irtools.editing import constant_of
 from irtools.model.verify import verify
 from irtools.passes.pruning.evidence import collect_evidence
 from irtools.passes.pruning.refit import cut_and_refit
 from irtools.passes.pruning.sequence import refit_in_sequence
-from irtools.passes.pruning.trace import ChannelGroups
 from irtools.passes.pruning.twin import side_by_side
 
 _DEEP = """

@@ -1,0 +1,196 @@
+"""How strongly each channel is scaled: the s that leaves the products after it the least error.
+
+For Y = X W with X' = X / s and W' = diag(s) W rounded, independently and evenly within a step:
+
+    activation   d^2 / 12  sum_k s_k^2 ||W_k||^2             d = (max x/s - min x/s) / levels
+    weight       sum_n t_n^2 / 12  sum_k E[x_k^2] / s_k^2    t_n = max_k s_k |W_kn| / levels
+
+which is the expected tr(E^T H E) of the Gram matrix H of X: rounding errors of different channels
+have nothing to do with each other, so that only its diagonal counts. Divided by the signal
+sum_k E[x_k^2] ||W_k||^2 and added up over the products that read the channels, in closed form: no
+model is run. The s is looked for along two lines, in which W alone, X alone and everything between
+are points:
+
+    s = peak(x)^a / peak(W)^(1 - a)      0 <= a <= 1        (SmoothQuant, Xiao et al. 2023)
+    s = max(1, peak(x) / c)              c below max peak   (OS+, Wei et al. 2023)
+
+Blocks of 4 bits have no activation error, and their weights are rounded in fact; there
+E[x^2]^(a / 2) is the line (AWQ, Lin et al. 2024).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from irtools.scaling.evidence import Channels, WeightView
+
+__all__ = ["Rounding", "Strength", "find_strength"]
+
+_LARGEST_RATIO = 1e4
+"""Between two scales of a site: what is beyond is of no use and leads to numbers near the ends."""
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """How products are rounded.
+
+    Attributes:
+        activation_levels: Steps of an activation's range; 0: it is not rounded.
+        weight_levels: Steps between 0 and the largest magnitude of a weight.
+        block: Input channels that share a scale of the weight; 0: all.
+    """
+
+    activation_levels: int = 255
+    weight_levels: float = 127.0
+    block: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Strength:
+    """What was found for a site.
+
+    Attributes:
+        scales: [units].
+        before: Relative squared error of the products' results, summed, as they are.
+        after: With the scales.
+    """
+
+    scales: np.ndarray
+    before: float
+    after: float
+
+    @property
+    def is_change(self) -> bool:
+        """Whether any scale differs from the others."""
+        return bool(self.scales.size and self.scales.max() > self.scales.min())
+
+    @property
+    def gain_db(self) -> float:
+        """Signal to rounding noise that is gained, in decibels."""
+        return float(10 * np.log10(max(self.before, 1e-30) / max(self.after, 1e-30)))
+
+
+@dataclass(frozen=True, eq=False)
+class Reader:
+    """A product at a site.
+
+    Attributes:
+        units: Unit of every input channel, [C], from 1; 0 keeps its scale.
+        channels: Of its input.
+        weight: Its weight.
+    """
+
+    units: np.ndarray
+    channels: Channels
+    weight: WeightView
+
+
+def find_strength(
+    units: int,
+    readers: Sequence[Reader],
+    rounding: Rounding,
+    alpha: float | None = None,
+    *,
+    powers: bool = False,
+) -> Strength:
+    """Return the scales of a site that leave the least error.
+
+    Args:
+        units: How many there are.
+        readers: The products that are rounded.
+        rounding: How.
+        alpha: The first line at this place, and nothing else is tried.
+        powers: Powers of two only, which change no digit of a number.
+    """
+    peaks, weights = _by_unit(units, readers, rounding)
+    before = _error(np.ones(units + 1), readers, rounding)
+    best, least = np.ones(units), before
+    for scales in _candidates(peaks, weights, rounding, alpha):
+        scales = _settled(scales, peaks)
+        if powers:
+            scales = 2.0 ** np.rint(np.log2(scales))
+        found = _error(np.concatenate([[1.0], scales]), readers, rounding)
+        if found < least or alpha is not None:
+            best, least = scales, found
+    return Strength(best, before, least)
+
+
+def _by_unit(
+    units: int, readers: Sequence[Reader], rounding: Rounding
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the largest magnitude of activations and weights of each unit, [units] each."""
+    activations, weights = np.zeros(units + 1), np.zeros(units + 1)
+    for reader in readers:
+        x = reader.channels
+        size = np.maximum(np.abs(x.low), np.abs(x.high))
+        if not rounding.activation_levels:
+            size = np.sqrt(x.square)
+        np.maximum.at(activations, reader.units, size)
+        np.maximum.at(weights, reader.units, reader.weight.peaks.max(axis=2).reshape(-1))
+    return activations[1:], weights[1:]
+
+
+def _candidates(
+    peaks: np.ndarray, weights: np.ndarray, rounding: Rounding, alpha: float | None
+) -> Iterator[np.ndarray]:
+    live = peaks > 0
+    if not live.any():
+        return
+    floor = peaks[live].min()
+    x = np.where(live, peaks, floor)
+    w = np.where(weights > 0, weights, weights[weights > 0].min() if weights.any() else 1.0)
+    for a in np.linspace(0, 1, 21) if alpha is None else (alpha,):
+        yield x**a if not rounding.activation_levels else x**a / w ** (1 - a)
+    if alpha is None and rounding.activation_levels:
+        for step in range(1, 17):
+            yield np.maximum(1.0, x / (x.max() * 2 ** (-step / 2)))
+
+
+def _settled(scales: np.ndarray, peaks: np.ndarray) -> np.ndarray:
+    """Keep scales within a ratio of each other, and the largest activation where it was."""
+    scales = np.maximum(scales, scales.max() / _LARGEST_RATIO)
+    return np.asarray(scales * ((peaks / scales).max() / peaks.max()))
+
+
+def _error(factors: np.ndarray, readers: Sequence[Reader], rounding: Rounding) -> float:
+    """Return the expected relative squared error of the products, summed."""
+    total = 0.0
+    for reader in readers:
+        s, x, w = factors[reader.units], reader.channels, reader.weight
+        signal = float(x.square @ w.energy)
+        if signal <= 0:
+            continue
+        noise = _activation_noise(s, x, w, rounding.activation_levels)
+        total += (noise + _weight_noise(s, x, w, rounding)) / signal
+    return total
+
+
+def _activation_noise(s: np.ndarray, x: Channels, w: WeightView, levels: int) -> float:
+    if not levels:
+        return 0.0
+    step = (max((x.high / s).max(), 0.0) - min((x.low / s).min(), 0.0)) / levels
+    return float(step**2 / 12 * (s**2 @ w.energy))
+
+
+def _weight_noise(s: np.ndarray, x: Channels, w: WeightView, rounding: Rounding) -> float:
+    """Return the expected error of 8 bits, and the error itself of coarse steps.
+
+    Where a block has 16 steps, what is largest in it is hardly rounded at all, and scales exist to
+    make the channels that count the largest: there an even error would miss the point.
+    """
+    groups, inner, outer, taps = w.values.shape
+    factor, power = s.reshape(groups, inner, 1), (x.square / s**2).reshape(groups, inner)
+    if not rounding.block:
+        steps = (w.peaks * factor.astype(np.float32)).max(axis=1) / rounding.weight_levels
+        even = np.square(steps, dtype=np.float64).sum(axis=1) * taps
+        return float(even @ power.sum(axis=1) / 12)
+    block = rounding.block if inner % rounding.block == 0 else inner
+    scaled = w.values * factor[..., None].astype(np.float32)
+    blocks = scaled.reshape(groups, inner // block, block, outer * taps)
+    steps = np.abs(blocks).max(axis=2, keepdims=True) / rounding.weight_levels
+    steps = np.maximum(steps, np.finfo(np.float32).tiny)
+    error = np.square(np.rint(blocks / steps) * steps - blocks).sum(axis=3, dtype=np.float64)
+    return float((error.reshape(groups, inner) * power).sum())

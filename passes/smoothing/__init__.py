@@ -1,0 +1,1 @@
+"""Smoothing: scales of channels that quantization likes better."""

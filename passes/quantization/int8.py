@@ -16,6 +16,12 @@ from irtools.passes.quantization.forms.blocks import BlockTable
 from irtools.passes.quantization.forms.choose import Chosen, Limits, choose, decide
 from irtools.passes.quantization.forms.dynamic import Dynamic
 from irtools.passes.quantization.forms.half import Half
+from irtools.passes.quantization.forms.modes import (
+    best_mode,
+    product_form,
+    range_of,
+    slow_note,
+)
 from irtools.passes.quantization.forms.registry import counters_of
 from irtools.passes.quantization.forms.rows import RowTable
 from irtools.passes.quantization.forms.static import Static, observed_values
@@ -32,7 +38,7 @@ from irtools.passes.quantization.ranges.outliers import (
     find_outliers,
     without_outliers,
 )
-from irtools.passes.quantization.ranges.spec import ACTIVATION_S8, ACTIVATION_U8, WeightRange
+from irtools.passes.quantization.ranges.spec import ACTIVATION_S8, ACTIVATION_U8
 from irtools.passes.quantization.remedy import FLOORS_DB, Candidate, best_plan
 from irtools.passes.quantization.sites.find import find_sites
 from irtools.passes.quantization.sites.reasons import ALREADY, Skips
@@ -50,7 +56,7 @@ from irtools.passmanager import (
     option,
     pass_text,
 )
-from irtools.targets import Capabilities, Target
+from irtools.targets import Capabilities
 from irtools.words import counted
 
 __all__ = ["Int8"]
@@ -177,8 +183,8 @@ class Int8(PlanningPass):
             # Forms depend on the shapes of activations. Planning changes nothing.
             model = model.clone()
             infer_shapes(model)
-        if not capabilities.int8_is_fast and self.mode != "weight-only":
-            skipped.note(self._slow_note(ctx.target))
+        if self.mode != "weight-only":
+            skipped.note(slow_note(ctx.target, is_auto=self.mode == "auto"))
         chosen = self._chosen(form, model, capabilities, skipped)
         static = [weight for weight, form in chosen if form.name == Static.name]
         calibrator = self._calibrator(capabilities)
@@ -283,37 +289,10 @@ class Int8(PlanningPass):
     def _form(self, ctx: PassContext) -> WeightForm:
         """Return what products become."""
         capabilities = ctx.target.capabilities
-        match self._mode(capabilities, has_data=ctx.calibration is not None):
-            case "static":
-                return Static(self._weight_range(capabilities))
-            case "dynamic":
-                return Dynamic(self._weight_range(capabilities))
-            case _:
-                return WeightOnly(self.block_size)
-
-    def _mode(self, capabilities: Capabilities, *, has_data: bool) -> str:
-        if self.mode != "auto":
-            return self.mode
-        if not capabilities.int8_static_ops or not capabilities.int8_is_fast:
-            return "weight-only"
-        if has_data:
-            return "static"
-        return "dynamic" if capabilities.int8_dynamic else "weight-only"
-
-    def _slow_note(self, target: Target) -> str:
-        cause = (
-            f"int8 products are slower than float32 ones on {target.name} with "
-            f"isa={target.isa.value}, which has no VNNI"
-        )
-        if self.mode == "auto":
-            return f"weights are only stored in 8 bits: {cause} (mode=static computes in int8)"
-        return cause
-
-    def _weight_range(self, capabilities: Capabilities) -> WeightRange:
-        if self.reduce_range == "auto":
-            return "pairs" if capabilities.saturates_u8s8 else "full"
-        ranges: Mapping[str, WeightRange] = {"pairs": "pairs", "true": "7-bit", "false": "full"}
-        return ranges[self.reduce_range]
+        mode = self.mode
+        if mode == "auto":
+            mode = best_mode(capabilities, has_data=ctx.calibration is not None)
+        return product_form(mode, range_of(self.reduce_range, capabilities), self.block_size)
 
     def _calibrator(self, capabilities: Capabilities) -> Calibrator:
         symmetric = capabilities.int8_activation == "s8-symmetric"

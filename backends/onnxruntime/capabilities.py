@@ -54,6 +54,10 @@ _CUDA_FUSED = _CPU_FUSED - {"com.microsoft::QuickGelu"} | {
     "com.microsoft::SkipSimplifiedLayerNormalization",
 }
 
+# Cast and Mul of constants are folded from the first level of optimizations on, in bodies of Loop,
+# branches of If and functions too; a DequantizeLinear is not, it would expand at each run.
+_STORED = frozenset({"int8", "int16", "float16"})
+
 
 def cpu_capabilities(isa: Isa) -> Capabilities:
     """Return the table of the CPU provider.
@@ -66,8 +70,15 @@ def cpu_capabilities(isa: Isa) -> Capabilities:
         max_ir_version=_MAX_IR_VERSION,
         int8_static_ops=_CPU_INT8,
         int8_activation="u8-affine",
+        # MatMul and Add of countable rows become a Gemm, in float over both DequantizeLinears
+        # unless the bias is int32 as well.
+        int8_fuses_add=True,
+        int8_zero_points=True,
         int8_dynamic=True,
         int8_recurrent=frozenset({"LSTM"}),
+        # Costs nothing here, where Casts are folded: files stay readable for other runtimes.
+        hides_stored_integers=True,
+        stored_types=_STORED,
         saturates_u8s8=isa.is_x86 and not isa.has_int8_dot,
         compute_dtypes=frozenset({"float32"}),
         fused_ops=_CPU_FUSED,

@@ -34,6 +34,10 @@ _FUSED = frozenset(
     }
 )
 
+# A Cast and a Mul are computed when the model is compiled, but for products by a matrix: integers
+# of 8 bits stay what they are in those.
+_STORED = frozenset({"int8", "int16", "float16"})
+
 
 def cpu_capabilities(isa: Isa) -> Capabilities:
     """Return the table of the CPU plug-in.
@@ -45,9 +49,18 @@ def cpu_capabilities(isa: Isa) -> Capabilities:
         max_opset=24,
         max_ir_version=13,
         int8_static_ops=_INT8,
+        # Else 17 dB are lost where integers that no node needs pass a Reshape, as after the patches
+        # of a ViT.
         int8_conv_to_float=True,
         int8_activation="u8-affine",
+        # A QuantizeLinear over a vector: the product comes out as [1, N].
+        int8_vectors=False,
         int8_dynamic=False,
+        # Cast(int8 W) * scale stays integers in front of MatMul and Gather: with scales along
+        # another axis, or two constant factors, it refuses the model or writes beyond its memory.
+        # A recurrent layer is refused where the model has a QuantizeLinear as well.
+        hides_stored_integers=True,
+        stored_types=_STORED,
         saturates_u8s8=isa.is_x86 and not isa.has_int8_dot,
         # Measured with AVX2: 16.4 ms static int8, 11.9 float32, the same encoder.
         int8_is_fast=isa.has_int8_dot or not isa.is_x86,
@@ -64,6 +77,7 @@ def gpu_capabilities() -> Capabilities:
         max_ir_version=13,
         int8_static_ops=_INT8,
         int8_conv_to_float=True,
+        hides_stored_integers=True,
         compute_dtypes=frozenset({"float32", "float16"}),
         fused_ops=_FUSED,
     )

@@ -55,11 +55,11 @@ class OpenVinoRunner(SessionRunner):
     ) -> None:
         core = import_openvino().Core()
         imported = import_model(core, model)
-        self._declared = imported.inputs
+        self._declared = imported.declared
         self._quantized = quantized_ops(imported.model)
         config = plugin_config(options, device) | ({"PERF_COUNT": "YES"} if counters else {})
         compiled = _compile(core, imported.model, device, config)
-        slots = [_slot(port) for port in compiled.inputs]
+        slots = [_slot(port, imported.outputs) for port in compiled.inputs]
         super().__init__(compiled.create_infer_request(), slots, imported.outputs)
 
     def infer(self, feeds: Mapping[str, np.ndarray], wanted: Sequence[str]) -> Sequence[np.ndarray]:
@@ -70,12 +70,17 @@ class OpenVinoRunner(SessionRunner):
         return [np.array(results[self.output_names.index(name)]) for name in wanted]
 
     def known(self, feeds: Feeds) -> Feeds:
-        """Leave out feeds of inputs that the model has and no node reads."""
+        """Leave out feeds of inputs that no node reads, and find those that were renamed."""
         known = self.input_names
         if all(name in known for name in feeds):
             return feeds
         declared = self._declared()
-        return {n: array for n, array in feeds.items() if n in known or n not in declared}
+        places = declared.imported_as([{name} for name in known])
+        return {
+            known[places[name]] if name in places else name: array
+            for name, array in feeds.items()
+            if name in known or name not in declared.unread
+        }
 
     def describe(self, error: Exception) -> str:
         return clean_message(error)
@@ -121,10 +126,12 @@ def _compile(core: Any, model: Any, device: str, config: dict[str, str]) -> Any:
         ) from error
 
 
-def _slot(port: Any) -> InputSlot:
+def _slot(port: Any, outputs: Sequence[str]) -> InputSlot:
+    # What is returned as it came has two names.
+    name = min(port.get_names().difference(outputs), default=port.get_any_name())
     shape = port.get_partial_shape()
     sizes = None
     if shape.rank.is_static:
         sizes = tuple(size.get_length() if size.is_static else None for size in shape)
     element = port.get_element_type().get_type_name()
-    return InputSlot(port.get_any_name(), _NUMPY_TYPES.get(element), sizes)
+    return InputSlot(name, _NUMPY_TYPES.get(element), sizes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from irtools.model import Model
 
-__all__ = ["ImportedModel", "import_model", "write_model"]
+__all__ = ["DeclaredInputs", "ImportedModel", "import_model", "write_model"]
 
 _IN_MEMORY_UP_TO = 64 << 20
 # Bytes are held three times while they are parsed; files are mapped.
@@ -30,12 +30,46 @@ class ImportedModel:
     Attributes:
         model: `openvino.Model`.
         outputs: Output names as the source spells them.
-        inputs: Returns the input names of the source: the importer drops those that no node reads.
+        declared: Returns the inputs that the source declares.
     """
 
     model: Any
     outputs: tuple[str, ...]
-    inputs: Callable[[], frozenset[str]]
+    declared: Callable[[], DeclaredInputs]
+
+
+@dataclass(frozen=True)
+class DeclaredInputs:
+    """Inputs of a source, which the importer does not keep as they are.
+
+    It drops most that no node reads, and calls one that passes through a Dropout by the name of
+    the result.
+
+    Attributes:
+        read: Names of those that are read, in order.
+        unread: Names of the others.
+    """
+
+    read: tuple[str, ...] = ()
+    unread: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, graph: ir.Graph) -> DeclaredInputs:
+        values = [value for value in graph.inputs if not value.is_initializer()]
+        read = [value for value in values if value.uses() or value.is_graph_output()]
+        return cls(
+            tuple(value.name or "" for value in read),
+            frozenset(value.name or "" for value in values if value not in read),
+        )
+
+    def imported_as(self, ports: Sequence[Collection[str]]) -> dict[str, int]:
+        """Return which input became which parameter, by the names that the parameters have."""
+        declared = self.unread.union(self.read)
+        known = {name: i for i, names in enumerate(ports) for name in names if name in declared}
+        lost = [name for name in self.read if name not in known]
+        renamed = [i for i in range(len(ports)) if i not in known.values()]
+        # The order is kept.
+        return known | (dict(zip(lost, renamed, strict=True)) if len(lost) == len(renamed) else {})
 
 
 def import_model(core: Any, model: Model | Path) -> ImportedModel:
@@ -51,7 +85,7 @@ def import_model(core: Any, model: Model | Path) -> ImportedModel:
         imported = _read(core, str(model))
         return ImportedModel(imported, _names_in_file(imported, model), partial(_inputs_in, model))
     names = tuple(value.name or "" for value in model.ir.graph.outputs)
-    inputs = frozenset(value.name or "" for value in model.ir.graph.inputs)
+    inputs = DeclaredInputs.of(model.ir.graph)
     return ImportedModel(_import_from_memory(core, model), names, lambda: inputs)
 
 
@@ -67,11 +101,22 @@ def write_model(model: Model, path: Path) -> None:
     for output, name in zip(imported.model.outputs, imported.outputs, strict=True):
         # Values that became one carry all their names; callers ask for the model's.
         output.get_tensor().set_names({name})
+    for name, port in _renamed_inputs(imported):
+        port.get_tensor().set_names({name})
     try:
         # The default halves float32 weights.
         ov.save_model(imported.model, path, compress_to_fp16=False)
     except RuntimeError as error:
         raise FileError(f"OpenVINO cannot write {path.name}: {clean_message(error)}") from error
+
+
+def _renamed_inputs(imported: ImportedModel) -> Iterator[tuple[str, Any]]:
+    """Yield the parameters that have lost the name of their input, with that name."""
+    ports = imported.model.inputs
+    names = [port.get_names() for port in ports]
+    for name, index in imported.declared().imported_as(names).items():
+        if name not in names[index]:
+            yield name, ports[index]
 
 
 def _import_from_memory(core: Any, model: Model) -> Any:
@@ -117,9 +162,9 @@ def _names_in_file(imported: Any, path: Path) -> tuple[str, ...]:
     return tuple(min(names) if names else f"output{i}" for i, names in enumerate(known))
 
 
-def _inputs_in(path: Path) -> frozenset[str]:
+def _inputs_in(path: Path) -> DeclaredInputs:
     if path.suffix != ".onnx":
-        return frozenset()
+        return DeclaredInputs()
     import onnx_ir as ir
 
-    return frozenset(value.name or "" for value in ir.load(path).graph.inputs)
+    return DeclaredInputs.of(ir.load(path).graph)

@@ -1,5 +1,6 @@
-"""From a Transformers checkpoint folder to a model."""
+"""From a Transformers checkpoint folder, or a GGUF file, to a model."""
 
 from irtools.frontends.checkpoint.frontend import TransformersFrontend
+from irtools.frontends.checkpoint.gguf import GgufFrontend
 
-__all__ = ["TransformersFrontend"]
+__all__ = ["GgufFrontend", "TransformersFrontend"]

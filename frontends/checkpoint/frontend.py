@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from irtools.checkpoints import plain_checkpoint
 from irtools.errors import OptionError, UnsupportedError
 from irtools.files import scratch_folder
 from irtools.frontends.checkpoint.adapters import Adapter, read_adapter, task_of
@@ -47,7 +48,7 @@ class TransformersFrontend:
     `pixel_values`, `past_key_values.0.key`), batch and sequence are dynamic and named; task,
     `id2label`, `problem_type` and special token ids go into the model's metadata. Nothing is
     downloaded, pickles are read as plain tensors only, and no code from the folder runs unless the
-    caller says so.
+    caller says so. Quantized weights are read back into float32.
     """
 
     name: ClassVar[str] = "transformers"
@@ -74,13 +75,15 @@ class TransformersFrontend:
                 "a checkpoint folder provides its own inputs and weights; leave out --example and "
                 "--weights"
             )
-        with scratch_folder("export") as scratch:
+        with plain_checkpoint(Path(source)) as plain, scratch_folder("export") as scratch:
             with quiet():
-                model, trials, where = _export(Path(source), options, scratch)
+                model, trials, where = _export(plain.folder, options, scratch)
             # Modules and graphs have cycles; what they hold is as large as the model.
             gc.collect()
             compare(model, trials, where)
-        model.companions = make_tokenizer(Path(source))
+            model.companions = make_tokenizer(plain.folder)
+        model.source = Path(source)
+        model.notes = (*plain.notes, *map(plain.named, model.notes))
         return model
 
 
@@ -97,7 +100,6 @@ def _export(
         trials = source.trials() if options.check else ()
     model = convert(source, opset=options.opset)
     model.ir.graph.name = source.module.config.model_type
-    model.source = folder
     model.notes = (*checkpoint.notes, *source.notes)
     return in_file(model, scratch), trials, source.where
 

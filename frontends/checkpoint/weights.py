@@ -10,7 +10,6 @@ from typing import Any
 
 from irtools.errors import ModelError, OptionError, UnsupportedError
 from irtools.frontends.checkpoint.library import import_transformers, quiet
-from irtools.frontends.checkpoint.quantized import read_as_floats
 from irtools.frontends.checkpoint.tasks import NetworkUse, find_task, tasks_of
 from irtools.frontends.torch import LIBRARY_FAILURES, first_line
 from irtools.sources import check_activation, check_layers, note_on_leftovers
@@ -87,7 +86,6 @@ def open_checkpoint(
     transformers = import_transformers()
     config = read_config(folder, trust_remote_code=trust_remote_code)
     found, network = _choose(folder, config, task)
-    notes = read_as_floats(folder, config)
     if classes is not None and classes != getattr(config, "num_labels", classes):
         config.num_labels = classes
     kind = getattr(transformers, network, None)
@@ -107,7 +105,7 @@ def open_checkpoint(
         raise _missing_weights(folder, config, network, task, missing)
     unexpected = check_layers(folder, module, unexpected)
     as_saved = type(module).__name__ in (config.architectures or ())
-    notes += note_on_leftovers(module, unexpected, as_saved=as_saved)
+    notes = note_on_leftovers(module, unexpected, as_saved=as_saved)
     return LoadedCheckpoint(module.float().eval(), found, folder, notes)
 
 

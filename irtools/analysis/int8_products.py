@@ -69,7 +69,8 @@ def saturating_products(model: ir.Model) -> tuple[ir.Node, ...]:
     """Return the nodes whose sums may leave 16 bits on CPUs without VNNI.
 
     Weights that are proven safe, by 7 bits or by their pairs, do not count, nor do depthwise
-    convolutions: their kernels widen before they add.
+    convolutions: their kernels widen before they add. One input channel alone does not make a
+    convolution depthwise: each group must have one output channel, too, and there are several.
     """
     found: dict[ir.Node, None] = {}
     verdicts: dict[tuple[ir.Value, int], bool] = {}
@@ -128,7 +129,9 @@ def _axis_of(node: ir.Node, integers: np.ndarray) -> int:
 
 
 def _is_depthwise(product: Int8Product) -> bool:
-    return product.is_convolution and product.integers.shape[1] == 1
+    outputs, inputs = product.integers.shape[:2]
+    groups = product.node.attributes.get_int("group", 1)
+    return product.is_convolution and inputs == 1 and groups == outputs > 1
 
 
 def _is_quantized(value: ir.Value | None) -> bool:

@@ -41,8 +41,15 @@ class Size(Figure):
         first, last = cls.of(rows[0]), cls.of(rows[-1])
         if first is None or last is None or first.file_bytes == last.file_bytes:
             return
-        factor = first.file_bytes / last.file_bytes
-        yield f"{factor:.2f}x smaller" if factor > 1 else f"{1 / factor:.2f}x larger"
+        yield _change(first.file_bytes, last.file_bytes)
+
+
+def _change(before: int, after: int) -> str:
+    """Return `3.78x smaller`; where two digits would show 1.00x, the bytes (`174 B smaller`)."""
+    small, large = sorted((before, after))
+    factor = f"{large / small:.2f}x"
+    which = "smaller" if after < before else "larger"
+    return f"{size_text(large - small) if factor == '1.00x' else factor} {which}"
 
 
 class Sizes(Instrument):

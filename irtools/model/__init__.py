@@ -11,7 +11,6 @@ from irtools.model.nf4 import NF4_LEVELS
 from irtools.model.operators import find_schema
 from irtools.model.opset import OpsetChange, first_change, opset_of, raise_opset
 from irtools.model.printer import print_model
-from irtools.model.sharing import join_initializers, private_initializer
 from irtools.model.sizes import with_sizes
 from irtools.model.verify import verify
 from irtools.model.versions import MAX_OPSET
@@ -36,13 +35,11 @@ __all__ = [
     "infer_shapes",
     "iter_graphs",
     "iter_nodes",
-    "join_initializers",
     "nested_graphs",
     "opset_of",
     "place_of",
     "planned_size",
     "print_model",
-    "private_initializer",
     "raise_opset",
     "release_tensor",
     "subgraphs",

@@ -24,7 +24,6 @@ from irtools.model.digest import (
 from irtools.model.files import MappedFile, reason
 from irtools.model.reader import TRAINING, read_file
 from irtools.model.scopes import shown
-from irtools.model.sharing import join_initializers
 from irtools.model.sparse import is_marked_sparse, sparsify
 from irtools.model.walk import attribute_tensors, iter_graphs
 from irtools.model.wire import LARGE, Bytes, insert_weights
@@ -105,7 +104,6 @@ def _write(
     store: WeightStore,
 ) -> SavedModel:
     copy = model.clone()
-    join_initializers(copy)
     if external_data is None:
         external_data = sum(map(tensor_size, _weights(copy))) > EXTERNAL_ABOVE
     placed = _Placed(None, {}, 0)
@@ -150,7 +148,6 @@ def planned_size(model: ir.Model) -> int:
     Of one with external data gaps between weights are not counted, some kB each at most.
     """
     copy = model.clone()
-    join_initializers(copy)
     if sum(map(tensor_size, _weights(copy))) <= EXTERNAL_ABOVE:
         return sum(map(len, _serialize(copy, Path("model"))))
     sizes: dict[str, int] = {}

@@ -22,14 +22,16 @@ __all__ = ["Option", "check_options", "format_options", "option", "options_of", 
 _SAFE = "/._-*@~^"
 
 
-def option(default: Any, help: str) -> Any:
+def option(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
     """Declare a pass option with its default and its meaning.
 
     Args:
         default: Value where the option is not given. Must be immutable.
         help: One sentence for `irc passes NAME`, with the unit where there is one.
+        choices: Texts that the option takes, where they follow from what is registered. Where they
+            are known in advance the annotation names them: `Literal[...]`.
     """
-    return dataclasses.field(default=default, metadata={"help": help})
+    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,12 @@ def options_of(pass_type: type[Pass]) -> tuple[Option, ...]:
     """List the options of a pass in the order of its fields. `_` in a name is shown as `-`."""
     hints = typing.get_type_hints(pass_type)
     return tuple(
-        Option(f.name.replace("_", "-"), hints[f.name], f.default, f.metadata.get("help", ""))
+        Option(
+            f.name.replace("_", "-"),
+            Literal[choices] if (choices := f.metadata.get("choices")) else hints[f.name],
+            f.default,
+            f.metadata.get("help", ""),
+        )
         for f in dataclasses.fields(pass_type)
         if f.init
     )

@@ -12,6 +12,10 @@ from irtools.files import json_text
 
 __all__ = ["Decision", "Json", "Plan"]
 
+_FORMAT = "irtools-plan"
+_VERSION = 2
+"""Rises when what passes write into `Decision.data` can no longer be read."""
+
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
 
@@ -68,8 +72,8 @@ class Plan:
         """Write the plan as JSON. `from_json` reads it back equal."""
         return json_text(
             {
-                "format": "irtools-plan",
-                "version": 1,
+                "format": _FORMAT,
+                "version": _VERSION,
                 "pass": self.pass_text,
                 "cost_unit": self.cost_unit,
                 "gain_unit": self.gain_unit,
@@ -95,14 +99,18 @@ class Plan:
         """Read a plan that `to_json` wrote.
 
         Raises:
-            UsageError: The text is not such a plan.
+            UsageError: The text is not such a plan, or one of another version.
         """
         try:
             document = json.loads(text)
-            if (document["format"], document["version"]) != ("irtools-plan", 1):
+            if document["format"] != _FORMAT:
                 raise UsageError(
-                    f"plan is {document['format']!r} version {document['version']!r}, "
-                    "expected 'irtools-plan' version 1"
+                    f"not a plan: its format is {document['format']!r}, expected {_FORMAT!r}"
+                )
+            if document["version"] != _VERSION:
+                raise UsageError(
+                    f"the plan has version {document['version']!r}, this irtools reads version "
+                    f"{_VERSION}: make a new one with `irc plan --json`"
                 )
             return cls(
                 document["pass"],

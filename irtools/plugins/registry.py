@@ -2,7 +2,7 @@
 
 Implementations join through entry points, ours and third-party ones by the same door:
 `irtools.passes`, `irtools.targets`, `irtools.frontends`, `irtools.metrics`, `irtools.figures`,
-`irtools.operators`, `irtools.students`.
+`irtools.forms`, `irtools.operators`, `irtools.students`.
 Listing names loads no implementation.
 """
 
@@ -28,6 +28,7 @@ PRESETS: Mapping[str, str] = {
 _KINDS = {
     "irtools.passes": "pass",
     "irtools.targets": "target",
+    "irtools.forms": "quantized form",
     "irtools.frontends": "frontend",
     "irtools.metrics": "metric",
     "irtools.operators": "set of operators",

@@ -12,8 +12,6 @@ __all__ = ["how_to_convert", "how_to_fetch"]
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _HUBS = ("huggingface.co", "www.huggingface.co", "hf.co")
 _CONVERT: Mapping[str, str] = {
-    ".gguf": "a GGUF file holds weights that llama.cpp quantized: give the folder of the "
-    "checkpoint that it was made from",
     ".tflite": "tf2onnx makes ONNX of it: python -m tf2onnx.convert --tflite FILE --output "
     "model.onnx",
     ".pb": "tf2onnx makes ONNX of TensorFlow graphs: python -m tf2onnx.convert --saved-model "
@@ -29,6 +27,7 @@ _CONVERT: Mapping[str, str] = {
     ".pdmodel": "paddle2onnx makes ONNX of Paddle models",
     ".engine": "an engine of TensorRT cannot be read back: give the ONNX file it was built from",
 }
+_OURS = (".onnx", ".ort", ".gguf", ".npz", ".json")
 _LIKE: Mapping[str, str] = {
     ".pth": ".pt",
     ".bin": ".pt",
@@ -74,7 +73,7 @@ def _fetch_command(address: str) -> str:
 def _names_a_file(source: str) -> bool:
     """Whether a name means a file, by its suffix or by the folder that it is in."""
     path = Path(source)
-    known = path.suffix.lower() in {*_CONVERT, *_LIKE, ".onnx", ".ort", ".npz", ".json"}
+    known = path.suffix.lower() in {*_CONVERT, *_LIKE, *_OURS}
     return known or (len(path.parts) > 1 and path.parent.is_dir())
 
 

@@ -83,7 +83,7 @@ class Frontend(Protocol):
 
 _WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth"})
 # The order in which frontends are asked: a file before a folder before code.
-_ORDER = ("onnx", "transformers", "torch")
+_ORDER = ("gguf", "onnx", "transformers", "torch")
 
 
 def find_frontend(source: str) -> Frontend:
@@ -106,12 +106,12 @@ def find_frontend(source: str) -> Frontend:
         if elsewhere := how_to_fetch(source):
             raise FileError(elsewhere)
         raise FileError(
-            f"{source} does not exist; expected an .onnx file, a checkpoint folder (nothing is "
-            "downloaded) or module:function"
+            f"{source} does not exist; expected an .onnx or .gguf file, a checkpoint folder "
+            "(nothing is downloaded) or module:function"
         )
     raise ModelError(
-        f"{source} is not a model that irtools reads; expected an .onnx file, a Transformers "
-        f"checkpoint folder (with config.json) or module:function{_instead(path)}"
+        f"{source} is not a model that irtools reads; expected an .onnx or .gguf file, a "
+        f"Transformers checkpoint folder (with config.json) or module:function{_instead(path)}"
     )
 
 
@@ -121,12 +121,13 @@ def _instead(path: Path) -> str:
         return ""
     found = sorted(path.iterdir())
     suffixes = {inner.suffix for inner in found}
+    files = [inner for inner in found if inner.suffix.lower() == ".gguf"]
     if (path / "adapter_config.json").is_file():
         return f"; it holds an adapter, which goes to its base: irc export BASE --adapter {path}"
     if inner := next((p for p in reversed(found) if (p / "config.json").is_file()), None):
         return f"; {inner} looks like one"
-    if ".gguf" in suffixes:
-        return "; GGUF is not read"
+    if files:
+        return f"; {files[0]} is a GGUF file: give its own name"
     if suffixes & _WEIGHTS:
         return "; it has weights, and no config.json that says of which network"
     return "; it is empty" if not found else ""

@@ -43,6 +43,14 @@ class Capabilities:
         int8_static_ops: Operators that run as int8 between QDQ with static ranges.
         int8_conv_to_float: A Conv whose result is read in float32 runs in int8 all the same.
         int8_activation: Activation form that is fast: `u8-affine`, `s8-symmetric`.
+        int8_clips: Operators after a Conv that the runtime takes into the quantization of their
+            result, so that a range of what comes after them is enough.
+        int8_fuses_add: A MatMul with a countable number of rows and the Add after it become one
+            Gemm, which is int8 only with an int32 bias. With unknown sizes in front a float bias is
+            better: it fuses with the activation function or the residual after it.
+        int8_zero_points: Zero points of weights are written out where Gemm, Conv and what becomes a
+            Gemm are int8 only with them. A plain MatMul needs none, and no correction per column.
+        int8_vectors: A vector times a matrix, x [K] @ W [K, N], has the shape [N] in int8 too.
         int8_dynamic: The runtime is fast on dynamically quantized MatMuls.
         int8_recurrent: Recurrent operators whose weights, stored in 8 bits, the target multiplies
             in integers by activations that are quantized at run time.
@@ -50,6 +58,11 @@ class Capabilities:
             are scaled such that none does (`reduce-range`).
         int8_is_fast: int8 products are faster than float32 ones; else weights are only stored in
             8 bits unless a mode is asked for.
+        hides_stored_integers: Integers of stored weights are cast to int32 before float32 where a
+            runtime may take their scales as those of other elements: those of a Gather along an
+            inner axis, of a product of constants, of a weight that changes its shape on its way.
+        stored_types: Types that weights may be stored in, because the runtime expands a Cast and a
+            Mul of them when it loads the model.
         compute_dtypes: Floating types in which GEMMs really run fast.
         fused_ops: Fused operators that run at least as fast as their parts, as
             `domain::op` (`ai.onnx::Attention`, `com.microsoft::SkipLayerNormalization`).
@@ -64,10 +77,16 @@ class Capabilities:
     int8_static_ops: frozenset[str] = frozenset()
     int8_conv_to_float: bool = False
     int8_activation: Literal["u8-affine", "s8-symmetric"] = "u8-affine"
+    int8_clips: frozenset[str] = frozenset({"Relu", "Clip"})
+    int8_fuses_add: bool = True
+    int8_zero_points: bool = True
+    int8_vectors: bool = False
     int8_dynamic: bool = False
     int8_recurrent: frozenset[str] = frozenset()
     saturates_u8s8: bool = False
     int8_is_fast: bool = True
+    hides_stored_integers: bool = True
+    stored_types: frozenset[str] = frozenset({"int8", "float16"})
     compute_dtypes: frozenset[str] = frozenset({"float32"})
     fused_ops: frozenset[str] = frozenset()
     weight_formats: frozenset[str] = frozenset({"int4"})

@@ -11,16 +11,21 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.errors import OptionError, UnsupportedError
-from irtools.passes.quantization.forms.block_plan import BlockQuantizer, Squares
-from irtools.passes.quantization.forms.decisions import Form, WeightDecision
+from irtools.measure.cpu import cpu_quota
+from irtools.passes.quantization.forms.apply import apply_plan, within_opset
+from irtools.passes.quantization.forms.blocks import BlockProduct, BlockTable, Tied
+from irtools.passes.quantization.forms.choose import REASONS, Chosen, Limits, choose, decide
+from irtools.passes.quantization.forms.registry import counters_of, forms_of, read_decision
+from irtools.passes.quantization.forms.rows import RowTable
+from irtools.passes.quantization.ranges.calibration import ActivationFacts, Facts
+from irtools.passes.quantization.ranges.evidence import Evidence
 from irtools.passes.quantization.ranges.gptq import Hessians, by_input
-from irtools.passes.quantization.ranges.spec import BlockSpec
-from irtools.passes.quantization.sites.find import Weight, find_sites
-from irtools.passes.quantization.sites.selection import nothing_found
-from irtools.passes.quantization.write.apply import apply_plan, within_opset
+from irtools.passes.quantization.sites.find import REASONS as SITE_REASONS
+from irtools.passes.quantization.sites.find import find_sites
+from irtools.passes.quantization.sites.reasons import OPSET, Skips
+from irtools.passes.quantization.write.desk import Desk
 from irtools.passmanager import (
     FOUND_WEIGHTS,
-    Decision,
     Exactness,
     PassContext,
     PassResult,
@@ -33,6 +38,7 @@ from irtools.statistics import ChannelSquare, Want
 
 __all__ = ["Int4"]
 
+_FORMATS = forms_of(BlockProduct)  # type: ignore[type-abstract]
 _INSTEAD = "`int8` stores the weights of Conv, recurrent layers and subgraphs too"
 
 
@@ -64,21 +70,9 @@ class Int4(PlanningPass):
     name: ClassVar[str] = "int4"
     exactness: ClassVar[Exactness] = Exactness.LOSSY
     requires: ClassVar[tuple[str, ...]] = FOUND_WEIGHTS
-    counters: ClassVar[dict[str, str]] = {
-        "num-quantized-matmul": "MatMul and Gemm nodes with weights in blocks",
-        "num-quantized-embedding": "embedding tables in 8 or 4 bits",
-        "num-already-quantized": "nodes that were quantized before",
-        "num-skipped-excluded": "weights left in float32 because an option excludes them",
-        "num-skipped-small": "weights left in float32 because they are smaller than min-size",
-        "num-skipped-embedding": "embedding tables left in float32 by option",
-        "num-skipped-nonfinite": "weights left in float32 because they hold NaN or infinity",
-        "num-skipped-dtype": "weights left alone because they are not float32",
-        "num-skipped-shape": "weights left in float32 because no block divides their channels",
-        "num-skipped-shared": "weights left in float32 because another node reads them so",
-        "num-skipped-operator": "weights of Conv and of other operators, left in float32",
-        "num-skipped-opset": "weights left in float32 because the opset is too old for blocks",
-        "num-skipped-subgraph": "constant products in subgraphs or functions, left alone",
-    }
+    counters: ClassVar[dict[str, str]] = counters_of(
+        (*_FORMATS.values(), RowTable, BlockTable, Tied), (*SITE_REASONS, *REASONS, OPSET)
+    )
 
     block: Literal[32, 64, 128] = option(
         32, "neighbours along the input channels that share a scale; smaller where it must divide"
@@ -86,8 +80,10 @@ class Int4(PlanningPass):
     symmetric: bool = option(
         False, "no zero points: 4 bits less per block, and more error in small language models"
     )
-    format: Literal["int4", "nf4"] = option(
-        "int4", "nf4: 16 quantiles of the normal distribution, where the target has a kernel"
+    format: str = option(
+        "int4",
+        "nf4: 16 quantiles of the normal distribution, where the target has a kernel",
+        choices=tuple(_FORMATS),
     )
     method: Literal["rtn", "gptq"] = option(
         "rtn",
@@ -107,47 +103,59 @@ class Int4(PlanningPass):
     def __post_init__(self) -> None:
         if self.min_size < 0:
             raise OptionError(f"min-size is {self.min_size}, expected 0 or more")
-        if self.format == "nf4" and self.symmetric:
-            raise OptionError("nf4 never has zero points: leave out symmetric")
-        if self.format == "nf4" and self.method == "gptq":
-            raise OptionError("nf4 codes are rounded one by one: leave out method=gptq")
+        form = _FORMATS.get(self.format)
+        if form is None:
+            raise OptionError(f"format is {self.format!r}, expected {'|'.join(_FORMATS)}")
+        if self.symmetric and not form.has_zero_points:
+            raise OptionError(f"{self.format} never has zero points: leave out symmetric")
+        if self.method == "gptq" and not form.is_grid:
+            raise OptionError(f"{self.format} codes are rounded one by one: leave out method=gptq")
 
     def plan(self, model: ir.Model, ctx: PassContext) -> Plan:
-        formats = ctx.target.capabilities.weight_formats
+        capabilities, skipped = ctx.target.capabilities, Skips()
+        formats = capabilities.weight_formats
         if self.format not in formats:
             raise UnsupportedError(
                 f"{ctx.target.name} has no kernel for {self.format} weights, it would expand them "
                 f"to float32 when it loads the model; it has {', '.join(sorted(formats)) or 'none'}"
             )
-        quantizer = BlockQuantizer(self.exclude, self.min_size, self._spec, self.embeddings)
-        chosen = quantizer.select(find_sites(model))
-        decisions = quantizer.decide(chosen, self._squares(model, ctx, chosen))
-        kept, note = within_opset(decisions, _form_of, model)
+        limits = Limits(self.exclude, self.min_size, self.embeddings)
+        sites = find_sites(model)
+        skipped.take(sites.skipped)
+        forms = (
+            _FORMATS[self.format].wanted(self.block, symmetric=self.symmetric),
+            Tied() if self.embeddings == "4" else Tied(32, "affine", 8),
+        )
+        chosen = choose(sites, lambda w: (*limits.tables(w), *forms), limits, capabilities, skipped)
+        evidence = Evidence(capabilities, self._facts(model, ctx, chosen))
+        decisions = decide(chosen, evidence, skipped, workers=cpu_quota())
+        kept, note = within_opset(decisions, lambda d: read_decision(d).form, model)
         if note:
-            quantizer.skipped["num-skipped-opset"] += len(decisions) - len(kept)
-            quantizer.notes.append(note)
+            skipped.add(OPSET, len(decisions) - len(kept))
+            skipped.note(note)
         if not kept:
-            quantizer.notes.append(nothing_found(quantizer.skipped, self.counters, _INSTEAD))
+            skipped.tell(found=False, instead=_INSTEAD)
         return Plan(
             pass_text=pass_text(self),
             decisions=tuple(kept),
             cost_unit="relative squared error of the output",
             gain_unit="bytes",
-            notes=tuple(dict.fromkeys(quantizer.notes)),
-            counters=dict(quantizer.skipped),
+            notes=tuple(skipped.notes),
+            counters=dict(skipped.counts),
         )
 
     def apply(self, model: ir.Model, plan: Plan, ctx: PassContext) -> PassResult:
+        capabilities = ctx.target.capabilities
         if self.method == "rtn":
-            return apply_plan(model, plan, self.name)
+            return apply_plan(Desk(model, self.name, capabilities), plan)
         # The service reads the model when it is asked, and by then part of it is quantized.
         before = model.clone()
         weights = {weight.name: weight for weight in find_sites(before).weights}
         decisions = sorted(plan.decisions, key=by_input(plan.decisions, weights))
         products = [
-            weights[data.weight]
-            for data in map(WeightDecision.from_data, decisions)
-            if data.form == "weight-only" and data.weight in weights
+            weights[made.weight]
+            for made in map(read_decision, decisions)
+            if isinstance(made.form, BlockProduct) and made.weight in weights
         ]
         service = ctx.statistics(before)
         hessians = Hessians(service, products)
@@ -155,23 +163,15 @@ class Int4(PlanningPass):
         if service.synthetic:
             notes = (*notes, "gptq rounded for synthetic data: give calibration data to trust it")
         ordered = dataclasses.replace(plan, decisions=tuple(decisions), notes=notes)
-        result = apply_plan(model, ordered, self.name, hessians.rounding_of)
-        return dataclasses.replace(result, plan=plan)
+        desk = Desk(model, self.name, capabilities, hessians.rounding_of)
+        return dataclasses.replace(apply_plan(desk, ordered), plan=plan)
 
-    @property
-    def _spec(self) -> BlockSpec:
-        if self.format == "nf4":
-            return BlockSpec(4, self.block, "nf4")
-        return BlockSpec(4, self.block, "symmetric" if self.symmetric else "affine")
-
-    def _squares(
-        self, model: ir.Model, ctx: PassContext, chosen: Sequence[tuple[Weight, Form]]
-    ) -> Squares:
+    def _facts(self, model: ir.Model, ctx: PassContext, chosen: Sequence[Chosen]) -> Facts:
         """Return E[x_k^2] of what is multiplied, where calibration data was given."""
         if ctx.calibration is None:
             return {}
         values = {
-            use.activation for weight, form in chosen if form != "embedding" for use in weight.uses
+            use.activation for weight, _ in chosen for use in weight.uses if use.kind != "gather"
         }
         wants = {
             value: Want(value.name or "", ChannelSquare())
@@ -181,9 +181,7 @@ class Int4(PlanningPass):
         if not wants:
             return {}
         found = ctx.statistics(model).collect(wants.values())
-        return {value: np.asarray(found[want]) for value, want in wants.items()}
-
-
-def _form_of(decision: Decision) -> tuple[Form, int]:
-    data = WeightDecision.from_data(decision)
-    return data.form, data.block_size
+        return {
+            value: ActivationFacts(None, square=np.asarray(found[want]))
+            for value, want in wants.items()
+        }

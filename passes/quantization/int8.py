@@ -3,38 +3,43 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
 from irtools.errors import OptionError
 from irtools.model import infer_shapes
-from irtools.passes.quantization.forms.block_plan import TABLE_BLOCKS
-from irtools.passes.quantization.forms.decisions import Form
-from irtools.passes.quantization.forms.quantizer import (
-    Facts,
-    GemmForm,
-    Quantizer,
-    WeightFilter,
-    observed_values,
-)
+from irtools.passes.quantization.forms.apply import apply_plan, within_opset
+from irtools.passes.quantization.forms.blocks import BlockTable
+from irtools.passes.quantization.forms.choose import Chosen, Limits, choose, decide
+from irtools.passes.quantization.forms.dynamic import Dynamic
+from irtools.passes.quantization.forms.half import Half
+from irtools.passes.quantization.forms.registry import counters_of
+from irtools.passes.quantization.forms.rows import RowTable
+from irtools.passes.quantization.forms.static import Static, observed_values
+from irtools.passes.quantization.forms.storage import REASONS as STORAGE_REASONS
 from irtools.passes.quantization.forms.storage import StoragePlanner
-from irtools.passes.quantization.ranges.calibration import Calibrator, calibrate
+from irtools.passes.quantization.forms.stored8 import Stored8
+from irtools.passes.quantization.forms.weight_only import WeightOnly
+from irtools.passes.quantization.forms.weights import WeightForm
+from irtools.passes.quantization.ranges.calibration import Calibrator, Facts, calibrate
+from irtools.passes.quantization.ranges.evidence import Evidence
 from irtools.passes.quantization.ranges.outliers import (
+    Channels,
     OutlierLimits,
     find_outliers,
     without_outliers,
 )
 from irtools.passes.quantization.ranges.spec import ACTIVATION_S8, ACTIVATION_U8, WeightRange
 from irtools.passes.quantization.remedy import FLOORS_DB, Candidate, best_plan
-from irtools.passes.quantization.sites.find import Weight, find_sites
-from irtools.passes.quantization.sites.selection import left_alone, nothing_found
+from irtools.passes.quantization.sites.find import find_sites
+from irtools.passes.quantization.sites.reasons import ALREADY, Skips
+from irtools.passes.quantization.sites.uses import Weight
 from irtools.passes.quantization.spared import FinerForms, spare
 from irtools.passes.quantization.trial_run import LazyTrial
-from irtools.passes.quantization.write.apply import apply_plan, within_opset
+from irtools.passes.quantization.write.desk import Desk
 from irtools.passmanager import (
     FOUND_WEIGHTS,
     Exactness,
@@ -49,13 +54,6 @@ from irtools.targets import Capabilities, Target
 from irtools.words import counted
 
 __all__ = ["Int8"]
-
-_RANGE_NOTES: dict[WeightRange, str] = {
-    "full": "",
-    "pairs": "weights keep less than 8 bits where sums of neighbouring products could leave 16 "
-    "bits, which saturate on CPUs without VNNI",
-    "7-bit": "weights keep 7 bits, so that products do not saturate on CPUs without VNNI",
-}
 
 
 @dataclass(frozen=True)
@@ -96,34 +94,10 @@ class Int8(PlanningPass):
     name: ClassVar[str] = "int8"
     exactness: ClassVar[Exactness] = Exactness.LOSSY
     requires: ClassVar[tuple[str, ...]] = FOUND_WEIGHTS
-    counters: ClassVar[dict[str, str]] = {
-        "num-quantized-matmul": "MatMul and Gemm nodes in int8",
-        "num-quantized-conv": "Conv nodes in int8",
-        "num-quantized-embedding": "embedding tables in int8",
-        "num-stored-conv": "kernels of Conv and ConvTranspose stored in 8 bits",
-        "num-stored-recurrent": "weights of LSTM, GRU and RNN stored in 8 bits",
-        "num-stored-other": "other weights stored in 8 bits",
-        "num-stored-subgraph": "weights in subgraphs and functions stored in 8 bits",
-        "num-stored-half": "weights stored in 16 bits, because outputs would suffer from 8",
-        "num-outlier-channels": "input channels of weights that are multiplied in float32",
-        "num-already-quantized": "nodes that were quantized before",
-        "num-skipped-excluded": "weights left in float32 because an option excludes them",
-        "num-skipped-small": "weights left in float32 because they are smaller than min-size",
-        "num-skipped-embedding": "embedding tables left in float32 by option",
-        "num-skipped-nonfinite": "weights left in float32 because they hold NaN or infinity",
-        "num-skipped-extreme": "weights multiplied in float32 because products may overflow",
-        "num-skipped-channels": "Conv weights multiplied in float32 because one range "
-        "cannot serve all channels of their result",
-        "num-skipped-range": "weights multiplied in float32 because an activation has no "
-        "usable range",
-        "num-skipped-dtype": "weights left alone because of their type",
-        "num-skipped-precision": "weights left in float32 because 8 bits keep less than 30 dB",
-        "num-skipped-shared": "weights left in float32 because another node reads them so",
-        "num-skipped-rounded": "weights left in float32 because a QuantizeLinear of the model "
-        "itself rounds them",
-        "num-skipped-overridable": "weights that are inputs too, for a caller to override",
-        "num-skipped-operator": "large constants that no product reads, left in float32",
-    }
+    counters: ClassVar[dict[str, str]] = counters_of(
+        (Static, Dynamic, WeightOnly, RowTable, BlockTable, Stored8, Half),
+        (ALREADY, *STORAGE_REASONS),
+    )
 
     mode: Literal["auto", "static", "dynamic", "weight-only"] = option(
         "auto",
@@ -197,150 +171,134 @@ class Int8(PlanningPass):
             raise OptionError(f"block-size needs mode=weight-only, the mode is {self.mode!r}")
 
     def plan(self, model: ir.Model, ctx: PassContext) -> Plan:
-        quantizer, form = self._quantizer(ctx)
-        if form == "static":
+        capabilities, skipped = ctx.target.capabilities, Skips()
+        form = self._form(ctx)
+        if form.name == Static.name:
             # Forms depend on the shapes of activations. Planning changes nothing.
             model = model.clone()
             infer_shapes(model)
-        chosen = self._within_opset(quantizer.select(find_sites(model)), model, quantizer)
-        static = [weight for weight, form in chosen if form == "static"]
-        calibrator = self._calibrator(ctx)
-        facts = self._facts(model, ctx, quantizer, static, calibrator)
-        candidates = [
-            Candidate(floor, find_outliers(static, facts, OutlierLimits(self.outliers, floor)))
-            for floor in (FLOORS_DB if self.outlier_floor is None else (self.outlier_floor,))
-        ]
+        if not capabilities.int8_is_fast and self.mode != "weight-only":
+            skipped.note(self._slow_note(ctx.target))
+        chosen = self._chosen(form, model, capabilities, skipped)
+        static = [weight for weight, form in chosen if form.name == Static.name]
+        calibrator = self._calibrator(capabilities)
+        facts = self._facts(model, ctx, static, calibrator, skipped)
+        clips = capabilities.int8_clips
+
+        def outliers(floor: float) -> Mapping[ir.Value, Channels]:
+            return find_outliers(static, facts, OutlierLimits(self.outliers, floor), clips)
 
         def plan_of(candidate: Candidate) -> Plan:
             rest = without_outliers(facts, candidate.outliers, calibrator)
-            made = replace(quantizer, skipped=quantizer.skipped.copy(), notes=list(quantizer.notes))
-            multiplied = made.decide(chosen, rest, candidate.outliers)
-            storage = self._storage(ctx, made)
+            evidence = Evidence(capabilities, rest, candidate.outliers, self.bias_correction)
+            made = skipped.copy()
+            multiplied = decide(chosen, evidence, made)
+            storage = self._storage(evidence, form, made)
             stored = storage.decide(model, {str(d.data["weight"]) for d in multiplied})
             decisions = sorted((*multiplied, *stored), key=lambda d: (d.cost, d.subject))
-            skipped = {name: count for name, count in made.skipped.items() if count}
-            notes = made.notes + storage.notes
-            if not decisions:
-                notes.append(nothing_found(skipped, self.counters))
-            else:
-                notes.extend(left_alone(skipped, self.counters))
+            made.tell(found=bool(decisions))
             return Plan(
                 pass_text=pass_text(self),
                 decisions=tuple(decisions),
                 cost_unit="relative squared error of the output",
                 gain_unit="bytes",
-                notes=tuple(dict.fromkeys(notes)),
-                counters=skipped,
-                remedies=self._remedies(static, facts, candidate),
+                notes=tuple(made.notes),
+                counters=dict(made.counts),
+                remedies=self._remedies(bool(static), outliers, candidate),
             )
 
         def applied(plan: Plan) -> ir.Model:
-            return self._applied(model, plan, ctx)
+            copy = model.clone()
+            self.apply(copy, plan, ctx)
+            return copy
 
+        floors = FLOORS_DB if self.outlier_floor is None else (self.outlier_floor,)
+        candidates = [Candidate(floor, outliers(floor)) for floor in floors]
         trial = LazyTrial(model, ctx)
         plan = best_plan(candidates, plan_of, applied, trial)
         if self.least_sqnr is None or not plan.decisions:
             return plan
-        finer = FinerForms(model, self._storage(ctx, replace(quantizer, skipped=Counter())))
+        finer = FinerForms(model, self._storage(Evidence(capabilities), form, Skips()), Half())
         return spare(plan, finer.next, applied, trial.get(), self.least_sqnr)
 
-    def _applied(self, model: ir.Model, plan: Plan, ctx: PassContext) -> ir.Model:
-        copy = model.clone()
-        self.apply(copy, plan, ctx)
-        return copy
+    def apply(self, model: ir.Model, plan: Plan, ctx: PassContext) -> PassResult:
+        return apply_plan(Desk(model, self.name, ctx.target.capabilities), plan)
 
-    def _storage(self, ctx: PassContext, quantizer: Quantizer) -> StoragePlanner:
-        capabilities = ctx.target.capabilities
+    def _chosen(
+        self, form: WeightForm, model: ir.Model, capabilities: Capabilities, skipped: Skips
+    ) -> list[Chosen]:
+        """Return what is multiplied or looked up in integers; the rest is a matter of storage."""
+        limits = Limits(self.exclude, self.min_size, self.embeddings)
+        sites, others = find_sites(model), Skips()
+        skipped.add(ALREADY, sites.skipped.counts[ALREADY.counter])
+        chosen = choose(sites, lambda w: (*limits.tables(w), form), limits, capabilities, others)
+        kept, note = within_opset(chosen, lambda c: c[1], model, fate="multiplied in float32")
+        skipped.note(*others.notes, note)
+        return kept
+
+    def _storage(self, evidence: Evidence, form: WeightForm, skipped: Skips) -> StoragePlanner:
+        kernels = "Conv" in evidence.capabilities.int8_static_ops and form.name != Static.name
+        tables = self.embeddings != "none"
         return StoragePlanner(
-            self.exclude,
-            self.min_size,
-            tables=self.embeddings != "none",
-            integer_recurrent=capabilities.int8_recurrent,
-            kernels_need_data=quantizer.selection.form != "static"
-            and "Conv" in capabilities.int8_static_ops,
-            skipped=quantizer.skipped,
+            Stored8(), evidence, self.exclude, self.min_size, tables, kernels, skipped
         )
 
     def _remedies(
-        self, static: Sequence[Weight], facts: Facts, taken: Candidate
+        self,
+        is_static: bool,
+        outliers: Callable[[float], Mapping[ir.Value, Channels]],
+        taken: Candidate,
     ) -> tuple[str, ...]:
         """Return options that would cost time and keep more."""
         found = []
         high = FLOORS_DB[-1]
-        more = find_outliers(static, facts, OutlierLimits(self.outliers, high))
-        if len(more) > len(taken.outliers):
+        more = len(outliers(high)) - len(taken.outliers)
+        if more > 0:
             found.append(
                 f"outlier-floor={high:g}, which multiplies large channels of "
-                f"{counted(len(more) - len(taken.outliers), 'more activation')} in float32"
+                f"{counted(more, 'more activation')} in float32"
             )
-        if static and self.calibrator == "minmax":
+        if is_static and self.calibrator == "minmax":
             found.append("calibrator=mse, which leaves rare values out of the ranges")
-        if static:
+        if is_static:
             found.append("mode=weight-only, which rounds no activations and is hardly faster")
         return tuple(found)
-
-    def apply(self, model: ir.Model, plan: Plan, ctx: PassContext) -> PassResult:
-        return apply_plan(model, plan, self.name)
-
-    def _within_opset(
-        self, chosen: Sequence[tuple[Weight, Form]], model: ir.Model, quantizer: Quantizer
-    ) -> list[tuple[Weight, Form]]:
-        """Leave to storage what a model cannot express whose opset cannot be raised."""
-        kept, note = within_opset(
-            chosen,
-            lambda pair: (pair[1], self._block_size(pair[1])),
-            model,
-            fate="multiplied in float32",
-        )
-        if note:
-            quantizer.notes.append(note)
-        return kept
-
-    def _block_size(self, form: Form) -> int:
-        if form == "embedding":
-            return TABLE_BLOCKS.block if self.embeddings == "4" else 0
-        return self.block_size if form == "weight-only" else 0
 
     def _facts(
         self,
         model: ir.Model,
         ctx: PassContext,
-        quantizer: Quantizer,
         static: Sequence[Weight],
         calibrator: Calibrator,
+        skipped: Skips,
     ) -> Facts:
-        observed = observed_values(static)
+        observed = observed_values(static, ctx.target.capabilities.int8_clips)
         if not observed:
             return {}
         service = ctx.statistics(model)
         if service.synthetic:
-            quantizer.notes.append(
-                "ranges come from synthetic data: give calibration data to trust them"
-            )
+            skipped.note("ranges come from synthetic data: give calibration data to trust them")
         return calibrate(observed, calibrator, service)
 
-    def _quantizer(self, ctx: PassContext) -> tuple[Quantizer, GemmForm]:
+    def _form(self, ctx: PassContext) -> WeightForm:
+        """Return what products become."""
         capabilities = ctx.target.capabilities
-        form = self._form(ctx)
-        weight_range = self._weight_range(capabilities)
-        quantizer = Quantizer(
-            WeightFilter(
-                self.exclude,
-                self.min_size,
-                self.embeddings,
-                form,
-                capabilities.int8_static_ops,
-                capabilities.int8_conv_to_float,
-            ),
-            weight_range,
-            self.bias_correction,
-            self.block_size,
-        )
-        if form != "weight-only":
-            quantizer.range_note = _RANGE_NOTES[weight_range]
-        if not capabilities.int8_is_fast and self.mode != "weight-only":
-            quantizer.notes.append(self._slow_note(ctx.target))
-        return quantizer, form
+        match self._mode(capabilities, has_data=ctx.calibration is not None):
+            case "static":
+                return Static(self._weight_range(capabilities))
+            case "dynamic":
+                return Dynamic(self._weight_range(capabilities))
+            case _:
+                return WeightOnly(self.block_size)
+
+    def _mode(self, capabilities: Capabilities, *, has_data: bool) -> str:
+        if self.mode != "auto":
+            return self.mode
+        if not capabilities.int8_static_ops or not capabilities.int8_is_fast:
+            return "weight-only"
+        if has_data:
+            return "static"
+        return "dynamic" if capabilities.int8_dynamic else "weight-only"
 
     def _slow_note(self, target: Target) -> str:
         cause = (
@@ -352,27 +310,12 @@ class Int8(PlanningPass):
         return cause
 
     def _weight_range(self, capabilities: Capabilities) -> WeightRange:
-        match self.reduce_range:
-            case "auto":
-                return "pairs" if capabilities.saturates_u8s8 else "full"
-            case "pairs":
-                return "pairs"
-            case "true":
-                return "7-bit"
-            case "false":
-                return "full"
+        if self.reduce_range == "auto":
+            return "pairs" if capabilities.saturates_u8s8 else "full"
+        ranges: Mapping[str, WeightRange] = {"pairs": "pairs", "true": "7-bit", "false": "full"}
+        return ranges[self.reduce_range]
 
-    def _form(self, ctx: PassContext) -> GemmForm:
-        if self.mode != "auto":
-            return self.mode
-        capabilities = ctx.target.capabilities
-        if not capabilities.int8_static_ops or not capabilities.int8_is_fast:
-            return "weight-only"
-        if ctx.calibration is None:
-            return "dynamic" if capabilities.int8_dynamic else "weight-only"
-        return "static"
-
-    def _calibrator(self, ctx: PassContext) -> Calibrator:
-        symmetric = ctx.target.capabilities.int8_activation == "s8-symmetric"
+    def _calibrator(self, capabilities: Capabilities) -> Calibrator:
+        symmetric = capabilities.int8_activation == "s8-symmetric"
         spec = ACTIVATION_S8 if symmetric else ACTIVATION_U8
         return Calibrator(self.calibrator, spec, peaks=self.outliers > 0)

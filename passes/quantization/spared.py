@@ -15,13 +15,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 
-import numpy as np
 import onnx_ir as ir
 
 from irtools.errors import IrtoolsError
-from irtools.model import release_tensor
-from irtools.passes.quantization.forms.decisions import WeightDecision
-from irtools.passes.quantization.forms.storage import HALF_BITS, StoragePlanner
+from irtools.passes.quantization.forms.base import Key
+from irtools.passes.quantization.forms.registry import read_decision
+from irtools.passes.quantization.forms.storage import StoragePlanner
+from irtools.passes.quantization.forms.stored import StoredForm
+from irtools.passes.quantization.sites.reasons import Reason
 from irtools.passes.quantization.sites.stored import StoredWeight, find_stored
 from irtools.passes.quantization.switchboard import Switchboard
 from irtools.passes.quantization.trial_run import TrialRun
@@ -42,9 +43,6 @@ _WORK = 1e12
 """Operations that the search may take, half of them for the order; what keeps most once they are
 reached is taken. No clock decides: equal inputs give equal models, however busy the machine."""
 
-_MULTIPLIED = frozenset({"static", "dynamic"})
-_HALF_ERROR = 1e-6
-"""60 dB of the weight; float16 loses more where most of it is below 1e-7."""
 _ROUNDS = 3
 
 Measure = Callable[[Sequence[Decision], bool], "float | None"]
@@ -57,54 +55,36 @@ class FinerForms:
     Args:
         model: The original. Stays as it is.
         planner: Decides how its weights are stored.
+        finest: What they are stored in where that loses too much.
     """
 
-    def __init__(self, model: ir.Model, planner: StoragePlanner) -> None:
+    def __init__(self, model: ir.Model, planner: StoragePlanner, finest: StoredForm) -> None:
         self._model = model
         self._planner = planner
+        self._finest = finest
 
     def next(self, decision: Decision) -> Decision | None:
         """Return a finer decision about the same weight; None: it stays in float32."""
-        made = WeightDecision.from_data(decision)
-        key = (made.scope, made.weight)
-        if made.form in _MULTIPLIED and key in self._stored:
-            return self._stored[key]
-        weight = self._weights.get(key)
-        if weight is None or made.bits == HALF_BITS:
+        made = read_decision(decision)
+        if made.form.rounds_activations and made.key in self._stored:
+            return self._stored[made.key]
+        weight = self._weights.get(made.key)
+        if weight is None or made.form.name == self._finest.name:
             return None
-        return _in_half(weight, decision)
+        evidence = self._planner.evidence
+        if self._finest.fits(weight, evidence.capabilities) is not None:
+            return None
+        found = self._finest.decide(weight, evidence)
+        return None if isinstance(found, Reason) else replace(found, subject=decision.subject)
 
     @cached_property
-    def _stored(self) -> dict[tuple[str, str], Decision]:
+    def _stored(self) -> dict[Key, Decision]:
         found = self._planner.decide(self._model, ())
-        made = ((WeightDecision.from_data(decision), decision) for decision in found)
-        return {(data.scope, data.weight): decision for data, decision in made}
+        return {read_decision(decision).key: decision for decision in found}
 
     @cached_property
-    def _weights(self) -> dict[tuple[str, str], StoredWeight]:
+    def _weights(self) -> dict[Key, StoredWeight]:
         return {weight.key: weight for weight in find_stored(self._model).weights}
-
-
-def _in_half(weight: StoredWeight, decision: Decision) -> Decision | None:
-    if weight.tensor.dtype != ir.DataType.FLOAT:
-        return None
-    array = weight.array().astype(np.float64)
-    release_tensor(weight.tensor)
-    with np.errstate(over="ignore"):
-        error = array - array.astype(np.float16)
-    signal = float(np.vdot(array, array))
-    lost = float(np.vdot(error, error)) / signal if signal else 0.0
-    if not lost <= _HALF_ERROR:
-        return None
-    made = WeightDecision.from_data(decision)
-    half = WeightDecision(weight.name, "storage", HALF_BITS, made.uses, scope=weight.scope)
-    return Decision(
-        subject=decision.subject,
-        action="float16, stored, expanded at loading",
-        cost=float(f"{lost:.4g}"),
-        gain=float(weight.tensor.nbytes // 2),
-        data=half.to_data(),
-    )
 
 
 class Search:
@@ -265,12 +245,14 @@ class _Bench:
 
     def measure(self, decisions: Sequence[Decision], first: bool) -> float | None:
         """Return what decisions keep, in decibels; None where nothing can be compared."""
-        made = [WeightDecision.from_data(decision) for decision in decisions]
+        made = [read_decision(decision) for decision in decisions]
         if not Switchboard.serves(made):
             return self._trial.sqnr_db(self._applied(self._with(decisions)))
         pairs = list(zip(decisions, made, strict=True))
-        others = tuple(decision for decision, data in pairs if data.form != "storage")
-        stored = [decision for decision, data in pairs if data.form == "storage"]
+        others = tuple(
+            decision for decision, data in pairs if not isinstance(data.form, StoredForm)
+        )
+        stored = [decision for decision, data in pairs if isinstance(data.form, StoredForm)]
         try:
             return self._board_for(others).measure(stored, first=first)
         except IrtoolsError:

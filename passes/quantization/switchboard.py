@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
-from irtools.passes.quantization.forms.decisions import WeightDecision
-from irtools.passes.quantization.forms.storage import stored_values
+from irtools.passes.quantization.forms.base import Form, WeightDecision
+from irtools.passes.quantization.forms.registry import read_decision
+from irtools.passes.quantization.forms.stored import StoredForm
 from irtools.passes.quantization.sites.stored import StoredWeight, find_stored
 from irtools.passes.quantization.trial_run import Session, TrialRun
 from irtools.passmanager import Decision
@@ -57,16 +59,17 @@ class Switchboard:
             self._inputs[key]: weight.array() for key, weight in self._weights.items()
         }
         for decision in decisions:
-            made = WeightDecision.from_data(decision)
-            key = (made.scope, made.weight)
-            arrays[self._inputs[key]] = self._stored(decision, made, self._weights[key])
+            made = read_decision(decision)
+            weight = self._weights[made.key]
+            arrays[self._inputs[made.key]] = self._stored(decision, made.form, weight)
         return self._session.sqnr_db(arrays, first=first)
 
-    def _stored(self, decision: Decision, made: WeightDecision, weight: StoredWeight) -> np.ndarray:
+    def _stored(self, decision: Decision, form: Form[Any], weight: StoredWeight) -> np.ndarray:
         """Return what a weight is once it was stored; kept, with what it belongs to."""
         known = self._arrays.get(id(decision))
         if known is None:
-            known = self._arrays[id(decision)] = (decision, stored_values(weight, made))
+            assert isinstance(form, StoredForm)
+            known = self._arrays[id(decision)] = (decision, form.decoded(weight))
         return known[1]
 
 

@@ -38,7 +38,10 @@ _USUAL_TARGETS = ("ort-cpu", "openvino-cpu", "ort-cuda")
     "--evaluate test.jsonl --temperature 2 --alpha 0.5 -o student/",
 )
 @click.option(
-    "--teacher", required=True, type=SOURCE, help="Checkpoint folder or ONNX file to learn from."
+    "--teacher",
+    required=True,
+    type=SOURCE,
+    help="Checkpoint folder, GGUF or ONNX file to learn from.",
 )
 @click.option(
     "--student",
@@ -120,6 +123,8 @@ def distill(output: str, json_path: str | None, **given: Any) -> None:
     next to it in the tables. Then the chain from the teacher to the distilled, quantized and pruned
     student is measured on the targets, all models alternating.
     """
+    from irtools.checkpoints import plain_checkpoint
+
     inputs = (given["teacher"], given["student"], given["train"], given["evaluate"])
     outputs = [output, *([given["hard_label_output"]] if given["hard_label_output"] else [])]
     places = shared.result_folders(outputs, inputs, given)
@@ -130,13 +135,22 @@ def distill(output: str, json_path: str | None, **given: Any) -> None:
     code = launched(given)
     if code is not None:
         raise click.exceptions.Exit(code)
-    request = _request(given, shared.work_folder(places[0], given), targets)
-    with shared.resumable(request.work):
-        result = _train(request)
-        if result is None:
+    asked = _request(given, shared.work_folder(places[0], given), targets)
+    with (
+        shared.resumable(asked.work),
+        plain_checkpoint(Path(asked.teacher)) as teacher,
+        plain_checkpoint(Path(asked.student)) as student,
+    ):
+        request = dataclasses.replace(
+            asked, teacher=str(teacher.folder), student=str(student.folder)
+        )
+        found = _train(request)
+        if found is None:
             return
+        notes = map(student.named, map(teacher.named, found.notes))
+        result = dataclasses.replace(found, notes=(*teacher.notes, *student.notes, *notes))
         links = () if given["no_chain"] else _measure(request, result, targets, pipelines, given)
-        document = _document(request, result, links)
+        document = _document(asked, result, links)
         _publish(result, places, document)
     if not given["keep_checkpoints"]:
         shutil.rmtree(request.work, ignore_errors=True)

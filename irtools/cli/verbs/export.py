@@ -58,7 +58,7 @@ def export(
     json_path: str | None,
     **given: Any,
 ) -> None:
-    """Make an ONNX file of SRC: a Transformers checkpoint folder or module:function.
+    """Make an ONNX file of SRC: a Transformers checkpoint folder, a GGUF file or module:function.
 
     The result is compared with torch on several sizes. The tokenizer or image processor is copied
     next to it, so that text and images work as data afterwards. Weights of more than 1.5 GB go into

@@ -68,6 +68,8 @@ def finetune(base: str, output: str, json_path: str | None, **given: Any) -> Non
 
     With --adapter the result is the merged network, ready for `irc export` and `irc optimize`.
     """
+    from irtools.checkpoints import plain_checkpoint
+
     adapter = _adapter(given)
     inputs = (base, given["train"], given["evaluate"])
     outputs = [output, *([given["adapter_output"]] if given["adapter_output"] else [])]
@@ -78,12 +80,14 @@ def finetune(base: str, output: str, json_path: str | None, **given: Any) -> Non
     if code is not None:
         raise click.exceptions.Exit(code)
     request = _request(base, adapter, shared.work_folder(places[0], given), given)
-    with shared.resumable(request.work):
-        result = _train(request)
-        if result is None:
+    with shared.resumable(request.work), plain_checkpoint(Path(base)) as plain:
+        found = _train(dataclasses.replace(request, base=str(plain.folder)))
+        if found is None:
             return
+        notes = (*plain.notes, *map(plain.named, found.notes))
+        result = dataclasses.replace(found, notes=notes)
         document = _document(request, result)
-        _publish(result, Path(base), request, places, document)
+        _publish(result, plain.folder, request, places, document)
     if not given["keep_checkpoints"]:
         shutil.rmtree(request.work, ignore_errors=True)
     _show(result, places, document, json_path)

@@ -149,8 +149,8 @@ _COLLAPSE_FACTOR = 3.0
 def optimize(source: str, output: str | None, json_path: str | None, **given: Any) -> None:
     """Run passes over the model SRC; every pass is verified, checked and measured.
 
-    SRC is an ONNX file, a Transformers checkpoint folder or module:function. Data is an .npz,
-    .jsonl or .csv file, an image folder or module:function. The table goes to stderr.
+    SRC is an ONNX file, a Transformers checkpoint folder, a GGUF file or module:function. Data is
+    an .npz, .jsonl or .csv file, an image folder or module:function. The table goes to stderr.
     """
     # What can be wrong in the command line is found before any large library is imported.
     from irtools.targets import find_target

@@ -19,8 +19,9 @@ is the result and some ten arrays of that size, whatever the size of the weight.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
@@ -31,6 +32,7 @@ __all__ = [
     "NF4",
     "SLAB_ELEMENTS",
     "Blocks",
+    "Rounding",
     "dequantize_rows",
     "is_finite",
     "pack_nibbles",
@@ -69,6 +71,10 @@ class Blocks:
     scale: np.ndarray
     zero_point: np.ndarray | None
     spec: BlockSpec
+
+
+Rounding: TypeAlias = Callable[[np.ndarray, BlockSpec], Blocks]
+"""Quantizes rows [R, K] of output channels: `quantize_rows`, or one that knows the input."""
 
 
 def quantize_rows(

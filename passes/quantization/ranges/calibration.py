@@ -27,7 +27,7 @@ from irtools.statistics import (
     percentile_range,
 )
 
-__all__ = ["ActivationFacts", "Calibrator", "CalibratorName", "calibrate"]
+__all__ = ["ActivationFacts", "Calibrator", "CalibratorName", "Facts", "calibrate"]
 
 CalibratorName: TypeAlias = Literal["minmax", "mse", "percentile", "entropy"]
 
@@ -39,7 +39,7 @@ _ESTIMATORS: Mapping[str, Callable[[HistogramResult, Grid], tuple[float, float]]
     "entropy": entropy_range,
 }
 
-# These produce values in [0, 1] whatever their input; the ends are exact (onnxruntime #10571).
+# These produce values in [0, 1] whatever their input; the ends are exact.
 _UNIT_RANGE = frozenset({"Softmax", "Sigmoid", "HardSigmoid"})
 
 _SMALLEST_RANGE = 1e-12
@@ -65,6 +65,9 @@ class ActivationFacts:
     square: np.ndarray | None = None
     peaks: np.ndarray | None = None
     spread: Spread | None = None
+
+
+Facts: TypeAlias = Mapping[ir.Value, ActivationFacts]
 
 
 @dataclass(frozen=True)
@@ -159,7 +162,7 @@ def calibrate(
     activations: Mapping[ir.Value, int | None],
     calibrator: Calibrator,
     statistics: StatisticsService,
-) -> dict[ir.Value, ActivationFacts]:
+) -> Facts:
     """Collect what is needed of every activation, in as few sweeps as memory allows.
 
     Args:

@@ -18,11 +18,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from irtools.passes.quantization.forms.decisions import WeightDecision
-from irtools.passes.quantization.ranges.blocks import Blocks, quantize_rows
+from irtools.passes.quantization.ranges.blocks import Blocks, Rounding, quantize_rows
 from irtools.passes.quantization.ranges.spec import BlockSpec
-from irtools.passes.quantization.sites.find import Weight
-from irtools.passes.quantization.write.block_weights import Rounding
+from irtools.passes.quantization.sites.uses import Weight
 from irtools.passmanager import Decision
 from irtools.statistics import Gram, GramResult, StatisticsService, Want
 
@@ -106,7 +104,7 @@ def by_input(
     """
 
     def names(decision: Decision) -> tuple[str, ...]:
-        weight = weights.get(WeightDecision.from_data(decision).weight)
+        weight = weights.get(str(decision.data.get("weight")))
         return () if weight is None else _names(weight)
 
     first: dict[tuple[str, ...], int] = {}

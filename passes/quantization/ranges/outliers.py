@@ -11,15 +11,15 @@ cut off of them meets rows of zeros. The decomposition is that of LLM.int8() (De
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
-from irtools.passes.quantization.ranges.calibration import ActivationFacts, Calibrator
-from irtools.passes.quantization.sites.find import Weight
-from irtools.passes.quantization.sites.runtime_fusions import result_of
+from irtools.passes.quantization.ranges.calibration import ActivationFacts, Calibrator, Facts
+from irtools.passes.quantization.sites.results import result_of
+from irtools.passes.quantization.sites.uses import Weight
 
 __all__ = [
     "Channels",
@@ -81,7 +81,7 @@ def outlying(
 
 
 def find_outliers(
-    weights: Sequence[Weight], facts: Mapping[ir.Value, ActivationFacts], limits: OutlierLimits
+    weights: Sequence[Weight], facts: Facts, limits: OutlierLimits, clips: Collection[str]
 ) -> dict[ir.Value, Channels]:
     """Return which channels of which activations are multiplied in float32.
 
@@ -89,6 +89,7 @@ def find_outliers(
         weights: All that become int8 with static ranges.
         facts: What calibration says of what they are multiplied with.
         limits: Where channels leave.
+        clips: As `result_of` takes them.
 
     Returns:
         Activation to channels, only where there are some.
@@ -99,7 +100,7 @@ def find_outliers(
         plain = all(use.kind in ("matmul", "gemm") for use in weight.uses)
         (multiplied if plain else refused).update(use.activation for use in weight.uses)
         # Integers continue after a Conv: what is cut off there would be missing elsewhere.
-        refused.update(result_of(use) for use in weight.uses if use.kind == "conv")
+        refused.update(result_of(use, clips) for use in weight.uses if use.kind == "conv")
     found = {value: _outlying(facts[value], limits) for value in multiplied - refused}
     return _within_limit({value: o for value, o in found.items() if o}, weights, limits.channels)
 
@@ -129,7 +130,7 @@ def channels_of(weight: Weight, outliers: Mapping[ir.Value, Channels]) -> Channe
 
 
 def without_outliers(
-    facts: Mapping[ir.Value, ActivationFacts],
+    facts: Facts,
     outliers: Mapping[ir.Value, Channels],
     calibrator: Calibrator,
 ) -> dict[ir.Value, ActivationFacts]:

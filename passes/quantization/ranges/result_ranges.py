@@ -2,7 +2,7 @@
 
 A head of a detector gives boxes of some hundreds and class scores of some units as channels of one
 tensor. One scale for all of it leaves the scores a few steps, and a signal-to-noise ratio over the
-whole tensor hides it (microsoft/onnxruntime#14233).
+whole tensor hides it.
 """
 
 from __future__ import annotations

@@ -19,7 +19,11 @@ from typing import Literal, TypeAlias
 
 import onnx_ir as ir
 
-from irtools.passes.quantization.sites.find import QUANTIZED_OPS, is_expansion, is_outlier_product
+from irtools.passes.quantization.sites.quantized import (
+    QUANTIZED_OPS,
+    is_expansion,
+    is_outlier_product,
+)
 
 __all__ = ["Axes", "Readers", "WeightSlot", "StoredKind", "find_readers"]
 

@@ -1,6 +1,6 @@
 """Where a model multiplies by, or looks up in, a constant tensor: all operators, all graphs.
 
-What could be *stored* in 8 bits, next to `sites`, which finds what could be multiplied in 8 bits.
+What could be *stored* in fewer bits; `find` has what could be multiplied so.
 A weight may be in the main graph, in a branch of If, in the body of Loop or Scan or in a local
 function, as an initializer or as a Constant node, and may pass through Transpose, Reshape and the
 like, or a call of a function, on its way. Reads the model and never writes.
@@ -8,17 +8,28 @@ like, or a call of a function, on its way. Reads the model and never writes.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
 from irtools.editing import constant_of
+from irtools.passes.quantization.sites.reasons import (
+    DTYPE,
+    OVERRIDABLE,
+    ROUNDED,
+    SHARED,
+    UNREAD,
+    Reason,
+    Skips,
+)
 from irtools.passes.quantization.sites.slots import Axes, Readers, StoredKind, find_readers
 
-__all__ = ["StoredSites", "StoredWeight", "find_stored", "scoped_graphs"]
+__all__ = ["REASONS", "StoredSites", "StoredWeight", "find_stored", "scoped_graphs"]
+
+REASONS = (DTYPE, SHARED, ROUNDED, OVERRIDABLE, UNREAD)
+"""Why `find_stored` leaves something alone."""
 
 _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16})
 """Not float64: who computes in it asks for its digits, and 8 bits keep two of them."""
@@ -67,15 +78,14 @@ class StoredWeight:
 
 @dataclass(frozen=True)
 class StoredSites:
-    """What could be stored in 8 bits, in graph order, and what could not.
+    """What could be stored in fewer bits, in graph order, and what could not.
 
     Attributes:
-        skipped: Statistic name to count.
         total: Elements of all constants, of any type: how large the model is.
     """
 
     weights: tuple[StoredWeight, ...]
-    skipped: Mapping[str, int]
+    skipped: Skips
     total: int
 
 
@@ -98,12 +108,12 @@ def find_stored(model: ir.Model, least: int = 0) -> StoredSites:
         least: Constants that no node multiplies by are counted from so many elements on.
     """
     weights: list[StoredWeight] = []
-    skipped: Counter[str] = Counter()
+    skipped = Skips()
     total = 0
     for scope, graph in scoped_graphs(model):
         for value in _constants(graph):
             if value.is_graph_input():
-                skipped["num-skipped-overridable"] += _is_default_weight(model, value)
+                skipped.add(OVERRIDABLE, _is_default_weight(model, value))
                 continue
             tensor = constant_of(value)
             if tensor is None:
@@ -113,13 +123,12 @@ def find_stored(model: ir.Model, least: int = 0) -> StoredSites:
                 continue
             readers = find_readers(model, value, tensor)
             reason = _refusal(readers, tensor)
-            if reason:
-                skipped[reason] += bool(readers.slots or readers.rounded) or _is_large(
-                    tensor, least
-                )
+            if reason is not None:
+                named = bool(readers.slots or readers.rounded)
+                skipped.add(reason, named or _is_large(tensor, least))
             elif proposals := _worth_it(readers, tuple(tensor.shape.numpy())):
                 weights.append(_weight(value, tensor, scope, readers, proposals))
-    return StoredSites(tuple(weights), {k: n for k, n in skipped.items() if n}, total)
+    return StoredSites(tuple(weights), skipped, total)
 
 
 def _is_default_weight(model: ir.Model, value: ir.Value) -> bool:
@@ -149,15 +158,15 @@ def _weight(
     return StoredWeight(value, tensor, scope, kind, nodes, proposals)
 
 
-def _refusal(readers: Readers, tensor: ir.TensorProtocol) -> str:
-    """Return the counter under which a constant is left alone, or ''."""
+def _refusal(readers: Readers, tensor: ir.TensorProtocol) -> Reason | None:
+    """Return why a constant is left alone, or None."""
     if not readers.slots:
         if readers.rounded:
-            return "num-skipped-rounded"
-        return "num-skipped-operator" if readers.others else ""
+            return ROUNDED
+        return UNREAD if readers.others else None
     if tensor.dtype not in _FLOATS:
-        return "num-skipped-dtype"
-    return "num-skipped-shared" if readers.others or readers.is_output else ""
+        return DTYPE
+    return SHARED if readers.others or readers.is_output else None
 
 
 def _worth_it(readers: Readers, shape: tuple[int, ...]) -> tuple[Axes, ...]:

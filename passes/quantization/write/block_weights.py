@@ -17,10 +17,9 @@ weight, and an error of 2^-11 that is negligible next to that of 4 bits.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -30,17 +29,15 @@ from irtools.measure.cpu import cpu_quota
 from irtools.passes.quantization.ranges.blocks import (
     NF4,
     Blocks,
+    Rounding,
     pack_nibbles,
     quantize_rows,
     slabs,
 )
 from irtools.passes.quantization.ranges.spec import BlockSpec
-from irtools.passes.quantization.sites.find import Use, Weight
+from irtools.passes.quantization.sites.uses import Use, Weight
 
-__all__ = ["Rounding", "write_block_lookup", "write_block_product", "write_tied"]
-
-Rounding: TypeAlias = Callable[[np.ndarray, BlockSpec], Blocks]
-"""Quantizes rows [R, K] of output channels: `quantize_rows`, or one that knows the input."""
+__all__ = ["write_block_lookup", "write_block_product", "write_tied"]
 
 _HALF_FROM, _HALF_TO = 2.0**-6, 2.0**12
 """Largest magnitudes of tables whose scales may be float16: the steps stay normal numbers."""

@@ -2,8 +2,8 @@
 
     X -> DynamicQuantizeLinear -> MatMulInteger(int8 W) -> Cast -> Mul(s_x * s_w) -> (+ bias)
 
-Standard operators; ONNX Runtime fuses them, the bias included, to DynamicQuantizeMatMul, or to
-one quantization and several MatMulIntegerToFloat where X has several readers. One range for the
+Standard operators, which runtimes with kernels for it fuse, the bias included: one quantization
+serves all readers of X. One range for the
 whole tensor, padding and neighbours in the batch included: the price of having no data.
 """
 
@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from irtools.editing import Editor
 from irtools.passes.quantization.ranges.arithmetic import quantize_weight
 from irtools.passes.quantization.ranges.spec import PerAxis, WeightRange, weight_spec
-from irtools.passes.quantization.sites.find import Use, Weight
+from irtools.passes.quantization.sites.uses import Use, Weight
+from irtools.passes.quantization.write.desk import Desk
 
 __all__ = ["DynamicWriter"]
 
@@ -22,8 +22,8 @@ __all__ = ["DynamicWriter"]
 class DynamicWriter:
     """Rewrites MatMul and Gemm nodes of one model. One quantization per activation tensor."""
 
-    def __init__(self, editor: Editor) -> None:
-        self._editor = editor
+    def __init__(self, desk: Desk) -> None:
+        self._editor = desk.editor
         self._quantized: dict[ir.Value, tuple[ir.Value, ...]] = {}
 
     def write(self, weight: Weight, *, weight_range: WeightRange) -> None:

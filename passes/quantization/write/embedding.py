@@ -14,7 +14,7 @@ import onnx_ir as ir
 from irtools.editing import Editor
 from irtools.passes.quantization.ranges.arithmetic import quantize_weight
 from irtools.passes.quantization.ranges.spec import PerAxis, weight_spec
-from irtools.passes.quantization.sites.find import Use, Weight
+from irtools.passes.quantization.sites.uses import Use, Weight
 
 __all__ = ["write_embedding", "write_lookup"]
 

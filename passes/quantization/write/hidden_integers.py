@@ -1,14 +1,15 @@
-"""Stored weights whose integers OpenVINO must not see.
+"""Stored weights whose integers a runtime must not see.
 
-OpenVINO 2026.4 keeps Cast(int8 W) * scale in front of MatMul and Gather as integers. It takes the
-scales as those of other elements, refuses the model or writes beyond its memory:
+A runtime may keep Cast(int8 W) * scale in front of MatMul and Gather as integers, and take the
+scales as those of other elements where they do not follow the rows or columns:
 
 - Gather, where scales differ along another axis than the first;
 - products whose other factor is constant as well;
-- products by a weight that was reshaped on its way, so that a scale serves no row or column.
+- products by a weight that was reshaped on its way, so that a scale serves no row or column;
+- recurrent layers.
 
-A recurrent layer is refused in a model with QuantizeLinear. A Cast to int32 before the one to
-float32 hides the integers: both runtimes then fold the weight when they load the model.
+A Cast to int32 before the one to float32 hides the integers, and is folded like the rest when the
+model is loaded (`Capabilities.hides_stored_integers`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from irtools.editing import constant_of
-from irtools.passes.quantization.sites.find import is_expansion
+from irtools.passes.quantization.sites.quantized import is_expansion
 from irtools.passes.quantization.sites.slots import Axes
 from irtools.passes.quantization.sites.stored import StoredWeight
 

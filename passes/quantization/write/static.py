@@ -21,7 +21,6 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from irtools.editing import Editor
 from irtools.passes.quantization.ranges.arithmetic import (
     QParams,
     bias_scale_floor,
@@ -30,8 +29,9 @@ from irtools.passes.quantization.ranges.arithmetic import (
 )
 from irtools.passes.quantization.ranges.outliers import Channels, without_channels
 from irtools.passes.quantization.ranges.spec import PerAxis, WeightRange, weight_spec
-from irtools.passes.quantization.sites.find import Bias, Use, Weight
-from irtools.passes.quantization.sites.runtime_fusions import result_of
+from irtools.passes.quantization.sites.results import result_of
+from irtools.passes.quantization.sites.uses import Bias, Use, Weight
+from irtools.passes.quantization.write.desk import Desk
 from irtools.passes.quantization.write.embedding import write_lookup
 
 __all__ = ["StaticUse", "StaticWriter"]
@@ -45,7 +45,7 @@ class StaticUse:
         activation: Scale and zero point of the tensor that is multiplied; None for a lookup.
         integer_bias: The bias becomes int32 in steps of s_x * s_w.
         shift: Added to the bias, [N], or None.
-        result: Parameters of `result_of(use)`, where a Conv outputs integers.
+        result: Parameters of the value that `result_of` finds, where a Conv outputs integers.
     """
 
     use: Use
@@ -58,8 +58,10 @@ class StaticUse:
 class StaticWriter:
     """Rewrites weights of one model into QDQ form."""
 
-    def __init__(self, editor: Editor) -> None:
-        self._editor = editor
+    def __init__(self, desk: Desk) -> None:
+        self._editor = desk.editor
+        self._clips = desk.capabilities.int8_clips
+        self._zero_points = desk.capabilities.int8_zero_points
         self._pairs: dict[tuple[object, ...], ir.Value] = {}
         self._origins: dict[ir.Value, ir.Value] = {}
         self._picked: dict[tuple[ir.Value, Channels], ir.Value] = {}
@@ -159,11 +161,8 @@ class StaticWriter:
         self, weight: Weight, table: ir.Value, q: QParams, uses: list[StaticUse], *, turned: bool
     ) -> list[ir.Value]:
         inputs = [table, self._editor.constant(f"{weight.name}_scale", q.scale)]
-        # ONNX Runtime fuses a Gemm or Conv, and what it turns into a Gemm or finds after a
-        # Transpose, only where the zero points are written out. A plain MatMul does without, and
-        # then needs no correction per column.
         plain = all(u.use.kind == "matmul" and (turned or not u.use.transpose) for u in uses)
-        if not plain or any(u.integer_bias for u in uses):
+        if self._zero_points and (not plain or any(u.integer_bias for u in uses)):
             inputs.append(self._editor.constant(f"{weight.name}_zero_point", q.zero_point))
         return inputs
 
@@ -175,7 +174,7 @@ class StaticWriter:
         if u.use.kind == "conv":
             self._route_readers_through(pair)
         if u.result is not None:
-            self._quantize_conv_output(result_of(u.use), u.result)
+            self._quantize_conv_output(result_of(u.use, self._clips), u.result)
         if u.use.transpose is None or turned:
             node.replace_input_with(1, dequantized)
         else:

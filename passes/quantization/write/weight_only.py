@@ -3,8 +3,8 @@
     int8 W [K, N] -> DequantizeLinear (axis 1, or blocks along axis 0) -> MatMul/Gemm
 
 Always [K, N]: runtimes fuse that form into a compressed product, and expand [N, K] after a
-Transpose at every run. Fused, ONNX Runtime also quantizes activations per token
-and block (`accuracy_level` 4), and OpenVINO does so by its default: the arithmetic is theirs.
+Transpose at every run. Fused, some also quantize activations per token and block: the arithmetic is
+theirs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import onnx_ir as ir
 from irtools.editing import Editor
 from irtools.passes.quantization.ranges.arithmetic import quantize_weight
 from irtools.passes.quantization.ranges.spec import PerAxis, PerBlock, weight_spec
-from irtools.passes.quantization.sites.find import Weight
+from irtools.passes.quantization.sites.uses import Weight
 
 __all__ = ["write_weight_only"]
 

@@ -114,15 +114,24 @@ def test_weights_that_are_quantized_in_the_graph() -> None:
     assert list(int8_products(_model(unsigned, f=_FULL.astype(np.float32), p=step))) == []
 
 
-@pytest.mark.parametrize("group", [1, 2, 4])
-def test_convolutions(group: int) -> None:
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "group", "saturates"),
+    [
+        (4, 4, 1, True),
+        (4, 4, 2, True),
+        (4, 4, 4, False),  # depthwise kernels widen before they add
+        (4, 8, 4, True),  # two output channels each: no depthwise kernel
+        (1, 4, 1, True),  # a picture in grey, or sound
+        (1, 1, 1, True),
+    ],
+)
+def test_convolutions(inputs: int, outputs: int, group: int, saturates: bool) -> None:
     text = (
-        f"g (float[n,4,8,8] x) => (float[n,4,6,6] y) {_SCALARS} "
+        f"g (float[n,{inputs},8,8] x) => (float[n,{outputs},6,6] y) {_SCALARS} "
         f"{{ {_X}  w = DequantizeLinear(q, s)  y = Conv<group={group}>(xd, w) }}"
     )
-    kernel = np.full((4, 4 // group, 3, 3), 100, np.int8)
+    kernel = np.full((outputs, inputs // group, 3, 3), 100, np.int8)
     model = _model(text, q=kernel)
     (found,) = int8_products(model)
     assert found.is_convolution and found.axis == 0
-    # Depthwise kernels widen before they add.
-    assert len(saturating_products(model)) == (group < 4)
+    assert len(saturating_products(model)) == saturates

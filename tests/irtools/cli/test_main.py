@@ -147,7 +147,7 @@ def test_a_path_is_not_taken_for_a_name(irc: Callable, source: str, tmp_path: Pa
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("model.gguf", "the checkpoint that it was made from"),
+        ("model.gguf", "does not begin with GGUF"),
         ("model.tflite", "tf2onnx"),
         ("saved_model.pb", "tf2onnx"),
         ("model.keras", "tf2onnx"),

@@ -1,4 +1,4 @@
-"""Model: reading, text, fingerprint, sharing."""
+"""Model: reading, text, fingerprint."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import irtools.model as package
 from irtools.errors import UnsupportedError
-from irtools.model import FreshNames, Model, join_initializers, private_initializer
+from irtools.model import FreshNames, Model
 from irtools.model.wire import cut_weights
 
 TEXT = """
@@ -202,23 +202,6 @@ def test_interface_names_what_may_be_overridden() -> None:
     interface = model.interface
     assert interface.overridable == ("one",)
     assert [str(info) for info in interface.required] == ["x: float32[N, 4]"]
-
-
-def test_private_initializer_separates_and_saving_joins(tmp_path: Path) -> None:
-    model = make()
-    first, second = model.ir.graph[0], model.ir.graph[1]
-    names = FreshNames(model.ir)
-    text = model.text()
-    mine = private_initializer(second, 1, names)
-    assert mine.name == "w_own" and first.inputs[1] is not mine
-    assert mine.const_value is first.inputs[1].const_value
-    assert private_initializer(second, 1, names) is mine
-    model.save(tmp_path / "same.onnx")
-    assert Model.load(tmp_path / "same.onnx").text() == text
-    mine.const_value = ir.Tensor(np.zeros((4, 4), np.float32), name=mine.name)
-    model.save(tmp_path / "changed.onnx")
-    assert "w_own" in Model.load(tmp_path / "changed.onnx").text()
-    assert join_initializers(model.ir) == 0
 
 
 def test_fresh_names_are_free_everywhere() -> None:

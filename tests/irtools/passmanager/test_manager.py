@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import mmap
 from types import SimpleNamespace
 
@@ -116,6 +117,22 @@ def test_a_plan_is_replayed(classifier: Model, ctx: PassContext, passes: SimpleN
     replayed = Plan.from_json(plan.to_json())
     steps = PassManager(Pipeline(zero), plans={plan.pass_text: replayed}).run(classifier, ctx)
     assert steps[1].result.counters == {"num-rows": 2}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("version", 1, "the plan has version 1, .*make a new one with `irc plan --json`"),
+        ("version", 99, "the plan has version 99"),
+        ("format", "irtools-report", "not a plan: its format is 'irtools-report'"),
+        ("decisions", 3, "not a plan written by irtools"),
+    ],
+)
+def test_a_plan_of_another_version_is_refused(key: str, value: object, message: str) -> None:
+    document = json.loads(Plan("zero", ()).to_json()) | {key: value}
+    with pytest.raises(UsageError, match=message) as error:
+        Plan.from_json(json.dumps(document))
+    assert "\n" not in str(error.value)
 
 
 def test_a_plan_of_another_pass_is_refused(passes: SimpleNamespace) -> None:

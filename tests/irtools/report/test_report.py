@@ -310,6 +310,22 @@ def test_a_form_that_the_target_is_slow_at_is_named() -> None:
     assert list(remark_on_form(plain, find_target("openvino-cpu", check=False))) == []
 
 
+@pytest.mark.parametrize(
+    ("after", "told"),
+    [
+        (25_000, "the result: 4.00x smaller"),
+        (99_900, "the result: 100 B smaller"),
+        (100_400, "the result: 400 B larger"),
+        (101_000, "the result: 1.01x larger"),
+        (100_000, None),
+    ],
+)
+def test_a_factor_that_rounds_to_one_is_told_in_bytes(after: int, told: str | None) -> None:
+    rows = (_row(0, "original", size=Size(100_000, 0)), _row(1, "cleanup", size=Size(after, 0)))
+    found = [v.text for v in _report(*rows).verdicts if v.text.startswith("the result: ")]
+    assert found == ([] if told is None else [told])
+
+
 def test_what_was_done_to_data_is_in_the_report() -> None:
     data = Dataset({"x": np.zeros((2, 3))}, notes=("cut", "cast"))
     said = judge_run(

@@ -158,7 +158,7 @@ GATED = case(
     n="folded_norm",
     h="folded_neurons",
 )
-"""SwiGLU: `up` carries the scale of `down`; the gate, before a Sigmoid, cannot."""
+"""SwiGLU: `up` carries the scale of `down`; the gate, after a Sigmoid, cannot."""
 
 HEADS = """
     g (float[B,S,16] x, float[16,16] wq, float[16,{kv}] wk, float[16,{kv}] wv, float[{kv}] wc,

@@ -8,12 +8,13 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from irtools.passes.quantization.forms import block_plan
+from irtools.passes.quantization.forms import weights
 from irtools.passes.quantization.ranges import gptq
 from irtools.passes.quantization.ranges.blocks import quantize_rows
 from irtools.passes.quantization.ranges.gptq import Hessians, gptq_rounding
 from irtools.passes.quantization.ranges.spec import BlockSpec
-from irtools.passes.quantization.sites.find import Weight, find_sites
+from irtools.passes.quantization.sites.find import find_sites
+from irtools.passes.quantization.sites.uses import Weight
 from irtools.statistics import GramResult, Want
 
 from .conftest import build, relative_error
@@ -73,7 +74,7 @@ def test_scales_of_a_table_are_half_where_its_values_are_ordinary(
 
 def test_costs_come_from_channels_all_over_the_weight(quantize, monkeypatch) -> None:
     """The first columns are on the grid of their blocks, and the last ones are not."""
-    monkeypatch.setattr(block_plan, "SLAB_ELEMENTS", 8 * 64)
+    monkeypatch.setattr(weights, "SLAB_ELEMENTS", 8 * 64)
     grid = np.tile(np.arange(-8, 8), (24, 4)).T.astype(np.float32)
     w = np.concatenate([grid, normal(64, 24)], axis=1)
     done = quantize(build(PRODUCT, w=w), "int4:min-size=0:symmetric=true")

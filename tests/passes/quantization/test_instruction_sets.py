@@ -13,7 +13,9 @@ from irtools.data import Dataset
 from irtools.errors import UnsupportedError
 from irtools.model.printer import print_model
 from irtools.model.verify import verify
-from irtools.passes.quantization.forms.decisions import WeightDecision
+from irtools.passes.quantization.forms.base import WeightDecision
+from irtools.passes.quantization.forms.multiplied import Multiplied
+from irtools.passes.quantization.forms.registry import read_decision
 from irtools.passmanager import Pipeline, PlanningPass
 from irtools.targets import Isa
 
@@ -63,7 +65,7 @@ def _planned(name: str, text: str, target: str) -> tuple[ir.Model, list[WeightDe
     after = model.clone()
     result = pass_.apply(after, plan, ctx)
     verify(after)
-    return after, [WeightDecision.from_data(d) for d in plan.decisions], list(result.notes)
+    return after, [read_decision(d) for d in plan.decisions], list(result.notes)
 
 
 @pytest.mark.parametrize("isa", list(Isa))
@@ -73,10 +75,10 @@ def test_int8_for_every_instruction_set(isa: Isa, target: str, outputs) -> None:
         after, decisions, notes = _planned(name, text, f"{target}:isa={isa.value}")
         products = list(int8_products(after))
         saturates = isa in SATURATING
-        computed = [d for d in decisions if d.form in ("static", "dynamic")]
+        computed = [d for d in decisions if isinstance(d.form, Multiplied)]
         assert len(products) == sum(len(d.uses) for d in computed)
         assert not saturates or saturating_products(after) == ()
-        assert all(d.weight_range == ("pairs" if saturates else "full") for d in computed)
+        assert all(d.form.weight_range == ("pairs" if saturates else "full") for d in computed)
         assert any("leave 16 bits" in n for n in notes) == bool(saturates and computed)
         is_slow = target == "openvino-cpu" and saturates
         if "mode" not in text and name == "text":

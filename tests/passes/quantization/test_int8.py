@@ -6,11 +6,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from irtools.analysis.provenance import module_of
 from irtools.data import Dataset
 from irtools.errors import OptionError, PipelineSyntaxError, UnsupportedError, UsageError
 from irtools.model.printer import print_model
 from irtools.passes.quantization.int8 import Int8
-from irtools.passes.quantization.sites.selection import module_of, selects
+from irtools.passes.quantization.sites.names import selects
 from irtools.passmanager import Pipeline, Plan
 
 from .conftest import build, context

@@ -1,0 +1,41 @@
+"""GGUF files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from irtools.checkpoints import is_gguf, plain_checkpoint
+from irtools.frontends.checkpoint.frontend import TransformersFrontend
+from irtools.model import Model
+from irtools.sources import LoadOptions, companions_in
+
+__all__ = ["GgufFrontend"]
+
+
+class GgufFrontend:
+    """A GGUF file of llama.cpp, exported as the checkpoint that it is one of.
+
+    Its weights are read into float32, exactly as its codes and scales have them. Config and
+    tokenizer are made of its metadata.
+    """
+
+    name: ClassVar[str] = "gguf"
+    summary: ClassVar[str] = "a GGUF file of llama.cpp (Llama, Mistral, SmolLM2, Qwen2, Qwen3)"
+
+    def accepts(self, source: str) -> bool:
+        return is_gguf(Path(source))
+
+    def parts(self, source: str, options: LoadOptions) -> tuple[str, ...]:
+        return ()
+
+    def companions(self, source: str) -> tuple[Path, ...]:
+        return ()
+
+    def load(self, source: str, options: LoadOptions = LoadOptions()) -> Model:
+        with plain_checkpoint(Path(source)) as plain:
+            model = TransformersFrontend().load(str(plain.folder), options)
+            model.companions = {p.name: p.read_bytes() for p in companions_in(plain.folder)}
+        model.source = Path(source)
+        model.notes = (*plain.notes, *map(plain.named, model.notes))
+        return model

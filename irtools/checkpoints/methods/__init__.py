@@ -1,0 +1,1 @@
+"""Methods of quantization whose weights are read back into float32, one class each."""

@@ -1,0 +1,36 @@
+"""What a method of quantization is to a reader."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol
+
+import numpy as np
+
+from irtools.checkpoints.parts import Parts
+
+__all__ = ["FLOATS", "Method"]
+
+FLOATS = ("F16", "BF16", "F32")
+"""Types of scales."""
+
+
+class Method(Protocol):
+    """How the weights of a checkpoint are stored.
+
+    Attributes:
+        main: The tensor that every quantized weight has, by what follows its module's name.
+        others: Further tensors of a weight.
+        unread: What belongs to activations and not to the weight.
+    """
+
+    main: ClassVar[str]
+    others: ClassVar[tuple[str, ...]]
+    unread: ClassVar[tuple[str, ...]]
+
+    def weight(self, parts: Parts) -> np.ndarray:
+        """Return a weight in float32, [outputs, inputs].
+
+        Raises:
+            ModelError: The tensors do not fit together, or not the config.
+            UnsupportedError: Stored in a way that is not read.
+        """

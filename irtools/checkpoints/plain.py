@@ -1,0 +1,73 @@
+"""Any checkpoint as a plain folder: `config.json`, tokenizer and weights in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from irtools.checkpoints import gguf, quantized
+from irtools.errors import IrtoolsError, MissingExtraError
+from irtools.files import scratch_folder
+
+__all__ = ["PlainCheckpoint", "is_unpacked", "plain_checkpoint"]
+
+
+@dataclass(frozen=True)
+class PlainCheckpoint:
+    """A checkpoint that networks are loaded from.
+
+    Attributes:
+        source: As the user named it.
+        folder: What to load; the source itself where that is plain.
+        notes: What the user should know of how it was read.
+    """
+
+    source: Path
+    folder: Path
+    notes: tuple[str, ...] = ()
+
+    def named(self, text: str) -> str:
+        """Return a message that names the source in place of a temporary folder."""
+        return text.replace(str(self.folder), str(self.source))
+
+
+def is_unpacked(source: Path) -> bool:
+    """Whether a source has another form than a plain folder, and one that is read."""
+    return gguf.is_gguf(source) or (
+        (source / "config.json").is_file() and quantized.is_quantized(source)
+    )
+
+
+@contextmanager
+def plain_checkpoint(source: Path) -> Iterator[PlainCheckpoint]:
+    """Give a plain folder for a source, for as long as the `with` block runs.
+
+    A GGUF file, or a folder with quantized weights, is written to a temporary folder in float32,
+    weight by weight, so that it takes disk and little memory. Errors out of the block name the
+    source. Whatever else a source is, it is given as it is.
+
+    Raises:
+        MissingExtraError: The packages that read it are not installed.
+        ModelError: It is damaged, or contradicts itself.
+        UnsupportedError: Stored in a way that is not read.
+    """
+    if not is_unpacked(source):
+        yield PlainCheckpoint(source, source)
+        return
+    try:
+        import safetensors  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("reading a checkpoint", "torch") from error
+    with scratch_folder("checkpoint") as scratch:
+        # Its name is the source's, because libraries show it as well.
+        folder = scratch / source.name
+        folder.mkdir()
+        unpack = gguf.unpack if source.is_file() else quantized.unpack
+        plain = PlainCheckpoint(source, folder, unpack(source, folder))
+        try:
+            yield plain
+        except IrtoolsError as error:
+            error.args = tuple(plain.named(str(arg)) for arg in error.args)
+            raise

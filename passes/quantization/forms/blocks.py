@@ -1,0 +1,186 @@
+"""Weights in blocks: a scale for every few neighbours along the input channels."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Self
+
+from irtools.passes.quantization.forms.base import WeightDecision
+from irtools.passes.quantization.forms.weights import (
+    LOOKUPS,
+    PRODUCTS,
+    Loss,
+    WeightForm,
+    even_rows,
+    kinds_of,
+)
+from irtools.passes.quantization.ranges.blocks import dequantize_rows, quantize_rows
+from irtools.passes.quantization.ranges.evidence import Evidence
+from irtools.passes.quantization.ranges.spec import BlockSpec, Scheme
+from irtools.passes.quantization.sites.names import names_of
+from irtools.passes.quantization.sites.reasons import ROWS, SHAPE, TARGET, Reason
+from irtools.passes.quantization.sites.uses import Weight
+from irtools.passes.quantization.write.block_weights import (
+    write_block_lookup,
+    write_block_product,
+    write_tied,
+)
+from irtools.passes.quantization.write.desk import Desk
+from irtools.targets import Capabilities
+
+__all__ = ["BlockProduct", "BlockTable", "Int4", "Nf4", "Tied"]
+
+
+@dataclass(frozen=True)
+class BlockForm(WeightForm):
+    """What all forms in blocks share.
+
+    Attributes:
+        block: Neighbours that share a scale; smaller where it must divide.
+        scheme: What the codes of a block mean.
+        bits: Of a code.
+    """
+
+    scale_bytes: ClassVar[int] = 4
+    no_block: ClassVar[Reason] = SHAPE
+    reasons: ClassVar[tuple[Reason, ...]] = (SHAPE, TARGET)
+    where: ClassVar[str]
+
+    block: int = 32
+    scheme: Scheme = "symmetric"
+    bits: Literal[4, 8] = 4
+
+    @property
+    def opset(self) -> int:
+        return 21  # DequantizeLinear in blocks, and types of 4 bits.
+
+    @property
+    def spec(self) -> BlockSpec:
+        return BlockSpec(self.bits, self.block, self.scheme)
+
+    @property
+    def action(self) -> str:
+        bits = self.bits
+        code = {"symmetric": f"s{bits}", "affine": f"u{bits} affine", "nf4": "nf4"}[self.scheme]
+        return f"{code} per block of {self.block}, {self.where}"
+
+    def fits(self, weight: Weight, capabilities: Capabilities) -> Reason | None:
+        if self.spec.fits(_channels(weight)) is None:
+            return self.no_block.because(name=next(names_of(weight)), block=self.block)
+        return None
+
+    def fitted(self, weight: Weight, evidence: Evidence) -> Self | Reason:
+        fitting = self.spec.fits(_channels(weight))
+        assert fitting is not None
+        return replace(self, block=fitting.block)
+
+    def rounded(self, weight: Weight, evidence: Evidence) -> Loss:
+        rows = even_rows(weight.array(), weight.uses[0].axis)
+        return Loss(rows, rows - dequantize_rows(quantize_rows(rows, self.spec)), 0)
+
+    def stored_bytes(self, weight: Weight) -> int:
+        zero_bits = self.bits if self.scheme == "affine" else 0
+        scales = weight.size // self.block * (8 * self.scale_bytes + zero_bits) // 8
+        return weight.size * self.bits // 8 + scales
+
+
+@dataclass(frozen=True)
+class BlockProduct(BlockForm):
+    """The weight of MatMul and Gemm nodes: what `int4` can be asked for by `format`."""
+
+    counters: ClassVar[dict[str, str]] = {PRODUCTS: "MatMul and Gemm nodes with weights in blocks"}
+    where: ClassVar[str] = "weight only"
+
+    has_zero_points: ClassVar[bool] = True
+    """Its scheme may be `affine`."""
+    is_grid: ClassVar[bool] = True
+    """Codes are steps of one size, so that errors of neighbours can make up for each other."""
+
+    def serves(self, weight: Weight) -> bool:
+        return kinds_of(weight) <= {"matmul", "gemm"}
+
+    def fits(self, weight: Weight, capabilities: Capabilities) -> Reason | None:
+        if self.name not in capabilities.weight_formats:
+            return TARGET
+        return super().fits(weight, capabilities)
+
+    @classmethod
+    @abstractmethod
+    def wanted(cls, block: int, *, symmetric: bool) -> Self:
+        """Return the form as options ask for it."""
+
+    def write(self, desk: Desk, weight: Weight, made: WeightDecision) -> None:
+        write_block_product(desk.editor, weight, self.spec, desk.rounding(weight))
+
+
+@dataclass(frozen=True)
+class Int4(BlockProduct):
+    """Integers of 4 bits, with or without a zero point for each block."""
+
+    name: ClassVar[str] = "int4"
+
+    @classmethod
+    def wanted(cls, block: int, *, symmetric: bool) -> Self:
+        return cls(block, "symmetric" if symmetric else "affine")
+
+
+@dataclass(frozen=True)
+class Nf4(BlockProduct):
+    """Numbers of 16 quantiles of the normal distribution."""
+
+    name: ClassVar[str] = "nf4"
+    has_zero_points: ClassVar[bool] = False
+    is_grid: ClassVar[bool] = False
+
+    scheme: Scheme = "nf4"
+
+    @classmethod
+    def wanted(cls, block: int, *, symmetric: bool) -> Self:
+        return cls(block)
+
+
+@dataclass(frozen=True)
+class BlockTable(BlockForm):
+    """A table that is only looked up. Its scales are float16 where its values are ordinary."""
+
+    name: ClassVar[str] = "table"
+    counters: ClassVar[dict[str, str]] = {LOOKUPS: "embedding tables in 8 or 4 bits"}
+    reasons: ClassVar[tuple[Reason, ...]] = ()
+    is_table: ClassVar[bool] = True
+    where: ClassVar[str] = "looked up"
+    scale_bytes: ClassVar[int] = 2
+    no_block: ClassVar[Reason] = ROWS
+
+    def serves(self, weight: Weight) -> bool:
+        return kinds_of(weight) == {"gather"}
+
+    def write(self, desk: Desk, weight: Weight, made: WeightDecision) -> None:
+        write_block_lookup(desk.editor, weight, self.spec)
+
+
+@dataclass(frozen=True)
+class Tied(BlockForm):
+    """A table that is looked up and, turned, multiplied by: one tensor for both.
+
+    In 8 bits codes are unsigned, as runtimes look them up.
+    """
+
+    name: ClassVar[str] = "tied"
+    counters: ClassVar[dict[str, str]] = BlockProduct.counters | BlockTable.counters
+    is_table: ClassVar[bool] = True
+    where: ClassVar[str] = "looked up and multiplied"
+
+    def serves(self, weight: Weight) -> bool:
+        # The rows of a table are the output channels of a product by the same table turned round.
+        turned = all(use.axis == 0 for use in weight.uses)
+        products = kinds_of(weight) - {"gather"}
+        looked_up = products != kinds_of(weight)
+        return turned and looked_up and bool(products) and products <= {"matmul", "gemm"}
+
+    def write(self, desk: Desk, weight: Weight, made: WeightDecision) -> None:
+        write_tied(desk.editor, weight, self.spec)
+
+
+def _channels(weight: Weight) -> int:
+    return int(weight.tensor.shape.numpy()[1 - weight.uses[0].axis])

@@ -1,0 +1,54 @@
+"""8-bit weights that are multiplied by 8-bit activations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from irtools.passes.quantization.forms.weights import LOOKUPS, PRODUCTS, WeightForm
+from irtools.passes.quantization.ranges.spec import WeightRange
+from irtools.passes.quantization.sites.uses import Weight
+
+__all__ = ["Multiplied"]
+
+_NARROW: Mapping[WeightRange, str] = {
+    "full": "",
+    "pairs": " (pairs within 16 bits)",
+    "7-bit": " (7 bits)",
+}
+_NOTES: Mapping[WeightRange, str] = {
+    "full": "",
+    "pairs": "weights keep less than 8 bits where sums of neighbouring products could leave 16 "
+    "bits, which saturate on CPUs without VNNI",
+    "7-bit": "weights keep 7 bits, so that products do not saturate on CPUs without VNNI",
+}
+
+
+@dataclass(frozen=True)
+class Multiplied(WeightForm):
+    """s8 weights with a scale for each output channel.
+
+    Attributes:
+        weight_range: How much of 8 bits they use.
+    """
+
+    counters: ClassVar[dict[str, str]] = {
+        PRODUCTS: "MatMul and Gemm nodes in int8",
+        LOOKUPS: "embedding tables in 8 or 4 bits",
+    }
+    rounds_activations: ClassVar[bool] = True
+
+    weight_range: WeightRange = "full"
+
+    @property
+    def weights(self) -> str:
+        """The form of the weights, in words."""
+        return f"s8 per channel{_NARROW[self.weight_range]}"
+
+    @property
+    def note(self) -> str:
+        return _NOTES[self.weight_range]
+
+    def stored_bytes(self, weight: Weight) -> int:
+        return weight.size + 4 * int(weight.tensor.shape.numpy()[weight.uses[0].axis])

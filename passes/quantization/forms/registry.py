@@ -32,6 +32,7 @@ _OWN = {
     "nf4": "blocks:Nf4",
     "s8": "stored8:Stored8",
     "f16": "half:Half",
+    "fp8": "fp8:Fp8",
 }
 """Name to module, in this folder, and class."""
 

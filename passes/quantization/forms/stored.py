@@ -91,6 +91,15 @@ class StoredForm(Form[StoredWeight]):
     def encode(self, array: np.ndarray) -> Codes:
         """Return the codes of a weight, with scales along `axes`."""
 
+    def largest(self, array: np.ndarray) -> np.ndarray:
+        """Return the largest magnitude of what shares a scale: float32, of a shape that broadcasts.
+
+        1 where all weights are zero, so that it can be divided by.
+        """
+        others = tuple(axis for axis in range(array.ndim) if axis not in self.axes)
+        top = np.abs(array).max(axis=others, initial=0.0, keepdims=True).astype(np.float32)
+        return np.where(top > 0, top, np.float32(1))
+
     def cast_through(self, weight: StoredWeight, capabilities: Capabilities) -> ir.DataType | None:
         """Return a type that codes are cast to on their way to float32; None: to none."""
         return None

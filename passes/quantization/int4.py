@@ -15,7 +15,7 @@ from irtools.passes.quantization.apply import apply_plan, within_opset
 from irtools.passes.quantization.block_plan import BlockQuantizer, Squares
 from irtools.passes.quantization.decisions import Form, WeightDecision
 from irtools.passes.quantization.gptq import Hessians, by_input
-from irtools.passes.quantization.selection import nothing_found
+from irtools.passes.quantization.selection import left_alone, nothing_found
 from irtools.passes.quantization.sites import Weight, find_sites
 from irtools.passes.quantization.spec import BlockSpec
 from irtools.passmanager import (
@@ -126,7 +126,9 @@ class Int4(PlanningPass):
         if note:
             quantizer.skipped["num-skipped-opset"] += len(decisions) - len(kept)
             quantizer.notes.append(note)
-        if not kept:
+        if kept:
+            quantizer.notes.extend(left_alone(quantizer.skipped, self.counters))
+        else:
             quantizer.notes.append(nothing_found(quantizer.skipped, self.counters, _INSTEAD))
         return Plan(
             pass_text=pass_text(self),

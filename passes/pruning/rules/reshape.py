@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from irtools.analysis.dims import Dim, multiply
+from irtools.analysis.dims import Dim, multiply, shape_text
 from irtools.passes.pruning.groups import Trace
 from irtools.passes.pruning.index_map import IndexMap
 from irtools.passes.pruning.rules.port import Port, Refine
@@ -29,19 +29,14 @@ def reshape(port: Port, trace: Trace) -> None:
     here, there = (shape_x, shape_y) if port.is_input else (shape_y, shape_x)
     moved = _moved(port.axis, port.map, here, there)
     if moved is None:
-        trace.block(
-            node, f"it mixes the channels with other axes ({_text(here)} -> {_text(there)})"
-        )
+        shapes = f"{shape_text(here)} to {shape_text(there)}"
+        trace.block(node, f"it mixes the channels with other axes, {shapes}")
         return
     axis, mapping = moved
     trace.couple(y if port.is_input else x, axis, mapping)
     if node.op_type == "Reshape":
         target = (axis, mapping) if port.is_input else (port.axis, port.map)
         edit_target(node, trace, *target)
-
-
-def _text(shape: Sequence[Dim]) -> str:
-    return "x".join(str(d) for d in shape)
 
 
 def _moved(

@@ -14,6 +14,7 @@ from irtools.analysis.dims import (
     multiply,
     name_of,
     never_equal,
+    shape_text,
     symbol,
 )
 
@@ -81,3 +82,9 @@ def test_the_name_of_a_plain_symbol() -> None:
     assert name_of(symbol("a")) == "a"
     others = (3, add(symbol("a"), 1), multiply(symbol("a"), 2), multiply(symbol("a"), symbol("a")))
     assert [name_of(other) for other in others] == [None] * 4
+
+
+def test_sizes_without_a_name_are_shown_as_unknown() -> None:
+    batch, other = symbol("batch"), symbol("?broadcast(?1, batch)")
+    shape = (batch, multiply(12, batch), multiply(batch, other), other, 64)
+    assert shape_text(shape) == "[batch, 12*batch, ?, ?, 64]"

@@ -128,7 +128,7 @@ def name_of(dim: Dim) -> str | None:
 
 
 def is_named(dim: Dim) -> bool:
-    """Whether a size is a number or one symbol that the model itself names."""
+    """Whether a size is a number or made of symbols that the model itself names."""
     if isinstance(dim, int):
         return True
     return all(not name.startswith("?") for monomial, _ in dim.terms for name in monomial)

@@ -9,9 +9,9 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.provenance import module_name
-from irtools.editing import Editor, require_weight, weight_of
+from irtools.editing import Editor, require_weight, set_contents, weight_of
 from irtools.operators import weight_port
-from irtools.passes.pruning.edit import set_inputs
+from irtools.passes.pruning.edit import SUFFIX
 from irtools.passes.pruning.evidence import MAX_INPUTS, Evidence, collect_evidence
 from irtools.passes.pruning.linear import LinearLayer, linear_layer, write_layers
 from irtools.passes.pruning.obs import LayerProblem
@@ -201,7 +201,7 @@ def set_zeros(model: ir.Model, wanted: Mapping[str, Zeros], evidence: Evidence) 
         if not more:
             continue
         if problem is None:
-            set_inputs(editor, [(node, 1) for node in weight.nodes], written)
+            set_contents(editor, [(node, 1) for node in weight.nodes], written, SUFFIX)
         else:
             write_layers(editor, weight.layers, written, solved[-1] if problem.has_bias else None)
     return fresh

@@ -1,4 +1,4 @@
-"""Products by signed weights written with unsigned ones: the same numbers, whoever computes them."""
+"""Products by signed weights, written with unsigned ones: the same numbers in every program."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ QDQ = {
     f"{{ {_X}  w = DequantizeLinear(q, s)  m = MatMul(b, w)  r = Gather(w, i)  y = Add(m, r) }}",
     "read twice": f"g (float[n,16] x) => (float[n,8] y) <{_S}> {{ {_X}  v = DequantizeLinear(q, s) "
     " w = DequantizeLinear(q, s)  c1 = MatMul(b, v)  c2 = MatMul(b, w)  y = Add(c1, c2) }",
-    "an output too": f"g (float[n,16] x) => (float[n,8] y, float[8,8] u) <{_S}, int64[2] o = {{8, 8}}> "
-    f"{{ {_X}  w = DequantizeLinear(q, s)  y = MatMul(b, w) "
+    "an output too": f"g (float[n,16] x) => (float[n,8] y, float[8,8] u) "
+    f"<{_S}, int64[2] o = {{8, 8}}> {{ {_X}  w = DequantizeLinear(q, s)  y = MatMul(b, w) "
     " l = Cast<to=1>(q)  h, h2 = Split<axis=0, num_outputs=2>(l)  u = Reshape(h, o) }",
     "quantized here": f"g (float[n,16] x) => (float[n,8] y) <{_S}, int8 k0 = {{0}}> "
     f"{{ {_X}  p = QuantizeLinear(f, s, k0)  w = DequantizeLinear(p, s, k0)  y = MatMul(b, w) }}",

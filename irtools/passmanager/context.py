@@ -59,7 +59,7 @@ class PassContext:
             ones.
         measure_latency: Times several models against each other on the target,
             interleaved, at the benchmark's shapes; model name to result.
-        forget_statistics: Lets go of answers that `statistics` keeps. The manager calls it when
+        forget_statistics: Releases answers that `statistics` keeps. The manager calls it when
             the model has changed for good.
     """
 

@@ -118,7 +118,7 @@ class SharedStatistics:
         return self._service
 
     def forget(self) -> None:
-        """Let go of the answers: the model has changed for good."""
+        """Release the answers: the model has changed for good."""
         self._service = None
 
 

@@ -26,7 +26,7 @@ class LayerProblem:
     """A linear layer and the second moments of its inputs.
 
     Attributes:
-        gram: X^T X with a constant column, float64 [K+1, K+1]; shared with whoever collected it.
+        gram: X^T X with a constant column, float64 [K+1, K+1]; shared with what collected it.
         count: Number of rows of X.
         weight: float64 [K+1, N]; the last row is what the layer's bias moves by, zero at first.
         has_bias: Whether the layer has a bias that can be refitted.

@@ -151,7 +151,7 @@ def _between_pairs(node: ir.Node) -> Int8Product | None:
     if producer is None or producer.op_type != "DequantizeLinear":
         return None
     stored = producer.inputs[0]
-    places = (Stored(producer, 0, 2, scale=1),)
+    places: tuple[Stored, ...] = (Stored(producer, 0, 2, scale=1),)
     integers = _int8_constant(stored)
     if integers is None:
         quantizer = _producer(stored)

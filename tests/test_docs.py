@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import onnx_ir as ir
 import pytest
 
@@ -28,8 +29,9 @@ def test_page_is_up_to_date(page: str) -> None:
 
 @pytest.fixture
 def guide(tmp_path: Path) -> Iterator[Callable[[str], ModuleType]]:
-    """Import the code block of docs/adding-a-pass.md that defines a class."""
-    text = (ROOT / "docs" / "adding-a-pass.md").read_text(encoding="utf-8")
+    """Import the code block of a guide that defines a class."""
+    guides = [ROOT / "docs" / f"adding-a-{what}.md" for what in ("pass", "form")]
+    text = "".join(path.read_text(encoding="utf-8") for path in guides)
     blocks = [textwrap.dedent(b) for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL)]
     loaded: list[str] = []
 
@@ -75,3 +77,11 @@ def test_the_pass_of_the_guide_runs(
     result = guide("DropDropout").DropDropout().run(model, make_context())
     assert result.modified and [node.op_type for node in model.graph] == ["Relu"]
     assert model.graph.outputs[0].name == "y"
+
+
+def test_the_form_of_the_guide_keeps_what_it_says(guide: Callable[[str], ModuleType]) -> None:
+    form = guide("Stored16").Stored16((0,))
+    array = np.random.default_rng(0).normal(size=(8, 64)).astype(np.float32)
+    assert form.encode(array).numbers.dtype == np.int16
+    assert 0 < form.lost(array) < 1e-8
+    assert form.name == "s16" and form.opset == 0

@@ -80,13 +80,19 @@ def _fields(found: ast.ClassDef) -> dict[str, Any] | None:
         head = annotation.value if isinstance(annotation, ast.Subscript) else annotation
         if _name(head) == "ClassVar":
             continue
-        given = {k.arg for k in node.value.keywords} if isinstance(node.value, ast.Call) else set()
-        if given & {None, "init"}:
+        call = node.value
+        if isinstance(call, ast.Call) and any(k.arg in (None, "init") for k in call.keywords):
             return None
-        # Choices that follow from what is registered are known when the class is imported.
-        kind = UNREAD if "choices" in given else _type(annotation)
+        kind = UNREAD if _has_choices(call) else _type(annotation)
         fields[node.target.id.replace("_", "-")] = kind
     return fields
+
+
+def _has_choices(call: ast.expr | None) -> bool:
+    """Whether an option takes what is registered, which is known when the class is imported."""
+    if not isinstance(call, ast.Call) or _name(call.func) != "option":
+        return False
+    return len(call.args) > 2 or any(keyword.arg == "choices" for keyword in call.keywords)
 
 
 def _type(node: ast.expr) -> Any:

@@ -30,14 +30,16 @@ def described(group: str, name: str) -> Mapping[str, Any] | None:
 
     Returns:
         Of a pass what `pass_document` returns, of others their summary; None for a plug-in of
-        another package, also of one that took a name of ours.
+        another package, also of one that took a name of ours, and for a pass whose options have
+        choices of other packages.
     """
     entry = _read().get(group, {}).get(name)
     point = registry.plugins(group).get(name)
     if entry is None or point is None or point.value != entry["place"]:
         return None
     document: Mapping[str, Any] = entry["document"]
-    return document
+    grown = any(map(registry.plugins, document.get("groups", ())))
+    return None if grown else document
 
 
 def make_manifest() -> str:
@@ -55,6 +57,7 @@ def make_manifest() -> str:
 
 def pass_document(name: str, found: type[Pass]) -> dict[str, Any]:
     """Describe a pass for `irc passes NAME` and its `--json`."""
+    groups = sorted({o.group for o in options_of(found)} - {""})
     return {
         "name": name,
         "summary": summary_of(found),
@@ -72,7 +75,7 @@ def pass_document(name: str, found: type[Pass]) -> dict[str, Any]:
             for o in options_of(found)
         ],
         "counters": dict(found.counters),
-    }
+    } | ({"groups": groups} if groups else {})
 
 
 def summary_of(found: Any) -> str:

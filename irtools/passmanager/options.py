@@ -23,7 +23,7 @@ _SAFE = "/._-*@~^"
 _MAX_OWNERS = 2
 
 
-def option(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
+def option(default: Any, help: str, choices: tuple[str, ...] = (), group: str = "") -> Any:
     """Declare a pass option with its default and its meaning.
 
     Args:
@@ -31,18 +31,25 @@ def option(default: Any, help: str, choices: tuple[str, ...] = ()) -> Any:
         help: One sentence for `irc passes NAME`, with the unit where there is one.
         choices: Texts that the option takes, where they follow from what is registered. Where they
             are known in advance the annotation names them: `Literal[...]`.
+        group: The entry points by which other packages add choices.
     """
-    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
+    metadata = {"help": help, "choices": choices, "group": group}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class Option:
-    """One option of a pass, as `irc passes NAME` shows it."""
+    """One option of a pass, as `irc passes NAME` shows it.
+
+    Attributes:
+        group: The entry points by which other packages add choices; empty for none.
+    """
 
     name: str
     type: Any
     default: Any
     help: str
+    group: str = ""
 
     @property
     def type_text(self) -> str:
@@ -59,6 +66,7 @@ def options_of(pass_type: type[Pass]) -> tuple[Option, ...]:
             Literal[choices] if (choices := f.metadata.get("choices")) else hints[f.name],
             f.default,
             f.metadata.get("help", ""),
+            f.metadata.get("group", ""),
         )
         for f in dataclasses.fields(pass_type)
         if f.init

@@ -16,6 +16,7 @@ from irtools.passes.quantization.forms.apply import apply_plan, within_opset
 from irtools.passes.quantization.forms.blocks import BlockProduct, BlockTable, Tied
 from irtools.passes.quantization.forms.choose import REASONS, Chosen, Limits, choose, decide
 from irtools.passes.quantization.forms.registry import (
+    FORM_GROUP,
     counters_of,
     explained,
     forms_of,
@@ -85,7 +86,7 @@ class Int4(PlanningPass):
     symmetric: bool = option(
         False, "no zero points: 4 bits less per block, and more error in small language models"
     )
-    format: str = option("int4", explained(_FORMATS), choices=tuple(_FORMATS))
+    format: str = option("int4", explained(_FORMATS), tuple(_FORMATS), FORM_GROUP)
     method: Literal["rtn", "gptq"] = option(
         "rtn",
         "rtn: each weight to the nearest code; gptq: so that errors make up for each other on the "

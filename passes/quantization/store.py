@@ -12,6 +12,7 @@ from irtools.errors import OptionError
 from irtools.passes.quantization.forms.apply import apply_plan, within_opset
 from irtools.passes.quantization.forms.half import Half
 from irtools.passes.quantization.forms.registry import (
+    FORM_GROUP,
     counters_of,
     explained,
     forms_of,
@@ -64,7 +65,7 @@ class Store(PlanningPass):
     requires: ClassVar[tuple[str, ...]] = FOUND_WEIGHTS
     counters: ClassVar[dict[str, str]] = counters_of(_FORMS.values(), (ALREADY, *REASONS, OPSET))
 
-    form: str = option("s8", explained(_FORMS), choices=tuple(_FORMS))
+    form: str = option("s8", explained(_FORMS), tuple(_FORMS), FORM_GROUP)
     exclude: tuple[str, ...] = option(
         (), "module, node or weight name patterns that stay as they are, such as `classifier`"
     )

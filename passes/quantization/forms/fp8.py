@@ -10,8 +10,6 @@ import onnx_ir as ir
 
 from irtools.passes.quantization.forms.stored import Codes, StoredForm
 from irtools.passes.quantization.ranges.arithmetic import SCALE_FLOOR
-from irtools.passes.quantization.sites.stored import StoredWeight
-from irtools.targets import Capabilities
 
 __all__ = ["Fp8"]
 
@@ -37,6 +35,3 @@ class Fp8(StoredForm):
     def encode(self, array: np.ndarray) -> Codes:
         scale = np.maximum(self.largest(array) / _LARGEST, SCALE_FLOOR)
         return Codes((array.astype(np.float32) / scale).astype(self.dtype.numpy()), scale)
-
-    def cast_through(self, weight: StoredWeight, capabilities: Capabilities) -> ir.DataType | None:
-        return ir.DataType.FLOAT16 if capabilities.hides_stored_codes else None

@@ -19,7 +19,7 @@ from irtools.passes.quantization.sites.reasons import Reason
 from irtools.passmanager import Decision
 from irtools.plugins import registry
 
-__all__ = ["counters_of", "explained", "find_form", "forms_of", "read_decision"]
+__all__ = ["FORM_GROUP", "counters_of", "explained", "find_form", "forms_of", "read_decision"]
 
 _OWN = {
     "static": "static:Static",
@@ -38,7 +38,9 @@ _OWN = {
 
 _FOLDER = "irtools.passes.quantization.forms"
 
-_GROUP = "irtools.forms"
+FORM_GROUP = "irtools.forms"
+"""Entry points of forms of other packages."""
+
 F = TypeVar("F", bound=Form[Any])
 
 
@@ -50,7 +52,7 @@ def find_form(name: str) -> type[Form[Any]]:
         UnknownNameError: There is none.
     """
     if name not in _OWN:
-        plugged: type[Form[Any]] = registry.load(_GROUP, name)
+        plugged: type[Form[Any]] = registry.load(FORM_GROUP, name)
         return plugged
     module, _, place = _OWN[name].partition(":")
     found: type[Form[Any]] = getattr(import_module(f"{_FOLDER}.{module}"), place)
@@ -59,7 +61,7 @@ def find_form(name: str) -> type[Form[Any]]:
 
 def forms_of(kind: type[F]) -> dict[str, type[F]]:
     """Return the forms of a kind by name: what a user can choose among."""
-    found = {name: find_form(name) for name in (*_OWN, *registry.names(_GROUP))}
+    found = {name: find_form(name) for name in (*_OWN, *registry.names(FORM_GROUP))}
     return {name: form for name, form in found.items() if issubclass(form, kind)}
 
 

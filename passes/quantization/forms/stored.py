@@ -24,11 +24,15 @@ from irtools.passes.quantization.sites.names import names_of_stored
 from irtools.passes.quantization.sites.reasons import PRECISION, TARGET, Reason
 from irtools.passes.quantization.sites.stored import StoredWeight, find_stored
 from irtools.passes.quantization.write.desk import Desk
+from irtools.passes.quantization.write.hidden_codes import misleads
 from irtools.passes.quantization.write.stored import StorageWriter
 from irtools.passmanager import Decision
 from irtools.targets import Capabilities
 
 __all__ = ["Codes", "StoredForm"]
+
+
+_KEPT_BITS = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,8 +105,15 @@ class StoredForm(Form[StoredWeight]):
         return np.where(top > 0, top, np.float32(1))
 
     def cast_through(self, weight: StoredWeight, capabilities: Capabilities) -> ir.DataType | None:
-        """Return a type that codes are cast to on their way to float32; None: to none."""
-        return None
+        """Return a type that codes are cast to on their way to float32; None: to none.
+
+        Codes of 8 bits are hidden where a target would not expand them, or misread them.
+        """
+        if not capabilities.hides_stored_codes or self.dtype.bitwidth > _KEPT_BITS:
+            return None
+        if self.dtype.is_floating_point():
+            return ir.DataType.FLOAT16
+        return ir.DataType.INT32 if misleads(weight, self.axes) else None
 
     def arithmetic(self, weight: StoredWeight, capabilities: Capabilities) -> str:
         """Return what a target does with the weight, in words."""

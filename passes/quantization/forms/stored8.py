@@ -12,7 +12,6 @@ from irtools.passes.quantization.forms.stored import Codes, StoredForm
 from irtools.passes.quantization.ranges.arithmetic import quantize_weight
 from irtools.passes.quantization.ranges.spec import PerAxes, weight_spec
 from irtools.passes.quantization.sites.stored import StoredWeight
-from irtools.passes.quantization.write.hidden_codes import hides_integers
 from irtools.targets import Capabilities
 
 __all__ = ["Stored8"]
@@ -29,10 +28,6 @@ class Stored8(StoredForm):
     def encode(self, array: np.ndarray) -> Codes:
         integers, q = quantize_weight(array, weight_spec(PerAxes(self.axes)))
         return Codes(integers, q.scale)
-
-    def cast_through(self, weight: StoredWeight, capabilities: Capabilities) -> ir.DataType | None:
-        hidden = capabilities.hides_stored_codes and hides_integers(weight, self.axes)
-        return ir.DataType.INT32 if hidden else None
 
     def arithmetic(self, weight: StoredWeight, capabilities: Capabilities) -> str:
         if {node.op_type for node in weight.readers} <= capabilities.int8_recurrent:

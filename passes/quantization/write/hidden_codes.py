@@ -1,4 +1,4 @@
-"""Stored weights whose integers a runtime must not see.
+"""Stored weights whose integers a runtime could misread.
 
 A runtime may keep Cast(int8 W) * scale in front of MatMul and Gather as integers, and take the
 scales as those of other elements where they do not follow the rows or columns:
@@ -23,15 +23,15 @@ from irtools.passes.quantization.sites.quantized import is_expansion
 from irtools.passes.quantization.sites.slots import Axes
 from irtools.passes.quantization.sites.stored import StoredWeight
 
-__all__ = ["hides_integers"]
+__all__ = ["misleads"]
 
 _TURNS = frozenset({"Cast", "Identity", "Transpose"})
 _MOVES = _TURNS | {"Flatten", "Reshape", "Slice", "Split", "Squeeze", "Unsqueeze"}
 _FACTORS = 2
 
 
-def hides_integers(weight: StoredWeight, axes: Axes) -> bool:
-    """Whether the integers of a weight are to be cast to int32 first.
+def misleads(weight: StoredWeight, axes: Axes) -> bool:
+    """Whether the scales of a weight could be taken as those of other elements.
 
     Args:
         weight: Not yet replaced.

@@ -54,3 +54,17 @@ def test_the_list_is_aligned(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
     column = {len(row) - len(row.split(None, 1)[1]) for row in rows}
     assert len(rows) > 20 and len(column) == 1
+
+
+def test_a_pass_with_choices_of_other_packages_is_asked_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert described("irtools.passes", "store") is not None
+    plugins = registry.plugins
+
+    def grown(group: str) -> object:
+        return {"foreign": object()} if group == "irtools.forms" else plugins(group)
+
+    monkeypatch.setattr(registry, "plugins", grown)
+    assert described("irtools.passes", "store") is None
+    assert described("irtools.passes", "int8") is not None

@@ -13,7 +13,7 @@ from irtools.model.digest import tensor_digest
 from irtools.model.naming import FreshNames
 from irtools.model.walk import iter_graphs
 
-__all__ = ["join_initializers", "private_initializer"]
+__all__ = ["join_initializers", "private_initializer", "with_joined_initializers"]
 
 _ORIGIN = "irtools.separated-from"
 
@@ -67,6 +67,16 @@ def join_initializers(model: ir.Model) -> int:
                 value.replace_all_uses_with(origin)
                 del graph.initializers[name]
                 joined += 1
+    return joined
+
+
+def with_joined_initializers(model: ir.Model) -> ir.Model:
+    """Return a model in which no two copies are equal: itself where there are none, else a copy."""
+    values = (value for graph in iter_graphs(model) for value in graph.initializers.values())
+    if not any(_ORIGIN in value.meta for value in values):
+        return model
+    joined = model.clone()
+    join_initializers(joined)
     return joined
 
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from irtools.editing import Editor, constant_of
-from irtools.model import Model
-from irtools.model.verify import verify
+from irtools.model import Model, verify
 from irtools.passes.pruning.edit import Cut, remove_channels, set_inputs
 from irtools.passes.pruning.trace import ChannelGroups
 

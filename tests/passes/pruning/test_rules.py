@@ -7,8 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from irtools.editing import Editor, constant_of
-from irtools.model import Model
-from irtools.model.verify import verify
+from irtools.model import Model, verify
 from irtools.passes.pruning.edit import Cut, remove_channels, set_inputs
 from irtools.passes.pruning.trace import ChannelGroups
 

@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from irtools.editing import constant_of
-from irtools.model.verify import verify
+from irtools.model import verify
 from irtools.passes.pruning.evidence import collect_evidence
 from irtools.passes.pruning.refit import cut_and_refit
 from irtools.passes.pruning.sequence import refit_in_sequence

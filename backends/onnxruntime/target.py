@@ -20,6 +20,7 @@ from irtools.targets import (
     Capabilities,
     Feeds,
     Isa,
+    KernelReport,
     NodeTimes,
     Runner,
     RunnerOptions,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from irtools.backends.onnxruntime.session import Provider
+    from irtools.backends.onnxruntime.source import ModelSource
     from irtools.model import Model
 
 __all__ = ["OrtCpu", "OrtCuda", "OrtTensorRt"]
@@ -62,6 +64,17 @@ class _Ort(Target):
 
     def runner(self, model: Model | Path, options: RunnerOptions = RunnerOptions()) -> Runner:
         from irtools.backends.onnxruntime.runner import OrtRunner
+
+        return OrtRunner(self._source(model, options), options, self.providers())
+
+    def kernels(
+        self, model: Model | Path, options: RunnerOptions = RunnerOptions()
+    ) -> KernelReport:
+        from irtools.backends.onnxruntime.runner import compiled_kernels
+
+        return compiled_kernels(self._source(model, options), options, self.providers())
+
+    def _source(self, model: Model | Path, options: RunnerOptions) -> ModelSource:
         from irtools.backends.onnxruntime.source import ModelSource
 
         if options.precision not in (None, "f32"):
@@ -75,7 +88,7 @@ class _Ort(Target):
         if widened:
             model = _prepared(model, exact=options.exact)
         source = ModelSource.of(model, on_cpu=on_cpu, mapped=options.frugal)
-        return OrtRunner(replace(source, widened=widened), options, self.providers())
+        return replace(source, widened=widened)
 
     def widened_products(self, model: Model | Path) -> int:
         """Return how many products of a model are kept from saturating, at a cost in time."""
@@ -149,10 +162,12 @@ class OrtCpu(_Ort):
         here = cpu_capabilities(Isa.detect())
         if not (self.capabilities.saturates_u8s8 or here.saturates_u8s8):
             return 0
+        found = _graph_of(model)
+        if found is None:
+            return 0
         from irtools.analysis.int8_products import saturating_products
 
-        found = _graph_of(model)
-        return 0 if found is None else len(saturating_products(found))
+        return len(saturating_products(found))
 
     def lower(self, model: ir.Model) -> Mapping[str, int]:
         from irtools.backends.onnxruntime.lowering import lower_for_cpu
@@ -188,14 +203,21 @@ def _prepared(model: Model | Path, *, exact: bool) -> Model:
 
 
 def _graph_of(model: Model | Path) -> ir.Model | None:
-    """Return the graph of a model; None of a file that is read by the runtime alone, if at all."""
+    """Return the graph of a model that may have products by 8-bit weights, else None.
+
+    None, too, of a file that is read by the runtime alone, if at all.
+    """
     if not isinstance(model, Path):
         return model.ir
     if model.suffix == ".ort":
         return None
-    from irtools.model import Model
+    from irtools.analysis.int8_operators import may_multiply_int8
 
     try:
+        if not may_multiply_int8(model):
+            return None
+        from irtools.model import Model
+
         return Model.load(model).ir
     except ModelError:
         return None

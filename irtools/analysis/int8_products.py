@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from irtools.analysis.int8_operators import INTEGER_OPERATORS
 from irtools.analysis.saturation import may_saturate
 from irtools.editing import array_of, constant_of
 from irtools.model import iter_nodes, release_tensor
@@ -16,19 +17,6 @@ from irtools.operators import Kind, find_op
 __all__ = ["Int8Product", "int8_products", "saturating_products"]
 
 _MICROSOFT = "com.microsoft"
-
-_INTEGER_OPERATORS = {
-    ("", "MatMulInteger"): (1,),
-    ("", "QLinearMatMul"): (3,),
-    ("", "QLinearConv"): (3,),
-    (_MICROSOFT, "QLinearConv"): (3,),
-    (_MICROSOFT, "QGemm"): (3,),
-    (_MICROSOFT, "MatMulIntegerToFloat"): (1,),
-    (_MICROSOFT, "DynamicQuantizeMatMul"): (1,),
-    (_MICROSOFT, "QAttention"): (1,),
-    (_MICROSOFT, "DynamicQuantizeLSTM"): (1, 2),
-}
-"""Operators on integers, and which of their inputs are weights."""
 
 _QDQ_OPERATORS = frozenset({"MatMul", "Gemm", "Conv"})
 _MATRICES = 2
@@ -92,7 +80,7 @@ def int8_products(model: ir.Model) -> Iterator[Int8Product]:
             if found is not None:
                 yield found
             continue
-        for index in _INTEGER_OPERATORS.get((node.domain, node.op_type), ()):
+        for index in INTEGER_OPERATORS.get((node.domain, node.op_type), ()):
             value = node.inputs[index] if index < len(node.inputs) else None
             integers = _int8_constant(value)
             if value is not None and integers is not None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 
+from irtools.analysis.int8_operators import may_multiply_int8
 from irtools.analysis.int8_products import Int8Product, Stored, saturating_products
 from irtools.editing import Editor, array_of, constant_of
 from irtools.errors import ModelError
@@ -136,6 +137,6 @@ def _load(path: Path) -> Model | None:
     if path.suffix != ".onnx":
         return None
     try:
-        return Model.load(path)
+        return Model.load(path) if may_multiply_int8(path) else None
     except ModelError:
         return None

@@ -20,6 +20,7 @@ from irtools.targets import (
     Capabilities,
     Feeds,
     Isa,
+    KernelReport,
     NodeTimes,
     Runner,
     RunnerOptions,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from irtools.backends.onnxruntime.session import Provider
+    from irtools.backends.onnxruntime.source import ModelSource
     from irtools.model import Model
 
 __all__ = ["OrtCpu", "OrtCuda", "OrtTensorRt"]
@@ -62,6 +64,17 @@ class _Ort(Target):
 
     def runner(self, model: Model | Path, options: RunnerOptions = RunnerOptions()) -> Runner:
         from irtools.backends.onnxruntime.runner import OrtRunner
+
+        return OrtRunner(self._source(model, options), options, self.providers())
+
+    def kernels(
+        self, model: Model | Path, options: RunnerOptions = RunnerOptions()
+    ) -> KernelReport:
+        from irtools.backends.onnxruntime.runner import compiled_kernels
+
+        return compiled_kernels(self._source(model, options), options, self.providers())
+
+    def _source(self, model: Model | Path, options: RunnerOptions) -> ModelSource:
         from irtools.backends.onnxruntime.source import ModelSource
 
         if options.precision not in (None, "f32"):
@@ -71,8 +84,7 @@ class _Ort(Target):
             )
         self.check_available()
         on_cpu = self.provider_name == OrtCpu.provider_name
-        source = ModelSource.of(self.as_run(model), on_cpu=on_cpu, mapped=options.frugal)
-        return OrtRunner(source, options, self.providers())
+        return ModelSource.of(self.as_run(model), on_cpu=on_cpu, mapped=options.frugal)
 
     def as_run(self, model: Model | Path) -> Model | Path:
         """Return the model in the form in which it computes what it says on this machine."""

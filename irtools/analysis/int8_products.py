@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from irtools.analysis.int8_operators import INTEGER_OPERATORS, IntegerPorts
 from irtools.analysis.saturation import may_saturate
 from irtools.editing import array_of, constant_of
 from irtools.model import iter_nodes, release_tensor
@@ -16,33 +17,6 @@ from irtools.operators import Kind, find_op
 __all__ = ["Int8Product", "Stored", "int8_products", "saturating_products"]
 
 _MICROSOFT = "com.microsoft"
-
-
-@dataclass(frozen=True)
-class _Ports:
-    """Inputs of an operator on integers.
-
-    Attributes:
-        weights: Each weight with its zero point.
-        activation: The zero point of the activations; None: it quantizes them itself, to u8.
-    """
-
-    weights: tuple[tuple[int, int], ...]
-    activation: int | None
-
-
-_INTEGER_OPERATORS = {
-    ("", "MatMulInteger"): _Ports(((1, 3),), 2),
-    ("", "QLinearMatMul"): _Ports(((3, 5),), 2),
-    ("", "QLinearConv"): _Ports(((3, 5),), 2),
-    (_MICROSOFT, "QLinearConv"): _Ports(((3, 5),), 2),
-    (_MICROSOFT, "QGemm"): _Ports(((3, 5),), 2),
-    (_MICROSOFT, "MatMulIntegerToFloat"): _Ports(((1, 5),), 4),
-    (_MICROSOFT, "DynamicQuantizeMatMul"): _Ports(((1, 3),), None),
-    (_MICROSOFT, "QAttention"): _Ports(((1, 7),), 6),
-    (_MICROSOFT, "DynamicQuantizeLSTM"): _Ports(((1, 9), (2, 11)), None),
-}
-"""ConvInteger is not among them: its kernel widens before it adds."""
 
 _QDQ_OPERATORS = frozenset({"MatMul", "Gemm", "Conv"})
 _MATRICES = 2
@@ -128,7 +102,7 @@ def int8_products(model: ir.Model) -> Iterator[Int8Product]:
             if found is not None:
                 yield found
             continue
-        ports = _INTEGER_OPERATORS.get((node.domain, node.op_type))
+        ports = INTEGER_OPERATORS.get((node.domain, node.op_type))
         for weight, zero_point in () if ports is None else ports.weights:
             value = _input(node, weight)
             integers = _int8_constant(value)
@@ -164,7 +138,7 @@ def _between_pairs(node: ir.Node) -> Int8Product | None:
     return Int8Product(node, stored, integers, 1 - axis if turned else axis, places)
 
 
-def _is_signed(node: ir.Node, ports: _Ports | None) -> bool:
+def _is_signed(node: ir.Node, ports: IntegerPorts | None) -> bool:
     """Whether the activations of an operator on integers are known to be s8."""
     if ports is None or ports.activation is None:
         return False

@@ -17,7 +17,7 @@ from irtools.errors import ModelError, UnsupportedError
 from irtools.model.functions import Operator, check_calls
 from irtools.model.operators import STANDARD_DOMAINS
 from irtools.model.scopes import GraphView, Named, NodeView, check_scopes, shown, shown_operator
-from irtools.model.verify import MAX_SIZE
+from irtools.model.verifier import MAX_SIZE
 from irtools.model.versions import (
     MAX_IR_VERSION,
     MAX_ML_OPSET,

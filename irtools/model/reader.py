@@ -30,7 +30,7 @@ from irtools.model.scopes import shown
 from irtools.model.sparse import mark_read_sparse, take_sparse_mark, to_dense
 from irtools.model.stale import drop_stale_shapes
 from irtools.model.tensors import check_data, num_bytes
-from irtools.model.verify import verify
+from irtools.model.verifier import verify
 from irtools.model.walk import iter_graphs
 from irtools.model.wire import Skeleton, cut_weights
 
@@ -127,7 +127,7 @@ class _Reader:
         except VerificationError as error:
             raise ModelError(str(error)) from error
         own = () if self._file is None else (self._file,)
-        return ReadModel(model, own + self._external.files, drop_stale_shapes(model))
+        return ReadModel(model, own + self._external.files, drop_stale_shapes(model, self._proto))
 
     def _check_tensor(self, placed: PlacedTensor) -> None:
         tensor = placed.tensor

@@ -8,7 +8,7 @@ import pytest
 
 from irtools.analysis.channels import ChannelGroups
 from irtools.editing import constant_of
-from irtools.model.verify import verify
+from irtools.model import verify
 from irtools.passes.pruning.cut import cut_units
 from irtools.passes.pruning.evidence import collect_evidence
 from irtools.passes.pruning.linear import linear_layer

@@ -9,7 +9,8 @@ from irtools.report.counts import count_changed, count_skipped, tell_skipped
 
 # Participles of what passes do to parts of a model.
 _DEEDS = (
-    "built|computed|dead|folded|fused|hoisted|joined|lifted|merged|quantized|removed|stored|sunk|"
+    "built|computed|dead|folded|fused|hoisted|joined|lifted|merged|quantized|removed|scaled|stored|"
+    "sunk|"
     "(heads|neurons|channels)-removed|weights-zeroed"
 )
 

@@ -41,6 +41,7 @@ def test_every_statistic_of_our_passes_is_known() -> None:
                 "num-parameters-removed",
                 "num-outlier-channels",
                 "num-lacking-channel-rule",
+                "num-ranked-by-magnitude",
                 "num-lacking-half-rule",
             )
             one = {counter: 1}

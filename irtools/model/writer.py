@@ -22,6 +22,7 @@ from irtools.model.digest import (
     tensor_size,
 )
 from irtools.model.files import MappedFile, reason
+from irtools.model.maps import put_map_types
 from irtools.model.reader import TRAINING, read_file
 from irtools.model.scopes import shown
 from irtools.model.sparse import is_marked_sparse, sparsify
@@ -163,6 +164,7 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
     """Return a model as a message, nothing lost that was read with it."""
     proto = ir.serde.serialize_model(model)
     forget_undeclared(model, proto)
+    put_map_types(model, proto)
     for part in model.meta.get(TRAINING, ()):
         proto.training_info.add().ParseFromString(part)
     return proto

@@ -19,6 +19,7 @@ from irtools.model.declared import mark_declared
 from irtools.model.digest import keep_place
 from irtools.model.external import ExternalFiles, TensorPlace
 from irtools.model.files import MappedFile, check_is_onnx
+from irtools.model.maps import keep_map_types, take_map_types
 from irtools.model.preflight import (
     PlacedTensor,
     check_structure,
@@ -117,7 +118,9 @@ class _Reader:
         self._write_out_sparse()
         training = [part.SerializeToString() for part in self._take_training()]
         _forget_negative_sizes(self._proto)
+        maps = take_map_types(self._proto)
         model = self._deserialize()
+        keep_map_types(model, maps)
         self._map_weights(model)
         if training:
             model.meta[TRAINING] = tuple(training)

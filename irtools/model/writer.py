@@ -23,6 +23,7 @@ from irtools.model.digest import (
 )
 from irtools.model.files import MappedFile, reason
 from irtools.model.light import kept_tensors
+from irtools.model.maps import put_map_types
 from irtools.model.reader import TRAINING, read_file
 from irtools.model.same import is_same_model
 from irtools.model.scopes import shown
@@ -196,6 +197,7 @@ def to_proto(model: ir.Model) -> onnx.ModelProto:
     """Return a model as a message, nothing lost that was read with it."""
     proto = ir.serde.serialize_model(model)
     forget_undeclared(model, proto)
+    put_map_types(model, proto)
     for part in model.meta.get(TRAINING, ()):
         proto.training_info.add().ParseFromString(part)
     return proto

@@ -1,7 +1,7 @@
 """What the pass `sink` gains: only the position that a classifier reads is computed.
 
     python -m benchmarks prepare r8
-    python -m benchmarks run sink [--write]
+    python -m benchmarks run sink [--write [NAME]]
 
 MiniLM-L6 fine-tuned for R8, after `cleanup,fuse` and after int8, each with and without the pass
 `sink`, alternating on each runtime; accuracy on the test texts.
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--samples", type=int, default=512, help="test texts for the accuracy")
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--write", nargs="?", const="sink", metavar="NAME", help="in docs/results/")
     given = parser.parse_args(argv)
     prepare("r8", given.cache)
     folder = given.cache / "r8"
@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> None:
     document = plain_data({**about("sink"), "samples": given.samples, "rows": rows})
     print("\n".join(table(document)))
     if given.write:
-        write_result(RESULTS / "sink.json", document)
+        write_result(RESULTS / f"{given.write}.json", document)
 
 
 def measure(

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from irtools.analysis.int8_products import saturating_products
 from irtools.backends.onnxruntime.runner import compiled_kernels
-from irtools.backends.onnxruntime.session import WIDE_PRODUCTS, Provider, SaveAs, open_session
+from irtools.backends.onnxruntime.session import Provider, SaveAs, open_session
 from irtools.backends.onnxruntime.source import ModelSource
 from irtools.errors import FileError, LimitError, UnsupportedError
 from irtools.files import publish, staging_folder
 from irtools.model import Model
 from irtools.targets import Artifact, RunnerOptions
-from irtools.words import counted
 
 __all__ = ["write_artifact"]
 
@@ -26,12 +23,6 @@ _NODE_BYTES = 1000
 """A node with its names, attributes and shapes takes less."""
 _CPU = Provider("CPUExecutionProvider")
 _UNPACKS = "stored as it is: the runtime's own optimization would unpack its weights"
-_WIDENED = {
-    True: "weights of {} stored unsigned, because sums of signed ones saturate at 16 bits on CPUs "
-    "without VNNI: exact, by slower kernels",
-    False: f"{{}} saturate at 16 bits on CPUs without VNNI: set the session option {WIDE_PRODUCTS} "
-    "to 1 where this file is loaded",
-}
 
 
 def write_artifact(
@@ -40,7 +31,6 @@ def write_artifact(
     providers: Sequence[Provider],
     *,
     optimize: bool,
-    widened: int = 0,
 ) -> Artifact:
     """Write a file, read it back, and move it into place.
 
@@ -51,9 +41,6 @@ def write_artifact(
         providers: Where the model will run.
         optimize: Store the graph as the runtime optimizes it, so that it loads faster. Layouts
             that hold for one machine alone are left out.
-        widened: Products that would saturate on CPUs without VNNI. The graph is stored with
-            unsigned weights, as the runtime makes them for its widening kernels, so that it is
-            exact wherever it is loaded.
 
     Raises:
         UnsupportedError: The runtime refuses the model.
@@ -70,23 +57,20 @@ def write_artifact(
         staged = folder / path.name
         notes: tuple[str, ...] = ()
         if optimize:
-            source = replace(ModelSource.of(lowered), widened=bool(widened))
-            notes = _write_optimized(lowered, source, staged, providers, size)
+            notes = _write_optimized(lowered, staged, providers, size)
         else:
             lowered.save(staged)
-        written = replace(_read_back(staged, lowered), widened=bool(widened))
-        if widened:
-            notes = (*notes, _WIDENED[_is_safe(staged)].format(counted(widened, "product")))
+        written = _read_back(staged, lowered)
         kernels = compiled_kernels(written, RunnerOptions(), providers)
         return Artifact(publish(folder, path.parent, path.name), kernels, notes)
 
 
 def _write_optimized(
-    lowered: Model, source: ModelSource, path: Path, providers: Sequence[Provider], size: int
+    lowered: Model, path: Path, providers: Sequence[Provider], size: int
 ) -> tuple[str, ...]:
     external_data = size > _ONE_FILE_UP_TO and path.suffix != ".ort"
     save = SaveAs(path, portable=True, external_data=external_data)
-    open_session(source, RunnerOptions(threads=1), providers, save)
+    open_session(ModelSource.of(lowered), RunnerOptions(threads=1), providers, save)
     written = sum(file.stat().st_size for file in path.parent.iterdir())
     nodes = sum(len(graph) for graph in lowered.ir.graphs())
     if written <= size * _MAY_GROW_BY + nodes * _NODE_BYTES:
@@ -117,11 +101,6 @@ def _read_back(path: Path, lowered: Model) -> ModelSource:
     if found != wanted:
         raise UnsupportedError(f"ONNX Runtime renamed the outputs {wanted} to {found}")
     return source
-
-
-def _is_safe(path: Path) -> bool:
-    """Whether no product of a file saturates. In the runtime's own format it is not known."""
-    return path.suffix != ".ort" and not saturating_products(Model.load(path).ir)
 
 
 def _weight_bytes(model: Model) -> int:

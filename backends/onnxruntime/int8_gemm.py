@@ -9,8 +9,9 @@ s_x * s_w, it becomes float again: the kernel adds it to float sums.
 
     Relu(MatMul(DQ(x), DQ(w)))  ->  Relu(MatMulIntegerToFloat(x, w, ...))
 
-Where a Relu or Clip follows directly and is not quantized again, the runtime (1.31) looks past
-it for the QuantizeLinear of a QLinearMatMul, finds none, and computes the product in float.
+Where a Relu or Clip follows directly, the runtime (1.31) looks past it for the QuantizeLinear of a
+QLinearMatMul. If there is none, or one whose range goes beyond the bounds, so that the clip has to
+stay, it computes the product in float.
 """
 
 from __future__ import annotations
@@ -97,7 +98,8 @@ class Int8Bias(Rule[_Biased]):
 class Int8BeforeClip(Rule["tuple[_Quantized, _Quantized]"]):
     """Relu(MatMul(DQ(x), DQ(w)))  ->  Relu(MatMulIntegerToFloat(x, w, ...)), and Clip likewise
 
-    where the result is read as float. Needs what `Int8Bias` needs of activations and weights.
+    where the result is read as float, or its quantization does not clip as well. Needs what
+    `Int8Bias` needs of activations and weights.
     """
 
     name = "int8-gemm-before-clip"
@@ -107,10 +109,8 @@ class Int8BeforeClip(Rule["tuple[_Quantized, _Quantized]"]):
         clip = only_user(anchor.outputs[0])
         if clip is None or clip.op_type not in {"Relu", "Clip"} or clip.domain != "":
             raise Veto("neither Relu nor Clip follows", named=False)
-        reader = only_user(clip.outputs[0])
-        # The session makes one QLinearMatMul of all of it.
-        quantized = reader is not None and reader.op_type == "QuantizeLinear"
-        require(not quantized, "quantized again", named=False)
+        # Then the session makes one QLinearMatMul of all of it.
+        require(not _is_implied(clip), "its quantization clips as well", named=False)
         return _operands(anchor)
 
     def build(self, editor: Editor, anchor: ir.Node, found: tuple[_Quantized, _Quantized]) -> None:
@@ -119,6 +119,23 @@ class Int8BeforeClip(Rule["tuple[_Quantized, _Quantized]"]):
         inputs = [x.integers, w.integers, x.scale, w.scale, x.zero_point, w.zero_point]
         editor.replace(anchor, _KERNEL, inputs, domain=_DOMAIN)
         editor.drop_unread(*sources)
+
+
+def _is_implied(clip: ir.Node) -> bool:
+    """Whether a Relu or Clip does nothing that the range of the integers after it does not do."""
+    reader = only_user(clip.outputs[0])
+    if reader is None or reader.op_type != "QuantizeLinear":
+        return False
+    scale, zero_point, lowest, highest = (
+        array_of(node.inputs[index]) if index < len(node.inputs) else None
+        for node, index in ((reader, 1), (reader, 2), (clip, 1), (clip, 2))
+    )
+    if scale is None or scale.size != 1 or zero_point is None:
+        return False
+    ends = (np.iinfo(zero_point.dtype).min, np.iinfo(zero_point.dtype).max)
+    first, last = ((end - int(zero_point.item())) * scale.item() for end in ends)
+    low = 0.0 if clip.op_type == "Relu" else -np.inf if lowest is None else lowest.item()
+    return bool(low <= first and last <= (np.inf if highest is None else highest.item()))
 
 
 def _operands(matmul: ir.Node) -> tuple[_Quantized, _Quantized]:

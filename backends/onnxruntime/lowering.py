@@ -18,6 +18,7 @@ from irtools.backends.onnxruntime.block_weights import lower_block_weights
 from irtools.backends.onnxruntime.int8_gemm import Int8BeforeClip, Int8Bias
 from irtools.backends.onnxruntime.int8_lstm import Int8Lstm
 from irtools.backends.onnxruntime.layer_norm import SumBeforeLayerNorm, UnfuseSkipLayerNorm
+from irtools.backends.unsigned_weights import make_weights_unsigned
 from irtools.editing import Editor, Rule, rewrite
 from irtools.targets import Capabilities, lower_file_version
 
@@ -42,4 +43,7 @@ def lower_for_cpu(model: ir.Model, capabilities: Capabilities) -> Mapping[str, i
     if "LSTM" in capabilities.int8_recurrent:
         rules.append(Int8Lstm(unsigned=capabilities.saturates_u8s8))
     counts.update(rewrite(editor, rules).counts)
-    return dict(counts)
+    if capabilities.saturates_u8s8:
+        # Last: the rules above know signed weights.
+        counts["unsigned-weights"] += make_weights_unsigned(model)
+    return dict(+counts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from irtools.backends.onnxruntime.session import Provider
 from irtools.backends.onnxruntime.source import ModelSource
 from irtools.errors import UnsupportedError
 from irtools.files import scratch_folder
+from irtools.model import Model
 from irtools.targets import Feeds, NodeTimes, RunnerOptions
 
 __all__ = ["profile", "read_profile"]
@@ -36,18 +37,13 @@ class _Event:
 
 
 def profile(
-    model: Path,
+    model: Model | Path,
     feeds: Feeds,
     runs: int,
     options: RunnerOptions,
     providers: Sequence[Provider],
-    *,
-    widened: bool = False,
 ) -> NodeTimes:
     """Run a model with the runtime's profiler on.
-
-    Args:
-        widened: See `ModelSource`.
 
     Raises:
         UnsupportedError: The runtime refuses the model, or its profile holds no nodes.
@@ -57,8 +53,7 @@ def profile(
 
     with scratch_folder("profile") as folder:
         prefix = folder / "profile"
-        source = replace(ModelSource.of(model), widened=widened)
-        with OrtRunner(source, options, providers, profile=prefix) as runner:
+        with OrtRunner(ModelSource.of(model), options, providers, profile=prefix) as runner:
             for _ in range(_WARM_UP_RUNS + runs):
                 runner.run(feeds)
             path = runner.end_profiling()

@@ -24,7 +24,7 @@ from irtools.errors import UnsupportedError
 from irtools.files import scratch_folder
 from irtools.targets import InputSlot, KernelReport, RunnerOptions, SessionRunner
 
-__all__ = ["OrtRunner", "compiled_kernels"]
+__all__ = ["OrtRunner", "as_array", "compiled_kernels"]
 
 _NUMPY_TYPES = {
     "float": np.dtype(np.float32),
@@ -85,8 +85,7 @@ class OrtRunner(SessionRunner):
 
     def infer(self, feeds: Mapping[str, np.ndarray], wanted: Sequence[str]) -> Sequence[np.ndarray]:
         self._refuse_unreadable(wanted)
-        found: Sequence[np.ndarray] = self.session.run(list(wanted), feeds)
-        return found
+        return [as_array(found) for found in self.session.run(list(wanted), feeds)]
 
     def describe(self, error: Exception) -> str:
         return clean_message(error)
@@ -107,11 +106,32 @@ class OrtRunner(SessionRunner):
     def _refuse_unreadable(self, wanted: Sequence[str]) -> None:
         for name in wanted:
             kind = self._output_types[name]
-            if kind in _UNREADABLE or kind.startswith(("seq(", "map(", "sparse_tensor(")):
+            if kind in _UNREADABLE or kind.startswith("sparse_tensor("):
                 raise UnsupportedError(
                     f"output {name!r} is a {kind}, which ONNX Runtime does not hand to Python as "
                     "an array: cast or stack it in the model"
                 )
+
+
+def as_array(found: Any) -> np.ndarray:
+    """Return an output as one array, whatever it is.
+
+    A map gives its values, a sequence of maps a row for each (the classes of ZipMap), a sequence of
+    tensors all their elements in one row, an optional that holds nothing no element.
+    """
+    match found:
+        case np.ndarray():
+            return found
+        case dict():
+            return np.array(list(found.values()))
+        case [dict(), *_]:
+            return np.array([list(row.values()) for row in found])
+        case [*parts]:
+            return np.concatenate([np.ravel(as_array(part)) for part in parts] or [np.zeros(0)])
+        case None:
+            return np.zeros(0)
+        case _:
+            return np.asarray(found)
 
 
 def compiled_kernels(

@@ -17,7 +17,6 @@ from irtools.words import one_line
 
 __all__ = [
     "RUNTIME_ERRORS",
-    "WIDE_PRODUCTS",
     "Provider",
     "SaveAs",
     "clean_message",
@@ -45,9 +44,6 @@ RUNTIME_ERRORS: tuple[type[Exception], ...] = (
 
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : (?:Load model from .*? failed:)?")
 _FATAL_ONLY = 4
-
-WIDE_PRODUCTS = "session.x64quantprecision"
-"""Makes weights unsigned when a model is loaded: u8 x u8 kernels widen before they add."""
 
 
 @dataclass(frozen=True)
@@ -100,8 +96,6 @@ def open_session(
     """
     session_options = _session_options(options)
     source.share_weights(session_options)
-    if source.widened:
-        session_options.add_session_config_entry(WIDE_PRODUCTS, "1")
     if not source.packs or (options.exact and source.is_large):
         session_options.add_session_config_entry("session.disable_prepacking", "1")
     if source.is_large:

@@ -50,8 +50,6 @@ class ModelSource:
         packs: Whether the runtime may copy weights into its own layout.
         is_large: Whether it would be a copy of gigabytes.
         folder: Folder of the files from which a serialized model reads weights, or None.
-        widened: Products of 8-bit weights that may saturate take the slower kernels that widen
-            to 16 bits before they add.
     """
 
     content: str | bytes
@@ -59,7 +57,6 @@ class ModelSource:
     packs: bool = True
     is_large: bool = False
     folder: Path | None = None
-    widened: bool = False
 
     @classmethod
     def of(cls, model: Model | Path, *, on_cpu: bool = False, mapped: bool = False) -> ModelSource:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -14,12 +14,13 @@ from irtools.backends.onnxruntime.capabilities import (
     cuda_capabilities,
     tensorrt_capabilities,
 )
-from irtools.errors import ModelError, OptionError, TargetUnavailableError
+from irtools.errors import OptionError, TargetUnavailableError
 from irtools.targets import (
     Artifact,
     Capabilities,
     Feeds,
     Isa,
+    KernelReport,
     NodeTimes,
     Runner,
     RunnerOptions,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from irtools.backends.onnxruntime.session import Provider
+    from irtools.backends.onnxruntime.source import ModelSource
     from irtools.model import Model
 
 __all__ = ["OrtCpu", "OrtCuda", "OrtTensorRt"]
@@ -62,6 +64,17 @@ class _Ort(Target):
 
     def runner(self, model: Model | Path, options: RunnerOptions = RunnerOptions()) -> Runner:
         from irtools.backends.onnxruntime.runner import OrtRunner
+
+        return OrtRunner(self._source(model, options), options, self.providers())
+
+    def kernels(
+        self, model: Model | Path, options: RunnerOptions = RunnerOptions()
+    ) -> KernelReport:
+        from irtools.backends.onnxruntime.runner import compiled_kernels
+
+        return compiled_kernels(self._source(model, options), options, self.providers())
+
+    def _source(self, model: Model | Path, options: RunnerOptions) -> ModelSource:
         from irtools.backends.onnxruntime.source import ModelSource
 
         if options.precision not in (None, "f32"):
@@ -71,15 +84,11 @@ class _Ort(Target):
             )
         self.check_available()
         on_cpu = self.provider_name == OrtCpu.provider_name
-        widened = bool(self.widened_products(model))
-        if widened:
-            model = _prepared(model, exact=options.exact)
-        source = ModelSource.of(model, on_cpu=on_cpu, mapped=options.frugal)
-        return OrtRunner(replace(source, widened=widened), options, self.providers())
+        return ModelSource.of(self.as_run(model), on_cpu=on_cpu, mapped=options.frugal)
 
-    def widened_products(self, model: Model | Path) -> int:
-        """Return how many products of a model are kept from saturating, at a cost in time."""
-        return 0
+    def as_run(self, model: Model | Path) -> Model | Path:
+        """Return the model in the form in which it computes what it says on this machine."""
+        return model
 
     def lower(self, model: ir.Model) -> Mapping[str, int]:
         return lower_file_version(model, self.capabilities)
@@ -91,14 +100,11 @@ class _Ort(Target):
 
         chosen = self.choose_format(format)
         self.check_available()
-        widened = self.widened_products(model)
-        form = lowered(model, self)
         return write_artifact(
-            _prepared(form, exact=False) if widened else form,
+            lowered(model, self),
             directory / f"{stem}.{chosen}",
             self.providers(),
             optimize=self.stores_optimized,
-            widened=widened,
         )
 
     def profile(
@@ -107,8 +113,7 @@ class _Ort(Target):
         from irtools.backends.onnxruntime.profiling import profile
 
         self.check_available()
-        widened = bool(self.widened_products(model))
-        return profile(model, feeds, runs, options, self.providers(), widened=widened)
+        return profile(self.as_run(model), feeds, runs, options, self.providers())
 
     def version(self) -> str:
         for package in ("onnxruntime-gpu", "onnxruntime"):
@@ -141,18 +146,17 @@ class OrtCpu(_Ort):
     def capabilities(self) -> Capabilities:
         return cpu_capabilities(self.isa)
 
-    def widened_products(self, model: Model | Path) -> int:
-        """Count products that would saturate on the target's CPU, or on this one.
+    def as_run(self, model: Model | Path) -> Model | Path:
+        """Return the model with unsigned weights where the target's CPU, or this one, saturates.
 
         Safe weights, such as those that `int8` makes for such a CPU, keep the faster kernels.
         """
         here = cpu_capabilities(Isa.detect())
         if not (self.capabilities.saturates_u8s8 or here.saturates_u8s8):
-            return 0
-        from irtools.analysis.int8_products import saturating_products
+            return model
+        from irtools.backends.unsigned_weights import exact_products
 
-        found = _graph_of(model)
-        return 0 if found is None else len(saturating_products(found))
+        return exact_products(model)
 
     def lower(self, model: ir.Model) -> Mapping[str, int]:
         from irtools.backends.onnxruntime.lowering import lower_for_cpu
@@ -166,39 +170,6 @@ class OrtCpu(_Ort):
 
     def _remedy(self) -> str:
         return "pip install --force-reinstall onnxruntime"
-
-
-def _prepared(model: Model | Path, *, exact: bool) -> Model:
-    """Return a copy for sessions that widen products.
-
-    Without optimizations (`exact`) the runtime does not make weights unsigned by itself.
-    """
-    from irtools.backends.onnxruntime.unsigned_weights import (
-        make_weights_unsigned,
-        unshare_integers,
-    )
-    from irtools.model import Model
-
-    copy = Model.load(model) if isinstance(model, Path) else model.clone()
-    if exact:
-        make_weights_unsigned(copy.ir)
-    else:
-        unshare_integers(copy.ir)
-    return copy
-
-
-def _graph_of(model: Model | Path) -> ir.Model | None:
-    """Return the graph of a model; None of a file that is read by the runtime alone, if at all."""
-    if not isinstance(model, Path):
-        return model.ir
-    if model.suffix == ".ort":
-        return None
-    from irtools.model import Model
-
-    try:
-        return Model.load(model).ir
-    except ModelError:
-        return None
 
 
 @dataclass(frozen=True)

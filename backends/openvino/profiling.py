@@ -11,6 +11,7 @@ import numpy as np
 
 from irtools.backends.openvino.runner import OpenVinoRunner
 from irtools.errors import UnsupportedError
+from irtools.model import Model
 from irtools.targets import Feeds, NodeTimes, RunnerOptions
 
 __all__ = ["profile"]
@@ -19,7 +20,9 @@ _WARM_UP_RUNS = 3
 _MICROSECOND = timedelta(microseconds=1)
 
 
-def profile(model: Path, feeds: Feeds, runs: int, options: RunnerOptions, device: str) -> NodeTimes:
+def profile(
+    model: Model | Path, feeds: Feeds, runs: int, options: RunnerOptions, device: str
+) -> NodeTimes:
     """Run a model with counters on.
 
     Raises:

@@ -13,6 +13,7 @@ from irtools.errors import TargetUnavailableError
 from irtools.targets import (
     Capabilities,
     Feeds,
+    Isa,
     NodeTimes,
     PackagedTarget,
     Runner,
@@ -50,12 +51,16 @@ class _OpenVino(PackagedTarget):
         self.check_available()
         from irtools.backends.openvino.runner import OpenVinoRunner
 
-        return OpenVinoRunner(model, options, self.device)
+        return OpenVinoRunner(self.as_run(model), options, self.device)
+
+    def as_run(self, model: Model | Path) -> Model | Path:
+        """Return the model in the form in which it computes what it says on this machine."""
+        return model
 
     def lower(self, model: ir.Model) -> Mapping[str, int]:
         from irtools.backends.openvino.lowering import lower
 
-        return lower(model)
+        return lower(model, self.capabilities)
 
     def write(self, form: Model, path: Path) -> None:
         from irtools.backends.openvino.source import write_model
@@ -68,7 +73,7 @@ class _OpenVino(PackagedTarget):
         self.check_available()
         from irtools.backends.openvino.profiling import profile
 
-        return profile(model, feeds, runs, options, self.device)
+        return profile(self.as_run(model), feeds, runs, options, self.device)
 
     def default_precision(self) -> str:
         self.check_available()
@@ -90,10 +95,20 @@ class OpenVinoCpu(_OpenVino):
     name: ClassVar[str] = "openvino-cpu"
     summary: ClassVar[str] = "OpenVINO on a CPU (extra `openvino`)"
     device: ClassVar[str] = "CPU"
+    widening: ClassVar[str] = "the property LP_TRANSFORMS_MODE=NO"
 
     @property
     def capabilities(self) -> Capabilities:
         return cpu_capabilities(self.isa)
+
+    def as_run(self, model: Model | Path) -> Model | Path:
+        """Return the model with unsigned weights where the target's CPU, or this one, saturates."""
+        here = cpu_capabilities(Isa.detect())
+        if not (self.capabilities.saturates_u8s8 or here.saturates_u8s8):
+            return model
+        from irtools.backends.unsigned_weights import exact_products
+
+        return exact_products(model)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from itself.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "multiply",
     "name_of",
     "never_equal",
+    "shape_text",
     "symbol",
 ]
 
@@ -127,10 +128,15 @@ def name_of(dim: Dim) -> str | None:
 
 
 def is_named(dim: Dim) -> bool:
-    """Whether a size is a number or one symbol that the model itself names."""
+    """Whether a size is a number or made of symbols that the model itself names."""
     if isinstance(dim, int):
         return True
     return all(not name.startswith("?") for monomial, _ in dim.terms for name in monomial)
+
+
+def shape_text(shape: Sequence[Dim]) -> str:
+    """Write a shape for a reader: `[batch, 12, ?]`; `?` is a size that the model does not name."""
+    return f"[{', '.join(str(dim) if is_named(dim) else '?' for dim in shape)}]"
 
 
 def _terms(dim: Dim) -> dict[Monomial, int]:

@@ -8,30 +8,35 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from irtools.analysis.int8_operators import INTEGER_OPERATORS, IntegerPorts
 from irtools.analysis.saturation import may_saturate
 from irtools.editing import array_of, constant_of
 from irtools.model import iter_nodes, release_tensor
 from irtools.operators import Kind, find_op
 
-__all__ = ["Int8Product", "int8_products", "saturating_products"]
+__all__ = ["Int8Product", "Stored", "int8_products", "saturating_products"]
 
 _MICROSOFT = "com.microsoft"
 
-_INTEGER_OPERATORS = {
-    ("", "MatMulInteger"): (1,),
-    ("", "QLinearMatMul"): (3,),
-    ("", "QLinearConv"): (3,),
-    (_MICROSOFT, "QLinearConv"): (3,),
-    (_MICROSOFT, "QGemm"): (3,),
-    (_MICROSOFT, "MatMulIntegerToFloat"): (1,),
-    (_MICROSOFT, "DynamicQuantizeMatMul"): (1,),
-    (_MICROSOFT, "QAttention"): (1,),
-    (_MICROSOFT, "DynamicQuantizeLSTM"): (1, 2),
-}
-"""Operators on integers, and which of their inputs are weights."""
-
 _QDQ_OPERATORS = frozenset({"MatMul", "Gemm", "Conv"})
 _MATRICES = 2
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where a node reads integers of a weight, and their zero point.
+
+    Attributes:
+        node: The product itself, or the DequantizeLinear of the weight.
+        weight: Which input holds the integers; None: the node makes them of floats.
+        zero_point: Which input holds their zero point, where there is one.
+        scale: Which input has the shape of the zero point; None: it is one number.
+    """
+
+    node: ir.Node
+    weight: int | None
+    zero_point: int
+    scale: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +49,16 @@ class Int8Product:
         integers: Its integers, as stored; of float weights with their own QuantizeLinear what
             that makes of them.
         axis: Output channels of `integers`.
+        stored: The nodes that read them as what they are: signed.
+        signed: The kernel of an operator on integers whose activations are s8: it sums exactly.
     """
 
     node: ir.Node
     weight: ir.Value
     integers: np.ndarray
     axis: int
+    stored: tuple[Stored, ...]
+    signed: bool = False
 
     @property
     def may_saturate(self) -> bool:
@@ -65,14 +74,14 @@ class Int8Product:
         return self.node.op_type in ("Conv", "QLinearConv")
 
 
-def saturating_products(model: ir.Model) -> tuple[ir.Node, ...]:
-    """Return the nodes whose sums may leave 16 bits on CPUs without VNNI.
+def saturating_products(model: ir.Model) -> tuple[Int8Product, ...]:
+    """Return the products whose sums may leave 16 bits on CPUs without VNNI.
 
     Weights that are proven safe, by 7 bits or by their pairs, do not count, nor do depthwise
     convolutions: their kernels widen before they add. One input channel alone does not make a
     convolution depthwise: each group must have one output channel, too, and there are several.
     """
-    found: dict[ir.Node, None] = {}
+    found = []
     verdicts: dict[tuple[ir.Value, int], bool] = {}
     for product in int8_products(model):
         key = (product.weight, product.axis)
@@ -80,8 +89,8 @@ def saturating_products(model: ir.Model) -> tuple[ir.Node, ...]:
             verdicts[key] = not _is_depthwise(product) and product.may_saturate
             if product.weight.const_value is not None:
                 release_tensor(product.weight.const_value)
-        if verdicts[key]:
-            found[product.node] = None
+        if verdicts[key] and not product.signed:
+            found.append(product)
     return tuple(found)
 
 
@@ -93,11 +102,14 @@ def int8_products(model: ir.Model) -> Iterator[Int8Product]:
             if found is not None:
                 yield found
             continue
-        for index in _INTEGER_OPERATORS.get((node.domain, node.op_type), ()):
-            value = node.inputs[index] if index < len(node.inputs) else None
+        ports = INTEGER_OPERATORS.get((node.domain, node.op_type))
+        for weight, zero_point in () if ports is None else ports.weights:
+            value = _input(node, weight)
             integers = _int8_constant(value)
             if value is not None and integers is not None:
-                yield Int8Product(node, value, integers, _axis_of(node, integers))
+                stored = (Stored(node, weight, zero_point),)
+                axis, signed = _axis_of(node, integers), _is_signed(node, ports)
+                yield Int8Product(node, value, integers, axis, stored, signed)
 
 
 def _between_pairs(node: ir.Node) -> Int8Product | None:
@@ -113,13 +125,31 @@ def _between_pairs(node: ir.Node) -> Int8Product | None:
     if producer is None or producer.op_type != "DequantizeLinear":
         return None
     stored = producer.inputs[0]
+    places: tuple[Stored, ...] = (Stored(producer, 0, 2, scale=1),)
     integers = _int8_constant(stored)
     if integers is None:
+        quantizer = _producer(stored)
         stored, integers = _quantized_here(stored)
+        if quantizer is not None:
+            places = (Stored(quantizer, None, 2, scale=1), Stored(producer, None, 2, scale=1))
     if stored is None or integers is None or integers.ndim < _MATRICES:
         return None
     axis = _axis_of(node, integers)
-    return Int8Product(node, stored, integers, 1 - axis if turned else axis)
+    return Int8Product(node, stored, integers, 1 - axis if turned else axis, places)
+
+
+def _is_signed(node: ir.Node, ports: IntegerPorts | None) -> bool:
+    """Whether the activations of an operator on integers are known to be s8."""
+    if ports is None or ports.activation is None:
+        return False
+    zero_point = _input(node, ports.activation)
+    tensor = constant_of(zero_point)
+    types = {value.dtype for value in (_input(node, 0), zero_point) if value is not None}
+    return ir.DataType.INT8 in types or (tensor is not None and tensor.dtype == ir.DataType.INT8)
+
+
+def _input(node: ir.Node, index: int) -> ir.Value | None:
+    return node.inputs[index] if index < len(node.inputs) else None
 
 
 def _axis_of(node: ir.Node, integers: np.ndarray) -> int:

@@ -25,7 +25,7 @@ from irtools.targets import Artifact, KernelReport, Target
 if TYPE_CHECKING:
     from irtools.driver.optimize import OptimizeResult
 
-__all__ = ["compile_to", "copy_companions", "save_checked", "write_artifact", "write_export"]
+__all__ = ["compile_to", "copy_companions", "write_artifact", "write_export"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,9 +93,9 @@ def write_artifact(
     folder = destination.path.parent
     made = result.deployed.companions
     with companions_next_to(made, folder, source, force=force) as companions:
-        files = save_checked(result.deployed, destination.path, external_data)
-    entry = _entry(files, result.report.kernels or KernelReport(), ())
-    return dataclasses.replace(result.report, artifact=entry), (*files, *companions)
+        saved = result.deployed.save(destination.path, external_data=external_data, compared=True)
+    entry = _entry(saved.files, result.report.kernels or KernelReport(), ())
+    return dataclasses.replace(result.report, artifact=entry), (*saved.files, *companions)
 
 
 def compile_to(
@@ -186,14 +186,16 @@ def write_export(
             ((_, model),) = models
             takes_tokens = _takes_tokens(model)
             companions += _write_missing(model, folder, kept)
-            files = save_checked(model, destination.path, external_data)
+            saved = model.save(destination.path, external_data=external_data, compared=True)
+            files = saved.files
             publish(folder, place)
         else:
             made, takes_tokens = [], False
             for name, model in models:
                 takes_tokens |= _takes_tokens(model)
                 companions += _write_missing(model, folder, kept)
-                made.append(save_checked(model, folder / f"{name}.onnx", external_data))
+                path = folder / f"{name}.onnx"
+                made.append(model.save(path, external_data=external_data, compared=True).files)
             files = tuple(place / path.name for group in made for path in group)
             publish_folder(folder, place, files[0].name)
     lacks_tokenizer = takes_tokens and not (place / "tokenizer.json").exists()
@@ -303,18 +305,6 @@ def copy_companions(
                     f"cannot copy {companion} to {companions[-1]}: {error.strerror}"
                 ) from error
     return tuple(companions)
-
-
-def save_checked(model: Model, path: Path, external_data: bool | None) -> tuple[Path, ...]:
-    """Write a model and read it back.
-
-    Raises:
-        CheckError: What was written is not the same model.
-    """
-    saved = model.save(path, external_data=external_data)
-    if Model.load(path).fingerprint() != model.fingerprint():
-        raise CheckError(f"{path} does not read back as the model that was written")
-    return saved.files
 
 
 def _entry(files: Iterable[Path], kernels: KernelReport, notes: tuple[str, ...]) -> ArtifactEntry:

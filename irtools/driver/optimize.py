@@ -206,17 +206,14 @@ def _run(job: Job, started: float) -> OptimizeResult:
         manager = PassManager(job.pipeline, hooks, job.plans)
         steps = manager.run(job.model, ctx, workspace)
         deployed = workspace.deployed(steps[-1].model)
-        kernels = _kernels(job, deployed) if job.settings.check or job.bench is not None else None
+        kernels = None
+        if job.settings.check or job.bench is not None:
+            options = RunnerOptions(threads=job.settings.threads)
+            kernels = job.target.kernels(deployed, options)
     report = _report(job, steps, deployed, kernels, calibration.used, judge, budget, drawn)
     plans = {s.text: s.result.plan for s in steps if s.result.plan is not None}
     finished = dataclasses.replace(report, seconds=time.monotonic() - started)
     return OptimizeResult(steps[-1].model, deployed, finished, plans, job.model, job.target)
-
-
-def _kernels(job: Job, model: Model) -> KernelReport | None:
-    """Count what the runtime chooses for a model."""
-    with job.target.runner(model, RunnerOptions(threads=job.settings.threads)) as runner:
-        return runner.kernels()
 
 
 def _report(

@@ -18,8 +18,8 @@ def set_contents(
 ) -> ir.Value:
     """Give a constant input of some nodes new contents; other uses keep the old ones.
 
-    Tensors are shared between clones of a model, so none is written into. A node that reads one past
-    an Identity reads a constant of its own afterwards.
+    Tensors are shared between clones of a model, so none is written into. A node that reads one
+    past an Identity reads a constant of its own afterwards.
 
     Args:
         editor: Of the model.

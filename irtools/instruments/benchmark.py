@@ -131,8 +131,8 @@ class Benchmark(Instrument):
     def _measure(self, step: Step) -> tuple[LatencyResult, ...]:
         text = target_text(self._target)
         contenders = {
-            _ORIGINAL: Contender(step.workspace.path(step.original), text),
-            step.text: Contender(step.workspace.path(step.deployed), text),
+            _ORIGINAL: Contender(step.workspace.timed_path(step.original), text),
+            step.text: Contender(step.workspace.timed_path(step.deployed), text),
         }
         feeds: Mapping[str, Feeds | Sequence[Feeds]] = self._feeds
         in_turns = self._data is not None and branches(step.model)

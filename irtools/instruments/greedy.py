@@ -127,22 +127,16 @@ class Greedy(Instrument):
         step.figures.put(self._last)
 
     def _within_bounds(self, step: Step) -> Writing:
-        """Let the original write, and leave out tokens for which there is no time pass by pass."""
-        most = self._budget.plan.text_seconds
-        started = self._budget.clock()
-        written = self._write(step, step.original, self._options)
-        spent = self._budget.clock() - started
-        if spent <= most:
-            return written
-        few = max(_LEAST_TOKENS, int(self._new_tokens * most / spent))
-        if few >= self._new_tokens:
-            return written
-        step.figures.notes.append(
-            f"greedy text: {few} of {self._new_tokens} new tokens are compared, because the "
-            f"original needs {spent:.0f} s to write all of them"
-        )
-        self._new_tokens = few
-        return written.first(few)
+        """Let the original write, and leave out tokens for which there is no time."""
+        wanted, most = self._new_tokens, self._budget.plan.text_seconds
+        written = self._write(step, step.original, self._options, most)
+        self._new_tokens = written.tokens.shape[1]
+        if self._new_tokens < wanted:
+            step.figures.notes.append(
+                f"greedy text: {self._new_tokens} of {wanted} new tokens are compared, those that "
+                f"the original writes in {most:g} s"
+            )
+        return written
 
     def _room(self, model: Model) -> int:
         """Return how many new tokens a model holds positions for after the prompts."""
@@ -179,7 +173,9 @@ class Greedy(Instrument):
         why = tie if precision == "float32" else f"{precision} rounds so; in float32 it is the same"
         step.figures.notes.append(f"{where}: {why}")
 
-    def _write(self, step: Step, model: Model, options: RunnerOptions) -> Writing:
+    def _write(
+        self, step: Step, model: Model, options: RunnerOptions, seconds: float = float("inf")
+    ) -> Writing:
         answer = run_isolated(
             write_text,
             step.workspace.path(model),
@@ -188,6 +184,8 @@ class Greedy(Instrument):
             self._decoder,
             self._prompts,
             self._new_tokens,
+            seconds,
+            _LEAST_TOKENS,
             limits=_LIMITS,
             label=f"{self._target.name} writing text",
         )

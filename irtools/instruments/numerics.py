@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar
 from weakref import WeakKeyDictionary
@@ -22,6 +21,7 @@ from irtools.instruments.rounding import (
     perturbed_model,
 )
 from irtools.measure.drawable import DrawnInputs, check_feeds_of
+from irtools.measure.jobs import run_several
 from irtools.measure.sandbox import ChildLimits, run_isolated
 from irtools.model import Model
 from irtools.passmanager import Exactness, Instrument, Stage, Step
@@ -195,9 +195,9 @@ class Numerics(Instrument):
     ) -> list[Outputs]:
         path = step.workspace.path(model)
         answer: list[Outputs] = run_isolated(
-            _run_model,
-            self._target,
+            run_several,
             path,
+            self._target,
             options or self._options,
             self._feeds if feeds is None else feeds,
             limits=_LIMITS,
@@ -329,19 +329,3 @@ def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
         # No runtime promises NaN payloads or the sign of zero.
         return bool(((a == b) | ((a != a) & (b != b))).all())
     return bool(np.array_equal(a, b))
-
-
-def _run_model(
-    target: Target, path: Path, options: RunnerOptions, feeds: Sequence[Mapping[str, np.ndarray]]
-) -> list[Outputs]:
-    with target.runner(path, options) as runner:
-        return [
-            {name: _sendable(array) for name, array in runner.run(one).items()} for one in feeds
-        ]
-
-
-def _sendable(array: np.ndarray) -> np.ndarray:
-    """Types that numpy's own file format does not know travel in one that holds their values."""
-    if array.dtype.kind == "O":
-        return array.astype(str)
-    return array if array.dtype.isbuiltin else array.astype(np.float32)

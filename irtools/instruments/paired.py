@@ -67,8 +67,8 @@ class Paired(Instrument):
         feeds = next(iter(shapes.values()))
         steps = {"the original": first, "the result": last}
         models = {
-            "the original": last.workspace.path(last.original),
-            "the result": last.workspace.path(last.deployed),
+            "the original": last.workspace.timed_path(last.original),
+            "the result": last.workspace.timed_path(last.deployed),
         }
         found: dict[str, list[Any]] = {name: [] for name in models}
         text = target_text(place.target)

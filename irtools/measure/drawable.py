@@ -29,8 +29,10 @@ from irtools.data import (
 )
 from irtools.errors import DataError, UnsupportedError
 from irtools.files import scratch_folder
+from irtools.measure.outputs import Outputs
 from irtools.measure.sandbox import ChildLimits, run_isolated
-from irtools.measure.trial import SEEDS, Outputs, run_trial, small_settings
+from irtools.measure.search import SEEDS, small_settings
+from irtools.measure.trial import run_trial
 from irtools.model import Model
 from irtools.targets import Feeds, RunnerOptions, Target
 

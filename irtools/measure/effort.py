@@ -27,6 +27,8 @@ _LEAST_BENCH_SECONDS = 4.0
 _LEAST_SAMPLES = 8
 _DRAWN = (2, 0.25)
 """Fewest samples, and share of the seconds, where samples are drawn: more say little more."""
+_DRAWN_TEXT = 0.1
+"""Share of the seconds for text where prompts are drawn: no text that anybody would ask for."""
 
 
 @dataclass(frozen=True)
@@ -216,7 +218,7 @@ def plan_measuring(
         rounds=rounds,
         block_seconds=block_seconds,
         width=width,
-        text_seconds=limits.text_seconds,
+        text_seconds=limits.text_seconds * (_DRAWN_TEXT if work.drawn else 1.0),
         numerics_feeds=limits.feeds,
     )
 

@@ -5,6 +5,7 @@ Imports nothing but numpy, so that a child process costs little time.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -40,10 +41,6 @@ class Writing:
 
     tokens: np.ndarray
     margins: np.ndarray
-
-    def first(self, tokens: int) -> Writing:
-        """Return the first new tokens of each text."""
-        return Writing(self.tokens[:, :tokens], self.margins[:, :tokens])
 
 
 def _cell(figure: GreedyText, original: GreedyText | None) -> str:
@@ -102,7 +99,12 @@ class GreedyText(Figure):
 
 
 def write_greedily(
-    runner: Runner, decoder: TextDecoder, prompts: np.ndarray, new_tokens: int
+    runner: Runner,
+    decoder: TextDecoder,
+    prompts: np.ndarray,
+    new_tokens: int,
+    seconds: float = float("inf"),
+    least: int = 1,
 ) -> Writing:
     """Continue prompts by the likeliest token at each step, through the cache if there is one.
 
@@ -111,15 +113,21 @@ def write_greedily(
         decoder: Its inputs and outputs.
         prompts: Token ids without padding, [K, P].
         new_tokens: Tokens to write, T; an end of the text does not end it.
+        seconds: Once they are over, no further token is begun.
+        least: Tokens that are written however long they take.
 
     Raises:
         DataError: The model does not run on them.
     """
     size = decoder.batch or len(prompts)
-    parts = [
-        _write(runner, decoder, prompts[start : start + size], new_tokens)
-        for start in range(0, len(prompts), size)
-    ]
+    starts = range(0, len(prompts), size)
+    parts: list[Writing] = []
+    for start in starts:
+        # All texts get as many tokens as there is time for in the first ones.
+        most = float("inf") if parts else seconds / len(starts)
+        part = _write(runner, decoder, prompts[start : start + size], new_tokens, most, least)
+        new_tokens = part.tokens.shape[1]
+        parts.append(part)
     return Writing(
         np.concatenate([part.tokens for part in parts]),
         np.concatenate([part.margins for part in parts]),
@@ -157,10 +165,21 @@ def surest_difference(original: Writing, found: Writing) -> float:
     return float(original.margins[rows, lengths[rows]].max(initial=0.0))
 
 
-def _write(runner: Runner, decoder: TextDecoder, prompts: np.ndarray, new_tokens: int) -> Writing:
-    tokens, margins = [], []
+def _write(
+    runner: Runner,
+    decoder: TextDecoder,
+    prompts: np.ndarray,
+    new_tokens: int,
+    seconds: float,
+    least: int,
+) -> Writing:
+    tokens: list[np.ndarray] = []
+    margins: list[np.ndarray] = []
     ids, past = prompts, decoder.empty(len(prompts))
-    for _ in range(new_tokens):
+    deadline = time.monotonic() + seconds
+    while len(tokens) < new_tokens:
+        if len(tokens) >= least and time.monotonic() > deadline:
+            break
         feeds = decoder.feeds(ids, past)
         found = runner.run(feeds, decoder.outputs)
         logits = found[decoder.logits][:, -1].astype(np.float32)

@@ -17,7 +17,7 @@ import numpy as np
 
 from irtools.measure.generate import write_greedily
 from irtools.measure.memory import peak_memory
-from irtools.targets import Feeds, RunnerOptions, find_target
+from irtools.targets import Feeds, RunnerOptions, Target, find_target
 
 if TYPE_CHECKING:
     from irtools.analysis.decoder import TextDecoder
@@ -43,10 +43,11 @@ def run_once(path: Path, target: str, options: RunnerOptions, feeds: Feeds | Non
 
 
 def run_several(
-    path: Path, target: str, options: RunnerOptions, feeds: Sequence[Feeds]
+    path: Path, target: str | Target, options: RunnerOptions, feeds: Sequence[Feeds]
 ) -> list[Any]:
     """Load a model and run it on each of `feeds`. Returns the outputs by name, run by run."""
-    with find_target(target).runner(path, options) as runner:
+    found = find_target(target) if isinstance(target, str) else target
+    with found.runner(path, options) as runner:
         return [runner.run(one) for one in feeds]
 
 
@@ -95,13 +96,15 @@ def write_text(
     decoder: TextDecoder,
     prompts: np.ndarray,
     new_tokens: int,
+    seconds: float = float("inf"),
+    least: int = 1,
 ) -> dict[str, np.ndarray]:
-    """Load a decoder and continue prompts; returns the fields of `Writing`.
+    """Load a decoder and continue prompts, as `write_greedily`; returns the fields of `Writing`.
 
     Nothing is timed here, so a decoder of gigabytes is not copied into another layout first.
     """
     with find_target(target).runner(path, replace(options, frugal=True)) as runner:
-        found = write_greedily(runner, decoder, prompts, new_tokens)
+        found = write_greedily(runner, decoder, prompts, new_tokens, seconds, least)
         return {"tokens": found.tokens, "margins": found.margins}
 
 

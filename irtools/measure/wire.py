@@ -47,13 +47,20 @@ def decode(content: bytes) -> Any:
 
 def _without_arrays(item: object, arrays: list[np.ndarray]) -> object:
     if isinstance(item, np.ndarray):
-        arrays.append(item.astype(str) if item.dtype == object else item)
+        arrays.append(_storable(item))
         return {_ARRAY: len(arrays)}
     if isinstance(item, dict):
         return {str(key): _without_arrays(value, arrays) for key, value in item.items()}
     if isinstance(item, (list, tuple)):
         return [_without_arrays(value, arrays) for value in item]
     return item
+
+
+def _storable(array: np.ndarray) -> np.ndarray:
+    """Types that numpy's own file format does not know travel in one that holds their values."""
+    if array.dtype == object:
+        return array.astype(str)
+    return array if array.dtype.isbuiltin else array.astype(np.float32)
 
 
 def _with_arrays(item: Any, archive: Any) -> Any:

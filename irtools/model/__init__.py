@@ -2,20 +2,73 @@
 
 from __future__ import annotations
 
-from irtools.model.digest import place_of, release_tensor, tensor_bytes, tensor_digest, tensor_size
-from irtools.model.inference import infer_shapes
-from irtools.model.interface import Interface, ValueInfo, dtype_text
-from irtools.model.model import Model, SavedModel
-from irtools.model.naming import FreshNames
-from irtools.model.nf4 import NF4_LEVELS
-from irtools.model.operators import find_schema
-from irtools.model.opset import OpsetChange, first_change, opset_of, raise_opset
-from irtools.model.printer import print_model
-from irtools.model.sizes import with_sizes
-from irtools.model.verify import verify
-from irtools.model.versions import MAX_OPSET
-from irtools.model.walk import attribute_tensors, iter_graphs, iter_nodes, nested_graphs, subgraphs
-from irtools.model.writer import EXTERNAL_ABOVE, WeightStore, planned_size
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from irtools.model.digest import (
+        place_of,
+        release_tensor,
+        tensor_bytes,
+        tensor_digest,
+        tensor_size,
+    )
+    from irtools.model.glance import may_use
+    from irtools.model.inference import infer_shapes
+    from irtools.model.interface import Interface, ValueInfo, dtype_text
+    from irtools.model.model import Model, SavedModel
+    from irtools.model.naming import FreshNames
+    from irtools.model.nf4 import NF4_LEVELS
+    from irtools.model.operators import find_schema
+    from irtools.model.opset import OpsetChange, first_change, opset_of, raise_opset
+    from irtools.model.printer import print_model
+    from irtools.model.sizes import with_sizes
+    from irtools.model.verifier import verify
+    from irtools.model.versions import MAX_OPSET
+    from irtools.model.walk import (
+        attribute_tensors,
+        iter_graphs,
+        iter_nodes,
+        nested_graphs,
+        subgraphs,
+    )
+    from irtools.model.writer import EXTERNAL_ABOVE, WeightStore, planned_size
+
+from irtools.lazy import lazy_names
+
+# A child process that runs a file asks what is in it, and needs no IR for that.
+_HOMES = {
+    "EXTERNAL_ABOVE": "irtools.model.writer",
+    "FreshNames": "irtools.model.naming",
+    "Interface": "irtools.model.interface",
+    "MAX_OPSET": "irtools.model.versions",
+    "Model": "irtools.model.model",
+    "NF4_LEVELS": "irtools.model.nf4",
+    "OpsetChange": "irtools.model.opset",
+    "SavedModel": "irtools.model.model",
+    "ValueInfo": "irtools.model.interface",
+    "WeightStore": "irtools.model.writer",
+    "attribute_tensors": "irtools.model.walk",
+    "dtype_text": "irtools.model.interface",
+    "find_schema": "irtools.model.operators",
+    "first_change": "irtools.model.opset",
+    "infer_shapes": "irtools.model.inference",
+    "iter_graphs": "irtools.model.walk",
+    "iter_nodes": "irtools.model.walk",
+    "may_use": "irtools.model.glance",
+    "nested_graphs": "irtools.model.walk",
+    "opset_of": "irtools.model.opset",
+    "place_of": "irtools.model.digest",
+    "planned_size": "irtools.model.writer",
+    "print_model": "irtools.model.printer",
+    "raise_opset": "irtools.model.opset",
+    "release_tensor": "irtools.model.digest",
+    "subgraphs": "irtools.model.walk",
+    "tensor_bytes": "irtools.model.digest",
+    "tensor_digest": "irtools.model.digest",
+    "tensor_size": "irtools.model.digest",
+    "verify": "irtools.model.verifier",
+    "with_sizes": "irtools.model.sizes",
+}
 
 __all__ = [
     "EXTERNAL_ABOVE",
@@ -35,6 +88,7 @@ __all__ = [
     "infer_shapes",
     "iter_graphs",
     "iter_nodes",
+    "may_use",
     "nested_graphs",
     "opset_of",
     "place_of",
@@ -49,3 +103,5 @@ __all__ = [
     "verify",
     "with_sizes",
 ]
+
+__getattr__ = lazy_names(__name__, _HOMES)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from irtools.errors import FileError
 from irtools.model.files import reason
+from irtools.model.same import same_bytes
 from irtools.model.scopes import shown
 
 __all__ = ["NewFile", "OutputFolder"]
@@ -106,7 +107,7 @@ class NewFile:
         self._folder = folder
         self.name = name
         self.temporary: str | None = _temporary_stem(name) + secrets.token_hex(8)
-        self._digest = hashlib.sha256()
+        self._written: list[tuple[int, memoryview | bytes]] = []
         self.size = 0
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         # 0o666 under the umask is what a plain write gives.
@@ -116,10 +117,12 @@ class NewFile:
             fcntl.flock(self.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def write(self, data: bytes | memoryview) -> None:
-        """Append bytes."""
+        """Append bytes. A view must stay as it is until `finish`, which compares with it."""
         view = memoryview(data).cast("B")
         if not self._folder.scratch:
-            self._digest.update(view)
+            # What no one else holds is not kept in memory for that.
+            kept = view if isinstance(data, memoryview) else hashlib.sha256(data).digest()
+            self._written.append((len(view), kept))
         while len(view):
             written = os.write(self.descriptor, view[:_CHUNK])
             self.size += written
@@ -134,12 +137,21 @@ class NewFile:
         if self._folder.scratch:
             return
         os.fsync(self.descriptor)
-        digest = hashlib.sha256()
         os.lseek(self.descriptor, 0, os.SEEK_SET)
-        while chunk := os.read(self.descriptor, _CHUNK):
-            digest.update(chunk)
-        if digest.digest() != self._digest.digest():
+        if not all(self._reads_back(*part) for part in self._written):
             raise FileError(f"{shown(self.name)} does not read back as it was written; disk fault?")
+        self._written.clear()
+
+    def _reads_back(self, length: int, expected: memoryview | bytes) -> bool:
+        """Read the next part; whether it is a view, or has a digest, that is expected."""
+        digest = hashlib.sha256()
+        for start in range(0, length, _CHUNK):
+            chunk = os.read(self.descriptor, min(_CHUNK, length - start))
+            if isinstance(expected, bytes):
+                digest.update(chunk)
+            elif not same_bytes(chunk, expected[start : start + _CHUNK]):
+                return False
+        return not isinstance(expected, bytes) or digest.digest() == expected
 
     def publish(self) -> None:
         """Give the file its name, replacing what had it before. Links are replaced, not followed.

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 
 import onnx
 import onnx_ir as ir
 
+from irtools.model.light import graphs_in, hollow_message, light_message
 from irtools.model.operators import STANDARD_DOMAINS
-from irtools.model.walk import iter_graphs
 
-__all__ = ["infer_shapes", "inferred_types"]
-
-_SMALL = 1024
-"""Tensors of at most so many bytes go along: shapes are computed from them."""
+__all__ = ["infer_shapes", "inferred_types", "without_declared"]
 
 
 def infer_shapes(model: ir.Model, *, refresh: bool = False) -> int:
@@ -32,12 +29,8 @@ def infer_shapes(model: ir.Model, *, refresh: bool = False) -> int:
     Returns:
         How many values have another type or shape than before.
     """
-    light = _without_weights(model)
-    proto = ir.serde.serialize_model(light)
-    try:
-        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-    except (onnx.shape_inference.InferenceError, RuntimeError):
-        # Nothing can be inferred of such a model; it stays as declared.
+    inferred = _inferred(_undeclared(light_message(model)))
+    if inferred is None:
         return 0
     fixed = {id(value) for value in (*model.graph.inputs, *model.graph.outputs)}
     changed = 0
@@ -51,7 +44,7 @@ def infer_shapes(model: ir.Model, *, refresh: bool = False) -> int:
 
 
 def inferred_types(
-    model: ir.Model, sizes: Mapping[str, int] = MappingProxyType({})
+    model: ir.Model, message: onnx.ModelProto, sizes: Mapping[str, int] = MappingProxyType({})
 ) -> Iterator[tuple[ir.Value, onnx.TensorShapeProto]]:
     """Yield what nodes put out, with the shapes that ONNX infers from the inputs alone.
 
@@ -60,19 +53,11 @@ def inferred_types(
 
     Args:
         model: Stays as it is.
+        message: The same without the data of its weights, as `without_declared` returns it.
         sizes: Of free axes of inputs, by their names.
     """
-    light = _without_weights(model)
-    for value in light.graph.inputs if sizes else ():
-        if value.shape is not None:
-            value.shape = ir.Shape([_sized(dim, sizes) for dim in value.shape])
-    for value in light.graph.outputs:
-        if not value.is_graph_input() and _is_made_by_standard(value):
-            value.shape = None
-    proto = ir.serde.serialize_model(light)
-    try:
-        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-    except (onnx.shape_inference.InferenceError, RuntimeError):
+    inferred = _inferred(_sized(message, sizes) if sizes else message)
+    if inferred is None:
         return
     for graph, graph_proto in _paired(model.graph, inferred.graph):
         found = {info.name: info.type for info in (*graph_proto.value_info, *graph_proto.output)}
@@ -85,53 +70,69 @@ def inferred_types(
                     yield value, kind.tensor_type.shape
 
 
-def _sized(dim: int | ir.SymbolicDim, sizes: Mapping[str, int]) -> int | ir.SymbolicDim:
-    return dim if isinstance(dim, int) or dim.value is None else sizes.get(dim.value, dim)
+def without_declared(message: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy without the data of weights, and without what is declared of outputs of nodes.
 
-
-def _is_made_by_standard(value: ir.Value) -> bool:
-    producer = value.producer()
-    return producer is not None and _is_standard(producer)
-
-
-def _hollow(tensor: ir.TensorProtocol) -> ir.TensorProtocol:
-    """Return a tensor of the same type and shape that holds no data."""
-    shape = ir.Shape(tensor.shape.numpy())
-    return ir.ExternalTensor("absent", None, None, tensor.dtype, shape=shape, name="absent")
-
-
-def _without_weights(model: ir.Model) -> ir.Model:
-    light = model.clone()
-    inputs = {id(value) for value in light.graph.inputs}
-    for graph in iter_graphs(light):
-        for value in graph.initializers.values():
-            if value.const_value is not None and _is_large(value.const_value):
-                value.const_value = _hollow(value.const_value)
-        for node in graph:
-            _hollow_attributes(node)
-            if _is_standard(node):
-                for output in node.outputs:
-                    if id(output) not in inputs and isinstance(output.type, ir.TensorType):
-                        _forget(output)
+    Sequence and optional types stay, and what outputs of other operators than the standard's are
+    declared to be.
+    """
+    light = onnx.ModelProto()
+    light.CopyFrom(message)
+    hollow_message(light)
+    _undeclared(light)
+    inputs = {info.name for info in light.graph.input}
+    made = {n: node for node in light.graph.node for n in node.output}
+    for info in light.graph.output:
+        node = made.get(info.name)
+        is_tensor = info.type.HasField("tensor_type")
+        if node is None or info.name in inputs or not is_tensor:
+            continue
+        if node.domain in STANDARD_DOMAINS:
+            info.type.tensor_type.ClearField("shape")
     return light
 
 
-def _hollow_attributes(node: ir.Node) -> None:
-    for name, attribute in node.attributes.items():
-        if attribute.type == ir.AttributeType.TENSOR and not attribute.is_ref():
-            tensor = attribute.as_tensor()
-            if _is_large(tensor):
-                node.attributes[name] = ir.AttrTensor(name, _hollow(tensor))
+def _inferred(message: onnx.ModelProto) -> onnx.ModelProto | None:
+    """Return a message with what ONNX infers; None where nothing can be inferred of it."""
+    try:
+        return onnx.shape_inference.infer_shapes(message, data_prop=True)
+    except (onnx.shape_inference.InferenceError, RuntimeError):
+        return None
 
 
-def _is_large(tensor: ir.TensorProtocol) -> bool:
-    return tensor.dtype != ir.DataType.STRING and tensor.nbytes > _SMALL
+def _sized(message: onnx.ModelProto, sizes: Mapping[str, int]) -> onnx.ModelProto:
+    """Return a copy with numbers for the free axes of its inputs."""
+    sized = onnx.ModelProto()
+    sized.CopyFrom(message)
+    for info in sized.graph.input:
+        for dim in info.type.tensor_type.shape.dim:
+            if dim.dim_param in sizes:
+                dim.dim_value = sizes[dim.dim_param]
+    return sized
 
 
-def _forget(value: ir.Value) -> None:
-    if not value.is_graph_output():
-        value.type = None
-        value.shape = None
+def _undeclared(message: onnx.ModelProto) -> onnx.ModelProto:
+    """Forget, in place, the tensor types that are declared of outputs of standard operators."""
+    for function in message.functions:
+        _forget(function, function.node)
+    pending = [message.graph]
+    while pending:
+        graph = pending.pop()
+        _forget(graph, graph.node)
+        pending.extend(graphs_in(graph.node))
+    return message
+
+
+def _forget(body: onnx.GraphProto | onnx.FunctionProto, nodes: Iterable[onnx.NodeProto]) -> None:
+    made = {n for node in nodes if node.domain in STANDARD_DOMAINS for n in node.output}
+    kept = [
+        info
+        for info in body.value_info
+        if info.name not in made or not info.type.HasField("tensor_type")
+    ]
+    if len(kept) < len(body.value_info):
+        del body.value_info[:]
+        body.value_info.extend(kept)
 
 
 def _is_standard(node: ir.Node) -> bool:

@@ -16,7 +16,7 @@ from irtools.model.interface import Interface
 from irtools.model.operators import STANDARD_DOMAINS
 from irtools.model.printer import print_model
 from irtools.model.reader import read_file, read_proto
-from irtools.model.verify import verify
+from irtools.model.verifier import verify
 from irtools.model.walk import attribute_tensors, iter_graphs, iter_nodes
 from irtools.model.writer import SavedModel, WeightStore, to_proto, write_model
 
@@ -83,6 +83,7 @@ class Model:
         external_data: bool | None = None,
         store: WeightStore | None = None,
         scratch: bool = False,
+        compared: bool = False,
     ) -> SavedModel:
         """Write the model, atomically: the path holds the old file or the whole new one.
 
@@ -97,15 +98,25 @@ class Model:
             store: Of the folder; external weights that it has are referred to and not written.
             scratch: The folder goes with this process: the file is neither flushed to the disk
                 nor read back.
+            compared: What reads back is compared with the model, weights included.
 
         Raises:
+            CheckError: What reads back is another model; nothing was changed.
             FileError: Something cannot be written; nothing was changed.
             LimitError: The model does not fit into one file.
             ModelError: A file that the weights are mapped from was changed meanwhile.
             VerificationError: The model is not sound.
         """
         verify(self.ir)
-        return write_model(self.ir, Path(path), external_data, self._files, store, scratch=scratch)
+        return write_model(
+            self.ir,
+            Path(path),
+            external_data,
+            self._files,
+            store,
+            scratch=scratch,
+            compared=compared,
+        )
 
     def to_proto(self) -> onnx.ModelProto:
         """Return the model as a protobuf message with all weights inside."""
@@ -118,7 +129,7 @@ class Model:
         return copy
 
     def verify(self, *, interface: Interface | None = None) -> None:
-        """Check that the model is sound: see `irtools.model.verify`."""
+        """Check that the model is sound: see `irtools.model.verifier`."""
         verify(self.ir, interface=interface)
 
     def text(self, *, types: bool = False) -> str:

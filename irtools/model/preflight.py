@@ -17,7 +17,7 @@ from irtools.errors import ModelError, UnsupportedError
 from irtools.model.functions import Operator, check_calls
 from irtools.model.operators import STANDARD_DOMAINS
 from irtools.model.scopes import GraphView, Named, NodeView, check_scopes, shown, shown_operator
-from irtools.model.verify import MAX_SIZE
+from irtools.model.verifier import MAX_SIZE
 from irtools.model.versions import (
     MAX_IR_VERSION,
     MAX_ML_OPSET,
@@ -32,6 +32,7 @@ __all__ = [
     "check_structure",
     "iter_sparse",
     "iter_tensor_types",
+    "iter_typed_values",
     "iter_tensors",
 ]
 
@@ -59,7 +60,7 @@ def check_structure(model: onnx.ModelProto) -> None:
 
     Raises:
         ModelError: The model is not sound; names the culprit.
-        UnsupportedError: The model is sound but uses map or opaque types.
+        UnsupportedError: The model is sound but uses opaque types.
     """
     _check_strings(model)
     _check_versions(model)
@@ -99,6 +100,11 @@ def iter_tensor_types(model: onnx.ModelProto) -> Iterator[onnx.TypeProto.Tensor]
     for info, _ in _typed_values(model):
         if info.type.HasField("tensor_type"):
             yield info.type.tensor_type
+
+
+def iter_typed_values(model: onnx.ModelProto) -> Iterator[onnx.ValueInfoProto]:
+    """Yield every declared value of all graphs and functions that run."""
+    yield from (info for info, _ in _typed_values(model))
 
 
 def iter_sparse(model: onnx.ModelProto) -> Iterator[PlacedSparse]:
@@ -303,10 +309,12 @@ def _check_type(kind: onnx.TypeProto, where: str) -> None:
                 kind = kind.sequence_type.elem_type
             case "optional_type":
                 kind = kind.optional_type.elem_type
-            case "map_type" | "opaque_type" as name:
+            case "map_type":
+                kind = kind.map_type.value_type
+            case "opaque_type":
                 raise UnsupportedError(
-                    f"{where} is of a {name.partition('_')[0]} type, which is not supported; "
-                    "expected tensors, sequences or optionals"
+                    f"{where} is of an opaque type, which is not supported; expected tensors, "
+                    "sequences, maps or optionals"
                 )
             case "tensor_type":
                 return _check_tensor_type(kind.tensor_type, where)

@@ -15,7 +15,7 @@ may add without changing what a model computes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import onnx_ir as ir
@@ -23,7 +23,7 @@ import onnx_ir as ir
 from irtools.model.digest import tensor_digest
 from irtools.model.interface import ValueInfo, dtype_text, quote_name
 
-__all__ = ["print_model"]
+__all__ = ["print_model", "print_structure"]
 
 _INLINE = 16
 """Tensors of at most so many elements are printed in full."""
@@ -37,13 +37,33 @@ def print_model(model: ir.Model, *, types: bool = False, digest_length: int = 12
         types: Print the types of inner values too.
         digest_length: Hexadecimal digits of each large tensor's SHA-256; 64 prints all.
     """
-    return "\n".join(_Printer(types, digest_length).model(model)) + "\n"
+
+    def contents(tensor: ir.TensorProtocol) -> str:
+        return f"sha256:{tensor_digest(tensor)[:digest_length]}"
+
+    return "\n".join(_Printer(types, contents).model(model)) + "\n"
+
+
+def print_structure(model: ir.Model) -> tuple[str, list[ir.TensorProtocol]]:
+    """Print a model with numbers for its large tensors; return the text and these tensors.
+
+    Two models are the same if texts and tensors are, which costs less to see than to hash.
+    """
+    tensors: list[ir.TensorProtocol] = []
+
+    def contents(tensor: ir.TensorProtocol) -> str:
+        tensors.append(tensor)
+        return f"tensor {len(tensors)}"
+
+    return "\n".join(_Printer(False, contents).model(model)) + "\n", tensors
 
 
 class _Printer:
-    def __init__(self, types: bool, digest_length: int) -> None:
+    """Args: whether types of inner values are printed, and what to print of a large tensor."""
+
+    def __init__(self, types: bool, contents: Callable[[ir.TensorProtocol], str]) -> None:
         self._types = types
-        self._digits = digest_length
+        self._contents = contents
 
     def model(self, model: ir.Model) -> Iterator[str]:
         yield f"ir {model.ir_version}, {_opsets(model.graph.opset_imports)}"
@@ -135,7 +155,7 @@ class _Printer:
             return "missing"
         head = f"{dtype_text(tensor.dtype)}{[int(n) for n in tensor.shape.numpy()]}"
         if tensor.size > _INLINE:
-            return f"{head} = sha256:{tensor_digest(tensor)[: self._digits]}"
+            return f"{head} = {self._contents(tensor)}"
         array = np.asarray(tensor.numpy())
         items = [
             json.dumps(item.decode(errors="backslashreplace"))

@@ -19,6 +19,7 @@ from irtools.model.declared import mark_declared
 from irtools.model.digest import keep_place
 from irtools.model.external import ExternalFiles, TensorPlace
 from irtools.model.files import MappedFile, check_is_onnx
+from irtools.model.maps import keep_map_types, take_map_types
 from irtools.model.preflight import (
     PlacedTensor,
     check_structure,
@@ -30,7 +31,7 @@ from irtools.model.scopes import shown
 from irtools.model.sparse import mark_read_sparse, take_sparse_mark, to_dense
 from irtools.model.stale import drop_stale_shapes
 from irtools.model.tensors import check_data, num_bytes
-from irtools.model.verify import verify
+from irtools.model.verifier import verify
 from irtools.model.walk import iter_graphs
 from irtools.model.wire import Skeleton, cut_weights
 
@@ -117,7 +118,9 @@ class _Reader:
         self._write_out_sparse()
         training = [part.SerializeToString() for part in self._take_training()]
         _forget_negative_sizes(self._proto)
+        maps = take_map_types(self._proto)
         model = self._deserialize()
+        keep_map_types(model, maps)
         self._map_weights(model)
         if training:
             model.meta[TRAINING] = tuple(training)
@@ -127,7 +130,7 @@ class _Reader:
         except VerificationError as error:
             raise ModelError(str(error)) from error
         own = () if self._file is None else (self._file,)
-        return ReadModel(model, own + self._external.files, drop_stale_shapes(model))
+        return ReadModel(model, own + self._external.files, drop_stale_shapes(model, self._proto))
 
     def _check_tensor(self, placed: PlacedTensor) -> None:
         tensor = placed.tensor

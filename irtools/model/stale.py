@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import onnx
 import onnx_ir as ir
 
-from irtools.model.inference import inferred_types
+from irtools.model.inference import inferred_types, without_declared
 from irtools.model.scopes import shown
 from irtools.model.walk import iter_graphs
 from irtools.words import counted
@@ -24,13 +24,17 @@ _STEP = 192
 """Sizes of free axes: multiples of 32, which most models take, and no two of them the same."""
 
 
-def drop_stale_shapes(model: ir.Model) -> tuple[str, ...]:
+def drop_stale_shapes(model: ir.Model, message: onnx.ModelProto) -> tuple[str, ...]:
     """Drop declared shapes that contradict what ONNX infers from the inputs alone, in place.
 
     Of a shape of the right rank only the wrong sizes are left open. A number contradicts another
     number, and the name of a size of an input: callers may choose that. Where a size follows from
     such a one (a Reshape to [-1, 8]), numbers in the place of the name show it. Names never
     contradict, and where nothing is inferred the declaration stands.
+
+    Args:
+        model: The model.
+        message: What it was read from; stays as it is.
 
     Returns:
         A note, where there were any.
@@ -40,8 +44,9 @@ def drop_stale_shapes(model: ir.Model) -> tuple[str, ...]:
     dims = (dim for value in model.graph.inputs for dim in value.shape or ())
     free = frozenset(d.value for d in dims if isinstance(d, ir.SymbolicDim) and d.value)
     found = []
-    pairs = list(inferred_types(model))
-    varying = _varying(model, free) if any(_is_open(*pair) for pair in pairs) else {}
+    light = without_declared(message)
+    pairs = list(inferred_types(model, light))
+    varying = _varying(model, light, free) if any(_is_open(*pair) for pair in pairs) else {}
     for value, shape in pairs:
         if value.shape is None:
             continue
@@ -71,13 +76,15 @@ def _is_open(value: ir.Value, inferred: onnx.TensorShapeProto) -> bool:
     return any(isinstance(size, int) and not dim.HasField("dim_value") for size, dim in pairs)
 
 
-def _varying(model: ir.Model, free: frozenset[str]) -> dict[ir.Value, dict[int, str]]:
+def _varying(
+    model: ir.Model, light: onnx.ModelProto, free: frozenset[str]
+) -> dict[ir.Value, dict[int, str]]:
     """Return axes that are declared as numbers and change with the free sizes of the inputs."""
     if not free:
         return {}
     names = sorted(free)
     tries = [{name: size + _STEP * n for n, name in enumerate(names)} for size in _TRIED_SIZES]
-    first, second = (dict(inferred_types(model, sizes)) for sizes in tries)
+    first, second = (dict(inferred_types(model, light, sizes)) for sizes in tries)
     found: dict[ir.Value, dict[int, str]] = {}
     for value, shape in first.items():
         other = second.get(value)

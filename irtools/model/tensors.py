@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from irtools.errors import ModelError
-from irtools.model.verify import MAX_SIZE
+from irtools.model.verifier import MAX_SIZE
 from irtools.words import counted
 
 __all__ = ["check_data", "num_bytes"]

@@ -12,7 +12,7 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 
-from irtools.errors import FileError, IrtoolsError, LimitError
+from irtools.errors import CheckError, FileError, IrtoolsError, LimitError
 from irtools.model.atomic import NewFile, OutputFolder
 from irtools.model.declared import forget_undeclared, paired_graphs
 from irtools.model.digest import (
@@ -22,7 +22,10 @@ from irtools.model.digest import (
     tensor_size,
 )
 from irtools.model.files import MappedFile, reason
+from irtools.model.light import kept_tensors
+from irtools.model.maps import put_map_types
 from irtools.model.reader import TRAINING, read_file
+from irtools.model.same import is_same_model
 from irtools.model.scopes import shown
 from irtools.model.sparse import is_marked_sparse, sparsify
 from irtools.model.walk import attribute_tensors, iter_graphs
@@ -77,6 +80,7 @@ def write_model(
     store: WeightStore | None = None,
     *,
     scratch: bool = False,
+    compared: bool = False,
 ) -> SavedModel:
     """Write a model atomically: see `Model.save`.
 
@@ -86,7 +90,11 @@ def write_model(
     try:
         with OutputFolder(path.parent, scratch=scratch) as folder:
             folder.remove_abandoned(path.name)
-            return _write(model, folder, path, external_data, sources, store or WeightStore())
+            with kept_tensors(model):
+                written = _write(model, folder, path, external_data, store or WeightStore())
+            for source in sources:
+                source.check_unchanged()
+            return _publish(written, model if compared else None, folder, path)
     except (OSError, ValueError) as error:
         if isinstance(error, IrtoolsError):
             raise
@@ -95,51 +103,77 @@ def write_model(
         ) from error
 
 
+@dataclass
+class _Written:
+    """Files that are written and have no names yet.
+
+    Attributes:
+        file: The model.
+        placed: Its weights outside that file.
+        store: Where these are noted.
+    """
+
+    file: NewFile
+    placed: _Placed
+    store: WeightStore
+
+
 def _write(
     model: ir.Model,
     folder: OutputFolder,
     path: Path,
     external_data: bool | None,
-    sources: Sequence[MappedFile],
     store: WeightStore,
-) -> SavedModel:
-    copy = model.clone()
+) -> _Written:
+    """Write the files; initializers of `model` that are written elsewhere say so afterwards."""
+    tensors = list(_weights(model))
     if external_data is None:
-        external_data = sum(map(tensor_size, _weights(copy))) > EXTERNAL_ABOVE
+        external_data = sum(map(tensor_size, tensors)) > EXTERNAL_ABOVE
     placed = _Placed(None, {}, 0)
     if external_data:
-        placed = _write_weights(copy, folder, path.name, store.places)
-    weights = placed.file
-    parts = _serialize(copy, path)
+        placed = _write_weights(model, folder, path.name, store.places)
     file = folder.create(path.name)
-    for part in parts:
+    for part in _serialize(model, path):
         file.write(part)
-    for tensor in _weights(model):
-        release_tensor(tensor)
     file.finish()
-    for source in sources:
-        source.check_unchanged()
+    for tensor in tensors:
+        release_tensor(tensor)
+    return _Written(file, placed, store)
+
+
+def _publish(
+    written: _Written, expected: ir.Model | None, folder: OutputFolder, path: Path
+) -> SavedModel:
+    """Give the files their names, when the model file reads back as a sound model.
+
+    Raises:
+        CheckError: It is another model than the one that is expected.
+    """
+    file, weights = written.file, written.placed.file
     outdated = _own_weights(path, keep="" if weights is None else weights.name)
     if weights is not None:
         weights.publish()
     try:
         assert file.temporary is not None
         if not folder.scratch:
-            read_file(path.parent / file.temporary)
+            found = read_file(path.parent / file.temporary)
+            if expected is not None and not is_same_model(expected, found.model):
+                raise CheckError(f"{shown(path)} does not read back as the model that was written")
         folder.sync()
         file.publish()
     except BaseException:
         if weights is not None:
             weights.retract()
         raise
-    store.places |= placed.new
+    written.store.places |= written.placed.new
     # The new file is in place and whole; what fails from here on is not a reason to say otherwise.
     with contextlib.suppress(OSError):
         folder.sync()
         for name in outdated:
             folder.remove(name)
     files = (file,) if weights is None else (file, weights)
-    return SavedModel(tuple(path.parent / f.name for f in files), file.size + placed.size)
+    size = file.size + written.placed.size
+    return SavedModel(tuple(path.parent / f.name for f in files), size)
 
 
 def planned_size(model: ir.Model) -> int:
@@ -147,22 +181,23 @@ def planned_size(model: ir.Model) -> int:
 
     Of one with external data gaps between weights are not counted, some kB each at most.
     """
-    copy = model.clone()
-    if sum(map(tensor_size, _weights(copy))) <= EXTERNAL_ABOVE:
-        return sum(map(len, _serialize(copy, Path("model"))))
-    sizes: dict[str, int] = {}
-    for value in _large_initializers(copy):
-        tensor = value.const_value
-        assert tensor is not None
-        sizes[tensor_digest(tensor)] = tensor.nbytes
-        value.const_value = _elsewhere(value, "", 0)
-    return int(to_proto(copy).ByteSize()) + sum(sizes.values())
+    with kept_tensors(model):
+        if sum(map(tensor_size, _weights(model))) <= EXTERNAL_ABOVE:
+            return sum(map(len, _serialize(model, Path("model"))))
+        sizes: dict[str, int] = {}
+        for value in _large_initializers(model):
+            tensor = value.const_value
+            assert tensor is not None
+            sizes[tensor_digest(tensor)] = tensor.nbytes
+            value.const_value = _elsewhere(value, "", 0)
+        return int(to_proto(model).ByteSize()) + sum(sizes.values())
 
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:
     """Return a model as a message, nothing lost that was read with it."""
     proto = ir.serde.serialize_model(model)
     forget_undeclared(model, proto)
+    put_map_types(model, proto)
     for part in model.meta.get(TRAINING, ()):
         proto.training_info.add().ParseFromString(part)
     return proto

@@ -49,7 +49,8 @@ class PassContext:
         seed: Seed of every random choice.
         threads: Threads for running models; None leaves it to the runtime.
         progress: Where to report the progress of a long step.
-        statistics: Makes the statistics service of a model, over `calibration`.
+        statistics: Returns the statistics service of a model, over `calibration`. Of a model
+            with the same content it is the same service, with the answers that it has.
         runner: Compiles a model as it is for the target and returns its runner.
         source_files: Files next to the model's source, by name (`tokenizer.json`, `config.json`).
         companions: Those of them that earlier passes have replaced, with their content.
@@ -58,6 +59,8 @@ class PassContext:
             ones.
         measure_latency: Times several models against each other on the target,
             interleaved, at the benchmark's shapes; model name to result.
+        forget_statistics: Releases answers that `statistics` keeps. The manager calls it when
+            the model has changed for good.
     """
 
     target: Target
@@ -73,6 +76,7 @@ class PassContext:
     draw: Callable[[ir.Model, SyntheticSettings], Dataset] | None = None
     source_files: Mapping[str, Path] = field(default_factory=dict)
     companions: Mapping[str, bytes] = field(default_factory=dict)
+    forget_statistics: Callable[[], None] = lambda: None
     _given: tuple[Dataset | None, Dataset | None] | None = field(default=None, repr=False)
     _analyses: dict[type, object] = field(default_factory=dict, repr=False)
     _analysed: int = 0
@@ -134,20 +138,22 @@ class PassContext:
             source_files: Files next to the model's source, by name.
         """
         from irtools.measure.base import BenchSettings
-        from irtools.passmanager.resources import adapter, drawer, latency_meter, runner_maker
-        from irtools.statistics import StreamingStatistics
+        from irtools.passmanager.resources import (
+            SharedStatistics,
+            adapter,
+            drawer,
+            latency_meter,
+            runner_maker,
+        )
 
         shown = progress or NullProgress()
         drawn = calibration.drawn
         make_runner = runner_maker(target, threads)
 
-        def make_statistics(model: ir.Model) -> StreamingStatistics:
-            data = calibration.get(model, context.companions)
-            return StreamingStatistics(model, data, make_runner, progress=shown)
-
+        shared = SharedStatistics(calibration, make_runner, shown)
         context = cls(
             target=target,
-            statistics=make_statistics,
+            statistics=lambda model: shared.of(model, context.companions),
             runner=make_runner,
             measure_latency=latency_meter(
                 target, bench or BenchSettings(threads=threads), shown, drawn
@@ -160,6 +166,7 @@ class PassContext:
             threads=threads,
             progress=shown,
             source_files=source_files,
+            forget_statistics=shared.forget,
         )
         return context
 

@@ -72,6 +72,7 @@ class PassManager:
             last = steps[-1].model
             if steps[-1].modified:
                 workspace.spill_weights(last)
+                ctx.forget_statistics()
             step = Step(index, len(self.pipeline), pass_, model, last, last, ctx, workspace)
             step.following = None if index == len(passes) else passes[index].exactness
             ctx.progress.step(f"pass {step.text}", index - 1, step.total)

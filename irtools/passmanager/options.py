@@ -12,14 +12,15 @@ from urllib.parse import quote, unquote
 
 from irtools.errors import OptionError, UnknownNameError
 from irtools.passmanager.base import Pass
-from irtools.passmanager.declared import UNREAD
-from irtools.plugins import suggest
+from irtools.passmanager.declared import UNREAD, declared_options
+from irtools.plugins import registry, suggest
 
 __all__ = ["Option", "check_options", "format_options", "option", "options_of", "parse_options"]
 
 # Characters that pipeline text uses itself. They are percent-encoded in values, so that a value
 # may be a node name, a path or a pattern and the whole still needs no quoting in a shell.
 _SAFE = "/._-*@~^"
+_MAX_OWNERS = 2
 
 
 def option(default: Any, help: str, choices: tuple[str, ...] = (), group: str = "") -> Any:
@@ -106,12 +107,33 @@ def _read(
     for key, text in texts.items():
         name = key.replace("_", "-")
         if name not in types_by_name:
-            raise UnknownNameError(
-                f"pass {pass_name!r} has no option {key!r}{suggest(key, types_by_name)}"
-            )
+            hint = _owners(name, text) or suggest(key, types_by_name)
+            raise UnknownNameError(f"pass {pass_name!r} has no option {key!r}{hint}")
         kind = types_by_name[name]
         values[name] = text if kind is UNREAD else _parse(name, kind, text, pass_name)
     return values
+
+
+def _owners(name: str, text: str) -> str:
+    """Say which other passes have an option, those that take the value first; empty for many."""
+    kinds = {
+        owner: declared[name]
+        for owner, point in registry.plugins("irtools.passes").items()
+        if name in (declared := declared_options(point.value) or {})
+    }
+    taking = [owner for owner, kind in kinds.items() if _takes(kind, text)] or list(kinds)
+    if not 0 < len(taking) <= _MAX_OWNERS:
+        return ""
+    verb = "has" if len(taking) == 1 else "have"
+    return f"; {' and '.join(taking)} {verb} one"
+
+
+def _takes(kind: Any, text: str) -> bool:
+    try:
+        _parse_as(kind, text)
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
 def format_options(pass_: Pass) -> str:

@@ -13,6 +13,7 @@ from irtools.errors import DataError
 from irtools.measure.base import BenchSettings, LatencyResult
 from irtools.model import Model
 from irtools.plugins import Progress
+from irtools.statistics import StreamingStatistics
 from irtools.targets import Runner, RunnerOptions, Target
 
 if TYPE_CHECKING:
@@ -20,7 +21,14 @@ if TYPE_CHECKING:
 
     from irtools.measure.drawable import DrawnInputs
 
-__all__ = ["Calibration", "adapter", "drawer", "latency_meter", "runner_maker"]
+__all__ = [
+    "Calibration",
+    "SharedStatistics",
+    "adapter",
+    "drawer",
+    "latency_meter",
+    "runner_maker",
+]
 
 
 class Calibration:
@@ -73,6 +81,45 @@ class Calibration:
         if self.drawn is None:
             return synthesize(model, settings)
         return self.drawn.synthesize(settings, model)
+
+
+class SharedStatistics:
+    """Statistics of the model that was asked about last, for every pass that asks.
+
+    Answers go by names of tensors, so a clone gets those of its original, and each trial of the
+    accuracy guard those of the plan. What counts as the same model is its content.
+    """
+
+    def __init__(
+        self,
+        calibration: Calibration,
+        make_runner: Callable[[ir.Model, RunnerOptions], Runner],
+        progress: Progress,
+    ) -> None:
+        self._calibration = calibration
+        self._make_runner = make_runner
+        self._progress = progress
+        self._asked: tuple[str, Mapping[str, bytes]] | None = None
+        self._service: StreamingStatistics | None = None
+
+    def of(self, model: ir.Model, companions: Mapping[str, bytes]) -> StreamingStatistics:
+        """Return the service of a model as it is now; later changes to it are not observed.
+
+        Raises:
+            DataError: No data was given, and none can be drawn from the model's signature.
+        """
+        asked = (Model(model).fingerprint(), companions)
+        if self._service is None or asked != self._asked:
+            data = self._calibration.get(model, companions)
+            self._asked = asked
+            self._service = StreamingStatistics(
+                model.clone(), data, self._make_runner, progress=self._progress
+            )
+        return self._service
+
+    def forget(self) -> None:
+        """Release the answers: the model has changed for good."""
+        self._service = None
 
 
 def runner_maker(

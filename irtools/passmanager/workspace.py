@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -17,10 +18,14 @@ if TYPE_CHECKING:
 __all__ = ["Workspace"]
 
 
+_SHARED_ABOVE = 16 << 20
+"""Bytes of weights above which models that are only run share the file of their weights."""
+
+
 class Workspace:
     """A private temporary folder in which each model is written once, for all who run it.
 
-    Of models with external data each weight is written once, however many models have it.
+    Each weight of large models is written once, however many models have it.
 
     Args:
         deploy: Puts a model into its target's form, as it is saved.
@@ -31,6 +36,8 @@ class Workspace:
         self._deployed: WeakKeyDictionary[Model, Model] = WeakKeyDictionary()
         self._stack = ExitStack()
         self._saved: WeakKeyDictionary[Model, SavedModel] = WeakKeyDictionary()
+        self._run: WeakKeyDictionary[Model, Path] = WeakKeyDictionary()
+        self._numbers = count()
         self._root: Path | None = None
         self._large: Path | None = None
         self._store: WeightStore | None = None
@@ -56,8 +63,28 @@ class Workspace:
         return found
 
     def path(self, model: Model) -> Path:
-        """Return a file with the model as it is. It must not change afterwards."""
-        return self._save(model).files[0]
+        """Return a file with the model as it is, to be run. It must not change afterwards."""
+        found = self._run.get(model)
+        if found is None:
+            if model.weight_bytes <= _SHARED_ABOVE:
+                return self.timed_path(model)
+            found = self._run[model] = self._save_shared(model).files[0]
+        return found
+
+    def timed_path(self, model: Model) -> Path:
+        """Return a file with the model as it is saved by itself.
+
+        How long it takes to load, and in how much memory, depends on where the weights are.
+        """
+        from irtools.model import EXTERNAL_ABOVE
+
+        if model.weight_bytes > EXTERNAL_ABOVE:
+            return self.path(model)
+        found = self._saved.get(model)
+        if found is None:
+            folder = self.folder("model")
+            found = self._saved[model] = model.save(folder / "model.onnx", scratch=True)
+        return found.files[0]
 
     def spill_weights(self, model: Model) -> None:
         """Move a large model's weights to disk and map them.
@@ -92,26 +119,16 @@ class Workspace:
         saved = self._saved.get(model)
         return planned_size(model.ir) if saved is None else saved.size
 
-    def _save(self, model: Model) -> SavedModel:
-        from irtools.model import EXTERNAL_ABOVE
-
-        found = self._saved.get(model)
-        if found is None:
-            folder = self.folder("model")
-            if model.weight_bytes <= EXTERNAL_ABOVE:
-                found = model.save(folder / "model.onnx", scratch=True)
-            else:
-                found = self._save_large(model, folder.name)
-            self._saved[model] = found
-        return found
-
-    def _save_large(self, model: Model, name: str) -> SavedModel:
-        from irtools.model import WeightStore
+    def _save_shared(self, model: Model) -> SavedModel:
+        from irtools.model import EXTERNAL_ABOVE, WeightStore
 
         if self._large is None or self._store is None:
             self._large, self._store = self.folder("weights"), WeightStore()
-        path = self._large / f"{name}.onnx"
-        return model.save(path, external_data=True, store=self._store, scratch=True)
+        path = self._large / f"{next(self._numbers)}.onnx"
+        saved = model.save(path, external_data=True, store=self._store, scratch=True)
+        if model.weight_bytes > EXTERNAL_ABOVE:
+            self._saved[model] = saved
+        return saved
 
 
 def _bytes_in_memory(model: Model) -> int:

@@ -19,6 +19,8 @@ _MEASURES = (
     "num-parameters-removed",
     # Parts of the weights that were quantized.
     "num-outlier-channels",
+    # How some of what was changed was chosen.
+    "num-ranked-",
     # What other passes did so that this one finds what it requires.
     "num-prepared-",
     # Parts of what was skipped: for lack of a rule for its operator.

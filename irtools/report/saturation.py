@@ -16,16 +16,18 @@ if TYPE_CHECKING:
 
 __all__ = ["remark_on_saturation"]
 
+_REMEDY = "quantize the float model with int8, which scales weights so that nothing saturates"
+
 
 def remark_on_saturation(original: ir.Model, result: ir.Model, target: Target) -> Iterator[Verdict]:
     """Say how many products of a model that came quantized would saturate, and what helps.
 
     Models that were quantized for other CPUs lose most of their accuracy without VNNI, and
-    nothing in them shows it. What `int8` makes for such a target is proven not to.
+    nothing in them shows it.
 
     Args:
         original: The model as it came.
-        result: The model as it is written.
+        result: The model as it is written: in the target's form its weights are unsigned.
         target: What runs it.
     """
     if not target.capabilities.saturates_u8s8:
@@ -38,16 +40,20 @@ def remark_on_saturation(original: ir.Model, result: ir.Model, target: Target) -
         f"{counted(after or before, 'int8 product')} of {whose} may saturate: {target.isa.value} "
         "has no VNNI and adds u8 x s8 products in 16 bits"
     )
-    again = "quantize the float model with int8, which scales weights so that nothing saturates"
-    if not target.widening:
-        yield Verdict(Level.WARNING, f"{cause}: {again}")
-    elif after:
+    option = f"set {target.widening}" if target.widening else ""
+    if not after:
+        needs = f"; the original needs {target.widening} there" if option else ""
+        yield Verdict(
+            Level.NOTE,
+            f"{cause}; what was run here and what is written holds unsigned weights, which are "
+            f"multiplied exactly by slower kernels{needs}",
+        )
+    elif option:
         yield Verdict(
             Level.WARNING,
-            f"{cause}; they ran here with {target.widening}, which is exact and slower: "
-            f"`irc compile` writes a file that needs no such option, or {again}",
+            f"{cause}; they ran here with unsigned weights, which is exact and slower: {option} "
+            f"where the file is loaded, leave out --portable, which keeps the weights signed, or "
+            f"{_REMEDY}",
         )
     else:
-        yield Verdict(
-            Level.NOTE, f"{cause}; it ran here with {target.widening}, which is exact and slower"
-        )
+        yield Verdict(Level.WARNING, f"{cause}: {_REMEDY}")

@@ -254,6 +254,17 @@ class Target(ABC):
             UnsupportedError: The runtime refuses the model; names the operator.
         """
 
+    def kernels(
+        self, model: Model | Path, options: RunnerOptions = RunnerOptions()
+    ) -> KernelReport:
+        """Compile a model as it is, and count what the runtime chose.
+
+        Raises:
+            UnsupportedError: The runtime refuses the model; names the operator.
+        """
+        with self.runner(model, options) as runner:
+            return runner.kernels()
+
     @abstractmethod
     def compile(
         self, model: Model, directory: Path, stem: str, *, format: str | None = None

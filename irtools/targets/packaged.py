@@ -71,7 +71,6 @@ class PackagedTarget(Target):
 
     def _read_back(self, path: Path) -> KernelReport:
         try:
-            with self.runner(path) as runner:
-                return runner.kernels()
+            return self.kernels(path)
         except UnsupportedError as error:
             raise FileError(f"{path.name} cannot be read back after writing: {error}") from error

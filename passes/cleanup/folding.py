@@ -86,10 +86,11 @@ class FoldConstants(Pass):
     it: a result may be as large as the nodes and constants that it frees, and larger only where
     other results have made room; its size is known before it is computed. What is stored in fewer
     bytes than what is computed from it stays stored so: 8-bit integers after Cast and Mul,
-    half precision after Cast, indices of a codebook, one row after Expand. Never folds random
-    operators, QuantizeLinear and DequantizeLinear (they are the quantization), weights that a
-    caller may override, nodes of foreign domains, or outputs of the model. Constants that
-    nothing reads any more go. Works in the main graph and in nested subgraphs.
+    half precision after Cast, indices of a codebook, one row after Expand. Weights that training
+    left in float32 in front of a QuantizeLinear become the integers that it makes of them. Never
+    folds random operators, DequantizeLinear (it is the quantization), weights that a caller may
+    override, nodes of foreign domains, or outputs of the model. Constants that nothing reads any
+    more go. Works in the main graph and in nested subgraphs.
 
     Values come from onnx's reference implementations, which no deployment uses: operators
     with one right answer (data movement, integers, correctly rounded arithmetic) are folded

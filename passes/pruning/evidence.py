@@ -1,38 +1,39 @@
-"""What calibration data says about the linear layers that sum units up."""
+"""What calibration data says about linear layers, by the names of their weights."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.channels import ChannelGroup, Member
-from irtools.passes.pruning.linear import LinearLayer, linear_layer
+from irtools.passes.pruning.linear import LinearLayer, by_weight
 from irtools.passes.pruning.obs import LayerProblem, refit
 from irtools.passmanager import PassContext
 from irtools.statistics import Gram, GramResult, Want
 from irtools.words import counted
 
-__all__ = ["Evidence", "collect_evidence"]
+__all__ = ["MAX_INPUTS", "Evidence", "collect_evidence"]
 
-_MAX_INPUTS = 8192
+MAX_INPUTS = 8192
+"""The moments of a layer with more inputs would take over half a gigabyte."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Evidence:
-    """Weight and input moments of linear layers.
+    """Weight and input moments of linear layers: it holds for every copy of the model.
 
     Attributes:
-        problems: By the node of the sink; nodes that share a weight have the same problem.
-        refits: Weights that were solved for, by problem and kept units.
+        problems: By the name of the weight; layers that share it are one problem.
         shortages: For layers with more inputs than the data has positions: inputs, positions.
+        solved: Weights that were solved for, by name of the weight and inputs that stay.
     """
 
-    problems: Mapping[ir.Node, LayerProblem] = field(default_factory=dict)
-    refits: dict[tuple[int, tuple[int, ...]], np.ndarray] = field(default_factory=dict)
+    problems: Mapping[str, LayerProblem] = field(default_factory=dict)
     shortages: Sequence[tuple[int, int]] = ()
+    solved: dict[tuple[str, bytes], np.ndarray] = field(default_factory=dict)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -48,52 +49,53 @@ class Evidence:
 
     def of_sinks(self, group: ChannelGroup) -> list[tuple[Member, LayerProblem]] | None:
         """Return one sink for each problem of a group, or None where a sink has no evidence."""
-        found: dict[int, tuple[Member, LayerProblem]] = {}
-        for sink in group.sinks:
-            problem = self.problems.get(sink.node)
-            if problem is None:
-                return None
-            found.setdefault(id(problem), (sink, problem))
-        return list(found.values())
+        sinks = {sink.value.name or "": sink for sink in group.sinks}
+        if not all(name in self.problems for name in sinks):
+            return None
+        return [(sink, self.problems[name]) for name, sink in sinks.items()]
 
-    def refitted(self, sink: Member, kept: tuple[int, ...]) -> np.ndarray | None:
-        """Return the refitted [K' + 1, N] of a sink, or None where there is no evidence."""
-        problem = self.problems.get(sink.node)
+    def refitted(self, weight: str, inputs: np.ndarray) -> np.ndarray | None:
+        """Return the refitted [K' + 1, N] of a weight, or None where there is no evidence.
+
+        Args:
+            weight: Its name.
+            inputs: int64 [K'], the inputs that stay.
+        """
+        problem = self.problems.get(weight)
         if problem is None:
             return None
-        key = (id(problem), kept)
-        if key not in self.refits:
-            self.refits[key] = refit(problem, sink.map.indices(kept))
-        return self.refits[key]
+        key = (weight, inputs.tobytes())
+        if key not in self.solved:
+            self.solved[key] = refit(problem, inputs)
+        return self.solved[key]
 
 
-def collect_evidence(model: ir.Model, groups: Sequence[ChannelGroup], ctx: PassContext) -> Evidence:
-    """Collect the moments of the inputs of every linear sink, in one request.
+def collect_evidence(model: ir.Model, layers: Iterable[LinearLayer], ctx: PassContext) -> Evidence:
+    """Collect the moments of the inputs of linear layers, in one request.
 
     Layers that share a weight are one problem over the inputs of all of them.
     """
-    layers = [layer for g in groups for layer in map(linear_layer, g.sinks) if layer is not None]
-    layers = [layer for layer in layers if layer.weight_shape[0] <= _MAX_INPUTS]
-    wants = {layer.sink.node: _want(layer) for layer in layers}
-    answers = ctx.statistics(model).collect(dict.fromkeys(wants.values()))
-    sharing: dict[ir.Value, list[LinearLayer]] = {}
-    for layer in layers:
-        sharing.setdefault(layer.sink.value, []).append(layer)
-    problems: dict[ir.Node, LayerProblem] = {}
-    shortages = []
-    for same in sharing.values():
-        answered = [answers[wants[layer.sink.node]] for layer in same]
-        moments = [m for m in answered if isinstance(m, GramResult)]
-        count, inputs = sum(m.count for m in moments), len(moments[0].xx) - 1
-        if count < inputs:
-            shortages.append((inputs, count))
-        problem = _problem(same[0], moments, count)
-        problems.update({layer.sink.node: problem for layer in same})
-    return Evidence(problems, shortages=shortages)
+    sharing = by_weight(layer for layer in layers if layer.weight_shape[0] <= MAX_INPUTS)
+    wants = {name: list(map(_want, same)) for name, same in sharing.items()}
+    if not wants:
+        return Evidence()
+    answers = ctx.statistics(model).collect(
+        dict.fromkeys(want for several in wants.values() for want in several)
+    )
+    problems, shortages = {}, []
+    for name, same in sharing.items():
+        moments = [m for m in map(answers.get, wants[name]) if isinstance(m, GramResult)]
+        problem = _problem(same[0], moments)
+        problems[name] = problem
+        inputs = len(problem.gram) - 1
+        if problem.count < inputs:
+            shortages.append((inputs, problem.count))
+    return Evidence(problems, shortages)
 
 
-def _problem(layer: LinearLayer, moments: Sequence[GramResult], count: int) -> LayerProblem:
+def _problem(layer: LinearLayer, moments: Sequence[GramResult]) -> LayerProblem:
     gram = np.sum([m.xx for m in moments], axis=0) if len(moments) > 1 else moments[0].xx
+    count = sum(m.count for m in moments)
     return LayerProblem.of(gram, count, layer.weight(), has_bias=layer.bias_node is not None)
 
 

@@ -16,18 +16,18 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from irtools.analysis.channels import ChannelGroup, ChannelGroups
+from irtools.analysis.channels import ChannelGroup
 from irtools.analysis.dims import evaluate
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.data import SyntheticSettings, draw_feeds
 from irtools.editing import weight_of
 from irtools.measure.cpu import cpu_quota
 from irtools.model import Model
-from irtools.passes.pruning.edit import Cut, remove_channels
+from irtools.passes.pruning.cut import cut_copy
 from irtools.passmanager import PassContext
 from irtools.targets import Feeds, RunnerOptions
 
-__all__ = ["Block", "LatencyTable", "bench_sizes", "measure_table", "pruned_copy", "time_blocks"]
+__all__ = ["Block", "LatencyTable", "bench_sizes", "measure_table", "time_blocks"]
 
 _SHARES = (0.5, 0.875)
 """Shares of the units of a class that are removed for the table. Latency is close to piecewise
@@ -67,20 +67,6 @@ class Block:
     feeds: Feeds
 
 
-def pruned_copy(model: ir.Model, removed: Mapping[str, Sequence[int]]) -> ir.Model:
-    """Return a copy without the named units, not refitted: right in shape, good for timing."""
-    copy = model.clone()
-    groups = ChannelGroups.of(copy)
-    cuts = []
-    for name, units in removed.items():
-        group = groups.find(name)
-        assert group is not None, "a clone has the groups of its original"
-        gone = set(units)
-        cuts.append(Cut(group, tuple(u for u in range(group.units) if u not in gone)))
-    remove_channels(copy, cuts)
-    return copy
-
-
 def bench_sizes(shape: str) -> SyntheticSettings:
     """Return the sizes of a label such as `batch=1 sequence=64`."""
     sizes = {name: int(size) for name, size in re.findall(r"(\w+)=(\d+)", shape)}
@@ -106,7 +92,7 @@ def measure_table(
         first = members[0]
         blocks = {0.0: _block(model, first, feeds)}
         for count in _counts(first.units):
-            copy = pruned_copy(model, {first.name: range(count)})
+            copy = cut_copy(model, {first.name: range(count, first.units)})
             blocks[count / first.units] = _block(copy, first, feeds)
         found = {share: block for share, block in blocks.items() if block is not None}
         if len(found) < len(blocks):

@@ -1,18 +1,18 @@
-"""The linear layer of a sink: its weight as [K, N] and where its bias is."""
+"""A linear layer with a constant weight: the weight as [K, N], and where its bias is."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
-from irtools.analysis.channels import Member
 from irtools.editing import Editor, only_user, require_weight, set_contents, weight_of
+from irtools.operators import weight_port
 from irtools.passes.pruning.edit import SUFFIX
 
-__all__ = ["LinearLayer", "linear_layer", "write_layers"]
+__all__ = ["LinearLayer", "by_weight", "linear_layer", "write_layers"]
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,17 @@ class LinearLayer:
     """y = x W + b, as MatMul and Add, Gemm, or a 1x1 Conv.
 
     Attributes:
-        sink: The weight and its data input.
+        node: The product; x is its first input, the weight its second.
+        in_axis: Axis of the weight that is summed over.
+        data_axis: Axis of x that is summed over.
         bias_node: Node that adds the bias, or None where there is no bias to refit.
         bias_input: Input of `bias_node` that is the bias.
         output: The value of x W + b.
     """
 
-    sink: Member
+    node: ir.Node
+    in_axis: int
+    data_axis: int
     bias_node: ir.Node | None
     bias_input: int
     output: ir.Value
@@ -34,36 +38,47 @@ class LinearLayer:
     @property
     def data(self) -> ir.Value:
         """The value x."""
-        value = self.sink.node.inputs[0]
+        value = self.node.inputs[0]
         assert value is not None
         return value
 
     @property
-    def data_axis(self) -> int:
-        """Channel axis of x."""
-        assert self.sink.data_axis is not None
-        return self.sink.data_axis
+    def weight_value(self) -> ir.Value:
+        """The value of the weight."""
+        value = self.node.inputs[1]
+        assert value is not None
+        return value
+
+    @property
+    def name(self) -> str:
+        """Name of the weight: the same in every clone, and in the file."""
+        return self.weight_value.name or ""
 
     @property
     def weight_shape(self) -> tuple[int, int]:
         """K and N."""
-        tensor = require_weight(self.sink.value)
-        first, second = tensor.shape.numpy()[:2]
-        return (second, first) if self.sink.axis == 1 else (first, second)
+        first, second = require_weight(self.weight_value).shape.numpy()[:2]
+        return (second, first) if self.in_axis == 1 else (first, second)
 
     def weight(self) -> np.ndarray:
         """Return W [K, N] as float64."""
-        tensor = require_weight(self.sink.value)
-        array = tensor.numpy().astype(np.float64)
+        array = require_weight(self.weight_value).numpy().astype(np.float64)
         array = array.reshape(array.shape[:2])
-        return array.T if self.sink.axis == 1 else array
+        return array.T if self.in_axis == 1 else array
 
     def bias(self) -> np.ndarray | None:
         """Return b, broadcast as it is stored, or None."""
         if self.bias_node is None:
             return None
-        tensor = require_weight(self.bias_node.inputs[self.bias_input])
-        return tensor.numpy()
+        return require_weight(self.bias_node.inputs[self.bias_input]).numpy()
+
+
+def by_weight(layers: Iterable[LinearLayer]) -> dict[str, list[LinearLayer]]:
+    """Put layers together that share a weight, by its name."""
+    found: dict[str, list[LinearLayer]] = {}
+    for layer in layers:
+        found.setdefault(layer.name, []).append(layer)
+    return found
 
 
 def write_layers(
@@ -80,12 +95,11 @@ def write_layers(
         weight: The new weight.
         bias_change: [N], or None to leave the biases alone.
     """
-    sink = layers[0].sink
-    tensor = require_weight(sink.value)
-    array = weight.T if sink.axis == 1 else weight
-    array = array.reshape(*array.shape, *(1 for _ in tensor.shape[2:]))
-    sinks = [(layer.sink.node, layer.sink.input) for layer in layers]
-    set_contents(editor, sinks, array, SUFFIX)
+    first = layers[0]
+    rank = len(require_weight(first.weight_value).shape)
+    array = weight.T if first.in_axis == 1 else weight
+    array = array.reshape(*array.shape, *(1,) * (rank - 2))
+    set_contents(editor, [(layer.node, 1) for layer in layers], array, SUFFIX)
     if bias_change is None:
         return
     biases: dict[ir.Value, list[tuple[ir.Node, int]]] = {}
@@ -99,25 +113,30 @@ def write_layers(
         set_contents(editor, places, old.numpy().astype(np.float64) + bias_change, SUFFIX)
 
 
-def linear_layer(sink: Member) -> LinearLayer | None:
-    """Return the linear layer of a sink, or None where it is not a plain x W + b."""
-    node = sink.node
-    tensor = weight_of(sink.value)
-    if tensor is None or sink.input != 1 or sink.data_axis is None:
+def linear_layer(node: ir.Node) -> LinearLayer | None:
+    """Return the linear layer that a node computes, or None where it is not a plain x W + b."""
+    tensor = weight_of(node.inputs[1]) if len(node.inputs) > 1 else None
+    port = weight_port(node)
+    if tensor is None or node.domain or port is None or port.in_axis is None:
         return None
-    output = node.outputs[0]
+    in_axis = port.in_axis % max(len(tensor.shape), 1)
     match node.op_type:
         case "MatMul" if len(tensor.shape) == 2:
-            found = _added_bias(output)
+            found = _added_bias(node.outputs[0])
             if found is None:
-                return LinearLayer(sink, None, -1, output)
-            return LinearLayer(sink, found[0], found[1], found[0].outputs[0])
-        case "Gemm" if node.attributes.get_float("alpha", 1.0) == 1.0:
-            return _with_own_bias(sink, node.attributes.get_float("beta", 1.0) == 1.0)
+                return LinearLayer(node, in_axis, -1, None, -1, node.outputs[0])
+            return LinearLayer(node, in_axis, -1, *found, found[0].outputs[0])
+        case "Gemm" if _is_plain(node):
+            return _with_own_bias(node, in_axis, node.attributes.get_float("beta", 1.0) == 1.0)
         case "Conv" if tuple(tensor.shape[2:]) == (1,) * (len(tensor.shape) - 2):
             plain = node.attributes.get_int("group", 1) == 1
-            return _with_own_bias(sink, True) if plain and not _is_strided(node) else None
+            return _with_own_bias(node, in_axis, True) if plain and not _is_strided(node) else None
     return None
+
+
+def _is_plain(node: ir.Node) -> bool:
+    attributes = node.attributes
+    return attributes.get_float("alpha", 1.0) == 1.0 and not attributes.get_int("transA", 0)
 
 
 def _is_strided(node: ir.Node) -> bool:
@@ -126,13 +145,12 @@ def _is_strided(node: ir.Node) -> bool:
     return any(s != 1 for s in strides) or any(p != 0 for p in pads)
 
 
-def _with_own_bias(sink: Member, usable: bool) -> LinearLayer:
-    node = sink.node
+def _with_own_bias(node: ir.Node, in_axis: int, usable: bool) -> LinearLayer:
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     tensor = weight_of(bias)
     if not usable or tensor is None or len(tensor.shape) != 1 or tensor.shape[0] == 1:
-        return LinearLayer(sink, None, -1, node.outputs[0])
-    return LinearLayer(sink, node, 2, node.outputs[0])
+        return LinearLayer(node, in_axis, 1, None, -1, node.outputs[0])
+    return LinearLayer(node, in_axis, 1, node, 2, node.outputs[0])
 
 
 def _added_bias(value: ir.Value) -> tuple[ir.Node, int] | None:

@@ -9,6 +9,7 @@ ridge least-squares refit on the survivors. A constant-1 column in X refits the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -25,39 +26,54 @@ class LayerProblem:
     """A linear layer and the second moments of its inputs.
 
     Attributes:
-        hessian: float64 [K+1, K+1], damped; the last row and column belong to the constant 1.
+        gram: X^T X with a constant column, float64 [K+1, K+1]; shared with what collected it.
+        count: Number of rows of X.
         weight: float64 [K+1, N]; the last row is what the layer's bias moves by, zero at first.
-        energy: Variance of the layer's output summed over N: the error of keeping nothing but
-            a bias.
+        has_bias: Whether the layer has a bias that can be refitted.
     """
 
-    hessian: np.ndarray
+    gram: np.ndarray
+    count: int
     weight: np.ndarray
-    energy: float
+    has_bias: bool = True
 
     @classmethod
     def of(
         cls, gram: np.ndarray, count: int, weight: np.ndarray, *, has_bias: bool = True
     ) -> LayerProblem:
-        """Make the problem of a layer.
-
-        Args:
-            gram: X^T X with a constant column, [K+1, K+1].
-            count: Number of rows of X.
-            weight: [K, N].
-            has_bias: Whether the layer has a bias that can be refitted.
-        """
-        hessian = gram / max(count, 1)
+        """Make the problem of a layer with the weight [K, N]."""
         padded = np.vstack([weight.astype(np.float64), np.zeros((1, weight.shape[1]))])
-        mean = hessian[-1, :-1] @ padded[:-1]
-        power = np.einsum("kn,kl,ln->", padded, hessian, padded, optimize=True)
-        damped = hessian.copy()
-        diagonal = np.arange(len(gram) - 1)
-        scale = float(np.mean(np.diag(hessian)[:-1]))
-        damped[diagonal, diagonal] += DAMPING * (scale if scale > 0 else 1.0)
-        if not has_bias:
-            damped[-1, :-1] = damped[:-1, -1] = 0.0
-        return cls(damped, padded, max(float(power - mean @ mean), np.finfo(float).tiny))
+        return cls(gram, count, padded, has_bias)
+
+    @cached_property
+    def powers(self) -> np.ndarray:
+        """Mean square of each input, damped as `hessian` is: float64 [K]."""
+        powers = np.diag(self.gram)[:-1] / max(self.count, 1)
+        scale = float(np.mean(powers))
+        damped: np.ndarray = powers + DAMPING * (scale if scale > 0 else 1.0)
+        return damped
+
+    @cached_property
+    def inverse_diagonal(self) -> np.ndarray:
+        """Diagonal of H^-1 without the constant: float64 [K]."""
+        return np.diag(np.linalg.inv(self.hessian()))[:-1]
+
+    @cached_property
+    def energy(self) -> float:
+        """Variance of the layer's output summed over N: the error of keeping but a bias."""
+        moments = self.gram / max(self.count, 1)
+        mean = moments[-1, :-1] @ self.weight[:-1]
+        power = float(np.sum(self.weight * (moments @ self.weight)))
+        return max(power - float(mean @ mean), float(np.finfo(float).tiny))
+
+    def hessian(self) -> np.ndarray:
+        """Return H, damped: float64 [K+1, K+1]; last row and column belong to the constant 1."""
+        hessian = self.gram / max(self.count, 1)
+        inputs = np.arange(len(hessian) - 1)
+        hessian[inputs, inputs] = self.powers
+        if not self.has_bias:
+            hessian[-1, :-1] = hessian[:-1, -1] = 0.0
+        return hessian
 
 
 @dataclass(frozen=True)
@@ -84,9 +100,9 @@ def refit(problem: LayerProblem, rows: np.ndarray) -> np.ndarray:
     Returns:
         float64 [R + 1, N]; the last row is the change of the bias.
     """
-    kept = np.append(rows, len(problem.hessian) - 1)
-    right = problem.hessian[kept] @ problem.weight
-    return np.linalg.solve(problem.hessian[np.ix_(kept, kept)], right)
+    hessian = problem.hessian()
+    kept = np.append(rows, len(hessian) - 1)
+    return np.linalg.solve(hessian[np.ix_(kept, kept)], hessian[kept] @ problem.weight)
 
 
 def removal_path(problem: LayerProblem, mapping: IndexMap, chunk: int = 1) -> RemovalPath:
@@ -119,7 +135,7 @@ class _State:
     """Inverse Hessian and weights of the rows that are still alive."""
 
     def __init__(self, problem: LayerProblem, rows: np.ndarray) -> None:
-        self.inverse = np.linalg.inv(problem.hessian)
+        self.inverse = np.linalg.inv(problem.hessian())
         self.weight = problem.weight.copy()
         self.alive = np.arange(len(rows))
         self.rows = rows

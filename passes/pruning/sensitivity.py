@@ -1,13 +1,13 @@
-"""How much the model's outputs suffer when one group alone is pruned.
+"""How much the model's outputs suffer when one layer alone is changed.
 
-The relative error of a layer says nothing of what follows it. Pruning each group alone and
+The relative error of a layer says nothing of what follows it. Changing each layer alone and
 comparing the outputs on a few calibration samples gives the factor between the two: one short
-sweep per group, no gradients.
+sweep per layer, no gradients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +20,9 @@ from irtools.passmanager import PassContext
 from irtools.statistics import expose
 from irtools.targets import RunnerOptions
 
-__all__ = ["OutputProbe", "divergence"]
+__all__ = ["OutputProbe", "Trial", "divergence", "sensitivities"]
 
+PROBE_SAMPLES = 64
 _BATCH = 8
 
 
@@ -54,6 +55,44 @@ class OutputProbe:
         pairs = list(zip(self.outputs, found, strict=True))
         sizes = [len(next(iter(dense.values()))) for dense, _ in pairs]
         return float(np.average([divergence(*pair) for pair in pairs], weights=sizes))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A change of one layer.
+
+    Attributes:
+        change: Makes it, in place.
+        error: Relative squared error of the layer's output that it is expected to cause.
+    """
+
+    change: Callable[[ir.Model], object]
+    error: float
+
+
+def sensitivities(
+    model: ir.Model, trials: Iterable[Trial], count: int, ctx: PassContext
+) -> np.ndarray:
+    """Return output divergence per relative layer error: float64 [count].
+
+    Args:
+        model: Stays as it is; a copy of it is changed for each trial.
+        trials: The changes, taken one after the other.
+        count: How many there are.
+        ctx: Has calibration data.
+    """
+    assert ctx.calibration is not None
+    probe = OutputProbe.of(model, ctx.calibration, ctx, PROBE_SAMPLES)
+    factors = np.zeros(count)
+    for number, trial in enumerate(trials):
+        ctx.progress.step("weighing layers", number, count)
+        copy = model.clone()
+        trial.change(copy)
+        factors[number] = probe.distance(copy) / max(trial.error, 1e-9)
+    positive = factors[factors > 0]
+    # A layer without any measured effect is cheap, not free.
+    floor = float(positive.min()) if positive.size else 1.0
+    return np.maximum(factors, floor)
 
 
 def _sorted_by_length(data: Dataset) -> Dataset:
@@ -119,10 +158,3 @@ def _log_softmax(x: np.ndarray) -> np.ndarray:
 def _relative(a: np.ndarray, b: np.ndarray) -> float:
     energy = float(np.sum(np.square(a)))
     return float(np.sum(np.square(a - b))) / energy if energy > 0 else 0.0
-
-
-def levels_of(units: int, round_to: int, min_width: int) -> Sequence[int]:
-    """List how many units may be removed: what stays is a multiple of `round_to`."""
-    least = max(min_width, 1)
-    kept = {units, *(k for k in range(units, least - 1, -1) if k % round_to == 0 and k >= least)}
-    return [units - k for k in sorted(kept, reverse=True)]

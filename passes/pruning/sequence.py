@@ -19,14 +19,13 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.editing import Editor
+from irtools.passes.pruning.cut import CutLayer
 from irtools.passes.pruning.linear import LinearLayer, write_layers
 from irtools.passes.pruning.obs import DAMPING
-from irtools.passes.pruning.refit import CutLayer
-from irtools.passes.pruning.twin import side_by_side
 from irtools.passmanager import PassContext
 from irtools.statistics import Gram, GramResult, Want
 
-__all__ = ["refit_in_sequence"]
+__all__ = ["refit_in_sequence", "side_by_side"]
 
 _MAX_WAVES = 12
 """Each wave runs the calibration data through both models up to its last layer."""
@@ -40,7 +39,7 @@ def refit_in_sequence(
     Args:
         model: The pruned model, changed in place.
         dense: The model before pruning.
-        layers: What `cut_and_refit` returned. Layers that share a weight are left as they are.
+        layers: What `cut_units` returned. Layers that share a weight are left as they are.
         ctx: Gives the statistics.
     """
     editor = Editor(model, "prune")
@@ -53,7 +52,7 @@ def refit_in_sequence(
 
 def _waves(model: ir.Model, layers: Sequence[CutLayer]) -> list[list[CutLayer]]:
     place = {node: i for i, node in enumerate(model.graph)}
-    ordered = sorted(layers, key=lambda c: place[c.layer.sink.node])
+    ordered = sorted(layers, key=lambda c: place[c.layer.node])
     size = max(1, -(-len(ordered) // _MAX_WAVES))
     return [ordered[i : i + size] for i in range(0, len(ordered), size)]
 
@@ -104,3 +103,68 @@ def _weights(layer: LinearLayer) -> np.ndarray:
     if bias is not None:
         below = np.broadcast_to(bias.astype(np.float64).reshape(1, -1), below.shape)
     return np.vstack([weight, below])
+
+
+def side_by_side(
+    left: ir.Model, right: ir.Model, left_names: Sequence[str], right_names: Sequence[str]
+) -> tuple[ir.Model, dict[str, str]]:
+    """Return a model that computes tensors of two others in one run.
+
+    What the wanted tensors do not need is left out. Weights that both have are there once.
+
+    Args:
+        left: A model; its tensors keep their names.
+        right: A model with the same inputs, functions and opsets.
+        left_names: Inner tensors wanted of `left`.
+        right_names: Inner tensors wanted of `right`.
+
+    Returns:
+        The model, and for each of `right_names` its name in there.
+    """
+    graph = ir.convenience.extract(left.graph, list(left.graph.inputs), left_names)
+    other = ir.convenience.extract(right.graph, list(right.graph.inputs), right_names)
+    inputs = {value.name: value for value in graph.inputs}
+    for value in other.inputs:
+        value.replace_all_uses_with(inputs[value.name])
+    _share_weights(graph, other)
+    functions = list(left.clone().functions.values())
+    model = ir.Model(graph, ir_version=left.ir_version, functions=functions)
+    renamed = _move(other, Editor(model, "prune"))
+    return model, {name: renamed[name] for name in right_names}
+
+
+def _share_weights(graph: ir.Graph, other: ir.Graph) -> None:
+    own = {id(v.const_value): v for v in graph.initializers.values() if v.const_value is not None}
+    for name, value in list(other.initializers.items()):
+        same = own.get(id(value.const_value))
+        if same is not None:
+            value.replace_all_uses_with(same)
+            del other.initializers[name]
+
+
+def _move(other: ir.Graph, editor: Editor) -> dict[str, str]:
+    """Move all of a graph to the end of another one; return old names to new ones."""
+    weights = dict(other.initializers)
+    outputs, nodes = list(other.outputs), list(other)
+    other.outputs.clear()
+    other.remove(nodes)
+    renamed: dict[str, str] = {}
+    for name, value in weights.items():
+        copy = editor.constant(f"{name}_right", _tensor(value))
+        value.replace_all_uses_with(copy)
+        renamed[name] = copy.name or ""
+    for node in nodes:
+        node.name = None
+        for value in node.outputs:
+            if value.name:
+                old = value.name
+                renamed[old] = value.name = editor.fresh(f"{old}_right")
+    editor.graph.extend(nodes)
+    editor.graph.outputs.extend(outputs)
+    return renamed
+
+
+def _tensor(weight: ir.Value) -> ir.TensorProtocol:
+    if weight.const_value is None:
+        raise ValueError(f"the weight {weight.name!r} has no contents")
+    return weight.const_value

@@ -135,8 +135,7 @@ class Int4(PlanningPass):
         if note:
             skipped.add(OPSET, len(decisions) - len(kept))
             skipped.note(note)
-        if not kept:
-            skipped.tell(found=False, instead=_INSTEAD)
+        skipped.tell(found=bool(kept), instead=_INSTEAD)
         return Plan(
             pass_text=pass_text(self),
             decisions=tuple(kept),

@@ -68,7 +68,7 @@ def compile(
     from irtools.report.saturation import remark_on_saturation
     from irtools.report.verdicts import remark_on_form
     from irtools.sources import load_source
-    from irtools.targets import find_target
+    from irtools.targets import find_target, lowered
 
     found = find_target(target)
     destination = Destination.artifact(
@@ -82,7 +82,7 @@ def compile(
     files = (*artifact.files, *companions)
     remarks = (
         *remark_on_form(model.ir, found),
-        *(() if found.widening else remark_on_saturation(model.ir, model.ir, found)),
+        *remark_on_saturation(model.ir, lowered(model, found).ir, found),
     )
     if json_path is not None:
         notes = (*model.notes, *artifact.notes, *(remark.text for remark in remarks))

@@ -341,10 +341,25 @@ def test_scales_in_half_precision_stay() -> None:
     assert _CPU.lower(relu) == {}
 
 
-@pytest.mark.parametrize("clip", ["Relu(p)", "Clip(p)"])
-def test_a_product_before_a_float_relu_stays_int8(clip: str) -> None:
-    body = f"h = {clip} y = Mul(h, bias)"
-    before, after = Model(_gemm(add=body)), Model(_gemm(add=body))
+_MORE = (
+    "uint8 zx = {120}, uint8 z0 = {0}, float below = {-2.41}, float zero = {0}, float above = {4}"
+)
+_AGAIN = "r = QuantizeLinear(h, sx, {zero}) y = DequantizeLinear(r, sx, {zero})"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "h = Relu(p) y = Mul(h, bias)",
+        "h = Clip(p) y = Mul(h, bias)",
+        # What stays of the clip is in the way of the session.
+        f"h = Relu(p) {_AGAIN.format(zero='zx')}",
+        f"h = Clip(p, zero, above) {_AGAIN.format(zero='zx')}",
+        f"h = Clip(p, zero) {_AGAIN.format(zero='zx')}",
+    ],
+)
+def test_a_product_before_a_relu_that_stays_is_int8(body: str) -> None:
+    before, after = Model(_gemm(add=body, zx=_MORE)), Model(_gemm(add=body, zx=_MORE))
     with _CPU.runner(before) as runner:
         assert runner.kernels().int8 == 0 and len(runner.kernels().float_fallbacks) == 1
     counts, lines = _lowered(after.ir)
@@ -360,13 +375,14 @@ def test_a_product_before_a_float_relu_stays_int8(clip: str) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"add": "h = Relu(p) r = QuantizeLinear(h, sx, zx) y = DequantizeLinear(r, sx, zx)"},
+        {"add": f"h = Relu(p) {_AGAIN.format(zero='z0')}", "zx": _MORE},
+        {"add": f"h = Clip(p, below, above) {_AGAIN.format(zero='zx')}", "zx": _MORE},
         {"add": "y = Tanh(p)"},
         {"add": "h = Relu(p) y = Add(h, p)"},
         {"add": "y = Relu(p)", "zx": "int8 zx = {0}"},
         {"add": "y = Relu(p)", "zw": "int8[4] zw = {0, 1, 0, 0}"},
     ],
-    ids=["quantized-again", "tanh", "two-readers", "s8", "asymmetric"],
+    ids=["quantized-again", "clipped-again", "tanh", "two-readers", "s8", "asymmetric"],
 )
 def test_other_products_before_a_relu_stay(changes: dict[str, str]) -> None:
     counts, _ = _lowered(_gemm(**changes))

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 
 from irtools.analysis.int8_products import saturating_products
-from irtools.backends.onnxruntime import session
+from irtools.backends.onnxruntime.runner import OrtRunner
+from irtools.backends.onnxruntime.session import Provider
+from irtools.backends.onnxruntime.source import ModelSource
 from irtools.backends.onnxruntime.target import OrtCpu
-from irtools.backends.onnxruntime.unsigned_weights import make_weights_unsigned
+from irtools.backends.unsigned_weights import make_weights_unsigned
 from irtools.model import Model
 from irtools.targets import Isa, RunnerOptions, Target
 from irtools.targets import isa as detection
@@ -65,67 +65,45 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[[Isa], None]:
     return replace
 
 
-@pytest.fixture
-def entries(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Whether each session that is made widens its products."""
-    found: list[bool] = []
-    make = session.ort.InferenceSession
-
-    def record(content: Any, options: Any, **more: Any) -> Any:
-        try:
-            found.append(options.get_session_config_entry(session.WIDE_PRODUCTS) == "1")
-        except RuntimeError:  # no such entry
-            found.append(False)
-        return make(content, options, **more)
-
-    monkeypatch.setattr(session.ort, "InferenceSession", record)
-    return found
-
-
 @pytest.mark.parametrize("target", list(Isa))
 @pytest.mark.parametrize("here", [Isa.AVX2, Isa.AMX, Isa.ARM_DOT])
-def test_which_sessions_widen(
-    on: Callable[[Isa], None], entries: list[bool], here: Isa, target: Isa
+def test_where_models_run_with_unsigned_weights(
+    on: Callable[[Isa], None], here: Isa, target: Isa
 ) -> None:
     """Where the target's CPU saturates, and where this one does: its figures must be exact."""
     on(here)
     saturates = {Isa.SSE, Isa.AVX2, Isa.AVX512}
     for text in (_QDQ, _INTEGERS, _QLINEAR):
-        entries.clear()
-        with OrtCpu(target).runner(_model(text)) as runner:
-            runner.run({"x": _x()})
-            runner.kernels()
-        assert entries == [bool({target, here} & saturates)] * 2
+        model = _model(text)
+        run = OrtCpu(target).as_run(model)
+        assert (run is not model) == bool({target, here} & saturates)
+        assert isinstance(run, Model) and (run is model or not saturating_products(run.ir))
 
 
-def test_safe_weights_keep_the_fast_kernels(on: Callable[[Isa], None], entries: list[bool]) -> None:
+def test_safe_weights_keep_the_fast_kernels(on: Callable[[Isa], None]) -> None:
     on(Isa.AVX2)
     pairs = np.tile(np.array([[127], [1]], np.int8), (8, 8))
-    for weight in (pairs, np.full((16, 8), 64, np.int8)):
-        with OrtCpu(Isa.AVX2).runner(_model(_QDQ, weight)):
-            pass
-    float_model = _model("g (float[n,16] x, int8[16,8] q0) => (float[n,16] y) { y = Neg(x) }")
-    with OrtCpu(Isa.AVX2).runner(float_model):
-        pass
-    assert entries == [False] * 3
+    models = [_model(_QDQ, weight) for weight in (pairs, np.full((16, 8), 64, np.int8))]
+    models.append(_model("g (float[n,16] x, int8[16,8] q0) => (float[n,16] y) { y = Neg(x) }"))
+    assert all(OrtCpu(Isa.AVX2).as_run(model) is model for model in models)
 
 
-def test_a_file_is_looked_at_as_well(
-    on: Callable[[Isa], None], entries: list[bool], tmp_path: Path
-) -> None:
+def test_a_file_is_looked_at_as_well(on: Callable[[Isa], None], tmp_path: Path) -> None:
     on(Isa.AVX2)
     _model(_QDQ).save(tmp_path / "m.onnx")
-    with OrtCpu(Isa.AVX2).runner(tmp_path / "m.onnx"):
-        pass
-    OrtCpu(Isa.AVX2).profile(tmp_path / "m.onnx", {"x": _x()}, 2, RunnerOptions(threads=1))
-    assert entries == [True, True]
+    run = OrtCpu(Isa.AVX2).as_run(tmp_path / "m.onnx")
+    assert isinstance(run, Model) and not saturating_products(run.ir)
+    times = OrtCpu(Isa.AVX2).profile(tmp_path / "m.onnx", {"x": _x()}, 2, RunnerOptions(threads=1))
+    assert times.totals.size == 2
+    own = tmp_path / "m.ort"
+    assert OrtCpu(Isa.AVX2).as_run(own) is own
 
 
-@pytest.mark.parametrize("text", [_INTEGERS, _QLINEAR, _CONV])
+@pytest.mark.parametrize("text", [_QDQ, _INTEGERS, _QLINEAR, _CONV])
 def test_a_reference_is_computed_with_unsigned_weights(
     on: Callable[[Isa], None], text: str
 ) -> None:
-    """A session without optimizations widens nothing: the integers are the same all the same."""
+    """The integers are the same."""
     model, exact = _model(text), RunnerOptions(exact=True, threads=1)
     before = model.text()
     with OrtCpu(Isa.VNNI).runner(model, exact) as runner:
@@ -160,35 +138,28 @@ def test_products_that_share_a_weight_and_its_zero_point(
         np.testing.assert_allclose(runner.run({"x": _x()})["y"], wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_signed_activations_keep_signed_weights() -> None:
-    model = _model(_SIGNED)
-    assert make_weights_unsigned(model.ir) == 0
+def test_signed_activations_are_summed_exactly_and_stay() -> None:
+    assert saturating_products(_model(_SIGNED).ir) == ()
 
 
-def test_the_artifact_needs_no_option(tmp_path: Path) -> None:
-    """It is stored with unsigned weights, which only an x86 build of the runtime can make."""
-    artifact = OrtCpu(Isa.AVX2).compile(_model(_QDQ), tmp_path, "net")
-    written = Model.load(artifact.files[0])
-    is_x86 = platform.machine().lower() in ("x86_64", "amd64")
-    assert bool(saturating_products(written.ir)) != is_x86
-    said = "weights of 1 product stored unsigned" if is_x86 else "set the session option"
-    assert said in artifact.notes[0]
-    with OrtCpu(Isa.VNNI).runner(_model(_QDQ)) as runner:
+@pytest.mark.parametrize("format", ["onnx", "ort"])
+def test_the_artifact_needs_no_option(tmp_path: Path, format: str) -> None:
+    artifact = OrtCpu(Isa.AVX2).compile(_model(_QDQ), tmp_path, "net", format=format)
+    if format == "onnx":
+        assert saturating_products(Model.load(artifact.files[0]).ir) == ()
+    with OrtCpu(Isa.VNNI).runner(_model(_QDQ), RunnerOptions(exact=True)) as runner:
         wanted = runner.run({"x": _x()})["y"]
-    with OrtCpu(Isa.AVX2).runner(written) as runner:
-        np.testing.assert_allclose(runner.run({"x": _x()})["y"], wanted, rtol=1e-6, atol=1e-6)
+    # Loaded as it is, without anything that would make a file exact.
+    provider = [Provider("CPUExecutionProvider")]
+    with OrtRunner(ModelSource.of(artifact.files[0]), RunnerOptions(), provider) as runner:
+        np.testing.assert_allclose(runner.run({"x": _x()})["y"], wanted, rtol=1e-5, atol=1e-5)
 
 
-def test_an_artifact_that_is_not_optimized_says_what_to_set(tmp_path: Path) -> None:
-    from irtools.backends.onnxruntime.artifact import write_artifact
-    from irtools.backends.onnxruntime.session import Provider
-
-    provider = Provider("CPUExecutionProvider")
-    path = tmp_path / "net.onnx"
-    artifact = write_artifact(_model(_QDQ), path, [provider], optimize=False, widened=1)
-    assert "set the session option session.x64quantprecision to 1" in artifact.notes[0]
+def test_a_machine_that_sums_exactly_keeps_signed_weights(tmp_path: Path) -> None:
+    artifact = OrtCpu(Isa.VNNI).compile(_model(_QDQ), tmp_path, "net")
+    assert len(saturating_products(Model.load(artifact.files[0]).ir)) == 1
 
 
 def test_the_words_for_users_name_the_option() -> None:
-    assert session.WIDE_PRODUCTS in OrtCpu.widening
+    assert "session.x64quantprecision=1" in OrtCpu.widening
     assert Target.widening == ""

@@ -14,6 +14,7 @@ from irtools.analysis.dims import (
     multiply,
     name_of,
     never_equal,
+    shape_text,
     symbol,
 )
 
@@ -81,3 +82,10 @@ def test_the_name_of_a_plain_symbol() -> None:
     assert name_of(symbol("a")) == "a"
     others = (3, add(symbol("a"), 1), multiply(symbol("a"), 2), multiply(symbol("a"), symbol("a")))
     assert [name_of(other) for other in others] == [None] * 4
+
+
+def test_sizes_that_the_model_does_not_name_are_not_spelt_out() -> None:
+    grown = add(multiply(symbol("batch"), 2), 1)
+    unnamed = multiply(symbol("?broadcast(m, n)"), 3)
+    assert shape_text([symbol("batch"), 12, grown, unnamed]) == "[batch, 12, 1 + 2*batch, ?]"
+    assert shape_text([]) == "[]"

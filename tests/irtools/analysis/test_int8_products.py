@@ -70,7 +70,7 @@ def test_products_by_matrices(name: str) -> None:
     model = _model(MATRICES[name], q=_FULL)
     (found,) = int8_products(model)
     assert found.weight.name == "q" and found.axis == 1
-    assert saturating_products(model) == (found.node,)
+    assert [product.node for product in saturating_products(model)] == [found.node]
     assert saturating_products(_model(MATRICES[name], q=_SAFE)) == ()
     halves = np.clip(_FULL, -64, 64).astype(np.int8)
     assert saturating_products(_model(MATRICES[name], q=halves)) == ()
@@ -96,6 +96,16 @@ def test_unsigned_weights_do_not_saturate(name: str) -> None:
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_is_no_int8_product(name: str) -> None:
     assert list(int8_products(_model(OTHERS[name], q=_FULL))) == []
+
+
+@pytest.mark.parametrize("name", ["qlinear", "by the zero point"])
+def test_signed_activations_of_operators_on_integers_do_not_count(name: str) -> None:
+    """Their kernels take both sides as s8; pairs of Q and DQ the runtime makes u8 by itself."""
+    text = MATRICES["qlinear"].replace("uint8 z = {128}", "int8 z = {0}")
+    if name == "qlinear":
+        text = text.replace("uint8[n", "int8[n")
+    model = _model(text, q=_FULL)
+    assert len(list(int8_products(model))) == 1 and saturating_products(model) == ()
 
 
 def test_weights_that_are_quantized_in_the_graph() -> None:

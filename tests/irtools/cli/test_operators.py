@@ -25,6 +25,7 @@ def test_the_coverage_has_a_line_for_every_operator_and_a_column_for_every_rule(
         "cost",
         "channels",
         "rows",
+        "scales",
         "no-op",
     ]
     assert head.split() == [*columns, "fold", "half", "opset"]

@@ -231,7 +231,7 @@ def test_a_slow_model_is_run_on_fewer_feeds(
     seconds: float, expected: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr("irtools.measure.trial.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("irtools.measure.outputs.time.monotonic", lambda: clock[0])
     slow = _Slow(clock, seconds)
     feeds = [{"x": np.ones((2, 2), np.float32)} for _ in range(3)]
     answer = run_trial(slow, tmp_path, RunnerOptions(), feeds, None, {"sizes": {}}, {}, seconds=2.0)
@@ -262,7 +262,7 @@ def test_sizes_with_finite_outputs_are_preferred(tmp_path: Path) -> None:
 def test_outputs_that_are_never_finite_are_taken_as_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("irtools.measure.trial._MOST_TRIES", 20)
+    monkeypatch.setattr("irtools.measure.search._MOST_TRIES", 20)
     text = "<float no = {0.0}> { z = Mul (x, no) l = Log (z) y = Add (l, x) }"
     found = model("float[n,k] x", text, {}, "float[n,k] y")
     path = found.save(tmp_path / "m.onnx").files[0]

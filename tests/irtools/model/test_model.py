@@ -209,10 +209,29 @@ def test_fresh_names_are_free_everywhere() -> None:
     assert [names.make("h"), names.make("h"), names.make("new")] == ["h_1", "h_2", "new"]
 
 
-def test_map_types_are_refused_with_the_reason() -> None:
+@pytest.mark.parametrize("in_sequence", [True, False])
+def test_map_types_survive_reading_and_writing(in_sequence: bool, tmp_path: Path) -> None:
+    """ZipMap of scikit-learn exports: `onnx_ir` has no type for what it makes."""
     proto = onnx.parser.parse_model(TEXT)
     kind = proto.graph.output[0].type
     kind.Clear()
-    kind.map_type.key_type = TensorProto.INT64
-    with pytest.raises(UnsupportedError, match="map type"):
+    inner = kind.sequence_type.elem_type if in_sequence else kind
+    inner.map_type.key_type = TensorProto.INT64
+    inner.map_type.value_type.tensor_type.elem_type = TensorProto.FLOAT
+    wanted = onnx.TypeProto()
+    wanted.CopyFrom(kind)
+    model = Model.from_proto(proto).clone()
+    assert model.interface.outputs[0].dtype == ""
+    model.save(tmp_path / "m.onnx")
+    again = onnx.load(tmp_path / "m.onnx")
+    assert again.graph.output[0].type == wanted
+    assert proto.graph.output[0].type == wanted
+
+
+def test_opaque_types_are_refused_with_the_reason() -> None:
+    proto = onnx.parser.parse_model(TEXT)
+    kind = proto.graph.output[0].type
+    kind.Clear()
+    kind.opaque_type.name = "thing"
+    with pytest.raises(UnsupportedError, match="opaque type"):
         Model.from_proto(proto)

@@ -43,6 +43,23 @@ def test_what_is_misspelt_is_refused_before_anything_heavy_is_imported(text: str
     assert said == str(caught.value) and imported == "[]"
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("prune:pattern=2of4", "pass 'prune' has no option 'pattern'; sparsify has one"),
+        ("prune:method=magnitude", "pass 'prune' has no option 'method'; sparsify has one"),
+        ("prune:method=gptq", "pass 'prune' has no option 'method'; int4 has one"),
+        ("prune:rato=0.5", "pass 'prune' has no option 'rato'; did you mean 'ratio'?"),
+        ("trim-vocabulary:exclude=a", "pass 'trim-vocabulary' has no option 'exclude'; "),
+    ],
+)
+def test_an_option_of_another_pass_is_named_with_it(text: str, said: str) -> None:
+    with pytest.raises(PipelineSyntaxError) as caught:
+        Pipeline.parse(text)
+    assert str(caught.value).startswith(said)
+    assert " have one" not in str(caught.value)
+
+
 _MODULE = """
 from __future__ import annotations
 from dataclasses import dataclass, field

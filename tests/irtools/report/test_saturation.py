@@ -34,13 +34,14 @@ def test_what_is_said_of_a_model_that_saturates() -> None:
         assert part in found.text
     (found,) = remark_on_saturation(_UNSAFE, _SAFE, target)
     assert found.level is Level.NOTE and "of the original" in found.text
+    assert "the original needs the session option session.x64quantprecision=1" in found.text
 
 
-def test_another_runtime_has_no_such_option() -> None:
-    (found,) = remark_on_saturation(
-        _UNSAFE, _UNSAFE, find_target("openvino-cpu:isa=avx2", check=False)
-    )
+def test_each_runtime_has_its_own_option() -> None:
+    target = find_target("openvino-cpu:isa=avx2", check=False)
+    (found,) = remark_on_saturation(_UNSAFE, _UNSAFE, target)
     assert found.level is Level.WARNING and "session" not in found.text
+    assert "set the property LP_TRANSFORMS_MODE=NO where the file is loaded" in found.text
 
 
 @pytest.mark.parametrize("isa", ["vnni", "amx", "arm", "arm-dot"])

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import onnx_ir as ir
+import onnxruntime
 import pytest
 
 from irtools.model import Model, verify
@@ -246,3 +247,45 @@ def test_a_weight_of_two_convolutions_is_not_copied_for_a_normalization(fold) ->
     second = g.add("Conv", normed, "weight", pads=[1, 1, 1, 1])
     found = fold(g.model(second), "cleanup")
     assert found == {"Conv": 2, "BatchNormalization": 1, "Add": 1}
+
+
+_QDQ_OPSETS = {"per tensor": 13, "per channel": 13, "in blocks": 21}
+
+
+@pytest.mark.parametrize("form", _QDQ_OPSETS)
+@pytest.mark.parametrize("zero", ["int8", "uint8", None])
+def test_weights_before_their_own_quantization_become_integers(fold, form, zero) -> None:
+    """As the runtime rounds them, ties to even and beyond the range included; DQ stays."""
+    rng = np.random.default_rng(0)
+    shape = {"per tensor": (), "per channel": (6,), "in blocks": (2, 6)}[form]
+    scale = rng.uniform(0.5, 2, shape).astype(np.float32) if shape else np.array(0.5, np.float32)
+    weight = (rng.integers(-200, 200, (8, 6)) * np.float32(0.25)).astype(np.float32)
+    arrays = {"w": weight, "s": scale}
+    if zero is not None:
+        arrays["z"] = np.full(shape, 3, zero)
+    options = {"in blocks": {"axis": 0, "block_size": 4}, "per channel": {"axis": 1}}.get(form, {})
+    graph = Graph(**arrays)
+    parts = ["s", *(["z"] if zero else [])]
+    real = graph.add("DequantizeLinear", graph.add("QuantizeLinear", "w", *parts, **options),
+                     *parts, **options)  # fmt: skip
+    model = graph.model(graph.add("ReduceSum", real, keepdims=0))
+    model.graph.opset_imports[""] = _QDQ_OPSETS[form]
+    before = _run(model)
+    assert fold(model) == {"DequantizeLinear": 1, "ReduceSum": 1, "Add": 1}
+    assert model.graph.initializers["t0"].dtype.name == (zero or "uint8").upper()
+    np.testing.assert_array_equal(_run(model), before)
+
+
+def test_a_weight_that_is_read_in_float_as_well_stays(fold) -> None:
+    graph = Graph(w=np.ones((64, 64), np.float32), s=np.array(0.1, np.float32))
+    real = graph.add("DequantizeLinear", graph.add("QuantizeLinear", "w", "s"), "s")
+    model = graph.model(graph.add("ReduceSum", real, keepdims=0), graph.add("ReduceMax", "w"))
+    assert fold(model)["QuantizeLinear"] == 1
+
+
+def _run(model: ir.Model) -> np.ndarray:
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    proto = Model(model).to_proto().SerializeToString()
+    session = onnxruntime.InferenceSession(proto, options)
+    return np.asarray(session.run(None, {"x": np.zeros(1, np.float32)})[0])

@@ -11,7 +11,7 @@ import pytest
 
 from irtools.data import Dataset
 from irtools.errors import OptionError, UsageError
-from irtools.model.verify import verify
+from irtools.model import verify
 from irtools.passes.exits.early_exit import EarlyExit
 from irtools.passes.exits.emit import Exit, build_exits
 from irtools.passes.exits.encoder import NotAnEncoderError, find_encoder

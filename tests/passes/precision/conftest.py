@@ -10,7 +10,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from irtools.model.verify import verify
+from irtools.model import verify
 from irtools.passmanager import PassContext, PassResult, Pipeline
 from irtools.targets import find_target
 

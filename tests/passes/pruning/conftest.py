@@ -9,8 +9,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
-from irtools.model import Model
-from irtools.model.verify import verify
+from irtools.model import Model, verify
 from irtools.passmanager import PassContext
 from irtools.targets import find_target
 

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from irtools.model import Model
-from irtools.model.verify import verify
+from irtools.model import Model, verify
 from irtools.passes.cleanup.initializers import DeduplicateInitializers
 from irtools.passes.pruning.prune import Prune
 from irtools.targets import RunnerOptions, find_target

@@ -7,8 +7,7 @@ import pytest
 
 from irtools.analysis.channels import ChannelGroups
 from irtools.editing import Editor, constant_of, set_contents
-from irtools.model import Model
-from irtools.model.verify import verify
+from irtools.model import Model, verify
 from irtools.passes.pruning.edit import Cut, remove_channels
 
 _EXPECTED = {

@@ -6,20 +6,19 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from irtools.analysis.channels import IndexMap, Member
 from irtools.passes.pruning.linear import LinearLayer, linear_layer
 
 W = np.arange(16, dtype=np.float32).reshape(4, 4)
 
 
-def layer(text: str, axis: int, data_axis: int = -1, w: np.ndarray = W) -> LinearLayer | None:
+def layer(text: str, w: np.ndarray = W) -> LinearLayer | None:
     model = ir.from_onnx_text(f'<ir_version: 10, opset_import: ["" : 20, "local" : 1]> {text}')
     (value,) = [v for v in model.graph.inputs if v.name == "w"]
     model.graph.inputs.remove(value)
     value.const_value = ir.tensor(w, name="w")
     model.graph.register_initializer(value)
     node = next(n for n in model.graph if value in n.inputs)
-    return linear_layer(Member(node, 1, axis, IndexMap(4), "in", data_axis))
+    return linear_layer(node)
 
 
 GEMM = "g (float[n,4] x, float[4,4] w) => (float[n,4] y) <float[4] b = {{1, 2, 3, 4}}> {{ y = {} }}"
@@ -36,22 +35,23 @@ GEMM = "g (float[n,4] x, float[4,4] w) => (float[n,4] y) <float[4] b = {{1, 2, 3
     ],
 )
 def test_products_are_linear_layers(op: str, axis: int, has_bias: bool) -> None:
-    found = layer(GEMM.format(op), axis)
+    found = layer(GEMM.format(op))
     assert found is not None
     assert (found.bias_node is not None) == has_bias
     # Rows are inputs, however the weight is stored.
     np.testing.assert_array_equal(found.weight(), W.T if axis else W)
 
 
-def test_a_scaled_product_is_none() -> None:
-    assert layer(GEMM.format("Gemm<alpha=0.5>(x, w, b)"), 0) is None
+def test_a_scaled_product_and_a_transposed_input_are_none() -> None:
+    assert layer(GEMM.format("Gemm<alpha=0.5>(x, w, b)")) is None
+    assert layer(GEMM.format("Gemm<transA=1>(x, w, b)")) is None
 
 
 @pytest.mark.parametrize(("add", "has_bias"), [("Add", True), ("local.Add", False)])
 def test_only_the_standard_add_brings_a_bias(add: str, has_bias: bool) -> None:
     text = f"""g (float[n,4] x, float[4,4] w) => (float[n,4] y) <float[4] b = {{1, 2, 3, 4}}>
     {{ m = MatMul(x, w)  y = {add}(m, b) }}"""
-    found = layer(text, 0)
+    found = layer(text)
     assert found is not None and (found.bias_node is not None) == has_bias
 
 
@@ -73,5 +73,5 @@ def test_a_convolution_of_single_positions_is_one(
     shape: tuple[int, ...], attributes: str, linear: bool
 ) -> None:
     text = CONV.format(",".join(map(str, shape)), attributes)
-    found = layer(text, 1, 1, np.ones(shape, np.float32))
+    found = layer(text, np.ones(shape, np.float32))
     assert (found is not None) == linear

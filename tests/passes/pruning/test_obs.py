@@ -25,7 +25,7 @@ def test_refit_is_ridge_regression_on_the_survivors(seed: int) -> None:
     kept = np.append(rows, 12)
     count = len(ones)
     # The ridge pulls towards the old weights, not towards zero.
-    extra = problem.hessian - ones.T @ ones / count
+    extra = problem.hessian() - ones.T @ ones / count
     target = np.vstack([weight, np.zeros(5)])
     left = ones[:, kept].T @ ones[:, kept] / count + extra[np.ix_(kept, kept)]
     right = ones[:, kept].T @ (ones @ target) / count + extra[kept] @ target
@@ -44,7 +44,7 @@ def test_error_along_the_path_is_the_error_of_the_refit(units: int, inner: int, 
         kept = np.append(rows, 12)
         moved = -problem.weight.copy()
         moved[kept] += refit(problem, rows)
-        error = np.einsum("kn,kl,ln->", moved, problem.hessian, moved) / problem.energy
+        error = np.einsum("kn,kl,ln->", moved, problem.hessian(), moved) / problem.energy
         assert path.errors[removed] == pytest.approx(error, abs=1e-8)
 
 

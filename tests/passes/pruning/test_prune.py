@@ -10,7 +10,8 @@ from irtools.analysis.channels import BlockedGroup, BlockedReason
 from irtools.editing import constant_of
 from irtools.errors import OptionError, UnsupportedError, UsageError
 from irtools.measure.base import LatencyResult
-from irtools.passes.pruning.prune import Prune, blocked_notes
+from irtools.passes.pruning.left_alone import blocked_notes
+from irtools.passes.pruning.prune import Prune
 from irtools.passmanager import Pipeline, Plan
 
 _SIZES = {"ffn": 32, "erf-ffn": 32}
@@ -245,8 +246,6 @@ def test_a_speedup_out_of_reach_is_refused_with_what_is_possible(build, data_con
         ({"ratio": 0.5, "speedup": 2.0}, "not both"),
         ({"ratio": 1.0}, "0 <= ratio < 1"),
         ({"speedup": 0.5}, "at least 1"),
-        ({"method": "magnitude", "speedup": 2.0}, "nothing faster"),
-        ({"pattern": "2:4"}, "needs method=magnitude"),
         ({"round_to": 0}, "at least 1"),
     ],
 )
@@ -258,38 +257,6 @@ def test_options_that_contradict_each_other(options, message):
 def test_options_survive_print_and_parse():
     text = "prune:ratio=0.5:exclude=*.layer.0.*+pooler:round-to=8:heads=false"
     assert str(Pipeline.parse(str(Pipeline.parse(text)))) == str(Pipeline.parse(text))
-
-
-@pytest.mark.parametrize("scope", ["global", "local"])
-def test_zeros_are_the_smallest_weights(scope, build, data_context):
-    model = build("ffn")
-    pass_ = Prune(method="magnitude", ratio=0.5, scope=scope)
-    result = pass_.run(model, data_context(None))
-    weights = [model.graph.initializers[n].const_value.numpy() for n in ("w_one", "w_two")]
-    assert sum(int((w == 0).sum()) for w in weights) == 256
-    assert result.counters["num-weights-zeroed"] == 256
-    if scope == "local":
-        assert [int((w == 0).sum()) for w in weights] == [128, 128]
-    assert any("compute them like any number" in note for note in result.notes)
-    assert not pass_.run(model, data_context(None)).modified
-
-
-@pytest.mark.parametrize(("pattern", "zeros", "block"), [("2:4", 2, 4), ("4:8", 4, 8)])
-def test_zeros_in_blocks(pattern, zeros, block, build, data_context):
-    model = build("erf-ffn")
-    Prune(method="magnitude", pattern=pattern).run(model, data_context(None))
-    for name in ("w_one", "w_two"):
-        blocks = model.graph.initializers[name].const_value.numpy().reshape(-1, block)
-        assert (np.count_nonzero(blocks == 0, axis=1) == zeros).all()
-
-
-def test_weights_that_do_not_divide_into_blocks_are_counted(build, data_context):
-    text = """
-    <ir_version: 10, opset_import: ["" : 20]>
-    g (float[batch,6] x, float[6,4] w_1) => (float[batch,4] y) { y = MatMul(x, w_1) }
-    """
-    result = Prune(method="magnitude", pattern="2:4").run(build(text), data_context(None))
-    assert not result.modified and result.counters["num-skipped-no-blocks"] == 1
 
 
 @pytest.mark.parametrize("name", ["ffn", "heads", "conv"])

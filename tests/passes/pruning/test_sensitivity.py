@@ -5,7 +5,8 @@ import onnx_ir as ir
 import pytest
 
 from irtools.data import Dataset
-from irtools.passes.pruning.sensitivity import OutputProbe, divergence, levels_of
+from irtools.passes.pruning.candidates import levels_of
+from irtools.passes.pruning.sensitivity import OutputProbe, divergence
 
 
 def test_equal_outputs_do_not_diverge() -> None:

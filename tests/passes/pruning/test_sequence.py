@@ -8,11 +8,11 @@ import pytest
 
 from irtools.analysis.channels import ChannelGroups
 from irtools.editing import constant_of
-from irtools.model.verify import verify
+from irtools.model import verify
+from irtools.passes.pruning.cut import cut_units
 from irtools.passes.pruning.evidence import collect_evidence
-from irtools.passes.pruning.refit import cut_and_refit
-from irtools.passes.pruning.sequence import refit_in_sequence
-from irtools.passes.pruning.twin import side_by_side
+from irtools.passes.pruning.linear import linear_layer
+from irtools.passes.pruning.sequence import refit_in_sequence, side_by_side
 
 _DEEP = """
 <ir_version: 10, opset_import: ["" : 20]>
@@ -52,7 +52,8 @@ def test_later_layers_make_up_for_earlier_ones(seed, build, run_model, data_cont
     model = dense.clone()
     groups = ChannelGroups.of(model).groups
     kept = {g.name: tuple(sorted(rng.choice(24, 14, False).tolist())) for g in groups}
-    layers = cut_and_refit(model, kept, collect_evidence(model, groups, ctx))
+    sinks = [linear_layer(sink.node) for group in groups for sink in group.sinks]
+    layers = cut_units(model, kept, collect_evidence(model, sinks, ctx))
     at_once = _error(dense, model, unseen, run_model)
     original = {k: v.const_value.numpy().copy() for k, v in dense.graph.initializers.items()}
     assert refit_in_sequence(model, dense, layers, ctx) == 3

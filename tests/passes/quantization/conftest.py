@@ -12,8 +12,7 @@ import onnxruntime as ort
 import pytest
 
 from irtools.data import Dataset
-from irtools.model import Model
-from irtools.model.verify import verify
+from irtools.model import Model, verify
 from irtools.passmanager import PassContext, PassResult, Pipeline
 from irtools.statistics.service import StreamingStatistics
 from irtools.targets import RunnerOptions, find_target

@@ -11,8 +11,8 @@ import pytest
 from irtools.analysis.int8_products import int8_products, saturating_products
 from irtools.data import Dataset
 from irtools.errors import UnsupportedError
+from irtools.model import verify
 from irtools.model.printer import print_model
-from irtools.model.verify import verify
 from irtools.passes.quantization.forms.base import WeightDecision
 from irtools.passes.quantization.forms.multiplied import Multiplied
 from irtools.passes.quantization.forms.registry import read_decision

@@ -299,6 +299,8 @@ def test_smaller_blocks_where_they_must_divide(quantize) -> None:
 def test_names_are_excluded_by_pattern(quantize) -> None:
     done = quantize(build(FFN), f"{INT4}:exclude=w1")
     assert done.result.counters == {"num-skipped-excluded": 1, "num-quantized-matmul": 1}
+    told = "not quantized: weights left in float32 because an option excludes them (1)"
+    assert told in done.result.notes
 
 
 def test_costs_know_the_data(quantize) -> None:

@@ -8,7 +8,7 @@ from irtools.analysis.channels.groups import Trace
 from irtools.analysis.channels.index_map import IndexMap
 from irtools.analysis.channels.rules.port import Port, Refine
 from irtools.analysis.channels.rules.sizes import edit_target
-from irtools.analysis.dims import Dim, multiply
+from irtools.analysis.dims import Dim, multiply, shape_text
 
 __all__ = ["reshape"]
 
@@ -29,19 +29,14 @@ def reshape(port: Port, trace: Trace) -> None:
     here, there = (shape_x, shape_y) if port.is_input else (shape_y, shape_x)
     moved = _moved(port.axis, port.map, here, there)
     if moved is None:
-        trace.block(
-            node, f"it mixes the channels with other axes ({_text(here)} -> {_text(there)})"
-        )
+        shapes = f"{shape_text(here)} -> {shape_text(there)}"
+        trace.block(node, f"it mixes the channels with other axes ({shapes})")
         return
     axis, mapping = moved
     trace.couple(y if port.is_input else x, axis, mapping)
     if node.op_type == "Reshape":
         target = (axis, mapping) if port.is_input else (port.axis, port.map)
         edit_target(node, trace, *target)
-
-
-def _text(shape: Sequence[Dim]) -> str:
-    return "x".join(str(d) for d in shape)
 
 
 def _moved(

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irtools.passes.pruning.select import Choice, choose, choose_evenly
+from irtools.passes.pruning.knapsack import Choice, choose, choose_evenly
 
 levels = st.lists(st.tuples(st.integers(1, 30), st.integers(0, 30)), min_size=1, max_size=4).map(
     lambda steps: Choice(

@@ -1,4 +1,7 @@
-"""Cutting units out and moving the weights that stay to the least-squares optimum."""
+"""Cutting units out and moving the weights that stay to the least-squares optimum.
+
+Everything goes by names, so a plan, a copy of the model and the file loaded again are cut alike.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,9 @@ from irtools.analysis.channels import ChannelGroups
 from irtools.editing import Editor
 from irtools.passes.pruning.edit import Cut, remove_channels
 from irtools.passes.pruning.evidence import Evidence
-from irtools.passes.pruning.linear import LinearLayer, linear_layer, write_layers
+from irtools.passes.pruning.linear import LinearLayer, by_weight, linear_layer, write_layers
 
-__all__ = ["CutLayer", "cut_and_refit"]
+__all__ = ["CutLayer", "cut_copy", "cut_units"]
 
 
 @dataclass(frozen=True)
@@ -32,14 +35,14 @@ class CutLayer:
     removed_outputs: np.ndarray
 
 
-def cut_and_refit(
+def cut_units(
     model: ir.Model, kept: Mapping[str, Sequence[int]], evidence: Evidence
 ) -> tuple[CutLayer, ...]:
     """Remove units and refit what sums them up, each layer by its own evidence.
 
     Args:
         model: Changed in place.
-        kept: Group name to the units that stay.
+        kept: Group name to the units that stay, ascending.
         evidence: Input moments of the sinks; sinks without any are cut and not refitted.
 
     Returns:
@@ -49,27 +52,36 @@ def cut_and_refit(
     cuts = []
     for name, units in kept.items():
         group = groups.find(name)
-        assert group is not None
+        assert group is not None, f"{name} is a group of the model"
         cuts.append(Cut(group, tuple(units)))
-    layers = [(cut, layer) for cut in cuts for layer in map(linear_layer, cut.group.sinks) if layer]
-    solved = [evidence.refitted(layer.sink, cut.kept) for cut, layer in layers]
+    found: dict[ir.Node, LinearLayer] = {}
+    solved: dict[str, np.ndarray | None] = {}
+    for cut in cuts:
+        for sink in cut.group.sinks:
+            layer = linear_layer(sink.node) if sink.input == 1 else None
+            if layer is not None:
+                found[sink.node] = layer
+                solved[layer.name] = evidence.refitted(layer.name, sink.map.indices(cut.kept))
+    sharing = by_weight(found.values())
     remove_channels(model, cuts)
-    sharing: dict[ir.Value, list[int]] = {}
-    for place, (_, layer) in enumerate(layers):
-        sharing.setdefault(layer.sink.value, []).append(place)
     editor = Editor(model, "prune")
-    done: dict[int, CutLayer] = {}
-    for places in sharing.values():
-        same = [layers[place][1] for place in places]
-        weight = solved[places[0]]
-        removed = _removed_outputs(same[0].sink.node, cuts)
+    done: dict[ir.Node, CutLayer] = {}
+    for name, same in sharing.items():
+        weight = solved[name]
+        removed = _removed_outputs(same[0].node, cuts)
         if weight is not None:
             # The layer that sums one group up may compute the units of another, or of the same.
             left = np.delete(weight, removed, axis=1)
             write_layers(editor, same, left[:-1], left[-1])
-        for place, layer in zip(places, same, strict=True):
-            done[place] = CutLayer(layer, len(same) > 1, removed)
-    return tuple(done[place] for place in sorted(done))
+        done |= {layer.node: CutLayer(layer, len(same) > 1, removed) for layer in same}
+    return tuple(done[node] for node in found)
+
+
+def cut_copy(model: ir.Model, kept: Mapping[str, Sequence[int]]) -> ir.Model:
+    """Return a copy with only these units, not refitted: right in shape, good for timing."""
+    copy = model.clone()
+    cut_units(copy, kept, Evidence())
+    return copy
 
 
 def _removed_outputs(node: ir.Node, cuts: Sequence[Cut]) -> np.ndarray:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from irtools.errors import UnsupportedError
-from irtools.passes.pruning.idle import count_quantized
+from irtools.passes.pruning.left_alone import count_quantized
 from irtools.passmanager import PassContext, PassResult, Pipeline
 
 RNG = np.random.default_rng(0)
@@ -136,8 +136,28 @@ def test_without_weights(run) -> None:
 
 
 def test_zeros_of_quantized_weights(run) -> None:
-    result = run(product("DequantizeLinear"), "prune:method=magnitude")
+    result = run(product("DequantizeLinear"), "sparsify")
     assert not result.modified
+    assert result.counters["num-skipped-quantized"] == 1
     assert result.notes == (
-        "nothing set to zero: 1 product of quantized weights, which stay: prune before quantizing",
+        "nothing set to zero: 1 product is quantized already, and only weights in floating point "
+        "become zero: sparsify before quantizing",
     )
+
+
+def test_sizes_without_a_name_are_not_spelt_out(
+    run: Callable[[ir.Model, str], PassResult], build: Callable[..., ir.Model]
+) -> None:
+    """The length of a sum of two inputs of any length has no name."""
+    text = """
+    <ir_version: 10, opset_import: ["" : 20]>
+    g (float[n,32] a, float[m,32] b, float[32,32] w_1, float[48,64] w_2) => (float[k,64] y) {
+        x = Add (a, b)
+        h = MatMul (x, w_1)
+        shape = Constant <value_ints = [-1, 48]> ()
+        wide = Reshape (h, shape)
+        y = MatMul (wide, w_2)
+    }
+    """
+    notes = run(build(text), "prune").notes
+    assert any("mixes the channels with other axes ([?, 32] -> [?, 48])" in n for n in notes)

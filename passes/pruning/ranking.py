@@ -11,7 +11,7 @@ from irtools.editing import weight_of
 from irtools.passes.pruning.evidence import Evidence
 from irtools.passes.pruning.obs import LayerProblem, RemovalPath, removal_path
 
-__all__ = ["Importance", "removal_curve"]
+__all__ = ["Importance", "removal_path_of"]
 
 Importance: TypeAlias = Literal["magnitude", "activation", "obs"]
 
@@ -19,7 +19,7 @@ _CHUNK_SHARE = 48
 """Units are removed in about this many steps: 32 at a time of 1536 neurons."""
 
 
-def removal_curve(group: ChannelGroup, importance: Importance, evidence: Evidence) -> RemovalPath:
+def removal_path_of(group: ChannelGroup, importance: Importance, evidence: Evidence) -> RemovalPath:
     """Return the order of removal and the relative error after each of them.
 
     `obs` needs a group with one sink and evidence of it; `activation` evidence of every sink.
@@ -38,7 +38,8 @@ def removal_curve(group: ChannelGroup, importance: Importance, evidence: Evidenc
 def _output_power(sink: Member, problem: LayerProblem) -> np.ndarray:
     """Share of the output's energy that each unit carries: ||W_u||^2 E[x_u^2]."""
     rows = sink.map.matrix()
-    power = np.einsum("kn,kn->k", problem.weight, problem.weight) * np.diag(problem.hessian)
+    weight = problem.weight[:-1]
+    power = np.einsum("kn,kn->k", weight, weight) * problem.powers
     share: np.ndarray = power[rows].sum(axis=1) / problem.energy
     return share
 

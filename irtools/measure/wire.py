@@ -17,6 +17,8 @@ import numpy as np
 __all__ = ["decode", "encode"]
 
 _ARRAY = "\0array"
+_FOREIGN = 2
+"""What `dtype.isbuiltin` says of types that another package adds to numpy's: bfloat16."""
 
 
 def encode(answer: object) -> bytes:
@@ -60,7 +62,7 @@ def _storable(array: np.ndarray) -> np.ndarray:
     """Types that numpy's own file format does not know travel in one that holds their values."""
     if array.dtype == object:
         return array.astype(str)
-    return array if array.dtype.isbuiltin else array.astype(np.float32)
+    return array.astype(np.float32) if array.dtype.isbuiltin == _FOREIGN else array
 
 
 def _with_arrays(item: Any, archive: Any) -> Any:

@@ -135,7 +135,7 @@ def _fold(editor: Editor, choice: Choice, results: Results) -> None:
     for value in choice.values:
         node = value.producer()
         assert node is not None
-        array = results[node][node.outputs.index(value)]
+        array = np.array(results[node][node.outputs.index(value)], order="C")
         _replace_by_constant(editor, value, ir.tensor(array), in_main=node.graph is editor.graph)
     read = [value for node in choice.nodes for value in node.inputs]
     editor.remove(*choice.nodes)
@@ -239,8 +239,8 @@ class _Folder:
             return None
         arrays = []
         for output, result in zip(node.outputs, results, strict=True):
-            # Reference implementations may return scalars, and views of their inputs.
-            array = np.array(result, order="C")
+            # A view of an input, such as a turned weight, is copied where it is chosen.
+            array = np.asarray(result)
             if array.dtype == object or self.facts.shape(output) != array.shape:
                 return None
             if output.dtype is not None and output.dtype != ir.DataType.from_numpy(array.dtype):

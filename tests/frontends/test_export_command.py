@@ -15,9 +15,8 @@ import onnx_ir as ir
 import pytest
 
 from irtools.cli.main import run
-from irtools.driver import artifact as _artifact
 from irtools.errors import FileError
-from irtools.model import Model
+from irtools.model import Model, SavedModel
 
 pytestmark = pytest.mark.torch
 
@@ -259,15 +258,15 @@ def test_a_full_disk_leaves_nothing(
     tiny: Callable[[str], Path], irc: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = sorted(path.name for path in Path().iterdir())
-    save, calls = _artifact.save_checked, []
+    save, calls = Model.save, []
 
-    def full(model: Model, path: Path, external: bool | None) -> tuple[Path, ...]:
+    def full(model: Model, path: Path, **options: Any) -> SavedModel:
         calls.append(path)
         if len(calls) == 2:
             raise FileError(f"cannot write {path.name}: No space left on device")
-        return save(model, path, external)
+        return save(model, path, **options)
 
-    monkeypatch.setattr(_artifact, "save_checked", full)
+    monkeypatch.setattr(Model, "save", full)
     code, err = irc("export", str(tiny("whisper")), "-o", "out/")
     assert (code, err.count("\n")) == (6, 1)
     assert "No space left" in err

@@ -90,3 +90,8 @@ def test_of_drawn_samples_fewer_are_run_where_they_cost_much() -> None:
     assert found == [32, 8, 2, 32, 32, 32]
     real = replace(drawn, drawn=False)
     assert plan_measuring(Effort("normal"), real, 5.0).fidelity_samples == 8
+
+
+def test_drawn_prompts_are_continued_for_less_time() -> None:
+    plans = [plan_measuring(Effort("normal"), replace(_WORK, drawn=d)) for d in (False, True)]
+    assert [plan.text_seconds for plan in plans] == [30.0, 3.0]

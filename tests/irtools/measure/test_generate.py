@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from irtools.measure.generate import (
     write_greedily,
 )
 from irtools.model import Model
-from irtools.targets import Runner, RunnerOptions, find_target
+from irtools.targets import Feeds, Runner, RunnerOptions, find_target
 
 _PROMPTS = np.array([[3, 17, 40, 9], [60, 2, 2, 31], [8, 5, 13, 1]])
 
@@ -50,6 +51,35 @@ def test_without_a_cache_the_text_is_the_same(cached_decoder: Model, plain_decod
             found.append(write_greedily(runner, decoder, _PROMPTS, 9))
     np.testing.assert_array_equal(found[1].tokens, found[0].tokens)
     np.testing.assert_allclose(found[1].margins, found[0].margins, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "batch", "expected"), [(2.5, None, 3), (2.5, 1, 2), (0.0, None, 2), (99.0, None, 9)]
+)
+def test_writing_ends_with_its_time(
+    cached_decoder: Model,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    batch: int | None,
+    expected: int,
+) -> None:
+    """Texts that are written one after the other all get as many tokens as the first."""
+    decoder = find_decoder(cached_decoder.ir)
+    assert decoder is not None
+    clock = [0.0]
+    monkeypatch.setattr("irtools.measure.generate.time.monotonic", lambda: clock[0])
+    with find_target("ort-cpu").runner(cached_decoder, RunnerOptions(threads=1)) as runner:
+        run = runner.run
+
+        def slow(feeds: Feeds, outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+            clock[0] += 1.0
+            return run(feeds, outputs)
+
+        whole = write_greedily(runner, decoder, _PROMPTS, 9)
+        monkeypatch.setattr(runner, "run", slow)
+        found = write_greedily(runner, replace(decoder, batch=batch), _PROMPTS, 9, seconds, least=2)
+    np.testing.assert_array_equal(found.tokens, whole.tokens[:, :expected])
+    assert found.margins.shape == found.tokens.shape
 
 
 def test_texts_are_equal_up_to_their_first_other_token() -> None:

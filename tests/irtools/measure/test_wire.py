@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
@@ -32,6 +33,11 @@ def test_arrays_come_back(dtype: str) -> None:
 def test_strings_in_arrays_come_back() -> None:
     found = decode(encode(np.array(["a", "bc"], dtype=object)))
     assert found.tolist() == ["a", "bc"]
+
+
+def test_numbers_that_files_do_not_know_come_back_as_their_values() -> None:
+    found = decode(encode(np.array([1.5, -2.0], ml_dtypes.bfloat16)))
+    assert found.dtype == np.float32 and found.tolist() == [1.5, -2.0]
 
 
 def test_pickles_are_not_read() -> None:

@@ -117,6 +117,30 @@ def test_a_workspace_writes_each_weight_of_large_models_once(
         assert Model.load(paths[1]).fingerprint() == renamed.fingerprint()
 
 
+def test_what_is_timed_is_one_file_and_what_is_checked_shares_weights(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("irtools.passmanager.workspace._SHARED_ABOVE", 1 << 20)
+    model = Model.load(saved)
+    other = model.clone()
+    other.ir.graph.name = "other"
+    with Workspace() as workspace:
+        planned = workspace.size(model)
+        checked = [workspace.path(one) for one in (model, other)]
+        assert len({path.parent for path in checked}) == 1
+        assert len(list(checked[0].parent.glob("*.data"))) == 1
+        # The size is that of the file by itself, whatever was written to be checked.
+        assert workspace.size(model) == planned
+        timed = workspace.timed_path(model)
+        assert list(timed.parent.iterdir()) == [timed] and timed.stat().st_size == planned
+        assert workspace.timed_path(model) == timed and workspace.path(model) == checked[0]
+        names = {workspace.path(model.clone()).name for _ in range(3)}
+        assert len(names) == 3 and not names & {path.name for path in checked}
+        for path in (*checked, timed):
+            expected = other if path == checked[1] else model
+            assert Model.load(path).fingerprint() == expected.fingerprint()
+
+
 def _made(model: Model) -> Model:
     """A model as a pass leaves it: one weight is new, in memory."""
     changed = model.clone()

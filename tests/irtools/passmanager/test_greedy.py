@@ -13,7 +13,9 @@ from irtools.analysis.decoder import find_decoder
 from irtools.data import Dataset, fit_dataset
 from irtools.errors import VerificationError
 from irtools.instruments import Greedy, Numerics
+from irtools.instruments.budget import Budget
 from irtools.instruments.greedy import choose_prompts
+from irtools.measure.effort import Effort, Workload
 from irtools.measure.generate import GreedyText
 from irtools.model import Model
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult, Pipeline
@@ -96,6 +98,15 @@ def test_another_text_is_a_figure_after_a_lossy_pass(
     assert found.first_difference is not None and found.first_difference > 0
     # What comes after it promises to be equal to it, not to the original.
     assert steps[2].figures.get(GreedyText) == found and steps[2].figures.checks == []
+
+
+def test_no_more_is_written_than_there_is_time_for(cached_decoder: Model, ctx: PassContext) -> None:
+    effort = Effort("no time", seconds=1e-9)
+    greedy = Greedy(ctx.target, 1, new_tokens=12, budget=Budget(effort, Workload()))
+    steps = PassManager(Pipeline(_Promise()), (greedy,)).run(cached_decoder, ctx)
+    found = steps[1].figures.get(GreedyText)
+    assert found is not None and (found.new_tokens, found.equal) == (4, 8)
+    assert [note for note in steps[0].figures.notes if "4 of 12 new tokens" in note]
 
 
 def test_a_tie_is_no_error(cached_decoder: Model, ctx: PassContext) -> None:

@@ -10,6 +10,7 @@ from irtools.model.naming import FreshNames
 from irtools.model.nf4 import NF4_LEVELS
 from irtools.model.operators import find_schema
 from irtools.model.opset import OpsetChange, first_change, opset_of, raise_opset
+from irtools.model.padded import PaddedOutput, note_padded_outputs, padded_outputs
 from irtools.model.printer import print_model
 from irtools.model.sharing import join_initializers, private_initializer
 from irtools.model.sizes import with_sizes
@@ -26,6 +27,7 @@ __all__ = [
     "Model",
     "NF4_LEVELS",
     "OpsetChange",
+    "PaddedOutput",
     "SavedModel",
     "ValueInfo",
     "WeightStore",
@@ -38,7 +40,9 @@ __all__ = [
     "iter_nodes",
     "join_initializers",
     "nested_graphs",
+    "note_padded_outputs",
     "opset_of",
+    "padded_outputs",
     "place_of",
     "planned_size",
     "print_model",

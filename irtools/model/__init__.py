@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from irtools.model.nf4 import NF4_LEVELS
     from irtools.model.operators import find_schema
     from irtools.model.opset import OpsetChange, first_change, opset_of, raise_opset
+    from irtools.model.padded import PaddedOutput, note_padded_outputs, padded_outputs
     from irtools.model.printer import print_model
     from irtools.model.sizes import with_sizes
     from irtools.model.verifier import verify
@@ -44,6 +45,7 @@ _HOMES = {
     "Model": "irtools.model.model",
     "NF4_LEVELS": "irtools.model.nf4",
     "OpsetChange": "irtools.model.opset",
+    "PaddedOutput": "irtools.model.padded",
     "SavedModel": "irtools.model.model",
     "ValueInfo": "irtools.model.interface",
     "WeightStore": "irtools.model.writer",
@@ -56,7 +58,9 @@ _HOMES = {
     "iter_nodes": "irtools.model.walk",
     "may_use": "irtools.model.glance",
     "nested_graphs": "irtools.model.walk",
+    "note_padded_outputs": "irtools.model.padded",
     "opset_of": "irtools.model.opset",
+    "padded_outputs": "irtools.model.padded",
     "place_of": "irtools.model.digest",
     "planned_size": "irtools.model.writer",
     "print_model": "irtools.model.printer",
@@ -78,6 +82,7 @@ __all__ = [
     "Model",
     "NF4_LEVELS",
     "OpsetChange",
+    "PaddedOutput",
     "SavedModel",
     "ValueInfo",
     "WeightStore",
@@ -90,7 +95,9 @@ __all__ = [
     "iter_nodes",
     "may_use",
     "nested_graphs",
+    "note_padded_outputs",
     "opset_of",
+    "padded_outputs",
     "place_of",
     "planned_size",
     "print_model",

@@ -1,0 +1,197 @@
+"""What tensors hold where a text is padding: the vocabulary of `unpad`.
+
+A mask [B, S] says which positions of which texts are padding. Of every tensor it is known where
+its batch and position axes lie, and what it then holds at padding: what the model as it was holds
+there (`kept`), or something else, because that position is no longer computed. At all other
+positions every tensor holds what it did: that is what is proved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeAlias
+
+import onnx_ir as ir
+
+from irtools.analysis.dims import Dim
+from irtools.analysis.shapes import SymbolicShapes
+from irtools.editing import array_of
+
+__all__ = [
+    "CLOSED",
+    "UNKNOWN",
+    "MixedError",
+    "Number",
+    "Pad",
+    "PaddingRule",
+    "Pads",
+    "Place",
+    "Reader",
+    "aligned",
+    "axes_moved",
+    "axes_of",
+    "changed",
+    "keep_changed",
+    "moved",
+    "pad_of",
+    "union",
+    "without",
+]
+
+Number: TypeAlias = "bool | int | float"
+
+CLOSED = -1e4
+"""What is added to a score so that its weight is 0: exp(-1e4 + s) is 0 in float32 for s < 9,800."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the texts and positions of a mask lie in a tensor.
+
+    Attributes:
+        batch: Axis of the texts; None where there is one text only.
+        position: Axis of the positions; equal to `batch` where both are one axis, texts first.
+        inner: How many rows of the batch axis each text has, where heads were joined to it.
+    """
+
+    batch: int | None
+    position: int
+    inner: Dim = 1
+
+    @property
+    def axes(self) -> frozenset[int]:
+        """The axes that it takes."""
+        return frozenset({self.position} if self.batch is None else {self.batch, self.position})
+
+    def moved(self, offset: int) -> Place:
+        """Return the same place in a tensor with `offset` more axes in front."""
+        batch = None if self.batch is None else self.batch + offset
+        return replace(self, batch=batch, position=self.position + offset)
+
+
+@dataclass(frozen=True)
+class Pad:
+    """What a tensor holds at padding.
+
+    Attributes:
+        number: The same everywhere there; None: not known, but finite.
+        kept: Whether the model as it was holds the same.
+        closed: Whether it is so low a score that a Softmax gives it no weight.
+    """
+
+    number: Number | None = None
+    kept: bool = True
+    closed: bool = False
+
+
+UNKNOWN = Pad()
+"""What the model as it was holds, whatever that is."""
+
+Pads: TypeAlias = Mapping[Place, Pad]
+"""Of one tensor. Places that are not named hold what they did."""
+
+
+class MixedError(Exception):
+    """A node reads padding into other positions, or nothing is known of how it reads."""
+
+
+def keep_changed(pads: Pads) -> Pads:
+    """Return what is known of a result that reads all positions.
+
+    Raises:
+        MixedError: Not all of them hold what they did.
+    """
+    if any(not pad.kept for pad in pads.values()):
+        raise MixedError
+    return {}
+
+
+class Reader(Protocol):
+    """What a rule asks."""
+
+    facts: SymbolicShapes
+    sizes: tuple[Dim, Dim]
+    """Of texts and positions."""
+
+    def of(self, value: ir.Value | None) -> Pads:
+        """What a tensor holds at padding."""
+        ...
+
+
+PaddingRule: TypeAlias = Callable[[ir.Node, Reader], Sequence[Pads]]
+"""Returns what the results hold, the first ones; further ones hold what they did.
+
+Raises:
+    MixedError: They may not.
+"""
+
+
+def pad_of(number: Number | None, kept: bool) -> Pad:
+    """Return a content by its number."""
+    return Pad(number, kept, number is not None and number <= CLOSED)
+
+
+def aligned(value: ir.Value | None, rank: int, reader: Reader) -> Pads:
+    """Return what an input holds, by the axes of a result of `rank` that it is broadcast to."""
+    pads = reader.of(value)
+    if not pads:
+        return {}
+    own = reader.facts.rank(value)
+    if own is None or own > rank:
+        return keep_changed(pads)
+    return {place.moved(rank - own): pad for place, pad in pads.items()}
+
+
+def moved(pads: Pads, move: Callable[[Place], Place | None]) -> Pads:
+    found = {}
+    for place, pad in pads.items():
+        moved = move(place)
+        if moved is None:
+            keep_changed({place: pad})
+        else:
+            found[moved] = pad
+    return found
+
+
+def axes_moved(pads: Pads, to: Mapping[int, int]) -> Pads:
+    def move(place: Place) -> Place | None:
+        if not all(axis in to for axis in place.axes):
+            return None
+        batch = None if place.batch is None else to[place.batch]
+        return Place(batch, to[place.position], place.inner)
+
+    return moved(pads, move)
+
+
+def without(pads: Pads, axes: Iterable[int]) -> Pads:
+    """Return the places that do not lie on axes that are read as a whole.
+
+    Raises:
+        MixedError: One that does has changed.
+    """
+    whole = set(axes)
+    keep_changed({place: pad for place, pad in pads.items() if place.axes & whole})
+    return {place: pad for place, pad in pads.items() if not place.axes & whole}
+
+
+def changed(pads: Pads) -> Pads:
+    """Return what has changed, to something that is not known."""
+    return {place: Pad(None, kept=False) for place, pad in pads.items() if not pad.kept}
+
+
+def union(parts: Sequence[Pads]) -> Pads:
+    found: dict[Place, Pad] = {}
+    for part in parts:
+        for place, pad in part.items():
+            if place not in found or not pad.kept:
+                found[place] = pad
+    return found
+
+
+def axes_of(node: ir.Node) -> list[int] | None:
+    """Return `axes`, an attribute or the second input; None where they are not known."""
+    if "axes" in node.attributes:
+        return list(node.attributes.get_ints("axes", ()))
+    found = array_of(node.inputs[1]) if len(node.inputs) > 1 else None
+    return None if found is None else [int(axis) for axis in found.reshape(-1)]

@@ -1,0 +1,114 @@
+"""The pass `unpad`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import onnx_ir as ir
+
+from irtools.analysis.provenance import module_name
+from irtools.analysis.shapes import SymbolicShapes
+from irtools.editing import Editor
+from irtools.model import PaddedOutput, note_padded_outputs, opset_of, raise_opset
+from irtools.passes.positions.masks import find_masks
+from irtools.passes.positions.pack import MIN_OPSET, pack
+from irtools.passes.positions.padding.analysis import Clash
+from irtools.passes.positions.padding.base import CLOSED
+from irtools.passes.positions.region import Region, find_region
+from irtools.passmanager import FOLLOWED_GRAPH, Exactness, Pass, PassContext, PassResult
+from irtools.words import counted, printable
+
+__all__ = ["Unpad"]
+
+
+@dataclass(frozen=True)
+class Unpad(Pass):
+    """Compute only the tokens of padded texts.
+
+    TODO
+    """
+
+    name: ClassVar[str] = "unpad"
+    exactness: ClassVar[Exactness] = Exactness.REASSOCIATED
+    requires: ClassVar[tuple[str, ...]] = (*FOLLOWED_GRAPH, "hoist-shapes", "remove-dead-code")
+    counters: ClassVar = {
+        "num-unpadded-nodes": "operators that compute tokens alone",
+        "num-unpadded-products": "of them products",
+    }
+
+    def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
+        facts = ctx.analysis(SymbolicShapes, model)
+        region, reason = _find(model.graph, facts)
+        if region is not None and opset_of(model) < MIN_OPSET:
+            change = raise_opset(model, MIN_OPSET)
+            reason = f"it needs opset {MIN_OPSET}, and {change.reason}" if change.reason else reason
+            region = None if change.reason else region
+        if region is None:
+            counts = dict.fromkeys(self.counters, 0)
+            return PassResult(False, counts, (f"padding is computed: {reason}",))
+        fills = {value: _fill(value, facts) for value in region.results}
+        counts = {
+            "num-unpadded-nodes": len(region.nodes),
+            "num-unpadded-products": region.products,
+        }
+        mask, notes = region.mask, [_told(region)]
+        if fills:
+            outputs = {
+                value.name or "": PaddedOutput(mask.value.name or "", float(mask.padding), number)
+                for value, number in fills.items()
+            }
+            note_padded_outputs(model, outputs)
+            notes.append(_told_fills(outputs))
+        pack(Editor(model, self.name), region, facts, fills)
+        return PassResult(True, counts, tuple(notes))
+
+
+def _find(graph: ir.Graph, facts: SymbolicShapes) -> tuple[Region | None, str]:
+    """Return what runs on tokens alone, most products first; else why nothing does."""
+    best: Region | None = None
+    reason = ""
+    for mask in find_masks(graph, facts):
+        region = find_region(graph, facts, mask)
+        if region.products and region.results and not mask.value.is_graph_input():
+            named = printable(region.results[0].name or "")
+            reason = reason or f"padding in the result {named} could not be told from the inputs"
+        elif region.products:
+            if best is None or region.products > best.products:
+                best = region
+        elif not reason:
+            reason = _why(region)
+    return best, reason or "no input and no comparison [batch, sequence] says what is padding"
+
+
+def _why(region: Region) -> str:
+    clash = region.clash
+    if clash is None:
+        return f"no product computes each token of {_mask_name(region)} by itself"
+    return f"all positions of {printable(clash.value.name or '')} are read by {_reader(clash)}"
+
+
+def _reader(clash: Clash) -> str:
+    if clash.node is None:
+        return "the caller, as a result of the model"
+    return f"{clash.node.op_type} at {module_name(clash.node)}"
+
+
+def _mask_name(region: Region) -> str:
+    return printable(region.mask.value.name or "")
+
+
+def _fill(value: ir.Value, facts: SymbolicShapes) -> float:
+    """Return what a result holds at padding: 0; scores over positions what no position is."""
+    scores = facts.rank(value) == 2 and value.dtype is not None
+    return CLOSED if scores and value.dtype.is_floating_point() else 0.0
+
+
+def _told(region: Region) -> str:
+    what = counted(region.products, "product")
+    return f"{what} of the tokens alone that {_mask_name(region)} marks, in place of all positions"
+
+
+def _told_fills(outputs: dict[str, PaddedOutput]) -> str:
+    told = (f"{printable(name)} is {output.number:g}" for name, output in outputs.items())
+    return f"at padding {', '.join(told)} from now on"

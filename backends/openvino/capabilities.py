@@ -79,6 +79,7 @@ def cpu_capabilities(isa: Isa) -> Capabilities:
         compute_dtypes=frozenset({"float32"}) | halves,
         fused_ops=_FUSED,
         gather_dequantizes_table=False,
+        empty_attention=True,
     )
 
 

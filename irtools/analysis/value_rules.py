@@ -117,6 +117,15 @@ def _arithmetic(combine: Callable[[Dim, Dim], Dim | bool | None]) -> Rule:
     return rule
 
 
+def _negated(node: ir.Node, facts: ShapeFacts) -> np.ndarray | None:
+    data = facts.integers(node.inputs[0])
+    if data is None:
+        return None
+    boxed = np.empty(data.shape, dtype=object)
+    boxed.reshape(-1)[:] = [multiply(dim, -1) for dim in data.reshape(-1)]
+    return boxed
+
+
 def _equal(a: Dim, b: Dim) -> bool | None:
     if a == b:
         return True
@@ -165,6 +174,7 @@ VALUE: RuleTable[Rule] = RuleTable(
             "Gather": _gather,
             "Identity": _identity,
             "Mul": _arithmetic(multiply),
+            "Neg": _negated,
             "Reshape": _reshaped,
             "Shape": _shape,
             "Size": _size,

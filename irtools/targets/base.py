@@ -71,6 +71,7 @@ class Capabilities:
             `nf4`); others would be expanded when the model is loaded.
         gather_dequantizes_table: A DequantizeLinear in front of a Gather expands the whole
             table at each run, so embeddings are gathered first and dequantized after.
+        empty_attention: Fused attention runs on a batch of no text, and gives nothing.
     """
 
     max_opset: int = 23
@@ -92,6 +93,7 @@ class Capabilities:
     fused_ops: frozenset[str] = frozenset()
     weight_formats: frozenset[str] = frozenset({"int4"})
     gather_dequantizes_table: bool = False
+    empty_attention: bool = False
 
     def runs_fused(self, op: str, domain: str = "ai.onnx") -> bool:
         """Whether a fused operator is worth making for this target."""

@@ -11,6 +11,7 @@ padding it repeats a token of the same text, which is finite as long as that tok
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -19,36 +20,54 @@ import onnx_ir as ir
 from irtools.analysis.shapes import Shape, SymbolicShapes
 from irtools.analysis.types import element_type
 from irtools.editing import Editor
+from irtools.passes.positions.by_length import ByLength
+from irtools.passes.positions.index_writer import IndexWriter
 from irtools.passes.positions.padding.base import Number
 from irtools.passes.positions.padding.lookups import slices_first, takes_first
 from irtools.passes.positions.region import Region
 from irtools.passes.positions.token_index import TokenIndex
 from irtools.passes.positions.tokens import Operand, is_joined
 
-__all__ = ["MIN_OPSET", "pack"]
+__all__ = ["MIN_OPSET", "Wanted", "pack"]
 
 MIN_OPSET = 13
 """Pad and Where take integers from here on."""
 
 
-def pack(
-    editor: Editor, region: Region, facts: SymbolicShapes, fills: Mapping[ir.Value, Number]
-) -> None:
-    """Rewrite a graph.
+@dataclass(frozen=True)
+class Wanted:
+    """What a rewrite is to make.
+
+    Attributes:
+        region: What runs on tokens alone.
+        fills: Results of the model to what they hold at padding from now on.
+        attention: Attention that is to run by length of the texts.
+        guarded: As in `ByLength`.
+    """
+
+    region: Region
+    fills: Mapping[ir.Value, Number]
+    attention: Sequence[ir.Node] = ()
+    guarded: bool = True
+
+
+def pack(editor: Editor, wanted: Wanted, facts: SymbolicShapes) -> None:
+    """Rewrite a model.
 
     Args:
         editor: Of the model.
-        region: What runs on tokens alone.
+        wanted: What is to be made.
         facts: Of the model as it is.
-        fills: Results of the model to what they hold at padding from now on.
     """
-    packer = _Packer(editor, region, facts)
+    region, packer = wanted.region, _Packer(editor, wanted, facts)
     made = [output for node in region.nodes for output in node.outputs]
     for value in made:
         # What has a shape needs a type, where the exporter wrote neither.
         if value.type is None and (dtype := element_type(value)) is not None:
             value.type = ir.TensorType(dtype)
-    for value, number in fills.items():
+    for node in wanted.attention:
+        packer.attend_by_length(node)
+    for value, number in wanted.fills.items():
         packer.fill_result(value, number)
     for value in made:
         packer.unpack(value)
@@ -61,20 +80,30 @@ def pack(
             elif value.producer() not in region.nodes:
                 node.replace_input_with(index, packer.of_tokens(value))
         packer.adjust(node)
+    editor.drop_unread(*wanted.attention)
     editor.graph.sort()
 
 
 class _Packer:
-    def __init__(self, editor: Editor, region: Region, facts: SymbolicShapes) -> None:
+    def __init__(self, editor: Editor, wanted: Wanted, facts: SymbolicShapes) -> None:
+        region, writer = wanted.region, IndexWriter(editor)
         self._editor = editor
         self._region = region
         self._facts = facts
-        self._tokens = TokenIndex(editor, region.mask)
+        self._tokens = TokenIndex(writer, region.mask)
+        self._by_length = ByLength(
+            editor, writer, self._tokens, facts, region.mask.sizes, wanted.guarded
+        )
         self._packed: dict[ir.Value, ir.Value] = {}
         self._rows = cache(self._make_rows)
         nodes = region.nodes
         self._others = {
-            value: [u for u in value.uses() if u.node not in nodes or u.idx not in nodes[u.node]]
+            value: [
+                use
+                for use in value.uses()
+                if use.node not in wanted.attention
+                and (use.node not in nodes or use.idx not in nodes[use.node])
+            ]
             for node in nodes
             for value in node.outputs
         }
@@ -90,6 +119,11 @@ class _Packer:
             user.replace_input_with(index, whole)
         if value.is_graph_output():
             self._editor.replace_output(value, whole, left=f"{value.name}_tokens")
+
+    def attend_by_length(self, node: ir.Node) -> None:
+        """Let attention run on texts of two lengths."""
+        rows = [self._rows(value) for value in node.inputs[:3] if value is not None]
+        self._packed[node.outputs[0]] = self._by_length.attend(node, rows)
 
     def fill_result(self, value: ir.Value, number: Number) -> None:
         """Let a result of the model hold a number at padding."""
@@ -114,7 +148,7 @@ class _Packer:
         return self._editor.after(
             value,
             "Gather",
-            [value, self._tokens.positions],
+            [value, self._tokens.flat_places],
             {"axis": axis},
             outputs={f"{value.name}_tokens": element_type(value)},
             shape=ir.Shape(sizes),

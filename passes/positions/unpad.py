@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -11,12 +12,13 @@ from irtools.analysis.provenance import module_name
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.editing import Editor
 from irtools.model import PaddedOutput, note_padded_outputs, opset_of, raise_opset
+from irtools.passes.positions.by_length import SPLIT_OPSET, find_attention
 from irtools.passes.positions.masks import find_masks
-from irtools.passes.positions.pack import MIN_OPSET, pack
+from irtools.passes.positions.pack import MIN_OPSET, Wanted, pack
 from irtools.passes.positions.padding.analysis import Clash
 from irtools.passes.positions.padding.base import CLOSED
 from irtools.passes.positions.region import Region, find_region
-from irtools.passmanager import FOLLOWED_GRAPH, Exactness, Pass, PassContext, PassResult
+from irtools.passmanager import FOLLOWED_GRAPH, Exactness, Pass, PassContext, PassResult, option
 from irtools.words import counted, printable
 
 __all__ = ["Unpad"]
@@ -35,7 +37,12 @@ class Unpad(Pass):
     counters: ClassVar = {
         "num-unpadded-nodes": "operators that compute tokens alone",
         "num-unpadded-products": "of them products",
+        "num-split-attention": "attention blocks that take short texts apart",
     }
+
+    split: bool = option(
+        True, "let fused attention take texts at most half as long as the longest apart"
+    )
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
         facts = ctx.analysis(SymbolicShapes, model)
@@ -52,6 +59,8 @@ class Unpad(Pass):
             "num-unpadded-nodes": len(region.nodes),
             "num-unpadded-products": region.products,
         }
+        attention = self._attention(model, region, facts)
+        counts["num-split-attention"] = len(attention)
         mask, notes = region.mask, [_told(region)]
         if fills:
             outputs = {
@@ -60,8 +69,15 @@ class Unpad(Pass):
             }
             note_padded_outputs(model, outputs)
             notes.append(_told_fills(outputs))
-        pack(Editor(model, self.name), region, facts, fills)
+        wanted = Wanted(region, fills, attention, not ctx.target.capabilities.empty_attention)
+        pack(Editor(model, self.name), wanted, facts)
         return PassResult(True, counts, tuple(notes))
+
+    def _attention(
+        self, model: ir.Model, region: Region, facts: SymbolicShapes
+    ) -> Sequence[ir.Node]:
+        found = find_attention(region, facts) if self.split else ()
+        return () if not found or raise_opset(model, SPLIT_OPSET).reason else found
 
 
 def _find(graph: ir.Graph, facts: SymbolicShapes) -> tuple[Region | None, str]:

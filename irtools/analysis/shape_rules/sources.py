@@ -44,8 +44,9 @@ def range_rule(node: ir.Node, facts: ShapeFacts) -> Sequence[Shape | None]:
     a, b, d = start.item(), limit.item(), delta.item()
     if all(isinstance(x, int) for x in (a, b, d)) and d:
         return [(max(0, math.ceil((b - a) / d)),)]
-    length = add(b, a, -1) if d == 1 else unknown(node, 0)
-    return [(length,)]
+    if d == 1:
+        return [(add(b, a, -1),)]
+    return [(add(a, b, -1) if d == -1 else unknown(node, 0),)]
 
 
 def constant(node: ir.Node, facts: ShapeFacts) -> Sequence[Shape | None]:

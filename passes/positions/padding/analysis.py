@@ -11,7 +11,7 @@ from irtools.analysis.dims import Dim
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.model import subgraphs
 from irtools.passes.positions.padding import PADDING
-from irtools.passes.positions.padding.base import MixedError, Number, Pad, Pads, Place, changed
+from irtools.passes.positions.padding.base import MixedError, Number, Pad, Pads, TokenAxes, changed
 
 __all__ = ["Clash", "Mask", "PaddingContents"]
 
@@ -34,14 +34,14 @@ class Mask:
     sizes: tuple[Dim, Dim]
 
     @property
-    def place(self) -> Place:
+    def place(self) -> TokenAxes:
         """Where texts and positions lie in the mask, and in hidden states [B, S, H]."""
-        return Place(None if self.sizes[0] == 1 else 0, 1)
+        return TokenAxes(None if self.sizes[0] == 1 else 0, 1)
 
     @property
-    def joined(self) -> Place:
+    def joined(self) -> TokenAxes:
         """Where they lie in [B S, H]."""
-        return Place(None if self.sizes[0] == 1 else 0, 0)
+        return TokenAxes(None if self.sizes[0] == 1 else 0, 0)
 
 
 @dataclass(frozen=True)

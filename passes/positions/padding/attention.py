@@ -10,8 +10,8 @@ from irtools.passes.positions.padding.base import (
     MixedError,
     Pad,
     Pads,
-    Place,
     Reader,
+    TokenAxes,
     aligned,
     changed,
     keep_changed,
@@ -40,7 +40,7 @@ def multi_head_attention(node: ir.Node, reader: Reader) -> Sequence[Pads]:
     mask = dict(aligned(_input(node, 5), _RANK, reader))
     for place, pad in reader.of(closed).items():
         if reader.facts.rank(closed) == 2 and place.position == 1 and pad.number == 0:
-            mask[Place(place.batch, _KEYS)] = Pad(False, pad.kept)
+            mask[TokenAxes(place.batch, _KEYS)] = Pad(False, pad.kept)
         else:
             keep_changed({place: pad})
     return _attended(node, reader, mask)
@@ -49,20 +49,20 @@ def multi_head_attention(node: ir.Node, reader: Reader) -> Sequence[Pads]:
 def _attended(node: ir.Node, reader: Reader, mask: Pads) -> Sequence[Pads]:
     query, key, value = (_rows(_input(node, index), reader) for index in range(3))
     for place in (*key, *value):
-        if not _closes(mask.get(Place(place.batch, _KEYS))):
+        if not _closes(mask.get(TokenAxes(place.batch, _KEYS))):
             raise MixedError
     for place in changed(mask):
         if place.position != _QUERIES or place.batch not in (0, None):
             raise MixedError
-        query[Place(place.batch, _QUERIES)] = Pad(None, kept=False)
+        query[TokenAxes(place.batch, _QUERIES)] = Pad(None, kept=False)
     if query and any(_is_read(output) for output in node.outputs[3:]):
         raise MixedError
     rank = reader.facts.rank(node.outputs[0])
-    found = {Place(place.batch, 1 if rank == 3 else 2): pad for place, pad in query.items()}
+    found = {TokenAxes(place.batch, 1 if rank == 3 else 2): pad for place, pad in query.items()}
     return found, key, value
 
 
-def _rows(value: ir.Value | None, reader: Reader) -> dict[Place, Pad]:
+def _rows(value: ir.Value | None, reader: Reader) -> dict[TokenAxes, Pad]:
     """Return where rows of queries, keys or values have changed, as in [B, heads, S, D].
 
     Raises:
@@ -72,7 +72,7 @@ def _rows(value: ir.Value | None, reader: Reader) -> dict[Place, Pad]:
     axis = {3: 1, 4: 2}.get(reader.facts.rank(value) or 0)
     if any(place.position != axis or place.batch not in (0, None) for place in pads):
         raise MixedError
-    return {Place(place.batch, _QUERIES): pad for place, pad in pads.items()}
+    return {TokenAxes(place.batch, _QUERIES): pad for place, pad in pads.items()}
 
 
 def _closes(pad: Pad | None) -> bool:

@@ -8,6 +8,7 @@ positions every tensor holds what it did: that is what is proved.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
@@ -19,6 +20,7 @@ from irtools.analysis.shapes import SymbolicShapes
 from irtools.editing import array_of
 
 __all__ = [
+    "Form",
     "CLOSED",
     "UNKNOWN",
     "MixedError",
@@ -26,7 +28,7 @@ __all__ = [
     "Pad",
     "PaddingRule",
     "Pads",
-    "Place",
+    "TokenAxes",
     "Reader",
     "aligned",
     "axes_moved",
@@ -45,27 +47,45 @@ CLOSED = -1e4
 """What is added to a score so that its weight is 0: exp(-1e4 + s) is 0 in float32 for s < 9,800."""
 
 
+class Form(enum.Enum):
+    """How positions lie along their axis."""
+
+    OWN = "one after the other"
+    FLAT = "the rows of all positions behind one another, in one axis"
+    SHIFTED = "as FLAT, read in rows that are one element shorter: in each row lies what was before"
+
+
 @dataclass(frozen=True)
-class Place:
+class TokenAxes:
     """Where the texts and positions of a mask lie in a tensor.
 
     Attributes:
         batch: Axis of the texts; None where there is one text only.
         position: Axis of the positions; equal to `batch` where both are one axis, texts first.
         inner: How many rows of the batch axis each text has, where heads were joined to it.
+        form: How positions lie along their axis.
+        width: Elements of the row of a position, where rows are not an axis.
     """
 
     batch: int | None
     position: int
     inner: Dim = 1
+    form: Form = Form.OWN
+    width: Dim = 0
 
     @property
     def axes(self) -> frozenset[int]:
         """The axes that it takes."""
-        return frozenset({self.position} if self.batch is None else {self.batch, self.position})
+        own = {self.position, self.position + (self.form is Form.SHIFTED)}
+        return frozenset(own if self.batch is None else own | {self.batch})
 
-    def moved(self, offset: int) -> Place:
-        """Return the same place in a tensor with `offset` more axes in front."""
+    @property
+    def joined(self) -> bool:
+        """Whether positions are no axis of their own."""
+        return self.batch == self.position or self.form is not Form.OWN
+
+    def moved(self, offset: int) -> TokenAxes:
+        """Return the same axes in a tensor with `offset` more in front."""
         batch = None if self.batch is None else self.batch + offset
         return replace(self, batch=batch, position=self.position + offset)
 
@@ -88,7 +108,7 @@ class Pad:
 UNKNOWN = Pad()
 """What the model as it was holds, whatever that is."""
 
-Pads: TypeAlias = Mapping[Place, Pad]
+Pads: TypeAlias = Mapping[TokenAxes, Pad]
 """Of one tensor. Places that are not named hold what they did."""
 
 
@@ -143,7 +163,7 @@ def aligned(value: ir.Value | None, rank: int, reader: Reader) -> Pads:
     return {place.moved(rank - own): pad for place, pad in pads.items()}
 
 
-def moved(pads: Pads, move: Callable[[Place], Place | None]) -> Pads:
+def moved(pads: Pads, move: Callable[[TokenAxes], TokenAxes | None]) -> Pads:
     found = {}
     for place, pad in pads.items():
         moved = move(place)
@@ -155,11 +175,13 @@ def moved(pads: Pads, move: Callable[[Place], Place | None]) -> Pads:
 
 
 def axes_moved(pads: Pads, to: Mapping[int, int]) -> Pads:
-    def move(place: Place) -> Place | None:
+    def move(place: TokenAxes) -> TokenAxes | None:
         if not all(axis in to for axis in place.axes):
             return None
         batch = None if place.batch is None else to[place.batch]
-        return Place(batch, to[place.position], place.inner)
+        if place.form is Form.SHIFTED and to[place.position + 1] != to[place.position] + 1:
+            return None
+        return replace(place, batch=batch, position=to[place.position])
 
     return moved(pads, move)
 
@@ -181,7 +203,7 @@ def changed(pads: Pads) -> Pads:
 
 
 def union(parts: Sequence[Pads]) -> Pads:
-    found: dict[Place, Pad] = {}
+    found: dict[TokenAxes, Pad] = {}
     for part in parts:
         for place, pad in part.items():
             if place not in found or not pad.kept:

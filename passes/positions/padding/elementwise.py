@@ -13,8 +13,8 @@ from irtools.passes.positions.padding.base import (
     Number,
     Pad,
     Pads,
-    Place,
     Reader,
+    TokenAxes,
     aligned,
     keep_changed,
     pad_of,
@@ -33,7 +33,7 @@ def elementwise(node: ir.Node, reader: Reader) -> Sequence[Pads]:
         raise MixedError
     parts = [aligned(value, rank, reader) for value in node.inputs]
     constant = [pad_of(constant_number(value), True) for value in node.inputs]
-    found: dict[Place, Pad] = {}
+    found: dict[TokenAxes, Pad] = {}
     for place in dict.fromkeys(place for part in parts for place in part):
         pads = [part.get(place, own) for part, own in zip(parts, constant, strict=True)]
         found[place] = combined(node, pads)

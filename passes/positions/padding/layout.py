@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import onnx_ir as ir
 
+from irtools.analysis.dims import add
 from irtools.editing import array_of
 from irtools.passes.positions.padding.base import (
+    Form,
+    Pad,
     Pads,
     Reader,
+    TokenAxes,
     aligned,
     axes_moved,
     axes_of,
@@ -83,13 +88,40 @@ def slice_rule(node: ir.Node, reader: Reader) -> Sequence[Pads]:
     if rank is None or axes is None:
         return (keep_changed(pads),)
     cut = {int(axis) % rank for axis in axes.reshape(-1)}
-    found = {}
+    found: dict[TokenAxes, Pad] = {}
     for place, pad in pads.items():
         if not cut & place.axes:
             found[place] = pad
-        elif place.batch in cut or place.batch == place.position or not slices_first(node):
+        elif place.form is not Form.OWN and (after := _cut(place, cut, node, reader)) is not None:
+            found[after] = pad
+        elif place.batch in cut or place.joined or not slices_first(node):
             keep_changed({place: pad})
     return (found,)
+
+
+def _cut(place: TokenAxes, cut: set[int], node: ir.Node, reader: Reader) -> TokenAxes | None:
+    """Return the axes after the ends of flat rows were cut off, or the start of shifted ones.
+
+    The element (i, j) of [S, W - 1] is number i (W - 1) + j of [S, W], in its row i where j >= i:
+    of j >= S - 1 all are, and so they are up to j - i < W.
+    """
+    start, step = (
+        None if len(node.inputs) <= index else reader.facts.integers(node.inputs[index])
+        for index in (1, 4)
+    )
+    if start is None or start.size != 1 or (len(node.inputs) > 4 and not _is_one(step)):
+        return None
+    (first,) = start.reshape(-1)
+    if place.form is Form.FLAT:
+        return place if cut == {place.position} and first == 0 else None
+    _, positions = reader.sizes
+    if cut != {place.position + 1} or first != add(positions, 1, -1):
+        return None
+    return TokenAxes(place.batch, place.position, place.inner)
+
+
+def _is_one(step: np.ndarray | None) -> bool:
+    return step is not None and step.size == 1 and step.reshape(-1)[0] == 1
 
 
 def along_another_axis(node: ir.Node, reader: Reader) -> Sequence[Pads]:

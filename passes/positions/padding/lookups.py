@@ -8,7 +8,14 @@ import onnx_ir as ir
 
 from irtools.analysis.dims import Dim
 from irtools.editing import array_of
-from irtools.passes.positions.padding.base import Pad, Pads, Place, Reader, axes_moved, keep_changed
+from irtools.passes.positions.padding.base import (
+    Pad,
+    Pads,
+    Reader,
+    TokenAxes,
+    axes_moved,
+    keep_changed,
+)
 from irtools.passes.positions.padding.indices import Count, count_of, joined_counts
 
 __all__ = ["gather", "gather_elements", "gather_nd", "slices_first", "takes_first"]
@@ -23,7 +30,7 @@ def gather(node: ir.Node, reader: Reader) -> Sequence[Pads]:
         return (keep_changed({**pads, **reader.of(indices)}),)
     axis = node.attributes.get_int("axis", 0) % ranks[0]
     shift = ranks[1] - 1
-    found: dict[Place, Pad] = {}
+    found: dict[TokenAxes, Pad] = {}
     for place, pad in pads.items():
         if axis not in place.axes:
             moved = {own: own + (shift if own > axis else 0) for own in place.axes}
@@ -37,7 +44,7 @@ def gather(node: ir.Node, reader: Reader) -> Sequence[Pads]:
     return (found,)
 
 
-def _flat(place: Place, indices: ir.Value | None, reader: Reader) -> Place | None:
+def _flat(place: TokenAxes, indices: ir.Value | None, reader: Reader) -> TokenAxes | None:
     """x[b S + s] where texts and positions are one axis, or x[s] where there is one text."""
     count, shape = count_of(indices, reader.facts), reader.facts.shape(indices)
     if count is None or shape is None or count.start != 0:
@@ -46,10 +53,10 @@ def _flat(place: Place, indices: ir.Value | None, reader: Reader) -> Place | Non
     sizes = {axis: shape[axis] for axis in steps.values()}
     _, positions = reader.sizes
     if place.batch is None and list(steps) == [1] and sizes[steps[1]] == positions:
-        return Place(None, steps[1])
+        return TokenAxes(None, steps[1])
     if place.batch != place.position or set(steps) != {1, positions}:
         return None
-    found = Place(steps[positions], steps[1])
+    found = TokenAxes(steps[positions], steps[1])
     return found if (sizes[steps[positions]], sizes[steps[1]]) == reader.sizes else None
 
 
@@ -61,14 +68,14 @@ def gather_nd(node: ir.Node, reader: Reader) -> Sequence[Pads]:
     counts = joined_counts(indices, reader.facts)
     if shape is None or counts is None or node.attributes.get_int("batch_dims", 0):
         return (keep_changed(pads),)
-    found: dict[Place, Pad] = {}
+    found: dict[TokenAxes, Pad] = {}
     for place, pad in pads.items():
         batch = _axis(counts, place.batch, shape, reader.sizes[0])
         position = _axis(counts, place.position, shape, reader.sizes[1])
         if position is None or (batch is None) != (place.batch is None) or len(counts) > 2:
             keep_changed({place: pad})
         else:
-            found[Place(batch, position)] = pad
+            found[TokenAxes(batch, position)] = pad
     return (found,)
 
 

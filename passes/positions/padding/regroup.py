@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from irtools.analysis.dims import Dim, divide, multiply
+from irtools.analysis.dims import Dim, add, divide, multiply
 from irtools.analysis.shapes import Shape
-from irtools.passes.positions.padding.base import Place
+from irtools.passes.positions.padding.base import Form, TokenAxes
 
 __all__ = ["carried", "product"]
 
@@ -15,7 +15,9 @@ _Group = tuple[Sequence[int], Sequence[int]]
 """Neighbouring axes before and after that hold the same elements, in the same order."""
 
 
-def carried(place: Place, source: Shape, result: Shape, sizes: tuple[Dim, Dim]) -> Place | None:
+def carried(
+    place: TokenAxes, source: Shape, result: Shape, sizes: tuple[Dim, Dim]
+) -> TokenAxes | None:
     """Return where a place lies after a Reshape; None where its axes are not axes any more.
 
     Positions must stay an axis of their own, or be joined with the texts: [B, S] to [B S] and back.
@@ -27,6 +29,10 @@ def carried(place: Place, source: Shape, result: Shape, sizes: tuple[Dim, Dim]) 
         result: Shape after.
         sizes: Of texts and positions.
     """
+    if place.form is Form.FLAT:
+        return _shifted(place, source, result, sizes)
+    if place.form is Form.SHIFTED:
+        return None
     groups = [(_wide(a, source), _wide(b, result)) for a, b in _groups(source, result)]
     of = {axis: group for group in groups for axis in group[0]}
     positions = of.get(place.position, ((), ()))
@@ -34,10 +40,17 @@ def carried(place: Place, source: Shape, result: Shape, sizes: tuple[Dim, Dim]) 
         return _parted(place, positions, result, sizes)
     if place.batch in positions[0]:
         joins = list(positions[0]) == [place.batch, place.position] and place.inner == 1
-        return Place(positions[1][0], positions[1][0]) if joins and len(positions[1]) == 1 else None
-    if len(positions[0]) != 1 or len(positions[1]) != 1:
+        return (
+            TokenAxes(positions[1][0], positions[1][0])
+            if joins and len(positions[1]) == 1
+            else None
+        )
+    if len(positions[1]) != 1 or positions[0][0] != place.position:
         return None
     moved = replace(place, position=positions[1][0])
+    if len(positions[0]) > 1:
+        width = product([source[axis] for axis in positions[0][1:]])
+        moved = replace(moved, form=Form.FLAT, width=width)
     if place.batch is None:
         return moved
     texts = of.get(place.batch)
@@ -78,18 +91,32 @@ def _wide(axes: Sequence[int], shape: Shape) -> Sequence[int]:
     return [axis for axis in axes if shape[axis] != 1]
 
 
-def _parted(place: Place, group: _Group, result: Shape, sizes: tuple[Dim, Dim]) -> Place | None:
+def _parted(
+    place: TokenAxes, group: _Group, result: Shape, sizes: tuple[Dim, Dim]
+) -> TokenAxes | None:
     before, after = group
     if list(before) != [place.position]:
         return None
     if len(after) == 1:
-        return Place(after[0], after[0])
+        return TokenAxes(after[0], after[0])
     if len(after) == 2 and (result[after[0]], result[after[1]]) == sizes:
-        return Place(after[0], after[1])
+        return TokenAxes(after[0], after[1])
     return None
 
 
-def _with_heads(place: Place, group: _Group, source: Shape, result: Shape) -> Place | None:
+def _shifted(
+    place: TokenAxes, source: Shape, result: Shape, sizes: tuple[Dim, Dim]
+) -> TokenAxes | None:
+    """[.., S W] cut and read as [.., S, W - 1]."""
+    last = len(source) - 1
+    if place.position != last or len(result) != len(source) + 1 or source[:-1] != result[:-2]:
+        return None
+    if result[last] != sizes[1] or result[-1] != add(place.width, 1, -1):
+        return None
+    return replace(place, form=Form.SHIFTED)
+
+
+def _with_heads(place: TokenAxes, group: _Group, source: Shape, result: Shape) -> TokenAxes | None:
     before, after = group
     if not before or not after or before[0] != place.batch:
         return None

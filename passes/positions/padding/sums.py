@@ -11,8 +11,8 @@ from irtools.passes.positions.padding.base import (
     MixedError,
     Pad,
     Pads,
-    Place,
     Reader,
+    TokenAxes,
     aligned,
     axes_moved,
     axes_of,
@@ -75,9 +75,9 @@ def softmax(node: ir.Node, reader: Reader) -> Sequence[Pads]:
     axis = node.attributes.get_int("axis", -1) % rank
     if axis != rank - 1:  # Before opset 13 all axes from this one on are one.
         return (keep_changed(pads),)
-    found: dict[Place, Pad] = {}
+    found: dict[TokenAxes, Pad] = {}
     for place, pad in pads.items():
-        if place.position == axis and place.batch != axis and pad.closed:
+        if place.position == axis and not place.joined and pad.closed:
             found[place] = Pad(0.0, kept=True)
         elif axis in place.axes:
             keep_changed({place: pad})
@@ -135,10 +135,13 @@ def check_sum(rows: Pads, columns: Pads) -> None:
         MixedError: It is not.
     """
     pads = (*rows.items(), *columns.items())
-    zero = {(p.batch, p.inner) for p, pad in pads if pad.number == 0 and pad.kept}
+    zero = {
+        (place.batch, place.inner)
+        for place, pad in pads
+        if pad.number == 0 and pad.kept and not place.joined
+    }
     for place, pad in pads:
-        joined = place.batch == place.position
-        if not pad.kept and (joined or (place.batch, place.inner) not in zero):
+        if not pad.kept and (place.joined or (place.batch, place.inner) not in zero):
             raise MixedError
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from irtools.model.digest import place_of, release_tensor, tensor_bytes, tensor_digest, tensor_size
+from irtools.model.grids import note_grids, noted_grids
 from irtools.model.inference import infer_shapes
 from irtools.model.interface import Interface, ValueInfo, dtype_text
 from irtools.model.model import Model, SavedModel
@@ -36,6 +37,8 @@ __all__ = [
     "iter_graphs",
     "iter_nodes",
     "nested_graphs",
+    "note_grids",
+    "noted_grids",
     "opset_of",
     "place_of",
     "planned_size",

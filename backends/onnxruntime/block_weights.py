@@ -241,5 +241,7 @@ def _zero_points(table: BlockTable) -> np.ndarray | None:
     shape = (channels, inner // table.block)
     if table.zero_point is None:
         return _packed(np.zeros(shape, np.uint8), table.bits)
-    points = _by_channel(table.zero_point.numpy(), table.axis)
-    return _packed(_unsigned(points, table), table.bits)
+    points = _unsigned(_by_channel(table.zero_point.numpy(), table.axis), table)
+    if (points == 1 << (table.bits - 1)).all():
+        return None
+    return _packed(points, table.bits)

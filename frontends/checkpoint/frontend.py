@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from irtools.checkpoints import plain_checkpoint
+from irtools.checkpoints import PlainCheckpoint, plain_checkpoint
 from irtools.errors import OptionError, UnsupportedError
 from irtools.files import scratch_folder
 from irtools.frontends.checkpoint.adapters import Adapter, read_adapter, task_of
@@ -35,10 +35,10 @@ from irtools.frontends.torch import (
     in_file,
     translate_errors,
 )
-from irtools.model import Model
+from irtools.model import Model, note_grids
 from irtools.sources import LoadOptions, companions_in
 
-__all__ = ["TransformersFrontend"]
+__all__ = ["TransformersFrontend", "export_plain"]
 
 
 class TransformersFrontend:
@@ -75,23 +75,34 @@ class TransformersFrontend:
                 "a checkpoint folder provides its own inputs and weights; leave out --example and "
                 "--weights"
             )
-        with plain_checkpoint(Path(source)) as plain, scratch_folder("export") as scratch:
-            with quiet():
-                model, trials, where = _export(plain.folder, options, scratch)
-            # Modules and graphs have cycles; what they hold is as large as the model.
-            gc.collect()
-            compare(model, trials, where)
+        with plain_checkpoint(Path(source)) as plain:
+            model = export_plain(plain, options)
             model.companions = make_tokenizer(plain.folder)
-        model.source = Path(source)
-        model.notes = (*plain.notes, *map(plain.named, model.notes))
         return model
 
 
+def export_plain(plain: PlainCheckpoint, options: LoadOptions) -> Model:
+    """Make the model of a checkpoint.
+
+    Raises:
+        IrtoolsError: As `Frontend.load`.
+    """
+    with scratch_folder("export") as scratch:
+        with quiet():
+            model, trials, where = _export(plain, options, scratch)
+        # Modules and graphs have cycles; what they hold is as large as the model.
+        gc.collect()
+        compare(model, trials, where)
+    model.source = plain.source
+    model.notes = (*plain.notes, *map(plain.named, model.notes))
+    return model
+
+
 def _export(
-    folder: Path, options: LoadOptions, scratch: Path
+    plain: PlainCheckpoint, options: LoadOptions, scratch: Path
 ) -> tuple[Model, Sequence[Trial], str]:
     """Return the model, what it must reproduce, and what a message calls its source."""
-    checkpoint, adapters = _open(folder, options)
+    checkpoint, adapters = _open(plain.folder, options)
     with translate_errors(checkpoint.where):
         source = _describe(checkpoint, options)
     for adapter in adapters:
@@ -101,6 +112,7 @@ def _export(
     model = convert(source, opset=options.opset)
     model.ir.graph.name = source.module.config.model_type
     model.notes = (*checkpoint.notes, *source.notes)
+    note_grids(model.ir, _grids_by_all_names(source.module, plain.found.grids))
     return in_file(model, scratch), trials, source.where
 
 
@@ -159,6 +171,18 @@ def _metadata(checkpoint: LoadedCheckpoint) -> dict[str, str]:
         value = getattr(config, name, None) if value is None else value
         if value is not None:
             found[name] = _json(value)
+    return found
+
+
+def _grids_by_all_names(module: Any, grids: Mapping[str, str]) -> dict[str, str]:
+    """Return the grids under each name that their parameters have; tied ones have several."""
+    owners: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        owners.setdefault(id(parameter), []).append(name)
+    found: dict[str, str] = {}
+    for names in owners.values():
+        known = [grids[name] for name in names if name in grids]
+        found |= dict.fromkeys(names, known[0]) if known else {}
     return found
 
 

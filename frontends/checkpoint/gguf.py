@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from irtools.checkpoints import is_gguf, plain_checkpoint
-from irtools.frontends.checkpoint.frontend import TransformersFrontend
+from irtools.errors import UnsupportedError
+from irtools.frontends.checkpoint.frontend import export_plain
 from irtools.model import Model
 from irtools.sources import LoadOptions, companions_in
 
@@ -33,9 +34,11 @@ class GgufFrontend:
         return ()
 
     def load(self, source: str, options: LoadOptions = LoadOptions()) -> Model:
+        if options.example is not None or options.weights is not None:
+            raise UnsupportedError(
+                "a GGUF file provides its own inputs and weights; leave out --example and --weights"
+            )
         with plain_checkpoint(Path(source)) as plain:
-            model = TransformersFrontend().load(str(plain.folder), options)
+            model = export_plain(plain, options)
             model.companions = {p.name: p.read_bytes() for p in companions_in(plain.folder)}
-        model.source = Path(source)
-        model.notes = (*plain.notes, *map(plain.named, model.notes))
         return model

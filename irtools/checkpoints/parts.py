@@ -39,6 +39,14 @@ class Parts:
         """
         return self._found(suffix).shape
 
+    def kind(self, suffix: str) -> str:
+        """Return a tensor's type (`I32`).
+
+        Raises:
+            ModelError: There is no such tensor.
+        """
+        return self._found(suffix).kind
+
     def read(self, suffix: str, kinds: Sequence[str], rank: int | None = None) -> np.ndarray:
         """Return a tensor.
 

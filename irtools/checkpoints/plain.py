@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from irtools.checkpoints import gguf, quantized
+from irtools.checkpoints.unpacked import Unpacked
 from irtools.errors import IrtoolsError, MissingExtraError
 from irtools.files import scratch_folder
 
@@ -21,12 +22,17 @@ class PlainCheckpoint:
     Attributes:
         source: As the user named it.
         folder: What to load; the source itself where that is plain.
-        notes: What the user should know of how it was read.
+        found: What is known of how it was read.
     """
 
     source: Path
     folder: Path
-    notes: tuple[str, ...] = ()
+    found: Unpacked = field(default_factory=Unpacked)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know."""
+        return self.found.notes
 
     def named(self, text: str) -> str:
         """Return a message that names the source in place of a temporary folder."""

@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from irtools.checkpoints.entry import method_of, read_entry, without_entry
-from irtools.checkpoints.methods.base import Method
+from irtools.checkpoints.methods.base import Layout, Method
 from irtools.checkpoints.parts import Parts
 from irtools.checkpoints.shards import Shards
 from irtools.checkpoints.tensor_files import StoredArray, tensor_files, tensors_in
+from irtools.checkpoints.unpacked import Unpacked
 from irtools.errors import ModelError
 from irtools.files import json_text
 from irtools.words import counted, printable
@@ -41,11 +42,8 @@ def is_quantized(folder: Path) -> bool:
         return False
 
 
-def unpack(folder: Path, made: Path) -> tuple[str, ...]:
+def unpack(folder: Path, made: Path) -> Unpacked:
     """Write a checkpoint with its weights in float32 into a folder; other files are linked.
-
-    Returns:
-        What the user should know.
 
     Raises:
         IrtoolsError: Weights and config contradict each other, or the method is not read.
@@ -62,24 +60,32 @@ def unpack(folder: Path, made: Path) -> tuple[str, ...]:
     files = tensor_files(folder)
     if mark is None and files:
         _link(folder, made, _is_weights)
-        return (
-            f"{entry.file} speaks of quantized weights ({printable(entry.method)}), and they are "
-            "plain floats: read as such",
-        )
+        note = f"{entry.file} speaks of quantized weights ({printable(entry.method)}), and they "
+        return Unpacked((f"{note}are plain floats: read as such",))
     method = method_of(folder, entry)
     if not files:
         raise ModelError(
             f"{folder}: the weights are quantized ({printable(entry.method)}) and not in "
             "safetensors; save them as safetensors"
         )
-    count = _write(folder, made, method)
-    return (
-        f"the weights are quantized ({printable(entry.method)}): {counted(count, 'weight')} read "
-        "back into float32, each exactly as its codes and scales have it",
-    )
+    regular = _write(folder, made, method)
+    name = printable(entry.method)
+    notes = [
+        f"the weights are quantized ({name}): {counted(len(regular), 'weight')} read back into "
+        "float32, each exactly as its codes and scales have it"
+    ]
+    if any(found is Layout.SCATTERED for found in regular.values()):
+        count = list(regular.values()).count(Layout.SCATTERED)
+        notes.append(
+            f"{counted(count, 'weight')} with groups in the order of activations (desc_act): no "
+            "kernel here takes such groups, and int4 rounds these weights anew"
+        )
+    grids = {f"{n}.weight": name for n, found in regular.items() if found is Layout.BLOCKS}
+    return Unpacked(tuple(notes), grids)
 
 
-def _write(folder: Path, made: Path, method: Method) -> int:
+def _write(folder: Path, made: Path, method: Method) -> dict[str, Layout]:
+    """Write all weights; return how the codes of those that were quantized lie."""
     stored = tensors_in(folder)
     groups = _groups(stored, method)
     taken = {f"{name}.{suffix}" for name, parts in groups.items() for suffix in parts}
@@ -88,9 +94,12 @@ def _write(folder: Path, made: Path, method: Method) -> int:
             f"{folder}: no weight is stored as the quantization config says (none has "
             f"{method.main}); give the config that belongs to the weights"
         )
+    layouts = {}
     with Shards(made) as shards:
-        for name, parts in groups.items():
-            array = method.weight(Parts(folder, name, parts))
+        for name, stored_parts in groups.items():
+            parts = Parts(folder, name, stored_parts)
+            array = method.weight(parts)
+            layouts[name] = method.layout(parts)
             if not np.isfinite(array).all():
                 raise ModelError(
                     f"{folder}: {printable(name)!r} holds numbers that are not finite; the weights "
@@ -100,7 +109,7 @@ def _write(folder: Path, made: Path, method: Method) -> int:
         for name, tensor in stored.items():
             if name not in taken and not name.endswith(method.unread):
                 shards.add(name, _plain(folder, name, tensor))
-    return len(groups)
+    return layouts
 
 
 def _groups(stored: Mapping[str, StoredArray], method: Method) -> dict[str, dict[str, StoredArray]]:

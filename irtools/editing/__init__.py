@@ -25,7 +25,7 @@ from irtools.editing.pattern import (
     splat,
 )
 from irtools.editing.place import Place
-from irtools.editing.provenance import REPLACED, RULE, SCOPES
+from irtools.editing.provenance import REPLACED, RULE, SCOPES, maker_of
 from irtools.editing.readers import (
     array_of,
     attribute_values,
@@ -71,6 +71,7 @@ __all__ = [
     "expect_user",
     "new_contents",
     "number",
+    "maker_of",
     "only_user",
     "op",
     "other_input",

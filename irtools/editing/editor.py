@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.editing.dead import drop_unread
-from irtools.editing.provenance import provenance
+from irtools.editing.provenance import MAKER, provenance
 from irtools.model import FreshNames
 
 __all__ = ["Editor"]
@@ -32,7 +32,7 @@ class Editor:
     """Edits one model. Every node that it makes says which rule made it.
 
     Names are free in all graphs of the model; they are read when the first one is needed.
-    Constants are data and carry no provenance.
+    Constants are data: what made them is known as long as the model is in memory (`maker_of`).
 
     Args:
         model: Edited in place.
@@ -116,6 +116,7 @@ class Editor:
         value = ir.Value(
             name=name, type=ir.TensorType(content.dtype), shape=ir.Shape(content.shape.numpy())
         )
+        value.meta[MAKER] = self.rule
         if before is None:
             value.const_value = content
             (graph or self.graph).register_initializer(value)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-__all__ = ["REPLACED", "RULE", "SCOPES", "provenance"]
+__all__ = ["MAKER", "REPLACED", "RULE", "SCOPES", "maker_of", "provenance"]
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 """The modules around a node, the outermost first, and then its own name."""
@@ -14,6 +14,14 @@ RULE = "pkg.irtools.rule"
 """The pass or rule that made the node."""
 REPLACED = "pkg.irtools.replaced"
 """Names of the nodes whose work it does now, joined by commas."""
+
+MAKER = "irtools.maker"
+"""The same of a constant; it stays in memory."""
+
+
+def maker_of(constant: ir.Value) -> str:
+    """Return the pass or rule that made a constant; '' for one of the file."""
+    return str(constant.meta.get(MAKER, ""))
 
 
 def provenance(

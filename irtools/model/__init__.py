@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         tensor_size,
     )
     from irtools.model.glance import may_use
+    from irtools.model.grids import note_grids, noted_grids
     from irtools.model.inference import infer_shapes
     from irtools.model.interface import Interface, ValueInfo, dtype_text
     from irtools.model.model import Model, SavedModel
@@ -58,7 +59,9 @@ _HOMES = {
     "iter_nodes": "irtools.model.walk",
     "may_use": "irtools.model.glance",
     "nested_graphs": "irtools.model.walk",
+    "note_grids": "irtools.model.grids",
     "note_padded_outputs": "irtools.model.padded",
+    "noted_grids": "irtools.model.grids",
     "opset_of": "irtools.model.opset",
     "padded_outputs": "irtools.model.padded",
     "place_of": "irtools.model.digest",
@@ -95,7 +98,9 @@ __all__ = [
     "iter_nodes",
     "may_use",
     "nested_graphs",
+    "note_grids",
     "note_padded_outputs",
+    "noted_grids",
     "opset_of",
     "padded_outputs",
     "place_of",

@@ -15,6 +15,8 @@ from irtools.measure.cpu import cpu_quota
 from irtools.passes.quantization.forms.apply import apply_plan, within_opset
 from irtools.passes.quantization.forms.blocks import BlockProduct, BlockTable, Tied
 from irtools.passes.quantization.forms.choose import REASONS, Chosen, Limits, choose, decide
+from irtools.passes.quantization.forms.grids import GridProduct, Grids, GridTable, find_grids
+from irtools.passes.quantization.forms.kept import Keeping, kept_notes, lost_notes
 from irtools.passes.quantization.forms.registry import (
     FORM_GROUP,
     counters_of,
@@ -27,7 +29,7 @@ from irtools.passes.quantization.ranges.calibration import ActivationFacts, Fact
 from irtools.passes.quantization.ranges.evidence import Evidence
 from irtools.passes.quantization.ranges.gptq import Hessians, by_input
 from irtools.passes.quantization.sites.find import REASONS as SITE_REASONS
-from irtools.passes.quantization.sites.find import find_sites
+from irtools.passes.quantization.sites.find import Sites, find_sites
 from irtools.passes.quantization.sites.reasons import OPSET, Skips
 from irtools.passes.quantization.write.desk import Desk
 from irtools.passmanager import (
@@ -57,9 +59,13 @@ class Int4(PlanningPass):
     as they are and may quantize activations per token and block on the way. Encoders that run
     many tokens at once are faster in `int8`.
 
-    Scales minimize the squared error of their block. No data is needed; with calibration data the
-    predicted costs know how large each input channel is. With `method=gptq` codes are chosen on
-    that data (Frantar et al. 2022, static groups), for K^2 numbers per product and some minutes.
+    Weights that lie on a grid of blocks already, because they were read from a checkpoint of 4 to 8
+    bits (GGUF, GPTQ, AWQ), are stored as that grid: codes, scales and minima are found from the
+    weights alone, and nothing is rounded a second time.
+
+    Other scales minimize the squared error of their block. No data is needed; with calibration data
+    the predicted costs know how large each input channel is. With `method=gptq` codes are chosen
+    on that data (Frantar et al. 2022, static groups), for K^2 numbers per product and some minutes.
 
     Embedding tables become 8-bit rows or 4-bit blocks. A table that is also multiplied by (tied
     input and output embeddings) stays one tensor, in blocks of 8 or 4 bits.
@@ -77,7 +83,8 @@ class Int4(PlanningPass):
     exactness: ClassVar[Exactness] = Exactness.LOSSY
     requires: ClassVar[tuple[str, ...]] = FOUND_WEIGHTS
     counters: ClassVar[dict[str, str]] = counters_of(
-        (*_FORMATS.values(), RowTable, BlockTable, Tied), (*SITE_REASONS, *REASONS, OPSET)
+        (*_FORMATS.values(), RowTable, BlockTable, Tied, GridProduct, GridTable),
+        (*SITE_REASONS, *REASONS, OPSET),
     )
 
     block: Literal[32, 64, 128] = option(
@@ -96,6 +103,11 @@ class Int4(PlanningPass):
         "8",
         "bits of embedding tables; 8: one scale per row; 4: in blocks of 32, tables below 32 * "
         "min-size elements in 8; none: float32",
+    )
+    grids: Literal["keep", "4", "none"] = option(
+        "keep",
+        "weights that lie on a grid of blocks already; keep: stored as it, in 4 or 8 bits; 4: "
+        "only grids of 4 bits; none: rounded as all others",
     )
     exclude: tuple[str, ...] = option(
         (), "module, node or weight name patterns that stay in float32, such as `lm_head`"
@@ -124,11 +136,21 @@ class Int4(PlanningPass):
         limits = Limits(self.exclude, self.min_size, self.embeddings)
         sites = find_sites(model)
         skipped.take(sites.skipped)
+        keeping = Keeping(self.grids, self.embeddings, self._grids(sites))
         forms = (
             _FORMATS[self.format].wanted(self.block, symmetric=self.symmetric),
             Tied() if self.embeddings == "4" else Tied(32, "affine", 8),
         )
-        chosen = choose(sites, lambda w: (*limits.tables(w), *forms), limits, capabilities, skipped)
+        chosen = choose(
+            sites,
+            lambda w: (*keeping.forms(w), *limits.tables(w), *forms),
+            limits,
+            capabilities,
+            skipped,
+        )
+        skipped.note(*kept_notes(chosen))
+        if self.grids != "none":
+            skipped.note(*lost_notes(model, sites.weights, keeping.found))
         evidence = Evidence(capabilities, self._facts(model, ctx, chosen))
         decisions = decide(chosen, evidence, skipped, workers=cpu_quota())
         kept, note = within_opset(decisions, lambda d: read_decision(d).form, model)
@@ -166,6 +188,12 @@ class Int4(PlanningPass):
         ordered = dataclasses.replace(plan, decisions=tuple(decisions), notes=notes)
         desk = Desk(model, self.name, capabilities, hessians.rounding_of)
         return dataclasses.replace(apply_plan(desk, ordered), plan=plan)
+
+    def _grids(self, sites: Sites) -> Grids:
+        """Return the grids that weights lie on, where they are asked for."""
+        if self.grids == "none" or not _FORMATS[self.format].is_grid:
+            return {}
+        return find_grids(sites.weights, cpu_quota())
 
     def _facts(self, model: ir.Model, ctx: PassContext, chosen: Sequence[Chosen]) -> Facts:
         """Return E[x_k^2] of what is multiplied, where calibration data was given."""

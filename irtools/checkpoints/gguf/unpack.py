@@ -8,6 +8,7 @@ from irtools.checkpoints.gguf.file import Gguf
 from irtools.checkpoints.gguf.network import find_network
 from irtools.checkpoints.gguf.tokenizer import write_tokenizer
 from irtools.checkpoints.shards import Shards
+from irtools.checkpoints.unpacked import Unpacked
 from irtools.files import json_text
 from irtools.words import counted
 
@@ -16,11 +17,8 @@ __all__ = ["unpack"]
 _FLOATS = ("F32", "F16", "BF16")
 
 
-def unpack(path: Path, folder: Path) -> tuple[str, ...]:
+def unpack(path: Path, folder: Path) -> Unpacked:
     """Write config, weights in float32 and tokenizer of a GGUF file into a folder.
-
-    Returns:
-        What the user should know.
 
     Raises:
         IrtoolsError: As `Gguf.open`, `find_network` and `Gguf.tensor`.
@@ -32,7 +30,11 @@ def unpack(path: Path, folder: Path) -> tuple[str, ...]:
         for tensor, parameter in network.names.items():
             shards.add(parameter, network.parameter(gguf, tensor))
     lacks_tokenizer = write_tokenizer(gguf, folder)
-    return (_note(gguf), *(() if lacks_tokenizer is None else (lacks_tokenizer,)))
+    kinds = {parameter: gguf.tensors[tensor].kind for tensor, parameter in network.names.items()}
+    return Unpacked(
+        (_note(gguf), *(() if lacks_tokenizer is None else (lacks_tokenizer,))),
+        {name: kind for name, kind in kinds.items() if kind not in _FLOATS},
+    )
 
 
 def _note(gguf: Gguf) -> str:

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import ClassVar, Protocol
 
 import numpy as np
 
 from irtools.checkpoints.parts import Parts
 
-__all__ = ["FLOATS", "Method"]
+__all__ = ["FLOATS", "Layout", "Method"]
 
 FLOATS = ("F16", "BF16", "F32")
 """Types of scales."""
+
+
+class Layout(Enum):
+    """How the numbers of a weight lie along its input channels."""
+
+    BLOCKS = "whole steps, which neighbours share"
+    SCATTERED = "whole steps, which channels in another order share"
+    OTHER = "no steps of one size"
 
 
 class Method(Protocol):
@@ -34,3 +43,6 @@ class Method(Protocol):
             ModelError: The tensors do not fit together, or not the config.
             UnsupportedError: Stored in a way that is not read.
         """
+
+    def layout(self, parts: Parts) -> Layout:
+        """Say how the numbers of a weight lie, one that `weight` has read."""

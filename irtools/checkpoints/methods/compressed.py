@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from irtools.checkpoints.methods.base import FLOATS
+from irtools.checkpoints.methods.base import FLOATS, Layout
 from irtools.checkpoints.packing import unpack_words
 from irtools.checkpoints.parts import Parts, spread
 from irtools.errors import ModelError, UnsupportedError
@@ -123,6 +123,9 @@ class PackedCodes:
         found: np.ndarray = (codes - points).astype(np.float32) * scales
         return found
 
+    def layout(self, parts: Parts) -> Layout:
+        return Layout.SCATTERED if parts.has("weight_g_idx") else Layout.BLOCKS
+
     def _scheme(self, parts: Parts, words: int, shape: tuple[int, int]) -> Scheme:
         """Return the scheme whose packed width and number of scales are those of the tensors."""
         count = parts.shape("weight_scale")
@@ -174,6 +177,9 @@ class WholeNumbers:
             )
         found: np.ndarray = numbers * spread(grid, shape, block, parts, "weight_scale")
         return found
+
+    def layout(self, parts: Parts) -> Layout:
+        return Layout.BLOCKS if parts.kind("weight") == "I8" else Layout.OTHER
 
     def _block(
         self, parts: Parts, shape: tuple[int, int], count: tuple[int, ...]

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from irtools.checkpoints.methods.base import Layout
 from irtools.checkpoints.parts import Parts, spread
 
 __all__ = ["Fp8"]
@@ -38,3 +39,6 @@ class Fp8:
         scales = spread(grid, shape, block, parts, "weight_scale_inv")
         found: np.ndarray = stored.astype(np.float32) * scales
         return found
+
+    def layout(self, parts: Parts) -> Layout:
+        return Layout.OTHER

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from irtools.checkpoints.methods.base import FLOATS
+from irtools.checkpoints.methods.base import FLOATS, Layout
 from irtools.checkpoints.packing import unpack_words
 from irtools.checkpoints.parts import Parts
 from irtools.errors import UnsupportedError
@@ -76,6 +76,12 @@ class Gptq:
         group = self._group_of(parts, inputs, count)
         return _restored(codes, points.T[:, group], scales.T[:, group])
 
+    def layout(self, parts: Parts) -> Layout:
+        if not parts.has("g_idx"):
+            return Layout.BLOCKS
+        group = parts.read("g_idx", ("I32", "I64"), 1)
+        return Layout.BLOCKS if (np.diff(group) >= 0).all() else Layout.SCATTERED
+
     def _group_of(self, parts: Parts, inputs: int, count: int) -> np.ndarray:
         size = _group_size(parts, inputs, count, self.groups)
         if not parts.has("g_idx"):
@@ -119,6 +125,9 @@ class Awq:
         group = np.arange(inputs) // _group_size(parts, inputs, count, self.groups)
         codes, points = (_in_order(unpack_words(words, 4, outputs)) for words in (packed, zeros))
         return _restored(codes.T, points.T[:, group].astype(np.int16), scales.T[:, group])
+
+    def layout(self, parts: Parts) -> Layout:
+        return Layout.BLOCKS
 
 
 def _restored(codes: np.ndarray, zeros: np.ndarray, scales: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from irtools.checkpoints.methods.base import Layout
 from irtools.checkpoints.parts import Parts
 
 __all__ = ["Nf4"]
@@ -50,6 +51,9 @@ class Nf4:
         codes = np.stack((packed >> 4, packed & 15), axis=-1).reshape(-1)[:total]
         found: np.ndarray = levels[codes] * np.repeat(absmax, block)[:total]
         return found.reshape(shape)
+
+    def layout(self, parts: Parts) -> Layout:
+        return Layout.OTHER
 
 
 def _absmax(parts: Parts, state: Mapping[str, Any]) -> np.ndarray:

@@ -30,6 +30,8 @@ _OWN = {
     "tied": "blocks:Tied",
     "int4": "blocks:Int4",
     "nf4": "blocks:Nf4",
+    "grid": "grids:GridProduct",
+    "grid-table": "grids:GridTable",
     "s8": "stored8:Stored8",
     "f16": "half:Half",
     "fp8": "fp8:Fp8",

@@ -65,12 +65,14 @@ class Blocks:
         codes: As they are stored, [R, K]: int8, or uint8 for affine and NF4.
         scale: [R, K / block], float32 or float16.
         zero_point: uint8 [R, K / block], or None where it is 0.
+        minimum: Added to what codes and scales stand for, float32 [R, K / block]; None for nothing.
     """
 
     codes: np.ndarray
     scale: np.ndarray
     zero_point: np.ndarray | None
     spec: BlockSpec
+    minimum: np.ndarray | None = None
 
 
 Rounding: TypeAlias = Callable[[np.ndarray, BlockSpec], Blocks]

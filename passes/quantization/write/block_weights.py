@@ -16,46 +16,28 @@ weight, and an error of 2^-11 that is negligible next to that of 4 bits.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-
 import numpy as np
 import onnx_ir as ir
 
 from irtools.editing import Editor
-from irtools.measure.cpu import cpu_quota
 from irtools.passes.quantization.ranges.blocks import (
     NF4,
     Blocks,
     Rounding,
-    pack_nibbles,
     quantize_rows,
-    slabs,
 )
 from irtools.passes.quantization.ranges.spec import BlockSpec
 from irtools.passes.quantization.sites.uses import Use, Weight
+from irtools.passes.quantization.write.stored_blocks import (
+    StoredBlocks,
+    first_reader,
+    store_blocks,
+)
 
 __all__ = ["write_block_lookup", "write_block_product", "write_tied"]
 
 _HALF_FROM, _HALF_TO = 2.0**-6, 2.0**12
 """Largest magnitudes of tables whose scales may be float16: the steps stay normal numbers."""
-
-
-@dataclass(frozen=True, eq=False)
-class _Stored:
-    """A weight in blocks as it is in the model.
-
-    Attributes:
-        codes: [K, N] or [V, H].
-        scale: [K / block, N] or [V, H / block].
-        zero_point: Of the scale's shape and the codes' type, or None.
-    """
-
-    codes: ir.Tensor | ir.PackedTensor
-    scale: np.ndarray
-    zero_point: ir.Tensor | ir.PackedTensor | None
 
 
 def write_block_product(
@@ -65,7 +47,7 @@ def write_block_product(
     if spec.scheme == "nf4":
         dequantized = _nf4_matrix(editor, weight, spec)
     else:
-        stored = _store(weight.array(), weight.uses[0].axis, spec, rounding, turned=True)
+        stored = store_blocks(weight.array(), weight.uses[0].axis, spec, rounding, turned=True)
         dequantized = _dequantize(editor, weight, stored, axis=0, block=spec.block)
     for use in weight.uses:
         use.node.replace_input_with(1, dequantized)
@@ -74,24 +56,32 @@ def write_block_product(
     editor.drop_unread(weight.value)
 
 
-def write_block_lookup(editor: Editor, weight: Weight, spec: BlockSpec) -> None:
-    """Store a table [V, H] that is only looked up in blocks along H."""
+def write_block_lookup(
+    editor: Editor, weight: Weight, spec: BlockSpec, rounding: Rounding | None = None
+) -> None:
+    """Store a table [V, H] that is only looked up in blocks along H.
+
+    Args:
+        rounding: None: to the nearest, with scales in float16 where they fit.
+    """
     array = weight.array()
     dtype: type[np.floating] = np.float16 if _takes_half(array) else np.float32
 
-    def rounding(rows: np.ndarray, form: BlockSpec) -> Blocks:
+    def nearest(rows: np.ndarray, form: BlockSpec) -> Blocks:
         return quantize_rows(rows, form, dtype)
 
-    stored = _store(array, 0, spec, rounding, turned=False)
+    stored = store_blocks(array, 0, spec, rounding or nearest, turned=False)
     dequantized = _dequantize(editor, weight, stored, axis=1, block=spec.block)
     for use in weight.uses:
         _look_up(editor, use, dequantized)
     editor.drop_unread(weight.value)
 
 
-def write_tied(editor: Editor, weight: Weight, spec: BlockSpec) -> None:
+def write_tied(
+    editor: Editor, weight: Weight, spec: BlockSpec, rounding: Rounding = quantize_rows
+) -> None:
     """Store a table [V, H] that is looked up and, turned, multiplied by."""
-    stored = _store(weight.array(), 0, spec, quantize_rows, turned=False)
+    stored = store_blocks(weight.array(), 0, spec, rounding, turned=False)
     dequantized = _dequantize(editor, weight, stored, axis=1, block=spec.block)
     for use in weight.uses:
         holder = use.transpose or use.node
@@ -125,7 +115,7 @@ def _takes_half(table: np.ndarray) -> bool:
 
 
 def _dequantize(
-    editor: Editor, weight: Weight, stored: _Stored, *, axis: int, block: int
+    editor: Editor, weight: Weight, stored: StoredBlocks, *, axis: int, block: int
 ) -> ir.Value:
     inputs = [
         editor.constant(f"{weight.name}_quantized", stored.codes),
@@ -134,7 +124,7 @@ def _dequantize(
     if stored.zero_point is not None:
         inputs.append(editor.constant(f"{weight.name}_zero_point", stored.zero_point))
     return editor.before(
-        _first_reader(editor, weight),
+        first_reader(editor, weight),
         "DequantizeLinear",
         inputs,
         outputs={f"{weight.name}_dequantized": ir.DataType.from_numpy(stored.scale.dtype)},
@@ -143,88 +133,11 @@ def _dequantize(
     )
 
 
-def _first_reader(editor: Editor, weight: Weight) -> ir.Node:
-    return editor.first(use.transpose or use.node for use in weight.uses)
-
-
-def _store(
-    array: np.ndarray, axis: int, spec: BlockSpec, rounding: Rounding, *, turned: bool
-) -> _Stored:
-    """Quantize a matrix piece by piece.
-
-    Args:
-        axis: Its output-channel axis.
-        turned: Store [K, N], else [N, K].
-    """
-    channels, inner = array.shape[axis], array.shape[1 - axis]
-    codes = _Collector(spec.dtype, channels, inner, turned=turned)
-    zeros = _Collector(spec.dtype, channels, inner // spec.block, turned=turned)
-    scales: list[np.ndarray] = []
-    for cut, blocks in _rounded(slabs(array, axis), spec, rounding):
-        codes.put(cut, blocks.codes)
-        scales.append(blocks.scale)
-        if blocks.zero_point is not None:
-            zeros.put(cut, blocks.zero_point)
-    scale = np.concatenate(scales)
-    return _Stored(
-        codes.tensor(),
-        np.ascontiguousarray(scale.T) if turned else scale,
-        zeros.tensor() if spec.scheme == "affine" else None,
-    )
-
-
-def _rounded(
-    pieces: Iterator[tuple[slice, np.ndarray]], spec: BlockSpec, rounding: Rounding
-) -> Iterator[tuple[slice, Blocks]]:
-    """Quantize pieces in order, as many at a time as there are CPUs, none of them far ahead."""
-    workers = cpu_quota()
-    with ThreadPoolExecutor(workers) as pool:
-        waiting: deque[tuple[slice, Future[Blocks]]] = deque()
-        for cut, rows in pieces:
-            waiting.append((cut, pool.submit(rounding, rows, spec)))
-            if len(waiting) > workers:
-                first, future = waiting.popleft()
-                yield first, future.result()
-        for cut, future in waiting:
-            yield cut, future.result()
-
-
-class _Collector:
-    """Puts rows of codes [R, K] into one tensor [N, K] or [K, N], packed where it can as it goes.
-
-    A row of an odd number of 4-bit codes ends inside a byte; such a tensor is packed at the end.
-    """
-
-    def __init__(self, dtype: ir.DataType, channels: int, inner: int, *, turned: bool) -> None:
-        self._dtype, self._turned = dtype, turned
-        self._shape = (inner, channels) if turned else (channels, inner)
-        self._packs = dtype.bitwidth == 4 and self._shape[1] % 2 == 0
-        width = self._shape[1] // 2 if self._packs else self._shape[1]
-        kind = np.uint8 if self._packs else np.int8
-        self._stored = np.empty((self._shape[0], width), kind)
-
-    def put(self, cut: slice, codes: np.ndarray) -> None:
-        piece = codes.T if self._turned else codes
-        if self._packs:
-            piece = pack_nibbles(np.ascontiguousarray(piece)).reshape(len(piece), -1)
-            cut = slice(cut.start // 2, -(-cut.stop // 2)) if self._turned else cut
-        if self._turned:
-            self._stored[:, cut] = piece.view(self._stored.dtype)
-        else:
-            self._stored[cut] = piece.view(self._stored.dtype)
-
-    def tensor(self) -> ir.Tensor | ir.PackedTensor:
-        if self._dtype.bitwidth == 8:
-            return ir.Tensor(self._stored.view(self._dtype.numpy()), self._dtype)
-        packed = self._stored.reshape(-1) if self._packs else pack_nibbles(self._stored)
-        return ir.PackedTensor(packed, self._dtype, shape=self._shape)
-
-
 def _nf4_matrix(editor: Editor, weight: Weight, spec: BlockSpec) -> ir.Value:
     """Return W [K, N] of NF4 codes [N, K], looked up level by level."""
-    stored = _store(weight.array(), weight.uses[0].axis, spec, quantize_rows, turned=False)
+    stored = store_blocks(weight.array(), weight.uses[0].axis, spec, quantize_rows, turned=False)
     channels, inner = (int(d) for d in stored.codes.shape.numpy())
-    name, anchor = weight.name, _first_reader(editor, weight)
+    name, anchor = weight.name, first_reader(editor, weight)
     by_block = (channels, inner // spec.block, spec.block)
     scale = stored.scale.reshape(*stored.scale.shape, 1)
     codes = editor.constant(f"{name}_nf4", stored.codes)

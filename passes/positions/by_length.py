@@ -160,8 +160,9 @@ class ByLength:
         shape = self._facts.shape(node.outputs[0])
         assert shape is not None and isinstance(shape[2], int)
         name = f"{node.outputs[0].name}_tokens"
+        dtype = element_type(node.outputs[0])
         made: NodeForm = {
-            "outputs": {name: element_type(node.outputs[0])},
+            "outputs": {name: dtype},
             "shape": ir.Shape([1, None, shape[2]]),
         }
         wanted = self._editor.constant(f"{name}_rows_shape", np.asarray([-1, shape[2]], np.int64))
@@ -171,7 +172,7 @@ class ByLength:
         block, branches = _Block(node, rows, wanted), {}
         for branch, groups in (("then_branch", both), ("else_branch", both[:1])):
             graph = ir.Graph([], [], nodes=[], name=self._editor.fresh(f"{name}_{branch}"))
-            inside: NodeForm = {**made, "outputs": {f"{name}_{branch}": made["outputs"][name]}}
+            inside: NodeForm = {**made, "outputs": {f"{name}_{branch}": dtype}}
             graph.outputs.append(self._write(block, groups, graph, inside))
             branches[branch] = graph
         return self._editor.before(node, "If", [self._any_short], branches, **made)

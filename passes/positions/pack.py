@@ -73,12 +73,12 @@ def pack(editor: Editor, wanted: Wanted, facts: SymbolicShapes) -> None:
         packer.unpack(value)
     for node, operands in region.nodes.items():
         for index, operand in operands.items():
-            value = node.inputs[index]
-            assert value is not None
+            read = node.inputs[index]
+            assert read is not None
             if operand is Operand.POSITIONS:
-                node.replace_input_with(index, packer.of_positions(value, node))
-            elif value.producer() not in region.nodes:
-                node.replace_input_with(index, packer.of_tokens(value))
+                node.replace_input_with(index, packer.of_positions(read, node))
+            elif read.producer() not in region.nodes:
+                node.replace_input_with(index, packer.of_tokens(read))
         packer.adjust(node)
     editor.drop_unread(*wanted.attention)
     editor.graph.sort()

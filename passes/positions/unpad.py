@@ -116,8 +116,9 @@ def _mask_name(region: Region) -> str:
 
 def _fill(value: ir.Value, facts: SymbolicShapes) -> float:
     """Return what a result holds at padding: 0; scores over positions what no position is."""
-    scores = facts.rank(value) == 2 and value.dtype is not None
-    return CLOSED if scores and value.dtype.is_floating_point() else 0.0
+    dtype = value.dtype
+    is_score = facts.rank(value) == 2 and dtype is not None and dtype.is_floating_point()
+    return CLOSED if is_score else 0.0
 
 
 def _told(region: Region) -> str:

@@ -130,9 +130,15 @@ def keep_changed(pads: Pads) -> Pads:
 class Reader(Protocol):
     """What a rule asks."""
 
-    facts: SymbolicShapes
-    sizes: tuple[Dim, Dim]
-    """Of texts and positions."""
+    @property
+    def facts(self) -> SymbolicShapes:
+        """Shapes of the model."""
+        ...
+
+    @property
+    def sizes(self) -> tuple[Dim, Dim]:
+        """Of texts and positions."""
+        ...
 
     def of(self, value: ir.Value | None) -> Pads:
         """What a tensor holds at padding."""

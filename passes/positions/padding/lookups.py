@@ -66,7 +66,7 @@ def gather_nd(node: ir.Node, reader: Reader) -> Sequence[Pads]:
     pads, shape = reader.of(data), reader.facts.shape(node.outputs[0])
     keep_changed(reader.of(indices))
     counts = joined_counts(indices, reader.facts)
-    if shape is None or counts is None or node.attributes.get_int("batch_dims", 0):
+    if shape is None or counts is None or node.attributes.get_int("batch_dims", 0) != 0:
         return (keep_changed(pads),)
     found: dict[TokenAxes, Pad] = {}
     for place, pad in pads.items():

@@ -117,7 +117,8 @@ def _multiply(
     node, editor = use.node, desk.editor
     added = []
     if offset is not None:
-        inner = int(dequantized.shape[0]) if dequantized.shape is not None else 0
+        shape = dequantized.shape
+        inner = int(shape.numpy()[0]) if shape is not None else 0
         sums = desk.writer(BlockSums).of(use.activation, inner, block)
         stem = f"{use.output.name}_minima"
         shape = use.output.shape

@@ -53,7 +53,7 @@ class OutputProbe:
         """Return how far a model's outputs are from the dense ones; 0 means equal."""
         found = _outputs(model, self.data, self.ctx, self.names)
         pairs = list(zip(self.outputs, found, strict=True))
-        sizes = [len(next(iter(dense.values()))) for dense, _ in pairs]
+        sizes = [len(np.atleast_1d(next(iter(dense.values())))) for dense, _ in pairs]
         return float(np.average([divergence(*pair) for pair in pairs], weights=sizes))
 
 

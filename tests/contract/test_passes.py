@@ -30,8 +30,9 @@ def _variants() -> Iterator[Pass]:
 def _choices(option: Option) -> Iterator[str]:
     if option.type is bool:
         yield "false" if option.default else "true"
-    elif get_origin(option.type) is Literal:
-        yield from (str(c) for c in get_args(option.type) if c != option.default)
+    for kind in (option.type, *get_args(option.type)):
+        if get_origin(kind) is Literal:
+            yield from (str(c) for c in get_args(kind) if c != option.default)
 
 
 def _name(value: Check | Pass) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from irtools.analysis.channels import IndexMap
-from irtools.passes.pruning.obs import LayerProblem, refit, removal_path
+from irtools.passes.pruning.obs import LayerProblem, refit, removal_path, shrunk_moments
 
 
 def _problem(
@@ -71,3 +71,34 @@ def test_without_a_bias_the_constant_is_not_used() -> None:
     bare = LayerProblem.of(ones.T @ ones, len(ones), weight, has_bias=False)
     assert not refit(bare, np.arange(4))[-1].any()
     assert refit(problem, np.arange(4))[-1].any()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_few_samples_are_not_trusted(seed: int) -> None:
+    """Inputs of very different sizes: a refit on few of them must hold for others as well."""
+    rng = np.random.default_rng(seed)
+    scales = np.exp(rng.standard_normal(40))
+    mixing = np.eye(40) + rng.standard_normal((40, 40)) / np.sqrt(40)
+    weight = rng.standard_normal((40, 6))
+    x = (rng.standard_normal((4000, 40)) @ mixing + 1) * scales
+    errors = {}
+    for count in (24, 48, 200, 3000):
+        ones = np.hstack([x[:count], np.ones((count, 1))])
+        kept = np.arange(20)
+        solved = refit(LayerProblem.of(ones.T @ ones, count, weight), kept)
+        unseen = x[3000:]
+        missed = unseen[:, :20] @ solved[:-1] + solved[-1] - unseen @ weight
+        errors[count] = float(np.sum(missed**2) / np.sum((unseen @ weight) ** 2))
+    assert errors[3000] < errors[200] < errors[48] < errors[24]
+    assert errors[24] < 2 * errors[3000] < 1.0
+
+
+def test_plenty_of_samples_are_taken_as_they_are() -> None:
+    _, ones, _ = _problem(12, 5, seed=0, count=200_000)
+    moments = ones.T @ ones / len(ones)
+    diagonal = np.diag(shrunk_moments(moments, len(ones)))
+    np.testing.assert_allclose(
+        shrunk_moments(moments, len(ones)), moments, atol=2e-3 * diagonal.max()
+    )
+    (single,) = np.diag(shrunk_moments(np.array([[4.0, 1.0], [1.0, 1.0]]), 3))[:1]
+    assert single == pytest.approx(4.004)

@@ -58,7 +58,7 @@ def test_later_layers_make_up_for_earlier_ones(seed, build, run_model, data_cont
     original = {k: v.const_value.numpy().copy() for k, v in dense.graph.initializers.items()}
     assert refit_in_sequence(model, dense, layers, ctx) == 3
     verify(model)
-    assert _error(dense, model, unseen, run_model) < 0.97 * at_once
+    assert _error(dense, model, unseen, run_model) < 0.98 * at_once
     for name, array in original.items():
         np.testing.assert_array_equal(dense.graph.initializers[name].const_value.numpy(), array)
 

@@ -78,7 +78,7 @@ def unpack(folder: Path, made: Path) -> Unpacked:
         count = list(regular.values()).count(Layout.SCATTERED)
         notes.append(
             f"{counted(count, 'weight')} with groups in the order of activations (desc_act): no "
-            "kernel here takes such groups, and int4 rounds these weights anew"
+            "kernel here takes such groups, and int4 rounds these weights again"
         )
     grids = {f"{n}.weight": name for n, found in regular.items() if found is Layout.BLOCKS}
     return Unpacked(tuple(notes), grids)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from irtools.editing.algebra import Algebra
 from irtools.editing.contents import new_contents, set_contents, take_place
 from irtools.editing.driver import Rewritten, Survey, rewrite, survey
-from irtools.editing.editor import Editor
+from irtools.editing.editor import Editor, NodeForm
 from irtools.editing.pattern import (
     Bound,
     OpPattern,
@@ -51,6 +51,7 @@ __all__ = [
     "Algebra",
     "Bound",
     "Editor",
+    "NodeForm",
     "OpPattern",
     "Pattern",
     "Place",

@@ -20,8 +20,7 @@ import onnx_ir as ir
 from irtools.analysis.dims import Dim
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.analysis.types import element_type
-from irtools.editing import Editor, attribute_values
-from irtools.editing.editor import NodeForm
+from irtools.editing import Editor, NodeForm, attribute_values
 from irtools.passes.positions.index_writer import IndexWriter
 from irtools.passes.positions.region import Region
 from irtools.passes.positions.token_index import TokenIndex

@@ -154,7 +154,7 @@ def _packed_readers(node: ir.Node, nodes: Mapping[ir.Node, Operands]) -> Iterato
 
 
 def _is_edge(node: ir.Node, nodes: Mapping[ir.Node, Operands]) -> bool:
-    """Whether a node that is no work lies at an edge where it is better left as it is."""
+    """Whether a node that is not a product lies at an edge where it is better left as it is."""
     if is_product(node):
         return False
     op = find_op(node.domain, node.op_type)

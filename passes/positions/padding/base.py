@@ -51,7 +51,7 @@ class Form(enum.Enum):
     """How positions lie along their axis."""
 
     OWN = "one after the other"
-    FLAT = "the rows of all positions behind one another, in one axis"
+    FLAT = "the rows of all positions one after the other, in one axis"
     SHIFTED = "as FLAT, read in rows that are one element shorter: in each row lies what was before"
 
 

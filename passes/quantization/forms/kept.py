@@ -80,7 +80,7 @@ def lost_notes(model: ir.Model, weights: Sequence[Weight], found: Grids) -> Iter
         yield (
             f"{counted(len(names), 'weight')} came on a grid ({grid}) and no longer "
             f"{'lies' if len(names) == 1 else 'lie'} on one, {names[0]!r} first, because {who} "
-            f"{them}; rounded anew{instead}"
+            f"{them}; rounded again{instead}"
         )
 
 

@@ -1,6 +1,6 @@
 """Codes, steps and minima of blocks, found from their numbers.
 
-The smallest distance of two numbers of a block is a whole number of steps, most often one. It tells
+The smallest distance of two numbers of a block is a whole number of steps, most often one. It shows
 how many steps n the range of the block has, and the step is range / n. Steps and minima have fewer
 bits than that quotient: 11 in float16, 17 or 19 where a scale of scales was multiplied in. Rounded
 to so many they are what a checkpoint had, and every number is computed again from them to prove it.

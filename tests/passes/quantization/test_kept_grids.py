@@ -270,7 +270,7 @@ def test_a_pass_that_broke_a_grid_is_named(quantize) -> None:
     done = quantize(scaled(model, "smooth"), INT4)
     assert (
         "1 weight came on a grid (Q4_1) and no longer lies on one, 'w1_scaled' first, because "
-        "`smooth` changed it; rounded anew: run int4 before smooth, or leave smooth out"
+        "`smooth` changed it; rounded again: run int4 before smooth, or leave smooth out"
     ) in done.result.notes
 
 

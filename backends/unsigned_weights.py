@@ -10,35 +10,16 @@ OpenVINO computes such products in float32: either is exact.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import onnx_ir as ir
 
-from irtools.analysis.int8_operators import may_multiply_int8
 from irtools.analysis.int8_products import Int8Product, Stored, saturating_products
 from irtools.editing import Editor, array_of, constant_of
-from irtools.errors import ModelError
-from irtools.model import Model
 
-__all__ = ["exact_products", "make_weights_unsigned"]
+__all__ = ["make_weights_unsigned"]
 
 _SIGN = np.uint8(0x80)
-
-
-def exact_products(model: Model | Path) -> Model | Path:
-    """Return the model with unsigned weights where its products would saturate, else as it is.
-
-    What is in the format of a runtime alone cannot be looked at, and is returned as it is.
-    """
-    if isinstance(model, Path):
-        found = _load(model)
-        return model if found is None or not make_weights_unsigned(found.ir) else found
-    if not saturating_products(model.ir):
-        return model
-    copy = model.clone()
-    make_weights_unsigned(copy.ir)
-    return copy
 
 
 def make_weights_unsigned(model: ir.Model) -> int:
@@ -131,12 +112,3 @@ def _signed_array(value: ir.Value | None) -> np.ndarray | None:
 
 def _input(node: ir.Node, index: int) -> ir.Value | None:
     return node.inputs[index] if index < len(node.inputs) else None
-
-
-def _load(path: Path) -> Model | None:
-    if path.suffix != ".onnx":
-        return None
-    try:
-        return Model.load(path) if may_multiply_int8(path) else None
-    except ModelError:
-        return None

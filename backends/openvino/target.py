@@ -106,7 +106,7 @@ class OpenVinoCpu(_OpenVino):
         here = cpu_capabilities(Isa.detect())
         if not (self.capabilities.saturates_u8s8 or here.saturates_u8s8):
             return model
-        from irtools.backends.unsigned_weights import exact_products
+        from irtools.backends.exact_products import exact_products
 
         return exact_products(model)
 

@@ -8,7 +8,8 @@ import onnxruntime
 import pytest
 
 from irtools.analysis.int8_products import saturating_products
-from irtools.backends.unsigned_weights import exact_products, make_weights_unsigned
+from irtools.backends.exact_products import exact_products
+from irtools.backends.unsigned_weights import make_weights_unsigned
 from irtools.model import Model
 from irtools.targets import RunnerOptions, find_target
 

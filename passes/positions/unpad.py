@@ -28,7 +28,24 @@ __all__ = ["Unpad"]
 class Unpad(Pass):
     """Compute only the tokens of padded texts.
 
-    TODO
+    Texts of a batch are padded to the longest, and every operator computes the padding, too. With
+    the mask [B, S] of the model, the positions that it marks are found once, at run time:
+
+        index = NonZero(mask)          [2, T]     T: tokens of all texts together
+        x [B, S, H]  ->  [T, H]                   in front of what computes each token by itself
+        [T, H]  ->  [B, S, H]                     in front of attention, and of results
+
+    so that products, norms, activations and residual sums between two attention blocks run on T
+    rows instead of B * S (as in ByteTransformer, Zhai et al. 2023). Attention runs on whole rows;
+    with `split`, texts at most half as long as the longest go through fused
+    attention apart, cut to that half. A text without padding costs what it cost before.
+
+    Results at tokens keep their numbers: what is not computed is nowhere read by them, which is
+    proven node by node, with the mask of any form that ends in attention's scores. A result
+    [B, S, ...] of the model holds 0 at padding from then on (scores [B, S] a very low number); the
+    model says so in its metadata, a note names it, and comparisons leave those positions out. A
+    model that reads padding elsewhere, as a mean over all positions does, is left as it is, with
+    the reader in a note; so is one without a mask.
     """
 
     name: ClassVar[str] = "unpad"

@@ -1,0 +1,126 @@
+"""Padding is not computed; results at tokens stay as they were."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from irtools.model import Interface, Model, padded_outputs, verify
+from irtools.passmanager import PassContext, PassResult, Pipeline
+from irtools.targets import RunnerOptions, find_target
+
+from .conftest import FIRST, FUSED, WRITTEN, block, feeds, sqnr
+from .test_exports import EXACT, GRAPHS, with_head
+
+HIDDEN = "y = Identity(hidden)"
+ENCODERS = [path for path in GRAPHS if "vit" not in path.stem]
+
+Run = Callable[..., PassResult]
+
+
+@pytest.fixture
+def run(make_context: Callable[..., PassContext]) -> Run:
+    """Runs passes on a model; returns what `unpad` answered."""
+
+    def apply(model: ir.Model, text: str, target: str) -> PassResult:
+        answer = None
+        for step in Pipeline.parse(text):
+            result = step.run(model, make_context(target))
+            answer = result if step.name == "unpad" else answer
+        assert answer is not None
+        return answer
+
+    return apply
+
+
+def answers(model: ir.Model, target: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    options = RunnerOptions(threads=1, exact=True)
+    with find_target(target).runner(Model(model), options) as runner:
+        return dict(runner.run(arrays))
+
+
+@pytest.mark.parametrize("attention", [WRITTEN, FUSED], ids=["written", "fused"])
+def test_products_take_tokens_alone(attention: str, target: str, run: Run) -> None:
+    before = block(attention, FIRST)
+    after = before.clone()
+    done = run(after, "unpad", target)
+    verify(after, interface=Interface.of(before))
+    assert done.modified and done.counters["num-unpadded-products"] == 6  # Q, K, V, O and two
+    for batch, length in ((1, 5), (3, 7), (5, 2)):
+        assert sqnr(before, after, target, batch, length) >= EXACT
+
+
+@pytest.mark.parametrize("order", ["unpad", "cleanup,fuse,unpad", "unpad,cleanup,fuse"])
+@pytest.mark.parametrize("path", ENCODERS, ids=lambda path: path.stem)
+def test_exports(
+    path: Path,
+    order: str,
+    target: str,
+    run: Run,
+    encoder_feeds: Callable[..., dict[str, np.ndarray]],
+) -> None:
+    """Whatever form of mask an exporter writes, alone and in texts of many lengths."""
+    before = with_head(path)
+    after = before.clone()
+    prepared = order.replace("unpad", "lift-constants,fold-constants:exact=true,hoist-shapes,unpad")
+    done = run(after, prepared, target)
+    verify(after, interface=Interface.of(before))
+    assert done.counters["num-unpadded-products"] >= 12  # of two blocks
+    for batch, length in ((1, 8), (4, 9)):
+        arrays = encoder_feeds(before, batch, length, seed=batch)
+        expected, found = (answers(model, target, arrays)["scores"] for model in (before, after))
+        noise = float(np.square(expected - found, dtype=np.float64).sum())
+        signal = float(np.square(expected, dtype=np.float64).sum())
+        assert noise <= signal * 10 ** (-EXACT / 10)
+
+
+def test_a_result_at_padding_is_zero_and_noted(target: str, run: Run) -> None:
+    before = block(WRITTEN, HIDDEN, "float[N,S,16] y")
+    after = before.clone()
+    done = run(after, "unpad", target)
+    noted = padded_outputs(after)["y"]
+    assert (noted.mask, noted.padding, noted.number) == ("mask", 0.0, 0.0)
+    assert any("at padding" in note for note in done.notes)
+    arrays = feeds(before, 4, 6)
+    real = arrays["mask"].astype(bool)
+    assert not real.all()
+    expected, found = (answers(model, target, arrays)["y"] for model in (before, after))
+    np.testing.assert_allclose(found[real], expected[real], rtol=1e-4, atol=1e-5)
+    assert not found[~real].any()
+
+
+def test_a_text_does_not_depend_on_its_batch(target: str, run: Run) -> None:
+    after = block(WRITTEN, FIRST)
+    run(after, "unpad", target)
+    arrays = feeds(after, 4, 7)
+    together = answers(after, target, arrays)["y"]
+    for row, length in enumerate(arrays["mask"].sum(axis=1)):
+        alone = {name: array[row : row + 1, :length] for name, array in arrays.items()}
+        np.testing.assert_allclose(
+            answers(after, target, alone)["y"][0], together[row], rtol=1e-4, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize(
+    ("attention", "reading", "reason"),
+    [
+        pytest.param(
+            WRITTEN,
+            "m = ReduceMean<keepdims=0>(hidden, second)  y = MatMul(m, head)",
+            "read by ReduceMean",
+            id="a mean without the mask",
+        ),
+        pytest.param("attended = Mul(x, scale)", FIRST, "no input and no comparison", id="no mask"),
+    ],
+)
+def test_why_padding_is_computed(attention: str, reading: str, reason: str, run: Run) -> None:
+    model = block(attention, reading)
+    model.graph.inputs[:] = [value for value in model.graph.inputs if tuple(value.uses())]
+    text = Model(model.clone()).text()
+    done = run(model, "unpad", "ort-cpu")
+    assert not done.modified and Model(model).text() == text
+    assert any(note.startswith("padding is computed: ") and reason in note for note in done.notes)

@@ -21,6 +21,7 @@ _MEASURES = (
     "num-outlier-channels",
     # How some of what was changed was chosen.
     "num-ranked-",
+    "num-kept-grid",
     # What other passes did so that this one finds what it requires.
     "num-prepared-",
     # Parts of what was skipped: for lack of a rule for its operator.

@@ -38,14 +38,12 @@ class Unpad(Pass):
     so that products, norms, activations and residual sums between two attention blocks run on T
     rows instead of B * S (as in ByteTransformer, Zhai et al. 2023). Attention runs on whole rows;
     with `split`, texts at most half as long as the longest go through fused
-    attention apart, cut to that half. A text without padding costs what it cost before.
+    attention apart, cut to that half. A text alone has nothing to gain.
 
     Results at tokens keep their numbers: what is not computed is nowhere read by them, which is
-    proven node by node, with the mask of any form that ends in attention's scores. A result
-    [B, S, ...] of the model holds 0 at padding from then on (scores [B, S] a very low number); the
-    model says so in its metadata, a note names it, and comparisons leave those positions out. A
-    model that reads padding elsewhere, as a mean over all positions does, is left as it is, with
-    the reader in a note; so is one without a mask.
+    proven node by node, with the mask of any form that ends in attention's scores. A model whose
+    results have padded positions, or that reads padding elsewhere, as a mean over all positions
+    does, is left as it is, with the reader in a note; so is one without a mask.
     """
 
     name: ClassVar[str] = "unpad"
@@ -103,9 +101,9 @@ def _find(graph: ir.Graph, facts: SymbolicShapes) -> tuple[Region | None, str]:
     reason = ""
     for mask in find_masks(graph, facts):
         region = find_region(graph, facts, mask)
-        if region.products and region.results and not mask.value.is_graph_input():
+        if region.products and region.results:
             named = printable(region.results[0].name or "")
-            reason = reason or f"padding in the result {named} could not be told from the inputs"
+            reason = reason or f"the result {named} has padded positions, which would change"
         elif region.products:
             if best is None or region.products > best.products:
                 best = region

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
-from irtools.analysis.int8_products import Int8Product, Stored, saturating_products
+from irtools.analysis.int8_products import Int8Product, Stored, int8_products, saturating_products
 from irtools.editing import Editor, array_of, constant_of
 
 __all__ = ["make_weights_unsigned"]
@@ -29,7 +29,9 @@ def make_weights_unsigned(model: ir.Model) -> int:
         Number of products that changed.
     """
     editor = Editor(model, "make-weights-unsigned")
-    products = [product for product in saturating_products(model) if _can_change(product)]
+    nodes = {product.node for product in saturating_products(model)}
+    # Both weights of a recurrent layer have one type.
+    products = [p for p in int8_products(model) if p.node in nodes and _can_change(p)]
     changes: dict[ir.Value, list[tuple[ir.Node, int]]] = {}
     for place in dict.fromkeys(place for product in products for place in _places(product)):
         for index in (place.weight, place.zero_point):

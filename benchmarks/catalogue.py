@@ -52,6 +52,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "sink": Benchmark("sink", "computing only the position that a classifier reads"),
     "operators": Benchmark("operators", "fused operators against their parts"),
     "compile-time": Benchmark("compile_time", "seconds of cleanup,fuse, onnxsim and onnxslim"),
+    "commands": Benchmark("commands", "seconds of whole commands: export, int8, int4, the demo"),
     "whole-way": Benchmark("whole_way", "every kind of model through all passes"),
 }
 

@@ -1,14 +1,14 @@
 """How long `cleanup,fuse` takes compared with onnxsim and onnxslim: wall time of processes.
 
     python -m venv build/peers && build/peers/bin/pip install onnxsim onnxslim
-    python -m benchmarks run compile-time [NAME...] --tools build/peers/bin [--json FILE]
+    python -m benchmarks run compile-time [NAME...] --tools build/peers/bin [--write [NAME]]
 
 Each tool reads the same file and writes a file of its own, started as a user starts it: `irc
-optimize M --passes cleanup,fuse --no-bench`, `onnxsim M OUT`, `onnxslim M OUT`. One process runs at
-a time; after a round that is not counted (files and byte code get into the cache) the tools take
-turns, in another order in each round. Ratios are taken within a round. Results are compared with
-the original on ONNX Runtime with its optimizations off. Checkpoints are exported by `irc export`;
-`NAME-ts` comes from TorchScript's exporter, `speech` is generated: 3,600 nodes, 90 MB.
+optimize M --passes cleanup,fuse --no-bench --no-cache`, `onnxsim M OUT`, `onnxslim M OUT`. One
+process runs at a time; after a round that is not counted (files and byte code get into the cache)
+the tools take turns, in another order in each round. Ratios are taken within a round. Results are
+compared with the original on ONNX Runtime with its optimizations off. Checkpoints are exported by
+`irc export`; `NAME-ts` comes from TorchScript's exporter, `speech` is drawn: 3,600 nodes, 90 MB.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,15 +31,14 @@ import onnx
 
 from benchmarks.prepared.packages import cached
 from benchmarks.prepared.speech import write_speech
-from benchmarks.recording import DEFAULT_CACHE, about, prepare, write_result
+from benchmarks.processes import IRC, alternate, empty, ratio, run
+from benchmarks.recording import DEFAULT_CACHE, about, add_write_option, prepare, store
 from irtools.data import SyntheticSettings, synthesize
 from irtools.errors import IrtoolsError
 from irtools.metrics import fidelity
 from irtools.model import Model
 from irtools.targets import RunnerOptions, find_target
 
-LIMIT = 1800.0
-"""Seconds after which a tool is ended."""
 OURS = "irtools"
 PEERS = ("onnxsim", "onnxslim")
 
@@ -74,7 +72,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, help="default: %(default)s")
     parser.add_argument("--tools", type=Path, help="folder with the peers' commands")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
+    add_write_option(parser, "compile-time")
     arguments = parser.parse_args(argv)
     for name in arguments.names:
         if name not in MODELS:
@@ -86,16 +84,14 @@ def main(argv: Sequence[str]) -> None:
         path = MODELS[name](arguments.cache.resolve())
         found += measured(name, path, tools, arguments.rounds)
         print("\n".join(table(found)), flush=True)
-    if arguments.json:
-        write_result(arguments.json, document(found, where, arguments.rounds))
+    store(arguments.write, document(found, where, arguments.rounds))
 
 
 def exported(name: str, cache: Path) -> Path:
     """Return the file that `irc export` makes of a checkpoint of `benchmarks prepare`."""
     prepare(name, cache)
     source, path = cache / name / "checkpoint", cache / name / f"{name}-exported.onnx"
-    irc = Path(sys.executable).with_name("irc")
-    command = [str(irc), "export", str(source), "-o"]
+    command = [IRC, "export", str(source), "-o"]
     return Path(cached(path, lambda made: run([*command, str(made)])))
 
 
@@ -142,7 +138,7 @@ def find_tools(folder: Path | None) -> Mapping[str, str]:
 
 def commands(where: Mapping[str, str]) -> Mapping[str, Command]:
     """Return the command line of each tool, by name."""
-    passes = ["--passes", "cleanup,fuse", "--no-bench", "--force", "-o"]
+    passes = ["--passes", "cleanup,fuse", "--no-bench", "--no-cache", "-o"]
     return {
         OURS: lambda source, out: [where["irc"], "optimize", str(source), *passes, str(out)],
         **{peer: _two_paths(where[peer]) for peer in PEERS},
@@ -158,49 +154,16 @@ def measured(
 ) -> Iterator[Result]:
     """Yield one result per tool, the original first."""
     yield Result(name, "original", (), *counted(source))
-    seconds: dict[str, list[float]] = {tool: [] for tool in tools}
-    failures: dict[str, str] = {}
     with tempfile.TemporaryDirectory(dir=source.parent) as folder:
         outputs = {tool: Path(folder, tool, "result.onnx") for tool in tools}
-        for number in range(-1, rounds):
-            order = [tool for tool in tools if tool not in failures]
-            shift = number % max(1, len(order))
-            for tool in (*order[shift:], *order[:shift]):
-                empty(outputs[tool].parent)
-                started = time.perf_counter()
-                try:
-                    run(tools[tool](source, outputs[tool]))
-                except RuntimeError as error:
-                    failures[tool] = str(error)
-                    continue
-                if number >= 0:
-                    seconds[tool].append(time.perf_counter() - started)
+        lines = {tool: command(source, outputs[tool]) for tool, command in tools.items()}
+        times = alternate(lines, rounds, lambda tool: empty(outputs[tool].parent))
         for tool, path in outputs.items():
-            if tool in failures:
-                yield Result(name, tool, failure=failures[tool])
+            if times[tool].failure:
+                yield Result(name, tool, failure=times[tool].failure)
             else:
                 closeness = compare(source, path)
-                yield Result(name, tool, tuple(seconds[tool]), *counted(path), closeness)
-
-
-def empty(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-
-
-def run(command: Sequence[str]) -> None:
-    """Run a command to its end.
-
-    Raises:
-        RuntimeError: It failed or took too long; says how.
-    """
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
-    except subprocess.TimeoutExpired:
-        raise RuntimeError(f"not done after {LIMIT:.0f} s") from None
-    if done.returncode:
-        lines = (done.stderr.strip() or done.stdout.strip() or "no output").splitlines()
-        raise RuntimeError(f"exit {done.returncode}: {lines[-1][:200]}")
+                yield Result(name, tool, times[tool].seconds, *counted(path), closeness)
 
 
 def counted(path: Path) -> tuple[int, int]:
@@ -248,14 +211,6 @@ def table(results: Sequence[Result]) -> Iterator[str]:
             cells[3] = ratio(one.seconds, ours.get(one.model, ()))
             cells[6] = "exact" if one.sqnr_db is None else f"{one.sqnr_db:.0f}"
         yield f"| {' | '.join(cells)} |"
-
-
-def ratio(seconds: Sequence[float], ours: Sequence[float]) -> str:
-    """Return the median of the ratios within a round, with the smallest and the largest."""
-    if not ours:
-        return ""
-    found = [one / other for one, other in zip(seconds, ours, strict=True)]
-    return f"{median(found):.2f} [{min(found):.2f}, {max(found):.2f}]"
 
 
 def document(results: Sequence[Result], where: Mapping[str, str], rounds: int) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Fused operators against their parts, and ONNX Runtime's own forms against the standard ones.
 
-    python -m benchmarks run operators [--rounds N] [--threads N] [--json FILE]
+    python -m benchmarks run operators [--rounds N] [--threads N] [--write [NAME]]
 
 Every pair is two small models with equal weights that compute the same numbers, which is checked;
 they are timed alternately on ONNX Runtime's CPU provider. The ratio says how many times as fast the
@@ -22,7 +22,7 @@ import onnx
 import onnx.parser
 import onnxruntime
 
-from benchmarks.recording import about, write_result
+from benchmarks.recording import about, add_write_option, store
 from irtools.measure.base import BenchSettings
 from irtools.measure.cpu import cpu_quota
 from irtools.measure.timing import Contender, measure
@@ -373,7 +373,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=cpu_quota())
     parser.add_argument("--only", default="", help="part of a name")
-    parser.add_argument("--json", type=Path)
+    add_write_option(parser, "operators")
     arguments = parser.parse_args(argv)
     settings = BenchSettings(rounds=arguments.rounds, max_seconds=12)
     rows = []
@@ -384,9 +384,8 @@ def main(argv: Sequence[str]) -> None:
             if rows[-1]["relative_error"] > TOLERANCE:
                 raise SystemExit(f"{pair.name}: relative error {rows[-1]['relative_error']:.1e}")
     print("\n".join(table(rows)))
-    if arguments.json:
-        head = {**about("operators"), "threads": arguments.threads}
-        write_result(arguments.json, {**head, "rows": rows})
+    head = {**about("operators"), "threads": arguments.threads}
+    store(arguments.write, {**head, "rows": rows})
 
 
 VIEWS = {"table": lambda found: table(found["rows"])}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 from collections.abc import Mapping
@@ -17,8 +18,10 @@ __all__ = [
     "RESULTS",
     "ROOT",
     "about",
+    "add_write_option",
     "prepare",
     "read_result",
+    "store",
     "write_result",
 ]
 
@@ -48,6 +51,23 @@ def prepare(name: str, cache: Path) -> None:
 def write_result(path: Path, document: Mapping[str, Any]) -> None:
     """Write a result as JSON."""
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def add_write_option(parser: argparse.ArgumentParser, name: str) -> None:
+    """Add `--write [NAME]`, which stores what was found for the pages of docs/."""
+    parser.add_argument(
+        "--write",
+        nargs="?",
+        const=name,
+        metavar="NAME",
+        help=f"store the result in docs/results/, as NAME.json (default: {name})",
+    )
+
+
+def store(name: str | None, document: Mapping[str, Any]) -> None:
+    """Write a result to docs/results/ where `--write` asked for it."""
+    if name is not None:
+        write_result(RESULTS / f"{name}.json", document)
 
 
 def read_result(name: str) -> Any:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import irtools
-from benchmarks.recording import DEFAULT_CACHE, RESULTS, about, prepare, write_result
+from benchmarks.recording import DEFAULT_CACHE, about, add_write_option, prepare, store
 from irtools.data import load_dataset
 from irtools.measure.base import BenchSettings, Ratio
 from irtools.measure.contest import Contest, ContestSettings
@@ -51,7 +51,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--samples", type=int, default=512, help="test texts for the accuracy")
-    parser.add_argument("--write", nargs="?", const="sink", metavar="NAME", help="in docs/results/")
+    add_write_option(parser, "sink")
     given = parser.parse_args(argv)
     prepare("r8", given.cache)
     folder = given.cache / "r8"
@@ -64,8 +64,7 @@ def main(argv: Sequence[str]) -> None:
     ]
     document = plain_data({**about("sink"), "samples": given.samples, "rows": rows})
     print("\n".join(table(document)))
-    if given.write:
-        write_result(RESULTS / f"{given.write}.json", document)
+    store(given.write, document)
 
 
 def measure(

@@ -21,6 +21,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +30,17 @@ import numpy as np
 
 from benchmarks.prepared.whole_way import ENTRIES, PARTS, Entry, read_data
 from benchmarks.recording import DEFAULT_CACHE, ROOT, about, prepare, write_result
-from irtools.analysis.decoder import find_text_decoder
-from irtools.data import Dataset, padding_mask
+from irtools.analysis.decoder import TextDecoder, find_text_decoder
+from irtools.data import Dataset
 from irtools.driver.make import make_rows
 from irtools.errors import IrtoolsError
 from irtools.instruments import Verification
+from irtools.measure.contest import Contest, ContestSettings
 from irtools.measure.generate import Writing, compare_writings, write_greedily
-from irtools.metrics import FidelityMeter
+from irtools.measure.timing import Contender
 from irtools.model import Model
 from irtools.passmanager import PassContext, PassManager, Pipeline, Step, Workspace
-from irtools.targets import Runner, RunnerOptions, find_target, lowered
+from irtools.targets import RunnerOptions, find_target, lowered
 
 TARGETS = ("ort-cpu", "openvino-cpu")
 _EXACT = 999.0
@@ -117,7 +120,8 @@ def go(name: str, part: str, target: str, cache: Path, place: Path) -> None:
     export = cache / "whole-way" / name / "export"
     model = Model.load(export / (f"{part}_model.onnx" if entry.pair else "model.onnx"))
     calibration, test = read_data(entry, part, export, cache)
-    judge = Judge(model, target, test)
+    reference = Contender(model, "ort-cpu", RunnerOptions(threads=1, exact=True))
+    judge = Judge(reference, target, test)
     samples = {"calibration": len(calibration), "test": len(test)}
     rows = [{"step": "export", "size": model.weight_bytes, **samples, **judge.judged(model)}]
     _write(rows, place)
@@ -155,47 +159,53 @@ def _figures(step: Step) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
 class Judge:
-    """Compares what a target computes with what the export says.
+    """Compares what a target computes with what the export computes.
 
-    Args:
-        export: The model as it was exported.
-        target: Where the models run.
+    Attributes:
+        export: The model as it was exported, and how it runs: the reference.
+        target: Where the other models run.
         test: Samples to run.
     """
 
-    def __init__(self, export: Model, target: str, test: Dataset) -> None:
-        self._target, self._test = find_target(target), test
-        self._decoder = find_text_decoder(export.ir)
-        options = RunnerOptions(threads=1, exact=True)
-        with find_target("ort-cpu").runner(export, options) as runner:
-            self._expected = [runner.run(feeds) for feeds in test.batches(_BATCH)]
-            self._text = self._writing(runner)
+    export: Contender
+    target: str
+    test: Dataset
 
     def judged(self, model: Model) -> dict[str, Any]:
         """Return figures of a model in the form in which it is written."""
-        precision = "f32" if self._target.name.startswith("openvino") else None
-        options = RunnerOptions(threads=1, precision=precision)
-        meter = FidelityMeter()
-        with self._target.runner(model, options) as runner:
-            batches = self._test.batches(_BATCH)
-            for feeds, expected in zip(batches, self._expected, strict=True):
-                meter.update(expected, runner.run(feeds, list(expected)), padding_mask(feeds))
-            text = self._writing(runner)
-        close = meter.result()
+        precision = "f32" if self.target.startswith("openvino") else None
+        other = Contender(model, self.target, RunnerOptions(threads=1, precision=precision))
+        entered = {"export": self.export, "result": other}
+        settings = ContestSettings(bench=None, threads=1, isolation="none")
+        _, score = Contest(entered, self.test, settings).scores()
+        close = score.fidelity
         figures = {"sqnr_db": min(close.sqnr_db, _EXACT), "agreement": close.agreement}
-        figures["worst"] = min(meter.by_output().items(), key=lambda item: item[1].sqnr_db)[0]
-        if text is not None and self._text is not None:
-            same = compare_writings(self._text, text, _PROMPT_TOKENS, self._test.source)
-            figures["same_text"] = same.share
+        figures["worst"] = min(score.by_output.items(), key=lambda item: item[1].sqnr_db)[0]
+        if self._decoder is not None:
+            text = self._writing(self._decoder, other)
+            figures["same_text"] = self._same_text(text)
         return figures
 
-    def _writing(self, runner: Runner) -> Writing | None:
+    def _same_text(self, text: Writing) -> float:
+        return compare_writings(self._text, text, _PROMPT_TOKENS, self.test.source).share
+
+    @cached_property
+    def _decoder(self) -> TextDecoder | None:
+        assert isinstance(self.export.model, Model)
+        return find_text_decoder(self.export.model.ir)
+
+    @cached_property
+    def _text(self) -> Writing:
+        assert self._decoder is not None
+        return self._writing(self._decoder, self.export)
+
+    def _writing(self, decoder: TextDecoder, contender: Contender) -> Writing:
         """Return what a decoder with a cache writes to the beginnings of some samples."""
-        if self._decoder is None:
-            return None
-        prompts = np.asarray(self._test.feeds["input_ids"])[:_PROMPTS, :_PROMPT_TOKENS]
-        return write_greedily(runner, self._decoder, prompts, _NEW_TOKENS)
+        prompts = np.asarray(self.test.feeds["input_ids"])[:_PROMPTS, :_PROMPT_TOKENS]
+        with find_target(contender.target).runner(contender.model, contender.options) as runner:
+            return write_greedily(runner, decoder, prompts, _NEW_TOKENS)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:

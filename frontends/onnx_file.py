@@ -24,6 +24,7 @@ class OnnxFrontend:
 
     name: ClassVar[str] = "onnx"
     summary: ClassVar[str] = "an ONNX file, or a folder with one"
+    takes_any_file: ClassVar[bool] = True
 
     def accepts(self, source: str) -> bool:
         path = Path(source)

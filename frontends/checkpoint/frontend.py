@@ -53,6 +53,7 @@ class TransformersFrontend:
 
     name: ClassVar[str] = "transformers"
     summary: ClassVar[str] = "a Transformers checkpoint folder (config.json and weights)"
+    takes_any_file: ClassVar[bool] = False
 
     def accepts(self, source: str) -> bool:
         return (Path(source) / "config.json").is_file()

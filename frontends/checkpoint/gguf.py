@@ -23,6 +23,7 @@ class GgufFrontend:
 
     name: ClassVar[str] = "gguf"
     summary: ClassVar[str] = "a GGUF file of llama.cpp (Llama, Mistral, SmolLM2, Qwen2, Qwen3)"
+    takes_any_file: ClassVar[bool] = False
 
     def accepts(self, source: str) -> bool:
         return is_gguf(Path(source))

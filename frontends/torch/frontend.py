@@ -64,6 +64,7 @@ class TorchFrontend:
 
     name: ClassVar[str] = "torch"
     summary: ClassVar[str] = "module:function that returns a torch.nn.Module, with --example"
+    takes_any_file: ClassVar[bool] = False
 
     def accepts(self, source: str) -> bool:
         return _FACTORY.fullmatch(source) is not None and not Path(source).exists()

@@ -257,7 +257,7 @@ def trained_table(rows: Sequence[TrainedNetwork], heading: str) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    metric = rows[0].evaluation.metric
+    metric = rows[0].evaluation.name
     table = Table(pad_edge=False, show_edge=False)
     table.add_column(heading)
     for title in ("parameters", "trained", metric, "steps", "training"):

@@ -30,7 +30,6 @@ from irtools.measure.contest import (
 from irtools.measure.effort import Workload
 from irtools.measure.levels import LEVELS, Level
 from irtools.metrics import (
-    Evaluation,
     Fidelity,
     FidelityMeter,
     Metric,
@@ -383,14 +382,14 @@ class Judge:
             self._batch,
             without_batch=self._sizes.without_batch(),
         )
-        return _figure_of(found)
+        return MetricFigure.made_of(found)
 
     def _figure(self, found: _Measured, inner: bool) -> MetricFigure | None:
         metric = self._metric
         if not isinstance(metric, PerSampleMetric):
             return found.figure
         whole = stack_rows(found.rows[:1] if inner else found.rows)
-        return _figure_of(resample_rows(metric, whole).evaluation)
+        return MetricFigure.made_of(resample_rows(metric, whole).evaluation)
 
 
 def _told(level: str, error: Exception) -> str:
@@ -404,12 +403,6 @@ def _told(level: str, error: Exception) -> str:
 def _known(figure: MetricFigure | None) -> MetricFigure:
     assert figure is not None
     return figure
-
-
-def _figure_of(found: Evaluation) -> MetricFigure:
-    return MetricFigure(
-        found.metric, found.value, found.low, found.high, found.larger_is_better, found.samples
-    )
 
 
 def _spread_rows(rows: np.ndarray, count: int) -> np.ndarray:

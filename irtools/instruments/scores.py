@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from irtools.measure.figures import Column, Figure, Level, Measured, Verdict
-from irtools.metrics import Fidelity
+from irtools.metrics import Evaluation, Fidelity
 from irtools.words import counted
 
 __all__ = ["FidelityFigure", "MetricFigure"]
@@ -47,16 +47,10 @@ def _metric(figure: MetricFigure, original: MetricFigure | None) -> str:
 
 
 @dataclass(frozen=True)
-class MetricFigure(Figure):
+class MetricFigure(Evaluation, Figure):
     """A task metric with its confidence interval.
 
     Attributes:
-        name: Name of the metric (`accuracy`).
-        value: The figure over the whole evaluation set.
-        low: Lower end of the 95 % bootstrap interval over samples.
-        high: Upper end.
-        larger_is_better: Whether a larger figure is a better one.
-        samples: Number of samples that it was measured on.
         inherited: It is that of the model before, whose function the pass keeps.
     """
 
@@ -64,13 +58,12 @@ class MetricFigure(Figure):
     rank: ClassVar[int] = 50
     columns: ClassVar[tuple[Column, ...]] = (Column("metric", _metric),)
 
-    name: str
-    value: float
-    low: float
-    high: float
-    larger_is_better: bool
-    samples: int
     inherited: bool = False
+
+    @classmethod
+    def made_of(cls, found: Evaluation) -> MetricFigure:
+        """Make the figure of an evaluation."""
+        return cls(**{f.name: getattr(found, f.name) for f in fields(Evaluation)})
 
     @classmethod
     def summary(cls, rows: Sequence[Measured]) -> Iterator[str]:

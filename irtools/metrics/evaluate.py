@@ -36,12 +36,16 @@ class Evaluation:
     """A metric over a dataset.
 
     Attributes:
-        low: Lower end of the bootstrap interval.
+        name: Name of the metric (`accuracy`).
+        value: The figure over the whole dataset.
+        low: Lower end of the bootstrap interval over samples.
         high: Upper end.
+        samples: Number of samples that it was measured on.
+        larger_is_better: Whether a larger figure is a better one.
         confidence: Level of the interval.
     """
 
-    metric: str
+    name: str
     value: float
     low: float
     high: float

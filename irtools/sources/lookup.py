@@ -57,10 +57,17 @@ class LoadOptions:
 
 
 class Frontend(Protocol):
-    """Turns one kind of source into a model."""
+    """Turns one kind of source into a model.
+
+    Attributes:
+        name: As it is registered.
+        summary: What it reads, in a few words.
+        takes_any_file: Whether it accepts every file, so that all others are asked first.
+    """
 
     name: ClassVar[str]
     summary: ClassVar[str]
+    takes_any_file: ClassVar[bool]
 
     def accepts(self, source: str) -> bool:
         """Whether this frontend is meant for a source; looks at names and heads, no more."""
@@ -82,8 +89,6 @@ class Frontend(Protocol):
 
 
 _WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth"})
-# The order in which frontends are asked: a file before a folder before code.
-_ORDER = ("gguf", "onnx", "transformers", "torch")
 
 
 def find_frontend(source: str) -> Frontend:
@@ -97,9 +102,9 @@ def find_frontend(source: str) -> Frontend:
     # An address that ends in .onnx must not pass for a file.
     if "://" in source and not path.exists():
         raise FileError(how_to_fetch(source))
-    known = registry.names("irtools.frontends")
-    for name in sorted(known, key=lambda n: (_ORDER.index(n) if n in _ORDER else 9, n)):
-        frontend: Frontend = registry.load("irtools.frontends", name)()
+    names = sorted(registry.names("irtools.frontends"))
+    known: list[Frontend] = [registry.load("irtools.frontends", name)() for name in names]
+    for frontend in sorted(known, key=lambda one: one.takes_any_file):
         if frontend.accepts(source):
             return frontend
     if not path.exists():

@@ -226,7 +226,7 @@ def _headings(found: ContestResult) -> Iterator[str]:
         yield from ("size", "SQNR", "agreement")
         evaluation = found.standings[0].evaluation
         if evaluation is not None:
-            yield from (evaluation.metric, "difference")
+            yield from (evaluation.name, "difference")
 
 
 def _times(r: LatencyResult, evaluated: bool) -> Iterator[str]:

@@ -260,7 +260,7 @@ def _measure(
         tuple(_stages(request, result, targets, pipelines)),
         request.train,
         request.evaluate,
-        result.distilled.evaluation.metric,
+        result.distilled.evaluation.name,
         None if given["no_bench"] else bench,
         given["seed"],
         given["threads"],
@@ -369,7 +369,7 @@ def _chain_table(links: Sequence[Link]) -> Table:
     table = Table(pad_edge=False, show_edge=False)
     for heading in ("target", "link"):
         table.add_column(heading)
-    metric = links[0].score.evaluation.metric
+    metric = links[0].score.evaluation.name
     for heading in ("size", "smaller", "latency", "faster", metric, "agreement"):
         table.add_column(heading, justify="right")
     base = links[0]

@@ -75,7 +75,7 @@ def test_both_students_have_one_budget(done) -> None:
 def test_figures_are_on_the_test_data(done) -> None:
     _, result = done
     for trained in (result.teacher, result.hard_label, result.distilled):
-        assert trained.evaluation.metric == "accuracy"
+        assert trained.evaluation.name == "accuracy"
         assert trained.evaluation.samples == 32
         assert trained.evaluation.low <= trained.evaluation.value <= trained.evaluation.high
     values = [x.evaluation.value for x in (result.distilled, result.hard_label)]
@@ -220,7 +220,7 @@ def test_several_labels(tmp_path: Path, make_bert: Callable, write_rows: Callabl
         str(tmp_path / "teacher"), "layers=1", str(train), str(test), tmp_path / "w", training=ONE
     )
     result = run(request)
-    assert result.distilled.evaluation.metric == "multilabel-f1-micro"
+    assert result.distilled.evaluation.name == "multilabel-f1-micro"
     config = json.loads((result.distilled.folder / "config.json").read_text())
     assert config["problem_type"] == "multi_label_classification"
 
@@ -266,7 +266,7 @@ def test_numbers(tmp_path: Path, make_bert: Callable, write_rows: Callable) -> N
         str(tmp_path / "teacher"), "layers=1", str(train), str(test), tmp_path / "w", training=ONE
     )
     result = run(request)
-    assert result.distilled.evaluation.metric == "mse"
+    assert result.distilled.evaluation.name == "mse"
     assert not result.distilled.evaluation.larger_is_better
     assert set(result.distilled.losses) == {"soft", "hard"}
 

@@ -92,7 +92,7 @@ def test_document_follows_its_schema_and_has_no_infinities() -> None:
 
 
 def test_a_report_reads_back_equal() -> None:
-    metric = MetricFigure("accuracy", 0.974, 0.96, 0.98, True, 100)
+    metric = MetricFigure("accuracy", 0.974, 0.96, 0.98, 100)
     report = _report(
         _row(0, "original", metric=metric),
         _row(1, "int8", latency=_latency(1.1, 1.2, 1.3), metric=metric),
@@ -132,7 +132,7 @@ def test_schema_refuses_what_it_does_not_know() -> None:
 
 def test_table_is_a_view_of_the_document() -> None:
     drawn = Rollback(41, 74, 0.009, 0.05, 0.01, "accuracy", 6)
-    metric = MetricFigure("accuracy", 0.974, 0.96, 0.98, True, 100)
+    metric = MetricFigure("accuracy", 0.974, 0.96, 0.98, 100)
     text = str(
         _report(
             _row(0, "original", metric=metric),

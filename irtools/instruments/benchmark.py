@@ -8,6 +8,7 @@ from typing import ClassVar
 
 from irtools.data import Dataset, SyntheticSettings
 from irtools.errors import DataError, UnsupportedError
+from irtools.instruments.first_run import FirstRun
 from irtools.instruments.speed import Latency, first_ratios, is_slower
 from irtools.measure.base import BenchSettings, LatencyResult
 from irtools.measure.effort import TimedModels
@@ -125,8 +126,7 @@ class Benchmark(Instrument):
         return answer
 
     def _put(self, step: Step) -> None:
-        if self._last:
-            step.figures.put(Latency(self._last))
+        _put(step, self._last)
 
     def _measure(self, step: Step) -> tuple[LatencyResult, ...]:
         text = target_text(self._target)
@@ -145,8 +145,7 @@ class Benchmark(Instrument):
         assert self._baseline is not None
         if self._baseline.figures.get(Latency) is None:
             # The original is timed again with every pass; its row shows the first time.
-            original = tuple(r for r in results if r.name == _ORIGINAL)
-            self._baseline.figures.put(Latency(original))
+            _put(self._baseline, [r for r in results if r.name == _ORIGINAL])
         return tuple(r for r in results if r.name != _ORIGINAL)
 
     def _compare(
@@ -176,6 +175,13 @@ class Benchmark(Instrument):
             "does not run the original"
         )
         return measure(eased, feeds, self._settings, step.ctx.progress)
+
+
+def _put(step: Step, found: Sequence[LatencyResult]) -> None:
+    """Add what was found of a model at each shape to its figures."""
+    if found:
+        step.figures.put(Latency(tuple(found)))
+        step.figures.put(FirstRun.made_of(found[0]))
 
 
 def _levels(contenders: Mapping[str, Contender]) -> str:

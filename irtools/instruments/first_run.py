@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from irtools.instruments.paired import Paired
+from irtools.measure.base import LatencyResult
 from irtools.measure.figures import Column, Figure, Measured, Occasion
 from irtools.measure.jobs import run_first
 from irtools.measure.sandbox import ChildLimits, run_isolated
@@ -31,8 +32,9 @@ def _cell(figure: FirstRun, original: FirstRun | None) -> str:
 class FirstRun(Figure):
     """Time from a file on disk to the first answer, in a process that has the runtime loaded.
 
-    Medians of three processes each, alternating with the original; the file is in the system's
-    cache.
+    Medians over several processes each, alternating with the original; the file is in the system's
+    cache. A benchmark has it of the processes that it times models in; without one, `--figures
+    first-run` measures it in three.
 
     Attributes:
         load_seconds: Reading, optimizing and compiling.
@@ -52,6 +54,11 @@ class FirstRun(Figure):
         return self.load_seconds + self.first_seconds
 
     @classmethod
+    def made_of(cls, timed: LatencyResult) -> FirstRun:
+        """Make the figure of a benchmark's processes."""
+        return cls(timed.load_seconds, timed.first_seconds)
+
+    @classmethod
     def instrument(cls, occasion: Occasion) -> FirstRunTime:
         return FirstRunTime(occasion)
 
@@ -64,7 +71,7 @@ class FirstRun(Figure):
     @classmethod
     def legend(cls, report: Any) -> Iterator[str]:
         if any(cls.of(row) for row in report.rows):
-            yield "first run: load and first inference, median of 3 processes"
+            yield "first run: load and first inference, median over processes"
 
 
 class FirstRunTime(Paired):

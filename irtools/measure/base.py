@@ -69,7 +69,7 @@ class LatencyResult:
         p99_ms: 99th percentile of all runs.
         throughput: Samples per second.
         peak_bytes: Peak resident memory of the process that ran it.
-        load_seconds: Time to load and compile.
+        load_seconds: Time to load and compile; the runtime itself is loaded before.
         runs: Timed runs in all.
         block_medians_ms: Median of each block, in order of the rounds.
         speedup: Against the first contender, or None for it itself.
@@ -78,6 +78,7 @@ class LatencyResult:
         phase: `prefill` where a decoder read a prompt, `decode` where it read one token more with
             the cache of those before; None of other models.
         tokens_per_second: Tokens that it read in a second, over the whole batch; None as above.
+        first_seconds: Time of the first inference after loading, at the first shape.
     """
 
     name: str
@@ -95,3 +96,4 @@ class LatencyResult:
     samples: int = 1
     phase: Literal["prefill", "decode"] | None = None
     tokens_per_second: float | None = None
+    first_seconds: float = 0.0

@@ -125,15 +125,25 @@ def time_block(
         seconds: Warm-up time and timed time of each shape.
 
     Returns:
-        `load_seconds`, `peak_bytes`, and `times`: for each shape the seconds of every run.
+        `load_seconds`, `first_seconds` of the first inference, `peak_bytes`, and `times`: for each
+        shape the seconds of every run.
     """
+    found = find_target(target)
+    found.version()  # Imports the runtime, which no request of a server waits for.
     start = time.perf_counter()
-    with find_target(target).runner(path, options) as runner:
+    with found.runner(path, options) as runner:
         load = time.perf_counter() - start
+        runner.run(feeds[0][0])
+        first = time.perf_counter() - start - load
         warm_up, timed = seconds
         gc.disable()
         times = [_time_runs(runner, turns, warm_up, timed) for turns in feeds]
-        return {"load_seconds": load, "peak_bytes": peak_memory(), "times": times}
+        return {
+            "load_seconds": load,
+            "first_seconds": first,
+            "peak_bytes": peak_memory(),
+            "times": times,
+        }
 
 
 def _time_runs(runner: Runner, turns: Sequence[Feeds], warm_up: float, timed: float) -> np.ndarray:

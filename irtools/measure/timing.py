@@ -62,6 +62,7 @@ class _Samples:
     times: dict[str, list[np.ndarray]]
     turns: Mapping[str, int]
     loads: list[float] = field(default_factory=list)
+    firsts: list[float] = field(default_factory=list)
     peaks: list[int] = field(default_factory=list)
 
     def medians(self, shape: str) -> list[float]:
@@ -208,6 +209,7 @@ def _run_block(
         label=f"timing {name} on {contender.target}",
     )
     samples.loads.append(answer["load_seconds"])
+    samples.firsts.append(answer["first_seconds"])
     samples.peaks.append(answer["peak_bytes"])
     for shape, times in zip(turns, answer["times"], strict=True):
         samples.times[shape].append(times)
@@ -247,6 +249,7 @@ def _result(
         samples=own.turns[shape],
         phase=None if reading is None else reading.phase,
         tokens_per_second=None if reading is None else reading.tokens * rate,
+        first_seconds=float(np.median(own.firsts)),
     )
 
 

@@ -100,6 +100,16 @@ def test_an_artifact_runs_and_keeps_its_interface(tmp_path: Path) -> None:
         np.testing.assert_array_equal(compiled.run(feeds)["y"], plain.run(feeds)["y"])
 
 
+def test_weights_of_an_artifact_are_in_a_file_that_the_runtime_maps(tmp_path: Path) -> None:
+    model = _matmul(size=600)
+    path, weights = OrtCpu().compile(model, tmp_path, "net").files
+    assert (path.name, weights.name) == ("net.onnx", "net.onnx.data")
+    assert path.stat().st_size < 10_000 < 4 * 600 * 600 <= weights.stat().st_size
+    feeds = {"x": np.random.default_rng(1).standard_normal((2, 600), np.float32)}
+    with OrtCpu().runner(path) as compiled, OrtCpu().runner(model) as plain:
+        np.testing.assert_array_equal(compiled.run(feeds)["y"], plain.run(feeds)["y"])
+
+
 def test_the_runtimes_own_format_holds_the_weights_and_the_kernels(tmp_path: Path) -> None:
     model = _matmul()
     artifact = OrtCpu().compile(model, tmp_path, "net", format="ort")

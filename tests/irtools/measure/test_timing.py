@@ -83,7 +83,7 @@ class _Blocks:
         self.asked.append(path.stem)
         self.options.append(rest[1])
         times = np.full(3, np.exp(self._rng.normal(0, self._noise)))
-        return {"load_seconds": 0.1, "peak_bytes": 1, "times": [times]}
+        return {"load_seconds": 0.1, "first_seconds": 0.1, "peak_bytes": 1, "times": [times]}
 
 
 @pytest.fixture

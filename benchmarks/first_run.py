@@ -1,0 +1,94 @@
+"""How soon a model answers for the first time: as it was written, and as `irc compile` writes it.
+
+    python -m benchmarks run first-run [--rounds N] [--write [NAME]]
+
+Load and first inference in a process that has the runtime loaded, alternating; the files are in
+the system's cache. The portable file is the one that `irc optimize` writes. ONNX Runtime's compiled
+form is its optimized graph with the weights in a file that it maps; OpenVINO's is .xml and .bin.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import irtools
+from benchmarks.commands import export_with_past
+from benchmarks.compile_time import exported
+from benchmarks.processes import ratio
+from benchmarks.recording import DEFAULT_CACHE, ROOT, about, add_write_option, prepare, store
+from irtools.measure.base import BenchSettings
+from irtools.measure.jobs import run_first
+from irtools.measure.sandbox import run_isolated
+from irtools.measure.shapes import bench_feeds
+from irtools.model import Model
+from irtools.targets import RunnerOptions, find_target
+
+TARGETS = ("ort-cpu", "openvino-cpu")
+ENTRIES = {
+    "MiniLM, float32": ("minilm", "cleanup,fuse"),
+    "MiniLM, int8": ("minilm", "cleanup,fuse,int8"),
+    "SmolLM2 with its cache, int4": ("smollm2", "cleanup,fuse,int4"),
+}
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=7)
+    add_write_option(parser, "first-run")
+    given = parser.parse_args(argv)
+    rows = []
+    for name, (source, passes) in ENTRIES.items():
+        for target in TARGETS:
+            model = made(source, passes, target, given.cache.resolve())
+            rows.append({"model": name, "target": target, **measured(model, target, given.rounds)})
+            print("\n".join(table({"rows": rows})), flush=True)
+    store(given.write, {**about("first-run"), "rounds": given.rounds, "rows": rows})
+
+
+def made(source: str, passes: str, target: str, cache: Path) -> Model:
+    """Return a model as `irc optimize` writes it."""
+    prepare(source, cache)
+    if source == "smollm2":
+        export_with_past(source, cache)
+        model = Model.load(cache / source / f"{source}-past.onnx")
+    else:
+        model = Model.load(exported(source, cache))
+    calibration = str(ROOT / "examples" / "sentences.jsonl") if "int8" in passes else None
+    return irtools.optimize(
+        model, passes, target=target, calibration=calibration, bench=None, check=False
+    ).deployed
+
+
+def measured(model: Model, target: str, rounds: int) -> dict[str, list[list[float]]]:
+    """Return load and first inference of every round, in seconds, for both forms."""
+    feeds = next(iter(bench_feeds(model, BenchSettings(sequence=(64,))).values()))
+    options = RunnerOptions(threads=about("first-run")["threads"])
+    with tempfile.TemporaryDirectory() as folder:
+        portable = Path(folder, "portable.onnx")
+        model.save(portable)
+        compiled = find_target(target).compile(model, Path(folder, "compiled"), "model").files[0]
+        found: dict[str, list[list[float]]] = {"portable": [], "compiled": []}
+        for _ in range(rounds):
+            for form, path in (("portable", portable), ("compiled", compiled)):
+                one = run_isolated(run_first, path, target, options, dict(feeds), label=form)
+                found[form].append([one["load"], one["first"]])
+    return found
+
+
+def table(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a Markdown table."""
+    yield "| model | runtime | portable file, s | compiled form, s | sooner |"
+    yield "| --- " * 5 + "|"
+    for row in document["rows"]:
+        portable, compiled = ([sum(one) for one in row[form]] for form in ("portable", "compiled"))
+        times = " | ".join(f"{sorted(s)[len(s) // 2]:.3f}" for s in (portable, compiled))
+        yield f"| {row['model']} | {row['target']} | {times} | {ratio(portable, compiled)} |"
+
+
+VIEWS = {"table": table}

@@ -148,6 +148,10 @@ class Skips:
         """Keep sentences for the report, each of them once."""
         self.notes.extend(s for s in dict.fromkeys(sentences) if s and s not in self.notes)
 
+    def has(self, *reasons: Reason) -> bool:
+        """Whether something was left alone for one of the reasons."""
+        return any(self.counts[reason.counter] for reason in reasons)
+
     def copy(self) -> Skips:
         """Return the same, to be counted on without a change to this."""
         return Skips(self.counts.copy(), list(self.notes), dict(self.phrases))

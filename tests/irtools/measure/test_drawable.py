@@ -259,6 +259,21 @@ def test_sizes_with_finite_outputs_are_preferred(tmp_path: Path) -> None:
     assert drawn.note.endswith("the usual ones give NaN or infinity")
 
 
+def test_masks_whose_ones_hide_become_zeros(tmp_path: Path) -> None:
+    """DETR's mask over pixels: ones leave a row without any key, and its softmax is 0 / 0."""
+    found = model(
+        "float[n,h,w] x, bool[n,h,w] mask",
+        "<float low = {-inf}> { k = Where (mask, low, x) s = Softmax (k) y = Mul (s, x) }",
+        {},
+        "float[n,h,w] y",
+    )
+    path = found.save(tmp_path / "m.onnx").files[0]
+    drawn = DrawnInputs(found, TARGET, lambda: path)
+    result = drawn.trial()
+    assert result is not None and all(np.isfinite(one["y"]).all() for one in result.outputs)
+    assert "mask 0 everywhere" in drawn.note
+
+
 def test_outputs_that_are_never_finite_are_taken_as_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,7 +31,6 @@ from irtools.passes.quantization.ranges.gptq import Hessians, by_input
 from irtools.passes.quantization.sites.find import REASONS as SITE_REASONS
 from irtools.passes.quantization.sites.find import Sites, find_sites
 from irtools.passes.quantization.sites.reasons import (
-    DTYPE,
     OPERATOR,
     OPSET,
     SHAPE,
@@ -55,7 +54,7 @@ __all__ = ["Int4"]
 
 _FORMATS = forms_of(BlockProduct)  # type: ignore[type-abstract]
 _INSTEAD = "`int8` stores the weights of Conv, recurrent layers and subgraphs too"
-_STORED_BY_INT8 = (OPERATOR, SUBGRAPH, DTYPE, SHAPE)
+_STORED_BY_INT8 = (OPERATOR, SUBGRAPH, SHAPE)
 
 
 @dataclass(frozen=True)

@@ -225,7 +225,7 @@ class Int8(PlanningPass):
         if self.least_sqnr is None or not plan.decisions:
             return plan
         finer = FinerForms(model, self._storage(Evidence(capabilities), form, Skips()), Half())
-        return spare(plan, finer.next, applied, trial.get(), self.least_sqnr)
+        return spare(plan, finer.next, applied, trial.get(), self.least_sqnr, ctx.progress)
 
     def apply(self, model: ir.Model, plan: Plan, ctx: PassContext) -> PassResult:
         return apply_plan(Desk(model, self.name, ctx.target.capabilities), plan)

@@ -115,7 +115,9 @@ class Store(PlanningPass):
 
         finer = FinerForms(model, self._planner(ctx, Skips()), Half())
         trial = LazyTrial(model, ctx).get()
-        return spare(plan, finer.next, applied, trial, self.least_sqnr, _FORMS[self.form].label)
+        return spare(
+            plan, finer.next, applied, trial, self.least_sqnr, ctx.progress, _FORMS[self.form].label
+        )
 
     def apply(self, model: ir.Model, plan: Plan, ctx: PassContext) -> PassResult:
         return apply_plan(Desk(model, self.name, ctx.target.capabilities), plan)

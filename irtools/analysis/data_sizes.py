@@ -6,7 +6,7 @@ report. Any other size is the model's, or follows from the sizes of the inputs, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
@@ -24,8 +24,10 @@ _FOREIGN = ("BeamSearch", "GreedySearch", "NMS", "NonMaxSuppression", "Sampling"
 
 _ASK_SIZES = frozenset({"Shape", "Size", "SequenceLength"})
 
-_PLACES = {"ArgMax": slice(0, 1), "ArgMin": slice(0, 1), "TopK": slice(1, 2)}
-"""Operators that give places of what is largest or smallest, and which outputs those are."""
+_FIRST = slice(0, 1)
+_PLACES = {"ArgMax": _FIRST, "ArgMin": _FIRST, "Equal": _FIRST, "Sign": _FIRST, "TopK": slice(1, 2)}
+"""Operators that say where something is largest, or smallest, or changes its sign, and which
+outputs do. Peaks of a map equal what MaxPool makes of it; an angle (Atan2) jumps by a turn."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,8 @@ def steady_values(model: ir.Model) -> tuple[str, ...] | None:
     """Return what can be compared number by number once rounding has changed a model.
 
     Of two scores that are nearly equal either may be the larger one: then another box is chosen,
-    and what is gathered, counted or looked up by such places says nothing of the rounding. In place
+    and what is gathered, counted or looked up by such places says nothing of the rounding; nor does
+    what jumps where a number changes its sign. In place
     of outputs of that kind stand the scores, and the tensors that they choose from.
 
     Returns:
@@ -142,9 +145,11 @@ def _last_fixed(graph: ir.Graph, spread: _Spread) -> Iterator[str]:
                 yield value.name
 
 
-def _finds_places(node: ir.Node) -> bool:
+def _finds_places(node: ir.Node, by_value: Container[ir.Value | None]) -> bool:
     """Whether a node gives places by numbers that rounding changes; ids it does not change."""
     if node.domain != "" or node.op_type not in _PLACES:
+        return False
+    if node.op_type == "Equal" and not all(value in by_value for value in node.inputs):
         return False
     found = element_type(node.inputs[0])
     return found is None or found.is_floating_point()
@@ -198,7 +203,7 @@ class _Spread:
             self.by_value.update(node.outputs)
         if sized:
             self.sized.update(node.outputs)
-        elif numbers and self._by_places and _finds_places(node):
+        elif numbers and self._by_places and _finds_places(node, self.by_value):
             self.sized.update(node.outputs[_PLACES[node.op_type]])
 
     def _decides(self, node: ir.Node, inputs: Sequence[ir.Value]) -> bool:

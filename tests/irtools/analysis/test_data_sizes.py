@@ -117,6 +117,20 @@ _CHOICES = {
         "z = Neg (x) at = ArgMax (ids) y = Gather <axis = 1> (z, at)",
         None,
     ),
+    "peaks of a map": (
+        "float[n,1,9,9] x",
+        "float[n,1,9,9] y",
+        "z = Neg (x) p = MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (z) "
+        "same = Equal (z, p) m = Cast <to = 1> (same) y = Mul (p, m)",
+        ("z", "p"),
+    ),
+    "a comparison with a constant": (
+        "float[n,9] x",
+        "float[n,9] y",
+        "zero = Constant <value = float {0}> () z = Neg (x) same = Equal (z, zero) "
+        "y = Where (same, x, z)",
+        None,
+    ),
     "scores alone": ("float[n,9] x", "float[n,9] y", "y = Softmax (x)", None),
 }
 

@@ -250,6 +250,24 @@ def weights_as_constant_nodes() -> Built:
 
 
 @MODELS.add(quick=True)
+def weights_listed_as_inputs() -> Built:
+    """As PyTorch 1.2 wrote them at IR 4, counters of batch normalization included."""
+    w = Writer("weights_listed_as_inputs", 9)
+    x = w.input("input.1", (2, 3, 24, 24), w.normal(2, 3, 24, 24))
+    w.const(np.asarray(70, np.int64), name="backbone.bn.num_batches_tracked")
+    value = w.batch_norm(w.conv(x, 3, 32, 3, 3, strides=[2, 2], pads=[1] * 4), 32)
+    value = w.conv(w.node("Relu", value), 32, 64, 3, 3, pads=[1] * 4, activation="Relu")
+    pooled = w.node("Flatten", w.node("GlobalAveragePool", value))
+    w.named_output("537", w.node("Gemm", pooled, w.matrix(64, 128), w.bias(128)), (2, 128))
+    built = w.build()
+    built.proto.graph.input.extend(
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in built.proto.graph.initializer
+    )
+    return built
+
+
+@MODELS.add(quick=True)
 def one_weight_for_several_nodes() -> Built:
     """Two MatMul and a transposed third read one matrix: a shared layer and a tied head."""
     w = Writer("one_weight_for_several_nodes", 13)

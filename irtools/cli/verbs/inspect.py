@@ -237,10 +237,13 @@ def _lines(found: Inspection) -> Iterator[str]:
     yield f"IR {found.ir_version}, opset {opsets}; made by {printable(found.producer) or 'unknown'}"
     for label, infos in (("input", found.interface.inputs), ("output", found.interface.outputs)):
         for info in infos:
-            yield f"  {label:<6} {printable(info)}"
+            unknown = "" if info.dtype else "a map, or of a type that is not stated"
+            yield f"  {label:<6} {printable(info)}{unknown}"
     sizes = ", ".join(f"{size_text(n)} {dtype}" for dtype, n in found.bytes_by_dtype.items())
     parameters = counted(found.parameters, "parameter")
     yield f"{parameters}, {size_text(found.weight_bytes)}: {sizes or 'none'}"
+    for op, count in found.listed_numbers.items():
+        yield f"{counted(count, 'number')} in attributes of {printable(op)}"
     yield (
         f"{100 * found.quantized_share:.1f} % of matrix weights are 8-bit or smaller, "
         f"{counted(found.quantized_nodes, 'quantization node')}"

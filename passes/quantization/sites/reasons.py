@@ -20,6 +20,7 @@ __all__ = [
     "EMBEDDING",
     "EXCLUDED",
     "EXTREME",
+    "LISTED",
     "NONFINITE",
     "OPERATOR",
     "OPSET",
@@ -111,6 +112,9 @@ OVERRIDABLE = Reason(
 )
 OPERATOR = Reason("num-skipped-operator", "weights of Conv and of other operators, left in float32")
 UNREAD = Reason("num-skipped-operator", "large constants that no product reads, left in float32")
+LISTED = Reason(
+    "num-skipped-attributes", "operators whose numbers are attributes, such as trees, left alone"
+)
 OPSET = Reason(
     "num-skipped-opset", "weights left in float32 because the opset is too old for their form"
 )

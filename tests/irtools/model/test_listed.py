@@ -37,9 +37,7 @@ def message(ir_version: int, listed: tuple[str, ...], **weights: np.ndarray) -> 
 
 
 @pytest.mark.parametrize("ir_version", [3, 4, 8])
-def test_a_list_of_all_weights_is_the_habit_of_an_exporter(
-    ir_version: int, tmp_path: Path
-) -> None:
+def test_a_list_of_all_weights_is_the_habit_of_an_exporter(ir_version: int, tmp_path: Path) -> None:
     onnx.save(message(ir_version, ("w", "b"), **WEIGHTS), tmp_path / "m.onnx")
     model = Model.load(tmp_path / "m.onnx")
     assert [value.name for value in model.ir.graph.inputs] == ["x"]

@@ -89,6 +89,7 @@ class Int4(PlanningPass):
     name: ClassVar[str] = "int4"
     exactness: ClassVar[Exactness] = Exactness.LOSSY
     requires: ClassVar[tuple[str, ...]] = FOUND_WEIGHTS
+    stores: ClassVar[bool] = True
     counters: ClassVar[dict[str, str]] = counters_of(
         (*_FORMATS.values(), RowTable, BlockTable, Tied, GridProduct, GridTable),
         (*SITE_REASONS, *REASONS, OPSET),

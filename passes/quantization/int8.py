@@ -100,6 +100,7 @@ class Int8(PlanningPass):
     name: ClassVar[str] = "int8"
     exactness: ClassVar[Exactness] = Exactness.LOSSY
     requires: ClassVar[tuple[str, ...]] = FOUND_WEIGHTS
+    stores: ClassVar[bool] = True
     counters: ClassVar[dict[str, str]] = counters_of(
         (Static, Dynamic, WeightOnly, RowTable, BlockTable, Stored8, Half),
         (ALREADY, *STORAGE_REASONS),

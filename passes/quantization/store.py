@@ -63,6 +63,7 @@ class Store(PlanningPass):
     name: ClassVar[str] = "store"
     exactness: ClassVar[Exactness] = Exactness.LOSSY
     requires: ClassVar[tuple[str, ...]] = FOUND_WEIGHTS
+    stores: ClassVar[bool] = True
     counters: ClassVar[dict[str, str]] = counters_of(_FORMS.values(), (ALREADY, *REASONS, OPSET))
 
     form: str = option("s8", explained(_FORMS), tuple(_FORMS), FORM_GROUP)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,14 +59,22 @@ class OpenVinoRunner(SessionRunner):
         self._declared = imported.declared
         self._quantized = quantized_ops(imported.model)
         config = plugin_config(options, device) | ({"PERF_COUNT": "YES"} if counters else {})
-        compiled = _compile(core, imported.model, device, config)
+        self._compile = partial(_compile, core, imported.model, device, config)
+        compiled = self._compile()
         slots = [_slot(port, imported.outputs) for port in compiled.inputs]
         super().__init__(compiled.create_infer_request(), slots, imported.outputs)
 
     def infer(self, feeds: Mapping[str, np.ndarray], wanted: Sequence[str]) -> Sequence[np.ndarray]:
-        results = self.session.infer(
-            dict(enumerate(feeds.values())), share_inputs=True, share_outputs=True
-        )
+        session = self.session
+        try:
+            results = session.infer(
+                dict(enumerate(feeds.values())), share_inputs=True, share_outputs=True
+            )
+        except RuntimeError:
+            # OpenVINO 2026.4 keeps sizes of a failed run in the compiled model: the next one fails
+            # as well, or gives outputs of other shapes.
+            self._session = self._compile().create_infer_request()
+            raise
         # Shared outputs live in the request and the next run writes over them.
         return [np.array(results[self.output_names.index(name)]) for name in wanted]
 

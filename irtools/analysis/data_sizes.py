@@ -6,22 +6,28 @@ report. Any other size is the model's, or follows from the sizes of the inputs, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx_ir as ir
 
 from irtools.analysis.dims import evaluate, name_of
 from irtools.analysis.shapes import Shape, SymbolicShapes
+from irtools.analysis.types import element_type
 from irtools.model import subgraphs
 from irtools.operators import find_op
 
-__all__ = ["DataSizes"]
+__all__ = ["DataSizes", "steady_values"]
 
 _FOREIGN = ("BeamSearch", "GreedySearch", "NMS", "NonMaxSuppression", "Sampling")
 """Parts of the names of operators that are not declared, but are as large as what they find."""
 
 _ASK_SIZES = frozenset({"Shape", "Size", "SequenceLength"})
+
+_FIRST = slice(0, 1)
+_PLACES = {"ArgMax": _FIRST, "ArgMin": _FIRST, "Equal": _FIRST, "Sign": _FIRST, "TopK": slice(1, 2)}
+"""Operators that say where something is largest, or smallest, or changes its sign, and which
+outputs do. Peaks of a map equal what MaxPool makes of it; an angle (Atan2) jumps by a turn."""
 
 
 @dataclass(frozen=True)
@@ -32,21 +38,15 @@ class DataSizes:
         shapes: Output name to its symbolic shape (None: not even the rank is known), of the
             outputs that have such sizes; others are left out.
         inputs: Input name to its declared sizes, by which symbols get their numbers.
-        last_fixed: The last tensors of the main graph whose sizes hold, before those that do not:
-            what boxes are chosen from.
     """
 
     shapes: Mapping[str, Shape | None]
     inputs: Mapping[str, Shape]
-    last_fixed: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, model: ir.Model) -> DataSizes:
         """Analyse a model."""
-        spread = _Spread()
-        for value in model.graph.inputs:
-            spread.by_value.add(value)
-        spread.visit(model.graph)
+        spread = _Spread.over(model)
         outputs = [value for value in model.graph.outputs if value in spread.sized]
         if not outputs:
             return cls({}, {})
@@ -57,7 +57,7 @@ class DataSizes:
             for value in model.graph.inputs
             if (shape := facts.shape(value)) is not None
         }
-        return cls(shapes, inputs, tuple(_last_fixed(model.graph, spread)))
+        return cls(shapes, inputs)
 
     def __contains__(self, output: object) -> bool:
         return output in self.shapes
@@ -111,7 +111,28 @@ class DataSizes:
         return known
 
 
+def steady_values(model: ir.Model) -> tuple[str, ...] | None:
+    """Return what can be compared number by number once rounding has changed a model.
+
+    Of two scores that are nearly equal either may be the larger one: then another box is chosen,
+    and what is gathered, counted or looked up by such places says nothing of the rounding; nor does
+    what jumps where a number changes its sign. In place
+    of outputs of that kind stand the scores, and the tensors that they choose from.
+
+    Returns:
+        Names of outputs and of tensors of the main graph; None: all outputs can be compared.
+    """
+    spread = _Spread.over(model, by_places=True)
+    outputs = model.graph.outputs
+    if not any(value in spread.sized for value in outputs):
+        return None
+    steady = (value.name or "" for value in outputs if value not in spread.sized)
+    found = tuple(dict.fromkeys([*steady, *_last_fixed(model.graph, spread)]))
+    return found or None
+
+
 def _last_fixed(graph: ir.Graph, spread: _Spread) -> Iterator[str]:
+    """Yield the last tensors before the spread: what boxes are chosen from."""
     seen: set[str] = set()
     for node in graph:
         if not any(value in spread.sized for value in node.outputs):
@@ -124,14 +145,37 @@ def _last_fixed(graph: ir.Graph, spread: _Spread) -> Iterator[str]:
                 yield value.name
 
 
-class _Spread:
-    """Follows what depends on the values of inputs forward through the graph."""
+def _finds_places(node: ir.Node, by_value: Container[ir.Value | None]) -> bool:
+    """Whether a node gives places by numbers that rounding changes; ids it does not change."""
+    if node.domain != "" or node.op_type not in _PLACES:
+        return False
+    if node.op_type == "Equal" and not all(value in by_value for value in node.inputs):
+        return False
+    found = element_type(node.inputs[0])
+    return found is None or found.is_floating_point()
 
-    def __init__(self) -> None:
+
+class _Spread:
+    """Follows what depends on the values of inputs forward through the graph.
+
+    Args:
+        by_places: Take what is chosen by places of largest values for what has such sizes, too.
+    """
+
+    def __init__(self, *, by_places: bool = False) -> None:
+        self._by_places = by_places
         self.by_value: set[ir.Value] = set()
         """Values whose numbers depend on those of the inputs."""
         self.sized: set[ir.Value] = set()
         """Values whose sizes do."""
+
+    @classmethod
+    def over(cls, model: ir.Model, *, by_places: bool = False) -> _Spread:
+        """Follow all of a model."""
+        spread = cls(by_places=by_places)
+        spread.by_value.update(model.graph.inputs)
+        spread.visit(model.graph)
+        return spread
 
     def visit(self, graph: ir.Graph) -> None:
         """Follow a graph and those inside it."""
@@ -159,6 +203,8 @@ class _Spread:
             self.by_value.update(node.outputs)
         if sized:
             self.sized.update(node.outputs)
+        elif numbers and self._by_places and _finds_places(node, self.by_value):
+            self.sized.update(node.outputs[_PLACES[node.op_type]])
 
     def _decides(self, node: ir.Node, inputs: Sequence[ir.Value]) -> bool:
         """Whether the values of a node's inputs decide the sizes of its results."""

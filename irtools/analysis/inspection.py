@@ -11,7 +11,7 @@ import onnx_ir as ir
 from irtools.analysis.costs import count_flops
 from irtools.analysis.decoder import find_decoder
 from irtools.analysis.provenance import module_name
-from irtools.model import Interface, Model, dtype_text, iter_graphs, iter_nodes
+from irtools.model import Interface, Model, count_listed, dtype_text, iter_graphs, iter_nodes
 from irtools.operators import find_op
 
 __all__ = ["HotSpot", "Inspection", "SharedWeight", "inspect_model"]
@@ -23,6 +23,8 @@ _INTEGER_WEIGHTS = frozenset(
 _FLOAT_WEIGHTS = frozenset(
     {ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE}
 )
+
+_MANY = 1024
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,8 @@ class Inspection:
             None where there are none or shapes are unknown.
         flops_notes: How control flow was counted, and what could not be.
         unknown_ops: Operators that no standard defines, as domain::operator.
+        listed_numbers: Operator to the numbers that its nodes hold as attributes, where there are
+            many: the trees of a forest.
     """
 
     source: str
@@ -83,6 +87,7 @@ class Inspection:
     flops_notes: tuple[str, ...]
     hot_spots: tuple[HotSpot, ...]
     unknown_ops: tuple[str, ...]
+    listed_numbers: Mapping[str, int]
 
 
 def inspect_model(
@@ -122,7 +127,15 @@ def inspect_model(
             for node, count in spots
         ),
         unknown_ops=tuple(f"{domain}::{op}" for domain, op in model.unknown_ops()),
+        listed_numbers=_listed_numbers(model),
     )
+
+
+def _listed_numbers(model: Model) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for node in iter_nodes(model.ir):
+        found[_op(node)] += count_listed(node)
+    return {op: count for op, count in found.most_common() if count >= _MANY}
 
 
 def _op(node: ir.Node) -> str:

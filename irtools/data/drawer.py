@@ -45,7 +45,7 @@ class SyntheticSettings:
         past: Tokens in the cache of a decoder; its keys and values are drawn, too.
         together: Most samples that one call is fed; None: any number.
         calls: Each sample is one call with inputs in their full shape, the first axis included.
-        values: Integer input to the one value that it holds everywhere.
+        values: Integer input or mask to the one value that it holds everywhere.
         rank: Rank of inputs that do not state theirs; None: they cannot be drawn.
     """
 
@@ -68,6 +68,8 @@ def _is_image(spec: InputSpec) -> bool:
         return False
     if spec.dtype.kind != "f" and spec.dtype != np.uint8:
         return False
+    if "mask" in spec.name and spec.shape[1:3] == (1, 1):
+        return False  # One row for all heads and queries of an attention.
     if len(spec.shape) == _IMAGE_RANK:
         return spec.shape[0] == _CHANNELS[1] or (
             spec.dtype == np.uint8 and spec.shape[-1] in _CHANNELS
@@ -217,7 +219,9 @@ class Drawer:
 
     def _integers(self, spec: InputSpec, shape: tuple[int, ...], value: ir.Value) -> np.ndarray:
         if "mask" in spec.name:
-            return self._mask(shape).astype(spec.dtype)
+            read = self._mask(shape)
+            # Flags that mark padding are PyTorch's, numbers (Keras) mark what is read.
+            return (1 - read if _marks_padding(spec) else read).astype(spec.dtype)
         if "position" in spec.name:
             return np.broadcast_to(np.arange(shape[-1], dtype=spec.dtype), shape).copy()
         if "token_type" in spec.name or "segment" in spec.name:
@@ -264,6 +268,10 @@ class Drawer:
             self._lengths = self._rng.integers(max(1, shape[1] // 4), shape[1] + 1, shape[0])
             self._lengths[0] = shape[1]
         return (np.arange(shape[1]) < self._lengths[:, None]).astype(np.int64)
+
+
+def _marks_padding(spec: InputSpec) -> bool:
+    return spec.dtype.kind == "b" and "pad" in spec.name.lower()
 
 
 def _decides_sizes(node: ir.Node, index: int) -> bool:

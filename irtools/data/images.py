@@ -20,6 +20,8 @@ __all__ = ["ImageSettings", "read_images"]
 
 _SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 _DEFAULT_SIZE = 224
+_IMAGE_RANK = 3
+_CHANNELS = frozenset({1, 3})
 # PIL numbers its filters as preprocessor configs do; 2 is bilinear.
 _BILINEAR = 2
 
@@ -76,17 +78,22 @@ def read_images(
 
 
 def _image_input(inputs: Sequence[InputSpec]) -> tuple[InputSpec, int, tuple[int, int], bool]:
-    """Return the image input, its channels, its height and width, and whether channels are last."""
-    if len(inputs) != 1 or inputs[0].shape is None or len(inputs[0].shape) != 4:
+    """Return the image input, its channels, its height and width, and whether channels are last.
+
+    A model that takes one image without a batch axis gets one at a time.
+    """
+    shape = inputs[0].shape if len(inputs) == 1 else None
+    single = shape is not None and len(shape) == _IMAGE_RANK and {shape[0], shape[2]} & _CHANNELS
+    if shape is None or (len(shape) != _IMAGE_RANK + 1 and not single):
         listed = "; ".join(str(spec) for spec in inputs)
-        raise DataError(f"an image folder feeds one input [N,C,H,W]; the model takes {listed}")
-    spec = inputs[0]
-    assert spec.shape is not None
-    last = spec.shape[3] in (1, 3) and spec.shape[1] not in (1, 3)
-    channels, height, width = (
-        (spec.shape[3], *spec.shape[1:3]) if last else (spec.shape[1], *spec.shape[2:])
-    )
-    if channels not in (1, 3):
+        raise DataError(
+            "an image folder feeds one input [N,C,H,W], or [C,H,W] of one image; the model takes "
+            f"{listed}"
+        )
+    spec, sides = inputs[0], shape[-_IMAGE_RANK:]
+    last = sides[2] in _CHANNELS and sides[0] not in _CHANNELS
+    channels, height, width = (sides[2], *sides[:2]) if last else sides
+    if channels not in _CHANNELS:
         channels = 3
     size = tuple(n if isinstance(n, int) else _DEFAULT_SIZE for n in (height, width))
     return spec, int(channels), (size[0], size[1]), last

@@ -57,7 +57,8 @@ def layout_of(specs: Iterable[InputSpec], outputs: Sequence[Shape | None] = (Non
     """As `find_layout`, by the inputs and the shapes of the outputs.
 
     The first axis is the batch where it is dynamic. A static first axis next to dynamic ones
-    holds no samples unless it is 1, or an output begins with it, too. Where all first axes are
+    holds no samples unless it is 1, or an output begins with it, too, and it is not the only axis
+    (the state [25] of one stream). Where all first axes are
     static and equal, they are a batch of that size, unless no output begins with it; where they
     differ, those of size 1 are a batch of 1, and the others are fed whole. A graph (nodes with a
     list of edges) is one sample, since its edges count its nodes.
@@ -98,7 +99,7 @@ def _dynamic(
             axes[spec.name] = 0
         elif inner is not None:
             axes[spec.name] = inner
-        elif size == 1 or _begins(outputs, size):
+        elif size == 1 or (len(spec.shape) > 1 and _begins(outputs, size)):
             axes[spec.name] = 0
             fixed = size
     return Layout(MappingProxyType(axes), fixed, frozenset(spec.name for spec in specs))

@@ -134,7 +134,8 @@ class FidelityFigure(Fidelity, Figure):
         last = cls.of(report.rows[-1])
         if last is None:
             return
-        yield f"SQNR, agreement: {counted(last.samples, 'sample')} of {_source(report)}"
+        what = "SQNR" if last.agreement is None else "SQNR, agreement"
+        yield f"{what}: {counted(last.samples, 'sample')} of {_source(report)}"
         if any(figure.inherited for row in report.rows if (figure := cls.of(row))):
             yield "=: of the model before, whose function the pass keeps"
         if last.same_shape is not None:

@@ -33,7 +33,8 @@ def candidates(
 ) -> Iterator[SyntheticSettings]:
     """Yield settings to try in turn; endless enough for the caller to bound it.
 
-    First the usual sizes with fewer samples at a time and with a call per sample, then one axis
+    First the usual sizes with fewer samples at a time and with a call per sample, then masks that
+    hide by what others show by, then one axis
     short (graphs among their nodes, a state among samples), then sizes that the graph suggests,
     then a ladder of sizes: the same for all axes, images and others apart, then every size up to
     400, and last a short ladder for each axis. Sizes that would ask for
@@ -84,6 +85,7 @@ def _of_rank(
         if known:
             yield _sized(mode, {axis.key: known.get(axis.key, 1) for axis in axes[mode.calls]})
         yield _sized(mode, {axis.key: _usual(axis, mode) for axis in axes[mode.calls]})
+    yield from _unmasked(model, base, axes[base.calls])
     yield from _valued(model, modes[1], axes[False])
     yield from _one_short(base, axes[base.calls])
     for sizes in (suggested_sizes(model), _LADDER):
@@ -144,6 +146,20 @@ def _one_short(mode: SyntheticSettings, axes: tuple[OpenAxis, ...]) -> Iterator[
     usual = {axis.key: _usual(axis, mode) for axis in axes}
     for size, axis in product((2, 1), axes):
         yield _sized(mode, {**usual, axis.key: size})
+
+
+def _unmasked(
+    model: ir.Model, mode: SyntheticSettings, axes: tuple[OpenAxis, ...]
+) -> Iterator[SyntheticSettings]:
+    """Yield masks of zeros: where 1 hides, masks of ones leave nothing to attend to."""
+    names = [
+        spec.name
+        for spec in required_inputs(model)
+        if spec.dtype.kind in "iub" and "mask" in spec.name
+    ]
+    if names:
+        valued = replace(mode, values={**dict.fromkeys(names, 0), **(mode.values or {})})
+        yield _sized(valued, {axis.key: _usual(axis, mode) for axis in axes})
 
 
 def _valued(

@@ -119,6 +119,7 @@ class DrawnInputs:
         self._data = data
         self._trial: Trial | None = None
         self._settled = False
+        self._refused: UnsupportedError | None = None
         self.reason = ""
         self.note = ""
 
@@ -135,6 +136,8 @@ class DrawnInputs:
             UnsupportedError: The target does not load the model.
             LimitError: The model takes too much time or memory.
         """
+        if self._refused is not None:
+            raise self._refused
         if self._settled:
             return
         self._settled = True
@@ -217,6 +220,7 @@ class DrawnInputs:
                 answer = run_trial(self._target, self._model, *arguments)
         except UnsupportedError as error:
             if "crashed with" not in str(error):
+                self._refused = error
                 raise
             return _Found([], [], {}, str(error))
         return _Found(**answer)

@@ -3,6 +3,9 @@
 Several outputs are compared one by one, and each figure reported is that of the worst output:
 smallest SQNR, cosine and agreement, largest error and KL. So a good logit cannot hide a broken
 hidden state.
+
+Indices, counts and flags next to an output in numbers count by their agreement alone: the distance
+from box 3 to box 97 measures nothing.
 """
 
 from __future__ import annotations
@@ -96,7 +99,9 @@ class FidelityMeter:
                     f"the original has {list(expected.shape)}"
                 )
             if expected.dtype.kind not in "OSU" and expected.size:
-                sums = self._sums.setdefault(name, _Sums(self._several and expected.ndim == 2))
+                sums = self._sums.setdefault(
+                    name, _Sums(self._several and expected.ndim == 2, _is_discrete(expected))
+                )
                 sums.add(name, expected, found, mask)
         self._samples += samples
         self._unequal += samples if unequal else 0
@@ -114,11 +119,16 @@ class FidelityMeter:
             return Fidelity(nan, nan, nan, nan, None, None, self._samples, same_shape=share)
         if not each:
             raise DataError("no numeric outputs to compare")
+        numbers = [
+            figure
+            for figure, sums in zip(each, self._sums.values(), strict=True)
+            if not sums.discrete
+        ] or each
         return Fidelity(
-            sqnr_db=min(figure.sqnr_db for figure in each),
-            relative_l2=max(figure.relative_l2 for figure in each),
-            max_abs=max(figure.max_abs for figure in each),
-            cosine=min(figure.cosine for figure in each),
+            sqnr_db=min(figure.sqnr_db for figure in numbers),
+            relative_l2=max(figure.relative_l2 for figure in numbers),
+            max_abs=max(figure.max_abs for figure in numbers),
+            cosine=min(figure.cosine for figure in numbers),
             kl=max(_present(figure.kl for figure in each), default=None),
             agreement=min(_present(figure.agreement for figure in each), default=None),
             samples=self._samples,
@@ -143,6 +153,7 @@ class _Sums:
     """Running sums of one output. `signal` and `noise` are sums of squares."""
 
     several: bool = False
+    discrete: bool = False
     signal: float = 0.0
     noise: float = 0.0
     max_abs: float = 0.0
@@ -222,6 +233,11 @@ def _keep(expected: np.ndarray, mask: np.ndarray | None) -> np.ndarray | None:
     if mask is None or mask.ndim != 2 or expected.shape[:2] != mask.shape or expected.ndim < 3:
         return None
     return np.asarray(mask, dtype=bool)
+
+
+def _is_discrete(array: np.ndarray) -> bool:
+    """Whether numbers are indices, counts or flags; bytes may be pictures."""
+    return array.dtype.kind == "b" or (array.dtype.kind in "iu" and array.dtype.itemsize > 1)
 
 
 def _is_logits(name: str, array: np.ndarray) -> bool:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from irtools.model.versions import MAX_OPSET
     from irtools.model.walk import (
         attribute_tensors,
+        count_listed,
         iter_graphs,
         iter_nodes,
         nested_graphs,
@@ -51,6 +52,7 @@ _HOMES = {
     "ValueInfo": "irtools.model.interface",
     "WeightStore": "irtools.model.writer",
     "attribute_tensors": "irtools.model.walk",
+    "count_listed": "irtools.model.walk",
     "dtype_text": "irtools.model.interface",
     "find_schema": "irtools.model.operators",
     "first_change": "irtools.model.opset",
@@ -90,6 +92,7 @@ __all__ = [
     "ValueInfo",
     "WeightStore",
     "attribute_tensors",
+    "count_listed",
     "dtype_text",
     "find_schema",
     "first_change",

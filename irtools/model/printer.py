@@ -14,8 +14,10 @@ may add without changing what a model computes.
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -27,6 +29,9 @@ __all__ = ["print_model", "print_structure"]
 
 _INLINE = 16
 """Tensors of at most so many elements are printed in full."""
+_INLINE_LIST = 256
+"""The same of lists of numbers in attributes."""
+_LISTS = frozenset({ir.AttributeType.FLOATS, ir.AttributeType.INTS})
 
 
 def print_model(model: ir.Model, *, types: bool = False, digest_length: int = 12) -> str:
@@ -137,6 +142,8 @@ class _Printer:
                 return "[" + ", ".join(self.tensor(t) for t in attribute.as_tensors()) + "]"
             case ir.AttributeType.FLOAT:
                 return str(np.float32(attribute.value))
+            case kind if kind in _LISTS and len(attribute.value) > _INLINE_LIST:
+                return _digest_of(attribute.value)
             case ir.AttributeType.FLOATS:
                 return "[" + ", ".join(str(np.float32(x)) for x in attribute.value) + "]"
             case ir.AttributeType.STRING | ir.AttributeType.STRINGS:
@@ -164,6 +171,12 @@ class _Printer:
             for item in array.reshape(-1)
         ]
         return f"{head} = {items[0]}" if array.ndim == 0 else f"{head} = [{', '.join(items)}]"
+
+
+def _digest_of(numbers: Sequence[Any]) -> str:
+    """Return a long list, such as the thresholds of a forest, by its length and content."""
+    digest = hashlib.sha256(np.asarray(numbers).tobytes()).hexdigest()
+    return f"[{len(numbers)}] = sha256:{digest}"
 
 
 def _declared(declared: ir.TypeAndShape) -> str:

@@ -19,6 +19,7 @@ from irtools.model.declared import mark_declared
 from irtools.model.digest import keep_place
 from irtools.model.external import ExternalFiles, TensorPlace
 from irtools.model.files import MappedFile, check_is_onnx
+from irtools.model.listed import drop_listed_weights
 from irtools.model.maps import keep_map_types, take_map_types
 from irtools.model.preflight import (
     PlacedTensor,
@@ -116,6 +117,7 @@ class _Reader:
         for placed in iter_tensors(self._proto):
             self._check_tensor(placed)
         self._write_out_sparse()
+        notes = drop_listed_weights(self._proto)
         training = [part.SerializeToString() for part in self._take_training()]
         _forget_negative_sizes(self._proto)
         maps = take_map_types(self._proto)
@@ -130,7 +132,8 @@ class _Reader:
         except VerificationError as error:
             raise ModelError(str(error)) from error
         own = () if self._file is None else (self._file,)
-        return ReadModel(model, own + self._external.files, drop_stale_shapes(model, self._proto))
+        notes += drop_stale_shapes(model, self._proto)
+        return ReadModel(model, own + self._external.files, notes)
 
     def _check_tensor(self, placed: PlacedTensor) -> None:
         tensor = placed.tensor

@@ -6,7 +6,14 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
-__all__ = ["attribute_tensors", "iter_graphs", "iter_nodes", "nested_graphs", "subgraphs"]
+__all__ = [
+    "attribute_tensors",
+    "count_listed",
+    "iter_graphs",
+    "iter_nodes",
+    "nested_graphs",
+    "subgraphs",
+]
 
 
 def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
@@ -52,3 +59,13 @@ def attribute_tensors(node: ir.Node) -> Iterator[ir.TensorProtocol]:
             yield attribute.as_tensor()
         elif attribute.type == ir.AttributeType.TENSORS:
             yield from attribute.as_tensors()
+
+
+def count_listed(node: ir.Node) -> int:
+    """Count the numbers that a node carries in lists, as a forest does its trees."""
+    lists = (ir.AttributeType.FLOATS, ir.AttributeType.INTS)
+    return sum(
+        len(attribute.value)
+        for attribute in node.attributes.values()
+        if not attribute.is_ref() and attribute.type in lists
+    )

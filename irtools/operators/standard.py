@@ -216,7 +216,7 @@ STANDARD: tuple[Op, ...] = (
     Op("NonZero", finds=True),
     Op("OneHot", size_inputs=(1,)),
     Op("Pad", half_safe=True, size_inputs=(1, 3)),
-    Op("QuantizeLinear", fold=ROUNDING),
+    Op("QuantizeLinear", fold=EXACT),
     Op("Resize", size_inputs=(2, 3)),
     Op("RoiAlign"),
     Op("RotaryEmbedding"),

@@ -98,6 +98,10 @@ class Pass(ABC):
     nothing to do, and may have no requirements of their own.
     """
 
+    stores: ClassVar[bool] = False
+    """It is there for smaller files: where what it requires makes the weights much smaller, that is
+    kept although the pass itself finds nothing to do."""
+
     @property
     def promise(self) -> Exactness:
         """How exact the pass is as its options are set; `exactness` holds for all of them."""

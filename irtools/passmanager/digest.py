@@ -7,11 +7,14 @@ from collections.abc import Iterator
 
 import onnx_ir as ir
 
+_LONG = 256
+"""Numbers in an attribute above which it stands for itself as tensors do."""
+
 
 def structure_digest(model: ir.Model) -> str:
-    """Digest what the printed text shows, except that tensors stand for themselves by identity.
+    """Digest what the printed text shows, except that tensors and long lists are known by identity.
 
-    Tensors are never written into, so a tensor that is the same object holds the same numbers.
+    Neither is ever written into, so a tensor that is the same object holds the same numbers.
     Equal digests mean equal texts; different ones may still come from equal tensors created twice.
     Two digests can only be compared while the tensors of both models are alive.
     """
@@ -44,6 +47,11 @@ def _graph_lines(graph: ir.Graph | ir.Function) -> Iterator[str]:
             yield from _attribute_lines(key, attribute)
 
 
+def _is_long(attribute: ir.Attr) -> bool:
+    """Whether an attribute is a list that takes long to print, as those of forests are."""
+    return isinstance(attribute.value, tuple) and len(attribute.value) > _LONG
+
+
 def _attribute_lines(key: str, attribute: ir.Attr) -> Iterator[str]:
     if attribute.is_ref():
         yield f"ref {key} {attribute.ref_attr_name}"
@@ -54,7 +62,9 @@ def _attribute_lines(key: str, attribute: ir.Attr) -> Iterator[str]:
         for graph in attribute.as_graphs():
             yield f"graph {key}"
             yield from _graph_lines(graph)
-    elif attribute.type in (ir.AttributeType.TENSOR, ir.AttributeType.TENSORS):
+    elif attribute.type in (ir.AttributeType.TENSOR, ir.AttributeType.TENSORS) or _is_long(
+        attribute
+    ):
         yield f"attr {key} {id(attribute.value)}"
     else:
         yield f"attr {key} {attribute.value!r}"

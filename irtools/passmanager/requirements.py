@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Prepared", "check_requires", "plan_prepared", "prepare", "required_passes"]
 
+_MUCH_SMALLER = 0.9
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -35,22 +37,24 @@ class Prepared:
     Attributes:
         note: A sentence for the report; empty where nothing was to be done.
         counters: `num-prepared-<pass>` to the number of things that it changed.
+        suffices: The weights are much smaller by it, and that is what the pass is there for.
     """
 
     note: str = ""
     counters: Mapping[str, int] = field(default_factory=dict)
+    suffices: bool = False
 
     def joined_to(self, result: PassResult) -> PassResult:
         """Return the result of the pass with an account of the preparation.
 
         A pass that changed nothing leaves the model as it was: its preparation is thrown away
-        with the working copy, and there is nothing to account for.
+        with the working copy, and there is nothing to account for, unless it suffices.
         """
-        if not self.note or not result.modified:
+        if not self.note or not (result.modified or self.suffices):
             return result
         notes = tuple(dict.fromkeys((self.note, *result.notes)))
         counters = {**result.counters, **self.counters}
-        return dataclasses.replace(result, notes=notes, counters=counters)
+        return dataclasses.replace(result, modified=True, notes=notes, counters=counters)
 
 
 def required_passes(kind: type[Pass]) -> tuple[Pass, ...]:
@@ -97,6 +101,7 @@ def prepare(pass_: Pass, model: ir.Model, ctx: PassContext) -> Prepared:
         ctx: What it will be given; its analyses are those of the prepared model afterwards.
     """
     parts, counters = [], {}
+    before = _weight_bytes(model) if pass_.stores else 0
     for required in required_passes(type(pass_)):
         result = required.run(model, ctx)
         if not result.modified:
@@ -106,8 +111,15 @@ def prepare(pass_: Pass, model: ir.Model, ctx: PassContext) -> Prepared:
         told = ", ".join(tallied(n, required.counters.get(k, k)) for k, n in counts.items())
         parts.append(f"{required.name}: {told}" if told else required.name)
         counters[f"num-prepared-{required.name}"] = sum(counts.values())
-    note = f"first {'; '.join(parts)}" if parts else ""
-    return Prepared(note, counters)
+    if not parts:
+        return Prepared()
+    suffices = pass_.stores and _weight_bytes(model) < _MUCH_SMALLER * before
+    return Prepared(f"first {'; '.join(parts)}", counters, suffices)
+
+
+def _weight_bytes(model: ir.Model) -> int:
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
 
 
 def plan_prepared(pass_: PlanningPass, model: ir.Model, ctx: PassContext) -> Plan:

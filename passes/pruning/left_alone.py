@@ -62,6 +62,19 @@ def _is_stored_as_integers(value: ir.Value | None, depth: int) -> bool:
     return any(_is_stored_as_integers(v, depth - 1) for v in producer.inputs[:2])
 
 
+def count_nested(model: ir.Model) -> int:
+    """Count the products with constant float weights in subgraphs and functions."""
+    return sum(
+        node.graph is not model.graph and node.op_type in _PRODUCTS and _has_float_weight(node)
+        for node in iter_nodes(model)
+    )
+
+
+def _has_float_weight(node: ir.Node) -> bool:
+    tensor = weight_of(node.inputs[1]) if len(node.inputs) > 1 else None
+    return tensor is not None and tensor.dtype.is_floating_point()
+
+
 def count_left(model: ir.Model, ctx: PassContext) -> dict[str, int]:
     """Count what no structure can be removed from."""
     blocked = ctx.analysis(ChannelGroups, model).blocked
@@ -69,6 +82,7 @@ def count_left(model: ir.Model, ctx: PassContext) -> dict[str, int]:
         "num-groups-blocked": len(blocked),
         "num-lacking-channel-rule": sum(group.reasons[0].text == NO_RULE for group in blocked),
         "num-skipped-quantized": count_quantized(model),
+        "num-skipped-subgraph": count_nested(model),
     }
     return {name: n for name, n in found.items() if n or name == "num-groups-blocked"}
 
@@ -100,6 +114,8 @@ def left_notes(model: ir.Model, ctx: PassContext) -> list[str]:
     notes = blocked_notes(blocked, _node_counts(model))
     if any(_RANK in reason.text for group in blocked for reason in group.reasons):
         notes += _shape_notes(ctx.analysis(SymbolicShapes, model))
+    if nested := count_nested(model):
+        notes.append(f"{counted(nested, 'product')} in subgraphs or functions not pruned")
     return notes
 
 

@@ -76,6 +76,7 @@ class Prune(PlanningPass):
         "num-groups-blocked": "groups of channels that cannot be pruned",
         "num-lacking-channel-rule": "of these, because an operator has no channel rule",
         "num-skipped-quantized": "products left alone because their weights are integers",
+        "num-skipped-subgraph": "products in subgraphs or functions, left alone",
     }
 
     ratio: float | None = option(

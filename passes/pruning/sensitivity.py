@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from irtools.analysis.data_sizes import DataSizes
+from irtools.analysis.data_sizes import steady_values
 from irtools.data import Dataset
 from irtools.model import infer_shapes
 from irtools.passmanager import PassContext
@@ -33,8 +33,7 @@ class OutputProbe:
     Attributes:
         data: The samples, of similar length one after the other.
         outputs: Dense outputs, batch by batch.
-        names: Outputs that are compared, and inner tensors in place of outputs whose sizes
-            depend on the data; None: all outputs.
+        names: What is compared, as `steady_values` names it; None: all outputs.
     """
 
     data: Dataset
@@ -46,7 +45,7 @@ class OutputProbe:
     def of(cls, model: ir.Model, data: Dataset, ctx: PassContext, samples: int) -> OutputProbe:
         """Run the dense model."""
         few = _sorted_by_length(data.take(samples))
-        names = _comparable(model)
+        names = steady_values(model)
         return cls(few, tuple(_outputs(model, few, ctx, names)), ctx, names)
 
     def distance(self, model: ir.Model) -> float:
@@ -100,15 +99,6 @@ def _sorted_by_length(data: Dataset) -> Dataset:
     if mask is None or mask.ndim != 2:
         return data
     return data.select(np.argsort(mask.sum(axis=1), kind="stable"))
-
-
-def _comparable(model: ir.Model) -> tuple[str, ...] | None:
-    """Return what has the same size in any model made of this one; None: all outputs have."""
-    sizes = DataSizes.of(model)
-    if not sizes.shapes:
-        return None
-    outputs = (value.name or "" for value in model.graph.outputs)
-    return tuple(dict.fromkeys([*(n for n in outputs if n not in sizes), *sizes.last_fixed]))
 
 
 def _outputs(

@@ -30,7 +30,13 @@ from irtools.passes.quantization.ranges.evidence import Evidence
 from irtools.passes.quantization.ranges.gptq import Hessians, by_input
 from irtools.passes.quantization.sites.find import REASONS as SITE_REASONS
 from irtools.passes.quantization.sites.find import Sites, find_sites
-from irtools.passes.quantization.sites.reasons import OPSET, Skips
+from irtools.passes.quantization.sites.reasons import (
+    OPERATOR,
+    OPSET,
+    SHAPE,
+    SUBGRAPH,
+    Skips,
+)
 from irtools.passes.quantization.write.desk import Desk
 from irtools.passmanager import (
     FOUND_WEIGHTS,
@@ -48,6 +54,7 @@ __all__ = ["Int4"]
 
 _FORMATS = forms_of(BlockProduct)  # type: ignore[type-abstract]
 _INSTEAD = "`int8` stores the weights of Conv, recurrent layers and subgraphs too"
+_STORED_BY_INT8 = (OPERATOR, SUBGRAPH, SHAPE)
 
 
 @dataclass(frozen=True)
@@ -82,6 +89,7 @@ class Int4(PlanningPass):
     name: ClassVar[str] = "int4"
     exactness: ClassVar[Exactness] = Exactness.LOSSY
     requires: ClassVar[tuple[str, ...]] = FOUND_WEIGHTS
+    stores: ClassVar[bool] = True
     counters: ClassVar[dict[str, str]] = counters_of(
         (*_FORMATS.values(), RowTable, BlockTable, Tied, GridProduct, GridTable),
         (*SITE_REASONS, *REASONS, OPSET),
@@ -157,7 +165,8 @@ class Int4(PlanningPass):
         if note:
             skipped.add(OPSET, len(decisions) - len(kept))
             skipped.note(note)
-        skipped.tell(found=bool(kept), instead=_INSTEAD)
+        instead = _INSTEAD if skipped.has(*_STORED_BY_INT8) else ""
+        skipped.tell(found=bool(kept), instead=instead)
         return Plan(
             pass_text=pass_text(self),
             decisions=tuple(kept),

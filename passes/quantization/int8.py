@@ -100,6 +100,7 @@ class Int8(PlanningPass):
     name: ClassVar[str] = "int8"
     exactness: ClassVar[Exactness] = Exactness.LOSSY
     requires: ClassVar[tuple[str, ...]] = FOUND_WEIGHTS
+    stores: ClassVar[bool] = True
     counters: ClassVar[dict[str, str]] = counters_of(
         (Static, Dynamic, WeightOnly, RowTable, BlockTable, Stored8, Half),
         (ALREADY, *STORAGE_REASONS),
@@ -225,7 +226,7 @@ class Int8(PlanningPass):
         if self.least_sqnr is None or not plan.decisions:
             return plan
         finer = FinerForms(model, self._storage(Evidence(capabilities), form, Skips()), Half())
-        return spare(plan, finer.next, applied, trial.get(), self.least_sqnr)
+        return spare(plan, finer.next, applied, trial.get(), self.least_sqnr, ctx.progress)
 
     def apply(self, model: ir.Model, plan: Plan, ctx: PassContext) -> PassResult:
         return apply_plan(Desk(model, self.name, ctx.target.capabilities), plan)

@@ -27,6 +27,7 @@ from irtools.passes.quantization.sites.stored import StoredWeight, find_stored
 from irtools.passes.quantization.switchboard import Switchboard
 from irtools.passes.quantization.trial_run import TrialRun
 from irtools.passmanager import Decision, Plan
+from irtools.plugins import Progress
 from irtools.words import counted
 
 __all__ = ["FinerForms", "Search", "spare"]
@@ -182,6 +183,7 @@ def spare(
     applied: Callable[[Plan], ir.Model],
     trial: TrialRun | None,
     enough_db: float,
+    progress: Progress,
     all_in: str = "8 bits",
 ) -> Plan:
     """Return a plan that keeps enough of the outputs, with a note where it differs.
@@ -192,6 +194,7 @@ def spare(
         applied: Carries a plan out on a copy of the model.
         trial: Runs what comes of it; None: the plan is kept.
         enough_db: What must be kept.
+        progress: Is told of every trial.
         all_in: What the plan does, in words.
     """
     if trial is None or not plan.decisions:
@@ -200,15 +203,17 @@ def spare(
     margin_db = _MARGIN_DB[trial.drawn]
     if first is None or first >= enough_db + margin_db / 2:
         return plan
-    with _Bench(plan, applied, trial) as bench:
+    order_trials, trials = _trials(trial.work), _trials(trial.work * len(trial.feeds))
+    most = min(len(plan.decisions), order_trials) + trials
+    with _Bench(plan, applied, trial, progress, most) as bench:
         search = Search(
             plan.decisions,
             first,
             finer,
             bench.measure,
             enough_db + margin_db,
-            order_trials=_trials(trial.work),
-            trials=_trials(trial.work * len(trial.feeds)),
+            order_trials=order_trials,
+            trials=trials,
         )
         search.run()
     if not search.changed:
@@ -232,10 +237,19 @@ def _trials(work: int) -> int:
 class _Bench:
     """Measures combinations of decisions, those about storage on one running model."""
 
-    def __init__(self, plan: Plan, applied: Callable[[Plan], ir.Model], trial: TrialRun) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        applied: Callable[[Plan], ir.Model],
+        trial: TrialRun,
+        progress: Progress,
+        most: int,
+    ) -> None:
         self._plan = plan
         self._applied = applied
         self._trial = trial
+        self._progress = progress
+        self._done, self._most = 0, most
         self._board: tuple[tuple[Decision, ...], Switchboard] | None = None
 
     def __enter__(self) -> _Bench:
@@ -247,6 +261,8 @@ class _Bench:
 
     def measure(self, decisions: Sequence[Decision], first: bool) -> float | None:
         """Return what decisions keep, in decibels; None where nothing can be compared."""
+        self._progress.step("trying finer forms", min(self._done, self._most), self._most)
+        self._done += 1
         made = [read_decision(decision) for decision in decisions]
         if not Switchboard.serves(made):
             return self._trial.sqnr_db(self._applied(self._with(decisions)))

@@ -63,6 +63,7 @@ class Store(PlanningPass):
     name: ClassVar[str] = "store"
     exactness: ClassVar[Exactness] = Exactness.LOSSY
     requires: ClassVar[tuple[str, ...]] = FOUND_WEIGHTS
+    stores: ClassVar[bool] = True
     counters: ClassVar[dict[str, str]] = counters_of(_FORMS.values(), (ALREADY, *REASONS, OPSET))
 
     form: str = option("s8", explained(_FORMS), tuple(_FORMS), FORM_GROUP)
@@ -115,7 +116,9 @@ class Store(PlanningPass):
 
         finer = FinerForms(model, self._planner(ctx, Skips()), Half())
         trial = LazyTrial(model, ctx).get()
-        return spare(plan, finer.next, applied, trial, self.least_sqnr, _FORMS[self.form].label)
+        return spare(
+            plan, finer.next, applied, trial, self.least_sqnr, ctx.progress, _FORMS[self.form].label
+        )
 
     def apply(self, model: ir.Model, plan: Plan, ctx: PassContext) -> PassResult:
         return apply_plan(Desk(model, self.name, ctx.target.capabilities), plan)

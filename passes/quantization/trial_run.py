@@ -18,11 +18,13 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.costs import count_flops
-from irtools.analysis.data_sizes import DataSizes
+from irtools.analysis.data_sizes import DataSizes, steady_values
 from irtools.data import Dataset, SyntheticSettings, padding_mask
 from irtools.errors import IrtoolsError
 from irtools.metrics import FidelityMeter
+from irtools.model import infer_shapes
 from irtools.passmanager import PassContext
+from irtools.statistics import expose
 from irtools.targets import Feeds, Runner, RunnerOptions
 
 __all__ = ["LazyTrial", "Session", "TrialRun"]
@@ -49,12 +51,14 @@ class TrialRun:
 
     Attributes:
         feeds: By call.
-        expected: What the original gave.
+        expected: What the original gave: outputs, or tensors in their place where they are chosen
+            by places of largest values.
         drawn: The samples were drawn, and are not the caller's.
         samples: How many there are.
         sized_by_data: Outputs whose sizes may change with their values.
         work: Operations of one call, loading included.
         runner: Makes the runner of a model.
+        names: What is compared; None: the outputs.
     """
 
     feeds: Sequence[Feeds]
@@ -64,6 +68,7 @@ class TrialRun:
     sized_by_data: frozenset[str]
     work: int
     runner: Callable[[ir.Model, RunnerOptions], Runner]
+    names: tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, model: ir.Model, ctx: PassContext) -> TrialRun | None:
@@ -80,13 +85,14 @@ class TrialRun:
             calls: list[Feeds] = []
             outputs: list[Feeds] = []
             samples, work = 0, 0
-            size = data.fixed_batch or _BATCH
-            with ctx.runner(model, _OPTIONS) as runner:
+            size = data.fixed_batch or _together(model, data)
+            names = steady_values(model)
+            with ctx.runner(_shown(model, names), _OPTIONS) as runner:
                 for first in range(0, len(data), size):
                     part = data.select(np.arange(first, min(first + size, len(data))))
                     calls += part.batches(size)
                     work = work or _work_of(model, calls[0])
-                    outputs += [runner.run(feeds) for feeds in calls[len(outputs) :]]
+                    outputs += [runner.run(feeds, names) for feeds in calls[len(outputs) :]]
                     samples += len(part)
                     kept = sum(array.nbytes for found in outputs for array in found.values())
                     if kept > _MOST_OUTPUTS or work * len(calls) > _WORK:
@@ -94,7 +100,7 @@ class TrialRun:
         except IrtoolsError:
             return None
         sized = frozenset(DataSizes.of(model).shapes)
-        return cls(calls, outputs, data.synthetic, samples, sized, work, ctx.runner)
+        return cls(calls, outputs, data.synthetic, samples, sized, work, ctx.runner, names)
 
     def sqnr_db(self, model: ir.Model) -> float | None:
         """As `Session.sqnr_db`, of a model as it is; None also where it does not run."""
@@ -111,7 +117,7 @@ class TrialRun:
         Raises:
             UnsupportedError: It does not load it.
         """
-        with self.runner(model, _OPTIONS) as runner:
+        with self.runner(_shown(model, self.names), _OPTIONS) as runner:
             yield Session(self, runner)
 
 
@@ -140,14 +146,26 @@ class Session:
             for feeds, expected in zip(
                 self.trial.feeds[calls], self.trial.expected[calls], strict=True
             ):
-                found = self.runner.run({**feeds, **weights}, list(expected))
-                meter.update(expected, found, padding_mask(feeds))
+                # A form may have put another tensor in the place of one that is shown.
+                kept = {name: a for name, a in expected.items() if name in self.runner.output_names}
+                found = self.runner.run({**feeds, **weights}, list(kept))
+                meter.update(kept, found, padding_mask(feeds))
             result = meter.result()
         except IrtoolsError:
             return None
         if result.nonfinite:
             return -math.inf
         return None if math.isnan(result.sqnr_db) else result.sqnr_db
+
+
+def _shown(model: ir.Model, names: tuple[str, ...] | None) -> ir.Model:
+    """Return a copy with tensors as outputs; the model itself where there are none to show."""
+    if names is None:
+        return model
+    typed = model.clone()
+    infer_shapes(typed)
+    known = {value.name for node in typed.graph for value in node.outputs}
+    return expose(typed, [name for name in names if name in known]).model
 
 
 class LazyTrial:
@@ -172,6 +190,12 @@ def _samples(model: ir.Model, ctx: PassContext) -> Dataset | None:
     if ctx.draw is None:
         return None
     return ctx.draw(model, SyntheticSettings(samples=_DRAWN, seed=ctx.seed))
+
+
+def _together(model: ir.Model, data: Dataset) -> int:
+    """Return how many samples a call takes: fewer where one of them is much work."""
+    work = _work_of(model, next(iter(data.select(np.arange(1)).batches(1))))
+    return max(1, min(_BATCH, int(_WORK // max(work, 1))))
 
 
 def _work_of(model: ir.Model, feeds: Feeds) -> int:

@@ -132,6 +132,26 @@ def trained_with_quantization() -> Built:
     return w.build()
 
 
+@MODELS.add(quick=True)
+def weights_rounded_at_run_time() -> Built:
+    """Trained with fakes and left so: float weights in front of their own QuantizeLinear."""
+    w = Writer("weights_rounded_at_run_time", 13)
+    x = w.input("x", ("batch", 3, 20, 20), w.normal(2, 3, 20, 20).clip(-3, 3))
+    value, inputs = _fake_quantized(w, x, 0.025), 3
+    for outputs in (32, 48):
+        scale = w.const(np.full(outputs, 0.003, np.float32))
+        zero = w.const(np.zeros(outputs, np.int8))
+        codes = w.node("QuantizeLinear", w.kernel(outputs, inputs, 3, 3), scale, zero, axis=0)
+        kernel = w.node("DequantizeLinear", codes, scale, zero, axis=0)
+        value = w.node("Relu", w.node("Conv", value, kernel, w.bias(outputs), strides=[2, 2]))
+        value, inputs = _fake_quantized(w, value, 0.02), outputs
+    step, none = w.const(0.002), w.const(np.asarray(0, np.int8))
+    codes = w.node("QuantizeLinear", w.matrix(768, 60), step, none)
+    flat = w.node("Reshape", value, w.ints(0, 768))
+    w.output(w.node("MatMul", flat, w.node("DequantizeLinear", codes, step, none)), ("batch", 60))
+    return w.build()
+
+
 @MODELS.add(is_float=False)
 def operators_on_bytes() -> Built:
     """QLinearConv and QLinearMatMul: the runtime's old tool in operator form."""
@@ -250,6 +270,24 @@ def weights_as_constant_nodes() -> Built:
     hidden = w.node("Gemm", flat, w.matrix(1600, 48), w.bias(48))
     w.output(w.linear(w.node("Relu", hidden), 48, 10), ("batch", 10))
     return w.build()
+
+
+@MODELS.add(quick=True)
+def weights_listed_as_inputs() -> Built:
+    """As PyTorch 1.2 wrote them at IR 4, counters of batch normalization included."""
+    w = Writer("weights_listed_as_inputs", 9)
+    x = w.input("input.1", (2, 3, 24, 24), w.normal(2, 3, 24, 24))
+    w.const(np.asarray(70, np.int64), name="backbone.bn.num_batches_tracked")
+    value = w.batch_norm(w.conv(x, 3, 32, 3, 3, strides=[2, 2], pads=[1] * 4), 32)
+    value = w.conv(w.node("Relu", value), 32, 64, 3, 3, pads=[1] * 4, activation="Relu")
+    pooled = w.node("Flatten", w.node("GlobalAveragePool", value))
+    w.named_output("537", w.node("Gemm", pooled, w.matrix(64, 128), w.bias(128)), (2, 128))
+    built = w.build()
+    built.proto.graph.input.extend(
+        helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        for tensor in built.proto.graph.initializer
+    )
+    return built
 
 
 @MODELS.add(quick=True)

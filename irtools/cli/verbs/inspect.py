@@ -237,10 +237,13 @@ def _lines(found: Inspection) -> Iterator[str]:
     yield f"IR {found.ir_version}, opset {opsets}; made by {printable(found.producer) or 'unknown'}"
     for label, infos in (("input", found.interface.inputs), ("output", found.interface.outputs)):
         for info in infos:
-            yield f"  {label:<6} {printable(info)}"
+            unknown = "" if info.dtype else "a map, or of a type that is not stated"
+            yield f"  {label:<6} {printable(info)}{unknown}"
     sizes = ", ".join(f"{size_text(n)} {dtype}" for dtype, n in found.bytes_by_dtype.items())
     parameters = counted(found.parameters, "parameter")
     yield f"{parameters}, {size_text(found.weight_bytes)}: {sizes or 'none'}"
+    for op, count in found.listed_numbers.items():
+        yield f"{counted(count, 'number')} in attributes of {printable(op)}"
     yield (
         f"{100 * found.quantized_share:.1f} % of matrix weights are 8-bit or smaller, "
         f"{counted(found.quantized_nodes, 'quantization node')}"
@@ -255,9 +258,8 @@ def _work(found: Inspection) -> Iterator[str]:
 
     if found.flops:
         at = ", ".join(f"{printable(name)}={size}" for name, size in found.sizes.items())
-        large = found.flops >= 1e8
-        work = f"{found.flops / 1e9:.3f} GFLOP" if large else f"{found.flops / 1e6:.3g} MFLOP"
-        yield f"{work} per run{f' at {at}' if at else ''}"
+        size, unit = _unit(found.flops)
+        yield f"{found.flops / size:.3g} {unit} per run{f' at {at}' if at else ''}"
     for note in found.flops_notes:
         yield f"  {note}"
 
@@ -274,11 +276,21 @@ def _tables(found: Inspection) -> Iterator[Table]:
         ]
         yield _table(("shared weight", "shape", "size", "uses"), rows)
     if found.hot_spots:
+        size, unit = _unit(max(s.flops for s in found.hot_spots))
         rows = [
-            (s.node, s.op, f"{s.flops / 1e6:.1f}", f"{100 * s.share:.1f} %")
+            (s.node, s.op, f"{s.flops / size:.1f}", f"{100 * s.share:.1f} %")
             for s in found.hot_spots
         ]
-        yield _table(("hot spot", "operator", "MFLOP", "share"), rows)
+        yield _table(("hot spot", "operator", unit, "share"), rows)
+
+
+def _unit(flops: float) -> tuple[float, str]:
+    """Return the unit in which a number of operations has at least one digit before the point."""
+    return next(
+        ((size, name) for size, name in ((1e9, "GFLOP"), (1e6, "MFLOP"), (1e3, "kFLOP"))
+         if flops >= size),
+        (1.0, "FLOP"),
+    )  # fmt: skip
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

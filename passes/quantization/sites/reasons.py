@@ -20,6 +20,7 @@ __all__ = [
     "EMBEDDING",
     "EXCLUDED",
     "EXTREME",
+    "LISTED",
     "NONFINITE",
     "OPERATOR",
     "OPSET",
@@ -111,6 +112,9 @@ OVERRIDABLE = Reason(
 )
 OPERATOR = Reason("num-skipped-operator", "weights of Conv and of other operators, left in float32")
 UNREAD = Reason("num-skipped-operator", "large constants that no product reads, left in float32")
+LISTED = Reason(
+    "num-skipped-attributes", "operators whose numbers are attributes, such as trees, left alone"
+)
 OPSET = Reason(
     "num-skipped-opset", "weights left in float32 because the opset is too old for their form"
 )
@@ -147,6 +151,10 @@ class Skips:
     def note(self, *sentences: str) -> None:
         """Keep sentences for the report, each of them once."""
         self.notes.extend(s for s in dict.fromkeys(sentences) if s and s not in self.notes)
+
+    def has(self, *reasons: Reason) -> bool:
+        """Whether something was left alone for one of the reasons."""
+        return any(self.counts[reason.counter] for reason in reasons)
 
     def copy(self) -> Skips:
         """Return the same, to be counted on without a change to this."""

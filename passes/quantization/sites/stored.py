@@ -15,8 +15,10 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.editing import constant_of
+from irtools.model import count_listed
 from irtools.passes.quantization.sites.reasons import (
     DTYPE,
+    LISTED,
     OVERRIDABLE,
     ROUNDED,
     SHARED,
@@ -28,11 +30,13 @@ from irtools.passes.quantization.sites.slots import Axes, Readers, StoredKind, f
 
 __all__ = ["REASONS", "StoredSites", "StoredWeight", "find_stored", "scoped_graphs"]
 
-REASONS = (DTYPE, SHARED, ROUNDED, OVERRIDABLE, UNREAD)
+REASONS = (DTYPE, SHARED, ROUNDED, OVERRIDABLE, UNREAD, LISTED)
 """Why `find_stored` leaves something alone."""
 
 _FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.FLOAT16})
 """Not float64: who computes in it asks for its digits, and 8 bits keep two of them."""
+_MANY_LISTED = 1024
+"""Numbers in attributes of a node that are worth a word."""
 _LEAST_PER_SCALE = 3
 """Of n elements and a scale 4n bytes become n + 4: the least that is worth two nodes."""
 
@@ -111,6 +115,7 @@ def find_stored(model: ir.Model, least: int = 0) -> StoredSites:
     skipped = Skips()
     total = 0
     for scope, graph in scoped_graphs(model):
+        skipped.add(LISTED, sum(count_listed(node) >= _MANY_LISTED for node in graph))
         for value in _constants(graph):
             if value.is_graph_input():
                 skipped.add(OVERRIDABLE, _is_default_weight(model, value))

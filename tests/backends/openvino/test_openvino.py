@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,27 @@ def test_results_outlive_the_next_run() -> None:
         first = runner.run(_FEEDS)
         runner.run({**_FEEDS, "x": _FEEDS["x"] * 7})
         np.testing.assert_array_equal(first["y"], -np.ones((2, 3)))
+
+
+def test_a_run_that_fails_leaves_the_next_one_right() -> None:
+    """Rows of all samples stand in one column [3 * b, 1], which fits [5, 3] for b = 1 only."""
+    model = _model(
+        "m (float[b, 3] x) => (float[c, 2] y, float[b, 1] z) "
+        "<float[5, 3] w = {1,0,0,0,1,0,0,0,1,1,1,1,2,2,2}, float[5, 2] v = {1,2,3,4,5,6,7,8,9,0}, "
+        "int64[2] column = {-1, 1}, float[1, 3] u = {1, 2, 3}> "
+        "{ r = Reshape(x, column) p = Gemm(w, r) y = Gemm <transA = 1> (p, v) "
+        "z = Gemm <transB = 1> (x, u) }"
+    )
+    feeds = {"x": np.array([[1, 2, 3]], np.float32)}
+    with find_target("openvino-cpu").runner(model, _EXACT) as runner:
+        first = runner.run(feeds)
+        for rows in (2, 4):
+            with suppress(DataError):  # With one thread OpenVINO raises nothing.
+                runner.run({"x": np.ones((rows, 3), np.float32)})
+            again = runner.run(feeds)
+            assert {k: v.shape for k, v in again.items()} == {"y": (1, 2), "z": (1, 1)}
+            for name, array in first.items():
+                np.testing.assert_array_equal(again[name], array)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 import pytest
 
-from irtools.analysis.data_sizes import DataSizes
+from irtools.analysis.data_sizes import DataSizes, steady_values
 
 _HEAD = '<ir_version: 10, opset_import: ["" : 20]>'
 
@@ -99,4 +99,45 @@ def test_outputs_without_a_batch_and_what_they_are_chosen_from() -> None:
     sizes = DataSizes.of(ir.from_onnx_text(text))
     assert set(sizes.shapes) == {"y"}
     assert sizes.without_batch() == {"y"}
-    assert sizes.last_fixed == ("z",)
+    assert steady_values(ir.from_onnx_text(text)) == ("z",)
+
+
+_CHOICES = {
+    "boxes of the best scores": (
+        "float[n,9] s, float[n,9,4] b",
+        "float[n,3] v, float[n,3,4] y",
+        "k = Constant <value = int64[1] {3}> () score = Neg (s) box = Abs (b) "
+        "v, at = TopK (score, k) y = Gather <axis = 1> (box, at)",
+        ("v", "box", "score"),
+    ),
+    "the class alone": ("float[n,9] x", "int64[n,1] y", "z = Neg (x) y = ArgMax (z)", ("z",)),
+    "a place by ids, which nothing rounds": (
+        "int64[n,9] ids, float[n,9,4] x",
+        "float[n,9,4] y",
+        "z = Neg (x) at = ArgMax (ids) y = Gather <axis = 1> (z, at)",
+        None,
+    ),
+    "peaks of a map": (
+        "float[n,1,9,9] x",
+        "float[n,1,9,9] y",
+        "z = Neg (x) p = MaxPool <kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (z) "
+        "same = Equal (z, p) m = Cast <to = 1> (same) y = Mul (p, m)",
+        ("z", "p"),
+    ),
+    "a comparison with a constant": (
+        "float[n,9] x",
+        "float[n,9] y",
+        "zero = Constant <value = float {0}> () z = Neg (x) same = Equal (z, zero) "
+        "y = Where (same, x, z)",
+        None,
+    ),
+    "scores alone": ("float[n,9] x", "float[n,9] y", "y = Softmax (x)", None),
+}
+
+
+@pytest.mark.parametrize("case", _CHOICES)
+def test_what_can_be_compared_after_rounding(case: str) -> None:
+    inputs, outputs, body, steady = _CHOICES[case]
+    model = ir.from_onnx_text(f"{_HEAD} g ({inputs}) => ({outputs}) {{ {body} }}")
+    found = steady_values(model)
+    assert found == steady if steady is None else set(found or ()) == set(steady)

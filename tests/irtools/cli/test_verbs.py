@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx_ir as ir
 import pytest
+from onnx import TensorProto, helper, save
 
 from irtools.errors import UnsupportedError
 from irtools.measure.base import LatencyResult, Ratio
@@ -52,6 +53,28 @@ def test_inspect(irc: Callable) -> None:
     assert document["hot_spots"][0]["share"] == pytest.approx(0.5)
     shown = irc("inspect", "model.onnx").out
     assert "x: float32[batch, 64]" in shown and "MatMul" in shown
+
+
+def test_inspect_of_a_forest_that_gives_maps(irc: Callable, tmp_path: Path) -> None:
+    """What is in attributes is not `0 parameters` alone, and a map has no type to print."""
+    kind = helper.make_sequence_type_proto(
+        helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(1, []))
+    )
+    forest = helper.make_node("Forest", ["x"], ["p"], domain="acme", values=[1.0] * 2000)
+    zip_map = helper.make_node(
+        "ZipMap", ["p"], ["maps"], domain="ai.onnx.ml", classlabels_int64s=[0, 1]
+    )
+    graph = helper.make_graph(
+        [forest, zip_map],
+        "g",
+        [helper.make_tensor_value_info("x", 1, ["n", 2])],
+        [helper.make_value_info("maps", kind)],
+    )
+    opsets = [helper.make_opsetid(*one) for one in (("", 17), ("ai.onnx.ml", 3), ("acme", 1))]
+    save(helper.make_model(graph, opset_imports=opsets, ir_version=8), tmp_path / "forest.onnx")
+    shown = irc("inspect", "forest.onnx").out
+    assert "2000 numbers in attributes of acme::Forest" in shown
+    assert "maps: a map, or of a type that is not stated" in shown
 
 
 def test_inspect_escapes_names(irc: Callable, tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ LAYOUTS: Mapping[str, tuple[str, str, dict[str, int], int | None]] = {
     "one of them the batch": ("float[3,2] x, float[2,2] z", "float[3] y", {"x": 0}, 3),
     "an image": ("float[3,h,w] x", "float[10] y", {}, 1),
     "a matrix": ("float[4,8] x", "float[10] y", {}, 1),
+    "a state of one stream": ("float[25] s, float[t,4] x", "float[25] y", {"x": 0}, None),
     "a graph": ("float[nodes,4] x, int64[2,edges] edge_index", "float[nodes] y", {}, 1),
 }
 

@@ -276,6 +276,15 @@ class TestImages:
         assert "as ImageNet models take them" in data.notes[0]
         assert "0=ant, 1=cat" in data.notes[1]
 
+    @pytest.mark.parametrize("shape", ["3,8,8", "8,8,3", "8,h,1"])
+    def test_models_of_one_image_get_one_at_a_time(self, images: Path, shape: str) -> None:
+        data = load_dataset(str(images), image_model(shape))
+        given = [feeds["pixel_values"].shape for feeds in data.batches(4)]
+        height = 224 if "h" in shape else 8
+        assert given == 3 * [tuple(int(n.replace("h", str(height))) for n in shape.split(","))]
+        with pytest.raises(DataError, match=r"or \[C,H,W\] of one image"):
+            load_dataset(str(images), image_model("batch,8,8"))
+
     def test_processor_config_is_followed(self, images: Path) -> None:
         (images / "preprocessor_config.json").write_text(
             json.dumps(
@@ -318,7 +327,7 @@ class TestImages:
         (images / "ant" / "2.png").write_bytes(b"not an image")
         with pytest.raises(DataError, match="cannot read image"):
             load_dataset(str(images), image_model())
-        with pytest.raises(DataError, match=r"feeds one input \[N,C,H,W\]; the model takes"):
+        with pytest.raises(DataError, match=r"feeds one input \[N,C,H,W\], or"):
             load_dataset(str(images), text_model())
 
 

@@ -55,6 +55,27 @@ def test_named_sizes() -> None:
     assert data.feeds["attention_mask"].all()
 
 
+@pytest.mark.parametrize(("declared", "marks"), [("bool", 0), ("int64", 1), ("int32", 1)])
+def test_padding_masks_leave_something_to_read(declared: str, marks: int) -> None:
+    """Flags that mark padding are PyTorch's, numbers that mark what is read are Keras's."""
+    padded = model(
+        f"float[n,s,2] x, {declared}[n,s] src_key_padding_mask",
+        "{ m = Cast <to = 1> (src_key_padding_mask) y = ReduceSum <keepdims = 0> (m) }",
+    )
+    feeds = synthesize(padded, SyntheticSettings(samples=9, sequence=16)).feeds
+    read = feeds["src_key_padding_mask"] == marks
+    assert read.any(axis=1).all() and not read.all()
+    assert (np.sort(read, axis=1)[:, ::-1] == read).all()
+
+
+def test_a_mask_for_all_heads_and_queries_is_no_picture() -> None:
+    masked = model(
+        "int64[n,s] ids, float[n,1,1,s] mask", "{ i = Cast <to = 1> (ids) y = Add (i, mask) }"
+    )
+    feeds = synthesize(masked, SyntheticSettings(samples=2, sequence=9)).feeds
+    assert feeds["ids"].shape == (2, 9) and feeds["mask"].shape == (2, 1, 1, 9)
+
+
 def test_a_band_of_frequencies_is_one_of_a_voice() -> None:
     band = model(
         "float[n,4] audio, float fmin, float fmax",

@@ -13,7 +13,7 @@ import pytest
 
 from irtools.data import Dataset, SyntheticSettings, fit_dataset
 from irtools.data.axes import resolve_sizes
-from irtools.errors import DataError, UsageError
+from irtools.errors import DataError, UnsupportedError, UsageError
 from irtools.measure.drawable import DrawnInputs, run_with
 from irtools.measure.hints import suggested_sizes
 from irtools.measure.trial import run_trial
@@ -26,7 +26,7 @@ TARGET = find_target("ort-cpu")
 def model(inputs: str, body: str, weights: Mapping[str, tuple[int, ...]], output: str) -> Model:
     """Weights are inputs of the text, and become initializers of ones."""
     text = ir.from_onnx_text(
-        f'<ir_version: 8, opset_import: ["" : 17]> g ({inputs}'
+        f'<ir_version: 8, opset_import: ["" : 17, "acme" : 1]> g ({inputs}'
         + "".join(f", float[{','.join(map(str, shape))}] {name}" for name, shape in weights.items())
         + f") => ({output}) {body}"
     )
@@ -257,6 +257,30 @@ def test_sizes_with_finite_outputs_are_preferred(tmp_path: Path) -> None:
     result = drawn.trial()
     assert result is not None and all(np.isfinite(one["y"]).all() for one in result.outputs)
     assert drawn.note.endswith("the usual ones give NaN or infinity")
+
+
+def test_masks_whose_ones_hide_become_zeros(tmp_path: Path) -> None:
+    """DETR's mask over pixels: ones leave a row without any key, and its softmax is 0 / 0."""
+    found = model(
+        "float[n,h,w] x, bool[n,h,w] mask",
+        "<float low = {-inf}> { k = Where (mask, low, x) s = Softmax (k) y = Mul (s, x) }",
+        {},
+        "float[n,h,w] y",
+    )
+    path = found.save(tmp_path / "m.onnx").files[0]
+    drawn = DrawnInputs(found, TARGET, lambda: path)
+    result = drawn.trial()
+    assert result is not None and all(np.isfinite(one["y"]).all() for one in result.outputs)
+    assert "mask 0 everywhere" in drawn.note
+
+
+def test_a_model_that_the_target_refuses_is_refused_each_time(tmp_path: Path) -> None:
+    found = model("float[n,k] x", "{ y = acme.Swirl (x) }", {}, "float[n,k] y")
+    path = found.save(tmp_path / "m.onnx").files[0]
+    drawn = DrawnInputs(found, TARGET, lambda: path)
+    for _ in range(2):
+        with pytest.raises(UnsupportedError, match="Swirl"):
+            drawn.trial()
 
 
 def test_outputs_that_are_never_finite_are_taken_as_they_are(

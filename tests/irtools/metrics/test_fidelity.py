@@ -139,6 +139,23 @@ def test_whole_numbers_agree_or_not() -> None:
     assert figures.kl is None
 
 
+def test_indices_count_by_agreement_where_there_are_numbers() -> None:
+    scores = np.array([[0.9, 0.8, 0.8]], np.float32)
+    places, swapped = np.array([[4, 1, 97]]), np.array([[4, 97, 1]])
+    flags = {"kept": np.array([[True, False, True]])}
+    figures = fidelity(
+        {"scores": scores, "places": places, **flags},
+        {"scores": scores, "places": swapped, "kept": ~flags["kept"]},
+    )
+    assert (figures.sqnr_db, figures.max_abs, figures.cosine) == (np.inf, 0.0, pytest.approx(1))
+    assert figures.agreement == 0.0
+    # Alone they are all there is; a picture in bytes is made of numbers.
+    assert fidelity({"places": places}, {"places": swapped}).sqnr_db < 0
+    bytes_too = {"scores": scores, "picture": np.array([[200, 7]], np.uint8)}
+    dark = {**bytes_too, "picture": np.array([[20, 7]], np.uint8)}
+    assert fidelity(bytes_too, dark).sqnr_db < 1
+
+
 def test_degenerate_outputs() -> None:
     zeros = np.zeros((2, 3), np.float32)
     assert fidelity({"y": zeros}, {"y": zeros}).cosine == 1.0

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 import irtools.model as package
 from irtools.errors import UnsupportedError
-from irtools.model import FreshNames, Model
+from irtools.model import FreshNames, Model, print_model
 from irtools.model.wire import cut_weights
 
 TEXT = """
@@ -235,3 +235,20 @@ def test_opaque_types_are_refused_with_the_reason() -> None:
     kind.opaque_type.name = "thing"
     with pytest.raises(UnsupportedError, match="opaque type"):
         Model.from_proto(proto)
+
+
+def test_long_lists_are_printed_by_their_content() -> None:
+    def listed(*numbers: float, count: int = 300) -> str:
+        model = ir.from_onnx_text(
+            '<ir_version: 8, opset_import: ["" : 17, "acme" : 1]> g (float[n] x) => (float[n] y) '
+            "{ y = acme.Trees (x) }"
+        )
+        node = model.graph.node(0)
+        node.attributes["values"] = ir.AttrFloat32s("values", [*numbers, *[1.0] * count])
+        node.attributes["ids"] = ir.AttrInt64s("ids", list(range(count)))
+        return print_model(model)
+
+    text = listed(1.0)
+    assert "values=[301] = sha256:" in text and "ids=[300] = sha256:" in text
+    assert listed(1.0) == text != listed(np.nextafter(np.float32(1), np.float32(2)))
+    assert "sha256" not in listed(count=256)

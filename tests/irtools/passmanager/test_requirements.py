@@ -104,6 +104,34 @@ def test_a_pass_that_changes_nothing_leaves_the_model_as_it_was(
     assert not any(name.startswith("num-prepared") for name in step.result.counters)
 
 
+ROUNDED = """<ir_version: 8, opset_import: ["": 17]>
+g (float[n, 2] x) => (float[n, 12] y) <float s = {0.5}, int8 z = {0},
+  float[2, 12] w = {1,2,3,4,5,6,7,8,9,10,11,12,1,2,3,4,5,6,7,8,9,10,11,12}> {
+  q = QuantizeLinear(w, s, z)
+  d = DequantizeLinear(q, s, z)
+  y = MatMul(x, d)
+}"""
+
+
+@pytest.mark.parametrize(("storing", "text"), [(True, ROUNDED), (False, ROUNDED), (True, TEXT)])
+def test_a_smaller_file_suffices_to_a_pass_that_stores(
+    storing: bool, text: str, make_context: Callable[..., PassContext]
+) -> None:
+    class Storing(Idle):
+        name: ClassVar[str] = "storing"
+        requires: ClassVar[tuple[str, ...]] = ("lift-constants", "fold-constants:exact=true")
+        stores: ClassVar[bool] = storing
+
+    model = Model.from_proto(onnx.parser.parse_model(text))
+    (_, step) = PassManager(Pipeline(Storing())).run(model, make_context())
+    kept = storing and text is ROUNDED
+    assert step.modified == kept
+    assert [node.op_type for node in step.model.ir.graph].count("QuantizeLinear") == (
+        text is ROUNDED and not kept
+    )
+    assert bool(step.result.notes) == kept
+
+
 def test_a_pass_that_lies_is_found_behind_its_preparation(
     model: Model, make_context: Callable[..., PassContext]
 ) -> None:

@@ -135,6 +135,21 @@ def test_without_weights(run) -> None:
     assert result.notes[0].startswith("nothing pruned: no MatMul, Gemm or Conv")
 
 
+def test_products_in_branches_and_bodies_are_counted(run) -> None:
+    nested = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[n,4] x, bool flag) => (float[n,4] y) '
+        "<float[4,4] w = {1,0,0,0,0,1,0,0,0,0,1,0,0,0,0,1}, int64 two = {2}, bool yes = {1}> { "
+        "a = If (flag) <then_branch = t () => (float[n,4] c) { c = MatMul (x, w) }, "
+        "else_branch = e () => (float[n,4] d) { d = Gemm (x, w) }> "
+        "y = Loop (two, yes, a) <body = b (int64 i, bool go, float[n,4] in) => "
+        "(bool on, float[n,4] out) { on = Identity (go) out = MatMul (in, w) }> }"
+    )
+    result = run(nested, "prune:ratio=0.5")
+    assert not result.modified
+    assert result.counters["num-skipped-subgraph"] == 3
+    assert "3 products in subgraphs or functions not pruned" in result.notes
+
+
 def test_zeros_of_quantized_weights(run) -> None:
     result = run(product("DequantizeLinear"), "sparsify")
     assert not result.modified

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
@@ -437,6 +438,37 @@ def test_large_constants_that_are_added_are_counted(quantize) -> None:
     assert done.result.notes == (
         "nothing was quantized: large constants that no product reads, left in float32 (1)",
     )
+
+
+def test_forests_are_counted(quantize) -> None:
+    """Their numbers are lists in attributes of one node, and all of the file."""
+    found = quantize(forest(1100), WEIGHTS)
+    assert found.result.counters == {"num-skipped-attributes": 1}
+    assert found.result.notes == (
+        "nothing was quantized: operators whose numbers are attributes, such as trees, left "
+        "alone (1)",
+    )
+    assert not quantize(forest(3), WEIGHTS).result.counters
+
+
+def forest(trees: int) -> ir.Model:
+    """Return a forest of leaves alone."""
+    ones, zeros = [1.0] * trees, [0] * trees
+    forest = onnx.helper.make_node(
+        "TreeEnsembleRegressor", ["x"], ["y"], domain="ai.onnx.ml", n_targets=1,
+        nodes_treeids=list(range(trees)), nodes_nodeids=zeros, nodes_featureids=zeros,
+        nodes_modes=["LEAF"] * trees, nodes_values=ones, nodes_truenodeids=zeros,
+        nodes_falsenodeids=zeros, target_treeids=list(range(trees)), target_nodeids=zeros,
+        target_ids=zeros, target_weights=ones,
+    )  # fmt: skip
+    graph = onnx.helper.make_graph(
+        [forest],
+        "g",
+        [onnx.helper.make_tensor_value_info("x", 1, ["n", 2])],
+        [onnx.helper.make_tensor_value_info("y", 1, ["n", 1])],
+    )
+    opsets = [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid("ai.onnx.ml", 3)]
+    return ir.from_proto(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=8))
 
 
 def test_weights_that_are_inputs_too_are_counted(quantize) -> None:

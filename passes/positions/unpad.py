@@ -41,9 +41,12 @@ class Unpad(Pass):
     attention apart, cut to that half. A text alone has nothing to gain.
 
     Results at tokens keep their numbers: what is not computed is nowhere read by them, which is
-    proven node by node, with the mask of any form that ends in attention's scores. A model whose
-    results have padded positions, or that reads padding elsewhere, as a mean over all positions
-    does, is left as it is, with the reader in a note; so is one without a mask.
+    proven node by node, with the mask of any form that ends in attention's scores. A result
+    [B, S, ...] of the model holds 0 at padding from then on (scores [B, S] -10000, which no
+    maximum takes); the model says so in its metadata, a note names it, and comparisons put the
+    same there. A text that is padding throughout keeps nothing. A model that reads padding
+    elsewhere, as a mean over all positions does, is left as it is, with the reader in a note; so
+    is one without a mask.
     """
 
     name: ClassVar[str] = "unpad"
@@ -101,9 +104,9 @@ def _find(graph: ir.Graph, facts: SymbolicShapes) -> tuple[Region | None, str]:
     reason = ""
     for mask in find_masks(graph, facts):
         region = find_region(graph, facts, mask)
-        if region.products and region.results:
+        if region.products and region.results and not mask.value.is_graph_input():
             named = printable(region.results[0].name or "")
-            reason = reason or f"the result {named} has padded positions, which would change"
+            reason = reason or f"no input says where the result {named} has padding"
         elif region.products:
             if best is None or region.products > best.products:
                 best = region

@@ -9,8 +9,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from irtools.model import Interface, Model, verify
-from irtools.passmanager import PassContext, PassResult, Pipeline
+import irtools
+from irtools.errors import VerificationError
+from irtools.instruments import check_outputs
+from irtools.measure.divergence import compare_models
+from irtools.model import Interface, Model, PaddedOutput, padded_outputs, verify
+from irtools.passmanager import Exactness, PassContext, PassResult, Pipeline
 from irtools.targets import RunnerOptions, find_target
 
 from .conftest import FIRST, FUSED, WRITTEN, block, feeds, sqnr
@@ -43,6 +47,13 @@ def answers(model: ir.Model, target: str, arrays: dict[str, np.ndarray]) -> dict
         return dict(runner.run(arrays))
 
 
+def decibels(expected: np.ndarray, found: np.ndarray) -> float:
+    """The SQNR."""
+    noise = float(np.square(expected - found, dtype=np.float64).sum())
+    signal = float(np.square(expected, dtype=np.float64).sum())
+    return 10 * np.log10(signal / noise) if noise else np.inf
+
+
 @pytest.mark.parametrize("attention", [WRITTEN, FUSED], ids=["written", "fused"])
 def test_products_take_tokens_alone(attention: str, target: str, run: Run) -> None:
     before = block(attention, FIRST)
@@ -73,16 +84,48 @@ def test_exports(
     for batch, length in ((1, 8), (4, 9)):
         arrays = encoder_feeds(before, batch, length, seed=batch)
         expected, found = (answers(model, target, arrays)["scores"] for model in (before, after))
-        noise = float(np.square(expected - found, dtype=np.float64).sum())
-        signal = float(np.square(expected, dtype=np.float64).sum())
-        assert noise <= signal * 10 ** (-EXACT / 10)
+        assert decibels(expected, found) >= EXACT
 
 
-def test_results_at_padding_are_not_changed(run: Run) -> None:
-    model = block(WRITTEN, HIDDEN, "float[N,S,16] y")
-    done = run(model, "unpad", "ort-cpu")
-    assert not done.modified
-    assert any("the result y has padded positions" in note for note in done.notes)
+@pytest.mark.parametrize(
+    ("reading", "shape", "number"),
+    [(HIDDEN, "N,S,16", 0.0), ("s = MatMul(hidden, column)  y = Squeeze(s, third)", "N,S", -1e4)],
+    ids=["states", "scores"],
+)
+def test_results_hold_a_noted_number_at_padding(
+    reading: str, shape: str, number: float, target: str, run: Run
+) -> None:
+    before = block(WRITTEN, reading, f"float[{shape}] y")
+    after = before.clone()
+    done = run(after, "unpad", target)
+    noted = padded_outputs(after)
+    assert noted == {"y": PaddedOutput("mask", 0.0, number)}
+    assert f"at padding y is {number:g} from now on" in done.notes
+    arrays = feeds(before, 4, 6)
+    real = arrays["mask"].astype(bool)
+    assert not real.all()
+    expected, found = (answers(model, target, arrays)["y"] for model in (before, after))
+    assert decibels(expected[real], found[real]) >= EXACT
+    assert (found[~real] == number).all()
+
+
+def test_checks_compare_what_a_noted_result_holds(run: Run) -> None:
+    """Whatever the mask is called; without the note the same model would be refused."""
+    before = Model(block(WRITTEN, HIDDEN, "float[N,S,16] y"))
+    arrays = feeds(before.ir, 8, 6)
+    data = irtools.Dataset(arrays)
+    done = irtools.optimize(before, "unpad", evaluation=data, bench=None)
+    (row,) = [row for row in done.rows if row.text == "unpad"]
+    assert "numerics" in row.checks
+    assert row.fidelity.sqnr_db >= EXACT
+    for pair in ((before, done.model), (done.model, before)):
+        compared = compare_models(*pair, data, find_target("ort-cpu"))
+        assert compared.outputs["y"].sqnr_db >= EXACT
+    unnoted = done.model.clone()
+    unnoted.ir.metadata_props.clear()
+    found = answers(unnoted.ir, "ort-cpu", arrays)
+    with pytest.raises(VerificationError):
+        check_outputs(answers(before.ir, "ort-cpu", arrays), found, Exactness.REASSOCIATED)
 
 
 def test_a_text_does_not_depend_on_its_batch(target: str, run: Run) -> None:

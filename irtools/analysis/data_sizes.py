@@ -142,9 +142,9 @@ class _Spread:
         inputs = [value for value in node.inputs if value is not None]
         sized = any(value in self.sized for value in inputs)
         asks = node.op_type in _ASK_SIZES and node.domain == ""
+        numbers = sized or (not asks and any(value in self.by_value for value in inputs))
         if _takes_fixed_rows(node):
             sized = node.inputs[1] in self.sized
-        numbers = any(value in self.sized for value in inputs) or (not asks and any(value in self.by_value for value in inputs))
         sized |= self._decides(node, inputs)
         for graph in subgraphs(node):
             # What a loop carries, and what a branch is chosen by, may depend on any input.

@@ -111,12 +111,14 @@ def _find(graph: ir.Graph, facts: SymbolicShapes) -> tuple[Region | None, str]:
             if best is None or region.products > best.products:
                 best = region
         elif not reason:
-            reason = _why(region)
+            reason = _why(graph, region)
     return best, reason or "no input and no comparison [batch, sequence] says what is padding"
 
 
-def _why(region: Region) -> str:
+def _why(graph: ir.Graph, region: Region) -> str:
     clash = region.clash
+    if clash is None and any(node.op_type == "DynamicQuantizeLinear" for node in graph):
+        return "int8 takes ranges of all positions, padding included: give unpad before it"
     if clash is None:
         return f"no product computes each token of {_mask_name(region)} by itself"
     return f"all positions of {printable(clash.value.name or '')} are read by {_reader(clash)}"

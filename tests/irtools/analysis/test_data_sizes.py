@@ -47,8 +47,8 @@ _BY_VALUE = {
 }
 
 _BY_SIZE = {
-    "found rows put back to where they were": """g (float[n, 4] x, int64[n] flags) => (float[n, 4] y)
-        <float[k, 4] rows> {
+    "rows put back to where they were": """g (float[n, 4] x, int64[n] flags)
+        => (float[n, 4] y) <float[k, 4] rows> {
         zero = Constant <value = int64 {0}> ()
         at = NonZero (flags)
         axes = Constant <value_ints = [0]> ()

@@ -107,6 +107,13 @@ def feeds(model: ir.Model, batch: int, length: int) -> dict[str, np.ndarray]:
     return {value.name: found[value.name] for value in model.graph.inputs}
 
 
+def decibels(expected: np.ndarray, found: np.ndarray) -> float:
+    """The SQNR."""
+    noise = float(np.square(expected - found, dtype=np.float64).sum())
+    signal = float(np.square(expected, dtype=np.float64).sum())
+    return 10 * np.log10(signal / noise) if noise else np.inf
+
+
 def sqnr(before: ir.Model, after: ir.Model, target: str, batch: int = 3, length: int = 5) -> float:
     """Return the worst SQNR of the outputs, in dB, without the optimizations of the runtime."""
     arrays, worst = feeds(before, batch, length), np.inf
@@ -118,10 +125,7 @@ def sqnr(before: ir.Model, after: ir.Model, target: str, batch: int = 3, length:
     for name, expected in answers[0].items():
         found = answers[1][name]
         assert found.shape == expected.shape
-        noise = float(np.square(expected - found, dtype=np.float64).sum())
-        if noise:
-            signal = float(np.square(expected, dtype=np.float64).sum())
-            worst = min(worst, 10 * np.log10(signal / noise))
+        worst = min(worst, decibels(expected, found))
     return worst
 
 

@@ -19,7 +19,7 @@ from irtools.model import Interface, Model, PaddedOutput, padded_outputs, verify
 from irtools.passmanager import Exactness, PassContext, PassResult, Pipeline
 from irtools.targets import RunnerOptions, find_target
 
-from .conftest import FIRST, FUSED, WRITTEN, block, feeds, sqnr
+from .conftest import FIRST, FUSED, WRITTEN, block, decibels, feeds, sqnr
 from .test_exports import EXACT, GRAPHS, with_head
 
 HIDDEN = "y = Identity(hidden)"
@@ -47,13 +47,6 @@ def answers(model: ir.Model, target: str, arrays: dict[str, np.ndarray]) -> dict
     options = RunnerOptions(threads=1, exact=True)
     with find_target(target).runner(Model(model), options) as runner:
         return dict(runner.run(arrays))
-
-
-def decibels(expected: np.ndarray, found: np.ndarray) -> float:
-    """The SQNR."""
-    noise = float(np.square(expected - found, dtype=np.float64).sum())
-    signal = float(np.square(expected, dtype=np.float64).sum())
-    return 10 * np.log10(signal / noise) if noise else np.inf
 
 
 @pytest.mark.parametrize("attention", [WRITTEN, FUSED], ids=["written", "fused"])

@@ -11,7 +11,15 @@ from irtools.analysis.dims import Dim
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.model import subgraphs
 from irtools.passes.positions.padding import PADDING
-from irtools.passes.positions.padding.base import MixedError, Number, Pad, Pads, TokenAxes, changed
+from irtools.passes.positions.padding.base import (
+    MixedError,
+    Number,
+    Pad,
+    Pads,
+    TokenAxes,
+    changed,
+    pad_of,
+)
 
 __all__ = ["Clash", "Mask", "PaddingContents"]
 
@@ -138,7 +146,7 @@ class PaddingContents:
             number, rank = self.packed[output], self.facts.shape(output)
             assert rank is not None
             place = self.mask.place if rank[:2] == self.sizes else self.mask.joined
-            self._pads[output] = {place: Pad(number, kept=number is not None)}
+            self._pads[output] = {place: pad_of(number, number is not None)}
 
     def _result_clash(self, node: ir.Node, graph: ir.Graph) -> Clash | None:
         value = next((value for value in graph.outputs if changed(self.of(value))), None)

@@ -104,9 +104,9 @@ def _find(graph: ir.Graph, facts: SymbolicShapes) -> tuple[Region | None, str]:
     reason = ""
     for mask in find_masks(graph, facts):
         region = find_region(graph, facts, mask)
-        if region.products and region.results and not mask.value.is_graph_input():
+        if region.products and region.results and not region.told:
             named = printable(region.results[0].name or "")
-            reason = reason or f"no input says where the result {named} has padding"
+            reason = reason or f"no input says what is padding in the result {named}"
         elif region.products:
             if best is None or region.products > best.products:
                 best = region

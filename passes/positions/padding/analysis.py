@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import onnx_ir as ir
 
@@ -22,6 +23,15 @@ from irtools.passes.positions.padding.base import (
 )
 
 __all__ = ["Clash", "Mask", "PaddingContents"]
+
+_SCORES: Mapping[tuple[str, str], tuple[int, ...]] = MappingProxyType(
+    {
+        ("", "Attention"): (3,),
+        ("", "Softmax"): (0,),
+        ("com.microsoft", "MultiHeadAttention"): (4, 5),
+    }
+)
+"""Inputs by which attention is told what gets no weight."""
 
 _MISFITS = (IndexError, ValueError)
 """What a rule raises where inputs or attributes do not fit the operator."""
@@ -112,6 +122,16 @@ class PaddingContents:
                 if clash is not None:
                     return clash
         return None
+
+    def closes(self, graph: ir.Graph) -> bool:
+        """Whether attention gives no weight to what the mask marks, wherever it does."""
+        return any(
+            pad.closed or pad.number == 0
+            for node in graph
+            for index in _SCORES.get((node.domain, node.op_type), ())
+            if index < len(node.inputs)
+            for pad in self.of(node.inputs[index]).values()
+        )
 
     def changed_results(self, graph: ir.Graph) -> Clash | list[ir.Value]:
         """Return the results of a model that have changed at padding, or one that must not."""

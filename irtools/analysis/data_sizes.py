@@ -187,6 +187,8 @@ class _Spread:
         sized = any(value in self.sized for value in inputs)
         asks = node.op_type in _ASK_SIZES and node.domain == ""
         numbers = sized or (not asks and any(value in self.by_value for value in inputs))
+        if _takes_fixed_rows(node):
+            sized = node.inputs[1] in self.sized
         sized |= self._decides(node, inputs)
         for graph in subgraphs(node):
             # What a loop carries, and what a branch is chosen by, may depend on any input.
@@ -217,3 +219,12 @@ class _Spread:
             place < len(node.inputs) and node.inputs[place] in self.by_value
             for place in op.size_inputs
         )
+
+
+def _takes_fixed_rows(node: ir.Node) -> bool:
+    """Whether a Gather gives as many results as it has indices, of rows whose size is fixed."""
+    rows = node.inputs[0] if node.inputs else None
+    if node.domain != "" or node.op_type != "Gather" or rows is None or rows.shape is None:
+        return False
+    axis = node.attributes.get_int("axis", 0) % max(1, len(rows.shape))
+    return all(isinstance(size, int) for n, size in enumerate(rows.shape) if n != axis)

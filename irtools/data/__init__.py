@@ -12,7 +12,7 @@ from irtools.data.labels import are_flags, has_several_labels
 from irtools.data.layout import Layout, find_layout
 from irtools.data.load import DataSettings, is_text, load_dataset
 from irtools.data.npz import read_arrays
-from irtools.data.padding import cut_columns, find_columns, padding_mask
+from irtools.data.padding import cut_columns, find_columns, padding_mask, put_at_padding
 from irtools.data.signature import InputSpec, required_inputs
 from irtools.data.synthetic import SyntheticSettings, draw_feeds, longest_text, synthesize
 from irtools.data.text import encode_texts, number_classes, read_texts
@@ -44,6 +44,7 @@ __all__ = [
     "number_classes",
     "open_axes",
     "padding_mask",
+    "put_at_padding",
     "plan_batches",
     "read_arrays",
     "read_images",

@@ -7,8 +7,15 @@ from collections.abc import Container, Mapping
 import numpy as np
 
 from irtools.data.signature import Shape
+from irtools.model import PaddedOutput
 
-__all__ = ["columns_are_fixed", "cut_columns", "find_columns", "padding_mask"]
+__all__ = [
+    "columns_are_fixed",
+    "cut_columns",
+    "find_columns",
+    "padding_mask",
+    "put_at_padding",
+]
 
 _MASK_NAMES = ("attention_mask", "input_mask")
 
@@ -74,3 +81,27 @@ def cut_columns(
         name: np.ascontiguousarray(array[:, :length]) if name in names else array
         for name, array in feeds.items()
     }
+
+
+def put_at_padding(
+    outputs: Mapping[str, np.ndarray],
+    feeds: Mapping[str, np.ndarray],
+    padded: Mapping[str, PaddedOutput],
+) -> dict[str, np.ndarray]:
+    """Return outputs with the numbers at padding that a model notes.
+
+    What is compared with such a model is compared with this: its padding is not that of the model
+    it was made from, and its numbers there are held to the note.
+
+    Args:
+        outputs: Of any model, by name.
+        feeds: What it was run on.
+        padded: Outputs that hold a set number at padding.
+    """
+    found = dict(outputs)
+    for name, note in padded.items():
+        array, mask = outputs.get(name), feeds.get(note.mask)
+        if array is not None and mask is not None and array.shape[:2] == mask.shape:
+            hidden = (mask == note.padding).reshape(*mask.shape, *[1] * (array.ndim - 2))
+            found[name] = np.where(hidden, array.dtype.type(note.number), array)
+    return found

@@ -37,7 +37,7 @@ from irtools.metrics import (
     evaluate,
     resample_rows,
 )
-from irtools.model import Model
+from irtools.model import Model, padded_outputs
 from irtools.plugins import Progress
 from irtools.targets import Runner, RunnerOptions
 
@@ -332,7 +332,8 @@ class Judge:
         if model is not self._original:
             own = part.data.encoded_with(model.companions)
         metric = self._metric if scored and isinstance(self._metric, PerSampleMetric) else None
-        tally = Tally(own, metric, meter if compared else None)
+        padded = padded_outputs(self._original.ir, model.ir)
+        tally = Tally(own, metric, meter if compared else None, padded)
         expected = self._reference(part) if compared else itertools.repeat(None)
         done = 0
         what = "the original" if model is self._original else "the model"

@@ -13,7 +13,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from irtools.analysis.data_sizes import DataSizes
-from irtools.data import Dataset
+from irtools.data import Dataset, put_at_padding
 from irtools.errors import DataError, UnsupportedError, VerificationError
 from irtools.instruments.rounding import (
     own_rounding,
@@ -23,7 +23,7 @@ from irtools.instruments.rounding import (
 from irtools.measure.drawable import DrawnInputs, check_feeds_of
 from irtools.measure.jobs import run_several
 from irtools.measure.sandbox import ChildLimits, run_isolated
-from irtools.model import Model
+from irtools.model import Model, padded_outputs
 from irtools.passmanager import Exactness, Instrument, Stage, Step
 from irtools.targets import RunnerOptions, Target
 from irtools.words import counted, printable
@@ -126,7 +126,7 @@ class Numerics(Instrument):
             seeds = self._seeds[: len(self._feeds)]
             self._feeds = [check_feeds_of(step.model, n, self._drawn.adapt) for n in seeds]
             self._known.clear()
-        before = self._outputs(step, step.before)
+        before = self._padded(step, self._outputs(step, step.before))
         try:
             after = self._outputs(step, step.model)
         except UnsupportedError as error:
@@ -169,16 +169,22 @@ class Numerics(Instrument):
 
     def _own_rounding(self, step: Step, before: list[Outputs]) -> dict[str, float]:
         moved = self._run(step, perturbed_model(step.before), feeds=perturbed_feeds(self._feeds))
-        found = own_rounding(before, [moved])
+        found = own_rounding(before, [self._padded(step, moved)])
         try:
             options = replace(self._options, exact=False, precision="f32")
-            fused = own_rounding(before, [self._run(step, step.before, options)])
+            run = self._padded(step, self._run(step, step.before, options))
+            fused = own_rounding(before, [run])
         except (DataError, UnsupportedError):
             return found  # What its fusions cannot run, they do not round.
         return {
             name: max(error, min(fused[name], _FUSIONS_ROUND_AT_MOST))
             for name, error in found.items()
         }
+
+    def _padded(self, step: Step, runs: Sequence[Outputs]) -> list[Outputs]:
+        """Return what the model before the pass gave, with the padding of the one after it."""
+        noted = padded_outputs(step.model.ir)
+        return [put_at_padding(o, f, noted) for o, f in zip(runs, self._feeds, strict=True)]
 
     def _outputs(self, step: Step, model: Model) -> list[Outputs]:
         found = self._known.get(model)

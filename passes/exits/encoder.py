@@ -72,7 +72,7 @@ def find_encoder(graph: ir.Graph) -> Encoder:
         raise NotAnEncoderError("its attention blocks do not follow one another")
     boundaries = tuple(Boundary(value, depth) for value, depth in found.items())
     for boundary in boundaries:
-        _check_state(boundary.value)
+        _check_state(boundary.value, output)
     return Encoder(boundaries, len(boundaries) + 1, output)
 
 
@@ -115,11 +115,17 @@ def _only_output(node: ir.Node) -> list[ir.Value]:
     return read if len(read) == 1 else []
 
 
-def _check_state(value: ir.Value) -> None:
-    if value.shape is not None and len(value.shape) != 3:
+def _check_state(value: ir.Value, output: ir.Value) -> None:
+    shape = value.shape
+    if shape is not None and len(shape) != 3:
         raise NotAnEncoderError(
-            f"the state {value.name!r} between blocks has the shape {value.shape}, "
+            f"the state {value.name!r} between blocks has the shape {shape}, "
             "expected [batch, sequence, hidden]"
+        )
+    if shape is not None and output.shape is not None and shape[0] == 1 != output.shape[0]:
+        raise NotAnEncoderError(
+            f"the state {value.name!r} between blocks has the tokens of all texts in one row, as "
+            "unpad writes them"
         )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from types import MappingProxyType
 from typing import Any, Unpack
 
@@ -105,19 +105,9 @@ class _Group:
     tokens: ir.Value
 
 
-@dataclass(frozen=True)
-class _Block:
-    """Attention to write.
-
-    Attributes:
-        node: Over all positions.
-        rows: Queries, keys and values of tokens, [T, H] each.
-        wanted: Int64 [2]: the shape of rows, (-1, H).
-    """
-
-    node: ir.Node
-    rows: Sequence[ir.Value]
-    wanted: ir.Value
+_Writing = Callable[["ir.Graph | None", NodeForm], ir.Value]
+"""Writes nodes into a graph, None: in front of the attention that is replaced, and returns the
+result, of which something is known."""
 
 
 class ByLength:
@@ -128,8 +118,8 @@ class ByLength:
         tokens: Where tokens lie.
         facts: Of the model as it was.
         sizes: Of texts and positions.
-        guarded: Attention must not be asked for no text at all: where no text is short, that of the
-            short ones is left out by an If.
+        guarded: Attention must not be asked for no text at all: an If leaves that of short texts
+            out where there is none, and another lets a text without padding through as it is.
     """
 
     def __init__(
@@ -149,66 +139,84 @@ class ByLength:
         self._guarded = guarded
         self._cut = cache(self._make_cut)
 
-    def attend(self, node: ir.Node, rows: Sequence[ir.Value]) -> ir.Value:
-        """Return the rows of tokens [1, T, H] of what attention makes.
-
-        Args:
-            node: Attention over all positions.
-            rows: Queries, keys and values of tokens, [T, H] each.
-        """
+    def attend(self, node: ir.Node) -> ir.Value:
+        """Return the rows of tokens [1, T, H] of what attention makes of such rows."""
         shape = self._facts.shape(node.outputs[0])
         assert shape is not None and isinstance(shape[2], int)
         name = f"{node.outputs[0].name}_tokens"
-        dtype = element_type(node.outputs[0])
         made: NodeForm = {
-            "outputs": {name: dtype},
+            "outputs": {name: element_type(node.outputs[0])},
             "shape": ir.Shape([1, None, shape[2]]),
         }
-        wanted = self._editor.constant(f"{name}_rows_shape", np.asarray([-1, shape[2]], np.int64))
-        both = (self._long, self._short)
+        target = self._editor.constant(f"{name}_shape", np.asarray([1, -1, shape[2]], np.int64))
+        both, long = (
+            partial(self._write, node, groups, target)
+            for groups in ((self._long, self._short), (self._long,))
+        )
         if not self._guarded:
-            return self._write(_Block(node, rows, wanted), both, None, made)
-        block, branches = _Block(node, rows, wanted), {}
-        for branch, groups in (("then_branch", both), ("else_branch", both[:1])):
-            graph = ir.Graph([], [], nodes=[], name=self._editor.fresh(f"{name}_{branch}"))
-            inside: NodeForm = {**made, "outputs": {f"{name}_{branch}": dtype}}
-            graph.outputs.append(self._write(block, groups, graph, inside))
-            branches[branch] = graph
-        return self._editor.before(node, "If", [self._any_short], branches, **made)
+            return both(None, made)
+        several = self._either(node, self._any_short, both, long)
+        return self._either(node, self._is_alone, partial(self._copy, node), several)(None, made)
+
+    def _either(self, node: ir.Node, condition: ir.Value, yes: _Writing, no: _Writing) -> _Writing:
+        """Let an If choose."""
+
+        def write(graph: ir.Graph | None, made: NodeForm) -> ir.Value:
+            branches = {}
+            ((name, dtype),) = made["outputs"].items()
+            for branch, inner in (("then_branch", yes), ("else_branch", no)):
+                own = ir.Graph([], [], nodes=[], name=self._editor.fresh(f"{name}_{branch}"))
+                inside: NodeForm = {**made, "outputs": {f"{name}_{branch}": dtype}}
+                own.outputs.append(inner(own, inside))
+                branches[branch] = own
+            return self._emit(node, graph, "If", [condition], branches, **made)
+
+        return write
+
+    def _copy(self, node: ir.Node, graph: ir.Graph | None, made: NodeForm) -> ir.Value:
+        """Write attention as it was: of one text without padding the rows are those of tokens."""
+        attributes = attribute_values(node)
+        form: NodeForm = {**made, "domain": node.domain}
+        return self._emit(node, graph, node.op_type, node.inputs, attributes, **form)
 
     def _write(
-        self, block: _Block, groups: Sequence[_Group], graph: ir.Graph | None, made: NodeForm
+        self,
+        node: ir.Node,
+        groups: Sequence[_Group],
+        target: ir.Value,
+        graph: ir.Graph | None,
+        made: NodeForm,
     ) -> ir.Value:
-        """Write attention of each group, and gather the rows of tokens.
-
-        Args:
-            graph: Where to; None: in front of the attention that is replaced.
-            made: What is known of the result.
-        """
-        node = block.node
-
-        def emit(
-            op_type: str,
-            inputs: Sequence[ir.Value | None],
-            attributes: Mapping[str, Any] | None = None,
-            **form: Unpack[NodeForm],
-        ) -> ir.Value:
-            if graph is None:
-                return self._editor.before(node, op_type, inputs, attributes, **form)
-            return self._editor.append(graph, op_type, inputs, attributes, **form)
-
-        parts = []
+        """Write attention of each group, and gather the rows of tokens, by the shape [1, -1, H]."""
+        emit = partial(self._emit, node, graph)
+        parts, none = [], self._ints(0)
         for group in groups:
             name = f"{node.outputs[0].name}_{group.name}"
-            inputs = [emit("Gather", [r, group.tokens], {"axis": 0}, name=name) for r in block.rows]
+            found = [
+                emit("Gather", [r, group.tokens], {"axis": 1}, name=name) for r in node.inputs[:3]
+            ]
+            rows = [emit("Squeeze", [value, none], name=name) for value in found]
             biases = [None if v is None else self._cut(v, group) for v in node.inputs[3:]]
             attributes = attribute_values(node)
             attended = emit(
-                node.op_type, [*inputs, *biases], attributes, domain=node.domain, name=name
+                node.op_type, [*rows, *biases], attributes, domain=node.domain, name=name
             )
-            parts.append(emit("Reshape", [attended, block.wanted], name=name))
-        joined = parts[0] if len(parts) == 1 else emit("Concat", parts, {"axis": 0})
-        return emit("Gather", [joined, self._cells], {"axis": 0}, **made)
+            parts.append(emit("Reshape", [attended, target], name=name))
+        joined = parts[0] if len(parts) == 1 else emit("Concat", parts, {"axis": 1})
+        return emit("Gather", [joined, self._flat_cells], {"axis": 1}, **made)
+
+    def _emit(
+        self,
+        node: ir.Node,
+        graph: ir.Graph | None,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        attributes: Mapping[str, Any] | None = None,
+        **form: Unpack[NodeForm],
+    ) -> ir.Value:
+        if graph is None:
+            return self._editor.before(node, op_type, inputs, attributes, **form)
+        return self._editor.append(graph, op_type, inputs, attributes, **form)
 
     def _make_cut(self, value: ir.Value, group: _Group) -> ir.Value:
         """Return the rows and columns of a mask or bias that a group has."""
@@ -288,8 +296,19 @@ class ByLength:
         return self._add("any_short", [], "Cast", most, dtype=boolean, to=boolean)
 
     @cached_property
-    def _cells(self) -> ir.Value:
-        """Int64 [1, T]: the row of each token, of the long texts first and then of the short."""
+    def _is_alone(self) -> ir.Value:
+        """Bool scalar: one text without padding."""
+        integer, boolean = ir.DataType.INT32, ir.DataType.BOOL
+        own = self._add("token_index_sizes", [2], "Shape", self._tokens.index)
+        same = self._add("same_sizes", [2], "Equal", own, self._tokens.sizes, dtype=boolean)
+        flags = self._add("same_flags", [2], "Cast", same, dtype=integer, to=integer)
+        axes = self._ints(0)
+        least = self._add("same_flag", [], "ReduceMin", flags, axes, dtype=integer, keepdims=0)
+        return self._add("is_alone", [], "Cast", least, dtype=boolean, to=boolean)
+
+    @cached_property
+    def _flat_cells(self) -> ir.Value:
+        """Int64 [T]: the row of each token, of the long texts first and then of the short."""
         add, none, short = self._add, self._ints(0), self._is_short
         rows = [
             add("long_rows", [None], "Where", short, none, self._width),
@@ -300,5 +319,5 @@ class ByLength:
         all_long = add("all_long_rows", [1], "ReduceSum", rows[0], self._ints(0), keepdims=1)
         after_long = add("rows_before", [None], "Add", starts[1], all_long)
         start = add("text_start", [None], "Where", short, after_long, starts[0])
-        own = add("token_start", [1, None], "Gather", start, self._tokens.texts, axis=0)
-        return add("token_cell", [1, None], "Add", own, self._tokens.places)
+        own = add("token_start", [None], "Gather", start, self._tokens.flat_texts, axis=0)
+        return add("token_cell", [None], "Add", own, self._tokens.flat_places)

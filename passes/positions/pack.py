@@ -122,8 +122,7 @@ class _Packer:
 
     def attend_by_length(self, node: ir.Node) -> None:
         """Let attention run on texts of two lengths."""
-        rows = [self._rows(value) for value in node.inputs[:3] if value is not None]
-        self._packed[node.outputs[0]] = self._by_length.attend(node, rows)
+        self._packed[node.outputs[0]] = self._by_length.attend(node)
 
     def fill_result(self, value: ir.Value, number: Number) -> None:
         """Let a result of the model hold a number at padding."""

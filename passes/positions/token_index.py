@@ -72,29 +72,23 @@ class TokenIndex:
     @cached_property
     def inverse(self) -> ir.Value:
         """Int64 [B, S]: the same."""
-        return self._writer.add("token_at", self._shape, "Reshape", self.flat_inverse, self._sizes)
+        return self._writer.add("token_at", self._shape, "Reshape", self.flat_inverse, self.sizes)
 
     @cached_property
-    def texts(self) -> ir.Value:
-        """Int64 [1, T]: which text each token is of."""
-        return self._writer.add("token_text", [1, None], "Div", self.index, self.length)
-
-    @cached_property
-    def places(self) -> ir.Value:
-        """Int64 [1, T]: the position of each token in its text."""
-        return self._writer.add("token_place", [1, None], "Mod", self.index, self.length)
+    def flat_texts(self) -> ir.Value:
+        """Int64 [T]: which text each token is of."""
+        return self._writer.add("token_text", [None], "Div", self.flat_index, self.length)
 
     @cached_property
     def flat_places(self) -> ir.Value:
-        """Int64 [T]: the same."""
-        every = self._writer.ints(-1)
-        return self._writer.add("flat_token_place", [None], "Reshape", self.places, every)
+        """Int64 [T]: the position of each token in its text."""
+        return self._writer.add("token_place", [None], "Mod", self.flat_index, self.length)
 
     @cached_property
     def length(self) -> ir.Value:
         """Int64 scalar: S."""
         one = self._writer.scalar(1)
-        return self._writer.add("positions", [], "Gather", self._sizes, one)
+        return self._writer.add("positions", [], "Gather", self.sizes, one)
 
     @cached_property
     def _flat_flags(self) -> ir.Value:
@@ -102,5 +96,6 @@ class TokenIndex:
         return self._writer.add("flat_token_flags", [None], "Reshape", self.flags, every)
 
     @cached_property
-    def _sizes(self) -> ir.Value:
+    def sizes(self) -> ir.Value:
+        """Int64 [2]: B and S."""
         return self._writer.add("mask_sizes", [2], "Shape", self._mask.value)

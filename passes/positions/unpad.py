@@ -41,9 +41,12 @@ class Unpad(Pass):
     attention apart, cut to that half. A text alone has nothing to gain.
 
     Results at tokens keep their numbers: what is not computed is nowhere read by them, which is
-    proven node by node, with the mask of any form that ends in attention's scores. A model whose
-    results have padded positions, or that reads padding elsewhere, as a mean over all positions
-    does, is left as it is, with the reader in a note; so is one without a mask.
+    proven node by node, with the mask of any form that ends in attention's scores. A result
+    [B, S, ...] of the model holds 0 at padding from then on (scores [B, S] -10000, which no
+    maximum takes); the model says so in its metadata, a note names it, and comparisons put the
+    same there. A text that is padding throughout keeps nothing. A model that reads padding
+    elsewhere, as a mean over all positions does, is left as it is, with the reader in a note; so
+    is one without a mask.
     """
 
     name: ClassVar[str] = "unpad"
@@ -101,19 +104,21 @@ def _find(graph: ir.Graph, facts: SymbolicShapes) -> tuple[Region | None, str]:
     reason = ""
     for mask in find_masks(graph, facts):
         region = find_region(graph, facts, mask)
-        if region.products and region.results:
+        if region.products and region.results and not region.told:
             named = printable(region.results[0].name or "")
-            reason = reason or f"the result {named} has padded positions, which would change"
+            reason = reason or f"no input says what is padding in the result {named}"
         elif region.products:
             if best is None or region.products > best.products:
                 best = region
         elif not reason:
-            reason = _why(region)
+            reason = _why(graph, region)
     return best, reason or "no input and no comparison [batch, sequence] says what is padding"
 
 
-def _why(region: Region) -> str:
+def _why(graph: ir.Graph, region: Region) -> str:
     clash = region.clash
+    if clash is None and any(node.op_type == "DynamicQuantizeLinear" for node in graph):
+        return "int8 takes ranges of all positions, padding included: give unpad before it"
     if clash is None:
         return f"no product computes each token of {_mask_name(region)} by itself"
     return f"all positions of {printable(clash.value.name or '')} are read by {_reader(clash)}"

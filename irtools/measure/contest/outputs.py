@@ -31,6 +31,7 @@ from irtools.metrics import (
     resample_outputs,
     resample_rows,
 )
+from irtools.model import padded_outputs
 from irtools.plugins import NullProgress, Progress
 from irtools.words import printable
 
@@ -159,7 +160,8 @@ class OutputScores:
     ) -> EntrantScore:
         meter = FidelityMeter(several_labels=self._several, sized_by_data=self._sized)
         by_sample = self.metric if isinstance(self.metric, PerSampleMetric) else None
-        tally = Tally(data, by_sample, meter)
+        padded = padded_outputs(self.entrants[0].model.ir, entrant.model.ir)
+        tally = Tally(data, by_sample, meter, padded)
         whole = _Collected(self._without_batch)
         done = 0
         for batch, own, outputs, wanted in self._runs(entrant, data, part, kept, size):

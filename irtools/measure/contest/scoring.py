@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
-from irtools.data import Batch, Dataset, padding_mask
+from irtools.data import Batch, Dataset, padding_mask, put_at_padding
 from irtools.measure.contest.samples import Outputs, Part, Run
 from irtools.metrics import FidelityMeter, PerSampleMetric, check_labels
-from irtools.model import Model
+from irtools.model import Model, PaddedOutput
 from irtools.targets import Feeds, Runner
 
 __all__ = ["LazyRunner", "Tally", "answers", "labels_of", "output_bytes", "stack_rows"]
@@ -50,14 +51,20 @@ class Tally:
         data: The samples as the model takes them, with the labels.
         metric: What to keep rows for; None: nothing.
         meter: What compares the outputs; None: nothing does.
+        padded: Outputs that hold a set number at padding in one of the models that are compared.
     """
 
     def __init__(
-        self, data: Dataset, metric: PerSampleMetric | None, meter: FidelityMeter | None
+        self,
+        data: Dataset,
+        metric: PerSampleMetric | None,
+        meter: FidelityMeter | None,
+        padded: Mapping[str, PaddedOutput] = MappingProxyType({}),
     ) -> None:
         self._data = data
         self._metric = metric
         self._meter = meter
+        self._padded = padded
         self._rows: list[np.ndarray] = []
 
     def add(
@@ -79,7 +86,8 @@ class Tally:
             DataError: Outputs that do not correspond, or labels that do not fit them.
         """
         if self._meter is not None and wanted is not None:
-            self._meter.update(wanted, outputs, keep, batch.samples)
+            compared = [put_at_padding(o, batch.feeds, self._padded) for o in (wanted, outputs)]
+            self._meter.update(*compared, keep, batch.samples)
         if self._metric is not None:
             labels = labels_of(self._metric, batch, self._data)
             self._rows.append(self._metric.per_sample(outputs, labels))

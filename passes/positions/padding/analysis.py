@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import onnx_ir as ir
 
@@ -11,9 +12,26 @@ from irtools.analysis.dims import Dim
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.model import subgraphs
 from irtools.passes.positions.padding import PADDING
-from irtools.passes.positions.padding.base import MixedError, Number, Pad, Pads, TokenAxes, changed
+from irtools.passes.positions.padding.base import (
+    MixedError,
+    Number,
+    Pad,
+    Pads,
+    TokenAxes,
+    changed,
+    pad_of,
+)
 
 __all__ = ["Clash", "Mask", "PaddingContents"]
+
+_SCORES: Mapping[tuple[str, str], tuple[int, ...]] = MappingProxyType(
+    {
+        ("", "Attention"): (3,),
+        ("", "Softmax"): (0,),
+        ("com.microsoft", "MultiHeadAttention"): (4, 5),
+    }
+)
+"""Inputs by which attention is told what gets no weight."""
 
 _MISFITS = (IndexError, ValueError)
 """What a rule raises where inputs or attributes do not fit the operator."""
@@ -105,6 +123,16 @@ class PaddingContents:
                     return clash
         return None
 
+    def closes(self, graph: ir.Graph) -> bool:
+        """Whether attention gives no weight to what the mask marks, wherever it does."""
+        return any(
+            pad.closed or pad.number == 0
+            for node in graph
+            for index in _SCORES.get((node.domain, node.op_type), ())
+            if index < len(node.inputs)
+            for pad in self.of(node.inputs[index]).values()
+        )
+
     def changed_results(self, graph: ir.Graph) -> Clash | list[ir.Value]:
         """Return the results of a model that have changed at padding, or one that must not."""
         found = []
@@ -138,7 +166,7 @@ class PaddingContents:
             number, rank = self.packed[output], self.facts.shape(output)
             assert rank is not None
             place = self.mask.place if rank[:2] == self.sizes else self.mask.joined
-            self._pads[output] = {place: Pad(number, kept=number is not None)}
+            self._pads[output] = {place: pad_of(number, number is not None)}
 
     def _result_clash(self, node: ir.Node, graph: ir.Graph) -> Clash | None:
         value = next((value for value in graph.outputs if changed(self.of(value))), None)

@@ -19,7 +19,11 @@ _MOST = 4096
 
 
 def constant_number(value: ir.Value | None) -> Number | None:
-    """Return the number that every element of a constant is, or None."""
+    """Return the number that every element of a constant is, or None; it may be stored in half."""
+    node = None if value is None else value.producer()
+    if node is not None and node.op_type == "Cast":
+        stored = constant_number(node.inputs[0])
+        return None if stored is None else compute(node, [stored])
     array = array_of(value)
     if array is None or not 0 < array.size <= _MOST or array.dtype.kind not in "biuf":
         return None

@@ -47,6 +47,16 @@ _BY_VALUE = {
 }
 
 _BY_SIZE = {
+    "rows put back to where they were": """g (float[n, 4] x, int64[n] flags)
+        => (float[n, 4] y) <float[k, 4] rows> {
+        zero = Constant <value = int64 {0}> ()
+        at = NonZero (flags)
+        axes = Constant <value_ints = [0]> ()
+        row = Squeeze (at, axes)
+        rows = Gather (x, row)
+        place = CumSum <exclusive = 1> (flags, zero)
+        y = Gather (rows, place)
+    }""",
     "Reshape by the shape": """g (float[n, 4] x) => (float[m] y) {
         s = Size (x)
         a = Constant <value_ints = [0]> ()

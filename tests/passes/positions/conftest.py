@@ -18,6 +18,7 @@ block (
   float[N,S,16] x, int64[N,S] mask, float[16,16] wq, float[16,16] wk, float[16,16] wv,
   float[16,16] wo, float[16,32] w1, float[32,16] w2, float[16] g, float[16] b, float[16,4] head,
   float[2,16] probe, int64[1] first, int64[1] second, int64[1] last, int64[1] end, int64[1] one,
+  int64[1] third, float[16,1] column,
   int64[2] axes, int64[4] split, int64[3] joined, int64[1] wide, int64[2] rows,
   float scale, float low, float zero, int64 at,
   int64 next
@@ -69,6 +70,7 @@ NUMBERS = {
     "last": [-1],
     "end": [2**62],
     "one": [1],
+    "third": [2],
     "axes": [1, 2],
     "split": [0, 0, 2, 8],
     "joined": [0, 0, 16],
@@ -85,7 +87,7 @@ def block(attention: str, reading: str, outputs: str = "float[N,4] y") -> ir.Mod
     rng = np.random.default_rng(0)
     shapes = dict.fromkeys(("wq", "wk", "wv", "wo"), (16, 16))
     shapes |= {"w1": (16, 32), "w2": (32, 16), "g": (16,), "b": (16,), "head": (16, 4)}
-    shapes |= {"probe": (2, 16)}
+    shapes |= {"probe": (2, 16), "column": (16, 1)}
     weights |= {n: rng.normal(size=s, scale=0.4).astype(np.float32) for n, s in shapes.items()}
     text = f"{OPEN}{outputs}) {{ {attention} {REST} {reading} }}"
     model = read_model(text, {name: np.asarray(w) for name, w in weights.items()}).ir
@@ -105,6 +107,13 @@ def feeds(model: ir.Model, batch: int, length: int) -> dict[str, np.ndarray]:
     return {value.name: found[value.name] for value in model.graph.inputs}
 
 
+def decibels(expected: np.ndarray, found: np.ndarray) -> float:
+    """The SQNR."""
+    noise = float(np.square(expected - found, dtype=np.float64).sum())
+    signal = float(np.square(expected, dtype=np.float64).sum())
+    return 10 * np.log10(signal / noise) if noise else np.inf
+
+
 def sqnr(before: ir.Model, after: ir.Model, target: str, batch: int = 3, length: int = 5) -> float:
     """Return the worst SQNR of the outputs, in dB, without the optimizations of the runtime."""
     arrays, worst = feeds(before, batch, length), np.inf
@@ -116,10 +125,7 @@ def sqnr(before: ir.Model, after: ir.Model, target: str, batch: int = 3, length:
     for name, expected in answers[0].items():
         found = answers[1][name]
         assert found.shape == expected.shape
-        noise = float(np.square(expected - found, dtype=np.float64).sum())
-        if noise:
-            signal = float(np.square(expected, dtype=np.float64).sum())
-            worst = min(worst, 10 * np.log10(signal / noise))
+        worst = min(worst, decibels(expected, found))
     return worst
 
 

@@ -3,8 +3,8 @@
     python -m benchmarks run operators [--rounds N] [--threads N] [--write [NAME]]
 
 Every pair is two small models with equal weights that compute the same numbers, which is checked;
-they are timed alternately on ONNX Runtime's CPU provider. The ratio says how many times as fast the
-second is. Prints the Markdown table of docs/fusion.md.
+they are timed alternately, on ONNX Runtime's CPU provider unless the name says OpenVINO. The ratio
+says how many times as fast the second is. Prints the Markdown table of docs/fusion.md.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ class Pair:
         second: The form that is to be faster.
         feeds: Inputs and constants by name.
         labels: How the tables call the two forms.
+        target: What runs them.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Pair:
     second: str
     feeds: Feeds
     labels: tuple[str, str] = ("parts", "one operator")
+    target: str = "ort-cpu"
 
 
 def values(*shape: int, seed: int = 0) -> np.ndarray:
@@ -278,6 +280,74 @@ def grouped(queries: int, past: int) -> Iterator[Pair]:
     )
 
 
+def three_and_one(of_one: str) -> tuple[str, str]:
+    """Return three products and their sum, and the same as one product that is split.
+
+    Args:
+        of_one: A product OUT of x with weights whose names end in `_PART`.
+    """
+    parts = "qkv"
+    three = "\n".join(
+        of_one.replace("OUT", f"{part}").replace("PART", part).replace("v_", f"{part}_")
+        for part in parts
+    )
+    one = of_one.replace("OUT", "all").replace("PART", "all").replace("v_", "all_")
+    total = "y = Sum(q, k, v)"
+    split = "q, k, v = Split <axis: int = -1, num_outputs: int = 3> (all)"
+    return f"{three}\n{total}", f"{one}\n{split}\n{total}"
+
+
+FLOAT_PRODUCT = "OUT = MatMul(x, w_PART)"
+INT8_PRODUCT = """
+v_codes = QuantizeLinear(x, x_scale, x_zero)
+v_rounded = DequantizeLinear(v_codes, x_scale, x_zero)
+v_weight = DequantizeLinear <axis: int = 1> (w_PART, s_PART)
+OUT = MatMul(v_rounded, v_weight)
+"""
+NIBBLE_PRODUCT = (
+    "OUT = com.microsoft.MatMulNBits <K: int = WIDTH, N: int = N_PART, bits: int = 4, "
+    "block_size: int = 32, accuracy_level: int = 4> (x, w_PART, s_PART)"
+)
+
+
+def packed(width: int, tokens: int) -> Iterator[Pair]:
+    """Yield query, key and value as three products and as one, by the form of their weights."""
+    what = f"[1,{tokens},{width}]"
+    rng = np.random.default_rng(7)
+    x = values(1, tokens, width)
+    weights = [values(width, width, seed=seed) / np.float32(width) for seed in (1, 2, 3)]
+    first, second = three_and_one(FLOAT_PRODUCT)
+    feeds = {"x": x, **joined("w", weights, axis=1)}
+    for target, where in (("ort-cpu", ""), ("openvino-cpu", ", OpenVINO")):
+        yield Pair(f"one product for Q, K, V{where}, {what}", first, second, feeds, THREE, target)
+    first, second = three_and_one(INT8_PRODUCT)
+    codes = [rng.integers(-127, 128, (width, width), np.int8) for _ in range(3)]
+    scales = [np.full(width, 1e-3, np.float32)] * 3
+    rounding = {"x_scale": np.array(0.03, np.float32), "x_zero": np.array(128, np.uint8)}
+    feeds = {"x": x, **rounding, **joined("w", codes, axis=1), **joined("s", scales, axis=0)}
+    for target, where in (("ort-cpu", ""), ("openvino-cpu", ", OpenVINO")):
+        yield Pair(f"the same in int8{where}, {what}", first, second, feeds, THREE, target)
+    first, second = (
+        text.replace("N_all", str(3 * width)).replace("WIDTH", str(width))
+        for text in three_and_one(NIBBLE_PRODUCT)
+    )
+    for part in "qkv":
+        first = first.replace(f"N_{part}", str(width))
+    nibbles = [rng.integers(0, 256, (width, width // 32, 16), np.uint8) for _ in range(3)]
+    scales = [np.full((width, width // 32), 1e-3, np.float32)] * 3
+    feeds = {"x": x, **joined("w", nibbles, axis=0), **joined("s", scales, axis=0)}
+    yield Pair(f"the same in 4 bits, {what}", first, second, feeds, THREE)
+
+
+THREE = ("three products", "one")
+
+
+def joined(stem: str, parts: Sequence[np.ndarray], axis: int) -> dict[str, np.ndarray]:
+    """Return the weights of query, key and value, and all of them in one."""
+    named = {f"{stem}_{part}": array for part, array in zip("qkv", parts, strict=True)}
+    return {**named, f"{stem}_all": np.concatenate(parts, axis)}
+
+
 def pairs() -> Iterator[Pair]:
     """Yield everything that is compared."""
     yield from norms(768)
@@ -286,6 +356,9 @@ def pairs() -> Iterator[Pair]:
         yield from grouped(queries, past)
     yield embedding(1, 128, 768)
     yield embedding(8, 64, 384)
+    yield from packed(384, 1)
+    yield from packed(384, 64)
+    yield from packed(768, 128)
 
 
 KINDS = {"float32": "float", "int64": "int64", "int32": "int32"}
@@ -306,6 +379,9 @@ CONSTANTS = frozenset(
         "grouped",
         "joined",
         "scale",
+        "x_scale",
+        "x_zero",
+        *(f"{stem}_{part}" for stem in "ws" for part in ("q", "k", "v", "all")),
     }
 )
 
@@ -340,7 +416,7 @@ def measured(pair: Pair, settings: BenchSettings, threads: int) -> dict[str, Any
             session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
             outputs.append(session.run(["y"], feeds)[0])
         first, second = measure(
-            {path.stem: Contender(path, "ort-cpu", options) for path in paths},
+            {path.stem: Contender(path, pair.target, options) for path in paths},
             {"": feeds},
             settings,
         )

@@ -31,6 +31,7 @@ VERBS: Mapping[str, str] = {
     "compare": "Compare the numbers of two models, layer by layer if asked.",
     "inspect": "Show what a model consists of.",
     "plan": "Print what a pass would decide, without doing it.",
+    "sensitivity": "Rank what a pass would do to a model by what it costs.",
     "export": "Make an ONNX file of a checkpoint or another source.",
     "distill": "Train a small student of a large teacher.",
     "finetune": "Train a checkpoint on labelled data, whole or by an adapter.",

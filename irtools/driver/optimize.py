@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from irtools.data import Dataset, DataSettings, resolve_sizes
-from irtools.driver.inputs import DataLike, choose_metric, read_calibration
+from irtools.data import Dataset
+from irtools.driver.inputs import DataLike, choose_metric
 from irtools.driver.instruments import (
     judged_on,
     make_budget,
@@ -24,8 +24,6 @@ from irtools.driver.job import (
     ModelLike,
     PipelineLike,
     Watch,
-    as_model,
-    as_pipeline,
     files_next_to,
 )
 from irtools.driver.make import (
@@ -37,8 +35,7 @@ from irtools.driver.make import (
     utc_now,
 )
 from irtools.driver.settings import Settings
-from irtools.errors import UsageError
-from irtools.instruments import Budget, Judge, Verification
+from irtools.instruments import Budget, Judge
 from irtools.measure.drawable import DrawnInputs
 from irtools.measure.figures import Level, Verdict
 from irtools.measure.machine import machine, versions
@@ -49,13 +46,10 @@ from irtools.passmanager import (
     Instrument,
     PassContext,
     PassManager,
-    Pipeline,
     Plan,
-    PlanningPass,
     Step,
     Workspace,
     pass_text,
-    plan_prepared,
 )
 from irtools.plugins import NullProgress, Progress
 from irtools.report.document import Report
@@ -70,10 +64,9 @@ from irtools.report.verdicts import (
     remark_on_equal,
     remark_on_form,
 )
-from irtools.sources import LoadOptions
-from irtools.targets import KernelReport, RunnerOptions, Target, find_target, lowered
+from irtools.targets import KernelReport, RunnerOptions, Target, lowered
 
-__all__ = ["OptimizeResult", "make_plan", "optimize"]
+__all__ = ["OptimizeResult", "optimize"]
 
 
 @dataclass(frozen=True)
@@ -269,53 +262,3 @@ def _report(
         seconds=0.0,
         measuring=budget.plan,
     )
-
-
-def make_plan(
-    model: ModelLike,
-    pipeline: PipelineLike,
-    *,
-    loading: LoadOptions = LoadOptions(),
-    target: str | Target = "ort-cpu",
-    calibration: DataLike | None = None,
-    data: DataSettings = DataSettings(),
-    seed: int = 0,
-    threads: int | None = None,
-    progress: Progress | None = None,
-) -> Plan:
-    """Return what the last pass of a pipeline would decide; those before it are run.
-
-    Args:
-        model: As in `optimize`, like the others.
-
-    Raises:
-        UsageError: The last pass makes no plan.
-        IrtoolsError: As `optimize`.
-    """
-    passes = as_pipeline(pipeline)
-    *first, last = passes
-    if not isinstance(last, PlanningPass):
-        raise UsageError(f"pass {last.name!r} makes no plan: it decides nothing")
-    found = find_target(target) if isinstance(target, str) else target
-    source = as_model(model, loading)
-    given = read_calibration(calibration, source, data)
-    with Workspace() as workspace:
-        drawn = DrawnInputs(
-            source,
-            found,
-            partial(workspace.path, source),
-            threads=threads,
-            sizes=resolve_sizes(source, (data.synthetic.sizes or {}).items()),
-        )
-        ctx = PassContext.for_run(
-            found,
-            Calibration(given, source, seed, drawn),
-            threads=threads,
-            progress=progress,
-            source_files=files_next_to(source, given),
-        )
-        steps = PassManager(Pipeline(*first), (Verification(),)).run(source, ctx, workspace)
-        ctx.drop_analyses()
-        ctx.adopt(steps[-1].model.companions)
-        plan = plan_prepared(last, steps[-1].model.clone().ir, ctx)
-    return dataclasses.replace(plan, notes=(*source.notes, *plan.notes))

@@ -60,10 +60,11 @@ def plan(
 
     pipeline = Pipeline.parse(passes)
     from irtools.cli.console import console, progress
-    from irtools.driver.optimize import make_plan
+    from irtools.driver.planning import planned
 
-    with progress() as shown:
-        found = make_plan(
+    with (
+        progress() as shown,
+        planned(
             source,
             pipeline,
             loading=load_options(given),
@@ -73,7 +74,9 @@ def plan(
             seed=seed,
             threads=threads,
             progress=shown,
-        )
+        ) as made,
+    ):
+        found = made.plan
     if json_path is not None:
         _write(found, json_path)
     if json_path != "-":

@@ -12,7 +12,7 @@ import pytest
 
 from irtools.data import load_dataset
 from irtools.driver.make import model_entry
-from irtools.driver.optimize import make_plan
+from irtools.driver.planning import planned
 from irtools.errors import FileError, ModelError, UnsupportedError
 from irtools.model import Model
 from irtools.sources import LoadOptions, find_frontend, load_source
@@ -216,8 +216,11 @@ def test_inner_tensors_and_weights_have_the_names_of_their_modules(model: Model)
     ],
 )
 def test_plans_and_patterns_speak_of_modules(model: Model, passes: str, subject: str) -> None:
-    subjects = [d.subject for d in make_plan(model, passes).decisions]
-    assert any(subject in text for text in subjects)
-    left = [d.subject for d in make_plan(model, f"{passes}:exclude=layer.1").decisions]
+    def subjects_of(pipeline: str) -> list[str]:
+        with planned(model, pipeline) as found:
+            return [decision.subject for decision in found.plan.decisions]
+
+    assert any(subject in text for text in subjects_of(passes))
+    left = subjects_of(f"{passes}:exclude=layer.1")
     assert left
     assert not any("layer.1." in text for text in left)

@@ -91,6 +91,19 @@ def test_pipeline_from_a_file(irc: Callable, tmp_path: Path) -> None:
     assert irc("optimize", "model.onnx", "--pipeline", "no.toml").code == 6
 
 
+def test_sensitivity_ranks_measures_and_advises(irc: Callable) -> None:
+    ranked = ("sensitivity", "model.onnx", "-p", "cleanup,int8:mode=static:min-size=0")
+    found = irc(*ranked, "--calibrate", "data.npz", "--measure", "1", "--top", "1")
+    assert found.code == 0
+    assert "measured alone" in found.out and "1 more row: --top 2" in found.out
+    found = irc(*ranked, "--json", "-")
+    document = json.loads(found.out)
+    assert document["format"] == "irtools-sensitivity" and len(document["rows"]) == 2
+    assert sum(row["share"] for row in document["rows"]) == pytest.approx(1)
+    refused = irc("sensitivity", "model.onnx", "-p", "cleanup")
+    assert refused.code == 2 and "makes no plan" in refused.err
+
+
 def test_a_plan_is_printed_edited_and_replayed(irc: Callable, tmp_path: Path) -> None:
     found = irc("plan", "model.onnx", "-p", "cleanup,int8:mode=dynamic", "--json", "-")
     assert found.code == 0

@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from irtools.driver import optimize as _optimize
+from irtools.driver.planning import planned
 from irtools.errors import UsageError
 from irtools.model import Model
 from irtools.passmanager import (
@@ -159,7 +159,8 @@ def test_nothing_is_told_where_nothing_was_to_be_done(
 def test_a_plan_is_made_of_and_replayed_on_the_prepared_model(
     model: Model, make_context: Callable[..., PassContext]
 ) -> None:
-    plan = _optimize.make_plan(model, Pipeline(CountWeights()))
+    with planned(model, Pipeline(CountWeights())) as found:
+        plan = found.plan
     assert [decision.subject for decision in plan.decisions] == ["w"]
     assert plan.notes == (NOTE,)
     assert "w" not in model.ir.graph.initializers

@@ -23,9 +23,6 @@ TOOLS = ("dev", "all", "bench")
 
 # Distributions by the module that is imported of them, where the names differ.
 _MODULES = {"pillow": "PIL", "onnxruntime-gpu": "onnxruntime"}
-_BY_OTHERS = {
-    "onnxscript": "torch.onnx and transformers.exporters import it",
-}
 _BROUGHT_ALONG = {
     "google": "protobuf, which onnx needs itself",
     "yaml": "accelerate and transformers need it themselves",
@@ -66,7 +63,7 @@ def test_every_import_is_declared_and_every_dependency_imported() -> None:
         declared |= _modules(EXTRAS[extra])
     imported = _imported(*ROOMS)
     assert imported - declared <= set(_BROUGHT_ALONG)
-    assert declared - imported == set(_BY_OTHERS)
+    assert declared - imported == set()
 
 
 def test_every_comparison_is_declared() -> None:

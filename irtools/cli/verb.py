@@ -37,6 +37,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
     "Measuring": (
         "--effort",
         "--figures",
+        "--measure",
         "--bench",
         "--batch",
         "--seq",

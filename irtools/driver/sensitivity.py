@@ -17,7 +17,6 @@ from irtools.errors import IrtoolsError, UsageError
 from irtools.measure.divergence import compare_models
 from irtools.metrics import Fidelity
 from irtools.passmanager import Decision, pass_text
-from irtools.passmanager.options import options_of
 
 __all__ = ["Sensitivity", "SensitivityReport", "rank_decisions"]
 
@@ -157,7 +156,7 @@ def _samples(found: Planned) -> Dataset:
 
 
 def _to_exclude(found: Planned, ordered: Sequence[Decision], total: float) -> tuple[str, ...]:
-    if "exclude" not in {option.name for option in options_of(type(found.pass_))}:
+    if "exclude" not in vars(found.pass_):
         return ()
     names: list[str] = []
     carried = 0.0

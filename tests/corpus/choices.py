@@ -43,7 +43,7 @@ def values_counted_once() -> Built:
 
 @MODELS.add(quick=True, chooses=True)
 def as_many_best_as_are_positive() -> Built:
-    """TopK whose k is counted: its places are no numbers to measure noise by."""
+    """TopK whose k is counted: its places are not numbers to measure noise by."""
     w = Writer("as_many_best_as_are_positive", 17)
     _, scores = _scores(w, 200, rows=1)
     positive = w.node("Cast", w.node("Greater", scores, w.const(0.0)), to=7)
@@ -90,7 +90,7 @@ def loop_as_often_as_computed() -> Built:
 
 @MODELS.add(chooses=True)
 def features_pooled_in_found_boxes() -> Built:
-    """RoiAlign behind NonMaxSuppression, and a head per box."""
+    """RoiAlign after NonMaxSuppression, and a head per box."""
     w = Writer("features_pooled_in_found_boxes", 16)
     x = w.input("image", (1, 3, 64, 64), w.normal(1, 3, 64, 64))
     value = w.conv(x, 3, 32, 3, 3, pads=[1] * 4, strides=[2, 2], activation="Relu")

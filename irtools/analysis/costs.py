@@ -70,6 +70,7 @@ class _Counter:
         self._branches: Counter[str] = Counter()
         self._bodies: Counter[str] = Counter()
         self._unknown = 0
+        self._too_small = 0
         self._unruled: Counter[str] = Counter()
         for _ in range(_MAX_NESTING):
             if not self._shape_bodies(model.graph):
@@ -95,6 +96,9 @@ class _Counter:
             yield f"{products} not counted: shapes are only known at run time"
             for op, count in sorted(self._shapes.without_rule.items())[:_MAX_NAMED]:
                 yield f"{counted(count, 'node')} of {op}: no shape rule, what follows has no shape"
+        if self._too_small:
+            products = counted(self._too_small, "product")
+            yield f"{products} not counted: inputs of these sizes are smaller than the kernels"
         for op, count in self._unruled.most_common(_MAX_NAMED):
             yield f"{counted(count, 'node')} of {op} not counted: no cost rule"
 
@@ -121,7 +125,14 @@ class _Counter:
         if count is None:
             self._unknown += 1
             return []
+        if count and self._has_negative_size(node):
+            self._too_small += 1
+            return []
         return [(node, count * times)] if count and times else []
+
+    def _has_negative_size(self, node: ir.Node) -> bool:
+        shape = self._shapes.shape(node.outputs[0])
+        return shape is not None and any((evaluate(dim, self._sizes) or 0) < 0 for dim in shape)
 
     def _rounds(self, node: ir.Node) -> int | None:
         if node.op_type == "Loop":

@@ -56,7 +56,8 @@ def find_layout(model: Model | ir.Model) -> Layout:
 def layout_of(specs: Iterable[InputSpec], outputs: Sequence[Shape | None] = (None,)) -> Layout:
     """As `find_layout`, by the inputs and the shapes of the outputs.
 
-    The first axis is the batch where it is dynamic. A static first axis next to dynamic ones
+    The first axis is the batch where it is dynamic, unless another one is called so ([time, batch,
+    width]). A static first axis next to dynamic ones
     holds no samples unless it is 1, or an output begins with it, too, and it is not the only axis
     (the state [25] of one stream). Where all first axes are
     static and equal, they are a batch of that size, unless no output begins with it; where they
@@ -74,7 +75,7 @@ def layout_of(specs: Iterable[InputSpec], outputs: Sequence[Shape | None] = (Non
     first = {spec.name: spec.shape[0] for spec in specs if spec.shape}
     unknown = {spec.name: 0 for spec in specs if spec.shape is None}
     if any(not isinstance(size, int) for size in first.values()) or unknown:
-        return _dynamic(specs, first, unknown, outputs)
+        return _dynamic(specs, unknown, outputs)
     sizes = {size for size in first.values() if isinstance(size, int)}
     if not sizes:
         return Layout(MappingProxyType({}), 1, names)
@@ -83,15 +84,16 @@ def layout_of(specs: Iterable[InputSpec], outputs: Sequence[Shape | None] = (Non
 
 def _dynamic(
     specs: Sequence[InputSpec],
-    first: Mapping[str, int | str | None],
     unknown: Mapping[str, int],
     outputs: Sequence[Shape | None],
 ) -> Layout:
-    symbols = {size for size in first.values() if isinstance(size, str)}
-    axes: dict[str, int] = dict(unknown)
+    time_first = {spec.name: axis for spec in specs if (axis := _batch_after_time(spec))}
+    batches = {spec.shape[time_first.get(spec.name, 0)] for spec in specs if spec.shape}
+    symbols = {size for size in batches if isinstance(size, str)}
+    axes: dict[str, int] = {**unknown, **time_first}
     fixed: int | None = None
     for spec in specs:
-        if not spec.shape:
+        if not spec.shape or spec.name in time_first:
             continue
         size = spec.shape[0]
         inner = next((a for a, s in enumerate(spec.shape) if a and s in symbols), None)
@@ -103,6 +105,18 @@ def _dynamic(
             axes[spec.name] = 0
             fixed = size
     return Layout(MappingProxyType(axes), fixed, frozenset(spec.name for spec in specs))
+
+
+def _batch_after_time(spec: InputSpec) -> int | None:
+    """Return the axis after a dynamic first one whose name says that samples lie along it."""
+    names = [size if isinstance(size, str) else "" for size in spec.shape or ()]
+    if not names or not names[0] or _names_batch(names[0]):
+        return None
+    return next((axis for axis, name in enumerate(names) if _names_batch(name)), None)
+
+
+def _names_batch(name: str) -> bool:
+    return name.lower() in {"b", "bs"} or "batch" in name.lower()
 
 
 def _static(

@@ -34,11 +34,11 @@ def candidates(
     """Yield settings to try in turn; endless enough for the caller to bound it.
 
     First the usual sizes with fewer samples at a time and with a call per sample, then masks that
-    hide by what others show by, then one axis
-    short (graphs among their nodes, a state among samples), then sizes that the graph suggests,
-    then a ladder of sizes: the same for all axes, images and others apart, then every size up to
-    400, and last a short ladder for each axis. Sizes that would ask for
-    much memory are left out.
+    hide by what others show by, then one axis short (graphs among their nodes, a state among
+    samples), then sizes that the graph suggests, then a ladder of sizes: the same for all axes,
+    images and others apart, then every size up to 400, also of all axes but the first, and last
+    the long end of the ladder and a short ladder for each axis. Sizes that would ask for much
+    memory are left out.
 
     Args:
         model: The model.
@@ -88,14 +88,19 @@ def _of_rank(
     yield from _unmasked(model, base, axes[base.calls])
     yield from _valued(model, modes[1], axes[False])
     yield from _one_short(base, axes[base.calls])
-    for sizes in (suggested_sizes(model), _LADDER):
-        for size in sizes:
-            for mode in modes[1:]:
-                yield _uniform(mode, axes[mode.calls], size)
+    small = [size for size in _LADDER if size < _SCANNED]
+    large = [size for size in _LADDER if size >= _SCANNED]
+    for size in (*suggested_sizes(model), *small):
+        for mode in modes[1:]:
+            yield _uniform(mode, axes[mode.calls], size)
     one = modes[1]
     yield from _by_kind(one, axes[False])
     for size in range(1, _SCANNED):
         yield _uniform(one, axes[False], size)
+    yield from _columns(modes[2], axes[True])
+    for size in large:
+        for mode in modes[1:]:
+            yield _uniform(mode, axes[mode.calls], size)
     for mode in modes[1:]:
         yield from _by_axis(mode, axes[mode.calls], suggested_sizes(model))
 
@@ -137,6 +142,16 @@ def _by_axis(
     ladder = tuple(dict.fromkeys((*hints[:_MOST_AXES], *_SHORT)))
     for sizes in product(ladder, repeat=len(axes)):
         yield _sized(mode, {axis.key: size for axis, size in zip(axes, sizes, strict=True)})
+
+
+def _columns(mode: SyntheticSettings, axes: tuple[OpenAxis, ...]) -> Iterator[SyntheticSettings]:
+    """Yield first axes as usual and every size of the others: frames without a batch axis."""
+    first = {axis.key for axis in axes if any(not place for _, place in axis.places)}
+    if not 0 < len(first) < len(axes):
+        return
+    for size in range(1, _SCANNED):
+        sizes = {axis.key: _usual(axis, mode) if axis.key in first else size for axis in axes}
+        yield _sized(mode, sizes)
 
 
 def _one_short(mode: SyntheticSettings, axes: tuple[OpenAxis, ...]) -> Iterator[SyntheticSettings]:

@@ -194,7 +194,7 @@ def spare(
         applied: Carries a plan out on a copy of the model.
         trial: Runs what comes of it; None: the plan is kept.
         enough_db: What must be kept.
-        progress: Where every trial is reported.
+        progress: Shows how many trials are done.
         all_in: What the plan does, in words.
     """
     if trial is None or not plan.decisions:

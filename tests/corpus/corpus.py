@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from . import (
     audio,
+    choices,
     control_flow,
     detection,
     graphs,
     makers,
     opsets,
     recurrent,
+    several,
     states,
     storage,
     text,
@@ -20,7 +22,8 @@ from .models import CorpusModel
 __all__ = ["CORPUS", "KINDS"]
 
 _MODULES = (
-    recurrent, control_flow, states, graphs, detection, audio, vision, text, storage, opsets, makers
+    recurrent, several, control_flow, states, graphs, detection, choices, audio, vision, text,
+    storage, opsets, makers,
 )  # fmt: skip
 
 KINDS = tuple(module.MODELS.kind for module in _MODULES)

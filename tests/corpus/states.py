@@ -156,3 +156,70 @@ def speech_enhancer_with_buffers() -> Built:
         (2, 1, 1, 128),
     )
     return w.build()
+
+
+@MODELS.add(quick=True)
+def keys_and_values_of_all_layers_in_one() -> Built:
+    """A decoder's cache [layers, 2, batch, heads, past, width]."""
+    w = Writer("keys_and_values_of_all_layers_in_one", 17)
+    layers, heads, width = 2, 4, 16
+    ids = w.input("ids", ("batch", "new"), w.integers(90, 2, 1))
+    dims = (layers, 2, "batch", heads, "past", width)
+    cache = w.input("cache", dims, w.normal(layers, 2, 2, heads, 5, width))
+    value, kept = w.node("Gather", w.matrix(90, 64), ids), []
+
+    def parts(part: str) -> str:
+        return w.node(
+            "Transpose", w.node("Reshape", part, w.ints(0, 0, heads, width)), perm=[0, 2, 1, 3]
+        )
+
+    for layer in range(layers):
+        past = w.node("Gather", cache, w.const(np.asarray(layer)), axis=0)
+        query = parts(w.linear(value, 64, 64))
+        joined = [
+            w.node(
+                "Concat",
+                w.node("Gather", past, w.const(np.asarray(which)), axis=0),
+                parts(w.linear(value, 64, 64)),
+                axis=2,
+            )
+            for which in range(2)
+        ]
+        scores = w.node("MatMul", query, w.node("Transpose", joined[0], perm=[0, 1, 3, 2]))
+        weights = w.node("Softmax", w.node("Mul", scores, w.const(0.25)), axis=-1)
+        mixed = w.node("Transpose", w.node("MatMul", weights, joined[1]), perm=[0, 2, 1, 3])
+        value = w.node("Add", value, w.linear(w.node("Reshape", mixed, w.ints(0, 0, 64)), 64, 64))
+        pair = [w.over_axes("Unsqueeze", part, 0) for part in joined]
+        kept.append(w.over_axes("Unsqueeze", w.node("Concat", *pair, axis=0), 0))
+    w.named_output("logits", w.linear(value, 64, 90), ("batch", "new", 90))
+    w.named_output("cache_out", w.node("Concat", *kept, axis=0), (*dims[:4], "total", width))
+    return w.build()
+
+
+@MODELS.add()
+def frames_before_batch() -> Built:
+    """[time, batch, width] with lengths [batch], a fixed batch of 4."""
+    w = Writer("frames_before_batch", 13)
+    x = w.input("frames", (5, 4, 64), w.normal(5, 4, 64))
+    state = w.input("hidden", (1, 4, 96), w.normal(1, 4, 96))
+    lengths = w.input("lengths", (4,), np.asarray([5, 3, 2, 4], np.int32))
+    y, last = add_recurrent(w, "GRU", x, 64, 96, states=(state,), length=lengths, outputs="xx")
+    w.named_output("hidden_out", last, (1, 4, 96))
+    w.named_output("y", w.linear(w.over_axes("Squeeze", y, 1), 96, 12), (5, 4, 12))
+    return w.build()
+
+
+@MODELS.add(quick=True)
+def states_of_one_stream() -> Built:
+    """States [32] without any batch next to frames with open axes."""
+    w = Writer("states_of_one_stream", 18)
+    x = w.input("input", ("input_dim_0", "input_dim_1"), w.normal(6, 40))
+    states = [w.input(name, (32,), w.normal(32)) for name in ("hidden_in", "cell_in")]
+    wide = [w.over_axes("Unsqueeze", state, 0, 1) for state in states]
+    y, hidden, cell = add_recurrent(w, "LSTM", w.over_axes("Unsqueeze", x, 1), 40, 32,
+                                    states=tuple(wide), outputs="xxx")  # fmt: skip
+    rows = w.over_axes("Squeeze", y, 1, 2)
+    w.named_output("beats", w.linear(rows, 32, 24, "Sigmoid"), ("frames", 24))
+    for name, value in (("hidden_out", hidden), ("cell_out", cell)):
+        w.named_output(name, w.node("Squeeze", value), (32,))
+    return w.build()

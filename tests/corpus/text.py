@@ -252,3 +252,46 @@ def decoder_with_cache() -> Built:
     for part, made in (("key", k), ("value", v)):
         w.named_output(f"present.0.{part}", made, ("batch", 2, "all", 16))
     return w.build()
+
+
+_REAL = np.asarray([[1] * 9, [1] * 5 + [0] * 4], np.int64)
+
+
+@MODELS.add(quick=True)
+def padding_marked_by_true() -> Built:
+    """PyTorch's `src_key_padding_mask`: flags, time before batch, minus infinity."""
+    w = Writer("padding_marked_by_true", 17)
+    x = w.input("src", ("time", "batch", 64), w.normal(9, 2, 64))
+    mask = w.input("src_key_padding_mask", ("batch", "time"), _REAL == 0)
+    hidden = w.node("Where", w.over_axes("Unsqueeze", mask, 1, 2), w.const(-np.inf), w.const(0.0))
+    value = layer(w, w.node("Transpose", x, perm=[1, 0, 2]), 64, hidden)
+    w.output(w.node("Transpose", value, perm=[1, 0, 2]), ("time", "batch", 64))
+    return w.build()
+
+
+@MODELS.add()
+def boxes_and_types_with_a_mask() -> Built:
+    """Embeddings, boxes [batch, sequence, 4] and types [batch, sequence, 3] next to a mask."""
+    w = Writer("boxes_and_types_with_a_mask", 17)
+    dims = ("batch", "sequence")
+    value = w.input("inputs_embeds", (*dims, 64), w.normal(2, 9, 64))
+    for name, rows, columns in (("bbox", 100, 4), ("token_type_ids", 2, 3)):
+        ids = w.input(name, (*dims, columns), w.integers(rows, 2, 9, columns))
+        found = w.node("Gather", w.const(w.normal(rows, 64, scale=0.3)), ids)
+        value = w.node("Add", value, w.over_axes("ReduceSum", found, 2, keepdims=0))
+    mask = w.input("attention_mask", dims, _REAL)
+    value = layer(w, value, 64, mask_to_add(w, mask))
+    w.output(w.linear(value, 64, 7), (*dims, 7))
+    return w.build()
+
+
+@MODELS.add()
+def mask_that_is_added() -> Built:
+    """A float mask [batch, 1, 1, sequence]."""
+    w = Writer("mask_that_is_added", 17)
+    ids = w.input("ids", ("batch", "sequence"), w.integers(90, 2, 9))
+    added = np.where(_REAL, 0, -1e4).astype(np.float32)[:, None, None]
+    mask = w.input("mask", ("batch", 1, 1, "sequence"), added)
+    value = layer(w, w.node("Gather", w.const(w.normal(90, 64, scale=0.5)), ids), 64, mask)
+    w.output(w.linear(value, 64, 9), ("batch", "sequence", 9))
+    return w.build()

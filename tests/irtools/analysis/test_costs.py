@@ -113,3 +113,19 @@ def test_what_cannot_be_counted_is_said_and_the_model_stays_as_it_is() -> None:
     found = count_flops(unknown, {})
     assert found.notes == ("1 product not counted: shapes are only known at run time",)
     assert str(ir.to_proto(unknown)) == before
+
+
+def test_inputs_smaller_than_a_kernel_are_not_counted() -> None:
+    """Sizes that were chosen for an inspection need not run; a negative number would be printed."""
+    found = count_flops(
+        model(
+            "float[b,4,h,w] x, float[8,4,5,5] k, float[8,8,1,1] l",
+            "c = Conv (x, k) r = Relu (c) y = Conv (r, l)",
+            "float[b,8,p,q] y",
+        ),
+        {"b": 2, "h": 3, "w": 2},
+    )
+    assert (found.total, found.flops) == (0, ())
+    assert found.notes == (
+        "2 products not counted: inputs of these sizes are smaller than the kernels",
+    )

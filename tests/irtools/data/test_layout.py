@@ -38,6 +38,18 @@ LAYOUTS: Mapping[str, tuple[str, str, dict[str, int], int | None]] = {
     "an image": ("float[3,h,w] x", "float[10] y", {}, 1),
     "a matrix": ("float[4,8] x", "float[10] y", {}, 1),
     "a state of one stream": ("float[25] s, float[t,4] x", "float[25] y", {"x": 0}, None),
+    "time first": (
+        "float[t,batch,4] x, int64[batch] length",
+        "float[t,batch,4] y",
+        {"x": 1, "length": 0},
+        None,
+    ),
+    "time first and a state": (
+        "float[seq,b,4] x, float[2,b,8] s",
+        "float[seq,b,4] y",
+        {"x": 1, "s": 1},
+        None,
+    ),
     "a graph": ("float[nodes,4] x, int64[2,edges] edge_index", "float[nodes] y", {}, 1),
 }
 

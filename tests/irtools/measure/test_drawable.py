@@ -78,6 +78,16 @@ MODELS: Mapping[str, tuple[Model, dict[str, Any]]] = {
         ),
         {"together": 1},
     ),
+    "frames without a batch": (
+        model(
+            "float[frames,bins] x",
+            "<int64[2] outer = {0, 1}, int64[2] s = {-1, 106}> { u = Unsqueeze (x, outer) "
+            "c = Conv (u, k) r = Squeeze (c, outer) y = MatMul (r, w) }",
+            {"k": (1, 1, 5, 39), "w": (106, 4)},
+            "float[m,4] y",
+        ),
+        {"sizes": {"frames": 16, "bins": 144}, "calls": True},
+    ),
     "a size found by trying all": (
         model(
             "float[n,1,h,w] x",

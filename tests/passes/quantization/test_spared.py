@@ -101,7 +101,7 @@ def test_work_and_no_clock_decides_on_how_many_samples_are_run(
     assert trial.work == together * _PRODUCT + _LOADING
 
 
-def test_boxes_that_change_places_are_no_noise(quantize) -> None:
+def test_boxes_that_change_places_are_not_noise(quantize) -> None:
     """Scores of hundreds of boxes are nearly equal: rounding swaps rows of what is gathered."""
     model = build(
         HEAD + "g (float[b,64] x, float[64,512] w1, float[512,64] w2, float[64,256] w3, "

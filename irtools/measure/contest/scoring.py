@@ -86,8 +86,10 @@ class Tally:
             DataError: Outputs that do not correspond, or labels that do not fit them.
         """
         if self._meter is not None and wanted is not None:
-            compared = [put_at_padding(o, batch.feeds, self._padded) for o in (wanted, outputs)]
-            self._meter.update(*compared, keep, batch.samples)
+            expected, found = (
+                put_at_padding(one, batch.feeds, self._padded) for one in (wanted, outputs)
+            )
+            self._meter.update(expected, found, keep, batch.samples)
         if self._metric is not None:
             labels = labels_of(self._metric, batch, self._data)
             self._rows.append(self._metric.per_sample(outputs, labels))

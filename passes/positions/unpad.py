@@ -105,7 +105,7 @@ def _find(graph: ir.Graph, facts: SymbolicShapes) -> tuple[Region | None, str]:
     reason = ""
     for mask in find_masks(graph, facts):
         region = find_region(graph, facts, mask)
-        if region.products and region.results and not region.told:
+        if region.products and region.results and not region.known:
             named = printable(region.results[0].name or "")
             reason = reason or f"no input says what is padding in the result {named}"
         elif region.products:

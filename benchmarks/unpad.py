@@ -56,6 +56,7 @@ def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=300, help="bound on each comparison")
     parser.add_argument("--samples", type=int, default=512, help="test texts for the accuracy")
     parser.add_argument(
         "--write", nargs="?", const="unpad", metavar="NAME", help="in docs/results/"
@@ -97,7 +98,7 @@ def measure(
     batches = mixed(data)
     alone, feeds = timed_text(data, ALONE)
     timed_on = {f"batch={BATCH}": batches, alone: [feeds]}
-    bench = BenchSettings(rounds=given.rounds, block_seconds=3.0, max_seconds=600)
+    bench = BenchSettings(rounds=given.rounds, block_seconds=2.0, max_seconds=given.seconds)
     contest = ContestSettings(bench, "accuracy", samples=given.samples, isolation="none")
     _, standing = Contest(contenders, data, contest, timed_on=timed_on).run().standings
     assert standing.fidelity is not None and standing.difference is not None

@@ -9,8 +9,7 @@ alone, and zeros.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cache, partial
 from types import MappingProxyType
 from typing import Any, Unpack
 
@@ -22,6 +21,7 @@ from irtools.analysis.shapes import SymbolicShapes
 from irtools.analysis.types import element_type
 from irtools.editing import Editor, NodeForm, attribute_values
 from irtools.passes.positions.index_writer import IndexWriter
+from irtools.passes.positions.lengths import Group, Lengths
 from irtools.passes.positions.region import Region
 from irtools.passes.positions.token_index import TokenIndex
 from irtools.passes.positions.tokens import Operand, is_joined, is_of_tokens
@@ -88,23 +88,6 @@ def _is_cut(node: ir.Node, facts: SymbolicShapes, sizes: tuple[Dim, Dim]) -> boo
     return True
 
 
-@dataclass(frozen=True)
-class _Group:
-    """Some of the texts.
-
-    Attributes:
-        name: Of the group.
-        texts: Int64 [G]: which ones.
-        width: Int64 [1]: columns that hold their tokens.
-        tokens: Int64 [G, width]: which token lies at each position.
-    """
-
-    name: str
-    texts: ir.Value
-    width: ir.Value
-    tokens: ir.Value
-
-
 _Writing = Callable[["ir.Graph | None", NodeForm], ir.Value]
 """Writes nodes into a graph, None: in front of the attention that is replaced, and returns the
 result, of which something is known."""
@@ -133,10 +116,10 @@ class ByLength:
     ) -> None:
         self._editor = editor
         self._writer = writer
-        self._tokens = tokens
         self._facts = facts
         self._sizes = sizes
         self._guarded = guarded
+        self._lengths = Lengths(writer, tokens)
         self._cut = cache(self._make_cut)
 
     def attend(self, node: ir.Node) -> ir.Value:
@@ -151,19 +134,21 @@ class ByLength:
         target = self._editor.constant(f"{name}_shape", np.asarray([1, -1, shape[2]], np.int64))
         both, long = (
             partial(self._write, node, groups, target)
-            for groups in ((self._long, self._short), (self._long,))
+            for groups in ((self._lengths.long, self._lengths.short), (self._lengths.long,))
         )
         if not self._guarded:
             return both(None, made)
-        several = self._either(node, self._any_short, both, long)
-        return self._either(node, self._is_alone, partial(self._copy, node), several)(None, made)
+        several = self._either(node, self._lengths.any_short, both, long)
+        return self._either(node, self._lengths.is_alone, partial(self._copy, node), several)(
+            None, made
+        )
 
     def _either(self, node: ir.Node, condition: ir.Value, yes: _Writing, no: _Writing) -> _Writing:
         """Let an If choose."""
 
         def write(graph: ir.Graph | None, made: NodeForm) -> ir.Value:
             branches = {}
-            ((name, dtype),) = made["outputs"].items()
+            name, dtype = f"{node.outputs[0].name}_tokens", element_type(node.outputs[0])
             for branch, inner in (("then_branch", yes), ("else_branch", no)):
                 own = ir.Graph([], [], nodes=[], name=self._editor.fresh(f"{name}_{branch}"))
                 inside: NodeForm = {**made, "outputs": {f"{name}_{branch}": dtype}}
@@ -182,7 +167,7 @@ class ByLength:
     def _write(
         self,
         node: ir.Node,
-        groups: Sequence[_Group],
+        groups: Sequence[Group],
         target: ir.Value,
         graph: ir.Graph | None,
         made: NodeForm,
@@ -203,7 +188,7 @@ class ByLength:
             )
             parts.append(emit("Reshape", [attended, target], name=name))
         joined = parts[0] if len(parts) == 1 else emit("Concat", parts, {"axis": 1})
-        return emit("Gather", [joined, self._flat_cells], {"axis": 1}, **made)
+        return emit("Gather", [joined, self._lengths.flat_cells], {"axis": 1}, **made)
 
     def _emit(
         self,
@@ -218,7 +203,7 @@ class ByLength:
             return self._editor.before(node, op_type, inputs, attributes, **form)
         return self._editor.append(graph, op_type, inputs, attributes, **form)
 
-    def _make_cut(self, value: ir.Value, group: _Group) -> ir.Value:
+    def _make_cut(self, value: ir.Value, group: Group) -> ir.Value:
         """Return the rows and columns of a mask or bias that a group has."""
         shape, name = self._facts.shape(value), f"{value.name}_{group.name}"
         assert shape is not None
@@ -245,79 +230,3 @@ class ByLength:
     @property
     def _ints(self) -> Callable[..., ir.Value]:
         return self._writer.ints
-
-    @cached_property
-    def _long(self) -> _Group:
-        is_long = self._add("is_long", [None], "Not", self._is_short, dtype=ir.DataType.BOOL)
-        return self._group("long", is_long, self._width)
-
-    @cached_property
-    def _short(self) -> _Group:
-        return self._group("short", self._is_short, self._half)
-
-    def _group(self, name: str, chosen: ir.Value, width: ir.Value) -> _Group:
-        found = self._add(f"{name}_found", [1, None], "NonZero", chosen)
-        texts = self._add(f"{name}_texts", [None], "Reshape", found, self._ints(-1))
-        own = self._add(f"{name}_rows", [None] * 2, "Gather", self._tokens.inverse, texts, axis=0)
-        axes = self._ints(1)
-        tokens = self._add(f"{name}_tokens", [None] * 2, "Slice", own, self._ints(0), width, axes)
-        return _Group(name, texts, width, tokens)
-
-    @cached_property
-    def _last(self) -> ir.Value:
-        """Int64 [B]: the last token of each text."""
-        zero, one = self._writer.scalar(0), self._writer.scalar(1)
-        places = self._add("places", [None], "Range", zero, self._tokens.length, one)
-        taken = self._add("taken_places", [None] * 2, "Mul", self._tokens.flags, places)
-        return self._add("last_token", [None], "ReduceMax", taken, self._ints(1), keepdims=0)
-
-    @cached_property
-    def _width(self) -> ir.Value:
-        """Int64 [1]: positions up to the last token of all texts."""
-        last = self._add("last_of_all", [1], "ReduceMax", self._last, self._ints(0), keepdims=1)
-        return self._add("longest", [1], "Add", last, self._ints(1))
-
-    @cached_property
-    def _half(self) -> ir.Value:
-        return self._add("half_of_longest", [1], "Div", self._width, self._ints(2))
-
-    @cached_property
-    def _is_short(self) -> ir.Value:
-        boolean = ir.DataType.BOOL
-        return self._add("is_short", [None], "Less", self._last, self._half, dtype=boolean)
-
-    @cached_property
-    def _any_short(self) -> ir.Value:
-        """Bool scalar."""
-        integer, boolean = ir.DataType.INT32, ir.DataType.BOOL
-        flags = self._add("short_flags", [None], "Cast", self._is_short, dtype=integer, to=integer)
-        axes = self._ints(0)
-        most = self._add("short_flag", [], "ReduceMax", flags, axes, dtype=integer, keepdims=0)
-        return self._add("any_short", [], "Cast", most, dtype=boolean, to=boolean)
-
-    @cached_property
-    def _is_alone(self) -> ir.Value:
-        """Bool scalar: one text without padding."""
-        integer, boolean = ir.DataType.INT32, ir.DataType.BOOL
-        own = self._add("token_index_sizes", [2], "Shape", self._tokens.index)
-        same = self._add("same_sizes", [2], "Equal", own, self._tokens.sizes, dtype=boolean)
-        flags = self._add("same_flags", [2], "Cast", same, dtype=integer, to=integer)
-        axes = self._ints(0)
-        least = self._add("same_flag", [], "ReduceMin", flags, axes, dtype=integer, keepdims=0)
-        return self._add("is_alone", [], "Cast", least, dtype=boolean, to=boolean)
-
-    @cached_property
-    def _flat_cells(self) -> ir.Value:
-        """Int64 [T]: the row of each token, of the long texts first and then of the short."""
-        add, none, short = self._add, self._ints(0), self._is_short
-        rows = [
-            add("long_rows", [None], "Where", short, none, self._width),
-            add("short_rows", [None], "Where", short, self._half, none),
-        ]
-        axis = self._writer.scalar(0)
-        starts = [add("rows_before", [None], "CumSum", own, axis, exclusive=1) for own in rows]
-        all_long = add("all_long_rows", [1], "ReduceSum", rows[0], self._ints(0), keepdims=1)
-        after_long = add("rows_before", [None], "Add", starts[1], all_long)
-        start = add("text_start", [None], "Where", short, after_long, starts[0])
-        own = add("token_start", [None], "Gather", start, self._tokens.flat_texts, axis=0)
-        return add("token_cell", [None], "Add", own, self._tokens.flat_places)

@@ -32,7 +32,7 @@ class Region:
         nodes: The nodes, and how their inputs belong to the tokens.
         fills: Results of them to the number that the model holds at padding, where it is known.
         results: Results of the model that change at padding.
-        told: Whether an input says what is padding, and attention hides it: then a caller knows.
+        known: Whether an input says what is padding and attention hides it, so that callers know.
         clash: What kept products from running on tokens alone, or None.
     """
 
@@ -40,7 +40,7 @@ class Region:
     nodes: Mapping[ir.Node, Operands]
     fills: Mapping[ir.Value, Number | None]
     results: tuple[ir.Value, ...]
-    told: bool
+    known: bool
     clash: Clash | None
 
     @property
@@ -80,8 +80,8 @@ def find_region(graph: ir.Graph, facts: SymbolicShapes, mask: Mask) -> Region:
         else:
             blamed = _useless(nodes)
             if not blamed:
-                told = mask.value.is_graph_input() and before.closes(graph)
-                return Region(mask, nodes, packed, tuple(results), told, reason)
+                known = mask.value.is_graph_input() and before.closes(graph)
+                return Region(mask, nodes, packed, tuple(results), known, reason)
         nodes = {node: found for node, found in nodes.items() if node not in blamed}
 
 

@@ -87,7 +87,7 @@ class Tally:
         """
         if self._meter is not None and wanted is not None:
             expected, found = (
-                put_at_padding(some, batch.feeds, self._padded) for some in (wanted, outputs)
+                put_at_padding(one, batch.feeds, self._padded) for one in (wanted, outputs)
             )
             self._meter.update(expected, found, keep, batch.samples)
         if self._metric is not None:

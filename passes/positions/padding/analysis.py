@@ -31,7 +31,7 @@ _SCORES: Mapping[tuple[str, str], tuple[int, ...]] = MappingProxyType(
         ("com.microsoft", "MultiHeadAttention"): (4, 5),
     }
 )
-"""Inputs that say what attention gives no weight."""
+"""Inputs that say what gets no weight in attention."""
 
 _MISFITS = (IndexError, ValueError)
 """What a rule raises where inputs or attributes do not fit the operator."""

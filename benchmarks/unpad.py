@@ -1,0 +1,150 @@
+"""What the pass `unpad` gains: only the tokens of padded texts are computed.
+
+    python -m benchmarks prepare r8
+    python -m benchmarks run unpad [--write [NAME]]
+
+MiniLM-L6 fine-tuned for R8, after `cleanup,fuse` and after int8, each with and without the pass
+`unpad`, alternating on each runtime: batches of test texts as they come, cut at 256 tokens, and one
+text alone; accuracy on the test texts in such batches.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import irtools
+from benchmarks.recording import DEFAULT_CACHE, RESULTS, about, prepare, write_result
+from benchmarks.tasks import timed_text
+from irtools.data import Dataset, DataSettings, load_dataset, padding_mask
+from irtools.measure.base import BenchSettings, Ratio
+from irtools.measure.contest import Contest, ContestSettings
+from irtools.measure.timing import Contender
+from irtools.model import Model
+from irtools.report.plain import plain_data
+from irtools.targets import Feeds
+
+PIPELINES = {
+    "float32": ("cleanup,fuse", "cleanup,fuse,unpad"),
+    "int8": ("cleanup,fuse,int8", "cleanup,fuse,int8,unpad"),
+}
+TARGETS = ("ort-cpu", "openvino-cpu")
+BATCH, BATCHES, LONGEST, ALONE = 32, 4, 256, 64
+
+
+@dataclass(frozen=True)
+class UnpadRow:
+    """Figures of the model with `unpad` against the one without."""
+
+    form: str
+    target: str
+    batch: int
+    padded_per_real: float
+    median_ms: float
+    faster: Ratio
+    sqnr_db: float
+    accuracy_change: float
+
+
+def main(argv: Sequence[str]) -> None:
+    """Measure and print the table; with --write, store it for docs/fusion.md."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--seconds", type=float, default=300, help="bound on each comparison")
+    parser.add_argument("--samples", type=int, default=512, help="test texts for the accuracy")
+    parser.add_argument(
+        "--write", nargs="?", const="unpad", metavar="NAME", help="in docs/results/"
+    )
+    given = parser.parse_args(argv)
+    prepare("r8", given.cache)
+    source = Model.load(given.cache / "r8" / "minilm-r8.onnx")
+    rows = [
+        asdict(row)
+        for form, pipelines in PIPELINES.items()
+        for target in TARGETS
+        for row in measure(source, form, pipelines, target, given)
+    ]
+    document = plain_data({**about("unpad"), "samples": given.samples, "rows": rows})
+    print("\n".join(table(document)))
+    if given.write:
+        write_result(RESULTS / f"{given.write}.json", document)
+
+
+def measure(
+    source: Model, form: str, pipelines: tuple[str, str], target: str, given: argparse.Namespace
+) -> Iterator[UnpadRow]:
+    """Yield a row for batches, and one for a text alone."""
+    folder = given.cache / "r8"
+    without, packed = (
+        irtools.optimize(
+            source,
+            text,
+            target=target,
+            calibration=str(folder / "r8_calib.npz"),
+            bench=None,
+            check=False,
+        ).deployed
+        for text in pipelines
+    )
+    contenders = {"without": Contender(without, target), "unpad": Contender(packed, target)}
+    settings = DataSettings(tokenizer=folder / "minilm-r8", max_length=LONGEST)
+    data = load_dataset(str(folder / "r8_test.jsonl"), source, settings)
+    batches = mixed(data)
+    alone, feeds = timed_text(data, ALONE)
+    timed_on = {f"batch={BATCH}": batches, alone: [feeds]}
+    bench = BenchSettings(rounds=given.rounds, block_seconds=2.0, max_seconds=given.seconds)
+    contest = ContestSettings(bench, "accuracy", samples=given.samples, isolation="none")
+    _, standing = Contest(contenders, data, contest, timed_on=timed_on).run().standings
+    assert standing.fidelity is not None and standing.difference is not None
+    shapes = ((BATCH, padded_per_real(batches)), (1, 1.0))
+    for (batch, ratio), timed in zip(shapes, standing.latency, strict=True):
+        assert timed.speedup is not None
+        yield UnpadRow(
+            form,
+            target,
+            batch,
+            ratio,
+            timed.median_ms,
+            timed.speedup,
+            standing.fidelity.sqnr_db,
+            standing.difference.value,
+        )
+
+
+def mixed(data: Dataset) -> list[Feeds]:
+    """Return batches of texts as a server meets them: in no order of their lengths."""
+    rows = np.random.default_rng(0).permutation(len(data))[: BATCH * BATCHES]
+    return list(data.select(rows).batches(BATCH))
+
+
+def padded_per_real(batches: Sequence[Feeds]) -> float:
+    """Return how many positions there are for each token."""
+    masks = [mask for feeds in batches if (mask := padding_mask(feeds)) is not None]
+    return sum(mask.size for mask in masks) / sum(int(mask.sum()) for mask in masks)
+
+
+def table(document: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a Markdown table."""
+    yield (
+        "| form | runtime | texts | positions per token | ms with `unpad` | faster "
+        "| SQNR to without | accuracy |"
+    )
+    yield "| --- " * 8 + "|"
+    for row in document["rows"]:
+        ratio, sqnr = row["faster"], float(row["sqnr_db"])
+        closeness = "equal" if sqnr == float("inf") else f"{sqnr:.1f} dB"
+        yield (
+            f"| {row['form']} | {row['target']} | {row['batch']} | {row['padded_per_real']:.2f} "
+            f"| {row['median_ms']:.2f} "
+            f"| {ratio['value']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}] "
+            f"| {closeness} | {100 * row['accuracy_change']:+.2f} |"
+        )
+
+
+VIEWS = {"table": table}

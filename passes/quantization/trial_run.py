@@ -22,10 +22,11 @@ from irtools.analysis.data_sizes import DataSizes
 from irtools.data import Dataset, SyntheticSettings, padding_mask
 from irtools.errors import IrtoolsError
 from irtools.metrics import FidelityMeter
-from irtools.passmanager import PassContext
+from irtools.passmanager import PassContext, Plan
 from irtools.targets import Feeds, Runner, RunnerOptions
+from irtools.words import counted
 
-__all__ = ["LazyTrial", "Session", "TrialRun"]
+__all__ = ["Session", "TrialRun", "Trials"]
 
 _SAMPLES = 16
 _DRAWN = 8
@@ -150,20 +151,41 @@ class Session:
         return None if math.isnan(result.sqnr_db) else result.sqnr_db
 
 
-class LazyTrial:
-    """Runs the original when first asked, if at all."""
+class Trials:
+    """What plans keep, each of them run once, and the original when first asked, if at all.
 
-    def __init__(self, model: ir.Model, ctx: PassContext) -> None:
+    Args:
+        model: The original.
+        ctx: For data and runners.
+        applied: Carries a plan out on a copy of the model.
+    """
+
+    def __init__(
+        self, model: ir.Model, ctx: PassContext, applied: Callable[[Plan], ir.Model]
+    ) -> None:
         self._model = model
         self._ctx = ctx
-
-    def get(self) -> TrialRun | None:
-        """As `TrialRun.of`."""
-        return self._found
+        self._applied = applied
+        self._kept: list[tuple[Plan, float | None]] = []
 
     @cached_property
-    def _found(self) -> TrialRun | None:
+    def run(self) -> TrialRun | None:
+        """As `TrialRun.of`."""
         return TrialRun.of(self._model, self._ctx)
+
+    @property
+    def told(self) -> str:
+        """How many samples there are, in words."""
+        return counted(0 if self.run is None else self.run.samples, "sample")
+
+    def kept_db(self, plan: Plan) -> float | None:
+        """As `TrialRun.sqnr_db`, of a plan carried out; None also where nothing can be run."""
+        for known, kept in self._kept:
+            if known is plan:
+                return kept
+        found = None if self.run is None else self.run.sqnr_db(self._applied(plan))
+        self._kept.append((plan, found))
+        return found
 
 
 def _samples(model: ir.Model, ctx: PassContext) -> Dataset | None:

@@ -18,6 +18,7 @@ from irtools.testing import apply_pass, read_model
 
 HEAD = '<ir_version: 10, opset_import: ["" : 23]>'
 WIDE = 32
+ALONE = "outliers=0:min-size=0:smooth=false"
 
 PRE_NORM = f"""{HEAD}
 g (float[B,S,32] x, float[32] gain, float[32] offset, float[32,48] w1, float[48] bias,
@@ -162,7 +163,7 @@ def test_rounding_to_eight_bits_loses_less_after_it() -> None:
     model = model_of(PRE_NORM)
     data = data_for(model)
     kept = []
-    for text in ("int8:outliers=0:min-size=0", "smooth,int8:outliers=0:min-size=0"):
+    for text in (f"int8:{ALONE}", f"smooth,int8:{ALONE}"):
         after = model.clone()
         for pass_ in Pipeline.parse(text):
             ctx = PassContext.for_model(after, "ort-cpu:isa=vnni", calibration=data)

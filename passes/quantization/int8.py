@@ -225,6 +225,7 @@ class Int8(PlanningPass):
             self.calibrator,
             self.outliers,
             bias_correction=self.bias_correction,
+            scales=self.smooth != "false",
             note=""
             if self.mode == "weight-only"
             else slow_note(ctx.target, is_auto=self.mode == "auto"),

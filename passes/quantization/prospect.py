@@ -49,6 +49,7 @@ class Wishes:
         calibrator: How the range of an activation is found.
         outliers: Most input channels of a product that are multiplied in float32.
         bias_correction: Biases take up the mean error of their weights.
+        scales: Scales may be moved, and are looked for in what is collected.
         note: What is to be said first; empty for nothing.
     """
 
@@ -58,6 +59,7 @@ class Wishes:
     calibrator: CalibratorName
     outliers: int
     bias_correction: bool
+    scales: bool
     note: str = ""
 
     @property
@@ -174,7 +176,8 @@ class Prospect:
     def _calibrator(self) -> Calibrator:
         symmetric = self._capabilities.int8_activation == "s8-symmetric"
         spec = ACTIVATION_S8 if symmetric else ACTIVATION_U8
-        return Calibrator(self._wishes.calibrator, spec, peaks=self._wishes.outliers > 0)
+        peaks = self._wishes.outliers > 0 or self._wishes.scales
+        return Calibrator(self._wishes.calibrator, spec, peaks=peaks)
 
     def _storage(self, evidence: Evidence, skipped: Skips) -> StoragePlanner:
         limits = self._wishes.limits

@@ -23,7 +23,7 @@ def drawn(seed: int, *, outliers: int = 3, dead: int = 0) -> tuple[np.ndarray, n
 
 
 def reader(x: np.ndarray, w: np.ndarray) -> Reader:
-    channels = Channels(x.min(axis=0), x.max(axis=0), x.mean(axis=0), np.square(x).mean(axis=0))
+    channels = Channels(x.min(axis=0), x.max(axis=0), np.square(x).mean(axis=0), len(x))
     view = WeightView.of(w.astype(np.float32)[None, :, :, None])
     return Reader(np.arange(1, K + 1), channels, view)
 

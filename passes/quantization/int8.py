@@ -186,20 +186,25 @@ class Int8(PlanningPass):
             return copy
 
         trials = Trials(model, ctx, applied)
-        prospect, note = Prospect(model, wishes, ctx), ""
         floors = FLOORS_DB if self.outlier_floor is None else (self.outlier_floor,)
-        if wishes.is_static and self.smooth != "false":
+
+        def plan_of(prospect: Prospect) -> Plan:
+            candidates = [prospect.candidate(floor) for floor in floors]
+            return best_plan(candidates, prospect.plan, trials)
+
+        prospect = Prospect(model, wishes, ctx)
+        if wishes.is_static and wishes.scales:
             smoothing = Smoothing(
                 self.smooth == "true",
                 floors[0],
                 trials,
                 lambda scaled, moved: Prospect(scaled, wishes, ctx, moved),
+                plan_of,
                 self.name,
             )
-            prospect, note = smoothing.best(prospect)
-        plan = best_plan([prospect.candidate(floor) for floor in floors], prospect.plan, trials)
-        if note:
-            plan = replace(plan, notes=(*plan.notes, note))
+            prospect, plan = smoothing.best(prospect)
+        else:
+            plan = plan_of(prospect)
         if self.least_sqnr is None or not plan.decisions:
             return plan
         finer = FinerForms(prospect.model, prospect.storage, Half())

@@ -51,9 +51,10 @@ class Smoothing:
 
     Attributes:
         forced: All scales that are found, without a trial.
-        floor_db: Of the candidates that are compared.
+        floor_db: Of the candidate that says what is kept at no cost.
         trials: Measures what plans keep.
         prospect_of: Makes the prospect of a model in which scales were moved.
+        plan_of: Makes the best plan of a prospect.
         name: Of the pass.
     """
 
@@ -61,24 +62,29 @@ class Smoothing:
     floor_db: float
     trials: Trials
     prospect_of: Callable[[ir.Model, Sequence[Decision]], Prospect]
+    plan_of: Callable[[Prospect], Plan]
     name: str
 
-    def best(self, plain: Prospect) -> tuple[Prospect, str]:
-        """Return the prospect with scales where they gain, and a note on it; empty for none."""
+    def best(self, plain: Prospect) -> tuple[Prospect, Plan]:
+        """Return the prospect with scales where they gain, and its plan, which says so."""
         if plain.is_drawn and not self.forced:
-            return plain, ""
+            return plain, self.plan_of(plain)
         found = _found(plain)
         if self.forced:
-            if not found.sites:
-                return plain, _nothing(found)
-            return self._with(plain, found.sites), _told(found.sites)
+            return self._forced(plain, found)
         first = plain.plan(plain.candidate(self.floor_db))
         kept = self.trials.kept_db(first)
         if kept is not None and kept >= NEED_DB:
             sites = _free(found.sites, _error(first))
         else:
             sites = _paying(found.sites, _error(first))
-        return self._better(plain, sites) if sites else (plain, "")
+        return self._better(plain, sites) if sites else (plain, self.plan_of(plain))
+
+    def _forced(self, plain: Prospect, found: Scales) -> tuple[Prospect, Plan]:
+        if not found.sites:
+            return plain, _noting(self.plan_of(plain), _nothing(found))
+        scaled = self._with(plain, found.sites)
+        return scaled, _noting(self.plan_of(scaled), _told(found.sites))
 
     def _with(self, plain: Prospect, sites: Iterable[ScaledSite]) -> Prospect:
         decisions = [_decision(site) for site in sites]
@@ -87,18 +93,29 @@ class Smoothing:
         infer_shapes(model)
         return self.prospect_of(model, decisions)
 
-    def _better(self, plain: Prospect, sites: Sequence[ScaledSite]) -> tuple[Prospect, str]:
+    def _better(self, plain: Prospect, sites: Sequence[ScaledSite]) -> tuple[Prospect, Plan]:
         scaled = self._with(plain, sites)
-        plans = [each.plan(each.candidate(self.floor_db)) for each in (plain, scaled)]
+        plans = [self.plan_of(each) for each in (plain, scaled)]
         before, after = (self.trials.kept_db(plan) for plan in plans)
-        needed, how = GAIN_DB, self.trials.told
+        how = self.trials.told
+        needed = GAIN_DB if _apart(plans[1]) >= _apart(plans[0]) else 0.0
         if before is None or after is None:
             before, after = (-10 * math.log10(max(_error(plan), 1e-30)) for plan in plans)
             needed, how = _PREDICTED_DB, "predicted for all products together"
         figures = f"{after:.1f} dB with it, {before:.1f} dB without ({how})"
         if after < before + needed:
-            return plain, f"channels keep their scales: {_told(sites)} would give {figures}"
-        return scaled, f"{_told(sites)}: {figures}"
+            note = f"channels keep their scales: {_told(sites)} would give {figures}"
+            return plain, _noting(plans[0], note)
+        return scaled, _noting(plans[1], f"{_told(sites)}: {figures}")
+
+
+def _noting(plan: Plan, note: str) -> Plan:
+    return replace(plan, notes=(*plan.notes, note))
+
+
+def _apart(plan: Plan) -> int:
+    """Return how many weights have channels in float32, which costs more than a Mul."""
+    return sum(bool(d.data.get("outliers")) for d in plan.decisions)
 
 
 def _found(plain: Prospect) -> Scales:

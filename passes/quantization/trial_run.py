@@ -22,7 +22,7 @@ from irtools.analysis.data_sizes import DataSizes
 from irtools.data import Dataset, SyntheticSettings, padding_mask
 from irtools.errors import IrtoolsError
 from irtools.metrics import FidelityMeter
-from irtools.passmanager import PassContext, Plan
+from irtools.passmanager import Decision, PassContext, Plan
 from irtools.targets import Feeds, Runner, RunnerOptions
 from irtools.words import counted
 
@@ -166,7 +166,7 @@ class Trials:
         self._model = model
         self._ctx = ctx
         self._applied = applied
-        self._kept: list[tuple[Plan, float | None]] = []
+        self._kept: list[tuple[Sequence[Decision], float | None]] = []
 
     @cached_property
     def run(self) -> TrialRun | None:
@@ -181,10 +181,10 @@ class Trials:
     def kept_db(self, plan: Plan) -> float | None:
         """As `TrialRun.sqnr_db`, of a plan carried out; None also where nothing can be run."""
         for known, kept in self._kept:
-            if known is plan:
+            if known is plan.decisions:
                 return kept
         found = None if self.run is None else self.run.sqnr_db(self._applied(plan))
-        self._kept.append((plan, found))
+        self._kept.append((plan.decisions, found))
         return found
 
 

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from irtools.errors import OptionError
 from irtools.model import infer_shapes
+from irtools.passes.quantization.for_data import moments_for, rounded_for_data
 from irtools.passes.quantization.forms.apply import apply_plan
 from irtools.passes.quantization.forms.blocks import BlockTable
 from irtools.passes.quantization.forms.choose import Limits
@@ -122,6 +123,12 @@ class Int8(PlanningPass):
         "pairs: scales with which no two neighbouring products leave 16 bits; true: 7-bit weights; "
         "false: all 8 bits; auto: pairs where the target's products saturate, else false",
     )
+    method: Literal["auto", "rtn", "gptq"] = option(
+        "auto",
+        "how weights of static products are rounded; rtn: each to the nearest; gptq: so that "
+        "errors make up for each other on calibration data, which takes longer; auto: gptq where "
+        "the outputs keep less than 26 dB and gain",
+    )
     smooth: Literal["auto", "true", "false"] = option(
         "auto",
         "scales of channels moved before anything is rounded (docs/smoothing.md; static only); "
@@ -205,16 +212,22 @@ class Int8(PlanningPass):
             prospect, plan = smoothing.best(prospect)
         else:
             plan = plan_of(prospect)
-        if self.least_sqnr is None or not plan.decisions:
+        if self.least_sqnr is not None and plan.decisions:
+            finer = FinerForms(prospect.model, prospect.storage, Half())
+            plan = spare(plan, finer.next, applied, trials.run, self.least_sqnr)
+        if self.method == "rtn":
             return plan
-        finer = FinerForms(prospect.model, prospect.storage, Half())
-        return spare(plan, finer.next, applied, trials.run, self.least_sqnr)
+        return rounded_for_data(plan, prospect.static, trials, forced=self.method == "gptq")
 
     def apply(self, model: ir.Model, plan: Plan, ctx: PassContext) -> PassResult:
         scales, weights = scales_in(plan)
         moved = [ScaledSite.from_data(decision.data) for decision in scales]
         counts = apply_scales(model, moved, self.name)
-        result = apply_plan(Desk(model, self.name, ctx.target.capabilities), weights)
+        moments_of, note = moments_for(model, weights, ctx)
+        if note:
+            weights = replace(weights, notes=(*weights.notes, note))
+        desk = Desk(model, self.name, ctx.target.capabilities, moments_of=moments_of)
+        result = apply_plan(desk, weights)
         return replace(
             result,
             modified=result.modified or bool(moved),

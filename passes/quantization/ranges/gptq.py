@@ -15,16 +15,19 @@ wrong on both runtimes. O(K^3) for U and O(K^2 N) for the sweep, in lazy blocks 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
+from irtools.passes.quantization.ranges.arithmetic import QParams, dequantize
 from irtools.passes.quantization.ranges.blocks import Blocks, Rounding, quantize_rows
+from irtools.passes.quantization.ranges.cost import bias_shift
 from irtools.passes.quantization.ranges.spec import BlockSpec
 from irtools.passes.quantization.sites.uses import Weight
 from irtools.passmanager import Decision
 from irtools.statistics import Gram, GramResult, StatisticsService, Want
 
-__all__ = ["Hessians", "by_input", "gptq_rounding"]
+__all__ = ["Hessians", "Moments", "by_input", "gptq_codes", "gptq_rounding"]
 
 _DAMPING = 0.01
 _LAZY = 128
@@ -52,6 +55,47 @@ def gptq_rounding(hessian: np.ndarray) -> Rounding:
     return rounding
 
 
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """What a weight is multiplied with, on average.
+
+    Attributes:
+        square: E[x x^T], [K, K].
+        mean: E[x], [K].
+    """
+
+    square: np.ndarray
+    mean: np.ndarray
+
+
+def gptq_codes(
+    array: np.ndarray, axis: int, q: QParams, moments: Moments, *, corrected: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the integers of a matrix with one scale per output channel, and what biases lose.
+
+    Args:
+        array: [K, N] with axis 1, [N, K] with axis 0.
+        axis: The output-channel axis.
+        q: Its parameters, symmetric around 0.
+        moments: Of what it is multiplied with.
+        corrected: A bias takes up the mean error, so that only the rest is to be made small.
+
+    Returns:
+        Integers of the array's shape, and (W - W')^T E[x], [N].
+    """
+    hessian = moments.square
+    if corrected:
+        hessian = hessian - np.outer(moments.mean, moments.mean)
+    order = np.argsort(-np.diag(hessian), kind="stable")
+    upper = _factor(hessian[np.ix_(order, order)])
+    rows = array.T if axis == 1 else array
+    scale = np.broadcast_to(q.scale.reshape(-1, 1).astype(np.float32), rows.shape)
+    codes = np.empty(rows.shape, np.float32)
+    codes[:, order] = _sweep(np.array(rows[:, order], np.float32), scale, *q.spec.limits, upper)
+    integers = (codes.T if axis == 1 else codes).astype(q.spec.dtype.numpy())
+    return integers, bias_shift(array - dequantize(integers, q), axis, moments.mean)
+
+
 class Hessians:
     """E[x x^T] of what weights are multiplied with, collected in groups and then forgotten.
 
@@ -70,17 +114,19 @@ class Hessians:
         """Return the rounding of a weight. Those with one input, such as q, k and v, share it."""
         names = _names(weight)
         if self._last is None or self._last[0] != names:
-            self._last = (names, gptq_rounding(self._hessian(names)))
+            self._last = (names, gptq_rounding(self.moments_of(weight).square))
         return self._last[1]
 
-    def _hessian(self, names: tuple[str, ...]) -> np.ndarray:
-        wants = [Want(name, Gram()) for name in names]
+    def moments_of(self, weight: Weight) -> Moments:
+        """Return the moments of what a weight is multiplied with."""
+        wants = [Want(name, Gram()) for name in _names(weight)]
         if any(want not in self._found for want in wants):
             self._found = self._service.collect(self._next_group(wants))
         grams = [found for want in wants if isinstance(found := self._found[want], GramResult)]
+        total = sum((gram.xx for gram in grams[1:]), start=grams[0].xx)
         # The last row and column belong to a constant 1.
-        total = sum((gram.xx[:-1, :-1] for gram in grams[1:]), start=grams[0].xx[:-1, :-1])
-        return np.asarray(total / max(sum(gram.count for gram in grams), 1))
+        square = total / max(sum(gram.count for gram in grams), 1)
+        return Moments(square[:-1, :-1], square[-1, :-1])
 
     def _next_group(self, wants: list[Want]) -> list[Want]:
         """Return what is wanted now and, as far as memory allows, what will be wanted next."""

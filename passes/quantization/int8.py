@@ -50,6 +50,8 @@ from irtools.scaling import MOVED, ScaledSite, apply_scales
 
 __all__ = ["Int8"]
 
+_NO_RANGES = "smooth=true moves no scale: only static products have ranges that gain"
+
 
 @dataclass(frozen=True)
 class Int8(PlanningPass):
@@ -66,6 +68,8 @@ class Int8(PlanningPass):
     the whole tensor would leave the others no bits. How many, calibration data decides: where the
     quantized model keeps less than 26 dB of the original's outputs on 16 samples, more channels
     leave the integer product, of at most one product in six, or of as many as 20 dB take.
+    Where less than 26 dB are kept even so, weights are rounded so that their errors make up for
+    each other on the calibration data (GPTQ, Frantar et al. 2022).
     Between Convs integers are passed on; for ONNX Runtime every Conv outputs integers, so an
     output of the model that a Conv makes has 256 steps there.
     Dynamic: activations are measured at run time; MatMul and Gemm only. Weight-only: weights are
@@ -212,6 +216,8 @@ class Int8(PlanningPass):
             prospect, plan = smoothing.best(prospect)
         else:
             plan = plan_of(prospect)
+            if self.smooth == "true":
+                plan = replace(plan, notes=(*plan.notes, _NO_RANGES))
         if self.least_sqnr is not None and plan.decisions:
             finer = FinerForms(prospect.model, prospect.storage, Half())
             plan = spare(plan, finer.next, applied, trials.run, self.least_sqnr)

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 
@@ -35,10 +37,16 @@ _GROUP_BYTES = 256 << 20
 """Gram matrices that are collected in one go: fewer sweeps over the data for more memory."""
 
 
+Factor: TypeAlias = tuple[np.ndarray, np.ndarray]
+
+
 def gptq_rounding(hessian: np.ndarray) -> Rounding:
     """Return a rounding for weights whose input has E[x x^T] = `hessian`, [K, K]."""
-    order = np.argsort(-np.diag(hessian), kind="stable")
-    upper = _factor(hessian[np.ix_(order, order)])
+    return _rounding(_ordered_factor(hessian))
+
+
+def _rounding(factor: Factor) -> Rounding:
+    order, upper = factor
 
     def rounding(rows: np.ndarray, spec: BlockSpec) -> Blocks:
         fixed = quantize_rows(rows, spec)
@@ -67,6 +75,16 @@ class Moments:
     square: np.ndarray
     mean: np.ndarray
 
+    @cached_property
+    def around_zero(self) -> Factor:
+        """The factor of E[x x^T]."""
+        return _ordered_factor(self.square)
+
+    @cached_property
+    def around_mean(self) -> Factor:
+        """The factor of E[x x^T] - E[x] E[x]^T."""
+        return _ordered_factor(self.square - np.outer(self.mean, self.mean))
+
 
 def gptq_codes(
     array: np.ndarray, axis: int, q: QParams, moments: Moments, *, corrected: bool
@@ -83,11 +101,7 @@ def gptq_codes(
     Returns:
         Integers of the array's shape, and (W - W')^T E[x], [N].
     """
-    hessian = moments.square
-    if corrected:
-        hessian = hessian - np.outer(moments.mean, moments.mean)
-    order = np.argsort(-np.diag(hessian), kind="stable")
-    upper = _factor(hessian[np.ix_(order, order)])
+    order, upper = moments.around_mean if corrected else moments.around_zero
     rows = array.T if axis == 1 else array
     scale = np.broadcast_to(q.scale.reshape(-1, 1).astype(np.float32), rows.shape)
     codes = np.empty(rows.shape, np.float32)
@@ -108,18 +122,20 @@ class Hessians:
         self._service = service
         self._waiting = [(key, size) for key, size in _inputs(weights)]
         self._found: Mapping[Want, object] = {}
-        self._last: tuple[tuple[str, ...], Rounding] | None = None
+        self._last: tuple[tuple[str, ...], Moments] | None = None
 
     def rounding_of(self, weight: Weight) -> Rounding:
-        """Return the rounding of a weight. Those with one input, such as q, k and v, share it."""
-        names = _names(weight)
-        if self._last is None or self._last[0] != names:
-            self._last = (names, gptq_rounding(self.moments_of(weight).square))
-        return self._last[1]
+        """Return the rounding of a weight in blocks."""
+        return _rounding(self.moments_of(weight).around_zero)
 
     def moments_of(self, weight: Weight) -> Moments:
-        """Return the moments of what a weight is multiplied with."""
-        wants = [Want(name, Gram()) for name in _names(weight)]
+        """Return what a weight is multiplied with; those with one input (q, k, v) share it."""
+        names = _names(weight)
+        if self._last is None or self._last[0] != names:
+            self._last = (names, self._moments([Want(name, Gram()) for name in names]))
+        return self._last[1]
+
+    def _moments(self, wants: list[Want]) -> Moments:
         if any(want not in self._found for want in wants):
             self._found = self._service.collect(self._next_group(wants))
         grams = [found for want in wants if isinstance(found := self._found[want], GramResult)]
@@ -170,6 +186,12 @@ def _inputs(weights: Iterable[Weight]) -> list[tuple[str, int]]:
         inner = int(weight.tensor.shape.numpy()[1 - weight.uses[0].axis])
         found.update((name, inner) for name in _names(weight) if name not in found)
     return list(found.items())
+
+
+def _ordered_factor(hessian: np.ndarray) -> Factor:
+    """Return input channels by falling E[x_k^2], and U in that order."""
+    order = np.argsort(-np.diag(hessian), kind="stable")
+    return order, _factor(hessian[np.ix_(order, order)])
 
 
 def _factor(hessian: np.ndarray) -> np.ndarray:

@@ -248,8 +248,9 @@ def test_asked_for_in_vain(quantize, model: ir.Model, options: str, reason: str)
 
 @pytest.mark.parametrize("mode", ["dynamic", "weight-only"])
 def test_other_modes_have_no_ranges_to_spare(quantize, mode: str) -> None:
-    done = quantize(encoder(), f"int8:mode={mode}:min-size=0", x=samples())
+    done = quantize(encoder(), f"int8:mode={mode}:min-size=0:smooth=true", x=samples())
     assert moved(done) == 0
+    assert any(note.startswith("smooth=true moves no scale") for note in done.result.notes)
 
 
 def test_channels_that_are_always_zero(quantize, outputs) -> None:

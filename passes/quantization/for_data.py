@@ -2,7 +2,8 @@
 
 GPTQ (`ranges.gptq`) costs no time when the model runs, but the second moments of every input of a
 product, [K, K], and O(K^3) for each. So it is tried once, where calibration data shows that the
-outputs keep too little of the original's.
+outputs keep too little of the original's, and where one sweep collects all moments: that is an
+encoder of 384 channels, and not one of 768, for which it is a remedy to ask for.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from irtools.passes.quantization.forms.static import Static
-from irtools.passes.quantization.ranges.gptq import Hessians, Moments
+from irtools.passes.quantization.ranges.gptq import GROUP_BYTES, Hessians, Moments, moment_bytes
 from irtools.passes.quantization.remedy import GAIN_DB, NEED_DB
 from irtools.passes.quantization.sites.find import find_sites
 from irtools.passes.quantization.sites.uses import Weight
@@ -25,6 +26,8 @@ __all__ = ["rounded_for_data"]
 
 _WIDEST = 4096
 """Input channels above which a weight is rounded to the nearest: its moments take 130 MB."""
+
+_REMEDY = "method=gptq, which rounds weights for the calibration data and takes minutes"
 
 _NOTHING = (
     "method=gptq rounds no weight: it is for matrices of static products, read with one input and "
@@ -43,7 +46,8 @@ def rounded_for_data(
         trials: Measures what plans keep.
         forced: Without a trial.
     """
-    fitting = {weight.name for weight in weights if _fits(weight)}
+    rounded = [weight for weight in weights if _fits(weight)]
+    fitting = {weight.name for weight in rounded}
     decisions = tuple(_for_data(decision, fitting) for decision in plan.decisions)
     count = sum(bool(d.data.get("for_data")) for d in decisions)
     changed = replace(plan, decisions=decisions)
@@ -54,6 +58,8 @@ def rounded_for_data(
     before = trials.kept_db(plan)
     if before is None or before >= NEED_DB:
         return plan
+    if moment_bytes(rounded) > GROUP_BYTES:
+        return replace(plan, remedies=(_REMEDY, *plan.remedies))
     after = trials.kept_db(changed)
     if after is None or after < before + GAIN_DB:
         return plan

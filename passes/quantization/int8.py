@@ -68,8 +68,8 @@ class Int8(PlanningPass):
     the whole tensor would leave the others no bits. How many, calibration data decides: where the
     quantized model keeps less than 26 dB of the original's outputs on 16 samples, more channels
     leave the integer product, of at most one product in six, or of as many as 20 dB take.
-    Where less than 26 dB are kept even so, weights are rounded so that their errors make up for
-    each other on the calibration data (GPTQ, Frantar et al. 2022).
+    Where less than 26 dB are kept even so, weights of small models are rounded so that their errors
+    make up for each other on the calibration data (GPTQ, Frantar et al. 2022).
     Between Convs integers are passed on; for ONNX Runtime every Conv outputs integers, so an
     output of the model that a Conv makes has 256 steps there.
     Dynamic: activations are measured at run time; MatMul and Gemm only. Weight-only: weights are
@@ -131,7 +131,7 @@ class Int8(PlanningPass):
         "auto",
         "how weights of static products are rounded; rtn: each to the nearest; gptq: so that "
         "errors make up for each other on calibration data, which takes longer; auto: gptq where "
-        "the outputs keep less than 26 dB and gain",
+        "the outputs keep less than 26 dB and gain, in models of the size of a small encoder",
     )
     smooth: Literal["auto", "true", "false"] = option(
         "auto",

@@ -29,11 +29,19 @@ from irtools.passes.quantization.sites.uses import Weight
 from irtools.passmanager import Decision
 from irtools.statistics import Gram, GramResult, StatisticsService, Want
 
-__all__ = ["Hessians", "Moments", "by_input", "gptq_codes", "gptq_rounding"]
+__all__ = [
+    "GROUP_BYTES",
+    "Hessians",
+    "Moments",
+    "by_input",
+    "gptq_codes",
+    "gptq_rounding",
+    "moment_bytes",
+]
 
 _DAMPING = 0.01
 _LAZY = 128
-_GROUP_BYTES = 256 << 20
+GROUP_BYTES = 256 << 20
 """Gram matrices that are collected in one go: fewer sweeps over the data for more memory."""
 
 
@@ -149,12 +157,21 @@ class Hessians:
         group, size = dict.fromkeys(wants), 0
         while self._waiting:
             name, inner = self._waiting[0]
-            size += 8 * (inner + 1) ** 2
-            if size > _GROUP_BYTES and name not in {want.value for want in wants}:
+            size += _bytes(inner)
+            if size > GROUP_BYTES and name not in {want.value for want in wants}:
                 break
             self._waiting.pop(0)
             group[Want(name, Gram())] = None
         return list(group)
+
+
+def moment_bytes(weights: Iterable[Weight]) -> int:
+    """Return the size of the moments of all that weights are multiplied with."""
+    return sum(_bytes(inner) for _, inner in _inputs(weights))
+
+
+def _bytes(inner: int) -> int:
+    return 8 * (inner + 1) ** 2
 
 
 def by_input(

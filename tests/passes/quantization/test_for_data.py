@@ -82,6 +82,15 @@ def test_by_itself_where_it_gains(quantize, monkeypatch: pytest.MonkeyPatch) -> 
     assert done.result.notes[-1].startswith("1 weight rounded for calibration data: ")
 
 
+def test_a_remedy_where_it_would_take_long(quantize, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("irtools.passes.quantization.for_data.NEED_DB", 100.0)
+    monkeypatch.setattr("irtools.passes.quantization.for_data.GROUP_BYTES", 8 * 97**2 - 1)
+    done = quantize(build(LAYER), GPTQ.replace("gptq", "auto"), x=correlated())
+    assert "num-rounded-for-data" not in done.result.counters
+    assert done.result.plan is not None
+    assert done.result.plan.remedies[0].startswith("method=gptq, which ")
+
+
 def test_a_stored_plan_asks_for_data_again() -> None:
     model = Model(build(LAYER))
     (pass_,) = Pipeline(GPTQ)

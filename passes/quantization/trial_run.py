@@ -26,7 +26,7 @@ from irtools.passmanager import Decision, PassContext, Plan
 from irtools.targets import Feeds, Runner, RunnerOptions
 from irtools.words import counted
 
-__all__ = ["Session", "TrialRun", "Trials"]
+__all__ = ["Session", "TrialRun", "Trials", "weight_bytes"]
 
 _SAMPLES = 16
 _DRAWN = 8
@@ -72,7 +72,7 @@ class TrialRun:
 
         That is: no data and none that may be drawn, a model of gigabytes, one that does not run.
         """
-        if _weight_bytes(model) > _LARGEST:
+        if weight_bytes(model) > _LARGEST:
             return None
         try:
             data = _samples(model, ctx)
@@ -205,9 +205,10 @@ def _work_of(model: ir.Model, feeds: Feeds) -> int:
         for dim, size in zip(value.shape, feeds[value.name].shape, strict=False)
         if isinstance(dim, ir.SymbolicDim) and dim.value is not None
     }
-    return count_flops(model, sizes).total + _PER_BYTE * _weight_bytes(model)
+    return count_flops(model, sizes).total + _PER_BYTE * weight_bytes(model)
 
 
-def _weight_bytes(model: ir.Model) -> int:
+def weight_bytes(model: ir.Model) -> int:
+    """Return the size of the weights of the main graph."""
     tensors = (value.const_value for value in model.graph.initializers.values())
     return sum(tensor.nbytes for tensor in tensors if tensor is not None)

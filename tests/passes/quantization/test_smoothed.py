@@ -246,6 +246,23 @@ def test_asked_for_in_vain(quantize, model: ir.Model, options: str, reason: str)
     )
 
 
+def test_what_is_not_run_is_decided_by_prediction(quantize, monkeypatch) -> None:
+    monkeypatch.setattr("irtools.passes.quantization.trial_run._LARGEST", 0)
+    done = quantize(encoder(), INT8, x=samples())
+    assert moved(done) == 2
+    assert any("predicted for all products together" in note for note in done.result.notes)
+    done = quantize(encoder(1.0), INT8, x=samples())
+    assert moved(done) == 0
+
+
+def test_very_large_models_are_left_to_the_caller(quantize, monkeypatch) -> None:
+    monkeypatch.setattr("irtools.passes.quantization.smoothed._LARGEST", 0)
+    done = quantize(encoder(), INT8, x=samples())
+    assert moved(done) == 0 and done.result.plan is not None
+    assert done.result.plan.remedies[0].startswith("smooth=true, which ")
+    assert moved(quantize(encoder(), f"{INT8}:smooth=true", x=samples())) == 2
+
+
 @pytest.mark.parametrize("mode", ["dynamic", "weight-only"])
 def test_other_modes_have_no_ranges_to_spare(quantize, mode: str) -> None:
     done = quantize(encoder(), f"int8:mode={mode}:min-size=0:smooth=true", x=samples())

@@ -28,12 +28,12 @@ from irtools.model import Model
 from irtools.report.plain import plain_data
 
 LENGTH = 64
-CALIBRATION, TEST = 128, 256
+CALIBRATION, TEST = 128, 128
 
 OURS = (
     Ours("int8, not smoothed", "cleanup,fuse,int8:smooth=false"),
     Ours("int8, not smoothed, more in float32", "cleanup,fuse,int8:smooth=false:outlier-floor=26"),
-    Ours("int8", "cleanup,fuse,int8"),
+    Ours("int8, default", "cleanup,fuse,int8"),
     Ours("int8, nothing in float32", "cleanup,fuse,int8:outliers=0"),
     Ours("int8, OpenVINO f32", "cleanup,fuse,int8", "openvino-cpu", "f32"),
 )

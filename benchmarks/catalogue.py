@@ -52,6 +52,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "sink": Benchmark("sink", "computing only the position that a classifier reads"),
     "first-run": Benchmark("first_run", "first answer of a file, and of what compile writes"),
     "unpad": Benchmark("unpad", "computing only the tokens of padded texts"),
+    "smoothing": Benchmark("smoothing", "int8 of encoders with and without smoothing"),
     "operators": Benchmark("operators", "fused operators against their parts"),
     "compile-time": Benchmark("compile_time", "seconds of cleanup,fuse, onnxsim and onnxslim"),
     "commands": Benchmark("commands", "seconds of whole commands: export, int8, int4, the demo"),

@@ -19,6 +19,7 @@ _MEASURES = (
     "num-parameters-removed",
     # Parts of the weights that were quantized.
     "num-outlier-channels",
+    "num-rounded-for-data",
     # How some of what was changed was chosen.
     "num-ranked-",
     "num-kept-grid",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from irtools.scaling.planning import (
     COUNTERS,
+    MOVED,
     ScaledSite,
     Scales,
     ScaleSettings,
@@ -21,6 +22,7 @@ from irtools.scaling.strength import Rounding
 
 __all__ = [
     "COUNTERS",
+    "MOVED",
     "Rounding",
     "ScaleSettings",
     "ScaledSite",

@@ -1,7 +1,7 @@
 """What is known of a product from calibration data and its weight: enough for its rounding error.
 
-Per input channel: the ends of its values, their mean and mean square (`ChannelRange`,
-`ChannelMean`, `ChannelSquare`), collected once for all sites of a model. Of a weight: the values by
+Per input channel: the ends of its values, their mean square and number (`ChannelRange`,
+`ChannelSquare`, `Count`), collected once for all sites of a model. Of a weight: the values by
 input and output channel, and the energy of each input channel.
 """
 
@@ -15,19 +15,26 @@ import numpy as np
 from irtools.analysis.scales import ScaledProduct, Site
 from irtools.editing import require_array
 from irtools.operators import weight_port
-from irtools.statistics import ChannelMean, ChannelRange, ChannelSquare, StatisticsService, Want
+from irtools.statistics import ChannelRange, ChannelSquare, Count, StatisticsService, Want
 
 __all__ = ["Channels", "WeightView", "collect_channels", "weight_view"]
 
 
 @dataclass(frozen=True, eq=False)
 class Channels:
-    """What calibration shows of the input channels of a product, float64 [C] each."""
+    """What calibration shows of the input channels of a product.
+
+    Attributes:
+        low: Smallest values, float64 [C].
+        high: Largest values, float64 [C].
+        square: Mean squares, float64 [C].
+        count: How many values of each channel there were.
+    """
 
     low: np.ndarray
     high: np.ndarray
-    mean: np.ndarray
     square: np.ndarray
+    count: int
 
     @property
     def is_usable(self) -> bool:
@@ -67,13 +74,13 @@ def collect_channels(
 ) -> Mapping[tuple[str, int], Channels]:
     """Collect the statistics of all inputs of products at once; (value name, axis) to them."""
     keys = {(p.activation.name or "", p.axis): None for site in sites for p in site.products}
-    kinds = (ChannelRange, ChannelMean, ChannelSquare)
+    kinds = (ChannelRange, ChannelSquare, Count)
     wants = [Want(name, kind(axis)) for name, axis in keys for kind in kinds]
     answers = {want: np.asarray(a, np.float64) for want, a in statistics.collect(wants).items()}
     found = {}
     for name, axis in keys:
-        ends, mean, square = (answers[Want(name, kind(axis))] for kind in kinds)
-        found[name, axis] = Channels(ends[0], ends[1], mean, square)
+        ends, square, count = (answers[Want(name, kind(axis))] for kind in kinds)
+        found[name, axis] = Channels(ends[0], ends[1], square, int(count))
     return found
 
 

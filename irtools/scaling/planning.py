@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.provenance import selects
-from irtools.analysis.scales import REASONS, Site, Sites, find_sites
+from irtools.analysis.scales import REASONS, ScaledProduct, Site, Sites, find_sites
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.editing import Editor
 from irtools.errors import UsageError
@@ -20,14 +20,23 @@ from irtools.scaling.evidence import Channels, collect_channels, weight_view
 from irtools.scaling.fold import fits, fold, is_half
 from irtools.scaling.strength import Reader, Rounding, Strength, find_strength
 from irtools.statistics import StatisticsService
+from irtools.words import counted
 
-__all__ = ["COUNTERS", "ScaleSettings", "ScaledSite", "Scales", "apply_scales", "plan_scales"]
+__all__ = [
+    "COUNTERS",
+    "MOVED",
+    "ScaleSettings",
+    "ScaledSite",
+    "Scales",
+    "apply_scales",
+    "plan_scales",
+]
 
 _SKIPPED: Mapping[str, str] = MappingProxyType(
     {
         **{reason: f"because {phrase}" for reason, phrase in REASONS.items()},
         "gain": "because there is too little to gain",
-        "small": "because their weights are smaller than min-size",
+        "float": "because none of their products is rounded",
         "excluded": "because an option excludes them",
         "unreached": "because calibration data never reached them",
         "nonfinite": "because a weight holds NaN or infinity",
@@ -35,13 +44,20 @@ _SKIPPED: Mapping[str, str] = MappingProxyType(
     }
 )
 
-COUNTERS: Mapping[str, str] = MappingProxyType(
+MOVED: Mapping[str, str] = MappingProxyType(
     {
         "num-folded-norm": "inputs of products whose scales went into normalizations",
         "num-folded-value": "inputs of products whose scales went into the values of attention",
         "num-folded-neurons": "inputs of products whose scales went into the product before",
         "num-folded-channels": "inputs of products whose scales went into a convolution before",
         "num-scaled-mul": "inputs of products that are scaled with a Mul",
+    }
+)
+"""What `apply_scales` counts."""
+
+COUNTERS: Mapping[str, str] = MappingProxyType(
+    {
+        **MOVED,
         **{
             f"num-skipped-{name}": f"inputs left as they are {why}"
             for name, why in _SKIPPED.items()
@@ -62,7 +78,7 @@ class ScaleSettings:
         least_gain_db: Signal to rounding noise that a site must gain.
         mul_gain_db: The same where it costs a Mul; None: none is written.
         exclude: Module patterns that are left alone.
-        min_size: Products by smaller weights do not count.
+        weights: Names of the weights that will be rounded; None: all of them.
     """
 
     rounding: Rounding = field(default_factory=Rounding)
@@ -70,7 +86,11 @@ class ScaleSettings:
     least_gain_db: float = 0.5
     mul_gain_db: float | None = 3.0
     exclude: tuple[str, ...] = ()
-    min_size: int = 0
+    weights: Collection[str] | None = None
+
+    def rounds(self, product: ScaledProduct) -> bool:
+        """Whether the weight of a product will be rounded."""
+        return self.weights is None or product.weight.name in self.weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +104,8 @@ class ScaledSite:
         kind: What makes them.
         inputs: How many inputs of products are divided.
         scales: float64 [units].
-        before_db: Signal to rounding noise of its products, on average, as they are.
-        gain_db: What the scales gain.
+        before: Relative squared error of its products, summed, as they are.
+        after: With the scales.
     """
 
     name: str
@@ -94,8 +114,24 @@ class ScaledSite:
     kind: str
     inputs: int
     scales: np.ndarray
-    before_db: float = 0.0
-    gain_db: float = 0.0
+    before: float = 0.0
+    after: float = 0.0
+
+    @property
+    def gain_db(self) -> float:
+        """Signal to rounding noise of its products that the scales gain, in decibels."""
+        return float(10 * np.log10(max(self.before, 1e-30) / max(self.after, 1e-30)))
+
+    @property
+    def muls(self) -> int:
+        """How many Mul nodes the scales cost."""
+        return 0 if self.way == "folded" else self.inputs
+
+    @property
+    def action(self) -> str:
+        """What is done, in words."""
+        where = {"folded": "folded", "branched": "folded, a Mul for other readers"}
+        return f"{counted(self.inputs, 'input')} scaled, {where.get(self.way, 'with a Mul')}"
 
     @property
     def counter(self) -> str:
@@ -186,6 +222,8 @@ def apply_scales(model: ir.Model, chosen: Sequence[ScaledSite], rule: str) -> di
     Raises:
         UsageError: The model has no such site.
     """
+    if not chosen:
+        return {}
     sites = find_sites(model, SymbolicShapes.of(model))
     editor, counts = Editor(model, rule), Counter[str]()
     for one in chosen:
@@ -206,8 +244,8 @@ def _wanted(sites: Sites, settings: ScaleSettings, result: Scales) -> list[Site]
         names = [site.module, *(p.node.name or "" for p in site.products)]
         if selects(settings.exclude, [*names, site.name]) is not None:
             result.skipped["excluded"] += _inputs(site)
-        elif all(_size(p.weight) < settings.min_size for p in site.products):
-            result.skipped["small"] += _inputs(site)
+        elif not any(settings.rounds(product) for product in site.products):
+            result.skipped["float"] += _inputs(site)
         elif site.way != "folded" and settings.mul_gain_db is None:
             result.skipped[site.why] += _inputs(site)
         else:
@@ -221,7 +259,7 @@ def _decided(
     """Return a decision, or the reason why there is none."""
     readers = []
     for product in site.products:
-        if _size(product.weight) < settings.min_size:
+        if not settings.rounds(product):
             continue
         found = channels[product.activation.name or "", product.axis]
         if not found.is_usable:
@@ -236,10 +274,10 @@ def _decided(
         return ("gain" if site.way == "folded" else site.why), None
     if not fits(site, strength.scales):
         return "range", None
-    return "", _scaled(site, strength, len(readers))
+    return "", _scaled(site, strength)
 
 
-def _scaled(site: Site, strength: Strength, readers: int) -> ScaledSite:
+def _scaled(site: Site, strength: Strength) -> ScaledSite:
     return ScaledSite(
         site.name,
         site.module,
@@ -247,15 +285,11 @@ def _scaled(site: Site, strength: Strength, readers: int) -> ScaledSite:
         site.kind,
         _inputs(site),
         strength.scales,
-        float(-10 * np.log10(max(strength.before / readers, 1e-30))),
-        strength.gain_db,
+        strength.before,
+        strength.after,
     )
 
 
 def _inputs(site: Site) -> int:
     """Return how many different inputs of products a site divides."""
     return len({product.activation for product in site.products})
-
-
-def _size(value: ir.Value) -> int:
-    return 0 if value.const_value is None else int(value.const_value.size)

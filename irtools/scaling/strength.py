@@ -6,10 +6,15 @@ For Y = X W with X' = X / s and W' = diag(s) W rounded, independently and evenly
     weight       sum_n t_n^2 / 12  sum_k E[x_k^2] / s_k^2    t_n = max_k s_k |W_kn| / levels
 
 which is the expected tr(E^T H E) of the Gram matrix H of X: rounding errors of different channels
-have nothing to do with each other, so that only its diagonal counts. Divided by the signal
-sum_k E[x_k^2] ||W_k||^2 and added up over the products that read the channels, in closed form: no
-model is run. The s is looked for along two lines, in which W alone, X alone and everything between
-are points:
+have nothing to do with each other, so that only its diagonal counts. Other data than that of
+calibration reaches beyond the range, the more often the more channels fill it. With normal tails
+the largest of n values, p, is exceeded with probability 1 / n, by an exponential excess of mean b:
+
+    clipping     2 / n  sum_k b_k^2 exp((p_k - s_k T) / b_k) ||W_k||^2      b_k = p_k / (2 ln n)
+
+where T is the end of the range of X / s. Divided by the signal sum_k E[x_k^2] ||W_k||^2 and added
+up over the products that read the channels, in closed form: no model is run. The s is looked for
+along two lines, in which W alone, X alone and everything between are points:
 
     s = peak(x)^a / peak(W)^(1 - a)      0 <= a <= 1        (SmoothQuant, Xiao et al. 2023)
     s = max(1, peak(x) / c)              c below max peak   (OS+, Wei et al. 2023)
@@ -31,6 +36,9 @@ __all__ = ["Rounding", "Strength", "find_strength"]
 
 _LARGEST_RATIO = 1e4
 """Between two scales of a site: what is beyond is of no use and leads to numbers near the ends."""
+
+
+_TINY = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True)
@@ -171,8 +179,17 @@ def _error(factors: np.ndarray, readers: Sequence[Reader], rounding: Rounding) -
 def _activation_noise(s: np.ndarray, x: Channels, w: WeightView, levels: int) -> float:
     if not levels:
         return 0.0
-    step = (max((x.high / s).max(), 0.0) - min((x.low / s).min(), 0.0)) / levels
-    return float(step**2 / 12 * (s**2 @ w.energy))
+    high, low = max((x.high / s).max(), 0.0), min((x.low / s).min(), 0.0)
+    rounded = ((high - low) / levels) ** 2 / 12 * (s**2 @ w.energy)
+    clipped = _beyond(x.high, s * high, x.count) + _beyond(-x.low, -s * low, x.count)
+    return float(rounded + clipped @ w.energy)
+
+
+def _beyond(peaks: np.ndarray, ends: np.ndarray, count: int) -> np.ndarray:
+    """Return the expected squared excess of other data over the end of each channel's range."""
+    tail = np.maximum(peaks, _TINY) / (2 * np.log(max(count, 3)))
+    reach = np.exp(np.minimum(peaks - ends, 0.0) / tail)
+    return np.asarray(np.where(peaks > 0, 2 * tail**2 * reach / max(count, 3), 0.0))
 
 
 def _weight_noise(s: np.ndarray, x: Channels, w: WeightView, rounding: Rounding) -> float:
@@ -191,6 +208,6 @@ def _weight_noise(s: np.ndarray, x: Channels, w: WeightView, rounding: Rounding)
     scaled = w.values * factor[..., None].astype(np.float32)
     blocks = scaled.reshape(groups, inner // block, block, outer * taps)
     steps = np.abs(blocks).max(axis=2, keepdims=True) / rounding.weight_levels
-    steps = np.maximum(steps, np.finfo(np.float32).tiny)
+    steps = np.maximum(steps, _TINY)
     error = np.square(np.rint(blocks / steps) * steps - blocks).sum(axis=3, dtype=np.float64)
     return float((error.reshape(groups, inner) * power).sum())

@@ -16,6 +16,7 @@ __all__ = [
     "ChannelRange",
     "ChannelSquare",
     "CollectionFigures",
+    "Count",
     "Gram",
     "GramResult",
     "Histogram",
@@ -60,6 +61,13 @@ class ChannelSquare:
 
 
 @dataclass(frozen=True)
+class Count:
+    """How many positions there were, each with a value of every channel. Answer: int."""
+
+    axis: int = -1
+
+
+@dataclass(frozen=True)
 class Gram:
     """X^T X over the positions, X with a constant-1 column appended. Answer: `GramResult`.
 
@@ -73,7 +81,9 @@ class Gram:
     against: str | None = None
 
 
-Reduction: TypeAlias = MinMax | Histogram | ChannelMean | ChannelRange | ChannelSquare | Gram
+Reduction: TypeAlias = (
+    MinMax | Histogram | ChannelMean | ChannelRange | ChannelSquare | Count | Gram
+)
 
 
 @dataclass(frozen=True)

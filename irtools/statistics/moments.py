@@ -15,6 +15,7 @@ from irtools.errors import UnsupportedError
 from irtools.statistics.base import GramResult
 
 __all__ = [
+    "CountAccumulator",
     "GramAccumulator",
     "MeanAccumulator",
     "RangeAccumulator",
@@ -92,6 +93,20 @@ class SquareAccumulator(MeanAccumulator):
 
     def _add(self, state: np.ndarray, rows: np.ndarray) -> None:
         state += _square_sums(rows)
+
+
+class CountAccumulator(_ChannelAccumulator):
+    """Number of positions."""
+
+    def _empty(self, channels: int) -> np.ndarray:
+        return np.zeros(0)
+
+    def _add(self, state: np.ndarray, rows: np.ndarray) -> None:
+        """Nothing but their number is kept."""
+
+    def result(self) -> int:
+        """Return it."""
+        return self._count
 
 
 class GramAccumulator:

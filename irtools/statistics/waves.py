@@ -13,6 +13,7 @@ from irtools.statistics.base import (
     ChannelMean,
     ChannelRange,
     ChannelSquare,
+    Count,
     Gram,
     Histogram,
     MinMax,
@@ -21,6 +22,7 @@ from irtools.statistics.base import (
 )
 from irtools.statistics.histogram import HistogramAccumulator, MinMaxAccumulator
 from irtools.statistics.moments import (
+    CountAccumulator,
     GramAccumulator,
     MeanAccumulator,
     RangeAccumulator,
@@ -76,6 +78,8 @@ def make_accumulator(reduction: Reduction) -> Accumulator | GramAccumulator:
             return RangeAccumulator(axis)
         case ChannelSquare(axis):
             return SquareAccumulator(axis)
+        case Count(axis):
+            return CountAccumulator(axis)
         case Gram(axis, _):
             return GramAccumulator(axis)
 
@@ -138,6 +142,8 @@ def _state_bytes(want: Want, shapes: Shapes) -> int:
             return 8 * _channels(shape, axis)
         case ChannelRange(axis):
             return 16 * _channels(shape, axis)
+        case Count():
+            return 8
         case Gram(axis, against):
             targets = 0 if against is None else _channels(shapes[against], axis)
             return gram_bytes(_channels(shape, axis), targets)

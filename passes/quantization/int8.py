@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
 from irtools.errors import OptionError
 from irtools.model import infer_shapes
-from irtools.passes.quantization.forms.apply import apply_plan, within_opset
+from irtools.passes.quantization.for_data import moments_for, rounded_for_data
+from irtools.passes.quantization.forms.apply import apply_plan
 from irtools.passes.quantization.forms.blocks import BlockTable
-from irtools.passes.quantization.forms.choose import Chosen, Limits, choose, decide
+from irtools.passes.quantization.forms.choose import Limits
 from irtools.passes.quantization.forms.dynamic import Dynamic
 from irtools.passes.quantization.forms.half import Half
 from irtools.passes.quantization.forms.modes import (
@@ -24,27 +24,17 @@ from irtools.passes.quantization.forms.modes import (
 )
 from irtools.passes.quantization.forms.registry import counters_of
 from irtools.passes.quantization.forms.rows import RowTable
-from irtools.passes.quantization.forms.static import Static, observed_values
+from irtools.passes.quantization.forms.static import Static
 from irtools.passes.quantization.forms.storage import REASONS as STORAGE_REASONS
-from irtools.passes.quantization.forms.storage import StoragePlanner
 from irtools.passes.quantization.forms.stored8 import Stored8
 from irtools.passes.quantization.forms.weight_only import WeightOnly
 from irtools.passes.quantization.forms.weights import WeightForm
-from irtools.passes.quantization.ranges.calibration import Calibrator, Facts, calibrate
-from irtools.passes.quantization.ranges.evidence import Evidence
-from irtools.passes.quantization.ranges.outliers import (
-    Channels,
-    OutlierLimits,
-    find_outliers,
-    without_outliers,
-)
-from irtools.passes.quantization.ranges.spec import ACTIVATION_S8, ACTIVATION_U8
-from irtools.passes.quantization.remedy import FLOORS_DB, Candidate, best_plan
-from irtools.passes.quantization.sites.find import find_sites
-from irtools.passes.quantization.sites.reasons import ALREADY, Skips
-from irtools.passes.quantization.sites.uses import Weight
+from irtools.passes.quantization.prospect import Prospect, Wishes
+from irtools.passes.quantization.remedy import FLOORS_DB, best_plan
+from irtools.passes.quantization.sites.reasons import ALREADY
+from irtools.passes.quantization.smoothed import Smoothing, scales_in
 from irtools.passes.quantization.spared import FinerForms, spare
-from irtools.passes.quantization.trial_run import LazyTrial
+from irtools.passes.quantization.trial_run import Trials
 from irtools.passes.quantization.write.desk import Desk
 from irtools.passmanager import (
     FOUND_WEIGHTS,
@@ -56,10 +46,11 @@ from irtools.passmanager import (
     option,
     pass_text,
 )
-from irtools.targets import Capabilities
-from irtools.words import counted
+from irtools.scaling import MOVED, ScaledSite, apply_scales
 
 __all__ = ["Int8"]
+
+_NO_RANGES = "smooth=true moves no scale: only static products have ranges that gain"
 
 
 @dataclass(frozen=True)
@@ -69,11 +60,16 @@ class Int8(PlanningPass):
     Static: `QuantizeLinear`/`DequantizeLinear` pairs whose ranges come from calibration data; u8
     affine activations in front of MatMul, Gemm and Conv, s8 symmetric weights with one scale per
     output channel. Softmax, normalizations, activation functions and attention stay in float32.
+    Scales of channels are moved first where that loses less, as by `smooth`: into normalizations,
+    the values of attention and whatever makes the channels, at no cost, and with a Mul where the
+    outputs keep less than 26 dB; 16 samples of the calibration data show whether they gain.
     Input channels that are much larger than all others (a few in many transformers) are multiplied
     in float32 next to the integer product, as in LLM.int8() (Dettmers et al. 2022): one range for
     the whole tensor would leave the others no bits. How many, calibration data decides: where the
     quantized model keeps less than 26 dB of the original's outputs on 16 samples, more channels
     leave the integer product, of at most one product in six, or of as many as 20 dB take.
+    Where less than 26 dB are kept even so, weights of small models are rounded so that their errors
+    make up for each other on the calibration data (GPTQ, Frantar et al. 2022).
     Between Convs integers are passed on; for ONNX Runtime every Conv outputs integers, so an
     output of the model that a Conv makes has 256 steps there.
     Dynamic: activations are measured at run time; MatMul and Gemm only. Weight-only: weights are
@@ -104,7 +100,7 @@ class Int8(PlanningPass):
     counters: ClassVar[dict[str, str]] = counters_of(
         (Static, Dynamic, WeightOnly, RowTable, BlockTable, Stored8, Half),
         (ALREADY, *STORAGE_REASONS),
-    )
+    ) | dict(MOVED)
 
     mode: Literal["auto", "static", "dynamic", "weight-only"] = option(
         "auto",
@@ -131,6 +127,18 @@ class Int8(PlanningPass):
         "auto",
         "pairs: scales with which no two neighbouring products leave 16 bits; true: 7-bit weights; "
         "false: all 8 bits; auto: pairs where the target's products saturate, else false",
+    )
+    method: Literal["auto", "rtn", "gptq"] = option(
+        "auto",
+        "how weights of static products are rounded; rtn: each to the nearest; gptq: so that "
+        "errors make up for each other on calibration data, which takes longer; auto: gptq where "
+        "the outputs keep less than 26 dB and gain, in models of the size of a small encoder",
+    )
+    smooth: Literal["auto", "true", "false"] = option(
+        "auto",
+        "scales of channels moved before anything is rounded (docs/smoothing.md; static only); "
+        "auto: where calibration data shows that the outputs gain, with Mul nodes only below 26 "
+        "dB; true: all that gain by prediction",
     )
     outliers: int = option(
         8,
@@ -178,114 +186,77 @@ class Int8(PlanningPass):
             raise OptionError(f"block-size needs mode=weight-only, the mode is {self.mode!r}")
 
     def plan(self, model: ir.Model, ctx: PassContext) -> Plan:
-        capabilities, skipped = ctx.target.capabilities, Skips()
-        form = self._form(ctx)
-        if form.name == Static.name:
+        wishes = self._wishes(ctx)
+        if wishes.is_static:
             # Forms depend on the shapes of activations. Planning changes nothing.
             model = model.clone()
             infer_shapes(model)
-        if self.mode != "weight-only":
-            skipped.note(slow_note(ctx.target, is_auto=self.mode == "auto"))
-        chosen = self._chosen(form, model, capabilities, skipped)
-        static = [weight for weight, form in chosen if form.name == Static.name]
-        calibrator = self._calibrator(capabilities)
-        facts = self._facts(model, ctx, static, calibrator, skipped)
-        clips = capabilities.int8_clips
-
-        def outliers(floor: float) -> Mapping[ir.Value, Channels]:
-            return find_outliers(static, facts, OutlierLimits(self.outliers, floor), clips)
-
-        def plan_of(candidate: Candidate) -> Plan:
-            rest = without_outliers(facts, candidate.outliers, calibrator)
-            evidence = Evidence(capabilities, rest, candidate.outliers, self.bias_correction)
-            made = skipped.copy()
-            multiplied = decide(chosen, evidence, made)
-            storage = self._storage(evidence, form, made)
-            stored = storage.decide(model, {str(d.data["weight"]) for d in multiplied})
-            decisions = sorted((*multiplied, *stored), key=lambda d: (d.cost, d.subject))
-            made.tell(found=bool(decisions))
-            return Plan(
-                pass_text=pass_text(self),
-                decisions=tuple(decisions),
-                cost_unit="relative squared error of the output",
-                gain_unit="bytes",
-                notes=tuple(made.notes),
-                counters=dict(made.counts),
-                remedies=self._remedies(bool(static), outliers, candidate),
-            )
 
         def applied(plan: Plan) -> ir.Model:
             copy = model.clone()
             self.apply(copy, plan, ctx)
             return copy
 
+        trials = Trials(model, ctx, applied)
         floors = FLOORS_DB if self.outlier_floor is None else (self.outlier_floor,)
-        candidates = [Candidate(floor, outliers(floor)) for floor in floors]
-        trial = LazyTrial(model, ctx)
-        plan = best_plan(candidates, plan_of, applied, trial)
-        if self.least_sqnr is None or not plan.decisions:
+
+        def plan_of(prospect: Prospect) -> Plan:
+            candidates = [prospect.candidate(floor) for floor in floors]
+            return best_plan(candidates, prospect.plan, trials)
+
+        prospect = Prospect(model, wishes, ctx)
+        if wishes.is_static and wishes.scales:
+            smoothing = Smoothing(
+                self.smooth == "true",
+                floors[0],
+                trials,
+                lambda scaled, moved: Prospect(scaled, wishes, ctx, moved),
+                plan_of,
+                self.name,
+            )
+            prospect, plan = smoothing.best(prospect)
+        else:
+            plan = plan_of(prospect)
+            if self.smooth == "true":
+                plan = replace(plan, notes=(*plan.notes, _NO_RANGES))
+        if self.least_sqnr is not None and plan.decisions:
+            finer = FinerForms(prospect.model, prospect.storage, Half())
+            plan = spare(
+                plan, finer.next, applied, trials.run, self.least_sqnr, ctx.progress
+            )
+        if self.method == "rtn":
             return plan
-        finer = FinerForms(model, self._storage(Evidence(capabilities), form, Skips()), Half())
-        return spare(plan, finer.next, applied, trial.get(), self.least_sqnr, ctx.progress)
+        return rounded_for_data(plan, prospect.static, trials, forced=self.method == "gptq")
 
     def apply(self, model: ir.Model, plan: Plan, ctx: PassContext) -> PassResult:
-        return apply_plan(Desk(model, self.name, ctx.target.capabilities), plan)
-
-    def _chosen(
-        self, form: WeightForm, model: ir.Model, capabilities: Capabilities, skipped: Skips
-    ) -> list[Chosen]:
-        """Return what is multiplied or looked up in integers; the rest is a matter of storage."""
-        limits = Limits(self.exclude, self.min_size, self.embeddings)
-        sites, others = find_sites(model), Skips()
-        skipped.add(ALREADY, sites.skipped.counts[ALREADY.counter])
-        chosen = choose(sites, lambda w: (*limits.tables(w), form), limits, capabilities, others)
-        kept, note = within_opset(chosen, lambda c: c[1], model, fate="multiplied in float32")
-        skipped.note(*others.notes, note)
-        return kept
-
-    def _storage(self, evidence: Evidence, form: WeightForm, skipped: Skips) -> StoragePlanner:
-        kernels = "Conv" in evidence.capabilities.int8_static_ops and form.name != Static.name
-        tables = self.embeddings != "none"
-        return StoragePlanner(
-            Stored8(), evidence, self.exclude, self.min_size, tables, kernels, skipped
+        scales, weights = scales_in(plan)
+        moved = [ScaledSite.from_data(decision.data) for decision in scales]
+        counts = apply_scales(model, moved, self.name)
+        moments_of, note = moments_for(model, weights, ctx)
+        if note:
+            weights = replace(weights, notes=(*weights.notes, note))
+        desk = Desk(model, self.name, ctx.target.capabilities, moments_of=moments_of)
+        result = apply_plan(desk, weights)
+        return replace(
+            result,
+            modified=result.modified or bool(moved),
+            counters={**result.counters, **counts},
+            plan=plan,
         )
 
-    def _remedies(
-        self,
-        is_static: bool,
-        outliers: Callable[[float], Mapping[ir.Value, Channels]],
-        taken: Candidate,
-    ) -> tuple[str, ...]:
-        """Return options that would cost time and keep more."""
-        found = []
-        high = FLOORS_DB[-1]
-        more = len(outliers(high)) - len(taken.outliers)
-        if more > 0:
-            found.append(
-                f"outlier-floor={high:g}, which multiplies large channels of "
-                f"{counted(more, 'more activation')} in float32"
-            )
-        if is_static and self.calibrator == "minmax":
-            found.append("calibrator=mse, which leaves rare values out of the ranges")
-        if is_static:
-            found.append("mode=weight-only, which rounds no activations and is hardly faster")
-        return tuple(found)
-
-    def _facts(
-        self,
-        model: ir.Model,
-        ctx: PassContext,
-        static: Sequence[Weight],
-        calibrator: Calibrator,
-        skipped: Skips,
-    ) -> Facts:
-        observed = observed_values(static, ctx.target.capabilities.int8_clips)
-        if not observed:
-            return {}
-        service = ctx.statistics(model)
-        if service.synthetic:
-            skipped.note("ranges come from synthetic data: give calibration data to trust them")
-        return calibrate(observed, calibrator, service)
+    def _wishes(self, ctx: PassContext) -> Wishes:
+        return Wishes(
+            pass_text(self),
+            self._form(ctx),
+            Limits(self.exclude, self.min_size, self.embeddings),
+            self.calibrator,
+            self.outliers,
+            bias_correction=self.bias_correction,
+            scales=self.smooth != "false",
+            note=""
+            if self.mode == "weight-only"
+            else slow_note(ctx.target, is_auto=self.mode == "auto"),
+        )
 
     def _form(self, ctx: PassContext) -> WeightForm:
         """Return what products become."""
@@ -294,8 +265,3 @@ class Int8(PlanningPass):
         if mode == "auto":
             mode = best_mode(capabilities, has_data=ctx.calibration is not None)
         return product_form(mode, range_of(self.reduce_range, capabilities), self.block_size)
-
-    def _calibrator(self, capabilities: Capabilities) -> Calibrator:
-        symmetric = capabilities.int8_activation == "s8-symmetric"
-        spec = ACTIVATION_S8 if symmetric else ACTIVATION_U8
-        return Calibrator(self.calibrator, spec, peaks=self.outliers > 0)

@@ -16,22 +16,22 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from irtools.passes.quantization.ranges.outliers import Channels
-from irtools.passes.quantization.trial_run import LazyTrial, TrialRun
+from irtools.passes.quantization.trial_run import Trials
 from irtools.passmanager import Plan
 from irtools.words import counted
 
-__all__ = ["FLOORS_DB", "Candidate", "Trial", "best_plan", "choose"]
+__all__ = ["FLOORS_DB", "GAIN_DB", "NEED_DB", "Candidate", "Trial", "best_plan", "choose"]
 
 FLOORS_DB = (18.0, 20.0, 22.0, 24.0, 26.0)
 """Floors that are tried. 26 dB is more than four bits for the other channels."""
 
-_NEED_DB = 26.0
+NEED_DB = 26.0
 """From here on nothing is tried: the outputs are off by 5 % of their size."""
 
 _ENOUGH_DB = 20.0
 """What must be kept, whatever it costs: the outputs are off by 10 %."""
 
-_GAIN_DB = 0.5
+GAIN_DB = 0.5
 """A remedy that gains less is not taken."""
 
 _CHEAP_SHARE = 6
@@ -57,35 +57,31 @@ class Trial:
 def best_plan(
     candidates: Sequence[Candidate],
     plan_of: Callable[[Candidate], Plan],
-    applied: Callable[[Plan], ir.Model],
-    trial: LazyTrial,
+    trials: Trials,
 ) -> Plan:
     """Return the plan of the floor that calibration data asks for; it says so in a note.
 
     Args:
         candidates: By rising floor.
-        plan_of: Makes the plan of one.
-        applied: Carries a plan out on a copy of the model.
-        trial: Runs what comes of it. Without the caller's data the first plan is kept.
+        plan_of: Makes the plan of one; the same object each time.
+        trials: Runs what comes of it. Without the caller's data the first plan is kept.
     """
     first = plan_of(candidates[0])
     if len(candidates) == 1 or not candidates[-1].outliers:
         return first
-    runs = trial.get()
-    if runs is None or runs.drawn:
+    if trials.run is None or trials.run.drawn:
         return first
-    plans = {candidates[0].floor_db: first}
 
     def measure(candidate: Candidate) -> float:
-        if candidate.floor_db not in plans:
-            plans[candidate.floor_db] = plan_of(candidate)
-        found = runs.sqnr_db(applied(plans[candidate.floor_db]))
+        found = trials.kept_db(plan_of(candidate))
         return math.inf if found is None else found
 
     products = sum(decision.data.get("form") == "static" for decision in first.decisions)
     best, tried = choose(candidates, products, measure)
-    plan = plans[best.floor_db]
-    return plan if plan is first else replace(plan, notes=(*plan.notes, _tell(best, tried, runs)))
+    plan = plan_of(best)
+    if plan is first:
+        return plan
+    return replace(plan, notes=(*plan.notes, _tell(best, tried, trials.told)))
 
 
 def choose(
@@ -107,22 +103,22 @@ def choose(
     tried = [best]
     cheap = [c for c in distinct[1:] if len(c.outliers) * _CHEAP_SHARE <= products]
     costly = distinct[1 + len(cheap) :]
-    if best.sqnr_db >= _NEED_DB:
+    if best.sqnr_db >= NEED_DB:
         return best.candidate, tuple(tried)
     for candidate in (*cheap[-1:], *costly):
         if candidate in costly and best.sqnr_db >= _ENOUGH_DB:
             break
         tried.append(Trial(candidate, measure(candidate)))
-        if tried[-1].sqnr_db >= best.sqnr_db + _GAIN_DB:
+        if tried[-1].sqnr_db >= best.sqnr_db + GAIN_DB:
             best = tried[-1]
     return best.candidate, tuple(tried)
 
 
-def _tell(chosen: Candidate, tried: Sequence[Trial], runs: TrialRun) -> str:
+def _tell(chosen: Candidate, tried: Sequence[Trial], samples: str) -> str:
     """Say what was taken and why, for the report."""
     figures = ", ".join(f"{t.sqnr_db:.1f} dB at {t.candidate.floor_db:g}" for t in tried)
     return (
         f"outlier-floor={chosen.floor_db:g} by calibration data: {figures} "
-        f"({counted(runs.samples, 'sample')}); large channels of "
+        f"({samples}); large channels of "
         f"{counted(len(chosen.outliers), 'activation')} are multiplied in float32"
     )

@@ -24,6 +24,7 @@ from irtools.passes.quantization.forms.storage import StoragePlanner
 from irtools.passes.quantization.forms.stored import StoredForm
 from irtools.passes.quantization.sites.reasons import Reason
 from irtools.passes.quantization.sites.stored import StoredWeight, find_stored
+from irtools.passes.quantization.smoothed import scales_in
 from irtools.passes.quantization.switchboard import Switchboard
 from irtools.passes.quantization.trial_run import TrialRun
 from irtools.passmanager import Decision, Plan
@@ -197,7 +198,8 @@ def spare(
         progress: Shows how many trials are done.
         all_in: What the plan does, in words.
     """
-    if trial is None or not plan.decisions:
+    scales, weights = scales_in(plan)
+    if trial is None or not weights.decisions:
         return plan
     first = trial.sqnr_db(applied(plan))
     margin_db = _MARGIN_DB[trial.drawn]
@@ -207,7 +209,7 @@ def spare(
     most = min(len(plan.decisions), order_trials) + trials
     with _Bench(plan, applied, trial, progress, most) as bench:
         search = Search(
-            plan.decisions,
+            weights.decisions,
             first,
             finer,
             bench.measure,
@@ -226,7 +228,7 @@ def spare(
         f"({counted(trial.samples, whose)}); least-sqnr=none keeps all in {all_in}"
     )
     ordered = sorted(search.best, key=lambda d: (d.cost, d.subject))
-    return replace(plan, decisions=tuple(ordered), notes=(*plan.notes, note))
+    return replace(plan, decisions=(*scales, *ordered), notes=(*plan.notes, note))
 
 
 def _trials(work: int) -> int:
@@ -287,4 +289,4 @@ class _Bench:
         return self._board[1]
 
     def _with(self, decisions: Sequence[Decision]) -> Plan:
-        return replace(self._plan, decisions=tuple(decisions))
+        return replace(self._plan, decisions=(*scales_in(self._plan)[0], *decisions))

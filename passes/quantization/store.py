@@ -24,7 +24,7 @@ from irtools.passes.quantization.ranges.evidence import Evidence
 from irtools.passes.quantization.sites.find import find_sites
 from irtools.passes.quantization.sites.reasons import ALREADY, OPSET, Skips
 from irtools.passes.quantization.spared import FinerForms, spare
-from irtools.passes.quantization.trial_run import LazyTrial
+from irtools.passes.quantization.trial_run import TrialRun
 from irtools.passes.quantization.write.desk import Desk
 from irtools.passmanager import (
     FOUND_WEIGHTS,
@@ -115,7 +115,7 @@ class Store(PlanningPass):
             return copy
 
         finer = FinerForms(model, self._planner(ctx, Skips()), Half())
-        trial = LazyTrial(model, ctx).get()
+        trial = TrialRun.of(model, ctx)
         return spare(
             plan, finer.next, applied, trial, self.least_sqnr, ctx.progress, _FORMS[self.form].label
         )

@@ -23,11 +23,12 @@ from irtools.data import Dataset, SyntheticSettings, padding_mask
 from irtools.errors import IrtoolsError
 from irtools.metrics import FidelityMeter
 from irtools.model import infer_shapes
-from irtools.passmanager import PassContext
+from irtools.passmanager import Decision, PassContext, Plan
 from irtools.statistics import expose
 from irtools.targets import Feeds, Runner, RunnerOptions
+from irtools.words import counted
 
-__all__ = ["LazyTrial", "Session", "TrialRun"]
+__all__ = ["Session", "TrialRun", "Trials", "weight_bytes"]
 
 _SAMPLES = 16
 _DRAWN = 8
@@ -76,7 +77,7 @@ class TrialRun:
 
         That is: no data and none that may be drawn, a model of gigabytes, one that does not run.
         """
-        if _weight_bytes(model) > _LARGEST:
+        if weight_bytes(model) > _LARGEST:
             return None
         try:
             data = _samples(model, ctx)
@@ -168,20 +169,41 @@ def _shown(model: ir.Model, names: tuple[str, ...] | None) -> ir.Model:
     return expose(typed, [name for name in names if name in known]).model
 
 
-class LazyTrial:
-    """Runs the original when first asked, if at all."""
+class Trials:
+    """What plans keep, each of them run once, and the original when first asked, if at all.
 
-    def __init__(self, model: ir.Model, ctx: PassContext) -> None:
+    Args:
+        model: The original.
+        ctx: For data and runners.
+        applied: Carries a plan out on a copy of the model.
+    """
+
+    def __init__(
+        self, model: ir.Model, ctx: PassContext, applied: Callable[[Plan], ir.Model]
+    ) -> None:
         self._model = model
         self._ctx = ctx
-
-    def get(self) -> TrialRun | None:
-        """As `TrialRun.of`."""
-        return self._found
+        self._applied = applied
+        self._kept: list[tuple[Sequence[Decision], float | None]] = []
 
     @cached_property
-    def _found(self) -> TrialRun | None:
+    def run(self) -> TrialRun | None:
+        """As `TrialRun.of`."""
         return TrialRun.of(self._model, self._ctx)
+
+    @property
+    def told(self) -> str:
+        """How many samples there are, in words."""
+        return counted(0 if self.run is None else self.run.samples, "sample")
+
+    def kept_db(self, plan: Plan) -> float | None:
+        """As `TrialRun.sqnr_db`, of a plan carried out; None also where nothing can be run."""
+        for known, kept in self._kept:
+            if known is plan.decisions:
+                return kept
+        found = None if self.run is None else self.run.sqnr_db(self._applied(plan))
+        self._kept.append((plan.decisions, found))
+        return found
 
 
 def _samples(model: ir.Model, ctx: PassContext) -> Dataset | None:
@@ -207,9 +229,10 @@ def _work_of(model: ir.Model, feeds: Feeds) -> int:
         for dim, size in zip(value.shape, feeds[value.name].shape, strict=False)
         if isinstance(dim, ir.SymbolicDim) and dim.value is not None
     }
-    return count_flops(model, sizes).total + _PER_BYTE * _weight_bytes(model)
+    return count_flops(model, sizes).total + _PER_BYTE * weight_bytes(model)
 
 
-def _weight_bytes(model: ir.Model) -> int:
+def weight_bytes(model: ir.Model) -> int:
+    """Return the size of the weights of the main graph."""
     tensors = (value.const_value for value in model.graph.initializers.values())
     return sum(tensor.nbytes for tensor in tensors if tensor is not None)

@@ -23,7 +23,7 @@ from irtools.passmanager import (
 )
 from irtools.scaling import COUNTERS, Rounding, ScaledSite, ScaleSettings, apply_scales, plan_scales
 from irtools.statistics import StatisticsService
-from irtools.words import counted, tallied
+from irtools.words import tallied
 
 __all__ = ["Smooth"]
 
@@ -132,12 +132,10 @@ class Smooth(PlanningPass):
 
 
 def _decision(site: ScaledSite) -> Decision:
-    inputs = counted(site.inputs, "input")
-    where = {"folded": "folded", "branched": "folded, a Mul for other readers"}
     return Decision(
         subject=site.module,
-        action=f"{inputs} scaled, {where.get(site.way, 'with a Mul')}",
-        cost=0.0 if site.way == "folded" else float(site.inputs),
+        action=site.action,
+        cost=float(site.muls),
         gain=round(site.gain_db, 2),
         data=site.to_data(),
     )

@@ -98,7 +98,8 @@ def read_decision(decision: Decision) -> WeightDecision:
     data: Any = decision.data
     try:
         form = find_form(data["form"])
-        values = {field.name: data[field.name] for field in dataclasses.fields(form)}
+        names = [field.name for field in dataclasses.fields(form) if field.name in data]
+        values = {name: data[name] for name in names}
         made = form(**{n: tuple(v) if isinstance(v, list) else v for n, v in values.items()})
         uses = tuple(UseDecision.from_data(use) for use in data["uses"])
         return WeightDecision(data["weight"], made, uses, data["scope"])

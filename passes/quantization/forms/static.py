@@ -47,16 +47,19 @@ class Static(Multiplied):
 
     Attributes:
         outliers: Input channels that are multiplied in float32.
+        for_data: Codes make up for each other's errors on calibration data (GPTQ).
     """
 
     name: ClassVar[str] = "static"
     counters = Multiplied.counters | {
         "num-quantized-conv": "Conv nodes in int8",
         "num-outlier-channels": "input channels of weights that are multiplied in float32",
+        "num-rounded-for-data": "weights whose codes make up for each other's errors (GPTQ)",
     }
     reasons: ClassVar[tuple[Reason, ...]] = (EXTREME, CHANNELS, RANGE)
 
     outliers: tuple[int, ...] = ()
+    for_data: bool = False
 
     @property
     def opset(self) -> int:
@@ -135,12 +138,17 @@ class Static(Multiplied):
             for d in made.uses
         )
         desk.writer(StaticWriter).write(
-            weight, uses, weight_range=self.weight_range, outliers=self.outliers
+            weight,
+            uses,
+            weight_range=self.weight_range,
+            outliers=self.outliers,
+            for_data=self.for_data,
         )
 
     def count(self, weight: Weight) -> Counter[str]:
         found = super().count(weight)
         found["num-outlier-channels"] = len(self.outliers)
+        found["num-rounded-for-data"] = int(self.for_data)
         return found
 
 

@@ -15,6 +15,7 @@ from irtools.statistics import (
     ChannelMean,
     ChannelRange,
     ChannelSquare,
+    Count,
     Grid,
     Histogram,
     HistogramResult,
@@ -79,7 +80,8 @@ class Calibrator:
             `percentile` cuts 0.01 %; `entropy` minimizes the KL divergence.
         spec: The form of the activations.
         moments: Also ask for means and mean squares per channel.
-        peaks: Also ask for the largest magnitudes per channel.
+        peaks: Also ask for the largest magnitudes per channel, and of how many values: what
+            outliers and scales (`irtools.scaling`) are found by.
     """
 
     name: CalibratorName
@@ -98,6 +100,7 @@ class Calibrator:
                 wants.append(Want(value.name, ChannelSquare(channel_axis)))
             if self.peaks:
                 wants.append(Want(value.name, ChannelRange(channel_axis)))
+                wants.append(Want(value.name, Count(channel_axis)))
         return tuple(wants)
 
     def read(

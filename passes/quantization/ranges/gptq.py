@@ -15,27 +15,46 @@ wrong on both runtimes. O(K^3) for U and O(K^2 N) for the sweep, in lazy blocks 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
 
 import numpy as np
 
+from irtools.passes.quantization.ranges.arithmetic import QParams, dequantize
 from irtools.passes.quantization.ranges.blocks import Blocks, Rounding, quantize_rows
+from irtools.passes.quantization.ranges.cost import bias_shift
 from irtools.passes.quantization.ranges.spec import BlockSpec
 from irtools.passes.quantization.sites.uses import Weight
 from irtools.passmanager import Decision
 from irtools.statistics import Gram, GramResult, StatisticsService, Want
 
-__all__ = ["Hessians", "by_input", "gptq_rounding"]
+__all__ = [
+    "GROUP_BYTES",
+    "Hessians",
+    "Moments",
+    "by_input",
+    "gptq_codes",
+    "gptq_rounding",
+    "moment_bytes",
+]
 
 _DAMPING = 0.01
 _LAZY = 128
-_GROUP_BYTES = 256 << 20
+GROUP_BYTES = 256 << 20
 """Gram matrices that are collected in one go: fewer sweeps over the data for more memory."""
+
+
+Factor: TypeAlias = tuple[np.ndarray, np.ndarray]
 
 
 def gptq_rounding(hessian: np.ndarray) -> Rounding:
     """Return a rounding for weights whose input has E[x x^T] = `hessian`, [K, K]."""
-    order = np.argsort(-np.diag(hessian), kind="stable")
-    upper = _factor(hessian[np.ix_(order, order)])
+    return _rounding(_ordered_factor(hessian))
+
+
+def _rounding(factor: Factor) -> Rounding:
+    order, upper = factor
 
     def rounding(rows: np.ndarray, spec: BlockSpec) -> Blocks:
         fixed = quantize_rows(rows, spec)
@@ -52,6 +71,53 @@ def gptq_rounding(hessian: np.ndarray) -> Rounding:
     return rounding
 
 
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """What a weight is multiplied with, on average.
+
+    Attributes:
+        square: E[x x^T], [K, K].
+        mean: E[x], [K].
+    """
+
+    square: np.ndarray
+    mean: np.ndarray
+
+    @cached_property
+    def around_zero(self) -> Factor:
+        """The factor of E[x x^T]."""
+        return _ordered_factor(self.square)
+
+    @cached_property
+    def around_mean(self) -> Factor:
+        """The factor of E[x x^T] - E[x] E[x]^T."""
+        return _ordered_factor(self.square - np.outer(self.mean, self.mean))
+
+
+def gptq_codes(
+    array: np.ndarray, axis: int, q: QParams, moments: Moments, *, corrected: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the integers of a matrix with one scale per output channel, and what biases lose.
+
+    Args:
+        array: [K, N] with axis 1, [N, K] with axis 0.
+        axis: The output-channel axis.
+        q: Its parameters, symmetric around 0.
+        moments: Of what it is multiplied with.
+        corrected: A bias takes up the mean error, so that only the rest is to be made small.
+
+    Returns:
+        Integers of the array's shape, and (W - W')^T E[x], [N].
+    """
+    order, upper = moments.around_mean if corrected else moments.around_zero
+    rows = array.T if axis == 1 else array
+    scale = np.broadcast_to(q.scale.reshape(-1, 1).astype(np.float32), rows.shape)
+    codes = np.empty(rows.shape, np.float32)
+    codes[:, order] = _sweep(np.array(rows[:, order], np.float32), scale, *q.spec.limits, upper)
+    integers = (codes.T if axis == 1 else codes).astype(q.spec.dtype.numpy())
+    return integers, bias_shift(array - dequantize(integers, q), axis, moments.mean)
+
+
 class Hessians:
     """E[x x^T] of what weights are multiplied with, collected in groups and then forgotten.
 
@@ -64,35 +130,48 @@ class Hessians:
         self._service = service
         self._waiting = [(key, size) for key, size in _inputs(weights)]
         self._found: Mapping[Want, object] = {}
-        self._last: tuple[tuple[str, ...], Rounding] | None = None
+        self._last: tuple[tuple[str, ...], Moments] | None = None
 
     def rounding_of(self, weight: Weight) -> Rounding:
-        """Return the rounding of a weight. Those with one input, such as q, k and v, share it."""
+        """Return the rounding of a weight in blocks."""
+        return _rounding(self.moments_of(weight).around_zero)
+
+    def moments_of(self, weight: Weight) -> Moments:
+        """Return what a weight is multiplied with; those with one input (q, k, v) share it."""
         names = _names(weight)
         if self._last is None or self._last[0] != names:
-            self._last = (names, gptq_rounding(self._hessian(names)))
+            self._last = (names, self._moments([Want(name, Gram()) for name in names]))
         return self._last[1]
 
-    def _hessian(self, names: tuple[str, ...]) -> np.ndarray:
-        wants = [Want(name, Gram()) for name in names]
+    def _moments(self, wants: list[Want]) -> Moments:
         if any(want not in self._found for want in wants):
             self._found = self._service.collect(self._next_group(wants))
         grams = [found for want in wants if isinstance(found := self._found[want], GramResult)]
+        total = sum((gram.xx for gram in grams[1:]), start=grams[0].xx)
         # The last row and column belong to a constant 1.
-        total = sum((gram.xx[:-1, :-1] for gram in grams[1:]), start=grams[0].xx[:-1, :-1])
-        return np.asarray(total / max(sum(gram.count for gram in grams), 1))
+        square = total / max(sum(gram.count for gram in grams), 1)
+        return Moments(square[:-1, :-1], square[-1, :-1])
 
     def _next_group(self, wants: list[Want]) -> list[Want]:
         """Return what is wanted now and, as far as memory allows, what will be wanted next."""
         group, size = dict.fromkeys(wants), 0
         while self._waiting:
             name, inner = self._waiting[0]
-            size += 8 * (inner + 1) ** 2
-            if size > _GROUP_BYTES and name not in {want.value for want in wants}:
+            size += _bytes(inner)
+            if size > GROUP_BYTES and name not in {want.value for want in wants}:
                 break
             self._waiting.pop(0)
             group[Want(name, Gram())] = None
         return list(group)
+
+
+def moment_bytes(weights: Iterable[Weight]) -> int:
+    """Return the size of the moments of all that weights are multiplied with."""
+    return sum(_bytes(inner) for _, inner in _inputs(weights))
+
+
+def _bytes(inner: int) -> int:
+    return 8 * (inner + 1) ** 2
 
 
 def by_input(
@@ -124,6 +203,12 @@ def _inputs(weights: Iterable[Weight]) -> list[tuple[str, int]]:
         inner = int(weight.tensor.shape.numpy()[1 - weight.uses[0].axis])
         found.update((name, inner) for name in _names(weight) if name not in found)
     return list(found.items())
+
+
+def _ordered_factor(hessian: np.ndarray) -> Factor:
+    """Return input channels by falling E[x_k^2], and U in that order."""
+    order = np.argsort(-np.diag(hessian), kind="stable")
+    return order, _factor(hessian[np.ix_(order, order)])
 
 
 def _factor(hessian: np.ndarray) -> np.ndarray:

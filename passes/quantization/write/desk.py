@@ -9,6 +9,7 @@ import onnx_ir as ir
 
 from irtools.editing import Editor
 from irtools.passes.quantization.ranges.blocks import Rounding, quantize_rows
+from irtools.passes.quantization.ranges.gptq import Moments
 from irtools.passes.quantization.sites.uses import Weight
 from irtools.targets import Capabilities
 
@@ -29,6 +30,7 @@ class Desk:
         name: Of the pass.
         capabilities: What the target runs.
         rounding_of: How the weights of products in blocks are rounded; None: each to the nearest.
+        moments_of: What weights are multiplied with, for those that are rounded for it.
     """
 
     def __init__(
@@ -37,11 +39,13 @@ class Desk:
         name: str,
         capabilities: Capabilities,
         rounding_of: Callable[[Weight], Rounding] | None = None,
+        moments_of: Callable[[Weight], Moments] | None = None,
     ) -> None:
         self.model = model
         self.name = name
         self.editor = Editor(model, name)
         self.capabilities = capabilities
+        self.moments_of = moments_of
         self._rounding_of = rounding_of
         self._writers: dict[object, Any] = {}
 

@@ -16,7 +16,7 @@ that is an output of the model gives numbers in 256 steps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -27,6 +27,7 @@ from irtools.passes.quantization.ranges.arithmetic import (
     quantize_bias,
     quantize_weight,
 )
+from irtools.passes.quantization.ranges.gptq import gptq_codes
 from irtools.passes.quantization.ranges.outliers import Channels, without_channels
 from irtools.passes.quantization.ranges.spec import PerAxis, WeightRange, weight_spec
 from irtools.passes.quantization.sites.results import result_of
@@ -60,6 +61,7 @@ class StaticWriter:
 
     def __init__(self, desk: Desk) -> None:
         self._editor = desk.editor
+        self._moments_of = desk.moments_of
         self._clips = desk.capabilities.int8_clips
         self._zero_points = desk.capabilities.int8_zero_points
         self._pairs: dict[tuple[object, ...], ir.Value] = {}
@@ -73,6 +75,7 @@ class StaticWriter:
         *,
         weight_range: WeightRange,
         outliers: Channels = (),
+        for_data: bool = False,
     ) -> None:
         """Quantize a weight once, for all its readers.
 
@@ -81,6 +84,7 @@ class StaticWriter:
             uses: All its readers, and how they are quantized.
             weight_range: How much of 8 bits it uses.
             outliers: Input channels that are multiplied in float32 next to it.
+            for_data: Codes make up for each other's errors on what it is multiplied with.
         """
         axis = uses[0].use.axis
         array = weight.array()
@@ -92,6 +96,12 @@ class StaticWriter:
             array, axis = array.T, 1 - axis
         spec = weight_spec(PerAxis(axis), weight_range)
         integers, q = quantize_weight(array, spec, _scale_floor(uses))
+        if for_data:
+            assert self._moments_of is not None
+            corrected = all(u.shift is not None for u in uses)
+            moments = self._moments_of(weight)
+            integers, shift = gptq_codes(array, axis, q, moments, corrected=corrected)
+            uses = tuple(u if u.shift is None else replace(u, shift=shift) for u in uses)
         table = self._editor.constant(f"{weight.name}_quantized", integers)
         multiplying = [u for u in uses if u.use.kind != "gather"]
         dequantized = self._editor.before(

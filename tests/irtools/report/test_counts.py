@@ -40,6 +40,7 @@ def test_every_statistic_of_our_passes_is_known() -> None:
                 "num-rounds",
                 "num-parameters-removed",
                 "num-outlier-channels",
+                "num-rounded-for-data",
                 "num-lacking-channel-rule",
                 "num-ranked-by-magnitude",
                 "num-kept-grid",

@@ -23,7 +23,7 @@ def drawn(seed: int, *, outliers: int = 3, dead: int = 0) -> tuple[np.ndarray, n
 
 
 def reader(x: np.ndarray, w: np.ndarray) -> Reader:
-    channels = Channels(x.min(axis=0), x.max(axis=0), x.mean(axis=0), np.square(x).mean(axis=0))
+    channels = Channels(x.min(axis=0), x.max(axis=0), np.square(x).mean(axis=0), len(x))
     view = WeightView.of(w.astype(np.float32)[None, :, :, None])
     return Reader(np.arange(1, K + 1), channels, view)
 
@@ -66,6 +66,32 @@ def test_scales_gain_what_is_promised(rounding: Rounding, least_db: float) -> No
     assert found.gain_db > least_db
     errors = [relative_error(x, w, s, rounding) for s in (np.ones(K), found.scales)]
     assert 10 * np.log10(errors[0] / errors[1]) == pytest.approx(found.gain_db, abs=1.0)
+
+
+def test_other_data_beyond_the_range_is_foreseen() -> None:
+    """Channels that are all as large as the range, few of whose values were seen."""
+    rng = np.random.default_rng(0)
+    w, found = rng.normal(size=(K, N)) / np.sqrt(K), []
+    fine = Rounding(activation_levels=10**6, weight_levels=1e6)
+    for _ in range(20):
+        x, other = (np.abs(rng.normal(size=(rows, K))) for rows in (100, ROWS))
+        x, other = x / x.max(axis=0), other / x.max(axis=0)
+        foreseen = find_strength(K, [reader(x, w)], fine).before
+        lost = np.square((other.clip(max=1.0) - other) @ w).mean() / np.square(other @ w).mean()
+        found.append((foreseen, lost))
+    foreseen, lost = np.mean(found, axis=0)
+    assert 0.4 < foreseen / lost < 2.5
+
+
+def test_few_samples_make_channels_less_alike() -> None:
+    x, w = drawn(8)
+    spreads = []
+    for rows in (20, ROWS):
+        channels = Channels(x.min(axis=0), x.max(axis=0), np.square(x).mean(axis=0), rows)
+        view = reader(x, w)
+        found = find_strength(K, [Reader(view.units, channels, view.weight)], INT8)
+        spreads.append(np.ptp(np.log(found.scales)))
+    assert spreads[0] < spreads[1]
 
 
 def test_both_ends_of_the_line_are_worse() -> None:

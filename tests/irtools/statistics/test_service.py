@@ -16,6 +16,7 @@ from irtools.statistics import (
     ChannelRange,
     ChannelSquare,
     CollectionSettings,
+    Count,
     Gram,
     GramResult,
     Histogram,
@@ -116,6 +117,7 @@ REDUCTIONS: list[Reduction] = [
     ChannelRange(),
     ChannelMean(),
     ChannelSquare(),
+    Count(),
     Gram(),
     Gram(against="rows"),
 ]
@@ -139,6 +141,7 @@ def test_answers_equal_numpy_without_padding(left: bool, batch: int) -> None:
         (ChannelRange(), np.stack([x.min(axis=0), x.max(axis=0)])),
         (ChannelMean(), x.mean(axis=0)),
         (ChannelSquare(), np.square(x).mean(axis=0)),
+        (Count(), np.array(len(x))),
     ):
         np.testing.assert_allclose(answers[Want("act", reduction)], expected, rtol=1e-5)
     gram = answers[Want("act", Gram(against="rows"))]

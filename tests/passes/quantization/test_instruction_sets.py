@@ -16,6 +16,7 @@ from irtools.model.printer import print_model
 from irtools.passes.quantization.forms.base import WeightDecision
 from irtools.passes.quantization.forms.multiplied import Multiplied
 from irtools.passes.quantization.forms.registry import read_decision
+from irtools.passes.quantization.smoothed import scales_in
 from irtools.passmanager import Pipeline, PlanningPass
 from irtools.targets import Isa
 
@@ -65,7 +66,7 @@ def _planned(name: str, text: str, target: str) -> tuple[ir.Model, list[WeightDe
     after = model.clone()
     result = pass_.apply(after, plan, ctx)
     verify(after)
-    return after, [read_decision(d) for d in plan.decisions], list(result.notes)
+    return after, [read_decision(d) for d in scales_in(plan)[1].decisions], list(result.notes)
 
 
 @pytest.mark.parametrize("isa", list(Isa))

@@ -18,7 +18,7 @@ from irtools.statistics import HistogramResult
 
 from .conftest import build, context, relative_error
 
-STATIC = "int8:mode=static:min-size=0"
+STATIC = "int8:mode=static:min-size=0:smooth=false"
 LARGE = [3, 70]
 
 LAYER = """

@@ -24,7 +24,7 @@ layers (float[batch,128] x, float[128,128] w1, float[128,128] w2, float[128,128]
   y = MatMul(a6, w7)
 }
 """
-TEXT = "int8:mode=static:min-size=0"
+TEXT = "int8:mode=static:min-size=0:smooth=false"
 
 
 def candidates(*counts: int) -> list[Candidate]:

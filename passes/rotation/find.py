@@ -240,7 +240,9 @@ def _bias(node: ir.Node, weight: ir.TensorProtocol, axis: int) -> Use | None:
     value = user.inputs[position]
     if value is None or not _is_weight(value, set()):
         return None
-    return (user, position) if tuple(require_array(value).shape) == (weight.shape[1 - axis],) else None
+    return (
+        (user, position) if tuple(require_array(value).shape) == (weight.shape[1 - axis],) else None
+    )
 
 
 def _conflicts(stream: Stream) -> set[ir.Value]:

@@ -10,20 +10,20 @@ Weights are multiplied in float64, piece by piece, and rounded once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
-from itertools import groupby
+from collections.abc import Callable, Hashable, Iterable
+from typing import TypeVar
 
 import numpy as np
 import onnx_ir as ir
 
-from irtools.editing import Editor, require_array, set_contents
+from irtools.editing import Editor, attribute_values, constant_of, require_array, set_contents
+from irtools.passes.rotation.along import along
 from irtools.passes.rotation.orthogonal import Rotation
 from irtools.passes.rotation.stream import NormReader, Stream, StreamNorm, Use, Writer
 
-__all__ = ["along", "rotate_stream"]
+__all__ = ["rotate_stream"]
 
-_PIECE = 1 << 19
-"""Elements that are multiplied at a time."""
+T = TypeVar("T")
 
 
 def rotate_stream(editor: Editor, stream: Stream, rotation: Rotation) -> dict[str, int]:
@@ -31,7 +31,7 @@ def rotate_stream(editor: Editor, stream: Stream, rotation: Rotation) -> dict[st
     for group in _groups(stream.writers, _writer_key):
         _write(editor, group, stream.centred, rotation)
     for node in stream.scales:
-        _drop_scale(editor, node, stream)
+        _drop_scale(editor, node)
     _enter(editor, stream, rotation)
     _leave(editor, stream, rotation)
     for norm in stream.norms:
@@ -52,30 +52,6 @@ def rotate_stream(editor: Editor, stream: Stream, rotation: Rotation) -> dict[st
     }
 
 
-def along(
-    array: np.ndarray, axis: int, change: Callable[[np.ndarray], np.ndarray]
-) -> np.ndarray:
-    """Return an array whose vectors along an axis are changed, float32.
-
-    Args:
-        array: Any shape.
-        axis: One of its axes.
-        change: Takes vectors [n, D] as float64 and returns as many.
-    """
-    source = np.moveaxis(array, axis, -1)
-    result = np.empty(array.shape, np.float32)
-    target = np.moveaxis(result, axis, -1)
-    if source.ndim == 1:
-        target[...] = change(source[None].astype(np.float64))[0]
-        return result
-    step = max(_PIECE * len(source) // max(source.size, 1), 1)
-    for start in range(0, len(source), step):
-        part = source[start : start + step]
-        rows = part.astype(np.float64).reshape(-1, source.shape[-1])
-        target[start : start + step] = change(rows).reshape(part.shape)
-    return result
-
-
 def _write(editor: Editor, writers: list[Writer], centred: bool, rotation: Rotation) -> None:
     first = writers[0]
     turn = _entering(centred, rotation, first.scale)
@@ -83,13 +59,9 @@ def _write(editor: Editor, writers: list[Writer], centred: bool, rotation: Rotat
     set_contents(editor, [(w.node, w.input) for w in writers], array, "rotated")
 
 
-def _read(
-    editor: Editor, readers: list[NormReader], gain: np.ndarray, rotation: Rotation
-) -> None:
+def _read(editor: Editor, readers: list[NormReader], gain: np.ndarray, rotation: Rotation) -> None:
     first = readers[0]
-    array = along(
-        require_array(first.value), first.axis, lambda rows: rotation.turn(rows * gain)
-    )
+    array = along(require_array(first.value), first.axis, lambda rows: rotation.turn(rows * gain))
     places = dict.fromkeys((r.holder, r.input) for r in readers)
     set_contents(editor, list(places), array, "rotated")
 
@@ -164,19 +136,19 @@ def _redirect(editor: Editor, old: ir.Value, new: ir.Value, uses: tuple[Use, ...
 
 def _make_plain(editor: Editor, node: ir.Node, gain: ir.Value) -> None:
     """Let a normalization be one by the root mean square, without gain and offset."""
-    attributes = {n: a for n, a in node.attributes.items() if n in ("axis", "epsilon", "stash_type")}
+    attributes = attribute_values(node)
     op_type = node.op_type if node.op_type != "LayerNormalization" else "RMSNormalization"
     old = [value for value in node.inputs[1:] if value is not None]
     editor.replace(node, op_type, [node.inputs[0], gain], attributes, outputs=1)
     editor.drop_unread(*old)
 
 
-def _drop_scale(editor: Editor, node: ir.Node, stream: Stream) -> None:
-    values = {w.node for w in stream.writers}
-    del values
-    kept = next(v for v in node.inputs if v is not None and v.const_value is None)
-    factor = next(v for v in node.inputs if v is not kept)
-    editor.forward(node.outputs[0], kept)
+def _drop_scale(editor: Editor, node: ir.Node) -> None:
+    """Remove a layer scale that is in the weights before it."""
+    first, second = node.inputs
+    value, factor = (first, second) if constant_of(first) is None else (second, first)
+    assert value is not None
+    editor.forward(node.outputs[0], value)
     editor.remove(node)
     editor.drop_unread(factor)
 
@@ -194,8 +166,8 @@ def _entering(
     return turn
 
 
-def _groups(items, key):  # type: ignore[no-untyped-def]
-    found: dict[Hashable, list] = {}
+def _groups(items: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
+    found: dict[Hashable, list[T]] = {}
     for item in items:
         found.setdefault(key(item), []).append(item)
     return list(found.values())

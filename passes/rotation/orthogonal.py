@@ -26,15 +26,21 @@ class Rotation:
     Attributes:
         width: D.
         seed: Of its signs.
+        block: Channels that are mixed with each other, a power of two that divides D; 0: all.
+        order: Permutation of the channels before that, so that alike ones are in a block; empty:
+            as they are.
     """
 
     width: int
     seed: int = 0
+    block: int = 0
+    order: tuple[int, ...] = ()
 
     def turn(self, rows: np.ndarray) -> np.ndarray:
         """Return rows [.., D] times Q, in float64."""
         outer, inner = self._factors
-        x = (rows * self._signs).reshape(-1, len(outer), len(inner))
+        signed = (rows[..., list(self.order)] if self.order else rows) * self._signs
+        x = signed.reshape(-1, self.width // (len(outer) * len(inner)), len(outer), len(inner))
         return np.asarray(np.matmul(outer.T, x @ inner)).reshape(rows.shape)
 
     @cached_property
@@ -43,25 +49,21 @@ class Rotation:
         return self.turn(np.eye(self.width))
 
     @cached_property
-    def is_hadamard(self) -> bool:
-        """Whether all entries have the same magnitude."""
-        return any(True for _ in _orders(self.width))
-
-    @cached_property
     def _signs(self) -> np.ndarray:
         return np.random.default_rng([self.width, self.seed]).choice([-1.0, 1.0], self.width)
 
     @cached_property
     def _factors(self) -> tuple[np.ndarray, np.ndarray]:
         """Two orthogonal matrices, as near to each other in size as can be."""
-        order = next(_orders(self.width), None)
+        width = self.block or self.width
+        order = next(_orders(width), None)
         if order is not None:
-            powers, core = self.width // order, hadamard(order) / math.sqrt(order)
+            powers, core = width // order, hadamard(order) / math.sqrt(order)
         else:
-            powers = self.width & -self.width
-            core = _random_orthogonal(self.width // powers, self.seed)
+            powers = width & -width
+            core = _random_orthogonal(width // powers, self.seed)
         split = 1
-        while split * split * len(core) < self.width:
+        while split * split * len(core) < width:
             split *= 2
         split = min(split, powers)
         outer, inner = _sylvester(powers // split), _sylvester(split)
@@ -76,9 +78,8 @@ def hadamard(order: int) -> np.ndarray:
     """
     if order & (order - 1) == 0:
         return _sylvester(order)
-    if order % 4 == 0 and _is_prime(order - 1) and order % 4 == 0 and (order - 1) % 4 == 3:
-        skew = _bordered(order - 1, skew=True)
-        return skew + np.eye(order)
+    if order % 4 == 0 and _is_prime(order - 1):
+        return _bordered(order - 1, skew=True) + np.eye(order)
     half = order // 2
     if order % 4 == 0 and _is_prime(half - 1) and (half - 1) % 4 == 1:
         core = _bordered(half - 1, skew=False)
@@ -102,7 +103,7 @@ def _has_hadamard(order: int) -> bool:
     if order % 4:
         return False
     first, second = order - 1, order // 2 - 1
-    return (_is_prime(first) and first % 4 == 3) or (_is_prime(second) and second % 4 == 1)
+    return _is_prime(first) or (_is_prime(second) and second % 4 == 1)
 
 
 def _sylvester(order: int) -> np.ndarray:

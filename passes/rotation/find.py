@@ -8,7 +8,14 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from irtools.analysis.shapes import SymbolicShapes
-from irtools.editing import constant_of, only_user, producer_of, require_array, require_constant
+from irtools.editing import (
+    RULE,
+    constant_of,
+    only_user,
+    producer_of,
+    require_array,
+    require_constant,
+)
 from irtools.passes.rotation.follow import Trail, follow, is_plain_gemm
 from irtools.passes.rotation.layout import axis_after, is_layout
 from irtools.passes.rotation.stream import (
@@ -113,6 +120,8 @@ class _Finder:
         finally:
             self.norms = trail.norms
         _check_norms(trail)
+        if all(node.metadata_props.get(RULE) == "rotate" for node in trail.norms):
+            raise Refusal("rotated", value.name or "?")
         centred = is_normed_by_mean(norm)
         others = {v: tuple(u) for v, u in trail.others.items() if v not in trail.entries}
         others |= {v: others.get(v, ()) for v in trail.shown if v not in trail.entries}

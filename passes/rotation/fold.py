@@ -47,7 +47,7 @@ def rotate_stream(editor: Editor, stream: Stream, rotation: Rotation) -> dict[st
     return {
         "num-rotated-writers": len({w.value for w in stream.writers}),
         "num-rotated-readers": len(pairs),
-        "num-rms-norms": len(stream.norms) if stream.centred else 0,
+        "num-folded-means": len(stream.norms) if stream.centred else 0,
         "num-rotation-products": stream.products,
     }
 

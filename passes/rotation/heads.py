@@ -26,6 +26,9 @@ from irtools.passes.rotation.stream import Use
 
 __all__ = ["Heads", "find_heads", "rotate_heads"]
 
+_ROTATED = "pkg.irtools.rotated"
+"""Noted at a product whose values are rotated."""
+
 
 @dataclass(frozen=True, eq=False)
 class Heads:
@@ -45,11 +48,23 @@ class Heads:
     written: tuple[tuple[Use, int], ...]
     read: tuple[tuple[Use, int], ...]
 
+    @property
+    def name(self) -> str:
+        """Value name of what the product makes."""
+        return self.product.outputs[0].name or "?"
+
+    @property
+    def count(self) -> int:
+        """How many heads there are."""
+        return (self.columns.stop - self.columns.start) // self.width
+
 
 def find_heads(graph: ir.Graph, shapes: SymbolicShapes) -> list[Heads]:
-    """Find the values of attention that nothing else reads."""
+    """Find the values of attention that nothing else reads, and that are not rotated yet."""
     found = []
     for node in graph:
+        if _ROTATED in node.metadata_props:
+            continue
         walk = _Walk(graph, shapes)
         if (heads := walk.heads(node)) is not None:
             found.append(heads)
@@ -68,6 +83,7 @@ def rotate_heads(editor: Editor, heads: Heads, rotation: Rotation) -> None:
         array = require_array(node.inputs[position])
         turned = along(array, axis, lambda rows: _by_head(rows, rotation))
         set_contents(editor, [(node, position)], turned, "rotated")
+    heads.product.metadata_props[_ROTATED] = "values"
 
 
 def _by_head(rows: np.ndarray, rotation: Rotation) -> np.ndarray:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
-from irtools.analysis.provenance import module_name
 from irtools.analysis.shapes import SymbolicShapes
-from irtools.editing import Editor
-from irtools.errors import OptionError, UsageError
-from irtools.model import noted_grids, raise_opset
-from irtools.passes.rotation.choose import Choice, choose
+from irtools.errors import OptionError
+from irtools.model import noted_grids
+from irtools.passes.rotation.decide import (
+    carry_out,
+    choice_of,
+    head_decision,
+    obstacle,
+    stream_decision,
+)
 from irtools.passes.rotation.find import Streams, StreamSettings, find_streams
-from irtools.passes.rotation.fold import rotate_stream
-from irtools.passes.rotation.heads import Heads, find_heads, mark_rotated, rotate_heads
-from irtools.passes.rotation.orthogonal import Rotation
-from irtools.passes.rotation.stream import REASONS, Stream
+from irtools.passes.rotation.heads import find_heads
+from irtools.passes.rotation.stream import REASONS, Refusal, Stream
 from irtools.passmanager import (
     FOLLOWED_GRAPH,
     Decision,
@@ -39,35 +42,35 @@ _ROUNDINGS: Mapping[str, Rounding] = {
     "int8": Rounding(),
     "int4": Rounding(activation_levels=0, weight_levels=8, block=32),
 }
-_OPSET = 23
 
 
 @dataclass(frozen=True)
 class Rotate(PlanningPass):
     """Turn the residual stream into a basis that quantization likes better, exactly.
 
-        x  <-  x Q         W_writer <- W_writer Q,  W_reader <- Q^T diag(gain) W_reader
+        x  <-  x Q        W  <-  W Q  of what writes x        W  <-  Q^T diag(gain) W  of what reads it
 
     A few channels of a transformer's residual are much larger than the others. In another
-    orthogonal basis each of them is spread over all, so that ranges of activations and blocks of
-    weights have fewer outliers (QuaRot, Ashkboos et al. 2024). A normalization by the root mean
-    square does not see a rotation, so Q goes, at no cost at run time, into the weights that write
-    the residual (embeddings, positions, patches, last products of blocks with their layer scales)
-    and into those that read it, with the gain and the offset of the normalization. The mean that
-    LayerNormalization subtracts is folded into the writers; RMSNormalization takes its place
-    (opset 23).
+    orthogonal basis each of them is spread over many, so that ranges of activations have fewer
+    outliers (QuaRot, Ashkboos et al. 2024). A normalization by the root mean square does not see a
+    rotation, so Q goes, at no cost at run time, into the weights that write the residual
+    (embeddings, positions, patches, last products of blocks with their layer scales) and into those
+    that read it, with gain and offset of the normalization. The mean that LayerNormalization
+    subtracts is folded into the writers, and RMSNormalization takes its place (opset 23).
 
-    The stream is found by following sums from each normalization, back to all that writes and
-    forth to all that reads it. Where no weight takes Q up, a product with a D x D matrix does: behind
-    an embedding table that is multiplied by as well (tied), before outputs of the model. Q is a
-    Hadamard matrix with random signs; of `tries` the one with the least predicted rounding error is
-    taken, by ranges on calibration data for `rounding=int8`, by weights else.
+    The stream is found by following sums from each normalization, back to all that writes and forth
+    to all that reads. Where no weight takes Q up, a product with a D x D matrix does: after an
+    embedding table that is multiplied by as well (tied), and before outputs of the model. The values
+    of attention are rotated within heads, and turned back by the output projection.
 
-    Values of attention are rotated within heads, and turned back by the output projection.
+    Q is a Hadamard matrix with random signs, of all channels or of blocks of channels that are alike
+    in size. Of `tries` the one with the least predicted rounding error is taken, if it gains
+    `min-gain`. The gain of a normalization keeps large channels down, and a rotation cannot: with
+    blocks of 4 bits small models often lose by it, and stay.
 
-    Left alone, each with its reason: networks that normalize after their blocks (BERT), whose
-    residual carries a gain; streams whose mean an output of the model shows; normalizations that
-    are written out in parts (`fuse` first); values in a cache; what is rotated or quantized already.
+    Left alone, each with its reason: networks that normalize after their blocks (BERT); streams
+    whose mean an output of the model shows; normalizations that are written out in parts (`fuse`
+    first); values in a cache; what is rotated or quantized already; subgraphs.
     """
 
     name: ClassVar[str] = "rotate"
@@ -80,7 +83,7 @@ class Rotate(PlanningPass):
         "num-rotated-heads": "attention blocks with values rotated within heads",
         "num-folded-means": "LayerNormalizations that became RMSNormalization",
         "num-rotation-products": "products with a rotation, where no weight takes it up",
-        **{f"num-skipped-{name}": f"streams left as they are: {why}" for name, why in REASONS.items()},
+        **{f"num-skipped-{n}": f"streams left as they are: {why}" for n, why in REASONS.items()},
     }
 
     rounding: Literal["int8", "int4"] = option(
@@ -88,6 +91,11 @@ class Rotate(PlanningPass):
         "what follows: int8 with ranges of activations, or weights of 4 bits in blocks of 32",
     )
     tries: int = option(8, "rotations of which the best is taken")
+    min_gain: float | None = option(
+        1.0,
+        "decibels, signal to rounding noise of the products that read and write, for which a "
+        "stream is rotated; none: always",
+    )
     heads: bool = option(True, "rotate the values of attention as well")
     tied: Literal["product", "copy"] = option(
         "product",
@@ -101,111 +109,74 @@ class Rotate(PlanningPass):
     def __post_init__(self) -> None:
         if not 1 <= self.tries <= 64:
             raise OptionError(f"tries is {self.tries}, expected 1 to 64")
+        if self.min_gain is not None and not 0 <= self.min_gain <= 100:
+            raise OptionError(f"min-gain is {self.min_gain}, expected 0 to 100 decibels")
         if not 0 <= self.max_cost <= 1:
             raise OptionError(f"max-cost is {self.max_cost}, expected 0 to 1")
 
     def plan(self, model: ir.Model, ctx: PassContext) -> Plan:
         shapes = ctx.analysis(SymbolicShapes, model)
         streams = find_streams(model, shapes, self._settings)
-        _drop_unreachable(streams, model, ctx)
-        decisions = [self._decided(stream, model, ctx) for stream in streams.found]
+        decisions = list(self._decided(streams, model, ctx))
         if self.heads:
-            decisions += [_head_decision(heads) for heads in find_heads(model.graph, shapes)]
+            decisions += [head_decision(heads) for heads in find_heads(model.graph, shapes)]
+        skipped = Counter(f"num-skipped-{refusal.reason}" for refusal in streams.refused.values())
         return Plan(
             pass_text=pass_text(self),
             decisions=tuple(decisions),
             cost_unit="products with a rotation",
             gain_unit="dB, signal to rounding noise of the products",
-            notes=tuple(self._notes(streams, model, ctx, decisions)),
-            counters=_skipped(streams),
+            notes=tuple(self._notes(streams, model, ctx, found=bool(decisions))),
+            counters=dict(skipped),
         )
 
     def apply(self, model: ir.Model, plan: Plan, ctx: PassContext) -> PassResult:
-        if not plan.decisions:
-            return PassResult(False, plan.counters, plan.notes, plan=plan)
-        counts = dict(plan.counters)
+        counts = Counter(plan.counters)
         for decision in plan.decisions:
-            found = self._carry_out(model, decision)
-            for name, number in found.items():
-                counts[name] = counts.get(name, 0) + number
-        return PassResult(True, counts, plan.notes, plan=plan)
+            counts.update(carry_out(model, decision, self._settings, self.name))
+        return PassResult(bool(plan.decisions), dict(counts), plan.notes, plan=plan)
 
     @property
     def _settings(self) -> StreamSettings:
         return StreamSettings(self.max_cost, self.tied == "copy")
 
-    def _decided(self, stream: Stream, model: ir.Model, ctx: PassContext) -> Decision:
-        rotations = [Rotation(stream.width, ctx.seed + i) for i in range(self.tries)]
-        statistics = None if ctx.calibration is None else ctx.statistics
-        choice = choose(stream, model, rotations, _ROUNDINGS[self.rounding], statistics)
-        return _stream_decision(stream, choice)
+    def _decided(self, streams: Streams, model: ir.Model, ctx: PassContext) -> Iterator[Decision]:
+        """Yield what is done to each stream; those that stay are refused."""
+        for stream in streams.found:
+            try:
+                yield self._stream(stream, model, ctx)
+            except Refusal as refusal:
+                streams.refused[stream.name] = refusal
 
-    def _carry_out(self, model: ir.Model, decision: Decision) -> dict[str, int]:
-        kind, name, seed = _read(decision)
-        if kind == "heads":
-            heads = find_heads(model.graph, SymbolicShapes.of(model))
-            one = next((h for h in heads if h.name == name), None)
-            if one is None:
-                raise _misfit(name)
-            rotate_heads(Editor(model, self.name), one, Rotation(one.width, seed))
-            mark_rotated(one)
-            return {"num-rotated-heads": 1}
-        if decision.data.get("centred"):
-            raise_opset(model, _OPSET)
-        streams = find_streams(model, SymbolicShapes.of(model), self._settings)
-        stream = next((s for s in streams.found if s.name == name), None)
-        if stream is None:
-            raise _misfit(name)
-        counts = rotate_stream(Editor(model, self.name), stream, Rotation(stream.width, seed))
-        return {"num-rotated-streams": 1, **counts}
+    def _stream(self, stream: Stream, model: ir.Model, ctx: PassContext) -> Decision:
+        reason = obstacle(stream, model, ctx.target.capabilities)
+        if reason is not None:
+            raise Refusal(reason, stream.name)
+        choice = choice_of(stream, model, ctx, self.tries, _ROUNDINGS[self.rounding])
+        if choice is None:
+            raise Refusal("unreached", stream.name)
+        if self.min_gain is not None and choice.gain_db < self.min_gain:
+            raise Refusal("gain", f"{stream.name}, {choice.gain_db:.1f} dB")
+        return stream_decision(stream, choice)
 
     def _notes(
-        self, streams: Streams, model: ir.Model, ctx: PassContext, decisions: list[Decision]
+        self, streams: Streams, model: ir.Model, ctx: PassContext, *, found: bool
     ) -> Iterator[str]:
-        if streams.found and self.rounding == "int8" and ctx.calibration is None:
-            yield "rotations were compared by weights alone: give calibration data for int8"
-        if decisions and noted_grids(model):
+        if streams.found and ctx.statistics(model).synthetic:
+            yield "rotations were compared on synthetic data: give calibration data to trust them"
+        if found and noted_grids(model):
             yield (
-                "weights lie on the grids of their checkpoint, and leave them: int4 keeps them "
-                "exactly without rotate"
+                "weights leave the grids of their checkpoint: `int4` stores them as they are "
+                "where nothing rotates them"
             )
         if not streams.found and not streams.refused:
             yield (
-                "no LayerNormalization or RMSNormalization reads a residual stream; those that are "
-                "written out in parts are found after `fuse`"
+                "no LayerNormalization or RMSNormalization reads a residual stream; `fuse` makes "
+                "them of those that are written out in parts"
             )
-        told = dict.fromkeys(streams.refused.values())
-        reasons: dict[str, list[str]] = {}
-        for refusal in told:
-            reasons.setdefault(refusal.reason, []).append(refusal.where)
-        for reason, places in reasons.items():
-            more = f" and {counted(len(places) - 1, 'more place')}" if len(places) > 1 else ""
-            yield f"stays as it is, at {places[0]}{more}: {REASONS[reason]}"
-
-
-def _drop_unreachable(streams: Streams, model: ir.Model, ctx: PassContext) -> None:
-    raise NotImplementedError
-
-
-def _skipped(streams: Streams) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for refusal in streams.refused.values():
-        name = f"num-skipped-{refusal.reason}"
-        counts[name] = counts.get(name, 0) + 1
-    return counts
-
-
-def _stream_decision(stream: Stream, choice: Choice) -> Decision:
-    raise NotImplementedError
-
-
-def _head_decision(heads: Heads) -> Decision:
-    raise NotImplementedError
-
-
-def _read(decision: Decision) -> tuple[str, str, int]:
-    raise NotImplementedError
-
-
-def _misfit(name: str) -> UsageError:
-    raise NotImplementedError
+        places: dict[str, list[str]] = {}
+        for refusal in streams.refused.values():
+            places.setdefault(refusal.reason, []).append(refusal.where)
+        for reason, (first, *others) in places.items():
+            more = f" and {counted(len(others), 'more place')}" if others else ""
+            yield f"a stream stays as it is ({first}{more}): {REASONS[reason]}"

@@ -26,6 +26,7 @@ from irtools.operators import op_key
 __all__ = [
     "REASONS",
     "NormReader",
+    "Reason",
     "Refusal",
     "Stream",
     "StreamNorm",
@@ -41,13 +42,26 @@ Use: TypeAlias = tuple[ir.Node, int]
 """A node, and which of its inputs."""
 
 Reason: TypeAlias = Literal[
-    "post-norm", "single", "output", "reader", "mixed", "cost", "type", "shape", "quantized"
+    "post-norm",
+    "single",
+    "output",
+    "reader",
+    "mixed",
+    "cost",
+    "type",
+    "shape",
+    "quantized",
+    "rotated",
+    "opset",
+    "target",
+    "unreached",
+    "gain",
 ]
 
 REASONS: Mapping[str, str] = MappingProxyType(
     {
-        "post-norm": "a normalization comes after each block, so that the residual carries its "
-        "gain, which no rotation passes",
+        "post-norm": "blocks are normalized after their sum, and no rotation passes the gain that "
+        "the residual then has",
         "single": "a single normalization reads it",
         "output": "an output of the model shows its mean, which is folded away",
         "reader": "an operator other than a normalization reads it with its mean",
@@ -55,7 +69,12 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "cost": "too many values would have to be rotated while the model runs",
         "type": "it is not float32",
         "shape": "it is not known where its channels lie",
-        "quantized": "what reads or writes it is quantized already: rotate first",
+        "quantized": "what writes it is quantized already: rotate first",
+        "rotated": "it is rotated already",
+        "opset": "RMSNormalization needs opset 23, to which the model cannot be raised",
+        "target": "the target does not run RMSNormalization as one operator",
+        "unreached": "calibration data never reached it",
+        "gain": "no rotation that was tried is predicted to gain enough",
     }
 )
 """Why a stream stays as it is."""

@@ -1,0 +1,129 @@
+"""Decisions about streams and heads: what is decided, as data, and carried out again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import onnx_ir as ir
+
+from irtools.analysis.provenance import module_name
+from irtools.analysis.shapes import SymbolicShapes
+from irtools.editing import Editor
+from irtools.errors import UsageError
+from irtools.model import opset_of, raise_opset
+from irtools.passes.rotation.choose import Choice, candidates, choose
+from irtools.passes.rotation.evidence import collect
+from irtools.passes.rotation.find import StreamSettings, find_streams
+from irtools.passes.rotation.fold import rotate_stream
+from irtools.passes.rotation.heads import Heads, find_heads, rotate_heads
+from irtools.passes.rotation.orthogonal import Rotation
+from irtools.passes.rotation.stream import Reason, Stream
+from irtools.passmanager import Decision, PassContext
+from irtools.scaling import Rounding
+from irtools.targets import Capabilities
+from irtools.words import counted
+
+__all__ = ["carry_out", "choice_of", "head_decision", "obstacle", "stream_decision"]
+
+_OPSET = 23
+"""Introduced RMSNormalization."""
+
+
+def obstacle(stream: Stream, model: ir.Model, capabilities: Capabilities) -> Reason | None:
+    """Return why the mean of a stream cannot be folded away, if it has to be."""
+    if not stream.centred:
+        return None
+    newest = max(_OPSET, opset_of(model))
+    if newest > capabilities.max_opset or not capabilities.runs_fused("RMSNormalization"):
+        return "target"
+    return "opset" if raise_opset(model.clone(), _OPSET).reason else None
+
+
+def choice_of(
+    stream: Stream, model: ir.Model, ctx: PassContext, tries: int, rounding: Rounding
+) -> Choice | None:
+    """Return the best of some rotations; None where data never reached the stream."""
+    evidence = collect(stream, model, ctx.statistics)
+    if evidence is None:
+        return None
+    rotations = candidates(evidence, stream.width, tries, ctx.seed)
+    return choose(evidence, model, rotations, rounding, ctx.statistics)
+
+
+def stream_decision(stream: Stream, choice: Choice) -> Decision:
+    """Write down how a stream is rotated."""
+    rotation = choice.rotation
+    mixed = f"blocks of {rotation.block}" if rotation.block else "all"
+    readers = sum(len(norm.readers) for norm in stream.norms)
+    return Decision(
+        subject=module_name(stream.norms[0].node),
+        action=(
+            f"{stream.width} channels rotated in {mixed}: {counted(len(stream.norms), 'norm')}, "
+            f"{counted(readers, 'reader')}, {counted(len(stream.writers), 'writer')}"
+        ),
+        cost=float(stream.products),
+        gain=round(choice.gain_db, 2),
+        data={
+            "stream": stream.name,
+            "width": stream.width,
+            "centred": stream.centred,
+            "seed": rotation.seed,
+            "block": rotation.block,
+            "order": list(rotation.order),
+        },
+    )
+
+
+def head_decision(heads: Heads) -> Decision:
+    """Write down that the values of an attention block are rotated."""
+    return Decision(
+        subject=module_name(heads.product),
+        action=f"values of {counted(heads.count, 'head')} of {heads.width} rotated",
+        data={"heads": heads.name, "width": heads.width, "seed": 0},
+    )
+
+
+def carry_out(
+    model: ir.Model, decision: Decision, settings: StreamSettings, rule: str
+) -> dict[str, int]:
+    """Carry a decision out; returns counters.
+
+    Raises:
+        UsageError: It is none of this pass, or not of this model.
+    """
+    name, rotation = _read(decision.data)
+    if "heads" in decision.data:
+        found = find_heads(model.graph, SymbolicShapes.of(model))
+        heads = next((h for h in found if h.name == name and h.width == rotation.width), None)
+        if heads is None:
+            raise _misfit(name)
+        rotate_heads(Editor(model, rule), heads, rotation)
+        return {"num-rotated-heads": 1}
+    if decision.data.get("centred"):
+        raise_opset(model, _OPSET)
+    streams = find_streams(model, SymbolicShapes.of(model), settings).found
+    stream = next((s for s in streams if s.name == name and s.width == rotation.width), None)
+    if stream is None:
+        raise _misfit(name)
+    return {"num-rotated-streams": 1, **rotate_stream(Editor(model, rule), stream, rotation)}
+
+
+def _read(data: Mapping[str, Any]) -> tuple[str, Rotation]:
+    try:
+        name, width, seed = data.get("stream") or data["heads"], data["width"], data["seed"]
+        order = tuple(int(channel) for channel in data.get("order", ()))
+        if order and sorted(order) != list(range(width)):
+            raise ValueError("order is not a permutation")
+        block = int(data.get("block", 0))
+        if block and width % block:
+            raise ValueError(f"no blocks of {block} in {width} channels")
+        return str(name), Rotation(int(width), int(seed), block, order)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"not a decision about rotations: {error!r}") from error
+
+
+def _misfit(name: str) -> UsageError:
+    return UsageError(
+        f"the plan does not fit the model: it has no stream or values {name!r}; make a new plan"
+    )

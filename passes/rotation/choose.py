@@ -3,12 +3,12 @@
 For products y = norm(x) diag(gain) W and rounding errors that are independent, relative to the
 signal sum_k P_k gain_k^2 ||W_k||^2 with P = E[norm(x)^2]:
 
-    weights of readers   sum_k P'_k ||E_k||^2          P' = (Q * Q)^T P, E the error of Q^T diag(gain) W
+    weights of readers   sum_k P'_k ||E_k||^2          P' = (Q * Q)^T P
     activations          d^2 / 12 ||diag(gain) W||^2   d = (max - min) / 255 of norm(x) Q
     weights of writers   sum_k c'_k E[u^2] E_k^2       c' = (Q * Q)^T c, c_k = mean gain_k^2 W_k^2
 
-Samples of weights are rounded in fact. The gain is why a rotation may also lose: where it keeps large
-channels down, as in DINOv2, a rotation lets their share of the error into all others.
+with E the error of the rotated weight: samples are rounded in fact. The gain is why a rotation may
+also lose: where it keeps large channels down, their share of the error goes into all others.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Choice:
 
 
 def candidates(evidence: StreamEvidence, width: int, tries: int, seed: int) -> list[Rotation]:
-    """Return rotations to choose from: of all channels, and of blocks of channels alike in power."""
+    """Return rotations to choose from: of all channels, and of blocks of those alike in power."""
     blocks = [size for size in _BLOCKS if width % size == 0 and size < width]
     order = tuple(int(channel) for channel in np.argsort(-evidence.power, kind="stable"))
     sizes = [0, *blocks]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -85,28 +86,54 @@ def head_decision(heads: Heads) -> Decision:
 
 
 def carry_out(
-    model: ir.Model, decision: Decision, settings: StreamSettings, rule: str
-) -> dict[str, int]:
-    """Carry a decision out; returns counters.
+    model: ir.Model, decisions: Sequence[Decision], settings: StreamSettings, rule: str
+) -> Counter[str]:
+    """Carry decisions out; returns counters.
 
     Raises:
-        UsageError: It is none of this pass, or not of this model.
+        UsageError: One is none of this pass, or not of this model.
     """
-    name, rotation = _read(decision.data)
-    if "heads" in decision.data:
-        found = find_heads(model.graph, SymbolicShapes.of(model))
-        heads = next((h for h in found if h.name == name and h.width == rotation.width), None)
-        if heads is None:
+    read = [(d, *_read(d.data)) for d in decisions]
+    counts = Counter[str]()
+    inside = [(name, rotation) for d, name, rotation in read if "heads" in d.data]
+    _rotate_heads(model, inside, rule)
+    counts["num-rotated-heads"] = len(inside)
+    for decision, name, rotation in read:
+        if "heads" not in decision.data:
+            centred = bool(decision.data.get("centred"))
+            counts.update(_rotate_stream(model, name, rotation, settings, rule, centred=centred))
+    return counts
+
+
+def _rotate_heads(model: ir.Model, chosen: Sequence[tuple[str, Rotation]], rule: str) -> None:
+    if not chosen:
+        return
+    editor, shapes = Editor(model, rule), SymbolicShapes.of(model)
+    found = {heads.name: heads for heads in find_heads(model.graph, shapes)}
+    for name, rotation in chosen:
+        heads = found.get(name)
+        if heads is None or heads.width != rotation.width:
             raise _misfit(name)
-        rotate_heads(Editor(model, rule), heads, rotation)
-        return {"num-rotated-heads": 1}
-    if decision.data.get("centred"):
+        rotate_heads(editor, heads, rotation)
+
+
+def _rotate_stream(
+    model: ir.Model,
+    name: str,
+    rotation: Rotation,
+    settings: StreamSettings,
+    rule: str,
+    *,
+    centred: bool,
+) -> dict[str, int]:
+    if centred:
         raise_opset(model, _OPSET)
     streams = find_streams(model, SymbolicShapes.of(model), settings).found
     stream = next((s for s in streams if s.name == name and s.width == rotation.width), None)
-    if stream is None:
+    if stream is None or stream.centred != centred:
         raise _misfit(name)
-    return {"num-rotated-streams": 1, **rotate_stream(Editor(model, rule), stream, rotation)}
+    counts = rotate_stream(Editor(model, rule), stream, rotation)
+    return {"num-rotated-streams": 1, **counts}
 
 
 def _read(data: Mapping[str, Any]) -> tuple[str, Rotation]:

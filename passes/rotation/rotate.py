@@ -48,7 +48,9 @@ _ROUNDINGS: Mapping[str, Rounding] = {
 class Rotate(PlanningPass):
     """Turn the residual stream into a basis that quantization likes better, exactly.
 
-        x  <-  x Q        W  <-  W Q  of what writes x        W  <-  Q^T diag(gain) W  of what reads it
+        x  <-  x Q
+        W  <-  W Q                 what writes x
+        W  <-  Q^T diag(gain) W    what reads norm(x)
 
     A few channels of a transformer's residual are much larger than the others. In another
     orthogonal basis each of them is spread over many, so that ranges of activations have fewer
@@ -58,13 +60,13 @@ class Rotate(PlanningPass):
     that read it, with gain and offset of the normalization. The mean that LayerNormalization
     subtracts is folded into the writers, and RMSNormalization takes its place (opset 23).
 
-    The stream is found by following sums from each normalization, back to all that writes and forth
-    to all that reads. Where no weight takes Q up, a product with a D x D matrix does: after an
-    embedding table that is multiplied by as well (tied), and before outputs of the model. The values
-    of attention are rotated within heads, and turned back by the output projection.
+    The stream is found by following sums from each normalization, back to all that writes and
+    forth to all that reads. Where no weight takes Q up, a product with a D x D matrix does: after
+    an embedding table that is multiplied by as well (tied), and before outputs of the model. The
+    values of attention are rotated within heads, and turned back by the output projection.
 
-    Q is a Hadamard matrix with random signs, of all channels or of blocks of channels that are alike
-    in size. Of `tries` the one with the least predicted rounding error is taken, if it gains
+    Q is a Hadamard matrix with random signs, of all channels or of blocks of channels that are
+    alike in size. Of `tries` the one with the least predicted rounding error is taken, if it gains
     `min-gain`. The gain of a normalization keeps large channels down, and a rotation cannot: with
     blocks of 4 bits small models often lose by it, and stay.
 
@@ -132,8 +134,7 @@ class Rotate(PlanningPass):
 
     def apply(self, model: ir.Model, plan: Plan, ctx: PassContext) -> PassResult:
         counts = Counter(plan.counters)
-        for decision in plan.decisions:
-            counts.update(carry_out(model, decision, self._settings, self.name))
+        counts.update(carry_out(model, plan.decisions, self._settings, self.name))
         return PassResult(bool(plan.decisions), dict(counts), plan.notes, plan=plan)
 
     @property

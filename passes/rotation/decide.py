@@ -109,7 +109,7 @@ def _rotate_heads(model: ir.Model, chosen: Sequence[tuple[str, Rotation]], rule:
     if not chosen:
         return
     editor, shapes = Editor(model, rule), SymbolicShapes.of(model)
-    found = {heads.name: heads for heads in find_heads(model.graph, shapes)}
+    found = {heads.name: heads for heads in find_heads(model.graph, shapes)[0]}
     for name, rotation in chosen:
         heads = found.get(name)
         if heads is None or heads.width != rotation.width:

@@ -31,9 +31,6 @@ from irtools.passes.rotation.stream import (
 
 __all__ = ["Streams", "StreamSettings", "find_streams"]
 
-_COPIED = 4096
-"""Elements up to which a shared constant is copied: gains, biases and the like."""
-
 
 @dataclass(frozen=True)
 class StreamSettings:
@@ -255,7 +252,10 @@ def _bias(node: ir.Node, weight: ir.TensorProtocol, axis: int) -> Use | None:
 
 
 def _conflicts(stream: Stream) -> set[ir.Value]:
-    """Return the matrices of which some node would read other contents than another one."""
+    """Return the matrices of which some node would read other contents than another one.
+
+    Vectors, such as a bias of several products, are copied.
+    """
     demands: dict[ir.Value, dict[Use, object]] = {}
     for value, use, key in _demands(stream):
         demands.setdefault(value, {})[use] = key
@@ -263,7 +263,7 @@ def _conflicts(stream: Stream) -> set[ir.Value]:
         value
         for value, uses in demands.items()
         if value.const_value is not None
-        and value.const_value.size > _COPIED
+        and value.const_value.size > stream.width
         and (
             len(set(uses.values())) > 1
             or {(use.node, use.idx) for use in value.uses()} != set(uses)

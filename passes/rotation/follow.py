@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.shapes import SymbolicShapes
-from irtools.editing import array_of, constant_of
+from irtools.editing import array_of, constant_of, producer_of
 from irtools.passes.rotation.layout import axis_after, axis_before, is_layout
 from irtools.passes.rotation.stream import (
     Refusal,
@@ -137,12 +137,17 @@ def _visit(trail: Trail, value: ir.Value) -> None:
 
 def _enter(trail: Trail, value: ir.Value, spot: Spot) -> None:
     producer = value.producer()
-    if producer is not None and producer.op_type in _QUANTIZED:
+    if producer is not None and _is_quantized(producer):
         raise refuse("quantized", producer)
     rank = trail.shapes.rank(value)
     if rank is None or spot.axis != rank - 1 or spot.scale is not None:
         raise Refusal("shape", value.name or "?")
     trail.entries.append(value)
+
+
+def _is_quantized(node: ir.Node) -> bool:
+    weight = node.inputs[1] if len(node.inputs) > 1 else None
+    return node.op_type in _QUANTIZED or producer_of(weight, "DequantizeLinear") is not None
 
 
 def _carries(trail: Trail, node: ir.Node, spot: Spot) -> bool:

@@ -59,16 +59,22 @@ class Heads:
         return (self.columns.stop - self.columns.start) // self.width
 
 
-def find_heads(graph: ir.Graph, shapes: SymbolicShapes) -> list[Heads]:
-    """Find the values of attention that nothing else reads, and that are not rotated yet."""
-    found = []
+def find_heads(graph: ir.Graph, shapes: SymbolicShapes) -> tuple[list[Heads], int]:
+    """Find the values of attention that are not rotated yet.
+
+    Returns:
+        Those that nothing else reads, and how many others there are.
+    """
+    found, others = [], 0
     for node in graph:
         if _ROTATED in node.metadata_props:
             continue
         walk = _Walk(graph, shapes)
         if (heads := walk.heads(node)) is not None:
             found.append(heads)
-    return found
+        else:
+            others += walk.are_values
+    return found, others
 
 
 def rotate_heads(editor: Editor, heads: Heads, rotation: Rotation) -> None:
@@ -114,6 +120,7 @@ class _Walk:
     shapes: SymbolicShapes
     width: int = 0
     attended: bool = False
+    are_values: bool = False
     read: dict[tuple[Use, int], None] = field(default_factory=dict)
 
     def heads(self, node: ir.Node) -> Heads | None:

@@ -85,6 +85,8 @@ class Rotate(PlanningPass):
         "num-rotated-heads": "attention blocks with values rotated within heads",
         "num-folded-means": "LayerNormalizations that became RMSNormalization",
         "num-rotation-products": "products with a rotation, where no weight takes it up",
+        "num-skipped-values": "values of attention left as they are: a cache or another node reads "
+        "them",
         **{f"num-skipped-{n}": f"streams left as they are: {why}" for n, why in REASONS.items()},
     }
 
@@ -120,9 +122,11 @@ class Rotate(PlanningPass):
         shapes = ctx.analysis(SymbolicShapes, model)
         streams = find_streams(model, shapes, self._settings)
         decisions = list(self._decided(streams, model, ctx))
-        if self.heads:
-            decisions += [head_decision(heads) for heads in find_heads(model.graph, shapes)]
         skipped = Counter(f"num-skipped-{refusal.reason}" for refusal in streams.refused.values())
+        if self.heads:
+            found, others = find_heads(model.graph, shapes)
+            decisions += [head_decision(heads) for heads in found]
+            skipped.update({"num-skipped-values": others} if others else {})
         return Plan(
             pass_text=pass_text(self),
             decisions=tuple(decisions),

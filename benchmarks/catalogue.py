@@ -50,6 +50,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "fusion": Benchmark("fusion", "attention blocks that become one operator"),
     "fusion-table": Benchmark("fusion_table", "what is fused of each family and exporter"),
     "sink": Benchmark("sink", "computing only the position that a classifier reads"),
+    "rotation": Benchmark("rotation", "rotating the residual stream before 8 and 4 bits"),
     "operators": Benchmark("operators", "fused operators against their parts"),
     "compile-time": Benchmark("compile_time", "seconds of cleanup,fuse, onnxsim and onnxslim"),
     "whole-way": Benchmark("whole_way", "every kind of model through all passes"),

@@ -29,6 +29,7 @@ class Network:
         positions: Whether a table of positions is added.
         cached: Whether values are an output of the model.
         packed: Whether one product makes queries, keys and values.
+        looked_up_twice: Whether the caller gets some embeddings as well.
         outliers: Channels of the embeddings that are large.
         opset: Of the model.
     """
@@ -42,6 +43,7 @@ class Network:
     positions: bool = False
     cached: bool = False
     packed: bool = False
+    looked_up_twice: bool = False
     outliers: int = 3
     opset: int = 23
     seed: int = 0

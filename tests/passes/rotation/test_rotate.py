@@ -142,6 +142,15 @@ def test_a_tied_table_may_become_two() -> None:
     assert kept_db(model, after) > EXACT_DB
 
 
+def test_a_matrix_that_another_node_reads_is_not_copied() -> None:
+    model = make(Network(looked_up_twice=True))
+    after, result = run(model)
+    assert np.array_equal(array(after, "table"), array(model, "table"))
+    assert counts(result)["rotation-products"] == 1
+    assert after.weight_bytes - model.weight_bytes <= 4 * WIDTH * (WIDTH + 1)
+    assert kept_db(model, after) > EXACT_DB
+
+
 @pytest.mark.parametrize("norm", ["rms", "layer"])
 def test_an_output_after_the_last_norm_is_turned_back(norm: str) -> None:
     model = make(Network(norm, end="norm"))

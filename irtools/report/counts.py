@@ -19,6 +19,8 @@ _MEASURES = (
     "num-parameters-removed",
     # Parts of the weights that were quantized.
     "num-outlier-channels",
+    # What the change costs at run time.
+    "num-rotation-products",
     # How some of what was changed was chosen.
     "num-ranked-",
     "num-kept-grid",

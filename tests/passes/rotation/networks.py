@@ -75,6 +75,11 @@ class _Writer:
         outputs = [self.end(x)]
         if net.cached:
             outputs += [f"float[B,2,6,16] value{i}" for i in range(net.blocks)]
+        if net.looked_up_twice:
+            self.weights["zero"] = np.asarray(0)
+            first = self.line("Gather", "ids", "zero", attributes="<axis = 1>")
+            self.lines.append(f"embedded = Gather(table, {first})")
+            outputs.append(f"float[B,{WIDTH}] embedded")
         inputs = ["int64[B,6] ids", *(self.declared(n, a) for n, a in self.weights.items())]
         text = (
             f'<ir_version: 10, opset_import: ["" : {net.opset}]>\n'

@@ -8,26 +8,18 @@ from dataclasses import dataclass, field
 import onnx_ir as ir
 
 from irtools.analysis.shapes import SymbolicShapes
-from irtools.editing import (
-    RULE,
-    constant_of,
-    only_user,
-    producer_of,
-    require_array,
-    require_constant,
-)
-from irtools.passes.rotation.follow import Trail, follow, is_plain_gemm
-from irtools.passes.rotation.layout import axis_after, is_layout
+from irtools.editing import RULE, constant_of
+from irtools.passes.rotation.follow import follow
+from irtools.passes.rotation.readers import read_norm
 from irtools.passes.rotation.stream import (
-    NormReader,
     Refusal,
     Stream,
-    StreamNorm,
     Use,
     is_norm,
     is_normed_by_mean,
     is_stream_norm,
 )
+from irtools.passes.rotation.trail import Trail
 
 __all__ = ["Streams", "StreamSettings", "find_streams"]
 
@@ -124,8 +116,7 @@ class _Finder:
         others |= {v: others.get(v, ()) for v in trail.shown if v not in trail.entries}
         if centred and others:
             first = next(iter(others))
-            reason = "output" if first in trail.shown else "reader"
-            raise Refusal(reason, first.name or "?")
+            raise Refusal("output" if first in trail.shown else "reader", first.name or "?")
         _check_axes(trail, others)
         return Stream(
             name=value.name or "?",
@@ -134,46 +125,9 @@ class _Finder:
             writers=tuple(trail.writers),
             scales=tuple(trail.scales),
             entries={v: tuple(trail.reads.get(v, ())) for v in trail.entries},
-            norms=tuple(self._norm(node, kept) for node in dict.fromkeys(trail.norms)),
+            norms=tuple(read_norm(trail, node) for node in dict.fromkeys(trail.norms)),
             exits=others,
         )
-
-    def _norm(self, node: ir.Node, kept: set[ir.Value]) -> StreamNorm:
-        output = node.outputs[0]
-        readers, others = [], []
-        rank = self._shapes.rank(output) or 0
-        for use in output.uses():
-            found = self._readers(use.node, use.idx, rank - 1, kept)
-            if found is None:
-                others.append((use.node, use.idx))
-            else:
-                readers += found
-        return StreamNorm(node, tuple(readers), tuple(others), output.is_graph_output())
-
-    def _readers(
-        self, node: ir.Node, position: int, axis: int, kept: set[ir.Value]
-    ) -> list[NormReader] | None:
-        """Return the products that read a normalized value through a node; None: others do."""
-        if node.graph is not self._graph or node.domain != "":
-            return None
-        if node.op_type == "Shape":
-            return []
-        if node.op_type in ("MatMul", "Gemm") and position == 0:
-            rank = self._shapes.rank(node.inputs[0])
-            reader = _product(node, kept) if rank == axis + 1 else None
-            return None if reader is None else [reader]
-        if position or not is_layout(node):
-            return None
-        moved = axis_after(node, axis, self._shapes)
-        if moved is None or any(value.is_graph_output() for value in node.outputs):
-            return None
-        found = []
-        for use in (use for value in node.outputs for use in value.uses()):
-            readers = self._readers(use.node, use.idx, moved, kept)
-            if readers is None:
-                return None
-            found += readers
-        return found
 
     def _check_cost(self, stream: Stream) -> None:
         added = stream.products * stream.width**2
@@ -203,52 +157,6 @@ def _check_axes(trail: Trail, others: dict[ir.Value, tuple[Use, ...]]) -> None:
 def _is_normed(value: ir.Value) -> bool:
     producer = value.producer()
     return producer is not None and is_norm(producer)
-
-
-def _product(node: ir.Node, kept: set[ir.Value]) -> NormReader | None:
-    if node.op_type == "Gemm":
-        if not is_plain_gemm(node) or not _is_weight(node.inputs[1], kept):
-            return None
-        has_bias = len(node.inputs) > 2 and node.inputs[2] is not None
-        if has_bias and not _is_weight(node.inputs[2], set()):
-            return None
-        axis = 1 if node.attributes.get_int("transB", 0) else 0
-        return NormReader(node, node, 1, axis, (node, 2) if has_bias else None)
-    turn = producer_of(node.inputs[1], "Transpose")
-    turned = turn is not None and turn.attributes.get_ints("perm", (1, 0)) == (1, 0)
-    holder, position = (turn, 0) if turn is not None and turned else (node, 1)
-    value = holder.inputs[position]
-    if not _is_weight(value, kept) or (turned and holder.outputs[0].is_graph_output()):
-        return None
-    if len(require_constant(value).shape) != 2:
-        return None
-    axis = 1 if turned else 0
-    return NormReader(node, holder, position, axis, _bias(node, require_constant(value), axis))
-
-
-def _is_weight(value: ir.Value | None, kept: set[ir.Value]) -> bool:
-    tensor = constant_of(value)
-    return (
-        value is not None
-        and tensor is not None
-        and value.producer() is None
-        and value not in kept
-        and tensor.dtype == ir.DataType.FLOAT
-    )
-
-
-def _bias(node: ir.Node, weight: ir.TensorProtocol, axis: int) -> Use | None:
-    """Return the bias that is added to a product."""
-    user = only_user(node.outputs[0])
-    if user is None or user.op_type != "Add" or user.domain != "":
-        return None
-    position = 1 if user.inputs[0] is node.outputs[0] else 0
-    value = user.inputs[position]
-    if value is None or not _is_weight(value, set()):
-        return None
-    return (
-        (user, position) if tuple(require_array(value).shape) == (weight.shape[1 - axis],) else None
-    )
 
 
 def _conflicts(stream: Stream) -> set[ir.Value]:

@@ -37,14 +37,16 @@ class Heads:
     Attributes:
         product: The value projection.
         width: d.
-        columns: Its output channels that are values.
+        first: Its first output channel that is a value.
+        channels: How many are.
         written: The constants with these columns, along an axis.
         read: The constants with rows for them, along an axis.
     """
 
     product: ir.Node
     width: int
-    columns: slice
+    first: int
+    channels: int
     written: tuple[tuple[Use, int], ...]
     read: tuple[tuple[Use, int], ...]
 
@@ -56,7 +58,7 @@ class Heads:
     @property
     def count(self) -> int:
         """How many heads there are."""
-        return (self.columns.stop - self.columns.start) // self.width
+        return self.channels // self.width
 
 
 def find_heads(graph: ir.Graph, shapes: SymbolicShapes) -> tuple[list[Heads], int]:
@@ -82,7 +84,7 @@ def rotate_heads(editor: Editor, heads: Heads, rotation: Rotation) -> None:
     for (node, position), axis in heads.written:
         array = require_array(node.inputs[position])
         turned = np.array(array, np.float32)
-        part = np.moveaxis(turned, axis, -1)[..., heads.columns]
+        part = np.moveaxis(turned, axis, -1)[..., heads.first : heads.first + heads.channels]
         part[...] = _by_head(part, rotation)
         set_contents(editor, [(node, position)], turned, "rotated")
     for (node, position), axis in heads.read:
@@ -131,7 +133,7 @@ class _Walk:
         rank = self.shapes.rank(node.outputs[0])
         if weight is None or len(weight.shape) != 2 or rank is None:
             return None
-        for value, written, columns in self._starts(node, rank - 1):
+        for value, written, first, channels in self._starts(node):
             self.width, self.attended = 0, False
             self.read.clear()
             try:
@@ -139,15 +141,16 @@ class _Walk:
             except _NotValuesError:
                 continue
             if self.attended and self.width > 1 and self.read:
-                return Heads(node, self.width, columns, written, tuple(self.read))
+                return Heads(node, self.width, first, channels, written, tuple(self.read))
         return None
 
     def _starts(
-        self, node: ir.Node, axis: int
-    ) -> Iterator[tuple[ir.Value, tuple[tuple[Use, int], ...], slice]]:
-        """Yield what may be values, and the constants that make them."""
+        self, node: ir.Node
+    ) -> Iterator[tuple[ir.Value, tuple[tuple[Use, int], ...], int, int]]:
+        """Yield what may be values, the constants that make them, and which channels they are."""
         port = weight_port(node)
-        assert port is not None
+        if port is None or port.out_axis is None:
+            return
         written: list[tuple[Use, int]] = [((node, 1), port.out_axis)]
         if len(node.inputs) > 2 and node.inputs[2] is not None:
             written.append(((node, 2), -1))
@@ -159,17 +162,16 @@ class _Walk:
         size = (self.shapes.shape(value) or ())[-1:]
         if not size or not isinstance(size[0], int) or not _all_owned(written, size[0]):
             return
-        yield value, tuple(written), slice(0, size[0])
+        yield value, tuple(written), 0, size[0]
         uses = list(value.uses())
-        if len(uses) == 1 and uses[0].node.op_type == "Split":
+        if len(uses) == 1 and _splits_last(uses[0].node, self.shapes.rank(value)):
             start = 0
             for part in uses[0].node.outputs:
-                shape = self.shapes.shape(part)
-                if shape is None or not isinstance(shape[axis], int):
+                found = (self.shapes.shape(part) or ())[-1:]
+                if not found or not isinstance(found[0], int):
                     return
-                stop = start + shape[axis]
-                yield part, tuple(written), slice(start, stop)
-                start = stop
+                yield part, tuple(written), start, found[0]
+                start += found[0]
 
     def _follow(self, value: ir.Value, place: _Place) -> None:
         if value.is_graph_output():
@@ -248,7 +250,7 @@ class _Walk:
         plain = node.op_type == "MatMul" or node.attributes.get_int("transA", 0) == 0
         if position or weight is None or port is None or place.is_split or not plain:
             raise _NotValuesError
-        if len(weight.shape) != 2 or not self.attended:
+        if len(weight.shape) != 2 or not self.attended or port.in_axis is None:
             raise _NotValuesError
         self.read[(node, 1), port.in_axis] = None
 
@@ -256,6 +258,12 @@ class _Walk:
         if not isinstance(width, int) or (self.width and self.width != width):
             raise _NotValuesError
         self.width = width
+
+
+def _splits_last(node: ir.Node, rank: int | None) -> bool:
+    if node.op_type != "Split" or rank is None:
+        return False
+    return node.attributes.get_int("axis", 0) % rank == rank - 1
 
 
 def _owned(value: ir.Value | None) -> ir.TensorProtocol | None:

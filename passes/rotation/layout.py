@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import reduce
 from types import MappingProxyType
 
 import numpy as np
@@ -111,7 +110,10 @@ def _integers(node: ir.Node, position: int, shapes: SymbolicShapes) -> list[int]
 
 
 def _product(dims: Sequence[Dim]) -> Dim:
-    return reduce(multiply, dims, 1)
+    total: Dim = 1
+    for dim in dims:
+        total = multiply(total, dim)
+    return total
 
 
 _RULES: Mapping[str, Callable[[ir.Node, int, SymbolicShapes], int | None]] = MappingProxyType(

@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.provenance import module_name
 from irtools.analysis.shapes import SymbolicShapes
-from irtools.editing import Editor
+from irtools.editing import Editor, require_array
 from irtools.errors import UsageError
 from irtools.model import opset_of, raise_opset
 from irtools.passes.rotation.choose import Choice, candidates, choose
@@ -32,13 +33,20 @@ _OPSET = 23
 
 
 def obstacle(stream: Stream, model: ir.Model, capabilities: Capabilities) -> Reason | None:
-    """Return why the mean of a stream cannot be folded away, if it has to be."""
+    """Return why a stream that was found cannot be rotated in this model, for this target."""
+    if not all(_is_finite(require_array(value)) for value in stream.constants):
+        return "nonfinite"
     if not stream.centred:
         return None
     newest = max(_OPSET, opset_of(model))
     if newest > capabilities.max_opset or not capabilities.runs_fused("RMSNormalization"):
         return "target"
     return "opset" if raise_opset(model.clone(), _OPSET).reason else None
+
+
+def _is_finite(array: np.ndarray) -> bool:
+    # NaN and infinities survive as the smallest or largest element.
+    return not array.size or bool(np.isfinite(array.min()) and np.isfinite(array.max()))
 
 
 def choice_of(

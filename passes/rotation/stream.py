@@ -20,7 +20,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
-from irtools.editing import constant_of, require_array
+from irtools.editing import constant_of, require_array, require_constant
 from irtools.operators import op_key
 
 __all__ = [
@@ -52,6 +52,7 @@ Reason: TypeAlias = Literal[
     "shape",
     "quantized",
     "rotated",
+    "nonfinite",
     "opset",
     "target",
     "unreached",
@@ -71,6 +72,7 @@ REASONS: Mapping[str, str] = MappingProxyType(
         "shape": "it is not known where its channels lie",
         "quantized": "what writes it is quantized already: rotate first",
         "rotated": "it is rotated already",
+        "nonfinite": "a weight holds NaN or infinity, which a rotation would spread",
         "opset": "RMSNormalization needs opset 23, to which the model cannot be raised",
         "target": "the target does not run RMSNormalization as one operator",
         "unreached": "calibration data never reached it",
@@ -209,11 +211,15 @@ class Stream:
         return len(self.entries) + len(self.exits) + exits
 
     @property
+    def constants(self) -> set[ir.Value]:
+        """The constants that take the rotation up."""
+        found = {member.value for member in self.writers}
+        return found | {reader.value for norm in self.norms for reader in norm.readers}
+
+    @property
     def weights(self) -> int:
-        """Elements of the matrices that take the rotation up."""
-        constants = {member.value for member in self.writers}
-        constants |= {reader.value for norm in self.norms for reader in norm.readers}
-        return sum(0 if v.const_value is None else int(v.const_value.size) for v in constants)
+        """Elements of these constants."""
+        return sum(int(require_constant(value).size) for value in self.constants)
 
 
 def is_norm(node: ir.Node) -> bool:
@@ -227,7 +233,7 @@ def is_stream_norm(node: ir.Node, width: int | None = None) -> bool:
     Args:
         width: Size of that axis; None for any.
     """
-    if not is_norm(node) or any(value is not None and value.uses() for value in node.outputs[1:]):
+    if not is_norm(node) or any(v.uses() or v.is_graph_output() for v in node.outputs[1:]):
         return False
     constants = [constant_of(value) for value in node.inputs[1:] if value is not None]
     sizes = [tuple(t.shape.numpy()) for t in constants if t is not None]

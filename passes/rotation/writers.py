@@ -145,7 +145,9 @@ def _gemm(trail: Trail, node: ir.Node, spot: Spot) -> bool:
 
 
 def _conv(trail: Trail, node: ir.Node, spot: Spot) -> bool:
-    return spot.axis == 1 and _with_bias(trail, node, 0, spot)
+    """Patches: one group, so that output channels may be mixed."""
+    alone = node.attributes.get_int("group", 1) == 1
+    return alone and spot.axis == 1 and _with_bias(trail, node, 0, spot)
 
 
 def _with_bias(trail: Trail, node: ir.Node, axis: int, spot: Spot) -> bool:

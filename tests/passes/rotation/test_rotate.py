@@ -29,14 +29,34 @@ g (int64[B,6] ids, float[50,32] table, float[32] gain, float[32] offset, float[3
 }"""
 
 
+PATCHES = """<ir_version: 10, opset_import: ["" : 23]>
+g (float[B,4,6,6] x, float[32,4,2,2] kernel, float[32] bias, float[32] gain, float[32] offset,
+   float[1,1,32] token, float[1,10,32] positions, float[32,32] w1, float[32] b1, float[32,8] head,
+   float[8] b2, int64[3] flat, int64[2] one, int64 zero) => (float[B,8] y) {
+  c = Conv<strides = [2, 2]>(x, kernel, bias)
+  r = Reshape(c, flat)  t = Transpose<perm = [0, 2, 1]>(r)
+  size = Shape<start = 0, end = 1>(x)  shape = Concat<axis = 0>(size, one)
+  cls = Expand(token, shape)  all = Concat<axis = 1>(cls, t)  s = Add(all, positions)
+  n = LayerNormalization(s, gain, offset)  p = MatMul(n, w1)  q = Add(p, b1)  u = Add(q, s)
+  m = LayerNormalization(u, gain, offset)  z = Gather<axis = 1>(m, zero)
+  h = MatMul(z, head)  y = Add(h, b2)
+}"""
+
+
 def ids(count: int = 8) -> Dataset:
     drawn = np.random.default_rng(1).integers(0, TOKENS, (count, 6))
     return Dataset({"ids": drawn})
 
 
-def run(model: Model, options: str = ALWAYS) -> tuple[Model, PassResult]:
+def pictures() -> Dataset:
+    return Dataset({"x": np.random.default_rng(1).normal(size=(4, 4, 6, 6)).astype(np.float32)})
+
+
+def run(
+    model: Model, options: str = ALWAYS, data: Dataset | None = None
+) -> tuple[Model, PassResult]:
     after = model.clone()
-    ctx = PassContext.for_model(model, "ort-cpu:isa=vnni", calibration=ids())
+    ctx = PassContext.for_model(model, "ort-cpu:isa=vnni", calibration=data or ids())
     (pass_,) = Pipeline.parse(f"rotate{options}")
     return after, apply_pass(pass_, after.ir, ctx)
 
@@ -45,12 +65,15 @@ def counts(result: PassResult) -> Mapping[str, int]:
     return {name.removeprefix("num-"): n for name, n in result.counters.items() if n}
 
 
-def kept_db(before: Model, after: Model, target: str = "ort-cpu") -> float:
+def kept_db(
+    before: Model, after: Model, target: str = "ort-cpu", data: Dataset | None = None
+) -> float:
     """Return the signal-to-noise ratio of the worst output."""
+    feeds = (data or ids()).feeds
     outputs = []
     for model in (before, after):
         with find_target(target).runner(model, RunnerOptions(threads=1, exact=True)) as runner:
-            outputs.append(runner.run(ids().feeds))
+            outputs.append(runner.run(feeds))
     ratios = []
     for name, expected in outputs[0].items():
         noise = np.square(expected.astype(np.float64) - outputs[1][name]).sum()
@@ -273,6 +296,32 @@ def test_sixteen_bits_stay() -> None:
     assert not result.modified
 
 
+def test_weights_with_nan_stay() -> None:
+    model = make(Network())
+    broken = array(model, "down0").copy()
+    broken[3, 3] = np.nan
+    model.ir.graph.initializers["down0"].const_value = ir.tensor(broken)
+    after, result = run(model, ALWAYS + ":heads=false")
+    assert after.text() == model.text()
+    assert counts(result) == {"skipped-nonfinite": 1}
+
+
+def test_patches_write_the_stream() -> None:
+    model = drawn(PATCHES)
+    after, result = run(model, data=pictures())
+    assert operators(after) == [op.replace("LayerNorm", "RMSNorm") for op in operators(model)]
+    assert counts(result)["rotated-writers"] == 6
+    assert kept_db(model, after, data=pictures()) > EXACT_DB
+
+
+def test_patches_in_groups_stay() -> None:
+    text = PATCHES.replace("<strides", "<group = 2, strides").replace("32,4,2,2", "32,2,2,2")
+    model = drawn(text)
+    after, result = run(model, data=pictures())
+    assert after.text() == model.text()
+    assert counts(result) == {"skipped-shape": 1}
+
+
 def test_quantized_weights_stay() -> None:
     model = make(Network())
     for pass_ in Pipeline.parse("int8:mode=weight-only:min-size=0"):
@@ -338,9 +387,16 @@ def test_options_have_limits(options: str) -> None:
 def drawn(text: str) -> Model:
     rng = np.random.default_rng(0)
     found: dict[str, np.ndarray] = {}
+    found |= {"flat": np.asarray([0, 32, -1]), "one": np.asarray([1, 1]), "zero": np.asarray(0)}
     for value in ir.from_onnx_text(text).graph.inputs:
-        if value.name in ("ids", "x") or value.shape is None or value.dtype is None:
+        if (
+            value.name in found
+            or value.name in ("ids", "x")
+            or value.shape is None
+            or value.dtype is None
+        ):
             continue
         shape = tuple(int(d) for d in value.shape)
         found[value.name or ""] = (0.3 * rng.normal(size=shape)).astype(value.dtype.numpy())
-    return read_model(text, found)
+    names = {value.name for value in ir.from_onnx_text(text).graph.inputs}
+    return read_model(text, {name: array for name, array in found.items() if name in names})

@@ -35,12 +35,12 @@ def _same(node: ir.Node, axis: int, shapes: SymbolicShapes) -> int | None:
 
 
 def _reshape(node: ir.Node, axis: int, shapes: SymbolicShapes) -> int | None:
-    """The axis that is as long, with as many elements behind it."""
+    """The axis that is as long, with as many elements after it."""
     x, y = shapes.shape(node.inputs[0]), shapes.shape(node.outputs[0])
     if x is None or y is None:
         return None
-    behind = _product(x[axis + 1 :])
-    found = (i for i, n in enumerate(y) if n == x[axis] and _product(y[i + 1 :]) == behind)
+    inner = _product(x[axis + 1 :])
+    found = (i for i, n in enumerate(y) if n == x[axis] and _product(y[i + 1 :]) == inner)
     return next(found, None)
 
 

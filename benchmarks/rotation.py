@@ -1,6 +1,6 @@
 """What rotating the residual stream gains before weights and activations are rounded.
 
-    python -m benchmarks run rotation [--write [NAME]]
+    python -m benchmarks run rotation [--models NAME..] [--write [NAME]]
 
 DINOv2-small on images and SmolLM2-135M on texts, quantized as they are, rotated, smoothed and both;
 signal-to-noise ratio of the outputs against float32 and, of texts, perplexity. No times are taken
@@ -39,6 +39,7 @@ class Case:
         data: The same of its data.
         folders: To calibrate on, and to compare on, in the cache.
         metric: Of the task; None: fidelity alone.
+        samples: To calibrate on, and as many to compare on.
         forms: What comes last.
     """
 
@@ -46,6 +47,7 @@ class Case:
     data: str
     folders: tuple[str, str]
     metric: str | None
+    samples: int
     forms: tuple[tuple[str, str], ...]
 
 
@@ -55,10 +57,16 @@ CASES: Mapping[str, Case] = {
         "fashion-sample",
         ("fashion-mnist/sample/calibration", "fashion-mnist/sample/test"),
         None,
+        32,
         (_INT8, _INT4),
     ),
     "SmolLM2-135M": Case(
-        "smollm2", "bbc", ("bbc/bbc_calib.jsonl", "bbc/bbc_test.jsonl"), "perplexity", (_INT8,)
+        "smollm2",
+        "bbc",
+        ("bbc/bbc_calib.jsonl", "bbc/bbc_test.jsonl"),
+        "perplexity",
+        16,
+        (_INT8,),
     ),
 }
 
@@ -90,14 +98,14 @@ def main(argv: Sequence[str]) -> None:
     """Measure and print the table; with --write, store it for docs/rotation.md."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE)
-    parser.add_argument("--samples", type=int, default=32, help="images or texts of each kind")
+    parser.add_argument("--models", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--length", type=int, default=96, help="most tokens of a text")
     parser.add_argument(
         "--write", nargs="?", const="rotation", metavar="NAME", help="in docs/results/"
     )
     given = parser.parse_args(argv)
     rows = []
-    for name, case in CASES.items():
+    for name, case in ((name, CASES[name]) for name in given.models):
         for artefact in (case.artefact, case.data):
             prepare(artefact, given.cache)
         checkpoint = load_source(str(given.cache / case.artefact / "checkpoint"))
@@ -106,7 +114,7 @@ def main(argv: Sequence[str]) -> None:
             for before in _pipelines(form, rounding):
                 rows.append(asdict(measure(name, case, source, form, before, given)))
                 print(rows[-1], flush=True)
-    document = plain_data({**about("rotation"), "samples": given.samples, "rows": rows})
+    document = plain_data({**about("rotation"), "rows": rows})
     print("\n".join(table(document)))
     if given.write:
         write_result(RESULTS / f"{given.write}.json", document)
@@ -132,7 +140,7 @@ def measure(
         target="ort-cpu:isa=vnni",
         calibration=calibration,
         evaluation=evaluation,
-        data=DataSettings(samples=given.samples, max_length=given.length),
+        data=DataSettings(samples=case.samples, max_length=given.length),
         metric=case.metric,
         bench=None,
     )

@@ -174,9 +174,12 @@ class _Walk:
                 start += found[0]
 
     def _follow(self, value: ir.Value, place: _Place) -> None:
+        uses = value.uses()
+        if place.is_split and place.axis + 1 == self.shapes.rank(value):
+            self.are_values |= any(_takes_values(u.node, u.idx) for u in uses)
         if value.is_graph_output():
             raise _NotValuesError
-        for use in value.uses():
+        for use in uses:
             self._meet(use.node, use.idx, place)
 
     def _meet(self, node: ir.Node, position: int, place: _Place) -> None:
@@ -258,6 +261,13 @@ class _Walk:
         if not isinstance(width, int) or (self.width and self.width != width):
             raise _NotValuesError
         self.width = width
+
+
+def _takes_values(node: ir.Node, position: int) -> bool:
+    """Whether a node mixes the positions of an input, or joins it to a cache before one does."""
+    if node.op_type == "Concat":
+        return any(_takes_values(u.node, u.idx) for v in node.outputs for u in v.uses())
+    return (node.op_type, position) in (("MatMul", 1), ("Attention", 2), ("MultiHeadAttention", 2))
 
 
 def _splits_last(node: ir.Node, rank: int | None) -> bool:

@@ -207,7 +207,34 @@ def test_values_in_a_cache_stay() -> None:
     model = make(Network(cached=True))
     after, result = run(model)
     assert "rotated-heads" not in counts(result)
+    assert counts(result)["skipped-values"] == 1
     assert kept_db(model, after) > EXACT_DB
+
+
+CACHED = """<ir_version: 10, opset_import: ["" : 23]>
+g (float[B,6,32] x, float[B,2,P,16] k, float[B,2,P,16] v, float[32,32] wq, float[32,32] wk,
+   float[32,32] wv, float[32,32] wo) => (float[B,6,32] z, float[B,2,T,16] k2, float[B,2,T,16] v2) {
+  q = MatMul(x, wq)  key = MatMul(x, wk)  value = MatMul(x, wv)
+  y, k2, v2 = Attention<q_num_heads = 2, kv_num_heads = 2>(q, key, value, , k, v)
+  z = MatMul(y, wo)
+}"""
+
+
+def test_values_of_a_fused_operator_with_a_cache_stay() -> None:
+    model = drawn(CACHED)
+    after, result = run(model)
+    assert after.text() == model.text()
+    assert counts(result) == {"skipped-values": 1}
+
+
+def test_values_of_a_fused_operator_are_rotated() -> None:
+    text = CACHED.replace(", , k, v)", ")").replace("y, k2, v2 =", "y =")
+    text = text.replace(", float[B,2,T,16] k2, float[B,2,T,16] v2)", ")")
+    model = drawn(text.replace("float[B,2,P,16] k, float[B,2,P,16] v, ", ""))
+    data = Dataset({"x": np.random.default_rng(1).normal(size=(4, 6, 32)).astype(np.float32)})
+    after, result = run(model, data=data)
+    assert counts(result) == {"rotated-heads": 1}
+    assert kept_db(model, after, data=data) > EXACT_DB
 
 
 def test_values_of_a_packed_product_are_rotated() -> None:
@@ -391,7 +418,7 @@ def drawn(text: str) -> Model:
     for value in ir.from_onnx_text(text).graph.inputs:
         if (
             value.name in found
-            or value.name in ("ids", "x")
+            or value.name in ("ids", "x", "k", "v")
             or value.shape is None
             or value.dtype is None
         ):

@@ -220,9 +220,9 @@ class _Walk:
         return _Place(len(y) - 1, is_split=False)
 
     def _attended(self, node: ir.Node, position: int, place: _Place) -> None:
-        if position != 2 or any(
-            value.uses() or value.is_graph_output() for value in node.outputs[1:]
-        ):
+        self.are_values |= position == 2
+        shown = any(value.uses() or value.is_graph_output() for value in node.outputs[1:])
+        if position != 2 or shown:
             raise _NotValuesError
         inside = [*node.inputs[3:4], *node.inputs[6:]] if node.domain else node.inputs[4:]
         if any(value is not None for value in inside):

@@ -167,9 +167,10 @@ def _probed(
         value, form = values[source.name], {f"{source.name}_probe": ir.DataType.FLOAT}
         attributes = attribute_values(norm.node)
         probe = editor.after(value, norm.node.op_type, [value, gain], attributes, outputs=form)
-        if factor is not None:
-            probe = editor.after(probe, "MatMul", [probe, factor], outputs=form, shape=ir.Shape([]))
-            probe.shape = None
+        if factor is not None and matrix is not None:
+            known = value.shape
+            shape = None if known is None else ir.Shape([*list(known)[:-1], len(matrix[0])])
+            probe = editor.after(probe, "MatMul", [probe, factor], outputs=form, shape=shape)
         names.append(probe.name or "")
     return copy, names
 

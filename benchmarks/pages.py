@@ -18,7 +18,9 @@ from benchmarks.recording import DOCS, read_result
 
 __all__ = ["PAGES", "refreshed", "sources", "stale_pages"]
 
-PAGES = (DOCS / "benchmarks.md", DOCS / "fusion.md", DOCS / "models.md", DOCS / "smoothing.md")
+PAGES = tuple(
+    DOCS / f"{name}.md" for name in ("benchmarks", "fusion", "models", "rotation", "smoothing")
+)
 _TABLE = re.compile(
     r"<!-- (?P<module>\w+)\.(?P<view>\w+) (?P<result>[\w-]+) -->\n.*?<!-- end -->", re.DOTALL
 )

@@ -20,6 +20,8 @@ _MEASURES = (
     # Parts of the weights that were quantized.
     "num-outlier-channels",
     "num-rounded-for-data",
+    # What the change costs at run time.
+    "num-rotation-products",
     # How some of what was changed was chosen.
     "num-ranked-",
     "num-kept-grid",

@@ -9,7 +9,8 @@ from irtools.report.counts import count_changed, count_skipped, tell_skipped
 
 # Participles of what passes do to parts of a model.
 _DEEDS = (
-    "built|computed|dead|folded|fused|hoisted|joined|lifted|merged|quantized|removed|scaled|split|"
+    "built|computed|dead|folded|fused|hoisted|joined|lifted|merged|quantized|removed|rotated|"
+    "scaled|split|"
     "stored|sunk|unpadded|"
     "(heads|neurons|channels)-removed|weights-zeroed"
 )
@@ -44,6 +45,7 @@ def test_every_statistic_of_our_passes_is_known() -> None:
                 "num-lacking-channel-rule",
                 "num-ranked-by-magnitude",
                 "num-kept-grid",
+                "num-rotation-products",
                 "num-lacking-half-rule",
             )
             one = {counter: 1}

@@ -1,0 +1,1 @@
+"""Rotation: another orthogonal basis for the residual stream, which quantization likes better."""

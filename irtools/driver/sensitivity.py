@@ -171,5 +171,5 @@ def _to_exclude(found: Planned, ordered: Sequence[Decision], total: float) -> tu
 def _leaving_out(found: Planned, names: Sequence[str]) -> str:
     """Return the pass with the option that leaves some subjects out, as pipeline text."""
     before: tuple[str, ...] = vars(found.pass_)["exclude"]
-    changed: Any = replace(found.pass_, exclude=(*before, *names))  # type: ignore[type-var]
+    changed: Any = replace(found.pass_, exclude=(*before, *names))  # type: ignore[call-arg]
     return pass_text(changed)

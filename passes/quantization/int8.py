@@ -221,9 +221,7 @@ class Int8(PlanningPass):
                 plan = replace(plan, notes=(*plan.notes, _NO_RANGES))
         if self.least_sqnr is not None and plan.decisions:
             finer = FinerForms(prospect.model, prospect.storage, Half())
-            plan = spare(
-                plan, finer.next, applied, trials.run, self.least_sqnr, ctx.progress
-            )
+            plan = spare(plan, finer.next, applied, trials.run, self.least_sqnr, ctx.progress)
         if self.method == "rtn":
             return plan
         return rounded_for_data(plan, prospect.static, trials, forced=self.method == "gptq")

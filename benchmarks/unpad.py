@@ -5,7 +5,7 @@
 
 MiniLM-L6 fine-tuned for R8, after `cleanup,fuse` and after int8, each with and without the pass
 `unpad`, alternating on each runtime: batches of test texts as they come, cut at 256 tokens, and one
-text alone; accuracy on the test texts in such batches.
+text alone; outputs are compared in such batches.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from benchmarks.recording import DEFAULT_CACHE, RESULTS, about, prepare, write_r
 from benchmarks.tasks import timed_text
 from irtools.data import Dataset, DataSettings, load_dataset, padding_mask
 from irtools.measure.base import BenchSettings, Ratio
-from irtools.measure.contest import Contest, ContestSettings
-from irtools.measure.timing import Contender
+from irtools.measure.timing import Contender, measure
+from irtools.metrics import compare_runners
 from irtools.model import Model
 from irtools.report.plain import plain_data
-from irtools.targets import Feeds
+from irtools.targets import Feeds, RunnerOptions, find_target
 
 PIPELINES = {
     "float32": ("cleanup,fuse", "cleanup,fuse,unpad"),
@@ -48,7 +48,7 @@ class UnpadRow:
     median_ms: float
     faster: Ratio
     sqnr_db: float
-    accuracy_change: float
+    agreement: float
 
 
 def main(argv: Sequence[str]) -> None:
@@ -57,7 +57,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=300, help="bound on each comparison")
-    parser.add_argument("--samples", type=int, default=512, help="test texts for the accuracy")
+    parser.add_argument("--samples", type=int, default=512, help="test texts to compare")
     parser.add_argument(
         "--write", nargs="?", const="unpad", metavar="NAME", help="in docs/results/"
     )
@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> None:
         asdict(row)
         for form, pipelines in PIPELINES.items()
         for target in TARGETS
-        for row in measure(source, form, pipelines, target, given)
+        for row in figures(source, form, pipelines, target, given)
     ]
     document = plain_data({**about("unpad"), "samples": given.samples, "rows": rows})
     print("\n".join(table(document)))
@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> None:
         write_result(RESULTS / f"{given.write}.json", document)
 
 
-def measure(
+def figures(
     source: Model, form: str, pipelines: tuple[str, str], target: str, given: argparse.Namespace
 ) -> Iterator[UnpadRow]:
     """Yield a row for batches, and one for a text alone."""
@@ -92,35 +92,40 @@ def measure(
         ).deployed
         for text in pipelines
     )
-    contenders = {"without": Contender(without, target), "unpad": Contender(packed, target)}
+    options = RunnerOptions(precision="f32" if form == "float32" else None)
     settings = DataSettings(tokenizer=folder / "minilm-r8", max_length=LONGEST)
     data = load_dataset(str(folder / "r8_test.jsonl"), source, settings)
-    batches = mixed(data)
+    start = find_target(target).runner
+    with start(without, options) as first, start(packed, options) as second:
+        close = compare_runners(first, second, in_any_order(data, given.samples), BATCH).result()
+    batches = list(in_any_order(data, BATCH * BATCHES).batches(BATCH))
     alone, feeds = timed_text(data, ALONE)
-    timed_on = {f"batch={BATCH}": batches, alone: [feeds]}
+    timed_on: dict[str, Sequence[Feeds]] = {f"batch={BATCH}": batches, alone: [feeds]}
+    contenders = {
+        "without": Contender(without, target, options),
+        "unpad": Contender(packed, target, options),
+    }
     bench = BenchSettings(rounds=given.rounds, block_seconds=2.0, max_seconds=given.seconds)
-    contest = ContestSettings(bench, "accuracy", samples=given.samples, isolation="none")
-    _, standing = Contest(contenders, data, contest, timed_on=timed_on).run().standings
-    assert standing.fidelity is not None and standing.difference is not None
+    timed = [result for result in measure(contenders, timed_on, bench) if result.speedup]
     shapes = ((BATCH, padded_per_real(batches)), (1, 1.0))
-    for (batch, ratio), timed in zip(shapes, standing.latency, strict=True):
-        assert timed.speedup is not None
+    assert close.agreement is not None
+    for (batch, ratio), result in zip(shapes, timed, strict=True):
+        assert result.speedup is not None
         yield UnpadRow(
             form,
             target,
             batch,
             ratio,
-            timed.median_ms,
-            timed.speedup,
-            standing.fidelity.sqnr_db,
-            standing.difference.value,
+            result.median_ms,
+            result.speedup,
+            close.sqnr_db,
+            close.agreement,
         )
 
 
-def mixed(data: Dataset) -> list[Feeds]:
-    """Return batches of texts as a server meets them: in no order of their lengths."""
-    rows = np.random.default_rng(0).permutation(len(data))[: BATCH * BATCHES]
-    return list(data.select(rows).batches(BATCH))
+def in_any_order(data: Dataset, samples: int) -> Dataset:
+    """Return texts as a server meets them: in no order of their lengths."""
+    return data.select(np.random.default_rng(0).permutation(len(data))[:samples])
 
 
 def padded_per_real(batches: Sequence[Feeds]) -> float:
@@ -133,7 +138,7 @@ def table(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield a Markdown table."""
     yield (
         "| form | runtime | texts | positions per token | ms with `unpad` | faster "
-        "| SQNR to without | accuracy |"
+        "| SQNR to without | agreement |"
     )
     yield "| --- " * 8 + "|"
     for row in document["rows"]:
@@ -143,7 +148,7 @@ def table(document: Mapping[str, Any]) -> Iterator[str]:
             f"| {row['form']} | {row['target']} | {row['batch']} | {row['padded_per_real']:.2f} "
             f"| {row['median_ms']:.2f} "
             f"| {ratio['value']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}] "
-            f"| {closeness} | {100 * row['accuracy_change']:+.2f} |"
+            f"| {closeness} | {row['agreement']:.2%} |"
         )
 
 

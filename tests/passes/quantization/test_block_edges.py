@@ -168,7 +168,7 @@ def test_each_input_has_a_rounding_of_its_own() -> None:
 
 
 def test_moments_are_collected_as_memory_allows(monkeypatch) -> None:
-    monkeypatch.setattr(gptq, "_GROUP_BYTES", 2 * 8 * 65**2)
+    monkeypatch.setattr(gptq, "GROUP_BYTES", 2 * 8 * 65**2)
     found = weights_of(CHAIN)
     service = Service({"a": moments(1, 9), "b": moments(2, 9), "c": moments(3, 9)})
     hessians = Hessians(service, found.values())
@@ -193,8 +193,8 @@ def test_moments_are_those_of_the_model_before_any_weight_changed(quantize, monk
     """Collected one by one, the later ones must not see the rounding of the earlier."""
     model, x = build(CHAIN), normal(100, 64)
     models = []
-    for size in (gptq._GROUP_BYTES, 1):
-        monkeypatch.setattr(gptq, "_GROUP_BYTES", size)
+    for size in (gptq.GROUP_BYTES, 1):
+        monkeypatch.setattr(gptq, "GROUP_BYTES", size)
         models.append(quantize(model, "int4:min-size=0:method=gptq", a=x).after)
     for name in ("w1_quantized", "w2_quantized", "w3_quantized"):
         np.testing.assert_array_equal(*(stored(m, name).numpy() for m in models))

@@ -234,6 +234,17 @@ def test_verdicts_name_what_a_reader_must_not_overlook() -> None:
     assert "slower than the original: 0.60x" in said
 
 
+@pytest.mark.parametrize(("own", "blames"), [(0.91, False), (0.9, False), (0.95, True)])
+def test_what_the_runtime_itself_rounds_is_not_put_down_to_passes(own: float, blames: bool) -> None:
+    """OpenVINO computes in bfloat16 by default: the original's own row does not agree either."""
+    result = FidelityFigure(21.0, 0.1, 1.0, 0.9, 0.1, 0.91, 32)
+    before = dataclasses.replace(result, agreement=own)
+    rows = (_row(0, "original", fidelity=before), _row(1, "cleanup", fidelity=result))
+    said = "\n".join(v.text for v in judge_run(rows, None, None, None))
+    assert ("agreement with the original is 91.00 %" in said) == blames
+    assert ("91.00 %, no lower than before any pass" in said) == (not blames)
+
+
 def test_a_pass_that_changed_nothing_says_why() -> None:
     idle = {"modified": False, "notes": ("a note of its own",)}
     rows = (

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import irtools
-from benchmarks.recording import DEFAULT_CACHE, RESULTS, about, prepare, write_result
+from benchmarks.recording import DEFAULT_CACHE, about, add_write_option, prepare, store
 from irtools.data import DataSettings
 from irtools.model import Model
 from irtools.report.plain import plain_data
@@ -100,9 +100,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE)
     parser.add_argument("--models", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--length", type=int, default=96, help="most tokens of a text")
-    parser.add_argument(
-        "--write", nargs="?", const="rotation", metavar="NAME", help="in docs/results/"
-    )
+    add_write_option(parser, "rotation")
     given = parser.parse_args(argv)
     rows = []
     for name, case in ((name, CASES[name]) for name in given.models):
@@ -116,8 +114,7 @@ def main(argv: Sequence[str]) -> None:
                 print(rows[-1], flush=True)
     document = plain_data({**about("rotation"), "rows": rows})
     print("\n".join(table(document)))
-    if given.write:
-        write_result(RESULTS / f"{given.write}.json", document)
+    store(given.write, document)
 
 
 def _pipelines(form: str, rounding: str) -> Iterator[str]:

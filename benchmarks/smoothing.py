@@ -20,7 +20,7 @@ from benchmarks.contest import ContestTask, Ours, TaskContest
 from benchmarks.peers import FLOAT, Peer, nncf_onnx, nncf_openvino
 from benchmarks.prepared.commands import irc
 from benchmarks.prepared.packages import cached
-from benchmarks.recording import DEFAULT_CACHE, RESULTS, about, prepare, write_result
+from benchmarks.recording import DEFAULT_CACHE, about, add_write_option, prepare, store
 from benchmarks.tasks import minilm_r8, timed_text
 from irtools.data import Dataset, DataSettings, load_dataset
 from irtools.measure.base import BenchSettings
@@ -100,9 +100,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--only", default="", help="parts of names to take part, by commas")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--no-timing", action="store_true", help="make and compare them only")
-    parser.add_argument(
-        "--write", nargs="?", const="smoothing", metavar="NAME", help="in docs/results/"
-    )
+    add_write_option(parser, "smoothing")
     given = parser.parse_args(argv)
     only = tuple(part for part in given.only.split(",") if part)
     cache, rows = given.cache.resolve(), {}
@@ -116,8 +114,7 @@ def main(argv: Sequence[str]) -> None:
         {**about("smoothing"), "pipelines": {row.name: row.pipeline for row in OURS}, "rows": rows}
     )
     print("\n".join(table(document)))
-    if given.write:
-        write_result(RESULTS / f"{given.write}.json", document)
+    store(given.write, document)
 
 
 def table(document: Mapping[str, Any]) -> Iterator[str]:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 import irtools
-from benchmarks.recording import DEFAULT_CACHE, RESULTS, about, prepare, write_result
+from benchmarks.recording import DEFAULT_CACHE, about, add_write_option, prepare, store
 from benchmarks.tasks import timed_text
 from irtools.data import Dataset, DataSettings, load_dataset, padding_mask
 from irtools.measure.base import BenchSettings, Ratio
@@ -58,9 +58,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=300, help="bound on each comparison")
     parser.add_argument("--samples", type=int, default=512, help="test texts to compare")
-    parser.add_argument(
-        "--write", nargs="?", const="unpad", metavar="NAME", help="in docs/results/"
-    )
+    add_write_option(parser, "unpad")
     given = parser.parse_args(argv)
     prepare("r8", given.cache)
     source = Model.load(given.cache / "r8" / "minilm-r8.onnx")
@@ -72,8 +70,7 @@ def main(argv: Sequence[str]) -> None:
     ]
     document = plain_data({**about("unpad"), "samples": given.samples, "rows": rows})
     print("\n".join(table(document)))
-    if given.write:
-        write_result(RESULTS / f"{given.write}.json", document)
+    store(given.write, document)
 
 
 def figures(

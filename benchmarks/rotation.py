@@ -80,6 +80,7 @@ class RotationRow:
         predicted_db: What the pass predicted for the stream; None where nothing was rotated.
         sqnr_db: Of the outputs, against float32.
         metric: Perplexity of texts.
+        float_metric: The same of the float32 model.
         float_db: Of the outputs right after the passes before the form.
         seconds: That the pass `rotate` took.
     """
@@ -90,6 +91,7 @@ class RotationRow:
     predicted_db: float | None
     sqnr_db: float
     metric: float | None
+    float_metric: float | None
     float_db: float | None
     seconds: float | None
 
@@ -141,7 +143,7 @@ def measure(
         metric=case.metric,
         bench=None,
     )
-    last = done.rows[-1]
+    first, last = done.rows[0], done.rows[-1]
     assert last.fidelity is not None
     plan = next((p for text, p in done.plans.items() if text.startswith("rotate")), None)
     streams = [] if plan is None else [d.gain for d in plan.decisions if "stream" in d.data]
@@ -154,6 +156,7 @@ def measure(
         streams[0] if streams else None,
         last.fidelity.sqnr_db,
         None if last.metric is None else last.metric.value,
+        None if first.metric is None else first.metric.value,
         known,
         None if rotated is None else rotated.seconds["pass"],
     )
@@ -161,12 +164,14 @@ def measure(
 
 def table(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield a Markdown table."""
-    yield "| model | passes | predicted gain | SQNR of outputs | perplexity |"
+    yield "| model | passes | predicted gain | SQNR of outputs | perplexity (float32) |"
     yield "| --- | --- | --- | --- | --- |"
     for row in document["rows"]:
         passes = ", ".join(part for part in (row["before"], row["form"]) if part)
         gain = "" if row["predicted_db"] is None else f"{row['predicted_db']:+.1f} dB"
-        metric = "" if row["metric"] is None else f"{row['metric']:.2f}"
+        metric = ""
+        if row["metric"] is not None:
+            metric = f"{row['metric']:.2f} ({row['float_metric']:.2f})"
         yield (
             f"| {row['model']} | `{passes.replace(', ', ',')}` | {gain} "
             f"| {row['sqnr_db']:.2f} dB | {metric} |"

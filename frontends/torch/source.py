@@ -29,6 +29,9 @@ EXAMPLE_SIZES = (2, 24)
 CHECK_SIZES = ((1, 16), (3, 37))
 """Sizes that the exporter does not see, at which the export is checked."""
 
+_CAUSAL_HINT = "_detect_is_causal_mask"
+"""By it torch.nn.TransformerEncoder looks at the values of a mask."""
+
 Tensors = Mapping[str, Any]
 
 
@@ -121,16 +124,28 @@ def without_fast_path() -> Iterator[None]:
     """Let torch's attention layers compute what they do in training.
 
     Their fast path for inference is another function at padding: it puts zeros there and may cut
-    the sequence to the longest row. It is never exported.
+    the sequence to the longest row. It is never exported. Nor do they look whether a mask is
+    causal: that is a hint alone, since the mask is added all the same, and no export can branch on
+    it.
     """
     import torch
+    from torch.nn.modules import transformer
 
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
+    detect = vars(transformer).get(_CAUSAL_HINT)
+    if detect is not None:
+        setattr(transformer, _CAUSAL_HINT, _hint_as_given)
     try:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(enabled)
+        if detect is not None:
+            setattr(transformer, _CAUSAL_HINT, detect)
+
+
+def _hint_as_given(mask: object, is_causal: bool | None = None, size: object = None) -> bool:
+    return is_causal is True
 
 
 def _at_padding(trials: Sequence[PlainTrial]) -> list[dict[str, np.ndarray]]:

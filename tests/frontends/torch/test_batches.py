@@ -42,7 +42,19 @@ class Masked(nn.Module):
         return self.layers(x, src_key_padding_mask=src_key_padding_mask)
 
 
+class Causal(nn.Module):
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
+        self.layers = nn.TransformerEncoder(layer, 1)
+        self.register_buffer("mask", torch.triu(torch.full((6, 6), float("-inf")), 1))
+
+    def forward(self, x):
+        return self.layers(x, mask=self.mask)
+
+
 def fixed(): return Fixed()
+def causal(): torch.manual_seed(0); return Causal()
 def stateful(): torch.manual_seed(0); return Stateful()
 def masked(): torch.manual_seed(0); return Masked()
 """
@@ -115,6 +127,17 @@ def test_zeros_of_the_fast_path_are_no_reference(folder: Path) -> None:
     mask[1, 4:] = True
     model = _load(folder, "masked", x=_drawn(2, 6, 8), src_key_padding_mask=mask)
     assert model.interface.inputs[0].shape == ("batch", 6, 8)
+
+
+@pytest.mark.torch
+def test_no_export_branches_on_whether_a_mask_is_causal(folder: Path) -> None:
+    x = _drawn(2, 6, 8)
+    model = _load(folder, "causal", x=x)
+    with find_target("ort-cpu").runner(model) as runner:
+        (found,) = runner.run({"x": x}).values()
+        (cut,) = runner.run({"x": np.where(np.arange(6)[:, None] < 3, x, 0)}).values()
+    np.testing.assert_allclose(found[:, :3], cut[:, :3], atol=1e-6)
+    assert np.abs(found[:, 3:] - cut[:, 3:]).max() > 0.1
 
 
 @pytest.mark.torch

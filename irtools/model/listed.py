@@ -22,7 +22,7 @@ def drop_listed_weights(message: onnx.ModelProto) -> tuple[str, ...]:
     """Take weights out of the inputs, in place, where the file lists all of them.
 
     From IR version 4 on a weight among the inputs is an offer to callers where others are not
-    listed, or where there are only scalars and vectors; it stays one.
+    listed, where it is the only one, or where there are only scalars and vectors; it stays one.
 
     Returns:
         A note, where there were any.
@@ -34,7 +34,8 @@ def drop_listed_weights(message: onnx.ModelProto) -> tuple[str, ...]:
     listed = len(graph.input) - len(inputs)
     if not listed:
         return ()
-    is_habit = listed == len(names) and any(len(w.dims) >= _MATRIX for w in weights.values())
+    has_matrix = any(len(weight.dims) >= _MATRIX for weight in weights.values())
+    is_habit = listed == len(names) > 1 and has_matrix
     if message.ir_version >= _FREE_SINCE and not is_habit:
         return ()
     del graph.input[:]

@@ -167,15 +167,16 @@ def shown(lines: Sequence[Line]) -> str:
 
 def table(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield a Markdown table."""
-    yield "| command | seconds | of the exporter alone |"
-    yield "| --- " * 3 + "|"
+    yield "| name | command | seconds | of the exporter alone |"
+    yield "| --- " * 4 + "|"
     for row in document["results"]:
         if row["failure"]:
-            yield f"| `{row['command']}` | fails: {row['failure']} | |"
+            yield f"| {row['name']} | `{row['command']}` | fails: {row['failure']} | |"
             continue
         seconds = row["seconds"]
         spread = f"{median(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f})"
-        yield f"| `{row['command']}` | {spread} | {ratio(seconds, row['peer'])} |"
+        peer = ratio(seconds, row["peer"])
+        yield f"| {row['name']} | `{row['command']}` | {spread} | {peer} |"
 
 
 VIEWS = {"table": table}

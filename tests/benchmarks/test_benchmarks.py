@@ -11,7 +11,6 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 BY_HAND = {
     "| export | softmaxes | irtools | ORT session | ORT transformers optimizer | seconds |",
-    "| command | seconds |",
 }
 """Tables whose figures `benchmarks run` prints, and nothing stores."""
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from irtools.errors import ModelError, OptionError
 from irtools.model import Model
-from irtools.sources import LoadOptions, companions_in
+from irtools.sources import Claim, LoadOptions, companions_in
 
 __all__ = ["OnnxFrontend"]
 
@@ -18,19 +18,20 @@ _CONFIG = "config.json"
 class OnnxFrontend:
     """Reads an ONNX file, or the one ONNX file of a folder that holds no other weights.
 
-    Every file is taken, whatever its name: the loader says best what a file that is not a model
-    really is.
+    Files of other names are read where no other frontend claims them: the loader says best what a
+    file that is not a model really is.
     """
 
     name: ClassVar[str] = "onnx"
     summary: ClassVar[str] = "an ONNX file, or a folder with one"
-    takes_any_file: ClassVar[bool] = True
 
-    def accepts(self, source: str) -> bool:
+    def accepts(self, source: str) -> Claim:
         path = Path(source)
         if path.is_dir():
-            return bool(_models_in(path)) and not _is_checkpoint(path)
-        return path.exists() or path.is_symlink() or path.suffix == ".onnx"
+            return "own" if _models_in(path) and not _is_checkpoint(path) else None
+        if path.suffix == ".onnx":
+            return "own"
+        return "unknown" if path.exists() or path.is_symlink() else None
 
     def load(self, source: str, options: LoadOptions) -> Model:
         """Read the file.

@@ -36,7 +36,7 @@ from irtools.frontends.torch import (
     translate_errors,
 )
 from irtools.model import Model, note_grids
-from irtools.sources import LoadOptions, companions_in
+from irtools.sources import Claim, LoadOptions, companions_in
 
 __all__ = ["TransformersFrontend", "export_plain"]
 
@@ -53,10 +53,9 @@ class TransformersFrontend:
 
     name: ClassVar[str] = "transformers"
     summary: ClassVar[str] = "a Transformers checkpoint folder (config.json and weights)"
-    takes_any_file: ClassVar[bool] = False
 
-    def accepts(self, source: str) -> bool:
-        return (Path(source) / "config.json").is_file()
+    def accepts(self, source: str) -> Claim:
+        return "own" if (Path(source) / "config.json").is_file() else None
 
     def parts(self, source: str, options: LoadOptions) -> tuple[str, ...]:
         folder = Path(source)

@@ -9,7 +9,7 @@ from irtools.checkpoints import is_gguf, plain_checkpoint
 from irtools.errors import UnsupportedError
 from irtools.frontends.checkpoint.frontend import export_plain
 from irtools.model import Model
-from irtools.sources import LoadOptions, companions_in
+from irtools.sources import Claim, LoadOptions, companions_in
 
 __all__ = ["GgufFrontend"]
 
@@ -23,10 +23,9 @@ class GgufFrontend:
 
     name: ClassVar[str] = "gguf"
     summary: ClassVar[str] = "a GGUF file of llama.cpp (Llama, Mistral, SmolLM2, Qwen2, Qwen3)"
-    takes_any_file: ClassVar[bool] = False
 
-    def accepts(self, source: str) -> bool:
-        return is_gguf(Path(source))
+    def accepts(self, source: str) -> Claim:
+        return "own" if is_gguf(Path(source)) else None
 
     def parts(self, source: str, options: LoadOptions) -> tuple[str, ...]:
         return ()

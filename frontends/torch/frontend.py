@@ -36,7 +36,7 @@ from irtools.frontends.torch.source import (
 )
 from irtools.frontends.torch.tensors import read_tensors
 from irtools.plugins import current_folder
-from irtools.sources import LoadOptions
+from irtools.sources import Claim, LoadOptions
 
 if TYPE_CHECKING:
     from irtools.model import Model
@@ -64,10 +64,10 @@ class TorchFrontend:
 
     name: ClassVar[str] = "torch"
     summary: ClassVar[str] = "module:function that returns a torch.nn.Module, with --example"
-    takes_any_file: ClassVar[bool] = False
 
-    def accepts(self, source: str) -> bool:
-        return _FACTORY.fullmatch(source) is not None and not Path(source).exists()
+    def accepts(self, source: str) -> Claim:
+        is_factory = _FACTORY.fullmatch(source) is not None and not Path(source).exists()
+        return "own" if is_factory else None
 
     def parts(self, source: str, options: LoadOptions) -> tuple[str, ...]:
         return ()

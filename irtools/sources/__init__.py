@@ -9,9 +9,10 @@ from irtools.sources.activations import check_activation
 from irtools.sources.companions import TOKENIZER_FILES, companions_in
 from irtools.sources.elsewhere import how_to_convert, how_to_fetch
 from irtools.sources.leftovers import check_layers, note_on_leftovers
-from irtools.sources.lookup import Frontend, LoadOptions, find_frontend, load_by, load_source
+from irtools.sources.lookup import Claim, Frontend, LoadOptions, find_frontend, load_by, load_source
 
 __all__ = [
+    "Claim",
     "Frontend",
     "LoadOptions",
     "TOKENIZER_FILES",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeAlias
 
 from irtools.errors import FileError, ModelError
 from irtools.plugins import registry
@@ -13,7 +13,7 @@ from irtools.sources.elsewhere import how_to_convert, how_to_fetch
 if TYPE_CHECKING:
     from irtools.model import Model
 
-__all__ = ["Frontend", "LoadOptions", "find_frontend", "load_by", "load_source"]
+__all__ = ["Claim", "Frontend", "LoadOptions", "find_frontend", "load_by", "load_source"]
 
 
 @dataclass(frozen=True)
@@ -56,20 +56,18 @@ class LoadOptions:
         )
 
 
-class Frontend(Protocol):
-    """Turns one kind of source into a model.
+Claim: TypeAlias = Literal["own", "unknown"] | None
+"""What a frontend says of a source: it is its own; it is a file that it would read if no other
+does; None: neither."""
 
-    Attributes:
-        name: As it is registered.
-        summary: What it reads, in a few words.
-        takes_any_file: Whether it accepts every file, so that all others are asked first.
-    """
+
+class Frontend(Protocol):
+    """Turns one kind of source into a model."""
 
     name: ClassVar[str]
     summary: ClassVar[str]
-    takes_any_file: ClassVar[bool]
 
-    def accepts(self, source: str) -> bool:
+    def accepts(self, source: str) -> Claim:
         """Whether this frontend is meant for a source; looks at names and heads, no more."""
 
     def load(self, source: str, options: LoadOptions) -> Model:
@@ -102,11 +100,16 @@ def find_frontend(source: str) -> Frontend:
     # An address that ends in .onnx must not pass for a file.
     if "://" in source and not path.exists():
         raise FileError(how_to_fetch(source))
-    names = sorted(registry.names("irtools.frontends"))
-    known: list[Frontend] = [registry.load("irtools.frontends", name)() for name in names]
-    for frontend in sorted(known, key=lambda one: one.takes_any_file):
-        if frontend.accepts(source):
+    fallback: Frontend | None = None
+    for name in sorted(registry.names("irtools.frontends")):
+        frontend: Frontend = registry.load("irtools.frontends", name)()
+        claim = frontend.accepts(source)
+        if claim == "own":
             return frontend
+        if claim == "unknown":
+            fallback = fallback or frontend
+    if fallback is not None:
+        return fallback
     if not path.exists():
         if elsewhere := how_to_fetch(source):
             raise FileError(elsewhere)

@@ -12,7 +12,7 @@ import pytest
 from irtools.errors import FileError
 from irtools.model import Model
 from irtools.plugins import registry
-from irtools.sources import LoadOptions, find_frontend
+from irtools.sources import Claim, LoadOptions, find_frontend
 
 
 class Toy:
@@ -20,10 +20,9 @@ class Toy:
 
     name: ClassVar[str] = "zoo"
     summary: ClassVar[str] = "for tests"
-    takes_any_file: ClassVar[bool] = False
 
-    def accepts(self, source: str) -> bool:
-        return source.endswith(".toy")
+    def accepts(self, source: str) -> Claim:
+        return "own" if source.endswith(".toy") else None
 
     def load(self, source: str, options: LoadOptions) -> Model:
         raise NotImplementedError
@@ -46,7 +45,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "plugins", found)
 
 
-def test_a_frontend_from_outside_is_asked_before_the_one_that_takes_any_file(
+def test_a_frontend_from_outside_comes_before_the_one_that_reads_any_file(
     tmp_path: Path,
 ) -> None:
     for name, expected in (("a.toy", "zoo"), ("a.onnx", "onnx"), ("a.dat", "onnx")):
@@ -61,3 +60,19 @@ def test_code_is_told_from_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert find_frontend("module:function").name == "onnx"
     with pytest.raises(FileError, match="not a file or folder here"):
         find_frontend("nothing")
+
+
+def test_frontends_after_the_one_that_claims_a_source_are_not_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    load = registry.load
+
+    def noted(group: str, name: str) -> object:
+        asked.append(name)
+        return load(group, name)
+
+    monkeypatch.setattr(registry, "load", noted)
+    (tmp_path / "a.onnx").write_bytes(b"\0")
+    find_frontend(str(tmp_path / "a.onnx"))
+    assert asked[-1] == "onnx" and not {"torch", "transformers", "zoo"} & set(asked)

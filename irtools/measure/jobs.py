@@ -133,23 +133,24 @@ def time_block(
     start = time.perf_counter()
     with found.runner(path, options) as runner:
         load = time.perf_counter() - start
-        runner.run(feeds[0][0])
-        first = time.perf_counter() - start - load
         warm_up, timed = seconds
         gc.disable()
-        times = [_time_runs(runner, turns, warm_up, timed) for turns in feeds]
+        blocks = [_time_runs(runner, turns, warm_up, timed) for turns in feeds]
         return {
             "load_seconds": load,
-            "first_seconds": first,
+            "first_seconds": blocks[0][0],
             "peak_bytes": peak_memory(),
-            "times": times,
+            "times": [times for _, times in blocks],
         }
 
 
-def _time_runs(runner: Runner, turns: Sequence[Feeds], warm_up: float, timed: float) -> np.ndarray:
+def _time_runs(
+    runner: Runner, turns: Sequence[Feeds], warm_up: float, timed: float
+) -> tuple[float, np.ndarray]:
+    """Return the seconds of the first run, and of every timed one."""
     # One run warms up a model that needs seconds for it; the median is safe from a second cold one.
-    _repeat(runner, turns, warm_up, 1)
-    return np.array(_repeat(runner, turns, timed, _MIN_RUNS))
+    first, *_ = _repeat(runner, turns, warm_up, 1)
+    return first, np.array(_repeat(runner, turns, timed, _MIN_RUNS))
 
 
 def _repeat(runner: Runner, turns: Sequence[Feeds], seconds: float, least: int) -> list[float]:

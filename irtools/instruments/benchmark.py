@@ -181,7 +181,7 @@ def _put(step: Step, found: Sequence[LatencyResult]) -> None:
     """Add what was found of a model at each shape to its figures."""
     if found:
         step.figures.put(Latency(tuple(found)))
-        step.figures.put(FirstRun.made_of(found[0]))
+        step.figures.put(FirstRun.of_timed(found[0]))
 
 
 def _levels(contenders: Mapping[str, Contender]) -> str:

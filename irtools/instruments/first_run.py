@@ -54,7 +54,7 @@ class FirstRun(Figure):
         return self.load_seconds + self.first_seconds
 
     @classmethod
-    def made_of(cls, timed: LatencyResult) -> FirstRun:
+    def of_timed(cls, timed: LatencyResult) -> FirstRun:
         """Make the figure of a benchmark's processes."""
         return cls(timed.load_seconds, timed.first_seconds)
 

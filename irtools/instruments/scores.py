@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from irtools.measure.figures import Column, Figure, Level, Measured, Verdict
@@ -61,11 +61,6 @@ class MetricFigure(Evaluation, Figure):
     inherited: bool = False
 
     @classmethod
-    def made_of(cls, found: Evaluation) -> MetricFigure:
-        """Make the figure of an evaluation."""
-        return cls(**{f.name: getattr(found, f.name) for f in fields(Evaluation)})
-
-    @classmethod
     def summary(cls, rows: Sequence[Measured]) -> Iterator[str]:
         first, last = cls.of(rows[0]), cls.of(rows[-1])
         if first is not None and last is not None:
@@ -95,11 +90,6 @@ class FidelityFigure(Fidelity, Figure):
     )
 
     inherited: bool = False
-
-    @classmethod
-    def made_of(cls, found: Fidelity) -> FidelityFigure:
-        """Return what was measured as a figure."""
-        return cls(**{f.name: getattr(found, f.name) for f in fields(Fidelity)})
 
     @classmethod
     def verdicts(cls, rows: Sequence[Measured]) -> Iterator[Verdict]:

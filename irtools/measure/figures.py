@@ -11,7 +11,7 @@ import enum
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from irtools.measure.memory import forget_peak, peak_memory
@@ -124,6 +124,11 @@ class Figure:
     def legend(cls, report: Any) -> Iterator[str]:
         """Yield what a reader must know to understand the columns; of a whole report."""
         return iter(())
+
+    @classmethod
+    def made_of(cls: type[F], found: Any) -> F:
+        """Make the figure of a measurement that has its fields, defaults aside."""
+        return cls(**{f.name: getattr(found, f.name) for f in fields(found)})
 
     @classmethod
     def of(cls: type[F], row: Measured) -> F | None:

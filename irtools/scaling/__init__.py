@@ -18,11 +18,12 @@ from irtools.scaling.planning import (
     apply_scales,
     plan_scales,
 )
-from irtools.scaling.strength import Rounding
+from irtools.scaling.strength import ROUNDINGS, Rounding
 
 __all__ = [
     "COUNTERS",
     "MOVED",
+    "ROUNDINGS",
     "Rounding",
     "ScaleSettings",
     "ScaledSite",

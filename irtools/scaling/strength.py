@@ -25,8 +25,9 @@ E[x^2]^(a / 2) is the line (AWQ, Lin et al. 2024).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 
@@ -54,6 +55,12 @@ class Rounding:
     activation_levels: int = 255
     weight_levels: float = 127.0
     block: int = 0
+
+
+ROUNDINGS: Mapping[str, Rounding] = MappingProxyType(
+    {"int8": Rounding(), "int4": Rounding(activation_levels=0, weight_levels=8, block=32)}
+)
+"""What models are prepared for, by the option `rounding` of passes."""
 
 
 @dataclass(frozen=True, eq=False)

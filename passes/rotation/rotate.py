@@ -33,15 +33,10 @@ from irtools.passmanager import (
     option,
     pass_text,
 )
-from irtools.scaling import Rounding
+from irtools.scaling import ROUNDINGS
 from irtools.words import counted
 
 __all__ = ["Rotate"]
-
-_ROUNDINGS: Mapping[str, Rounding] = {
-    "int8": Rounding(),
-    "int4": Rounding(activation_levels=0, weight_levels=8, block=32),
-}
 
 
 @dataclass(frozen=True)
@@ -157,7 +152,7 @@ class Rotate(PlanningPass):
         reason = obstacle(stream, model, ctx.target.capabilities)
         if reason is not None:
             raise Refusal(reason, stream.name)
-        choice = choice_of(stream, model, ctx, self.tries, _ROUNDINGS[self.rounding])
+        choice = choice_of(stream, model, ctx, self.tries, ROUNDINGS[self.rounding])
         if choice is None:
             raise Refusal("unreached", stream.name)
         if self.min_gain is not None and choice.gain_db < self.min_gain:

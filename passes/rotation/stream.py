@@ -20,6 +20,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
+from irtools.analysis.refusal import ReasonedRefusal
 from irtools.editing import constant_of, require_array, require_constant
 from irtools.operators import op_key
 
@@ -85,18 +86,10 @@ _RMS = frozenset({"RMSNormalization", "SimplifiedLayerNormalization"})
 _NORMS = _RMS | {"LayerNormalization"}
 
 
-class Refusal(Exception):  # noqa: N818 - an answer, not an error
-    """A stream stays as it is.
+class Refusal(ReasonedRefusal[Reason]):
+    """A stream stays as it is."""
 
-    Attributes:
-        reason: A key of `REASONS`.
-        where: The operator or value that it is about.
-    """
-
-    def __init__(self, reason: Reason, where: str) -> None:
-        super().__init__(f"{REASONS[reason]} ({where})")
-        self.reason = reason
-        self.where = where
+    reasons = REASONS
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,16 +21,18 @@ from irtools.passmanager import (
     option,
     pass_text,
 )
-from irtools.scaling import COUNTERS, Rounding, ScaledSite, ScaleSettings, apply_scales, plan_scales
+from irtools.scaling import (
+    COUNTERS,
+    ROUNDINGS,
+    ScaledSite,
+    ScaleSettings,
+    apply_scales,
+    plan_scales,
+)
 from irtools.statistics import StatisticsService
 from irtools.words import tallied
 
 __all__ = ["Smooth"]
-
-_ROUNDINGS: Mapping[str, Rounding] = {
-    "int8": Rounding(),
-    "int4": Rounding(activation_levels=0, weight_levels=8, block=32),
-}
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class Smooth(PlanningPass):
             return service
 
         settings = ScaleSettings(
-            rounding=_ROUNDINGS[self.rounding],
+            rounding=ROUNDINGS[self.rounding],
             alpha=self.strength,
             mul_gain_db=self.mul_gain,
             exclude=self.exclude,

@@ -16,6 +16,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
+from irtools.analysis.refusal import ReasonedRefusal
 from irtools.analysis.scales.units import Layout, Units, aligned
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.editing import constant_of, producer_of
@@ -56,18 +57,10 @@ FLOATS = frozenset(
 )
 
 
-class Refusal(Exception):  # noqa: N818 - an answer, not an error
-    """The scale cannot be moved exactly.
+class Refusal(ReasonedRefusal[Reason]):
+    """The scale cannot be moved exactly."""
 
-    Attributes:
-        reason: A key of `REASONS`.
-        where: The operator or value that it is about.
-    """
-
-    def __init__(self, reason: Reason, where: str) -> None:
-        super().__init__(f"{REASONS[reason]} ({where})")
-        self.reason = reason
-        self.where = where
+    reasons = REASONS
 
 
 class NeedsChoice(Exception):  # noqa: N818 - a request to start again, not an error

@@ -23,6 +23,7 @@ from irtools.measure.contest import Contest, ContestSettings
 from irtools.measure.timing import Contender
 from irtools.model import Model
 from irtools.report.plain import plain_data
+from irtools.words import sqnr_text
 
 PIPELINES = {
     "float32": ("cleanup,fuse", "cleanup,fuse,sink"),
@@ -111,8 +112,7 @@ def table(document: Mapping[str, Any]) -> Iterator[str]:
     yield "| form | runtime | tokens | ms with `sink` | faster | SQNR to without | accuracy |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
     for row in document["rows"]:
-        ratio, sqnr = row["faster"], float(row["sqnr_db"])
-        closeness = "equal" if sqnr == float("inf") else f"{sqnr:.1f} dB"
+        ratio, closeness = row["faster"], sqnr_text(float(row["sqnr_db"]))
         yield (
             f"| {row['form']} | {row['target']} | {row['length']} | {row['median_ms']:.2f} "
             f"| {ratio['value']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}] "

@@ -28,6 +28,7 @@ from irtools.metrics import compare_runners
 from irtools.model import Model
 from irtools.report.plain import plain_data
 from irtools.targets import Feeds, RunnerOptions, find_target
+from irtools.words import sqnr_text
 
 PIPELINES = {
     "float32": ("cleanup,fuse", "cleanup,fuse,unpad"),
@@ -139,8 +140,7 @@ def table(document: Mapping[str, Any]) -> Iterator[str]:
     )
     yield "| --- " * 8 + "|"
     for row in document["rows"]:
-        ratio, sqnr = row["faster"], float(row["sqnr_db"])
-        closeness = "equal" if sqnr == float("inf") else f"{sqnr:.1f} dB"
+        ratio, closeness = row["faster"], sqnr_text(float(row["sqnr_db"]))
         yield (
             f"| {row['form']} | {row['target']} | {row['batch']} | {row['padded_per_real']:.2f} "
             f"| {row['median_ms']:.2f} "

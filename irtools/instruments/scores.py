@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from irtools.measure.figures import Column, Figure, Level, Measured, Verdict
 from irtools.metrics import Evaluation, Fidelity
-from irtools.words import counted
+from irtools.words import counted, sqnr_text
 
 __all__ = ["FidelityFigure", "MetricFigure"]
 
@@ -23,9 +23,7 @@ def _marked(inherited: bool, shown: str) -> str:
 
 def _sqnr(figure: FidelityFigure, original: FidelityFigure | None) -> str:
     value = figure.sqnr_db
-    if value == float("inf"):
-        return _marked(figure.inherited, "equal")
-    shown = f"{value:.1f} dB" if value == value else "no equal sizes"
+    shown = sqnr_text(value) if value == value else "no equal sizes"
     return _marked(figure.inherited, shown)
 
 

@@ -37,5 +37,10 @@ def size_text(size: int | None) -> str:
     return f"{value:.1f} {unit}" if value < 100 else f"{value:.0f} {unit}"
 
 
+def sqnr_text(sqnr_db: float) -> str:
+    """Print a signal-to-noise ratio; without any noise two tensors are `equal`."""
+    return "equal" if sqnr_db == float("inf") else f"{sqnr_db:.1f} dB"
+
+
 def _grouped(number: int) -> str:
     return f"{number:,}" if abs(number) >= _GROUPED_FROM else str(number)

@@ -240,14 +240,14 @@ def _times(r: LatencyResult, evaluated: bool) -> Iterator[str]:
 
 
 def _quality(standing: Standing, found: ContestResult) -> Iterator[str]:
-    from irtools.words import size_text
+    from irtools.words import size_text, sqnr_text
 
     yield size_text(standing.file_bytes)
     if standing is found.standings[0] or standing.fidelity is None:
         yield from ("", "")
     else:
-        sqnr, agreement = standing.fidelity.sqnr_db, standing.fidelity.agreement
-        yield "equal" if sqnr == float("inf") else f"{sqnr:.1f} dB"
+        agreement = standing.fidelity.agreement
+        yield sqnr_text(standing.fidelity.sqnr_db)
         yield "" if agreement is None else f"{agreement:.2%}"
     if standing.evaluation is None:
         return

@@ -150,7 +150,9 @@ def _table(found: Comparison) -> Table:
 
 
 def _noise(figure: Fidelity) -> Iterator[str]:
-    yield "equal" if figure.sqnr_db == float("inf") else f"{figure.sqnr_db:.1f} dB"
+    from irtools.words import sqnr_text
+
+    yield sqnr_text(figure.sqnr_db)
     yield f"{figure.relative_l2:.2e}"
     yield f"{figure.max_abs:.3g}"
 

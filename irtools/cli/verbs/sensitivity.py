@@ -148,7 +148,9 @@ def _figures(row: Sensitivity, measured: bool) -> Iterator[str]:
 
 
 def _closeness(sqnr_db: float, agreement: float | None) -> str:
-    shown = "equal" if sqnr_db == float("inf") else f"{sqnr_db:.1f} dB"
+    from irtools.words import sqnr_text
+
+    shown = sqnr_text(sqnr_db)
     return shown if agreement is None else f"{shown}, {100 * agreement:.1f} %"
 
 

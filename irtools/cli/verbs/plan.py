@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from irtools.cli import options as options
-from irtools.cli.source import load_options, source_options
-from irtools.cli.types import DATA, FILE, PIPELINE, SOURCE
+from irtools.cli.planning import planned_for, planning_options
+from irtools.cli.types import FILE, SOURCE
 from irtools.cli.verb import Verb
 from irtools.files import write_text
 
@@ -27,55 +26,14 @@ __all__ = ["plan"]
     epilog="Replay it, edited or not: irc optimize SRC --passes TEXT --plan plan.json",
 )
 @click.argument("source", metavar="SRC", type=SOURCE)
-@click.option(
-    "--passes",
-    "-p",
-    type=PIPELINE,
-    required=True,
-    help="Pipeline; the last pass is planned, those before it are run.",
-)
-@options.target_option
-@click.option("--calibrate", type=DATA, help="Data for ranges and importance.")
-@options.data_options
-@options.calibration_samples_option
-@options.threads_option
-@options.seed_option
-@options.size_option
-@options.fix_option
-@source_options
+@planning_options
 @click.option("--json", "json_path", type=FILE, help="Write the plan; - is stdout.")
-@options.work_dir_option
-def plan(
-    source: str,
-    passes: str,
-    target: str,
-    calibrate: str | None,
-    threads: int | None,
-    seed: int,
-    json_path: str | None,
-    **given: Any,
-) -> None:
+def plan(source: str, passes: str, json_path: str | None, **given: Any) -> None:
     """Print what the last pass of a pipeline would decide on SRC, the safest decision first."""
+    from irtools.cli.console import console
     from irtools.passmanager import Pipeline
 
-    pipeline = Pipeline.parse(passes)
-    from irtools.cli.console import console, progress
-    from irtools.driver.planning import planned
-
-    with (
-        progress() as shown,
-        planned(
-            source,
-            pipeline,
-            loading=load_options(given),
-            target=target,
-            calibration=calibrate,
-            data=options.data_settings(given, calibrate),
-            seed=seed,
-            threads=threads,
-            progress=shown,
-        ) as made,
-    ):
+    with planned_for(source, Pipeline.parse(passes), given) as made:
         found = made.plan
     if json_path is not None:
         _write(found, json_path)

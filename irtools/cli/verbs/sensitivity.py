@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irtools.cli import options as options
-from irtools.cli.source import load_options, source_options
-from irtools.cli.types import DATA, PIPELINE, SOURCE
+from irtools.cli.planning import planned_for, planning_options
+from irtools.cli.types import SOURCE
 from irtools.cli.verb import Verb
 
 if TYPE_CHECKING:
@@ -28,21 +28,15 @@ __all__ = ["sensitivity"]
     "--measure 10",
 )
 @click.argument("source", metavar="SRC", type=SOURCE)
-@click.option(
-    "--passes",
-    "-p",
-    type=PIPELINE,
-    required=True,
-    help="Pipeline; the decisions of the last pass are ranked, those before it are run.",
-)
-@options.target_option
+@planning_options
 @click.option(
     "--measure",
     type=click.IntRange(min=0),
     metavar="N",
     default=0,
     show_default=True,
-    help="Apply each of the N decisions that seem to cost most alone, and compare the outputs.",
+    help="Apply each of the N decisions that seem to cost most alone, and compare the outputs on "
+    "the calibration data.",
 )
 @click.option(
     "--top",
@@ -52,27 +46,9 @@ __all__ = ["sensitivity"]
     show_default=True,
     help="Rows to print; --json has all of them.",
 )
-@click.option("--calibrate", type=DATA, help="Data for ranges and importance, and to measure on.")
-@options.data_options
-@options.calibration_samples_option
-@options.threads_option
-@options.seed_option
-@options.size_option
-@options.fix_option
-@source_options
 @options.json_option
-@options.work_dir_option
 def sensitivity(
-    source: str,
-    passes: str,
-    target: str,
-    measure: int,
-    top: int,
-    calibrate: str | None,
-    threads: int | None,
-    seed: int,
-    json_path: str | None,
-    **given: Any,
+    source: str, passes: str, measure: int, top: int, json_path: str | None, **given: Any
 ) -> None:
     """Rank what the last pass of a pipeline would do to SRC by what it costs, the worst first.
 
@@ -80,27 +56,13 @@ def sensitivity(
     the model lose. Where few decisions carry half of the predicted loss, the option that leaves
     them out is printed.
     """
-    from irtools.cli.console import console, progress, write_json
-    from irtools.driver.planning import planned
+    from irtools.cli.console import console, write_json
     from irtools.driver.sensitivity import rank_decisions
     from irtools.passmanager import Pipeline
     from irtools.report.plain import plain_data
 
     pipeline = Pipeline.parse(passes)
-    with (
-        progress() as shown,
-        planned(
-            source,
-            pipeline,
-            loading=load_options(given),
-            target=target,
-            calibration=calibrate,
-            data=options.data_settings(given, calibrate),
-            seed=seed,
-            threads=threads,
-            progress=shown,
-        ) as made,
-    ):
+    with planned_for(source, pipeline, given) as made:
         found = rank_decisions(made, measure)
     if json_path is not None:
         write_json({"format": "irtools-sensitivity", "version": 1, **plain_data(found)}, json_path)
@@ -108,10 +70,10 @@ def sensitivity(
         return
     out = console(stderr=False)
     for note in found.notes:
-        out.print(f"note: {note}", markup=False)
+        out.print(f"note: {note}")
     out.print(_table(found, top))
     for line in _lines(found, top, source, pipeline):
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+        out.print(line, soft_wrap=True)
 
 
 def _table(found: SensitivityReport, top: int) -> Table:

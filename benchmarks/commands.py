@@ -20,7 +20,15 @@ from typing import Any
 
 from benchmarks.prepared.packages import cached
 from benchmarks.processes import IRC, alternate, empty, ratio, run
-from benchmarks.recording import DEFAULT_CACHE, ROOT, about, add_write_option, prepare, store
+from benchmarks.recording import (
+    DEFAULT_CACHE,
+    ROOT,
+    about,
+    add_names,
+    add_write_option,
+    prepare,
+    store,
+)
 
 Line = tuple[str, ...]
 RESULT = "FOLDER/result.onnx"
@@ -103,15 +111,12 @@ class Result:
 def main(argv: Sequence[str]) -> None:
     """Time the commands that are named and print their table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: {' '.join(ENTRIES)}")
+    add_names(parser, ENTRIES)
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=3)
     add_write_option(parser, "commands")
     given = parser.parse_args(argv)
-    for name in given.names:
-        if name not in ENTRIES:
-            parser.error(f"no command {name!r}; there are {', '.join(ENTRIES)}")
-    found = [measured(name, given.cache.resolve(), given.rounds) for name in given.names or ENTRIES]
+    found = [measured(name, given.cache.resolve(), given.rounds) for name in given.names]
     document = {
         **about("commands"),
         "rounds": given.rounds,

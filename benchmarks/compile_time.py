@@ -32,7 +32,14 @@ import onnx
 from benchmarks.prepared.packages import cached
 from benchmarks.prepared.speech import write_speech
 from benchmarks.processes import IRC, alternate, empty, ratio, run
-from benchmarks.recording import DEFAULT_CACHE, about, add_write_option, prepare, store
+from benchmarks.recording import (
+    DEFAULT_CACHE,
+    about,
+    add_names,
+    add_write_option,
+    prepare,
+    store,
+)
 from irtools.data import SyntheticSettings, synthesize
 from irtools.errors import IrtoolsError
 from irtools.metrics import fidelity
@@ -68,19 +75,16 @@ class Result:
 def main(argv: Sequence[str]) -> None:
     """Measure the models that are named and print their table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"default: {' '.join(MODELS)}")
+    add_names(parser, MODELS)
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, help="default: %(default)s")
     parser.add_argument("--tools", type=Path, help="folder with the peers' commands")
     parser.add_argument("--rounds", type=int, default=5)
     add_write_option(parser, "compile-time")
     arguments = parser.parse_args(argv)
-    for name in arguments.names:
-        if name not in MODELS:
-            parser.error(f"no model {name!r}; there are {', '.join(MODELS)}")
     where = find_tools(arguments.tools)
     tools = commands(where)
     found = []
-    for name in arguments.names or MODELS:
+    for name in arguments.names:
         path = MODELS[name](arguments.cache.resolve())
         found += measured(name, path, tools, arguments.rounds)
         print("\n".join(table(found)), flush=True)

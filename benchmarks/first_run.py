@@ -15,12 +15,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import irtools
 from benchmarks.commands import export_with_past
 from benchmarks.compile_time import exported
+from benchmarks.deployed import deployed
 from benchmarks.processes import ratio
 from benchmarks.recording import DEFAULT_CACHE, ROOT, about, add_write_option, prepare, store
 from irtools.measure.base import BenchSettings
+from irtools.measure.cpu import cpu_quota
 from irtools.measure.jobs import run_first
 from irtools.measure.sandbox import run_isolated
 from irtools.measure.shapes import bench_feeds
@@ -59,16 +60,14 @@ def made(source: str, passes: str, target: str, cache: Path) -> Model:
         model = Model.load(cache / source / f"{source}-past.onnx")
     else:
         model = Model.load(exported(source, cache))
-    calibration = str(ROOT / "examples" / "sentences.jsonl") if "int8" in passes else None
-    return irtools.optimize(
-        model, passes, target=target, calibration=calibration, bench=None, check=False
-    ).deployed
+    calibration = ROOT / "examples" / "sentences.jsonl" if "int8" in passes else None
+    return deployed(model, passes, target, calibration)
 
 
 def measured(model: Model, target: str, rounds: int) -> dict[str, list[list[float]]]:
     """Return load and first inference of every round, in seconds, for both forms."""
     feeds = next(iter(bench_feeds(model, BenchSettings(sequence=(64,))).values()))
-    options = RunnerOptions(threads=about("first-run")["threads"])
+    options = RunnerOptions(threads=cpu_quota())
     with tempfile.TemporaryDirectory() as folder:
         portable = Path(folder, "portable.onnx")
         model.save(portable)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ __all__ = [
     "RESULTS",
     "ROOT",
     "about",
+    "add_names",
     "add_write_option",
     "prepare",
     "read_result",
@@ -51,6 +52,20 @@ def prepare(name: str, cache: Path) -> None:
 def write_result(path: Path, document: Mapping[str, Any]) -> None:
     """Write a result as JSON."""
     path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def add_names(parser: argparse.ArgumentParser, known: Iterable[str]) -> None:
+    """Add the names of what is measured; all of them where none is given."""
+    names = list(known)
+
+    def one(text: str) -> str:
+        if text not in names:
+            raise argparse.ArgumentTypeError(f"no {text!r}; there are {', '.join(names)}")
+        return text
+
+    # Not `choices`: Python 3.11 holds the default, a list, against them.
+    shown = f"default: {' '.join(names)}"
+    parser.add_argument("names", nargs="*", type=one, default=names, metavar="NAME", help=shown)
 
 
 def add_write_option(parser: argparse.ArgumentParser, name: str) -> None:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import irtools
+from benchmarks.deployed import deployed, ratio_cell
 from benchmarks.recording import DEFAULT_CACHE, about, add_write_option, prepare, store
 from irtools.data import load_dataset
 from irtools.measure.base import BenchSettings, Ratio
@@ -77,17 +77,7 @@ def measure(
     given: argparse.Namespace,
 ) -> Iterator[SinkRow]:
     """Yield a row for each length."""
-    without, sunk = (
-        irtools.optimize(
-            source,
-            text,
-            target=target,
-            calibration=str(folder / "r8_calib.npz"),
-            bench=None,
-            check=False,
-        ).deployed
-        for text in pipelines
-    )
+    without, sunk = (deployed(source, text, target, folder / "r8_calib.npz") for text in pipelines)
     contenders = {"without": Contender(without, target), "sink": Contender(sunk, target)}
     data = load_dataset(str(folder / "r8_test.npz"), source)
     bench = BenchSettings(sequence=LENGTHS, rounds=given.rounds)
@@ -112,11 +102,10 @@ def table(document: Mapping[str, Any]) -> Iterator[str]:
     yield "| form | runtime | tokens | ms with `sink` | faster | SQNR to without | accuracy |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
     for row in document["rows"]:
-        ratio, closeness = row["faster"], sqnr_text(float(row["sqnr_db"]))
         yield (
             f"| {row['form']} | {row['target']} | {row['length']} | {row['median_ms']:.2f} "
-            f"| {ratio['value']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}] "
-            f"| {closeness} | {100 * row['accuracy_change']:+.2f} |"
+            f"| {ratio_cell(row['faster'])} "
+            f"| {sqnr_text(float(row['sqnr_db']))} | {100 * row['accuracy_change']:+.2f} |"
         )
 
 

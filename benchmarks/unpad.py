@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-import irtools
+from benchmarks.deployed import deployed, ratio_cell
 from benchmarks.recording import DEFAULT_CACHE, about, add_write_option, prepare, store
 from benchmarks.tasks import timed_text
 from irtools.data import Dataset, DataSettings, load_dataset, padding_mask
@@ -80,15 +80,7 @@ def figures(
     """Yield a row for batches, and one for a text alone."""
     folder = given.cache / "r8"
     without, packed = (
-        irtools.optimize(
-            source,
-            text,
-            target=target,
-            calibration=str(folder / "r8_calib.npz"),
-            bench=None,
-            check=False,
-        ).deployed
-        for text in pipelines
+        deployed(source, text, target, folder / "r8_calib.npz") for text in pipelines
     )
     options = RunnerOptions(precision="f32" if form == "float32" else None)
     settings = DataSettings(tokenizer=folder / "minilm-r8", max_length=LONGEST)
@@ -140,12 +132,11 @@ def table(document: Mapping[str, Any]) -> Iterator[str]:
     )
     yield "| --- " * 8 + "|"
     for row in document["rows"]:
-        ratio, closeness = row["faster"], sqnr_text(float(row["sqnr_db"]))
         yield (
             f"| {row['form']} | {row['target']} | {row['batch']} | {row['padded_per_real']:.2f} "
             f"| {row['median_ms']:.2f} "
-            f"| {ratio['value']:.2f} [{ratio['low']:.2f}, {ratio['high']:.2f}] "
-            f"| {closeness} | {row['agreement']:.2%} |"
+            f"| {ratio_cell(row['faster'])} "
+            f"| {sqnr_text(float(row['sqnr_db']))} | {row['agreement']:.2%} |"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import os
 import signal
 import tempfile
@@ -67,7 +68,7 @@ def pytest_configure(config: pytest.Config) -> None:
     name = config.getoption("--isa")
     if name is None:
         return
-    replaced = functools.wraps(detection._detect.__wrapped__)(lambda: Isa(name))
+    replaced = functools.wraps(inspect.unwrap(detection._detect))(lambda: Isa(name))
     detection._detect = replaced  # type: ignore[assignment]
     folder = tempfile.TemporaryDirectory(prefix="irtools-tests-")
     config.add_cleanup(folder.cleanup)

@@ -115,7 +115,7 @@ class ByLength:
         guarded: bool,
     ) -> None:
         self._editor = editor
-        self._writer = writer
+        self._add, self._ints = writer.add, writer.ints
         self._facts = facts
         self._sizes = sizes
         self._guarded = guarded
@@ -222,11 +222,3 @@ class ByLength:
             ends = self._add(f"{name}_ends", [2], "Concat", ends, ends, axis=0)
         starts = self._ints(*[0] * len(axes))
         return self._add(name, sizes, "Slice", value, starts, ends, self._ints(*axes), dtype=dtype)
-
-    @property
-    def _add(self) -> Callable[..., ir.Value]:
-        return self._writer.add
-
-    @property
-    def _ints(self) -> Callable[..., ir.Value]:
-        return self._writer.ints

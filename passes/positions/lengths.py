@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -40,16 +39,8 @@ class Lengths:
     """
 
     def __init__(self, writer: IndexWriter, tokens: TokenIndex) -> None:
-        self._writer = writer
+        self._writer, self._add, self._ints = writer, writer.add, writer.ints
         self._tokens = tokens
-
-    @property
-    def _add(self) -> Callable[..., ir.Value]:
-        return self._writer.add
-
-    @property
-    def _ints(self) -> Callable[..., ir.Value]:
-        return self._writer.ints
 
     @cached_property
     def long(self) -> Group:

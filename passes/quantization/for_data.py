@@ -22,7 +22,7 @@ from irtools.passes.quantization.trial_run import Trials
 from irtools.passmanager import Decision, PassContext, Plan
 from irtools.words import counted
 
-__all__ = ["rounded_for_data"]
+__all__ = ["moments_for", "rounded_for_data"]
 
 _WIDEST = 4096
 """Input channels above which a weight is rounded to the nearest: its moments take 130 MB."""

@@ -127,7 +127,7 @@ class Figure:
 
     @classmethod
     def made_of(cls: type[F], found: Any) -> F:
-        """Make the figure of a measurement that has its fields, defaults aside."""
+        """Make the figure of a measurement: all fields of that are fields of the figure."""
         return cls(**{f.name: getattr(found, f.name) for f in fields(found)})
 
     @classmethod

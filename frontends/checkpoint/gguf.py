@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from irtools.checkpoints import is_gguf, plain_checkpoint
+from irtools.checkpoints import is_gguf
 from irtools.errors import UnsupportedError
-from irtools.frontends.checkpoint.frontend import export_plain
 from irtools.model import Model
 from irtools.sources import Claim, LoadOptions, companions_in
 
@@ -38,6 +37,10 @@ class GgufFrontend:
             raise UnsupportedError(
                 "a GGUF file provides its own inputs and weights; leave out --example and --weights"
             )
+        # Every source is asked whether it is a GGUF file: what reads one is loaded for one.
+        from irtools.checkpoints import plain_checkpoint
+        from irtools.frontends.checkpoint.frontend import export_plain
+
         with plain_checkpoint(Path(source)) as plain:
             model = export_plain(plain, options)
             model.companions = {p.name: p.read_bytes() for p in companions_in(plain.folder)}

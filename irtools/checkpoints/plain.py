@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from irtools.checkpoints import gguf, quantized
+from irtools.checkpoints.recognize import is_gguf
 from irtools.checkpoints.unpacked import Unpacked
 from irtools.errors import IrtoolsError, MissingExtraError
 from irtools.files import scratch_folder
@@ -41,7 +42,7 @@ class PlainCheckpoint:
 
 def is_unpacked(source: Path) -> bool:
     """Whether a source has another form than a plain folder, and one that is read."""
-    return gguf.is_gguf(source) or (
+    return is_gguf(source) or (
         (source / "config.json").is_file() and quantized.is_quantized(source)
     )
 

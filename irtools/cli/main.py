@@ -15,6 +15,7 @@ import click
 from irtools.cli.advice import advice
 from irtools.cli.launch import note_code
 from irtools.errors import IrtoolsError
+from irtools.lazy import defer_symbolic_algebra
 from irtools.plugins import suggest
 from irtools.version import __version__
 from irtools.words import printable
@@ -102,6 +103,7 @@ def cli(debug: bool) -> None:
 
 def main() -> None:
     """Run `irc` and leave with its exit code."""
+    defer_symbolic_algebra()
     code = run(sys.argv[1:])
     note_code(code)
     sys.exit(code)

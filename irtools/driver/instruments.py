@@ -81,7 +81,8 @@ def make_instruments(
     yield Verification()
     if job.settings.check:
         feeds = budget.plan.numerics_feeds
-        yield Numerics(job.target, job.settings.threads, job.data, drawn, feeds)
+        rates = judge is None
+        yield Numerics(job.target, job.settings.threads, job.data, drawn, feeds, rates=rates)
     if judge is not None and job.settings.max_drop is not None:
         yield AccuracyGuard(judge, job.settings.max_drop, budget)
     if job.bench is not None:
@@ -97,12 +98,12 @@ def make_instruments(
         )
     yield Sizes()
     yield from _asked_for(job, drawn)
-    if job.settings.check:
+    if job.settings.check and job.new_tokens:
         yield Greedy(
             job.target,
             job.settings.threads,
             job.data,
-            new_tokens=job.settings.new_tokens,
+            new_tokens=job.new_tokens,
             seed=job.settings.seed,
             budget=budget,
         )

@@ -20,13 +20,15 @@ from irtools.measure.base import BenchSettings
 from irtools.measure.cache import OutputCache
 from irtools.measure.own_machine import refuse_foreign
 from irtools.model import Model
-from irtools.passmanager import Instrument, Pass, Pipeline, Plan
+from irtools.passmanager import Exactness, Instrument, Pass, Pipeline, Plan
 from irtools.plugins import NullProgress, Progress
 from irtools.report.entries import Row
 from irtools.sources import LoadOptions, companions_in, find_frontend, load_source
 from irtools.targets import Target
 
 __all__ = ["Job", "ModelLike", "PipelineLike", "Watch", "as_model", "as_pipeline", "files_next_to"]
+
+_NEW_TOKENS = 32
 
 ModelLike: TypeAlias = "str | os.PathLike[str] | Model | ir.Model | onnx.ModelProto"
 PipelineLike: TypeAlias = "str | Pass | Pipeline"
@@ -111,9 +113,33 @@ class Job:
 
     @property
     def judges(self) -> bool:
-        """Whether models are compared and scored on data: a check, unless it was asked for."""
+        """Whether models are compared and scored on data: a check, unless it was asked for.
+
+        Passes that keep the function are held to it on a few feeds. Without data, more of them
+        would only show how the runtime itself rounds.
+        """
         asked = (self.evaluation, self.settings.max_drop, self.settings.metric)
-        return self.settings.check or any(one is not None for one in asked)
+        return any(one is not None for one in asked) or (
+            self.settings.check and not self.keeps_function
+        )
+
+    @property
+    def new_tokens(self) -> int:
+        """Tokens that a decoder writes to each prompt, to compare its text; 0: none."""
+        given = self.settings.new_tokens
+        if given is None:
+            # Equal logits make equal text, and the numbers show the logits, with a cache as well.
+            return 0 if self.keeps_function else _NEW_TOKENS
+        return given
+
+    @property
+    def keeps_function(self) -> bool:
+        """Whether every pass promises the same function, and nothing but drawn data is there."""
+        return (
+            self.data is None
+            and self.settings.planned_effort.name != "thorough"
+            and all(one.exactness is not Exactness.LOSSY for one in self.pipeline)
+        )
 
 
 def as_pipeline(pipeline: PipelineLike) -> Pipeline:

@@ -39,6 +39,7 @@ from irtools.instruments import Budget, Judge
 from irtools.measure.drawable import DrawnInputs
 from irtools.measure.figures import Level, Verdict
 from irtools.measure.machine import machine, versions
+from irtools.measure.sandbox import children_ahead
 from irtools.model import Model
 from irtools.passmanager import (
     Calibration,
@@ -64,7 +65,7 @@ from irtools.report.verdicts import (
     remark_on_equal,
     remark_on_form,
 )
-from irtools.targets import KernelReport, RunnerOptions, Target, lowered
+from irtools.targets import KernelReport, RunnerOptions, Target, lowered, target_text
 
 __all__ = ["OptimizeResult", "optimize"]
 
@@ -156,8 +157,9 @@ def optimize(
     started = time.monotonic()
     watch = Watch(instruments, progress or NullProgress(), on_row, on_outlook)
     chosen = settings.changed(options)
-    job = Job.read(model, pipeline, chosen, calibration, evaluation, plans, cache, watch)
-    return _run(job, started)
+    with children_ahead(target_text(chosen.find_target())):
+        job = Job.read(model, pipeline, chosen, calibration, evaluation, plans, cache, watch)
+        return _run(job, started)
 
 
 def _run(job: Job, started: float) -> OptimizeResult:

@@ -38,7 +38,8 @@ class Settings:
             promise the same function, or the `last` one; None: by the effort.
         figures: Further figures to measure, such as `energy` and `first-run`.
         new_tokens: Tokens that a decoder with a cache writes to each prompt, to compare its text
-            with the original's; 0: none.
+            with the original's; 0: none; None: 32, but none where every pass keeps the function
+            and there is no data.
         max_drop: Largest loss of the metric against the original (0.01: one point of accuracy),
             or of top-1 agreement without labels. Passes that lose more are rolled back.
         drop_slower: Undo lossy passes that make the model slower than it was.
@@ -63,7 +64,7 @@ class Settings:
     bench: BenchSettings | None = field(default_factory=BenchSettings)
     timed: TimedModels | None = None
     figures: tuple[str, ...] = ()
-    new_tokens: int = 32
+    new_tokens: int | None = None
     max_drop: float | None = None
     drop_slower: bool = False
     seed: int = 0
@@ -76,7 +77,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.max_drop is not None and not 0 <= self.max_drop <= 1:
             raise UsageError(f"max-drop is {self.max_drop:g}, expected 0 to 1 (0.01 or 1%)")
-        if self.new_tokens < 0:
+        if self.new_tokens is not None and self.new_tokens < 0:
             raise UsageError(f"new-tokens is {self.new_tokens}, expected 0 or more")
         if self.drop_slower and self.bench is None:
             raise UsageError("drop-slower needs the benchmark, which is switched off")

@@ -10,8 +10,9 @@ from irtools.instruments.greedy import Greedy
 from irtools.instruments.guard import AccuracyGuard
 from irtools.instruments.ir_dump import IrDump
 from irtools.instruments.judge import Judge, ModelScore
-from irtools.instruments.numerics import Numerics, check_outputs
+from irtools.instruments.numerics import Numerics
 from irtools.instruments.outlook import Outlook
+from irtools.instruments.promises import check_outputs
 from irtools.instruments.reproducer import Recipe, Reproducer, may_be_bug
 from irtools.instruments.scores import FidelityFigure, MetricFigure
 from irtools.instruments.sizes import Sizes

@@ -11,7 +11,7 @@ from irtools.data import Dataset, SyntheticSettings, longest_text, synthesize
 from irtools.errors import DataError, UnsupportedError, VerificationError
 from irtools.instruments.budget import Budget
 from irtools.instruments.fidelity import keeps_function
-from irtools.instruments.numerics import RELATIVE_L2
+from irtools.instruments.promises import RELATIVE_L2
 from irtools.measure.generate import (
     GreedyText,
     Writing,

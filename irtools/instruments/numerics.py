@@ -4,36 +4,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
-from types import MappingProxyType
 from typing import ClassVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from irtools.analysis.data_sizes import DataSizes
-from irtools.data import Dataset, put_at_padding
+from irtools.data import Dataset, has_several_labels, put_at_padding
 from irtools.errors import DataError, UnsupportedError, VerificationError
+from irtools.instruments.promises import check_runs, same_bits
 from irtools.instruments.rounding import (
     own_rounding,
     perturbed_feeds,
     perturbed_model,
 )
+from irtools.instruments.scores import FidelityFigure
 from irtools.measure.drawable import DrawnInputs, check_feeds_of
 from irtools.measure.jobs import run_several
 from irtools.measure.sandbox import ChildLimits, run_isolated
+from irtools.metrics import FidelityMeter
 from irtools.model import Model, padded_outputs
 from irtools.passmanager import Exactness, Instrument, Stage, Step
 from irtools.targets import RunnerOptions, Target
-from irtools.words import counted, printable
+from irtools.words import printable
 
-__all__ = ["RELATIVE_L2", "Numerics", "check_outputs"]
+__all__ = ["Numerics"]
 
-RELATIVE_L2 = 1e-5
-"""Largest relative L2 error of a reassociating pass in float32."""
-
-_RELATIVE_L2_OF = {"float16": 1e-2, "bfloat16": 5e-2}
 _ROUNDING_FACTOR = 4.0
 """Times what rounding alone does to an output that a reassociating pass may do to it: two draws of
 a random error differ by more than one of them, and a fusion may round several times more."""
@@ -61,6 +60,14 @@ class Numerics(Instrument):
     The run is also the first time that a runtime meets the model, so it happens in a child
     process, with the runtime's own optimizations off.
 
+    Args:
+        target: What runs the models.
+        threads: Threads; None: the runtime's choice.
+        data: Real samples, for models for which none can be drawn.
+        drawn: How inputs are drawn.
+        feeds: On how many models are compared, at most.
+        rates: Say how close each model is to the original on these feeds, where no judge does.
+
     Raises:
         VerificationError: The numbers differ by more than the pass's exactness allows, or the
             runtime does not load the model any more.
@@ -76,6 +83,8 @@ class Numerics(Instrument):
         data: Dataset | None = None,
         drawn: DrawnInputs | None = None,
         feeds: int = len(_SEEDS),
+        *,
+        rates: bool = False,
     ) -> None:
         self._target = target
         self._drawn = drawn
@@ -85,6 +94,8 @@ class Numerics(Instrument):
         self._feeds: list[dict[str, np.ndarray]] = []
         self._known: WeakKeyDictionary[Model, list[Outputs]] = WeakKeyDictionary()
         self._random = False
+        self._rates = rates
+        self._closeness: FidelityFigure | None = None
 
     def begin(self, step: Step) -> None:
         drawn = self._drawn or DrawnInputs(
@@ -102,23 +113,27 @@ class Numerics(Instrument):
             first, again = trial.outputs[:number], trial.again[:number]
         elif self._data is not None:
             self._feeds = list(islice(self._data.batches(_SAMPLES), number))
-            # Twice in one process: the second time shows whether it answers the same.
-            both = self._run(step, step.original, feeds=[*self._feeds, *self._feeds])
-            first, again = both[: len(self._feeds)], both[len(self._feeds) :]
+            # The second time shows whether it answers the same.
+            *first, again_first = self._run(
+                step, step.original, feeds=[*self._feeds, self._feeds[0]]
+            )
+            again = [again_first]
         else:
             return  # The report says why; structure is verified all the same.
         self._known[step.original] = first
         self._random = not all(
-            _same_bits(a[name], b[name]) for a, b in zip(first, again, strict=True) for name in a
+            same_bits(a[name], b[name]) for a, b in zip(first, again, strict=False) for name in a
         )
         if self._random:
             step.figures.notes.append(
                 "the model answers differently each time it is asked (random operators), so only "
                 "shapes are compared pass by pass"
             )
+        self._rate(step, again)
 
     def after(self, step: Step) -> None:
         if not step.modified or not self._feeds:
+            step.figures.put(self._closeness)
             return
         if step.model.companions != step.before.companions:
             # Fewer tokens: ids of the new model are ids of the old one, not the other way round.
@@ -126,6 +141,7 @@ class Numerics(Instrument):
             seeds = self._seeds[: len(self._feeds)]
             self._feeds = [check_feeds_of(step.model, n, self._drawn.adapt) for n in seeds]
             self._known.clear()
+            self._rates, self._closeness = False, None  # The original has no answers to these.
         before = self._padded(step, self._outputs(step, step.before))
         try:
             after = self._outputs(step, step.model)
@@ -134,15 +150,31 @@ class Numerics(Instrument):
         exactness = None if self._random else step.pass_.exactness
         free = self._free_axes(step, before, after)
         try:
-            _check_all(before, after, exactness, free)
+            check_runs(before, after, exactness, free)
         except VerificationError:
             if exactness is not Exactness.REASSOCIATED:
                 raise
             rounding = self._own_rounding(step, before)
             limits = {name: _ROUNDING_FACTOR * error for name, error in rounding.items()}
-            _check_all(before, after, exactness, free, limits)
+            check_runs(before, after, exactness, free, limits)
             step.figures.notes.append(_told(rounding))
         step.figures.checks.append(self.name)
+        self._rate(step, after)
+
+    def _rate(self, step: Step, found: Sequence[Outputs]) -> None:
+        """Put the closeness to the original into the figures, where that is asked for."""
+        if not self._rates:
+            return
+        meter = FidelityMeter(
+            several_labels=has_several_labels(step.original.ir.metadata_props),
+            sized_by_data=DataSizes.of(step.original.ir).shapes,
+        )
+        expected = self._padded(step, self._known[step.original])
+        with suppress(DataError):  # Texts and empty outputs have no distance.
+            for wanted, outputs in zip(expected, found, strict=False):
+                meter.update(wanted, outputs)
+            self._closeness = FidelityFigure.made_of(meter.result())
+        step.figures.put(self._closeness)
 
     def _free_axes(
         self, step: Step, before: Sequence[Outputs], after: Sequence[Outputs]
@@ -220,118 +252,3 @@ def _told(rounding: Mapping[str, float]) -> str:
         f"rounding alone {what} of output '{printable(name)}' before this pass; the pass was held "
         f"to {_ROUNDING_FACTOR:g} times as much"
     )
-
-
-def _check_all(
-    before: Sequence[Outputs],
-    after: Sequence[Outputs],
-    exactness: Exactness | None,
-    free: Sequence[Mapping[str, frozenset[int]]],
-    rounding: Mapping[str, float] = MappingProxyType({}),
-) -> None:
-    for expected, found, axes in zip(before, after, free, strict=True):
-        check_outputs(expected, found, exactness, rounding, axes)
-
-
-def check_outputs(
-    expected: Outputs,
-    found: Outputs,
-    exactness: Exactness | None,
-    rounding: Mapping[str, float] = MappingProxyType({}),
-    free_axes: Mapping[str, frozenset[int]] = MappingProxyType({}),
-) -> None:
-    """Compare the outputs before and after a pass.
-
-    Args:
-        expected: Output name to array before the pass.
-        found: The same after it.
-        exactness: What the pass promises; None compares shapes and types only.
-        rounding: Relative L2 error that a reassociating pass may make, by output, because other
-            rounding alone makes about as much of it; infinite where rounding decides its size.
-        free_axes: Axes of outputs that may have another size.
-
-    Raises:
-        VerificationError: They differ by more than the promise; names the output.
-    """
-    for name, before in expected.items():
-        shown = printable(name)
-        after = found.get(name)
-        if after is None:
-            raise VerificationError(f"output '{shown}' is missing after the pass")
-        may = free_axes.get(name, frozenset())
-        if math.isinf(rounding.get(name, 0.0)):
-            may = frozenset(range(before.ndim))
-        if before.dtype != after.dtype or not _same_shape(before.shape, after.shape, may):
-            raise VerificationError(
-                f"output '{shown}' was {before.dtype}{list(before.shape)} and is "
-                f"{after.dtype}{list(after.shape)} after the pass"
-            )
-        if exactness is None or before.dtype.kind in "OSU":
-            continue
-        if before.shape == after.shape:
-            _check_numbers(shown, before, after, exactness, rounding.get(name, 0.0))
-        elif np.isfinite(before.astype(np.float64)).all():
-            _check_finite(shown, after)
-
-
-def _same_shape(before: tuple[int, ...], after: tuple[int, ...], free_axes: frozenset[int]) -> bool:
-    return len(before) == len(after) and all(
-        a == b or axis in free_axes for axis, (a, b) in enumerate(zip(before, after, strict=True))
-    )
-
-
-def _check_finite(name: str, after: np.ndarray) -> None:
-    bad = int(np.count_nonzero(~np.isfinite(after.astype(np.float64))))
-    if bad:
-        raise VerificationError(
-            f"output '{name}' has NaN or infinity at {counted(bad, 'place')} where the model "
-            "before the pass has none"
-        )
-
-
-def _check_numbers(
-    name: str, before: np.ndarray, after: np.ndarray, exactness: Exactness, rounding: float
-) -> None:
-    if _same_bits(before, after):
-        return
-    y, other = before.astype(np.float64), after.astype(np.float64)
-    finite, finite_after = np.isfinite(y), np.isfinite(other)
-    if not np.array_equal(finite, finite_after):
-        number = int(np.count_nonzero(finite != finite_after))
-        raise VerificationError(
-            f"output '{name}' has NaN or infinity at {counted(number, 'place')} where the model "
-            "before the pass has none, or the other way round"
-        )
-    difference = np.where(finite, y - other, 0.0)
-    error = _relative(difference, np.where(finite, y, 0.0))
-    match exactness:
-        case Exactness.EXACT:
-            limit, promise = 0.0, "the same bits"
-        case Exactness.REASSOCIATED:
-            limit = max(_RELATIVE_L2_OF.get(before.dtype.name, RELATIVE_L2), rounding)
-            promise = f"a relative L2 error of at most {limit:g}"
-        case Exactness.LOSSY:
-            return
-    if error > limit or exactness is Exactness.EXACT:
-        raise VerificationError(
-            f"output '{name}' changed: relative L2 error {error:.3g}, largest difference "
-            f"{float(np.abs(difference).max(initial=0.0)):.3g}; the pass promises {promise}"
-        )
-
-
-def _relative(difference: np.ndarray, reference: np.ndarray) -> float:
-    noise, signal = float(np.linalg.norm(difference)), float(np.linalg.norm(reference))
-    if noise == 0:
-        return 0.0
-    return noise / signal if signal else float("inf")
-
-
-def _same_bits(a: np.ndarray, b: np.ndarray) -> bool:
-    if a.shape != b.shape or a.dtype != b.dtype:
-        return False
-    if a.dtype.kind in "OSU":
-        return bool((a == b).all())
-    if a.dtype.kind in "fc" or a.dtype.name == "bfloat16":
-        # No runtime promises NaN payloads or the sign of zero.
-        return bool(((a == b) | ((a != a) & (b != b))).all())
-    return bool(np.array_equal(a, b))

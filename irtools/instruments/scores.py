@@ -154,9 +154,7 @@ def _is_own(first: FidelityFigure | None, last: FidelityFigure) -> bool:
 
 def _source(report: Any) -> str:
     data = report.evaluation
-    if data is None:
-        return "data"
-    return "synthetic data" if data.synthetic else str(data.source)
+    return "synthetic data" if data is None or data.synthetic else str(data.source)
 
 
 def _remedies(

@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Trial:
-    """Feeds on which the original was run, what it gave, and what it gave the second time."""
+    """Feeds on which the original was run, and what it gave; the second time for the first."""
 
     feeds: list[dict[str, np.ndarray]]
     outputs: list[Outputs]

@@ -7,6 +7,7 @@ its peak memory is the model's.
 from __future__ import annotations
 
 import gc
+import importlib
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -30,10 +31,17 @@ __all__ = [
     "run_once",
     "run_several",
     "time_block",
+    "warm_up",
     "write_text",
 ]
 
 _MIN_RUNS = 3
+
+
+def warm_up(target: str) -> None:
+    """Import what a job for a target needs: its runtime, above all."""
+    importlib.import_module("irtools.measure.trial")
+    find_target(target).version()
 
 
 def run_once(path: Path, target: str, options: RunnerOptions, feeds: Feeds | None) -> Any:

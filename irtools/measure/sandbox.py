@@ -13,7 +13,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -23,7 +24,7 @@ from irtools.errors import IrtoolsError, LimitError, PassError, UnsupportedError
 from irtools.measure.wire import decode
 from irtools.words import printable
 
-__all__ = ["ChildLimits", "run_isolated"]
+__all__ = ["ChildLimits", "children_ahead", "run_isolated"]
 
 _WORKER = Path(__file__).with_name("worker.py")
 _OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "out of memory", "failed to allocate memory")
@@ -40,6 +41,112 @@ class ChildLimits:
 
     seconds: float | None = 120.0
     memory: int | None = None
+
+
+@dataclass
+class _Child:
+    """A process that waits for its one job, and where its answer and its prints go."""
+
+    process: subprocess.Popen[bytes]
+    answer: int
+    printed: IO[bytes]
+
+    @classmethod
+    def start(cls, target: str | None = None) -> _Child:
+        """Start one; with a target, it imports what jobs for that need while it waits."""
+        printed = tempfile.TemporaryFile()  # noqa: SIM115 - it is the child's, and outlives this
+        read_end, write_end = os.pipe()
+        # -P: a file in the working folder must not stand in for a module.
+        process = subprocess.Popen(
+            [sys.executable, "-P", str(_WORKER), str(write_end)],
+            stdin=subprocess.PIPE,
+            stdout=printed,
+            stderr=printed,
+            pass_fds=(write_end,),
+            start_new_session=True,
+        )
+        os.close(write_end)
+        child = cls(process, read_end, printed)
+        child.send({"path": sys.path, **({} if target is None else _warm_up(target))})
+        return child
+
+    def send(self, job: Mapping[str, object], *, last: bool = False) -> None:
+        stdin = self.process.stdin
+        assert stdin is not None
+        # A child that died immediately says more by its exit code.
+        with suppress(BrokenPipeError):
+            stdin.write(pickle.dumps(job))
+            stdin.close() if last else stdin.flush()
+
+    def discard(self) -> None:
+        """End it before it got a job."""
+        self.end()
+        os.close(self.answer)
+        self.printed.close()
+
+    def end(self) -> None:
+        """Kill it and whatever it started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        if self.process.stdin is not None:
+            with suppress(BrokenPipeError):
+                self.process.stdin.close()
+
+
+class _Ahead:
+    """Children that are started before there is a job for them: their imports take no time then.
+
+    None is started while a job runs, which may be a measurement.
+    """
+
+    def __init__(self) -> None:
+        self.target: str | None = None
+        self._spare: _Child | None = None
+        self._lock = threading.Lock()
+
+    def take(self) -> _Child:
+        with self._lock:
+            child, self._spare = self._spare, None
+        if child is not None and child.process.poll() is not None:
+            child.discard()  # It was killed while it waited.
+            child = None
+        return child or _Child.start()
+
+    def refill(self) -> None:
+        with self._lock:
+            if self.target is not None and self._spare is None:
+                self._spare = _Child.start(self.target)
+
+    def stop(self) -> None:
+        with self._lock:
+            self.target = None
+            if self._spare is not None:
+                self._spare.discard()
+                self._spare = None
+
+
+_AHEAD = _Ahead()
+
+
+@contextmanager
+def children_ahead(target: str) -> Iterator[None]:
+    """Start the child of the next job while this process is busy with something else.
+
+    Every job still has a process of its own. One inside another does nothing.
+
+    Args:
+        target: Text of the target that jobs are for; a wrong one is reported by the jobs.
+    """
+    if _AHEAD.target is not None:
+        yield
+        return
+    _AHEAD.target = target
+    _AHEAD.refill()
+    try:
+        yield
+    finally:
+        _AHEAD.stop()
 
 
 def run_isolated(
@@ -69,69 +176,46 @@ def run_isolated(
         "module": function.__module__,
         "name": function.__qualname__,
         "arguments": arguments,
-        "path": sys.path,
         "memory": limits.memory,
     }
-    with tempfile.TemporaryFile() as printed:
-        content, code = _run_child(pickle.dumps(job), limits, label, printed)
+    child = _AHEAD.take()
+    with child.printed as printed:
+        content, code = _run_child(child, job, limits, label)
         if not content:
             raise _crash(code, label, limits, _tail(printed))
+    _AHEAD.refill()
     return _unpack(content, label, limits)
 
 
+def _warm_up(target: str) -> dict[str, object]:
+    """Return the job by name: here its module would be imported before the child is started."""
+    return {"module": "irtools.measure.jobs", "name": "warm_up", "arguments": (target,)}
+
+
 def _run_child(
-    job: bytes, limits: ChildLimits, label: str, printed: IO[bytes]
+    child: _Child, job: Mapping[str, object], limits: ChildLimits, label: str
 ) -> tuple[bytes, int]:
-    read_end, write_end = os.pipe()
-    # -P: a file in the working folder must not stand in for a module.
-    child = subprocess.Popen(
-        [sys.executable, "-P", str(_WORKER), str(write_end)],
-        stdin=subprocess.PIPE,
-        stdout=printed,
-        stderr=printed,
-        pass_fds=(write_end,),
-        start_new_session=True,
-    )
-    os.close(write_end)
     late = threading.Event()
 
     def stop() -> None:
         late.set()
-        _end(child)
+        child.end()
 
     timer = threading.Timer(limits.seconds or 0, stop)
-    if limits.seconds is not None:
-        timer.start()
+    timer.daemon = True
     try:
-        with os.fdopen(read_end, "rb") as pipe:
-            _send(child, job)
+        if limits.seconds is not None:
+            timer.start()
+        with os.fdopen(child.answer, "rb") as pipe:
+            child.send(job, last=True)
             content = pipe.read()
-            code = child.wait()
+            code = child.process.wait()
     finally:
         timer.cancel()
-        _end(child)
+        child.end()
     if late.is_set():
         raise LimitError(f"{label} took longer than the limit of {limits.seconds:g} s")
     return content, code
-
-
-def _send(child: subprocess.Popen[bytes], job: bytes) -> None:
-    assert child.stdin is not None
-    try:
-        child.stdin.write(job)
-        child.stdin.close()
-    except BrokenPipeError:
-        return  # It died immediately; its exit code says more.
-
-
-def _end(child: subprocess.Popen[bytes]) -> None:
-    """Kill the child and whatever it started."""
-    try:
-        os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
-    finally:
-        child.wait()
 
 
 def _crash(code: int, label: str, limits: ChildLimits, printed: str) -> IrtoolsError:

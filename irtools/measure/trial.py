@@ -47,8 +47,8 @@ def run_trial(
         seconds: What the feeds may take; once they are over, no further ones are run.
 
     Returns:
-        `outputs` by feed that was run, those of a second run as `again`, `changes` to the
-        settings (empty: the feeds that were given ran) with the `fault` of the usual ones, and
+        `outputs` by feed that was run, those of a second run of the first as `again`, `changes` to
+        the settings (empty: the feeds that were given ran) with the `fault` of the usual ones, and
         `reason`: empty, or why nothing runs.
     """
     with target.runner(source, options) as runner:
@@ -63,13 +63,13 @@ def run_trial(
             reason = "the outputs have no elements"
         finite = not reason and not all(map(is_finite, outputs))
         if not reason and not finite:
-            return _answer(outputs, [runner.run(one) for one in feeds[: len(outputs)]])
+            return _answer(outputs, [runner.run(feeds[0])])
         changes, found, again = _searched(source, runner, given, known, seconds, finite=finite)
         if found:
             fault = "give NaN or infinity" if finite else "do not run"
             return _answer(found, again, changes, fault)
         if finite:
-            return _answer(outputs, [runner.run(one) for one in feeds[: len(outputs)]])
+            return _answer(outputs, [runner.run(feeds[0])])
         if outputs:  # They have no elements, and others would not have any.
             return _answer(outputs, outputs)
         return {**_answer([], []), "reason": _why(reason)}

@@ -1,7 +1,8 @@
 """The child process of `irtools.measure.sandbox`. Run by path, never imported by the parent.
 
-Reads one pickled job from stdin, sets its limits, runs it, and writes one encoded answer to the
-file descriptor it was given. What the job prints goes to a file of the parent's.
+Reads from stdin, pickled, where modules are and what to call while it waits, then one job. Sets the
+job's limits, runs it, and writes one encoded answer to the file descriptor it was given. What the
+job prints goes to a file of the parent's.
 """
 
 from __future__ import annotations
@@ -22,10 +23,17 @@ _PR_SET_PDEATHSIG = 1
 def main() -> None:
     _die_with_parent()
     answer_fd = int(sys.argv[1])
-    job = pickle.load(sys.stdin.buffer)
-    sys.path[:] = job["path"]
-    _limit_memory(job["memory"])
+    while_waiting = pickle.load(sys.stdin.buffer)
+    sys.path[:] = while_waiting.pop("path")
+    from irtools.lazy import defer_symbolic_algebra
     from irtools.measure.wire import encode
+
+    defer_symbolic_algebra()
+    if while_waiting:
+        with contextlib.suppress(Exception):
+            _call(while_waiting)
+    job = pickle.load(sys.stdin.buffer)
+    _limit_memory(job["memory"])
 
     with os.fdopen(answer_fd, "wb") as pipe:
         pipe.write(encode(_run(job)))
@@ -52,16 +60,20 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
     from irtools.errors import IrtoolsError
 
     try:
-        function = importlib.import_module(job["module"])
-        for part in job["name"].split("."):
-            function = getattr(function, part)
-        return {"answer": function(*job["arguments"])}  # type: ignore[operator]
+        return {"answer": _call(job)}
     except IrtoolsError as error:
         return {"error": type(error).__name__, "message": str(error)}
     except MemoryError:
         return {"error": "LimitError", "message": "out of memory"}
     except Exception as error:  # The edge of the process: the parent raises it again.
         return {"error": "", "message": f"{type(error).__name__}: {error}"}
+
+
+def _call(job: dict[str, Any]) -> Any:
+    function: Any = importlib.import_module(job["module"])
+    for part in job["name"].split("."):
+        function = getattr(function, part)
+    return function(*job["arguments"])
 
 
 if __name__ == "__main__":

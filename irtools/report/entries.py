@@ -161,7 +161,7 @@ class SettingsEntry:
     metric: str | None
     timed: str | None
     figures: tuple[str, ...]
-    new_tokens: int
+    new_tokens: int | None
     max_drop: float | None
     drop_slower: bool
     seed: int

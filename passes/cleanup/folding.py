@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
-import onnx.reference.ops
 import onnx_ir as ir
 
 from irtools.analysis.shapes import SymbolicShapes
@@ -250,8 +249,10 @@ class _Folder:
 
     def _evaluator(self, op_type: str) -> Any:
         if op_type not in self._evaluators:
+            from onnx.reference.ops import load_op
+
             try:
-                found = onnx.reference.ops.load_op("", op_type, self.opset)
+                found = load_op("", op_type, self.opset)
             except _EVALUATION_ERRORS:
                 found = None
             self._evaluators[op_type] = found

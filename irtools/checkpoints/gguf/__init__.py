@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from irtools.checkpoints.gguf.file import Gguf, is_gguf
+from irtools.checkpoints.gguf.file import Gguf
 from irtools.checkpoints.gguf.unpack import unpack
 
-__all__ = ["Gguf", "is_gguf", "unpack"]
+__all__ = ["Gguf", "unpack"]

@@ -14,7 +14,7 @@ from irtools.checkpoints.gguf.head import StoredTensor, read_head
 from irtools.errors import FileError, MissingExtraError, ModelError, UnsupportedError
 from irtools.words import printable
 
-__all__ = ["READ_KINDS", "Gguf", "Place", "is_gguf"]
+__all__ = ["READ_KINDS", "Gguf", "Place"]
 
 READ_KINDS = (
     *("F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"),
@@ -104,16 +104,6 @@ class Gguf:
                 "not finite; the file is damaged"
             )
         return found.reshape(place.shape)
-
-
-def is_gguf(path: Path) -> bool:
-    """Whether a file is meant to be read as GGUF: by its first bytes, or by its name."""
-    if not path.is_file():
-        return False
-    if path.suffix.lower() == ".gguf":
-        return True
-    with path.open("rb") as stream:
-        return stream.read(4) == b"GGUF" and path.suffix.lower() != ".onnx"
 
 
 def _place(path: Path, tensor: StoredTensor, start: int) -> Place:

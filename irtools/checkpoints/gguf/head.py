@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from irtools.checkpoints.recognize import GGUF_MAGIC
 from irtools.errors import ModelError, UnsupportedError
 from irtools.words import printable
 
 __all__ = ["Head", "StoredTensor", "read_head"]
 
-_MAGIC = b"GGUF"
 _VERSIONS = (2, 3)
 _SCALARS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
 _STRING, _ARRAY = 8, 9
@@ -74,8 +74,8 @@ def read_head(path: Path, data: np.ndarray) -> Head:
         UnsupportedError: A version or byte order that nothing writes any more.
     """
     cursor = _Cursor(path, data)
-    if bytes(data[:4]) != _MAGIC:
-        raise ModelError(f"{path} is not a GGUF file: it does not begin with {_MAGIC.decode()}")
+    if bytes(data[:4]) != GGUF_MAGIC:
+        raise ModelError(f"{path} is not a GGUF file: it does not begin with {GGUF_MAGIC.decode()}")
     cursor.at = 4
     (version,) = cursor.take("I", "the version")
     if version not in _VERSIONS:

@@ -71,10 +71,9 @@ _COLLAPSE_FACTOR = 3.0
     "--new-tokens",
     type=click.IntRange(min=0),
     metavar="N",
-    default=32,
-    show_default=True,
     help="Tokens that a decoder writes to each prompt, to compare its text with the "
-    "original's; 0: none.",
+    "original's; 0: none. [default: 32; none where every pass keeps the function and there is no "
+    "data]",
 )
 @click.option(
     "--effort",
@@ -157,6 +156,9 @@ def optimize(source: str, output: str | None, json_path: str | None, **given: An
 
     target = find_target(given["target"], check=False)
     from irtools.measure.effort import Effort
+    from irtools.measure.sandbox import children_ahead
+
+    click.get_current_context().with_resource(children_ahead(given["target"]))
 
     given["effort"] = Effort.parse(given["effort"])
     if given["no_bench"] and given["timed"] not in (None, "none"):

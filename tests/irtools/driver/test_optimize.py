@@ -51,8 +51,18 @@ def test_result_has_model_report_and_rows(model: ir.Model) -> None:
     result = irtools.optimize(model, "cleanup", bench=None)
     assert [row.text for row in result.rows] == ["original", "cleanup"]
     assert len(result.model.ir.graph) == 1
-    assert result.report.evaluation is not None and result.report.evaluation.synthetic
     assert "cleanup" in str(result.report)
+
+
+def test_without_data_passes_that_keep_the_function_are_rated_on_the_feeds_of_the_check(
+    model: ir.Model,
+) -> None:
+    result = irtools.optimize(model, "cleanup", bench=None)
+    assert result.report.evaluation is None
+    assert [row.fidelity.samples for row in result.rows if row.fidelity is not None] == [2, 6]
+    assert "6 samples of synthetic data" in str(result.report)
+    judged = irtools.optimize(model, "cleanup", bench=None, effort="thorough")
+    assert judged.report.evaluation is not None and judged.report.evaluation.synthetic
 
 
 def test_what_is_to_be_known_of_the_source_is_in_the_report(model: ir.Model) -> None:

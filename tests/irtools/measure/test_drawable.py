@@ -246,8 +246,8 @@ def test_a_slow_model_is_run_on_fewer_feeds(
     feeds = [{"x": np.ones((2, 2), np.float32)} for _ in range(3)]
     answer = run_trial(slow, tmp_path, RunnerOptions(), feeds, None, {"sizes": {}}, {}, seconds=2.0)
     assert not answer["reason"]
-    assert len(answer["outputs"]) == len(answer["again"]) == expected
-    assert slow.runs == 2 * expected
+    assert len(answer["outputs"]) == expected and len(answer["again"]) == 1
+    assert slow.runs == expected + 1
 
 
 def test_sizes_with_finite_outputs_are_preferred(tmp_path: Path) -> None:

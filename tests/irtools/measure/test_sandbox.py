@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from irtools.errors import DataError, LimitError, MissingExtraError, PassError, UnsupportedError
-from irtools.measure.sandbox import ChildLimits, run_isolated
+from irtools.measure.sandbox import ChildLimits, children_ahead, run_isolated
 
 
 def test_the_answer_comes_back() -> None:
@@ -100,3 +100,33 @@ def _is_alive(pid: int) -> bool:
         return False
     state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     return state != "Z"
+
+
+def _children() -> set[int]:
+    me = os.getpid()
+    return {int(pid) for pid in Path(f"/proc/{me}/task/{me}/children").read_text().split()}
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+def test_a_child_that_was_started_ahead_does_one_job_and_does_not_outlive_the_block() -> None:
+    before = _children()
+    with children_ahead("ort-cpu"):
+        (spare,) = _children() - before
+        assert run_isolated(os.getpid) == spare
+        (following,) = _children() - before
+        assert following != spare
+        with children_ahead("ort-cpu"):  # Within another, for a caller that has one already.
+            assert run_isolated(os.getpid) == following
+        assert _children() - before
+    assert not _children() - before
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc")
+def test_a_spare_child_that_was_killed_is_replaced() -> None:
+    before = _children()
+    with children_ahead("no-such-target"):
+        (spare,) = _children() - before
+        os.kill(spare, signal.SIGKILL)
+        while Path(f"/proc/{spare}/stat").read_text().split()[2] != "Z":
+            pass
+        assert run_isolated(divmod, 7, 3) == [2, 1]

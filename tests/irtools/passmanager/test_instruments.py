@@ -27,7 +27,7 @@ from irtools.instruments import (
     Sizes,
     Verification,
 )
-from irtools.instruments.numerics import check_outputs
+from irtools.instruments.promises import check_outputs
 from irtools.instruments.rollback import Rollback
 from irtools.instruments.scores import FidelityFigure, MetricFigure
 from irtools.instruments.sizes import Size

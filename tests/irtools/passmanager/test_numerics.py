@@ -12,7 +12,7 @@ import pytest
 
 from irtools.errors import VerificationError
 from irtools.instruments import Numerics
-from irtools.instruments.numerics import check_outputs
+from irtools.instruments.promises import check_outputs
 from irtools.instruments.rounding import own_rounding, perturbed_feeds, perturbed_model
 from irtools.model import Model
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult, Pipeline

@@ -15,16 +15,18 @@ from irtools.cli.types import FILE, FOLDER, TARGET
 
 if TYPE_CHECKING:
     from irtools.data import DataSettings
+    from irtools.goals import Goals
 
 __all__ = [
     "NAMED_SIZE",
-    "PERCENT",
     "SIZES",
     "batch_option",
     "calibration_samples_option",
     "data_options",
     "data_settings",
     "fix_option",
+    "goal_options",
+    "goals_of",
     "json_option",
     "naming_data_option",
     "past_option",
@@ -37,24 +39,6 @@ __all__ = [
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class _Percent(click.ParamType):
-    """A share: `1%` or `0.01`."""
-
-    name = "share"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        if isinstance(value, float):
-            return value
-        text = str(value).strip()
-        try:
-            share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
-        except ValueError:
-            self.fail(f"{value!r} is not a fraction: write 1% or 0.01", param, ctx)
-        if not 0 <= share <= 1:
-            self.fail(f"{value!r} is outside 0% to 100%", param, ctx)
-        return share
 
 
 class _Sizes(click.ParamType):
@@ -88,7 +72,6 @@ class _NamedSize(click.ParamType):
         return axis, int(size)
 
 
-PERCENT = _Percent()
 SIZES = _Sizes()
 NAMED_SIZE = _NamedSize()
 
@@ -104,6 +87,49 @@ def target_option(function: F) -> F:
         help="What runs the model, with isa= for another machine (ort-cpu:isa=avx2); "
         "`irc targets` lists them.",
     )(function)
+
+
+_GOALS: Mapping[str, tuple[str, str, bool]] = {
+    "--max-drop": (
+        "[METRIC=]SHARE",
+        "Largest loss of the metric (1%: one point of accuracy; 0.01x: a hundredth of the "
+        "original's) or, without labels, of top-1 agreement; again for another metric "
+        "(f1-macro=2%). Passes that lose more are rolled back.",
+        True,
+    ),
+    "--min-metric": (
+        "[METRIC=]VALUE",
+        "Least metric of the result: 0.95, or 0.99x of the original's.",
+        True,
+    ),
+    "--speedup": ("N", "How many times faster than the original the result must be.", False),
+    "--max-latency": ("TIME", "Longest median of a run: 10ms, or 50% of the original's.", False),
+    "--max-size": ("SIZE", "Largest file: 25MB, or 25% of the original's.", False),
+    "--max-memory": (
+        "SIZE",
+        "Largest peak memory of a process that runs it: 200MB, or 50% of the original's.",
+        False,
+    ),
+}
+
+
+def goal_options(function: F) -> F:
+    """Options that say what a result must keep."""
+    for flag, (metavar, text, several) in reversed(list(_GOALS.items())):
+        function = click.option(flag, metavar=metavar, multiple=several, help=text)(function)
+    return function
+
+
+def goals_of(given: Mapping[str, Any]) -> Goals:
+    """Return the goals that the options of `goal_options` state.
+
+    Raises:
+        UsageError: A bound that is none, or two for one figure.
+    """
+    from irtools.goals import Goals
+
+    names = [flag.removeprefix("--").replace("-", "_") for flag in _GOALS]
+    return Goals.of_options({name: given[name] for name in names})
 
 
 def _distinct(

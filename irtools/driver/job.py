@@ -55,6 +55,7 @@ class Job:
     """A run that can start.
 
     Attributes:
+        holdout: Samples that are quoted and never chosen by; None: half of the evaluation data.
         sizes: Sizes of open axes at which inputs are drawn.
         bench: How models are timed; None: not at all.
         plans: Plans to replay, by the text of their pass.
@@ -67,6 +68,7 @@ class Job:
     target: Target
     calibration: Dataset | None
     evaluation: Dataset | None
+    holdout: Dataset | None
     sizes: Mapping[str, int]
     bench: BenchSettings | None
     plans: Mapping[str, Plan]
@@ -81,6 +83,7 @@ class Job:
         settings: Settings,
         calibration: DataLike | None,
         evaluation: DataLike | None,
+        holdout: DataLike | None,
         plans: Sequence[Plan],
         cache: Path | None,
         watch: Watch,
@@ -89,6 +92,10 @@ class Job:
         passes, target = as_pipeline(pipeline), settings.find_target()
         if settings.drop_slower:
             refuse_foreign(target, "drop-slower")
+        for goal in settings.wanted.needing("times"):
+            refuse_foreign(target, goal.name)
+        if holdout is not None and evaluation is None:
+            raise UsageError("holdout data without evaluation data: there is nothing to choose by")
         source = as_model(model, settings.loading)
         return cls(
             settings=settings,
@@ -97,6 +104,7 @@ class Job:
             target=target,
             calibration=read_calibration(calibration, source, settings.data),
             evaluation=read_evaluation(evaluation, source, settings.data),
+            holdout=read_evaluation(holdout, source, settings.data),
             sizes=resolve_sizes(source, (settings.data.synthetic.sizes or {}).items()),
             bench=_with_threads(settings.bench, settings.threads),
             plans={plan.pass_text: plan for plan in plans},
@@ -112,8 +120,9 @@ class Job:
     @property
     def judges(self) -> bool:
         """Whether models are compared and scored on data: a check, unless it was asked for."""
-        asked = (self.evaluation, self.settings.max_drop, self.settings.metric)
-        return self.settings.check or any(one is not None for one in asked)
+        if self.evaluation is not None or self.settings.metrics:
+            return True
+        return self.settings.check or bool(self.settings.wanted.needing("data"))
 
 
 def as_pipeline(pipeline: PipelineLike) -> Pipeline:

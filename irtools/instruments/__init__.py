@@ -13,8 +13,10 @@ from irtools.instruments.judge import Judge, ModelScore
 from irtools.instruments.numerics import Numerics, check_outputs
 from irtools.instruments.outlook import Outlook
 from irtools.instruments.reproducer import Recipe, Reproducer, may_be_bug
+from irtools.instruments.rollback import Rollback
 from irtools.instruments.scores import FidelityFigure, MetricFigure
-from irtools.instruments.sizes import Sizes
+from irtools.instruments.sizes import Size, Sizes
+from irtools.instruments.speed import Latency, is_slower
 from irtools.instruments.verification import Verification
 
 __all__ = [
@@ -33,8 +35,12 @@ __all__ = [
     "Recipe",
     "Reproducer",
     "ModelScore",
+    "Rollback",
+    "Latency",
+    "Size",
     "Sizes",
     "Verification",
     "check_outputs",
+    "is_slower",
     "may_be_bug",
 ]

@@ -15,7 +15,7 @@ import onnx_ir as ir
 import pytest
 
 from irtools import optimize
-from irtools.driver.optimize import OptimizeResult
+from irtools.driver.result import OptimizeResult
 from irtools.driver.settings import Settings
 from irtools.errors import OptionError, UnknownNameError, UnsupportedError, UsageError
 from irtools.instruments.energy import EnergyMeter

@@ -191,7 +191,7 @@ def _text(value: Any) -> str:
     """Return a value; of a group of settings those that are not at their default."""
     if isinstance(value, Effort):
         return value.name
-    if not dataclasses.is_dataclass(value) or isinstance(value, type | Target):
+    if not dataclasses.is_dataclass(value) or isinstance(value, type | Target | Goals):
         return str(value)
     given = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
     default = type(value)()

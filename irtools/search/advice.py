@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from irtools.data import open_axes
 from irtools.driver.inputs import DataLike
 from irtools.driver.job import Job, ModelLike
+from irtools.goals import Goals
 from irtools.search.climb import Climbed
 from irtools.targets import Target, target_text
 
@@ -57,60 +58,55 @@ class Given:
 
 def command(given: Given, job: Job, pipeline: str) -> str:
     """Return the command that runs a pipeline as a search did, without searching."""
+    return _again(
+        given, job, f"--passes {shlex.quote(pipeline)}", job.settings.wanted.needing("data")
+    )
+
+
+def _again(given: Given, job: Job, more: str, goals: Goals, target: str = "") -> str:
+    """Return the command of a run with some of its goals, and something more."""
     settings = job.settings
-    parts = ["irc optimize", shlex.quote(given.source), f"--passes {shlex.quote(pipeline)}"]
-    if (text := _target(job.target)) != "ort-cpu":
-        parts.append(f"--target {text}")
-    parts += given.options()
-    parts += [f"--{goal.name} {_bound(str(goal))}" for goal in settings.wanted.needing("data")]
+    parts = ["irc optimize", shlex.quote(given.source), more, *given.options()]
+    target = target or _target(job.target)
+    parts += [f"--target {target}"] if target != "ort-cpu" else []
+    parts += [f"--{goal.name} {shlex.quote(str(goal).partition('=')[2])}" for goal in goals]
     parts += [f"--metric {one}" for one in settings.metrics if isinstance(one, str)]
-    if settings.seed:
-        parts.append(f"--seed {settings.seed}")
-    return " ".join(parts)
+    parts += [f"--seed {settings.seed}"] if settings.seed else []
+    return " ".join(part for part in parts if part)
 
 
 def next_steps(given: Given, job: Job, climbed: Climbed) -> Iterator[str]:
     """Yield what was not tried because something is missing, and what takes training."""
-    source = shlex.quote(given.source)
+    goals, scene = job.settings.wanted, climbed.scene
     if given.calibrate is None:
-        yield (
-            "ranges from real samples, and pruning, which is refitted to them: "
-            f"irc optimize {source} --calibrate DATA"
-        )
+        more = _again(given, job, "--calibrate DATA", goals)
+        yield f"ranges from real samples, and pruning, which is refitted to them: {more}"
     if given.evaluate is None:
-        yield (
-            "a budget for what may be lost, decided on labelled samples: "
-            f"irc optimize {source} --evaluate DATA --max-drop 1%"
-        )
-    if climbed.keeps and not climbed.scene.is_open:
+        more = _again(given, job, "--evaluate DATA --max-drop 1%", goals)
+        yield f"a budget for what may be lost, decided on labelled samples: {more}"
+    if scene.is_open and given.calibrate is not None:
+        more = _again(given, job, "--speedup N", goals)
+        yield f"pruning and early exits, until a speed is reached: {more}"
+    if climbed.keeps and not scene.is_open:
         return
-    if not climbed.scene.is_open or climbed.scene.has_data:
-        yield from _fixed(source, job)
-        if climbed.scene.goals.of("speedup", "max-latency") or climbed.scene.is_open:
-            yield f"the other targets of this machine: irc optimize {source} --target auto"
+    axes = dict.fromkeys(axis.key for axis in open_axes(job.model) if not axis.is_batch)
+    if axes:
+        # They change what callers may feed, so that they are not tried unasked.
+        fixed = _again(given, job, " ".join(f"--fix {shlex.quote(axis)}=N" for axis in axes), goals)
+        yield f"fixed sizes, to which callers pad: {fixed}"
+    if scene.wants_speed:
+        yield f"the other targets of this machine: {_again(given, job, '', goals, 'auto')}"
     if not climbed.keeps:
         yield (
             "a student of fewer layers, which needs the checkpoint and training data: "
-            "irc distill CHECKPOINT --student LAYERSxHIDDEN --train DATA -o student/"
+            "irc distill --teacher CHECKPOINT --student hidden=192,layers=3 --train DATA -o student/"
         )
-
-
-def _fixed(source: str, job: Job) -> Iterator[str]:
-    """Fixed sizes change what callers may feed, so that they are not tried unasked."""
-    axes = [axis.key for axis in open_axes(job.model) if not axis.is_batch]
-    if axes:
-        fixed = " ".join(f"--fix {shlex.quote(axis)}=N" for axis in dict.fromkeys(axes))
-        yield f"fixed sizes, to which callers pad: irc optimize {source} {fixed}"
 
 
 def _named(value: object, memory: str) -> str | None:
     if value is None:
         return None
     return os.fspath(value) if isinstance(value, str | os.PathLike) else memory
-
-
-def _bound(goal: str) -> str:
-    return goal.partition("=")[2]
 
 
 def _target(target: Target) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from irtools.goals import Answer, Goals
 from irtools.passmanager import Pipeline, Step
 from irtools.report.entries import TriedEntry
 from irtools.search.ladder import ORIGINAL, Rung, Scene, rungs
-from irtools.search.state import State, shortfall
+from irtools.search.state import State, only_changes, shortfall
 
 __all__ = ["Climbed", "climb"]
 
@@ -79,11 +80,14 @@ def _try(scene: Scene, rung: Rung) -> TriedEntry:
         steps = scene.session.go_on(start.steps, Pipeline.parse(rung.passes))
         state = _state(scene.session, steps)
     except _REFUSALS as error:
-        why = str(error).partition("\n")[0]
+        why = str(error.args[0]).partition("\n")[0]
         spent = time.monotonic() - started
         return TriedEntry(rung.name, str(pipeline), "refused", why, seconds=spent)
-    scene.states[rung.name] = state
     why = _why_left(scene, rung, start, state)
+    pipeline = state.pipeline
+    if state.steps[-1].model is not start.steps[-1].model:
+        state = dataclasses.replace(state, steps=only_changes(state.steps))
+    scene.states[rung.name] = state
     if not why:
         scene.best = state
     return TriedEntry(

@@ -167,7 +167,7 @@ class _Search:
         quoted = session.quote(climbed.state.steps)
         found = outcomes(session.job.settings.wanted, quoted)
         _confirm(found, search)
-        text = command(self.named, session.job, str(pipeline))
+        text = command(self.named, session.job, str(pipeline)) if len(pipeline) else ""
         search = dataclasses.replace(search, command=text)
         result = make_result(session, climbed.state.steps, started, found, search)
         latency, _ = quoted.find("latency", None)

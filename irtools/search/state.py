@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from irtools.goals import Goal, Goals, Interval, Observed
@@ -10,7 +11,7 @@ from irtools.instruments import Latency, Rollback, is_slower
 from irtools.metrics import Fidelity
 from irtools.passmanager import Pipeline, Step
 
-__all__ = ["State", "shortfall"]
+__all__ = ["State", "only_changes", "shortfall"]
 
 _LOW_SQNR_DB, _LOW_AGREEMENT = 20.0, 0.99
 """What a model keeps of the original's outputs where no goal says how much it may lose."""
@@ -90,6 +91,23 @@ class State:
         if mine is None:
             return False
         return is_slower(() if theirs is None else theirs.results, mine.results)
+
+
+def only_changes(steps: Sequence[Step]) -> tuple[Step, ...]:
+    """Return the steps that changed the model, numbered anew.
+
+    What was measured of a model after a pass that left it as it was goes to the pass before.
+    """
+    kept = [steps[0]]
+    for step in steps[1:]:
+        if step.modified:
+            step.index = len(kept)
+            kept.append(step)
+        else:
+            kept[-1].figures.put(*step.figures.found.values())
+    for step in kept:
+        step.total = len(kept) - 1
+    return tuple(kept)
 
 
 def shortfall(goals: Goals, seen: Observed) -> float:

@@ -120,12 +120,18 @@ def make_instruments(
         yield Reproducer()
 
 
-def make_benchmark(job: Job, budget: Budget, drawn: DrawnInputs) -> Benchmark:
-    """Return what times models against the original."""
+def make_benchmark(job: Job, budget: Budget, drawn: DrawnInputs, *, longer: int = 1) -> Benchmark:
+    """Return what times models against the original.
+
+    Args:
+        longer: Times as long as the plan says.
+    """
     assert job.bench is not None
+    planned = budget.plan.bench(job.bench)
+    seconds, rounds = longer * planned.max_seconds, longer * planned.rounds
     return Benchmark(
         job.target,
-        budget.plan.bench(job.bench),
+        dataclasses.replace(planned, max_seconds=seconds, rounds=rounds),
         job.data,
         job.settings.seed,
         drop_slower=job.settings.drop_slower,

@@ -120,11 +120,20 @@ class Session:
         """
         for one in self._quoting(steps):
             _watch(one, steps)
-        if self.job.bench is not None and len(steps) > 1:
-            again = make_benchmark(self.job, self.budget, self.drawn)
+        if len(steps) > 1:
+            self.time(steps)
+        return self.quoted(steps)
+
+    def time(self, steps: Sequence[Step], *, longer: int = 1) -> None:
+        """Time the last model of a state once more.
+
+        Args:
+            longer: Times as long as the plan says.
+        """
+        if self.job.bench is not None:
+            again = make_benchmark(self.job, self.budget, self.drawn, longer=longer)
             again.begin(steps[0])
             again.time(steps[-1])
-        return self.quoted(steps)
 
     def _quoting(self, steps: Sequence[Step]) -> Iterator[Instrument]:
         if self.judge is not None:

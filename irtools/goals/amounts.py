@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 
 from irtools.errors import OptionError
 from irtools.words import size_text
@@ -39,7 +40,8 @@ class Scale:
         for units, relative in ((self.units, False), (self.relative, True)):
             for name, factor in units.items():
                 if unit.lower() == name.lower():
-                    return float(number) * factor, relative
+                    # In decimals, so that 95% is 0.95 and not the float next to it.
+                    return float(Decimal(number) * Decimal(repr(factor))), relative
         raise OptionError(f"{what} is {text!r}, expected {self.example}")
 
     def write(self, bound: float, *, relative: bool) -> str:

@@ -17,6 +17,8 @@ from irtools.search.state import State, only_changes, shortfall
 
 __all__ = ["Climbed", "climb"]
 
+_LONGER = 4
+"""Times as long is measured where noise alone leaves a question open."""
 _REFUSALS = (UnsupportedError, CheckError, PassError, LimitError, DataError)
 
 
@@ -79,6 +81,9 @@ def _try(scene: Scene, rung: Rung) -> TriedEntry:
     try:
         steps = scene.session.go_on(start.steps, Pipeline.parse(rung.passes))
         state = _state(scene.session, steps)
+        if _is_undecided(scene, state):
+            scene.session.time(steps, longer=_LONGER)
+            state = _state(scene.session, steps)
     except _REFUSALS as error:
         why = str(error.args[0]).partition("\n")[0]
         spent = time.monotonic() - started
@@ -105,6 +110,17 @@ def _state(session: Session, steps: tuple[Step, ...]) -> State:
     return State(steps, session.observe(steps), session.closeness(steps))
 
 
+def _is_undecided(scene: Scene, state: State) -> bool:
+    """Whether it is noise alone that leaves open if a state is fast enough."""
+    best, speed = scene.best, state.speed
+    if speed is None or best is None or best.speed is None or speed.low == speed.high:
+        return False
+    if scene.is_open:
+        return speed.low <= best.speed.value < speed.value
+    times = scene.goals.of("speedup", "max-latency")
+    return any(goal.holds(state.seen) is Answer.UNDECIDED for goal in times)
+
+
 def _keeps(scene: Scene, state: State | None) -> bool:
     return state is not None and scene.goals.holds(state.seen) is Answer.YES
 
@@ -115,12 +131,9 @@ def _why_left(scene: Scene, rung: Rung, start: State, state: State) -> str:
     assert best is not None
     if state.steps[-1].model is start.steps[-1].model:
         return _why_unchanged(state)
-    quality = scene.goals.needing("data")
-    lost = [goal for goal in quality if goal.holds(state.seen) is not Answer.YES]
-    if lost:
-        return f"{lost[0]} is not kept: {lost[0].shown(state.seen)}"
-    if not quality and not state.is_close:
-        return f"too far from the original: {state.closeness}"
+    # What keeps the function has been checked to do so.
+    if rung.loss != "none" and (lost := _why_lost(scene, state)):
+        return lost
     if scene.is_open:
         return _why_not_better(rung, best, state)
     if state.is_slower_than(best) and scene.wants_speed:
@@ -128,6 +141,16 @@ def _why_left(scene: Scene, rung: Rung, start: State, state: State) -> str:
     if shortfall(scene.goals, state.seen) >= shortfall(scene.goals, best.seen):
         # What keeps the function is kept all the same: what follows is built on it.
         return "" if rung.loss == "none" and not state.is_slower_than(best) else "no nearer"
+    return ""
+
+
+def _why_lost(scene: Scene, state: State) -> str:
+    quality = scene.goals.needing("data")
+    lost = [goal for goal in quality if goal.holds(state.seen) is not Answer.YES]
+    if lost:
+        return f"{lost[0]} is not kept: {lost[0].shown(state.seen)}"
+    if not quality and not state.is_close:
+        return f"too far from the original: {state.closeness}"
     return ""
 
 

@@ -27,6 +27,7 @@ __all__ = [
 _CONFIDENCE = 0.95
 """Of each end of the interval."""
 _MANY = 1000
+_NOBODY_HAS = 1 << 30
 
 
 def loss_of_rows(
@@ -91,12 +92,19 @@ def least_samples(bound: float, unseen: float | None = None) -> int | None:
     Returns:
         The samples to choose by; None: no number of them does.
     """
-    samples = 4
-    while samples < 1 << 30:
-        if loss_of_nothing(samples, unseen or samples) <= bound:
-            return samples
-        samples += max(1, samples // 64)
-    return None
+
+    def enough(samples: int) -> bool:
+        return loss_of_nothing(samples, unseen or samples) <= bound
+
+    few, many = 1, 2
+    while not enough(many):
+        few, many = many, 2 * many
+        if many > _NOBODY_HAS:
+            return None
+    while many - few > 1:
+        middle = (few + many) // 2
+        few, many = (few, middle) if enough(middle) else (middle, many)
+    return many
 
 
 def loss_of_nothing(samples: int, unseen: float) -> float:

@@ -44,6 +44,14 @@ def irc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     return call
 
 
+@pytest.fixture
+def much(tmp_path: Path) -> str:
+    """A file of 1,200 samples, of which the labels are what the model says."""
+    x = np.random.default_rng(5).standard_normal((1200, 64)).astype(np.float32)
+    np.savez(tmp_path / "much.npz", x=x, labels=_logits(x).argmax(axis=-1))
+    return "much.npz"
+
+
 def _weights() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(1)
     first = rng.standard_normal((64, 512)).astype(np.float32)

@@ -180,7 +180,9 @@ def test_guard_leaves_a_pass_alone_that_keeps_the_budget(
     classifier: Model, ctx: PassContext, passes: SimpleNamespace, labelled: Dataset
 ) -> None:
     judge = _judge(classifier, ctx, labelled, "accuracy")
-    steps = _run(classifier, ctx, (AccuracyGuard(judge, Goals.parse("max-drop=100%")),), passes.Zero())
+    steps = _run(
+        classifier, ctx, (AccuracyGuard(judge, Goals.parse("max-drop=100%")),), passes.Zero()
+    )
     assert steps[1].figures.get(Rollback) is None
 
 
@@ -188,7 +190,12 @@ def test_guard_drops_a_pass_without_a_plan(
     classifier: Model, ctx: PassContext, passes: SimpleNamespace, labelled: Dataset
 ) -> None:
     judge = _judge(classifier, ctx, labelled, "accuracy")
-    steps = _run(classifier, ctx, (AccuracyGuard(judge, Goals.parse("max-drop=1%")),), passes.Scale(factor=-1.0))
+    steps = _run(
+        classifier,
+        ctx,
+        (AccuracyGuard(judge, Goals.parse("max-drop=1%")),),
+        passes.Scale(factor=-1.0),
+    )
     assert steps[1].model is steps[0].model
     assert str(steps[1].figures.get(Rollback)) == "dropped"
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -167,7 +168,7 @@ def _dense(rng: np.random.Generator, samples: int) -> Task:
     widths = (32, 128, 128, 128, 128)
     layers = [
         (rng.standard_normal(pair) * np.sqrt(2 / pair[0])).astype(np.float32)
-        for pair in zip(widths, widths[1:], strict=False)
+        for pair in pairwise(widths)
     ]
 
     def features(x: np.ndarray) -> np.ndarray:

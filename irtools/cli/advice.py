@@ -12,8 +12,8 @@ _REPORT = (
     "`irc report FILE -o page.html` makes a page of it"
 )
 _SEARCH = (
-    "passes search by themselves within a budget: "
-    f"{_OPTIMIZE} prune,int8 --evaluate DATA --max-drop 1%; `irc plan` shows their decisions"
+    "without --passes a pipeline is looked for: irc optimize MODEL --speedup 3 --max-drop 1% "
+    "--calibrate DATA --evaluate DATA"
 )
 ADVICE: Mapping[str, str] = {
     "quantize": f"quantizing is a pass: {_OPTIMIZE} int8 (or int4; `irc passes int8`)",

@@ -9,11 +9,12 @@ from irtools.instruments.fidelity import FidelityAndMetric
 from irtools.instruments.greedy import Greedy
 from irtools.instruments.guard import AccuracyGuard
 from irtools.instruments.ir_dump import IrDump
-from irtools.instruments.judge import Judge, ModelScore
+from irtools.instruments.judge import Judge
 from irtools.instruments.numerics import Numerics, check_outputs
 from irtools.instruments.outlook import Outlook
 from irtools.instruments.reproducer import Recipe, Reproducer, may_be_bug
 from irtools.instruments.rollback import Rollback
+from irtools.instruments.score import ModelScore
 from irtools.instruments.scores import FidelityFigure, MetricFigure
 from irtools.instruments.sizes import Size, Sizes
 from irtools.instruments.speed import Latency, is_slower

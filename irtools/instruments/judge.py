@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from weakref import WeakKeyDictionary
 
@@ -17,6 +16,7 @@ from irtools.errors import DataError, UnsupportedError, UsageError
 from irtools.goals import Goals, Interval, Observed
 from irtools.instruments.budget import Budget
 from irtools.instruments.early import surely_loses
+from irtools.instruments.score import Measured, ModelScore, figures_of, interval_of
 from irtools.instruments.scores import MetricFigure
 from irtools.measure.cache import OutputCache
 from irtools.measure.contest import (
@@ -33,7 +33,7 @@ from irtools.measure.contest import (
     stack_rows,
 )
 from irtools.measure.effort import Workload
-from irtools.measure.levels import LEVELS, Level
+from irtools.measure.levels import LEVELS
 from irtools.metrics import (
     Fidelity,
     FidelityMeter,
@@ -54,40 +54,6 @@ _BATCH = 16
 _OUTPUT_BYTES = 64 << 20
 _REFERENCE_BYTES = 128 << 20
 _EXACT = RunnerOptions(exact=True)
-
-
-@dataclass(frozen=True)
-class ModelScore:
-    """Fidelity and task metric of one model.
-
-    Attributes:
-        fidelity: Closeness to the original run exactly (float32, no optimizations).
-        metric: The main task metric; None without labels.
-        others: Further metrics.
-        notes: What a reader must know of how it was measured.
-    """
-
-    fidelity: Fidelity
-    metric: MetricFigure | None
-    others: tuple[MetricFigure, ...] = ()
-    notes: tuple[str, ...] = ()
-
-
-@dataclass
-class _Measured:
-    """What was measured of a model so far.
-
-    Attributes:
-        rows: What metrics keep of each sample, by part: the inner ones, then the rest.
-        figures: Metrics that need all outputs at once, by name.
-        level: How far the runtime's own optimizations go.
-    """
-
-    fidelity: Fidelity | None = None
-    rows: list[tuple[np.ndarray, ...]] = field(default_factory=list)
-    figures: dict[str, Resampled] = field(default_factory=dict)
-    level: Level = "all"
-    notes: list[str] = field(default_factory=list)
 
 
 class Judge:
@@ -151,7 +117,7 @@ class Judge:
         self._outputs = KeptOutputs(self._sample_bytes, cache, known)
         self._compared: Part | None = None
         self._scored: tuple[Part, ...] = ()
-        self._measured: WeakKeyDictionary[Model, _Measured] = WeakKeyDictionary()
+        self._measured: WeakKeyDictionary[Model, Measured] = WeakKeyDictionary()
 
     @property
     def what(self) -> str:
@@ -184,7 +150,7 @@ class Judge:
                 the report compares.
         """
         self._plan_parts()
-        found = self._measured.setdefault(model, _Measured())
+        found = self._measured.setdefault(model, Measured())
         self._measure(model, found, inner)
         assert found.fidelity is not None
         inner = inner and len(found.rows) < len(self._scored)
@@ -211,12 +177,12 @@ class Judge:
         if not self._metrics:
             return Observed({f"loss:{self.what}": self._flips(score.fidelity)})
         base = self.score(self._original, inner=inner)
-        first, own = (_figures(one) for one in (base, score))
+        first, own = (figures_of(one) for one in (base, score))
         losses = {f"loss:{m.name}": self._loss(model, m, inner) for m in self._metrics}
         before = {f"loss:{name}": Interval.exact(f.value) for name, f in first.items()}
         return Observed(
-            {**losses, **{f"metric:{name}": _interval(f) for name, f in own.items()}},
-            {**before, **{f"metric:{name}": _interval(f) for name, f in first.items()}},
+            {**losses, **{f"metric:{name}": interval_of(f) for name, f in own.items()}},
+            {**before, **{f"metric:{name}": interval_of(f) for name, f in first.items()}},
         )
 
     def _flips(self, fidelity: Fidelity) -> Interval:
@@ -238,7 +204,7 @@ class Judge:
         before, after = (self._rows(one, metric, inner) for one in found)
         return loss_of_rows(metric, before, after, self._unseen)
 
-    def _rows(self, found: _Measured, metric: PerSampleMetric, inner: bool) -> np.ndarray:
+    def _rows(self, found: Measured, metric: PerSampleMetric, inner: bool) -> np.ndarray:
         place = self._by_sample.index(metric)
         return stack_rows([rows[place] for rows in (found.rows[:1] if inner else found.rows)])
 
@@ -325,7 +291,7 @@ class Judge:
 
     # Measuring.
 
-    def _measure(self, model: Model, found: _Measured, inner: bool) -> None:
+    def _measure(self, model: Model, found: Measured, inner: bool) -> None:
         """Measure what is missing.
 
         Where the runtime's own optimizations break the original, it runs with as many of them as
@@ -352,7 +318,7 @@ class Judge:
         original = self._measured.get(self._original)
         return model is self._original or (original is not None and original.level != "all")
 
-    def _measure_at(self, model: Model, found: _Measured, inner: bool) -> None:
+    def _measure_at(self, model: Model, found: Measured, inner: bool) -> None:
         assert self._compared is not None
         parts = self._missing(found, inner)
         if parts and found.fidelity is None:
@@ -366,7 +332,7 @@ class Judge:
             if self._of_all and not found.figures:
                 found.figures = self._of_outputs(model, opened.runner)
 
-    def _missing(self, found: _Measured, inner: bool) -> list[Part]:
+    def _missing(self, found: Measured, inner: bool) -> list[Part]:
         assert self._compared is not None
         parts = [self._compared] if found.fidelity is None else []
         if self._by_sample:
@@ -374,7 +340,7 @@ class Judge:
             parts += [part for part in scored[len(found.rows) :] if part not in parts]
         return parts
 
-    def _visit(self, model: Model, found: _Measured, part: Part, opened: LazyRunner) -> None:
+    def _visit(self, model: Model, found: Measured, part: Part, opened: LazyRunner) -> None:
         """Run a model on some samples, compare its outputs, and keep what the metric needs."""
         compared, scored = part is self._compared, part in self._scored and bool(self._by_sample)
         meter = FidelityMeter(several_labels=self._several, sized_by_data=self._sizes.shapes)
@@ -424,7 +390,7 @@ class Judge:
         outputs = run_dataset(runner, own, self._batch, self._sizes.without_batch())
         return {metric.name: resample_outputs(metric, outputs, own) for metric in self._of_all}
 
-    def _figure(self, found: _Measured, metric: Metric | None, inner: bool) -> MetricFigure | None:
+    def _figure(self, found: Measured, metric: Metric | None, inner: bool) -> MetricFigure | None:
         if metric is None:
             return None
         if isinstance(metric, PerSampleMetric):
@@ -432,15 +398,6 @@ class Judge:
         else:
             resampled = found.figures[metric.name]
         return MetricFigure.made_of(resampled.evaluation)
-
-
-def _figures(score: ModelScore) -> dict[str, MetricFigure]:
-    found = (*(() if score.metric is None else (score.metric,)), *score.others)
-    return {figure.name: figure for figure in found}
-
-
-def _interval(figure: MetricFigure) -> Interval:
-    return Interval(figure.value, figure.low, figure.high)
 
 
 def _told(level: str, error: Exception) -> str:

@@ -218,6 +218,7 @@ class TriedEntry:
             and `agreement` where there are no goals on metrics.
         goals: Goal to `yes`, `no` or `undecided`.
         seconds: Wall time.
+        target: Where it was tried.
     """
 
     name: str
@@ -227,6 +228,7 @@ class TriedEntry:
     figures: Mapping[str, Interval] = field(default_factory=dict)
     goals: Mapping[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    target: str = ""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,9 @@ def tried_line(entry: TriedEntry) -> str:
 
 def tried_cells(tried: Sequence[TriedEntry]) -> Cells:
     """Return the table of what was tried; columns without any text are left out."""
+    targets = [entry.target for entry in tried]
     columns = [
+        ("target", targets if len(set(targets)) > 1 else []),
         ("tried", [entry.name for entry in tried]),
         ("outcome", [_MARKS[entry.outcome] for entry in tried]),
         ("faster", list(map(_speed, tried))),

@@ -99,7 +99,8 @@ def next_steps(given: Given, job: Job, climbed: Climbed) -> Iterator[str]:
     if not climbed.keeps:
         yield (
             "a student of fewer layers, which needs the checkpoint and training data: "
-            "irc distill --teacher CHECKPOINT --student hidden=192,layers=3 --train DATA --evaluate DATA -o student/"
+            "irc distill --teacher CHECKPOINT --student hidden=192,layers=3 --train DATA "
+            "--evaluate DATA -o student/"
         )
 
 

@@ -14,6 +14,7 @@ from irtools.passmanager import Pipeline, Step
 from irtools.report.entries import TriedEntry
 from irtools.search.ladder import ORIGINAL, Rung, Scene, rungs
 from irtools.search.state import State, only_changes, shortfall
+from irtools.targets import target_text
 
 __all__ = ["Climbed", "climb"]
 
@@ -78,6 +79,7 @@ def _try(scene: Scene, rung: Rung) -> TriedEntry:
     start = scene.best if rung.start is None else scene.states[rung.start]
     pipeline = Pipeline(start.pipeline, rung.passes)
     scene.session.job.watch.progress.step(f"trying {rung.name}: {pipeline}", 0, 1)
+    target = target_text(scene.session.job.target)
     try:
         steps = scene.session.go_on(start.steps, Pipeline.parse(rung.passes))
         state = _state(scene.session, steps)
@@ -87,7 +89,7 @@ def _try(scene: Scene, rung: Rung) -> TriedEntry:
     except _REFUSALS as error:
         why = str(error.args[0]).partition("\n")[0]
         spent = time.monotonic() - started
-        return TriedEntry(rung.name, str(pipeline), "refused", why, seconds=spent)
+        return TriedEntry(rung.name, str(pipeline), "refused", why, seconds=spent, target=target)
     why = _why_left(scene, rung, start, state)
     pipeline = state.pipeline
     if state.steps[-1].model is not start.steps[-1].model:
@@ -103,6 +105,7 @@ def _try(scene: Scene, rung: Rung) -> TriedEntry:
         state.figures,
         {str(goal): answer.value for goal, answer in scene.goals.answers(state.seen).items()},
         time.monotonic() - started,
+        target,
     )
 
 

@@ -86,5 +86,5 @@ def _latency(name: str, speeds: Mapping[str, float]) -> LatencyResult:
     speedup = None if name == "original" else Ratio(ratio, ratio * 0.98, ratio * 1.02)
     time = 10 / ratio
     return LatencyResult(
-        name, "batch=1", time, time, time, 1.0, 1 << 20, 0.0, 9, (time,) * 3, speedup
+        name, "batch=1", time, time, time, 1.0, 1 << 20, 0.1, 9, (time,) * 3, speedup
     )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from xml.etree import ElementTree as Xml
 
+import jsonschema
 import numpy as np
 import pytest
 
@@ -12,7 +14,11 @@ import irtools
 from irtools.data import Dataset, halves
 from irtools.errors import DataError, UsageError
 from irtools.model import Model
-from irtools.search import SearchError
+from irtools.report.document import Report, schema
+from irtools.report.html import html
+from irtools.report.junit import junit
+from irtools.report.markdown import markdown
+from irtools.search import SearchError, job
 
 _FASTER = {"int8": 2.0, "cleanup": 1.1, "fuse": 1.1, "sink": 1.1, "prune": 1.5}
 Timed = Callable[[dict[str, float]], list[str]]
@@ -190,3 +196,32 @@ def test_a_goal_that_a_pipeline_misses_writes_nothing(model: Model, timed: Timed
     with pytest.raises(irtools.IrtoolsError, match=r"does not keep speedup=3: 2.00x \[1.96"):
         irtools.optimize(model, "cleanup,int8", goals="speedup=3")
     assert irtools.optimize(model, "cleanup,int8", goals="speedup=1.9").report.goals[0].kept
+
+
+def test_the_report_shows_goals_and_what_was_tried(model: Model, timed: Timed) -> None:
+    timed({**_FASTER, "int8": 2.0})
+    report = irtools.optimize(model, goals="speedup=1.8").report
+    document = report.to_dict()
+    jsonschema.validate(document, schema())
+    assert Report.from_dict(document) == report
+    assert document["tried"][1]["figures"]["speedup"] == {"value": 2.0, "low": 1.96, "high": 2.04}
+    assert document["tried"][1]["target"] == "ort-cpu:isa=vnni"
+    table, page, text = str(report), html(report), markdown(report)
+    assert "goal speedup=1.8: kept, 2.00x [1.96, 2.04]" in table
+    for view in (table, page, text):
+        assert "cleanup,int8" in view and "exact passes" in view and "irc optimize MODEL" in view
+    cases = Xml.fromstring(junit(report)).findall("testcase")
+    assert [case.get("name") for case in cases] == ["cleanup", "int8", "goal speedup=1.8"]
+
+
+def test_the_next_target_is_tried_where_the_first_will_not_do(
+    model: Model, timed: Timed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "_targets", lambda: ["ort-cpu", "ort-cpu:isa=native"])
+    with pytest.raises(SearchError, match="speedup=3") as caught:
+        timed(_FASTER)
+        irtools.optimize(model, goals="speedup=3", target="auto")
+    names = [entry.name for entry in caught.value.tried]
+    assert names == ["exact passes", "int8", "exact passes", "int8"]
+    result = irtools.optimize(model, goals="speedup=1.9", target="auto")
+    assert len(result.report.tried) == 2, "the first target will do"

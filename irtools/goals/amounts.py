@@ -33,7 +33,7 @@ class Scale:
         """Return a bound and whether it is relative to the original's figure.
 
         Raises:
-            OptionError: It is no such amount.
+            OptionError: It is not such an amount.
         """
         match = _AMOUNT.fullmatch(text.strip())
         number, unit = (match[1], match[2]) if match else ("", "?")

@@ -47,7 +47,7 @@ def climb(
 ) -> Climbed:
     """Try one rung after the other; each goes on from the state of an earlier one.
 
-    A rung that loses too much, is slower, or brings the goals no nearer is rolled back. Without a
+    A rung that loses too much, is slower, or comes no nearer to the goals is rolled back. Without a
     goal on time or size every rung that is safe and faster is taken; with one, the first state that
     keeps all of them ends the climb.
 

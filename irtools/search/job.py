@@ -112,7 +112,7 @@ def optimize(
         )
     if plans:
         raise UsageError("a plan is replayed by the pass that made it: name it in a pipeline")
-    _check_settings(chosen)
+    _check_settings(chosen, evaluated=evaluation is not None)
     search = _Search(
         as_model(model, chosen.loading),
         Given.of(model, calibration, evaluation, holdout),
@@ -212,7 +212,12 @@ def _targets() -> list[str]:
     return found
 
 
-def _check_settings(settings: Settings) -> None:
+def _check_settings(settings: Settings, *, evaluated: bool) -> None:
+    if not settings.check and not evaluated:
+        raise UsageError(
+            "a search compares models with the original: do not switch the checks off, or give "
+            "evaluation data"
+        )
     if settings.drop_slower:
         raise UsageError("drop-slower is for a pipeline: a search takes nothing that is slower")
 

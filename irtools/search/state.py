@@ -94,7 +94,7 @@ class State:
 
 
 def only_changes(steps: Sequence[Step]) -> tuple[Step, ...]:
-    """Return the steps that changed the model, numbered anew.
+    """Return the steps that changed the model, with new numbers.
 
     What was measured of a model after a pass that left it as it was goes to the pass before.
     """

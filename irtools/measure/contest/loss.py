@@ -1,4 +1,4 @@
-"""What a model loses, and what it may lose on samples that nobody has looked at.
+"""What a model loses, and what it may lose on samples that no choice has seen.
 
 A model that is chosen because it loses little on some samples loses more on others, most often:
 the choice prefers the lucky ones. What counts for a budget is therefore the loss that is to be
@@ -27,7 +27,7 @@ __all__ = [
 _CONFIDENCE = 0.95
 """Of each end of the interval."""
 _MANY = 1000
-_NOBODY_HAS = 1 << 30
+_TOO_MANY = 1 << 30
 
 
 def loss_of_rows(
@@ -65,7 +65,7 @@ def loss_of_shares(falls: np.ndarray, unseen: float = math.inf) -> Interval:
 
 
 def loss_of_draws(before: Resampled, after: Resampled, unseen: float = math.inf) -> Interval:
-    """Return the loss of a figure that is no mean over samples, by bootstrap on the same draws.
+    """Return the loss of a figure that is not a mean over samples, by bootstrap on the same draws.
 
     Of a figure of which less is better, such as perplexity, it is relative to the original's.
     """
@@ -99,7 +99,7 @@ def least_samples(bound: float, unseen: float | None = None) -> int | None:
     few, many = 1, 2
     while not enough(many):
         few, many = many, 2 * many
-        if many > _NOBODY_HAS:
+        if many > _TOO_MANY:
             return None
     while many - few > 1:
         middle = (few + many) // 2

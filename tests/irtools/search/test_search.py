@@ -187,6 +187,8 @@ def test_drawn_samples_decide_no_budget(model: Model) -> None:
 def test_what_a_pipeline_alone_has_is_refused(model: Model) -> None:
     with pytest.raises(UsageError, match="a search takes nothing that is slower"):
         irtools.optimize(model, drop_slower=True)
+    with pytest.raises(UsageError, match="a search compares models with the original"):
+        irtools.optimize(model, check=False)
     with pytest.raises(UsageError, match="target auto is for a search"):
         irtools.optimize(model, "cleanup", target="auto", bench=None)
 

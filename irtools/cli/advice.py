@@ -20,7 +20,6 @@ ADVICE: Mapping[str, str] = {
     "prune": f"pruning is a pass: {_OPTIMIZE} prune (`irc passes prune`)",
     "fuse": f"fusing is a pass: {_OPTIMIZE} cleanup,fuse",
     "simplify": f"simplifying is a pass: {_OPTIMIZE} cleanup",
-    "tune": _SEARCH,
     "search": _SEARCH,
     "run": "for the whole job: irc optimize MODEL --passes prune,int8; for timing: irc bench MODEL",
     "build": "for a deployment: irc optimize MODEL --passes TEXT -t TARGET -o FOLDER/; what the "
@@ -49,7 +48,7 @@ ALIASES: Mapping[str, str] = {
     "pull": "download",
     "fetch": "download",
     "web": "ui",
-    "autotune": "tune",
+    "autotune": "search",
     "perf": "benchmark",
     "validate": "diff",
     "shrink": "run",

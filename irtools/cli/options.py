@@ -21,9 +21,11 @@ __all__ = [
     "NAMED_SIZE",
     "SIZES",
     "batch_option",
+    "cache_options",
     "calibration_samples_option",
     "data_options",
     "data_settings",
+    "effort_option",
     "fix_option",
     "goal_options",
     "goals_of",
@@ -344,6 +346,29 @@ def naming_data_option(option: str, given: str | None) -> Iterator[None]:
         if given is None:
             error.add_note(f"with {option} FILE, such as an .npz with an array per input")
         raise
+
+
+def effort_option(function: F) -> F:
+    """--effort of every verb that measures pass by pass."""
+    return click.option(
+        "--effort",
+        metavar="EFFORT",
+        default="normal",
+        show_default=True,
+        help="How much time measuring may take: quick, normal, thorough, or seconds (90, 2m). How "
+        "much is measured is planned from what one run of the model costs.",
+    )(function)
+
+
+def cache_options(function: F) -> F:
+    """--cache-dir and --no-cache of every verb that compares with the original."""
+    function = click.option("--no-cache", is_flag=True, help="Do not keep them.")(function)
+    return click.option(
+        "--cache-dir",
+        metavar="DIR",
+        help="Where the original's outputs on --evaluate data are kept between runs, at most 1 GB. "
+        "[default: irtools in $XDG_CACHE_HOME or ~/.cache]",
+    )(function)
 
 
 def json_option(function: F) -> F:

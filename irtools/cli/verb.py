@@ -27,6 +27,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "--seed",
     ),
     "Goals and checks": (
+        "--objective",
         "--speedup",
         "--max-latency",
         "--max-size",
@@ -41,6 +42,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "--threshold",
     ),
     "Measuring": (
+        "--trials",
+        "--storage",
         "--effort",
         "--figures",
         "--measure",

@@ -86,15 +86,23 @@ class Session:
         """Return the state before any pass: the original, checked and measured."""
         return self._checked(Pipeline(), ())
 
-    def go_on(self, done: Sequence[Step], pipeline: Pipeline) -> tuple[Step, ...]:
+    def go_on(
+        self, done: Sequence[Step], pipeline: Pipeline, *, timed: bool = True
+    ) -> tuple[Step, ...]:
         """Run more passes after those of an earlier state; they are checked, guarded and timed.
 
         Figures of the samples that are quoted are not among them: see `quote`.
-        """
-        return self._checked(pipeline, done)
 
-    def _checked(self, pipeline: Pipeline, done: Sequence[Step]) -> tuple[Step, ...]:
-        job = dataclasses.replace(self.job, pipeline=pipeline)
+        Args:
+            timed: False: the models are not timed; see `time`.
+        """
+        return self._checked(pipeline, done, timed=timed)
+
+    def _checked(
+        self, pipeline: Pipeline, done: Sequence[Step], *, timed: bool = True
+    ) -> tuple[Step, ...]:
+        bench = self.job.bench if timed else None
+        job = dataclasses.replace(self.job, pipeline=pipeline, bench=bench)
         hooks = tuple(make_checks(job, self.guard, self.budget, self.drawn))
         manager = PassManager(pipeline, (*hooks, *job.watch.instruments))
         return manager.run(job.model, self.ctx, self.workspace, done)

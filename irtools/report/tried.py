@@ -94,10 +94,14 @@ def _size(entry: TriedEntry) -> str:
     return "" if found is None else size_text(round(found.value))
 
 
+def _metric(key: str) -> str:
+    name = key.removeprefix("loss:")
+    return "" if name == "main" else f"{name} "
+
+
 def _loss(entry: TriedEntry) -> str:
     losses = [
-        f"{key.removeprefix('loss:')} {100 * found.value:.2f} % "
-        f"[{100 * found.low:.2f}, {100 * found.high:.2f}]"
+        f"{_metric(key)}{100 * found.value:.2f} % [{100 * found.low:.2f}, {100 * found.high:.2f}]"
         for key, found in entry.figures.items()
         if key.startswith("loss:")
     ]

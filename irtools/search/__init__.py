@@ -6,6 +6,7 @@ from irtools.search.errors import SearchError
 from irtools.search.job import optimize
 from irtools.search.ladder import Rung, Scene, rungs
 from irtools.search.state import State
+from irtools.search.tuning import tune_model
 
 __all__ = [
     "Climbed",
@@ -17,4 +18,5 @@ __all__ = [
     "climb",
     "optimize",
     "rungs",
+    "tune_model",
 ]

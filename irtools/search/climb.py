@@ -16,11 +16,11 @@ from irtools.search.ladder import ORIGINAL, Rung, Scene, rungs
 from irtools.search.state import State, only_changes, shortfall
 from irtools.targets import target_text
 
-__all__ = ["Climbed", "climb"]
+__all__ = ["REFUSALS", "Climbed", "climb", "state_of", "why_lost"]
 
 _LONGER = 4
 """Times as long is measured where noise alone leaves a question open."""
-_REFUSALS = (UnsupportedError, CheckError, PassError, LimitError, DataError)
+REFUSALS = (UnsupportedError, CheckError, PassError, LimitError, DataError)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def climb(
         on_tried: Called with each rung that was tried.
     """
     scene = Scene(session, session.job.settings.wanted if goals is None else goals)
-    scene.best = scene.states[ORIGINAL] = _state(session, session.begin())
+    scene.best = scene.states[ORIGINAL] = state_of(session, session.begin())
     tried: list[TriedEntry] = []
     if not scene.is_open and _keeps(scene, scene.best):
         return Climbed(scene.best, (), True, scene)
@@ -82,11 +82,11 @@ def _try(scene: Scene, rung: Rung) -> TriedEntry:
     target = target_text(scene.session.job.target)
     try:
         steps = scene.session.go_on(start.steps, Pipeline.parse(rung.passes))
-        state = _state(scene.session, steps)
+        state = state_of(scene.session, steps)
         if _is_undecided(scene, state):
             scene.session.time(steps, longer=_LONGER)
-            state = _state(scene.session, steps)
-    except _REFUSALS as error:
+            state = state_of(scene.session, steps)
+    except REFUSALS as error:
         why = str(error.args[0]).partition("\n")[0]
         spent = time.monotonic() - started
         return TriedEntry(rung.name, str(pipeline), "refused", why, seconds=spent, target=target)
@@ -109,7 +109,8 @@ def _try(scene: Scene, rung: Rung) -> TriedEntry:
     )
 
 
-def _state(session: Session, steps: tuple[Step, ...]) -> State:
+def state_of(session: Session, steps: tuple[Step, ...]) -> State:
+    """Return a state with what goals are decided by."""
     return State(steps, session.observe(steps), session.closeness(steps))
 
 
@@ -135,7 +136,7 @@ def _why_left(scene: Scene, rung: Rung, start: State, state: State) -> str:
     if state.steps[-1].model is start.steps[-1].model:
         return _why_unchanged(state)
     # What keeps the function has been checked to do so.
-    if rung.loss != "none" and (lost := _why_lost(scene, state)):
+    if rung.loss != "none" and (lost := why_lost(scene, state)):
         return lost
     if scene.is_open:
         return _why_not_better(rung, best, state)
@@ -147,7 +148,8 @@ def _why_left(scene: Scene, rung: Rung, start: State, state: State) -> str:
     return ""
 
 
-def _why_lost(scene: Scene, state: State) -> str:
+def why_lost(scene: Scene, state: State) -> str:
+    """Say which goal on a metric a state does not keep; empty where it keeps all."""
     quality = scene.goals.needing("data")
     lost = [goal for goal in quality if goal.holds(state.seen) is not Answer.YES]
     if lost:

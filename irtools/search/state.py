@@ -104,7 +104,8 @@ def only_changes(steps: Sequence[Step]) -> tuple[Step, ...]:
             step.index = len(kept)
             kept.append(step)
         else:
-            kept[-1].figures.put(*step.figures.found.values())
+            found = step.figures.found.values()
+            kept[-1].figures.put(*(one for one in found if not isinstance(one, Rollback)))
     for step in kept:
         step.total = len(kept) - 1
     return tuple(kept)

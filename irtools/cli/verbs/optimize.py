@@ -10,17 +10,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irtools.cli import options as options
-from irtools.cli.source import load_options, source_options
-from irtools.cli.types import DATA, FIGURES, FILE, FOLDER, METRIC, OUT, PASS, PIPELINE, SOURCE
+from irtools.cli.running import (
+    artifact_options,
+    cache_folder,
+    judging_options,
+    settings_of,
+    write_result,
+)
+from irtools.cli.source import source_options
+from irtools.cli.types import FIGURES, FILE, FOLDER, PASS, PIPELINE, SOURCE
 from irtools.cli.verb import Verb
 from irtools.errors import FileError, PipelineSyntaxError
 
 if TYPE_CHECKING:
     from irtools.driver.result import OptimizeResult
-    from irtools.driver.settings import Settings
     from irtools.passmanager import Instrument, Pipeline, Plan
     from irtools.search import SearchError
-    from irtools.targets import Target
 
 __all__ = ["optimize"]
 
@@ -44,24 +49,7 @@ _COLLAPSE_FACTOR = 3.0
 )
 @click.option("--pipeline", "pipeline_file", type=FILE, help="Pipeline as a TOML file.")
 @options.target_option
-@click.option("--calibrate", type=DATA, help="Data for ranges and refits.")
-@click.option("--evaluate", type=DATA, help="Data for fidelity and, with labels, the metric.")
-@click.option(
-    "--holdout",
-    type=DATA,
-    help="Other samples, to quote figures of where --evaluate is chosen by. [default: half of "
-    "--evaluate, split at random by --seed]",
-)
-@options.data_options
-@options.calibration_samples_option
-@click.option(
-    "--metric",
-    type=METRIC,
-    multiple=True,
-    help="accuracy, multilabel-f1-micro, perplexity, ... or module:function; again for further "
-    "ones. [default: by the labels: multilabel-f1-micro for rows of 0/1, else accuracy; perplexity "
-    "of models that write text]",
-)
+@judging_options
 @options.goal_options
 @click.option(
     "--drop-slower", is_flag=True, help="Undo lossy passes that make the model slower than it was."
@@ -80,14 +68,7 @@ _COLLAPSE_FACTOR = 3.0
     help="Tokens that a decoder writes to each prompt, to compare its text with the "
     "original's; 0: none.",
 )
-@click.option(
-    "--effort",
-    metavar="EFFORT",
-    default="normal",
-    show_default=True,
-    help="How much time measuring may take: quick, normal, thorough, or seconds (90, 2m). How "
-    "much is measured is planned from what one run of the model costs.",
-)
+@options.effort_option
 @click.option(
     "--bench",
     "timed",
@@ -108,13 +89,7 @@ _COLLAPSE_FACTOR = 3.0
     help="Do not compare numbers before and after each pass, nor the result with the original "
     "unless --evaluate gives data, and write the result even where its metric collapsed.",
 )
-@click.option(
-    "--cache-dir",
-    metavar="DIR",
-    help="Where the original's outputs on --evaluate data are kept between runs, at most 1 GB. "
-    "[default: irtools in $XDG_CACHE_HOME or ~/.cache]",
-)
-@click.option("--no-cache", is_flag=True, help="Do not keep them.")
+@options.cache_options
 @click.option(
     "--plan",
     "plan_files",
@@ -132,20 +107,7 @@ _COLLAPSE_FACTOR = 3.0
 @click.option("--print-ir-after-change", is_flag=True, help="Print it after passes that change it.")
 @click.option("--dump-ir", type=FOLDER, help="Write these prints to files in DIR.")
 @click.option("--json", "--report", "json_path", type=FILE, help="Write the report; - is stdout.")
-@click.option(
-    "--output",
-    "-o",
-    type=OUT,
-    help="FILE.onnx: the model as it was timed. A folder: what the target loads, and report.json. "
-    "[default: <name>.opt.onnx]",
-)
-@click.option(
-    "--portable", is_flag=True, help="Standard operators only, so that any runtime reads the file."
-)
-@click.option("--force", "-f", is_flag=True, help="Replace what exists.")
-@click.option(
-    "--external-data", is_flag=True, default=None, help="Weights in a file next to the model."
-)
+@artifact_options
 @options.size_option
 @options.fix_option
 @source_options
@@ -185,7 +147,7 @@ def optimize(source: str, output: str | None, json_path: str | None, **given: An
     result = _run(source, pipeline, plans, target or "auto", given)
     if not given["no_check"]:
         _reject_collapsed_result(result)
-    _write(result, source, output, json_path, given)
+    write_result(result, source, output, json_path, given)
 
 
 def _reject_collapsed_result(result: OptimizeResult) -> None:
@@ -271,24 +233,22 @@ def _run(
     source: str, pipeline: Pipeline | None, plans: list[Plan], target: Any, given: dict[str, Any]
 ) -> OptimizeResult:
     from irtools.cli.console import outlook
-    from irtools.measure.cache import default_cache
     from irtools.search import SearchError
     from irtools.search import optimize as run
 
-    folder = Path(given["cache_dir"]) if given["cache_dir"] else default_cache()
     with outlook() as shown:
         try:
             return run(
                 source,
                 pipeline,
-                _settings(target, given),
+                settings_of(target, given),
                 calibration=given["calibrate"],
                 evaluation=given["evaluate"],
                 holdout=given["holdout"],
                 plans=plans,
                 instruments=tuple(_instruments(given)),
                 progress=shown,
-                cache=None if given["no_cache"] else folder,
+                cache=cache_folder(given),
                 on_row=shown.row,
                 on_outlook=shown.remaining,
                 on_tried=shown.tried,
@@ -306,27 +266,6 @@ def _show_tried(error: SearchError) -> None:
     shown = console()
     for part in tried_view(error.tried, error.next):
         shown.print(part)
-
-
-def _settings(target: Target | str, given: dict[str, Any]) -> Settings:
-    from irtools.driver.settings import Settings
-    from irtools.measure.base import BenchSettings
-
-    bench = BenchSettings(given["batch"], given["sequence"], given["threads"], past=given["past"])
-    same = ("timed", "new_tokens", "drop_slower", "seed", "threads")
-    return Settings(
-        target=target,
-        loading=load_options(given, check=not given["no_check"]),
-        data=options.data_settings(given, given["calibrate"], given["evaluate"], given["holdout"]),
-        metric=given["metric"] or None,
-        goals=given["goals"],
-        bench=None if given["no_bench"] else bench,
-        figures=tuple(given["figures"].split(",")) if given["figures"] else (),
-        check=not given["no_check"],
-        portable=given["portable"],
-        effort=given["effort"],
-        **{name: given[name] for name in same},
-    )
 
 
 def _instruments(given: dict[str, Any]) -> Iterator[Instrument]:
@@ -347,33 +286,3 @@ def _instruments(given: dict[str, Any]) -> Iterator[Instrument]:
 
 def _names(text: str) -> tuple[str, ...]:
     return () if text == "all" else tuple(text.split(","))
-
-
-def _write(
-    result: OptimizeResult,
-    source: str,
-    output: str | None,
-    json_path: str | None,
-    given: dict[str, Any],
-) -> None:
-    from irtools.cli.console import console, say, write_json
-    from irtools.data import resolve_sizes
-    from irtools.driver.artifact import write_artifact
-    from irtools.report.table import report_view
-    from irtools.words import size_text
-
-    report, files = write_artifact(
-        result,
-        output,
-        source=source,
-        force=given["force"],
-        external_data=given["external_data"],
-        sizes=resolve_sizes(result.model, given["drawn_sizes"]),
-    )
-    if json_path is not None:
-        write_json(report.to_dict(), json_path)
-    shown = console()
-    for part in report_view(report):
-        shown.print(part)
-    size = sum(path.stat().st_size for path in files)
-    say(f"irc: wrote {', '.join(str(path) for path in files)} ({size_text(size)})")

@@ -89,7 +89,7 @@ def test_misspellings_are_refused_with_the_nearest_name(
 @pytest.mark.parametrize(
     ("word", "instead"),
     [
-        ("tune", "--max-drop"),
+        ("autotune", "--max-drop"),
         ("Quantize", "--passes int8"),
         ("quantise", "--passes int8"),
         ("prune", "--passes prune"),

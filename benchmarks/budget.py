@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -90,13 +90,13 @@ def main(argv: Sequence[str]) -> None:
     add_write_option(parser, "budget")
     given = parser.parse_args(argv)
     runs = [
-        asdict(run(task, method, seed, given))
+        run(task, method, seed, given)
         for task in given.names
         for method in _METHODS
         for seed in range(given.seeds)
     ]
     settings = {"budget": given.budget, "samples": given.samples, "seeds": given.seeds}
-    document = plain_data({**about("budget"), **settings, "runs": runs})
+    document = plain_data({**about("budget"), **settings, "rows": [*summaries(runs)]})
     print("\n".join(table(document)))
     store(given.write, document)
 
@@ -141,25 +141,40 @@ class _Spy(Instrument):
             self.kept = rollback.kept / max(rollback.planned, 1)
 
 
+def summaries(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
+    """Yield a row for each task and pass, then one for all."""
+    for task, method in dict.fromkeys((one.task, one.method) for one in runs):
+        chosen = [one for one in runs if (one.task, one.method) == (task, method)]
+        yield {"task": task, "method": method, **_summary(chosen)}
+    yield {"task": "all", "method": "", **_summary(runs)}
+
+
+def _summary(runs: Sequence[Run]) -> dict[str, Any]:
+    losses = [one.loss for one in runs if one.loss is not None]
+    return {
+        "runs": len(runs),
+        "holds": sum(one.holds for one in runs),
+        "mean_loss": float(np.mean(losses)) if losses else float("nan"),
+        "largest_loss": max(losses, default=float("nan")),
+        "kept": float(np.mean([one.kept for one in runs])),
+        "evaluations": max(one.evaluations for one in runs),
+    }
+
+
 def table(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield a Markdown table."""
-    yield "| task | pass | budget holds | mean loss quoted | decisions kept | evaluations, most |"
-    yield "| --- | --- | --- | --- | --- | --- |"
-    runs = document["runs"]
-    for task, method in dict.fromkeys((r["task"], r["method"]) for r in runs):
-        yield _row(task, method, [r for r in runs if (r["task"], r["method"]) == (task, method)])
-    yield _row("all", "", runs)
-
-
-def _row(task: str, method: str, runs: Sequence[Mapping[str, Any]]) -> str:
-    held = [run for run in runs if run["holds"]]
-    loss = 100 * float(np.mean([run["loss"] for run in held])) if held else float("nan")
-    kept = 100 * float(np.mean([run["kept"] for run in runs]))
-    most = max(run["evaluations"] for run in runs)
-    return (
-        f"| {task} | {f'`{method}`' if method else ''} | {len(held)} of {len(runs)} | {loss:.2f} % "
-        f"| {kept:.0f} % | {most} |"
+    yield (
+        "| task | pass | budget holds | mean loss quoted | largest | decisions kept "
+        "| evaluations, most |"
     )
+    yield "| --- | --- | --- | --- | --- | --- | --- |"
+    for row in document["rows"]:
+        method = f"`{row['method']}`" if row["method"] else ""
+        yield (
+            f"| {row['task']} | {method} | {row['holds']} of {row['runs']} "
+            f"| {100 * float(row['mean_loss']):.2f} % | {100 * float(row['largest_loss']):.2f} % "
+            f"| {100 * row['kept']:.0f} % | {row['evaluations']} |"
+        )
 
 
 def _dense(rng: np.random.Generator, samples: int) -> Task:

@@ -23,8 +23,9 @@ ORIGINAL, EXACT = "original", "exact passes"
 _INT8 = "int8"
 _OPTION = re.compile(r"([a-z0-9-]+=[a-z0-9.-]+)")
 _PRUNINGS = 3
+_HALF = 2.0
 _SPARE = 1.04
-"""Of the speed that pruning is asked for: noise, and what int8 gains less on narrower products."""
+"""Factor on the speed asked of pruning: times are noisy, and int8 gains less on narrow products."""
 _HARDLY_FASTER = "mode=weight-only"
 
 
@@ -99,13 +100,11 @@ def rungs(scene: Scene) -> Iterator[Rung]:
 def _half(scene: Scene) -> Iterator[Rung]:
     """Half precision: where the target computes in it, and where half the size will do."""
     table = scene.session.job.target.capabilities
-    for kind in ("fp16", "bf16"):
-        dtype = {"fp16": "float16", "bf16": "bfloat16"}[kind]
-        computes = scene.wants_speed and dtype in table.compute_dtypes and dtype == "float16"
-        short = scene.short_of(EXACT) or 0.0
-        stores = scene.wants_size and not scene.is_open and kind == "fp16" and short <= 2.0
-        if computes or stores:
-            yield Rung(f"{dtype} weights", EXACT, kind, "little", 0.2)
+    computes = scene.wants_speed and "float16" in table.compute_dtypes
+    short = scene.short_of(EXACT)
+    stores = scene.wants_size and short is not None and short <= _HALF
+    if computes or stores:
+        yield Rung("float16 weights", EXACT, "fp16", "little", 0.2)
 
 
 def _int8(scene: Scene) -> Iterator[Rung]:

@@ -26,6 +26,8 @@ _PRUNINGS = 3
 _HALF = 2.0
 _SPARE = 1.04
 """Factor on the speed asked of pruning: times are noisy, and int8 gains less on narrow products."""
+_LEAST = 1.05
+"""Least speed asked of pruning: less would be lost in the noise of times."""
 _HARDLY_FASTER = "mode=weight-only"
 
 
@@ -144,16 +146,14 @@ def _prune(scene: Scene) -> Iterator[Rung]:
     short = scene.short_of(_INT8 if after else EXACT)
     if short is None:
         return
-    wanted = short * _SPARE
+    wanted = max(short * _SPARE, _LEAST)
     for number in range(_PRUNINGS):
-        if wanted <= 1:
-            return
         name = "pruning" if not number else f"more pruning ({number + 1})"
         yield Rung(name, EXACT, f"prune:{_amount(scene, wanted)}{after}", "some", 5.0)
         left = scene.short_of(name)
         if left is None or scene.states[name].rollbacks:
             return  # It is what may be lost that ends it, or there is no more to remove.
-        wanted *= left * _SPARE
+        wanted *= max(left * _SPARE, _LEAST)
 
 
 def _taken(scene: Scene, name: str) -> bool:

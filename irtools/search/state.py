@@ -112,7 +112,10 @@ def only_changes(steps: Sequence[Step]) -> tuple[Step, ...]:
 
 
 def shortfall(goals: Goals, seen: Observed) -> float:
-    """Return how far the worst goal on time and size is from its bound; 1 or less: all are kept."""
+    """Return how far the worst goal on time and size is from its bound; 1 or less: all are kept.
+
+    It is the unfavourable end of a figure's interval that counts.
+    """
     return max((_short(goal, seen) for goal in goals.needing("times", "file")), default=0.0)
 
 
@@ -120,5 +123,6 @@ def _short(goal: Goal, seen: Observed) -> float:
     found, base = seen.find(goal.kind.figure, goal.metric)
     if found is None or (goal.relative and not base):
         return math.inf
-    value = found.value / base if goal.relative and base else found.value
+    worst = found.low if goal.kind.at_least else found.high
+    value = worst / base if goal.relative and base else worst
     return goal.bound / value if goal.kind.at_least else value / goal.bound

@@ -57,6 +57,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "operators": Benchmark("operators", "fused operators against their parts"),
     "compile-time": Benchmark("compile_time", "seconds of cleanup,fuse, onnxsim and onnxslim"),
     "commands": Benchmark("commands", "seconds of whole commands: export, int8, int4, the demo"),
+    "budget": Benchmark("budget", "whether budgets chosen on one half hold on the other"),
     "whole-way": Benchmark("whole_way", "every kind of model through all passes"),
 }
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from irtools.data import Dataset
     from irtools.driver.artifact import write_artifact
-    from irtools.driver.optimize import OptimizeResult, optimize
+    from irtools.driver.result import OptimizeResult
     from irtools.errors import IrtoolsError
+    from irtools.goals import Goals
     from irtools.model import Model
     from irtools.passmanager import (
         Decision,
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         PlanningPass,
         option,
     )
+    from irtools.search import optimize
     from irtools.targets import find_target
 
 from irtools.lazy import lazy_names
@@ -38,9 +40,10 @@ _HOMES = {
     "Dataset": "irtools.data",
     "Decision": "irtools.passmanager",
     "Exactness": "irtools.passmanager",
+    "Goals": "irtools.goals",
     "IrtoolsError": "irtools.errors",
     "Model": "irtools.model",
-    "OptimizeResult": "irtools.driver.optimize",
+    "OptimizeResult": "irtools.driver.result",
     "Pass": "irtools.passmanager",
     "PassContext": "irtools.passmanager",
     "PassResult": "irtools.passmanager",
@@ -48,7 +51,7 @@ _HOMES = {
     "Plan": "irtools.passmanager",
     "PlanningPass": "irtools.passmanager",
     "find_target": "irtools.targets",
-    "optimize": "irtools.driver.optimize",
+    "optimize": "irtools.search",
     "option": "irtools.passmanager",
     "write_artifact": "irtools.driver.artifact",
 }
@@ -57,6 +60,7 @@ __all__ = [
     "Dataset",
     "Decision",
     "Exactness",
+    "Goals",
     "IrtoolsError",
     "Model",
     "OptimizeResult",

@@ -12,15 +12,14 @@ _REPORT = (
     "`irc report FILE -o page.html` makes a page of it"
 )
 _SEARCH = (
-    "passes search by themselves within a budget: "
-    f"{_OPTIMIZE} prune,int8 --evaluate DATA --max-drop 1%; `irc plan` shows their decisions"
+    "without --passes a pipeline is looked for: irc optimize MODEL --speedup 3 --max-drop 1% "
+    "--calibrate DATA --evaluate DATA"
 )
 ADVICE: Mapping[str, str] = {
     "quantize": f"quantizing is a pass: {_OPTIMIZE} int8 (or int4; `irc passes int8`)",
     "prune": f"pruning is a pass: {_OPTIMIZE} prune (`irc passes prune`)",
     "fuse": f"fusing is a pass: {_OPTIMIZE} cleanup,fuse",
     "simplify": f"simplifying is a pass: {_OPTIMIZE} cleanup",
-    "tune": _SEARCH,
     "search": _SEARCH,
     "run": "for the whole job: irc optimize MODEL --passes prune,int8; for timing: irc bench MODEL",
     "build": "for a deployment: irc optimize MODEL --passes TEXT -t TARGET -o FOLDER/; what the "
@@ -49,7 +48,7 @@ ALIASES: Mapping[str, str] = {
     "pull": "download",
     "fetch": "download",
     "web": "ui",
-    "autotune": "tune",
+    "autotune": "search",
     "perf": "benchmark",
     "validate": "diff",
     "shrink": "run",

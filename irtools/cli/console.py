@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from irtools.plugins import Progress
-    from irtools.report.entries import Row
+    from irtools.report.entries import Row, TriedEntry
 
 __all__ = [
     "LineProgress",
@@ -38,6 +38,8 @@ class RunDisplay(Protocol):
     def step(self, label: str, done: int, total: int) -> None: ...
 
     def row(self, row: Row) -> None: ...
+
+    def tried(self, entry: TriedEntry) -> None: ...
 
     def remaining(self, done: int, total: int, seconds: float) -> None: ...
 
@@ -156,6 +158,11 @@ class _OutlookLines(LineProgress):
 
         say(f"irc: {row_line(row)}")
 
+    def tried(self, entry: TriedEntry) -> None:
+        from irtools.report.tried import tried_line
+
+        say(f"irc: {tried_line(entry)}")
+
     def remaining(self, done: int, total: int, seconds: float) -> None:
         say(f"irc: {_left(done, total, seconds)}")
 
@@ -171,6 +178,11 @@ class _OutlookBars(_Bars):
         from irtools.report.table import row_line
 
         self._shown.console.print(row_line(row))
+
+    def tried(self, entry: TriedEntry) -> None:
+        from irtools.report.tried import tried_line
+
+        self._shown.console.print(tried_line(entry))
 
     def remaining(self, done: int, total: int, seconds: float) -> None:
         text = _left(done, total, seconds)

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["main", "run"]
 
 VERBS: Mapping[str, str] = {
-    "optimize": "Run passes over a model, measured and checked one by one.",
+    "optimize": "Make a model smaller and faster, measured and checked pass by pass.",
+    "tune": "Try many pipelines and write the best, with the front of all.",
     "compile": "Write what a target's runtime loads in deployment.",
     "bench": "Time models against each other, alternating.",
     "compare": "Compare the numbers of two models, layer by layer if asked.",

@@ -15,16 +15,20 @@ from irtools.cli.types import FILE, FOLDER, TARGET
 
 if TYPE_CHECKING:
     from irtools.data import DataSettings
+    from irtools.goals import Goals
 
 __all__ = [
     "NAMED_SIZE",
-    "PERCENT",
     "SIZES",
     "batch_option",
+    "cache_options",
     "calibration_samples_option",
     "data_options",
     "data_settings",
+    "effort_option",
     "fix_option",
+    "goal_options",
+    "goals_of",
     "json_option",
     "naming_data_option",
     "past_option",
@@ -37,24 +41,6 @@ __all__ = [
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class _Percent(click.ParamType):
-    """A share: `1%` or `0.01`."""
-
-    name = "share"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> float:
-        if isinstance(value, float):
-            return value
-        text = str(value).strip()
-        try:
-            share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
-        except ValueError:
-            self.fail(f"{value!r} is not a fraction: write 1% or 0.01", param, ctx)
-        if not 0 <= share <= 1:
-            self.fail(f"{value!r} is outside 0% to 100%", param, ctx)
-        return share
 
 
 class _Sizes(click.ParamType):
@@ -88,7 +74,6 @@ class _NamedSize(click.ParamType):
         return axis, int(size)
 
 
-PERCENT = _Percent()
 SIZES = _Sizes()
 NAMED_SIZE = _NamedSize()
 
@@ -104,6 +89,49 @@ def target_option(function: F) -> F:
         help="What runs the model, with isa= for another machine (ort-cpu:isa=avx2); "
         "`irc targets` lists them.",
     )(function)
+
+
+_GOALS: Mapping[str, tuple[str, str, bool]] = {
+    "--max-drop": (
+        "[METRIC=]SHARE",
+        "Largest loss of the metric (1%: one point of accuracy; 0.01x: a hundredth of the "
+        "original's) or, without labels, of top-1 agreement; again for another metric "
+        "(f1-macro=2%). Passes that lose more are rolled back.",
+        True,
+    ),
+    "--min-metric": (
+        "[METRIC=]VALUE",
+        "Least metric of the result: 0.95, or 0.99x of the original's.",
+        True,
+    ),
+    "--speedup": ("N", "How many times faster than the original the result must be.", False),
+    "--max-latency": ("TIME", "Longest median of a run: 10ms, or 50% of the original's.", False),
+    "--max-size": ("SIZE", "Largest file: 25MB, or 25% of the original's.", False),
+    "--max-memory": (
+        "SIZE",
+        "Largest peak memory of a process that runs it: 200MB, or 50% of the original's.",
+        False,
+    ),
+}
+
+
+def goal_options(function: F) -> F:
+    """Options that say what a result must keep."""
+    for flag, (metavar, text, several) in reversed(list(_GOALS.items())):
+        function = click.option(flag, metavar=metavar, multiple=several, help=text)(function)
+    return function
+
+
+def goals_of(given: Mapping[str, Any]) -> Goals:
+    """Return the goals that the options of `goal_options` state.
+
+    Raises:
+        UsageError: A bound that is none, or two for one figure.
+    """
+    from irtools.goals import Goals
+
+    names = [flag.removeprefix("--").replace("-", "_") for flag in _GOALS]
+    return Goals.of_options({name: given[name] for name in names})
 
 
 def _distinct(
@@ -318,6 +346,29 @@ def naming_data_option(option: str, given: str | None) -> Iterator[None]:
         if given is None:
             error.add_note(f"with {option} FILE, such as an .npz with an array per input")
         raise
+
+
+def effort_option(function: F) -> F:
+    """--effort of every verb that measures pass by pass."""
+    return click.option(
+        "--effort",
+        metavar="EFFORT",
+        default="normal",
+        show_default=True,
+        help="How much time measuring may take: quick, normal, thorough, or seconds (90, 2m). How "
+        "much is measured is planned from what one run of the model costs.",
+    )(function)
+
+
+def cache_options(function: F) -> F:
+    """--cache-dir and --no-cache of every verb that compares with the original."""
+    function = click.option("--no-cache", is_flag=True, help="Do not keep them.")(function)
+    return click.option(
+        "--cache-dir",
+        metavar="DIR",
+        help="Where the original's outputs on --evaluate data are kept between runs, at most 1 GB. "
+        "[default: irtools in $XDG_CACHE_HOME or ~/.cache]",
+    )(function)
 
 
 def json_option(function: F) -> F:

@@ -14,6 +14,7 @@ from irtools.data.load import DataSettings, is_text, load_dataset
 from irtools.data.npz import read_arrays
 from irtools.data.padding import cut_columns, find_columns, padding_mask, put_at_padding
 from irtools.data.signature import InputSpec, required_inputs
+from irtools.data.split import halves
 from irtools.data.synthetic import SyntheticSettings, draw_feeds, longest_text, synthesize
 from irtools.data.text import encode_texts, number_classes, read_texts
 
@@ -35,6 +36,7 @@ __all__ = [
     "find_columns",
     "find_layout",
     "fit_dataset",
+    "halves",
     "has_several_labels",
     "import_function",
     "is_ragged",

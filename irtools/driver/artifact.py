@@ -23,7 +23,7 @@ from irtools.sources import find_frontend
 from irtools.targets import Artifact, KernelReport, Target
 
 if TYPE_CHECKING:
-    from irtools.driver.optimize import OptimizeResult
+    from irtools.driver.result import OptimizeResult
 
 __all__ = ["compile_to", "copy_companions", "write_artifact", "write_export"]
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from irtools.data import Dataset, SyntheticSettings
+from irtools.data import Dataset
 from irtools.driver.job import Job
 from irtools.driver.rows import Rows
-from irtools.errors import DataError, UnknownNameError, UnsupportedError
+from irtools.errors import UnknownNameError
 from irtools.instruments import (
     AccuracyGuard,
     Benchmark,
@@ -36,19 +37,24 @@ from irtools.plugins import suggest
 from irtools.report.kinds import figure_kinds
 from irtools.targets import Runner, RunnerOptions, lowered, target_text
 
-__all__ = ["judged_on", "make_budget", "make_instruments", "make_judge", "make_watchers"]
+__all__ = [
+    "make_benchmark",
+    "make_budget",
+    "make_checks",
+    "make_greedy",
+    "make_instruments",
+    "make_judge",
+    "make_watchers",
+]
 
-_DRAWN, _DRAWN_FEW = 32, 8
-"""Samples that are drawn to compare models on."""
 
-
-def make_budget(job: Job, data: Dataset | None, metric: Metric | None) -> Budget:
+def make_budget(job: Job, data: Dataset | None, metrics: Sequence[Metric]) -> Budget:
     """Return the measuring plan of a run."""
     timed = "none" if job.bench is None else job.settings.timed
-    return Budget(job.settings.planned_effort, _workload(job, data, metric), timed)
+    return Budget(job.settings.planned_effort, _workload(job, data, metrics), timed)
 
 
-def _workload(job: Job, data: Dataset | None, metric: Metric | None) -> Workload:
+def _workload(job: Job, data: Dataset | None, metrics: Sequence[Metric]) -> Workload:
     lossy = [p.exactness is Exactness.LOSSY for p in job.pipeline]
     # A row of passes that keep the function ends before a lossy pass, or with the pipeline.
     rows = sum(not here and coming for here, coming in pairwise([*lossy, True]))
@@ -56,7 +62,7 @@ def _workload(job: Job, data: Dataset | None, metric: Metric | None) -> Workload
         samples=0 if data is None else len(data),
         evaluated=1 + sum(lossy),
         timed=sum(lossy) + rows,
-        scored=metric is not None or job.settings.max_drop is not None,
+        scored=bool(metrics or job.settings.wanted.needing("data")),
         drawn=data is not None and data.synthetic,
     )
 
@@ -74,44 +80,77 @@ def make_watchers(job: Job, budget: Budget) -> Iterator[Instrument]:
         yield outlook
 
 
-def make_instruments(
-    job: Job, judge: Judge | None, budget: Budget, drawn: DrawnInputs
+def make_checks(
+    job: Job, guard: Judge | None, budget: Budget, drawn: DrawnInputs, *, rates: bool = False
 ) -> Iterator[Instrument]:
-    """Yield the instruments, nearest to the pass first: what is broken must not be timed."""
+    """Yield what checks and times a model, nearest to the pass first: what is broken must not be
+    timed.
+
+    Args:
+        guard: What decides whether goals on metrics hold; None: nothing does.
+        rates: The feeds of the check also show how close models are to the original.
+    """
     yield Verification()
     if job.settings.check:
         feeds = budget.plan.numerics_feeds
-        rates = judge is None
         yield Numerics(job.target, job.settings.threads, job.data, drawn, feeds, rates=rates)
-    if judge is not None and job.settings.max_drop is not None:
-        yield AccuracyGuard(judge, job.settings.max_drop, budget)
+    if guard is not None and (goals := job.settings.wanted.needing("data")):
+        yield AccuracyGuard(guard, goals, budget)
     if job.bench is not None:
-        data = job.data
-        yield Benchmark(
-            job.target,
-            budget.plan.bench(job.bench),
-            data,
-            job.settings.seed,
-            drop_slower=job.settings.drop_slower,
-            timed=budget.plan.timed,
-            adapt=drawn.usable,
-        )
+        yield make_benchmark(job, budget, drawn)
     yield Sizes()
+
+
+def make_instruments(
+    job: Job, guard: Judge | None, judge: Judge | None, budget: Budget, drawn: DrawnInputs
+) -> Iterator[Instrument]:
+    """Yield the instruments of a whole run, in the order of `make_checks`.
+
+    Args:
+        guard: As there.
+        judge: What the report's figures come from.
+    """
+    yield from make_checks(job, guard, budget, drawn, rates=judge is None)
     yield from _asked_for(job, drawn)
     if job.settings.check and job.new_tokens:
-        yield Greedy(
-            job.target,
-            job.settings.threads,
-            job.data,
-            new_tokens=job.new_tokens,
-            seed=job.settings.seed,
-            budget=budget,
-        )
+        yield make_greedy(job, budget)
     if judge is not None:
         lossy = [i for i, p in enumerate(job.pipeline, 1) if p.exactness is Exactness.LOSSY]
         yield FidelityAndMetric(judge, budget, max(lossy, default=0))
     if job.settings.reproducer:
         yield Reproducer()
+
+
+def make_benchmark(job: Job, budget: Budget, drawn: DrawnInputs, *, longer: int = 1) -> Benchmark:
+    """Return what times models against the original.
+
+    Args:
+        longer: Times as long as the plan says.
+    """
+    assert job.bench is not None
+    planned = budget.plan.bench(job.bench)
+    seconds, rounds = longer * planned.max_seconds, longer * planned.rounds
+    return Benchmark(
+        job.target,
+        dataclasses.replace(planned, max_seconds=seconds, rounds=rounds),
+        job.data,
+        job.settings.seed,
+        drop_slower=job.settings.drop_slower,
+        timed=budget.plan.timed,
+        adapt=drawn.usable,
+    )
+
+
+def make_greedy(job: Job, budget: Budget) -> Greedy:
+    """Return what compares the texts that a decoder writes."""
+    return Greedy(
+        job.target,
+        job.settings.threads,
+        job.data,
+        new_tokens=job.new_tokens,
+        seed=job.settings.seed,
+        budget=budget,
+    )
 
 
 def _asked_for(job: Job, drawn: DrawnInputs) -> Iterator[Instrument]:
@@ -131,9 +170,18 @@ def _asked_for(job: Job, drawn: DrawnInputs) -> Iterator[Instrument]:
 
 
 def make_judge(
-    job: Job, workspace: Workspace, data: Dataset, metric: Metric | None, budget: Budget
+    job: Job,
+    workspace: Workspace,
+    data: Dataset,
+    metrics: Sequence[Metric],
+    budget: Budget,
+    unseen: float = math.inf,
 ) -> Judge:
-    """Return what scores models, shared by the guard and the figures of quality."""
+    """Return what scores models on some data.
+
+    Args:
+        unseen: Samples that figures will be quoted on where they are not these.
+    """
     threads = job.settings.threads or cpu_quota()
 
     def make_runner(model: Model, options: RunnerOptions) -> Runner:
@@ -151,13 +199,15 @@ def make_judge(
     return Judge(
         job.model,
         data,
-        metric,
+        next(iter(metrics), None),
         make_runner,
         job.watch.progress,
-        whole=job.settings.max_drop is not None,
+        whole=bool(job.settings.wanted.needing("data")),
         budget=budget,
         cache=kept,
         identity=None if kept is None else _identity(job, threads),
+        others=metrics[1:],
+        unseen=unseen,
     )
 
 
@@ -172,19 +222,3 @@ def _identity(job: Job, threads: int) -> dict[str, object]:
         "portable": job.settings.portable,
         "versions": sorted(versions().items()),
     }
-
-
-def judged_on(job: Job, drawn: DrawnInputs) -> Dataset | None:
-    """Data to compare models on; None where none was given and none can be drawn that runs."""
-    data = job.data
-    if data is not None:
-        return data
-    # Without a lossy pass there is only the runtime's own rounding to see.
-    lossy = any(p.exactness is Exactness.LOSSY for p in job.pipeline)
-    settings = SyntheticSettings(samples=_DRAWN if lossy else _DRAWN_FEW, seed=job.settings.seed)
-    try:
-        return drawn.synthesize(settings, job.model)
-    except (DataError, UnsupportedError) as error:
-        if job.settings.max_drop is not None:
-            raise DataError(f"max-drop needs data to be measured on: {error}") from error
-        return None

@@ -57,6 +57,7 @@ class Job:
     """A run that can start.
 
     Attributes:
+        holdout: Samples that are quoted and never chosen by; None: half of the evaluation data.
         sizes: Sizes of open axes at which inputs are drawn.
         bench: How models are timed; None: not at all.
         plans: Plans to replay, by the text of their pass.
@@ -69,6 +70,7 @@ class Job:
     target: Target
     calibration: Dataset | None
     evaluation: Dataset | None
+    holdout: Dataset | None
     sizes: Mapping[str, int]
     bench: BenchSettings | None
     plans: Mapping[str, Plan]
@@ -83,6 +85,7 @@ class Job:
         settings: Settings,
         calibration: DataLike | None,
         evaluation: DataLike | None,
+        holdout: DataLike | None,
         plans: Sequence[Plan],
         cache: Path | None,
         watch: Watch,
@@ -91,6 +94,10 @@ class Job:
         passes, target = as_pipeline(pipeline), settings.find_target()
         if settings.drop_slower:
             refuse_foreign(target, "drop-slower")
+        for goal in settings.wanted.needing("times"):
+            refuse_foreign(target, goal.name)
+        if holdout is not None and evaluation is None:
+            raise UsageError("holdout data without evaluation data: there is nothing to choose by")
         source = as_model(model, settings.loading)
         return cls(
             settings=settings,
@@ -99,6 +106,7 @@ class Job:
             target=target,
             calibration=read_calibration(calibration, source, settings.data),
             evaluation=read_evaluation(evaluation, source, settings.data),
+            holdout=read_evaluation(holdout, source, settings.data),
             sizes=resolve_sizes(source, (settings.data.synthetic.sizes or {}).items()),
             bench=_with_threads(settings.bench, settings.threads),
             plans={plan.pass_text: plan for plan in plans},
@@ -118,10 +126,11 @@ class Job:
         Passes that keep the function are held to it on a few feeds. Without data, more of them
         would only show how the runtime itself rounds.
         """
-        asked = (self.evaluation, self.settings.max_drop, self.settings.metric)
-        return any(one is not None for one in asked) or (
-            self.settings.check and not self.keeps_function
-        )
+        if self.evaluation is not None or self.settings.metrics:
+            return True
+        if self.settings.wanted.needing("data"):
+            return True
+        return self.settings.check and not self.keeps_function
 
     @property
     def new_tokens(self) -> int:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from irtools.data import Dataset, DataSettings
 from irtools.errors import OptionError, UsageError
+from irtools.goals import Goals
 from irtools.measure.base import BenchSettings
 from irtools.measure.effort import Effort, TimedModels
 from irtools.metrics import Metric
@@ -30,8 +32,9 @@ class Settings:
         loading: How a source that is not an ONNX file becomes a model: task, cache, adapters.
         data: How data is read that is given as a path; `samples` bounds the calibration data, and
             `synthetic.sizes` are the sizes at which inputs are drawn.
-        metric: Name of a metric or `module:function`; None: what labels of the evaluation data
-            ask for, `multilabel-f1-micro` for rows of 0/1 and `accuracy` for classes.
+        metric: Name of a metric or `module:function`, or several of them, the main one first;
+            None: what labels of the evaluation data ask for, `multilabel-f1-micro` for rows of 0/1
+            and `accuracy` for classes.
         bench: How to time models against the original; None: not at all. What is left at its
             default follows from the effort.
         timed: Which models are timed: after `each` pass, at the `end` of passes in a row that
@@ -40,8 +43,9 @@ class Settings:
         new_tokens: Tokens that a decoder with a cache writes to each prompt, to compare its text
             with the original's; 0: none; None: 32, but none where every pass keeps the function
             and there is no data.
-        max_drop: Largest loss of the metric against the original (0.01: one point of accuracy),
-            or of top-1 agreement without labels. Passes that lose more are rolled back.
+        goals: What the result must keep, also as text (`max-drop=1%,speedup=3`). Passes that lose
+            more of a metric, or of top-1 agreement without labels, are rolled back. What a model
+            loses is decided on one half of the evaluation data, and quoted on the other.
         drop_slower: Undo lossy passes that make the model slower than it was.
         seed: Seed of every random choice.
         threads: Threads for running models; None: the CPU quota.
@@ -60,12 +64,12 @@ class Settings:
     target: str | Target = "ort-cpu"
     loading: LoadOptions = field(default_factory=LoadOptions)
     data: DataSettings = field(default_factory=DataSettings)
-    metric: str | Metric | None = None
+    metric: str | Metric | Sequence[str | Metric] | None = None
     bench: BenchSettings | None = field(default_factory=BenchSettings)
     timed: TimedModels | None = None
     figures: tuple[str, ...] = ()
     new_tokens: int | None = None
-    max_drop: float | None = None
+    goals: Goals | str = field(default_factory=Goals)
     drop_slower: bool = False
     seed: int = 0
     threads: int | None = None
@@ -75,8 +79,10 @@ class Settings:
     effort: str | float | Effort = "normal"
 
     def __post_init__(self) -> None:
-        if self.max_drop is not None and not 0 <= self.max_drop <= 1:
-            raise UsageError(f"max-drop is {self.max_drop:g}, expected 0 to 1 (0.01 or 1%)")
+        if isinstance(self.goals, str):
+            object.__setattr__(self, "goals", Goals.parse(self.goals))
+        if self.bench is None and (timed := list(self.wanted.needing("times"))):
+            raise UsageError(f"{timed[0].name} needs the benchmark, which is switched off")
         if self.new_tokens is not None and self.new_tokens < 0:
             raise UsageError(f"new-tokens is {self.new_tokens}, expected 0 or more")
         if self.drop_slower and self.bench is None:
@@ -99,6 +105,19 @@ class Settings:
         return dataclasses.replace(self, **options)
 
     @property
+    def wanted(self) -> Goals:
+        """The goals."""
+        assert isinstance(self.goals, Goals)
+        return self.goals
+
+    @property
+    def metrics(self) -> tuple[str | Metric, ...]:
+        """The metrics that are asked for, those of goals among them; the main one first."""
+        given = _several(self.metric)
+        names = {one if isinstance(one, str) else one.name for one in given}
+        return (*given, *(name for name in self.wanted.metrics if name not in names))
+
+    @property
     def planned_effort(self) -> Effort:
         """The effort as the measuring plan takes it."""
         return self.effort if isinstance(self.effort, Effort) else Effort.parse(self.effort)
@@ -117,13 +136,15 @@ class Settings:
         Args:
             data: What was read: the tokenizer is the one that encoded it.
         """
+        names = [one if isinstance(one, str) else one.name for one in self.metrics]
         return SettingsEntry(
             target=target_text(self.find_target()),
-            metric=self.metric if isinstance(self.metric, str | None) else self.metric.name,
+            metric=next(iter(names), None),
+            further_metrics=tuple(names[1:]),
+            goals=tuple(map(str, self.wanted)),
             timed=self.timed,
             figures=self.figures,
             new_tokens=self.new_tokens,
-            max_drop=self.max_drop,
             drop_slower=self.drop_slower,
             seed=self.seed,
             threads=self.threads,
@@ -155,11 +176,23 @@ class Settings:
         return "\n".join(f"{name}: {_text(getattr(self, name))}" for name in changed)
 
 
+def _several(
+    metric: str | Metric | Sequence[str | Metric] | None,
+) -> tuple[str | Metric, ...]:
+    match metric:
+        case None:
+            return ()
+        case tuple() | list():
+            return tuple(metric)
+        case _:
+            return (cast("str | Metric", metric),)
+
+
 def _text(value: Any) -> str:
     """Return a value; of a group of settings those that are not at their default."""
     if isinstance(value, Effort):
         return value.name
-    if not dataclasses.is_dataclass(value) or isinstance(value, type | Target):
+    if not dataclasses.is_dataclass(value) or isinstance(value, type | Target | Goals):
         return str(value)
     given = ((f.name, getattr(value, f.name)) for f in dataclasses.fields(value))
     default = type(value)()

@@ -9,13 +9,16 @@ from irtools.instruments.fidelity import FidelityAndMetric
 from irtools.instruments.greedy import Greedy
 from irtools.instruments.guard import AccuracyGuard
 from irtools.instruments.ir_dump import IrDump
-from irtools.instruments.judge import Judge, ModelScore
+from irtools.instruments.judge import Judge
 from irtools.instruments.numerics import Numerics
 from irtools.instruments.outlook import Outlook
 from irtools.instruments.promises import check_outputs
 from irtools.instruments.reproducer import Recipe, Reproducer, may_be_bug
+from irtools.instruments.rollback import Rollback
+from irtools.instruments.score import ModelScore
 from irtools.instruments.scores import FidelityFigure, MetricFigure
-from irtools.instruments.sizes import Sizes
+from irtools.instruments.sizes import Size, Sizes
+from irtools.instruments.speed import Latency, is_slower
 from irtools.instruments.verification import Verification
 
 __all__ = [
@@ -34,8 +37,12 @@ __all__ = [
     "Recipe",
     "Reproducer",
     "ModelScore",
+    "Rollback",
+    "Latency",
+    "Size",
     "Sizes",
     "Verification",
     "check_outputs",
+    "is_slower",
     "may_be_bug",
 ]

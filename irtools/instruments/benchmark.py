@@ -87,19 +87,24 @@ class Benchmark(Instrument):
         except (DataError, UnsupportedError) as error:
             step.figures.notes.append(f"not benchmarked: {error}")
 
+    def resumed(self, step: Step) -> None:
+        super().resumed(step)
+        if step.index and (known := step.figures.get(Latency)) is not None:
+            self._last = known.results
+
     def after(self, step: Step) -> Replace | None:
         if step.modified:
             self._pending = step
         elif self._pending is None:
             self._put(step)
         if self._pending is not None and self._is_due(step):
-            return self._time(step)
+            return self.time(step)
         return None
 
     def end(self, step: Step) -> None:
         """Time a model that waited for passes which were not run."""
         if self._pending is not None:
-            self._time(self._pending)
+            self.time(self._pending)
 
     def _is_due(self, step: Step) -> bool:
         """Whether the model after a step is one of those that are timed."""
@@ -110,7 +115,8 @@ class Benchmark(Instrument):
             return False
         return Exactness.LOSSY in (step.pass_.exactness, step.following)
 
-    def _time(self, step: Step) -> Replace | None:
+    def time(self, step: Step) -> Replace | None:
+        """Time the model after a step, whatever the plan says of it."""
         self._pending, answer = None, None
         if self._feeds:
             if step.model.companions != step.before.companions:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from irtools.instruments.budget import Budget
 from irtools.instruments.judge import Judge
-from irtools.instruments.scores import FidelityFigure, MetricFigure
+from irtools.instruments.scores import FidelityFigure, FurtherMetrics, MetricFigure
 from irtools.passmanager import Exactness, Instrument, Step
 
 __all__ = ["FidelityAndMetric", "keeps_function"]
@@ -53,10 +53,21 @@ class FidelityAndMetric(Instrument):
             if isinstance(figure, FidelityFigure | MetricFigure):
                 inherited = step.modified or figure.inherited
                 step.figures.put(replace(figure, inherited=inherited))
+        further = self._before.figures.get(FurtherMetrics)
+        if further is not None:
+            changed = step.modified
+            metrics = [replace(m, inherited=changed or m.inherited) for m in further.metrics]
+            step.figures.put(FurtherMetrics(tuple(metrics)))
+        self._before = step
+
+    def resumed(self, step: Step) -> None:
+        super().resumed(step)
         self._before = step
 
     def _measure(self, step: Step) -> None:
         score = self._judge.score(step.model, inner=0 < step.index < self._last_lossy)
         step.figures.put(FidelityFigure.made_of(score.fidelity), score.metric)
+        if score.others:
+            step.figures.put(FurtherMetrics(score.others))
         step.figures.notes.extend(score.notes)
         self._before = step

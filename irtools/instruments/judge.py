@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from weakref import WeakKeyDictionary
 
@@ -13,8 +13,10 @@ import numpy as np
 from irtools.analysis.data_sizes import DataSizes
 from irtools.data import Batch, Dataset, has_several_labels, plan_batches, required_inputs
 from irtools.errors import DataError, UnsupportedError, UsageError
+from irtools.goals import Goals, Interval, Observed
 from irtools.instruments.budget import Budget
 from irtools.instruments.early import surely_loses
+from irtools.instruments.score import Measured, ModelScore, figures_of, interval_of
 from irtools.instruments.scores import MetricFigure
 from irtools.measure.cache import OutputCache
 from irtools.measure.contest import (
@@ -24,18 +26,23 @@ from irtools.measure.contest import (
     Part,
     Tally,
     answers,
+    loss_of_draws,
+    loss_of_rows,
+    loss_of_shares,
     output_bytes,
     stack_rows,
 )
 from irtools.measure.effort import Workload
-from irtools.measure.levels import LEVELS, Level
+from irtools.measure.levels import LEVELS
 from irtools.metrics import (
     Fidelity,
     FidelityMeter,
     Metric,
     PerSampleMetric,
-    evaluate,
+    Resampled,
+    resample_outputs,
     resample_rows,
+    run_dataset,
 )
 from irtools.model import Model, padded_outputs
 from irtools.plugins import Progress
@@ -49,38 +56,6 @@ _REFERENCE_BYTES = 128 << 20
 _EXACT = RunnerOptions(exact=True)
 
 
-@dataclass(frozen=True)
-class ModelScore:
-    """Fidelity and task metric of one model.
-
-    Attributes:
-        fidelity: Closeness to the original run exactly (float32, no optimizations).
-        metric: The task metric; None without labels.
-        notes: What a reader must know of how it was measured.
-    """
-
-    fidelity: Fidelity
-    metric: MetricFigure | None
-    notes: tuple[str, ...] = ()
-
-
-@dataclass
-class _Measured:
-    """What was measured of a model so far.
-
-    Attributes:
-        rows: What the metric keeps of each sample, by part: the inner ones, then the rest.
-        figure: A metric that is not a sum over samples.
-        level: How far the runtime's own optimizations go.
-    """
-
-    fidelity: Fidelity | None = None
-    rows: list[np.ndarray] = field(default_factory=list)
-    figure: MetricFigure | None = None
-    level: Level = "all"
-    notes: list[str] = field(default_factory=list)
-
-
 class Judge:
     """Scores models against the original on the same data, and remembers the scores.
 
@@ -91,7 +66,7 @@ class Judge:
     Args:
         original: The model before the first pass.
         data: Evaluation data, with labels where there is a metric.
-        metric: The task metric, or None.
+        metric: The main task metric, or None.
         make_runner: Compiles a model as it will be deployed; the original as it is for `exact`.
         progress: Where to report progress.
         whole: Use as much of the data without a metric too, because a limit on the loss hangs
@@ -99,6 +74,9 @@ class Judge:
         budget: On how much models are judged; by default on all.
         cache: Where the original's outputs are kept between runs; None: not kept.
         identity: What decides them besides the data.
+        others: Further metrics, measured in the same runs.
+        unseen: Samples on which figures will be quoted that are not among these; the interval of a
+            loss is that of the loss to be expected there. Infinite: these are the samples.
 
     Attributes:
         data: The samples that are used at most.
@@ -116,14 +94,19 @@ class Judge:
         budget: Budget | None = None,
         cache: OutputCache | None = None,
         identity: Mapping[str, object] | None = None,
+        others: Sequence[Metric] = (),
+        unseen: float = math.inf,
     ) -> None:
         self.data = data
         self._original = original
-        self._metric = metric
+        self._metrics = (*(() if metric is None else (metric,)), *others)
+        self._by_sample = tuple(m for m in self._metrics if isinstance(m, PerSampleMetric))
+        self._of_all = tuple(m for m in self._metrics if not isinstance(m, PerSampleMetric))
+        self._unseen = unseen
         self._make_runner = make_runner
         self._progress = progress
         self._whole = whole
-        self._budget = budget or Budget(work=_all_of(data, whole or metric is not None))
+        self._budget = budget or Budget(work=_all_of(data, whole or bool(self._metrics)))
         self._sizes = DataSizes.of(original.ir)
         self._sample_bytes = output_bytes(original, data)
         self._several = has_several_labels(original.ir.metadata_props, data.labels)
@@ -134,13 +117,13 @@ class Judge:
         self._outputs = KeptOutputs(self._sample_bytes, cache, known)
         self._compared: Part | None = None
         self._scored: tuple[Part, ...] = ()
-        self._measured: WeakKeyDictionary[Model, _Measured] = WeakKeyDictionary()
+        self._measured: WeakKeyDictionary[Model, Measured] = WeakKeyDictionary()
 
     @property
     def what(self) -> str:
-        """What `drop` is measured in."""
-        if self._metric is not None:
-            return self._metric.name
+        """What the main loss is measured in."""
+        if self._metrics:
+            return str(self._metrics[0].name)
         return "agreement on all labels" if self._several else "top-1 agreement"
 
     @property
@@ -167,54 +150,85 @@ class Judge:
                 the report compares.
         """
         self._plan_parts()
-        found = self._measured.setdefault(model, _Measured())
+        found = self._measured.setdefault(model, Measured())
         self._measure(model, found, inner)
         assert found.fidelity is not None
         inner = inner and len(found.rows) < len(self._scored)
-        return ModelScore(found.fidelity, self._figure(found, inner), tuple(found.notes))
+        main, *others = (self._figure(found, metric, inner) for metric in self._metrics or (None,))
+        kept = tuple(figure for figure in others if figure is not None)
+        return ModelScore(found.fidelity, main, kept, tuple(found.notes))
 
-    def drop(self, model: Model, limit: float | None = None) -> float:
-        """Return the loss against the original; 0 or less where there is none.
+    def observe(self, model: Model, goals: Goals | None = None) -> Observed:
+        """Return metrics and losses against the original, for goals to decide on.
 
-        It is the difference of the metric (0.01: one point of accuracy), relative to the
+        A loss is the difference of a metric (0.01: one point of accuracy), relative to the
         original's for a metric of which less is better (perplexity), and without labels the share
         of answers whose largest logit, or whose set of labels, is another one.
 
         Args:
-            limit: Loss above which the exact figure is of no interest: a model that surely loses
-                more by the first part of the samples is not run on the rest.
+            goals: Where one of them is surely broken by the first part of the samples, the model
+                is not run on the rest, and the figures are those of that part.
 
         Raises:
             UsageError: There are neither labels nor class scores, so that nothing can be lost.
         """
-        if limit is not None and self._is_hopeless(model, limit):
-            metrics = (self.score(m, inner=True).metric for m in (self._original, model))
-            base, own = (_known(metric).value for metric in metrics)
-            return base - own
-        score = self.score(model)
-        if score.metric is None:
-            if score.fidelity.agreement is None:
-                raise UsageError(
-                    "max-drop needs a metric with labelled evaluation data, or a model whose "
-                    "output is a row of class scores"
-                )
-            return 1.0 - score.fidelity.agreement
-        base = _known(self.score(self._original).metric).value
-        if score.metric.larger_is_better:
-            return base - score.metric.value
-        return (score.metric.value - base) / abs(base) if base else float("inf")
+        inner = goals is not None and self._is_hopeless(model, goals)
+        score = self.score(model, inner=inner)
+        if not self._metrics:
+            return Observed({f"loss:{self.what}": self._flips(score.fidelity)})
+        base = self.score(self._original, inner=inner)
+        first, own = (figures_of(one) for one in (base, score))
+        losses = {f"loss:{m.name}": self._loss(model, m, inner) for m in self._metrics}
+        before = {f"loss:{name}": Interval.exact(f.value) for name, f in first.items()}
+        return Observed(
+            {**losses, **{f"metric:{name}": interval_of(f) for name, f in own.items()}},
+            {**before, **{f"metric:{name}": interval_of(f) for name, f in first.items()}},
+        )
 
-    def _is_hopeless(self, model: Model, limit: float) -> bool:
+    def _flips(self, fidelity: Fidelity) -> Interval:
+        if fidelity.agreement is None:
+            raise UsageError(
+                "max-drop needs a metric with labelled evaluation data, or a model whose "
+                "output is a row of class scores"
+            )
+        falls = np.zeros(fidelity.samples)
+        falls[: round((1 - fidelity.agreement) * fidelity.samples)] = 1
+        found = loss_of_shares(falls, self._unseen)
+        return Interval(1.0 - fidelity.agreement, found.low, found.high)
+
+    def _loss(self, model: Model, metric: Metric, inner: bool) -> Interval:
+        found = [self._measured[one] for one in (self._original, model)]
+        if not isinstance(metric, PerSampleMetric):
+            first, own = (one.figures[metric.name] for one in found)
+            return loss_of_draws(first, own, self._unseen)
+        before, after = (self._rows(one, metric, inner) for one in found)
+        return loss_of_rows(metric, before, after, self._unseen)
+
+    def _rows(self, found: Measured, metric: PerSampleMetric, inner: bool) -> np.ndarray:
+        place = self._by_sample.index(metric)
+        return stack_rows([rows[place] for rows in (found.rows[:1] if inner else found.rows)])
+
+    def _is_hopeless(self, model: Model, goals: Goals) -> bool:
+        """Whether a metric surely falls by more than its bound, by the first part of the data."""
         self._plan_parts()
-        metric = self._metric
-        if not isinstance(metric, PerSampleMetric) or len(self._scored) < 2:
+        bounds = {
+            goal.metric or self.what: goal.bound
+            for goal in goals.of("max-drop")
+            if not goal.relative
+        }
+        watched = [metric for metric in self._by_sample if metric.name in bounds]
+        if len(self._scored) < 2 or not watched:
             return False
-        scores = []
         for one in (self._original, model):
             self.score(one, inner=True)
-            scores.append(metric.scores(self._measured[one].rows[0]))
-        before, after = scores
-        return before is not None and after is not None and surely_loses(before, after, limit)
+        return any(self._surely_loses(model, metric, bounds[metric.name]) for metric in watched)
+
+    def _surely_loses(self, model: Model, metric: PerSampleMetric, bound: float) -> bool:
+        before, after = (
+            metric.scores(self._rows(self._measured[one], metric, inner=True))
+            for one in (self._original, model)
+        )
+        return before is not None and after is not None and surely_loses(before, after, bound)
 
     # What is run on what.
 
@@ -246,10 +260,12 @@ class Judge:
         """Choose the samples of the metric; return those of fidelity."""
         plan = self._budget.plan
         most = max(1, _REFERENCE_BYTES // self._sample_bytes)
-        if self._metric is None:
+        if not self._metrics:
             count = plan.metric_samples if self._whole else min(plan.fidelity_samples, most)
             return self._part(self._spread(count))
         rows = self._spread(plan.metric_samples)
+        if math.isfinite(self._unseen):
+            self._unseen = min(self._unseen, plan.metric_samples)
         inner = _spread_rows(rows, self._whole_batches(plan.inner_samples))
         rest = np.setdiff1d(rows, inner)
         self._scored = tuple(self._part(part) for part in (inner, rest) if len(part))
@@ -275,7 +291,7 @@ class Judge:
 
     # Measuring.
 
-    def _measure(self, model: Model, found: _Measured, inner: bool) -> None:
+    def _measure(self, model: Model, found: Measured, inner: bool) -> None:
         """Measure what is missing.
 
         Where the runtime's own optimizations break the original, it runs with as many of them as
@@ -302,7 +318,7 @@ class Judge:
         original = self._measured.get(self._original)
         return model is self._original or (original is not None and original.level != "all")
 
-    def _measure_at(self, model: Model, found: _Measured, inner: bool) -> None:
+    def _measure_at(self, model: Model, found: Measured, inner: bool) -> None:
         assert self._compared is not None
         parts = self._missing(found, inner)
         if parts and found.fidelity is None:
@@ -313,10 +329,10 @@ class Judge:
         with self._lazy(model, options) as opened:
             for part in parts:
                 self._visit(model, found, part, opened)
-            if self._metric is not None and not self._by_sample and found.figure is None:
-                found.figure = self._of_outputs(model, opened.runner)
+            if self._of_all and not found.figures:
+                found.figures = self._of_outputs(model, opened.runner)
 
-    def _missing(self, found: _Measured, inner: bool) -> list[Part]:
+    def _missing(self, found: Measured, inner: bool) -> list[Part]:
         assert self._compared is not None
         parts = [self._compared] if found.fidelity is None else []
         if self._by_sample:
@@ -324,16 +340,15 @@ class Judge:
             parts += [part for part in scored[len(found.rows) :] if part not in parts]
         return parts
 
-    def _visit(self, model: Model, found: _Measured, part: Part, opened: LazyRunner) -> None:
+    def _visit(self, model: Model, found: Measured, part: Part, opened: LazyRunner) -> None:
         """Run a model on some samples, compare its outputs, and keep what the metric needs."""
-        compared, scored = part is self._compared, part in self._scored and self._by_sample
+        compared, scored = part is self._compared, part in self._scored and bool(self._by_sample)
         meter = FidelityMeter(several_labels=self._several, sized_by_data=self._sizes.shapes)
         own = part.data
         if model is not self._original:
             own = part.data.encoded_with(model.companions)
-        metric = self._metric if scored and isinstance(self._metric, PerSampleMetric) else None
         padded = padded_outputs(self._original.ir, model.ir)
-        tally = Tally(own, metric, meter if compared else None, padded)
+        tally = Tally(own, self._by_sample if scored else (), meter if compared else None, padded)
         expected = self._reference(part) if compared else itertools.repeat(None)
         done = 0
         what = "the original" if model is self._original else "the model"
@@ -367,30 +382,22 @@ class Judge:
             for _, outputs in self._outputs.batches(part, _EXACT, exact.run):
                 yield outputs
 
-    @property
-    def _by_sample(self) -> bool:
-        return isinstance(self._metric, PerSampleMetric)
-
-    def _of_outputs(self, model: Model, runner: Runner) -> MetricFigure:
-        """Return a metric that needs the outputs of all samples at once."""
-        assert self._metric is not None
+    def _of_outputs(self, model: Model, runner: Runner) -> dict[str, Resampled]:
+        """Return metrics that need the outputs of all samples at once."""
         rows = np.sort(np.concatenate([part.rows for part in self._scored]))
         data = self.data if len(rows) == len(self.data) else self.data.select(rows)
-        found = evaluate(
-            runner,
-            data.encoded_with(model.companions),
-            self._metric,
-            self._batch,
-            without_batch=self._sizes.without_batch(),
-        )
-        return MetricFigure.made_of(found)
+        own = data.encoded_with(model.companions)
+        outputs = run_dataset(runner, own, self._batch, self._sizes.without_batch())
+        return {metric.name: resample_outputs(metric, outputs, own) for metric in self._of_all}
 
-    def _figure(self, found: _Measured, inner: bool) -> MetricFigure | None:
-        metric = self._metric
-        if not isinstance(metric, PerSampleMetric):
-            return found.figure
-        whole = stack_rows(found.rows[:1] if inner else found.rows)
-        return MetricFigure.made_of(resample_rows(metric, whole).evaluation)
+    def _figure(self, found: Measured, metric: Metric | None, inner: bool) -> MetricFigure | None:
+        if metric is None:
+            return None
+        if isinstance(metric, PerSampleMetric):
+            resampled = resample_rows(metric, self._rows(found, metric, inner))
+        else:
+            resampled = found.figures[metric.name]
+        return MetricFigure.made_of(resampled.evaluation)
 
 
 def _told(level: str, error: Exception) -> str:
@@ -399,11 +406,6 @@ def _told(level: str, error: Exception) -> str:
         f"the runtime runs this model only with its own optimizations {how}; with all of them: "
         f"{error}"
     )
-
-
-def _known(figure: MetricFigure | None) -> MetricFigure:
-    assert figure is not None
-    return figure
 
 
 def _spread_rows(rows: np.ndarray, count: int) -> np.ndarray:

@@ -19,9 +19,9 @@ class Rollback(Figure):
     Attributes:
         kept: Decisions that were applied; 0 where the whole pass was dropped.
         planned: Decisions that the pass made; 0 where it makes no plan.
-        drop: Loss of the kept model, in the budget's unit.
+        drop: Loss of the kept model, of what was measured.
         full_drop: Loss with every decision applied.
-        budget: Largest loss allowed.
+        goals: What must be kept, as text.
         judge: What was measured (`accuracy`, `top-1 agreement`).
         trials: Models evaluated.
     """
@@ -33,7 +33,7 @@ class Rollback(Figure):
     planned: int
     drop: float
     full_drop: float
-    budget: float
+    goals: str
     judge: str
     trials: int
 
@@ -47,4 +47,4 @@ class Rollback(Figure):
         for row in rows:
             if found := cls.of(row):
                 name = row.text.partition(":")[0]
-                yield Verdict(Level.NOTE, f"{name}: {found}, to keep the budget")
+                yield Verdict(Level.NOTE, f"{name}: {found}, to keep {found.goals}")

@@ -10,7 +10,7 @@ from irtools.measure.figures import Column, Figure, Level, Measured, Verdict
 from irtools.metrics import Evaluation, Fidelity
 from irtools.words import counted, sqnr_text
 
-__all__ = ["FidelityFigure", "MetricFigure"]
+__all__ = ["FidelityFigure", "FurtherMetrics", "MetricFigure"]
 
 _LOW_SQNR_DB = 20.0
 _LOW_AGREEMENT = 0.99
@@ -69,6 +69,25 @@ class MetricFigure(Evaluation, Figure):
         last = cls.of(report.rows[-1])
         if last is not None:
             yield f"metric: {last.name} on {counted(last.samples, 'sample')}, 95 % interval"
+
+
+def _further(figure: FurtherMetrics, original: FurtherMetrics | None) -> str:
+    return "; ".join(f"{one.name} {_metric(one, None)}" for one in figure.metrics)
+
+
+@dataclass(frozen=True)
+class FurtherMetrics(Figure):
+    """Metrics besides the main one.
+
+    Attributes:
+        metrics: One for each.
+    """
+
+    key: ClassVar[str] = "further_metrics"
+    rank: ClassVar[int] = 51
+    columns: ClassVar[tuple[Column, ...]] = (Column("further metrics", _further),)
+
+    metrics: tuple[MetricFigure, ...]
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,11 @@ class PassManager:
                 )
 
     def run(
-        self, model: Model, ctx: PassContext, workspace: Workspace | None = None
+        self,
+        model: Model,
+        ctx: PassContext,
+        workspace: Workspace | None = None,
+        done: Sequence[Step] = (),
     ) -> tuple[Step, ...]:
         """Run the pipeline on a copy; the caller's model never changes.
 
@@ -52,9 +56,12 @@ class PassManager:
             model: The model.
             ctx: What the passes may ask for.
             workspace: Where instruments find the models on disk; a temporary one by default.
+            done: Steps of an earlier run on the same model, in the same workspace, after which the
+                pipeline goes on; step 0 among them.
 
         Returns:
-            Step 0, the original, and one step per pass. The last one holds the result.
+            Step 0, the original, and one step per pass, those that were done among them. The last
+            one holds the result.
 
         Raises:
             IrtoolsError: A pass or an instrument refused, with the pass's position and text.
@@ -65,21 +72,25 @@ class PassManager:
         if workspace is None:
             with Workspace() as own:
                 return self.run(model, ctx, own)
-        first = Step(0, len(self.pipeline), Original(), model, model, model, ctx, workspace)
-        self._hooks(first, "begin")
-        steps, passes = [first], list(self.pipeline)
-        for index, pass_ in enumerate(self.pipeline, 1):
+        steps, passes = list(done), list(self.pipeline)
+        if not steps:
+            steps = [Step(0, len(passes), Original(), model, model, model, ctx, workspace)]
+        before = len(steps) - 1
+        total = before + len(passes)
+        for step in steps:
+            self._hooks(step, "resumed" if done else "begin")
+        for index, pass_ in enumerate(passes, before + 1):
             last = steps[-1].model
             if steps[-1].modified:
                 workspace.spill_weights(last)
                 ctx.forget_statistics()
-            step = Step(index, len(self.pipeline), pass_, model, last, last, ctx, workspace)
-            step.following = None if index == len(passes) else passes[index].exactness
+            step = Step(index, total, pass_, model, last, last, ctx, workspace)
+            step.following = None if index == total else passes[index - before].exactness
             ctx.progress.step(f"pass {step.text}", index - 1, step.total)
             self._run_step(step)
             steps.append(step)
         self._hooks(next(step for step in reversed(steps) if not step.skipped), "end")
-        ctx.progress.step("passes", len(self.pipeline), len(self.pipeline))
+        ctx.progress.step("passes", total, total)
         return tuple(steps)
 
     def _run_step(self, step: Step) -> None:

@@ -122,6 +122,14 @@ class Instrument:
     def begin(self, step: Step) -> None:
         """Called once with step 0, the original model, before the first pass."""
 
+    def resumed(self, step: Step) -> None:
+        """Called in place of the other hooks for each step that an earlier run has done.
+
+        By default the original, step 0, is taken as at the beginning of a run.
+        """
+        if not step.index:
+            self.begin(step)
+
     def should_run(self, step: Step) -> bool:
         """Whether the pass may run. It is skipped as soon as one instrument says no."""
         return True

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
+from irtools.goals import Interval
 from irtools.measure.base import BenchSettings
 from irtools.measure.effort import MeasuringPlan
 from irtools.measure.figures import Figure, Verdict
@@ -18,12 +19,14 @@ __all__ = [
     "ArtifactEntry",
     "DataEntry",
     "FileEntry",
+    "GoalEntry",
     "ModelEntry",
     "PassEntry",
     "ReportData",
     "SettingsEntry",
     "Row",
     "TargetEntry",
+    "TriedEntry",
 ]
 
 
@@ -162,7 +165,7 @@ class SettingsEntry:
     timed: str | None
     figures: tuple[str, ...]
     new_tokens: int | None
-    max_drop: float | None
+    goals: tuple[str, ...]
     drop_slower: bool
     seed: int
     threads: int | None
@@ -182,6 +185,50 @@ class SettingsEntry:
     max_length: int | None = None
     samples: int | None = None
     drawn_sizes: Mapping[str, int] = field(default_factory=dict)
+    further_metrics: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class GoalEntry:
+    """A goal, and what came of it.
+
+    Attributes:
+        goal: As it is written (`max-drop=1%`).
+        figure: The figure that is quoted, with its interval.
+        kept: Whether that keeps the goal.
+    """
+
+    goal: str
+    figure: str
+    kept: bool
+
+
+@dataclass(frozen=True)
+class TriedEntry:
+    """A pipeline that was tried on the way to the goals.
+
+    Attributes:
+        name: What was tried, in words.
+        pipeline: The whole pipeline, from the original.
+        outcome: `taken`: the next one went on from it; `left`: the state before it was better;
+            `refused`: it could not be run.
+        why: The reason.
+        figures: What goals are decided by, on the samples that are chosen by: `loss:METRIC`,
+            `metric:METRIC`, `speedup`, `latency` in ms, `size` and `memory` in bytes; `sqnr` in dB
+            and `agreement` where there are no goals on metrics.
+        goals: Goal to `yes`, `no` or `undecided`.
+        seconds: Wall time.
+        target: Where it was tried.
+    """
+
+    name: str
+    pipeline: str
+    outcome: Literal["taken", "left", "refused"]
+    why: str
+    figures: Mapping[str, Interval] = field(default_factory=dict)
+    goals: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    target: str = ""
 
 
 @dataclass(frozen=True)
@@ -205,6 +252,11 @@ class ReportData:
         evaluation: Data for fidelity and metric.
         seconds: Wall time of the whole run.
         measuring: On how much models were measured, and why; None: nothing was.
+        goals: What the result had to keep, and whether it does.
+        tried: Pipelines that were tried on the way to the goals, in order; empty where the pipeline
+            was given.
+        command: The command that makes the result again without searching.
+        next: What could be done beyond the result, each with its command.
     """
 
     created: str
@@ -225,3 +277,7 @@ class ReportData:
     seconds: float
     artifact: ArtifactEntry | None = field(default=None)
     measuring: MeasuringPlan | None = None
+    goals: tuple[GoalEntry, ...] = ()
+    tried: tuple[TriedEntry, ...] = ()
+    command: str = ""
+    next: tuple[str, ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree as Xml
 
-from irtools.report.entries import ReportData, Row
+from irtools.report.entries import GoalEntry, ReportData, Row
 from irtools.report.table import row_line
 from irtools.words import printable
 
@@ -17,15 +17,17 @@ _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 def junit(report: ReportData) -> str:
     """Return a test suite. A pass that was rolled back or not run is skipped, with the reason.
 
-    A run that breaks a check or a budget ends without a report, so no case fails.
+    A case for each goal follows. A run that breaks a check or a goal ends without a report, so none
+    of them fails unless the report was made by other means.
     """
     rows = report.rows[1:]
     skipped = sum(_why_skipped(row) is not None for row in rows)
+    failures = sum(not goal.kept for goal in report.goals)
     suite = Xml.Element(
         "testsuite",
         name=_text(f"irtools {report.model.source}"),
-        tests=str(len(rows)),
-        failures="0",
+        tests=str(len(rows) + len(report.goals)),
+        failures=str(failures),
         errors="0",
         skipped=str(skipped),
         time=f"{report.seconds:.3f}",
@@ -42,6 +44,8 @@ def junit(report: ReportData) -> str:
         Xml.SubElement(properties, "property", name=name, value=_text(value))
     for row in rows:
         _add_case(suite, report, row)
+    for goal in report.goals:
+        _add_goal(suite, report, goal)
     Xml.SubElement(suite, "system-out").text = _text(
         "\n".join(f"{verdict.level.value}: {verdict.text}" for verdict in report.verdicts)
     )
@@ -60,6 +64,15 @@ def _add_case(suite: Xml.Element, report: ReportData, row: Row) -> None:
     if (reason := _why_skipped(row)) is not None:
         Xml.SubElement(case, "skipped", message=_text(reason))
     Xml.SubElement(case, "system-out").text = _text("\n".join((row_line(row), *row.notes)))
+
+
+def _add_goal(suite: Xml.Element, report: ReportData, goal: GoalEntry) -> None:
+    case = Xml.SubElement(
+        suite, "testcase", classname=_text(report.model.source), name=_text(f"goal {goal.goal}")
+    )
+    if not goal.kept:
+        Xml.SubElement(case, "failure", message=_text(goal.figure))
+    Xml.SubElement(case, "system-out").text = _text(goal.figure)
 
 
 def _why_skipped(row: Row) -> str | None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from irtools.report.cells import Cells
 from irtools.report.entries import ReportData
 from irtools.report.table import cells_of, heading_of, legend_of, notes_of
+from irtools.report.tried import goal_lines, next_lines, tried_cells
 from irtools.words import printable
 
 __all__ = ["markdown"]
@@ -23,15 +25,13 @@ def _lines(report: ReportData) -> Iterator[str]:
     what, where = heading_of(report)
     yield f"### `{_code(report.pipeline)}` on {_text(report.model.source)}"
     yield ""
-    cells = cells_of(report)
-    yield f"| {' | '.join(map(_text, cells.headings))} |"
-    yield f"| --- |{' ---: |' * (len(cells.headings) - 1)}"
-    for row in cells.rows:
-        yield f"| {' | '.join(map(_text, row))} |"
+    yield from table(cells_of(report), "---:")
     yield ""
     for verdict in report.verdicts:
         yield f"- {_MARKS[verdict.level.value]} {_text(verdict.text)}"
+    yield from (f"- {_text(line)}" for line in goal_lines(report))
     yield ""
+    yield from _tried(report)
     yield "<details><summary>How it was measured</summary>"
     yield ""
     details = (what, where, legend_of(report), *notes_of(report))
@@ -43,6 +43,27 @@ def _lines(report: ReportData) -> Iterator[str]:
     yield f"- {_text(', '.join(f'{name} {found}' for name, found in report.versions.items()))}"
     yield ""
     yield "</details>"
+
+
+def _tried(report: ReportData) -> Iterator[str]:
+    if not report.tried:
+        return
+    cells = tried_cells(report.tried)
+    yield "<details><summary>What was tried</summary>"
+    yield ""
+    yield from table(cells)
+    yield ""
+    yield from (f"- {_text(line)}" for line in next_lines(report.next))
+    yield ""
+    yield "</details>"
+    yield ""
+
+
+def table(cells: Cells, align: str = "---") -> Iterator[str]:
+    """Yield the lines of a table, columns but the first aligned as is said."""
+    yield f"| {' | '.join(map(_text, cells.headings))} |"
+    yield f"| --- |{f' {align} |' * (len(cells.headings) - 1)}"
+    yield from (f"| {' | '.join(map(_text, row))} |" for row in cells.rows)
 
 
 def _text(text: str) -> str:

@@ -4,34 +4,22 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
 from irtools.measure.figures import Column, Figure
+from irtools.report.cells import Cells
 from irtools.report.entries import ReportData, Row
 from irtools.report.kinds import figure_kinds
+from irtools.report.tried import goal_lines, tried_view
 from irtools.words import counted, printable, size_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-__all__ = ["Cells", "cells_of", "heading_of", "legend_of", "notes_of", "render", "report_view"]
+__all__ = ["cells_of", "heading_of", "legend_of", "notes_of", "render", "report_view"]
 __all__ += ["row_line"]
-
-
-@dataclass(frozen=True)
-class Cells:
-    """A table as text.
-
-    Attributes:
-        headings: Of its columns, the pass first.
-        rows: Texts of the cells, row by row.
-    """
-
-    headings: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
 
 
 def cells_of(report: ReportData) -> Cells:
@@ -69,6 +57,8 @@ def report_view(report: ReportData) -> Sequence[RenderableType]:
         mark = "warning: " if verdict.level.value == "warning" else ""
         text = f"  {mark}{printable(verdict.text, 500)}"
         parts.append(Text(text, style=styles[verdict.level.value]))
+    parts += [Text(f"  {line}") for line in goal_lines(report)]
+    parts += tried_view(report.tried, report.next)
     return parts
 
 

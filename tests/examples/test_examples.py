@@ -26,11 +26,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     spoilt = first.copy()
     spoilt[0, 0] = 40.0
     _save(spoilt, second, path / "outlier.onnx")
-    data = rng.standard_normal((500, 64)).astype(np.float32)
+    data = rng.standard_normal((5000, 64)).astype(np.float32)
     logits = np.maximum(data @ first, 0) @ second
     best = np.sort(logits, axis=-1)
     # Samples near a border would test the luck of rounding.
-    clear = np.argsort(best[:, -2] - best[:, -1])[:96]
+    clear = np.argsort(best[:, -2] - best[:, -1])[:960]
     np.savez(path / "test.npz", x=data[clear], labels=logits[clear].argmax(axis=-1))
     np.savez(path / "calib.npz", x=data[:32])
     return path

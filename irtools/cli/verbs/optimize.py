@@ -10,16 +10,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irtools.cli import options as options
-from irtools.cli.source import load_options, source_options
-from irtools.cli.types import DATA, FIGURES, FILE, FOLDER, METRIC, OUT, PASS, PIPELINE, SOURCE
+from irtools.cli.running import (
+    artifact_options,
+    cache_folder,
+    judging_options,
+    settings_of,
+    write_result,
+)
+from irtools.cli.source import source_options
+from irtools.cli.types import FIGURES, FILE, FOLDER, PASS, PIPELINE, SOURCE
 from irtools.cli.verb import Verb
 from irtools.errors import FileError, PipelineSyntaxError
 
 if TYPE_CHECKING:
-    from irtools.driver.optimize import OptimizeResult
-    from irtools.driver.settings import Settings
+    from irtools.driver.result import OptimizeResult
     from irtools.passmanager import Instrument, Pipeline, Plan
-    from irtools.targets import Target
+    from irtools.search import SearchError
 
 __all__ = ["optimize"]
 
@@ -30,35 +36,21 @@ _COLLAPSE_FACTOR = 3.0
 
 @click.command(
     cls=Verb,
-    epilog="Example: irc optimize model.onnx --passes prune:speedup=1.5,int8 --calibrate "
-    "calib.npz --evaluate test.npz --metric accuracy --max-drop 1% -o small.onnx",
+    epilog="Examples: irc optimize model.onnx --speedup 3 --max-drop 1% --calibrate calib.npz "
+    "--evaluate test.npz -o small.onnx; irc optimize model.onnx --passes cleanup,fuse,int8",
 )
 @click.argument("source", metavar="SRC", type=SOURCE)
 @click.option(
     "--passes",
     "-p",
     type=PIPELINE,
-    help="Pipeline: name:key=value:key=value, joined by commas; `irc passes` lists them.",
+    help="Pipeline: name:key=value:key=value, joined by commas; `irc passes` lists them. "
+    "[default: found for the goals; without goals what is safe and faster]",
 )
 @click.option("--pipeline", "pipeline_file", type=FILE, help="Pipeline as a TOML file.")
 @options.target_option
-@click.option("--calibrate", type=DATA, help="Data for ranges and refits.")
-@click.option("--evaluate", type=DATA, help="Data for fidelity and, with labels, the metric.")
-@options.data_options
-@options.calibration_samples_option
-@click.option(
-    "--metric",
-    type=METRIC,
-    help="accuracy, multilabel-f1-micro, perplexity, ... or module:function. [default: by the "
-    "labels: multilabel-f1-micro for rows of 0/1, else accuracy; perplexity of models that write "
-    "text]",
-)
-@click.option(
-    "--max-drop",
-    type=options.PERCENT,
-    help="Largest loss of the metric (1%: one point of accuracy) or, without labels, of top-1 "
-    "agreement. Passes that lose more are rolled back.",
-)
+@judging_options
+@options.goal_options
 @click.option(
     "--drop-slower", is_flag=True, help="Undo lossy passes that make the model slower than it was."
 )
@@ -75,14 +67,7 @@ _COLLAPSE_FACTOR = 3.0
     "original's; 0: none. [default: 32; none where every pass keeps the function and there is no "
     "data]",
 )
-@click.option(
-    "--effort",
-    metavar="EFFORT",
-    default="normal",
-    show_default=True,
-    help="How much time measuring may take: quick, normal, thorough, or seconds (90, 2m). How "
-    "much is measured is planned from what one run of the model costs.",
-)
+@options.effort_option
 @click.option(
     "--bench",
     "timed",
@@ -103,13 +88,7 @@ _COLLAPSE_FACTOR = 3.0
     help="Do not compare numbers before and after each pass, nor the result with the original "
     "unless --evaluate gives data, and write the result even where its metric collapsed.",
 )
-@click.option(
-    "--cache-dir",
-    metavar="DIR",
-    help="Where the original's outputs on --evaluate data are kept between runs, at most 1 GB. "
-    "[default: irtools in $XDG_CACHE_HOME or ~/.cache]",
-)
-@click.option("--no-cache", is_flag=True, help="Do not keep them.")
+@options.cache_options
 @click.option(
     "--plan",
     "plan_files",
@@ -127,26 +106,17 @@ _COLLAPSE_FACTOR = 3.0
 @click.option("--print-ir-after-change", is_flag=True, help="Print it after passes that change it.")
 @click.option("--dump-ir", type=FOLDER, help="Write these prints to files in DIR.")
 @click.option("--json", "--report", "json_path", type=FILE, help="Write the report; - is stdout.")
-@click.option(
-    "--output",
-    "-o",
-    type=OUT,
-    help="FILE.onnx: the model as it was timed. A folder: what the target loads, and report.json. "
-    "[default: <name>.opt.onnx]",
-)
-@click.option(
-    "--portable", is_flag=True, help="Standard operators only, so that any runtime reads the file."
-)
-@click.option("--force", "-f", is_flag=True, help="Replace what exists.")
-@click.option(
-    "--external-data", is_flag=True, default=None, help="Weights in a file next to the model."
-)
+@artifact_options
 @options.size_option
 @options.fix_option
 @source_options
 @options.work_dir_option
 def optimize(source: str, output: str | None, json_path: str | None, **given: Any) -> None:
-    """Run passes over the model SRC; every pass is verified, checked and measured.
+    """Make the model SRC smaller and faster; every pass is verified, checked and measured.
+
+    With --passes these are run. Without them pipelines are tried, cheap and safe ones first, until
+    one keeps the goals (--speedup, --max-latency, --max-size, --max-memory, --max-drop,
+    --min-metric); without goals what is safe and faster here is taken.
 
     SRC is an ONNX file, a Transformers checkpoint folder, a GGUF file or module:function. Data is
     an .npz, .jsonl or .csv file, an image folder or module:function. The table goes to stderr.
@@ -154,7 +124,8 @@ def optimize(source: str, output: str | None, json_path: str | None, **given: An
     # What can be wrong in the command line is found before any large library is imported.
     from irtools.targets import find_target
 
-    target = find_target(given["target"], check=False)
+    auto = given["target"] == "auto"
+    target = None if auto else find_target(given["target"], check=False)
     from irtools.measure.effort import Effort
     from irtools.measure.sandbox import children_ahead
 
@@ -164,6 +135,8 @@ def optimize(source: str, output: str | None, json_path: str | None, **given: An
     if given["no_bench"] and given["timed"] not in (None, "none"):
         raise click.UsageError(f"--no-bench and --bench {given['timed']} exclude each other")
     given["no_bench"] |= given["timed"] == "none"
+    given["goals"] = options.goals_of(given)
+    _check_goals(given)
     pipeline = _pipeline(given["passes"], given["pipeline_file"])
     plans = [_read_plan(path) for path in given["plan_files"]]
     from irtools.driver.destination import Destination, check_writable
@@ -171,11 +144,12 @@ def optimize(source: str, output: str | None, json_path: str | None, **given: An
     Destination.of(output, source, force=given["force"])
     if json_path not in (None, "-"):
         check_writable(Path(str(json_path)))
-    target.check_available()
-    result = _run(source, pipeline, plans, target, given)
+    if target is not None:
+        target.check_available()
+    result = _run(source, pipeline, plans, target or "auto", given)
     if not given["no_check"]:
         _reject_collapsed_result(result)
-    _write(result, source, output, json_path, given)
+    write_result(result, source, output, json_path, given)
 
 
 def _reject_collapsed_result(result: OptimizeResult) -> None:
@@ -193,7 +167,8 @@ def _reject_collapsed_result(result: OptimizeResult) -> None:
             f"{counted(last.fidelity.nonfinite, 'output value')} of the result NaN or infinite "
             "where the original's is not: nothing was written (--no-check writes it)"
         )
-    if last.metric is None or first.metric is None or result.report.settings.max_drop is not None:
+    guarded = any(goal.startswith("max-drop") for goal in result.report.settings.goals)
+    if last.metric is None or first.metric is None or guarded:
         return
     before, after = first.metric.value, last.metric.value
     falls = last.metric.larger_is_better and before - after > _COLLAPSE_DROP
@@ -205,14 +180,36 @@ def _reject_collapsed_result(result: OptimizeResult) -> None:
         )
 
 
-def _pipeline(passes: str | None, file: str | None) -> Pipeline:
+def _check_goals(given: dict[str, Any]) -> None:
+    """Refuse what only a pipeline has where none is given, and times where nothing is timed."""
+    timed = given["goals"].needing("times")
+    if given["no_bench"] and len(timed):
+        raise click.UsageError(
+            f"--{timed.goals[0].name} needs the benchmark, and nothing is to be timed (--bench "
+            "none, --no-bench)"
+        )
+    if given["holdout"] and not given["evaluate"]:
+        raise click.UsageError("--holdout goes with --evaluate, which there is nothing of")
+    if given["passes"] is not None or given["pipeline_file"] is not None:
+        return
+    for option, value in (
+        ("--plan", given["plan_files"]),
+        ("--bisect-limit", given["bisect_limit"] is not None),
+        ("--drop-slower", given["drop_slower"]),
+    ):
+        if value:
+            raise click.UsageError(f"{option} is for a pipeline: name one with --passes")
+
+
+def _pipeline(passes: str | None, file: str | None) -> Pipeline | None:
     from irtools.passmanager import Pipeline
 
-    if (passes is None) == (file is None):
-        raise click.UsageError("give either --passes TEXT or --pipeline FILE; see `irc passes`")
+    if passes is not None and file is not None:
+        raise click.UsageError("give --passes TEXT or --pipeline FILE, not both")
     if passes is not None:
         return Pipeline.parse(passes)
-    assert file is not None
+    if file is None:
+        return None
     found = Pipeline.from_toml(_read(file))
     if not len(found):
         raise PipelineSyntaxError(f"{file} holds no passes")
@@ -235,46 +232,42 @@ def _read_plan(path: str) -> Plan:
 
 
 def _run(
-    source: str, pipeline: Pipeline, plans: list[Plan], target: Any, given: dict[str, Any]
+    source: str, pipeline: Pipeline | None, plans: list[Plan], target: Any, given: dict[str, Any]
 ) -> OptimizeResult:
     from irtools.cli.console import outlook
-    from irtools.driver.optimize import optimize as run
-    from irtools.measure.cache import default_cache
+    from irtools.search import SearchError
+    from irtools.search import optimize as run
 
-    folder = Path(given["cache_dir"]) if given["cache_dir"] else default_cache()
     with outlook() as shown:
-        return run(
-            source,
-            pipeline,
-            _settings(target, given),
-            calibration=given["calibrate"],
-            evaluation=given["evaluate"],
-            plans=plans,
-            instruments=tuple(_instruments(given)),
-            progress=shown,
-            cache=None if given["no_cache"] else folder,
-            on_row=shown.row,
-            on_outlook=shown.remaining,
-        )
+        try:
+            return run(
+                source,
+                pipeline,
+                settings_of(target, given),
+                calibration=given["calibrate"],
+                evaluation=given["evaluate"],
+                holdout=given["holdout"],
+                plans=plans,
+                instruments=tuple(_instruments(given)),
+                progress=shown,
+                cache=cache_folder(given),
+                on_row=shown.row,
+                on_outlook=shown.remaining,
+                on_tried=shown.tried,
+            )
+        except SearchError as error:
+            _show_tried(error)
+            raise
 
 
-def _settings(target: Target, given: dict[str, Any]) -> Settings:
-    from irtools.driver.settings import Settings
-    from irtools.measure.base import BenchSettings
+def _show_tried(error: SearchError) -> None:
+    """Print what was tried where nothing of it will do."""
+    from irtools.cli.console import console
+    from irtools.report.tried import tried_view
 
-    bench = BenchSettings(given["batch"], given["sequence"], given["threads"], past=given["past"])
-    same = ("metric", "timed", "new_tokens", "max_drop", "drop_slower", "seed", "threads")
-    return Settings(
-        target=target,
-        loading=load_options(given, check=not given["no_check"]),
-        data=options.data_settings(given, given["calibrate"], given["evaluate"]),
-        bench=None if given["no_bench"] else bench,
-        figures=tuple(given["figures"].split(",")) if given["figures"] else (),
-        check=not given["no_check"],
-        portable=given["portable"],
-        effort=given["effort"],
-        **{name: given[name] for name in same},
-    )
+    shown = console()
+    for part in tried_view(error.tried, error.next):
+        shown.print(part)
 
 
 def _instruments(given: dict[str, Any]) -> Iterator[Instrument]:
@@ -295,33 +288,3 @@ def _instruments(given: dict[str, Any]) -> Iterator[Instrument]:
 
 def _names(text: str) -> tuple[str, ...]:
     return () if text == "all" else tuple(text.split(","))
-
-
-def _write(
-    result: OptimizeResult,
-    source: str,
-    output: str | None,
-    json_path: str | None,
-    given: dict[str, Any],
-) -> None:
-    from irtools.cli.console import console, say, write_json
-    from irtools.data import resolve_sizes
-    from irtools.driver.artifact import write_artifact
-    from irtools.report.table import report_view
-    from irtools.words import size_text
-
-    report, files = write_artifact(
-        result,
-        output,
-        source=source,
-        force=given["force"],
-        external_data=given["external_data"],
-        sizes=resolve_sizes(result.model, given["drawn_sizes"]),
-    )
-    if json_path is not None:
-        write_json(report.to_dict(), json_path)
-    shown = console()
-    for part in report_view(report):
-        shown.print(part)
-    size = sum(path.stat().st_size for path in files)
-    say(f"irc: wrote {', '.join(str(path) for path in files)} ({size_text(size)})")

@@ -5,6 +5,13 @@ from __future__ import annotations
 from irtools.measure.contest.base import ContestResult, ContestSettings, Isolation, Standing
 from irtools.measure.contest.contest import Contest
 from irtools.measure.contest.entrants import describe
+from irtools.measure.contest.loss import (
+    least_samples,
+    loss_of_draws,
+    loss_of_nothing,
+    loss_of_rows,
+    loss_of_shares,
+)
 from irtools.measure.contest.outputs import EntrantScore
 from irtools.measure.contest.paired import paired_difference
 from irtools.measure.contest.samples import KeptOutputs, Outputs, Part
@@ -26,6 +33,11 @@ __all__ = [
     "Tally",
     "answers",
     "describe",
+    "least_samples",
+    "loss_of_draws",
+    "loss_of_nothing",
+    "loss_of_rows",
+    "loss_of_shares",
     "output_bytes",
     "paired_difference",
     "stack_rows",

@@ -161,7 +161,7 @@ class OutputScores:
         meter = FidelityMeter(several_labels=self._several, sized_by_data=self._sized)
         by_sample = self.metric if isinstance(self.metric, PerSampleMetric) else None
         padded = padded_outputs(self.entrants[0].model.ir, entrant.model.ir)
-        tally = Tally(data, by_sample, meter, padded)
+        tally = Tally(data, () if by_sample is None else (by_sample,), meter, padded)
         whole = _Collected(self._without_batch)
         done = 0
         for batch, own, outputs, wanted in self._runs(entrant, data, part, kept, size):
@@ -173,7 +173,7 @@ class OutputScores:
             self.progress.step(f"evaluating {entrant.name}", done, len(part))
         found: Resampled | None = None
         if by_sample is not None:
-            found = resample_rows(by_sample, tally.rows, self.seed)
+            found = resample_rows(by_sample, tally.rows[0], self.seed)
         elif self.metric is not None:
             found = resample_outputs(self.metric, *whole.of(data), self.seed)
         return EntrantScore(meter.result(), meter.by_output(), found)

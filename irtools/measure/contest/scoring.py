@@ -49,7 +49,7 @@ class Tally:
 
     Args:
         data: The samples as the model takes them, with the labels.
-        metric: What to keep rows for; None: nothing.
+        metrics: What to keep rows for.
         meter: What compares the outputs; None: nothing does.
         padded: Outputs that hold a set number at padding in one of the models that are compared.
     """
@@ -57,15 +57,15 @@ class Tally:
     def __init__(
         self,
         data: Dataset,
-        metric: PerSampleMetric | None,
+        metrics: Sequence[PerSampleMetric],
         meter: FidelityMeter | None,
         padded: Mapping[str, PaddedOutput] = MappingProxyType({}),
     ) -> None:
         self._data = data
-        self._metric = metric
+        self._metrics = tuple(metrics)
         self._meter = meter
         self._padded = padded
-        self._rows: list[np.ndarray] = []
+        self._rows: tuple[list[np.ndarray], ...] = tuple([] for _ in metrics)
 
     def add(
         self,
@@ -90,14 +90,13 @@ class Tally:
                 put_at_padding(one, batch.feeds, self._padded) for one in (wanted, outputs)
             )
             self._meter.update(expected, found, keep, batch.samples)
-        if self._metric is not None:
-            labels = labels_of(self._metric, batch, self._data)
-            self._rows.append(self._metric.per_sample(outputs, labels))
+        for metric, rows in zip(self._metrics, self._rows, strict=True):
+            rows.append(metric.per_sample(outputs, labels_of(metric, batch, self._data)))
 
     @property
-    def rows(self) -> np.ndarray:
-        """What the metric keeps of each sample, in the order of the batches."""
-        return stack_rows(self._rows)
+    def rows(self) -> tuple[np.ndarray, ...]:
+        """What each metric keeps of each sample, in the order of the batches."""
+        return tuple(map(stack_rows, self._rows))
 
 
 class LazyRunner:

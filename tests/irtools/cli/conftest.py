@@ -31,7 +31,7 @@ def irc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     monkeypatch.chdir(tmp_path)
     write_model(tmp_path / "model.onnx")
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((64, 64)).astype(np.float32)
+    x = rng.standard_normal((160, 64)).astype(np.float32)
     np.savez(tmp_path / "data.npz", x=x, labels=_logits(x).argmax(axis=-1))
 
     def call(*args: str) -> Outcome:
@@ -42,6 +42,14 @@ def irc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
         return Outcome(code, captured.out, captured.err)
 
     return call
+
+
+@pytest.fixture
+def much(tmp_path: Path) -> str:
+    """A file of 1,200 samples, of which the labels are what the model says."""
+    x = np.random.default_rng(5).standard_normal((1200, 64)).astype(np.float32)
+    np.savez(tmp_path / "much.npz", x=x, labels=_logits(x).argmax(axis=-1))
+    return "much.npz"
 
 
 def _weights() -> tuple[np.ndarray, np.ndarray]:

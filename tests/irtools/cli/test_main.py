@@ -71,8 +71,8 @@ def test_a_reader_that_leaves_early_is_no_failure(irc: Callable, tmp_path: Path)
         (["optimize", "model.onnx", "--passes", "cleanup", "--evalute", "x"], "--evaluate"),
         (["optimize", "model.onnx", "--passes", "cleanup", "-t", "ort-gpu"], "ort-cpu"),
         (["optimize", "model.onnx", "--passes", "cleanup", "-t", "ort-cpu:isa=avx3"], "avx2"),
-        (["optimize", "model.onnx"], "--passes TEXT"),
-        (["optimize", "model.onnx", "--passes", "cleanup", "--max-drop", "200%"], "100%"),
+        (["optimize", "model.onnx", "--max-latency", "10"], "10ms"),
+        (["optimize", "model.onnx", "--passes", "cleanup", "--max-drop", "200%"], "0.01 or 1%"),
         (["optimize", "model.onnx", "--passes", "cleanup", "--metric", "acuracy"], "accuracy"),
         (["passes", "cleenup"], "did you mean 'cleanup'"),
         (["plan", "model.onnx", "-p", "cleanup"], "makes no plan"),
@@ -89,7 +89,7 @@ def test_misspellings_are_refused_with_the_nearest_name(
 @pytest.mark.parametrize(
     ("word", "instead"),
     [
-        ("tune", "--max-drop"),
+        ("autotune", "--max-drop"),
         ("Quantize", "--passes int8"),
         ("quantise", "--passes int8"),
         ("prune", "--passes prune"),

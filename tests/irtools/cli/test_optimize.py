@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
@@ -153,7 +154,7 @@ def test_a_wreck_is_not_written(
     found = irc(*call)
     assert found.code == 5 and "accuracy falls from 1.0000" in found.err
     assert not (tmp_path / "model.opt.onnx").exists()
-    guarded = irc(*call, "--max-drop", "1%")
+    guarded = irc(*call, "--max-drop", "5%")
     assert guarded.code == 0 and "int8 (dropped)" in guarded.err
 
 
@@ -243,3 +244,57 @@ def test_the_originals_outputs_are_kept_where_one_says(irc: Callable, tmp_path: 
     assert any((tmp_path / "kept").iterdir())
     assert irc(*command, "--cache-dir", "none", "--no-cache").code == 0
     assert not (tmp_path / "none").exists()
+
+
+def test_a_size_is_a_goal(irc: Callable, much: str) -> None:
+    found = irc(
+        *("optimize", "model.onnx", "--max-size", "30%", "--max-drop", "5%", "--no-bench"),
+        *("--calibrate", "data.npz", "--evaluate", much, "--json", "report.json"),
+    )
+    assert found.code == 0
+    assert "goal max-size=0.3x: kept, " in found.err
+    assert "chosen by 600 samples of much.npz, quoted on the other 600" in found.err
+    report = json.loads(Path("report.json").read_text(encoding="utf-8"))
+    jsonschema.validate(report, schema())
+    assert report["settings"]["goals"] == ["max-drop=5%", "max-size=0.3x"]
+    assert report["tried"][0]["outcome"] == "taken"
+    assert report["rows"][0]["figures"]["metric"]["samples"] == 600
+    command = shlex.split(report["command"])
+    assert command[:2] == ["irc", "optimize"]
+    again = irc(*command[1:], "--no-bench", "-o", "again.onnx")
+    assert again.code == 0
+    first, second = Path("model.opt.onnx").read_bytes(), Path("again.onnx").read_bytes()
+    assert first == second
+
+
+def test_nothing_is_written_where_no_pipeline_will_do(irc: Callable, tmp_path: Path) -> None:
+    found = irc("optimize", "model.onnx", "--max-size", "1kB", "--no-bench", "-o", "out/")
+    assert found.code == 5 and not (tmp_path / "out").exists()
+    assert "irc: no pipeline keeps max-size=1.0kB" in found.err
+    for text in ("exact passes", "4-bit weights", "next: ", "--calibrate DATA --max-size 1.0kB"):
+        assert text in found.err
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (("--speedup", "3", "--no-bench"), 2, "--speedup needs the benchmark"),
+        (("--speedup", "3", "--bench", "none"), 2, "--speedup needs the benchmark"),
+        (("--speedup", "fast"), 2, "speedup is 'fast', expected a factor"),
+        (("--max-latency", "10ms", "-t", "ort-cpu:isa=arm"), 2, "max-latency needs times"),
+        (("--max-drop", "1%", "--max-drop", "2%"), 2, "two goals for one figure"),
+        (("--max-drop", "1%", "--evaluate", "data.npz"), 3, "at least 466 samples"),
+        (("--min-metric", "1.5", "--evaluate", "data.npz"), 2, "accuracy is 1.0000"),
+        (("--holdout", "data.npz"), 2, "--holdout goes with --evaluate"),
+        (("--drop-slower",), 2, "--drop-slower is for a pipeline"),
+        (("--bisect-limit", "1"), 2, "--bisect-limit is for a pipeline"),
+        (("--target", "auto", "--passes", "cleanup"), 2, "target auto is for a search"),
+    ],
+)
+def test_goals_that_make_no_sense(
+    irc: Callable, tmp_path: Path, options: tuple[str, ...], code: int, said: str
+) -> None:
+    found = irc("optimize", "model.onnx", *options)
+    assert (found.code, said in found.err) == (code, True), found.err
+    assert len(found.err.strip().splitlines()) <= 2
+    assert not (tmp_path / "model.opt.onnx").exists()

@@ -75,7 +75,7 @@ def test_what_is_to_be_known_of_the_source_is_in_the_report(model: ir.Model) -> 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"max_drop": 1.5}, "max-drop is 1.5"),
+        ({"goals": "max-drop=1.5"}, "max-drop is 150%"),
         ({"drop_slower": True}, "needs the benchmark"),
     ],
 )

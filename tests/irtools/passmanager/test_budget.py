@@ -13,6 +13,7 @@ import pytest
 
 from irtools.data import Dataset
 from irtools.errors import DataError
+from irtools.goals import Goals, Observed
 from irtools.instruments import (
     AccuracyGuard,
     Benchmark,
@@ -195,14 +196,14 @@ def test_the_guard_does_not_run_a_hopeless_model_to_the_end(
     runs, budget = _Runs(ctx), _budget(many)
     judge = _judging(classifier, many, runs, budget)
     seen: list[Model] = []
-    drop = judge.drop
+    observe = judge.observe
 
-    def watched(model: Model, limit: float | None = None) -> float:
+    def watched(model: Model, goals: Goals | None = None) -> Observed:
         seen.append(model)
-        return drop(model, limit)
+        return observe(model, goals)
 
-    judge.drop = watched  # type: ignore[method-assign]
-    guard = AccuracyGuard(judge, 0.01, budget)
+    judge.observe = watched  # type: ignore[method-assign]
+    guard = AccuracyGuard(judge, Goals.parse("max-drop=1%"), budget)
     steps = _run(classifier, ctx, (guard,), passes.Scale(factor=-1.0))
     assert str(steps[1].figures.get(Rollback)) == "dropped"
     assert len(many) // 4 <= runs.of(seen[0]) < len(many) // 2
@@ -213,7 +214,8 @@ def test_what_the_guard_keeps_was_measured_on_all(
 ) -> None:
     runs, budget = _Runs(ctx), _budget(many)
     judge = _judging(classifier, many, runs, budget)
-    steps = _run(classifier, ctx, (AccuracyGuard(judge, 0.2, budget),), passes.Zero(ratio=0.1))
+    guard = AccuracyGuard(judge, Goals.parse("max-drop=20%"), budget)
+    steps = _run(classifier, ctx, (guard,), passes.Zero(ratio=0.1))
     assert steps[1].figures.get(Rollback) is None
     assert runs.of(steps[1].model) >= len(many)
 

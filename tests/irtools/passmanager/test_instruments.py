@@ -15,6 +15,7 @@ import pytest
 
 from irtools.data import Dataset, fit_dataset
 from irtools.errors import PassError, UsageError, VerificationError
+from irtools.goals import Answer, Goals
 from irtools.instruments import (
     AccuracyGuard,
     BisectLimit,
@@ -50,6 +51,12 @@ def _run(
 def _judge(model: Model, ctx: PassContext, data: Dataset, metric: str | None) -> Judge:
     found = None if metric is None else load_metric(metric)
     return Judge(model, data, found, _maker(ctx), NullProgress())
+
+
+def _loss(judge: Judge, model: Model) -> float:
+    found, _ = judge.observe(model).find("loss", None)
+    assert found is not None
+    return found.value
 
 
 def _maker(ctx: PassContext) -> Callable[[Model, RunnerOptions], Runner]:
@@ -153,25 +160,29 @@ def test_guard_keeps_the_longest_prefix_within_the_budget(
     classifier: Model, ctx: PassContext, passes: SimpleNamespace, labelled: Dataset
 ) -> None:
     judge = _judge(classifier, ctx, labelled, "accuracy")
-    steps = _run(classifier, ctx, (AccuracyGuard(judge, 0.1),), passes.Zero())
+    goals = Goals.parse("max-drop=10%")
+    steps = _run(classifier, ctx, (AccuracyGuard(judge, goals),), passes.Zero())
     drawn = steps[1].figures.get(Rollback)
     assert drawn is not None and drawn.planned == 16
     assert 0 < drawn.kept < 16
-    assert drawn.drop <= 0.1 < drawn.full_drop
+    assert drawn.drop <= 0.1 < drawn.full_drop and drawn.goals == "max-drop=10%"
+    assert goals.holds(judge.observe(steps[1].model)) is Answer.YES
     assert steps[1].result.counters == {"num-rows": drawn.kept}
     assert f"rolled back to {drawn.kept} of 16 decisions" in steps[1].figures.notes[0]
 
     zero = passes.Zero()
     one_more = classifier.clone()
     zero.apply(one_more.ir, zero.plan(one_more.ir, ctx).prefix(drawn.kept + 1), ctx)
-    assert judge.drop(one_more) > 0.1
+    assert goals.holds(judge.observe(one_more)) is not Answer.YES
 
 
 def test_guard_leaves_a_pass_alone_that_keeps_the_budget(
     classifier: Model, ctx: PassContext, passes: SimpleNamespace, labelled: Dataset
 ) -> None:
     judge = _judge(classifier, ctx, labelled, "accuracy")
-    steps = _run(classifier, ctx, (AccuracyGuard(judge, 1.0),), passes.Zero())
+    steps = _run(
+        classifier, ctx, (AccuracyGuard(judge, Goals.parse("max-drop=100%")),), passes.Zero()
+    )
     assert steps[1].figures.get(Rollback) is None
 
 
@@ -179,7 +190,12 @@ def test_guard_drops_a_pass_without_a_plan(
     classifier: Model, ctx: PassContext, passes: SimpleNamespace, labelled: Dataset
 ) -> None:
     judge = _judge(classifier, ctx, labelled, "accuracy")
-    steps = _run(classifier, ctx, (AccuracyGuard(judge, 0.01),), passes.Scale(factor=-1.0))
+    steps = _run(
+        classifier,
+        ctx,
+        (AccuracyGuard(judge, Goals.parse("max-drop=1%")),),
+        passes.Scale(factor=-1.0),
+    )
     assert steps[1].model is steps[0].model
     assert str(steps[1].figures.get(Rollback)) == "dropped"
 
@@ -191,8 +207,8 @@ def test_without_labels_the_budget_is_agreement(
     flipped = classifier.clone()
     passes.Scale(factor=-1.0).run(flipped.ir, ctx)
     assert judge.what == "top-1 agreement"
-    assert judge.drop(classifier) == 0
-    assert judge.drop(flipped) > 0.9
+    assert _loss(judge, classifier) == 0
+    assert _loss(judge, flipped) > 0.9
 
 
 def test_several_labels_agree_where_all_do(
@@ -203,15 +219,15 @@ def test_several_labels_agree_where_all_do(
     flipped = classifier.clone()
     passes.Scale(factor=-1.0).run(flipped.ir, ctx)
     assert judge.what == "agreement on all labels"
-    assert judge.drop(classifier) == 0
-    assert judge.drop(flipped) == 1
+    assert _loss(judge, classifier) == 0
+    assert _loss(judge, flipped) == 1
 
 
 def test_a_budget_needs_something_to_lose(classifier: Model, ctx: PassContext) -> None:
     classifier.ir.graph.outputs[0].name = "pooled_embedding"
     data = Dataset({"x": np.ones((2, 16), np.float32)})
     with pytest.raises(UsageError, match="max-drop needs a metric"):
-        _judge(classifier, ctx, data, None).drop(classifier)
+        _judge(classifier, ctx, data, None).observe(classifier)
 
 
 def test_metric_has_an_interval_and_the_original_a_row(

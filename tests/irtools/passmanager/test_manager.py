@@ -82,6 +82,41 @@ def test_hooks_nest_around_the_pass(
     ]
 
 
+def test_a_run_goes_on_from_the_steps_of_another(
+    classifier: Model, ctx: PassContext, passes: SimpleNamespace
+) -> None:
+    class Seen(Instrument):
+        name = "seen"
+
+        def __init__(self) -> None:
+            self.calls: list[tuple[str, int]] = []
+
+        def begin(self, step: Step) -> None:
+            self.calls.append(("begin", step.index))
+
+        def resumed(self, step: Step) -> None:
+            super().resumed(step)
+            self.calls.append(("resumed", step.index))
+
+        def after(self, step: Step) -> None:
+            self.calls.append(("after", step.index))
+
+    first, second = Seen(), Seen()
+    with Workspace() as workspace:
+        done = PassManager(Pipeline(passes.Rename()), (first,)).run(classifier, ctx, workspace)
+        steps = PassManager(Pipeline(passes.Idle(), passes.Zero(ratio=0.3)), (second,)).run(
+            classifier, ctx, workspace, done
+        )
+    assert first.calls == [("begin", 0), ("after", 1)]
+    assert second.calls == [
+        *(("begin", 0), ("resumed", 0), ("resumed", 1)),
+        *(("after", 2), ("after", 3)),
+    ]
+    assert steps[:2] == done and steps[2].before is done[1].model
+    assert [(step.index, step.total) for step in steps[2:]] == [(2, 3), (3, 3)]
+    assert steps[3].original is classifier and "zero" in steps[3].text
+
+
 def test_one_instrument_can_keep_a_pass_from_running(
     classifier: Model, ctx: PassContext, passes: SimpleNamespace
 ) -> None:

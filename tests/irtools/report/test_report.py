@@ -71,7 +71,7 @@ def _report(*rows: Row) -> Report:
         versions={"irtools": "0"},
         pipeline=",".join(row.text for row in rows[1:]),
         passes=(),
-        settings=Settings(threads=2, max_drop=0.01).entry(),
+        settings=Settings(threads=2, goals="max-drop=1%").entry(),
         bench=BenchSettings(),
         rows=rows,
         result=ModelEntry("result", "1" * 64, 4, 20),
@@ -96,7 +96,7 @@ def test_a_report_reads_back_equal() -> None:
     report = _report(
         _row(0, "original", metric=metric),
         _row(1, "int8", latency=_latency(1.1, 1.2, 1.3), metric=metric),
-        _row(2, "prune", rollback=Rollback(4, 7, 0.009, math.inf, 0.01, "accuracy", 6)),
+        _row(2, "prune", rollback=Rollback(4, 7, 0.009, math.inf, "max-drop=1%", "accuracy", 6)),
     )
     assert Report.from_json(report.to_json()) == report
     assert report.rows[1].latency[0].speedup.value == 1.2 and report.rows[2].metric is None
@@ -131,7 +131,7 @@ def test_schema_refuses_what_it_does_not_know() -> None:
 
 
 def test_table_is_a_view_of_the_document() -> None:
-    drawn = Rollback(41, 74, 0.009, 0.05, 0.01, "accuracy", 6)
+    drawn = Rollback(41, 74, 0.009, 0.05, "max-drop=1%", "accuracy", 6)
     metric = MetricFigure("accuracy", 0.974, 0.96, 0.98, 100)
     text = str(
         _report(
@@ -142,7 +142,7 @@ def test_table_is_a_view_of_the_document() -> None:
     )
     assert "1.01x [0.98, 1.04] within noise" in text
     assert "prune:ratio=0.5 (41 of 74 kept)" in text
-    assert "rolled back to 41 of 74 decisions, to keep the budget" in text
+    assert "rolled back to 41 of 74 decisions, to keep max-drop=1%" in text
     assert "50.0 MB (2.00x)" in text and "0.9740 [0.9600, 0.9800]" in text
     assert "equal" in text and "100.00 %" in text
     assert "\x1b" not in text and "m\\x1b[31m.onnx" in text

@@ -15,7 +15,7 @@ import onnx_ir as ir
 import pytest
 
 from irtools import optimize
-from irtools.driver.optimize import OptimizeResult
+from irtools.driver.result import OptimizeResult
 from irtools.driver.settings import Settings
 from irtools.errors import OptionError, UnknownNameError, UnsupportedError, UsageError
 from irtools.instruments.energy import EnergyMeter
@@ -186,18 +186,18 @@ def test_without_counters_a_note_says_why(tmp_path: Path) -> None:
 def test_settings_are_checked_printed_and_in_the_report(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text("{}")
     loading = LoadOptions(adapters=((tmp_path, 0.5),))
-    settings = Settings(target="ort-cpu:isa=avx2", max_drop=0.01, loading=loading)
+    settings = Settings(target="ort-cpu:isa=avx2", goals="max-drop=1%", loading=loading)
     assert str(settings).splitlines() == [
         "target: ort-cpu:isa=avx2",
         f"loading: adapters=(({tmp_path!r}, 0.5),)",
-        "max_drop: 0.01",
+        "goals: max-drop=1%",
     ]
     entry = settings.entry()
     assert entry.target == "ort-cpu:isa=avx2" and entry.adapters[0].factor == 0.5
     before = entry.adapters[0].sha256
     (tmp_path / "adapter_config.json").write_text("{ }")
     assert settings.entry().adapters[0].sha256 != before
-    with pytest.raises(OptionError, match="no setting 'max_dorp'; did you mean 'max_drop'"):
-        settings.changed({"max_dorp": 0.1})
-    with pytest.raises(UsageError, match="max-drop is 2"):
-        Settings(max_drop=2)
+    with pytest.raises(OptionError, match="no setting 'goalz'; did you mean 'goals'"):
+        settings.changed({"goalz": 0.1})
+    with pytest.raises(UsageError, match="max-drop is 200%"):
+        Settings(goals="max-drop=2")

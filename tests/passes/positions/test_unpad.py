@@ -115,7 +115,7 @@ def test_checks_compare_what_a_noted_result_holds(run: Run) -> None:
     first, second = (answers(model.ir, "ort-cpu", arrays) for model in (before, done.model))
     for wanted, found in ((first, second), (second, first)):
         meter = FidelityMeter()
-        tally = Tally(data, None, meter, padded_outputs(before.ir, done.model.ir))
+        tally = Tally(data, (), meter, padded_outputs(before.ir, done.model.ir))
         tally.add(Batch(arrays, None, np.arange(8)), found, wanted)
         assert meter.result().sqnr_db >= EXACT
     unnoted = done.model.clone()

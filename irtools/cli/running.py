@@ -1,0 +1,145 @@
+"""Options and steps that verbs share which make a model: what is judged, and what is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from irtools.cli import options as options
+from irtools.cli.source import load_options
+from irtools.cli.types import DATA, METRIC, OUT
+
+if TYPE_CHECKING:
+    from irtools.driver.result import OptimizeResult
+    from irtools.driver.settings import Settings
+    from irtools.targets import Target
+
+__all__ = ["artifact_options", "cache_folder", "judging_options", "settings_of", "write_result"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def judging_options(function: F) -> F:
+    """Options for data and metrics of a verb that makes a model."""
+    for add in reversed(
+        (*_DATA, options.data_options, options.calibration_samples_option, _METRIC)
+    ):
+        function = add(function)
+    return function
+
+
+_DATA = (
+    click.option("--calibrate", type=DATA, help="Data for ranges and refits."),
+    click.option("--evaluate", type=DATA, help="Data for fidelity and, with labels, the metric."),
+    click.option(
+        "--holdout",
+        type=DATA,
+        help="Other samples, to quote figures of where --evaluate is chosen by. [default: half of "
+        "--evaluate, split at random by --seed]",
+    ),
+)
+_METRIC = click.option(
+    "--metric",
+    type=METRIC,
+    multiple=True,
+    help="accuracy, multilabel-f1-micro, perplexity, ... or module:function; again for further "
+    "ones. [default: by the labels: multilabel-f1-micro for rows of 0/1, else accuracy; perplexity "
+    "of models that write text]",
+)
+
+
+def artifact_options(function: F) -> F:
+    """Options for what a verb writes."""
+    for add in reversed(_ARTIFACT):
+        function = add(function)
+    return function
+
+
+_ARTIFACT = (
+    click.option(
+        "--output",
+        "-o",
+        type=OUT,
+        help="FILE.onnx: the model as it was timed. A folder: what the target loads, and "
+        "report.json. [default: <name>.opt.onnx]",
+    ),
+    click.option(
+        "--portable",
+        is_flag=True,
+        help="Standard operators only, so that any runtime reads the file.",
+    ),
+    click.option("--force", "-f", is_flag=True, help="Replace what exists."),
+    click.option(
+        "--external-data",
+        is_flag=True,
+        default=None,
+        help="Weights in a file next to the model.",
+    ),
+)
+
+
+def settings_of(target: Target | str, given: Mapping[str, Any]) -> Settings:
+    """Turn the options of a verb into settings; what it has no option for keeps its default."""
+    from irtools.driver.settings import Settings
+    from irtools.measure.base import BenchSettings
+
+    bench = BenchSettings(given["batch"], given["sequence"], given["threads"], past=given["past"])
+    check = not given.get("no_check", False)
+    named = ("timed", "new_tokens", "drop_slower", "seed", "threads")
+    figures = given.get("figures")
+    return Settings(
+        target=target,
+        loading=load_options(given, check=check),
+        data=options.data_settings(given, given["calibrate"], given["evaluate"], given["holdout"]),
+        metric=given["metric"] or None,
+        goals=given["goals"],
+        bench=None if given.get("no_bench", False) else bench,
+        figures=tuple(figures.split(",")) if figures else (),
+        check=check,
+        portable=given["portable"],
+        effort=given["effort"],
+        **{name: given[name] for name in named if name in given},
+    )
+
+
+def cache_folder(given: Mapping[str, Any]) -> Path | None:
+    """Return where outputs of the original are kept between runs; None: nowhere."""
+    from irtools.measure.cache import default_cache
+
+    if given["no_cache"]:
+        return None
+    return Path(given["cache_dir"]) if given["cache_dir"] else default_cache()
+
+
+def write_result(
+    result: OptimizeResult,
+    source: str,
+    output: str | None,
+    json_path: str | None,
+    given: Mapping[str, Any],
+) -> None:
+    """Write what was made, checked, and print its report."""
+    from irtools.cli.console import console, say, write_json
+    from irtools.data import resolve_sizes
+    from irtools.driver.artifact import write_artifact
+    from irtools.report.table import report_view
+    from irtools.words import size_text
+
+    report, files = write_artifact(
+        result,
+        output,
+        source=source,
+        force=given["force"],
+        external_data=given["external_data"],
+        sizes=resolve_sizes(result.model, given["drawn_sizes"]),
+    )
+    if json_path is not None:
+        write_json(report.to_dict(), json_path)
+    shown = console()
+    for part in report_view(report):
+        shown.print(part)
+    size = sum(path.stat().st_size for path in files)
+    say(f"irc: wrote {', '.join(str(path) for path in files)} ({size_text(size)})")

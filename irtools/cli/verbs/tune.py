@@ -1,0 +1,113 @@
+"""`irc tune`: many pipelines, and the front of the best ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from irtools.cli import options as options
+from irtools.cli.running import (
+    artifact_options,
+    cache_folder,
+    judging_options,
+    settings_of,
+    write_result,
+)
+from irtools.cli.source import source_options
+from irtools.cli.types import FILE, SOURCE
+from irtools.cli.verb import Verb
+
+__all__ = ["tune"]
+
+
+@click.command(
+    cls=Verb,
+    epilog="Example: irc tune model.onnx --objective latency --max-drop 1% --trials 60 --calibrate "
+    "calib.npz --evaluate test.npz --storage tune.db -o best/",
+)
+@click.argument("source", metavar="SRC", type=SOURCE)
+@click.option(
+    "--objective",
+    "objectives",
+    multiple=True,
+    default=("latency",),
+    show_default=True,
+    metavar="NAME",
+    help="What to make small: latency, size, memory or loss; again for further ones. The first "
+    "one says which point of the front is written.",
+)
+@click.option(
+    "--trials",
+    type=click.IntRange(min=1),
+    default=60,
+    show_default=True,
+    metavar="N",
+    help="Pipelines to try, those in --storage among them.",
+)
+@click.option(
+    "--storage",
+    type=FILE,
+    help="A SQLite file that keeps the trials: the same command goes on where it was stopped.",
+)
+@options.target_option
+@judging_options
+@options.goal_options
+@options.batch_option
+@options.sequence_option
+@options.past_option
+@options.threads_option
+@options.seed_option
+@options.effort_option
+@options.cache_options
+@options.json_option
+@artifact_options
+@options.size_option
+@options.fix_option
+@source_options
+@options.work_dir_option
+def tune(
+    source: str,
+    objectives: tuple[str, ...],
+    trials: int,
+    storage: str | None,
+    output: str | None,
+    json_path: str | None,
+    **given: Any,
+) -> None:
+    """Try many pipelines on the model SRC, and write the best of those that keep the goals.
+
+    Passes, their options, bits and shares are drawn by Optuna (extra `tune`). A trial goes on from
+    what an earlier one with the same beginning made, and ends before it is timed where it loses
+    too much. The table has the Pareto front; each of its pipelines makes its point again.
+    """
+    from irtools.driver.destination import Destination, check_writable
+    from irtools.measure.effort import Effort
+    from irtools.targets import find_target
+
+    given["effort"] = Effort.parse(given["effort"])
+    given["goals"] = options.goals_of(given)
+    target = find_target(given["target"])
+    Destination.of(output, source, force=given["force"])
+    for path in (json_path, storage):
+        if path not in (None, "-"):
+            check_writable(Path(str(path)))
+    from irtools.cli.console import progress, say
+    from irtools.search import tune_model
+
+    with progress() as shown:
+        result = tune_model(
+            source,
+            settings_of(target, given),
+            objectives=objectives,
+            trials=trials,
+            storage=None if storage is None else Path(storage),
+            calibration=given["calibrate"],
+            evaluation=given["evaluate"],
+            holdout=given["holdout"],
+            progress=shown,
+            cache=cache_folder(given),
+            on_trial=lambda number, text, outcome: say(f"irc: trial {number}: {text}: {outcome}"),
+        )
+    write_result(result, source, output, json_path, given)

@@ -1,0 +1,244 @@
+"""The main job, with or without a pipeline."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from irtools.driver import optimize as driver
+from irtools.driver.inputs import DataLike
+from irtools.driver.job import Job, ModelLike, PipelineLike, Watch, as_model
+from irtools.driver.outcome import check_kept, outcomes
+from irtools.driver.result import OptimizeResult, Search, make_result
+from irtools.driver.session import Session, open_session
+from irtools.driver.settings import Settings
+from irtools.errors import BudgetError, TargetUnavailableError, UsageError
+from irtools.model import Model
+from irtools.passmanager import Instrument, Pipeline, Plan
+from irtools.plugins import NullProgress, Progress, registry
+from irtools.report.entries import GoalEntry, Row, TriedEntry
+from irtools.search.advice import Given, command, next_steps
+from irtools.search.climb import Climbed, climb
+from irtools.search.errors import SearchError
+from irtools.targets import find_target
+
+__all__ = ["optimize"]
+
+_AUTO = "auto"
+
+
+def optimize(
+    model: ModelLike,
+    pipeline: PipelineLike | None = None,
+    settings: Settings = Settings(),
+    *,
+    calibration: DataLike | None = None,
+    evaluation: DataLike | None = None,
+    holdout: DataLike | None = None,
+    plans: Sequence[Plan] = (),
+    instruments: Sequence[Instrument] = (),
+    progress: Progress | None = None,
+    cache: Path | None = None,
+    on_row: Callable[[Row], None] | None = None,
+    on_outlook: Callable[[int, int, float], None] | None = None,
+    on_tried: Callable[[TriedEntry], None] | None = None,
+    **options: Any,
+) -> OptimizeResult:
+    """Make a model smaller and faster; every pass is verified, checked and measured.
+
+    With a pipeline that is run. Without one pipelines are tried, cheap and safe ones first, until
+    one keeps the goals; without goals what is safe and faster is taken.
+
+        optimize("model.onnx", "cleanup,fuse,int8", calibration="calib.npz")
+        optimize("model.onnx", goals="speedup=3,max-drop=1%", calibration="calib.npz",
+                 evaluation="test.npz")
+
+    Args:
+        model: ONNX file, checkpoint folder, `module:function`, or a model in memory. It never
+            changes.
+        pipeline: Pipeline text, a pass, a `Pipeline`, or None to have one found.
+        settings: How it is run, checked and measured. Without a pipeline the target may be `auto`:
+            the first of this machine's targets on which the goals are kept, each next to the
+            original on the same target; without goals the one on which the result is fastest.
+        calibration: Data for ranges and refits. Without it passes that need data draw it from the
+            model's signature, and the report says so.
+        evaluation: Data for fidelity, and with labels for the task metric. Without it fidelity is
+            measured on the calibration data, or on data drawn from the model's signature.
+        holdout: Samples whose figures are quoted where something is chosen by `evaluation`; None:
+            one half of that is chosen by and the other quoted, split at random by the seed.
+        plans: Plans to replay instead of planning again.
+        instruments: Further hooks around every pass.
+        progress: Where to show how far long steps are.
+        cache: Folder in which the original's outputs are kept between runs; None: not kept.
+        on_row: Called with each row of the report as soon as its pass is done.
+        on_outlook: Called with the passes done, their number, and the seconds that the rest will
+            take: from the start, and after each pass.
+        on_tried: Called with each pipeline that was tried.
+        options: Any of the `Settings`, in place of those of `settings`:
+            `optimize(model, "int8", target="openvino-cpu", goals="max-drop=1%")`.
+
+    Raises:
+        UsageError: Wrong pipeline, target, goals or combination of arguments.
+        ModelError: The model cannot be read or is not sound.
+        DataError: Data that does not fit the model, or cannot decide the goals.
+        UnsupportedError: Not possible on this target.
+        VerificationError: A pass broke the model.
+        BudgetError: A goal is not kept; a `SearchError` has what was tried.
+        PassError: A pass failed unexpectedly; its notes name the reproducer folder.
+    """
+    chosen = settings.changed(options)
+    given: dict[str, Any] = {
+        "calibration": calibration,
+        "evaluation": evaluation,
+        "holdout": holdout,
+        "cache": cache,
+    }
+    if pipeline is not None:
+        if chosen.target == _AUTO:
+            raise UsageError("target auto is for a search: leave out the pipeline or name a target")
+        return driver.optimize(
+            model,
+            pipeline,
+            chosen,
+            plans=plans,
+            instruments=instruments,
+            progress=progress,
+            on_row=on_row,
+            on_outlook=on_outlook,
+            **given,
+        )
+    if plans:
+        raise UsageError("a plan is replayed by the pass that made it: name it in a pipeline")
+    _check_settings(chosen, evaluated=evaluation is not None)
+    search = _Search(
+        as_model(model, chosen.loading),
+        Given.of(model, calibration, evaluation, holdout),
+        chosen,
+        given,
+        Watch(instruments, progress or NullProgress()),
+        on_tried,
+    )
+    return _on_any(search) if chosen.target == _AUTO else search.on(chosen.target).result
+
+
+@dataclasses.dataclass(frozen=True)
+class _Found:
+    """What a search found on one target."""
+
+    result: OptimizeResult
+    milliseconds: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Search:
+    """What searches on several targets share."""
+
+    model: Model
+    named: Given
+    settings: Settings
+    given: dict[str, Any]
+    watch: Watch
+    on_tried: Callable[[TriedEntry], None] | None
+    before: tuple[TriedEntry, ...] = ()
+
+    def on(self, target: Any) -> _Found:
+        """Search on a target.
+
+        Raises:
+            SearchError: No pipeline keeps the goals.
+        """
+        started = time.monotonic()
+        settings = dataclasses.replace(self.settings, target=target)
+        job = Job.read(self.model, Pipeline(), settings, plans=(), watch=self.watch, **self.given)
+        with open_session(job, searching=True) as session:
+            climbed = climb(session, on_tried=self._tell)
+            tried = (*self.before, *climbed.tried)
+            steps = tuple(next_steps(self.named, job, climbed))
+            if not climbed.keeps:
+                raise SearchError(_missed(climbed), tried, steps)
+            return self._finish(session, climbed, Search(tried, "", steps), started)
+
+    def _finish(self, session: Session, climbed: Climbed, search: Search, started: float) -> _Found:
+        pipeline = climbed.state.pipeline
+        session.job = dataclasses.replace(session.job, pipeline=pipeline)
+        quoted = session.quote(climbed.state.steps)
+        found = outcomes(session.job.settings.wanted, quoted)
+        _confirm(found, search)
+        text = command(self.named, session.job, str(pipeline)) if len(pipeline) else ""
+        search = dataclasses.replace(search, command=text)
+        result = make_result(session, climbed.state.steps, started, found, search)
+        latency, _ = quoted.find("latency", None)
+        return _Found(result, None if latency is None else latency.value)
+
+    def _tell(self, entry: TriedEntry) -> None:
+        if self.on_tried is not None:
+            self.on_tried(entry)
+
+
+def _on_any(search: _Search) -> OptimizeResult:
+    """Search on each target of this machine: until the goals are kept, without goals on all."""
+    best: _Found | None = None
+    failed: SearchError | None = None
+    open_ended = not search.settings.wanted.needing("times", "file")
+    for name in _targets():
+        try:
+            found = search.on(name)
+        except SearchError as error:
+            failed = error
+            search = dataclasses.replace(search, before=error.tried)
+            continue
+        if not open_ended:
+            return found.result
+        if best is None or (found.milliseconds or 0) < (best.milliseconds or 0):
+            best = found
+    if best is not None:
+        return best.result
+    assert failed is not None
+    raise failed
+
+
+def _targets() -> list[str]:
+    """Return the targets that this machine can run, the usual one first."""
+    found = []
+    for name in sorted(registry.names("irtools.targets"), key=lambda name: name != "ort-cpu"):
+        try:
+            find_target(name)
+        except TargetUnavailableError:
+            continue
+        found.append(name)
+    return found
+
+
+def _check_settings(settings: Settings, *, evaluated: bool) -> None:
+    if not settings.check and not evaluated:
+        raise UsageError(
+            "a search compares models with the original: do not switch the checks off, or give "
+            "evaluation data"
+        )
+    if settings.drop_slower:
+        raise UsageError("drop-slower is for a pipeline: a search takes nothing that is slower")
+
+
+def _confirm(found: Sequence[GoalEntry], search: Search) -> None:
+    try:
+        check_kept(found)
+    except BudgetError as error:
+        raise SearchError(str(error), search.tried, search.next) from error
+
+
+def _missed(climbed: Climbed) -> str:
+    """Say which goals are not kept, and how near the best state came."""
+    goals, seen = climbed.scene.goals, climbed.state.seen
+    missed = [
+        f"{goal} ({goal.shown(seen) or 'not measured'})"
+        for goal, answer in goals.answers(seen).items()
+        if answer.value != "yes"
+    ]
+    pipeline = str(climbed.state.pipeline) or "the original"
+    return (
+        f"no pipeline keeps {' and '.join(missed)}, by the nearest of those tried, {pipeline}: "
+        "nothing was written"
+    )

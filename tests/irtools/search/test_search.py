@@ -1,0 +1,229 @@
+"""Pipelines that are found: what is tried, what ends the climb, and what is quoted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from xml.etree import ElementTree as Xml
+
+import jsonschema
+import numpy as np
+import pytest
+
+import irtools
+from irtools.data import Dataset, halves
+from irtools.errors import DataError, UsageError
+from irtools.model import Model
+from irtools.report.document import Report, schema
+from irtools.report.html import html
+from irtools.report.junit import junit
+from irtools.report.markdown import markdown
+from irtools.search import SearchError, job
+
+_FASTER = {"int8": 2.0, "cleanup": 1.1, "fuse": 1.1, "sink": 1.1, "prune": 1.5}
+Timed = Callable[[dict[str, float]], list[str]]
+
+
+def _outcomes(result: Any) -> list[tuple[str, str]]:
+    return [(entry.name, entry.outcome) for entry in result.report.tried]
+
+
+def test_without_goals_what_is_safe_and_faster_is_taken(model: Model, timed: Timed) -> None:
+    timed(_FASTER)
+    result = irtools.optimize(model)
+    assert _outcomes(result) == [("exact passes", "taken"), ("int8", "taken")]
+    assert result.report.pipeline == "cleanup,int8", "passes that changed nothing are left out"
+    assert [row.text for row in result.rows] == ["original", "cleanup", "int8"]
+    assert result.rows[-1].latency[0].speedup.value == 2.0
+    assert result.report.command == "irc optimize MODEL --passes cleanup,int8"
+    assert len(model.ir.graph) == 4, "the caller's model stays as it was"
+
+
+def test_what_is_slower_or_no_faster_is_left(model: Model, timed: Timed) -> None:
+    timed({**_FASTER, "int8": 1.12})
+    result = irtools.optimize(model)
+    assert result.report.pipeline == "cleanup"
+    assert result.report.tried[1].why == "not faster, beyond noise"
+    timed({**_FASTER, "sink": 0.5, "int8": 0.4})
+    result = irtools.optimize(model)
+    assert [entry.outcome for entry in result.report.tried] == ["left", "left"]
+    assert result.report.pipeline == "" and result.report.command == ""
+    assert result.model.fingerprint() == model.fingerprint()
+
+
+def test_what_is_too_far_from_the_original_is_left(
+    model: Model, timed: Timed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from irtools.search import state
+
+    timed(_FASTER)
+    monkeypatch.setattr(state, "_LOW_AGREEMENT", 1.01)
+    result = irtools.optimize(model)
+    assert result.report.pipeline == "cleanup"
+    assert "too far from the original" in result.report.tried[-1].why
+
+
+def test_the_first_state_that_keeps_the_goals_ends_the_climb(
+    model: Model, timed: Timed, calibration: Dataset, evaluation: Dataset
+) -> None:
+    names = timed(_FASTER)
+    result = irtools.optimize(
+        model, goals="speedup=1.8,max-drop=5%", calibration=calibration, evaluation=evaluation
+    )
+    assert _outcomes(result) == [("exact passes", "taken"), ("int8", "taken")]
+    assert [goal.kept for goal in result.report.goals] == [True, True]
+    assert names == ["sink", "int8", "int8"], "the result is timed once more"
+    assert result.report.tried[1].goals == {"speedup=1.8": "yes", "max-drop=5%": "yes"}
+    assert "loss:accuracy" in result.report.tried[1].figures
+
+
+def test_the_command_makes_the_result_again(
+    model: Model, timed: Timed, calibration: Dataset, evaluation: Dataset
+) -> None:
+    timed(_FASTER)
+    data: dict[str, Any] = {"calibration": calibration, "evaluation": evaluation}
+    found = irtools.optimize(model, goals="speedup=1.8,max-drop=5%", **data)
+    assert "--max-drop 5%" in found.report.command
+    again = irtools.optimize(model, found.report.pipeline, goals="max-drop=5%", **data)
+    assert again.model.fingerprint() == found.model.fingerprint()
+    assert again.rows[-1].metric.value == found.rows[-1].metric.value
+
+
+def test_pruning_makes_up_for_what_int8_lacks(
+    model: Model, timed: Timed, calibration: Dataset, evaluation: Dataset
+) -> None:
+    timed(_FASTER)
+    with pytest.raises(SearchError, match=r"no pipeline keeps speedup=3 \(2.00x") as caught:
+        irtools.optimize(
+            model, goals="speedup=3,max-drop=5%", calibration=calibration, evaluation=evaluation
+        )
+    tried = {entry.name: entry for entry in caught.value.tried}
+    assert tried["pruning"].pipeline.startswith("cleanup,prune:speedup=1.59,int8")
+    assert caught.value.exit_code == 5
+    assert any("irc distill" in text for text in caught.value.next)
+
+
+def test_a_size_needs_no_times(model: Model) -> None:
+    half = irtools.optimize(model, goals="max-size=55%", bench=None)
+    assert half.report.pipeline == "cleanup,fp16"
+    quarter = irtools.optimize(model, goals="max-size=30%", bench=None)
+    assert quarter.report.pipeline == "cleanup,int8"
+    assert quarter.report.tried[-1].figures["size"].value <= 0.3 * half.rows[0].size.file_bytes
+    nothing = irtools.optimize(model, goals="max-size=1GB", bench=None)
+    assert nothing.report.pipeline == "" and not nothing.report.tried
+
+
+def test_choice_and_quoted_figures_share_no_sample(evaluation: Dataset) -> None:
+    chosen, quoted = halves(evaluation, 7)
+    rows = [{sample.tobytes() for sample in half.feeds["x"]} for half in (chosen, quoted)]
+    assert not rows[0] & rows[1] and len(rows[0] | rows[1]) == len(evaluation)
+    again, other = halves(evaluation, 7)[0], halves(evaluation, 8)[0]
+    assert again.digest == chosen.digest != other.digest
+
+
+def test_a_holdout_is_quoted(model: Model, calibration: Dataset, evaluation: Dataset) -> None:
+    holdout = evaluation.select(np.arange(500))
+    result = irtools.optimize(
+        model,
+        "int8",
+        goals="max-drop=5%",
+        bench=None,
+        calibration=calibration,
+        evaluation=evaluation.select(np.arange(500, 1200)),
+        holdout=holdout,
+    )
+    assert result.rows[-1].metric.samples == 500
+    texts = [verdict.text for verdict in result.report.verdicts]
+    assert "chosen by 700 samples of 3.npz, quoted on 500 samples of 3.npz" in texts
+
+
+def test_several_metrics_each_within_its_own_budget(
+    model: Model, calibration: Dataset, evaluation: Dataset
+) -> None:
+    result = irtools.optimize(
+        model,
+        "int8",
+        metric=("accuracy", "f1-micro"),
+        goals="max-drop=5%,max-drop=f1-macro=5%",
+        bench=None,
+        calibration=calibration,
+        evaluation=evaluation,
+    )
+    row = result.rows[-1]
+    assert row.metric.name == "accuracy"
+    assert [one.name for one in row.further_metrics.metrics] == ["f1-micro", "f1-macro"]
+    assert row.further_metrics.metrics[0].value == pytest.approx(row.metric.value)
+    assert result.report.settings.further_metrics == ("f1-micro", "f1-macro")
+    assert irtools.Goals.parse("max-drop=f1-macro=5%").goals[0].metric == "f1-macro"
+
+
+@pytest.mark.parametrize(
+    ("goals", "error", "said"),
+    [
+        ("max-drop=0.1%", DataError, r"give at least 4,?\d+ samples|at least .* samples with"),
+        ("max-drop=0%", DataError, "allow a larger loss"),
+        ("min-metric=1.01", UsageError, "the original's accuracy is 1.0000"),
+        ("speedup=2", UsageError, "speedup needs the benchmark, which is switched off"),
+    ],
+)
+def test_goals_that_cannot_be_decided(
+    model: Model, evaluation: Dataset, goals: str, error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        irtools.optimize(model, goals=goals, bench=None, evaluation=evaluation)
+
+
+def test_times_of_another_machine_are_no_goal(model: Model, timed: Timed) -> None:
+    timed(_FASTER)
+    with pytest.raises(UsageError, match="speedup needs times, and ort-cpu:isa=arm is not this"):
+        irtools.optimize(model, goals="speedup=2", target="ort-cpu:isa=arm")
+
+
+def test_drawn_samples_decide_no_budget(model: Model) -> None:
+    with pytest.raises(DataError, match="cannot be decided on 32 drawn samples"):
+        irtools.optimize(model, goals="max-drop=1%", bench=None)
+
+
+def test_what_a_pipeline_alone_has_is_refused(model: Model) -> None:
+    with pytest.raises(UsageError, match="a search takes nothing that is slower"):
+        irtools.optimize(model, drop_slower=True)
+    with pytest.raises(UsageError, match="a search compares models with the original"):
+        irtools.optimize(model, check=False)
+    with pytest.raises(UsageError, match="target auto is for a search"):
+        irtools.optimize(model, "cleanup", target="auto", bench=None)
+
+
+def test_a_goal_that_a_pipeline_misses_writes_nothing(model: Model, timed: Timed) -> None:
+    timed(_FASTER)
+    with pytest.raises(irtools.IrtoolsError, match=r"does not keep speedup=3: 2.00x \[1.96"):
+        irtools.optimize(model, "cleanup,int8", goals="speedup=3")
+    assert irtools.optimize(model, "cleanup,int8", goals="speedup=1.9").report.goals[0].kept
+
+
+def test_the_report_shows_goals_and_what_was_tried(model: Model, timed: Timed) -> None:
+    timed({**_FASTER, "int8": 2.0})
+    report = irtools.optimize(model, goals="speedup=1.8").report
+    document = report.to_dict()
+    jsonschema.validate(document, schema())
+    assert Report.from_dict(document) == report
+    assert document["tried"][1]["figures"]["speedup"] == {"value": 2.0, "low": 1.96, "high": 2.04}
+    assert document["tried"][1]["target"] == "ort-cpu:isa=vnni"
+    table, page, text = str(report), html(report), markdown(report)
+    assert "goal speedup=1.8: kept, 2.00x [1.96, 2.04]" in table
+    for view in (table, page, text):
+        assert "cleanup,int8" in view and "exact passes" in view and "irc optimize MODEL" in view
+    cases = Xml.fromstring(junit(report)).findall("testcase")
+    assert [case.get("name") for case in cases] == ["cleanup", "int8", "goal speedup=1.8"]
+
+
+def test_the_next_target_is_tried_where_the_first_will_not_do(
+    model: Model, timed: Timed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job, "_targets", lambda: ["ort-cpu", "ort-cpu:isa=native"])
+    with pytest.raises(SearchError, match="speedup=3") as caught:
+        timed(_FASTER)
+        irtools.optimize(model, goals="speedup=3", target="auto")
+    names = [entry.name for entry in caught.value.tried]
+    assert names == ["exact passes", "int8", "exact passes", "int8"]
+    result = irtools.optimize(model, goals="speedup=1.9", target="auto")
+    assert len(result.report.tried) == 2, "the first target will do"

@@ -1,0 +1,78 @@
+"""Many pipelines: what is drawn, what is kept between runs, and the front."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from irtools.data import Dataset
+from irtools.driver.result import OptimizeResult
+from irtools.errors import OptionError, UsageError
+from irtools.model import Model
+from irtools.passmanager import Pipeline
+from irtools.search import tune_model
+from irtools.search.space import Space
+
+_FASTER = {"int8": 2.0, "cleanup": 1.1, "fuse": 1.1, "sink": 1.1, "prune": 1.5, "int4": 0.5}
+Timed = Callable[[dict[str, float]], list[str]]
+
+
+def test_every_pipeline_that_is_drawn_can_be_read() -> None:
+    rng = np.random.default_rng(0)
+
+    def choose(name: str, options: Sequence[str]) -> str:
+        return str(rng.choice(options))
+
+    for has_data in (True, False):
+        space = Space(has_data, ("int8", "int4", "fp16", "bf16"), is_decoder=False)
+        texts = {space.draw(choose) for _ in range(200)}
+        assert len(texts) > 5
+        for text in texts:
+            assert Pipeline.parse(text).passes
+        usual = space.usual
+        assert space.draw(lambda name, _, usual=usual: usual[name]) == "cleanup,fuse,sink,int8"
+
+
+@pytest.mark.tune
+@pytest.mark.slow
+def test_the_front_goes_on_from_its_storage(
+    model: Model, timed: Timed, calibration: Dataset, evaluation: Dataset, tmp_path: Path
+) -> None:
+    timed(_FASTER)
+    told: list[tuple[int, str]] = []
+
+    def tune(trials: int) -> OptimizeResult:
+        return tune_model(
+            model,
+            objectives=("latency", "size"),
+            trials=trials,
+            storage=tmp_path / "tune.db",
+            calibration=calibration,
+            evaluation=evaluation,
+            goals="max-drop=5%",
+            on_trial=lambda number, text, outcome: told.append((number, text)),
+        )
+
+    result = tune(2)
+    assert told[0] == (0, "cleanup,fuse,sink,int8"), "the usual pipeline comes first"
+    tune(4)
+    assert [number for number, _ in told] == [0, 1, 2, 3]
+    report = result.report
+    assert report.tried[0].outcome == "taken" and report.goals[0].kept
+    assert "speedup" in report.tried[0].figures and "size" in report.tried[0].figures
+
+
+def test_objectives_are_checked_before_anything_runs(model: Model) -> None:
+    with pytest.raises(OptionError, match="no objective 'speed'"):
+        tune_model(model, objectives=("speed",))
+    with pytest.raises(UsageError, match="several different"):
+        tune_model(model, objectives=("size", "size"))
+    with pytest.raises(UsageError, match="latency needs the benchmark"):
+        tune_model(model, bench=None)
+    with pytest.raises(UsageError, match="needs evaluation data and a largest loss"):
+        tune_model(model, objectives=("loss",))
+    with pytest.raises(UsageError, match="the objective latency needs times"):
+        tune_model(model, target="ort-cpu:isa=arm")

@@ -107,7 +107,7 @@ _COLLAPSE_FACTOR = 3.0
 @click.option(
     "--cache-dir",
     metavar="DIR",
-    help="Where the original's outputs on --evaluate data are kept between runs, at most 1 GB. "
+    help="Where outputs and scores on --evaluate data are kept between runs; `irc cache` shows it. "
     "[default: irtools in $XDG_CACHE_HOME or ~/.cache]",
 )
 @click.option("--no-cache", is_flag=True, help="Do not keep them.")

@@ -27,6 +27,10 @@ __all__ = ["main", "run"]
 VERBS: Mapping[str, str] = {
     "optimize": "Run passes over a model, measured and checked one by one.",
     "compile": "Write what a target's runtime loads in deployment.",
+    "init": "Write an irc.toml for a model.",
+    "build": "Build the release that irc.toml describes.",
+    "verify": "Check a release: hashes, signature, numbers on this machine.",
+    "cache": "Show, check or trim what is kept between runs.",
     "bench": "Time models against each other, alternating.",
     "compare": "Compare the numbers of two models, layer by layer if asked.",
     "inspect": "Show what a model consists of.",

@@ -9,6 +9,7 @@ import click
 __all__ = ["GROUPS", "Verb", "group_of"]
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
+    "Build": ("--config", "--locked", "--check", "--baseline", "--key"),
     "Passes": ("--passes", "--pipeline", "--plan"),
     "Model and target": ("--teacher", "--student", "--target", "--fix", "--logits"),
     "Data": (
@@ -97,6 +98,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "--hard-label-output",
         "--cache",
         "--no-cache",
+        "--trim",
+        "--clear",
         "--work-dir",
     ),
     "Sources other than ONNX files": (),

@@ -101,7 +101,9 @@ class Job:
             sizes=resolve_sizes(source, (settings.data.synthetic.sizes or {}).items()),
             bench=_with_threads(settings.bench, settings.threads),
             plans={plan.pass_text: plan for plan in plans},
-            cache=None if cache is None else OutputCache(cache, warn=partial(_tell, watch.progress)),
+            cache=None
+            if cache is None
+            else OutputCache(cache, warn=partial(_tell, watch.progress)),
             watch=watch,
         )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from irtools.data import Dataset
+from irtools.driver.history import with_history
 from irtools.driver.inputs import DataLike, choose_metric
 from irtools.driver.instruments import (
     judged_on,
@@ -64,7 +65,7 @@ from irtools.report.verdicts import (
     remark_on_equal,
     remark_on_form,
 )
-from irtools.targets import KernelReport, RunnerOptions, Target, lowered
+from irtools.targets import KernelReport, RunnerOptions, Target, lowered, target_text
 
 __all__ = ["OptimizeResult", "optimize"]
 
@@ -198,7 +199,13 @@ def _run(job: Job, started: float) -> OptimizeResult:
         )
         manager = PassManager(job.pipeline, hooks, job.plans)
         steps = manager.run(job.model, ctx, workspace)
-        deployed = workspace.deployed(steps[-1].model)
+        final = steps[-1].model
+        result, deployed = with_history(
+            (final, workspace.deployed(final)),
+            job.model,
+            str(job.pipeline),
+            target_text(job.target),
+        )
         kernels = None
         if job.settings.check or job.bench is not None:
             options = RunnerOptions(threads=job.settings.threads)
@@ -206,7 +213,7 @@ def _run(job: Job, started: float) -> OptimizeResult:
     report = _report(job, steps, deployed, kernels, calibration.used, judge, budget, drawn)
     plans = {s.text: s.result.plan for s in steps if s.result.plan is not None}
     finished = dataclasses.replace(report, seconds=time.monotonic() - started)
-    return OptimizeResult(steps[-1].model, deployed, finished, plans, job.model, job.target)
+    return OptimizeResult(result, deployed, finished, plans, job.model, job.target)
 
 
 def _report(

@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -170,6 +171,14 @@ class Store:
         """Return stores of other versions in the same folder."""
         found = self.folder.glob("store-*") if self.folder.is_dir() else ()
         return tuple(sorted(path for path in found if path.name != _LAYOUT))
+
+    def remove_others(self) -> int:
+        """Remove stores of other versions; returns the bytes that were freed."""
+        freed = 0
+        for other in self.others():
+            freed += sum(path.stat().st_size for path in other.rglob("*") if path.is_file())
+            shutil.rmtree(other, ignore_errors=True)
+        return freed
 
     def check(self) -> int:
         """Compare every entry with its hashes; damaged ones are reported and removed.

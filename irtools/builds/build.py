@@ -1,0 +1,255 @@
+"""Builds a release: what did not change is taken from where it is, the rest is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from irtools.builds.config import Config
+from irtools.builds.inputs import Fingerprints, Inputs
+from irtools.builds.lock import Lock, LockedBuild, check_lock, lock_path, read_lock, write_lock
+from irtools.builds.matrix import Combination, combinations
+from irtools.builds.records import BUILD_FILE, BuildRecord, Manifest, read_record, record_text
+from irtools.builds.release import (
+    check_place,
+    config_digest,
+    copy_files,
+    describe_release,
+    fault_of,
+    publish_release,
+    read_release,
+)
+from irtools.errors import DataError, FileError, IrtoolsError, LimitError
+from irtools.files import Store, files_below, restore_folder, staging_folder
+
+if TYPE_CHECKING:
+    from irtools.builds.watch import Watch
+
+__all__ = ["BuildResult", "BuildSettings", "Origin", "build", "measured_files"]
+
+Origin = Literal["unchanged", "from the cache", "built"]
+
+_KIND = "build"
+measured_files = frozenset({"report.json", BUILD_FILE})
+"""Files of a build that hold times, and so differ from run to run."""
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """How a release is built.
+
+    Attributes:
+        folder: Where to; None: as `irc.toml` says.
+        store: What is kept between builds; None: nothing.
+        locked: Refuse anything that differs from `irc.lock`.
+        force: Replace a folder that holds other files.
+        sign: Signs a folder that is about to be published; None: it has no signature.
+    """
+
+    folder: Path | None = None
+    store: Store | None = None
+    locked: bool = False
+    force: bool = False
+    sign: Callable[[Path], None] | None = None
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """A release.
+
+    Attributes:
+        folder: Where it is.
+        origins: Where each build comes from.
+    """
+
+    folder: Path
+    manifest: Manifest
+    origins: Mapping[str, Origin]
+
+
+def build(config: Config, settings: BuildSettings, watch: Watch) -> BuildResult:
+    """Bring a release up to date.
+
+    The folder is replaced at one moment, when all builds are there; what was made until then is in
+    the store, so that an interrupted build goes on where it was. Builds may run at the same time.
+
+    Raises:
+        UsageError: `irc.toml` names what does not exist, or the folder holds foreign files.
+        CheckError: A budget or a check does not hold, or `irc.lock` does not.
+        FileError: Something cannot be read or written.
+        IrtoolsError: As `optimize`; of several failing builds the first one's error, with how
+            many failed.
+    """
+    place = settings.folder or config.folder / config.release.folder
+    restore_folder(place)
+    check_place(place, force=settings.force)
+    builds = combinations(config)
+    fingerprints = Fingerprints()
+    inputs = {one.name: fingerprints.inputs(one) for one in builds}
+    lock = lock_path(config.path)
+    if settings.locked:
+        check_lock(read_lock(lock), lock, inputs)
+    old = _present(place, watch)
+    if old is not None and _is_current(old, config, inputs) and settings.sign is None:
+        result = BuildResult(place, old, {one.name: "unchanged" for one in builds})
+    else:
+        result = _renewed(config, builds, inputs, place, old, settings, watch)
+    if not settings.locked:
+        write_lock(lock, _lock(config, result.manifest))
+    return result
+
+
+def _present(place: Path, watch: Watch) -> Manifest | None:
+    """Return the release that is there, if it is whole."""
+    try:
+        manifest = read_release(place)
+    except (FileError, DataError):
+        return None
+    fault = fault_of(place, manifest)
+    if fault is not None:
+        watch.say(f"{place}/{fault}: the release is written again")
+        return None
+    return manifest
+
+
+def _is_current(manifest: Manifest, config: Config, inputs: Mapping[str, Inputs]) -> bool:
+    keys = {one.name: one.inputs.key for one in manifest.builds}
+    wanted = {name: found.key for name, found in inputs.items()}
+    return keys == wanted and manifest.config == config_digest(config)
+
+
+def _renewed(
+    config: Config,
+    builds: Sequence[Combination],
+    inputs: Mapping[str, Inputs],
+    place: Path,
+    old: Manifest | None,
+    settings: BuildSettings,
+    watch: Watch,
+) -> BuildResult:
+    with staging_folder(place.absolute().parent) as staging, _writing(place):
+        root = staging / "release"
+        root.mkdir()
+        filler = _Filler(root, place, old, settings.store, watch)
+        filled = list(_each(builds, lambda one: filler.fill(one, inputs[one.name]), watch))
+        records = [record for record, _ in filled]
+        manifest = describe_release(config, records, root)
+        if settings.sign is not None:
+            settings.sign(root)
+        publish_release(root, place)
+    origins = {record.name: origin for record, origin in filled}
+    return BuildResult(place, manifest, origins)
+
+
+def _each(
+    builds: Sequence[Combination],
+    fill: Callable[[Combination], tuple[BuildRecord, Origin]],
+    watch: Watch,
+) -> Iterator[tuple[BuildRecord, Origin]]:
+    """Make all builds, and go on after one that fails: the others are kept for the next time."""
+    errors: list[IrtoolsError] = []
+    for number, one in enumerate(builds, 1):
+        watch.say(f"build {number} of {len(builds)}: {one.name}")
+        try:
+            yield fill(one)
+        except (FileError, LimitError):
+            raise
+        except IrtoolsError as error:
+            errors.append(error.within(one.name))
+            if len(builds) > 1:
+                watch.say(f"failed: {error}")
+    if errors:
+        if len(builds) > 1:
+            errors[0].add_note(
+                f"{len(errors)} of {len(builds)} builds failed and the release stays as it was"
+            )
+        raise errors[0]
+
+
+@dataclass(frozen=True)
+class _Filler:
+    """Puts builds into the folder that becomes the release."""
+
+    root: Path
+    place: Path
+    old: Manifest | None
+    store: Store | None
+    watch: Watch
+
+    def fill(self, one: Combination, inputs: Inputs) -> tuple[BuildRecord, Origin]:
+        """Take a build from the release that is there, from the store, or make it."""
+        folder = self.root / one.name
+        folder.mkdir(parents=True)
+        if self._take_old(inputs, folder):
+            return _renamed(one, folder), "unchanged"
+        if self.store is None:
+            return self._make(one, inputs, folder, None), "built"
+        with self.store.making(
+            inputs.key, lambda: self.watch.say("another irc builds it: waiting")
+        ):
+            with self.store.open(_KIND, inputs.key) as entry:
+                if entry is not None:
+                    copy_files(entry.files, entry.folder, folder)
+                    return _renamed(one, folder), "from the cache"
+            record = self._make(one, inputs, folder, self.store.folder)
+            self.store.put(
+                _KIND, inputs.key, lambda to: copy_files(files_below(folder), folder, to), one.name
+            )
+        return record, "built"
+
+    def _make(
+        self, one: Combination, inputs: Inputs, folder: Path, cache: Path | None
+    ) -> BuildRecord:
+        from irtools.builds.make import make_build
+
+        return make_build(one, inputs, folder, cache, self.watch)
+
+    def _take_old(self, inputs: Inputs, folder: Path) -> bool:
+        if self.old is None:
+            return False
+        for build in self.old.builds:
+            if build.inputs.key == inputs.key:
+                below = (n for n in self.old.files if n.startswith(f"{build.name}/"))
+                names = [name.removeprefix(f"{build.name}/") for name in below]
+                copy_files(names, self.place / build.name, folder)
+                return True
+        return False
+
+
+def _renamed(one: Combination, folder: Path) -> BuildRecord:
+    """Give a build that was made under other names those of this `irc.toml`."""
+    path = folder / BUILD_FILE
+    found = read_record(BuildRecord, path)
+    wanted = msgspec.structs.replace(found, name=one.name, source=one.model_table.source)
+    if wanted != found:
+        path.write_text(record_text(wanted), encoding="utf-8")
+    return wanted
+
+
+def _lock(config: Config, manifest: Manifest) -> Lock:
+    builds = {}
+    for one in manifest.builds:
+        prefix = f"{one.name}/"
+        files = {
+            name.removeprefix(prefix): file.sha256
+            for name, file in manifest.files.items()
+            if name.startswith(prefix) and name.removeprefix(prefix) not in measured_files
+        }
+        builds[one.name] = LockedBuild(one.inputs, files)
+    return Lock(seed=config.measuring.seed, builds=builds)
+
+
+@contextmanager
+def _writing(place: Path) -> Iterator[None]:
+    """Let what cannot be written have the name of the release."""
+    try:
+        yield
+    except IrtoolsError:
+        raise
+    except OSError as error:
+        raise FileError(f"cannot write {place}: {error.strerror or error}") from error

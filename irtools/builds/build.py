@@ -14,7 +14,14 @@ from irtools.builds.config import Config
 from irtools.builds.inputs import Fingerprints, Inputs
 from irtools.builds.lock import Lock, LockedBuild, check_lock, lock_path, read_lock, write_lock
 from irtools.builds.matrix import Combination, combinations
-from irtools.builds.records import BUILD_FILE, BuildRecord, Manifest, read_record, record_text
+from irtools.builds.records import (
+    BUILD_FILE,
+    MEASURED_FILES,
+    BuildRecord,
+    Manifest,
+    read_record,
+    record_text,
+)
 from irtools.builds.release import (
     check_place,
     config_digest,
@@ -30,13 +37,11 @@ from irtools.files import Store, files_below, restore_folder, staging_folder
 if TYPE_CHECKING:
     from irtools.builds.watch import Watch
 
-__all__ = ["BuildResult", "BuildSettings", "Origin", "build", "measured_files"]
+__all__ = ["BuildResult", "BuildSettings", "Origin", "build"]
 
 Origin = Literal["unchanged", "from the cache", "built"]
 
 _KIND = "build"
-measured_files = frozenset({"report.json", BUILD_FILE})
-"""Files of a build that hold times, and so differ from run to run."""
 
 
 @dataclass(frozen=True)
@@ -238,7 +243,7 @@ def _lock(config: Config, manifest: Manifest) -> Lock:
         files = {
             name.removeprefix(prefix): file.sha256
             for name, file in manifest.files.items()
-            if name.startswith(prefix) and name.removeprefix(prefix) not in measured_files
+            if name.startswith(prefix) and name.removeprefix(prefix) not in MEASURED_FILES
         }
         builds[one.name] = LockedBuild(one.inputs, files)
     return Lock(seed=config.measuring.seed, builds=builds)

@@ -15,6 +15,7 @@ from irtools.files import json_text
 __all__ = [
     "BUILD_FILE",
     "MANIFEST_FILE",
+    "MEASURED_FILES",
     "BuildRecord",
     "FileRecord",
     "Manifest",
@@ -26,6 +27,8 @@ __all__ = [
 
 BUILD_FILE = "build.json"
 MANIFEST_FILE = "irtools.json"
+MEASURED_FILES = frozenset({"report.json", BUILD_FILE})
+"""Files of a build that hold times, and so differ from run to run."""
 
 T = TypeVar("T", bound="Record")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from irtools.cli.verb import Verb
 
 if TYPE_CHECKING:
     from irtools.builds.build import BuildResult
+    from irtools.builds.config import Config
     from irtools.files import Store
 
 __all__ = ["build"]
@@ -40,6 +43,12 @@ __all__ = ["build"]
 )
 @click.option("--no-cache", is_flag=True, help="Make everything that the release lacks.")
 @click.option("--locked", is_flag=True, help="Fail where inputs or versions differ from irc.lock.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Make every build twice without the cache and compare the bytes; nothing is released.",
+)
+@click.option("--sign", "key", type=FILE, help="Private key, in PEM, to sign the release with.")
 @click.option("--schema", is_flag=True, help="Print the JSON schema of irc.toml.")
 @click.option("--force", "-f", is_flag=True, help="Replace a folder that holds other files.")
 def build(config_file: str, schema: bool, **given: Any) -> None:
@@ -57,11 +66,37 @@ def build(config_file: str, schema: bool, **given: Any) -> None:
     from irtools.builds.config import read_config
 
     config = read_config(Path(config_file))
-    result = _build(config, given)
-    _tell(result)
+    if given["key"] is not None:
+        from irtools.builds.signing import check_key
+
+        check_key(Path(given["key"]))
+    if given["check"]:
+        _check(config)
+        return
+    _tell(_build(config, given))
 
 
-def _build(config: Any, given: dict[str, Any]) -> BuildResult:
+def _check(config: Config) -> None:
+    from irtools.builds.repeat import repeat_builds
+    from irtools.builds.watch import Watch
+    from irtools.cli.console import say
+    from irtools.errors import CheckError
+    from irtools.words import counted
+
+    different: list[str] = []
+    for one in repeat_builds(config, Watch(lambda line: say(f"irc: {line}"))):
+        different += (f"{one.name}/{line}" for line in one.differences)
+        lock = ", and as irc.lock says" if one.locked else ""
+        same = f"the same bytes twice{lock} ({counted(one.files, 'file')})"
+        say(f"irc: {one.name}: {'; '.join(one.differences) or same}")
+    if different:
+        raise CheckError(
+            f"the same inputs gave other bytes: {different[0]}"
+            + f", and {len(different) - 1} more" * (len(different) > 1)
+        )
+
+
+def _build(config: Config, given: dict[str, Any]) -> BuildResult:
     from irtools.builds.build import BuildSettings
     from irtools.builds.build import build as run
     from irtools.builds.watch import Watch
@@ -72,9 +107,18 @@ def _build(config: Any, given: dict[str, Any]) -> BuildResult:
         store=_store(given),
         locked=given["locked"],
         force=given["force"],
+        sign=_signer(given["key"]),
     )
     with outlook() as shown:
         return run(config, settings, Watch(lambda line: say(f"irc: {line}"), shown, shown.row))
+
+
+def _signer(key: str | None) -> Callable[[Path], None] | None:
+    if key is None:
+        return None
+    from irtools.builds.signing import sign_release
+
+    return partial(sign_release, key=Path(key))
 
 
 def _store(given: dict[str, Any]) -> Store | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ __all__ = ["BuildResult", "BuildSettings", "Origin", "build"]
 Origin = Literal["unchanged", "from the cache", "built"]
 
 _KIND = "build"
+_STAGING = re.compile(r"/\.irtools-staging-\w+/files")
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,7 @@ class BuildSettings:
         locked: Refuse anything that differs from `irc.lock`.
         force: Replace a folder that holds other files.
         sign: Signs a folder that is about to be published; None: it has no signature.
+        gate: Judges a release before it is published, and raises where it must not be.
     """
 
     folder: Path | None = None
@@ -61,6 +64,7 @@ class BuildSettings:
     locked: bool = False
     force: bool = False
     sign: Callable[[Path], None] | None = None
+    gate: Callable[[Path, Manifest], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,8 @@ def build(config: Config, settings: BuildSettings, watch: Watch) -> BuildResult:
     old = _present(place, watch)
     if old is not None and _is_current(old, config, inputs) and settings.sign is None:
         result = BuildResult(place, old, {one.name: "unchanged" for one in builds})
+        if settings.gate is not None:
+            settings.gate(place, old)
     else:
         result = _renewed(config, builds, inputs, place, old, settings, watch)
     if not settings.locked:
@@ -137,13 +143,15 @@ def _renewed(
     settings: BuildSettings,
     watch: Watch,
 ) -> BuildResult:
-    with staging_folder(place.absolute().parent) as staging, _writing(place):
+    with staging_folder(place.absolute().parent) as staging, _writing(staging / "release", place):
         root = staging / "release"
         root.mkdir()
         filler = _Filler(root, place, old, settings.store, watch)
         filled = list(_each(builds, lambda one: filler.fill(one, inputs[one.name]), watch))
         records = [record for record, _ in filled]
         manifest = describe_release(config, records, root)
+        if settings.gate is not None:
+            settings.gate(root, manifest)
         if settings.sign is not None:
             settings.sign(root)
         publish_release(root, place)
@@ -250,10 +258,20 @@ def _lock(config: Config, manifest: Manifest) -> Lock:
 
 
 @contextmanager
-def _writing(place: Path) -> Iterator[None]:
-    """Let what cannot be written have the name of the release."""
+def _writing(root: Path, place: Path) -> Iterator[None]:
+    """Let what cannot be written have the name that it was to get.
+
+    Args:
+        root: Where everything is written first.
+        place: Where it was to go.
+    """
     try:
         yield
+    except FileError as error:
+        if str(root) not in str(error):
+            raise
+        text = _STAGING.sub("", str(error).replace(str(root), str(place)))
+        raise FileError(text) from error
     except IrtoolsError:
         raise
     except OSError as error:

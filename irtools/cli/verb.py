@@ -98,6 +98,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "--hard-label-output",
         "--cache",
         "--no-cache",
+        "--junit",
+        "--markdown",
         "--trim",
         "--clear",
         "--work-dir",

@@ -9,7 +9,7 @@ from irtools.report.entries import ReportData, Row
 from irtools.report.table import row_line
 from irtools.words import printable
 
-__all__ = ["junit"]
+__all__ = ["junit", "xml_text"]
 
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -23,7 +23,7 @@ def junit(report: ReportData) -> str:
     skipped = sum(_why_skipped(row) is not None for row in rows)
     suite = Xml.Element(
         "testsuite",
-        name=_text(f"irtools {report.model.source}"),
+        name=xml_text(f"irtools {report.model.source}"),
         tests=str(len(rows)),
         failures="0",
         errors="0",
@@ -39,10 +39,10 @@ def junit(report: ReportData) -> str:
         ("model.sha256", report.model.sha256),
         ("result.sha256", report.result.sha256),
     ):
-        Xml.SubElement(properties, "property", name=name, value=_text(value))
+        Xml.SubElement(properties, "property", name=name, value=xml_text(value))
     for row in rows:
         _add_case(suite, report, row)
-    Xml.SubElement(suite, "system-out").text = _text(
+    Xml.SubElement(suite, "system-out").text = xml_text(
         "\n".join(f"{verdict.level.value}: {verdict.text}" for verdict in report.verdicts)
     )
     Xml.indent(suite)
@@ -53,13 +53,13 @@ def _add_case(suite: Xml.Element, report: ReportData, row: Row) -> None:
     case = Xml.SubElement(
         suite,
         "testcase",
-        classname=_text(report.model.source),
-        name=_text(row.text),
+        classname=xml_text(report.model.source),
+        name=xml_text(row.text),
         time=f"{sum(row.seconds.values()):.3f}",
     )
     if (reason := _why_skipped(row)) is not None:
-        Xml.SubElement(case, "skipped", message=_text(reason))
-    Xml.SubElement(case, "system-out").text = _text("\n".join((row_line(row), *row.notes)))
+        Xml.SubElement(case, "skipped", message=xml_text(reason))
+    Xml.SubElement(case, "system-out").text = xml_text("\n".join((row_line(row), *row.notes)))
 
 
 def _why_skipped(row: Row) -> str | None:
@@ -68,7 +68,7 @@ def _why_skipped(row: Row) -> str | None:
     return None if row.rollback is None else str(row.rollback)
 
 
-def _text(text: str) -> str:
+def xml_text(text: str) -> str:
     """Return text that XML can hold."""
     lines = (printable(line, 2000) for line in text.split("\n"))
     return _FORBIDDEN.sub("?", "\n".join(lines))

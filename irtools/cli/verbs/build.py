@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from irtools.cli.types import FILE, FOLDER
+from irtools.cli.types import FILE, FOLDER, OUT
 from irtools.cli.verb import Verb
 
 if TYPE_CHECKING:
     from irtools.builds.build import BuildResult
     from irtools.builds.config import Config
+    from irtools.builds.gate import Comparison
+    from irtools.builds.records import Manifest
+    from irtools.builds.watch import Watch
     from irtools.files import Store
 
 __all__ = ["build"]
@@ -43,6 +48,14 @@ __all__ = ["build"]
 )
 @click.option("--no-cache", is_flag=True, help="Make everything that the release lacks.")
 @click.option("--locked", is_flag=True, help="Fail where inputs or versions differ from irc.lock.")
+@click.option(
+    "--baseline",
+    type=FOLDER,
+    help="An older release: both are measured here, in turn, and what got worse beyond noise ends "
+    "the build with 5, before anything is released.",
+)
+@click.option("--junit", type=OUT, help="Write what was built and compared as JUnit XML.")
+@click.option("--markdown", type=OUT, help="Write it as Markdown.")
 @click.option(
     "--check",
     is_flag=True,
@@ -73,7 +86,47 @@ def build(config_file: str, schema: bool, **given: Any) -> None:
     if given["check"]:
         _check(config)
         return
-    _tell(_build(config, given))
+    _run(config, given)
+
+
+def _run(config: Config, given: dict[str, Any]) -> None:
+    """Build, and tell people and CI systems how it went, also where it failed."""
+    from irtools.cli.console import say
+    from irtools.errors import IrtoolsError
+
+    found: list[Comparison] = []
+    result, failure = None, ""
+    try:
+        result = _build(config, given, found)
+    except IrtoolsError as error:
+        failure = str(error)
+        raise
+    finally:
+        if found:
+            from irtools.builds.views import HEADINGS, cells_of
+
+            _show(HEADINGS, cells_of(found))
+        _write_views(result, found, failure, given)
+    _tell(result)
+    if found:
+        say(f"irc: nothing is worse than in {given['baseline']}")
+
+
+def _write_views(
+    result: BuildResult | None, found: Sequence[Comparison], failure: str, given: dict[str, Any]
+) -> None:
+    from irtools.builds.views import gate_junit, gate_markdown
+    from irtools.files import write_text
+
+    if given["junit"] is not None:
+        write_text(Path(given["junit"]), gate_junit(result, found, failure))
+    text = gate_markdown(result, found, failure)
+    if given["markdown"] is not None:
+        write_text(Path(given["markdown"]), text)
+    # GitHub shows what is appended to this file on the page of the job.
+    if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+        with Path(summary).open("a", encoding="utf-8") as file:
+            file.write(text)
 
 
 def _check(config: Config) -> None:
@@ -96,7 +149,7 @@ def _check(config: Config) -> None:
         )
 
 
-def _build(config: Config, given: dict[str, Any]) -> BuildResult:
+def _build(config: Config, given: dict[str, Any], found: list[Comparison]) -> BuildResult:
     from irtools.builds.build import BuildSettings
     from irtools.builds.build import build as run
     from irtools.builds.watch import Watch
@@ -110,7 +163,28 @@ def _build(config: Config, given: dict[str, Any]) -> BuildResult:
         sign=_signer(given["key"]),
     )
     with outlook() as shown:
-        return run(config, settings, Watch(lambda line: say(f"irc: {line}"), shown, shown.row))
+        watch = Watch(lambda line: say(f"irc: {line}"), shown, shown.row)
+        gate = _gate(config, given["baseline"], watch, found)
+        return run(config, replace(settings, gate=gate), watch)
+
+
+def _gate(
+    config: Config, baseline: str | None, watch: Watch, found: list[Comparison]
+) -> Callable[[Path, Manifest], None] | None:
+    if baseline is None:
+        return None
+    from irtools.builds.gate import compare_releases, read_baseline, regressions
+    from irtools.errors import CheckError
+
+    folder = Path(baseline)
+    old = read_baseline(folder, config)
+
+    def gate(place: Path, new: Manifest) -> None:
+        found.extend(compare_releases(config, place, new, folder, old, watch))
+        if worse := regressions(found):
+            raise CheckError(f"worse than {folder}: {worse}; nothing was released")
+
+    return gate
 
 
 def _signer(key: str | None) -> Callable[[Path], None] | None:
@@ -133,20 +207,12 @@ def _store(given: dict[str, Any]) -> Store | None:
 
 
 def _tell(result: BuildResult) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
     from irtools.builds.summary import summary_rows
-    from irtools.cli.console import console, say
-    from irtools.words import counted, printable, size_text
+    from irtools.cli.console import say
+    from irtools.words import counted, size_text
 
     headings, rows = summary_rows(result.manifest.builds)
-    table = Table(pad_edge=False, show_edge=False)
-    for index, heading in enumerate((*headings, "")):
-        table.add_column(heading, justify="right" if 0 < index < len(headings) else "left")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in (*row, result.origins[row[0]])))
-    console().print(table)
+    _show((*headings, ""), [(*row, result.origins[row[0]]) for row in rows])
     made = list(result.origins.values())
     size = sum(file.bytes for file in result.manifest.files.values())
     counts = [f"{made.count(o)} {o}" for o in ("unchanged", "from the cache", "built") if o in made]
@@ -154,3 +220,18 @@ def _tell(result: BuildResult) -> None:
         f"irc: {result.folder}: {counted(len(made), 'build')} ({', '.join(counts)}), "
         f"{counted(len(result.manifest.files), 'file')}, {size_text(size)}"
     )
+
+
+def _show(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from irtools.cli.console import console
+    from irtools.words import printable
+
+    table = Table(pad_edge=False, show_edge=False)
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if 0 < index < len(headings) - 1 else "left")
+    for row in rows:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    console().print(table)

@@ -26,6 +26,8 @@ _EXTRAS = {
     "torch": ("torch", "transformers"),
     "gguf": ("gguf", "safetensors"),
     "openvino": ("openvino",),
+    "signing": ("model_signing",),
+    "cyclonedx": ("cyclonedx", "jsonschema"),
 }
 
 

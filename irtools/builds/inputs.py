@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from irtools.builds.matrix import Combination, is_function
 from irtools.errors import FileError, IrtoolsError
 from irtools.files import Store, file_hashes, files_below
 from irtools.measure.cpu import cpu_quota
-from irtools.measure.machine import versions
+from irtools.measure.machine import code_digest, versions
 from irtools.plugins import registry
 from irtools.sources import companions_in
 from irtools.targets import Isa, Target, find_target, target_text
@@ -84,7 +83,6 @@ class Fingerprints:
 
     def __init__(self) -> None:
         self._known: dict[tuple[str, ...], str] = {}
-        self._code: str | None = None
         self._versions: dict[str, str] | None = None
 
     def inputs(self, one: Combination) -> Inputs:
@@ -105,7 +103,7 @@ class Fingerprints:
             host=f"{Isa.detect().value}, {threads} threads",
             settings=_settings(one),
             versions=self._all_versions(),
-            code=self._own_code(),
+            code=code_digest(),
         )
 
     def _source(self, one: Combination) -> str:
@@ -169,11 +167,6 @@ class Fingerprints:
             self._known[key] = _hash_of(paths)
         return self._known[key]
 
-    def _own_code(self) -> str:
-        if self._code is None:
-            self._code = _hash_of([Path(folder) for folder in _code_folders()], "*.py")
-        return self._code
-
     def _all_versions(self) -> dict[str, str]:
         if self._versions is None:
             self._versions = {**versions(), **dict(_plugin_versions())}
@@ -196,12 +189,11 @@ def _files_of_source(path: Path) -> tuple[Path, ...]:
     return (path, *weights, *companions_in(path.parent))
 
 
-def _hash_of(paths: Iterator[Path] | list[Path] | tuple[Path, ...], pattern: str = "*") -> str:
+def _hash_of(paths: Iterable[Path]) -> str:
     named: dict[str, Path] = {}
     for path in paths:
         if path.is_dir():
-            below = (name for name in files_below(path) if Path(name).match(pattern))
-            named |= {f"{path.name}/{name}": path / name for name in below}
+            named |= {f"{path.name}/{name}": path / name for name in files_below(path)}
         else:
             named[path.name] = path
     hashes = file_hashes(named.values())
@@ -248,12 +240,6 @@ def _settings(one: Combination) -> dict[str, Any]:
         "measuring": msgspec.to_builtins(one.config.measuring),
         "samples": one.config.release.samples,
     }
-
-
-def _code_folders() -> Iterator[str]:
-    for package in ("irtools", "irtools.passes", "irtools.frontends", "irtools.backends"):
-        spec = importlib.util.find_spec(package)
-        yield from () if spec is None else (spec.submodule_search_locations or ())
 
 
 def _plugin_versions() -> Iterator[tuple[str, str]]:

@@ -28,7 +28,7 @@ from irtools.measure.cpu import cpu_quota
 from irtools.measure.drawable import DrawnInputs
 from irtools.measure.effort import Workload
 from irtools.measure.figures import Occasion
-from irtools.measure.machine import machine, versions
+from irtools.measure.machine import code_digest, machine, versions
 from irtools.metrics import Metric
 from irtools.model import Model
 from irtools.passmanager import Exactness, Instrument, Workspace
@@ -36,7 +36,14 @@ from irtools.plugins import suggest
 from irtools.report.kinds import figure_kinds
 from irtools.targets import Runner, RunnerOptions, lowered, target_text
 
-__all__ = ["judged_on", "make_budget", "make_instruments", "make_judge", "make_watchers"]
+__all__ = [
+    "judged_on",
+    "make_budget",
+    "make_instruments",
+    "make_judge",
+    "make_watchers",
+    "run_identity",
+]
 
 _DRAWN, _DRAWN_FEW = 32, 8
 """Samples that are drawn to compare models on."""
@@ -156,20 +163,20 @@ def make_judge(
         whole=job.settings.max_drop is not None,
         budget=budget,
         cache=kept,
-        identity=None if kept is None else _identity(job, threads),
+        identity=None if kept is None else {"model": job.model.fingerprint(), **run_identity(job)},
     )
 
 
-def _identity(job: Job, threads: int) -> dict[str, object]:
-    """What decides the outputs of the original, besides the data."""
+def run_identity(job: Job) -> dict[str, object]:
+    """Return what decides outputs and statistics, besides model and data."""
     return {
-        "model": job.model.fingerprint(),
         "target": target_text(job.target),
         "runtime": job.target.version(),
         "cpu": machine().cpu,
-        "threads": threads,
+        "threads": job.settings.threads or cpu_quota(),
         "portable": job.settings.portable,
         "versions": sorted(versions().items()),
+        "code": code_digest(),
     }
 
 

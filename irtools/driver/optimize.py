@@ -19,6 +19,7 @@ from irtools.driver.instruments import (
     make_instruments,
     make_judge,
     make_watchers,
+    run_identity,
 )
 from irtools.driver.job import (
     Job,
@@ -183,6 +184,7 @@ def _run(job: Job, started: float) -> OptimizeResult:
             threads=job.settings.threads,
             progress=job.watch.progress,
             source_files=files_next_to(job.model, job.calibration, job.evaluation),
+            kept=None if job.cache is None else (job.cache, run_identity(job)),
         )
         data = judged_on(job, drawn) if job.judges else None
         metric = (

@@ -19,6 +19,7 @@ from irtools.instruments.scores import MetricFigure
 from irtools.measure.cache import OutputCache
 from irtools.measure.contest import (
     KeptOutputs,
+    KeptScores,
     LazyRunner,
     Outputs,
     Part,
@@ -132,6 +133,7 @@ class Judge:
         self._batch = max(1, min(most, _OUTPUT_BYTES // self._sample_bytes))
         known = {**(identity or {}), "data": data.digest or data.with_digest().digest}
         self._outputs = KeptOutputs(self._sample_bytes, cache, known)
+        self._kept = KeptScores(cache, known)
         self._compared: Part | None = None
         self._scored: tuple[Part, ...] = ()
         self._measured: WeakKeyDictionary[Model, _Measured] = WeakKeyDictionary()
@@ -304,7 +306,9 @@ class Judge:
 
     def _measure_at(self, model: Model, found: _Measured, inner: bool) -> None:
         assert self._compared is not None
-        parts = self._missing(found, inner)
+        missing = self._missing(found, inner)
+        # In this order: what the metric keeps of the first part comes first.
+        parts = list(itertools.dropwhile(partial(self._recall, model, found), missing))
         if parts and found.fidelity is None:
             # Before the model is opened, so that one of the two is in memory at a time.
             with self._lazy(self._original, _EXACT) as exact:
@@ -324,14 +328,33 @@ class Judge:
             parts += [part for part in scored[len(found.rows) :] if part not in parts]
         return parts
 
+    def _recall(self, model: Model, found: _Measured, part: Part) -> bool:
+        """Take over what an earlier run has measured; False: there is nothing."""
+        compared, metric = self._asked(part)
+        options = RunnerOptions(optimizations=found.level)
+        kept = self._kept.get(model, part, options, compared, metric)
+        if kept is None:
+            return False
+        fidelity, rows = kept
+        if compared:
+            found.fidelity = fidelity
+        if rows is not None:
+            found.rows.append(rows)
+        return True
+
+    def _asked(self, part: Part) -> tuple[bool, PerSampleMetric | None]:
+        """Return whether outputs are compared on some samples, and the metric to keep rows for."""
+        scored = part in self._scored and isinstance(self._metric, PerSampleMetric)
+        metric = self._metric if scored else None
+        return part is self._compared, metric if isinstance(metric, PerSampleMetric) else None
+
     def _visit(self, model: Model, found: _Measured, part: Part, opened: LazyRunner) -> None:
         """Run a model on some samples, compare its outputs, and keep what the metric needs."""
-        compared, scored = part is self._compared, part in self._scored and self._by_sample
+        compared, metric = self._asked(part)
         meter = FidelityMeter(several_labels=self._several, sized_by_data=self._sizes.shapes)
         own = part.data
         if model is not self._original:
             own = part.data.encoded_with(model.companions)
-        metric = self._metric if scored and isinstance(self._metric, PerSampleMetric) else None
         padded = padded_outputs(self._original.ir, model.ir)
         tally = Tally(own, metric, meter if compared else None, padded)
         expected = self._reference(part) if compared else itertools.repeat(None)
@@ -344,8 +367,11 @@ class Judge:
             self._progress.step(f"evaluating {what}", done, len(part))
         if compared:
             found.fidelity = meter.result()
-        if scored:
+        if metric is not None:
             found.rows.append(tally.rows)
+        options = RunnerOptions(optimizations=found.level)
+        rows = None if metric is None else found.rows[-1]
+        self._kept.put(model, part, options, found.fidelity if compared else None, metric, rows)
 
     def _answers(
         self, model: Model, part: Part, own: Dataset, opened: LazyRunner

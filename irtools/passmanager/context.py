@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from irtools.data import Dataset, SyntheticSettings
     from irtools.measure.base import BenchSettings, LatencyResult
     from irtools.model import Model
+    from irtools.passmanager.kept import StatisticsCache
     from irtools.passmanager.resources import Calibration
     from irtools.statistics import StatisticsService
     from irtools.targets import Runner, RunnerOptions, Target
@@ -125,6 +126,7 @@ class PassContext:
         threads: int | None = None,
         progress: Progress | None = None,
         source_files: Mapping[str, Path] = MappingProxyType({}),
+        kept: StatisticsCache | None = None,
     ) -> PassContext:
         """Make the context of a whole run.
 
@@ -136,6 +138,7 @@ class PassContext:
             threads: Threads for running models; None leaves it to the runtime.
             progress: Where to report how far a long step is.
             source_files: Files next to the model's source, by name.
+            kept: Where statistics are kept between runs; None: nowhere.
         """
         from irtools.measure.base import BenchSettings
         from irtools.passmanager.resources import (
@@ -150,7 +153,7 @@ class PassContext:
         drawn = calibration.drawn
         make_runner = runner_maker(target, threads)
 
-        shared = SharedStatistics(calibration, make_runner, shown)
+        shared = SharedStatistics(calibration, make_runner, shown, kept)
         context = cls(
             target=target,
             statistics=lambda model: shared.of(model, context.companions),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from irtools.measure.contest.base import ContestResult, ContestSettings, Isolation, Standing
 from irtools.measure.contest.contest import Contest
 from irtools.measure.contest.entrants import describe
+from irtools.measure.contest.kept import KeptScores
 from irtools.measure.contest.outputs import EntrantScore
 from irtools.measure.contest.paired import paired_difference
 from irtools.measure.contest.samples import KeptOutputs, Outputs, Part
@@ -18,6 +19,7 @@ __all__ = [
     "ContestSettings",
     "Isolation",
     "KeptOutputs",
+    "KeptScores",
     "LazyRunner",
     "Outputs",
     "Part",

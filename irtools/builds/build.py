@@ -38,7 +38,7 @@ from irtools.files import Store, files_below, restore_folder, staging_folder
 if TYPE_CHECKING:
     from irtools.builds.watch import Watch
 
-__all__ = ["BuildResult", "BuildSettings", "Origin", "build"]
+__all__ = ["BuildResult", "BuildSettings", "Origin", "build", "plan_builds"]
 
 Origin = Literal["unchanged", "from the cache", "built"]
 
@@ -113,6 +113,37 @@ def build(config: Config, settings: BuildSettings, watch: Watch) -> BuildResult:
     if not settings.locked:
         write_lock(lock, _lock(config, result.manifest))
     return result
+
+
+def plan_builds(config: Config, settings: BuildSettings, watch: Watch) -> dict[str, str]:
+    """Return by name what `build` would do, and why; makes and writes nothing.
+
+    Raises:
+        IrtoolsError: As `build`, as far as it would come without running a model.
+    """
+    fingerprints = Fingerprints()
+    inputs = {one.name: fingerprints.inputs(one) for one in combinations(config)}
+    path = lock_path(config.path)
+    lock = read_lock(path)
+    if settings.locked:
+        check_lock(lock, path, inputs)
+    old = _present(settings.folder or config.folder / config.release.folder, watch)
+    held = set() if old is None else {one.inputs.key for one in old.builds}
+    return {
+        name: "unchanged" if one.key in held else _planned(settings.store, one, name, lock)
+        for name, one in inputs.items()
+    }
+
+
+def _planned(store: Store | None, inputs: Inputs, name: str, lock: Lock | None) -> str:
+    """Say where a build that the release lacks would come from."""
+    if store is not None:
+        with store.open(_KIND, inputs.key) as entry:
+            if entry is not None:
+                return "from the cache"
+    before = None if lock is None else lock.builds.get(name)
+    differing = () if before is None else inputs.differences(before.inputs)
+    return f"to be built: another {', '.join(differing)}" if differing else "to be built"
 
 
 def _present(place: Path, watch: Watch) -> Manifest | None:

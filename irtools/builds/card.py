@@ -11,6 +11,7 @@ from irtools.builds.config import Config
 from irtools.builds.records import BuildRecord
 from irtools.builds.summary import markdown_table, summary_rows
 from irtools.builds.tables import ModelTable
+from irtools.plugins import registry
 from irtools.version import __version__
 from irtools.words import printable
 
@@ -52,9 +53,7 @@ def _relation(builds: Sequence[BuildRecord]) -> str:
 
 
 def _history(one: BuildRecord) -> str:
-    from irtools.plugins.registry import PRESETS
-
-    return ",".join(PRESETS.get(part, part) for part in one.inputs.pipeline.split(","))
+    return ",".join(registry.PRESETS.get(part, part) for part in one.inputs.pipeline.split(","))
 
 
 def _results(one: BuildRecord) -> dict[str, Any]:

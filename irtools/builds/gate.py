@@ -69,7 +69,7 @@ def read_baseline(folder: Path, config: Config) -> Manifest:
     wanted = [one.name for one in combinations(config)]
     if not known & set(wanted):
         raise UsageError(
-            f"{folder} is no baseline for {config.path}: it has {', '.join(sorted(known))}, and "
+            f"{folder} does not go with {config.path}: it has {', '.join(sorted(known))}, and "
             f"not one of {', '.join(wanted)}"
         )
     return manifest

@@ -51,7 +51,7 @@ def repeat_builds(config: Config, watch: Watch) -> Iterator[Repetition]:
     for one in combinations(config):
         inputs = fingerprints.inputs(one)
         with scratch_folder("check") as scratch:
-            found = []
+            found: list[dict[str, str]] = []
             for number in (1, 2):
                 watch.say(f"{one.name}, build {number} of 2")
                 # Folders of different names: no path may get into a file.
@@ -66,9 +66,9 @@ def repeat_builds(config: Config, watch: Watch) -> Iterator[Repetition]:
                     label=f"building {one.name}",
                 )
                 found.append(_hashes(folder))
-        kept = _locked(lock, one, inputs)
+        kept, (first, second) = _locked(lock, one, inputs), found
         yield Repetition(
-            one.name, len(found[0]), tuple(_differences(*found, kept)), kept is not None
+            one.name, len(first), tuple(_differences(first, second, kept)), kept is not None
         )
 
 

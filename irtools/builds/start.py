@@ -70,7 +70,7 @@ def _lines(start: Start) -> Iterator[str]:
     yield f"{_quoted_key(start.target.partition(':')[0])} = {_text(start.target)}"
     yield ""
     yield "[budgets]"
-    # Without labelled data a budget would be about inputs that nobody asks for.
+    # Without labelled data a budget would be about inputs that no one asks for.
     yield f"{'' if start.evaluate else '# '}max-drop = {_text(start.max_drop)}"
 
 

@@ -1,4 +1,4 @@
-"""Results that nobody can use are not written."""
+"""Results that are of no use are not written."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ __all__ = ["folder_locked", "locked"]
 
 @contextmanager
 def locked(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold a lock file, which is there only as long as somebody holds it or waits for it.
+    """Hold a lock file, which is there only as long as a process holds it or waits for it.
 
     Args:
         path: The file; its folder is made.
@@ -28,7 +28,7 @@ def locked(path: Path, on_wait: Callable[[], None] | None = None) -> Iterator[No
     try:
         yield
     finally:
-        # Removed while it is held: whoever waits for it sees that it has no name any more.
+        # Removed while it is held: a process that waits for it sees that it has no name any more.
         with contextlib.suppress(OSError):
             path.unlink()
         os.close(descriptor)

@@ -238,7 +238,7 @@ def _give_place(made: Path, place: Path, trash: Path) -> None:
     except OSError:
         if not place.is_dir():
             raise
-        if not (place / _LIST).exists():  # Somebody has damaged it.
+        if not (place / _LIST).exists():  # It was damaged.
             place.rename(trash)
             made.rename(place)
 

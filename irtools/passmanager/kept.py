@@ -24,7 +24,9 @@ StatisticsCache: TypeAlias = "tuple[OutputCache, Mapping[str, object]]"
 """Where statistics are kept, and what decides them besides model and data."""
 
 _KEPT_BYTES = 64 << 20
-_RESULTS = {kind.__name__: kind for kind in (GramResult, HistogramResult, MinMaxResult)}
+_RESULTS: Mapping[str, Callable[..., object]] = {
+    kind.__name__: kind for kind in (GramResult, HistogramResult, MinMaxResult)
+}
 
 
 class KeptStatistics:

@@ -16,7 +16,7 @@ from irtools.cli.types import FILE, FOLDER, OUT
 from irtools.cli.verb import Verb
 
 if TYPE_CHECKING:
-    from irtools.builds.build import BuildResult
+    from irtools.builds.build import BuildResult, BuildSettings
     from irtools.builds.config import Config
     from irtools.builds.gate import Comparison
     from irtools.builds.records import Manifest
@@ -57,6 +57,9 @@ __all__ = ["build"]
 @click.option("--junit", type=OUT, help="Write what was built and compared as JUnit XML.")
 @click.option("--markdown", type=OUT, help="Write it as Markdown.")
 @click.option(
+    "--dry-run", is_flag=True, help="Say what would be built, and why; nothing is made or written."
+)
+@click.option(
     "--check",
     is_flag=True,
     help="Make every build twice without the cache and compare the bytes; nothing is released.",
@@ -85,6 +88,9 @@ def build(config_file: str, schema: bool, **given: Any) -> None:
         check_key(Path(given["key"]))
     if given["check"]:
         _check(config)
+        return
+    if given["dry_run"]:
+        _plan(config, given)
         return
     _run(config, given)
 
@@ -149,23 +155,24 @@ def _check(config: Config) -> None:
         )
 
 
+def _plan(config: Config, given: dict[str, Any]) -> None:
+    from irtools.builds.build import plan_builds
+    from irtools.builds.watch import Watch
+    from irtools.cli.console import say
+
+    found = plan_builds(config, _settings(given), Watch(lambda line: say(f"irc: {line}")))
+    _show(("build", "state"), list(found.items()))
+
+
 def _build(config: Config, given: dict[str, Any], found: list[Comparison]) -> BuildResult:
-    from irtools.builds.build import BuildSettings
     from irtools.builds.build import build as run
     from irtools.builds.watch import Watch
     from irtools.cli.console import outlook, say
 
-    settings = BuildSettings(
-        folder=None if given["output"] is None else Path(given["output"]),
-        store=_store(given),
-        locked=given["locked"],
-        force=given["force"],
-        sign=_signer(given["key"]),
-    )
     with outlook() as shown:
         watch = Watch(lambda line: say(f"irc: {line}"), shown, shown.row)
         gate = _gate(config, given["baseline"], watch, found)
-        return run(config, replace(settings, gate=gate), watch)
+        return run(config, replace(_settings(given), gate=gate), watch)
 
 
 def _gate(
@@ -185,6 +192,18 @@ def _gate(
             raise CheckError(f"worse than {folder}: {worse}; nothing was released")
 
     return gate
+
+
+def _settings(given: dict[str, Any]) -> BuildSettings:
+    from irtools.builds.build import BuildSettings
+
+    return BuildSettings(
+        folder=None if given["output"] is None else Path(given["output"]),
+        store=_store(given),
+        locked=given["locked"],
+        force=given["force"],
+        sign=_signer(given["key"]),
+    )
 
 
 def _signer(key: str | None) -> Callable[[Path], None] | None:

@@ -170,6 +170,19 @@ def test_a_locked_build_refuses_what_has_changed(build: Callable) -> None:
     assert found.code == 3 and "has version 0, expected 1" in found.err
 
 
+def test_a_dry_run_says_what_would_be_built_and_why(build: Callable) -> None:
+    found = build("--dry-run")
+    assert found.code == 0 and _origins(found.err) == ["to be built", "to be built"]
+    assert not Path("release").exists() and not Path("irc.lock").exists()
+    assert build().code == 0
+    _change('"cleanup,int8"', '"cleanup,int8:mode=dynamic"')
+    found = build("--dry-run")
+    assert _origins(found.err) == ["unchanged", "to be built: another pipeline"]
+    assert build("--dry-run", "--locked").code == 5
+    _change('"cleanup,int8:mode=dynamic"', '"cleanup,int8"')
+    assert build("--dry-run", "--locked").code == 0
+
+
 def test_without_the_cache_nothing_is_kept(build: Callable) -> None:
     assert build("--no-cache").code == 0
     assert not Path("cache").exists()

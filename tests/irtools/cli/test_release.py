@@ -194,7 +194,7 @@ def test_a_baseline_of_another_model_is_refused(built: Callable) -> None:
     shutil.copytree("release", "old")
     _change("[models.mlp]", "[models.other]")
     found = built("build", "--baseline", "old")
-    assert found.code == 2 and "old is no baseline for irc.toml: it has mlp/main/avx2" in found.err
+    assert found.code == 2 and "old does not go with irc.toml: it has mlp/main/avx2" in found.err
     _change("[models.other]", "[models.mlp]")
     path = Path("old/irtools.json")
     text = path.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Entries of the store: whole or not there, whoever writes, reads, damages and trims."""
+"""Entries of the store: whole or not there, whatever writes, reads, damages and trims them."""
 
 from __future__ import annotations
 

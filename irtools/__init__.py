@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from irtools.builds.load import LoadedModel, load
     from irtools.data import Dataset
     from irtools.driver.artifact import write_artifact
     from irtools.driver.optimize import OptimizeResult, optimize
@@ -39,6 +40,7 @@ _HOMES = {
     "Decision": "irtools.passmanager",
     "Exactness": "irtools.passmanager",
     "IrtoolsError": "irtools.errors",
+    "LoadedModel": "irtools.builds.load",
     "Model": "irtools.model",
     "OptimizeResult": "irtools.driver.optimize",
     "Pass": "irtools.passmanager",
@@ -48,6 +50,7 @@ _HOMES = {
     "Plan": "irtools.passmanager",
     "PlanningPass": "irtools.passmanager",
     "find_target": "irtools.targets",
+    "load": "irtools.builds.load",
     "optimize": "irtools.driver.optimize",
     "option": "irtools.passmanager",
     "write_artifact": "irtools.driver.artifact",
@@ -58,6 +61,7 @@ __all__ = [
     "Decision",
     "Exactness",
     "IrtoolsError",
+    "LoadedModel",
     "Model",
     "OptimizeResult",
     "Pass",
@@ -68,6 +72,7 @@ __all__ = [
     "PlanningPass",
     "__version__",
     "find_target",
+    "load",
     "optimize",
     "option",
     "write_artifact",

@@ -15,7 +15,7 @@ from irtools.data.npz import read_arrays
 from irtools.data.padding import cut_columns, find_columns, padding_mask, put_at_padding
 from irtools.data.signature import InputSpec, required_inputs
 from irtools.data.synthetic import SyntheticSettings, draw_feeds, longest_text, synthesize
-from irtools.data.text import encode_texts, number_classes, read_texts
+from irtools.data.text import encode_inputs, encode_texts, number_classes, read_texts
 
 __all__ = [
     "Batch",
@@ -31,6 +31,7 @@ __all__ = [
     "check_calibration",
     "cut_columns",
     "draw_feeds",
+    "encode_inputs",
     "encode_texts",
     "find_columns",
     "find_layout",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irtools.builds.config import read_config
@@ -169,6 +169,7 @@ def _toml(value: Any) -> str:
     return json.dumps(value)
 
 
+@settings(deadline=None)
 @given(st.dictionaries(_KEYS, _VALUES, max_size=4))
 def test_every_key_of_every_document_has_its_place(document: dict[str, Any]) -> None:
     text = "\n".join(f"{key} = {_toml(value)}" for key, value in document.items())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from irtools.builds.config import Config
@@ -71,7 +72,7 @@ def _model(config: Config, one: BuildRecord, digest: str) -> dict[str, Any]:
             "ancestors": [
                 {
                     "type": "machine-learning-model",
-                    "name": table.base_model or one.source,
+                    "name": table.base_model or Path(one.source).name,
                     "hashes": [{"alg": "SHA-256", "content": one.inputs.model}],
                 }
             ],

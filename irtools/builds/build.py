@@ -7,42 +7,34 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from irtools.builds.config import Config
+from irtools.builds.filling import KIND, Filler, Origin
 from irtools.builds.inputs import Fingerprints, Inputs
 from irtools.builds.lock import Lock, LockedBuild, check_lock, lock_path, read_lock, write_lock
 from irtools.builds.matrix import Combination, combinations
 from irtools.builds.records import (
-    BUILD_FILE,
     MEASURED_FILES,
     BuildRecord,
     Manifest,
-    read_record,
-    record_text,
 )
 from irtools.builds.release import (
     check_place,
     config_digest,
-    copy_files,
     describe_release,
     fault_of,
     publish_release,
     read_release,
 )
 from irtools.errors import DataError, FileError, IrtoolsError, LimitError
-from irtools.files import Store, files_below, restore_folder, staging_folder
+from irtools.files import Store, restore_folder, staging_folder
 
 if TYPE_CHECKING:
     from irtools.builds.watch import Watch
 
-__all__ = ["BuildResult", "BuildSettings", "Origin", "build", "plan_builds"]
+__all__ = ["BuildResult", "BuildSettings", "build", "plan_builds"]
 
-Origin = Literal["unchanged", "from the cache", "built"]
-
-_KIND = "build"
 _STAGING = re.compile(r"/\.irtools-staging-\w+/files")
 
 
@@ -138,7 +130,7 @@ def plan_builds(config: Config, settings: BuildSettings, watch: Watch) -> dict[s
 def _planned(store: Store | None, inputs: Inputs, name: str, lock: Lock | None) -> str:
     """Say where a build that the release lacks would come from."""
     if store is not None:
-        with store.open(_KIND, inputs.key) as entry:
+        with store.open(KIND, inputs.key) as entry:
             if entry is not None:
                 return "from the cache"
     before = None if lock is None else lock.builds.get(name)
@@ -177,7 +169,7 @@ def _renewed(
     with staging_folder(place.absolute().parent) as staging, _writing(staging / "release", place):
         root = staging / "release"
         root.mkdir()
-        filler = _Filler(root, place, old, settings.store, watch)
+        filler = Filler(root, place, old, settings.store, watch)
         filled = list(_each(builds, lambda one: filler.fill(one, inputs[one.name]), watch))
         records = [record for record, _ in filled]
         manifest = describe_release(config, records, root)
@@ -213,66 +205,6 @@ def _each(
                 f"{len(errors)} of {len(builds)} builds failed and the release stays as it was"
             )
         raise errors[0]
-
-
-@dataclass(frozen=True)
-class _Filler:
-    """Puts builds into the folder that becomes the release."""
-
-    root: Path
-    place: Path
-    old: Manifest | None
-    store: Store | None
-    watch: Watch
-
-    def fill(self, one: Combination, inputs: Inputs) -> tuple[BuildRecord, Origin]:
-        """Take a build from the release that is there, from the store, or make it."""
-        folder = self.root / one.name
-        folder.mkdir(parents=True)
-        if self._take_old(inputs, folder):
-            return _renamed(one, folder), "unchanged"
-        if self.store is None:
-            return self._make(one, inputs, folder, None), "built"
-        with self.store.making(
-            inputs.key, lambda: self.watch.say("another irc builds it: waiting")
-        ):
-            with self.store.open(_KIND, inputs.key) as entry:
-                if entry is not None:
-                    copy_files(entry.files, entry.folder, folder)
-                    return _renamed(one, folder), "from the cache"
-            record = self._make(one, inputs, folder, self.store.folder)
-            self.store.put(
-                _KIND, inputs.key, lambda to: copy_files(files_below(folder), folder, to), one.name
-            )
-        return record, "built"
-
-    def _make(
-        self, one: Combination, inputs: Inputs, folder: Path, cache: Path | None
-    ) -> BuildRecord:
-        from irtools.builds.make import make_build
-
-        return make_build(one, inputs, folder, cache, self.watch)
-
-    def _take_old(self, inputs: Inputs, folder: Path) -> bool:
-        if self.old is None:
-            return False
-        for build in self.old.builds:
-            if build.inputs.key == inputs.key:
-                below = (n for n in self.old.files if n.startswith(f"{build.name}/"))
-                names = [name.removeprefix(f"{build.name}/") for name in below]
-                copy_files(names, self.place / build.name, folder)
-                return True
-        return False
-
-
-def _renamed(one: Combination, folder: Path) -> BuildRecord:
-    """Give a build that was made under other names those of this `irc.toml`."""
-    path = folder / BUILD_FILE
-    found = read_record(BuildRecord, path)
-    wanted = msgspec.structs.replace(found, name=one.name, source=one.model_table.source)
-    if wanted != found:
-        path.write_text(record_text(wanted), encoding="utf-8")
-    return wanted
 
 
 def _lock(config: Config, manifest: Manifest) -> Lock:

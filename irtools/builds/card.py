@@ -77,7 +77,8 @@ def _body(config: Config, name: str, builds: Sequence[BuildRecord]) -> Iterator[
     for model in dict.fromkeys(_model(one) for one in builds):
         table = config.models[model]
         base = f", made from {table.base_model}" if table.base_model else ""
-        yield f"`{model}`: {printable((table.summary or table.source).rstrip('.'))}{base}."
+        what = (table.summary or Path(table.source).name).rstrip(".")
+        yield f"`{model}`: {printable(what)}{base}."
         yield ""
     yield f"Built by irtools {__version__} (`irc build`). Figures are of the machine named in"
     yield "`report.md`; `irc verify` compares hashes and numbers on yours."

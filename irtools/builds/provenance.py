@@ -6,6 +6,7 @@ Statement: https://in-toto.io/Statement/v1, predicate: https://slsa.dev/provenan
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -64,7 +65,7 @@ def _parameters(one: BuildRecord) -> dict[str, Any]:
 
 
 def _dependencies(builds: Sequence[BuildRecord]) -> Iterator[dict[str, Any]]:
-    sources = {(one.source, one.inputs.model): None for one in builds}
+    sources = {(Path(one.source).name, one.inputs.model): None for one in builds}
     for name, digest in sources:
         yield {"name": name, "digest": {"sha256": digest}, "annotations": {"role": "model"}}
     data = {item: None for one in builds for item in one.datasets}

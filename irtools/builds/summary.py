@@ -12,7 +12,7 @@ from irtools.words import printable, size_text, sqnr_text
 
 __all__ = ["markdown_table", "release_report", "summary_rows"]
 
-HEADINGS = ("build", "size", "smaller", "metric", "of the source", "agreement", "latency", "faster")
+HEADINGS = ("build", "size", "smaller", "metric", "of the source", "closeness", "latency", "faster")
 
 
 def summary_rows(builds: Sequence[BuildRecord]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:

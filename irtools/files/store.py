@@ -11,44 +11,24 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from irtools.errors import FileError
-from irtools.files.hashes import file_hashes, files_below
+from irtools.files.entry import LIST, VERSION, Entry, describe, inspected
 from irtools.files.locks import locked
 from irtools.files.scratch import scratch_folder
-from irtools.files.text import json_text
 
-__all__ = ["STORE_LIMIT", "Entry", "Store", "StoredSize"]
+__all__ = ["STORE_LIMIT", "Store", "StoredSize"]
 
-_VERSION = 1
-_LAYOUT = f"store-{_VERSION}"
-_FORMAT = "irtools-cache"
-_LIST = "entry.json"
+_LAYOUT = f"store-{VERSION}"
 STORE_LIMIT = 10 << 30
 """Bytes that a store may take unless its user says otherwise."""
 _LARGEST_SHARE = 4
 """An entry larger than this part of the limit is not kept: it would drive out all others."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """An entry that was found whole.
-
-    Attributes:
-        folder: Where its files are, as long as the `with` lasts.
-        files: Their relative paths.
-    """
-
-    folder: Path
-    files: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -88,7 +68,7 @@ class Store:
     def key(**parts: object) -> str:
         """Return the name of what these parts decide."""
         text = "\n".join(f"{name}={parts[name]}" for name in sorted(parts))
-        return hashlib.sha256(f"{_VERSION}\n{text}".encode()).hexdigest()
+        return hashlib.sha256(f"{VERSION}\n{text}".encode()).hexdigest()
 
     @contextmanager
     def open(self, kind: str, key: str) -> Iterator[Entry | None]:
@@ -101,16 +81,16 @@ class Store:
         """
         folder = self._folder(kind, key)
         try:
-            descriptor = os.open(folder / _LIST, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(folder / LIST, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             yield None
             return
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH)
-            fault, files = _inspected(folder, key)
+            fault, files = inspected(folder, key)
             if fault is None:
                 with contextlib.suppress(OSError):
-                    os.utime(folder / _LIST)  # It was used now.
+                    os.utime(folder / LIST)  # It was used now.
                 yield Entry(folder, files)
         finally:
             os.close(descriptor)
@@ -138,7 +118,7 @@ class Store:
                 made = folder / "entry"
                 made.mkdir()
                 write(made)
-                size = _describe(made, kind, key, label)
+                size = describe(made, kind, key, label)
                 if size > self.limit // _LARGEST_SHARE:
                     return False
                 _give_place(made, place, folder / "ruin")
@@ -211,7 +191,7 @@ class Store:
 
     def _entries(self) -> Iterator[tuple[float, int, Path]]:
         """Yield time of the last use, bytes and folder of each entry."""
-        for listed in self.root.glob(f"*/??/*/{_LIST}"):
+        for listed in self.root.glob(f"*/??/*/{LIST}"):
             with contextlib.suppress(OSError):  # Another process may have removed it.
                 files = [path.stat() for path in listed.parent.rglob("*") if path.is_file()]
                 size = sum(stat.st_size for stat in files)
@@ -220,7 +200,7 @@ class Store:
     def _remove(self, folder: Path) -> bool:
         """Take an entry out of its place in one step; False where it is in use."""
         with contextlib.suppress(OSError):
-            descriptor = os.open(folder / _LIST, os.O_RDONLY | os.O_CLOEXEC)
+            descriptor = os.open(folder / LIST, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 with scratch_folder("entry", self.root, prefix=".irtools-") as trash:
@@ -238,51 +218,6 @@ def _give_place(made: Path, place: Path, trash: Path) -> None:
     except OSError:
         if not place.is_dir():
             raise
-        if not (place / _LIST).exists():  # It was damaged.
+        if not (place / LIST).exists():  # It was damaged.
             place.rename(trash)
             made.rename(place)
-
-
-def _describe(folder: Path, kind: str, key: str, label: str) -> int:
-    """Write the list of an entry's files; return the bytes of all."""
-    names = files_below(folder)
-    hashes = file_hashes(folder / name for name in names)
-    files = {
-        name: {"bytes": (folder / name).stat().st_size, "sha256": hashes[folder / name]}
-        for name in names
-    }
-    document = {
-        "format": _FORMAT,
-        "version": _VERSION,
-        "kind": kind,
-        "key": key,
-        "label": label,
-        "files": files,
-    }
-    (folder / _LIST).write_text(json_text(document), encoding="utf-8")
-    for name in (*names, _LIST):
-        with (folder / name).open("rb") as stream:
-            os.fsync(stream.fileno())
-    return sum(int(str(file["bytes"])) for file in files.values())
-
-
-def _inspected(folder: Path, key: str) -> tuple[str | None, tuple[str, ...]]:
-    """Return what is wrong with an entry, or None, and its files."""
-    try:
-        document: Any = json.loads((folder / _LIST).read_text(encoding="utf-8"))
-        files: dict[str, Any] = document["files"]
-        if document["key"] != key:
-            return "its name is that of another entry", ()
-        for name, file in files.items():
-            size = (folder / name).stat().st_size
-            if size != file["bytes"]:
-                return f"{name} has {size} of {file['bytes']} bytes", ()
-        found = file_hashes(folder / name for name in files)
-        for name, file in files.items():
-            if found[folder / name] != file["sha256"]:
-                return f"{name} has other bytes than were written", ()
-    except FileNotFoundError as error:
-        return f"{Path(str(error.filename)).name} is missing", ()
-    except (OSError, FileError, ValueError, KeyError, TypeError, AttributeError):
-        return f"{_LIST} cannot be read", ()
-    return None, tuple(files)

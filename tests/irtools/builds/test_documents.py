@@ -212,7 +212,7 @@ def test_columns_that_say_nothing_are_left_out() -> None:
     assert headings[-1] == "faster" and rows[0][-1] == "3.00x [2.90, 3.10]"
     plain = msgspec.structs.replace(RECORD, scores=Scores(original_bytes=2, bytes=1, sqnr_db="inf"))
     headings, rows = summary_rows([plain])
-    assert headings == ("build", "size", "smaller", "agreement")
+    assert headings == ("build", "size", "smaller", "closeness")
     assert rows == [("bert/int8/cpu", "1 B", "2.00x", "equal")]
     assert list(markdown_table(("a", "b"), [("x|y", "1")])) == [
         "| a | b |",

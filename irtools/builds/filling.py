@@ -1,0 +1,85 @@
+"""Where each build of a release comes from: the release that is there, the store, or a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from irtools.builds.inputs import Inputs
+from irtools.builds.matrix import Combination
+from irtools.builds.records import BUILD_FILE, BuildRecord, Manifest, read_record, record_text
+from irtools.builds.release import copy_files
+from irtools.files import Store, files_below
+
+if TYPE_CHECKING:
+    from irtools.builds.watch import Watch
+
+__all__ = ["KIND", "Filler", "Origin"]
+
+Origin = Literal["unchanged", "from the cache", "built"]
+
+KIND = "build"
+"""Of entries in the store."""
+
+
+@dataclass(frozen=True)
+class Filler:
+    """Puts builds into the folder that becomes the release."""
+
+    root: Path
+    place: Path
+    old: Manifest | None
+    store: Store | None
+    watch: Watch
+
+    def fill(self, one: Combination, inputs: Inputs) -> tuple[BuildRecord, Origin]:
+        """Take a build from the release that is there, from the store, or make it."""
+        folder = self.root / one.name
+        folder.mkdir(parents=True)
+        if self._take_old(inputs, folder):
+            return _renamed(one, folder), "unchanged"
+        if self.store is None:
+            return self._make(one, inputs, folder, None), "built"
+        with self.store.making(
+            inputs.key, lambda: self.watch.say("another irc builds it: waiting")
+        ):
+            with self.store.open(KIND, inputs.key) as entry:
+                if entry is not None:
+                    copy_files(entry.files, entry.folder, folder)
+                    return _renamed(one, folder), "from the cache"
+            record = self._make(one, inputs, folder, self.store.folder)
+            self.store.put(
+                KIND, inputs.key, lambda to: copy_files(files_below(folder), folder, to), one.name
+            )
+        return record, "built"
+
+    def _make(
+        self, one: Combination, inputs: Inputs, folder: Path, cache: Path | None
+    ) -> BuildRecord:
+        from irtools.builds.make import make_build
+
+        return make_build(one, inputs, folder, cache, self.watch)
+
+    def _take_old(self, inputs: Inputs, folder: Path) -> bool:
+        if self.old is None:
+            return False
+        for build in self.old.builds:
+            if build.inputs.key == inputs.key:
+                below = (n for n in self.old.files if n.startswith(f"{build.name}/"))
+                names = [name.removeprefix(f"{build.name}/") for name in below]
+                copy_files(names, self.place / build.name, folder)
+                return True
+        return False
+
+
+def _renamed(one: Combination, folder: Path) -> BuildRecord:
+    """Give a build that was made under other names those of this `irc.toml`."""
+    path = folder / BUILD_FILE
+    found = read_record(BuildRecord, path)
+    wanted = msgspec.structs.replace(found, name=one.name, source=one.model_table.source)
+    if wanted != found:
+        path.write_text(record_text(wanted), encoding="utf-8")
+    return wanted

@@ -98,14 +98,18 @@ def build(config_file: str, schema: bool, **given: Any) -> None:
 def _run(config: Config, given: dict[str, Any]) -> None:
     """Build, and tell people and CI systems how it went, also where it failed."""
     from irtools.cli.console import say
-    from irtools.errors import IrtoolsError
+    from irtools.driver.destination import check_writable
 
+    for view in ("junit", "markdown"):
+        if given[view] is not None:
+            check_writable(Path(given[view]))
     found: list[Comparison] = []
     result, failure = None, ""
     try:
         result = _build(config, given, found)
-    except IrtoolsError as error:
-        failure = str(error)
+    except BaseException as error:
+        notes = getattr(error, "__notes__", ())
+        failure = "; ".join([str(error) or type(error).__name__, *notes])
         raise
     finally:
         if found:

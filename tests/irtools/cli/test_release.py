@@ -54,6 +54,22 @@ def test_a_release_holds(built: Callable) -> None:
     assert outcomes == {"files": "ok", "signature": "not checked", "mlp/main/avx2": "ok"}
 
 
+def test_the_history_of_a_model_is_told(built: Callable) -> None:
+    found = built("inspect", "release/mlp/main/avx2/model.onnx")
+    assert found.code == 0
+    assert "irtools 0.1.0: cleanup for ort-cpu:isa=avx2, from " in found.out
+
+
+def test_what_fails_is_told_to_the_job(irc: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("irc.toml").write_text(CONFIG.replace('"cleanup"', '"cleanup:x=1"'), encoding="utf-8")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
+    assert irc("build", "--junit", "missing/gate.xml").code == 6
+    assert irc("build", "--junit", "gate.xml").code == 2
+    text = Path("summary.md").read_text(encoding="utf-8")
+    assert text.startswith("### irc build: failed") and "irc.toml:7:1: pipelines.main: " in text
+    assert Xml.parse("gate.xml").getroot().get("failures") == "1"
+
+
 def test_every_changed_byte_is_found(built: Callable) -> None:
     for name in json.loads(Path("release/irtools.json").read_text())["files"]:
         path = Path("release") / name

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from irtools.builds.inputs import Inputs
+from irtools.builds.inputs import Inputs, still_holds
 from irtools.builds.matrix import Combination
 from irtools.builds.records import BUILD_FILE, BuildRecord, Manifest, read_record, record_text
 from irtools.builds.release import copy_files
-from irtools.files import Store, files_below
+from irtools.errors import DataError
+from irtools.files import Store, file_hashes, files_below
 
 if TYPE_CHECKING:
     from irtools.builds.watch import Watch
@@ -61,7 +63,10 @@ class Filler:
     ) -> BuildRecord:
         from irtools.builds.make import make_build
 
-        return make_build(one, inputs, folder, cache, self.watch)
+        record = make_build(one, inputs, folder, cache, self.watch)
+        if not still_holds(one, inputs):
+            raise DataError("its source or data changed while it was built: build again")
+        return record
 
     def _take_old(self, inputs: Inputs, folder: Path) -> bool:
         if self.old is None:
@@ -70,8 +75,22 @@ class Filler:
             if build.inputs.key == inputs.key:
                 below = (n for n in self.old.files if n.startswith(f"{build.name}/"))
                 names = [name.removeprefix(f"{build.name}/") for name in below]
-                copy_files(names, self.place / build.name, folder)
-                return True
+                return self._copy_old(build.name, names, folder)
+        return False
+
+    def _copy_old(self, name: str, files: list[str], folder: Path) -> bool:
+        """Copy a build; False where another process has put another release there meanwhile."""
+        assert self.old is not None
+        try:
+            copy_files(files, self.place / name, folder)
+        except FileNotFoundError:
+            found = {}
+        else:
+            found = file_hashes(folder / file for file in files)
+        if all(found.get(folder / f) == self.old.files[f"{name}/{f}"].sha256 for f in files):
+            return True
+        shutil.rmtree(folder)
+        folder.mkdir()
         return False
 
 

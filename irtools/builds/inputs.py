@@ -19,7 +19,7 @@ from irtools.plugins import registry
 from irtools.sources import companions_in
 from irtools.targets import Isa, Target, find_target, target_text
 
-__all__ = ["Fingerprints", "Inputs"]
+__all__ = ["Fingerprints", "Inputs", "still_holds"]
 
 _GROUPS = ("passes", "targets", "frontends", "metrics", "figures", "forms", "operators")
 _CARD = ("base_model", "license", "language", "summary", "pipelines", "targets")
@@ -171,6 +171,14 @@ class Fingerprints:
         if self._versions is None:
             self._versions = {**versions(), **dict(_plugin_versions())}
         return self._versions
+
+
+def still_holds(one: Combination, inputs: Inputs) -> bool:
+    """Whether what a build has read is what it was; what functions make is not asked again."""
+    data = (one.data_table.calibrate, one.data_table.evaluate)
+    if any(text is not None and is_function(text) for text in (one.model_table.source, *data)):
+        return True
+    return Fingerprints().inputs(one).key == inputs.key
 
 
 def _files_of_source(path: Path) -> tuple[Path, ...]:

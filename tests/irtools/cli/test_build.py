@@ -91,6 +91,48 @@ def test_a_release_that_was_damaged_is_written_again(build: Callable) -> None:
     assert _origins(found.err) == ["built"] and file.read_bytes() == content
 
 
+def test_a_source_that_changes_during_its_build_is_told(
+    build: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from irtools.builds import make
+
+    real, content = make.make_build, Path("model.onnx").read_bytes()
+
+    def changing(*args: object) -> object:
+        found = real(*args)  # type: ignore[arg-type]
+        Path("model.onnx").write_bytes(content + b"\x42\x00")
+        return found
+
+    _change('clean = "cleanup"\n', "")
+    monkeypatch.setattr(make, "make_build", changing)
+    found = build()
+    assert found.code == 3 and "changed while it was built: build again" in found.err
+    assert not Path("release").exists() and not list(Path("cache").rglob("build/*/*"))
+    monkeypatch.setattr(make, "make_build", real)
+    Path("model.onnx").write_bytes(content)
+    assert build().code == 0
+
+
+def test_a_release_that_is_replaced_meanwhile_is_not_mixed_in(
+    build: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from irtools.builds import filling
+
+    assert build().code == 0
+    real = filling.copy_files
+
+    def replaced(names: list[str], source: Path, folder: Path) -> None:
+        real(names, source, folder)
+        if source.parts[0] == "release" and "model.onnx" in names:
+            (folder / "model.onnx").write_bytes(b"of another release")
+
+    monkeypatch.setattr(filling, "copy_files", replaced)
+    _change("check = false", "check = false\n[release]\nversion = '2'")
+    found = build()
+    assert _origins(found.err) == ["from the cache", "from the cache"]
+    assert Path("release/mlp/int8/avx2/model.onnx").stat().st_size > 1000
+
+
 def test_the_release_says_what_it_is(build: Callable) -> None:
     assert build("-o", "out").code == 0
     names = {path.relative_to("out").as_posix() for path in Path("out").rglob("*.*")}

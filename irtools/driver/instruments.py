@@ -31,13 +31,14 @@ from irtools.measure.figures import Occasion
 from irtools.measure.machine import code_digest, machine, versions
 from irtools.metrics import Metric
 from irtools.model import Model
-from irtools.passmanager import Exactness, Instrument, Workspace
+from irtools.passmanager import Exactness, Instrument, KeptResults, Workspace
 from irtools.plugins import suggest
 from irtools.report.kinds import figure_kinds
 from irtools.targets import Runner, RunnerOptions, lowered, target_text
 
 __all__ = [
     "judged_on",
+    "kept_results",
     "make_budget",
     "make_instruments",
     "make_judge",
@@ -178,6 +179,14 @@ def run_identity(job: Job) -> dict[str, object]:
         "versions": sorted(versions().items()),
         "code": code_digest(),
     }
+
+
+def kept_results(job: Job) -> KeptResults | None:
+    """Return where results of passes are kept between runs; None: nowhere."""
+    if job.cache is None:
+        return None
+    more = {"bench": job.bench, "sizes": sorted(job.sizes.items()), "check": job.settings.check}
+    return KeptResults(job.cache.store, {**run_identity(job), **more})
 
 
 def judged_on(job: Job, drawn: DrawnInputs) -> Dataset | None:

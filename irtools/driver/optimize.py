@@ -15,6 +15,7 @@ from irtools.driver.history import with_history
 from irtools.driver.inputs import DataLike, choose_metric
 from irtools.driver.instruments import (
     judged_on,
+    kept_results,
     make_budget,
     make_instruments,
     make_judge,
@@ -199,7 +200,7 @@ def _run(job: Job, started: float) -> OptimizeResult:
             *job.watch.instruments,
             *make_watchers(job, budget),
         )
-        manager = PassManager(job.pipeline, hooks, job.plans)
+        manager = PassManager(job.pipeline, hooks, job.plans, kept_results(job))
         steps = manager.run(job.model, ctx, workspace)
         final = steps[-1].model
         result, deployed = with_history(

@@ -62,6 +62,7 @@ class PassContext:
             interleaved, at the benchmark's shapes; model name to result.
         forget_statistics: Releases answers that `statistics` keeps. The manager calls it when
             the model has changed for good.
+        calibrating: Knows which calibration data was used, for the report; None: not asked.
     """
 
     target: Target
@@ -78,6 +79,7 @@ class PassContext:
     source_files: Mapping[str, Path] = field(default_factory=dict)
     companions: Mapping[str, bytes] = field(default_factory=dict)
     forget_statistics: Callable[[], None] = lambda: None
+    calibrating: Calibration | None = None
     _given: tuple[Dataset | None, Dataset | None] | None = field(default=None, repr=False)
     _analyses: dict[type, object] = field(default_factory=dict, repr=False)
     _analysed: int = 0
@@ -170,6 +172,7 @@ class PassContext:
             progress=shown,
             source_files=source_files,
             forget_statistics=shared.forget,
+            calibrating=calibration,
         )
         return context
 

@@ -43,7 +43,7 @@ __all__ = ["build"]
 @click.option(
     "--cache-dir",
     metavar="DIR",
-    help="Where builds, outputs and scores are kept between runs; `irc cache` shows it. "
+    help="Where builds, results of passes and scores are kept between runs; see `irc cache`. "
     "[default: irtools in $XDG_CACHE_HOME or ~/.cache]",
 )
 @click.option("--no-cache", is_flag=True, help="Make everything that the release lacks.")

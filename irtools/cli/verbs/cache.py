@@ -46,7 +46,7 @@ class _Bytes(click.ParamType):
 @click.option("--clear", is_flag=True, help="Remove all of it, other versions' entries as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 def cache(cache_dir: str | None, check: bool, trim: int | None, clear: bool, as_json: bool) -> None:
-    """Show what builds and runs have kept: builds, outputs and scores of models.
+    """Show what builds and runs have kept: builds, results of passes, calibration, outputs, scores.
 
     It is only ever a copy: whatever is removed is made again when it is needed.
     """

@@ -103,7 +103,7 @@ __all__ = ["optimize"]
 @click.option(
     "--cache-dir",
     metavar="DIR",
-    help="Where outputs and scores on --evaluate data are kept between runs; `irc cache` shows it. "
+    help="Where results of passes and scores are kept between runs; `irc cache` shows it. "
     "[default: irtools in $XDG_CACHE_HOME or ~/.cache]",
 )
 @click.option("--no-cache", is_flag=True, help="Do not keep them.")

@@ -53,9 +53,9 @@ class Filler:
                     copy_files(entry.files, entry.folder, folder)
                     return _renamed(one, folder), "from the cache"
             record = self._make(one, inputs, folder, self.store.folder)
-            self.store.put(
-                KIND, inputs.key, lambda to: copy_files(files_below(folder), folder, to), one.name
-            )
+            names = files_below(folder)
+            if sum((folder / name).stat().st_size for name in names) <= self.store.largest:
+                self.store.put(KIND, inputs.key, lambda to: copy_files(names, folder, to), one.name)
         return record, "built"
 
     def _make(

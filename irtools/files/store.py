@@ -28,7 +28,6 @@ _LAYOUT = f"store-{VERSION}"
 STORE_LIMIT = 10 << 30
 """Bytes that a store may take unless its user says otherwise."""
 _LARGEST_SHARE = 4
-"""An entry larger than this part of the limit is not kept: it would drive out all others."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +62,11 @@ class Store:
     def root(self) -> Path:
         """The folder of entries in this version's layout."""
         return self.folder / _LAYOUT
+
+    @property
+    def largest(self) -> int:
+        """Most bytes of one entry: a larger one would drive out too many others."""
+        return self.limit // _LARGEST_SHARE
 
     @staticmethod
     def key(**parts: object) -> str:
@@ -119,7 +123,7 @@ class Store:
                 made.mkdir()
                 write(made)
                 size = describe(made, kind, key, label)
-                if size > self.limit // _LARGEST_SHARE:
+                if size > self.largest:
                     return False
                 _give_place(made, place, folder / "ruin")
             self.trim(self.limit)

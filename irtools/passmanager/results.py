@@ -64,7 +64,7 @@ class KeptResults:
             step: The pass has just run, and nothing else has looked at the result.
             seconds: How long it took.
         """
-        if seconds >= self._least:
+        if seconds >= self._least and step.model.weight_bytes <= self._store.largest:
             self._store.put(_KIND, self._key(step), lambda folder: _write(folder, step), step.text)
 
     def _key(self, step: Step) -> str:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from irtools.builds.load import LoadedModel, load
     from irtools.data import Dataset
     from irtools.driver.artifact import write_artifact
     from irtools.driver.result import OptimizeResult
@@ -42,6 +43,7 @@ _HOMES = {
     "Exactness": "irtools.passmanager",
     "Goals": "irtools.goals",
     "IrtoolsError": "irtools.errors",
+    "LoadedModel": "irtools.builds.load",
     "Model": "irtools.model",
     "OptimizeResult": "irtools.driver.result",
     "Pass": "irtools.passmanager",
@@ -51,6 +53,7 @@ _HOMES = {
     "Plan": "irtools.passmanager",
     "PlanningPass": "irtools.passmanager",
     "find_target": "irtools.targets",
+    "load": "irtools.builds.load",
     "optimize": "irtools.search",
     "option": "irtools.passmanager",
     "write_artifact": "irtools.driver.artifact",
@@ -62,6 +65,7 @@ __all__ = [
     "Exactness",
     "Goals",
     "IrtoolsError",
+    "LoadedModel",
     "Model",
     "OptimizeResult",
     "Pass",
@@ -72,6 +76,7 @@ __all__ = [
     "PlanningPass",
     "__version__",
     "find_target",
+    "load",
     "optimize",
     "option",
     "write_artifact",

@@ -27,6 +27,8 @@ _EXTRAS = {
     "gguf": ("gguf", "safetensors"),
     "openvino": ("openvino",),
     "tune": ("optuna",),
+    "signing": ("model_signing",),
+    "cyclonedx": ("cyclonedx", "jsonschema"),
 }
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from irtools.backends.onnxruntime.runner import compiled_kernels
@@ -73,7 +75,8 @@ def _write_optimized(
     lowered: Model, path: Path, providers: Sequence[Provider], size: int, external_data: bool
 ) -> tuple[str, ...]:
     save = SaveAs(path, portable=True, external_data=external_data)
-    open_session(ModelSource.of(lowered), RunnerOptions(threads=1), providers, save)
+    with _disk_faults(path, size):
+        open_session(ModelSource.of(lowered), RunnerOptions(threads=1), providers, save)
     written = sum(file.stat().st_size for file in path.parent.iterdir())
     nodes = sum(len(graph) for graph in lowered.ir.graphs())
     if written <= size * _MAY_GROW_BY + nodes * _NODE_BYTES:
@@ -90,7 +93,30 @@ def _write_optimized(
 
 def _write_plain_ort(lowered: Model, path: Path) -> None:
     exact = RunnerOptions(threads=1, exact=True)
-    open_session(ModelSource.of(lowered), exact, [_CPU], SaveAs(path))
+    with _disk_faults(path, _weight_bytes(lowered)):
+        open_session(ModelSource.of(lowered), exact, [_CPU], SaveAs(path))
+
+
+@contextlib.contextmanager
+def _disk_faults(path: Path, size: int) -> Iterator[None]:
+    """Find out whether it is the disk for which a file was not written: the runtime does not say.
+
+    Raises:
+        FileError: There is no room for `size` bytes next to the file.
+    """
+    try:
+        yield
+    except UnsupportedError as error:
+        for part in path.parent.iterdir():
+            part.unlink()
+        try:
+            with path.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, max(size, 1))
+        except OSError as fault:
+            raise FileError(f"cannot write {path}: {fault.strerror}") from error
+        finally:
+            path.unlink(missing_ok=True)
+        raise
 
 
 def _read_back(path: Path, lowered: Model) -> ModelSource:

@@ -22,8 +22,8 @@ ADVICE: Mapping[str, str] = {
     "simplify": f"simplifying is a pass: {_OPTIMIZE} cleanup",
     "search": _SEARCH,
     "run": "for the whole job: irc optimize MODEL --passes prune,int8; for timing: irc bench MODEL",
-    "build": "for a deployment: irc optimize MODEL --passes TEXT -t TARGET -o FOLDER/; what the "
-    "runtime loads of a model as it is: irc compile MODEL -t TARGET",
+    "package": "for a folder to ship: irc init MODEL && irc build; what the runtime loads of a "
+    "model as it is: irc compile MODEL -t TARGET",
     "convert": "irc export SOURCE -o model.onnx makes an ONNX file; irc compile writes what a "
     "runtime loads",
     "serve": "irc serves no models: load the file that -o wrote with the runtime that it was "

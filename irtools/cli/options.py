@@ -366,7 +366,7 @@ def cache_options(function: F) -> F:
     return click.option(
         "--cache-dir",
         metavar="DIR",
-        help="Where the original's outputs on --evaluate data are kept between runs, at most 1 GB. "
+        help="Where results of passes and scores are kept between runs; `irc cache` shows it. "
         "[default: irtools in $XDG_CACHE_HOME or ~/.cache]",
     )(function)
 

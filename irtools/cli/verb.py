@@ -9,6 +9,7 @@ import click
 __all__ = ["GROUPS", "Verb", "group_of"]
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
+    "Build": ("--config", "--locked", "--dry-run", "--check", "--baseline", "--sign", "--key"),
     "Passes": ("--passes", "--pipeline", "--plan"),
     "Model and target": ("--teacher", "--student", "--target", "--fix", "--logits"),
     "Data": (
@@ -106,6 +107,10 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "--hard-label-output",
         "--cache",
         "--no-cache",
+        "--junit",
+        "--markdown",
+        "--trim",
+        "--clear",
         "--work-dir",
     ),
     "Sources other than ONNX files": (),

@@ -16,7 +16,7 @@ from irtools.data.padding import cut_columns, find_columns, padding_mask, put_at
 from irtools.data.signature import InputSpec, required_inputs
 from irtools.data.split import halves
 from irtools.data.synthetic import SyntheticSettings, draw_feeds, longest_text, synthesize
-from irtools.data.text import encode_texts, number_classes, read_texts
+from irtools.data.text import encode_inputs, encode_texts, number_classes, read_texts
 
 __all__ = [
     "Batch",
@@ -32,6 +32,7 @@ __all__ = [
     "check_calibration",
     "cut_columns",
     "draw_feeds",
+    "encode_inputs",
     "encode_texts",
     "find_columns",
     "find_layout",

@@ -18,7 +18,14 @@ from irtools.data.records import Record, read_records
 from irtools.data.signature import InputSpec
 from irtools.errors import DataError, FileError
 
-__all__ = ["TextSettings", "encode_texts", "number_classes", "read_text", "read_texts"]
+__all__ = [
+    "TextSettings",
+    "encode_inputs",
+    "encode_texts",
+    "number_classes",
+    "read_text",
+    "read_texts",
+]
 
 _TEXT_COLUMNS = ("text", "sentence", "content", "sentence1", "premise", "question")
 _PAIR_COLUMNS = ("text_pair", "text2", "sentence2", "hypothesis", "context", "answer")
@@ -114,6 +121,24 @@ def encode_texts(texts: Sequence[tuple[str, ...]], tokenizer: bytes) -> list[lis
     opened.no_padding()
     rows = [text[0] if len(text) == 1 else text for text in texts]
     return [list(encoding.ids) for encoding in opened.encode_batch(rows)]
+
+
+def encode_inputs(
+    texts: Sequence[tuple[str, ...]], inputs: Sequence[InputSpec], files: Mapping[str, bytes]
+) -> dict[str, np.ndarray]:
+    """Return what a model is fed for texts, [N, S] each, S the longest of them.
+
+    Args:
+        texts: One or two per row.
+        inputs: What the model takes.
+        files: `tokenizer.json` and, where there is one, `tokenizer_config.json`.
+
+    Raises:
+        DataError: An input that text does not give, or no tokenizer.
+    """
+    if _TOKENIZER not in files:
+        raise DataError(f"text needs a tokenizer, and there is no {_TOKENIZER} next to the model")
+    return _Encoder(files, None, inputs, _TOKENIZER).encode(texts)
 
 
 def _all_texts(

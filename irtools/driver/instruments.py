@@ -29,15 +29,16 @@ from irtools.measure.cpu import cpu_quota
 from irtools.measure.drawable import DrawnInputs
 from irtools.measure.effort import Workload
 from irtools.measure.figures import Occasion
-from irtools.measure.machine import machine, versions
+from irtools.measure.machine import code_digest, machine, versions
 from irtools.metrics import Metric
 from irtools.model import Model
-from irtools.passmanager import Exactness, Instrument, Workspace
+from irtools.passmanager import Exactness, Instrument, KeptResults, Workspace
 from irtools.plugins import suggest
 from irtools.report.kinds import figure_kinds
 from irtools.targets import Runner, RunnerOptions, lowered, target_text
 
 __all__ = [
+    "kept_results",
     "make_benchmark",
     "make_budget",
     "make_checks",
@@ -45,6 +46,7 @@ __all__ = [
     "make_instruments",
     "make_judge",
     "make_watchers",
+    "run_identity",
 ]
 
 
@@ -205,20 +207,28 @@ def make_judge(
         whole=bool(job.settings.wanted.needing("data")),
         budget=budget,
         cache=kept,
-        identity=None if kept is None else _identity(job, threads),
+        identity=None if kept is None else {"model": job.model.fingerprint(), **run_identity(job)},
         others=metrics[1:],
         unseen=unseen,
     )
 
 
-def _identity(job: Job, threads: int) -> dict[str, object]:
-    """What decides the outputs of the original, besides the data."""
+def run_identity(job: Job) -> dict[str, object]:
+    """Return what decides outputs and statistics, besides model and data."""
     return {
-        "model": job.model.fingerprint(),
         "target": target_text(job.target),
         "runtime": job.target.version(),
         "cpu": machine().cpu,
-        "threads": threads,
+        "threads": job.settings.threads or cpu_quota(),
         "portable": job.settings.portable,
         "versions": sorted(versions().items()),
+        "code": code_digest(),
     }
+
+
+def kept_results(job: Job) -> KeptResults | None:
+    """Return where results of passes are kept between runs; None: nowhere."""
+    if job.cache is None:
+        return None
+    more = {"bench": job.bench, "sizes": sorted(job.sizes.items()), "check": job.settings.check}
+    return KeptResults(job.cache.store, {**run_identity(job), **more})

@@ -6,6 +6,7 @@ import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeAlias
 
@@ -110,7 +111,9 @@ class Job:
             sizes=resolve_sizes(source, (settings.data.synthetic.sizes or {}).items()),
             bench=_with_threads(settings.bench, settings.threads),
             plans={plan.pass_text: plan for plan in plans},
-            cache=None if cache is None else OutputCache(cache),
+            cache=None
+            if cache is None
+            else OutputCache(cache, warn=partial(_tell, watch.progress)),
             watch=watch,
         )
 
@@ -176,6 +179,10 @@ def _with_threads(bench: BenchSettings | None, threads: int | None) -> BenchSett
     if bench is None or bench.threads is not None:
         return bench
     return dataclasses.replace(bench, threads=threads)
+
+
+def _tell(progress: Progress, line: str) -> None:
+    progress.step(line, 0, 1)
 
 
 def files_next_to(model: Model, *data: Dataset | None) -> dict[str, Path]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from irtools.driver.history import with_history
 from irtools.driver.make import (
     data_entry,
     make_rows,
@@ -32,7 +33,7 @@ from irtools.report.verdicts import (
     remark_on_equal,
     remark_on_form,
 )
-from irtools.targets import KernelReport, Target
+from irtools.targets import KernelReport, Target, target_text
 
 __all__ = ["OptimizeResult", "Search", "make_result"]
 
@@ -109,11 +110,16 @@ def make_result(
         search: How the pipeline was found.
     """
     kernels = session.kernels(steps)
-    deployed = session.workspace.deployed(steps[-1].model)
+    job, final = session.job, steps[-1].model
+    model, deployed = with_history(
+        (final, session.workspace.deployed(final)),
+        job.model,
+        str(job.pipeline),
+        target_text(job.target),
+    )
     report = _report(session, steps, deployed, kernels, goals, search, started)
     plans = {s.text: s.result.plan for s in steps if s.result.plan is not None}
-    job = session.job
-    return OptimizeResult(steps[-1].model, deployed, report, plans, job.model, job.target)
+    return OptimizeResult(model, deployed, report, plans, job.model, job.target)
 
 
 def _report(

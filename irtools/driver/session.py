@@ -14,6 +14,7 @@ from functools import partial
 
 from irtools.driver.inputs import choose_metric
 from irtools.driver.instruments import (
+    kept_results,
     make_benchmark,
     make_budget,
     make_checks,
@@ -21,6 +22,7 @@ from irtools.driver.instruments import (
     make_instruments,
     make_judge,
     make_watchers,
+    run_identity,
 )
 from irtools.driver.job import Job, files_next_to
 from irtools.driver.observed import observe_step
@@ -79,7 +81,7 @@ class Session:
             *job.watch.instruments,
             *make_watchers(job, self.budget),
         )
-        manager = PassManager(pipeline, hooks, job.plans)
+        manager = PassManager(pipeline, hooks, job.plans, kept_results(job))
         return manager.run(job.model, self.ctx, self.workspace)
 
     def begin(self) -> tuple[Step, ...]:
@@ -104,7 +106,8 @@ class Session:
         bench = self.job.bench if timed else None
         job = dataclasses.replace(self.job, pipeline=pipeline, bench=bench)
         hooks = tuple(make_checks(job, self.guard, self.budget, self.drawn))
-        manager = PassManager(pipeline, (*hooks, *job.watch.instruments))
+        hooks = (*hooks, *job.watch.instruments)
+        manager = PassManager(pipeline, hooks, kept=kept_results(job))
         return manager.run(job.model, self.ctx, self.workspace, done)
 
     def observe(self, steps: Sequence[Step]) -> Observed:
@@ -202,6 +205,7 @@ def open_session(job: Job, *, searching: bool = False) -> Iterator[Session]:
             threads=settings.threads,
             progress=job.watch.progress,
             source_files=files_next_to(job.model, job.calibration, job.evaluation),
+            kept=None if job.cache is None else (job.cache, run_identity(job)),
         )
         choosing = searching or bool(settings.wanted.needing("data"))
         lossy = searching or any(p.exactness is Exactness.LOSSY for p in job.pipeline)

@@ -25,7 +25,7 @@ from irtools.editing.pattern import (
     splat,
 )
 from irtools.editing.place import Place
-from irtools.editing.provenance import REPLACED, RULE, SCOPES, maker_of
+from irtools.editing.provenance import REPLACED, RULE, SCOPES, maker_of, note_maker
 from irtools.editing.readers import (
     array_of,
     attribute_values,
@@ -73,6 +73,7 @@ __all__ = [
     "new_contents",
     "number",
     "maker_of",
+    "note_maker",
     "only_user",
     "op",
     "other_input",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
-__all__ = ["MAKER", "REPLACED", "RULE", "SCOPES", "maker_of", "provenance"]
+__all__ = ["MAKER", "REPLACED", "RULE", "SCOPES", "maker_of", "note_maker", "provenance"]
 
 SCOPES = "pkg.torch.onnx.name_scopes"
 """The modules around a node, the outermost first, and then its own name."""
@@ -22,6 +22,11 @@ MAKER = "irtools.maker"
 def maker_of(constant: ir.Value) -> str:
     """Return the pass or rule that made a constant; '' for one of the file."""
     return str(constant.meta.get(MAKER, ""))
+
+
+def note_maker(constant: ir.Value, maker: str) -> None:
+    """Say of a constant that was written and read again what made it; see `maker_of`."""
+    constant.meta[MAKER] = maker
 
 
 def provenance(

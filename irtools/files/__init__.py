@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from irtools.files.entry import Entry
+from irtools.files.hashes import file_hash, file_hashes, files_below
+from irtools.files.locks import folder_locked, locked
 from irtools.files.scratch import remove_abandoned, scratch_folder
 from irtools.files.staging import publish, publish_folder, staging_folder
+from irtools.files.store import STORE_LIMIT, Store, StoredSize
+from irtools.files.swap import replace_folder, restore_folder
 from irtools.files.text import json_text, write_text
 
 __all__ = [
+    "Entry",
+    "STORE_LIMIT",
+    "Store",
+    "StoredSize",
+    "file_hash",
+    "file_hashes",
+    "files_below",
+    "folder_locked",
     "json_text",
+    "locked",
     "publish",
     "publish_folder",
     "remove_abandoned",
+    "replace_folder",
+    "restore_folder",
     "scratch_folder",
     "staging_folder",
     "write_text",

@@ -21,6 +21,7 @@ from irtools.instruments.scores import MetricFigure
 from irtools.measure.cache import OutputCache
 from irtools.measure.contest import (
     KeptOutputs,
+    KeptScores,
     LazyRunner,
     Outputs,
     Part,
@@ -115,6 +116,7 @@ class Judge:
         self._batch = max(1, min(most, _OUTPUT_BYTES // self._sample_bytes))
         known = {**(identity or {}), "data": data.digest or data.with_digest().digest}
         self._outputs = KeptOutputs(self._sample_bytes, cache, known)
+        self._kept = KeptScores(cache, known)
         self._compared: Part | None = None
         self._scored: tuple[Part, ...] = ()
         self._measured: WeakKeyDictionary[Model, Measured] = WeakKeyDictionary()
@@ -320,7 +322,9 @@ class Judge:
 
     def _measure_at(self, model: Model, found: Measured, inner: bool) -> None:
         assert self._compared is not None
-        parts = self._missing(found, inner)
+        missing = self._missing(found, inner)
+        # In this order: what the metric keeps of the first part comes first.
+        parts = list(itertools.dropwhile(partial(self._recall, model, found), missing))
         if parts and found.fidelity is None:
             # Before the model is opened, so that one of the two is in memory at a time.
             with self._lazy(self._original, _EXACT) as exact:
@@ -340,15 +344,33 @@ class Judge:
             parts += [part for part in scored[len(found.rows) :] if part not in parts]
         return parts
 
+    def _recall(self, model: Model, found: Measured, part: Part) -> bool:
+        """Take over what an earlier run has measured; False: there is nothing."""
+        compared, metrics = self._asked(part)
+        options = RunnerOptions(optimizations=found.level)
+        kept = self._kept.get(model, part, options, compared, metrics)
+        if kept is None:
+            return False
+        fidelity, rows = kept
+        if compared:
+            found.fidelity = fidelity
+        if metrics:
+            found.rows.append(rows)
+        return True
+
+    def _asked(self, part: Part) -> tuple[bool, tuple[PerSampleMetric, ...]]:
+        """Return whether outputs are compared on some samples, and the metrics to keep rows for."""
+        return part is self._compared, self._by_sample if part in self._scored else ()
+
     def _visit(self, model: Model, found: Measured, part: Part, opened: LazyRunner) -> None:
-        """Run a model on some samples, compare its outputs, and keep what the metric needs."""
-        compared, scored = part is self._compared, part in self._scored and bool(self._by_sample)
+        """Run a model on some samples, compare its outputs, and keep what metrics need."""
+        compared, metrics = self._asked(part)
         meter = FidelityMeter(several_labels=self._several, sized_by_data=self._sizes.shapes)
         own = part.data
         if model is not self._original:
             own = part.data.encoded_with(model.companions)
         padded = padded_outputs(self._original.ir, model.ir)
-        tally = Tally(own, self._by_sample if scored else (), meter if compared else None, padded)
+        tally = Tally(own, metrics, meter if compared else None, padded)
         expected = self._reference(part) if compared else itertools.repeat(None)
         done = 0
         what = "the original" if model is self._original else "the model"
@@ -359,8 +381,11 @@ class Judge:
             self._progress.step(f"evaluating {what}", done, len(part))
         if compared:
             found.fidelity = meter.result()
-        if scored:
+        if metrics:
             found.rows.append(tally.rows)
+        options = RunnerOptions(optimizations=found.level)
+        fidelity = found.fidelity if compared else None
+        self._kept.put(model, part, options, fidelity, metrics, tally.rows)
 
     def _answers(
         self, model: Model, part: Part, own: Dataset, opened: LazyRunner

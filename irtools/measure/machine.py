@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import importlib.util
 import os
 import platform
 from collections.abc import Mapping
@@ -9,11 +12,12 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from irtools.files import files_below
 from irtools.measure.cpu import cpu_quota
 from irtools.targets import Isa
 from irtools.version import __version__
 
-__all__ = ["Machine", "machine", "versions"]
+__all__ = ["Machine", "code_digest", "machine", "versions"]
 
 _PACKAGES = (
     "numpy",
@@ -26,6 +30,8 @@ _PACKAGES = (
     "torch",
     "transformers",
 )
+
+_OWN = ("irtools", "irtools.passes", "irtools.frontends", "irtools.backends")
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,20 @@ def versions() -> Mapping[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
+
+
+@functools.cache
+def code_digest() -> str:
+    """Return the SHA-256 of irtools' own files: while they are worked on, the version stays."""
+    digest = hashlib.sha256()
+    for package in _OWN:
+        spec = importlib.util.find_spec(package)
+        for folder in () if spec is None else spec.submodule_search_locations or ():
+            names = [name for name in files_below(Path(folder)) if name.endswith(".py")]
+            for name in names:
+                digest.update(f"{package}/{name}\0".encode())
+                digest.update(hashlib.sha256((Path(folder) / name).read_bytes()).digest())
+    return digest.hexdigest()
 
 
 def machine() -> Machine:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
         tensor_digest,
         tensor_size,
     )
-    from irtools.model.glance import may_use
+    from irtools.model.glance import may_use, weight_files
     from irtools.model.grids import note_grids, noted_grids
     from irtools.model.inference import infer_shapes
     from irtools.model.interface import Interface, ValueInfo, dtype_text
@@ -76,6 +76,7 @@ _HOMES = {
     "tensor_digest": "irtools.model.digest",
     "tensor_size": "irtools.model.digest",
     "verify": "irtools.model.verifier",
+    "weight_files": "irtools.model.glance",
     "with_sizes": "irtools.model.sizes",
 }
 
@@ -116,6 +117,7 @@ __all__ = [
     "tensor_digest",
     "tensor_size",
     "verify",
+    "weight_files",
     "with_sizes",
 ]
 

@@ -32,6 +32,7 @@ from irtools.passmanager.workspace import Workspace
 if TYPE_CHECKING:
     from irtools.passmanager.manager import PassManager
     from irtools.passmanager.resources import Calibration
+    from irtools.passmanager.results import KeptResults
     from irtools.passmanager.step import Instrument, Replace, Stage, Step
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "FOUND_WEIGHTS",
     "Instrument",
     "Json",
+    "KeptResults",
     "MANIFEST",
     "Option",
     "Pass",
@@ -76,6 +78,7 @@ __getattr__ = lazy_names(
     {
         "Calibration": "irtools.passmanager.resources",
         "Instrument": "irtools.passmanager.step",
+        "KeptResults": "irtools.passmanager.results",
         "PassManager": "irtools.passmanager.manager",
         "Replace": "irtools.passmanager.step",
         "Stage": "irtools.passmanager.step",

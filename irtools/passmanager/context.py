@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from irtools.data import Dataset, SyntheticSettings
     from irtools.measure.base import BenchSettings, LatencyResult
     from irtools.model import Model
+    from irtools.passmanager.kept import StatisticsCache
     from irtools.passmanager.resources import Calibration
     from irtools.statistics import StatisticsService
     from irtools.targets import Runner, RunnerOptions, Target
@@ -61,6 +62,7 @@ class PassContext:
             interleaved, at the benchmark's shapes; model name to result.
         forget_statistics: Releases answers that `statistics` keeps. The manager calls it when
             the model has changed for good.
+        calibrating: Knows which calibration data was used, for the report; None: not asked.
     """
 
     target: Target
@@ -77,6 +79,7 @@ class PassContext:
     source_files: Mapping[str, Path] = field(default_factory=dict)
     companions: Mapping[str, bytes] = field(default_factory=dict)
     forget_statistics: Callable[[], None] = lambda: None
+    calibrating: Calibration | None = None
     _given: tuple[Dataset | None, Dataset | None] | None = field(default=None, repr=False)
     _analyses: dict[type, object] = field(default_factory=dict, repr=False)
     _analysed: int = 0
@@ -125,6 +128,7 @@ class PassContext:
         threads: int | None = None,
         progress: Progress | None = None,
         source_files: Mapping[str, Path] = MappingProxyType({}),
+        kept: StatisticsCache | None = None,
     ) -> PassContext:
         """Make the context of a whole run.
 
@@ -136,6 +140,7 @@ class PassContext:
             threads: Threads for running models; None leaves it to the runtime.
             progress: Where to report how far a long step is.
             source_files: Files next to the model's source, by name.
+            kept: Where statistics are kept between runs; None: nowhere.
         """
         from irtools.measure.base import BenchSettings
         from irtools.passmanager.resources import (
@@ -150,7 +155,7 @@ class PassContext:
         drawn = calibration.drawn
         make_runner = runner_maker(target, threads)
 
-        shared = SharedStatistics(calibration, make_runner, shown)
+        shared = SharedStatistics(calibration, make_runner, shown, kept)
         context = cls(
             target=target,
             statistics=lambda model: shared.of(model, context.companions),
@@ -167,6 +172,7 @@ class PassContext:
             progress=shown,
             source_files=source_files,
             forget_statistics=shared.forget,
+            calibrating=calibration,
         )
         return context
 

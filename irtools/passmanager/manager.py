@@ -13,6 +13,7 @@ from irtools.passmanager.digest import structure_digest
 from irtools.passmanager.pipeline import Pipeline
 from irtools.passmanager.plan import Plan
 from irtools.passmanager.requirements import prepare
+from irtools.passmanager.results import KeptResults
 from irtools.passmanager.step import Instrument, Original, Replace, Step
 from irtools.passmanager.syntax import pass_text
 from irtools.passmanager.workspace import Workspace
@@ -28,11 +29,13 @@ class PassManager:
         pipeline: The passes.
         instruments: Hooks around every pass; within a stage the one nearest to the pass first.
         plans: Plans to replay instead of planning again, by the pass text that made them.
+        kept: Results of passes from earlier runs; None: all of them run.
     """
 
     pipeline: Pipeline
     instruments: Sequence[Instrument] = ()
     plans: Mapping[str, Plan] = field(default_factory=dict)
+    kept: KeptResults | None = None
 
     def __post_init__(self) -> None:
         texts = {pass_text(p) for p in self.pipeline if isinstance(p, PlanningPass)}
@@ -100,7 +103,9 @@ class PassManager:
         try:
             self._hooks(step, "before")
             step.stage = "pass"
-            self._transform(step)
+            if not self._recall(step):
+                self._transform(step)
+                self._keep(step)
             self._hooks(step, "after")
         except Exception as error:
             raised = _with_context(step, error)
@@ -111,6 +116,24 @@ class PassManager:
             if raised is error:
                 raise
             raise raised from error
+
+    def _recall(self, step: Step) -> bool:
+        """Take over what an earlier run has made of the same model; False: there is nothing."""
+        if self.kept is None or step.text in self.plans:
+            return False
+        step.ctx.drop_analyses()
+        step.ctx.adopt(step.before.companions)
+        with step.figures.spent_on("pass"):
+            found = self.kept.get(step)
+        if found is None:
+            return False
+        step.model, step.result = found
+        step.figures.notes.extend(step.result.notes)
+        return True
+
+    def _keep(self, step: Step) -> None:
+        if self.kept is not None and step.text not in self.plans:
+            self.kept.put(step, step.figures.seconds["pass"])
 
     def _transform(self, step: Step) -> None:
         working = step.before.clone()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -12,8 +13,9 @@ from irtools.data import Dataset, SyntheticSettings, synthesize
 from irtools.errors import DataError
 from irtools.measure.base import BenchSettings, LatencyResult
 from irtools.model import Model
+from irtools.passmanager.kept import KeptStatistics, StatisticsCache
 from irtools.plugins import Progress
-from irtools.statistics import StreamingStatistics
+from irtools.statistics import StatisticsService, StreamingStatistics
 from irtools.targets import Runner, RunnerOptions, Target
 
 if TYPE_CHECKING:
@@ -88,6 +90,12 @@ class SharedStatistics:
 
     Answers go by names of tensors, so a clone gets those of its original, and each trial of the
     accuracy guard those of the plan. What counts as the same model is its content.
+
+    Args:
+        calibration: The data.
+        make_runner: Compiles a model and returns its runner.
+        progress: Where to report progress.
+        kept: Where answers are kept between runs; None: nowhere.
     """
 
     def __init__(
@@ -95,14 +103,16 @@ class SharedStatistics:
         calibration: Calibration,
         make_runner: Callable[[ir.Model, RunnerOptions], Runner],
         progress: Progress,
+        kept: StatisticsCache | None = None,
     ) -> None:
         self._calibration = calibration
         self._make_runner = make_runner
         self._progress = progress
+        self._kept = kept
         self._asked: tuple[str, Mapping[str, bytes]] | None = None
-        self._service: StreamingStatistics | None = None
+        self._service: StatisticsService | None = None
 
-    def of(self, model: ir.Model, companions: Mapping[str, bytes]) -> StreamingStatistics:
+    def of(self, model: ir.Model, companions: Mapping[str, bytes]) -> StatisticsService:
         """Return the service of a model as it is now; later changes to it are not observed.
 
         Raises:
@@ -112,10 +122,19 @@ class SharedStatistics:
         if self._service is None or asked != self._asked:
             data = self._calibration.get(model, companions)
             self._asked = asked
-            self._service = StreamingStatistics(
-                model.clone(), data, self._make_runner, progress=self._progress
+            make = partial(
+                StreamingStatistics, model.clone(), data, self._make_runner, progress=self._progress
             )
+            self._service = make() if self._kept is None else self._from_kept(asked[0], data, make)
         return self._service
+
+    def _from_kept(
+        self, fingerprint: str, data: Dataset, make: Callable[[], StatisticsService]
+    ) -> StatisticsService:
+        assert self._kept is not None
+        # The digest is that of the data as it was read; tokens of another tokenizer differ.
+        identity = {"model": fingerprint, "data": data.with_digest().digest}
+        return KeptStatistics(make, self._kept, identity, (len(data), data.synthetic))
 
     def forget(self) -> None:
         """Release the answers: the model has changed for good."""

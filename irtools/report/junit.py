@@ -9,7 +9,7 @@ from irtools.report.entries import GoalEntry, ReportData, Row
 from irtools.report.table import row_line
 from irtools.words import printable
 
-__all__ = ["junit"]
+__all__ = ["junit", "xml_text"]
 
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -25,7 +25,7 @@ def junit(report: ReportData) -> str:
     failures = sum(not goal.kept for goal in report.goals)
     suite = Xml.Element(
         "testsuite",
-        name=_text(f"irtools {report.model.source}"),
+        name=xml_text(f"irtools {report.model.source}"),
         tests=str(len(rows) + len(report.goals)),
         failures=str(failures),
         errors="0",
@@ -41,12 +41,12 @@ def junit(report: ReportData) -> str:
         ("model.sha256", report.model.sha256),
         ("result.sha256", report.result.sha256),
     ):
-        Xml.SubElement(properties, "property", name=name, value=_text(value))
+        Xml.SubElement(properties, "property", name=name, value=xml_text(value))
     for row in rows:
         _add_case(suite, report, row)
     for goal in report.goals:
         _add_goal(suite, report, goal)
-    Xml.SubElement(suite, "system-out").text = _text(
+    Xml.SubElement(suite, "system-out").text = xml_text(
         "\n".join(f"{verdict.level.value}: {verdict.text}" for verdict in report.verdicts)
     )
     Xml.indent(suite)
@@ -57,22 +57,25 @@ def _add_case(suite: Xml.Element, report: ReportData, row: Row) -> None:
     case = Xml.SubElement(
         suite,
         "testcase",
-        classname=_text(report.model.source),
-        name=_text(row.text),
+        classname=xml_text(report.model.source),
+        name=xml_text(row.text),
         time=f"{sum(row.seconds.values()):.3f}",
     )
     if (reason := _why_skipped(row)) is not None:
-        Xml.SubElement(case, "skipped", message=_text(reason))
-    Xml.SubElement(case, "system-out").text = _text("\n".join((row_line(row), *row.notes)))
+        Xml.SubElement(case, "skipped", message=xml_text(reason))
+    Xml.SubElement(case, "system-out").text = xml_text("\n".join((row_line(row), *row.notes)))
 
 
 def _add_goal(suite: Xml.Element, report: ReportData, goal: GoalEntry) -> None:
     case = Xml.SubElement(
-        suite, "testcase", classname=_text(report.model.source), name=_text(f"goal {goal.goal}")
+        suite,
+        "testcase",
+        classname=xml_text(report.model.source),
+        name=xml_text(f"goal {goal.goal}"),
     )
     if not goal.kept:
-        Xml.SubElement(case, "failure", message=_text(goal.figure))
-    Xml.SubElement(case, "system-out").text = _text(goal.figure)
+        Xml.SubElement(case, "failure", message=xml_text(goal.figure))
+    Xml.SubElement(case, "system-out").text = xml_text(goal.figure)
 
 
 def _why_skipped(row: Row) -> str | None:
@@ -81,7 +84,7 @@ def _why_skipped(row: Row) -> str | None:
     return None if row.rollback is None else str(row.rollback)
 
 
-def _text(text: str) -> str:
+def xml_text(text: str) -> str:
     """Return text that XML can hold."""
     lines = (printable(line, 2000) for line in text.split("\n"))
     return _FORBIDDEN.sub("?", "\n".join(lines))

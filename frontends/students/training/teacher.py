@@ -113,13 +113,14 @@ def cached_outputs(
 ) -> tuple[np.ndarray, str | None]:
     """Return the teacher's scores over the data: from the cache, or computed and put there.
 
-    An entry is found by the hashes of teacher and data. One that cannot be read is made again; a
-    cache that cannot be written is reported and otherwise ignored.
+    An entry is found by the hashes of teacher and data. One that is damaged is reported and made
+    again; a cache that cannot be written is reported and otherwise ignored.
 
     Returns:
         Scores [N, C], and a note or None.
     """
-    kept = None if cache is None else OutputCache(cache)
+    notes: list[str] = []
+    kept = None if cache is None else OutputCache(cache, warn=notes.append)
     key = OutputCache.key(teacher=teacher.sha256, data=data.digest, torch=torch.__version__)
     if kept is not None and (found := _scores(kept.get(key), len(data))) is not None:
         return found, None
@@ -130,7 +131,9 @@ def cached_outputs(
         raise ModelError(
             f"teacher {teacher.source} gives NaN or infinity for sample {row + 1} of {data.source}"
         )
-    return scores, None if kept is None else kept.put(key, {"logits": scores})
+    if kept is not None:
+        kept.put(key, {"logits": scores})
+    return scores, "; ".join(notes) or None
 
 
 def _scores(entry: Any, samples: int) -> np.ndarray | None:

@@ -235,6 +235,7 @@ def _lines(found: Inspection) -> Iterator[str]:
     opsets = ", ".join(f"{printable(name)} {version}" for name, version in imported.items())
     yield f"{printable(found.source)}  sha256 {found.sha256[:16]}"
     yield f"IR {found.ir_version}, opset {opsets}; made by {printable(found.producer) or 'unknown'}"
+    yield from _history(found)
     for label, infos in (("input", found.interface.inputs), ("output", found.interface.outputs)):
         for info in infos:
             unknown = "" if info.dtype else "a map, or of a type that is not stated"
@@ -251,6 +252,20 @@ def _lines(found: Inspection) -> Iterator[str]:
     if found.unknown_ops:
         yield f"operators outside the standard: {', '.join(map(printable, found.unknown_ops))}"
     yield from _work(found)
+
+
+def _history(found: Inspection) -> Iterator[str]:
+    """Say which runs of irc made the model, as its metadata has it."""
+    from irtools.driver.history import history_of
+    from irtools.words import printable
+
+    for run in history_of(found.interface.metadata):
+        pipeline, target = run.get("pipeline", "?"), run.get("target", "?")
+        yield printable(
+            f"irtools {run.get('irtools', '?')}: {pipeline} for {target}, "
+            f"from {run.get('source', '?')[:16]}",
+            500,
+        )
 
 
 def _work(found: Inspection) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from irtools.measure.contest.base import ContestResult, ContestSettings, Isolation, Standing
 from irtools.measure.contest.contest import Contest
 from irtools.measure.contest.entrants import describe
+from irtools.measure.contest.kept import KeptScores
 from irtools.measure.contest.loss import (
     least_samples,
     loss_of_draws,
@@ -25,6 +26,7 @@ __all__ = [
     "ContestSettings",
     "Isolation",
     "KeptOutputs",
+    "KeptScores",
     "LazyRunner",
     "Outputs",
     "Part",

@@ -95,7 +95,7 @@ def test_misspellings_are_refused_with_the_nearest_name(
         ("prune", "--passes prune"),
         ("serve", "irc serves no models"),
         ("ui", "no graphical front end"),
-        ("build", "irc compile"),
+        ("package", "irc compile"),
         ("benchmark", "irc bench"),
         ("pull", "downloads nothing"),
     ],

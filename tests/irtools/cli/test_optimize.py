@@ -24,7 +24,8 @@ def test_without_data_and_output_name(irc: Callable, tmp_path: Path) -> None:
     assert found.code == 0 and found.out == ""
     assert "irc: wrote model.opt.onnx" in found.err
     small, original = Model.load("model.opt.onnx"), Model.load("model.onnx")
-    assert small.interface == original.interface
+    assert small.interface.inputs == original.interface.inputs
+    assert small.interface.outputs == original.interface.outputs
     assert small.weight_bytes < 0.5 * original.weight_bytes
     assert (tmp_path / "model.onnx").read_bytes() == before
 

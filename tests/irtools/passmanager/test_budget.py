@@ -162,7 +162,7 @@ def test_the_original_is_run_once_whoever_asks(
     assert before == after
     assert first.of(classifier) and first.of(classifier, exact=True)
     assert not second.samples
-    for file in tmp_path.iterdir():
+    for file in tmp_path.rglob("arrays.npz"):
         file.write_bytes(file.read_bytes()[:-30])
     third = _Runs(ctx)
     assert (

@@ -1,0 +1,241 @@
+"""Builds a release: what did not change is taken from where it is, the rest is made."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from irtools.builds.config import Config
+from irtools.builds.filling import KIND, Filler, Origin
+from irtools.builds.inputs import Fingerprints, Inputs
+from irtools.builds.lock import Lock, LockedBuild, check_lock, lock_path, read_lock, write_lock
+from irtools.builds.matrix import Combination, combinations
+from irtools.builds.records import (
+    MEASURED_FILES,
+    BuildRecord,
+    Manifest,
+)
+from irtools.builds.release import (
+    check_place,
+    config_digest,
+    describe_release,
+    fault_of,
+    publish_release,
+    read_release,
+)
+from irtools.errors import DataError, FileError, IrtoolsError, LimitError
+from irtools.files import Store, restore_folder, staging_folder
+
+if TYPE_CHECKING:
+    from irtools.builds.watch import Watch
+
+__all__ = ["BuildResult", "BuildSettings", "build", "plan_builds"]
+
+_STAGING = re.compile(r"/\.irtools-staging-\w+/files")
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """How a release is built.
+
+    Attributes:
+        folder: Where to; None: as `irc.toml` says.
+        store: What is kept between builds; None: nothing.
+        locked: Refuse anything that differs from `irc.lock`.
+        force: Replace a folder that holds other files.
+        sign: Signs a folder that is about to be published; None: it has no signature.
+        gate: Judges a release before it is published, and raises where it must not be.
+    """
+
+    folder: Path | None = None
+    store: Store | None = None
+    locked: bool = False
+    force: bool = False
+    sign: Callable[[Path], None] | None = None
+    gate: Callable[[Path, Manifest], None] | None = None
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """A release.
+
+    Attributes:
+        folder: Where it is.
+        origins: Where each build comes from.
+    """
+
+    folder: Path
+    manifest: Manifest
+    origins: Mapping[str, Origin]
+
+
+def build(config: Config, settings: BuildSettings, watch: Watch) -> BuildResult:
+    """Bring a release up to date.
+
+    The folder is replaced at one moment, when all builds are there; what was made until then is in
+    the store, so that an interrupted build goes on where it was. Builds may run at the same time.
+
+    Raises:
+        UsageError: `irc.toml` names what does not exist, or the folder holds foreign files.
+        CheckError: A budget or a check does not hold, or `irc.lock` does not.
+        FileError: Something cannot be read or written.
+        IrtoolsError: As `optimize`; of several failing builds the first one's error, with how
+            many failed.
+    """
+    place = settings.folder or config.folder / config.release.folder
+    restore_folder(place)
+    check_place(place, force=settings.force)
+    builds = combinations(config)
+    fingerprints = Fingerprints()
+    inputs = {one.name: fingerprints.inputs(one) for one in builds}
+    lock = lock_path(config.path)
+    if settings.locked:
+        check_lock(read_lock(lock), lock, inputs)
+    old = _present(place, watch)
+    if old is not None and _is_current(old, config, inputs) and settings.sign is None:
+        result = BuildResult(place, old, {one.name: "unchanged" for one in builds})
+        if settings.gate is not None:
+            settings.gate(place, old)
+    else:
+        result = _renewed(config, builds, inputs, place, old, settings, watch)
+    if not settings.locked:
+        write_lock(lock, _lock(config, result.manifest))
+    return result
+
+
+def plan_builds(config: Config, settings: BuildSettings, watch: Watch) -> dict[str, str]:
+    """Return by name what `build` would do, and why; makes and writes nothing.
+
+    Raises:
+        IrtoolsError: As `build`, as far as it would come without running a model.
+    """
+    fingerprints = Fingerprints()
+    inputs = {one.name: fingerprints.inputs(one) for one in combinations(config)}
+    path = lock_path(config.path)
+    lock = read_lock(path)
+    if settings.locked:
+        check_lock(lock, path, inputs)
+    old = _present(settings.folder or config.folder / config.release.folder, watch)
+    held = set() if old is None else {one.inputs.key for one in old.builds}
+    return {
+        name: "unchanged" if one.key in held else _planned(settings.store, one, name, lock)
+        for name, one in inputs.items()
+    }
+
+
+def _planned(store: Store | None, inputs: Inputs, name: str, lock: Lock | None) -> str:
+    """Say where a build that the release lacks would come from."""
+    if store is not None:
+        with store.open(KIND, inputs.key) as entry:
+            if entry is not None:
+                return "from the cache"
+    before = None if lock is None else lock.builds.get(name)
+    differing = () if before is None else inputs.differences(before.inputs)
+    return f"to be built: another {', '.join(differing)}" if differing else "to be built"
+
+
+def _present(place: Path, watch: Watch) -> Manifest | None:
+    """Return the release that is there, if it is whole."""
+    try:
+        manifest = read_release(place)
+    except (FileError, DataError):
+        return None
+    fault = fault_of(place, manifest)
+    if fault is not None:
+        watch.say(f"{place}/{fault}: the release is written again")
+        return None
+    return manifest
+
+
+def _is_current(manifest: Manifest, config: Config, inputs: Mapping[str, Inputs]) -> bool:
+    keys = {one.name: one.inputs.key for one in manifest.builds}
+    wanted = {name: found.key for name, found in inputs.items()}
+    return keys == wanted and manifest.config == config_digest(config)
+
+
+def _renewed(
+    config: Config,
+    builds: Sequence[Combination],
+    inputs: Mapping[str, Inputs],
+    place: Path,
+    old: Manifest | None,
+    settings: BuildSettings,
+    watch: Watch,
+) -> BuildResult:
+    with staging_folder(place.absolute().parent) as staging, _writing(staging / "release", place):
+        root = staging / "release"
+        root.mkdir()
+        filler = Filler(root, place, old, settings.store, watch)
+        filled = list(_each(builds, lambda one: filler.fill(one, inputs[one.name]), watch))
+        records = [record for record, _ in filled]
+        manifest = describe_release(config, records, root)
+        if settings.gate is not None:
+            settings.gate(root, manifest)
+        if settings.sign is not None:
+            settings.sign(root)
+        publish_release(root, place)
+    origins = {record.name: origin for record, origin in filled}
+    return BuildResult(place, manifest, origins)
+
+
+def _each(
+    builds: Sequence[Combination],
+    fill: Callable[[Combination], tuple[BuildRecord, Origin]],
+    watch: Watch,
+) -> Iterator[tuple[BuildRecord, Origin]]:
+    """Make all builds, and go on after one that fails: the others are kept for the next time."""
+    errors: list[IrtoolsError] = []
+    for number, one in enumerate(builds, 1):
+        watch.say(f"build {number} of {len(builds)}: {one.name}")
+        try:
+            yield fill(one)
+        except (FileError, LimitError):
+            raise
+        except IrtoolsError as error:
+            errors.append(error.within(one.name))
+            if len(builds) > 1:
+                watch.say(f"failed: {error}")
+    if errors:
+        if len(builds) > 1:
+            errors[0].add_note(
+                f"{len(errors)} of {len(builds)} builds failed and the release stays as it was"
+            )
+        raise errors[0]
+
+
+def _lock(config: Config, manifest: Manifest) -> Lock:
+    builds = {}
+    for one in manifest.builds:
+        prefix = f"{one.name}/"
+        files = {
+            name.removeprefix(prefix): file.sha256
+            for name, file in manifest.files.items()
+            if name.startswith(prefix) and name.removeprefix(prefix) not in MEASURED_FILES
+        }
+        builds[one.name] = LockedBuild(one.inputs, files)
+    return Lock(seed=config.measuring.seed, builds=builds)
+
+
+@contextmanager
+def _writing(root: Path, place: Path) -> Iterator[None]:
+    """Let what cannot be written have the name that it was to get.
+
+    Args:
+        root: Where everything is written first.
+        place: Where it was to go.
+    """
+    try:
+        yield
+    except FileError as error:
+        if str(root) not in str(error):
+            raise
+        text = _STAGING.sub("", str(error).replace(str(root), str(place)))
+        raise FileError(text) from error
+    except IrtoolsError:
+        raise
+    except OSError as error:
+        raise FileError(f"cannot write {place}: {error.strerror or error}") from error

@@ -1,0 +1,196 @@
+"""`irc.toml`: what a release is made of."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from irtools.builds.places import KeyPath, Place, key_places
+from irtools.builds.tables import (
+    BudgetTable,
+    DataTable,
+    MeasuringTable,
+    ModelTable,
+    PipelineTable,
+    ReleaseTable,
+)
+from irtools.errors import FileError, UsageError
+from irtools.plugins import suggest
+
+__all__ = ["Config", "read_config"]
+
+T = TypeVar("T")
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_SYNTAX = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)
+_FAULT = re.compile(r"(.*?)(?: - at `\$(?:\.([^`.\[]+))?[^`]*`)?", re.DOTALL)
+_TOP = ("models", "data", "pipelines", "targets", "budgets", "measuring", "release")
+
+
+@dataclass(frozen=True)
+class Config:
+    """What `irc.toml` says, by name.
+
+    Attributes:
+        path: The file.
+        places: Where its keys are.
+    """
+
+    path: Path
+    places: Mapping[KeyPath, Place]
+    models: Mapping[str, ModelTable]
+    data: Mapping[str, DataTable]
+    pipelines: Mapping[str, PipelineTable]
+    targets: Mapping[str, str]
+    budgets: BudgetTable
+    measuring: MeasuringTable
+    release: ReleaseTable
+
+    @property
+    def folder(self) -> Path:
+        """What paths in the file are relative to."""
+        return self.path.parent
+
+    def error(self, at: KeyPath, message: str) -> UsageError:
+        """Return an error that says where it is: `irc.toml:3:1: models.a.source: ...`."""
+        return _error(self.path, self.places, at, message)
+
+
+def read_config(path: Path) -> Config:
+    """Read a build file.
+
+    Raises:
+        FileError: It cannot be read.
+        UsageError: It is not TOML, a key is unknown or missing, or a value is of another type;
+            says at which line and column.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        hint = "; `irc init MODEL` writes one" * isinstance(error, FileNotFoundError)
+        raise FileError(f"cannot read {path}: {error.strerror}{hint}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not a text file in UTF-8") from error
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(_syntax_line(path, str(error))) from error
+    return _Reader(path, key_places(text), document).config()
+
+
+@dataclass(frozen=True)
+class _Reader:
+    path: Path
+    places: Mapping[KeyPath, Place]
+    document: dict[str, Any]
+
+    def config(self) -> Config:
+        self._check_keys((), self.document, _TOP)
+        config = Config(
+            path=self.path,
+            places=self.places,
+            models=self._named("models", ModelTable),
+            data=self._named("data", DataTable),
+            pipelines=self._named("pipelines", PipelineTable, PipelineTable.of),
+            targets=self._named("targets", str) or {"ort-cpu": "ort-cpu"},
+            budgets=self._table(("budgets",), BudgetTable, self.document.get("budgets", {})),
+            measuring=self._table(
+                ("measuring",), MeasuringTable, self.document.get("measuring", {})
+            ),
+            release=self._table(("release",), ReleaseTable, self.document.get("release", {})),
+        )
+        for what, found in (("models", config.models), ("pipelines", config.pipelines)):
+            if not found:
+                example = {"models": 'source = "model.onnx"', "pipelines": 'passes = "O3"'}
+                raise UsageError(
+                    f"{self.path} has no {what}: expected [{what}.NAME] with {example[what]}"
+                )
+        _check_references(config)
+        return config
+
+    def _named(
+        self, what: str, kind: type[T], of: Callable[[Any], Any] = lambda value: value
+    ) -> dict[str, T]:
+        """Read the tables of one kind, each under its name."""
+        tables = self.document.get(what, {})
+        if not isinstance(tables, dict):
+            raise self._error((what,), f"expected tables [{what}.NAME]")
+        for name in tables:
+            if _NAME.fullmatch(name) is None:
+                raise self._error(
+                    (what, name), f"{name!r} is not a name of letters, digits and . _ -"
+                )
+        return {name: self._table((what, name), kind, of(value)) for name, value in tables.items()}
+
+    def _table(self, at: KeyPath, kind: type[T], value: Any) -> T:
+        if isinstance(value, dict) and issubclass(kind, msgspec.Struct):
+            known = [field.encode_name for field in msgspec.structs.fields(kind)]
+            self._check_keys(at, value, known)
+        try:
+            return msgspec.convert(value, kind)
+        except (msgspec.ValidationError, ValueError) as error:
+            match = _FAULT.fullmatch(str(error))
+            assert match is not None
+            # What a table itself refuses begins with the key.
+            named = match[2] or str(error).partition(" ")[0]
+            key = (named,) if (*at, named) in self.places else ()
+            raise self._error((*at, *key), match[1][:1].lower() + match[1][1:]) from error
+
+    def _check_keys(
+        self, at: KeyPath, table: Mapping[str, Any], known: tuple[str, ...] | list[str]
+    ) -> None:
+        for key in table:
+            if key not in known:
+                where = f" in [{_dotted(at)}]" if at else ""
+                raise self._error(
+                    (*at, key), f"there is no key {key!r}{where}{suggest(key, known)}", named=False
+                )
+
+    def _error(self, at: KeyPath, message: str, *, named: bool = True) -> UsageError:
+        return _error(self.path, self.places, at, message, named=named)
+
+
+def _check_references(config: Config) -> None:
+    """Refuse a model that names data, pipelines or targets that are not there."""
+    for name, model in config.models.items():
+        named = (
+            ("data", () if model.data is None else (model.data,), config.data),
+            ("pipelines", model.pipelines or (), config.pipelines),
+            ("targets", model.targets or (), config.targets),
+        )
+        for key, wanted, known in named:
+            for one in wanted:
+                if one not in known:
+                    raise config.error(
+                        ("models", name, key), f"there is no [{key}.{one}]{suggest(one, known)}"
+                    )
+        if model.data is None and len(config.data) > 1:
+            raise config.error(
+                ("models", name), f"says not which data it takes: data = {' or '.join(config.data)}"
+            )
+
+
+def _error(
+    path: Path, places: Mapping[KeyPath, Place], at: KeyPath, message: str, *, named: bool = True
+) -> UsageError:
+    known = next((at[:length] for length in range(len(at), 0, -1) if at[:length] in places), None)
+    where = "" if known is None else f":{places[known].line}:{places[known].column}"
+    return UsageError(f"{path}{where}: {f'{_dotted(at)}: ' if named and at else ''}{message}")
+
+
+def _dotted(at: KeyPath) -> str:
+    return ".".join(map(str, at))
+
+
+def _syntax_line(path: Path, message: str) -> str:
+    match = _SYNTAX.fullmatch(message)
+    if match is None:
+        return f"{path}: {message}"
+    where = f":{match[2]}:{match[3]}" if match[2] else ""
+    return f"{path}{where}: not TOML: {match[1][:1].lower() + match[1][1:]}"

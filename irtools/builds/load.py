@@ -1,0 +1,242 @@
+"""A release in use: the build for this machine, fed with texts or arrays."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from irtools.builds.records import BuildRecord
+from irtools.builds.release import read_release
+from irtools.data import InputSpec, encode_inputs
+from irtools.errors import DataError, TargetUnavailableError, UnknownNameError, UsageError
+from irtools.metrics import find_output
+from irtools.plugins import suggest
+from irtools.targets import Feeds, Isa, Runner, RunnerOptions, find_target
+
+__all__ = ["LoadedModel", "load"]
+
+_BATCH = 16
+_POOLED = ("embed", "pool")
+_X86 = (Isa.SSE, Isa.AVX2, Isa.AVX512, Isa.VNNI, Isa.AMX)
+_ARM = (Isa.ARM, Isa.ARM_DOT)
+
+
+class LoadedModel:
+    """A built model that runs. A context manager; `close` frees it.
+
+    Attributes:
+        name: Of the build (`model/pipeline/target`).
+        target: What runs it, as target text.
+        classes: Names of its classes by number; empty where no file has them.
+    """
+
+    def __init__(self, name: str, target: str, folder: Path, runner: Runner) -> None:
+        self.name = name
+        self.target = target
+        self.classes = _classes(folder)
+        self._folder = folder
+        self._runner = runner
+
+    def run(self, feeds: Feeds) -> Mapping[str, np.ndarray]:
+        """Return all outputs for arrays, by name.
+
+        Raises:
+            DataError: Feeds that do not fit, naming the input.
+        """
+        return self._runner.run(feeds)
+
+    def predict(self, texts: Sequence[str | tuple[str, str]]) -> list[str]:
+        """Return the class of each text or pair: its name, or its number where it has no name.
+
+        Raises:
+            DataError: The model gives no row of scores per text.
+        """
+        found: list[str] = []
+        for _, outputs in self._batches(texts):
+            scores = find_output(outputs, ("logits", "scores", "probabilities"))
+            if scores.ndim != 2:
+                raise DataError(
+                    f"{self.name} gives scores of shape {list(scores.shape)}, expected a row per "
+                    "text"
+                )
+            found += (self._class_name(int(number)) for number in scores.argmax(axis=-1))
+        return found
+
+    def encode(
+        self, texts: Sequence[str | tuple[str, str]], *, normalize: bool = True
+    ) -> np.ndarray:
+        """Return the embedding of each text: float32 [N, D].
+
+        It is what the model pools itself, else the mean of the last hidden states of the tokens.
+
+        Args:
+            normalize: Scale each to length 1.
+        """
+        found = [_pooled(feeds, outputs) for feeds, outputs in self._batches(texts)]
+        vectors = np.concatenate(found).astype(np.float32)
+        if normalize:
+            vectors /= np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+        return vectors
+
+    def close(self) -> None:
+        """Free the model."""
+        self._runner.close()
+
+    def __enter__(self) -> LoadedModel:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _batches(
+        self, texts: Sequence[str | tuple[str, str]]
+    ) -> Iterator[tuple[Feeds, Mapping[str, np.ndarray]]]:
+        if isinstance(texts, str) or not texts:
+            raise DataError("expected a list of texts, or of pairs of texts")
+        rows = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
+        slots = [slot for slot in self._runner.slots if slot.required]
+        inputs = [
+            InputSpec(slot.name, slot.dtype or np.dtype(np.int64), slot.shape) for slot in slots
+        ]
+        names = ("tokenizer.json", "tokenizer_config.json")
+        files = {n: (self._folder / n).read_bytes() for n in names if (self._folder / n).is_file()}
+        fixed = inputs[0].shape[0] if inputs and inputs[0].shape else None
+        step = fixed if isinstance(fixed, int) else _BATCH
+        for start in range(0, len(rows), step):
+            taken = rows[start : start + step]
+            padded = [*taken, *[taken[-1]] * (step - len(taken) if isinstance(fixed, int) else 0)]
+            made = encode_inputs(padded, inputs, files)
+            feeds = {spec.name: made[spec.name].astype(spec.dtype) for spec in inputs}
+            outputs = self._runner.run(feeds)
+            count = len(taken)
+            yield (
+                {name: array[:count] for name, array in feeds.items()},
+                {name: array[:count] for name, array in outputs.items()},
+            )
+
+    def _class_name(self, number: int) -> str:
+        return self.classes[number] if number < len(self.classes) else str(number)
+
+
+def load(
+    folder: str | os.PathLike[str], build: str | None = None, *, threads: int | None = None
+) -> LoadedModel:
+    """Open the build of a release that suits this machine best.
+
+    Of builds that run here that for the newest instruction set is taken, then the one that was
+    fastest when it was built, then the smallest.
+
+    Args:
+        folder: A release.
+        build: A build (`model/pipeline/target`), or the name of a model or `model/pipeline`; None:
+            whatever model there is, which must be one.
+        threads: Threads for running it; None: the runtime's choice.
+
+    Raises:
+        FileError: There is no release.
+        UnknownNameError: It has no such build.
+        UsageError: It has several models, and none is named.
+        TargetUnavailableError: None of its builds runs here.
+    """
+    path = Path(folder)
+    manifest = read_release(path)
+    chosen = _chosen(_named(manifest.builds, build, path), path)
+    target = find_target(chosen.inputs.target)
+    place = path / chosen.name
+    runner = target.runner(place / chosen.main, RunnerOptions(threads=threads))
+    return LoadedModel(chosen.name, chosen.inputs.target, place, runner)
+
+
+def _named(
+    builds: Sequence[BuildRecord], wanted: str | None, folder: Path
+) -> tuple[BuildRecord, ...]:
+    if wanted is not None:
+        found = tuple(b for b in builds if b.name == wanted or b.name.startswith(f"{wanted}/"))
+        if not found:
+            names = [build.name for build in builds]
+            raise UnknownNameError(f"{folder} has no build {wanted!r}{suggest(wanted, names)}")
+        return found
+    models = list(dict.fromkeys(build.name.split("/")[0] for build in builds))
+    if len(models) > 1:
+        raise UsageError(f"{folder} has several models: say which of {', '.join(models)}")
+    return tuple(builds)
+
+
+def _chosen(builds: Sequence[BuildRecord], folder: Path) -> BuildRecord:
+    reasons: list[str] = []
+    running: list[BuildRecord] = []
+    for build in builds:
+        try:
+            isa = find_target(build.inputs.target).isa
+        except TargetUnavailableError as error:
+            reasons.append(str(error))
+            continue
+        if _runs(isa, Isa.detect()):
+            running.append(build)
+        else:
+            reasons.append(f"{build.name} is for {isa.value}")
+    if not running:
+        raise TargetUnavailableError(
+            f"no build of {folder} runs here, on {Isa.detect().value}: {'; '.join(reasons)}"
+        )
+    return min(running, key=_rank)
+
+
+def _runs(built_for: Isa, here: Isa) -> bool:
+    """Whether a CPU has the instruction set that a build was decided for."""
+    for family in (_X86, _ARM):
+        if built_for in family and here in family:
+            return family.index(built_for) <= family.index(here)
+    return False
+
+
+def _rank(build: BuildRecord) -> tuple[float, float, int]:
+    """Order builds that run here, the best first."""
+    isa = find_target(build.inputs.target, check=False).isa
+    newest = next(family.index(isa) for family in (_X86, _ARM) if isa in family)
+    speedup = build.scores.speedup
+    return -newest, 0.0 if speedup is None else -speedup[0], build.scores.bytes
+
+
+def _pooled(feeds: Feeds, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    numbers = {name: array for name, array in outputs.items() if array.dtype.kind == "f"}
+    pooled = [a for n, a in numbers.items() if a.ndim == 2 and any(w in n for w in _POOLED)]
+    if pooled:
+        return pooled[0]
+    states = {name: array for name, array in numbers.items() if array.ndim == 3}
+    if not states:
+        rows = [array for array in numbers.values() if array.ndim == 2]
+        if not rows:
+            shapes = ", ".join(f"{n} {list(a.shape)}" for n, a in outputs.items())
+            raise DataError(f"{shapes}: not embeddings of texts")
+        return rows[0]
+    hidden = find_output(states, ("last_hidden_state", "hidden"))
+    mask = next((a for name, a in feeds.items() if "mask" in name), None)
+    if mask is None:
+        return np.asarray(hidden.mean(axis=1))
+    weights = mask[..., None].astype(np.float32)
+    return np.asarray((hidden * weights).sum(axis=1) / np.maximum(weights.sum(axis=1), 1))
+
+
+def _classes(folder: Path) -> tuple[str, ...]:
+    """Return names of classes from `config.json` or `classes.json`; empty where neither has any."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        named = {int(number): str(name) for number, name in config["id2label"].items()}
+        return tuple(named[number] for number in range(len(named)))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    try:
+        return tuple(map(str, json.loads((folder / "classes.json").read_text(encoding="utf-8"))))
+    except (OSError, ValueError, TypeError):
+        return ()

@@ -1,0 +1,81 @@
+"""The builds of a release: models x pipelines x targets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from irtools.builds.config import Config
+from irtools.builds.tables import DataTable, ModelTable, PipelineTable
+
+__all__ = ["Combination", "combinations", "is_function"]
+
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+
+
+@dataclass(frozen=True)
+class Combination:
+    """One model, run through one pipeline, for one target.
+
+    Attributes:
+        config: What the names refer to.
+    """
+
+    config: Config
+    model: str
+    pipeline: str
+    target: str
+
+    @property
+    def name(self) -> str:
+        """Also the folder in the release."""
+        return f"{self.model}/{self.pipeline}/{self.target}"
+
+    @property
+    def model_table(self) -> ModelTable:
+        return self.config.models[self.model]
+
+    @property
+    def pipeline_table(self) -> PipelineTable:
+        return self.config.pipelines[self.pipeline]
+
+    @property
+    def target_text(self) -> str:
+        return self.config.targets[self.target]
+
+    @property
+    def data_table(self) -> DataTable:
+        """The data of the model: the one that it names, or the only one."""
+        if self.model_table.data is not None:
+            return self.config.data[self.model_table.data]
+        return next(iter(self.config.data.values()), DataTable())
+
+    @property
+    def max_drop(self) -> str | float | None:
+        own = self.pipeline_table.max_drop
+        return self.config.budgets.max_drop if own is None else own
+
+    def located(self, text: str) -> str:
+        """Return a path of the file as it is from here; `module:function` stays."""
+        if is_function(text) or text == "synthetic":
+            return text
+        return str(self.config.folder / text)
+
+
+def combinations(config: Config) -> tuple[Combination, ...]:
+    """Return the builds in the order of the file."""
+    return tuple(_combinations(config))
+
+
+def is_function(text: str) -> bool:
+    """Whether a source is `module:function`."""
+    return _FUNCTION.fullmatch(text) is not None and not Path(text).exists()
+
+
+def _combinations(config: Config) -> Iterator[Combination]:
+    for model, table in config.models.items():
+        for pipeline in table.pipelines or config.pipelines:
+            for target in table.targets or config.targets:
+                yield Combination(config, model, pipeline, target)

@@ -1,0 +1,196 @@
+"""The release folder: whole at any moment, and with its own description."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from irtools.builds.bom import bill_of_materials
+from irtools.builds.card import model_card
+from irtools.builds.config import Config
+from irtools.builds.provenance import provenance
+from irtools.builds.records import (
+    MANIFEST_FILE,
+    BuildRecord,
+    FileRecord,
+    Manifest,
+    read_record,
+    record_text,
+)
+from irtools.builds.summary import release_report
+from irtools.errors import DataError, FileError, UsageError
+from irtools.files import (
+    file_hashes,
+    files_below,
+    folder_locked,
+    json_text,
+    replace_folder,
+)
+from irtools.version import __version__
+
+__all__ = [
+    "SIGNATURE_FILE",
+    "check_place",
+    "config_digest",
+    "copy_files",
+    "describe_release",
+    "fault_of",
+    "publish_release",
+    "read_release",
+]
+
+SIGNATURE_FILE = "model.sig"
+_OUTSIDE = (MANIFEST_FILE, SIGNATURE_FILE)
+"""Files that the manifest does not list."""
+
+
+def config_digest(config: Config) -> str:
+    """Return the SHA-256 of what `irc.toml` says, whatever its layout."""
+    tables = (
+        config.models,
+        config.data,
+        config.pipelines,
+        config.targets,
+        config.budgets,
+        config.measuring,
+        config.release,
+        release_name(config),
+    )
+    return hashlib.sha256(msgspec.json.encode(tables, order="sorted")).hexdigest()
+
+
+def release_name(config: Config) -> str:
+    """Return the name of a release: as it is given, else that of the folder of `irc.toml`."""
+    return config.release.name or config.folder.absolute().name or "release"
+
+
+def read_release(folder: Path) -> Manifest:
+    """Return what a release says of itself.
+
+    Raises:
+        FileError: It is not there, or not a release.
+        DataError: It is one of another version.
+    """
+    path = folder / MANIFEST_FILE
+    if not path.is_file():
+        raise FileError(f"{folder} is not a release: it has no {MANIFEST_FILE}")
+    return read_record(Manifest, path)
+
+
+def fault_of(folder: Path, manifest: Manifest) -> str | None:
+    """Return the first file that is missing, foreign or has other bytes; None: all are right."""
+    return next(iter(faults_of(folder, manifest)), None)
+
+
+def faults_of(folder: Path, manifest: Manifest) -> list[str]:
+    """Return what is wrong with the files of a release, a line each."""
+    present = set(files_below(folder)) - set(_OUTSIDE)
+    faults = [f"{name} is missing" for name in manifest.files if name not in present]
+    faults += [f"{name} is not of this release" for name in sorted(present - set(manifest.files))]
+    hashes = file_hashes(folder / name for name in manifest.files if name in present)
+    for name, file in manifest.files.items():
+        if name in present and hashes[folder / name] != file.sha256:
+            faults.append(f"{name} has other bytes than were written")
+    return faults
+
+
+def check_place(place: Path, *, force: bool) -> None:
+    """Refuse to replace a folder that holds what no build has written.
+
+    Raises:
+        UsageError: It does, and `force` is not given.
+    """
+    if force or not place.exists():
+        return
+    if not place.is_dir():
+        raise UsageError(f"{place} is a file, expected a folder for the release")
+    present = files_below(place)
+    if not present:
+        return
+    try:
+        known = set(read_release(place).files)
+    except (FileError, DataError):
+        raise UsageError(
+            f"{place} holds files and is not a release of this irc: give another folder, or --force"
+        ) from None
+    foreign = [name for name in present if name not in known and name not in _OUTSIDE]
+    if foreign:
+        raise UsageError(
+            f"{place / foreign[0]} is not of the release that is there: move it, or --force"
+        )
+
+
+def describe_release(config: Config, builds: Sequence[BuildRecord], folder: Path) -> Manifest:
+    """Write everything that describes the builds in a folder.
+
+    Raises:
+        OSError: Something cannot be written.
+    """
+    name = release_name(config)
+    reports = {
+        one.name: json.loads((folder / one.name / "report.json").read_text(encoding="utf-8"))
+        for one in builds
+    }
+    head = {"format": "irtools-reports", "version": 1}
+    _write(folder / "report.json", json_text({**head, "reports": reports}))
+    _write(folder / "report.md", release_report(name, builds, folder))
+    _write(folder / "README.md", model_card(config, name, builds))
+    mains = file_hashes(folder / one.name / one.main for one in builds)
+    bom = bill_of_materials(config, name, builds, list(mains.values()))
+    _write(folder / "sbom.cdx.json", json_text(bom))
+    digest = config_digest(config)
+    statement = provenance(builds, _records(folder), digest)
+    _write(folder / "provenance.json", json_text(statement))
+    manifest = Manifest(
+        name=name,
+        release=config.release.version,
+        irtools=__version__,
+        config=digest,
+        builds=tuple(builds),
+        files=_records(folder),
+    )
+    _write(folder / MANIFEST_FILE, record_text(manifest))
+    return manifest
+
+
+def publish_release(folder: Path, place: Path) -> None:
+    """Put a release in its place: a reader finds the old one or the new one, whole.
+
+    Raises:
+        FileError: It cannot be moved.
+    """
+    for name in files_below(folder):
+        with (folder / name).open("rb") as stream:
+            os.fsync(stream.fileno())
+    with folder_locked(place.absolute().parent):
+        replace_folder(folder, place)
+
+
+def copy_files(names: Iterable[str], source: Path, folder: Path) -> None:
+    """Copy files and their folders.
+
+    Raises:
+        OSError: One cannot be read or written.
+    """
+    for name in names:
+        place = folder / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / name, place)
+
+
+def _records(folder: Path) -> dict[str, FileRecord]:
+    names = files_below(folder)
+    hashes = file_hashes(folder / name for name in names)
+    return {
+        name: FileRecord((folder / name).stat().st_size, hashes[folder / name]) for name in names
+    }
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")

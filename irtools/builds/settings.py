@@ -1,0 +1,104 @@
+"""From the tables of `irc.toml` to the settings of a run."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+from irtools.builds.matrix import Combination
+from irtools.data import DataSettings, SyntheticSettings
+from irtools.driver.settings import Settings
+from irtools.errors import IrtoolsError, UsageError
+from irtools.measure.base import BenchSettings
+from irtools.passmanager import Pipeline
+from irtools.sources import LoadOptions
+
+__all__ = ["loading_of", "pipeline_of", "reading_of", "settings_of"]
+
+
+def pipeline_of(one: Combination) -> Pipeline:
+    """Return the passes.
+
+    Raises:
+        UsageError: Text that is not a pipeline; says at which line.
+    """
+    try:
+        return Pipeline.parse(one.pipeline_table.passes)
+    except UsageError as error:
+        raise one.config.error(("pipelines", one.pipeline), str(error)) from error
+
+
+def settings_of(one: Combination) -> Settings:
+    """Return everything that decides a run apart from model, passes and data.
+
+    Raises:
+        UsageError: A value that does not exist or does not go with another one.
+    """
+    measuring = one.config.measuring
+    timed = measuring.bench
+    bench = BenchSettings(measuring.batch, measuring.sequence, measuring.threads)
+    try:
+        return Settings(
+            target=one.target_text,
+            loading=loading_of(one),
+            data=reading_of(one),
+            metric=one.model_table.metric,
+            bench=None if timed == "none" else bench,
+            timed=timed,
+            figures=measuring.figures,
+            new_tokens=measuring.new_tokens,
+            goals="" if one.max_drop is None else f"max-drop={one.max_drop}",
+            seed=measuring.seed,
+            threads=measuring.threads,
+            check=measuring.check,
+            portable=one.pipeline_table.portable,
+            effort=measuring.effort,
+        )
+    except IrtoolsError as error:
+        raise one.config.error(("measuring",), str(error)) from error
+
+
+def loading_of(one: Combination) -> LoadOptions:
+    """Return how the source becomes a model."""
+    table = one.model_table
+    return LoadOptions(
+        opset=table.opset,
+        example=None if table.example is None else Path(one.located(table.example)),
+        weights=None if table.weights is None else Path(one.located(table.weights)),
+        task=table.task,
+        with_past=table.with_past,
+        adapters=tuple(_adapter(one, text) for text in table.adapters),
+        part=table.part,
+        trust_remote_code=table.trust_remote_code,
+        check=one.config.measuring.check,
+        sizes=tuple(table.fix.items()),
+        logits=table.logits,
+    )
+
+
+def reading_of(one: Combination) -> DataSettings:
+    """Return how data is read."""
+    table = one.data_table
+    return DataSettings(
+        tokenizer=None if table.tokenizer is None else Path(one.located(table.tokenizer)),
+        text_columns=table.text,
+        label_column=table.label,
+        max_length=table.max_length,
+        samples=table.samples,
+        synthetic=SyntheticSettings(sizes=dict(table.sizes) or None),
+    )
+
+
+def _adapter(one: Combination, text: str) -> tuple[Path, float]:
+    path, equals, factor = text.rpartition("=")
+    if not equals:
+        return Path(one.located(text)), 1.0
+    try:
+        number = float(factor)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise one.config.error(
+            ("models", one.model, "adapters"), f"{text!r} is neither DIR nor DIR=0.5"
+        )
+    return Path(one.located(path)), number

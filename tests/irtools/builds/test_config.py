@@ -1,0 +1,205 @@
+"""`irc.toml`: what is read, and what is said of what cannot be."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from irtools.builds.config import read_config
+from irtools.builds.matrix import combinations
+from irtools.builds.places import KeyPath, Place, key_places
+from irtools.builds.tables import config_schema
+from irtools.errors import FileError, UsageError
+
+_BASE = '[models.a]\nsource = "a.onnx"\n[pipelines]\nfast = "O3"\n'
+
+
+def _read(tmp_path: Path, text: str):
+    path = tmp_path / "irc.toml"
+    path.write_text(text, encoding="utf-8")
+    return read_config(path)
+
+
+def test_what_a_file_says(tmp_path: Path) -> None:
+    config = _read(
+        tmp_path,
+        """
+[models.a]
+source = "a.onnx"
+data = "main"
+fix = { sequence = 64 }
+[models.b]
+source = "b"
+data = "other"
+pipelines = ["small"]
+targets = ["old"]
+[data.main]
+evaluate = "test.npz"
+[data.other]
+[pipelines]
+fast = "O2"
+[pipelines.small]
+passes = "O3"
+max-drop = "2%"
+[targets]
+old = "ort-cpu:isa=avx2"
+new = "ort-cpu:isa=vnni"
+[budgets]
+max-drop = 0.01
+""",
+    )
+    found = combinations(config)
+    assert [one.name for one in found] == [
+        "a/fast/old",
+        "a/fast/new",
+        "a/small/old",
+        "a/small/new",
+        "b/small/old",
+    ]
+    first, *_, last = found
+    assert first.max_drop == 0.01 and last.max_drop == "2%"
+    assert first.data_table.evaluate == "test.npz" and last.data_table.evaluate is None
+    assert first.located("a.onnx") == str(tmp_path / "a.onnx")
+    assert first.located("synthetic") == "synthetic" and first.located("m:f") == "m:f"
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (
+            '[models.a]\n  sorce = "x"',
+            "2:3: there is no key 'sorce' in [models.a]; did you mean 's",
+        ),
+        (_BASE + "[model.b]", "5:2: there is no key 'model'; did you mean 'models'?"),
+        (_BASE + "[goals]\nspeedup = 2", "5:2: there is no key 'goals'; "),
+        ("[models.a\n", "1:10: not TOML: expected ']'"),
+        ('[models.a]\ndata = "x"', "1:9: models.a: object missing required field `source`"),
+        ("[models.a]\nsource = 3", "2:1: models.a.source: expected `str`, got `int`"),
+        (_BASE + "[models.b]\nsource='x'\nopset = 3", "7:1: models.b.opset: expected `int` >= 7"),
+        (_BASE + "[budgets]\nmax-drop = 'all'", "6:1: budgets.max-drop: max-drop is 'all', exp"),
+        (_BASE + "[budgets]\nmax-drop = 3", "6:1: budgets.max-drop: max-drop is 3.0, expected 0%"),
+        (_BASE + "[measuring]\neffort = 'x'", "6:1: measuring.effort: effort is "),
+        (_BASE + '[data."a b"]', "5:7: data.a b: 'a b' is not a name of letters"),
+        (_BASE + "[pipelines.x]\npases = 'O1'", "6:1: there is no key 'pases' in [pipelines.x]"),
+        (
+            _BASE + "[models.b]\nsource='b'\npipelines=['fst']",
+            "7:1: models.b.pipelines: there is no",
+        ),
+        (_BASE + "[data.x]\n[data.y]", "1:9: models.a: says not which data it takes"),
+        (
+            '[models]\na = {source = "a", data = "z"}\n[pipelines]\nq="O1"',
+            "2:20: models.a.data: th",
+        ),
+        ("models = 3", "1:1: models: expected tables [models.NAME]"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, text: str, line: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        _read(tmp_path, text)
+    assert str(caught.value).startswith(f"{tmp_path / 'irc.toml'}:{line}")
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="irc init MODEL"):
+        read_config(tmp_path / "irc.toml")
+    with pytest.raises(UsageError, match=r"has no pipelines: expected \[pipelines.NAME\]"):
+        _read(tmp_path, '[models.a]\nsource = "a"')
+    (tmp_path / "irc.toml").write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match="not a text file"):
+        read_config(tmp_path / "irc.toml")
+
+
+def _paths(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield (*path, key)
+            yield from _paths(item, (*path, key))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _paths(item, (*path, number))
+
+
+def test_where_keys_are() -> None:
+    text = '''# a comment [x]
+a = "text with = and # [no]"
+"b c".d = 1.5e3   # dotted
+[t]
+e = """
+f = 1
+"""
+g = [ 1, { h = 2 }, [ "x" ],
+  { i = [ {j = 3} ] },
+]
+[[t.many]]
+k = 1979-05-27 07:32:00
+[[t.many]]
+k = 'l = m'
+[t.many.inner]
+n = { o.p = "}", q = ']' }
+'''
+    places = key_places(text)
+    assert set(_paths(tomllib.loads(text))) <= set(places)
+    assert places["a",] == Place(2, 1) and places["b c", "d"] == Place(3, 7)
+    assert places["t", "g", 1, "h"] == Place(8, 12) and ("f",) not in places
+    assert places["t", "many", 1, "k"] == Place(14, 1)
+    assert places["t", "many", 1, "inner", "n", "o", "p"] == Place(16, 9)
+
+
+_KEYS = st.text("ab-_1", min_size=1, max_size=4)
+_VALUES = st.recursive(
+    st.one_of(st.integers(), st.text("a=#[]{},.\"'\\\n ", max_size=6), st.booleans()),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(_KEYS, inner, max_size=3)),
+    max_leaves=6,
+)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    return json.dumps(value)
+
+
+@settings(deadline=None)
+@given(st.dictionaries(_KEYS, _VALUES, max_size=4))
+def test_every_key_of_every_document_has_its_place(document: dict[str, Any]) -> None:
+    text = "\n".join(f"{key} = {_toml(value)}" for key, value in document.items())
+    assert tomllib.loads(text) == document
+    places = key_places(text)
+    lines = text.split("\n")
+    for path in _paths(document):
+        place = places[path]
+        assert lines[place.line - 1][place.column - 1 :].startswith(str(path[-1]))
+
+
+def test_the_schema_is_that_of_the_reader(tmp_path: Path) -> None:
+    import jsonschema
+
+    schema = config_schema()
+    validator = jsonschema.Draft202012Validator(schema)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    validator.validate(tomllib.loads(_BASE + '[budgets]\nmax-drop = "1%"'))
+    for wrong in ("[models.b]\nsorce = 'x'", "[goals]", "[measuring]\nseed = -1"):
+        assert not validator.is_valid(tomllib.loads(_BASE + wrong))
+    model = schema["$defs"]["ModelTable"]["properties"]
+    assert model["with-past"]["description"] == "As --with-past."
+    assert all(
+        "description" in p for t in schema["$defs"].values() for p in t["properties"].values()
+    )
+
+
+def test_the_published_schema_is_current() -> None:
+    published = Path(__file__).parents[3] / "docs" / "irc.schema.json"
+    current = json.loads(json.dumps(config_schema()))
+    assert json.loads(published.read_text(encoding="utf-8")) == current, (
+        "run: irc build --schema > docs/irc.schema.json"
+    )

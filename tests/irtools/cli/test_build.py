@@ -1,0 +1,265 @@
+"""`irc init`, `irc build` and `irc cache` as a user types them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+CONFIG = """
+[models.mlp]
+source = "model.onnx"
+[data.all]
+evaluate = "data.npz"
+[pipelines]
+clean = "cleanup"
+int8 = "cleanup,int8"
+[targets]
+avx2 = "ort-cpu:isa=avx2"
+[measuring]
+bench = "none"
+effort = "quick"
+check = false
+"""
+
+
+@pytest.fixture
+def build(irc: Callable, monkeypatch: pytest.MonkeyPatch) -> Callable:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(Path("cache").absolute()))
+    Path("irc.toml").write_text(CONFIG, encoding="utf-8")
+    return lambda *args: irc("build", *args)
+
+
+def _origins(err: str) -> list[str]:
+    rows = [line for line in err.splitlines() if line.startswith("mlp/")]
+    return [row.rpartition("│")[2].strip() for row in rows]
+
+
+def _change(old: str, new: str) -> None:
+    text = Path("irc.toml").read_text(encoding="utf-8")
+    assert old in text
+    Path("irc.toml").write_text(text.replace(old, new), encoding="utf-8")
+
+
+def test_what_changed_is_made_again_and_nothing_else(build: Callable) -> None:
+    first = build()
+    assert first.code == 0, first.err
+    assert _origins(first.err) == ["built", "built"]
+    stamps = {path: path.stat().st_mtime_ns for path in Path("release").rglob("*")}
+    lock = Path("irc.lock").read_bytes()
+    assert _origins(build().err) == ["unchanged", "unchanged"]
+    # Nothing was even written.
+    assert stamps == {path: path.stat().st_mtime_ns for path in Path("release").rglob("*")}
+    # Another pipeline, another target: one build each. Back again: from the cache.
+    _change('"cleanup,int8"', '"cleanup,int8:mode=dynamic"')
+    assert _origins(build().err) == ["unchanged", "built"]
+    assert Path("irc.lock").read_bytes() != lock
+    _change('"cleanup,int8:mode=dynamic"', '"cleanup,int8"')
+    assert _origins(build().err) == ["unchanged", "from the cache"]
+    assert Path("irc.lock").read_bytes() == lock
+    _change('avx2 = "ort-cpu:isa=avx2"', 'vnni = "ort-cpu:isa=vnni"')
+    assert _origins(build().err) == ["built", "built"]
+    # A page of the release that is not about builds.
+    _change('source = "model.onnx"', 'source = "model.onnx"\nlicense = "MIT"')
+    assert _origins(build().err) == ["unchanged", "unchanged"]
+    assert 'license: "MIT"' in Path("release/README.md").read_text(encoding="utf-8")
+    # Data.
+    with np.load("data.npz") as data:
+        np.savez("data.npz", x=data["x"] * 2, labels=data["labels"])
+    assert _origins(build().err) == ["built", "built"]
+
+
+def test_a_release_that_was_damaged_is_written_again(build: Callable) -> None:
+    _change('clean = "cleanup"\n', "")
+    assert build().code == 0
+    file = Path("release/mlp/int8/avx2/model.onnx")
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + b"x")
+    found = build()
+    assert "model.onnx has other bytes than were written" in found.err
+    assert _origins(found.err) == ["from the cache"] and file.read_bytes() == content
+    # The cache as well.
+    [kept] = Path("cache").rglob("build/*/*/model.onnx")
+    kept.write_bytes(b"")
+    file.unlink()
+    found = build()
+    assert "is damaged (model.onnx has 0 of" in found.err
+    assert _origins(found.err) == ["built"] and file.read_bytes() == content
+
+
+def test_a_source_that_changes_during_its_build_is_told(
+    build: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from irtools.builds import make
+
+    real, content = make.make_build, Path("model.onnx").read_bytes()
+
+    def changing(*args: object) -> object:
+        found = real(*args)  # type: ignore[arg-type]
+        Path("model.onnx").write_bytes(content + b"\x42\x00")
+        return found
+
+    _change('clean = "cleanup"\n', "")
+    monkeypatch.setattr(make, "make_build", changing)
+    found = build()
+    assert found.code == 3 and "changed while it was built: build again" in found.err
+    assert not Path("release").exists() and not list(Path("cache").rglob("build/*/*"))
+    monkeypatch.setattr(make, "make_build", real)
+    Path("model.onnx").write_bytes(content)
+    assert build().code == 0
+
+
+def test_a_release_that_is_replaced_meanwhile_is_not_mixed_in(
+    build: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from irtools.builds import filling
+
+    assert build().code == 0
+    real = filling.copy_files
+
+    def replaced(names: list[str], source: Path, folder: Path) -> None:
+        real(names, source, folder)
+        if source.parts[0] == "release" and "model.onnx" in names:
+            (folder / "model.onnx").write_bytes(b"of another release")
+
+    monkeypatch.setattr(filling, "copy_files", replaced)
+    _change("check = false", "check = false\n[release]\nversion = '2'")
+    found = build()
+    assert _origins(found.err) == ["from the cache", "from the cache"]
+    assert Path("release/mlp/int8/avx2/model.onnx").stat().st_size > 1000
+
+
+def test_the_release_says_what_it_is(build: Callable) -> None:
+    assert build("-o", "out").code == 0
+    names = {path.relative_to("out").as_posix() for path in Path("out").rglob("*.*")}
+    assert {"README.md", "irtools.json", "report.json", "report.md", "provenance.json"} <= names
+    assert {"sbom.cdx.json", "mlp/int8/avx2/model.onnx", "mlp/int8/avx2/samples.npz"} <= names
+    manifest = json.loads(Path("out/irtools.json").read_text(encoding="utf-8"))
+    assert set(manifest["files"]) == names - {"irtools.json"}
+    model = onnx.load("out/mlp/int8/avx2/model.onnx")
+    [run] = json.loads({p.key: p.value for p in model.metadata_props}["irtools.history"])
+    assert run["pipeline"] == "cleanup,int8" and run["target"] == "ort-cpu:isa=avx2"
+    assert run["source"] == manifest["builds"][0]["source_sha256"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "line"),
+    [
+        (
+            "evaluate =",
+            "evalute =",
+            2,
+            "irc.toml:5:1: there is no key 'evalute' in [data.all]; did",
+        ),
+        ('"cleanup,int8"', '"cleanup,int9"', 2, "irc.toml:8:1: pipelines.int8: there is no pass"),
+        ("isa=avx2", "isa=avx9", 2, "irc.toml:10:1: targets.avx2: isa is 'avx9', expected"),
+        (
+            '"model.onnx"',
+            '"modl.onnx"',
+            6,
+            "irc.toml:3:1: models.mlp.source: cannot read 'modl.onnx': th",
+        ),
+        ('"data.npz"', '"dta.npz"', 6, "no data at dta.npz"),
+    ],
+)
+def test_what_cannot_be_built_leaves_nothing(
+    build: Callable, old: str, new: str, code: int, line: str
+) -> None:
+    _change(old, new)
+    found = build()
+    assert found.code == code and line in found.err
+    assert not Path("release").exists() and not Path("irc.lock").exists()
+    assert not list(Path().glob(".irtools*"))
+
+
+def test_of_several_builds_one_may_fail(build: Callable) -> None:
+    _change('"cleanup"', '"cleanup,int8:mode=nothing"')
+    found = build()
+    assert found.code == 2
+    assert "1 of 2 builds failed and the release stays as it was" in found.err
+    _change('"cleanup,int8:mode=nothing"', '"cleanup"')
+    assert _origins(build().err) == ["built", "from the cache"]
+
+
+def test_a_folder_with_other_files_is_not_replaced(build: Callable) -> None:
+    Path("release").mkdir()
+    Path("release/notes.txt").write_text("mine")
+    found = build()
+    assert found.code == 2 and "not a release" in found.err
+    assert Path("release/notes.txt").read_text() == "mine"
+    assert build("--force").code == 0
+    Path("release/notes.txt").write_text("mine")
+    found = build()
+    assert found.code == 2 and "release/notes.txt is not of the release" in found.err
+
+
+def test_a_locked_build_refuses_what_has_changed(build: Callable) -> None:
+    found = build("--locked")
+    assert found.code == 5 and "--locked needs irc.lock" in found.err
+    assert build().code == 0
+    assert build("--locked").code == 0
+    _change('"cleanup,int8"', '"cleanup,int8:mode=dynamic"')
+    found = build("--locked")
+    assert found.code == 5 and "mlp/int8/avx2 has another pipeline (" in found.err
+    _change("check = false", "check = false\nseed = 3")
+    assert "has another settings (measuring) (" in build("--locked").err
+    Path("irc.lock").write_text('{"format": "irtools-lock", "version": 0}')
+    found = build("--locked")
+    assert found.code == 3 and "has version 0, expected 1" in found.err
+
+
+def test_a_dry_run_says_what_would_be_built_and_why(build: Callable) -> None:
+    found = build("--dry-run")
+    assert found.code == 0 and _origins(found.err) == ["to be built", "to be built"]
+    assert not Path("release").exists() and not Path("irc.lock").exists()
+    assert build().code == 0
+    _change('"cleanup,int8"', '"cleanup,int8:mode=dynamic"')
+    found = build("--dry-run")
+    assert _origins(found.err) == ["unchanged", "to be built: another pipeline"]
+    assert build("--dry-run", "--locked").code == 5
+    _change('"cleanup,int8:mode=dynamic"', '"cleanup,int8"')
+    assert build("--dry-run", "--locked").code == 0
+
+
+def test_without_the_cache_nothing_is_kept(build: Callable) -> None:
+    assert build("--no-cache").code == 0
+    assert not Path("cache").exists()
+    assert _origins(build("--no-cache").err) == ["unchanged", "unchanged"]
+
+
+def test_init_writes_what_build_reads(irc: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(Path("cache").absolute()))
+    found = irc("init", "model.onnx", "--evaluate", "data.npz", "--passes", "O1")
+    assert found.code == 0 and "wrote irc.toml; next: irc build" in found.err
+    text = Path("irc.toml").read_text(encoding="utf-8")
+    assert 'source = "model.onnx"' in text and '\nmax-drop = "1%"' in text
+    found = irc("init", "model.onnx")
+    assert found.code == 2 and "irc.toml exists" in found.err
+    assert irc("init", "missing.onnx", "--force").code == 6
+    assert irc("init", "model.onnx", "-p", "O9", "--force").code == 2
+    Path("sub").mkdir()
+    assert irc("init", "model.onnx", "--config", "sub/my.toml").code == 0
+    assert 'source = "../model.onnx"' in Path("sub/my.toml").read_text(encoding="utf-8")
+    assert Path("irc.toml").read_text(encoding="utf-8") == text
+    assert irc("build", "--config", "sub/my.toml").code == 0
+    assert Path("sub/release/model/O3/ort-cpu/model.onnx").exists()
+
+
+def test_the_cache_is_shown_checked_and_trimmed(build: Callable, irc: Callable) -> None:
+    assert build().code == 0
+    found = irc("cache")
+    assert found.code == 0 and "build         2 entries" in found.out
+    next(Path("cache").rglob("build/*/*/model.onnx")).write_bytes(b"")
+    found = irc("cache", "--check")
+    assert "1 damaged entry removed" in found.err and "build           1 entry" in found.out
+    Path("cache/irtools/store-0").mkdir()
+    assert "store-0: of another version" in irc("cache").out
+    shown = json.loads(irc("cache", "--trim", "1GB", "--json").out)
+    assert shown["kinds"]["build"]["entries"] == 1
+    assert irc("cache", "--trim", "much").code == 2
+    found = irc("cache", "--clear")
+    assert "freed" in found.err and "0 B of at most" in found.out and "store-0" not in found.out

@@ -1,0 +1,221 @@
+"""`irc verify`, `irc build --check` and the gate, as a user types them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree as Xml
+
+import numpy as np
+import pytest
+
+from irtools.builds import gate as gate_module
+from irtools.measure.base import Ratio
+from irtools.measure.wire import decode, encode
+
+CONFIG = """
+[models.mlp]
+source = "model.onnx"
+[data.all]
+evaluate = "data.npz"
+[pipelines]
+main = "cleanup"
+[targets]
+avx2 = "ort-cpu:isa=avx2"
+[measuring]
+bench = "none"
+effort = "quick"
+check = false
+"""
+
+
+@pytest.fixture
+def built(irc: Callable) -> Callable:
+    """A release in `release/`."""
+    Path("irc.toml").write_text(CONFIG, encoding="utf-8")
+    assert irc("build").code == 0
+    return irc
+
+
+def _change(old: str, new: str) -> None:
+    text = Path("irc.toml").read_text(encoding="utf-8")
+    assert old in text
+    Path("irc.toml").write_text(text.replace(old, new), encoding="utf-8")
+
+
+def test_a_release_holds(built: Callable) -> None:
+    found = built("verify", "release")
+    assert found.code == 0, found.err
+    assert "files" in found.out and "9 files as written" in found.out
+    document = json.loads(built("verify", "release", "--json").out)
+    outcomes = {one["what"]: one["outcome"] for one in document["findings"]}
+    assert outcomes == {"files": "ok", "signature": "not checked", "mlp/main/avx2": "ok"}
+
+
+def test_the_history_of_a_model_is_told(built: Callable) -> None:
+    found = built("inspect", "release/mlp/main/avx2/model.onnx")
+    assert found.code == 0
+    assert "irtools 0.1.0: cleanup for ort-cpu:isa=avx2, from " in found.out
+
+
+def test_what_fails_is_told_to_the_job(irc: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("irc.toml").write_text(CONFIG.replace('"cleanup"', '"cleanup:x=1"'), encoding="utf-8")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
+    assert irc("build", "--junit", "missing/gate.xml").code == 6
+    assert irc("build", "--junit", "gate.xml").code == 2
+    text = Path("summary.md").read_text(encoding="utf-8")
+    assert text.startswith("### irc build: failed") and "irc.toml:7:1: pipelines.main: " in text
+    assert Xml.parse("gate.xml").getroot().get("failures") == "1"
+
+
+def test_every_changed_byte_is_found(built: Callable) -> None:
+    for name in json.loads(Path("release/irtools.json").read_text())["files"]:
+        path = Path("release") / name
+        content = path.read_bytes()
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        found = built("verify", "release")
+        assert found.code == 5 and f"{name} has other bytes than were written" in found.err
+        path.write_bytes(content)
+    Path("release/more.txt").write_text("x")
+    assert "more.txt is not of this release" in built("verify", "release").err
+    Path("release/more.txt").unlink()
+    Path("release/README.md").unlink()
+    assert "README.md is missing" in built("verify", "release").err
+
+
+def _rehash(name: str) -> None:
+    """Let the manifest say that a file is as it should be."""
+    from irtools.files import file_hash
+
+    path = Path("release/irtools.json")
+    document = json.loads(path.read_text(encoding="utf-8"))
+    document["files"][name]["sha256"] = file_hash(Path("release") / name)
+    path.write_text(json.dumps(document), encoding="utf-8")
+
+
+def test_other_numbers_are_found(built: Callable) -> None:
+    name = "mlp/main/avx2/samples.npz"
+    path = Path("release") / name
+    content = decode(path.read_bytes())
+    for outputs in content["outputs"]:
+        outputs["logits"] = outputs["logits"] * np.float32(1.05)
+    path.write_bytes(encode(content))
+    _rehash(name)
+    found = built("verify", "release")
+    assert found.code == 5 and "dB over 4 samples" in found.err and "expected" in found.err
+    path.write_bytes(b"nothing")
+    _rehash(name)
+    assert "does not hold samples" in built("verify", "release").err
+
+
+def test_what_is_no_release_is_told(built: Callable) -> None:
+    found = built("verify", "missing")
+    assert found.code == 6 and "missing is not a release: it has no irtools.json" in found.err
+    Path("release/irtools.json").write_text('{"format": "irtools-release", "version": 9}')
+    found = built("verify", "release")
+    assert found.code == 3 and "version 9, expected 1" in found.err
+    assert built("verify", "release", "--key", "missing.pub").code == 6
+
+
+def test_the_same_inputs_give_the_same_bytes(built: Callable) -> None:
+    found = built("build", "--check")
+    assert found.code == 0, found.err
+    assert "mlp/main/avx2: the same bytes twice, and as irc.lock says (2 files)" in found.err
+    lock = Path("irc.lock")
+    text = lock.read_text(encoding="utf-8")
+    digest = json.loads(text)["builds"]["mlp/main/avx2"]["files"]["model.onnx"]
+    lock.write_text(text.replace(digest, "0" * 64), encoding="utf-8")
+    found = built("build", "--check")
+    assert found.code == 5
+    assert "gave other bytes: mlp/main/avx2/model.onnx differs from irc.lock" in found.err
+
+
+def test_the_same_bytes_pass_the_gate_and_are_not_measured(built: Callable) -> None:
+    shutil.copytree("release", "old")
+    found = built("build", "--baseline", "old")
+    assert found.code == 0 and "the same bytes" in found.err
+    assert "nothing is worse than in old" in found.err
+    # The release that is there may be the baseline of the one that takes its place.
+    _change('"cleanup"', '"cleanup,int8"')
+    assert built("build", "--baseline", "release").code in (0, 5)
+
+
+def _spoilt(flips: int) -> None:
+    """Let the model of `irc.toml` be wrong on some samples, and of the same size."""
+    import onnx
+    from onnx import numpy_helper
+
+    model = onnx.load("model.onnx")
+    for tensor in model.graph.initializer:
+        if tensor.name == "w2":
+            array = numpy_helper.to_array(tensor).copy()
+            array[:, :flips] *= -1
+            tensor.CopyFrom(numpy_helper.from_array(array, "w2"))
+    onnx.save(model, "model.onnx")
+
+
+def test_a_loss_of_the_metric_is_red_everywhere(
+    built: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree("release", "old")
+    before = Path("release/irtools.json").read_bytes()
+    lock = Path("irc.lock").read_bytes()
+    _spoilt(32)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
+    found = built("build", "--baseline", "old", "--junit", "gate.xml", "--markdown", "gate.md")
+    assert found.code == 5
+    assert "worse than old: mlp/main/avx2: accuracy 1.0000 -> 0." in found.err
+    assert "nothing was released" in found.err
+    # The release and the lock are as they were.
+    assert Path("release/irtools.json").read_bytes() == before
+    assert Path("irc.lock").read_bytes() == lock
+    markdown = Path("gate.md").read_text(encoding="utf-8")
+    assert markdown == Path("summary.md").read_text(encoding="utf-8")
+    assert markdown.startswith("### irc build: failed") and "❌ worse" in markdown
+    suite = Xml.parse("gate.xml").getroot()
+    failed = [case.get("name") for case in suite if case.find("failure") is not None]
+    assert failed == ["accuracy"] and suite.get("failures") == "1"
+
+
+def test_a_larger_model_and_a_slower_one_are_red(
+    built: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _change('"cleanup"', '"cleanup,int8"')
+    assert built("build").code == 0
+    shutil.copytree("release", "old")
+    _change('"cleanup,int8"', '"cleanup"')
+    found = built("build", "--baseline", "old")
+    assert found.code == 5 and "size 6" in found.err and "worse" in found.err
+
+    class Timed:
+        def __init__(self, *args: object, **options: object) -> None: ...
+
+        def run(self) -> object:
+            from types import SimpleNamespace as Space
+
+            def standing(ms: float, ratio: Ratio | None) -> object:
+                result = Space(shape="batch=1", median_ms=ms, speedup=ratio)
+                return Space(latency=(result,), evaluation=None, difference=None)
+
+            return Space(standings=(standing(1, None), standing(2, Ratio(0.5, 0.48, 0.52))))
+
+    monkeypatch.setattr(gate_module, "Contest", Timed)
+    found = built("build", "--baseline", "old")
+    assert "latency batch=1" in found.err and "0.50x [0.48, 0.52]" in found.err
+
+
+def test_a_baseline_of_another_model_is_refused(built: Callable) -> None:
+    shutil.copytree("release", "old")
+    _change("[models.mlp]", "[models.other]")
+    found = built("build", "--baseline", "old")
+    assert found.code == 2 and "old does not go with irc.toml: it has mlp/main/avx2" in found.err
+    _change("[models.other]", "[models.mlp]")
+    path = Path("old/irtools.json")
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("float32[batch, 64]", "float32[batch, 65]"), encoding="utf-8")
+    _change('"cleanup"', '"cleanup,int8"')
+    found = built("build", "--baseline", "old")
+    assert found.code == 2 and "old is a baseline of another model: mlp/main/avx2 has" in found.err
+    assert built("build", "--baseline", "missing").code == 6

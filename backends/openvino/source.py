@@ -103,11 +103,29 @@ def write_model(model: Model, path: Path) -> None:
         output.get_tensor().set_names({name})
     for name, port in _renamed_inputs(imported):
         port.get_tensor().set_names({name})
+    _number_nodes(imported.model)
     try:
         # The default halves float32 weights.
         ov.save_model(imported.model, path, compress_to_fp16=False)
     except RuntimeError as error:
         raise FileError(f"OpenVINO cannot write {path.name}: {clean_message(error)}") from error
+
+
+def _number_nodes(model: Any) -> None:
+    """Number the nodes that OpenVINO has named itself by their order in this model.
+
+    Its numbers count all nodes that the process has made, so that the same model would be written
+    with other names after another one.
+    """
+    nodes = list(model.get_ordered_ops())
+    unnamed = [node for node in nodes if node.get_friendly_name() == node.get_name()]
+    taken = {node.get_friendly_name() for node in nodes} - {n.get_name() for n in unnamed}
+    for number, node in enumerate(unnamed):
+        name = f"{node.get_type_name()}_{number}"
+        while name in taken:
+            name = f"{name}_"
+        taken.add(name)
+        node.set_friendly_name(name)
 
 
 def _renamed_inputs(imported: ImportedModel) -> Iterator[tuple[str, Any]]:

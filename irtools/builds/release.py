@@ -75,12 +75,17 @@ def read_release(folder: Path) -> Manifest:
 
     Raises:
         FileError: It is not there, or not a release.
-        DataError: It is one of another version.
+        DataError: It is one of another version, or names files that are not its own.
     """
     path = folder / MANIFEST_FILE
     if not path.is_file():
         raise FileError(f"{folder} is not a release: it has no {MANIFEST_FILE}")
-    return read_record(Manifest, path)
+    manifest = read_record(Manifest, path)
+    for one in manifest.builds:
+        main = f"{one.name}/{one.main}"
+        if main not in manifest.files or ".." in main.split("/") or main.startswith("/"):
+            raise DataError(f"{path} names {main} as a model, which is not a file of the release")
+    return manifest
 
 
 def fault_of(folder: Path, manifest: Manifest) -> str | None:

@@ -216,6 +216,17 @@ def test_an_artifact_runs_like_the_model(tmp_path: Path) -> None:
         np.testing.assert_array_equal(compiled.run(feeds)["y"], plain.run(feeds)["y"])
 
 
+def test_a_model_is_written_the_same_after_another_one(tmp_path: Path) -> None:
+    model = _model(
+        "m (float[b, 3, 4] x) => (float[b, c] y) <int64[1] axis = {1}> "
+        "{ m = ReduceMean <keepdims = 0> (x, axis) s = Shape (m) e = Expand (m, s) "
+        "f = Flatten (e) y = ThresholdedRelu (f) }"
+    )
+    target = find_target("openvino-cpu")
+    first, second = (target.compile(model, tmp_path / name, "model").files for name in "ab")
+    assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
+
+
 def test_weights_in_files_are_read(tmp_path: Path) -> None:
     weight = np.random.default_rng(0).standard_normal((4, 200), np.float32)
     _matmul(weight).save(tmp_path / "m.onnx", external_data=True)

@@ -142,6 +142,6 @@ def test_what_cannot_be_loaded_is_told(
     manifest = release / "irtools.json"
     other = tmp_path / "irtools.json"
     text = manifest.read_text(encoding="utf-8")
-    other.write_text(text.replace('"bag/clean/sse"', '"sack/clean/sse"', 1), encoding="utf-8")
+    other.write_text(text.replace("bag/clean/sse", "sack/clean/sse"), encoding="utf-8")
     with pytest.raises(UsageError, match="several models: say which of sack, bag"):
         irtools.load(tmp_path)

@@ -113,7 +113,12 @@ def test_other_numbers_are_found(built: Callable) -> None:
 def test_what_is_no_release_is_told(built: Callable) -> None:
     found = built("verify", "missing")
     assert found.code == 6 and "missing is not a release: it has no irtools.json" in found.err
-    Path("release/irtools.json").write_text('{"format": "irtools-release", "version": 9}')
+    path = Path("release/irtools.json")
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace('"main": "model.onnx"', '"main": "../../../../model.onnx"'))
+    found = built("verify", "release")
+    assert found.code == 3 and "which is not a file of the release" in found.err
+    path.write_text('{"format": "irtools-release", "version": 9}')
     found = built("verify", "release")
     assert found.code == 3 and "version 9, expected 1" in found.err
     assert built("verify", "release", "--key", "missing.pub").code == 6

@@ -42,7 +42,7 @@ def with_history(
     Args:
         models: Forms of one result.
         original: The model before the first pass; what made that one is kept.
-        pipeline: Text of all passes; empty: nothing was done, and the models are returned as they are.
+        pipeline: Text of all passes; where it is empty, the models are returned as they are.
         target: What for, as target text.
     """
     if not pipeline:

@@ -27,7 +27,7 @@ from irtools.instruments import (
 from irtools.measure.base import BenchSettings
 from irtools.measure.cpu import cpu_quota
 from irtools.measure.drawable import DrawnInputs
-from irtools.measure.effort import Workload
+from irtools.measure.effort import TimedModels, Workload
 from irtools.measure.figures import Occasion
 from irtools.measure.machine import code_digest, machine, versions
 from irtools.metrics import Metric
@@ -50,10 +50,19 @@ __all__ = [
 ]
 
 
-def make_budget(job: Job, data: Dataset | None, metrics: Sequence[Metric]) -> Budget:
-    """Return the measuring plan of a run."""
+def make_budget(
+    job: Job, data: Dataset | None, metrics: Sequence[Metric], pipelines: int = 0
+) -> Budget:
+    """Return the measuring plan of a run.
+
+    Args:
+        pipelines: How many more than the job's are to be expected.
+    """
     timed = "none" if job.bench is None else job.settings.timed
-    return Budget(job.settings.planned_effort, _workload(job, data, metrics), timed)
+    work = _workload(job, data, metrics)
+    evaluated, compared = work.evaluated + pipelines, work.timed + pipelines
+    work = dataclasses.replace(work, evaluated=evaluated, timed=compared)
+    return Budget(job.settings.planned_effort, work, timed)
 
 
 def _workload(job: Job, data: Dataset | None, metrics: Sequence[Metric]) -> Workload:
@@ -83,13 +92,20 @@ def make_watchers(job: Job, budget: Budget) -> Iterator[Instrument]:
 
 
 def make_checks(
-    job: Job, guard: Judge | None, budget: Budget, drawn: DrawnInputs, *, rates: bool = False
+    job: Job,
+    guard: Judge | None,
+    budget: Budget,
+    drawn: DrawnInputs,
+    timed: TimedModels | None = None,
+    *,
+    rates: bool = False,
 ) -> Iterator[Instrument]:
     """Yield what checks and times a model, nearest to the pass first: what is broken must not be
     timed.
 
     Args:
         guard: What decides whether goals on metrics hold; None: nothing does.
+        timed: Which models are timed; None: as the plan says.
         rates: The feeds of the check also show how close models are to the original.
     """
     yield Verification()
@@ -99,7 +115,7 @@ def make_checks(
     if guard is not None and (goals := job.settings.wanted.needing("data")):
         yield AccuracyGuard(guard, goals, budget)
     if job.bench is not None:
-        yield make_benchmark(job, budget, drawn)
+        yield make_benchmark(job, budget, drawn, timed)
     yield Sizes()
 
 
@@ -123,10 +139,18 @@ def make_instruments(
         yield Reproducer()
 
 
-def make_benchmark(job: Job, budget: Budget, drawn: DrawnInputs, *, longer: int = 1) -> Benchmark:
+def make_benchmark(
+    job: Job,
+    budget: Budget,
+    drawn: DrawnInputs,
+    timed: TimedModels | None = None,
+    *,
+    longer: int = 1,
+) -> Benchmark:
     """Return what times models against the original.
 
     Args:
+        timed: Which models are timed; None: as the plan says.
         longer: Times as long as the plan says.
     """
     assert job.bench is not None
@@ -138,7 +162,7 @@ def make_benchmark(job: Job, budget: Budget, drawn: DrawnInputs, *, longer: int 
         job.data,
         job.settings.seed,
         drop_slower=job.settings.drop_slower,
-        timed=budget.plan.timed,
+        timed=timed or budget.plan.timed,
         adapt=drawn.usable,
     )
 

@@ -46,6 +46,9 @@ from irtools.targets import KernelReport, RunnerOptions, lowered
 
 __all__ = ["Session", "open_session"]
 
+_PIPELINES = 6
+"""What a search tries, about."""
+
 
 @dataclass
 class Session:
@@ -105,7 +108,7 @@ class Session:
     ) -> tuple[Step, ...]:
         bench = self.job.bench if timed else None
         job = dataclasses.replace(self.job, pipeline=pipeline, bench=bench)
-        hooks = tuple(make_checks(job, self.guard, self.budget, self.drawn))
+        hooks = tuple(make_checks(job, self.guard, self.budget, self.drawn, "last"))
         hooks = (*hooks, *job.watch.instruments)
         manager = PassManager(pipeline, hooks, kept=kept_results(job))
         return manager.run(job.model, self.ctx, self.workspace, done)
@@ -214,7 +217,7 @@ def open_session(job: Job, *, searching: bool = False) -> Iterator[Session]:
             samples = samples_of(job, drawn, lossy=lossy, choosing=choosing)
         quoted = None if samples is None else samples.quoted
         metrics = _metrics(job, samples) if judges else ()
-        budget = make_budget(job, quoted, metrics)
+        budget = make_budget(job, quoted, metrics, _PIPELINES if searching else 0)
         guard = judge = None
         if samples is not None:
             judge = make_judge(job, workspace, samples.quoted, metrics, budget)

@@ -15,7 +15,7 @@ from irtools.driver.outcome import check_kept, outcomes
 from irtools.driver.result import OptimizeResult, Search, make_result
 from irtools.driver.session import Session, open_session
 from irtools.driver.settings import Settings
-from irtools.errors import BudgetError, TargetUnavailableError, UsageError
+from irtools.errors import BudgetError, UnsupportedError, UsageError
 from irtools.model import Model
 from irtools.passmanager import Instrument, Pipeline, Plan
 from irtools.plugins import NullProgress, Progress, registry
@@ -192,12 +192,14 @@ def _on_any(search: _Search) -> OptimizeResult:
             continue
         if not open_ended:
             return found.result
+        search = dataclasses.replace(search, before=found.result.report.tried)
         if best is None or (found.milliseconds or 0) < (best.milliseconds or 0):
             best = found
-    if best is not None:
-        return best.result
-    assert failed is not None
-    raise failed
+    if best is None:
+        assert failed is not None
+        raise failed
+    report = dataclasses.replace(best.result.report, tried=search.before)
+    return dataclasses.replace(best.result, report=report)
 
 
 def _targets() -> list[str]:
@@ -206,7 +208,7 @@ def _targets() -> list[str]:
     for name in sorted(registry.names("irtools.targets"), key=lambda name: name != "ort-cpu"):
         try:
             find_target(name)
-        except TargetUnavailableError:
+        except UnsupportedError:
             continue
         found.append(name)
     return found

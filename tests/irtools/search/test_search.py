@@ -227,3 +227,5 @@ def test_the_next_target_is_tried_where_the_first_will_not_do(
     assert names == ["exact passes", "int8", "exact passes", "int8"]
     result = irtools.optimize(model, goals="speedup=1.9", target="auto")
     assert len(result.report.tried) == 2, "the first target will do"
+    result = irtools.optimize(model, target="auto")
+    assert len(result.report.tried) == 4, "without goals all are tried"

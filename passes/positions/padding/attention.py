@@ -18,6 +18,7 @@ from irtools.passes.positions.padding.base import (
     aligned,
     changed,
     keep_changed,
+    union,
 )
 
 __all__ = ["attention", "multi_head_attention", "rotary"]
@@ -50,10 +51,10 @@ def multi_head_attention(node: ir.Node, reader: Reader) -> Sequence[Pads]:
 
 
 def rotary(node: ir.Node, reader: Reader) -> Sequence[Pads]:
-    """ai.onnx RotaryEmbedding; angles and positions must hold what they did."""
-    for value in node.inputs[1:]:
-        keep_changed(reader.of(value))
-    return (_as_result(_rows(node.inputs[0], reader), node, reader),)
+    """ai.onnx RotaryEmbedding: rows and their angles; positions must be what they were."""
+    keep_changed(reader.of(_input(node, 3)))
+    rows = union([_rows(value, reader) for value in node.inputs[:3]])
+    return (_as_result(rows, node, reader),)
 
 
 def _attended(node: ir.Node, reader: Reader, mask: Pads) -> Sequence[Pads]:

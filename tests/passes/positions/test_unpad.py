@@ -24,7 +24,8 @@ from .conftest import (
     FIRST,
     FUSED,
     JOINED,
-    ROTARY,
+    TURNED_BY_COUNT,
+    TURNED_BY_LOOKUP,
     TURNED_BY_STATES,
     WRITTEN,
     block,
@@ -62,12 +63,14 @@ def answers(model: ir.Model, target: str, arrays: dict[str, np.ndarray]) -> dict
 
 
 @pytest.mark.parametrize(
-    (
-        "attention",
-        "products",
-    ),  # Q, K, V, O and two; where states give the angles, they and not Q, K
-    [(WRITTEN, 6), (FUSED, 6), (ROTARY, 6), (TURNED_BY_STATES, 5)],
-    ids=["written", "fused", "rotary", "turned by states"],
+    ("attention", "products"),
+    [
+        pytest.param(WRITTEN, 6, id="written"),  # Q, K, V, O and two.
+        pytest.param(FUSED, 6, id="fused"),
+        pytest.param(TURNED_BY_COUNT, 6, id="turned by count"),
+        pytest.param(TURNED_BY_STATES, 7, id="turned by states"),
+        pytest.param(TURNED_BY_LOOKUP, 5, id="turned by lookup"),  # Not Q and K.
+    ],
 )
 def test_products_take_tokens_alone(attention: str, products: int, target: str, run: Run) -> None:
     before = block(attention, FIRST)

@@ -40,7 +40,7 @@ from irtools.words import sqnr_text
 TARGET = "ort-cpu"
 LENGTHS = {"smollm2": (128,), "minilm": (16, 64, 128)}
 PASSES = {
-    "smollm2": {"int4": "cleanup,fuse,int4", "int4, rounded anew": "cleanup,fuse,int4:grids=none"},
+    "smollm2": {"int4": "cleanup,fuse,int4", "int4, rounded again": "cleanup,fuse,int4:grids=none"},
     "minilm": {
         "float32": "cleanup,fuse",
         "int8": "cleanup,fuse,int8",

@@ -148,9 +148,15 @@ class MergeProducts(Rule[_Found]):
         assert whole is not None
         sizes = np.array(found.channels, np.int64)
         inputs = [whole, editor.constant(f"{whole.name}_sizes", sizes, graph=graph)]
-        count, replaced = len(found.results), found.tree.nodes
-        form = {"outputs": count, "origin": anchor, "replaces": replaced}
-        split = editor.node("Split", inputs, {"axis": -1}, **form)
+        replaced = found.tree.nodes
+        split = editor.node(
+            "Split",
+            inputs,
+            {"axis": -1},
+            outputs=len(replaced),
+            origin=anchor,
+            replaces=replaced,
+        )
         graph.insert_before(anchor, split)
         for node, part in zip(replaced, split.outputs, strict=True):
             editor.substitute(node.outputs[0], part)
@@ -254,7 +260,7 @@ def _form(node: ir.Node) -> tuple[object, ...]:
 
 
 def _number(value: ir.Value | None) -> tuple[object, ...]:
-    """Return what tells one number from another, or from none; empty for anything else."""
+    """Return a number with its type and rank; empty for what is not one."""
     tensor = constant_of(value)
     if value is None:
         return (None,)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import onnx_ir as ir
 
@@ -18,6 +18,7 @@ from irtools.backends.onnxruntime.block_weights import lower_block_weights
 from irtools.backends.onnxruntime.int8_gemm import Int8BeforeClip, Int8Bias
 from irtools.backends.onnxruntime.int8_lstm import Int8Lstm
 from irtools.backends.onnxruntime.layer_norm import SumBeforeLayerNorm, UnfuseSkipLayerNorm
+from irtools.backends.onnxruntime.merged_products import MergeProducts
 from irtools.backends.unsigned_weights import make_weights_unsigned
 from irtools.editing import Editor, Rule, rewrite
 from irtools.targets import Capabilities, lower_file_version
@@ -25,19 +26,33 @@ from irtools.targets import Capabilities, lower_file_version
 __all__ = ["lower_for_cpu"]
 
 
-def lower_for_cpu(model: ir.Model, capabilities: Capabilities) -> Mapping[str, int]:
+def lower_for_cpu(
+    model: ir.Model,
+    capabilities: Capabilities,
+    *,
+    merge: Literal["none", "blocks", "all"] = "blocks",
+) -> Mapping[str, int]:
     """Rewrite `model` in place; returns counts by name of the form.
 
     Covers the main graph and graphs nested in it, not local functions: those a session inlines
     and optimizes itself.
+
+    Args:
+        model: The model.
+        capabilities: Of the provider.
+        merge: Which products of one input become one: those by weights in blocks, all, or none.
     """
     counts = Counter(lower_file_version(model, capabilities))
     editor = Editor(model, "lower")
     counts.update(lower_block_weights(editor))
+    opset = model.graph.opset_imports.get("", 0)
+    if merge != "none":
+        merging = MergeProducts(opset, in_blocks=merge == "blocks")
+        counts.update(rewrite(editor, [merging]).counts)
     rules: list[Rule[Any]] = [
         Int8Bias(),
         Int8BeforeClip(),
-        UnfuseSkipLayerNorm(model.graph.opset_imports.get("", 0)),
+        UnfuseSkipLayerNorm(opset),
         SumBeforeLayerNorm(),
     ]
     if "LSTM" in capabilities.int8_recurrent:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from irtools.operators import Kind, RuleTable
-from irtools.passes.positions.padding.attention import attention, multi_head_attention
+from irtools.passes.positions.padding.attention import attention, multi_head_attention, rotary
 from irtools.passes.positions.padding.base import PaddingRule
 from irtools.passes.positions.padding.elementwise import elementwise, identity, quantized, unary
 from irtools.passes.positions.padding.layout import (
@@ -60,6 +60,7 @@ PADDING: RuleTable[PaddingRule] = RuleTable(
             "QuantizeLinear": quantized,
             "RMSNormalization": normalize,
             "Reshape": reshape,
+            "RotaryEmbedding": rotary,
             "Shape": silent,
             "SimplifiedLayerNormalization": normalize,
             "Size": silent,

@@ -1,4 +1,7 @@
-"""Attention: a mask closes padding among the keys; padding among the queries stays there."""
+"""Attention: a mask closes padding among the keys; padding among the queries stays there.
+
+Rotary position embedding turns each row by itself, so padding stays there as well.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,10 @@ from irtools.passes.positions.padding.base import (
     aligned,
     changed,
     keep_changed,
+    union,
 )
 
-__all__ = ["attention", "multi_head_attention"]
+__all__ = ["attention", "multi_head_attention", "rotary"]
 
 _QUERIES, _KEYS, _RANK = 2, 3, 4
 """Axes of scores [B, heads, S, T]."""
@@ -46,6 +50,13 @@ def multi_head_attention(node: ir.Node, reader: Reader) -> Sequence[Pads]:
     return _attended(node, reader, mask)
 
 
+def rotary(node: ir.Node, reader: Reader) -> Sequence[Pads]:
+    """ai.onnx RotaryEmbedding: rows and their angles; positions must be what they were."""
+    keep_changed(reader.of(_input(node, 3)))
+    rows = union([_rows(value, reader) for value in node.inputs[:3]])
+    return (_as_result(rows, node, reader),)
+
+
 def _attended(node: ir.Node, reader: Reader, mask: Pads) -> Sequence[Pads]:
     query, key, value = (_rows(_input(node, index), reader) for index in range(3))
     for place in (*key, *value):
@@ -57,9 +68,7 @@ def _attended(node: ir.Node, reader: Reader, mask: Pads) -> Sequence[Pads]:
         query[TokenAxes(place.batch, _QUERIES)] = Pad(None, kept=False)
     if query and any(_is_read(output) for output in node.outputs[3:]):
         raise MixedError
-    rank = reader.facts.rank(node.outputs[0])
-    found = {TokenAxes(place.batch, 1 if rank == 3 else 2): pad for place, pad in query.items()}
-    return found, key, value
+    return _as_result(query, node, reader), key, value
 
 
 def _rows(value: ir.Value | None, reader: Reader) -> dict[TokenAxes, Pad]:
@@ -73,6 +82,12 @@ def _rows(value: ir.Value | None, reader: Reader) -> dict[TokenAxes, Pad]:
     if any(place.position != axis or place.batch not in (0, None) for place in pads):
         raise MixedError
     return {TokenAxes(place.batch, _QUERIES): pad for place, pad in pads.items()}
+
+
+def _as_result(rows: Pads, node: ir.Node, reader: Reader) -> Pads:
+    """Return where rows of [B, heads, S, D] lie in a result, which may be [B, S, heads * D]."""
+    axis = 1 if reader.facts.rank(node.outputs[0]) == 3 else _QUERIES
+    return {TokenAxes(place.batch, axis): Pad(None, kept=False) for place in rows}
 
 
 def _closes(pad: Pad | None) -> bool:

@@ -19,7 +19,20 @@ from irtools.model import Interface, Model, PaddedOutput, padded_outputs, verify
 from irtools.passmanager import Exactness, PassContext, PassResult, Pipeline
 from irtools.targets import RunnerOptions, find_target
 
-from .conftest import CAUSAL, FIRST, FUSED, JOINED, WRITTEN, block, decibels, feeds, sqnr
+from .conftest import (
+    CAUSAL,
+    FIRST,
+    FUSED,
+    JOINED,
+    TURNED_BY_COUNT,
+    TURNED_BY_LOOKUP,
+    TURNED_BY_STATES,
+    WRITTEN,
+    block,
+    decibels,
+    feeds,
+    sqnr,
+)
 from .test_exports import EXACT, GRAPHS, with_head
 
 HIDDEN = "y = Identity(hidden)"
@@ -49,13 +62,22 @@ def answers(model: ir.Model, target: str, arrays: dict[str, np.ndarray]) -> dict
         return dict(runner.run(arrays))
 
 
-@pytest.mark.parametrize("attention", [WRITTEN, FUSED], ids=["written", "fused"])
-def test_products_take_tokens_alone(attention: str, target: str, run: Run) -> None:
+@pytest.mark.parametrize(
+    ("attention", "products"),
+    [
+        pytest.param(WRITTEN, 6, id="written"),  # Q, K, V, O and two.
+        pytest.param(FUSED, 6, id="fused"),
+        pytest.param(TURNED_BY_COUNT, 6, id="turned by count"),
+        pytest.param(TURNED_BY_STATES, 7, id="turned by states"),
+        pytest.param(TURNED_BY_LOOKUP, 5, id="turned by lookup"),  # Not Q and K.
+    ],
+)
+def test_products_take_tokens_alone(attention: str, products: int, target: str, run: Run) -> None:
     before = block(attention, FIRST)
     after = before.clone()
     done = run(after, "unpad", target)
     verify(after, interface=Interface.of(before))
-    assert done.modified and done.counters["num-unpadded-products"] == 6  # Q, K, V, O and two
+    assert done.modified and done.counters["num-unpadded-products"] == products
     for batch, length in ((1, 5), (3, 7), (5, 2)):
         assert sqnr(before, after, target, batch, length) >= EXACT
 

@@ -19,7 +19,8 @@ from benchmarks.recording import DOCS, read_result
 __all__ = ["PAGES", "refreshed", "sources", "stale_pages"]
 
 PAGES = tuple(
-    DOCS / f"{name}.md" for name in ("benchmarks", "fusion", "models", "rotation", "smoothing")
+    DOCS / f"{name}.md"
+    for name in ("benchmarks", "fusion", "models", "other-quantizers", "rotation", "smoothing")
 )
 _TABLE = re.compile(
     r"<!-- (?P<module>\w+)\.(?P<view>\w+) (?P<result>[\w-]+) -->\n.*?<!-- end -->", re.DOTALL

@@ -26,6 +26,7 @@ _EXTRAS = {
     "torch": ("torch", "transformers"),
     "gguf": ("gguf", "safetensors"),
     "openvino": ("openvino",),
+    "nncf": ("nncf",),
 }
 
 

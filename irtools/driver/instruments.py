@@ -49,7 +49,7 @@ def make_budget(job: Job, data: Dataset | None, metric: Metric | None) -> Budget
 
 
 def _workload(job: Job, data: Dataset | None, metric: Metric | None) -> Workload:
-    lossy = [p.exactness is Exactness.LOSSY for p in job.pipeline]
+    lossy = [p.promise is Exactness.LOSSY for p in job.pipeline]
     # A row of passes that keep the function ends before a lossy pass, or with the pipeline.
     rows = sum(not here and coming for here, coming in pairwise([*lossy, True]))
     return Workload(
@@ -66,7 +66,7 @@ def make_watchers(job: Job, budget: Budget) -> Iterator[Instrument]:
     if job.watch.on_row is not None:
         yield Rows(job.watch.on_row)
     if job.watch.on_outlook is not None:
-        kinds = [p.exactness for p in job.pipeline]
+        kinds = [p.promise for p in job.pipeline]
         outlook = Outlook(
             kinds, budget, job.model.num_parameters, job.settings.check, job.watch.on_outlook
         )
@@ -107,7 +107,7 @@ def make_instruments(
             budget=budget,
         )
     if judge is not None:
-        lossy = [i for i, p in enumerate(job.pipeline, 1) if p.exactness is Exactness.LOSSY]
+        lossy = [i for i, p in enumerate(job.pipeline, 1) if p.promise is Exactness.LOSSY]
         yield FidelityAndMetric(judge, budget, max(lossy, default=0))
     if job.settings.reproducer:
         yield Reproducer()
@@ -179,7 +179,7 @@ def judged_on(job: Job, drawn: DrawnInputs) -> Dataset | None:
     if data is not None:
         return data
     # Without a lossy pass there is only the runtime's own rounding to see.
-    lossy = any(p.exactness is Exactness.LOSSY for p in job.pipeline)
+    lossy = any(p.promise is Exactness.LOSSY for p in job.pipeline)
     settings = SyntheticSettings(samples=_DRAWN if lossy else _DRAWN_FEW, seed=job.settings.seed)
     try:
         return drawn.synthesize(settings, job.model)

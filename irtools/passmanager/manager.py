@@ -74,7 +74,7 @@ class PassManager:
                 workspace.spill_weights(last)
                 ctx.forget_statistics()
             step = Step(index, len(self.pipeline), pass_, model, last, last, ctx, workspace)
-            step.following = None if index == len(passes) else passes[index].exactness
+            step.following = None if index == len(passes) else passes[index].promise
             ctx.progress.step(f"pass {step.text}", index - 1, step.total)
             self._run_step(step)
             steps.append(step)

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 import numpy as np
+
+from irtools.data import Batch
 
 __all__ = [
     "ChannelMean",
@@ -150,6 +152,16 @@ class StatisticsService(Protocol):
     @property
     def synthetic(self) -> bool:
         """Whether the data was drawn from the model's signature, where there is no real data."""
+
+    def batches(self, size: int = 1) -> Iterator[Batch]:
+        """Iterate over the data itself, for tools that calibrate by themselves.
+
+        Samples of one length run together; columns that are padding in all of them are cut off
+        where the model lets them.
+
+        Raises:
+            DataError: The data does not fit the model.
+        """
 
     def collect(self, wants: Iterable[Want]) -> Mapping[Want, object]:
         """Answer all wants. A want that is asked again is answered from what was kept.

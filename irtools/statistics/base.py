@@ -25,6 +25,7 @@ __all__ = [
     "HistogramResult",
     "MinMax",
     "MinMaxResult",
+    "MovingRange",
     "Reduction",
     "StatisticsService",
     "Want",
@@ -34,6 +35,20 @@ __all__ = [
 @dataclass(frozen=True)
 class MinMax:
     """Smallest and largest finite value. Answer: `MinMaxResult`."""
+
+
+@dataclass(frozen=True)
+class MovingRange:
+    """Moving averages of the smallest and largest finite value of each sample: m <- m + c (x - m).
+
+    It begins with the first sample. Samples run one by one, the longest first; a model with a fixed
+    batch size counts each batch as one. Answer: `MinMaxResult`.
+
+    Attributes:
+        constant: c, how far an end follows one sample.
+    """
+
+    constant: float = 0.01
 
 
 @dataclass(frozen=True)
@@ -84,7 +99,7 @@ class Gram:
 
 
 Reduction: TypeAlias = (
-    MinMax | Histogram | ChannelMean | ChannelRange | ChannelSquare | Count | Gram
+    MinMax | MovingRange | Histogram | ChannelMean | ChannelRange | ChannelSquare | Count | Gram
 )
 
 

@@ -22,7 +22,7 @@ from irtools.passes.quantization.forms.modes import (
     range_of,
     slow_note,
 )
-from irtools.passes.quantization.forms.registry import counters_of
+from irtools.passes.quantization.forms.registry import counters_of, explained
 from irtools.passes.quantization.forms.rows import RowTable
 from irtools.passes.quantization.forms.static import Static
 from irtools.passes.quantization.forms.storage import REASONS as STORAGE_REASONS
@@ -30,6 +30,7 @@ from irtools.passes.quantization.forms.stored8 import Stored8
 from irtools.passes.quantization.forms.weight_only import WeightOnly
 from irtools.passes.quantization.forms.weights import WeightForm
 from irtools.passes.quantization.prospect import Prospect, Wishes
+from irtools.passes.quantization.ranges.rounding import ROUNDING_GROUP, roundings
 from irtools.passes.quantization.remedy import FLOORS_DB, best_plan
 from irtools.passes.quantization.sites.reasons import ALREADY
 from irtools.passes.quantization.smoothed import Smoothing, scales_in
@@ -47,9 +48,11 @@ from irtools.passmanager import (
     pass_text,
 )
 from irtools.scaling import MOVED, ScaledSite, apply_scales
+from irtools.statistics import CALIBRATOR_GROUP, calibrators
 
 __all__ = ["Int8"]
 
+_CALIBRATORS = calibrators()
 _NO_RANGES = "smooth=true moves no scale: only static products have ranges that gain"
 
 
@@ -109,8 +112,11 @@ class Int8(PlanningPass):
         "where the target is fast at it, else weight-only, as where int8 products are slower than "
         "float32; what has no such form is stored",
     )
-    calibrator: Literal["minmax", "mse", "percentile", "entropy"] = option(
-        "minmax", "how the range of an activation is found from what was seen of it"
+    calibrator: str = option(
+        "minmax",
+        f"what the range of an activation covers (static only); {explained(_CALIBRATORS)}",
+        tuple(_CALIBRATORS),
+        CALIBRATOR_GROUP,
     )
     exclude: tuple[str, ...] = option(
         (), "module, node or weight name patterns that stay in float32, such as `classifier`"
@@ -128,11 +134,13 @@ class Int8(PlanningPass):
         "pairs: scales with which no two neighbouring products leave 16 bits; true: 7-bit weights; "
         "false: all 8 bits; auto: pairs where the target's products saturate, else false",
     )
-    method: Literal["auto", "rtn", "gptq"] = option(
+    method: str = option(
         "auto",
-        "how weights of static products are rounded; rtn: each to the nearest; gptq: so that "
-        "errors make up for each other on calibration data, which takes longer; auto: gptq where "
-        "the outputs keep less than 26 dB and gain, in models of the size of a small encoder",
+        "how weights of static products are rounded; auto: gptq where the outputs keep less than "
+        "26 dB and gain, in a large model those of narrow products alone; rtn: each to the "
+        f"nearest; {explained(roundings())}",
+        ("auto", "rtn", *roundings()),
+        ROUNDING_GROUP,
     )
     smooth: Literal["auto", "true", "false"] = option(
         "auto",
@@ -168,6 +176,14 @@ class Int8(PlanningPass):
     )
 
     def __post_init__(self) -> None:
+        if self.calibrator not in _CALIBRATORS:
+            raise OptionError(
+                f"calibrator is {self.calibrator!r}, expected {'|'.join(_CALIBRATORS)}"
+            )
+        if self.method not in ("auto", "rtn", *roundings()):
+            raise OptionError(
+                f"method is {self.method!r}, expected auto|rtn|{'|'.join(roundings())}"
+            )
         if self.outliers < 0:
             raise OptionError(f"outliers is {self.outliers}, expected 0 or more")
         if self.outlier_floor is not None and not self.outlier_floor < math.inf:
@@ -224,7 +240,7 @@ class Int8(PlanningPass):
             plan = spare(plan, finer.next, applied, trials.run, self.least_sqnr, ctx.progress)
         if self.method == "rtn":
             return plan
-        return rounded_for_data(plan, prospect.static, trials, forced=self.method == "gptq")
+        return rounded_for_data(plan, prospect.static, trials, self.method)
 
     def apply(self, model: ir.Model, plan: Plan, ctx: PassContext) -> PassResult:
         scales, weights = scales_in(plan)

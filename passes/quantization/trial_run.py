@@ -72,12 +72,14 @@ class TrialRun:
     names: tuple[str, ...] | None = None
 
     @classmethod
-    def of(cls, model: ir.Model, ctx: PassContext) -> TrialRun | None:
+    def of(cls, model: ir.Model, ctx: PassContext, largest: int | None = None) -> TrialRun | None:
         """Run the original; None where nothing can be measured, or is to be.
+
+        `largest` are the bytes of weights above which nothing is tried; None: half a gigabyte.
 
         That is: no data and none that may be drawn, a model of gigabytes, one that does not run.
         """
-        if weight_bytes(model) > _LARGEST:
+        if weight_bytes(model) > (_LARGEST if largest is None else largest):
             return None
         try:
             data = _samples(model, ctx)
@@ -176,20 +178,26 @@ class Trials:
         model: The original.
         ctx: For data and runners.
         applied: Carries a plan out on a copy of the model.
+        largest: As in `TrialRun.of`.
     """
 
     def __init__(
-        self, model: ir.Model, ctx: PassContext, applied: Callable[[Plan], ir.Model]
+        self,
+        model: ir.Model,
+        ctx: PassContext,
+        applied: Callable[[Plan], ir.Model],
+        largest: int | None = None,
     ) -> None:
         self._model = model
         self._ctx = ctx
         self._applied = applied
+        self._largest = largest
         self._kept: list[tuple[Sequence[Decision], float | None]] = []
 
     @cached_property
     def run(self) -> TrialRun | None:
         """As `TrialRun.of`."""
-        return TrialRun.of(self._model, self._ctx)
+        return TrialRun.of(self._model, self._ctx, self._largest)
 
     @property
     def told(self) -> str:

@@ -6,7 +6,6 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -28,12 +27,11 @@ from irtools.passes.quantization.forms.registry import (
 )
 from irtools.passes.quantization.forms.rows import RowTable
 from irtools.passes.quantization.mixed import (
-    LARGEST_TRIED,
+    SEARCH_EFFORT,
     Budget,
     alternatives_of,
     bytes_of,
-    influences,
-    mixed,
+    weighed_mix,
 )
 from irtools.passes.quantization.ranges.calibration import ActivationFacts, Facts
 from irtools.passes.quantization.ranges.evidence import Evidence
@@ -251,19 +249,14 @@ class Int4(PlanningPass):
             apply_plan(Desk(copy, self.name, ctx.target.capabilities), plan)
             return copy
 
-        trials = Trials(model, ctx, applied, LARGEST_TRIED)
-        found = alternatives_of(chosen, decisions, evidence, cpu_quota())
-        measured = trials.run is not None and not trials.run.drawn
-
-        def kept_db(some: tuple[Decision, ...]) -> float | None:
-            return trials.kept_db(Plan(self.name, some))
-
-        if measured:
-            step = partial(ctx.progress.step, "weighing layers")
-            factors = influences(found, kept_db, step)
-            found = [item.weighed(f) for item, f in zip(found, factors, strict=True)]
-            skipped.note(f"errors are weighed by what the outputs lose ({trials.told})")
-        mix = mixed(found, self._budget, weight_bytes(model), kept_db if measured else None)
+        mix = weighed_mix(
+            alternatives_of(chosen, decisions, evidence, cpu_quota()),
+            self._budget,
+            weight_bytes(model),
+            Trials(model, ctx, applied, SEARCH_EFFORT),
+            (),
+            ctx.progress,
+        )
         skipped.note(*mix.notes)
         return tuple(sorted(mix.decisions, key=lambda d: (d.cost, d.subject)))
 

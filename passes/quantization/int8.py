@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
 from irtools.errors import OptionError
+from irtools.measure.cpu import cpu_quota
 from irtools.model import infer_shapes
 from irtools.passes.quantization.for_data import moments_for, rounded_for_data
 from irtools.passes.quantization.forms.apply import apply_plan
-from irtools.passes.quantization.forms.blocks import BlockTable
+from irtools.passes.quantization.forms.blocks import BlockTable, Int4
 from irtools.passes.quantization.forms.choose import Limits
 from irtools.passes.quantization.forms.dynamic import Dynamic
 from irtools.passes.quantization.forms.half import Half
@@ -22,20 +24,29 @@ from irtools.passes.quantization.forms.modes import (
     range_of,
     slow_note,
 )
-from irtools.passes.quantization.forms.registry import counters_of, explained
+from irtools.passes.quantization.forms.registry import counters_of, explained, read_decision
 from irtools.passes.quantization.forms.rows import RowTable
 from irtools.passes.quantization.forms.static import Static
 from irtools.passes.quantization.forms.storage import REASONS as STORAGE_REASONS
 from irtools.passes.quantization.forms.stored8 import Stored8
 from irtools.passes.quantization.forms.weight_only import WeightOnly
 from irtools.passes.quantization.forms.weights import WeightForm
+from irtools.passes.quantization.mixed import (
+    SEARCH_EFFORT,
+    Budget,
+    alternatives_of,
+    bytes_of,
+    weighed_mix,
+)
 from irtools.passes.quantization.prospect import Prospect, Wishes
+from irtools.passes.quantization.ranges.evidence import Evidence
 from irtools.passes.quantization.ranges.rounding import ROUNDING_GROUP, roundings
 from irtools.passes.quantization.remedy import FLOORS_DB, best_plan
+from irtools.passes.quantization.sites.find import find_sites
 from irtools.passes.quantization.sites.reasons import ALREADY
 from irtools.passes.quantization.smoothed import Smoothing, scales_in
 from irtools.passes.quantization.spared import FinerForms, spare
-from irtools.passes.quantization.trial_run import Trials
+from irtools.passes.quantization.trial_run import Trials, weight_bytes
 from irtools.passes.quantization.write.desk import Desk
 from irtools.passmanager import (
     FOUND_WEIGHTS,
@@ -101,7 +112,7 @@ class Int8(PlanningPass):
     requires: ClassVar[tuple[str, ...]] = FOUND_WEIGHTS
     stores: ClassVar[bool] = True
     counters: ClassVar[dict[str, str]] = counters_of(
-        (Static, Dynamic, WeightOnly, RowTable, BlockTable, Stored8, Half),
+        (Static, Dynamic, WeightOnly, RowTable, BlockTable, Int4, Stored8, Half),
         (ALREADY, *STORAGE_REASONS),
     ) | dict(MOVED)
 
@@ -148,6 +159,21 @@ class Int8(PlanningPass):
         "auto: where calibration data shows that the outputs gain, with Mul nodes only below 26 "
         "dB; true: all that gain by prediction",
     )
+    bits: Literal["8", "auto"] = option(
+        "8",
+        "8: every weight; auto: 4 bits in blocks for those that lose least by it, products in "
+        "float32 then, until size or min-sqnr is used up",
+    )
+    size: str = option(
+        "",
+        "what all weights of the model may take afterwards, such as 4MB; the least error within "
+        "it; bits=auto only",
+    )
+    min_sqnr: float | None = option(
+        None,
+        "decibels, signal to rounding noise of the outputs on calibration data, that must be kept; "
+        "the smallest weights that do; bits=auto only",
+    )
     outliers: int = option(
         8,
         "most input channels of a product, one in 64, that are multiplied in float32 where their "
@@ -192,6 +218,13 @@ class Int8(PlanningPass):
             )
         if self.least_sqnr is not None and not math.isfinite(self.least_sqnr):
             raise OptionError(f"least-sqnr is {self.least_sqnr}, expected a number of decibels")
+        has_budget = bool(self.size) or self.min_sqnr is not None
+        if (self.bits == "auto") != has_budget:
+            raise OptionError("bits=auto goes with size or min-sqnr, and neither without it")
+        if self.min_sqnr is not None and not math.isfinite(self.min_sqnr):
+            raise OptionError(f"min-sqnr is {self.min_sqnr}, expected a number of decibels")
+        if self.size:
+            bytes_of(self.size, "size")
         if self.min_size < 0:
             raise OptionError(f"min-size is {self.min_size}, expected 0 or more")
         if self.block_size and (self.block_size < 16 or self.block_size & (self.block_size - 1)):
@@ -235,12 +268,45 @@ class Int8(PlanningPass):
             plan = plan_of(prospect)
             if self.smooth == "true":
                 plan = replace(plan, notes=(*plan.notes, _NO_RANGES))
-        if self.least_sqnr is not None and plan.decisions:
+        if self.bits == "auto":
+            plan = self._mixed(plan, prospect, ctx, applied)
+        elif self.least_sqnr is not None and plan.decisions:
             finer = FinerForms(prospect.model, prospect.storage, Half())
             plan = spare(plan, finer.next, applied, trials.run, self.least_sqnr, ctx.progress)
         if self.method == "rtn":
             return plan
         return rounded_for_data(plan, prospect.static, trials, self.method)
+
+    def _mixed(
+        self,
+        plan: Plan,
+        prospect: Prospect,
+        ctx: PassContext,
+        applied: Callable[[Plan], ir.Model],
+    ) -> Plan:
+        """Return the plan with 4 bits for the weights that lose least by it."""
+        scales, weights = scales_in(plan)
+        sites = {w.name: w for w in find_sites(prospect.model).weights}
+        made = {d.subject: read_decision(d) for d in weights.decisions}
+        chosen = [
+            (sites[each.weight], each.form)
+            for each in made.values()
+            if not each.scope and each.weight in sites and isinstance(each.form, WeightForm)
+        ]
+        names = {weight.name for weight, _ in chosen}
+        fixed = tuple(d for d in weights.decisions if made[d.subject].weight not in names)
+        size = bytes_of(self.size, "size") if self.size else None
+        evidence = Evidence(ctx.target.capabilities, prospect.facts)
+        mix = weighed_mix(
+            alternatives_of(chosen, weights.decisions, evidence, cpu_quota()),
+            Budget(size, self.min_sqnr),
+            weight_bytes(prospect.model) - int(sum(d.gain for d in fixed)),
+            Trials(prospect.model, ctx, applied, SEARCH_EFFORT),
+            (*scales, *fixed),
+            ctx.progress,
+        )
+        ordered = sorted((*mix.decisions, *fixed), key=lambda d: (d.cost, d.subject))
+        return replace(plan, decisions=(*scales, *ordered), notes=(*plan.notes, *mix.notes))
 
     def apply(self, model: ir.Model, plan: Plan, ctx: PassContext) -> PassResult:
         scales, weights = scales_in(plan)

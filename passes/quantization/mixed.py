@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -25,25 +26,32 @@ import numpy as np
 from irtools.errors import OptionError, UnsupportedError
 from irtools.passes.quantization.forms.blocks import BlockTable, Int4, Tied
 from irtools.passes.quantization.forms.choose import Chosen
+from irtools.passes.quantization.forms.dynamic import Dynamic
 from irtools.passes.quantization.forms.rows import RowTable
+from irtools.passes.quantization.forms.static import Static
+from irtools.passes.quantization.forms.weight_only import WeightOnly
 from irtools.passes.quantization.forms.weights import WeightForm
 from irtools.passes.quantization.ranges.evidence import Evidence
 from irtools.passes.quantization.sites.reasons import Reason
 from irtools.passes.quantization.sites.uses import Weight
-from irtools.passmanager import Choice, Decision, choose_levels
+from irtools.passes.quantization.trial_run import Effort, Trials
+from irtools.passmanager import Choice, Decision, Plan, choose_levels
+from irtools.plugins import Progress
 from irtools.targets import Capabilities
 from irtools.words import counted, size_text
 
 __all__ = [
     "Alternatives",
     "Budget",
-    "Kept",
+    "Run",
+    "Runs",
     "Mix",
-    "LARGEST_TRIED",
+    "SEARCH_EFFORT",
     "alternatives_of",
     "bytes_of",
     "influences",
     "mixed",
+    "weighed_mix",
 ]
 
 _BUCKETS = 50
@@ -54,14 +62,28 @@ _GROUPS = 24
 """Trials that tell how much of an error reaches the outputs."""
 _SEARCH = 8
 """Trials for the least size that keeps enough."""
-LARGEST_TRIED = 2 << 30
-"""Bytes of weights above which nothing is run."""
+SEARCH_EFFORT = Effort(largest=2 << 30, work=1e12)
+"""Of the trials: they were asked for."""
+_NUMBER = re.compile(r"\d+")
 _SIZE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[kMG]?B)", re.ASCII)
 _UNITS = {"B": 1, "kB": 1000, "MB": 1000**2, "GB": 1000**3}
 
 
-Kept: TypeAlias = Callable[[tuple[Decision, ...]], "float | None"]
-"""Runs a model with some decisions carried out: the decibels of its outputs that are kept."""
+Run: TypeAlias = Callable[[tuple[Decision, ...]], "float | None"]
+"""Runs a model with some decisions carried out; None where nothing comes of it."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What is measured of a choice.
+
+    Attributes:
+        kept_db: Decibels of the outputs that are kept.
+        lost: How far the outputs are from the original's, as in `influences`.
+    """
+
+    kept_db: Run
+    lost: Run
 
 
 @dataclass(frozen=True)
@@ -154,13 +176,15 @@ def _others(form: WeightForm) -> Iterator[WeightForm]:
             for block in (32, 64):
                 yield Tied(block, "symmetric")
                 yield Tied(block, "affine", 8)
+        case Static() | Dynamic() | WeightOnly():
+            yield from (Int4(block, "affine") for block in (32, 64, 128))
         case RowTable() | BlockTable():
             yield BlockTable()
             yield RowTable()
 
 
 def _takes(form: WeightForm, weight: Weight, capabilities: Capabilities) -> bool:
-    if form.fits(weight, capabilities) is not None:
+    if not form.serves(weight) or form.fits(weight, capabilities) is not None:
         return False
     if isinstance(form, Int4 | Tied | BlockTable):
         fitted = form.fitted(weight, Evidence(capabilities))
@@ -170,40 +194,91 @@ def _takes(form: WeightForm, weight: Weight, capabilities: Capabilities) -> bool
 
 def influences(
     found: Sequence[Alternatives],
-    kept_db: Kept,
+    lost: Callable[[tuple[Decision, ...]], float | None],
     step: Callable[[int, int], None],
 ) -> list[float]:
     """Return how much of the predicted error of each weight reaches the outputs.
 
     Args:
-        found: The weights in the order of the graph: neighbours share a trial.
-        kept_db: Runs the model with some decisions carried out.
+        found: The weights in the order of the graph. Those whose names differ in numbers alone do
+            the same in other layers; neighbours among them share a trial.
+        lost: Runs the model with some decisions carried out: how far its outputs are from those of
+            the original, None where that is unknown.
         step: Shows how far it is.
     """
-    size = max(1, math.ceil(len(found) / _GROUPS))
-    groups = [found[at : at + size] for at in range(0, len(found), size)]
-    factors: list[float] = []
+    factors = [math.nan] * len(found)
+    groups = _groups([item.usual.subject for item in found])
     for number, group in enumerate(groups):
         step(number, len(groups))
-        predicted = sum(item.usual.cost for item in group)
-        kept = kept_db(tuple(item.usual for item in group)) if predicted else None
-        if kept is None or not math.isfinite(kept):
-            factors += [math.nan] * len(group)
-        else:
-            factors += [10 ** (-kept / 10) / predicted] * len(group)
+        predicted = sum(found[at].usual.cost for at in group)
+        away = lost(tuple(found[at].usual for at in group)) if predicted else None
+        for at in group:
+            factors[at] = math.nan if away is None else away / predicted
     known = [factor for factor in factors if factor > 0]
-    fallback = float(np.median(known)) if known else 1.0
-    return [factor if factor > 0 else fallback for factor in factors]
+    # What has no measured influence is cheap, not free.
+    least, fallback = (min(known), float(np.median(known))) if known else (1.0, 1.0)
+    return [fallback if math.isnan(factor) else max(factor, least) for factor in factors]
 
 
-def mixed(found: Sequence[Alternatives], budget: Budget, rest: int, kept_db: Kept | None) -> Mix:
+def _groups(names: Sequence[str]) -> list[list[int]]:
+    """Return places by kind of weight and by depth, some two dozen groups."""
+    kinds: dict[str, list[int]] = {}
+    for at, name in enumerate(names):
+        kinds.setdefault(_NUMBER.sub("#", name), []).append(at)
+    size = max(1, math.ceil(len(names) / max(_GROUPS - len(kinds), 1)))
+    return [
+        places[start : start + size]
+        for places in kinds.values()
+        for start in range(0, len(places), size)
+    ]
+
+
+def weighed_mix(
+    found: Sequence[Alternatives],
+    budget: Budget,
+    rest: int,
+    trials: Trials,
+    others: tuple[Decision, ...],
+    progress: Progress,
+) -> Mix:
+    """Choose one of the alternatives of each weight, by what the outputs lose where that is known.
+
+    Args:
+        found: The weights.
+        budget: What may be used up.
+        rest: Bytes of all weights with no decision carried out.
+        trials: Run the model; with drawn data errors count as predicted.
+        others: Decisions that are carried out in any case.
+        progress: Shows how far it is.
+
+    Raises:
+        UnsupportedError: As `mixed`.
+    """
+    if trials.run is None or trials.run.drawn:
+        return mixed(found, budget, rest, None)
+
+    def plan_of(some: tuple[Decision, ...]) -> Plan:
+        return Plan("", (*others, *some))
+
+    def lost(some: tuple[Decision, ...]) -> float | None:
+        return trials.divergence(plan_of(some))
+
+    factors = influences(found, lost, partial(progress.step, "weighing layers"))
+    weighed = [item.weighed(f) for item, f in zip(found, factors, strict=True)]
+    runs = Runs(lambda some: trials.kept_db(plan_of(some)), lost)
+    mix = mixed(weighed, budget, rest, runs)
+    note = f"errors are weighed by what the outputs lose ({trials.told})"
+    return replace(mix, notes=(note, *mix.notes))
+
+
+def mixed(found: Sequence[Alternatives], budget: Budget, rest: int, runs: Runs | None) -> Mix:
     """Choose one of the alternatives of each weight.
 
     Args:
         found: The weights.
         budget: What may be used up.
         rest: Bytes of all weights with no decision carried out.
-        kept_db: As in `influences`, for `least_db`; None: nothing can be run.
+        runs: Run the model; None: nothing can be run.
 
     Raises:
         UnsupportedError: The budget cannot be kept, or nothing can be run that would tell.
@@ -212,7 +287,7 @@ def mixed(found: Sequence[Alternatives], budget: Budget, rest: int, kept_db: Kep
     if not found:
         return Mix((), ())
     if budget.least_db is not None:
-        chosen, kept = _keeping(found, budget.least_db, kept_db)
+        chosen, kept = _keeping(found, budget.least_db, runs)
         if budget.size is not None and (size := _size(chosen, rest)) > budget.size:
             raise UnsupportedError(
                 f"min-sqnr={budget.least_db:g} takes {size_text(size)} of weights, more than size="
@@ -222,7 +297,7 @@ def mixed(found: Sequence[Alternatives], budget: Budget, rest: int, kept_db: Kep
     elif budget.size is not None:
         chosen, also = _within(found, rest - budget.size, rest), ()
     else:
-        chosen, also = _as_good(found, _SLACK * sum(d.cost for d in usual)), ()
+        chosen, also = _as_usual(found, usual, runs), ()
         if _size(chosen, rest) >= _size(usual, rest):
             chosen = usual
     return Mix(chosen, (_told(chosen, usual, rest), *also))
@@ -266,6 +341,24 @@ def _as_good(found: Sequence[Alternatives], most: float) -> tuple[Decision, ...]
     return tuple(order[level] for order, level in zip(orders, levels, strict=True))
 
 
+def _as_usual(
+    found: Sequence[Alternatives], usual: tuple[Decision, ...], runs: Runs | None
+) -> tuple[Decision, ...]:
+    """Return the smallest decisions that lose no more than the usual ones, measured if possible."""
+    most = _SLACK * sum(d.cost for d in usual)
+    limit = None if runs is None else runs.lost(usual)
+    for _ in range(_SEARCH):
+        chosen = _as_good(found, most)
+        if runs is None or limit is None:
+            return chosen
+        lost = runs.lost(chosen)
+        if lost is not None and lost <= _SLACK * limit:
+            return chosen
+        # Errors added up to more than the sum of each alone: allow so much less.
+        most *= 0.5 if lost is None else max(0.5, min(0.95, limit / lost))
+    return usual
+
+
 def _levels(choices: Sequence[Choice], wanted: float) -> tuple[int, ...] | None:
     if wanted <= 0:
         # Everything is allowed: the least cost of each.
@@ -274,10 +367,10 @@ def _levels(choices: Sequence[Choice], wanted: float) -> tuple[int, ...] | None:
 
 
 def _keeping(
-    found: Sequence[Alternatives], least_db: float, kept_db: Kept | None
+    found: Sequence[Alternatives], least_db: float, runs: Runs | None
 ) -> tuple[tuple[Decision, ...], float]:
     """Return the smallest decisions that keep so many decibels, and what they keep."""
-    if kept_db is None:
+    if runs is None:
         raise UnsupportedError(
             "min-sqnr needs a run of the model: give calibration data, and see that it runs"
         )
@@ -289,7 +382,7 @@ def _keeping(
     for number in range(_SEARCH):
         at = low if not number else (low + high) / 2
         chosen = _as_good(found, math.exp(at) * (1 + 1e-9))
-        kept = kept_db(chosen)
+        kept = runs.kept_db(chosen)
         most = max(most, -math.inf if kept is None else kept)
         if kept is not None and kept >= least_db:
             low, best = at, (chosen, kept)

@@ -98,7 +98,7 @@ def test_more_bytes_are_less_error(quantize, outputs) -> None:
         )
         for s in (27, 35, 50)
     ]
-    assert errors[0] > 1.2 * errors[1] > 2 * errors[2]
+    assert errors[0] > 3 * errors[1] > 3.3 * errors[2]
 
 
 def test_decibels_are_kept(quantize, outputs) -> None:
@@ -188,8 +188,8 @@ def test_influence_is_what_the_outputs_lose_for_the_predicted_error() -> None:
     from irtools.passes.quantization.mixed import Alternatives
 
     found = [Alternatives(d, (d,)) for d in (Decision("a", "", 0.01), Decision("b", "", 0.02))]
-    kept = {"a": 30.0, "b": None}
-    factors = influences(found, lambda some: kept[some[0].subject], lambda done, total: None)
+    lost = {"a": 0.001, "b": None}
+    factors = influences(found, lambda some: lost[some[0].subject], lambda done, total: None)
     np.testing.assert_allclose(factors, [0.1, 0.1])  # The second is not known: as the others.
 
 

@@ -37,7 +37,7 @@ class Divergence:
         Args:
             expected: Of the original.
             found: Of another model.
-            keep: bool [B, S], False where a position is padding; None where all count.
+            keep: [B, S], 0 where a position is padding; None where all count.
         """
         for name in _comparable(expected, found):
             a, b = (_rows(side[name], keep) for side in (expected, found))
@@ -67,7 +67,7 @@ def _comparable(
 def _rows(array: np.ndarray, keep: np.ndarray | None) -> np.ndarray:
     wide = array.reshape(-1, 1) if array.ndim == 1 else array
     if keep is not None and wide.ndim == 3 and wide.shape[:2] == keep.shape:
-        return select_rows(wide, -1, keep).astype(np.float64)
+        return select_rows(wide, -1, keep.astype(bool)).astype(np.float64)
     return wide.reshape(-1, wide.shape[-1]).astype(np.float64)
 
 

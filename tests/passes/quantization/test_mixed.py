@@ -203,3 +203,37 @@ def test_as_a_user_types_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
     said = capfd.readouterr().err
     assert "bits=auto: " in said and "errors are weighed by what the outputs lose" in said
     assert (tmp_path / "small.onnx").stat().st_size < 40_000
+
+
+INT8 = "int8:min-size=0:smooth=false"
+
+
+def test_int8_gives_four_bits_to_what_loses_least(quantize, outputs) -> None:
+    model, data = branches(), inputs()
+    whole = quantize(model, INT8, **data)
+    limit = int(0.75 * weight_bytes(whole.after))
+    done = quantize(model, f"{INT8}:bits=auto:size={limit}B", **data)
+    assert weight_bytes(done.after) <= limit
+    forms = {d.subject: d.data["form"] for d in done.result.plan.decisions}
+    assert forms == {"w_a": "static", "w_b": "int4", "w_c": "int4"}
+    error = relative_error(outputs(done.after, **data), outputs(model, **data))
+    assert error < 1.2 * relative_error(outputs(whole.after, **data), outputs(model, **data))
+
+
+def test_int8_keeps_decibels_from_fewer_bytes(quantize, outputs) -> None:
+    model, data = branches(), inputs()
+    sizes = []
+    for least in (18, 34):
+        done = quantize(model, f"{INT8}:bits=auto:min-sqnr={least}", **data)
+        kept = -20 * np.log10(relative_error(outputs(done.after, **data), outputs(model, **data)))
+        assert kept > least - 1
+        sizes.append(weight_bytes(done.after))
+    assert sizes[0] < sizes[1]
+
+
+@pytest.mark.parametrize(
+    "text", ["int8:bits=auto", "int8:size=3MB", "int8:min-sqnr=20", "int8:bits=auto:size=x"]
+)
+def test_int8_needs_a_budget_and_takes_none_else(text: str) -> None:
+    with pytest.raises(UsageError, match=r"bits=auto goes with size or min-sqnr|size is 'x'"):
+        Pipeline.parse(text)

@@ -181,7 +181,7 @@ class Session:
         return None if math.isnan(result.sqnr_db) else result.sqnr_db
 
     def divergence(self) -> float | None:
-        """Return how far the outputs are from the original's; None where that is no number."""
+        """Return how far the outputs are from the original's; None where that is not finite."""
         total = Divergence()
         for feeds, expected in zip(self.trial.feeds, self.trial.expected, strict=True):
             kept = {name: a for name, a in expected.items() if name in self.runner.output_names}

@@ -30,10 +30,8 @@ __all__ = [
     "Hessians",
     "by_input",
     "moment_bytes",
-    "ordered_factor",
 ]
 
-_DAMPING = 0.01
 _LAZY = 128
 GROUP_BYTES = 256 << 20
 """Gram matrices that are collected in one go: fewer sweeps over the data for more memory."""
@@ -132,21 +130,6 @@ def _inputs(weights: Iterable[Weight]) -> list[tuple[str, int]]:
         inner = int(weight.tensor.shape.numpy()[1 - weight.uses[0].axis])
         found.update((name, inner) for name in _names(weight) if name not in found)
     return list(found.items())
-
-
-def ordered_factor(hessian: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return input channels by falling E[x_k^2], and U in that order."""
-    order = np.argsort(-np.diag(hessian), kind="stable")
-    return order, _factor(hessian[np.ix_(order, order)])
-
-
-def _factor(hessian: np.ndarray) -> np.ndarray:
-    """Return U in float32; inputs that are always zero count as unit noise."""
-    mean = float(np.diag(hessian).mean())
-    damped = hessian + np.eye(len(hessian)) * (_DAMPING * mean or 1.0)
-    inverse = np.linalg.inv(np.linalg.cholesky(damped))
-    # (L L^T)^-1 = L^-T L^-1; its own Cholesky factor, turned, is U.
-    return np.asarray(np.linalg.cholesky(inverse.T @ inverse).T, np.float32)
 
 
 def _sweep(

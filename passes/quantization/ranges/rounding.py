@@ -19,6 +19,7 @@ from irtools.errors import UsageError
 from irtools.passes.quantization.ranges.arithmetic import QParams, dequantize
 from irtools.passes.quantization.ranges.blocks import Blocks, Rounding, quantize_rows
 from irtools.passes.quantization.ranges.cost import bias_shift
+from irtools.passes.quantization.ranges.factor import ordered_factor
 from irtools.passes.quantization.ranges.spec import BlockSpec
 from irtools.plugins import registry
 
@@ -52,8 +53,6 @@ class Second:
     @cached_property
     def factor(self) -> tuple[np.ndarray, np.ndarray]:
         """Input channels by falling E[x_k^2], and U of `gptq` in that order."""
-        from irtools.passes.quantization.ranges.gptq import ordered_factor
-
         return ordered_factor(self.matrix)
 
 

@@ -54,10 +54,13 @@ class Effort:
     Attributes:
         largest: Bytes of weights above which nothing is tried.
         work: Operations that the original may take.
+        exact: Without what the runtime rounds by itself, such as activations in front of weights in
+            blocks.
     """
 
     largest: int | None = None
     work: float | None = None
+    exact: bool = True
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ class TrialRun:
         work: Operations of one call, loading included.
         runner: Makes the runner of a model.
         names: What is compared; None: the outputs.
+        options: How others run.
     """
 
     feeds: Sequence[Feeds]
@@ -84,6 +88,7 @@ class TrialRun:
     work: int
     runner: Callable[[ir.Model, RunnerOptions], Runner]
     names: tuple[str, ...] | None = None
+    options: RunnerOptions = _OPTIONS
 
     @classmethod
     def of(cls, model: ir.Model, ctx: PassContext, effort: Effort = Effort()) -> TrialRun | None:
@@ -115,7 +120,8 @@ class TrialRun:
         except IrtoolsError:
             return None
         sized = frozenset(DataSizes.of(model).shapes)
-        return cls(calls, outputs, data.synthetic, samples, sized, work, ctx.runner, names)
+        options = _OPTIONS if effort.exact else RunnerOptions()
+        return cls(calls, outputs, data.synthetic, samples, sized, work, ctx.runner, names, options)
 
     def sqnr_db(self, model: ir.Model) -> float | None:
         """As `Session.sqnr_db`, of a model as it is; None also where it does not run."""
@@ -140,7 +146,7 @@ class TrialRun:
         Raises:
             UnsupportedError: It does not load it.
         """
-        with self.runner(_shown(model, self.names), _OPTIONS) as runner:
+        with self.runner(_shown(model, self.names), self.options) as runner:
             yield Session(self, runner)
 
 

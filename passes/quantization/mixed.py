@@ -63,7 +63,7 @@ _GROUPS = 24
 _SEARCH = 8
 """Trials for the least size that keeps enough."""
 SEARCH_EFFORT = Effort(largest=2 << 30, work=1e12, exact=False)
-"""Of the trials: they were asked for, and kernels round activations in blocks of the weights' size."""
+"""Of the trials: they were asked for, and kernels round activations in blocks as well."""
 _NUMBER = re.compile(r"\d+")
 _SIZE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[kMG]?B)", re.ASCII)
 _UNITS = {"B": 1, "kB": 1000, "MB": 1000**2, "GB": 1000**3}

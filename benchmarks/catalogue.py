@@ -55,6 +55,8 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "first-run": Benchmark("first_run", "first answer of a file, and of what compile writes"),
     "unpad": Benchmark("unpad", "computing only the tokens of padded texts"),
     "smoothing": Benchmark("smoothing", "int8 of encoders with and without smoothing"),
+    "mixed-bits": Benchmark("mixed_bits", "bits of each weight by a knapsack, on a decoder"),
+    "other-quantizers": Benchmark("other_quantizers", "quantizers of other tools as passes"),
     "rotation": Benchmark("rotation", "rotating the residual stream before 8 and 4 bits"),
     "operators": Benchmark("operators", "fused operators against their parts"),
     "compile-time": Benchmark("compile_time", "seconds of cleanup,fuse, onnxsim and onnxslim"),

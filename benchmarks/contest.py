@@ -282,9 +282,9 @@ def _latency(timing: LatencyResult) -> dict[str, Any]:
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """Yield a Markdown table."""
-    headings = ["model", "ms", "against ORT fp32", "size MB", "SQNR dB", "agreement"]
-    if "accuracy" in rows[0]:
-        headings.append("accuracy")
+    known = {"agreement": rows[0]["agreement"] is not None, "accuracy": "accuracy" in rows[0]}
+    shares = [name for name, is_known in known.items() if is_known]
+    headings = ["model", "ms", "against ORT fp32", "size MB", "SQNR dB", *shares]
     yield f"| {' | '.join(headings)} |"
     yield "| --- " * len(headings) + "|"
     for figures in rows:
@@ -295,10 +295,8 @@ def table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             "{:.2f} [{:.2f}, {:.2f}]".format(*ratio) if ratio else "1" * ("speedup" in figures),
             f"{figures['size'] / 1e6:.1f}",
             "exact" if figures["sqnr_db"] >= _EXACT else f"{figures['sqnr_db']:.1f}",
-            f"{figures['agreement']:.2%}",
+            *(f"{figures[name]:.2%}" for name in shares),
         ]
-        if "accuracy" in figures:
-            cells.append(f"{figures['accuracy']:.2%}")
         yield f"| {' | '.join(cells)} |"
 
 

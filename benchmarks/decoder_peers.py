@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.prepared.packages import Package, unpacked
+from irtools.passes.tools.nncf_weights import NncfWeights
 
 GENAI = Package(
     "onnxruntime-genai==0.18.0",
@@ -119,23 +120,19 @@ def nncf_int4(source: Source, target: Path) -> None:
 
     Groups of 64: its default of 128 does not divide the widths of SmolLM2, which it refuses.
     """
-    import nncf
-
-    mode = nncf.CompressWeightsMode.INT4_ASYM
-    _compress(source, target, mode=mode, group_size=64, ratio=1.0)
+    _compress(source, target, NncfWeights(mode="int4_asym", group_size=64, ratio=1.0))
 
 
 def nncf_int8(source: Source, target: Path) -> None:
     """nncf.compress_weights with its defaults: 8 bits per channel."""
-    _compress(source, target)
+    _compress(source, target, NncfWeights())
 
 
-def _compress(source: Source, target: Path, **options: Any) -> None:
-    import nncf
+def _compress(source: Source, target: Path, tool: NncfWeights) -> None:
     import openvino
 
-    network = openvino.Core().read_model(source.model)
-    openvino.save_model(nncf.compress_weights(network, **options), target, compress_to_fp16=False)
+    network = tool.compressed(openvino.Core().read_model(source.model))
+    openvino.save_model(network, target, compress_to_fp16=False)
 
 
 def _write_out_transposes(proto: Any) -> None:

@@ -20,7 +20,16 @@ __all__ = ["PAGES", "refreshed", "sources", "stale_pages"]
 
 PAGES = tuple(
     DOCS / f"{name}.md"
-    for name in ("benchmarks", "builds", "fusion", "goals", "models", "rotation", "smoothing")
+    for name in (
+        "benchmarks",
+        "builds",
+        "fusion",
+        "goals",
+        "models",
+        "other-quantizers",
+        "rotation",
+        "smoothing",
+    )
 )
 _TABLE = re.compile(
     r"<!-- (?P<module>\w+)\.(?P<view>\w+) (?P<result>[\w-]+) -->\n.*?<!-- end -->", re.DOTALL

@@ -1,19 +1,23 @@
 """Quantized models made by other tools, each at its best documented setting.
 
 A peer takes the same float model and the same calibration samples as irtools does and writes an
-ONNX model or an OpenVINO IR. Nothing here imports irtools' passes.
+ONNX model or an OpenVINO IR. Tools that are passes of irtools as well run through the same code,
+without anything before or after them.
 """
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
+from irtools.passes.tools.nncf_quantize import Nncf
+from irtools.passes.tools.ort_dynamic import OrtDynamic
+from irtools.passes.tools.ort_static import OrtStatic
+from irtools.passes.tools.quantizer import ToolQuantizer
 
 Feeds = Mapping[str, np.ndarray]
 HEADS = 12  # of BERT-base, DistilBERT, ViT-base and MiniLM-L6 alike
@@ -36,29 +40,6 @@ class Peer:
     precision: str | None
     make: Callable[[Path, Sequence[Feeds], Path], Path]
     fixed: bool = False
-
-
-class FeedReader:
-    """Calibration samples as ONNX Runtime's tools take them."""
-
-    def __init__(self, samples: Sequence[Feeds]) -> None:
-        self._samples = samples
-        self._rest: Iterator[Feeds] = iter(samples)
-
-    def get_next(self) -> Feeds | None:
-        """Return the next sample, or None at the end."""
-        return next(self._rest, None)
-
-    def rewind(self) -> None:
-        """Start again."""
-        self._rest = iter(self._samples)
-
-    def set_range(self, start_index: int, end_index: int) -> None:
-        """Restrict the samples; part of the reader protocol."""
-        self._rest = iter(self._samples[start_index:end_index])
-
-    def __len__(self) -> int:
-        return len(self._samples)
 
 
 def unchanged(model: Path, samples: Sequence[Feeds], folder: Path) -> Path:
@@ -88,137 +69,64 @@ def _hidden_size(model: Path) -> int:
 
 def ort_dynamic(model: Path, samples: Sequence[Feeds], folder: Path) -> Path:
     """onnxruntime.quantization.quantize_dynamic after its pre-processing, s8 per channel."""
-    return _quantize_dynamic(_preprocessed(model, folder), folder / "ort-dynamic.onnx")
+    return _made_by(OrtDynamic(per_channel=True), model, samples, folder / "ort-dynamic.onnx")
 
 
 def ort_optimized_dynamic(model: Path, samples: Sequence[Feeds], folder: Path) -> Path:
     """The documented way for transformers: fuse offline first, then quantize dynamically."""
     fused = ort_transformer_optimized(model, samples, folder)
-    return _quantize_dynamic(fused, folder / "ort-optimized-dynamic.onnx")
-
-
-def _quantize_dynamic(model: Path, target: Path) -> Path:
-    import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
-
-    # The exporter writes shapes of weights too. The quantizer transposes weights of Gemm without
-    # changing those, and its own shape inference then refuses the model.
-    proto = onnx.load(model)
-    del proto.graph.value_info[:]
-    source = target.with_suffix(".source.onnx")
-    onnx.save(proto, source)
-    quantize_dynamic(
-        source,
-        target,
-        per_channel=True,
-        weight_type=QuantType.QInt8,
-        extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
-    )
-    source.unlink()
-    return target
+    tool = OrtDynamic(per_channel=True, pre_process=False)
+    return _made_by(tool, fused, samples, folder / "ort-optimized-dynamic.onnx")
 
 
 def ort_static_defaults(model: Path, samples: Sequence[Feeds], folder: Path) -> Path:
     """onnxruntime.quantization.quantize_static after its own pre-processing, all defaults."""
-    from onnxruntime.quantization import quantize_static
-
-    target = folder / "ort-static-defaults.onnx"
-    quantize_static(_preprocessed(model, folder), target, FeedReader(samples))
-    return target
+    tool = OrtStatic(activation_type="qint8")
+    return _made_by(tool, model, samples, folder / "ort-static-defaults.onnx")
 
 
 def ort_static_matmul(model: Path, samples: Sequence[Feeds], folder: Path) -> Path:
     """quantize_static restricted to MatMul and Gemm, u8 activations, s8 weights per channel."""
-    target = folder / "ort-static-matmul.onnx"
-    return _static_per_channel(
-        model,
-        samples,
-        target,
-        op_types_to_quantize=["MatMul", "Gemm"],
-        extra_options={"MatMulConstBOnly": True},
+    tool = OrtStatic(
+        per_channel=True, op_types_to_quantize=("MatMul", "Gemm"), matmul_const_b_only=True
     )
+    return _made_by(tool, model, samples, folder / "ort-static-matmul.onnx")
 
 
 def nncf_onnx(model: Path, samples: Sequence[Feeds], folder: Path) -> Path:
     """nncf.quantize on the ONNX model, transformer preset."""
-    import nncf
-    import onnx
-
-    target = folder / "nncf.onnx"
-    onnx.save(_nncf_quantize(nncf, onnx.load(model), samples), target)
-    return target
+    return _made_by(Nncf(model_type="transformer"), model, samples, folder / "nncf.onnx")
 
 
 def nncf_openvino(model: Path, samples: Sequence[Feeds], folder: Path) -> Path:
     """nncf.quantize on the OpenVINO model, transformer preset."""
-    import nncf
-    import openvino
+    return _made_on_openvino(Nncf(model_type="transformer"), model, samples, folder / "nncf.xml")
 
-    target = folder / "nncf.xml"
-    quantized = _nncf_quantize(nncf, openvino.Core().read_model(model), samples)
-    openvino.save_model(quantized, target, compress_to_fp16=False)
+
+def _made_by(tool: ToolQuantizer, model: Path, samples: Sequence[Feeds], target: Path) -> Path:
+    import onnx
+
+    onnx.save(tool.quantized(onnx.load(model), samples), target)
     return target
 
 
-def _nncf_quantize(nncf: object, model: object, samples: Sequence[Feeds]) -> object:
-    return nncf.quantize(  # type: ignore[attr-defined]
-        model,
-        nncf.Dataset(list(samples)),  # type: ignore[attr-defined]
-        model_type=nncf.ModelType.TRANSFORMER,  # type: ignore[attr-defined]
-        subset_size=len(samples),
-    )
+def _made_on_openvino(tool: Nncf, model: Path, samples: Sequence[Feeds], target: Path) -> Path:
+    import openvino
 
-
-def _preprocessed(model: Path, folder: Path) -> Path:
-    """ONNX Runtime's recommended preparation; without its symbolic inference where that fails."""
-    from onnxruntime.quantization.shape_inference import quant_pre_process
-
-    model, target = model.absolute(), folder.absolute() / "ort-preprocessed.onnx"
-    # It leaves temporary files in the working folder.
-    with tempfile.TemporaryDirectory() as scratch, contextlib.chdir(scratch):
-        try:
-            quant_pre_process(model, target)
-        except Exception:
-            quant_pre_process(model, target, skip_symbolic_shape=True)
+    quantized = tool.quantized_model(openvino.Core().read_model(model), samples)
+    openvino.save_model(quantized, target, compress_to_fp16=False)
     return target
 
 
 def ort_static_per_channel(model: Path, samples: Sequence[Feeds], folder: Path) -> Path:
     """quantize_static for convolutional networks: QDQ, u8 activations, s8 weights per channel."""
-    return _static_per_channel(model, samples, folder / "ort-static-per-channel.onnx")
-
-
-def _static_per_channel(
-    model: Path, samples: Sequence[Feeds], target: Path, **options: object
-) -> Path:
-    from onnxruntime.quantization import QuantType, quantize_static
-
-    quantize_static(
-        _preprocessed(model, target.parent),
-        target,
-        FeedReader(samples),
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-        **options,
-    )
-    return target
+    tool = OrtStatic(per_channel=True)
+    return _made_by(tool, model, samples, folder / "ort-static-per-channel.onnx")
 
 
 def nncf_openvino_mixed(model: Path, samples: Sequence[Feeds], folder: Path) -> Path:
     """nncf.quantize on the OpenVINO model, preset for networks with other activations than ReLU."""
-    import nncf
-    import openvino
-
-    target = folder / "nncf-mixed.xml"
-    quantized = nncf.quantize(
-        openvino.Core().read_model(model),
-        nncf.Dataset(list(samples)),
-        preset=nncf.QuantizationPreset.MIXED,
-        subset_size=len(samples),
-    )
-    openvino.save_model(quantized, target, compress_to_fp16=False)
-    return target
+    return _made_on_openvino(Nncf(preset="mixed"), model, samples, folder / "nncf-mixed.xml")
 
 
 FLOAT = (

@@ -29,6 +29,7 @@ _EXTRAS = {
     "tune": ("optuna",),
     "signing": ("model_signing",),
     "cyclonedx": ("cyclonedx", "jsonschema"),
+    "nncf": ("nncf",),
 }
 
 

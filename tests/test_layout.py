@@ -299,7 +299,7 @@ def test_what_counts_as_an_edit(text: str, found: set[str], tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "family", ["cleanup", "fusion", "pruning", "quantization", "precision", "vocabulary"]
+    "family", ["cleanup", "fusion", "pruning", "quantization", "precision", "tools", "vocabulary"]
 )
 def test_pass_families_do_not_know_each_other(family: str) -> None:
     own = f"irtools.passes.{family}"

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("irtools", "passes", "frontends", "backends")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-TOOLS = ("dev", "all", "bench")
+TOOLS = ("dev", "all")
 """Extras for those who work on irtools, not for what it imports."""
 
 # Distributions by the module that is imported of them, where the names differ.
@@ -70,7 +70,6 @@ def test_every_import_is_declared_and_every_dependency_imported() -> None:
 def test_every_comparison_is_declared() -> None:
     declared = _modules(PROJECT["dependencies"]).union(*(_modules(EXTRAS[e]) for e in EXTRAS))
     assert _imported("benchmarks") - {"benchmarks"} <= declared | set(_BROUGHT_ALONG)
-    assert _modules(EXTRAS["bench"]) <= _imported("benchmarks")
 
 
 def test_constraints_pin_what_is_declared() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from irtools.data.base import Dataset, objects
 from irtools.data.layout import Layout
 from irtools.errors import DataError, UsageError
-from irtools.plugins import current_folder
+from irtools.plugins import import_named
 from irtools.words import counted
 
 __all__ = ["import_function", "read_function"]
@@ -60,16 +59,7 @@ def import_function(spec: str) -> Callable[..., Any]:
     Raises:
         UsageError: No such module or function.
     """
-    module, _, name = spec.partition(":")
-    try:
-        with current_folder():
-            found = getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"{spec}: no module named '{error.name}' on the import path or in this folder"
-        ) from error
-    except AttributeError as error:
-        raise UsageError(f"{spec}: module '{module}' has no '{name}'") from error
+    found = import_named(spec)
     if not callable(found):
         raise UsageError(f"{spec} is {type(found).__name__}, not a function")
     result: Callable[..., Any] = found

@@ -66,7 +66,7 @@ def make_budget(
 
 
 def _workload(job: Job, data: Dataset | None, metrics: Sequence[Metric]) -> Workload:
-    lossy = [p.exactness is Exactness.LOSSY for p in job.pipeline]
+    lossy = [p.promise is Exactness.LOSSY for p in job.pipeline]
     # A row of passes that keep the function ends before a lossy pass, or with the pipeline.
     rows = sum(not here and coming for here, coming in pairwise([*lossy, True]))
     return Workload(
@@ -83,7 +83,7 @@ def make_watchers(job: Job, budget: Budget) -> Iterator[Instrument]:
     if job.watch.on_row is not None:
         yield Rows(job.watch.on_row)
     if job.watch.on_outlook is not None:
-        kinds = [p.exactness for p in job.pipeline]
+        kinds = [p.promise for p in job.pipeline]
         outlook = Outlook(
             kinds, budget, job.model.num_parameters, job.settings.check, job.watch.on_outlook
         )
@@ -133,7 +133,7 @@ def make_instruments(
     if job.settings.check and job.new_tokens:
         yield make_greedy(job, budget)
     if judge is not None:
-        lossy = [i for i, p in enumerate(job.pipeline, 1) if p.exactness is Exactness.LOSSY]
+        lossy = [i for i, p in enumerate(job.pipeline, 1) if p.promise is Exactness.LOSSY]
         yield FidelityAndMetric(judge, budget, max(lossy, default=0))
     if job.settings.reproducer:
         yield Reproducer()

@@ -150,7 +150,7 @@ class Job:
         return (
             self.data is None
             and self.settings.planned_effort.name != "thorough"
-            and all(one.exactness is not Exactness.LOSSY for one in self.pipeline)
+            and all(one.promise is not Exactness.LOSSY for one in self.pipeline)
         )
 
 

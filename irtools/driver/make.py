@@ -103,7 +103,7 @@ def target_entry(target: Target) -> TargetEntry:
 
 def pass_entries(pipeline: Pipeline) -> tuple[PassEntry, ...]:
     """List the passes with all their options, defaults included."""
-    return tuple(PassEntry(p.name, pass_text(p), p.exactness.value, _options(p)) for p in pipeline)
+    return tuple(PassEntry(p.name, pass_text(p), p.promise.value, _options(p)) for p in pipeline)
 
 
 def _options(p: Pass) -> dict[str, Any]:

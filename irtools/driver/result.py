@@ -166,7 +166,7 @@ def _report(
                 *_on_split(session),
                 *remark_on_equal(
                     rows,
-                    [p.exactness is Exactness.LOSSY for p in job.pipeline],
+                    [p.promise is Exactness.LOSSY for p in job.pipeline],
                     judge is not None and judge.data.synthetic,
                 ),
                 *remark_on_form(deployed.ir, job.target),

@@ -151,7 +151,7 @@ class Session:
 
     def _quoting(self, steps: Sequence[Step]) -> Iterator[Instrument]:
         if self.judge is not None:
-            lossy = [s.index for s in steps if s.pass_.exactness is Exactness.LOSSY]
+            lossy = [s.index for s in steps if s.pass_.promise is Exactness.LOSSY]
             yield FidelityAndMetric(self.judge, self.budget, max(lossy, default=0))
         run = dataclasses.replace(self.job, pipeline=Pipeline(*(s.pass_ for s in steps[1:])))
         if run.settings.check and run.new_tokens:
@@ -211,7 +211,7 @@ def open_session(job: Job, *, searching: bool = False) -> Iterator[Session]:
             kept=None if job.cache is None else (job.cache, run_identity(job)),
         )
         choosing = searching or bool(settings.wanted.needing("data"))
-        lossy = searching or any(p.exactness is Exactness.LOSSY for p in job.pipeline)
+        lossy = searching or any(p.promise is Exactness.LOSSY for p in job.pipeline)
         samples, judges = None, job.judges or (searching and settings.check)
         if judges:
             samples = samples_of(job, drawn, lossy=lossy, choosing=choosing)

@@ -113,7 +113,7 @@ class Benchmark(Instrument):
         # One that may be undone for being slow is timed, and so is what it is compared with.
         if self._timed == "last" and not self._drop_slower:
             return False
-        return Exactness.LOSSY in (step.pass_.exactness, step.following)
+        return Exactness.LOSSY in (step.pass_.promise, step.following)
 
     def time(self, step: Step) -> Replace | None:
         """Time the model after a step, whatever the plan says of it."""
@@ -123,7 +123,7 @@ class Benchmark(Instrument):
                 # Ids of a smaller vocabulary are ids of the original's, not the other way round.
                 self._feeds = bench_feeds(step.model, self._settings, None, self._seed, self._adapt)
             found = self._measure(step)
-            lossy = step.pass_.exactness is Exactness.LOSSY
+            lossy = step.pass_.promise is Exactness.LOSSY
             if self._drop_slower and lossy and is_slower(self._last, found):
                 answer = _undo(step, found)
             else:

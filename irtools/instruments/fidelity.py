@@ -15,7 +15,7 @@ __all__ = ["FidelityAndMetric", "keeps_function"]
 
 def keeps_function(step: Step) -> bool:
     """Whether a pass promised the same function, and the numbers on a few samples confirm it."""
-    return step.pass_.exactness is not Exactness.LOSSY and "numerics" in step.figures.checks
+    return step.pass_.promise is not Exactness.LOSSY and "numerics" in step.figures.checks
 
 
 class FidelityAndMetric(Instrument):

@@ -111,7 +111,7 @@ class Greedy(Instrument):
             return
         if step.modified or self._waiting:
             self._waiting = False
-            self._lossy |= step.pass_.exactness is Exactness.LOSSY
+            self._lossy |= step.pass_.promise is Exactness.LOSSY
             if step.model.companions != step.before.companions:
                 step.figures.notes.append(
                     "greedy text is not compared from here on: the model has other tokens"

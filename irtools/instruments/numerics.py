@@ -147,7 +147,7 @@ class Numerics(Instrument):
             after = self._outputs(step, step.model)
         except UnsupportedError as error:
             raise VerificationError(f"the model does not run after the pass: {error}") from error
-        exactness = None if self._random else step.pass_.exactness
+        exactness = None if self._random else step.pass_.promise
         free = self._free_axes(step, before, after)
         try:
             check_runs(before, after, exactness, free)
@@ -180,7 +180,7 @@ class Numerics(Instrument):
         self, step: Step, before: Sequence[Outputs], after: Sequence[Outputs]
     ) -> list[dict[str, frozenset[int]]]:
         """Return, run by run, the axes of outputs whose sizes only the data decides."""
-        lossy = step.pass_.exactness is Exactness.LOSSY
+        lossy = step.pass_.promise is Exactness.LOSSY
         if not (lossy or self._random) or all(
             y.shape == other[name].shape
             for expected, other in zip(before, after, strict=True)

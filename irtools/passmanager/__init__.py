@@ -30,6 +30,7 @@ from irtools.passmanager.syntax import pass_text
 from irtools.passmanager.workspace import Workspace
 
 if TYPE_CHECKING:
+    from irtools.passmanager.knapsack import Choice, choose_evenly, choose_levels
     from irtools.passmanager.manager import PassManager
     from irtools.passmanager.resources import Calibration
     from irtools.passmanager.results import KeptResults
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Analysis",
     "Calibration",
+    "Choice",
     "Decision",
     "Exactness",
     "FOLLOWED_GRAPH",
@@ -59,6 +61,8 @@ __all__ = [
     "Step",
     "UNREAD",
     "Workspace",
+    "choose_evenly",
+    "choose_levels",
     "declared_options",
     "described",
     "make_manifest",
@@ -77,11 +81,14 @@ __getattr__ = lazy_names(
     __name__,
     {
         "Calibration": "irtools.passmanager.resources",
+        "Choice": "irtools.passmanager.knapsack",
         "Instrument": "irtools.passmanager.step",
         "KeptResults": "irtools.passmanager.results",
         "PassManager": "irtools.passmanager.manager",
         "Replace": "irtools.passmanager.step",
         "Stage": "irtools.passmanager.step",
         "Step": "irtools.passmanager.step",
+        "choose_evenly": "irtools.passmanager.knapsack",
+        "choose_levels": "irtools.passmanager.knapsack",
     },
 )

@@ -88,7 +88,7 @@ class PassManager:
                 workspace.spill_weights(last)
                 ctx.forget_statistics()
             step = Step(index, total, pass_, model, last, last, ctx, workspace)
-            step.following = None if index == total else passes[index - before].exactness
+            step.following = None if index == total else passes[index - before].promise
             ctx.progress.step(f"pass {step.text}", index - 1, step.total)
             self._run_step(step)
             steps.append(step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ __all__ = ["Option", "check_options", "format_options", "option", "options_of", 
 # Characters that pipeline text uses itself. They are percent-encoded in values, so that a value
 # may be a node name, a path or a pattern and the whole still needs no quoting in a shell.
 _SAFE = "/._-*@~^"
+_PLACE = re.compile(r"[\w.]+:[^\W\d]\w*", re.ASCII)
+"""`module:name`, which is read back as it stands."""
 _MAX_OWNERS = 2
 
 
@@ -156,6 +159,8 @@ def _format(value: object) -> str:
             return "+".join(quote(str(item), safe=_SAFE) for item in value)
         case float():
             return repr(value).replace("e+", "e")
+        case str() if _PLACE.fullmatch(value):
+            return value
         case _:
             return quote(str(value), safe=_SAFE)
 

@@ -131,6 +131,10 @@ def _split_part(part: str, text: str, column: int) -> Iterator[_Written]:
     columns = {"": start}
     for item in items:
         key, equals, value = item.partition("=")
+        if not equals and texts and _is_text(name, last := next(reversed(texts))):
+            texts[last] += f":{item}"  # `rules=package.module:RULES`
+            offset += len(item) + 1
+            continue
         if not equals or not key:
             raise PipelineSyntaxError(
                 f"{item!r} is not an option, expected key=value", text, offset
@@ -141,6 +145,13 @@ def _split_part(part: str, text: str, column: int) -> Iterator[_Written]:
         columns[key] = offset
         offset += len(item) + 1
     yield _Written(name, texts, text, columns)
+
+
+def _is_text(name: str, key: str) -> bool:
+    """Whether an option of a pass takes any text, as far as its source says."""
+    point = registry.plugins("irtools.passes").get(name)
+    declared = None if point is None else declared_options(point.value)
+    return (declared or {}).get(key.replace("_", "-")) is str
 
 
 def _read_table(table: Mapping[str, object]) -> _Written:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from irtools.plugins import registry
-from irtools.plugins.folder import current_folder
+from irtools.plugins.folder import current_folder, import_named
 from irtools.plugins.nearest import suggest
 from irtools.plugins.progress import NullProgress, Progress
 
-__all__ = ["NullProgress", "Progress", "current_folder", "registry", "suggest"]
+__all__ = ["NullProgress", "Progress", "current_folder", "import_named", "registry", "suggest"]

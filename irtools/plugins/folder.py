@@ -1,13 +1,17 @@
-"""Code of the caller's in the current folder, named `module:function`."""
+"""Code of the caller's, named `module:name`; the current folder is looked into as well."""
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-__all__ = ["current_folder"]
+from irtools.errors import UsageError
+
+__all__ = ["current_folder", "import_named"]
 
 
 @contextmanager
@@ -19,3 +23,23 @@ def current_folder() -> Iterator[None]:
         yield
     finally:
         sys.path.remove(here)
+
+
+def import_named(spec: str) -> Any:
+    """Return what `module:name` names; modules of the current folder count.
+
+    Raises:
+        UsageError: No such module, or nothing of that name in it.
+    """
+    module, _, name = spec.partition(":")
+    if not module or not name:
+        raise UsageError(f"{spec}: expected module:name")
+    try:
+        with current_folder():
+            return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"{spec}: no module named '{error.name}' on the import path or in this folder"
+        ) from error
+    except AttributeError as error:
+        raise UsageError(f"{spec}: module '{module}' has no '{name}'") from error

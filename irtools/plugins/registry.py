@@ -2,7 +2,8 @@
 
 Implementations join through entry points, ours and third-party ones by the same door:
 `irtools.passes`, `irtools.targets`, `irtools.frontends`, `irtools.metrics`, `irtools.figures`,
-`irtools.forms`, `irtools.operators`, `irtools.students`.
+`irtools.forms`, `irtools.calibrators`, `irtools.roundings`, `irtools.operators`,
+`irtools.students`.
 Listing names loads no implementation.
 """
 
@@ -29,6 +30,8 @@ _KINDS = {
     "irtools.passes": "pass",
     "irtools.targets": "target",
     "irtools.forms": "quantized form",
+    "irtools.calibrators": "calibrator",
+    "irtools.roundings": "rounding",
     "irtools.frontends": "frontend",
     "irtools.metrics": "metric",
     "irtools.operators": "set of operators",

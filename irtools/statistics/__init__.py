@@ -14,15 +14,24 @@ from irtools.statistics.base import (
     HistogramResult,
     MinMax,
     MinMaxResult,
+    MovingRange,
     Reduction,
     StatisticsService,
     Want,
+)
+from irtools.statistics.estimators import (
+    CALIBRATOR_GROUP,
+    RangeEstimator,
+    Spread,
+    calibrators,
+    estimated_range,
 )
 from irtools.statistics.observe import expose
 from irtools.statistics.ranges import Grid, entropy_range, mse_range, percentile_range
 from irtools.statistics.service import CollectionSettings, StreamingStatistics
 
 __all__ = [
+    "CALIBRATOR_GROUP",
     "ChannelMean",
     "ChannelRange",
     "ChannelSquare",
@@ -36,11 +45,16 @@ __all__ = [
     "HistogramResult",
     "MinMax",
     "MinMaxResult",
+    "MovingRange",
+    "RangeEstimator",
     "Reduction",
+    "Spread",
     "StatisticsService",
     "StreamingStatistics",
     "Want",
+    "calibrators",
     "entropy_range",
+    "estimated_range",
     "expose",
     "mse_range",
     "percentile_range",

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
 import numpy as np
+
+from irtools.data import Batch
 
 __all__ = [
     "ChannelMean",
@@ -23,6 +25,7 @@ __all__ = [
     "HistogramResult",
     "MinMax",
     "MinMaxResult",
+    "MovingRange",
     "Reduction",
     "StatisticsService",
     "Want",
@@ -32,6 +35,20 @@ __all__ = [
 @dataclass(frozen=True)
 class MinMax:
     """Smallest and largest finite value. Answer: `MinMaxResult`."""
+
+
+@dataclass(frozen=True)
+class MovingRange:
+    """Moving averages of the smallest and largest finite value of each sample: m <- m + c (x - m).
+
+    It begins with the first sample. Samples run one by one, the longest first; a model with a fixed
+    batch size counts each batch as one. Answer: `MinMaxResult`.
+
+    Attributes:
+        constant: c, how far an end follows one sample.
+    """
+
+    constant: float = 0.01
 
 
 @dataclass(frozen=True)
@@ -82,7 +99,7 @@ class Gram:
 
 
 Reduction: TypeAlias = (
-    MinMax | Histogram | ChannelMean | ChannelRange | ChannelSquare | Count | Gram
+    MinMax | MovingRange | Histogram | ChannelMean | ChannelRange | ChannelSquare | Count | Gram
 )
 
 
@@ -150,6 +167,16 @@ class StatisticsService(Protocol):
     @property
     def synthetic(self) -> bool:
         """Whether the data was drawn from the model's signature, where there is no real data."""
+
+    def batches(self, size: int = 1) -> Iterator[Batch]:
+        """Iterate over the data itself, for tools that calibrate by themselves.
+
+        Samples of one length run together; columns that are padding in all of them are cut off
+        where the model lets them.
+
+        Raises:
+            DataError: The data does not fit the model.
+        """
 
     def collect(self, wants: Iterable[Want]) -> Mapping[Want, object]:
         """Answer all wants. A want that is asked again is answered from what was kept.

@@ -17,7 +17,7 @@ import numpy as np
 from irtools.data import select_values
 from irtools.statistics.base import HistogramResult, MinMaxResult
 
-__all__ = ["HistogramAccumulator", "MinMaxAccumulator"]
+__all__ = ["HistogramAccumulator", "MinMaxAccumulator", "MovingRangeAccumulator"]
 
 _NUM_BINS: Final = 1 << 16
 _INFINITY: Final = 0x7F80  # First pattern of an infinity or NaN.
@@ -56,6 +56,32 @@ class MinMaxAccumulator:
         if self._low > self._high:
             return MinMaxResult(0.0, 0.0, self._num_nonfinite)
         return MinMaxResult(self._low, self._high, self._num_nonfinite)
+
+
+class MovingRangeAccumulator:
+    """Moving averages of the ends of the finite values, one step per update."""
+
+    state_bytes = 64
+
+    def __init__(self, constant: float) -> None:
+        self._constant = constant
+        self._ends: np.ndarray | None = None
+        self._num_nonfinite = 0
+
+    def update(self, x: np.ndarray, keep: np.ndarray | None) -> None:
+        """Add a tensor; `keep` as in `Batch`."""
+        values = select_values(x, keep)
+        finite = values[np.isfinite(values)]
+        self._num_nonfinite += values.size - finite.size
+        if finite.size:
+            ends = np.array([finite.min(), finite.max()], np.float64)
+            before = ends if self._ends is None else self._ends
+            self._ends = before + self._constant * (ends - before)
+
+    def result(self) -> MinMaxResult:
+        """Return the ends; [0, 0] where nothing finite was seen."""
+        low, high = (0.0, 0.0) if self._ends is None else map(float, self._ends)
+        return MinMaxResult(low, high, self._num_nonfinite)
 
 
 class HistogramAccumulator:

@@ -110,6 +110,14 @@ class StreamingStatistics:
         self._figures = replace(self._figures, seconds=seconds)
         return answers
 
+    def batches(self, size: int = 1) -> Iterator[Batch]:
+        """Iterate over the data itself; see `StatisticsService.batches`.
+
+        Raises:
+            DataError: The data does not fit the model.
+        """
+        return self._batch_plan().batches(size)
+
     def _sweep(self, wants: tuple[Want, ...]) -> dict[Want, object]:
         plan = self._batch_plan()
         names = needed_values(wants)

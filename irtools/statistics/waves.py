@@ -17,10 +17,15 @@ from irtools.statistics.base import (
     Gram,
     Histogram,
     MinMax,
+    MovingRange,
     Reduction,
     Want,
 )
-from irtools.statistics.histogram import HistogramAccumulator, MinMaxAccumulator
+from irtools.statistics.histogram import (
+    HistogramAccumulator,
+    MinMaxAccumulator,
+    MovingRangeAccumulator,
+)
 from irtools.statistics.moments import (
     CountAccumulator,
     GramAccumulator,
@@ -70,6 +75,8 @@ def make_accumulator(reduction: Reduction) -> Accumulator | GramAccumulator:
     match reduction:
         case MinMax():
             return MinMaxAccumulator()
+        case MovingRange(constant):
+            return MovingRangeAccumulator(constant)
         case Histogram():
             return HistogramAccumulator()
         case ChannelMean(axis):
@@ -123,6 +130,8 @@ def plan_waves(wants: Sequence[Want], shapes: Shapes, limit: int, batch: int) ->
 
 def _wave(wants: list[Want], values: int, states: int, limit: int, batch: int) -> Wave:
     room = min(limit - states, _BATCH_BYTES)
+    if any(isinstance(want.reduction, MovingRange) for want in wants):
+        batch = 1  # An average over samples must not depend on how many fit into memory.
     size = max(1, min(batch, room // max(values, 1)))
     return Wave(tuple(wants), size, size * values + states)
 
@@ -134,7 +143,7 @@ def _value_bytes(names: Iterable[str], shapes: Shapes) -> int:
 def _state_bytes(want: Want, shapes: Shapes) -> int:
     shape = shapes[want.value]
     match want.reduction:
-        case MinMax():
+        case MinMax() | MovingRange():
             return MinMaxAccumulator.state_bytes
         case Histogram():
             return HistogramAccumulator.state_bytes

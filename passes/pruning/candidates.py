@@ -12,11 +12,10 @@ import onnx_ir as ir
 from irtools.analysis.channels import ChannelGroup
 from irtools.passes.pruning.cut import cut_units
 from irtools.passes.pruning.evidence import Evidence
-from irtools.passes.pruning.knapsack import Choice, choose, choose_evenly
 from irtools.passes.pruning.obs import RemovalPath
 from irtools.passes.pruning.ranking import Importance, removal_path_of
 from irtools.passes.pruning.sensitivity import Trial, sensitivities
-from irtools.passmanager import Decision, PassContext
+from irtools.passmanager import Choice, Decision, PassContext, choose_evenly, choose_levels
 
 __all__ = ["Candidates", "SelectionSettings", "levels_of", "make_candidates"]
 
@@ -59,13 +58,13 @@ class Candidates:
     def choices(self, gain: Callable[[ChannelGroup, Sequence[int]], np.ndarray]) -> list[Choice]:
         """Attach gains to the levels."""
         return [
-            Choice(levels, costs, gain(group, levels))
+            Choice(costs, gain(group, levels))
             for group, levels, costs in zip(self.groups, self.levels, self.costs, strict=True)
         ]
 
     def choose(self, choices: Sequence[Choice], wanted: float) -> tuple[int, ...] | None:
         """Choose levels that reach a gain."""
-        return (choose if self.is_global else choose_evenly)(choices, wanted)
+        return (choose_levels if self.is_global else choose_evenly)(choices, wanted)
 
     def removed(self, levels: Sequence[int]) -> dict[str, list[int]]:
         """Return the units that go, by group name; groups that stay whole are left out."""

@@ -10,7 +10,6 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.passes.pruning.evidence import Evidence
-from irtools.passes.pruning.knapsack import Choice, choose
 from irtools.passes.pruning.sensitivity import Trial, sensitivities
 from irtools.passes.pruning.sparse_weights import (
     SparseWeight,
@@ -20,7 +19,7 @@ from irtools.passes.pruning.sparse_weights import (
     scores_along,
     set_zeros,
 )
-from irtools.passmanager import PassContext
+from irtools.passmanager import Choice, PassContext, choose_levels
 
 __all__ = ["pooled_shares", "weighed_shares"]
 
@@ -74,11 +73,13 @@ def weighed_shares(
     factors = sensitivities(model, trials(), len(weights), ctx)
     pairs = zip(curves, factors, strict=True)
     choices = [replace(curve, costs=factor * curve.costs) for curve, factor in pairs]
-    wanted = int(sum(choice.removed[-1] for choice in choices) * ratio)
-    levels = choose(choices, wanted)
+    wanted = int(sum(choice.gains[-1] for choice in choices) * ratio)
+    levels = choose_levels(choices, wanted)
     assert levels is not None
     found = list(zip(choices, levels, strict=True))
-    return [c.removed[level] for c, level in found], [float(c.costs[level]) for c, level in found]
+    return [int(c.gains[level]) for c, level in found], [
+        float(c.costs[level]) for c, level in found
+    ]
 
 
 def _curve(weight: SparseWeight, zeros: Zeros, evidence: Evidence) -> Choice:
@@ -93,4 +94,4 @@ def _curve(weight: SparseWeight, zeros: Zeros, evidence: Evidence) -> Choice:
     places = np.unique(np.linspace(0, len(steps), _LEVELS).round().astype(int))
     counts = places * each
     costs = np.concatenate([[0.0], np.cumsum(steps)])[places]
-    return Choice(tuple(counts.tolist()), costs, counts.astype(np.float64))
+    return Choice(costs, counts.astype(np.float64))

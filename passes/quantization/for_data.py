@@ -1,20 +1,23 @@
 """Whether the weights of static products are rounded for the data that they are multiplied with.
 
-GPTQ (`ranges.gptq`) costs no time when the model runs, but the second moments of every input of a
-product, [K, K], and O(K^3) for each. So it is tried once, where calibration data shows that the
-outputs keep too little of the original's, and where one sweep collects all moments: that is an
-encoder of 384 channels, and not one of 768, for which it is a remedy to ask for.
+That (`ranges.rounding`) costs no time when the model runs, but the second moments of every input of
+a product, [K, K], and O(K^3) for each. So it is tried once, where calibration data shows that the
+outputs keep too little of the original's, for as many inputs as one sweep collects moments of:
+those first whose weights lose most for the memory. In an encoder of 384 channels that is all of
+them, in one of 768 all but the wide input of the feed-forward's second product, which takes more
+time than all others together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import onnx_ir as ir
 
 from irtools.passes.quantization.forms.static import Static
-from irtools.passes.quantization.ranges.gptq import GROUP_BYTES, Hessians, Moments, moment_bytes
+from irtools.passes.quantization.ranges.gptq import GROUP_BYTES, Hessians, moment_bytes
+from irtools.passes.quantization.ranges.rounding import Moments
 from irtools.passes.quantization.remedy import GAIN_DB, NEED_DB
 from irtools.passes.quantization.sites.find import find_sites
 from irtools.passes.quantization.sites.uses import Weight
@@ -27,40 +30,40 @@ __all__ = ["moments_for", "rounded_for_data"]
 _WIDEST = 4096
 """Input channels above which a weight is rounded to the nearest: its moments take 130 MB."""
 
-_REMEDY = "method=gptq, which rounds weights for the calibration data and takes minutes"
+_AUTO = "gptq"
+
+_REMEDY = "method=gptq, which rounds all weights for the calibration data and takes minutes"
 
 _NOTHING = (
-    "method=gptq rounds no weight: it is for matrices of static products, read with one input and "
-    "stored in 8 bits"
+    "no weight is rounded for data: that is for matrices of static products, read with one input "
+    "and stored in 8 bits"
 )
 
 
-def rounded_for_data(
-    plan: Plan, weights: Iterable[Weight], trials: Trials, *, forced: bool
-) -> Plan:
+def rounded_for_data(plan: Plan, weights: Iterable[Weight], trials: Trials, method: str) -> Plan:
     """Return the plan with weights rounded for calibration data where that keeps more.
 
     Args:
         plan: With weights rounded to the nearest.
         weights: Those that are multiplied with fixed ranges.
         trials: Measures what plans keep.
-        forced: Without a trial.
+        method: A rounding, for all weights and without a trial; or `auto`.
     """
     rounded = [weight for weight in weights if _fits(weight)]
-    fitting = {weight.name for weight in rounded}
-    decisions = tuple(_for_data(decision, fitting) for decision in plan.decisions)
-    count = sum(bool(d.data.get("for_data")) for d in decisions)
-    changed = replace(plan, decisions=decisions)
-    if forced:
+    if method != "auto":
+        changed, count = _with_rounding(plan, {weight.name for weight in rounded}, method)
         return changed if count else replace(plan, notes=(*plan.notes, _NOTHING))
-    if not count or trials.run is None or trials.run.drawn:
+    if not rounded or trials.run is None or trials.run.drawn:
         return plan
     before = trials.kept_db(plan)
     if before is None or before >= NEED_DB:
         return plan
-    if moment_bytes(rounded) > GROUP_BYTES:
-        return replace(plan, remedies=(_REMEDY, *plan.remedies))
-    after = trials.kept_db(changed)
+    cheap = _most_for_memory(plan, rounded)
+    changed, count = _with_rounding(plan, {weight.name for weight in cheap}, _AUTO)
+    if len(cheap) < len(rounded):
+        plan = replace(plan, remedies=(_REMEDY, *plan.remedies))
+        changed = replace(changed, remedies=plan.remedies)
+    after = trials.kept_db(changed) if count else None
     if after is None or after < before + GAIN_DB:
         return plan
     note = (
@@ -68,6 +71,30 @@ def rounded_for_data(
         f"{before:.1f} dB ({trials.told})"
     )
     return replace(changed, notes=(*plan.notes, note))
+
+
+def _most_for_memory(plan: Plan, weights: Sequence[Weight]) -> list[Weight]:
+    """Return weights whose moments fit into memory, those first that lose most for it."""
+    costs = {str(d.data.get("weight")): d.cost for d in plan.decisions}
+    by_input: dict[str, list[Weight]] = {}
+    for weight in weights:
+        by_input.setdefault(weight.uses[0].activation.name or "", []).append(weight)
+
+    def worth(group: list[Weight]) -> float:
+        return sum(costs.get(w.name, 0.0) for w in group) / moment_bytes(group)
+
+    chosen: list[Weight] = []
+    for group in sorted(by_input.values(), key=worth, reverse=True):
+        if moment_bytes([*chosen, *group]) <= GROUP_BYTES:
+            chosen += group
+    return chosen
+
+
+def _with_rounding(plan: Plan, names: set[str], method: str) -> tuple[Plan, int]:
+    """Return the plan with some weights rounded by a method, and how many these are."""
+    decisions = tuple(_for_data(decision, names, method) for decision in plan.decisions)
+    count = sum(bool(d.data.get("rounding")) for d in decisions)
+    return replace(plan, decisions=decisions), count
 
 
 def moments_for(
@@ -80,7 +107,7 @@ def moments_for(
         plan: About it.
         ctx: For statistics.
     """
-    names = {str(d.data["weight"]) for d in plan.decisions if d.data.get("for_data")}
+    names = {str(d.data["weight"]) for d in plan.decisions if d.data.get("rounding")}
     if not names:
         return None, ""
     # The service reads the model when it is asked, and by then part of it is quantized.
@@ -101,12 +128,12 @@ def _fits(weight: Weight) -> bool:
     )
 
 
-def _for_data(decision: Decision, fitting: set[str]) -> Decision:
+def _for_data(decision: Decision, fitting: set[str], method: str) -> Decision:
     data = decision.data
     if data.get("form") != Static.name or data["weight"] not in fitting:
         return decision
     # Codes that move by more than a step could leave 16 bits in pairs.
     if data["weight_range"] == "pairs":
         return decision
-    action = f"{decision.action}, rounded for the data"
-    return replace(decision, action=action, data={**data, "for_data": True})
+    action = f"{decision.action}, rounded for the data by {method}"
+    return replace(decision, action=action, data={**data, "rounding": method})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -25,9 +26,21 @@ from irtools.passes.quantization.forms.registry import (
     read_decision,
 )
 from irtools.passes.quantization.forms.rows import RowTable
+from irtools.passes.quantization.mixed import (
+    SEARCH_EFFORT,
+    Budget,
+    alternatives_of,
+    bytes_of,
+    weighed_mix,
+)
 from irtools.passes.quantization.ranges.calibration import ActivationFacts, Facts
 from irtools.passes.quantization.ranges.evidence import Evidence
 from irtools.passes.quantization.ranges.gptq import Hessians, by_input
+from irtools.passes.quantization.ranges.rounding import (
+    ROUNDING_GROUP,
+    rounded_in_blocks,
+    roundings,
+)
 from irtools.passes.quantization.sites.find import REASONS as SITE_REASONS
 from irtools.passes.quantization.sites.find import Sites, find_sites
 from irtools.passes.quantization.sites.reasons import (
@@ -37,9 +50,11 @@ from irtools.passes.quantization.sites.reasons import (
     SUBGRAPH,
     Skips,
 )
+from irtools.passes.quantization.trial_run import Trials, weight_bytes
 from irtools.passes.quantization.write.desk import Desk
 from irtools.passmanager import (
     FOUND_WEIGHTS,
+    Decision,
     Exactness,
     PassContext,
     PassResult,
@@ -74,6 +89,12 @@ class Int4(PlanningPass):
     the predicted costs know how large each input channel is. With `method=gptq` codes are chosen
     on that data (Frantar et al. 2022, static groups), for K^2 numbers per product and some minutes.
 
+    With `bits=auto` every weight gets 4 or 8 bits, a block and zero points of its own: a knapsack
+    over the predicted errors, which are weighed by what the outputs lose where calibration data was
+    given (groups of neighbours are quantized together and run). It finds the least error for a
+    size, the least size for decibels of the outputs, or the least size for the error of 4 bits
+    everywhere.
+
     Embedding tables become 8-bit rows or 4-bit blocks. A table that is also multiplied by (tied
     input and output embeddings) stays one tensor, in blocks of 8 or 4 bits.
 
@@ -95,6 +116,22 @@ class Int4(PlanningPass):
         (*SITE_REASONS, *REASONS, OPSET),
     )
 
+    bits: Literal["4", "auto"] = option(
+        "4",
+        "4: every weight in blocks of 4 bits; auto: 4 or 8 bits, blocks of 32 to 128 and zero "
+        "points for each weight by its predicted error, embedding tables included; as small as "
+        "keeps the predicted error of 4 bits, or as size and min-sqnr say",
+    )
+    size: str = option(
+        "",
+        "what all weights of the model may take afterwards, such as 80MB; the least error within "
+        "it; bits=auto only",
+    )
+    min_sqnr: float | None = option(
+        None,
+        "decibels, signal to rounding noise of the outputs on calibration data, that must be kept; "
+        "the smallest weights that do; bits=auto only",
+    )
     block: Literal[32, 64, 128] = option(
         32, "neighbours along the input channels that share a scale; smaller where it must divide"
     )
@@ -102,10 +139,11 @@ class Int4(PlanningPass):
         False, "no zero points: 4 bits less per block, and more error in small language models"
     )
     format: str = option("int4", explained(_FORMATS), tuple(_FORMATS), FORM_GROUP)
-    method: Literal["rtn", "gptq"] = option(
+    method: str = option(
         "rtn",
-        "rtn: each weight to the nearest code; gptq: so that errors make up for each other on the "
-        "calibration data",
+        f"how weights are rounded; rtn: each to the nearest code; {explained(roundings())}",
+        ("rtn", *roundings()),
+        ROUNDING_GROUP,
     )
     embeddings: Literal["8", "4", "none"] = option(
         "8",
@@ -130,8 +168,25 @@ class Int4(PlanningPass):
             raise OptionError(f"format is {self.format!r}, expected {'|'.join(_FORMATS)}")
         if self.symmetric and not form.has_zero_points:
             raise OptionError(f"{self.format} never has zero points: leave out symmetric")
-        if self.method == "gptq" and not form.is_grid:
-            raise OptionError(f"{self.format} codes are rounded one by one: leave out method=gptq")
+        if self.method not in ("rtn", *roundings()):
+            raise OptionError(f"method is {self.method!r}, expected rtn|{'|'.join(roundings())}")
+        if self.method != "rtn" and not form.is_grid:
+            raise OptionError(
+                f"{self.format} codes are rounded one by one: leave out method={self.method}"
+            )
+
+        if self.bits == "4" and (self.size or self.min_sqnr is not None):
+            option = "size" if self.size else "min-sqnr"
+            raise OptionError(f"{option} needs bits=auto: with bits=4 nothing is left to choose")
+        if self.bits == "auto" and self.format != "int4":
+            raise OptionError(f"bits=auto chooses among integers: leave out format={self.format}")
+        if self.min_sqnr is not None and not math.isfinite(self.min_sqnr):
+            raise OptionError(f"min-sqnr is {self.min_sqnr}, expected a number of decibels")
+        _ = self._budget
+
+    @property
+    def _budget(self) -> Budget:
+        return Budget(bytes_of(self.size, "size") if self.size else None, self.min_sqnr)
 
     def plan(self, model: ir.Model, ctx: PassContext) -> Plan:
         capabilities, skipped = ctx.target.capabilities, Skips()
@@ -161,6 +216,8 @@ class Int4(PlanningPass):
             skipped.note(*lost_notes(model, sites.weights, keeping.found))
         evidence = Evidence(capabilities, self._facts(model, ctx, chosen))
         decisions = decide(chosen, evidence, skipped, workers=cpu_quota())
+        if self.bits == "auto":
+            decisions = self._mixed(model, chosen, decisions, evidence, skipped, ctx)
         kept, note = within_opset(decisions, lambda d: read_decision(d).form, model)
         if note:
             skipped.add(OPSET, len(decisions) - len(kept))
@@ -175,6 +232,33 @@ class Int4(PlanningPass):
             notes=tuple(skipped.notes),
             counters=dict(skipped.counts),
         )
+
+    def _mixed(
+        self,
+        model: ir.Model,
+        chosen: Sequence[Chosen],
+        decisions: Sequence[Decision],
+        evidence: Evidence,
+        skipped: Skips,
+        ctx: PassContext,
+    ) -> tuple[Decision, ...]:
+        """Return one decision per weight, with the bits that its error asks for."""
+
+        def applied(plan: Plan) -> ir.Model:
+            copy = model.clone()
+            apply_plan(Desk(copy, self.name, ctx.target.capabilities), plan)
+            return copy
+
+        mix = weighed_mix(
+            alternatives_of(chosen, decisions, evidence, cpu_quota()),
+            self._budget,
+            weight_bytes(model),
+            Trials(model, ctx, applied, SEARCH_EFFORT),
+            (),
+            ctx.progress,
+        )
+        skipped.note(*mix.notes)
+        return tuple(sorted(mix.decisions, key=lambda d: (d.cost, d.subject)))
 
     def apply(self, model: ir.Model, plan: Plan, ctx: PassContext) -> PassResult:
         capabilities = ctx.target.capabilities
@@ -193,9 +277,17 @@ class Int4(PlanningPass):
         hessians = Hessians(service, products)
         notes = plan.notes
         if service.synthetic:
-            notes = (*notes, "gptq rounded for synthetic data: give calibration data to trust it")
+            notes = (
+                *notes,
+                f"{self.method} rounded for synthetic data: give calibration data to trust it",
+            )
         ordered = dataclasses.replace(plan, decisions=tuple(decisions), notes=notes)
-        desk = Desk(model, self.name, capabilities, hessians.rounding_of)
+        desk = Desk(
+            model,
+            self.name,
+            capabilities,
+            lambda weight: rounded_in_blocks(self.method, hessians.moments_of(weight).around_zero),
+        )
         return dataclasses.replace(apply_plan(desk, ordered), plan=plan)
 
     def _grids(self, sites: Sites) -> Grids:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import onnx_ir as ir
 
 from irtools.errors import OptionError
+from irtools.measure.cpu import cpu_quota
 from irtools.model import infer_shapes
 from irtools.passes.quantization.for_data import moments_for, rounded_for_data
 from irtools.passes.quantization.forms.apply import apply_plan
-from irtools.passes.quantization.forms.blocks import BlockTable
+from irtools.passes.quantization.forms.blocks import BlockTable, Int4
 from irtools.passes.quantization.forms.choose import Limits
 from irtools.passes.quantization.forms.dynamic import Dynamic
 from irtools.passes.quantization.forms.half import Half
@@ -22,19 +24,29 @@ from irtools.passes.quantization.forms.modes import (
     range_of,
     slow_note,
 )
-from irtools.passes.quantization.forms.registry import counters_of
+from irtools.passes.quantization.forms.registry import counters_of, explained, read_decision
 from irtools.passes.quantization.forms.rows import RowTable
 from irtools.passes.quantization.forms.static import Static
 from irtools.passes.quantization.forms.storage import REASONS as STORAGE_REASONS
 from irtools.passes.quantization.forms.stored8 import Stored8
 from irtools.passes.quantization.forms.weight_only import WeightOnly
 from irtools.passes.quantization.forms.weights import WeightForm
+from irtools.passes.quantization.mixed import (
+    SEARCH_EFFORT,
+    Budget,
+    alternatives_of,
+    bytes_of,
+    weighed_mix,
+)
 from irtools.passes.quantization.prospect import Prospect, Wishes
+from irtools.passes.quantization.ranges.evidence import Evidence
+from irtools.passes.quantization.ranges.rounding import ROUNDING_GROUP, roundings
 from irtools.passes.quantization.remedy import FLOORS_DB, best_plan
+from irtools.passes.quantization.sites.find import find_sites
 from irtools.passes.quantization.sites.reasons import ALREADY
 from irtools.passes.quantization.smoothed import Smoothing, scales_in
 from irtools.passes.quantization.spared import FinerForms, spare
-from irtools.passes.quantization.trial_run import Trials
+from irtools.passes.quantization.trial_run import Trials, weight_bytes
 from irtools.passes.quantization.write.desk import Desk
 from irtools.passmanager import (
     FOUND_WEIGHTS,
@@ -47,9 +59,11 @@ from irtools.passmanager import (
     pass_text,
 )
 from irtools.scaling import MOVED, ScaledSite, apply_scales
+from irtools.statistics import CALIBRATOR_GROUP, calibrators
 
 __all__ = ["Int8"]
 
+_CALIBRATORS = calibrators()
 _NO_RANGES = "smooth=true moves no scale: only static products have ranges that gain"
 
 
@@ -98,7 +112,7 @@ class Int8(PlanningPass):
     requires: ClassVar[tuple[str, ...]] = FOUND_WEIGHTS
     stores: ClassVar[bool] = True
     counters: ClassVar[dict[str, str]] = counters_of(
-        (Static, Dynamic, WeightOnly, RowTable, BlockTable, Stored8, Half),
+        (Static, Dynamic, WeightOnly, RowTable, BlockTable, Int4, Stored8, Half),
         (ALREADY, *STORAGE_REASONS),
     ) | dict(MOVED)
 
@@ -109,8 +123,11 @@ class Int8(PlanningPass):
         "where the target is fast at it, else weight-only, as where int8 products are slower than "
         "float32; what has no such form is stored",
     )
-    calibrator: Literal["minmax", "mse", "percentile", "entropy"] = option(
-        "minmax", "how the range of an activation is found from what was seen of it"
+    calibrator: str = option(
+        "minmax",
+        f"what the range of an activation covers (static only); {explained(_CALIBRATORS)}",
+        tuple(_CALIBRATORS),
+        CALIBRATOR_GROUP,
     )
     exclude: tuple[str, ...] = option(
         (), "module, node or weight name patterns that stay in float32, such as `classifier`"
@@ -128,17 +145,34 @@ class Int8(PlanningPass):
         "pairs: scales with which no two neighbouring products leave 16 bits; true: 7-bit weights; "
         "false: all 8 bits; auto: pairs where the target's products saturate, else false",
     )
-    method: Literal["auto", "rtn", "gptq"] = option(
+    method: str = option(
         "auto",
-        "how weights of static products are rounded; rtn: each to the nearest; gptq: so that "
-        "errors make up for each other on calibration data, which takes longer; auto: gptq where "
-        "the outputs keep less than 26 dB and gain, in models of the size of a small encoder",
+        "how weights of static products are rounded; auto: gptq where the outputs keep less than "
+        "26 dB and gain, in a large model those of narrow products alone; rtn: each to the "
+        f"nearest; {explained(roundings())}",
+        ("auto", "rtn", *roundings()),
+        ROUNDING_GROUP,
     )
     smooth: Literal["auto", "true", "false"] = option(
         "auto",
         "scales of channels moved before anything is rounded (docs/smoothing.md; static only); "
         "auto: where calibration data shows that the outputs gain, with Mul nodes only below 26 "
         "dB; true: all that gain by prediction",
+    )
+    bits: Literal["8", "auto"] = option(
+        "8",
+        "8: every weight; auto: 4 bits in blocks for those that lose least by it, products in "
+        "float32 then, until size or min-sqnr is used up",
+    )
+    size: str = option(
+        "",
+        "what all weights of the model may take afterwards, such as 4MB; the least error within "
+        "it; bits=auto only",
+    )
+    min_sqnr: float | None = option(
+        None,
+        "decibels, signal to rounding noise of the outputs on calibration data, that must be kept; "
+        "the smallest weights that do; bits=auto only",
     )
     outliers: int = option(
         8,
@@ -168,6 +202,14 @@ class Int8(PlanningPass):
     )
 
     def __post_init__(self) -> None:
+        if self.calibrator not in _CALIBRATORS:
+            raise OptionError(
+                f"calibrator is {self.calibrator!r}, expected {'|'.join(_CALIBRATORS)}"
+            )
+        if self.method not in ("auto", "rtn", *roundings()):
+            raise OptionError(
+                f"method is {self.method!r}, expected auto|rtn|{'|'.join(roundings())}"
+            )
         if self.outliers < 0:
             raise OptionError(f"outliers is {self.outliers}, expected 0 or more")
         if self.outlier_floor is not None and not self.outlier_floor < math.inf:
@@ -176,6 +218,13 @@ class Int8(PlanningPass):
             )
         if self.least_sqnr is not None and not math.isfinite(self.least_sqnr):
             raise OptionError(f"least-sqnr is {self.least_sqnr}, expected a number of decibels")
+        has_budget = bool(self.size) or self.min_sqnr is not None
+        if (self.bits == "auto") != has_budget:
+            raise OptionError("bits=auto goes with size or min-sqnr, and neither without it")
+        if self.min_sqnr is not None and not math.isfinite(self.min_sqnr):
+            raise OptionError(f"min-sqnr is {self.min_sqnr}, expected a number of decibels")
+        if self.size:
+            bytes_of(self.size, "size")
         if self.min_size < 0:
             raise OptionError(f"min-size is {self.min_size}, expected 0 or more")
         if self.block_size and (self.block_size < 16 or self.block_size & (self.block_size - 1)):
@@ -219,12 +268,45 @@ class Int8(PlanningPass):
             plan = plan_of(prospect)
             if self.smooth == "true":
                 plan = replace(plan, notes=(*plan.notes, _NO_RANGES))
-        if self.least_sqnr is not None and plan.decisions:
+        if self.bits == "auto":
+            plan = self._mixed(plan, prospect, ctx, applied)
+        elif self.least_sqnr is not None and plan.decisions:
             finer = FinerForms(prospect.model, prospect.storage, Half())
             plan = spare(plan, finer.next, applied, trials.run, self.least_sqnr, ctx.progress)
         if self.method == "rtn":
             return plan
-        return rounded_for_data(plan, prospect.static, trials, forced=self.method == "gptq")
+        return rounded_for_data(plan, prospect.static, trials, self.method)
+
+    def _mixed(
+        self,
+        plan: Plan,
+        prospect: Prospect,
+        ctx: PassContext,
+        applied: Callable[[Plan], ir.Model],
+    ) -> Plan:
+        """Return the plan with 4 bits for the weights that lose least by it."""
+        scales, weights = scales_in(plan)
+        sites = {w.name: w for w in find_sites(prospect.model).weights}
+        made = {d.subject: read_decision(d) for d in weights.decisions}
+        chosen = [
+            (sites[each.weight], each.form)
+            for each in made.values()
+            if not each.scope and each.weight in sites and isinstance(each.form, WeightForm)
+        ]
+        names = {weight.name for weight, _ in chosen}
+        fixed = tuple(d for d in weights.decisions if made[d.subject].weight not in names)
+        size = bytes_of(self.size, "size") if self.size else None
+        evidence = Evidence(ctx.target.capabilities, prospect.facts)
+        mix = weighed_mix(
+            alternatives_of(chosen, weights.decisions, evidence, cpu_quota()),
+            Budget(size, self.min_sqnr),
+            weight_bytes(prospect.model) - int(sum(d.gain for d in fixed)),
+            Trials(prospect.model, ctx, applied, SEARCH_EFFORT),
+            (*scales, *fixed),
+            ctx.progress,
+        )
+        ordered = sorted((*mix.decisions, *fixed), key=lambda d: (d.cost, d.subject))
+        return replace(plan, decisions=(*scales, *ordered), notes=(*plan.notes, *mix.notes))
 
     def apply(self, model: ir.Model, plan: Plan, ctx: PassContext) -> PassResult:
         scales, weights = scales_in(plan)

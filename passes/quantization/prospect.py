@@ -16,7 +16,6 @@ from irtools.passes.quantization.forms.stored8 import Stored8
 from irtools.passes.quantization.forms.weights import WeightForm
 from irtools.passes.quantization.ranges.calibration import (
     Calibrator,
-    CalibratorName,
     Facts,
     calibrate,
 )
@@ -32,7 +31,7 @@ from irtools.passes.quantization.sites.find import find_sites
 from irtools.passes.quantization.sites.reasons import ALREADY, Skips
 from irtools.passes.quantization.sites.uses import Weight
 from irtools.passmanager import Decision, PassContext, Plan
-from irtools.statistics import StatisticsService
+from irtools.statistics import StatisticsService, calibrators
 from irtools.words import counted
 
 __all__ = ["Prospect", "Wishes"]
@@ -56,7 +55,7 @@ class Wishes:
     pass_text: str
     form: WeightForm
     limits: Limits
-    calibrator: CalibratorName
+    calibrator: str
     outliers: int
     bias_correction: bool
     scales: bool
@@ -177,7 +176,7 @@ class Prospect:
         symmetric = self._capabilities.int8_activation == "s8-symmetric"
         spec = ACTIVATION_S8 if symmetric else ACTIVATION_U8
         peaks = self._wishes.outliers > 0 or self._wishes.scales
-        return Calibrator(self._wishes.calibrator, spec, peaks=peaks)
+        return Calibrator(calibrators()[self._wishes.calibrator](), spec, peaks=peaks)
 
     def _storage(self, evidence: Evidence, skipped: Skips) -> StoragePlanner:
         limits = self._wishes.limits

@@ -23,12 +23,13 @@ from irtools.data import Dataset, SyntheticSettings, padding_mask
 from irtools.errors import IrtoolsError
 from irtools.metrics import FidelityMeter
 from irtools.model import infer_shapes
+from irtools.passes.quantization.divergence import Divergence
 from irtools.passmanager import Decision, PassContext, Plan
 from irtools.statistics import expose
 from irtools.targets import Feeds, Runner, RunnerOptions
 from irtools.words import counted
 
-__all__ = ["Session", "TrialRun", "Trials", "weight_bytes"]
+__all__ = ["Effort", "Session", "TrialRun", "Trials", "weight_bytes"]
 
 _SAMPLES = 16
 _DRAWN = 8
@@ -47,6 +48,22 @@ _OPTIONS = RunnerOptions(exact=True)
 
 
 @dataclass(frozen=True)
+class Effort:
+    """How much a trial may be, where a caller asked for a search; None: as usual.
+
+    Attributes:
+        largest: Bytes of weights above which nothing is tried.
+        work: Operations that the original may take.
+        exact: Without what the runtime rounds by itself, such as activations in front of weights in
+            blocks.
+    """
+
+    largest: int | None = None
+    work: float | None = None
+    exact: bool = True
+
+
+@dataclass(frozen=True)
 class TrialRun:
     """The original's outputs on a few samples, and what runs others on these.
 
@@ -60,6 +77,7 @@ class TrialRun:
         work: Operations of one call, loading included.
         runner: Makes the runner of a model.
         names: What is compared; None: the outputs.
+        options: How others run.
     """
 
     feeds: Sequence[Feeds]
@@ -70,14 +88,15 @@ class TrialRun:
     work: int
     runner: Callable[[ir.Model, RunnerOptions], Runner]
     names: tuple[str, ...] | None = None
+    options: RunnerOptions = _OPTIONS
 
     @classmethod
-    def of(cls, model: ir.Model, ctx: PassContext) -> TrialRun | None:
+    def of(cls, model: ir.Model, ctx: PassContext, effort: Effort = Effort()) -> TrialRun | None:
         """Run the original; None where nothing can be measured, or is to be.
 
         That is: no data and none that may be drawn, a model of gigabytes, one that does not run.
         """
-        if weight_bytes(model) > _LARGEST:
+        if weight_bytes(model) > (effort.largest or _LARGEST):
             return None
         try:
             data = _samples(model, ctx)
@@ -96,18 +115,27 @@ class TrialRun:
                     outputs += [runner.run(feeds, names) for feeds in calls[len(outputs) :]]
                     samples += len(part)
                     kept = sum(array.nbytes for found in outputs for array in found.values())
-                    if kept > _MOST_OUTPUTS or work * len(calls) > _WORK:
+                    if kept > _MOST_OUTPUTS or work * len(calls) > (effort.work or _WORK):
                         break
         except IrtoolsError:
             return None
         sized = frozenset(DataSizes.of(model).shapes)
-        return cls(calls, outputs, data.synthetic, samples, sized, work, ctx.runner, names)
+        options = _OPTIONS if effort.exact else RunnerOptions()
+        return cls(calls, outputs, data.synthetic, samples, sized, work, ctx.runner, names, options)
 
     def sqnr_db(self, model: ir.Model) -> float | None:
         """As `Session.sqnr_db`, of a model as it is; None also where it does not run."""
         try:
             with self.session(model) as session:
                 return session.sqnr_db()
+        except IrtoolsError:
+            return None
+
+    def divergence(self, model: ir.Model) -> float | None:
+        """As `Session.divergence`, of a model as it is; None also where it does not run."""
+        try:
+            with self.session(model) as session:
+                return session.divergence()
         except IrtoolsError:
             return None
 
@@ -118,7 +146,7 @@ class TrialRun:
         Raises:
             UnsupportedError: It does not load it.
         """
-        with self.runner(_shown(model, self.names), _OPTIONS) as runner:
+        with self.runner(_shown(model, self.names), self.options) as runner:
             yield Session(self, runner)
 
 
@@ -158,6 +186,16 @@ class Session:
             return -math.inf
         return None if math.isnan(result.sqnr_db) else result.sqnr_db
 
+    def divergence(self) -> float | None:
+        """Return how far the outputs are from the original's; None where that is not finite."""
+        total = Divergence()
+        for feeds, expected in zip(self.trial.feeds, self.trial.expected, strict=True):
+            kept = {name: a for name, a in expected.items() if name in self.runner.output_names}
+            found = self.runner.run(feeds, list(kept))
+            total.update(kept, found, padding_mask(feeds))
+        result = total.result()
+        return result if math.isfinite(result) else None
+
 
 def _shown(model: ir.Model, names: tuple[str, ...] | None) -> ir.Model:
     """Return a copy with tensors as outputs; the model itself where there are none to show."""
@@ -176,20 +214,26 @@ class Trials:
         model: The original.
         ctx: For data and runners.
         applied: Carries a plan out on a copy of the model.
+        effort: As in `TrialRun.of`.
     """
 
     def __init__(
-        self, model: ir.Model, ctx: PassContext, applied: Callable[[Plan], ir.Model]
+        self,
+        model: ir.Model,
+        ctx: PassContext,
+        applied: Callable[[Plan], ir.Model],
+        effort: Effort = Effort(),
     ) -> None:
         self._model = model
         self._ctx = ctx
         self._applied = applied
+        self._effort = effort
         self._kept: list[tuple[Sequence[Decision], float | None]] = []
 
     @cached_property
     def run(self) -> TrialRun | None:
         """As `TrialRun.of`."""
-        return TrialRun.of(self._model, self._ctx)
+        return TrialRun.of(self._model, self._ctx, self._effort)
 
     @property
     def told(self) -> str:
@@ -204,6 +248,10 @@ class Trials:
         found = None if self.run is None else self.run.sqnr_db(self._applied(plan))
         self._kept.append((plan.decisions, found))
         return found
+
+    def divergence(self, plan: Plan) -> float | None:
+        """As `TrialRun.divergence`, of a plan carried out; None also where nothing can be run."""
+        return None if self.run is None else self.run.divergence(self._applied(plan))
 
 
 def _samples(model: ir.Model, ctx: PassContext) -> Dataset | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Literal, get_args, get_origin
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from irtools.errors import UsageError
 from irtools.passmanager import Option, Pass, Pipeline, options_of
@@ -39,16 +40,29 @@ def _name(value: Check | Pass) -> str:
     return value.name if isinstance(value, Check) else str(Pipeline(value))
 
 
+_FOREIGN = ("nncf", "nncf-weights", "ort-dynamic", "ort-static")
+"""Passes that run tools of others: what their options do is tested there."""
+
+
+def _marked(check: Check, pass_: Pass) -> ParameterSet:
+    as_usual = pass_ == type(pass_)()
+    is_slow = pass_.name == "nncf" or (pass_.name in _FOREIGN and not as_usual)
+    marks = [pytest.mark.slow] if is_slow and check.needs_model else []
+    if pass_.name.startswith("nncf"):
+        marks.append(pytest.mark.nncf)
+    return pytest.param(check, pass_, marks=marks)
+
+
 _PASSES = tuple(_variants())
 _ON_MODELS = [
-    (check, pass_)
+    _marked(check, pass_)
     for check in CHECKS
     if check.needs_model
     for pass_ in _PASSES
     if check.applies(pass_)
 ]
 _ALONE = [
-    (check, pass_)
+    _marked(check, pass_)
     for check in CHECKS
     if not check.needs_model
     for pass_ in _PASSES

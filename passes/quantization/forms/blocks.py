@@ -16,11 +16,12 @@ from irtools.passes.quantization.forms.weights import (
     kinds_of,
 )
 from irtools.passes.quantization.ranges.blocks import dequantize_rows, quantize_rows
+from irtools.passes.quantization.ranges.cost import block_noise, matrix_view
 from irtools.passes.quantization.ranges.evidence import Evidence
 from irtools.passes.quantization.ranges.spec import BlockSpec, Scheme
 from irtools.passes.quantization.sites.names import names_of
 from irtools.passes.quantization.sites.reasons import ROWS, SHAPE, TARGET, Reason
-from irtools.passes.quantization.sites.uses import Weight
+from irtools.passes.quantization.sites.uses import Use, Weight
 from irtools.passes.quantization.write.block_weights import (
     write_block_lookup,
     write_block_product,
@@ -78,6 +79,13 @@ class BlockForm(WeightForm):
     def rounded(self, weight: Weight, evidence: Evidence) -> Loss:
         rows = even_rows(weight.array(), weight.uses[0].axis)
         return Loss(rows, rows - dequantize_rows(quantize_rows(rows, self.spec)), 0)
+
+    def cost(self, use: Use, loss: Loss, evidence: Evidence) -> float:
+        square = None if use.kind == "gather" else evidence.square(use.activation)
+        found = super().cost(use, loss, evidence)
+        if square is None:
+            return found
+        return found + block_noise(matrix_view(loss.values, loss.axis), square, self.block)
 
     def stored_bytes(self, weight: Weight) -> int:
         zero_bits = self.bits if self.scheme == "affine" else 0

@@ -67,8 +67,8 @@ def forms_of(kind: type[F]) -> dict[str, type[F]]:
     return {name: form for name, form in found.items() if issubclass(form, kind)}
 
 
-def explained(forms: Mapping[str, type[Form[Any]]]) -> str:
-    """Return what forms are, in the first lines of their docstrings, for the help of an option."""
+def explained(forms: Mapping[str, type]) -> str:
+    """Return the first lines of the docstrings of classes, for the help of an option."""
     first = {name: (form.__doc__ or "").splitlines()[0] for name, form in forms.items()}
     return "; ".join(f"{name}: {line.rstrip('.')}" for name, line in first.items())
 

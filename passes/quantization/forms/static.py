@@ -47,19 +47,19 @@ class Static(Multiplied):
 
     Attributes:
         outliers: Input channels that are multiplied in float32.
-        for_data: Codes make up for each other's errors on calibration data (GPTQ).
+        rounding: How codes are chosen for calibration data; empty: each is the nearest.
     """
 
     name: ClassVar[str] = "static"
     counters = Multiplied.counters | {
         "num-quantized-conv": "Conv nodes in int8",
         "num-outlier-channels": "input channels of weights that are multiplied in float32",
-        "num-rounded-for-data": "weights whose codes make up for each other's errors (GPTQ)",
+        "num-rounded-for-data": "weights whose codes are chosen for calibration data",
     }
     reasons: ClassVar[tuple[Reason, ...]] = (EXTREME, CHANNELS, RANGE)
 
     outliers: tuple[int, ...] = ()
-    for_data: bool = False
+    rounding: str = ""
 
     @property
     def opset(self) -> int:
@@ -142,13 +142,13 @@ class Static(Multiplied):
             uses,
             weight_range=self.weight_range,
             outliers=self.outliers,
-            for_data=self.for_data,
+            rounding=self.rounding,
         )
 
     def count(self, weight: Weight) -> Counter[str]:
         found = super().count(weight)
         found["num-outlier-channels"] = len(self.outliers)
-        found["num-rounded-for-data"] = int(self.for_data)
+        found["num-rounded-for-data"] = int(bool(self.rounding))
         return found
 
 

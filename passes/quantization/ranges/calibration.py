@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -17,28 +17,16 @@ from irtools.statistics import (
     ChannelSquare,
     Count,
     Grid,
-    Histogram,
     HistogramResult,
-    MinMax,
     MinMaxResult,
+    RangeEstimator,
+    Spread,
     StatisticsService,
     Want,
-    entropy_range,
-    mse_range,
-    percentile_range,
+    estimated_range,
 )
 
-__all__ = ["ActivationFacts", "Calibrator", "CalibratorName", "Facts", "calibrate"]
-
-CalibratorName: TypeAlias = Literal["minmax", "mse", "percentile", "entropy"]
-
-Spread: TypeAlias = MinMaxResult | HistogramResult
-
-_ESTIMATORS: Mapping[str, Callable[[HistogramResult, Grid], tuple[float, float]]] = {
-    "mse": mse_range,
-    "percentile": percentile_range,
-    "entropy": entropy_range,
-}
+__all__ = ["ActivationFacts", "Calibrator", "Facts", "calibrate"]
 
 # These produce values in [0, 1] whatever their input; the ends are exact.
 _UNIT_RANGE = frozenset({"Softmax", "Sigmoid", "HardSigmoid"})
@@ -76,15 +64,14 @@ class Calibrator:
     """How ranges are found.
 
     Attributes:
-        name: `minmax` covers all that was seen; `mse` minimizes the rounding and clipping error;
-            `percentile` cuts 0.01 %; `entropy` minimizes the KL divergence.
+        estimator: Makes a range of what was seen.
         spec: The form of the activations.
         moments: Also ask for means and mean squares per channel.
         peaks: Also ask for the largest magnitudes per channel, and of how many values: what
             outliers and scales (`irtools.scaling`) are found by.
     """
 
-    name: CalibratorName
+    estimator: RangeEstimator
     spec: QuantSpec
     moments: bool = True
     peaks: bool = False
@@ -92,8 +79,7 @@ class Calibrator:
     def wants(self, value: ir.Value, channel_axis: int | None) -> tuple[Want, ...]:
         """Return what must be collected of one activation."""
         assert value.name is not None
-        spread = MinMax() if self.name == "minmax" else Histogram()
-        wants = [Want(value.name, spread)]
+        wants = [Want(value.name, self.estimator.collects)]
         if channel_axis is not None:
             if self.moments:
                 wants.append(Want(value.name, ChannelMean(channel_axis)))
@@ -123,26 +109,22 @@ class Calibrator:
         producer = value.producer()
         if producer is not None and producer.op_type in _UNIT_RANGE:
             return replace(facts, qparams=qparams_from_range(0.0, 1.0, self.spec))
-        low, high = self._range(spread)
+        low, high = self._range(spread, value.name or "")
         if not high - low > _SMALLEST_RANGE:
             return replace(facts, reason="it never left zero")
         qparams = qparams_from_range(low, high, self.spec)
         return replace(facts, qparams=qparams, spread=spread)
 
-    def within(self, facts: ActivationFacts, top: float) -> ActivationFacts:
+    def within(self, value: ir.Value, facts: ActivationFacts, top: float) -> ActivationFacts:
         """Return the facts of a tensor whose values beyond -top and top do not count."""
         assert facts.spread is not None
         spread = _cut(facts.spread, top)
-        return replace(
-            facts, qparams=qparams_from_range(*self._range(spread), self.spec), spread=spread
-        )
+        low, high = self._range(spread, value.name or "")
+        return replace(facts, qparams=qparams_from_range(low, high, self.spec), spread=spread)
 
-    def _range(self, spread: Spread) -> tuple[float, float]:
-        if isinstance(spread, HistogramResult):
-            qmin, qmax = self.spec.limits
-            grid = Grid(qmin, qmax, self.spec.symmetric)
-            return _ESTIMATORS[self.name](spread, grid)
-        return min(spread.low, 0.0), max(spread.high, 0.0)
+    def _range(self, spread: Spread, value: str) -> tuple[float, float]:
+        qmin, qmax = self.spec.limits
+        return estimated_range(self.estimator, spread, Grid(qmin, qmax, self.spec.symmetric), value)
 
 
 def _cut(spread: Spread, top: float) -> Spread:

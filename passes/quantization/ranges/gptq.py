@@ -16,106 +16,37 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import TypeAlias
 
 import numpy as np
 
-from irtools.passes.quantization.ranges.arithmetic import QParams, dequantize
-from irtools.passes.quantization.ranges.blocks import Blocks, Rounding, quantize_rows
-from irtools.passes.quantization.ranges.cost import bias_shift
-from irtools.passes.quantization.ranges.spec import BlockSpec
+from irtools.passes.quantization.ranges.rounding import Moments, Second, Steps, WeightRounding
 from irtools.passes.quantization.sites.uses import Weight
 from irtools.passmanager import Decision
 from irtools.statistics import Gram, GramResult, StatisticsService, Want
 
 __all__ = [
     "GROUP_BYTES",
+    "Gptq",
     "Hessians",
-    "Moments",
     "by_input",
-    "gptq_codes",
-    "gptq_rounding",
     "moment_bytes",
 ]
 
-_DAMPING = 0.01
 _LAZY = 128
 GROUP_BYTES = 256 << 20
 """Gram matrices that are collected in one go: fewer sweeps over the data for more memory."""
 
 
-Factor: TypeAlias = tuple[np.ndarray, np.ndarray]
+@dataclass(frozen=True)
+class Gptq(WeightRounding):
+    """so that errors make up for each other on calibration data, which takes longer."""
 
-
-def gptq_rounding(hessian: np.ndarray) -> Rounding:
-    """Return a rounding for weights whose input has E[x x^T] = `hessian`, [K, K]."""
-    return _rounding(_ordered_factor(hessian))
-
-
-def _rounding(factor: Factor) -> Rounding:
-    order, upper = factor
-
-    def rounding(rows: np.ndarray, spec: BlockSpec) -> Blocks:
-        fixed = quantize_rows(rows, spec)
-        scale = np.repeat(fixed.scale.astype(np.float32), spec.block, axis=1)[:, order]
-        zero: np.ndarray | int = 0
-        if fixed.zero_point is not None:
-            zero = np.repeat(fixed.zero_point.astype(np.float32), spec.block, axis=1)[:, order]
-        low, high = (-8, 7) if fixed.zero_point is None else (0 - zero, 15 - zero)
-        swept = _sweep(np.array(rows[:, order], np.float32), scale, low, high, upper)
-        codes = np.empty_like(fixed.codes)
-        codes[:, order] = (swept + zero).astype(codes.dtype)
-        return Blocks(codes, fixed.scale, fixed.zero_point, spec)
-
-    return rounding
-
-
-@dataclass(frozen=True, eq=False)
-class Moments:
-    """What a weight is multiplied with, on average.
-
-    Attributes:
-        square: E[x x^T], [K, K].
-        mean: E[x], [K].
-    """
-
-    square: np.ndarray
-    mean: np.ndarray
-
-    @cached_property
-    def around_zero(self) -> Factor:
-        """The factor of E[x x^T]."""
-        return _ordered_factor(self.square)
-
-    @cached_property
-    def around_mean(self) -> Factor:
-        """The factor of E[x x^T] - E[x] E[x]^T."""
-        return _ordered_factor(self.square - np.outer(self.mean, self.mean))
-
-
-def gptq_codes(
-    array: np.ndarray, axis: int, q: QParams, moments: Moments, *, corrected: bool
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the integers of a matrix with one scale per output channel, and what biases lose.
-
-    Args:
-        array: [K, N] with axis 1, [N, K] with axis 0.
-        axis: The output-channel axis.
-        q: Its parameters, symmetric around 0.
-        moments: Of what it is multiplied with.
-        corrected: A bias takes up the mean error, so that only the rest is to be made small.
-
-    Returns:
-        Integers of the array's shape, and (W - W')^T E[x], [N].
-    """
-    order, upper = moments.around_mean if corrected else moments.around_zero
-    rows = array.T if axis == 1 else array
-    scale = np.broadcast_to(q.scale.reshape(-1, 1).astype(np.float32), rows.shape)
-    codes = np.empty(rows.shape, np.float32)
-    codes[:, order] = _sweep(np.array(rows[:, order], np.float32), scale, *q.spec.limits, upper)
-    integers = (codes.T if axis == 1 else codes).astype(q.spec.dtype.numpy())
-    return integers, bias_shift(array - dequantize(integers, q), axis, moments.mean)
+    def codes(self, rows: np.ndarray, steps: Steps, inputs: Second) -> np.ndarray:
+        order, upper = inputs.factor
+        found = np.empty(rows.shape, np.float32)
+        ordered = (array[:, order] for array in (steps.scale, steps.low, steps.high))
+        found[:, order] = _sweep(np.array(rows[:, order], np.float32), *ordered, upper)
+        return found
 
 
 class Hessians:
@@ -131,10 +62,6 @@ class Hessians:
         self._waiting = [(key, size) for key, size in _inputs(weights)]
         self._found: Mapping[Want, object] = {}
         self._last: tuple[tuple[str, ...], Moments] | None = None
-
-    def rounding_of(self, weight: Weight) -> Rounding:
-        """Return the rounding of a weight in blocks."""
-        return _rounding(self.moments_of(weight).around_zero)
 
     def moments_of(self, weight: Weight) -> Moments:
         """Return what a weight is multiplied with; those with one input (q, k, v) share it."""
@@ -205,38 +132,18 @@ def _inputs(weights: Iterable[Weight]) -> list[tuple[str, int]]:
     return list(found.items())
 
 
-def _ordered_factor(hessian: np.ndarray) -> Factor:
-    """Return input channels by falling E[x_k^2], and U in that order."""
-    order = np.argsort(-np.diag(hessian), kind="stable")
-    return order, _factor(hessian[np.ix_(order, order)])
-
-
-def _factor(hessian: np.ndarray) -> np.ndarray:
-    """Return U in float32; inputs that are always zero count as unit noise."""
-    mean = float(np.diag(hessian).mean())
-    damped = hessian + np.eye(len(hessian)) * (_DAMPING * mean or 1.0)
-    inverse = np.linalg.inv(np.linalg.cholesky(damped))
-    # (L L^T)^-1 = L^-T L^-1; its own Cholesky factor, turned, is U.
-    return np.asarray(np.linalg.cholesky(inverse.T @ inverse).T, np.float32)
-
-
 def _sweep(
-    w: np.ndarray,
-    scale: np.ndarray,
-    low: np.ndarray | int,
-    high: np.ndarray | int,
-    upper: np.ndarray,
+    w: np.ndarray, scale: np.ndarray, low: np.ndarray, high: np.ndarray, upper: np.ndarray
 ) -> np.ndarray:
     """Round columns from the left; w [R, K] is used up. Returns codes around 0, float32."""
     channels = w.shape[1]
-    lows, highs = (np.broadcast_to(np.asarray(x, np.float32), w.shape) for x in (low, high))
     codes = np.empty_like(w)
     for start in range(0, channels, _LAZY):
         end = min(start + _LAZY, channels)
         errors = np.empty((len(w), end - start), np.float32)
         for k in range(start, end):
             step = np.rint(w[:, k] / scale[:, k])
-            codes[:, k] = np.clip(step, lows[:, k], highs[:, k])
+            codes[:, k] = np.clip(step, low[:, k], high[:, k])
             errors[:, k - start] = (w[:, k] - codes[:, k] * scale[:, k]) / upper[k, k]
             w[:, k + 1 : end] -= np.outer(errors[:, k - start], upper[k, k + 1 : end])
         w[:, end:] -= errors @ upper[start:end, end:]

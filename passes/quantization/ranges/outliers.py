@@ -140,7 +140,7 @@ def without_outliers(
         peaks = facts[value].peaks
         assert peaks is not None
         rest = float(np.delete(peaks, channels).max())
-        found[value] = calibrator.within(facts[value], rest)
+        found[value] = calibrator.within(value, facts[value], rest)
     return found
 
 

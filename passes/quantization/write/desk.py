@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from irtools.editing import Editor
 from irtools.passes.quantization.ranges.blocks import Rounding, quantize_rows
-from irtools.passes.quantization.ranges.gptq import Moments
+from irtools.passes.quantization.ranges.rounding import Moments
 from irtools.passes.quantization.sites.uses import Weight
 from irtools.targets import Capabilities
 

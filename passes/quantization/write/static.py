@@ -27,8 +27,8 @@ from irtools.passes.quantization.ranges.arithmetic import (
     quantize_bias,
     quantize_weight,
 )
-from irtools.passes.quantization.ranges.gptq import gptq_codes
 from irtools.passes.quantization.ranges.outliers import Channels, without_channels
+from irtools.passes.quantization.ranges.rounding import rounded_codes
 from irtools.passes.quantization.ranges.spec import PerAxis, WeightRange, weight_spec
 from irtools.passes.quantization.sites.results import result_of
 from irtools.passes.quantization.sites.uses import Bias, Use, Weight
@@ -75,7 +75,7 @@ class StaticWriter:
         *,
         weight_range: WeightRange,
         outliers: Channels = (),
-        for_data: bool = False,
+        rounding: str = "",
     ) -> None:
         """Quantize a weight once, for all its readers.
 
@@ -84,7 +84,7 @@ class StaticWriter:
             uses: All its readers, and how they are quantized.
             weight_range: How much of 8 bits it uses.
             outliers: Input channels that are multiplied in float32 next to it.
-            for_data: Codes make up for each other's errors on what it is multiplied with.
+            rounding: How codes are chosen for what it is multiplied with; empty: the nearest.
         """
         axis = uses[0].use.axis
         array = weight.array()
@@ -96,11 +96,11 @@ class StaticWriter:
             array, axis = array.T, 1 - axis
         spec = weight_spec(PerAxis(axis), weight_range)
         integers, q = quantize_weight(array, spec, _scale_floor(uses))
-        if for_data:
+        if rounding:
             assert self._moments_of is not None
             corrected = all(u.shift is not None for u in uses)
             moments = self._moments_of(weight)
-            integers, shift = gptq_codes(array, axis, q, moments, corrected=corrected)
+            integers, shift = rounded_codes(rounding, array, axis, q, moments, corrected=corrected)
             uses = tuple(u if u.shift is None else replace(u, shift=shift) for u in uses)
         table = self._editor.constant(f"{weight.name}_quantized", integers)
         multiplying = [u for u in uses if u.use.kind != "gather"]

@@ -11,7 +11,8 @@ import pytest
 from irtools.passes.quantization.forms import weights
 from irtools.passes.quantization.ranges import gptq
 from irtools.passes.quantization.ranges.blocks import quantize_rows
-from irtools.passes.quantization.ranges.gptq import Hessians, gptq_rounding
+from irtools.passes.quantization.ranges.gptq import Hessians
+from irtools.passes.quantization.ranges.rounding import Second, rounded_in_blocks
 from irtools.passes.quantization.ranges.spec import BlockSpec
 from irtools.passes.quantization.sites.find import find_sites
 from irtools.passes.quantization.sites.uses import Weight
@@ -162,8 +163,9 @@ def test_each_input_has_a_rounding_of_its_own() -> None:
     service = Service({"a": moments(1, 9), "b": moments(2, 9), "c": moments(3, 9)})
     hessians = Hessians(service, found.values())
     for index, weight in enumerate(found.values(), start=1):
-        wanted = gptq_rounding(moments(index, 9)[0])(ROWS, FORM).codes
-        np.testing.assert_array_equal(hessians.rounding_of(weight)(ROWS, FORM).codes, wanted)
+        wanted = rounded_in_blocks("gptq", Second(moments(index, 9)[0]))(ROWS, FORM).codes
+        found_rounding = rounded_in_blocks("gptq", hessians.moments_of(weight).around_zero)
+        np.testing.assert_array_equal(found_rounding(ROWS, FORM).codes, wanted)
     assert service.asked == [["a", "b", "c"]]
 
 
@@ -173,7 +175,7 @@ def test_moments_are_collected_as_memory_allows(monkeypatch) -> None:
     service = Service({"a": moments(1, 9), "b": moments(2, 9), "c": moments(3, 9)})
     hessians = Hessians(service, found.values())
     for weight in found.values():
-        hessians.rounding_of(weight)
+        hessians.moments_of(weight)
     assert service.asked == [["a", "b"], ["c"]]
 
 
@@ -182,10 +184,11 @@ def test_readers_with_several_inputs_count_by_their_samples() -> None:
     => (float[n,64] y) {{ p = MatMul(a, w)  q = MatMul(b, w)  r = MatMul(c, w)
     s = Add(p, q)  y = Add(s, r) }}""")
     given = {"a": moments(1, 10), "b": moments(2, 30), "c": moments(3, 60)}
-    rounding = Hessians(Service(given), found.values()).rounding_of(found["w"])
+    moved = Hessians(Service(given), found.values()).moments_of(found["w"])
+    rounding = rounded_in_blocks("gptq", moved.around_zero)
     joint = sum(mean * count for mean, count in given.values()) / 100
     np.testing.assert_array_equal(
-        rounding(ROWS, FORM).codes, gptq_rounding(joint)(ROWS, FORM).codes
+        rounding(ROWS, FORM).codes, rounded_in_blocks("gptq", Second(joint))(ROWS, FORM).codes
     )
 
 

@@ -10,7 +10,7 @@ from irtools.data import Dataset
 from irtools.model import Model
 from irtools.model.printer import print_model
 from irtools.passes.quantization.ranges.arithmetic import dequantize, quantize_weight
-from irtools.passes.quantization.ranges.gptq import Moments, gptq_codes
+from irtools.passes.quantization.ranges.rounding import Moments, rounded_codes
 from irtools.passes.quantization.ranges.spec import PerAxis, weight_spec
 from irtools.passmanager import PassContext, Pipeline, Plan
 
@@ -43,7 +43,7 @@ def test_codes_lose_less_than_the_nearest_ones(axis: int, *, corrected: bool) ->
     array = w if axis == 1 else np.ascontiguousarray(w.T)
     nearest, q = quantize_weight(array, weight_spec(PerAxis(axis), "full"))
     moments = Moments(x.T @ x / len(x), x.mean(axis=0))
-    codes, lost = gptq_codes(array, axis, q, moments, corrected=corrected)
+    codes, lost = rounded_codes("gptq", array, axis, q, moments, corrected=corrected)
     assert codes.dtype == np.int8 and codes.shape == array.shape
     errors = []
     for integers in (codes, nearest):
@@ -84,13 +84,28 @@ def test_by_itself_where_it_gains(quantize, monkeypatch: pytest.MonkeyPatch) -> 
     assert done.result.notes[-1].startswith("1 weight rounded for calibration data: ")
 
 
-def test_a_remedy_where_it_would_take_long(quantize, monkeypatch: pytest.MonkeyPatch) -> None:
+WIDE = """
+<ir_version: 10, opset_import: ["" : 20]>
+g (float[b,96] x, float[96,400] w, float[400,96] w_v) => (float[b,96] y) {
+  h = MatMul(x, w)  r = Relu(h)  y = MatMul(r, w_v)
+}
+"""
+
+
+def test_the_narrow_products_alone_where_all_would_take_long(
+    quantize, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("irtools.passes.quantization.for_data.NEED_DB", 100.0)
+    monkeypatch.setattr("irtools.passes.quantization.for_data.GROUP_BYTES", 8 * 97**2)
+    done = quantize(build(WIDE), GPTQ.replace("gptq", "auto"), VNNI, x=correlated())
+    assert done.result.counters["num-rounded-for-data"] == 1
+    chosen = {d.subject: d.data.get("rounding") for d in done.result.plan.decisions}
+    assert chosen == {"w": "gptq", "w_v": ""}
+    assert done.result.plan.remedies[0].startswith("method=gptq, which rounds all weights")
     monkeypatch.setattr("irtools.passes.quantization.for_data.GROUP_BYTES", 8 * 97**2 - 1)
-    done = quantize(build(LAYER), GPTQ.replace("gptq", "auto"), VNNI, x=correlated())
+    done = quantize(build(WIDE), GPTQ.replace("gptq", "auto"), VNNI, x=correlated())
     assert "num-rounded-for-data" not in done.result.counters
-    assert done.result.plan is not None
-    assert done.result.plan.remedies[0].startswith("method=gptq, which ")
+    assert done.result.plan.remedies[0].startswith("method=gptq, which rounds all weights")
 
 
 def test_a_stored_plan_asks_for_data_again() -> None:
@@ -136,4 +151,4 @@ def test_rounded_to_the_nearest_all_the_same(
     rtn = quantize(model, GPTQ.replace("gptq", "rtn"), target, x=x)
     assert "num-rounded-for-data" not in done.result.counters
     assert print_model(done.after) == print_model(rtn.after)
-    assert done.result.notes[-1].startswith("method=gptq rounds no weight")
+    assert done.result.notes[-1].startswith("no weight is rounded for data: ")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from irtools.passes.quantization.ranges.blocks import dequantize_rows, quantize_rows
-from irtools.passes.quantization.ranges.gptq import gptq_rounding
+from irtools.passes.quantization.ranges.rounding import Second, rounded_in_blocks
 from irtools.passes.quantization.ranges.spec import BlockSpec
 
 from .conftest import build, relative_error
@@ -26,7 +26,7 @@ def correlated(samples: int, channels: int) -> np.ndarray:
 def test_less_error_on_the_data_than_the_nearest_codes(spec: BlockSpec) -> None:
     x = correlated(400, 256)
     rows = np.random.default_rng(1).normal(size=(24, 256)).astype(np.float32)
-    found = gptq_rounding(x.T.astype(np.float64) @ x / len(x))(rows, spec)
+    found = rounded_in_blocks("gptq", Second(x.T.astype(np.float64) @ x / len(x)))(rows, spec)
     nearest = quantize_rows(rows, spec)
     np.testing.assert_array_equal(found.scale, nearest.scale)
     wanted = x @ rows.T
@@ -42,7 +42,7 @@ def test_equals_the_sweep_written_out(spec: BlockSpec) -> None:
     x = correlated(200, 64)
     rows = np.random.default_rng(2).normal(size=(5, 64)).astype(np.float32)
     hessian = x.T.astype(np.float64) @ x / len(x)
-    found = gptq_rounding(hessian)(rows, spec)
+    found = rounded_in_blocks("gptq", Second(hessian))(rows, spec)
     fixed = quantize_rows(rows, spec)
     order = np.argsort(-np.diag(hessian), kind="stable")
     damped = hessian + np.eye(64) * 0.01 * np.diag(hessian).mean()
@@ -65,7 +65,7 @@ def test_equals_the_sweep_written_out(spec: BlockSpec) -> None:
 
 def test_inputs_that_are_always_zero() -> None:
     rows = np.random.default_rng(3).normal(size=(4, 32)).astype(np.float32)
-    found = gptq_rounding(np.zeros((32, 32)))(rows, BlockSpec(4, 16))
+    found = rounded_in_blocks("gptq", Second(np.zeros((32, 32))))(rows, BlockSpec(4, 16))
     np.testing.assert_array_equal(found.codes, quantize_rows(rows, BlockSpec(4, 16)).codes)
 
 

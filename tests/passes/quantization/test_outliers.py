@@ -14,7 +14,7 @@ from irtools.passes.quantization.ranges.calibration import ActivationFacts, Cali
 from irtools.passes.quantization.ranges.outliers import OutlierLimits, outlying
 from irtools.passes.quantization.ranges.spec import ACTIVATION_U8
 from irtools.passmanager import Pipeline, Plan
-from irtools.statistics import HistogramResult
+from irtools.statistics import HistogramResult, calibrators
 
 from .conftest import build, context, relative_error
 
@@ -268,7 +268,11 @@ def test_values_beyond_the_rest_do_not_count() -> None:
     """Of three bins the outer one is cut off, with all that was counted in it."""
     centers, counts = np.array([-1, 0.5, 50], np.float32), np.array([7, 8, 9])
     spread = HistogramResult(centers, counts, -1.5, 55.0, np.array([1, 1, 10], np.float32))
-    cut = Calibrator("mse", ACTIVATION_U8).within(ActivationFacts(None, spread=spread), 2.0).spread
+    cut = (
+        Calibrator(calibrators()["mse"](), ACTIVATION_U8)
+        .within(ir.val("x"), ActivationFacts(None, spread=spread), 2.0)
+        .spread
+    )
     assert isinstance(cut, HistogramResult) and cut.widths is not None
     assert (cut.centers.tolist(), cut.counts.tolist()) == ([-1, 0.5], [7, 8])
     assert (cut.low, cut.high, cut.widths.tolist()) == (-1.5, 2.0, [1, 1])

@@ -1,4 +1,4 @@
-"""Choosing how much of each group goes: a knapsack over levels.
+"""Choosing a level for each of many things: a knapsack.
 
 Minimise the sum of costs under a wanted sum of gains, by dynamic programming over rounded gains
 (SPDY, Frantar & Alistarh 2022; ZipLM, Kurtic et al. 2023).
@@ -11,57 +11,57 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["Choice", "choose", "choose_evenly"]
+__all__ = ["Choice", "choose_evenly", "choose_levels"]
 
 _BUCKETS = 2000
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The levels of one group; level 0 removes nothing, costs nothing and gains nothing.
+    """The levels of one thing.
 
     Attributes:
-        removed: Units removed at each level, ascending.
         costs: Predicted loss at each level.
-        gains: Predicted gain at each level.
+        gains: Predicted gain at each level, none of them negative, that of level 0 nothing.
     """
 
-    removed: tuple[int, ...]
     costs: np.ndarray
     gains: np.ndarray
 
 
-def choose(choices: Sequence[Choice], wanted: float) -> tuple[int, ...] | None:
-    """Return the level of each group with the least total cost whose gains reach `wanted`.
+def choose_levels(
+    choices: Sequence[Choice], wanted: float, buckets: int = _BUCKETS
+) -> tuple[int, ...] | None:
+    """Return the level of each thing with the least total cost whose gains reach `wanted`.
 
-    Gains are rounded down to a two-thousandth of `wanted`, so the answer reaches it for sure and
-    is optimal up to that rounding. None where all groups together do not reach it.
+    Gains are rounded down to that part of `wanted`, so the answer reaches it for sure and is
+    optimal up to that rounding. None where all together do not reach it.
     """
     if wanted <= 0:
         return (0,) * len(choices)
     if sum(float(c.gains.max()) for c in choices) < wanted:
         return None
-    unit = wanted / _BUCKETS
-    steps = [np.minimum(np.floor(c.gains / unit + 1e-9), _BUCKETS).astype(int) for c in choices]
-    best = np.full(_BUCKETS + 1, np.inf)
+    unit = wanted / buckets
+    steps = [np.minimum(np.floor(c.gains / unit + 1e-9), buckets).astype(int) for c in choices]
+    best = np.full(buckets + 1, np.inf)
     best[0] = 0.0
     taken = []
     for choice, gained in zip(choices, steps, strict=True):
         best, origin = _extend(best, choice.costs, gained)
         taken.append(origin)
-    # Rounding every group down may lose up to one bucket each.
+    # Rounding everything down may lose up to one bucket each.
     reached = np.flatnonzero(np.isfinite(best))
-    at = _BUCKETS if np.isfinite(best[_BUCKETS]) else int(reached[-1])
+    at = buckets if np.isfinite(best[buckets]) else int(reached[-1])
     return _walk_back(taken, at)
 
 
 def _extend(
     best: np.ndarray, costs: np.ndarray, gained: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Add one group: least cost per bucket, and the (level, earlier bucket) that it comes from."""
+    """Add one thing: least cost per bucket, and the (level, earlier bucket) that it comes from."""
     last = len(best) - 1
     totals = np.full_like(best, np.inf)
-    origin = np.full((len(best), 2), -1)
+    origin = np.full((len(best), 2), -1, np.int32)
     for level, (cost, step) in enumerate(zip(costs, gained, strict=True)):
         sources = np.arange(last + 1) - step
         # Whatever exceeds the last bucket lands in it.
@@ -82,7 +82,7 @@ def _walk_back(taken: list[np.ndarray], at: int) -> tuple[int, ...]:
 
 
 def choose_evenly(choices: Sequence[Choice], wanted: float) -> tuple[int, ...] | None:
-    """Return the smallest share of its own gain that every group must give to reach `wanted`."""
+    """Return the smallest share of its own gain that everything must give to reach `wanted`."""
     most = [float(c.gains.max()) for c in choices]
     for share in np.linspace(0, 1, 101):
         levels = tuple(

@@ -1,0 +1,82 @@
+"""The pass `nncf`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import onnx
+
+from irtools.errors import OptionError
+from irtools.passes.tools.nncf_library import nncf_library
+from irtools.passes.tools.quantizer import ToolQuantizer, matching_nodes, tool_at_work
+from irtools.passes.tools.samples import Feeds
+from irtools.passmanager import option
+
+__all__ = ["Nncf"]
+
+
+@dataclass(frozen=True)
+class Nncf(ToolQuantizer):
+    """Quantize with NNCF's `nncf.quantize`: ranges of activations from calibration data.
+
+    Post-training quantization of the Neural Network Compression Framework, as it is; options have
+    its names. Made are QuantizeLinear and DequantizeLinear pairs where its tables say that a device
+    of Intel multiplies integers. Needs the extra `nncf`. Its telemetry is off.
+    """
+
+    name: ClassVar[str] = "nncf"
+
+    preset: Literal["performance", "mixed"] | None = option(
+        None,
+        "performance: symmetric ranges of activations; mixed: asymmetric ones; none: mixed for "
+        "transformers, else performance",
+    )
+    model_type: Literal["transformer"] | None = option(
+        None, "transformer: leave out what transformers suffer from, and move scales first"
+    )
+    target_device: Literal["any", "cpu", "gpu", "npu"] = option(
+        "any", "device whose integer operators are counted on"
+    )
+    subset_size: int = option(300, "samples that are used at most")
+    fast_bias_correction: bool = option(True, "false: slower, and more accurate in general")
+    ignored_scope: tuple[str, ...] = option((), "patterns of names of nodes that stay float32")
+
+    def __post_init__(self) -> None:
+        if self.subset_size < 1:
+            raise OptionError(f"subset-size is {self.subset_size}, expected 1 or more")
+
+    @property
+    def opset(self) -> int:
+        return 13  # QuantizeLinear with scales per channel.
+
+    @property
+    def most_samples(self) -> int | None:
+        return self.subset_size
+
+    def quantized(self, message: onnx.ModelProto, samples: Sequence[Feeds]) -> onnx.ModelProto:
+        ignored = matching_nodes(message, self.ignored_scope, "ignored-scope")
+        made: onnx.ModelProto = self.quantized_model(message, samples, ignored)
+        return made
+
+    def quantized_model(
+        self, model: Any, samples: Sequence[Feeds], ignored: Sequence[str] = ()
+    ) -> Any:
+        """Return what NNCF makes of a model of any kind that it takes, as that kind.
+
+        Raises:
+            MissingExtraError: NNCF is not installed.
+            UnsupportedError: It failed.
+        """
+        with nncf_library() as nncf, tool_at_work("nncf"):
+            return nncf.quantize(
+                model,
+                nncf.Dataset([dict(feeds) for feeds in samples]),
+                preset=self.preset and nncf.QuantizationPreset(self.preset),
+                target_device=nncf.TargetDevice(self.target_device.upper()),
+                subset_size=min(self.subset_size, len(samples)),
+                fast_bias_correction=self.fast_bias_correction,
+                model_type=self.model_type and nncf.ModelType(self.model_type),
+                ignored_scope=nncf.IgnoredScope(names=list(ignored)) if ignored else None,
+            )

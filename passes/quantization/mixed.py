@@ -284,6 +284,7 @@ def mixed(found: Sequence[Alternatives], budget: Budget, rest: int, runs: Runs |
         UnsupportedError: The budget cannot be kept, or nothing can be run that would tell.
     """
     usual = tuple(item.usual for item in found)
+    also: tuple[str, ...] = ()
     if not found:
         return Mix((), ())
     if budget.least_db is not None:
@@ -295,9 +296,9 @@ def mixed(found: Sequence[Alternatives], budget: Budget, rest: int, runs: Runs |
             )
         also = (f"{kept:.1f} dB of the outputs are kept",)
     elif budget.size is not None:
-        chosen, also = _within(found, rest - budget.size, rest), ()
+        chosen = _within(found, rest - budget.size, rest)
     else:
-        chosen, also = _as_usual(found, usual, runs), ()
+        chosen = _as_usual(found, usual, runs)
         if _size(chosen, rest) >= _size(usual, rest):
             chosen = usual
     return Mix(chosen, (_told(chosen, usual, rest), *also))

@@ -44,8 +44,8 @@ class Gptq(WeightRounding):
     def codes(self, rows: np.ndarray, steps: Steps, inputs: Second) -> np.ndarray:
         order, upper = inputs.factor
         found = np.empty(rows.shape, np.float32)
-        ordered = (array[:, order] for array in (steps.scale, steps.low, steps.high))
-        found[:, order] = _sweep(np.array(rows[:, order], np.float32), *ordered, upper)
+        scale, low, high = (array[:, order] for array in (steps.scale, steps.low, steps.high))
+        found[:, order] = _sweep(np.array(rows[:, order], np.float32), scale, low, high, upper)
         return found
 
 

@@ -15,7 +15,7 @@ are in blocks: whole models in float32 and in static int8 gain nothing by it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeAlias
@@ -32,7 +32,7 @@ from irtools.editing import (
     constant_of,
     only_user,
     require,
-    require_array,
+    require_constant,
 )
 
 __all__ = ["MergeProducts"]
@@ -290,9 +290,9 @@ class _Writer:
         return self._made[tree]
 
     def _join(self, tree: _Joined) -> ir.Value:
-        whole = np.concatenate([require_array(value) for value in tree.values], tree.axis)
+        tensors = [require_constant(value) for value in tree.values]
         stem = f"{tree.values[0].name}_merged"
-        return self._editor.constant(stem, whole, graph=self._graph)
+        return self._editor.constant(stem, _concatenated(tensors, tree.axis), graph=self._graph)
 
     def _node(self, tree: _Made) -> ir.Value:
         first = tree.nodes[0]
@@ -304,3 +304,19 @@ class _Writer:
         return self._editor.before(
             self._anchor, first.op_type, inputs, attributes, domain=first.domain, outputs=outputs
         )
+
+
+def _concatenated(
+    tensors: Sequence[ir.TensorProtocol], axis: int
+) -> np.ndarray | ir.TensorProtocol:
+    """Return tensors one after the other; codes of 4 bits stay two to a byte."""
+    dtype, shapes = tensors[0].dtype, [tensor.shape.numpy() for tensor in tensors]
+    if dtype.bitwidth != 4 or axis != _LAST or any(shape[-1] % 2 for shape in shapes):
+        return np.concatenate([tensor.numpy() for tensor in tensors], axis)
+    rows = [
+        np.frombuffer(tensor.tobytes(), np.uint8).reshape(*shape[:-1], shape[-1] // 2)
+        for tensor, shape in zip(tensors, shapes, strict=True)
+    ]
+    size = sum(shape[-1] for shape in shapes)
+    packed = np.concatenate(rows, axis)
+    return ir.PackedTensor(packed, dtype, shape=ir.Shape([*shapes[0][:-1], size]))

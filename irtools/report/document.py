@@ -20,7 +20,7 @@ class Report(ReportData):
     """One run of a pipeline. `Report.from_json(r.to_json()) == r`; `str(r)` is its table."""
 
     FORMAT: ClassVar[str] = "irtools-report"
-    VERSION: ClassVar[int] = 3
+    VERSION: ClassVar[int] = 4
 
     def to_dict(self) -> dict[str, Any]:
         """Return the document. Numbers that JSON does not know are the texts inf, -inf, nan."""

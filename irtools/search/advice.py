@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from irtools.data import open_axes
 from irtools.driver.inputs import DataLike
 from irtools.driver.job import Job, ModelLike
+from irtools.driver.settings import Settings
 from irtools.goals import Goals
 from irtools.search.climb import Climbed
 from irtools.targets import Target, target_text
@@ -71,8 +72,25 @@ def _again(given: Given, job: Job, more: str, goals: Goals, target: str = "") ->
     parts += [f"--target {target}"] if target != "ort-cpu" else []
     parts += [f"--{goal.name} {shlex.quote(str(goal).partition('=')[2])}" for goal in goals]
     parts += [f"--metric {one}" for one in settings.metrics if isinstance(one, str)]
-    parts += [f"--seed {settings.seed}"] if settings.seed else []
+    parts += _reading(settings)
     return " ".join(part for part in parts if part)
+
+
+def _reading(settings: Settings) -> Iterator[str]:
+    """Yield the options that decide what is read, where they are not at their default."""
+    data = settings.data
+    found = [
+        ("--tokenizer", data.tokenizer),
+        *(("--text", column) for column in data.text_columns or ()),
+        ("--label", data.label_column),
+        ("--max-length", data.max_length),
+        ("--samples", data.samples),
+        *(("--fix", f"{axis}={size}") for axis, size in settings.loading.sizes),
+        ("--seed", settings.seed or None),
+    ]
+    yield from (f"{option} {shlex.quote(str(value))}" for option, value in found if value)
+    if settings.portable:
+        yield "--portable"
 
 
 def next_steps(given: Given, job: Job, climbed: Climbed) -> Iterator[str]:

@@ -134,7 +134,7 @@ def _why_left(scene: Scene, rung: Rung, start: State, state: State) -> str:
     best = scene.best
     assert best is not None
     if state.steps[-1].model is start.steps[-1].model:
-        return _why_unchanged(state)
+        return _why_unchanged(state, "," in rung.passes)
     # What keeps the function has been checked to do so.
     if rung.loss != "none" and (lost := why_lost(scene, state)):
         return lost
@@ -169,12 +169,12 @@ def _why_not_better(rung: Rung, best: State, state: State) -> str:
     return "" if state.speed.low > best.speed.value else "not faster, beyond noise"
 
 
-def _why_unchanged(state: State) -> str:
+def _why_unchanged(state: State, several: bool) -> str:
     dropped = [one for one in state.rollbacks if not one.kept]
     if dropped:
         return f"nothing of it keeps {dropped[-1].goals}"
     notes = [note for note in state.steps[-1].figures.notes if note.startswith("nothing ")]
-    return notes[-1] if notes else "changed nothing"
+    return notes[-1] if notes and not several else "changed nothing"
 
 
 def _gain(state: State) -> str:

@@ -115,8 +115,8 @@ def test_a_figure_that_is_not_installed_is_kept_as_data() -> None:
     [
         ("{", "the report is not JSON"),
         ("[]", "not a report: expected a JSON object with format 'irtools-report'"),
-        ('{"format": "irtools-report", "version": 2}', "has version 2, expected 3"),
-        ('{"format": "irtools-report", "version": 3}', "does not follow its schema"),
+        ('{"format": "irtools-report", "version": 3}', "has version 3, expected 4"),
+        ('{"format": "irtools-report", "version": 4}', "does not follow its schema"),
     ],
 )
 def test_what_is_not_a_report_is_refused(text: str, message: str) -> None:

@@ -48,7 +48,7 @@ def test_what_is_misspelt_is_refused_before_anything_heavy_is_imported(text: str
     [
         ("prune:pattern=2of4", "pass 'prune' has no option 'pattern'; sparsify has one"),
         ("prune:method=magnitude", "pass 'prune' has no option 'method'; sparsify has one"),
-        ("prune:method=gptq", "pass 'prune' has no option 'method'; int4 and int8 have one"),
+        ("prune:bits=auto", "pass 'prune' has no option 'bits'; int4 and int8 have one"),
         ("prune:rato=0.5", "pass 'prune' has no option 'rato'; did you mean 'ratio'?"),
         ("trim-vocabulary:exclude=a", "pass 'trim-vocabulary' has no option 'exclude'; "),
     ],

@@ -80,9 +80,9 @@ def check_lock(lock: Lock | None, path: Path, inputs: Mapping[str, Inputs]) -> N
 
 
 def _changes(lock: Lock, inputs: Mapping[str, Inputs]) -> Iterator[str]:
-    for name in lock.builds.keys() ^ inputs.keys():
+    for name in sorted(lock.builds.keys() ^ inputs.keys()):
         yield f"{name} is {'new' if name in inputs else 'gone'}"
-    for name in lock.builds.keys() & inputs.keys():
+    for name in sorted(lock.builds.keys() & inputs.keys()):
         differing = lock.builds[name].inputs.differences(inputs[name])
         if found := [field for field in differing if field.split()[0] not in _OF_HOST]:
             yield f"{name} has another {', '.join(found)}"

@@ -112,7 +112,7 @@ def compare_releases(
             yield Comparison(one.name, "", "", "", "new", "not compared")
             continue
         check_same_model(before[one.name], after[one.name], baseline)
-    for name in before.keys() - after.keys():
+    for name in sorted(before.keys() - after.keys()):
         yield Comparison(name, "", "", "", "gone", "not compared")
     for one in combinations(config):
         if one.name not in before:

@@ -48,7 +48,12 @@ def lower_for_cpu(
     opset = model.graph.opset_imports.get("", 0)
     if merge != "none":
         merging = MergeProducts(opset, in_blocks=merge == "blocks")
-        counts.update(rewrite(editor, [merging]).counts)
+        done = rewrite(editor, [merging])
+        counts.update(done.counts)
+        for graph in done.graphs:
+            # What is merged comes where the first of the products was found.
+            if isinstance(graph, ir.Graph):
+                graph.sort()
     rules: list[Rule[Any]] = [
         Int8Bias(),
         Int8BeforeClip(),

@@ -129,7 +129,7 @@ class MergeProducts(Rule[_Found]):
         if x is None or self._opset < _SIZES_AS_INPUT:
             raise Veto("no such Split", named=False)
         readers = dict.fromkeys(use.node for use in x.uses() if use.idx == 0)
-        alike = [node for node in readers if _kind(node) == _kind(anchor)]
+        alike = [n for n in readers if _kind(n) == _kind(anchor) and not _is_merged(n)]
         near = [node.outputs[0] for node in alike if node.graph is anchor.graph][:_MOST]
         require(anchor.outputs[0] in near and len(near) > 1, "no other product", named=False)
         try:
@@ -171,6 +171,11 @@ def _sum_of(product: ir.Value) -> ir.Value:
     """Return the sum that is all that a product is read by, else the product."""
     user = only_user(product)
     return user.outputs[0] if user is not None and _kind(user) == ("", "Add") else product
+
+
+def _is_merged(node: ir.Node) -> bool:
+    user = only_user(_sum_of(node.outputs[0]))
+    return user is not None and _kind(user) == ("", "Split")
 
 
 def _found(results: tuple[ir.Value, ...]) -> _Found:
@@ -216,7 +221,8 @@ class _Plan:
         first = values[0]
         if axis is _SAME and all(value is first for value in values):
             return first
-        if len({_number(value) for value in values} - {()}) == 1:
+        numbers = {_number(value) for value in values}
+        if len(numbers) == 1 and () not in numbers:
             return first
         found = [value for value in values if value is not None]
         require(axis is not _SAME and len(found) == len(values), "not alike", named=False)
@@ -248,6 +254,7 @@ class _Plan:
             "other forms",
             named=False,
         )
+        require(not _is_by_row(nodes[0]), "scales of rows", named=False)
         assert axes is not None
         inputs = zip(*(node.inputs for node in nodes), strict=True)
         return _Made(nodes, tuple(map(self.tree, inputs, axes)))
@@ -257,6 +264,13 @@ def _form(node: ir.Node) -> tuple[object, ...]:
     """Return what nodes must have in common to be one."""
     attributes = sorted((n, str(a.value)) for n, a in node.attributes.items() if n != "N")
     return (*_kind(node), node.graph, len(node.inputs), len(node.outputs), *attributes)
+
+
+def _is_by_row(node: ir.Node) -> bool:
+    """Whether scales of a DequantizeLinear belong to rows of a weight, or blocks of columns."""
+    axis = node.attributes.get_int("axis", 1)
+    in_blocks = node.attributes.get_int("block_size", 0) > 0
+    return node.op_type == "DequantizeLinear" and (axis == 0) != in_blocks
 
 
 def _number(value: ir.Value | None) -> tuple[object, ...]:

@@ -24,7 +24,7 @@ _OPEN = """
 <ir_version: 10, opset_import: ["" : 21]>
 block (
   float[B,S,64] x, float[64,96] w1, float[64,32] w2, float[64,32] w3, float[96] b1, float[32] b2,
-  float[32] b3, float[32,64] after, int64[1] last
+  float[32] b3, float[64,32] w4, float[64,32] w5, float[64,32] w6, float[64,32] w7, float half
 ) => ("""
 _PLAIN = "q = MatMul(x, w1)  k = MatMul(x, w2)  v = MatMul(x, w3)"
 _BIASED = """
@@ -39,10 +39,14 @@ _Quantized = Callable[[str, str], Model]
 
 def _model(body: str, outputs: str = "float[B,S,N] y") -> Model:
     rng = np.random.default_rng(0)
-    shapes = {"w1": (64, 96), "w2": (64, 32), "w3": (64, 32), "after": (32, 64)}
+    shapes = {f"w{place}": (64, 32) for place in range(2, 8)}
+    shapes |= {"w1": (64, 96)}
     shapes |= {"b1": (96,), "b2": (32,), "b3": (32,)}
     weights = {name: rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
-    model = read_model(f"{_OPEN}{outputs}) {{ {body} }}", {**weights, "last": np.array([-1])})
+    model = read_model(
+        f"{_OPEN}{outputs}) {{ {body} }}",
+        weights | {"half": np.asarray(0.5, np.float32)},
+    )
     for value in [v for v in model.ir.graph.initializers.values() if not v.uses()]:
         del model.ir.graph.initializers[value.name]
     return model
@@ -77,7 +81,8 @@ def _lowered(before: Model) -> tuple[Model, dict[str, int]]:
     for optimizations in (False, True):
         expected = _outputs(apart, optimizations)
         for name, found in _outputs(after, optimizations).items():
-            np.testing.assert_allclose(found, expected[name], rtol=0, atol=1e-5)
+            noise = np.abs(found - expected[name]).max()
+            assert noise <= 5e-6 * np.abs(expected[name]).max()
     return after, counts
 
 
@@ -166,6 +171,22 @@ def test_minima_go_along() -> None:
 def test_others_stay(body: str, passes: str, quantized: _Quantized) -> None:
     _, counts = _lowered(quantized(body, passes))
     assert "merged-products" not in counts
+
+
+def test_at_most_four_become_one(quantized: _Quantized) -> None:
+    places = range(2, 8)
+    products = "  ".join(f"p{i} = MatMul(x, w{i})  r{i} = Exp(p{i})" for i in places)
+    joined = ", ".join(f"r{i}" for i in places)
+    after, counts = _lowered(quantized(f"{products}  c = Concat<axis=-1>({joined})  y = Tanh(c)"))
+    assert counts["merged-products"] == 2
+    assert [len(n.outputs) for n in after.ir.graph if n.op_type == "Split"] == [4, 2]
+
+
+def test_a_number_is_no_bias(quantized: _Quantized) -> None:
+    """One result is shifted by a number, the other by a bias: products alone become one."""
+    body = "k0 = MatMul(x, w2)  v0 = MatMul(x, w3)  k = Add(k0, half)  v = Add(v0, b3)"
+    after, counts = _lowered(quantized(f"{body}  y = Mul(k, v)"))
+    assert counts["merged-products"] == 1 and _operators(after)["Add"] == 2
 
 
 def test_blocks_of_another_size_stay(quantized: _Quantized) -> None:

@@ -15,7 +15,8 @@ from irtools.data import resolve_sizes
 from irtools.driver.artifact import write_artifact
 from irtools.driver.collapse import reject_collapsed
 from irtools.driver.inputs import read_evaluation
-from irtools.driver.optimize import OptimizeResult, optimize
+from irtools.driver.optimize import optimize
+from irtools.driver.result import OptimizeResult
 from irtools.measure.base import LatencyResult
 from irtools.report.document import Report
 from irtools.report.entries import Row

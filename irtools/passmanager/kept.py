@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
 
+from irtools.data import Batch
 from irtools.measure.cache import OutputCache
 from irtools.statistics import (
     GramResult,
@@ -65,6 +66,19 @@ class KeptStatistics:
             self._answers |= self._found(missing)
         return {want: self._answers[want] for want in asked}
 
+    def batches(self, size: int = 1) -> Iterator[Batch]:
+        """Iterate over the data itself; see `StatisticsService.batches`.
+
+        Raises:
+            DataError: The data does not fit the model.
+        """
+        return self._made().batches(size)
+
+    def _made(self) -> StatisticsService:
+        if self._service is None:
+            self._service = self._make()
+        return self._service
+
     def _found(self, wants: tuple[Want, ...]) -> Mapping[Want, object]:
         text = "\n".join(map(repr, wants))
         digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
@@ -72,9 +86,7 @@ class KeptStatistics:
         kept = self._cache.get(key)
         if kept is not None and len(kept["answers"]) == len(wants):
             return {w: _restored(a) for w, a in zip(wants, kept["answers"], strict=True)}
-        if self._service is None:
-            self._service = self._make()
-        found = self._service.collect(wants)
+        found = self._made().collect(wants)
         if sum(_size(found[want]) for want in wants) <= _KEPT_BYTES:
             self._cache.put(key, {"answers": [_plain(found[want]) for want in wants]})
         return found

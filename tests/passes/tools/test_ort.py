@@ -10,6 +10,7 @@ import pytest
 
 from irtools.cli.main import run
 from irtools.data import Dataset, synthesize
+from irtools.driver.optimize import optimize
 from irtools.errors import DataError, UnsupportedError, UsageError
 from irtools.model import Model
 from irtools.passes.tools import exchange
@@ -293,3 +294,15 @@ def test_as_a_user_types_it(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -
     assert said.out == "" and "Please consider" not in said.err
     assert "x smaller" in said.err
     assert "QuantizeLinear" in {n.op_type for n in onnx.load(target).graph.node}
+
+
+def test_it_calibrates_where_results_are_kept_between_runs(tmp_path: Path) -> None:
+    data = texts(8, 5, 3, 6)
+    made = [
+        optimize(
+            text_model(), "ort-static", calibration=data, bench=None, check=False, cache=tmp_path
+        )
+        for _ in range(2)
+    ]
+    first, second = (one.model.fingerprint() for one in made)
+    assert first == second and "num-quantized" in "".join(made[0].rows[1].counters)

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 from irtools.builds.config import Config
 from irtools.builds.filling import KIND, Filler, Origin
 from irtools.builds.inputs import Fingerprints, Inputs
-from irtools.builds.lock import Lock, LockedBuild, check_lock, lock_path, read_lock, with_found, write_lock
+from irtools.builds.lock import (
+    Lock,
+    LockedBuild,
+    check_lock,
+    lock_path,
+    read_lock,
+    with_found,
+    write_lock,
+)
 from irtools.builds.matrix import Combination, combinations
 from irtools.builds.records import (
     MEASURED_FILES,

@@ -197,7 +197,8 @@ def _check_times(config: Config) -> None:
     for at, table in tables:
         for goal in () if table is None else table.goals.needing("times"):
             raise config.error(
-                (*at, goal.name), f'{goal.name} needs the benchmark, and [measuring] has bench = "none"'
+                (*at, goal.name),
+                f'{goal.name} needs the benchmark, and [measuring] has bench = "none"',
             )
 
 

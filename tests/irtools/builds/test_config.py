@@ -95,9 +95,15 @@ min-metric = { accuracy = 0.9, f1-macro = "0.99x" }
         (_BASE + "[models.b]\nsource='x'\nopset = 3", "7:1: models.b.opset: expected `int` >= 7"),
         (_BASE + "[goals]\nmax-drop = 'all'", "6:1: goals.max-drop: max-drop is 'all', exp"),
         (_BASE + "[goals]\nmax-drop = 3", "6:1: goals.max-drop: max-drop is 300%, expected 0 to 1"),
-        (_BASE + "[goals]\nmax-size = '1%'\nspedup = 2", "7:1: there is no key 'spedup' in [goals]; d"),
+        (
+            _BASE + "[goals]\nmax-size = '1%'\nspedup = 2",
+            "7:1: there is no key 'spedup' in [goals]; d",
+        ),
         (_BASE + "[goals]\nspeedup = true", "6:1: goals.speedup: expected `float | str"),
-        (_BASE + "[goals]\nmax-latency = 3", "6:1: goals.max-latency: max-latency is '3', expected"),
+        (
+            _BASE + "[goals]\nmax-latency = 3",
+            "6:1: goals.max-latency: max-latency is '3', expected",
+        ),
         (
             _BASE + "[goals]\nmax-drop = { f1-macro = '5' }",
             "6:1: goals.max-drop: max-drop is 500%, expected 0 to 1",

@@ -117,7 +117,9 @@ def test_every_input_is_in_the_key() -> None:
 
 def test_a_lock_is_written_where_it_differs(tmp_path: Path) -> None:
     path = tmp_path / "irc.lock"
-    lock = Lock(seed=3, builds={RECORD.name: LockedBuild(INPUTS, "cleanup,int8", {"model.onnx": "0" * 64})})
+    lock = Lock(
+        seed=3, builds={RECORD.name: LockedBuild(INPUTS, "cleanup,int8", {"model.onnx": "0" * 64})}
+    )
     assert read_lock(path) is None
     assert write_lock(path, lock) and not write_lock(path, lock)
     found = read_lock(path)

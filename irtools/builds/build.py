@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irtools.builds.config import Config
-from irtools.builds.filling import KIND, Filler, Origin
+from irtools.builds.filling import Filler, Origin
 from irtools.builds.inputs import Fingerprints, Inputs
 from irtools.builds.lock import (
     Lock,

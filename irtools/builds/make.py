@@ -27,7 +27,7 @@ __all__ = ["make_build"]
 def make_build(
     one: Combination, inputs: Inputs, folder: Path, cache: Path | None, watch: Watch = Watch()
 ) -> BuildRecord:
-    """Run the pipeline of a build, or find one, and write everything that belongs to it into an empty folder.
+    """Run the pipeline of a build, or find one, and write all that belongs to it to a folder.
 
     Args:
         one: The build.
@@ -36,8 +36,8 @@ def make_build(
         cache: The store's folder, for outputs and scores of models; None: nothing is kept.
 
     Raises:
-        IrtoolsError: As `irtools.optimize` and `write_artifact`; a line of `irc.toml` is named where one
-            is the cause.
+        IrtoolsError: As `irtools.optimize` and `write_artifact`; a line of `irc.toml` is named
+            where one is the cause.
     """
     pipeline, settings = pipeline_of(one), settings_of(one)
     data = {

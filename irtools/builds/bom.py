@@ -76,10 +76,10 @@ def _model(config: Config, one: BuildRecord, digest: str) -> dict[str, Any]:
                     "hashes": [{"alg": "SHA-256", "content": one.inputs.model}],
                 }
             ],
-            "notes": f"irtools {__version__}: {one.inputs.pipeline}",
+            "notes": f"irtools {__version__}: {one.pipeline}",
         },
         "properties": [
-            {"name": "irtools:pipeline", "value": one.inputs.pipeline},
+            {"name": "irtools:pipeline", "value": one.pipeline},
             {"name": "irtools:target", "value": one.inputs.target},
             {"name": "irtools:runtime", "value": one.inputs.runtime},
             {"name": "irtools:result", "value": one.result_sha256},

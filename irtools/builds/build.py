@@ -10,9 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from irtools.builds.config import Config
-from irtools.builds.filling import KIND, Filler, Origin
+from irtools.builds.filling import Filler, Origin
 from irtools.builds.inputs import Fingerprints, Inputs
-from irtools.builds.lock import Lock, LockedBuild, check_lock, lock_path, read_lock, write_lock
+from irtools.builds.lock import (
+    Lock,
+    LockedBuild,
+    check_lock,
+    lock_path,
+    read_lock,
+    with_found,
+    write_lock,
+)
 from irtools.builds.matrix import Combination, combinations
 from irtools.builds.records import (
     MEASURED_FILES,
@@ -93,10 +101,9 @@ def build(config: Config, settings: BuildSettings, watch: Watch) -> BuildResult:
     fingerprints = Fingerprints()
     inputs = {one.name: fingerprints.inputs(one) for one in builds}
     lock = lock_path(config.path)
-    if settings.locked:
-        check_lock(read_lock(lock), lock, inputs)
+    builds = _as_locked(builds, inputs, lock, settings)
     old = _present(place, watch)
-    if old is not None and _is_current(old, config, inputs) and settings.sign is None:
+    if old is not None and _is_current(old, config, builds, inputs) and settings.sign is None:
         result = BuildResult(place, old, {one.name: "unchanged" for one in builds})
         if settings.gate is not None:
             settings.gate(place, old)
@@ -114,28 +121,43 @@ def plan_builds(config: Config, settings: BuildSettings, watch: Watch) -> dict[s
         IrtoolsError: As `build`, as far as it would come without running a model.
     """
     fingerprints = Fingerprints()
-    inputs = {one.name: fingerprints.inputs(one) for one in combinations(config)}
+    builds = combinations(config)
+    inputs = {one.name: fingerprints.inputs(one) for one in builds}
     path = lock_path(config.path)
-    lock = read_lock(path)
-    if settings.locked:
-        check_lock(lock, path, inputs)
     old = _present(settings.folder or config.folder / config.release.folder, watch)
-    held = set() if old is None else {one.inputs.key for one in old.builds}
+    filler = Filler(Path(), Path(), old, settings.store, watch)
+    lock = read_lock(path)
     return {
-        name: "unchanged" if one.key in held else _planned(settings.store, one, name, lock)
-        for name, one in inputs.items()
+        one.name: _planned(filler, one, inputs[one.name], lock)
+        for one in _as_locked(builds, inputs, path, settings)
     }
 
 
-def _planned(store: Store | None, inputs: Inputs, name: str, lock: Lock | None) -> str:
-    """Say where a build that the release lacks would come from."""
-    if store is not None:
-        with store.open(KIND, inputs.key) as entry:
-            if entry is not None:
-                return "from the cache"
-    before = None if lock is None else lock.builds.get(name)
+def _planned(filler: Filler, one: Combination, inputs: Inputs, lock: Lock | None) -> str:
+    """Say where a build would come from, and why it would be made."""
+    known = filler.origin(one, inputs)
+    if known is not None:
+        return known
+    before = None if lock is None else lock.builds.get(one.name)
     differing = () if before is None else inputs.differences(before.inputs)
-    return f"to be built: another {', '.join(differing)}" if differing else "to be built"
+    why = f": another {', '.join(differing)}" if differing else ""
+    if one.found is not None:
+        return f"to be built with the passes of irc.lock: {one.found or 'none'}"
+    return f"{'to be searched for and built' if one.is_searched else 'to be built'}{why}"
+
+
+def _as_locked(
+    builds: Sequence[Combination], inputs: Mapping[str, Inputs], path: Path, settings: BuildSettings
+) -> tuple[Combination, ...]:
+    """Return the builds with the passes that the lock has of them.
+
+    Raises:
+        CheckError: They are to be as locked, and something has changed.
+    """
+    lock = read_lock(path) if settings.locked or any(one.is_searched for one in builds) else None
+    if settings.locked:
+        check_lock(lock, path, inputs)
+    return tuple(with_found(one, inputs[one.name], lock, locked=settings.locked) for one in builds)
 
 
 def _present(place: Path, watch: Watch) -> Manifest | None:
@@ -151,10 +173,15 @@ def _present(place: Path, watch: Watch) -> Manifest | None:
     return manifest
 
 
-def _is_current(manifest: Manifest, config: Config, inputs: Mapping[str, Inputs]) -> bool:
-    keys = {one.name: one.inputs.key for one in manifest.builds}
-    wanted = {name: found.key for name, found in inputs.items()}
-    return keys == wanted and manifest.config == config_digest(config)
+def _is_current(
+    manifest: Manifest, config: Config, builds: Sequence[Combination], inputs: Mapping[str, Inputs]
+) -> bool:
+    held = {one.name: one for one in manifest.builds}
+    return (
+        held.keys() == inputs.keys()
+        and all(held[one.name].answers(one, inputs[one.name]) for one in builds)
+        and manifest.config == config_digest(config)
+    )
 
 
 def _renewed(
@@ -216,7 +243,7 @@ def _lock(config: Config, manifest: Manifest) -> Lock:
             for name, file in manifest.files.items()
             if name.startswith(prefix) and name.removeprefix(prefix) not in MEASURED_FILES
         }
-        builds[one.name] = LockedBuild(one.inputs, files)
+        builds[one.name] = LockedBuild(one.inputs, one.pipeline, files)
     return Lock(seed=config.measuring.seed, builds=builds)
 
 

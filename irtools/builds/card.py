@@ -53,7 +53,7 @@ def _relation(builds: Sequence[BuildRecord]) -> str:
 
 
 def _history(one: BuildRecord) -> str:
-    return ",".join(registry.PRESETS.get(part, part) for part in one.inputs.pipeline.split(","))
+    return ",".join(registry.PRESETS.get(part, part) for part in one.pipeline.split(","))
 
 
 def _results(one: BuildRecord) -> dict[str, Any]:
@@ -89,7 +89,7 @@ def _body(config: Config, name: str, builds: Sequence[BuildRecord]) -> Iterator[
         yield f"## {one.name}"
         yield ""
         yield f"- file: `{one.name}/{one.main}`, for {one.inputs.target} ({one.inputs.runtime})"
-        yield f"- passes: `{one.inputs.pipeline}`"
+        yield f"- passes: `{one.pipeline}`"
         for what in ("inputs", "outputs"):
             yield f"- {what}: {'; '.join(f'`{printable(text)}`' for text in one.interface[what])}"
         for data, digest, samples in one.datasets:

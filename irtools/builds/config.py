@@ -7,14 +7,14 @@ import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import msgspec
 
 from irtools.builds.places import KeyPath, Place, key_places
 from irtools.builds.tables import (
-    BudgetTable,
     DataTable,
+    GoalTable,
     MeasuringTable,
     ModelTable,
     PipelineTable,
@@ -29,8 +29,8 @@ T = TypeVar("T")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SYNTAX = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)
-_FAULT = re.compile(r"(.*?)(?: - at `\$(?:\.([^`.\[]+))?[^`]*`)?", re.DOTALL)
-_TOP = ("models", "data", "pipelines", "targets", "budgets", "measuring", "release")
+_FAULT = re.compile(r"(.*?)(?: - at `\$\.?([^`\[]*)[^`]*`)?", re.DOTALL)
+_TOP = ("models", "data", "pipelines", "targets", "goals", "measuring", "release")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Config:
     data: Mapping[str, DataTable]
     pipelines: Mapping[str, PipelineTable]
     targets: Mapping[str, str]
-    budgets: BudgetTable
+    goals: GoalTable
     measuring: MeasuringTable
     release: ReleaseTable
 
@@ -99,7 +99,7 @@ class _Reader:
             data=self._named("data", DataTable),
             pipelines=self._named("pipelines", PipelineTable, PipelineTable.of),
             targets=self._named("targets", str) or {"ort-cpu": "ort-cpu"},
-            budgets=self._table(("budgets",), BudgetTable, self.document.get("budgets", {})),
+            goals=self._table(("goals",), GoalTable, self.document.get("goals", {})),
             measuring=self._table(
                 ("measuring",), MeasuringTable, self.document.get("measuring", {})
             ),
@@ -112,6 +112,7 @@ class _Reader:
                     f"{self.path} has no {what}: expected [{what}.NAME] with {example[what]}"
                 )
         _check_references(config)
+        _check_times(config)
         return config
 
     def _named(
@@ -130,17 +131,28 @@ class _Reader:
 
     def _table(self, at: KeyPath, kind: type[T], value: Any) -> T:
         if isinstance(value, dict) and issubclass(kind, msgspec.Struct):
-            known = [field.encode_name for field in msgspec.structs.fields(kind)]
-            self._check_keys(at, value, known)
+            self._check_struct(at, value, kind)
         try:
             return msgspec.convert(value, kind)
         except (msgspec.ValidationError, ValueError) as error:
             match = _FAULT.fullmatch(str(error))
             assert match is not None
             # What a table itself refuses begins with the key.
-            named = match[2] or str(error).partition(" ")[0]
-            key = (named,) if (*at, named) in self.places else ()
-            raise self._error((*at, *key), match[1][:1].lower() + match[1][1:]) from error
+            for named in (*(match[2] or "").split("."), match[1].partition(" ")[0]):
+                at = (*at, named) if (*at, named) in self.places else at
+            raise self._error(at, match[1][:1].lower() + match[1][1:]) from error
+
+    def _check_struct(
+        self, at: KeyPath, table: Mapping[str, Any], kind: type[msgspec.Struct]
+    ) -> None:
+        """Refuse unknown keys of a table, and of the tables in it."""
+        fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+        self._check_keys(at, table, list(fields))
+        for name, value in table.items():
+            for inner in get_args(fields[name].type):
+                is_table = isinstance(inner, type) and issubclass(inner, msgspec.Struct)
+                if is_table and isinstance(value, dict):
+                    self._check_struct((*at, name), value, inner)
 
     def _check_keys(
         self, at: KeyPath, table: Mapping[str, Any], known: tuple[str, ...] | list[str]
@@ -173,6 +185,20 @@ def _check_references(config: Config) -> None:
         if model.data is None and len(config.data) > 1:
             raise config.error(
                 ("models", name), f"says not which data it takes: data = {' or '.join(config.data)}"
+            )
+
+
+def _check_times(config: Config) -> None:
+    """Refuse goals on times where nothing is timed."""
+    if config.measuring.bench != "none":
+        return
+    tables: list[tuple[KeyPath, GoalTable | None]] = [(("goals",), config.goals)]
+    tables += [(("pipelines", name, "goals"), one.goals) for name, one in config.pipelines.items()]
+    for at, table in tables:
+        for goal in () if table is None else table.goals.needing("times"):
+            raise config.error(
+                (*at, goal.name),
+                f'{goal.name} needs the benchmark, and [measuring] has bench = "none"',
             )
 
 

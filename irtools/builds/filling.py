@@ -14,7 +14,7 @@ from irtools.builds.matrix import Combination
 from irtools.builds.records import BUILD_FILE, BuildRecord, Manifest, read_record, record_text
 from irtools.builds.release import copy_files
 from irtools.errors import DataError
-from irtools.files import Store, file_hashes, files_below
+from irtools.files import Entry, Store, file_hashes, files_below
 
 if TYPE_CHECKING:
     from irtools.builds.watch import Watch
@@ -41,7 +41,7 @@ class Filler:
         """Take a build from the release that is there, from the store, or make it."""
         folder = self.root / one.name
         folder.mkdir(parents=True)
-        if self._take_old(inputs, folder):
+        if self._take_old(one, inputs, folder):
             return _renamed(one, folder), "unchanged"
         if self.store is None:
             return self._make(one, inputs, folder, None), "built"
@@ -49,7 +49,7 @@ class Filler:
             inputs.key, lambda: self.watch.say("another irc builds it: waiting")
         ):
             with self.store.open(KIND, inputs.key) as entry:
-                if entry is not None:
+                if entry is not None and _answers(entry, one, inputs):
                     copy_files(entry.files, entry.folder, folder)
                     return _renamed(one, folder), "from the cache"
             record = self._make(one, inputs, folder, self.store.folder)
@@ -68,15 +68,28 @@ class Filler:
             raise DataError("its source or data changed while it was built: build again")
         return record
 
-    def _take_old(self, inputs: Inputs, folder: Path) -> bool:
-        if self.old is None:
+    def origin(self, one: Combination, inputs: Inputs) -> Origin | None:
+        """Return where a build would come from; None: from a run."""
+        if self._old_build(one, inputs) is not None:
+            return "unchanged"
+        if self.store is not None:
+            with self.store.open(KIND, inputs.key) as entry:
+                if entry is not None and _answers(entry, one, inputs):
+                    return "from the cache"
+        return None
+
+    def _old_build(self, one: Combination, inputs: Inputs) -> BuildRecord | None:
+        builds = () if self.old is None else self.old.builds
+        return next((build for build in builds if build.answers(one, inputs)), None)
+
+    def _take_old(self, one: Combination, inputs: Inputs, folder: Path) -> bool:
+        build = self._old_build(one, inputs)
+        if build is None:
             return False
-        for build in self.old.builds:
-            if build.inputs.key == inputs.key:
-                below = (n for n in self.old.files if n.startswith(f"{build.name}/"))
-                names = [name.removeprefix(f"{build.name}/") for name in below]
-                return self._copy_old(build.name, names, folder)
-        return False
+        assert self.old is not None
+        below = (n for n in self.old.files if n.startswith(f"{build.name}/"))
+        names = [name.removeprefix(f"{build.name}/") for name in below]
+        return self._copy_old(build.name, names, folder)
 
     def _copy_old(self, name: str, files: list[str], folder: Path) -> bool:
         """Copy a build; False where another process has put another release there meanwhile."""
@@ -92,6 +105,11 @@ class Filler:
         shutil.rmtree(folder)
         folder.mkdir()
         return False
+
+
+def _answers(entry: Entry, one: Combination, inputs: Inputs) -> bool:
+    """Whether an entry of the store is what a build would make."""
+    return read_record(BuildRecord, entry.folder / BUILD_FILE).answers(one, inputs)
 
 
 def _renamed(one: Combination, folder: Path) -> BuildRecord:

@@ -32,7 +32,7 @@ class Inputs(msgspec.Struct, frozen=True):
     Attributes:
         model: SHA-256 of the source: its files, or the model itself where a function makes it.
         data: SHA-256 of what is read, by what it is for.
-        pipeline: Text of the passes.
+        pipeline: Text of the passes; "auto" where they are to be found.
         target: With all its options.
         runtime: Its name and version.
         host: Instruction set and threads of the machine that calibrates and checks.
@@ -243,7 +243,7 @@ def _settings(one: Combination) -> dict[str, Any]:
     return {
         "model": model,
         "data": data,
-        "max-drop": one.max_drop,
+        "goals": str(one.goals),
         "portable": one.pipeline_table.portable,
         "measuring": msgspec.to_builtins(one.config.measuring),
         "samples": one.config.release.samples,

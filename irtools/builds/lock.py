@@ -3,26 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 import msgspec
 
 from irtools.builds.inputs import Inputs
+from irtools.builds.matrix import Combination
 from irtools.builds.records import Record, read_record, record_text
 from irtools.errors import CheckError
 from irtools.files import write_text
 
-__all__ = ["Lock", "LockedBuild", "check_lock", "lock_path", "read_lock", "write_lock"]
+__all__ = [
+    "Lock",
+    "LockedBuild",
+    "check_lock",
+    "lock_path",
+    "read_lock",
+    "with_found",
+    "write_lock",
+]
 
 _OF_HOST = ("host", "code")
 """Inputs that may differ from machine to machine; what they change is the bytes, not the recipe."""
 
 
 class LockedBuild(msgspec.Struct, frozen=True):
-    """One build: what went in, and SHA-256 of the files that came out."""
+    """One build.
+
+    Attributes:
+        inputs: What went in.
+        pipeline: Text of the passes that made it: those that were given, or found.
+        files: SHA-256 of the files that came out.
+    """
 
     inputs: Inputs
+    pipeline: str
     files: Mapping[str, str]
 
 
@@ -60,6 +77,24 @@ def write_lock(path: Path, lock: Lock) -> bool:
         return False
     write_text(path, text)
     return True
+
+
+def with_found(
+    one: Combination, inputs: Inputs, lock: Lock | None, *, locked: bool = False
+) -> Combination:
+    """Return a build with the passes that a search has found for it, where the lock has them.
+
+    Args:
+        inputs: They must be those of the lock.
+        locked: Instruction set and threads of the machine may differ.
+    """
+    held = None if lock is None else lock.builds.get(one.name)
+    if held is None or not one.is_searched:
+        return one
+    differing = held.inputs.differences(inputs)
+    if any(not (locked and field in _OF_HOST) for field in differing):
+        return one
+    return replace(one, found=held.pipeline)
 
 
 def check_lock(lock: Lock | None, path: Path, inputs: Mapping[str, Inputs]) -> None:

@@ -15,11 +15,11 @@ from irtools.data import resolve_sizes
 from irtools.driver.artifact import write_artifact
 from irtools.driver.collapse import reject_collapsed
 from irtools.driver.inputs import read_evaluation
-from irtools.driver.optimize import optimize
 from irtools.driver.result import OptimizeResult
 from irtools.measure.base import LatencyResult
 from irtools.report.document import Report
 from irtools.report.entries import Row
+from irtools.search import optimize
 
 __all__ = ["make_build"]
 
@@ -27,7 +27,7 @@ __all__ = ["make_build"]
 def make_build(
     one: Combination, inputs: Inputs, folder: Path, cache: Path | None, watch: Watch = Watch()
 ) -> BuildRecord:
-    """Run the pipeline of a build and write everything that belongs to it into an empty folder.
+    """Run the pipeline of a build, or find one, and write all that belongs to it to a folder.
 
     Args:
         one: The build.
@@ -36,8 +36,8 @@ def make_build(
         cache: The store's folder, for outputs and scores of models; None: nothing is kept.
 
     Raises:
-        IrtoolsError: As `optimize` and `write_artifact`; a line of `irc.toml` is named where one
-            is the cause.
+        IrtoolsError: As `irtools.optimize` and `write_artifact`; a line of `irc.toml` is named
+            where one is the cause.
     """
     pipeline, settings = pipeline_of(one), settings_of(one)
     data = {
@@ -57,6 +57,7 @@ def make_build(
         progress=watch.progress,
         cache=cache,
         on_row=watch.on_row,
+        on_tried=watch.on_tried,
     )
     if settings.check:
         reject_collapsed(result)
@@ -109,6 +110,7 @@ def _record(
         main=main.name,
         created=report.created,
         inputs=inputs,
+        pipeline=report.pipeline,
         scores=_scores(report),
         interface={
             "inputs": tuple(map(str, interface.inputs)),

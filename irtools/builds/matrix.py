@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from irtools.builds.config import Config
-from irtools.builds.tables import DataTable, ModelTable, PipelineTable
+from irtools.builds.tables import AUTO, DataTable, ModelTable, PipelineTable
+from irtools.goals import Goals
 
 __all__ = ["Combination", "combinations", "is_function"]
 
@@ -21,12 +22,15 @@ class Combination:
 
     Attributes:
         config: What the names refer to.
+        found: Text of the passes that an earlier search found, which are run in place of another
+            search; None: there was none, or the file names the passes.
     """
 
     config: Config
     model: str
     pipeline: str
     target: str
+    found: str | None = None
 
     @property
     def name(self) -> str:
@@ -53,9 +57,19 @@ class Combination:
         return next(iter(self.config.data.values()), DataTable())
 
     @property
-    def max_drop(self) -> str | float | None:
-        own = self.pipeline_table.max_drop
-        return self.config.budgets.max_drop if own is None else own
+    def goals(self) -> Goals:
+        """What the result must keep."""
+        own = self.pipeline_table.goals
+        return (self.config.goals if own is None else own).goals
+
+    @property
+    def is_searched(self) -> bool:
+        """Whether its passes are to be found."""
+        return self.pipeline_table.passes == AUTO
+
+    def takes(self, pipeline: str) -> bool:
+        """Whether a build of the same inputs that these passes made is the one that is wanted."""
+        return self.found is None or self.found == pipeline
 
     def located(self, text: str) -> str:
         """Return a path of the file as it is from here; `module:function` stays."""

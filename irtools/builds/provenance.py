@@ -59,6 +59,7 @@ def _parameters(one: BuildRecord) -> dict[str, Any]:
     return {
         "name": one.name,
         "pipeline": one.inputs.pipeline,
+        "passes": one.pipeline,
         "target": one.inputs.target,
         "settings": msgspec.to_builtins(one.inputs.settings),
     }

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import msgspec
 
 from irtools.builds.inputs import Inputs
+from irtools.builds.matrix import Combination
 from irtools.errors import DataError, FileError
 from irtools.files import json_text
 
@@ -82,6 +83,7 @@ class BuildRecord(Record, frozen=True):
         result_sha256: Of the model that was lowered and written.
         main: The file that a runtime loads.
         inputs: All that decided the bytes.
+        pipeline: Text of the passes that made it: those that were given, or found.
         interface: Inputs and outputs with type and shape, as text.
         datasets: Data that was used: name, SHA-256, number of samples.
         task: As the model's metadata says.
@@ -97,11 +99,16 @@ class BuildRecord(Record, frozen=True):
     main: str
     created: str
     inputs: Inputs
+    pipeline: str
     scores: Scores
     interface: Mapping[str, tuple[str, ...]]
     datasets: tuple[tuple[str, str, int], ...] = ()
     task: str | None = None
     notes: tuple[str, ...] = ()
+
+    def answers(self, one: Combination, inputs: Inputs) -> bool:
+        """Whether it is what a build would make, whatever its names."""
+        return self.inputs.key == inputs.key and one.takes(self.pipeline)
 
 
 class FileRecord(msgspec.Struct, frozen=True):

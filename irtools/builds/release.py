@@ -57,7 +57,7 @@ def config_digest(config: Config) -> str:
         config.data,
         config.pipelines,
         config.targets,
-        config.budgets,
+        config.goals,
         config.measuring,
         config.release,
         release_name(config),

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
 from irtools.builds.config import Config, read_config
 from irtools.builds.inputs import Fingerprints, Inputs
-from irtools.builds.lock import Lock, lock_path, read_lock
+from irtools.builds.lock import Lock, lock_path, read_lock, with_found
 from irtools.builds.matrix import Combination, combinations
-from irtools.builds.records import MEASURED_FILES
+from irtools.builds.records import BUILD_FILE, MEASURED_FILES, BuildRecord, read_record
 from irtools.builds.watch import Watch
 from irtools.files import file_hashes, files_below, scratch_folder
 from irtools.measure.sandbox import ChildLimits, run_isolated
@@ -41,7 +41,8 @@ def repeat_builds(config: Config, watch: Watch) -> Iterator[Repetition]:
     """Make every build twice, in processes and folders of their own, and compare the bytes.
 
     Reports, which hold times, are left out. Where `irc.lock` is about the same inputs, what it
-    says came out is compared as well.
+    says came out is compared as well. A search decides by times, so that two of them may choose
+    differently: what was found, by the lock or else for the first build, is built again as it is.
 
     Raises:
         IrtoolsError: As `build`.
@@ -50,10 +51,11 @@ def repeat_builds(config: Config, watch: Watch) -> Iterator[Repetition]:
     lock = read_lock(lock_path(config.path))
     for one in combinations(config):
         inputs = fingerprints.inputs(one)
+        one = with_found(one, inputs, lock)
         with scratch_folder("check") as scratch:
             found: list[dict[str, str]] = []
             for number in (1, 2):
-                watch.say(f"{one.name}, build {number} of 2")
+                watch.say(f"{one.name}, build {number} of 2{_passes(one)}")
                 # Folders of different names: no path may get into a file.
                 folder = scratch / ("a" if number == 1 else "a-second-place")
                 folder.mkdir()
@@ -62,21 +64,35 @@ def repeat_builds(config: Config, watch: Watch) -> Iterator[Repetition]:
                     str(config.path.absolute()),
                     one.name,
                     str(folder),
+                    one.found,
                     limits=ChildLimits(seconds=None),
                     label=f"building {one.name}",
                 )
                 found.append(_hashes(folder))
+                one = _as_found(one, folder)
         kept, (first, second) = _locked(lock, one, inputs), found
         yield Repetition(
             one.name, len(first), tuple(_differences(first, second, kept)), kept is not None
         )
 
 
-def _make(config: str, name: str, folder: str) -> None:
+def _passes(one: Combination) -> str:
+    return "" if one.found is None else f", with the passes that a search found: {one.found}"
+
+
+def _as_found(one: Combination, folder: Path) -> Combination:
+    """Return a build that was searched for with the passes that were found."""
+    if not one.is_searched:
+        return one
+    return replace(one, found=read_record(BuildRecord, folder / BUILD_FILE).pipeline)
+
+
+def _make(config: str, name: str, folder: str, found: str | None) -> None:
     """Make one build in this process; what is kept of other builds is not used."""
     from irtools.builds.make import make_build
 
     (one,) = (c for c in combinations(read_config(Path(config))) if c.name == name)
+    one = replace(one, found=found)
     make_build(one, Fingerprints().inputs(one), Path(folder), None)
 
 

@@ -16,12 +16,17 @@ from irtools.sources import LoadOptions
 __all__ = ["loading_of", "pipeline_of", "reading_of", "settings_of"]
 
 
-def pipeline_of(one: Combination) -> Pipeline:
-    """Return the passes.
+def pipeline_of(one: Combination) -> Pipeline | None:
+    """Return the passes; None: they are to be found.
 
     Raises:
         UsageError: Text that is not a pipeline; says at which line.
     """
+    if one.found is not None:
+        # A search that found nothing better than the original left no passes.
+        return Pipeline.parse(one.found) if one.found else Pipeline()
+    if one.is_searched:
+        return None
     try:
         return Pipeline.parse(one.pipeline_table.passes)
     except UsageError as error:
@@ -35,6 +40,12 @@ def settings_of(one: Combination) -> Settings:
         UsageError: A value that does not exist or does not go with another one.
     """
     measuring = one.config.measuring
+    if one.is_searched and not measuring.check and one.data_table.evaluate is None:
+        raise one.config.error(
+            ("measuring", "check"),
+            f"{one.name} is searched for, which compares models with the original: leave the "
+            "checks on, or give data to evaluate",
+        )
     timed = measuring.bench
     bench = BenchSettings(measuring.batch, measuring.sequence, measuring.threads)
     try:
@@ -47,7 +58,7 @@ def settings_of(one: Combination) -> Settings:
             timed=timed,
             figures=measuring.figures,
             new_tokens=measuring.new_tokens,
-            goals="" if one.max_drop is None else f"max-drop={one.max_drop}",
+            goals=one.goals,
             seed=measuring.seed,
             threads=measuring.threads,
             check=measuring.check,

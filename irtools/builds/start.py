@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from irtools.builds.matrix import is_function
+from irtools.builds.tables import AUTO
 from irtools.errors import FileError
 from irtools.sources import find_frontend
 
@@ -65,13 +66,18 @@ def _lines(start: Start) -> Iterator[str]:
     yield ""
     yield "[pipelines]"
     yield f"{_quoted_key(_pipeline_name(start.pipeline))} = {_text(start.pipeline)}"
+    if start.pipeline != AUTO:
+        yield f"# found = {_text(AUTO)}  # the passes that a search finds, which keep the goals"
     yield ""
     yield "[targets]"
     yield f"{_quoted_key(start.target.partition(':')[0])} = {_text(start.target)}"
     yield ""
-    yield "[budgets]"
+    yield "# What every result must keep, or nothing is released: docs/goals.md."
+    yield "[goals]"
     # Without labelled data a budget would be about inputs that no one asks for.
     yield f"{'' if start.evaluate else '# '}max-drop = {_text(start.max_drop)}"
+    yield "# speedup = 2"
+    yield '# max-size = "25%"'
 
 
 def _pipeline_name(pipeline: str) -> str:

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
 from msgspec import Meta, Struct
 
+from irtools.goals import Goals
 from irtools.measure.effort import Effort, TimedModels
 
 __all__ = [
-    "BudgetTable",
+    "AUTO",
     "DataTable",
+    "GoalTable",
     "MeasuringTable",
     "ModelTable",
     "PipelineTable",
     "ReleaseTable",
     "config_schema",
-    "fraction",
 ]
 
 _Count = Annotated[int, Meta(ge=1)]
 _Natural = Annotated[int, Meta(ge=0)]
+_Bound: TypeAlias = str | float
+_Bounds: TypeAlias = str | float | tuple[str | float, ...] | dict[str, str | float]
+
+AUTO = "auto"
+"""Passes of a pipeline that is to be found."""
 
 
 class _Table(Struct, frozen=True, forbid_unknown_fields=True, rename="kebab"):
@@ -99,39 +105,58 @@ class DataTable(_Table, frozen=True):
     sizes: dict[str, _Count] = {}
 
 
-class PipelineTable(_Table, frozen=True):
-    """Passes, as text.
+class GoalTable(_Table, frozen=True):
+    """What results must keep: bounds as the options of irc optimize of the same names take them.
 
     Attributes:
-        passes: As --passes.
-        max_drop: Of this pipeline, in place of that of [budgets].
+        max_drop: As --max-drop; a list or a table has a bound for each metric.
+        min_metric: As --min-metric; a list or a table has a bound for each metric.
+        speedup: As --speedup.
+        max_latency: As --max-latency.
+        max_size: As --max-size.
+        max_memory: As --max-memory.
+    """
+
+    max_drop: _Bounds | None = None
+    min_metric: _Bounds | None = None
+    speedup: _Bound | None = None
+    max_latency: _Bound | None = None
+    max_size: _Bound | None = None
+    max_memory: _Bound | None = None
+
+    def __post_init__(self) -> None:
+        self.goals  # noqa: B018 - raises what is wrong where it is written.
+
+    @property
+    def goals(self) -> Goals:
+        """The goals."""
+        return Goals.of_options({n: _options(getattr(self, n)) for n in self.__struct_fields__})
+
+
+def _options(bounds: Any) -> Any:
+    """Return bounds as options of `irc optimize` give them."""
+    if isinstance(bounds, dict):
+        return tuple(f"{metric}={bound}" for metric, bound in bounds.items())
+    return bounds
+
+
+class PipelineTable(_Table, frozen=True):
+    """Passes, as text, or "auto" to have them found.
+
+    Attributes:
+        passes: As --passes; "auto": those that a search finds, as irc optimize without --passes.
+        goals: Of this pipeline, in place of all of [goals].
         portable: As --portable.
     """
 
     passes: str
-    max_drop: str | float | None = None
+    goals: GoalTable | None = None
     portable: bool = False
-
-    def __post_init__(self) -> None:
-        fraction(self.max_drop, "max-drop")
 
     @classmethod
     def of(cls, value: Any) -> Any:
         """Let the text of the passes stand for the table."""
         return {"passes": value} if isinstance(value, str) else value
-
-
-class BudgetTable(_Table, frozen=True):
-    """What every result must keep.
-
-    Attributes:
-        max_drop: Largest loss of the metric, or of agreement: 1% or 0.01.
-    """
-
-    max_drop: str | float | None = None
-
-    def __post_init__(self) -> None:
-        fraction(self.max_drop, "max-drop")
 
 
 class MeasuringTable(_Table, frozen=True):
@@ -181,24 +206,6 @@ class ReleaseTable(_Table, frozen=True):
     samples: Literal["drawn", "data"] = "drawn"
 
 
-def fraction(value: str | float | None, name: str) -> float | None:
-    """Return a share that is written 1% or 0.01.
-
-    Raises:
-        ValueError: Something else, or less than nothing, or more than all.
-    """
-    if value is None:
-        return None
-    text = str(value).strip()
-    try:
-        share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
-    except ValueError:
-        raise ValueError(f"{name} is {value!r}, expected 1% or 0.01") from None
-    if not 0 <= share <= 1:
-        raise ValueError(f"{name} is {value!r}, expected 0% to 100%")
-    return share
-
-
 class _Document(_Table, frozen=True):
     """A build file of irc: models x pipelines x targets make a release."""
 
@@ -206,7 +213,7 @@ class _Document(_Table, frozen=True):
     pipelines: dict[str, str | PipelineTable]
     data: dict[str, DataTable] = {}
     targets: dict[str, str] = {}
-    budgets: BudgetTable = BudgetTable()
+    goals: GoalTable = GoalTable()
     measuring: MeasuringTable = MeasuringTable()
     release: ReleaseTable = ReleaseTable()
 

@@ -114,7 +114,7 @@ def make_result(
     model, deployed = with_history(
         (final, session.workspace.deployed(final)),
         job.model,
-        str(job.pipeline),
+        str(job.pipeline) if any(step.modified for step in steps) else "",
         target_text(job.target),
     )
     report = _report(session, steps, deployed, kernels, goals, search, started)

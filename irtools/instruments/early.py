@@ -3,13 +3,36 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
-__all__ = ["surely_loses"]
+from irtools.instruments.runs import ModelRuns
+from irtools.model import Model
+
+__all__ = ["is_hopeless", "surely_loses"]
 
 _ERROR = 0.01
 """Chance of turning down a model that keeps the limit."""
+
+
+def is_hopeless(
+    runs: ModelRuns, original: Model, model: Model, bounds: Mapping[str, float]
+) -> bool:
+    """Whether a metric surely falls by more than its bound, by the first part of the data.
+
+    Args:
+        bounds: Largest loss of metrics, by name.
+    """
+    watched = [metric for metric in runs.by_sample if metric.name in bounds]
+    if len(runs.parts.scored) < 2 or not watched:
+        return False
+    before, after = (runs.measured(one, inner=True) for one in (original, model))
+    for metric in watched:
+        base, own = (metric.scores(runs.rows(one, metric, inner=True)) for one in (before, after))
+        if base is not None and own is not None and surely_loses(base, own, bounds[metric.name]):
+            return True
+    return False
 
 
 def surely_loses(before: np.ndarray, after: np.ndarray, limit: float) -> bool:

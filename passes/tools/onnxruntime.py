@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
 
+from irtools.files import scratch_folder
 from irtools.passes.tools.quantizer import matching_nodes, tool_at_work
 
 __all__ = ["excluded_nodes", "through_files"]
@@ -44,8 +44,7 @@ def through_files(
     Raises:
         UnsupportedError: It failed.
     """
-    with tool_at_work(tool), tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tool_at_work(tool), scratch_folder("tool") as folder:
         source, target = folder / "model.onnx", folder / "quantized.onnx"
         onnx.save(_prepared(message, folder) if prepare else message, source)
         # The tools leave temporary files in the working folder.

@@ -174,7 +174,7 @@ def _build(config: Config, given: dict[str, Any], found: list[Comparison]) -> Bu
     from irtools.cli.console import outlook, say
 
     with outlook() as shown:
-        watch = Watch(lambda line: say(f"irc: {line}"), shown, shown.row)
+        watch = Watch(lambda line: say(f"irc: {line}"), shown, shown.row, shown.tried)
         gate = _gate(config, given["baseline"], watch, found)
         return run(config, replace(_settings(given), gate=gate), watch)
 

@@ -21,7 +21,8 @@ __all__ = ["init"]
     type=PIPELINE,
     default="O3",
     show_default=True,
-    help="Pipeline: name:key=value:key=value, joined by commas; `irc passes` lists them.",
+    help="Pipeline: name:key=value:key=value, joined by commas, which `irc passes` lists; "
+    "auto: those that a search finds.",
 )
 @options.target_option
 @click.option("--calibrate", type=DATA, help="Data for ranges and refits.")
@@ -50,6 +51,7 @@ def init(
     Nothing is built, and nothing is looked at but the names.
     """
     from irtools.builds.start import Start, starting_config
+    from irtools.builds.tables import AUTO
     from irtools.cli.console import say
     from irtools.driver.destination import check_writable
     from irtools.errors import UsageError
@@ -61,7 +63,8 @@ def init(
     if path.exists() and not force:
         raise UsageError(f"{path} exists: give another name with --config, or --force")
     check_writable(path)
-    Pipeline.parse(passes)
+    if passes != AUTO:
+        Pipeline.parse(passes)
     find_target(target, check=False)
     write_text(
         path, starting_config(Start(source, path.parent, passes, target, calibrate, evaluate))

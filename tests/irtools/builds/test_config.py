@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 from irtools.builds.config import read_config
 from irtools.builds.matrix import combinations
 from irtools.builds.places import KeyPath, Place, key_places
-from irtools.builds.tables import config_schema
+from irtools.builds.tables import GoalTable, config_schema
 from irtools.errors import FileError, UsageError
+from irtools.goals import KINDS
 
 _BASE = '[models.a]\nsource = "a.onnx"\n[pipelines]\nfast = "O3"\n'
 
@@ -46,13 +48,17 @@ evaluate = "test.npz"
 [pipelines]
 fast = "O2"
 [pipelines.small]
-passes = "O3"
-max-drop = "2%"
+passes = "auto"
+[pipelines.small.goals]
+max-size = "30%"
+max-drop = ["2%", "f1-macro=3%"]
 [targets]
 old = "ort-cpu:isa=avx2"
 new = "ort-cpu:isa=vnni"
-[budgets]
+[goals]
 max-drop = 0.01
+speedup = 2
+min-metric = { accuracy = 0.9, f1-macro = "0.99x" }
 """,
     )
     found = combinations(config)
@@ -64,7 +70,11 @@ max-drop = 0.01
         "b/small/old",
     ]
     first, *_, last = found
-    assert first.max_drop == 0.01 and last.max_drop == "2%"
+    assert str(first.goals) == (
+        "max-drop=1%,min-metric=accuracy=90%,min-metric=f1-macro=0.99x,speedup=2"
+    )
+    assert str(last.goals) == "max-drop=2%,max-drop=f1-macro=3%,max-size=0.3x"
+    assert last.is_searched and not first.is_searched
     assert first.data_table.evaluate == "test.npz" and last.data_table.evaluate is None
     assert first.located("a.onnx") == str(tmp_path / "a.onnx")
     assert first.located("synthetic") == "synthetic" and first.located("m:f") == "m:f"
@@ -78,13 +88,42 @@ max-drop = 0.01
             "2:3: there is no key 'sorce' in [models.a]; did you mean 's",
         ),
         (_BASE + "[model.b]", "5:2: there is no key 'model'; did you mean 'models'?"),
-        (_BASE + "[goals]\nspeedup = 2", "5:2: there is no key 'goals'; "),
+        (_BASE + "[budgets]\nspeedup = 2", "5:2: there is no key 'budgets'; "),
         ("[models.a\n", "1:10: not TOML: expected ']'"),
         ('[models.a]\ndata = "x"', "1:9: models.a: object missing required field `source`"),
         ("[models.a]\nsource = 3", "2:1: models.a.source: expected `str`, got `int`"),
         (_BASE + "[models.b]\nsource='x'\nopset = 3", "7:1: models.b.opset: expected `int` >= 7"),
-        (_BASE + "[budgets]\nmax-drop = 'all'", "6:1: budgets.max-drop: max-drop is 'all', exp"),
-        (_BASE + "[budgets]\nmax-drop = 3", "6:1: budgets.max-drop: max-drop is 3.0, expected 0%"),
+        (_BASE + "[goals]\nmax-drop = 'all'", "6:1: goals.max-drop: max-drop is 'all', exp"),
+        (_BASE + "[goals]\nmax-drop = 3", "6:1: goals.max-drop: max-drop is 300%, expected 0 to 1"),
+        (
+            _BASE + "[goals]\nmax-size = '1%'\nspedup = 2",
+            "7:1: there is no key 'spedup' in [goals]; d",
+        ),
+        (_BASE + "[goals]\nspeedup = true", "6:1: goals.speedup: expected `float | str"),
+        (
+            _BASE + "[goals]\nmax-latency = 3",
+            "6:1: goals.max-latency: max-latency is '3', expected",
+        ),
+        (
+            _BASE + "[goals]\nmax-drop = { f1-macro = '5' }",
+            "6:1: goals.max-drop: max-drop is 500%, expected 0 to 1",
+        ),
+        (
+            _BASE + "[pipelines.x]\npasses = 'auto'\ngoals = { speedup = 1 }",
+            "7:11: pipelines.x.goals.speedup: speedup is 1, expected more than 1",
+        ),
+        (
+            _BASE + "[pipelines.x]\npasses = 'auto'\n[pipelines.x.goals]\n sped-up = 1",
+            "8:2: there is no key 'sped-up' in [pipelines.x.goals]; did you mean 'speedup'?",
+        ),
+        (
+            _BASE + "[goals]\nmax-size = '2MB'\nmax-memory = '9MB'\n[measuring]\nbench = 'none'",
+            "7:1: goals.max-memory: max-memory needs the benchmark, and [measuring] has bench = ",
+        ),
+        (
+            _BASE + "[pipelines.x]\npasses='O1'\ngoals.speedup=2\n[measuring]\nbench = 'none'",
+            "7:7: pipelines.x.goals.speedup: speedup needs the benchmark",
+        ),
         (_BASE + "[measuring]\neffort = 'x'", "6:1: measuring.effort: effort is "),
         (_BASE + '[data."a b"]', "5:7: data.a b: 'a b' is not a name of letters"),
         (_BASE + "[pipelines.x]\npases = 'O1'", "6:1: there is no key 'pases' in [pipelines.x]"),
@@ -187,14 +226,18 @@ def test_the_schema_is_that_of_the_reader(tmp_path: Path) -> None:
     schema = config_schema()
     validator = jsonschema.Draft202012Validator(schema)
     jsonschema.Draft202012Validator.check_schema(schema)
-    validator.validate(tomllib.loads(_BASE + '[budgets]\nmax-drop = "1%"'))
-    for wrong in ("[models.b]\nsorce = 'x'", "[goals]", "[measuring]\nseed = -1"):
+    validator.validate(tomllib.loads(_BASE + '[goals]\nmax-drop = "1%"\nspeedup = 2'))
+    for wrong in ("[models.b]\nsorce = 'x'", "[budgets]", "[measuring]\nseed = -1"):
         assert not validator.is_valid(tomllib.loads(_BASE + wrong))
     model = schema["$defs"]["ModelTable"]["properties"]
     assert model["with-past"]["description"] == "As --with-past."
     assert all(
         "description" in p for t in schema["$defs"].values() for p in t["properties"].values()
     )
+
+
+def test_every_goal_has_its_key() -> None:
+    assert [field.encode_name for field in msgspec.structs.fields(GoalTable)] == list(KINDS)
 
 
 def test_the_published_schema_is_current() -> None:

@@ -26,7 +26,7 @@ INPUTS = Inputs(
     target="ort-cpu:isa=avx2",
     runtime="onnxruntime 1.31.1",
     host="avx2, 2 threads",
-    settings={"max-drop": "1%", "measuring": {"seed": 0}},
+    settings={"goals": "max-drop=1%", "measuring": {"seed": 0}},
     versions={"irtools": "0.1.0", "python": "3.11.7", "onnx": "1.23.2"},
     code="c" * 64,
 )
@@ -38,6 +38,7 @@ RECORD = BuildRecord(
     main="model.onnx",
     created="2026-01-02T03:04:05+00:00",
     inputs=INPUTS,
+    pipeline="cleanup,int8",
     scores=Scores(
         original_bytes=400,
         bytes=100,
@@ -102,7 +103,7 @@ def test_every_input_is_in_the_key() -> None:
         "target": "ort-cpu:isa=vnni",
         "runtime": "onnxruntime 1.32",
         "host": "vnni, 2 threads",
-        "settings": {"max-drop": "1%", "measuring": {"seed": 1}},
+        "settings": {"goals": "max-drop=1%", "measuring": {"seed": 1}},
         "versions": {**INPUTS.versions, "onnx": "1.24"},
         "code": "0" * 64,
     }
@@ -116,7 +117,9 @@ def test_every_input_is_in_the_key() -> None:
 
 def test_a_lock_is_written_where_it_differs(tmp_path: Path) -> None:
     path = tmp_path / "irc.lock"
-    lock = Lock(seed=3, builds={RECORD.name: LockedBuild(INPUTS, {"model.onnx": "0" * 64})})
+    lock = Lock(
+        seed=3, builds={RECORD.name: LockedBuild(INPUTS, "cleanup,int8", {"model.onnx": "0" * 64})}
+    )
     assert read_lock(path) is None
     assert write_lock(path, lock) and not write_lock(path, lock)
     found = read_lock(path)

@@ -61,7 +61,7 @@ def test_words_of_a_command_line(irc: Callable) -> None:
         "fuse-gelu",
         "{nospace}fp16",
         "{nospace}calibrator=",
-        "{nospace}minmax mse",
+        "{nospace}minmax mse moving-average",
     ]
 
 
@@ -116,7 +116,7 @@ def test_another_shell_is_refused(irc: Callable) -> None:
         ("cleanup:", {"cleanup:exact="}),
         ("cleanup:exact=", {"cleanup:exact=true", "cleanup:exact=false"}),
         ("cleanup:exact=true:", set()),
-        ("int8:calibrator=m", {"int8:calibrator=minmax", "int8:calibrator=mse"}),
+        ("int8:calibrator=m", {f"int8:calibrator={name}" for name in ("minmax", "mse", "moving-average")}),
         ("nothing:", set()),
     ],
 )

@@ -176,6 +176,8 @@ def test_tokens_of_a_file(task: Path) -> None:
     whole = task / "data" / "all.jsonl"
     by_texts = run(task, f"trim-vocabulary:keep={whole}")
     by_data = run(task, calibration="data/all.jsonl")
+    for result in (by_texts, by_data):
+        del result.model.ir.metadata_props["irtools.history"]  # Which has the pipeline's text.
     assert by_texts.model.fingerprint() == by_data.model.fingerprint()
     tokens = task / "keep.txt"
     tokens.write_text("wheat\n##s\n")

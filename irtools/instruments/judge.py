@@ -136,9 +136,8 @@ class Judge:
         found = [("fidelity", len(self._compared))]
         if self._scored:
             found.append((self.what, sum(map(len, self._scored))))
-        source = "synthetic data" if self.data.synthetic else self.data.source
         return tuple(
-            f"{what} is measured on {count} of the {len(self.data)} samples of {source}, "
+            f"{what} is measured on {count} of the {len(self.data)} samples of {self.data.source}, "
             "evenly spread"
             for what, count in found
             if count < len(self.data)

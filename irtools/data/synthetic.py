@@ -62,7 +62,7 @@ def synthesize(
     batched = {name: array for name, array in feeds.items() if name not in alone}
     return Dataset(
         feeds,
-        source="synthetic",
+        source="synthetic data",
         synthetic=True,
         notes=tuple(_notes(limit, settings.sequence, feeds)),
         fixed_batch=fixed,

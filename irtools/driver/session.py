@@ -247,7 +247,8 @@ def _check_bounds(goals: Goals, guard: Judge, job: Job) -> None:
     seen = guard.observe(job.model)
     for goal in goals.of("min-metric"):
         if seen.find("metric", goal.metric)[0] is None:
-            raise UsageError(f"{goal} needs a metric, and the evaluation data has no labels")
+            lacks = "there is no evaluation data" if job.data is None else "it has no labels"
+            raise UsageError(f"{goal} needs evaluation data with labels (--evaluate), and {lacks}")
         if goal.misses(seen):
             raise UsageError(
                 f"{goal} cannot be kept: the original's {goal.metric or guard.what} is "

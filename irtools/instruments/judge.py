@@ -101,9 +101,8 @@ class Judge:
         found = [("fidelity", len(parts.compared))]
         if parts.scored:
             found.append((self.what, sum(map(len, parts.scored))))
-        source = "synthetic data" if self.data.synthetic else self.data.source
         return tuple(
-            f"{what} is measured on {count} of the {len(self.data)} samples of {source}, "
+            f"{what} is measured on {count} of the {len(self.data)} samples of {self.data.source}, "
             "evenly spread"
             for what, count in found
             if count < len(self.data)

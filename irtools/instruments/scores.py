@@ -173,7 +173,7 @@ def _is_own(first: FidelityFigure | None, last: FidelityFigure) -> bool:
 
 def _source(report: Any) -> str:
     data = report.evaluation
-    return "synthetic data" if data is None or data.synthetic else str(data.source)
+    return "synthetic data" if data is None else str(data.source)
 
 
 def _remedies(

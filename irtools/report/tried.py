@@ -19,7 +19,8 @@ _MARKS = {"taken": "taken", "left": "left", "refused": "not possible"}
 
 def tried_line(entry: TriedEntry) -> str:
     """Return one line on a pipeline that was tried."""
-    shown = ", ".join(text for text in (_speed(entry), _size(entry), _loss(entry)) if text)
+    loss = "loss " if any(key.startswith("loss:") for key in entry.figures) else ""
+    shown = ", ".join(text for text in (_speed(entry), _size(entry), loss + _loss(entry)) if text)
     parts = (f"{entry.name} ({entry.pipeline}): {_MARKS[entry.outcome]}", shown, entry.why)
     return "; ".join(printable(part, 500) for part in parts if part)
 
@@ -96,12 +97,12 @@ def _size(entry: TriedEntry) -> str:
 
 def _metric(key: str) -> str:
     name = key.removeprefix("loss:")
-    return "" if name == "main" else f"{name} "
+    return "" if name == "main" else f" ({name})"
 
 
 def _loss(entry: TriedEntry) -> str:
     losses = [
-        f"{_metric(key)}{100 * found.value:.2f} % [{100 * found.low:.2f}, {100 * found.high:.2f}]"
+        f"{100 * found.value:.2f} % [{100 * found.low:.2f}, {100 * found.high:.2f}]{_metric(key)}"
         for key, found in entry.figures.items()
         if key.startswith("loss:")
     ]

@@ -100,7 +100,8 @@ def next_steps(given: Given, job: Job, climbed: Climbed) -> Iterator[str]:
         more = _again(given, job, "--calibrate DATA", goals)
         yield f"ranges from real samples, and pruning, which is refitted to them: {more}"
     if given.evaluate is None:
-        more = _again(given, job, "--evaluate DATA --max-drop 1%", goals)
+        budget = "" if goals.of("max-drop") else " --max-drop 1%"
+        more = _again(given, job, f"--evaluate DATA{budget}", goals)
         yield f"a budget for what may be lost, decided on labelled samples: {more}"
     if scene.is_open and given.calibrate is not None:
         more = _again(given, job, "--speedup N", goals)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from irtools.driver.session import Session
 from irtools.errors import CheckError, DataError, LimitError, PassError, UnsupportedError
-from irtools.goals import Answer, Goals
+from irtools.goals import Answer, Goals, Interval
 from irtools.passmanager import Pipeline, Step
 from irtools.report.entries import TriedEntry
 from irtools.search.ladder import ORIGINAL, Rung, Scene, rungs
@@ -91,6 +91,7 @@ def _try(scene: Scene, rung: Rung) -> TriedEntry:
         spent = time.monotonic() - started
         return TriedEntry(rung.name, str(pipeline), "refused", why, seconds=spent, target=target)
     why = _why_left(scene, rung, start, state)
+    gain = _why_taken(scene, rung, state)
     pipeline = state.pipeline
     if state.steps[-1].model is not start.steps[-1].model:
         state = dataclasses.replace(state, steps=only_changes(state.steps))
@@ -101,7 +102,7 @@ def _try(scene: Scene, rung: Rung) -> TriedEntry:
         rung.name,
         str(pipeline),
         "left" if why else "taken",
-        why or _gain(state),
+        why or gain,
         state.figures,
         {str(goal): answer.value for goal, answer in scene.goals.answers(state.seen).items()},
         time.monotonic() - started,
@@ -120,7 +121,7 @@ def _is_undecided(scene: Scene, state: State) -> bool:
     if speed is None or best is None or best.speed is None or speed.low == speed.high:
         return False
     if scene.is_open:
-        return speed.low <= best.speed.value < speed.value
+        return speed.low <= _to_beat(best.speed) < speed.value
     times = scene.goals.of("speedup", "max-latency")
     return any(goal.holds(state.seen) is Answer.UNDECIDED for goal in times)
 
@@ -166,7 +167,12 @@ def _why_not_better(rung: Rung, best: State, state: State) -> str:
         return ""
     if state.speed is None or best.speed is None:
         return "" if state.size < best.size else "not smaller, and nothing was timed"
-    return "" if state.speed.low > best.speed.value else "not faster, beyond noise"
+    return "" if state.speed.low > _to_beat(best.speed) else "not faster, beyond noise"
+
+
+def _to_beat(best: Interval) -> float:
+    """Return the speed that what loses something must exceed: never less than the original's."""
+    return max(1.0, best.value)
 
 
 def _why_unchanged(state: State, several: bool) -> str:
@@ -177,6 +183,22 @@ def _why_unchanged(state: State, several: bool) -> str:
     return notes[-1] if notes and not several else "changed nothing"
 
 
-def _gain(state: State) -> str:
-    partial = [str(one) for one in state.rollbacks if one.planned]
-    return "; ".join(partial)
+def _why_taken(scene: Scene, rung: Rung, state: State) -> str:
+    """Say why a state takes the place of the best so far, and what of it was undone."""
+    best = scene.best
+    assert best is not None
+    undone = [str(one) for one in state.rollbacks if one.planned]
+    return "; ".join((_advantage(scene, rung, best, state), *undone))
+
+
+def _advantage(scene: Scene, rung: Rung, best: State, state: State) -> str:
+    if not scene.is_open and _keeps(scene, state):
+        return "keeps the goals"
+    if rung.loss == "none":
+        return "keeps the function" + ("" if state.speed is None else ", not slower")
+    if not scene.is_open:
+        return "nearer to the goals"
+    if state.speed is None or best.speed is None:
+        return "smaller"
+    than = "the original" if best.speed.value <= 1 else f"the best so far ({best.speed.value:.2f}x)"
+    return f"faster than {than}, beyond noise"

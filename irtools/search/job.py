@@ -234,13 +234,10 @@ def _confirm(found: Sequence[GoalEntry], search: Search) -> None:
 def _missed(climbed: Climbed) -> str:
     """Say which goals are not kept, and how near the best state came."""
     goals, seen = climbed.scene.goals, climbed.state.seen
-    missed = [
-        f"{goal} ({goal.shown(seen) or 'not measured'})"
-        for goal, answer in goals.answers(seen).items()
-        if answer.value != "yes"
-    ]
+    missed = [goal for goal, answer in goals.answers(seen).items() if answer.value != "yes"]
+    near = [f"{goal.name} {goal.shown(seen) or 'not measured'}" for goal in missed]
     pipeline = str(climbed.state.pipeline) or "the original"
     return (
-        f"no pipeline keeps {' and '.join(missed)}, by the nearest of those tried, {pipeline}: "
-        "nothing was written"
+        f"no pipeline keeps {' and '.join(map(str, missed))}; nearest of those tried: {pipeline}, "
+        f"with {', '.join(near)}; nothing was written"
     )

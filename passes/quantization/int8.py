@@ -219,8 +219,11 @@ class Int8(PlanningPass):
         if self.least_sqnr is not None and not math.isfinite(self.least_sqnr):
             raise OptionError(f"least-sqnr is {self.least_sqnr}, expected a number of decibels")
         has_budget = bool(self.size) or self.min_sqnr is not None
-        if (self.bits == "auto") != has_budget:
-            raise OptionError("bits=auto goes with size or min-sqnr, and neither without it")
+        if self.bits == "auto" and not has_budget:
+            raise OptionError("bits=auto needs size= or min-sqnr=, which say how far to go")
+        if has_budget and self.bits != "auto":
+            given = "size" if self.size else "min-sqnr"
+            raise OptionError(f"{given} needs bits=auto: it says which weights get 4 bits")
         if self.min_sqnr is not None and not math.isfinite(self.min_sqnr):
             raise OptionError(f"min-sqnr is {self.min_sqnr}, expected a number of decibels")
         if self.size:

@@ -116,7 +116,10 @@ def test_another_shell_is_refused(irc: Callable) -> None:
         ("cleanup:", {"cleanup:exact="}),
         ("cleanup:exact=", {"cleanup:exact=true", "cleanup:exact=false"}),
         ("cleanup:exact=true:", set()),
-        ("int8:calibrator=m", {f"int8:calibrator={name}" for name in ("minmax", "mse", "moving-average")}),
+        (
+            "int8:calibrator=m",
+            {f"int8:calibrator={name}" for name in ("minmax", "mse", "moving-average")},
+        ),
         ("nothing:", set()),
     ],
 )

@@ -75,7 +75,7 @@ def _run(model: Model, ctx: PassContext, *passes: Pass) -> tuple[Step, ...]:
 def test_the_same_text_is_a_check_that_held(cached_decoder: Model, ctx: PassContext) -> None:
     steps = _run(cached_decoder, ctx, _Promise())
     found = steps[1].figures.get(GreedyText)
-    assert found is not None and found.source == "synthetic"
+    assert found is not None and found.source == "synthetic data"
     assert (found.prompts, found.new_tokens, found.equal) == (8, 12, 8)
     assert found.first_difference is None
     assert steps[1].figures.checks == ["greedy-text"]

@@ -218,7 +218,7 @@ def test_the_pass_that_lost_says_what_it_would_try() -> None:
 
 
 def test_verdicts_name_what_a_reader_must_not_overlook() -> None:
-    synthetic = DataEntry("synthetic", "0" * 64, 32, True, False)
+    synthetic = DataEntry("synthetic data", "0" * 64, 32, True, False)
     bad = FidelityFigure(12.0, 0.25, 1.0, 0.9, 0.1, 0.9, 32, nonfinite=3)
     rows = (
         _row(0, "original"),

@@ -14,11 +14,14 @@ import irtools
 from irtools.data import Dataset, DataSettings, halves
 from irtools.driver.settings import Settings
 from irtools.errors import DataError, UsageError
+from irtools.goals import Interval
 from irtools.model import Model
 from irtools.report.document import Report, schema
+from irtools.report.entries import TriedEntry
 from irtools.report.html import html
 from irtools.report.junit import junit
 from irtools.report.markdown import markdown
+from irtools.report.tried import tried_line
 from irtools.search import SearchError, job
 
 _FASTER = {"int8": 2.0, "cleanup": 1.1, "fuse": 1.1, "sink": 1.1, "prune": 1.5}
@@ -96,7 +99,9 @@ def test_pruning_makes_up_for_what_int8_lacks(
     model: Model, timed: Timed, calibration: Dataset, evaluation: Dataset
 ) -> None:
     timed(_FASTER)
-    with pytest.raises(SearchError, match=r"no pipeline keeps speedup=3 \(2.00x") as caught:
+    with pytest.raises(
+        SearchError, match=r"no pipeline keeps speedup=3; .*, with speedup 2.00x"
+    ) as caught:
         irtools.optimize(
             model, goals="speedup=3,max-drop=5%", calibration=calibration, evaluation=evaluation
         )
@@ -185,6 +190,45 @@ def test_times_of_another_machine_are_no_goal(model: Model, timed: Timed) -> Non
 def test_drawn_samples_decide_no_budget(model: Model) -> None:
     with pytest.raises(DataError, match="cannot be decided on 32 drawn samples"):
         irtools.optimize(model, goals="max-drop=1%", bench=None)
+
+
+def test_a_metric_without_data_is_refused_as_that(model: Model) -> None:
+    with pytest.raises(UsageError, match=r"labels .--evaluate., and there is no evaluation data"):
+        irtools.optimize(model, goals="min-metric=0.9", bench=None)
+
+
+def test_advice_keeps_the_budget_that_was_given(model: Model, timed: Timed) -> None:
+    timed(_FASTER)
+    steps = irtools.optimize(model, goals="max-drop=100%").report.next
+    assert any("--evaluate DATA --max-drop 100%" in step for step in steps)
+    assert all(step.count("--max-drop") == 1 for step in steps)
+
+
+def test_what_is_taken_has_its_reason(model: Model, timed: Timed) -> None:
+    timed(_FASTER)
+    report = irtools.optimize(model).report
+    assert [entry.why for entry in report.tried] == [
+        "keeps the function, not slower",
+        "faster than the best so far (1.10x), beyond noise",
+    ]
+    assert "32 samples of synthetic data, quoted on the other 32" in str(report)
+    assert irtools.optimize(model, goals="speedup=1.8").report.tried[-1].why == "keeps the goals"
+
+
+def test_what_loses_must_be_faster_than_the_original_too(model: Model, timed: Timed) -> None:
+    exact = dict.fromkeys(("cleanup", "fuse", "sink"), 0.99)
+    timed({**exact, "int8": 1.015})
+    result = irtools.optimize(model)
+    assert [entry.outcome for entry in result.report.tried] == ["taken", "left"]
+    assert result.report.tried[1].why == "not faster, beyond noise"
+    timed({**exact, "int8": 1.05})
+    assert irtools.optimize(model).report.tried[1].why == "faster than the original, beyond noise"
+
+
+def test_a_loss_is_called_one() -> None:
+    figures = {"loss:top-1 agreement": Interval(0.0, -0.07, 0.07)}
+    entry = TriedEntry("int8", "int8", "left", "", figures)
+    assert tried_line(entry) == "int8 (int8): left; loss 0.00 % [-7.00, 7.00] (top-1 agreement)"
 
 
 def test_what_a_pipeline_alone_has_is_refused(model: Model) -> None:

@@ -33,7 +33,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out.shape = ir.Shape(["batch", 8])
     graph = ir.Graph([x], [out], nodes=[node], initializers=[w], opset_imports={"": 20}, name="g")
     ir.save(ir.Model(graph, ir_version=10), path / "model.onnx")
-    data = rng.standard_normal((64, 16)).astype(np.float32)
+    data = rng.standard_normal((1000, 16)).astype(np.float32)
     np.savez(path / "test.npz", x=data, labels=(data @ weight).argmax(-1))
     np.savez(path / "calib.npz", x=data[:16])
     text = (_BUILDS / "irc.toml").read_text(encoding="utf-8")

@@ -41,7 +41,7 @@ from irtools.files import Store, restore_folder, staging_folder
 if TYPE_CHECKING:
     from irtools.builds.watch import Watch
 
-__all__ = ["BuildResult", "BuildSettings", "build", "plan_builds"]
+__all__ = ["BuildResult", "BuildSettings", "build", "present_release", "wanted_builds"]
 
 _STAGING = re.compile(r"/\.irtools-staging-\w+/files")
 
@@ -97,12 +97,8 @@ def build(config: Config, settings: BuildSettings, watch: Watch) -> BuildResult:
     place = settings.folder or config.folder / config.release.folder
     restore_folder(place)
     check_place(place, force=settings.force)
-    builds = combinations(config)
-    fingerprints = Fingerprints()
-    inputs = {one.name: fingerprints.inputs(one) for one in builds}
-    lock = lock_path(config.path)
-    builds = _as_locked(builds, inputs, lock, settings)
-    old = _present(place, watch)
+    builds, inputs = wanted_builds(config, settings)
+    old = present_release(place, watch)
     if old is not None and _is_current(old, config, builds, inputs) and settings.sign is None:
         result = BuildResult(place, old, {one.name: "unchanged" for one in builds})
         if settings.gate is not None:
@@ -110,57 +106,29 @@ def build(config: Config, settings: BuildSettings, watch: Watch) -> BuildResult:
     else:
         result = _renewed(config, builds, inputs, place, old, settings, watch)
     if not settings.locked:
-        write_lock(lock, _lock(config, result.manifest))
+        write_lock(lock_path(config.path), _lock(config, result.manifest))
     return result
 
 
-def plan_builds(config: Config, settings: BuildSettings, watch: Watch) -> dict[str, str]:
-    """Return by name what `build` would do, and why; makes and writes nothing.
-
-    Raises:
-        IrtoolsError: As `build`, as far as it would come without running a model.
-    """
-    fingerprints = Fingerprints()
-    builds = combinations(config)
-    inputs = {one.name: fingerprints.inputs(one) for one in builds}
-    path = lock_path(config.path)
-    old = _present(settings.folder or config.folder / config.release.folder, watch)
-    filler = Filler(Path(), Path(), old, settings.store, watch)
-    lock = read_lock(path)
-    return {
-        one.name: _planned(filler, one, inputs[one.name], lock)
-        for one in _as_locked(builds, inputs, path, settings)
-    }
-
-
-def _planned(filler: Filler, one: Combination, inputs: Inputs, lock: Lock | None) -> str:
-    """Say where a build would come from, and why it would be made."""
-    known = filler.origin(one, inputs)
-    if known is not None:
-        return known
-    before = None if lock is None else lock.builds.get(one.name)
-    differing = () if before is None else inputs.differences(before.inputs)
-    why = f": another {', '.join(differing)}" if differing else ""
-    if one.found is not None:
-        return f"to be built with the passes of irc.lock: {one.found or 'none'}"
-    return f"{'to be searched for and built' if one.is_searched else 'to be built'}{why}"
-
-
-def _as_locked(
-    builds: Sequence[Combination], inputs: Mapping[str, Inputs], path: Path, settings: BuildSettings
-) -> tuple[Combination, ...]:
-    """Return the builds with the passes that the lock has of them.
+def wanted_builds(
+    config: Config, settings: BuildSettings
+) -> tuple[tuple[Combination, ...], dict[str, Inputs]]:
+    """Return the builds, with the passes that `irc.lock` has of a search, and what decides them.
 
     Raises:
         CheckError: They are to be as locked, and something has changed.
+        IrtoolsError: As `Fingerprints.inputs`.
     """
+    builds, path, fingerprints = combinations(config), lock_path(config.path), Fingerprints()
+    inputs = {one.name: fingerprints.inputs(one) for one in builds}
     lock = read_lock(path) if settings.locked or any(one.is_searched for one in builds) else None
     if settings.locked:
         check_lock(lock, path, inputs)
-    return tuple(with_found(one, inputs[one.name], lock, locked=settings.locked) for one in builds)
+    found = (with_found(one, inputs[one.name], lock, locked=settings.locked) for one in builds)
+    return tuple(found), inputs
 
 
-def _present(place: Path, watch: Watch) -> Manifest | None:
+def present_release(place: Path, watch: Watch) -> Manifest | None:
     """Return the release that is there, if it is whole."""
     try:
         manifest = read_release(place)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 from irtools.driver.companions import companions_next_to, write_companions
 from irtools.driver.destination import Destination
 from irtools.errors import CheckError, DataError, FileError, UnsupportedError
-from irtools.files import publish, publish_folder, staging_folder
+from irtools.files import file_hash, publish, publish_folder, staging_folder
 from irtools.model import Model
 from irtools.report.document import Report
 from irtools.report.entries import ArtifactEntry
@@ -308,11 +307,6 @@ def copy_companions(
 
 
 def _entry(files: Iterable[Path], kernels: KernelReport, notes: tuple[str, ...]) -> ArtifactEntry:
-    hashes: Mapping[str, str] = {path.name: _sha256(path) for path in files}
+    hashes: Mapping[str, str] = {path.name: file_hash(path) for path in files}
     size = sum(path.stat().st_size for path in files)
     return ArtifactEntry(hashes, size, kernels, notes)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -160,7 +160,7 @@ def _check(config: Config) -> None:
 
 
 def _plan(config: Config, given: dict[str, Any]) -> None:
-    from irtools.builds.build import plan_builds
+    from irtools.builds.plan import plan_builds
     from irtools.builds.watch import Watch
     from irtools.cli.console import say
 

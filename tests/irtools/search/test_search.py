@@ -21,7 +21,7 @@ from irtools.report.entries import TriedEntry
 from irtools.report.html import html
 from irtools.report.junit import junit
 from irtools.report.markdown import markdown
-from irtools.report.tried import tried_line
+from irtools.report.tried import tried_cells, tried_line
 from irtools.search import SearchError, job
 
 _FASTER = {"int8": 2.0, "cleanup": 1.1, "fuse": 1.1, "sink": 1.1, "prune": 1.5}
@@ -229,6 +229,13 @@ def test_a_loss_is_called_one() -> None:
     figures = {"loss:top-1 agreement": Interval(0.0, -0.07, 0.07)}
     entry = TriedEntry("int8", "int8", "left", "", figures)
     assert tried_line(entry) == "int8 (int8): left; loss 0.00 % [-7.00, 7.00] (top-1 agreement)"
+
+
+def test_a_point_of_a_front_has_no_interval_and_no_time() -> None:
+    entry = TriedEntry("trial 1", "int8", "taken", "", {"speedup": Interval.exact(1.5)})
+    cells = tried_cells([entry])
+    assert cells.headings == ("tried", "outcome", "faster", "pipeline")
+    assert cells.rows == (("trial 1", "taken", "1.50x", "int8"),)
 
 
 def test_what_a_pipeline_alone_has_is_refused(model: Model) -> None:

@@ -283,6 +283,7 @@ def test_the_next_target_is_tried_where_the_first_will_not_do(
     assert len(result.report.tried) == 2, "the first target will do"
     result = irtools.optimize(model, target="auto")
     assert len(result.report.tried) == 4, "without goals all are tried"
+    assert not any("--target auto" in step for step in result.report.next)
 
 
 def test_commands_read_the_same_data(model: Model) -> None:

@@ -36,7 +36,7 @@ def tried_cells(tried: Sequence[TriedEntry]) -> Cells:
         ("latency", list(map(_latency, tried))),
         ("size", list(map(_size, tried))),
         ("loss", list(map(_loss, tried))),
-        ("seconds", [f"{entry.seconds:.0f}" for entry in tried]),
+        ("seconds", [f"{entry.seconds:.0f}" if entry.seconds else "" for entry in tried]),
         ("pipeline", [entry.pipeline for entry in tried]),
         ("why", [entry.why for entry in tried]),
     ]
@@ -82,7 +82,10 @@ def _goal_line(goal: GoalEntry) -> str:
 
 def _speed(entry: TriedEntry) -> str:
     found = entry.figures.get("speedup")
-    return "" if found is None else f"{found.value:.2f}x [{found.low:.2f}, {found.high:.2f}]"
+    if found is None:
+        return ""
+    interval = f" [{found.low:.2f}, {found.high:.2f}]" if found.low < found.high else ""
+    return f"{found.value:.2f}x{interval}"
 
 
 def _latency(entry: TriedEntry) -> str:

@@ -93,8 +93,15 @@ def _reading(settings: Settings) -> Iterator[str]:
         yield "--portable"
 
 
-def next_steps(given: Given, job: Job, climbed: Climbed) -> Iterator[str]:
-    """Yield what was not tried because something is missing, and what takes training."""
+def next_steps(given: Given, job: Job, climbed: Climbed, *, on_all: bool = False) -> Iterator[str]:
+    """Yield what was not tried because something is missing, and what takes training.
+
+    Args:
+        given: What a caller gave.
+        job: The run.
+        climbed: Where the search ended.
+        on_all: All targets of this machine are tried.
+    """
     goals, scene = job.settings.wanted, climbed.scene
     if given.calibrate is None:
         more = _again(given, job, "--calibrate DATA", goals)
@@ -113,7 +120,7 @@ def next_steps(given: Given, job: Job, climbed: Climbed) -> Iterator[str]:
         # They change what callers may feed, so that they are not tried unasked.
         fixed = _again(given, job, " ".join(f"--fix {shlex.quote(axis)}=N" for axis in axes), goals)
         yield f"fixed sizes, to which callers pad: {fixed}"
-    if scene.wants_speed:
+    if scene.wants_speed and not on_all:
         yield f"the other targets of this machine: {_again(given, job, '', goals, 'auto')}"
     if not climbed.keeps:
         yield (

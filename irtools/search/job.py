@@ -156,7 +156,8 @@ class _Search:
         with open_session(job, searching=True) as session:
             climbed = climb(session, on_tried=self._tell)
             tried = (*self.before, *climbed.tried)
-            steps = tuple(next_steps(self.named, job, climbed))
+            on_all = self.settings.target == _AUTO
+            steps = tuple(next_steps(self.named, job, climbed, on_all=on_all))
             if not climbed.keeps:
                 raise SearchError(_missed(climbed), tried, steps)
             return self._finish(session, climbed, Search(tried, "", steps), started)

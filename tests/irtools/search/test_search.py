@@ -21,7 +21,7 @@ from irtools.report.entries import TriedEntry
 from irtools.report.html import html
 from irtools.report.junit import junit
 from irtools.report.markdown import markdown
-from irtools.report.tried import tried_line
+from irtools.report.tried import tried_cells, tried_line
 from irtools.search import SearchError, job
 
 _FASTER = {"int8": 2.0, "cleanup": 1.1, "fuse": 1.1, "sink": 1.1, "prune": 1.5}
@@ -231,6 +231,13 @@ def test_a_loss_is_called_one() -> None:
     assert tried_line(entry) == "int8 (int8): left; loss 0.00 % [-7.00, 7.00] (top-1 agreement)"
 
 
+def test_a_point_of_a_front_has_no_interval_and_no_time() -> None:
+    entry = TriedEntry("trial 1", "int8", "taken", "", {"speedup": Interval.exact(1.5)})
+    cells = tried_cells([entry])
+    assert cells.headings == ("tried", "outcome", "faster", "pipeline")
+    assert cells.rows == (("trial 1", "taken", "1.50x", "int8"),)
+
+
 def test_what_a_pipeline_alone_has_is_refused(model: Model) -> None:
     with pytest.raises(UsageError, match="a search takes nothing that is slower"):
         irtools.optimize(model, drop_slower=True)
@@ -276,6 +283,7 @@ def test_the_next_target_is_tried_where_the_first_will_not_do(
     assert len(result.report.tried) == 2, "the first target will do"
     result = irtools.optimize(model, target="auto")
     assert len(result.report.tried) == 4, "without goals all are tried"
+    assert not any("--target auto" in step for step in result.report.next)
 
 
 def test_commands_read_the_same_data(model: Model) -> None:

@@ -12,7 +12,8 @@ from irtools import Model, optimize
 from irtools.driver.history import history_of
 
 _TEXT = """<ir_version: 10, opset_import: ["" : 20]>
-g (float[batch, 4] x) => (float[batch, 4] y) { h = Identity(x)  y = Relu(h) }"""
+g (float[batch, 4] x) => (float[batch, 4] y) {
+  h = Identity(x)  one = Relu(h)  same = Relu(h)  y = Add(one, same) }"""
 
 
 def _optimized(model: Model, passes: str) -> Model:
@@ -29,7 +30,9 @@ def test_every_run_adds_a_line(tmp_path: Path) -> None:
     first = _optimized(original, "remove-identity")
     assert "irtools.history" not in original.ir.metadata_props
     first.save(tmp_path / "first.onnx")
-    second = _optimized(Model.load(tmp_path / "first.onnx"), "cleanup")
+    unchanged = _optimized(Model.load(tmp_path / "first.onnx"), "fuse")
+    assert unchanged.fingerprint() == first.fingerprint()
+    second = _optimized(unchanged, "cleanup")
     runs = history_of(second.ir.metadata_props)
     assert [run["pipeline"] for run in runs] == ["remove-identity", "cleanup"]
     assert [run["source"] for run in runs] == [original.fingerprint(), first.fingerprint()]

@@ -18,7 +18,7 @@ block (
   float[N,S,16] x, int64[N,S] mask, float[16,16] wq, float[16,16] wk, float[16,16] wv,
   float[16,16] wo, float[16,32] w1, float[32,16] w2, float[16] g, float[16] b, float[16,4] head,
   float[2,16] probe, int64[1] first, int64[1] second, int64[1] last, int64[1] end, int64[1] one,
-  int64[1] third, float[16,1] column, float[2,4] steps,
+  int64[1] third, float[16,1] column, float[2,4] steps, float[8,4] table,
   int64[2] axes, int64[4] split, int64[3] joined, int64[1] wide, int64[2] rows,
   float scale, float low, float zero, int64 at,
   int64 next
@@ -58,7 +58,7 @@ TURNED_BY_COUNT = ROTARY.replace("ANGLES", BY_COUNT).replace("PLACES", "")
 TURNED_BY_STATES = ROTARY.replace("ANGLES", "angles = MatMul(x, head)").replace("PLACES", "")
 """Every position by angles of its own, which are states."""
 CHOSEN = "p = MatMul(x, column)  up = Greater(p, zero)  ids = Cast<to=7>(up)"
-CHOSEN = f"{CHOSEN}  rows2 = Squeeze(ids, third)  angles = Identity(steps)"
+CHOSEN = f"{CHOSEN}  rows2 = Squeeze(ids, third)  angles = Identity(table)"
 TURNED_BY_LOOKUP = ROTARY.replace("ANGLES", CHOSEN).replace("PLACES", ", rows2")
 """By angles of a table, of which states choose the row."""
 CAUSAL = f"""
@@ -105,7 +105,7 @@ def block(attention: str, reading: str, outputs: str = "float[N,4] y") -> ir.Mod
     rng = np.random.default_rng(0)
     shapes = dict.fromkeys(("wq", "wk", "wv", "wo"), (16, 16))
     shapes |= {"w1": (16, 32), "w2": (32, 16), "g": (16,), "b": (16,), "head": (16, 4)}
-    shapes |= {"probe": (2, 16), "steps": (2, 4), "column": (16, 1)}
+    shapes |= {"probe": (2, 16), "steps": (2, 4), "table": (8, 4), "column": (16, 1)}
     weights |= {n: rng.normal(size=s, scale=0.4).astype(np.float32) for n, s in shapes.items()}
     text = f"{OPEN}{outputs}) {{ {attention} {REST} {reading} }}"
     model = read_model(text, {name: np.asarray(w) for name, w in weights.items()}).ir

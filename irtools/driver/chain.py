@@ -9,7 +9,9 @@ from pathlib import Path
 
 from irtools.data import Dataset, DataSettings
 from irtools.driver.inputs import read_evaluation
-from irtools.driver.optimize import optimize
+from irtools.driver.job import Job, Watch
+from irtools.driver.optimize import run_job
+from irtools.driver.settings import Settings
 from irtools.files import scratch_folder
 from irtools.measure.base import BenchSettings, LatencyResult
 from irtools.measure.contest import Contest, ContestSettings, paired_difference
@@ -179,17 +181,16 @@ def make_model(stage: ChainStage, source: Model, chain: Chain, progress: Progres
     if not stage.pipeline:
         return source
     progress.step(f"{stage.name} for {stage.target.name}", 0, 1)
-    return optimize(
-        source,
-        stage.pipeline,
+    settings = Settings(
         target=stage.target,
-        calibration=chain.calibrate,
         data=stage.source.data,
         bench=None,
         seed=chain.seed,
         threads=chain.threads,
-        progress=progress,
-    ).deployed
+    )
+    watch = Watch(progress=progress)
+    job = Job.read(source, stage.pipeline, settings, calibration=chain.calibrate, watch=watch)
+    return run_job(job).deployed
 
 
 def judge_models(chain: Chain, models: Sequence[Model], progress: Progress) -> Iterator[StageScore]:

@@ -84,14 +84,15 @@ class Job:
         model: ModelLike,
         pipeline: PipelineLike,
         settings: Settings,
-        calibration: DataLike | None,
-        evaluation: DataLike | None,
-        holdout: DataLike | None,
-        plans: Sequence[Plan],
-        cache: Path | None,
-        watch: Watch,
+        *,
+        calibration: DataLike | None = None,
+        evaluation: DataLike | None = None,
+        holdout: DataLike | None = None,
+        plans: Sequence[Plan] = (),
+        cache: Path | None = None,
+        watch: Watch = Watch(),
     ) -> Job:
-        """Read and check what `optimize` is given. Raises as `optimize`."""
+        """Read and check what `irtools.optimize` is given. Raises as that."""
         passes, target = as_pipeline(pipeline), settings.find_target()
         if settings.drop_slower:
             refuse_foreign(target, "drop-slower")

@@ -31,6 +31,7 @@ from irtools.errors import UsageError
 from irtools.goals import Goals, Observed
 from irtools.instruments import Budget, FidelityAndMetric, Judge
 from irtools.measure.drawable import DrawnInputs
+from irtools.measure.sandbox import children_ahead
 from irtools.metrics import Fidelity, Metric
 from irtools.passmanager import (
     Calibration,
@@ -42,7 +43,7 @@ from irtools.passmanager import (
     Step,
     Workspace,
 )
-from irtools.targets import KernelReport, RunnerOptions, lowered
+from irtools.targets import KernelReport, RunnerOptions, lowered, target_text
 
 __all__ = ["Session", "open_session"]
 
@@ -189,7 +190,10 @@ def open_session(job: Job, *, searching: bool = False) -> Iterator[Session]:
         IrtoolsError: As `optimize`.
     """
     settings = job.settings
-    with Workspace(partial(lowered, target=job.target, portable=settings.portable)) as workspace:
+    with (
+        children_ahead(target_text(job.target)),
+        Workspace(partial(lowered, target=job.target, portable=settings.portable)) as workspace,
+    ):
         drawn = DrawnInputs(
             job.model,
             job.target,

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from irtools.driver import optimize as driver
 from irtools.driver.inputs import DataLike
 from irtools.driver.job import Job, ModelLike, PipelineLike, Watch, as_model
+from irtools.driver.optimize import run_job
 from irtools.driver.outcome import check_kept, outcomes
 from irtools.driver.result import OptimizeResult, Search, make_result
 from irtools.driver.session import Session, open_session
@@ -89,6 +89,7 @@ def optimize(
         BudgetError: A goal is not kept; a `SearchError` has what was tried.
         PassError: A pass failed unexpectedly; its notes name the reproducer folder.
     """
+    started = time.monotonic()
     chosen = settings.changed(options)
     given: dict[str, Any] = {
         "calibration": calibration,
@@ -99,16 +100,9 @@ def optimize(
     if pipeline is not None:
         if chosen.target == _AUTO:
             raise UsageError("target auto is for a search: leave out the pipeline or name a target")
-        return driver.optimize(
-            model,
-            pipeline,
-            chosen,
-            plans=plans,
-            instruments=instruments,
-            progress=progress,
-            on_row=on_row,
-            on_outlook=on_outlook,
-            **given,
+        watch = Watch(instruments, progress or NullProgress(), on_row, on_outlook)
+        return run_job(
+            Job.read(model, pipeline, chosen, plans=plans, watch=watch, **given), started
         )
     if plans:
         raise UsageError("a plan is replayed by the pass that made it: name it in a pipeline")
@@ -152,7 +146,7 @@ class _Search:
         """
         started = time.monotonic()
         settings = dataclasses.replace(self.settings, target=target)
-        job = Job.read(self.model, Pipeline(), settings, plans=(), watch=self.watch, **self.given)
+        job = Job.read(self.model, Pipeline(), settings, watch=self.watch, **self.given)
         with open_session(job, searching=True) as session:
             climbed = climb(session, on_tried=self._tell)
             tried = (*self.before, *climbed.tried)

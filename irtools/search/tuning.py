@@ -67,9 +67,8 @@ def tune_model(
         calibration=calibration,
         evaluation=evaluation,
         holdout=holdout,
-        plans=(),
         cache=cache,
-        watch=Watch((), progress or NullProgress()),
+        watch=Watch(progress=progress or NullProgress()),
     )
     with open_session(job, searching=True) as session:
         tuned = tune(session, objectives, trials, storage=storage, on_trial=on_trial)

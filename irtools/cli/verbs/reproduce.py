@@ -24,10 +24,10 @@ def reproduce(folder: str) -> None:
     """
     from irtools.cli.console import progress, say
     from irtools.data import DataSettings
-    from irtools.driver.optimize import optimize
     from irtools.errors import IrtoolsError
     from irtools.instruments import Recipe, may_be_bug
     from irtools.measure.machine import versions
+    from irtools.search import optimize
 
     recipe = Recipe.read(Path(folder))
     for name, version in recipe.versions.items():

@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 import pytest
 
+from irtools import optimize
 from irtools.cli.main import run
 from irtools.data import Dataset, synthesize
-from irtools.driver.optimize import optimize
 from irtools.errors import DataError, UnsupportedError, UsageError
 from irtools.model import Model
 from irtools.passes.tools import exchange

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from irtools.builds.records import BuildRecord
 from irtools.builds.release import read_release
-from irtools.data import InputSpec, encode_inputs
+from irtools.data import InputSpec, find_class_names, input_encoder
 from irtools.errors import DataError, TargetUnavailableError, UnknownNameError, UsageError
 from irtools.metrics import find_output
 from irtools.plugins import suggest
@@ -22,8 +22,6 @@ __all__ = ["LoadedModel", "load"]
 
 _BATCH = 16
 _POOLED = ("embed", "pool")
-_X86 = (Isa.SSE, Isa.AVX2, Isa.AVX512, Isa.VNNI, Isa.AMX)
-_ARM = (Isa.ARM, Isa.ARM_DOT)
 
 
 class LoadedModel:
@@ -38,7 +36,8 @@ class LoadedModel:
     def __init__(self, name: str, target: str, folder: Path, runner: Runner) -> None:
         self.name = name
         self.target = target
-        self.classes = _classes(folder)
+        numbers = find_class_names([folder])
+        self.classes = tuple(sorted(numbers, key=numbers.__getitem__))
         self._folder = folder
         self._runner = runner
 
@@ -104,18 +103,13 @@ class LoadedModel:
         if isinstance(texts, str) or not texts:
             raise DataError("expected a list of texts, or of pairs of texts")
         rows = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
-        slots = [slot for slot in self._runner.slots if slot.required]
-        inputs = [
-            InputSpec(slot.name, slot.dtype or np.dtype(np.int64), slot.shape) for slot in slots
-        ]
-        names = ("tokenizer.json", "tokenizer_config.json")
-        files = {n: (self._folder / n).read_bytes() for n in names if (self._folder / n).is_file()}
+        inputs = self._inputs
         fixed = inputs[0].shape[0] if inputs and inputs[0].shape else None
         step = fixed if isinstance(fixed, int) else _BATCH
         for start in range(0, len(rows), step):
             taken = rows[start : start + step]
             padded = [*taken, *[taken[-1]] * (step - len(taken) if isinstance(fixed, int) else 0)]
-            made = encode_inputs(padded, inputs, files)
+            made = self._encode(padded)
             feeds = {spec.name: made[spec.name].astype(spec.dtype) for spec in inputs}
             outputs = self._runner.run(feeds)
             count = len(taken)
@@ -123,6 +117,19 @@ class LoadedModel:
                 {name: array[:count] for name, array in feeds.items()},
                 {name: array[:count] for name, array in outputs.items()},
             )
+
+    @cached_property
+    def _inputs(self) -> list[InputSpec]:
+        slots = [slot for slot in self._runner.slots if slot.required]
+        return [
+            InputSpec(slot.name, slot.dtype or np.dtype(np.int64), slot.shape) for slot in slots
+        ]
+
+    @cached_property
+    def _encode(self) -> Callable[[Sequence[tuple[str, ...]]], dict[str, np.ndarray]]:
+        names = ("tokenizer.json", "tokenizer_config.json")
+        files = {n: (self._folder / n).read_bytes() for n in names if (self._folder / n).is_file()}
+        return input_encoder(self._inputs, files)
 
     def _class_name(self, number: int) -> str:
         return self.classes[number] if number < len(self.classes) else str(number)
@@ -181,7 +188,7 @@ def _chosen(builds: Sequence[BuildRecord], folder: Path) -> BuildRecord:
         except TargetUnavailableError as error:
             reasons.append(str(error))
             continue
-        if _runs(isa, Isa.detect()):
+        if isa.runs_on(Isa.detect()):
             running.append(build)
         else:
             reasons.append(f"{build.name} is for {isa.value}")
@@ -192,20 +199,11 @@ def _chosen(builds: Sequence[BuildRecord], folder: Path) -> BuildRecord:
     return min(running, key=_rank)
 
 
-def _runs(built_for: Isa, here: Isa) -> bool:
-    """Whether a CPU has the instruction set that a build was decided for."""
-    for family in (_X86, _ARM):
-        if built_for in family and here in family:
-            return family.index(built_for) <= family.index(here)
-    return False
-
-
 def _rank(build: BuildRecord) -> tuple[float, float, int]:
     """Order builds that run here, the best first."""
     isa = find_target(build.inputs.target, check=False).isa
-    newest = next(family.index(isa) for family in (_X86, _ARM) if isa in family)
     speedup = build.scores.speedup
-    return -newest, 0.0 if speedup is None else -speedup[0], build.scores.bytes
+    return -isa.newness, 0.0 if speedup is None else -speedup[0], build.scores.bytes
 
 
 def _pooled(feeds: Feeds, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -226,17 +224,3 @@ def _pooled(feeds: Feeds, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
         return np.asarray(hidden.mean(axis=1))
     weights = mask[..., None].astype(np.float32)
     return np.asarray((hidden * weights).sum(axis=1) / np.maximum(weights.sum(axis=1), 1))
-
-
-def _classes(folder: Path) -> tuple[str, ...]:
-    """Return names of classes from `config.json` or `classes.json`; empty where neither has any."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        named = {int(number): str(name) for number, name in config["id2label"].items()}
-        return tuple(named[number] for number in range(len(named)))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass
-    try:
-        return tuple(map(str, json.loads((folder / "classes.json").read_text(encoding="utf-8"))))
-    except (OSError, ValueError, TypeError):
-        return ()

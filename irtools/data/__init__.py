@@ -8,7 +8,7 @@ from irtools.data.batches import Batch, BatchPlan, plan_batches, select_rows, se
 from irtools.data.checks import check_calibration, fit_dataset
 from irtools.data.function import import_function
 from irtools.data.images import read_images
-from irtools.data.labels import are_flags, has_several_labels
+from irtools.data.labels import are_flags, find_class_names, has_several_labels
 from irtools.data.layout import Layout, find_layout
 from irtools.data.load import DataSettings, is_text, load_dataset
 from irtools.data.npz import read_arrays
@@ -16,7 +16,7 @@ from irtools.data.padding import cut_columns, find_columns, padding_mask, put_at
 from irtools.data.signature import InputSpec, required_inputs
 from irtools.data.split import halves
 from irtools.data.synthetic import SyntheticSettings, draw_feeds, longest_text, synthesize
-from irtools.data.text import encode_inputs, encode_texts, number_classes, read_texts
+from irtools.data.text import encode_texts, input_encoder, number_classes, read_texts
 
 __all__ = [
     "Batch",
@@ -32,14 +32,15 @@ __all__ = [
     "check_calibration",
     "cut_columns",
     "draw_feeds",
-    "encode_inputs",
     "encode_texts",
+    "find_class_names",
     "find_columns",
     "find_layout",
     "fit_dataset",
     "halves",
     "has_several_labels",
     "import_function",
+    "input_encoder",
     "is_ragged",
     "is_text",
     "load_dataset",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -20,8 +20,8 @@ from irtools.errors import DataError, FileError
 
 __all__ = [
     "TextSettings",
-    "encode_inputs",
     "encode_texts",
+    "input_encoder",
     "number_classes",
     "read_text",
     "read_texts",
@@ -123,13 +123,13 @@ def encode_texts(texts: Sequence[tuple[str, ...]], tokenizer: bytes) -> list[lis
     return [list(encoding.ids) for encoding in opened.encode_batch(rows)]
 
 
-def encode_inputs(
-    texts: Sequence[tuple[str, ...]], inputs: Sequence[InputSpec], files: Mapping[str, bytes]
-) -> dict[str, np.ndarray]:
-    """Return what a model is fed for texts, [N, S] each, S the longest of them.
+def input_encoder(
+    inputs: Sequence[InputSpec], files: Mapping[str, bytes]
+) -> Callable[[Sequence[tuple[str, ...]]], dict[str, np.ndarray]]:
+    """Return what makes of texts, one or two per row, what a model is fed: [N, S] each, S the
+    longest of them.
 
     Args:
-        texts: One or two per row.
         inputs: What the model takes.
         files: `tokenizer.json` and, where there is one, `tokenizer_config.json`.
 
@@ -138,7 +138,7 @@ def encode_inputs(
     """
     if _TOKENIZER not in files:
         raise DataError(f"text needs a tokenizer, and there is no {_TOKENIZER} next to the model")
-    return _Encoder(files, None, inputs, _TOKENIZER).encode(texts)
+    return _Encoder(files, None, inputs, _TOKENIZER).encode
 
 
 def _all_texts(

@@ -47,6 +47,16 @@ class Isa(enum.Enum):
     def is_x86(self) -> bool:
         return self not in (Isa.ARM, Isa.ARM_DOT)
 
+    @property
+    def newness(self) -> int:
+        """Place in the order of its family: each instruction set has all of those before it."""
+        return next(family.index(self) for family in _families() if self in family)
+
+    def runs_on(self, other: Isa) -> bool:
+        """Whether a CPU with another instruction set has all of this one."""
+        same = any(self in family and other in family for family in _families())
+        return same and self.newness <= other.newness
+
     @classmethod
     def parse(cls, text: str) -> Isa:
         """Read `isa=` of a target; `native` is this machine's.
@@ -66,6 +76,12 @@ class Isa(enum.Enum):
     def detect(cls) -> Isa:
         """Return the instruction set of this machine."""
         return _detect()
+
+
+def _families() -> tuple[tuple[Isa, ...], ...]:
+    """Instruction sets by make of CPU, the oldest first."""
+    x86 = tuple(isa for isa in Isa if isa.is_x86)
+    return x86, tuple(isa for isa in Isa if not isa.is_x86)
 
 
 @functools.cache

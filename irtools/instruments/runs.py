@@ -16,6 +16,7 @@ from irtools.instruments.parts import PartMaker, Parts
 from irtools.instruments.score import Measured
 from irtools.measure.cache import OutputCache
 from irtools.measure.contest import (
+    Asked,
     KeptOutputs,
     KeptScores,
     LazyRunner,
@@ -189,32 +190,33 @@ class ModelRuns:
 
     def _recall(self, model: Model, found: Measured, part: Part) -> bool:
         """Take over what an earlier run has measured; False: there is nothing."""
-        compared, metrics = self._asked(part)
-        options = RunnerOptions(optimizations=found.level)
-        kept = self._kept.get(model, part, options, compared, metrics)
+        asked = self._asked(found, part)
+        kept = self._kept.get(model, asked)
         if kept is None:
             return False
         fidelity, rows = kept
-        if compared:
+        if asked.compared:
             found.fidelity = fidelity
-        if metrics:
+        if asked.metrics:
             found.rows.append(rows)
         return True
 
-    def _asked(self, part: Part) -> tuple[bool, tuple[PerSampleMetric, ...]]:
+    def _asked(self, found: Measured, part: Part) -> Asked:
         """Return whether outputs are compared on some samples, and the metrics to keep rows for."""
-        return part is self.parts.compared, self.by_sample if part in self.parts.scored else ()
+        metrics = self.by_sample if part in self.parts.scored else ()
+        options = RunnerOptions(optimizations=found.level)
+        return Asked(part, options, part is self.parts.compared, metrics)
 
     def _visit(self, model: Model, found: Measured, part: Part, opened: LazyRunner) -> None:
         """Run a model on some samples, compare its outputs, and keep what metrics need."""
-        compared, metrics = self._asked(part)
+        asked = self._asked(found, part)
         meter = FidelityMeter(several_labels=self.several, sized_by_data=self._maker.sizes.shapes)
         own = part.data
         if model is not self._original:
             own = part.data.encoded_with(model.companions)
         padded = padded_outputs(self._original.ir, model.ir)
-        tally = Tally(own, metrics, meter if compared else None, padded)
-        expected = self._reference(part) if compared else itertools.repeat(None)
+        tally = Tally(own, asked.metrics, meter if asked.compared else None, padded)
+        expected = self._reference(part) if asked.compared else itertools.repeat(None)
         done = 0
         what = "the original" if model is self._original else "the model"
         given = self._answers(model, part, own, opened)
@@ -222,13 +224,11 @@ class ModelRuns:
             tally.add(taken, outputs, wanted, batch.keep)
             done += batch.samples
             self._progress.step(f"evaluating {what}", done, len(part))
-        if compared:
+        if asked.compared:
             found.fidelity = meter.result()
-        if metrics:
+        if asked.metrics:
             found.rows.append(tally.rows)
-        options = RunnerOptions(optimizations=found.level)
-        fidelity = found.fidelity if compared else None
-        self._kept.put(model, part, options, fidelity, metrics, tally.rows)
+        self._kept.put(model, asked, found.fidelity if asked.compared else None, tally.rows)
 
     def _answers(
         self, model: Model, part: Part, own: Dataset, opened: LazyRunner

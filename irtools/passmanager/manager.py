@@ -103,9 +103,7 @@ class PassManager:
         try:
             self._hooks(step, "before")
             step.stage = "pass"
-            if not self._recall(step):
-                self._transform(step)
-                self._keep(step)
+            self._make(step)
             self._hooks(step, "after")
         except Exception as error:
             raised = _with_context(step, error)
@@ -117,28 +115,25 @@ class PassManager:
                 raise
             raise raised from error
 
-    def _recall(self, step: Step) -> bool:
-        """Take over what an earlier run has made of the same model; False: there is nothing."""
-        if self.kept is None or step.text in self.plans:
-            return False
+    def _make(self, step: Step) -> None:
+        """Take over what an earlier run has made of the same model, else run the pass."""
         step.ctx.drop_analyses()
         step.ctx.adopt(step.before.companions)
+        if self.kept is None or step.text in self.plans:
+            self._transform(step)
+            return
         with step.figures.spent_on("pass"):
-            found = self.kept.get(step)
+            key = self.kept.key(step)
+            found = self.kept.get(key, step)
         if found is None:
-            return False
-        step.model, step.result = found
-        step.figures.notes.extend(step.result.notes)
-        return True
-
-    def _keep(self, step: Step) -> None:
-        if self.kept is not None and step.text not in self.plans:
-            self.kept.put(step, step.figures.seconds["pass"])
+            self._transform(step)
+            self.kept.put(key, step, step.figures.seconds["pass"])
+        else:
+            step.model, step.result = found
+            step.figures.notes.extend(step.result.notes)
 
     def _transform(self, step: Step) -> None:
         working = step.before.clone()
-        step.ctx.drop_analyses()
-        step.ctx.adopt(step.before.companions)
         with step.figures.spent_on("pass"):
             prepared = prepare(step.pass_, working.ir, step.ctx)
         digest = structure_digest(working.ir)

@@ -43,13 +43,14 @@ class KeptResults:
         self._identity = {f"run {name}": value for name, value in identity.items()}
         self._least = _LEAST_SECONDS if least_seconds is None else least_seconds
 
-    def get(self, step: Step) -> tuple[Model, PassResult] | None:
+    def get(self, key: str, step: Step) -> tuple[Model, PassResult] | None:
         """Return the model after a pass and what the pass answered; None: it must run.
 
         Args:
+            key: As `key` gives it.
             step: The pass, and the model before it.
         """
-        with self._store.open(_KIND, self._key(step)) as entry:
+        with self._store.open(_KIND, key) as entry:
             if entry is None:
                 return None
             try:
@@ -57,17 +58,19 @@ class KeptResults:
             except (OSError, ValueError, KeyError, TypeError, IrtoolsError):
                 return None
 
-    def put(self, step: Step, seconds: float) -> None:
+    def put(self, key: str, step: Step, seconds: float) -> None:
         """Keep what a pass has made.
 
         Args:
+            key: As `key` gave it before the pass.
             step: The pass has just run, and nothing else has looked at the result.
             seconds: How long it took.
         """
         if seconds >= self._least and step.model.weight_bytes <= self._store.largest:
-            self._store.put(_KIND, self._key(step), lambda folder: _write(folder, step), step.text)
+            self._store.put(_KIND, key, lambda folder: _write(folder, step), step.text)
 
-    def _key(self, step: Step) -> str:
+    def key(self, step: Step) -> str:
+        """Return the name of what decides the result of a pass that has not run yet."""
         ctx = step.ctx
         data = (ctx.calibration, ctx.evaluation)
         return Store.key(

@@ -125,17 +125,16 @@ class TrialRun:
 
     def sqnr_db(self, model: ir.Model) -> float | None:
         """As `Session.sqnr_db`, of a model as it is; None also where it does not run."""
-        try:
-            with self.session(model) as session:
-                return session.sqnr_db()
-        except IrtoolsError:
-            return None
+        return self._measured(model, Session.sqnr_db)
 
     def divergence(self, model: ir.Model) -> float | None:
         """As `Session.divergence`, of a model as it is; None also where it does not run."""
+        return self._measured(model, Session.divergence)
+
+    def _measured(self, model: ir.Model, figure: Callable[[Session], float | None]) -> float | None:
         try:
             with self.session(model) as session:
-                return session.divergence()
+                return figure(session)
         except IrtoolsError:
             return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from irtools.measure.contest.base import ContestResult, ContestSettings, Isolation, Standing
 from irtools.measure.contest.contest import Contest
 from irtools.measure.contest.entrants import describe
-from irtools.measure.contest.kept import KeptScores
+from irtools.measure.contest.kept import Asked, KeptScores
 from irtools.measure.contest.loss import (
     least_samples,
     loss_of_draws,
@@ -20,6 +20,7 @@ from irtools.measure.contest.scoring import LazyRunner, Tally, answers, output_b
 from irtools.measure.timing import Contender
 
 __all__ = [
+    "Asked",
     "Contender",
     "Contest",
     "ContestResult",

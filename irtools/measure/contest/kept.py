@@ -5,19 +5,37 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from irtools.measure.cache import OutputCache
 from irtools.measure.contest.samples import Part
-from irtools.metrics import Fidelity
+from irtools.metrics import Fidelity, PerSampleMetric
 from irtools.model import Model
 from irtools.targets import RunnerOptions
 
-__all__ = ["KeptScores"]
+__all__ = ["Asked", "KeptScores"]
 
 _OURS = "irtools."
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be measured of a model.
+
+    Attributes:
+        part: The samples.
+        options: How the model runs.
+        compared: Fidelity is asked for.
+        metrics: Those whose rows are asked for.
+    """
+
+    part: Part
+    options: RunnerOptions
+    compared: bool
+    metrics: tuple[PerSampleMetric, ...] = ()
 
 
 class KeptScores:
@@ -34,24 +52,12 @@ class KeptScores:
         self._identity = dict(identity)
 
     def get(
-        self,
-        model: Model,
-        part: Part,
-        options: RunnerOptions,
-        compared: bool,
-        metrics: Sequence[object],
+        self, model: Model, asked: Asked
     ) -> tuple[Fidelity | None, tuple[np.ndarray, ...]] | None:
-        """Return fidelity and the rows of each metric; None: they must be measured.
-
-        Args:
-            part: The samples.
-            options: How the model runs.
-            compared: Fidelity is asked for.
-            metrics: Those whose rows are asked for.
-        """
-        if self._cache is None or not all(map(_is_ours, metrics)):
+        """Return fidelity and the rows of each metric; None: they must be measured."""
+        if self._cache is None or not all(map(_is_ours, asked.metrics)):
             return None
-        found: Any = self._cache.get(self._key(model, part, options, compared, metrics))
+        found: Any = self._cache.get(self._key(model, asked))
         if found is None:
             return None
         fidelity = None if found["fidelity"] is None else Fidelity(**found["fidelity"])
@@ -60,27 +66,17 @@ class KeptScores:
     def put(
         self,
         model: Model,
-        part: Part,
-        options: RunnerOptions,
+        asked: Asked,
         fidelity: Fidelity | None,
-        metrics: Sequence[object],
         rows: Sequence[np.ndarray],
     ) -> None:
-        """Keep what was measured; arguments as in `get`."""
-        if self._cache is None or not all(map(_is_ours, metrics)):
+        """Keep what was measured."""
+        if self._cache is None or not all(map(_is_ours, asked.metrics)):
             return
         plain = None if fidelity is None else _plain(fidelity)
-        key = self._key(model, part, options, fidelity is not None, metrics)
-        self._cache.put(key, {"fidelity": plain, "rows": list(rows)})
+        self._cache.put(self._key(model, asked), {"fidelity": plain, "rows": list(rows)})
 
-    def _key(
-        self,
-        model: Model,
-        part: Part,
-        options: RunnerOptions,
-        compared: bool,
-        metrics: Sequence[object],
-    ) -> str:
+    def _key(self, model: Model, asked: Asked) -> str:
         companions = hashlib.sha256()
         for name, content in sorted(model.companions.items()):
             companions.update(f"{name}\0{len(content)}\0".encode() + content)
@@ -88,11 +84,11 @@ class KeptScores:
             what="score",
             model=model.fingerprint(),
             companions=companions.hexdigest(),
-            rows=hashlib.sha256(np.ascontiguousarray(part.rows, np.int64).tobytes()).hexdigest(),
-            batch=part.batch,
-            options=options,
-            compared=compared,
-            metrics=[_named(metric) for metric in metrics],
+            rows=asked.part.digest,
+            batch=asked.part.batch,
+            options=asked.options,
+            compared=asked.compared,
+            metrics=[_named(metric) for metric in asked.metrics],
             **{f"of {name}": value for name, value in self._identity.items()},
         )
 

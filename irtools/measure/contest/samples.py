@@ -46,6 +46,11 @@ class Part:
         """The samples."""
         return self.plan.dataset
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the samples' numbers."""
+        return hashlib.sha256(np.ascontiguousarray(self.rows, np.int64).tobytes()).hexdigest()
+
     def batches(self) -> Iterator[Batch]:
         """Iterate over the batches, always the same ones."""
         return self.plan.batches(self.batch)
@@ -114,8 +119,7 @@ class KeptOutputs:
         return OutputCache.key(what=what, **self._identity, **more)
 
     def _key_of(self, part: Part, options: RunnerOptions) -> str:
-        rows = hashlib.sha256(np.ascontiguousarray(part.rows, np.int64).tobytes()).hexdigest()
-        return self._key("outputs", rows=rows, batch=part.batch, options=options)
+        return self._key("outputs", rows=part.digest, batch=part.batch, options=options)
 
     def _cached(self, part: Part, options: RunnerOptions) -> list[Outputs] | None:
         if self._cache is None:

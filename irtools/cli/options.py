@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from irtools.cli.types import FILE, FOLDER, TARGET
+from irtools.cli.types import DATA, FILE, FOLDER, TARGET
 
 if TYPE_CHECKING:
     from irtools.data import DataSettings
@@ -357,6 +357,31 @@ def effort_option(function: F) -> F:
         show_default=True,
         help="How much time measuring may take: quick, normal, thorough, or seconds (90, 2m). How "
         "much is measured is planned from what one run of the model costs.",
+    )(function)
+
+
+def config_option(help_text: str) -> Callable[[F], F]:
+    """--config of the verbs that read or write a file of builds."""
+    return click.option(
+        "--config",
+        "-c",
+        "config_file",
+        type=FILE,
+        default="irc.toml",
+        show_default=True,
+        help=help_text,
+    )
+
+
+def calibrate_option(function: F) -> F:
+    """--calibrate of every verb that makes a model."""
+    return click.option("--calibrate", type=DATA, help="Data for ranges and refits.")(function)
+
+
+def evaluate_option(function: F) -> F:
+    """--evaluate of every verb that makes a model."""
+    return click.option(
+        "--evaluate", type=DATA, help="Data for fidelity and, with labels, the metric."
     )(function)
 
 

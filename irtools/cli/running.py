@@ -15,9 +15,17 @@ from irtools.cli.types import DATA, METRIC, OUT
 if TYPE_CHECKING:
     from irtools.driver.result import OptimizeResult
     from irtools.driver.settings import Settings
+    from irtools.files import Store
     from irtools.targets import Target
 
-__all__ = ["artifact_options", "cache_folder", "judging_options", "settings_of", "write_result"]
+__all__ = [
+    "artifact_options",
+    "cache_folder",
+    "judging_options",
+    "open_store",
+    "settings_of",
+    "write_result",
+]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -32,8 +40,8 @@ def judging_options(function: F) -> F:
 
 
 _DATA = (
-    click.option("--calibrate", type=DATA, help="Data for ranges and refits."),
-    click.option("--evaluate", type=DATA, help="Data for fidelity and, with labels, the metric."),
+    options.calibrate_option,
+    options.evaluate_option,
     click.option(
         "--holdout",
         type=DATA,
@@ -106,12 +114,22 @@ def settings_of(target: Target | str, given: Mapping[str, Any]) -> Settings:
 
 
 def cache_folder(given: Mapping[str, Any]) -> Path | None:
-    """Return where outputs of the original are kept between runs; None: nowhere."""
+    """Return where results are kept between runs; None: nowhere."""
+    return None if given["no_cache"] else _folder_of_cache(given["cache_dir"])
+
+
+def open_store(cache_dir: str | None) -> Store:
+    """Return the store of `--cache-dir`, which reports what is wrong with it."""
+    from irtools.cli.console import say
+    from irtools.files import Store
+
+    return Store(_folder_of_cache(cache_dir), warn=lambda line: say(f"irc: note: {line}"))
+
+
+def _folder_of_cache(cache_dir: str | None) -> Path:
     from irtools.measure.cache import default_cache
 
-    if given["no_cache"]:
-        return None
-    return Path(given["cache_dir"]) if given["cache_dir"] else default_cache()
+    return Path(cache_dir) if cache_dir else default_cache()
 
 
 def write_result(

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from irtools.cli import options as options
+from irtools.cli.running import open_store
 from irtools.cli.types import FILE, FOLDER, OUT
 from irtools.cli.verb import Verb
 
@@ -30,15 +32,7 @@ __all__ = ["build"]
     cls=Verb,
     epilog="Example: irc init model.onnx && irc build && irc verify release/",
 )
-@click.option(
-    "--config",
-    "-c",
-    "config_file",
-    type=FILE,
-    default="irc.toml",
-    show_default=True,
-    help="What to build.",
-)
+@options.config_option("What to build.")
 @click.option("--output", "-o", type=FOLDER, help="The release. [default: as irc.toml says]")
 @click.option(
     "--cache-dir",
@@ -219,14 +213,7 @@ def _signer(key: str | None) -> Callable[[Path], None] | None:
 
 
 def _store(given: dict[str, Any]) -> Store | None:
-    from irtools.cli.console import say
-    from irtools.files import Store
-    from irtools.measure.cache import default_cache
-
-    if given["no_cache"]:
-        return None
-    folder = Path(given["cache_dir"]) if given["cache_dir"] else default_cache()
-    return Store(folder, warn=lambda line: say(f"irc: note: {line}"))
+    return None if given["no_cache"] else open_store(given["cache_dir"])
 
 
 def _tell(result: BuildResult) -> None:

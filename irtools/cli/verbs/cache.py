@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 import sys
-from pathlib import Path
 from typing import Any
 
 import click
 
+from irtools.cli.running import open_store
 from irtools.cli.verb import Verb
 
 __all__ = ["cache"]
@@ -51,12 +51,9 @@ def cache(cache_dir: str | None, check: bool, trim: int | None, clear: bool, as_
     It is only ever a copy: whatever is removed is made again when it is needed.
     """
     from irtools.cli.console import say, write_json
-    from irtools.files import Store
-    from irtools.measure.cache import default_cache
     from irtools.words import counted, size_text
 
-    folder = Path(cache_dir) if cache_dir else default_cache()
-    store = Store(folder, warn=lambda line: say(f"irc: note: {line}"))
+    store = open_store(cache_dir)
     if check:
         damaged = store.check()
         say(f"irc: {counted(damaged, 'damaged entry', 'damaged entries')} removed")
@@ -67,10 +64,10 @@ def cache(cache_dir: str | None, check: bool, trim: int | None, clear: bool, as_
     sizes = store.sizes()
     if as_json:
         kinds = {s.kind: {"entries": s.entries, "bytes": s.bytes} for s in sizes}
-        write_json({"folder": str(folder), "limit": store.limit, "kinds": kinds}, "-")
+        write_json({"folder": str(store.folder), "limit": store.limit, "kinds": kinds}, "-")
         return
     total = sum(s.bytes for s in sizes)
-    sys.stdout.write(f"{folder}: {size_text(total)} of at most {size_text(store.limit)}\n")
+    sys.stdout.write(f"{store.folder}: {size_text(total)} of at most {size_text(store.limit)}\n")
     for s in sizes:
         entries = counted(s.entries, "entry", "entries")
         sys.stdout.write(f"  {s.kind:<8} {entries:>14} {size_text(s.bytes):>10}\n")

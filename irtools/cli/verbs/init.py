@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from irtools.cli import options as options
-from irtools.cli.types import DATA, FILE, PIPELINE, SOURCE
+from irtools.cli.types import PIPELINE, SOURCE
 from irtools.cli.verb import Verb
 
 __all__ = ["init"]
@@ -25,17 +25,9 @@ __all__ = ["init"]
     "auto: those that a search finds.",
 )
 @options.target_option
-@click.option("--calibrate", type=DATA, help="Data for ranges and refits.")
-@click.option("--evaluate", type=DATA, help="Data for fidelity and, with labels, the metric.")
-@click.option(
-    "--config",
-    "-c",
-    "config_file",
-    type=FILE,
-    default="irc.toml",
-    show_default=True,
-    help="The file to write.",
-)
+@options.calibrate_option
+@options.evaluate_option
+@options.config_option("The file to write.")
 @click.option("--force", "-f", is_flag=True, help="Replace what exists.")
 def init(
     source: str,

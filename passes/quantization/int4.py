@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from irtools.errors import OptionError, UnsupportedError
 from irtools.measure.cpu import cpu_quota
+from irtools.passes.quantization.alternatives import alternatives_of
 from irtools.passes.quantization.forms.apply import apply_plan, within_opset
 from irtools.passes.quantization.forms.blocks import BlockProduct, BlockTable, Tied
 from irtools.passes.quantization.forms.choose import REASONS, Chosen, Limits, choose, decide
@@ -29,7 +30,6 @@ from irtools.passes.quantization.forms.rows import RowTable
 from irtools.passes.quantization.mixed import (
     SEARCH_EFFORT,
     Budget,
-    alternatives_of,
     bytes_of,
     weighed_mix,
 )

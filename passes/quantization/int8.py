@@ -12,6 +12,7 @@ import onnx_ir as ir
 from irtools.errors import OptionError
 from irtools.measure.cpu import cpu_quota
 from irtools.model import infer_shapes
+from irtools.passes.quantization.alternatives import alternatives_of
 from irtools.passes.quantization.for_data import moments_for, rounded_for_data
 from irtools.passes.quantization.forms.apply import apply_plan
 from irtools.passes.quantization.forms.blocks import BlockTable, Int4
@@ -34,7 +35,6 @@ from irtools.passes.quantization.forms.weights import WeightForm
 from irtools.passes.quantization.mixed import (
     SEARCH_EFFORT,
     Budget,
-    alternatives_of,
     bytes_of,
     weighed_mix,
 )

@@ -15,8 +15,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias
@@ -24,32 +23,19 @@ from typing import TypeAlias
 import numpy as np
 
 from irtools.errors import OptionError, UnsupportedError
-from irtools.passes.quantization.forms.blocks import BlockTable, Int4, Tied
-from irtools.passes.quantization.forms.choose import Chosen
-from irtools.passes.quantization.forms.dynamic import Dynamic
-from irtools.passes.quantization.forms.rows import RowTable
-from irtools.passes.quantization.forms.static import Static
-from irtools.passes.quantization.forms.weight_only import WeightOnly
-from irtools.passes.quantization.forms.weights import WeightForm
-from irtools.passes.quantization.ranges.evidence import Evidence
-from irtools.passes.quantization.sites.reasons import Reason
-from irtools.passes.quantization.sites.uses import Weight
+from irtools.passes.quantization.alternatives import Alternatives, influences
 from irtools.passes.quantization.trial_run import Effort, Trials
 from irtools.passmanager import Choice, Decision, Plan, choose_levels
 from irtools.plugins import Progress
-from irtools.targets import Capabilities
 from irtools.words import counted, size_text
 
 __all__ = [
-    "Alternatives",
     "Budget",
     "Run",
     "Runs",
     "Mix",
     "SEARCH_EFFORT",
-    "alternatives_of",
     "bytes_of",
-    "influences",
     "mixed",
     "weighed_mix",
 ]
@@ -58,13 +44,10 @@ _BUCKETS = 50
 """Steps of the knapsack for each weight: rounding gives away a hundredth of the gain."""
 _SLACK = 1.01
 """So much more than the error of one form for all counts as equal: the knapsack rounds."""
-_GROUPS = 24
-"""Trials that tell how much of an error reaches the outputs."""
 _SEARCH = 8
 """Trials for the least size that keeps enough."""
 SEARCH_EFFORT = Effort(largest=2 << 30, work=1e12, exact=False)
 """Of the trials: they were asked for, and kernels round activations in blocks as well."""
-_NUMBER = re.compile(r"\d+")
 _SIZE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[kMG]?B)", re.ASCII)
 _UNITS = {"B": 1, "kB": 1000, "MB": 1000**2, "GB": 1000**3}
 
@@ -112,125 +95,11 @@ def bytes_of(text: str, option: str) -> int:
 
 
 @dataclass(frozen=True)
-class Alternatives:
-    """What one weight may become.
-
-    Attributes:
-        usual: As it would be with one form for all.
-        decisions: All that it may become, `usual` among them; costs are weighed by `influences`.
-    """
-
-    usual: Decision
-    decisions: tuple[Decision, ...]
-
-    def weighed(self, factor: float) -> Alternatives:
-        """Return them with costs times a factor."""
-        pairs = [(d, replace(d, cost=float(f"{d.cost * factor:.4g}"))) for d in self.decisions]
-        usual = next(new for old, new in pairs if old == self.usual)
-        return Alternatives(usual, tuple(new for _, new in pairs))
-
-
-@dataclass(frozen=True)
 class Mix:
     """What was chosen, and what a report says of it."""
 
     decisions: tuple[Decision, ...]
     notes: tuple[str, ...]
-
-
-def alternatives_of(
-    chosen: Sequence[Chosen], usual: Sequence[Decision], evidence: Evidence, workers: int = 1
-) -> list[Alternatives]:
-    """Return what each weight may become.
-
-    Args:
-        chosen: Weights, each with its usual form.
-        usual: Their decisions; weights without one are left alone.
-        evidence: Predicts errors.
-        workers: So many weights are looked at at a time.
-    """
-    decided = {d.data["weight"]: d for d in usual}
-
-    def alternatives(item: Chosen) -> Alternatives:
-        weight, form = item
-        own = decided[weight.name]
-        fitting = (f for f in _others(form) if _takes(f, weight, evidence.capabilities))
-        made = (other.decide(weight, evidence) for other in fitting)
-        others = [d for d in made if not isinstance(d, Reason) and d.data != own.data]
-        return Alternatives(own, (own, *others))
-
-    with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(alternatives, (c for c in chosen if c[0].name in decided)))
-
-
-def _others(form: WeightForm) -> Iterator[WeightForm]:
-    """Yield the forms that may take the place of one: those that targets multiply as they are."""
-    match form:
-        case Int4():
-            for block in (32, 64, 128):
-                yield Int4(block, "affine")
-                yield Int4(block, "symmetric")
-            yield Int4(32, "symmetric", 8)
-            yield Int4(128, "symmetric", 8)
-        case Tied():
-            for block in (32, 64):
-                yield Tied(block, "symmetric")
-                yield Tied(block, "affine", 8)
-        case Static() | Dynamic() | WeightOnly():
-            yield from (Int4(block, "affine") for block in (32, 64, 128))
-        case RowTable() | BlockTable():
-            yield BlockTable()
-            yield RowTable()
-
-
-def _takes(form: WeightForm, weight: Weight, capabilities: Capabilities) -> bool:
-    if not form.serves(weight) or form.fits(weight, capabilities) is not None:
-        return False
-    if isinstance(form, Int4 | Tied | BlockTable):
-        fitted = form.fitted(weight, Evidence(capabilities))
-        return not isinstance(fitted, Reason) and fitted.block == form.block
-    return True
-
-
-def influences(
-    found: Sequence[Alternatives],
-    lost: Callable[[tuple[Decision, ...]], float | None],
-    step: Callable[[int, int], None],
-) -> list[float]:
-    """Return how much of the predicted error of each weight reaches the outputs.
-
-    Args:
-        found: The weights in the order of the graph. Those whose names differ in numbers alone do
-            the same in other layers; neighbours among them share a trial.
-        lost: Runs the model with some decisions carried out: how far its outputs are from those of
-            the original, None where that is unknown.
-        step: Shows how far it is.
-    """
-    factors = [math.nan] * len(found)
-    groups = _groups([item.usual.subject for item in found])
-    for number, group in enumerate(groups):
-        step(number, len(groups))
-        predicted = sum(found[at].usual.cost for at in group)
-        away = lost(tuple(found[at].usual for at in group)) if predicted else None
-        for at in group:
-            factors[at] = math.nan if away is None else away / predicted
-    known = [factor for factor in factors if factor > 0]
-    # What has no measured influence is cheap, not free.
-    least, fallback = (min(known), float(np.median(known))) if known else (1.0, 1.0)
-    return [fallback if math.isnan(factor) else max(factor, least) for factor in factors]
-
-
-def _groups(names: Sequence[str]) -> list[list[int]]:
-    """Return places by kind of weight and by depth, some two dozen groups."""
-    kinds: dict[str, list[int]] = {}
-    for at, name in enumerate(names):
-        kinds.setdefault(_NUMBER.sub("#", name), []).append(at)
-    size = max(1, math.ceil(len(names) / max(_GROUPS - len(kinds), 1)))
-    return [
-        places[start : start + size]
-        for places in kinds.values()
-        for start in range(0, len(places), size)
-    ]
 
 
 def weighed_mix(

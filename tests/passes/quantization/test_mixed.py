@@ -12,7 +12,8 @@ from irtools.cli.main import run
 from irtools.data import Dataset
 from irtools.errors import UnsupportedError, UsageError
 from irtools.model import Model
-from irtools.passes.quantization.mixed import bytes_of, influences
+from irtools.passes.quantization.alternatives import influences
+from irtools.passes.quantization.mixed import bytes_of
 from irtools.passmanager import Decision, Pipeline
 from irtools.targets import find_target, lowered
 
@@ -185,7 +186,7 @@ def test_sizes_are_read_in_decimal_units() -> None:
 
 
 def test_influence_is_what_the_outputs_lose_for_the_predicted_error() -> None:
-    from irtools.passes.quantization.mixed import Alternatives
+    from irtools.passes.quantization.alternatives import Alternatives
 
     found = [Alternatives(d, (d,)) for d in (Decision("a", "", 0.01), Decision("b", "", 0.02))]
     lost = {"a": 0.001, "b": None}

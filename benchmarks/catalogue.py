@@ -51,7 +51,6 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "fusion-table": Benchmark("fusion_table", "what is fused of each family and exporter"),
     "sink": Benchmark("sink", "computing only the position that a classifier reads"),
     "builds": Benchmark("builds", "irc build: at first, unchanged, and from the cache"),
-    "merged": Benchmark("merged", "products of one input as one, in whole models"),
     "first-run": Benchmark("first_run", "first answer of a file, and of what compile writes"),
     "unpad": Benchmark("unpad", "computing only the tokens of padded texts"),
     "smoothing": Benchmark("smoothing", "int8 of encoders with and without smoothing"),

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import onnx_ir as ir
 
@@ -18,7 +18,6 @@ from irtools.backends.onnxruntime.block_weights import lower_block_weights
 from irtools.backends.onnxruntime.int8_gemm import Int8BeforeClip, Int8Bias
 from irtools.backends.onnxruntime.int8_lstm import Int8Lstm
 from irtools.backends.onnxruntime.layer_norm import SumBeforeLayerNorm, UnfuseSkipLayerNorm
-from irtools.backends.onnxruntime.merged_products import MergeProducts
 from irtools.backends.unsigned_weights import make_weights_unsigned
 from irtools.editing import Editor, Rule, rewrite
 from irtools.targets import Capabilities, lower_file_version
@@ -26,39 +25,19 @@ from irtools.targets import Capabilities, lower_file_version
 __all__ = ["lower_for_cpu"]
 
 
-def lower_for_cpu(
-    model: ir.Model,
-    capabilities: Capabilities,
-    *,
-    merge: Literal["none", "blocks", "all"] = "none",
-) -> Mapping[str, int]:
+def lower_for_cpu(model: ir.Model, capabilities: Capabilities) -> Mapping[str, int]:
     """Rewrite `model` in place; returns counts by name of the form.
 
     Covers the main graph and graphs nested in it, not local functions: those a session inlines
     and optimizes itself.
-
-    Args:
-        model: The model.
-        capabilities: Of the provider.
-        merge: Which products of one input become one: those by weights in blocks, all, or none.
-            None by default: no whole model was seen to gain 1 % (`benchmarks run merged`).
     """
     counts = Counter(lower_file_version(model, capabilities))
     editor = Editor(model, "lower")
     counts.update(lower_block_weights(editor))
-    opset = model.graph.opset_imports.get("", 0)
-    if merge != "none":
-        merging = MergeProducts(opset, in_blocks=merge == "blocks")
-        done = rewrite(editor, [merging])
-        counts.update(done.counts)
-        for graph in done.graphs:
-            # What is merged comes where the first of the products was found.
-            if isinstance(graph, ir.Graph):
-                graph.sort()
     rules: list[Rule[Any]] = [
         Int8Bias(),
         Int8BeforeClip(),
-        UnfuseSkipLayerNorm(opset),
+        UnfuseSkipLayerNorm(model.graph.opset_imports.get("", 0)),
         SumBeforeLayerNorm(),
     ]
     if "LSTM" in capabilities.int8_recurrent:

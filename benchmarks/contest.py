@@ -7,16 +7,17 @@ against ONNX Runtime in float32.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import irtools
 from benchmarks.peers import Feeds, Peer
-from benchmarks.recording import about
+from benchmarks.recording import DEFAULT_CACHE, about
 from irtools.data import Dataset, required_inputs
 from irtools.measure.base import BenchSettings, LatencyResult
 from irtools.measure.contest import Contest, ContestSettings, EntrantScore, paired_difference
@@ -26,7 +27,16 @@ from irtools.metrics import Resampled
 from irtools.model import Model, with_sizes
 from irtools.targets import RunnerOptions
 
-__all__ = ["Ours", "ContestTask", "TaskContest", "margins", "table"]
+__all__ = [
+    "Ours",
+    "ContestTask",
+    "TaskContest",
+    "add_contest_options",
+    "chosen_contest",
+    "margins",
+    "table",
+    "timed_as",
+]
 
 _EXACT = 999.0
 """Decibels that stand for equal outputs; JSON has no infinity."""
@@ -278,6 +288,25 @@ def _latency(timing: LatencyResult) -> dict[str, Any]:
         "blocks_ms": list(timing.block_medians_ms),
         "peak_bytes": timing.peak_bytes,
     }
+
+
+def add_contest_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where contenders are, which take part, and how they are timed."""
+    parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE)
+    parser.add_argument("--only", default="", help="parts of names to take part, by commas")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--no-timing", action="store_true", help="make and compare them only")
+
+
+def chosen_contest(task: ContestTask, given: argparse.Namespace) -> TaskContest:
+    """Return the contest of a task, of the contenders that were asked for."""
+    only = tuple(part for part in given.only.split(",") if part)
+    return TaskContest(task, given.cache.resolve() / "contenders" / task.name, only)
+
+
+def timed_as(bench: BenchSettings, given: argparse.Namespace) -> BenchSettings | None:
+    """Return how contenders are timed; None: not at all."""
+    return None if given.no_timing else replace(bench, rounds=given.rounds)
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -11,13 +11,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from benchmarks.contest import Ours, TaskContest
+from benchmarks.contest import Ours, add_contest_options, chosen_contest, timed_as
 from benchmarks.contest import table as contest_table
 from benchmarks.peers import FLOAT
-from benchmarks.recording import DEFAULT_CACHE, about, add_write_option, store
+from benchmarks.recording import about, add_write_option, store
 from benchmarks.smoothing import embedding
 from irtools.report.plain import plain_data
 
@@ -38,19 +37,13 @@ ROWS = (
 def main(argv: Sequence[str]) -> None:
     """Make and compare what the pipelines make; with --write, store it for docs/."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE)
-    parser.add_argument("--only", default="", help="parts of names to take part, by commas")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--no-timing", action="store_true", help="make and compare them only")
+    add_contest_options(parser)
     add_write_option(parser, "other-quantizers")
     given = parser.parse_args(argv)
-    only = tuple(part for part in given.only.split(",") if part)
-    cache = given.cache.resolve()
-    task = replace(embedding("minilm", cache), name="other-quantizers", ours=ROWS, peers=FLOAT[:1])
-    contest = TaskContest(task, cache / "contenders" / task.name, only)
-    bench = None if given.no_timing else replace(task.bench, rounds=given.rounds)
+    minilm = embedding("minilm", given.cache.resolve())
+    task = replace(minilm, name="other-quantizers", ours=ROWS, peers=FLOAT[:1])
     pipelines = {row.name: row.pipeline for row in ROWS}
-    rows = contest.rows(bench)
+    rows = chosen_contest(task, given).rows(timed_as(task.bench, given))
     document = plain_data({**about("other-quantizers"), "pipelines": pipelines, "rows": rows})
     print("\n".join(table(document)))
     store(given.write, document)

@@ -16,11 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contest import ContestTask, Ours, TaskContest
+from benchmarks.contest import ContestTask, Ours, add_contest_options, chosen_contest, timed_as
 from benchmarks.peers import FLOAT, Peer, nncf_onnx, nncf_openvino
 from benchmarks.prepared.commands import irc
 from benchmarks.prepared.packages import cached
-from benchmarks.recording import DEFAULT_CACHE, about, add_write_option, prepare, store
+from benchmarks.recording import about, add_write_option, prepare, store
 from benchmarks.tasks import minilm_r8, timed_text
 from irtools.data import Dataset, DataSettings, load_dataset
 from irtools.measure.base import BenchSettings
@@ -95,21 +95,15 @@ _TITLES = {
 def main(argv: Sequence[str]) -> None:
     """Make and compare the contenders of each model; with --write, store them for docs/."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE)
+    add_contest_options(parser)
     parser.add_argument("--models", default=",".join(MODELS), help="default: %(default)s")
-    parser.add_argument("--only", default="", help="parts of names to take part, by commas")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--no-timing", action="store_true", help="make and compare them only")
     add_write_option(parser, "smoothing")
     given = parser.parse_args(argv)
-    only = tuple(part for part in given.only.split(",") if part)
     cache, rows = given.cache.resolve(), {}
     for name in given.models.split(","):
         task = MODELS[name](cache)
         print(f"{name}: {len(task.test)} samples", file=sys.stderr)
-        contest = TaskContest(task, cache / "contenders" / task.name, only)
-        bench = None if given.no_timing else replace(task.bench, rounds=given.rounds)
-        rows[name] = contest.rows(bench)
+        rows[name] = chosen_contest(task, given).rows(timed_as(task.bench, given))
     document = plain_data(
         {**about("smoothing"), "pipelines": {row.name: row.pipeline for row in OURS}, "rows": rows}
     )

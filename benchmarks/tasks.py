@@ -19,9 +19,17 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.contest import ContestTask, Ours, TaskContest, margins, table
+from benchmarks.contest import (
+    ContestTask,
+    Ours,
+    add_contest_options,
+    chosen_contest,
+    margins,
+    table,
+    timed_as,
+)
 from benchmarks.peers import CONVOLUTIONAL_PEERS, DEBERTA_PEERS, ENCODER_PEERS, FIXED_PEERS, Feeds
-from benchmarks.recording import DEFAULT_CACHE, prepare, write_result
+from benchmarks.recording import prepare, write_result
 from irtools.data import Dataset, DataSettings, load_dataset
 from irtools.measure.base import BenchSettings
 from irtools.model import Model
@@ -179,20 +187,14 @@ def main(argv: Sequence[str]) -> None:
     """Run one comparison and print its table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("task", choices=list(TASKS))
-    parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE)
+    add_contest_options(parser)
     parser.add_argument("--seq", type=int, help="tokens that texts are timed at")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--only", default="", help="parts of names to take part, by commas")
     parser.add_argument("--seconds", type=float, default=1500, help="bound on the timing")
-    parser.add_argument("--no-timing", action="store_true", help="make and compare them only")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args(argv)
-    cache = arguments.cache.resolve()
-    task = TASKS[arguments.task](cache, arguments.seq)
-    only = tuple(part for part in arguments.only.split(",") if part)
-    contest = TaskContest(task, cache / "contenders" / task.name, only)
-    settings = replace(task.bench, rounds=arguments.rounds, max_seconds=arguments.seconds)
-    rows = contest.rows(None if arguments.no_timing else settings)
+    task = TASKS[arguments.task](arguments.cache.resolve(), arguments.seq)
+    contest = chosen_contest(task, arguments)
+    rows = contest.rows(timed_as(replace(task.bench, max_seconds=arguments.seconds), arguments))
     print("\n".join(table(rows)))
     print("\n".join(("", *margins(rows))))
     if arguments.json:

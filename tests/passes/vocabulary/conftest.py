@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -33,11 +35,17 @@ MARKS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 
 
 def make_wordpiece() -> Tokenizer:
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    """Made by hand: what the trainer learns from these texts differs from process to process."""
+    words = _counts(pre_tokenizers.BertPreTokenizer())
+    letters = sorted(set("".join(words)))
+    tokens = [*MARKS, *letters, *(f"##{letter}" for letter in letters)]
+    tokens += [word[:size] for word in words for size in (2, 3, 4, 5)]  # Long ones in pieces.
+    tokens += [f"##{word[5:]}" for word in words if len(word) > 6]
+    vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=220, special_tokens=MARKS)
-    return _finish(tokenizer, trainer)
+    return _finish(tokenizer)
 
 
 def make_bpe() -> Tokenizer:
@@ -48,20 +56,31 @@ def make_bpe() -> Tokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=420, special_tokens=MARKS, initial_alphabet=alphabet, show_progress=False
     )
-    return _finish(tokenizer, trainer)
+    tokenizer.train_from_iterator(TEXTS, trainer)
+    return _finish(tokenizer)
 
 
 def make_unigram() -> Tokenizer:
-    tokenizer = Tokenizer(models.Unigram())
+    """Made by hand, for the same reason: a token scores the logarithm of its share."""
+    words = _counts(pre_tokenizers.Metaspace())
+    letters = sorted(set("".join(words)))
+    total = sum(words.values())
+    scored = [(mark, 0.0) for mark in MARKS]
+    scored += [(word, math.log(count / total)) for word, count in words.items() if len(word) > 1]
+    scored += [(letter, math.log(0.01 / total)) for letter in letters]
+    tokenizer = Tokenizer(models.Unigram(scored, unk_id=MARKS.index("[UNK]")))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    trainer = trainers.UnigramTrainer(
-        vocab_size=120, special_tokens=MARKS, unk_token="[UNK]", show_progress=False
-    )
-    return _finish(tokenizer, trainer)
+    tokenizer.decoder = decoders.Metaspace()
+    return _finish(tokenizer)
 
 
-def _finish(tokenizer: Tokenizer, trainer: trainers.Trainer) -> Tokenizer:
-    tokenizer.train_from_iterator(TEXTS, trainer)
+def _counts(splitter: pre_tokenizers.PreTokenizer) -> Counter[str]:
+    """Return the words of the texts in the order of their first use, and how often each stands."""
+    return Counter(word for text in TEXTS for word, _ in splitter.pre_tokenize_str(text))
+
+
+def _finish(tokenizer: Tokenizer) -> Tokenizer:
+    tokenizer.add_special_tokens(MARKS)
     marks = [(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=marks

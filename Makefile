@@ -8,6 +8,9 @@ MODELS ?= build/models
 # Tests run in two processes, the tests of one file in one of them.
 JOBS ?= 2
 PARALLEL := --numprocesses $(JOBS) --dist loadfile
+# Tests start many processes: modules are compiled once, as in an installed package.
+unexport PYTHONDONTWRITEBYTECODE
+
 STAMP := $(VENV)/.installed-from-constraints
 
 .PHONY: demo test test-slow check lint types format docs clean

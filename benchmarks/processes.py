@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -67,14 +68,22 @@ def alternate(
     }
 
 
+def _environment() -> dict[str, str]:
+    """Return the environment, with byte code kept: pip compiles what it installs."""
+    left_out = "PYTHONDONTWRITEBYTECODE"
+    return {name: value for name, value in os.environ.items() if name != left_out}
+
+
 def run(command: Sequence[str]) -> None:
-    """Run a command to its end.
+    """Run a command to its end, on byte code of its modules as an installed package has it.
 
     Raises:
         RuntimeError: It failed or took too long; says how.
     """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=LIMIT, check=False, env=_environment()
+        )
     except subprocess.TimeoutExpired:
         raise RuntimeError(f"not done after {LIMIT:.0f} s") from None
     if done.returncode:

@@ -202,6 +202,7 @@ def open_session(job: Job, *, searching: bool = False) -> Iterator[Session]:
             sizes=job.sizes,
             data=job.data,
             isolated=settings.check,
+            further=searching or job.bench is not None or not job.keeps_function,
         )
         calibration = Calibration(job.calibration, job.model, settings.seed, drawn)
         ctx = PassContext.for_run(

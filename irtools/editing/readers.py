@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from irtools.model import tensor_of
+
 __all__ = [
     "array_of",
     "attribute_values",
@@ -42,7 +44,7 @@ def constant_of(value: ir.Value | None) -> ir.TensorProtocol | None:
     if attribute.is_ref():
         return None
     if name == "value":
-        return attribute.as_tensor()
+        return tensor_of(attribute)
     make = _CONSTANT_ATTRIBUTES.get(name)
     return None if make is None else ir.tensor(make(attribute.value))
 

@@ -25,6 +25,7 @@ from irtools.instruments.scores import FidelityFigure
 from irtools.measure.drawable import DrawnInputs, check_feeds_of
 from irtools.measure.jobs import run_several
 from irtools.measure.sandbox import ChildLimits, run_isolated
+from irtools.measure.search import seeds_for
 from irtools.metrics import FidelityMeter
 from irtools.model import Model, padded_outputs
 from irtools.passmanager import Exactness, Instrument, Stage, Step
@@ -38,7 +39,6 @@ _ROUNDING_FACTOR = 4.0
 a random error differ by more than one of them, and a fusion may round several times more."""
 _FUSIONS_ROUND_AT_MOST = 1e-3
 """What the runtime does beyond that is more than rounding: 8-bit products that saturate."""
-_SEEDS = (0, 1, 2)
 _SAMPLES = 2
 _LIMITS = ChildLimits(seconds=300.0)
 
@@ -65,7 +65,7 @@ class Numerics(Instrument):
         threads: Threads; None: the runtime's choice.
         data: Real samples, for models for which none can be drawn.
         drawn: How inputs are drawn.
-        feeds: On how many models are compared, at most.
+        feeds: On how many models are compared, at most; None: as many as there are.
         rates: Say how close each model is to the original on these feeds, where no judge does.
 
     Raises:
@@ -82,15 +82,16 @@ class Numerics(Instrument):
         threads: int | None = None,
         data: Dataset | None = None,
         drawn: DrawnInputs | None = None,
-        feeds: int = len(_SEEDS),
+        feeds: int | None = None,
         *,
         rates: bool = False,
     ) -> None:
         self._target = target
         self._drawn = drawn
-        self._seeds = _SEEDS[:feeds]
+        self._most = feeds
         self._data = data
         self._options = RunnerOptions(threads=threads, exact=True)
+        self._seeds: tuple[int, ...] = ()
         self._feeds: list[dict[str, np.ndarray]] = []
         self._known: WeakKeyDictionary[Model, list[Outputs]] = WeakKeyDictionary()
         self._random = False
@@ -107,6 +108,7 @@ class Numerics(Instrument):
         )
         self._drawn = drawn
         trial = drawn.trial()
+        self._seeds = seeds_for(step.original.ir)[: self._most]
         number = len(self._seeds)
         if trial is not None:
             self._feeds = trial.feeds[:number]

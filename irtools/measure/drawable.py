@@ -31,7 +31,7 @@ from irtools.errors import DataError, UnsupportedError
 from irtools.files import scratch_folder
 from irtools.measure.outputs import Outputs
 from irtools.measure.sandbox import ChildLimits, run_isolated
-from irtools.measure.search import SEEDS, small_settings
+from irtools.measure.search import seeds_for, small_settings
 from irtools.measure.trial import run_trial
 from irtools.model import Model
 from irtools.targets import Feeds, RunnerOptions, Target
@@ -90,6 +90,8 @@ class DrawnInputs:
             callers to take the samples.
         isolated: Run the model in a child process, on a file. Else it runs in this one, as it is in
             memory, and not at all where it takes tokens only, which hardly ever fail.
+        further: More inputs will be drawn than those on which numbers are compared, for calibration
+            or timing: one of that size must run as well.
 
     Attributes:
         isolated: As given.
@@ -108,9 +110,11 @@ class DrawnInputs:
         sizes: Mapping[str, int] | None = None,
         data: Dataset | None = None,
         isolated: bool = True,
+        further: bool = True,
     ) -> None:
         self._model = model
         self.isolated = isolated
+        self._further = further
         self._target = target
         self._path = path
         self._options = RunnerOptions(threads=threads, exact=True)
@@ -194,11 +198,12 @@ class DrawnInputs:
         self._adopt({"sizes": {**sizes, **self._changes["sizes"]}})
 
     def _feeds(self) -> list[dict[str, np.ndarray]]:
-        return [check_feeds_of(self._model, seed, self.adapt) for seed in SEEDS]
+        seeds = seeds_for(self._model.ir)
+        return [check_feeds_of(self._model, seed, self.adapt) for seed in seeds]
 
     def _full(self) -> dict[str, np.ndarray] | None:
         """Return one sample of the size that calibration draws; None for decoders."""
-        if find_decoder(self._model.ir) is not None:
+        if not self._further or find_decoder(self._model.ir) is not None:
             return None
         return draw_feeds(self._model, self.adapt(SyntheticSettings(samples=1)))
 

@@ -17,9 +17,8 @@ from irtools.measure.outputs import Outputs, is_finite, says_nothing, within
 from irtools.model import Model
 from irtools.targets import Runner
 
-__all__ = ["SEEDS", "search", "small_settings"]
+__all__ = ["search", "seeds_for", "small_settings"]
 
-SEEDS = (0, 1, 2)
 
 _SEARCH_SECONDS = 20.0
 _FINITE_SECONDS = 4.0
@@ -31,6 +30,11 @@ _SEQUENCE = 16
 _IMAGE = 64
 _OF_DECODERS = {0: (_SEQUENCE, 0), 1: (1, 7), 2: (4, 5)}
 """New tokens and tokens in the cache, by seed."""
+
+
+def seeds_for(model: ir.Model) -> tuple[int, ...]:
+    """Return the seeds of the feeds that are compared: two, and what a decoder reads in turn."""
+    return (0, 1) if find_decoder(model) is None else tuple(_OF_DECODERS)
 
 
 def small_settings(model: ir.Model, seed: int) -> SyntheticSettings:
@@ -69,7 +73,7 @@ def search(
     if not found:
         return {}, [], []
     settings = replace(small_settings(model.ir, 0), **changes)
-    return changes, found, _attempt(model, runner, settings, SEEDS[:1])
+    return changes, found, _attempt(model, runner, settings, seeds_for(model.ir)[:1])
 
 
 def _first_that_runs(
@@ -83,8 +87,10 @@ def _first_that_runs(
 ) -> tuple[dict[str, Any], list[Outputs]]:
     """Return the changes and the outputs of the first candidate that runs."""
 
+    seeds = seeds_for(model.ir)
+
     def attempt(settings: SyntheticSettings) -> list[Outputs]:
-        outputs = _attempt(model, runner, settings, seconds=seconds)
+        outputs = _attempt(model, runner, settings, seeds, seconds)
         return outputs if not finite or all(map(is_finite, outputs)) else []
 
     deadline = time.monotonic() + (_FINITE_SECONDS if finite else _SEARCH_SECONDS)
@@ -118,7 +124,7 @@ def _attempt(
     model: Model,
     runner: Runner,
     settings: SyntheticSettings,
-    seeds: Sequence[int] = SEEDS,
+    seeds: Sequence[int],
     seconds: float = float("inf"),
 ) -> list[Outputs]:
     """Return the outputs on the feeds; empty where some do not run, or give nothing."""

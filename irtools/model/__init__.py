@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         iter_nodes,
         nested_graphs,
         subgraphs,
+        tensor_of,
     )
     from irtools.model.writer import EXTERNAL_ABOVE, WeightStore, planned_size
 
@@ -74,6 +75,7 @@ _HOMES = {
     "subgraphs": "irtools.model.walk",
     "tensor_bytes": "irtools.model.digest",
     "tensor_digest": "irtools.model.digest",
+    "tensor_of": "irtools.model.walk",
     "tensor_size": "irtools.model.digest",
     "verify": "irtools.model.verifier",
     "weight_files": "irtools.model.glance",
@@ -115,6 +117,7 @@ __all__ = [
     "subgraphs",
     "tensor_bytes",
     "tensor_digest",
+    "tensor_of",
     "tensor_size",
     "verify",
     "weight_files",

@@ -24,6 +24,7 @@ import onnx_ir as ir
 
 from irtools.model.digest import tensor_digest
 from irtools.model.interface import ValueInfo, dtype_text, quote_name
+from irtools.model.walk import tensor_of
 
 __all__ = ["print_model", "print_structure"]
 
@@ -137,7 +138,7 @@ class _Printer:
     def attribute_value(self, attribute: ir.Attr) -> str:
         match attribute.type:
             case ir.AttributeType.TENSOR:
-                return self.tensor(attribute.as_tensor())
+                return self.tensor(tensor_of(attribute))
             case ir.AttributeType.TENSORS:
                 return "[" + ", ".join(self.tensor(t) for t in attribute.as_tensors()) + "]"
             case ir.AttributeType.FLOAT:

@@ -33,7 +33,7 @@ from irtools.model.sparse import mark_read_sparse, take_sparse_mark, to_dense
 from irtools.model.stale import drop_stale_shapes
 from irtools.model.tensors import check_data, num_bytes
 from irtools.model.verifier import verify
-from irtools.model.walk import iter_graphs
+from irtools.model.walk import iter_graphs, tensor_of
 from irtools.model.wire import Skeleton, cut_weights
 
 __all__ = ["TRAINING", "ReadModel", "read_file", "read_proto"]
@@ -230,7 +230,7 @@ class _Reader:
                     if attribute.is_ref():
                         continue
                     if attribute.type == ir.AttributeType.TENSOR:
-                        tensor = self._mapped(attribute.as_tensor())
+                        tensor = self._mapped(tensor_of(attribute))
                         if tensor is not attribute.value:
                             node.attributes[name] = ir.AttrTensor(
                                 name, tensor, doc_string=attribute.doc_string

@@ -15,6 +15,7 @@ from irtools.passes.cleanup.folding import FoldConstants, LiftConstants
 from irtools.passes.cleanup.identities import RemoveIdentity, RemoveNoOps
 from irtools.passes.cleanup.initializers import DeduplicateInitializers
 from irtools.passes.cleanup.layout import MergeLayoutChains
+from irtools.passes.cleanup.padding import FusePad
 from irtools.passes.cleanup.subexpressions import EliminateCommonSubexpressions
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult, option
 from irtools.report.counts import counts_skipped
@@ -30,6 +31,7 @@ _PARTS = (
     RemoveNoOps,
     MergeLayoutChains,
     EliminateCommonSubexpressions,
+    FusePad,
     FuseConvBn,
     RemoveDeadCode,
 )
@@ -44,14 +46,15 @@ class Cleanup(Pass):
     """Simplify the model without changing what it computes.
 
     Runs `lift-constants`, `deduplicate-initializers`, `remove-identity`, `fold-constants`,
-    `remove-no-ops`, `merge-layout-chains`, `eliminate-common-subexpressions`, `fuse-conv-bn` and
-    `remove-dead-code` in rounds until nothing changes. All of these exist as passes of their
-    own. Main graph and nested subgraphs are cleaned; the bodies of functions stay as they are.
+    `remove-no-ops`, `merge-layout-chains`, `eliminate-common-subexpressions`, `fuse-pad`,
+    `fuse-conv-bn` and `remove-dead-code` in rounds until nothing changes. All of these exist as
+    passes of their own. Main graph and nested subgraphs are cleaned; the bodies of functions stay
+    as they are.
 
     The file never grows by it. Inputs, outputs and weights that a caller may override stay, used
     or not. Every rule gives
-    bit-equal results, except folding of operators such as Exp and MatMul and of
-    BatchNormalization into weights, which `exact` switches off.
+    bit-equal results, except folding of operators such as Exp and MatMul, of
+    BatchNormalization into weights, and of Pad into Conv, which `exact` switches off.
     """
 
     name: ClassVar[str] = "cleanup"
@@ -102,6 +105,6 @@ class Cleanup(Pass):
         for kind in _PARTS:
             if kind is FoldConstants:
                 parts.append(FoldConstants(exact=self.exact))
-            elif kind is not FuseConvBn or not self.exact:
+            elif kind.exactness is Exactness.EXACT or not self.exact:
                 parts.append(kind())
         return parts

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from irtools.model import tensor_of
+
 __all__ = ["constant_bytes", "initializer_bytes", "node_bytes", "tensor_payload"]
 
 
@@ -52,7 +54,7 @@ def _attribute(attribute: ir.Attr) -> int:
         return total
     match attribute.type:
         case ir.AttributeType.TENSOR:
-            return total + tensor_payload(attribute.as_tensor())
+            return total + tensor_payload(tensor_of(attribute))
         case ir.AttributeType.INTS:
             return total + sum(1 + _varint(int(item)) for item in attribute.as_ints())
         case ir.AttributeType.FLOATS:

@@ -59,8 +59,8 @@ def test_without_data_passes_that_keep_the_function_are_rated_on_the_feeds_of_th
 ) -> None:
     result = irtools.optimize(model, "cleanup", bench=None)
     assert result.report.evaluation is None
-    assert [row.fidelity.samples for row in result.rows if row.fidelity is not None] == [2, 6]
-    assert "6 samples of synthetic data" in str(result.report)
+    assert [row.fidelity.samples for row in result.rows if row.fidelity is not None] == [2, 4]
+    assert "4 samples of synthetic data" in str(result.report)
     judged = irtools.optimize(model, "cleanup", bench=None, effort="thorough")
     assert judged.report.evaluation is not None and judged.report.evaluation.synthetic
 

@@ -110,7 +110,7 @@ def trial(found: Model, folder: Path, given: Mapping[str, Any] | None = None) ->
 def test_sizes_are_found(case: str, tmp_path: Path) -> None:
     found, expected = MODELS[case]
     answer = trial(found, tmp_path)
-    assert not answer["reason"] and len(answer["outputs"]) == 3
+    assert not answer["reason"] and len(answer["outputs"]) == 2
     assert {name: answer["changes"][name] for name in expected} == expected
     if "together" not in expected:
         assert answer["changes"]["together"] is None
@@ -168,10 +168,29 @@ def test_usual_sizes_that_run_cost_one_process(
     monkeypatch.setattr(drawable, "run_isolated", here)
     drawn = DrawnInputs(found, TARGET, lambda: path)
     kept = drawn.trial()
-    assert kept is not None and len(kept.feeds) == len(kept.outputs) == 3
+    assert kept is not None and len(kept.feeds) == len(kept.outputs) == 2
     assert drawn.adapt(SyntheticSettings(sequence=99)).sequence == 99
     assert not drawn.note and drawn.trial() is kept
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("further", [True, False])
+def test_larger_inputs_run_where_some_will_be_drawn(
+    further: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from irtools.measure import drawable
+
+    found = model("float[n,s,4] x", "{ y = MatMul (x, w) }", {"w": (4, 4)}, "float[n,s,4] y")
+    path = found.save(tmp_path / "m.onnx").files[0]
+    given: list[object] = []
+
+    def here(function: Any, *arguments: Any, **_: Any) -> Any:
+        given.append(arguments[4])
+        return function(*arguments)
+
+    monkeypatch.setattr(drawable, "run_isolated", here)
+    assert DrawnInputs(found, TARGET, lambda: path, further=further).trial() is not None
+    assert [one is not None for one in given] == [further]
 
 
 def test_sizes_of_real_samples_are_tried_first(tmp_path: Path) -> None:
@@ -302,5 +321,5 @@ def test_outputs_that_are_never_finite_are_taken_as_they_are(
     path = found.save(tmp_path / "m.onnx").files[0]
     drawn = DrawnInputs(found, TARGET, lambda: path)
     result = drawn.trial()
-    assert result is not None and len(result.outputs) == 3
+    assert result is not None and len(result.outputs) == 2
     assert not drawn.note and not drawn.reason

@@ -1,8 +1,4 @@
-"""Web pages: templates, one style, charts as SVG, and a content policy without exceptions."""
+"""Web pages: templates, one style, charts as SVG, and a content policy without exceptions.
 
-from __future__ import annotations
-
-from irtools.pages.engine import fragment, page, templates
-from irtools.pages.policy import asset, content_policy, digest
-
-__all__ = ["asset", "content_policy", "digest", "fragment", "page", "templates"]
+No face: `blocks` has what a section is made of, `charts` what is drawn, `engine` makes pages of it.
+"""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,8 +43,10 @@ def bars(
         keys: Class and name of each series.
         unit: After the numbers of the axis.
     """
-    highest = max((v for one in found for v in one.values if v is not None), default=1.0)
-    scale = Scale(0.0, highest * 1.02 or 1.0)
+    known = (v for one in found for v in one.values if v is not None and math.isfinite(v))
+    scale = Scale(0.0, 1.02 * max(known, default=0.0))
+    if not scale.high > 0:
+        scale = Scale(0.0, 1.0)
     row = 22 + _THICK * len(keys)
     bottom = row * len(found) + 4
     canvas = Canvas(caption, bottom + AXIS)

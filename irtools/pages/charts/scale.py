@@ -30,17 +30,28 @@ class Scale:
         Args:
             log: Where all numbers are above 0; else the axis is linear.
             margin: Free share of the axis at either end.
+
+        Raises:
+            OverflowError: The numbers are too far apart for floats.
         """
         finite = [number for number in numbers if math.isfinite(number)]
         low, high = (min(finite), max(finite)) if finite else (0.0, 1.0)
+        if not math.isfinite(high - low):
+            raise OverflowError("an axis would be longer than floats are")
         if log and low > 0:
             wide = max(math.log(high / low), 0.05) * margin
             return cls(low * math.exp(-wide), high * math.exp(wide), True)
-        wide = (high - low or abs(high) or 1.0) * margin
+        # Two numbers that floats hardly tell apart are one.
+        wide = (max(high - low, 1e-9 * abs(high)) or 1.0) * margin
         return cls(low - wide, high + wide)
 
     def place(self, number: float, first: float = 0.0) -> float:
-        """Return where a number is: `first` at the beginning, 1 at the end, never beyond these."""
+        """Return where a number is: `first` at the beginning, 1 at the end, never beyond.
+
+        What is not a number is at the beginning.
+        """
+        if number != number:
+            return first
         if self.log:
             share = math.log(max(number, self.low) / self.low) / math.log(self.high / self.low)
         else:
@@ -64,6 +75,7 @@ class Scale:
             found = [number for number in all_ if self.low <= number <= self.high]
             if len(found) <= most:
                 break
+        found = found[:: -(-len(found) // most) or 1]
         return found if len(found) > 1 else Scale(self.low, self.high).ticks(most)
 
 

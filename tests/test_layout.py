@@ -340,7 +340,7 @@ def test_wheel_holds_every_module(tmp_path: Path) -> None:
         str(Path(*name.split("."), path.relative_to(ROOT / room)))
         for room, name in ROOMS.items()
         for path in (ROOT / room).rglob("*")
-        if path.suffix in (".py", ".json") or path.name == "py.typed"
+        if path.suffix in (".py", ".json", ".html", ".css", ".js") or path.name == "py.typed"
     }
     assert expected <= packed
     assert {name.split("/")[0] for name in packed if "dist-info" not in name} == {"irtools"}

@@ -28,7 +28,7 @@ __all__ = [
 
 BUILD_FILE = "build.json"
 MANIFEST_FILE = "irtools.json"
-MEASURED_FILES = frozenset({"report.json", BUILD_FILE})
+MEASURED_FILES = frozenset({"report.json", "report.html", BUILD_FILE})
 """Files of a build that hold times, and so differ from run to run."""
 
 T = TypeVar("T", bound="Record")

@@ -68,11 +68,17 @@ def artifact_options(function: F) -> F:
 
 _ARTIFACT = (
     click.option(
+        "--html",
+        "html_path",
+        type=OUT,
+        help="Write the report as a page: one file that needs no network and no script.",
+    ),
+    click.option(
         "--output",
         "-o",
         type=OUT,
-        help="FILE.onnx: the model as it was timed. A folder: what the target loads, and "
-        "report.json. [default: <name>.opt.onnx]",
+        help="FILE.onnx: the model as it was timed. A folder: what the target loads, "
+        "report.json and report.html. [default: <name>.opt.onnx]",
     ),
     click.option(
         "--portable",
@@ -143,6 +149,7 @@ def write_result(
     from irtools.cli.console import console, say, write_json
     from irtools.data import resolve_sizes
     from irtools.driver.artifact import write_artifact
+    from irtools.files import write_text
     from irtools.report.table import report_view
     from irtools.words import size_text
 
@@ -156,6 +163,10 @@ def write_result(
     )
     if json_path is not None:
         write_json(report.to_dict(), json_path)
+    if given["html_path"] is not None:
+        from irtools.report.page import report_page
+
+        write_text(Path(given["html_path"]), report_page(report))
     shown = console()
     for part in report_view(report):
         shown.print(part)

@@ -103,6 +103,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "--external-data",
         "--force",
         "--json",
+        "--html",
         "--adapter-output",
         "--hard-label-output",
         "--cache",

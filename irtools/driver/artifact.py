@@ -18,6 +18,7 @@ from irtools.files import file_hash, publish, publish_folder, staging_folder
 from irtools.model import Model
 from irtools.report.document import Report
 from irtools.report.entries import ArtifactEntry
+from irtools.report.page import report_page
 from irtools.sources import find_frontend
 from irtools.targets import Artifact, KernelReport, Target
 
@@ -61,7 +62,7 @@ def write_artifact(
     Args:
         result: What `optimize` returned.
         out: `file.onnx`, or a folder for what the target loads, with the tokenizer and
-            `report.json`; None: `<stem>.opt.onnx` in the current folder.
+            `report.json` and `report.html`; None: `<stem>.opt.onnx` in the current folder.
         source: What was optimized, as it was given; None: the file that the model was read from.
         force: Existing files may be replaced.
         external_data: Weights in a file of their own; None: where they are large.
@@ -81,10 +82,10 @@ def write_artifact(
     if destination.is_folder:
         reports = []
 
-        def describe(artifact: Artifact) -> str:
+        def describe(artifact: Artifact) -> Mapping[str, str]:
             entry = _entry(artifact.files, artifact.kernels, artifact.notes)
             reports.append(dataclasses.replace(result.report, artifact=entry))
-            return reports[0].to_json()
+            return {"report.json": reports[0].to_json(), "report.html": report_page(reports[0])}
 
         model, target = result.model, result.target
         artifact, companions = compile_to(model, target, destination, source, describe, sizes=sizes)
@@ -102,7 +103,7 @@ def compile_to(
     target: Target,
     destination: Destination,
     source: str,
-    describe: Callable[[Artifact], str] | None = None,
+    describe: Callable[[Artifact], Mapping[str, str]] | None = None,
     format: str | None = None,
     sizes: Mapping[str, int] = MappingProxyType({}),
 ) -> tuple[Artifact, tuple[Path, ...]]:
@@ -114,7 +115,7 @@ def compile_to(
 
     Args:
         destination: A folder, or the main file; next to a file nothing else is put.
-        describe: Makes the text of `report.json` when the artifact is there.
+        describe: Makes the texts of further files, by name, when the artifact is there.
         format: One of the target's formats; None: its usual one.
         sizes: Sizes of open axes for that run, as `DrawnInputs` takes them.
 
@@ -144,8 +145,9 @@ def compile_to(
             made = write_companions(model.companions, folder)
             companions = list(dict.fromkeys(p.name for p in (*copied, *made)))
         if describe is not None:
-            (folder / "report.json").write_text(describe(artifact), encoding="utf-8")
-            companions.append("report.json")
+            for name, text in describe(artifact).items():
+                (folder / name).write_text(text, encoding="utf-8")
+                companions.append(name)
         publish_folder(folder, place, artifact.files[0].name)
     files = tuple(place / path.name for path in artifact.files)
     return dataclasses.replace(artifact, files=files), tuple(place / name for name in companions)

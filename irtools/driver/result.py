@@ -24,7 +24,7 @@ from irtools.passmanager import Exactness, Plan, Step, pass_text
 from irtools.report.document import Report
 from irtools.report.entries import GoalEntry, Row, TriedEntry
 from irtools.report.frame import frame
-from irtools.report.html import html
+from irtools.report.page import report_fragment
 from irtools.report.saturation import remark_on_saturation
 from irtools.report.verdicts import (
     judge_run,
@@ -75,7 +75,7 @@ class OptimizeResult:
 
     def _repr_html_(self) -> str:
         """Return what a notebook shows."""
-        return html(self.report)
+        return report_fragment(self.report)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from irtools.instruments.rollback import Rollback
 from irtools.instruments.score import ModelScore
 from irtools.instruments.scores import FidelityFigure, MetricFigure
 from irtools.instruments.sizes import Size, Sizes
-from irtools.instruments.speed import Latency, is_slower
+from irtools.instruments.speed import Latency, first_ratios, is_slower
 from irtools.instruments.verification import Verification
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "Sizes",
     "Verification",
     "check_outputs",
+    "first_ratios",
     "is_slower",
     "may_be_bug",
 ]

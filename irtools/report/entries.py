@@ -257,6 +257,7 @@ class ReportData:
             was given.
         command: The command that makes the result again without searching.
         next: What could be done beyond the result, each with its command.
+        trials: All trials of a tuner, of which `tried` has the front; those that ended early too.
     """
 
     created: str
@@ -281,3 +282,4 @@ class ReportData:
     tried: tuple[TriedEntry, ...] = ()
     command: str = ""
     next: tuple[str, ...] = ()
+    trials: tuple[TriedEntry, ...] = ()

@@ -138,8 +138,9 @@ def optimize(source: str, output: str | None, json_path: str | None, **given: An
     from irtools.driver.destination import Destination, check_writable
 
     Destination.of(output, source, force=given["force"])
-    if json_path not in (None, "-"):
-        check_writable(Path(str(json_path)))
+    for path in (json_path, given["html_path"]):
+        if path not in (None, "-"):
+            check_writable(Path(str(path)))
     if target is not None:
         target.check_available()
     result = _run(source, pipeline, plans, target or "auto", given)

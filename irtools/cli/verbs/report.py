@@ -24,9 +24,10 @@ _BY_SUFFIX = {".md": "markdown", ".xml": "junit", ".html": "html", ".json": "jso
 
 
 @click.command(
-    cls=Verb, epilog="Example: irc report small.json -o comment.md  # then: gh pr comment -F ..."
+    cls=Verb,
+    epilog="Examples: irc report small.json -o small.html; irc report a.json b.json -o both.html",
 )
-@click.argument("report_file", metavar="REPORT", required=False, type=FILE)
+@click.argument("report_files", metavar="REPORT [REPORT]", nargs=-1, type=FILE)
 @click.option(
     "--output",
     "-o",
@@ -42,16 +43,29 @@ _BY_SUFFIX = {".md": "markdown", ".xml": "junit", ".html": "html", ".json": "jso
 @click.option("--schema", is_flag=True, help="Print the JSON schema of reports.")
 @click.option("--force", "-f", is_flag=True, help="Replace what exists.")
 def report(
-    report_file: str | None, output: str | None, form: str | None, schema: bool, force: bool
+    report_files: tuple[str, ...],
+    output: str | None,
+    form: str | None,
+    schema: bool,
+    force: bool,
 ) -> None:
     """Show the report REPORT, which `irc optimize --json FILE` writes, or turn it into a file.
 
-    Markdown is made for the comment of a pull request, JUnit for what CI systems show as tests.
+    HTML is a page with charts that needs no network and no script; two reports make one of both
+    runs against each other. Markdown is made for the comment of a pull request, JUnit for what CI
+    systems show as tests.
     """
-    if (report_file is None) != schema:
+    if bool(report_files) == schema:
         raise click.UsageError("give either a report or --schema")
+    if len(report_files) > 2:
+        raise click.UsageError(f"give one report or two, not {len(report_files)}")
     chosen = form or _form_of(output)
-    text = _schema_text() if report_file is None else _view(_read(report_file), chosen)
+    if schema:
+        text = _schema_text()
+    elif len(report_files) == 2:
+        text = _against(report_files, chosen)
+    else:
+        text = _view(_read(report_files[0]), chosen)
     if output is None:
         sys.stdout.write(text)
     else:
@@ -80,17 +94,36 @@ def _read(path: str) -> Report:
 
 
 def _view(found: Report, form: str) -> str:
-    from irtools.report.html import html
+    from irtools.report.impossible import refuse_impossible
     from irtools.report.junit import junit
     from irtools.report.markdown import markdown
+    from irtools.report.page import report_page
 
     views: dict[str, Callable[[Report], str]] = {
         "table": str,
         "markdown": markdown,
         "junit": junit,
-        "html": html,
+        "html": report_page,
     }
-    return found.to_json() if form == "json" else views[form](found)
+    if form == "json":
+        return found.to_json()
+    with refuse_impossible():
+        return views[form](found)
+
+
+def _against(files: tuple[str, ...], form: str) -> str:
+    """Return a view of two runs: a page, or the table of their figures."""
+    from irtools.report.comparison import comparison_text
+    from irtools.report.impossible import refuse_impossible
+    from irtools.report.page import comparison_page
+
+    first, second = map(_read, files)
+    if form == "html":
+        return comparison_page(first, second, (files[0], files[1]))
+    if form == "table":
+        with refuse_impossible():
+            return comparison_text(first, second)
+    raise UsageError(f"two reports are shown as html or table, not as {form}")
 
 
 def _schema_text() -> str:

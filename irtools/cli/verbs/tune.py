@@ -90,7 +90,7 @@ def tune(
     given["goals"] = options.goals_of(given)
     target = find_target(given["target"])
     Destination.of(output, source, force=given["force"])
-    for path in (json_path, storage):
+    for path in (json_path, given["html_path"], storage):
         if path not in (None, "-"):
             check_writable(Path(str(path)))
     from irtools.cli.console import progress, say

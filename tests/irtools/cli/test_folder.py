@@ -31,7 +31,7 @@ def test_a_new_folder_appears_whole_or_not_at_all(
         assert irc(*_CALL).code == 6
     assert sorted(p.name for p in tmp_path.iterdir()) == before
     assert irc(*_CALL).code == 0
-    assert set(_listing(tmp_path / "out")) == {"model.onnx", "report.json"}
+    assert set(_listing(tmp_path / "out")) == {"model.onnx", "report.html", "report.json"}
     umask = os.umask(0)
     os.umask(umask)
     assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o777 & ~umask
@@ -54,7 +54,7 @@ def test_an_old_folder_stays_as_it_was_when_the_new_one_fails(
     assert _listing(tmp_path / "out") == before
     assert irc(*_CALL, "--force").code == 0
     after = _listing(tmp_path / "out")
-    assert set(after) == {"model.onnx", "notes.txt", "report.json"}
+    assert set(after) == {"model.onnx", "notes.txt", "report.html", "report.json"}
     assert after["notes.txt"] == b"mine" and after["model.onnx"] != b"old"
 
 

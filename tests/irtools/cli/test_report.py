@@ -31,3 +31,28 @@ def test_irc_report_writes_every_form(irc: Callable[..., Any], tmp_path: Path) -
     assert bad.code == 3 and "not a report" in bad.err and not bad.out
     assert irc("report", "--schema").out.startswith("{")
     assert irc("report").code == 2
+
+
+def test_two_reports_are_shown_against_each_other(irc: Callable[..., Any], tmp_path: Path) -> None:
+    run = ("optimize", "model.onnx", "--no-bench", "--force", "-o", "o.onnx")
+    assert irc(*run, "-p", "cleanup", "--json", "a.json").code == 0
+    assert irc(*run, "-p", "int8", "--json", "b.json", "--html", "b.html").code == 0
+    page = (tmp_path / "b.html").read_text()
+    assert page.startswith("<!doctype html>") and "int8" in page
+    assert irc("report", "b.json", "-o", "again.html").code == 0
+    assert (tmp_path / "again.html").read_text() == page
+    text = irc("report", "a.json", "b.json").out
+    assert text.startswith("A is better in SQNR; B is better in size.")
+    assert irc("report", "a.json", "b.json", "-o", "both.html").code == 0
+    assert "Two runs against each other" in (tmp_path / "both.html").read_text()
+    refused = irc("report", "a.json", "b.json", "-o", "both.md")
+    assert refused.code == 2 and "as html or table, not as markdown" in refused.err
+    assert irc("report", "a.json", "b.json", "a.json").code == 2
+    broken = (
+        (tmp_path / "a.json").read_text().replace('"file_bytes": ', '"file_bytes": 1e400, "x": ')
+    )
+    (tmp_path / "broken.json").write_text(broken)
+    assert irc("report", "broken.json", "-o", "broken.html").code == 3
+    assert not (tmp_path / "broken.html").exists()
+    missing = irc(*run, "-p", "cleanup", "--html", "none/page.html")
+    assert missing.code == 6 and "there is no folder none" in missing.err

@@ -101,5 +101,5 @@ def test_an_artifact_of_a_model_in_memory_is_written_and_checked(
     with pytest.raises(UsageError, match="exists"):
         irtools.write_artifact(result, tmp_path / "a.onnx")
     report, files = irtools.write_artifact(result, tmp_path / "deploy")
-    assert {path.name for path in files} == {"model.onnx", "report.json"}
+    assert {path.name for path in files} == {"model.onnx", "report.html", "report.json"}
     assert Report.from_json((tmp_path / "deploy" / "report.json").read_text()) == report

@@ -18,9 +18,9 @@ from irtools.goals import Interval
 from irtools.model import Model
 from irtools.report.document import Report, schema
 from irtools.report.entries import TriedEntry
-from irtools.report.html import html
 from irtools.report.junit import junit
 from irtools.report.markdown import markdown
+from irtools.report.page import report_page
 from irtools.report.tried import tried_cells, tried_line
 from irtools.search import SearchError, job
 
@@ -262,7 +262,7 @@ def test_the_report_shows_goals_and_what_was_tried(model: Model, timed: Timed) -
     assert Report.from_dict(document) == report
     assert document["tried"][1]["figures"]["speedup"] == {"value": 2.0, "low": 1.96, "high": 2.04}
     assert document["tried"][1]["target"] == "ort-cpu:isa=vnni"
-    table, page, text = str(report), html(report), markdown(report)
+    table, page, text = str(report), report_page(report), markdown(report)
     assert "goal speedup=1.8: kept, 2.00x [1.96, 2.04]" in table
     for view in (table, page, text):
         assert "cleanup,int8" in view and "exact passes" in view and "irc optimize MODEL" in view

@@ -29,6 +29,7 @@ _BROUGHT_ALONG = {
     "yaml": "accelerate and transformers need it themselves",
     "pyarrow": "read where it is installed; the message says how otherwise",
     "huggingface_hub": "transformers needs it itself",
+    "mcp_types": "mcp needs it itself",
 }
 
 

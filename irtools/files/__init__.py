@@ -5,6 +5,7 @@ from __future__ import annotations
 from irtools.files.entry import Entry
 from irtools.files.hashes import file_hash, file_hashes, files_below
 from irtools.files.locks import folder_locked, locked
+from irtools.files.root import RootFolder
 from irtools.files.scratch import remove_abandoned, scratch_folder
 from irtools.files.staging import publish, publish_folder, staging_folder
 from irtools.files.store import STORE_LIMIT, Store, StoredSize
@@ -13,6 +14,7 @@ from irtools.files.text import json_text, write_text
 
 __all__ = [
     "Entry",
+    "RootFolder",
     "STORE_LIMIT",
     "Store",
     "StoredSize",

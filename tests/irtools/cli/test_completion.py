@@ -72,7 +72,7 @@ def test_file_names_go_on_completing(irc: Callable) -> None:
         "irc optimize model.onnx --calibrate d",
         "irc bench model.onnx m",
         "irc optimize model.onnx --dump-ir d",
-        "irc nonsense m",
+        "irc nonsense zz",
     )
     assert found == ["{default}", "{default}", "{default}", "{dirnames}", ""]
 

@@ -21,7 +21,13 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def profile(
-    model: Model | Path, feeds: Feeds, runs: int, options: RunnerOptions, device: str
+    model: Model | Path,
+    feeds: Feeds,
+    runs: int,
+    options: RunnerOptions,
+    device: str,
+    *,
+    stateful: bool = False,
 ) -> NodeTimes:
     """Run a model with counters on.
 
@@ -29,7 +35,7 @@ def profile(
         UnsupportedError: OpenVINO refuses the model, or counts nothing on this device.
         DataError: The feeds do not fit.
     """
-    with OpenVinoRunner(model, options, device, counters=True) as runner:
+    with OpenVinoRunner(model, options, device, counters=True, stateful=stateful) as runner:
         for _ in range(_WARM_UP_RUNS):
             runner.run(feeds)
         found, totals = [], []

@@ -12,10 +12,21 @@ import numpy as np
 from irtools.backends.openvino.kernels import count_kernels, quantized_ops
 from irtools.backends.openvino.library import clean_message, import_openvino, release
 from irtools.backends.openvino.source import import_model
+from irtools.backends.openvino.state import Cache, StatefulText
+from irtools.backends.openvino.stateful import BEAMS, CacheVariable, cache_variables, make_stateful
 from irtools.errors import OptionError, UnsupportedError
-from irtools.targets import Feeds, InputSlot, KernelReport, RunnerOptions, SessionRunner
+from irtools.targets import (
+    FedText,
+    Feeds,
+    InputSlot,
+    KernelReport,
+    RunnerOptions,
+    SessionRunner,
+    TextState,
+)
 
 if TYPE_CHECKING:
+    from irtools.analysis.decoder import CachedDecoder
     from irtools.model import Model
 
 __all__ = ["OpenVinoRunner", "plugin_config"]
@@ -39,6 +50,8 @@ class OpenVinoRunner(SessionRunner):
         options: How to run it.
         device: `CPU` or `GPU`.
         counters: Count the time of every node.
+        stateful: Keep the cache of a decoder inside. It is fed and returned all the same, by
+            copying; a text that is continued by `begin_text` leaves it where it is.
 
     Raises:
         UnsupportedError: OpenVINO refuses the model.
@@ -53,30 +66,58 @@ class OpenVinoRunner(SessionRunner):
         device: str,
         *,
         counters: bool = False,
+        stateful: bool = False,
     ) -> None:
         core = import_openvino().Core()
         imported = import_model(core, model)
+        if stateful:
+            imported = make_stateful(imported)
         self._declared = imported.declared
         self._quantized = quantized_ops(imported.model)
         config = plugin_config(options, device) | ({"PERF_COUNT": "YES"} if counters else {})
         self._compile = partial(_compile, core, imported.model, device, config)
         compiled = self._compile()
         slots = [_slot(port, imported.outputs) for port in compiled.inputs]
-        super().__init__(compiled.create_infer_request(), slots, imported.outputs)
+        self._ports = [slot.name for slot in slots]
+        variables = cache_variables(imported.model)
+        self._cache = Cache(variables) if variables else None
+        outputs = (*imported.outputs, *(variable.present for variable in variables))
+        taken = [slot for slot in slots if self._cache is None or slot.name != BEAMS]
+        taken += [_cache_slot(variable) for variable in variables]
+        super().__init__(compiled.create_infer_request(), taken, outputs)
 
     def infer(self, feeds: Mapping[str, np.ndarray], wanted: Sequence[str]) -> Sequence[np.ndarray]:
         session = self.session
         try:
-            results = session.infer(
-                dict(enumerate(feeds.values())), share_inputs=True, share_outputs=True
-            )
+            if self._cache is not None:
+                self._cache.restore(session, feeds)
+            results = session.infer(self._fed(feeds), share_inputs=True, share_outputs=True)
         except RuntimeError:
             # OpenVINO 2026.4 keeps sizes of a failed run in the compiled model: the next one fails
             # as well, or gives outputs of other shapes.
             self._session = self._compile().create_infer_request()
             raise
         # Shared outputs live in the request and the next run writes over them.
-        return [np.array(results[self.output_names.index(name)]) for name in wanted]
+        presents = {} if self._cache is None else self._cache.presents(session, wanted)
+        return [
+            presents[name] if name in presents else np.array(results[self._outputs.index(name)])
+            for name in wanted
+        ]
+
+    def begin_text(self, decoder: CachedDecoder, past: Feeds) -> TextState:
+        """Begin a text after a cache; see `irtools.targets.begin_text`."""
+        if self._cache is None:
+            return FedText(self, decoder, past)
+        request = self.session.get_compiled_model().create_infer_request()
+        return StatefulText(request, self._cache, self._fed, decoder, past)
+
+    def _fed(self, feeds: Feeds) -> dict[int, np.ndarray]:
+        """Return what the compiled model is fed, by the number of its input."""
+        if self._cache is None:
+            return dict(enumerate(feeds.values()))
+        rows = next(len(array) for name, array in feeds.items() if name in self._ports)
+        fed = {BEAMS: np.arange(rows, dtype=np.int32), **feeds}
+        return {number: fed[name] for number, name in enumerate(self._ports)}
 
     def known(self, feeds: Feeds) -> Feeds:
         """Leave out feeds of inputs that no node reads, and find those that were renamed."""
@@ -104,11 +145,16 @@ class OpenVinoRunner(SessionRunner):
         return found
 
 
+def _cache_slot(variable: CacheVariable) -> InputSlot:
+    shape = (None, variable.heads, None, variable.size)
+    return InputSlot(variable.name, np.dtype(np.float32), shape)
+
+
 def plugin_config(options: RunnerOptions, device: str) -> dict[str, str]:
     """Return the plug-in's properties for `options`.
 
-    Two of OpenVINO's defaults change numbers by default: bf16 on CPUs that have it, and int8
-    activations in front of compressed weights. `exact` switches both off.
+    Three of OpenVINO's defaults change numbers: bf16 on CPUs that have it, int8 activations in
+    front of compressed weights, and a cache of 8 bits inside. `exact` switches them off.
 
     Raises:
         OptionError: No such precision.
@@ -123,6 +169,7 @@ def plugin_config(options: RunnerOptions, device: str) -> dict[str, str]:
         config["INFERENCE_PRECISION_HINT"] = _PRECISIONS[options.precision]
     if options.exact:
         config |= {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
+        config |= {"KV_CACHE_PRECISION": "f32"}
     return config
 
 

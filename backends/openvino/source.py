@@ -89,8 +89,13 @@ def import_model(core: Any, model: Model | Path) -> ImportedModel:
     return ImportedModel(_import_from_memory(core, model), names, lambda: inputs)
 
 
-def write_model(model: Model, path: Path) -> None:
+def write_model(
+    model: Model, path: Path, rewrite: Callable[[ImportedModel], ImportedModel] | None = None
+) -> None:
     """Write `.xml` and `.bin`.
+
+    Args:
+        rewrite: What is done to it after it was read.
 
     Raises:
         UnsupportedError: OpenVINO refuses the model.
@@ -98,6 +103,8 @@ def write_model(model: Model, path: Path) -> None:
     """
     ov = import_openvino()
     imported = import_model(ov.Core(), model)
+    if rewrite is not None:
+        imported = rewrite(imported)
     for output, name in zip(imported.model.outputs, imported.outputs, strict=True):
         # Values that became one carry all their names; callers ask for the model's.
         output.get_tensor().set_names({name})

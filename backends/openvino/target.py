@@ -33,7 +33,14 @@ _PRECISIONS = {"f32": "float32", "bf16": "bfloat16", "f16": "float16"}
 
 @dataclass(frozen=True)
 class _OpenVino(PackagedTarget):
-    """What both targets share."""
+    """What both targets share.
+
+    Attributes:
+        stateful: Keep the cache of a decoder inside the runtime, where its attention reads it
+            in place. Else it is an input and an output of every step, as in ONNX.
+    """
+
+    stateful: bool = True
 
     device: ClassVar[str]
     package: ClassVar[str] = "openvino"
@@ -51,7 +58,7 @@ class _OpenVino(PackagedTarget):
         self.check_available()
         from irtools.backends.openvino.runner import OpenVinoRunner
 
-        return OpenVinoRunner(self.as_run(model), options, self.device)
+        return OpenVinoRunner(self.as_run(model), options, self.device, stateful=self.stateful)
 
     def as_run(self, model: Model | Path) -> Model | Path:
         """Return the model in the form in which it computes what it says on this machine."""
@@ -64,8 +71,9 @@ class _OpenVino(PackagedTarget):
 
     def write(self, form: Model, path: Path) -> None:
         from irtools.backends.openvino.source import write_model
+        from irtools.backends.openvino.stateful import make_stateful
 
-        write_model(form, path)
+        write_model(form, path, make_stateful if self.stateful else None)
 
     def profile(
         self, model: Path, feeds: Feeds, runs: int, options: RunnerOptions = RunnerOptions()
@@ -73,7 +81,9 @@ class _OpenVino(PackagedTarget):
         self.check_available()
         from irtools.backends.openvino.profiling import profile
 
-        return profile(self.as_run(model), feeds, runs, options, self.device)
+        return profile(
+            self.as_run(model), feeds, runs, options, self.device, stateful=self.stateful
+        )
 
     def default_precision(self) -> str:
         self.check_available()

@@ -24,9 +24,11 @@ __all__ = [
     "PlainDecoder",
     "Reading",
     "TextDecoder",
+    "decoder_of",
     "find_decoder",
     "find_text_decoder",
     "is_past",
+    "present_of",
     "reading_of",
 ]
 
@@ -97,6 +99,10 @@ class CachedDecoder:
         """Return the cache before the first token."""
         return {c.name: np.zeros((batch, c.heads, 0, c.size), c.dtype) for c in self.past}
 
+    def length(self, past: Arrays) -> int:
+        """Return how many tokens a cache holds."""
+        return int(next(iter(past.values())).shape[2])
+
     def feeds(self, ids: np.ndarray, past: Arrays) -> dict[str, np.ndarray]:
         """Return what reads new tokens, none of them padding, after a cache without padding.
 
@@ -104,8 +110,11 @@ class CachedDecoder:
             ids: New tokens, [B, S].
             past: The cache by input name, [B, heads, P, size] each.
         """
-        read = next(iter(past.values())).shape[2]
-        return _token_feeds(self, ids, read) | dict(past)
+        return self.token_feeds(ids, self.length(past)) | dict(past)
+
+    def token_feeds(self, ids: np.ndarray, read: int) -> dict[str, np.ndarray]:
+        """Return new tokens, [B, S], with their mask and positions after `read` tokens."""
+        return _token_feeds(self, ids, read)
 
     def next_past(self, feeds: Arrays, outputs: Arrays) -> dict[str, np.ndarray]:
         """Return the cache for the next call, from what this one gave."""
@@ -144,6 +153,10 @@ class PlainDecoder:
         """Return the text before the first token."""
         return {self.ids: np.zeros((batch, 0), self.dtypes[self.ids])}
 
+    def length(self, past: Arrays) -> int:
+        """Return how many tokens a text has."""
+        return int(past[self.ids].shape[1])
+
     def feeds(self, ids: np.ndarray, past: Arrays) -> dict[str, np.ndarray]:
         """Return what reads new tokens, [B, S], after a text: all of both."""
         return _token_feeds(self, np.concatenate([past[self.ids], ids], axis=1), 0)
@@ -171,6 +184,7 @@ class TextDecoder(Protocol):
     @property
     def outputs(self) -> tuple[str, ...]: ...
     def empty(self, batch: int) -> dict[str, np.ndarray]: ...
+    def length(self, past: Arrays) -> int: ...
     def feeds(self, ids: np.ndarray, past: Arrays) -> dict[str, np.ndarray]: ...
     def next_past(self, feeds: Arrays, outputs: Arrays) -> dict[str, np.ndarray]: ...
 
@@ -269,6 +283,36 @@ def is_past(name: str) -> bool:
     return name.startswith(_PAST) and _FIXED not in name
 
 
+def present_of(name: str) -> str:
+    """Return the output that continues a cache input."""
+    return name.replace(_PAST, _PRESENT, 1)
+
+
+def decoder_of(feeds: Arrays) -> CachedDecoder | None:
+    """Return the decoder that takes these feeds; None where they hold no cache, or more than one.
+
+    What feeds alone do not tell, names of axes, is left out.
+    """
+    past = {name: array for name, array in feeds.items() if is_past(name) and array.ndim == 4}
+    ids = next((name for name in _IDS if name in feeds), None)
+    if ids is None or not past:
+        return None
+    named = [name for name in (ids, _MASK, _POSITIONS) if name in feeds]
+    return CachedDecoder(
+        ids=ids,
+        axis=None,
+        past=tuple(
+            CacheInput(name, present_of(name), array.shape[1], array.shape[3], array.dtype, None)
+            for name, array in past.items()
+        ),
+        mask=_MASK if _MASK in feeds else None,
+        positions=_POSITIONS if _POSITIONS in feeds else None,
+        dtypes={name: feeds[name].dtype for name in named},
+        batch=None,
+        generates=set(feeds) == {*named, *past},
+    )
+
+
 def reading_of(feeds: Arrays) -> Reading | None:
     """Return what a run on these feeds reads; None where they hold no cache."""
     pasts = [array for name, array in feeds.items() if is_past(name) and array.ndim == 4]
@@ -287,8 +331,7 @@ def _cache_input(value: ir.Value) -> CacheInput | None:
     if not isinstance(heads, int) or not isinstance(size, int) or isinstance(length, int):
         return None
     name = value.name or ""
-    present = name.replace(_PAST, _PRESENT, 1)
-    return CacheInput(name, present, heads, size, _numpy(value), length.value)
+    return CacheInput(name, present_of(name), heads, size, _numpy(value), length.value)
 
 
 def _axis(value: ir.Value, axis: int) -> str | None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from irtools.analysis.decoder import TextDecoder
 from irtools.measure.figures import Column, Figure, Measured
+from irtools.targets import begin_text
 from irtools.words import counted
 
 if TYPE_CHECKING:
@@ -175,16 +176,13 @@ def _write(
 ) -> Writing:
     tokens: list[np.ndarray] = []
     margins: list[np.ndarray] = []
-    ids, past = prompts, decoder.empty(len(prompts))
+    ids, text = prompts, begin_text(runner, decoder, len(prompts))
     deadline = time.monotonic() + seconds
     while len(tokens) < new_tokens:
         if len(tokens) >= least and time.monotonic() > deadline:
             break
-        feeds = decoder.feeds(ids, past)
-        found = runner.run(feeds, decoder.outputs)
-        logits = found[decoder.logits][:, -1].astype(np.float32)
+        logits = text.read(ids)[:, -1].astype(np.float32)
         ids = logits.argmax(axis=-1)[:, None]
-        past = decoder.next_past(feeds, found)
         tokens.append(ids[:, 0])
         margins.append(_margins(logits))
     return Writing(np.stack(tokens, axis=1), np.stack(margins, axis=1))

@@ -18,6 +18,7 @@ import numpy as np
 
 from irtools.measure.generate import write_greedily
 from irtools.measure.memory import peak_memory
+from irtools.measure.steps import TimedStep, step_of
 from irtools.targets import Feeds, RunnerOptions, Target, find_target
 
 if TYPE_CHECKING:
@@ -157,17 +158,18 @@ def _time_runs(
 ) -> tuple[float, np.ndarray]:
     """Return the seconds of the first run, and of every timed one."""
     # One run warms up a model that needs seconds for it; the median is safe from a second cold one.
-    first, *_ = _repeat(runner, turns, warm_up, 1)
-    return first, np.array(_repeat(runner, turns, timed, _MIN_RUNS))
+    steps = [step_of(runner, feeds) for feeds in turns]
+    first, *_ = _repeat(steps, warm_up, 1)
+    return first, np.array(_repeat(steps, timed, _MIN_RUNS))
 
 
-def _repeat(runner: Runner, turns: Sequence[Feeds], seconds: float, least: int) -> list[float]:
+def _repeat(steps: Sequence[TimedStep], seconds: float, least: int) -> list[float]:
     times: list[float] = []
-    now = time.perf_counter()
-    end = now + seconds
-    while now < end or len(times) < max(least, len(turns)):
-        runner.run(turns[len(times) % len(turns)])
-        after = time.perf_counter()
-        times.append(after - now)
-        now = after
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(times) < max(least, len(steps)):
+        step = steps[len(times) % len(steps)]
+        step.prepare()
+        start = time.perf_counter()
+        step.run()
+        times.append(time.perf_counter() - start)
     return times

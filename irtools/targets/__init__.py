@@ -17,12 +17,15 @@ from irtools.targets.lowered import lower_file_version, lowered
 from irtools.targets.packaged import PackagedTarget
 from irtools.targets.session import SessionRunner
 from irtools.targets.signature import Feeds, InputSlot
+from irtools.targets.text import FedText, KeepsTexts, TextState, begin_text
 
 __all__ = [
     "Artifact",
     "Capabilities",
+    "FedText",
     "Feeds",
     "Isa",
+    "KeepsTexts",
     "KernelReport",
     "NodeTimes",
     "PackagedTarget",
@@ -31,6 +34,8 @@ __all__ = [
     "SessionRunner",
     "InputSlot",
     "Target",
+    "TextState",
+    "begin_text",
     "find_target",
     "lower_file_version",
     "lowered",

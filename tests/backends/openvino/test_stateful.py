@@ -1,0 +1,134 @@
+"""Decoders that keep their cache inside OpenVINO: the same numbers, the kernel that was meant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from irtools.analysis.decoder import CachedDecoder, find_decoder
+from irtools.backends.openvino.library import import_openvino
+from irtools.errors import DataError
+from irtools.measure.generate import write_greedily
+from irtools.model import Model
+from irtools.targets import Runner, RunnerOptions, begin_text, find_target
+
+pytestmark = pytest.mark.openvino
+
+_EXACT = RunnerOptions(threads=1, exact=True)
+_PLAIN = "openvino-cpu:stateful=false"
+_IDS = np.random.default_rng(5).integers(0, 61, (2, 9))
+
+
+@pytest.fixture(scope="module")
+def decoder(grouped_decoder: Model) -> CachedDecoder:
+    found = find_decoder(grouped_decoder.ir)
+    assert found is not None
+    return found
+
+
+def _padded(runner: Runner, decoder: CachedDecoder) -> list[dict[str, np.ndarray]]:
+    """Read a batch whose second text is padded in front, then two more tokens of each."""
+    mask = np.ones_like(_IDS)
+    mask[1, :3] = 0
+    places = np.maximum(mask.cumsum(axis=1) - 1, 0)
+    found, past = [], decoder.empty(2)
+    for start, end in ((0, 7), (7, 9)):
+        feeds = {
+            "input_ids": _IDS[:, start:end],
+            "attention_mask": mask[:, :end],
+            "position_ids": places[:, start:end],
+        }
+        outputs = runner.run(feeds | past)
+        past = decoder.next_past(feeds, outputs)
+        # What padding gives does not matter.
+        rows = mask[:, start:end].astype(bool)
+        found.append({**outputs, "logits": outputs["logits"][rows]})
+    return found
+
+
+def test_the_same_numbers_as_stateless(grouped_decoder: Model, decoder: CachedDecoder) -> None:
+    results = []
+    for target in (_PLAIN, "openvino-cpu"):
+        with find_target(target).runner(grouped_decoder, _EXACT) as runner:
+            results.append(_padded(runner, decoder))
+            assert runner.kernels().fused_attention == (target == "openvino-cpu")
+    for plain, stateful in zip(*results, strict=True):
+        assert plain.keys() == stateful.keys()
+        for name, array in plain.items():
+            np.testing.assert_allclose(stateful[name], array, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_a_text_is_read_on_where_it_is(grouped_decoder: Model, decoder: CachedDecoder) -> None:
+    with find_target("openvino-cpu").runner(grouped_decoder, _EXACT) as runner:
+        whole = runner.run(decoder.feeds(_IDS, decoder.empty(2)))
+        text, other = (begin_text(runner, decoder, 2) for _ in range(2))
+        parts = []
+        for ids in (_IDS[:, :4], _IDS[:, 4:5], _IDS[:, 5:]):
+            other.read(ids[::-1])
+            parts.append(text.read(ids))
+        assert text.length == 9
+        np.testing.assert_allclose(np.concatenate(parts, axis=1), whole["logits"], atol=1e-5)
+        past = {n.replace("present", "past_key_values"): a[:, :, :4] for n, a in whole.items()}
+        del past["logits"]
+        later = begin_text(runner, decoder, 2, past)
+        np.testing.assert_allclose(later.read(_IDS[:, 4:]), whole["logits"][:, 4:], atol=1e-5)
+
+
+def test_greedy_text_is_that_of_arrays(grouped_decoder: Model, decoder: CachedDecoder) -> None:
+    texts = []
+    for target in ("ort-cpu", _PLAIN, "openvino-cpu"):
+        with find_target(target).runner(grouped_decoder, _EXACT) as runner:
+            texts.append(write_greedily(runner, decoder, _IDS, 12).tokens)
+    np.testing.assert_array_equal(texts[0], texts[1])
+    np.testing.assert_array_equal(texts[0], texts[2])
+
+
+def test_what_is_written_has_variables(
+    grouped_decoder: Model, decoder: CachedDecoder, tmp_path: Path
+) -> None:
+    target = find_target("openvino-cpu")
+    made = target.compile(grouped_decoder, tmp_path, "model")
+    assert made.kernels.fused_attention == 1
+    read = import_openvino().Core().read_model(made.files[0])
+    assert [port.get_any_name() for port in read.inputs] == [
+        "input_ids",
+        "attention_mask",
+        "position_ids",
+        "beam_idx",
+    ]
+    assert [port.get_any_name() for port in read.outputs] == ["logits"]
+    with target.runner(made.files[0], _EXACT) as runner:
+        assert runner.input_names[3:] == ("past_key_values.0.key", "past_key_values.0.value")
+        assert runner.output_names == ("logits", "present.0.key", "present.0.value")
+        with find_target(_PLAIN).runner(grouped_decoder, _EXACT) as plain:
+            for one, other in zip(_padded(plain, decoder), _padded(runner, decoder), strict=True):
+                np.testing.assert_allclose(other["logits"], one["logits"], atol=1e-5)
+
+
+def test_the_stateless_form_stays(grouped_decoder: Model, tmp_path: Path) -> None:
+    made = find_target(_PLAIN).compile(grouped_decoder, tmp_path, "model")
+    read = import_openvino().Core().read_model(made.files[0])
+    assert len(read.inputs) == 5 and len(read.outputs) == 3 and not read.get_sinks()
+
+
+def test_a_decoder_that_takes_more_than_tokens_keeps_its_cache(grouped_decoder: Model) -> None:
+    model = grouped_decoder.clone()
+    states = ir.val("encoder_states", ir.DataType.FLOAT, ["batch", "sequence", 32])
+    model.ir.graph.inputs.append(states)
+    (add,) = [node for node in model.ir.graph if node.op_type == "Add"]
+    add.replace_input_with(1, states)
+    with find_target("openvino-cpu").runner(model, _EXACT) as runner:
+        assert runner.kernels().fused_attention == 0
+        assert "past_key_values.0.key" in runner.input_names
+
+
+def test_a_cache_of_another_model_is_named(grouped_decoder: Model, decoder: CachedDecoder) -> None:
+    feeds = decoder.feeds(_IDS, decoder.empty(2))
+    feeds["past_key_values.0.key"] = np.zeros((2, 3, 4, 8), np.float32)
+    message = r"'past_key_values.0.key' takes shape \[\?x2x\?x8\]"
+    runner = find_target("openvino-cpu").runner(grouped_decoder, _EXACT)
+    with runner, pytest.raises(DataError, match=message):
+        runner.run(feeds)

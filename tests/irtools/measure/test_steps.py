@@ -1,0 +1,81 @@
+"""What is timed as one run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from irtools.analysis.decoder import CachedDecoder
+from irtools.measure.steps import step_of
+
+_CACHE = {f"past_key_values.0.{what}": np.zeros((1, 2, 16, 4), np.float32) for what in "kv"}
+_DECODE = {"input_ids": np.zeros((1, 1), np.int64), **_CACHE}
+
+
+class _Text:
+    def __init__(self, length: int) -> None:
+        self.length = length
+
+    def read(self, ids: np.ndarray) -> np.ndarray:
+        self.length += ids.shape[1]
+        return np.zeros((*ids.shape, 3))
+
+
+class _Keeping:
+    """A runner that keeps texts."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.texts: list[_Text] = []
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        self.calls += 1
+        return {}
+
+    def begin_text(self, decoder: CachedDecoder, past: Mapping[str, np.ndarray]) -> _Text:
+        self.texts.append(_Text(decoder.length(past)))
+        return self.texts[-1]
+
+
+class _Feeding:
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def run(self, feeds: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        self.calls += 1
+        return {}
+
+
+def _run(runner: Any, feeds: Mapping[str, np.ndarray], times: int) -> None:
+    step = step_of(runner, feeds)
+    for _ in range(times):
+        step.prepare()
+        step.run()
+
+
+def test_a_token_is_read_where_the_cache_is_and_the_text_begun_again() -> None:
+    runner = _Keeping()
+    _run(runner, _DECODE, 20)
+    assert runner.calls == 0
+    assert [text.length for text in runner.texts] == [24, 24, 20]
+
+
+def test_a_prompt_is_a_call() -> None:
+    runner = _Keeping()
+    empty = {name: array[:, :, :0] for name, array in _CACHE.items()}
+    _run(runner, {"input_ids": np.zeros((1, 7), np.int64), **empty}, 3)
+    assert runner.calls == 3 and not runner.texts
+
+
+def test_a_decoder_that_takes_more_than_tokens_is_called() -> None:
+    runner = _Keeping()
+    _run(runner, {**_DECODE, "encoder_hidden_states": np.zeros((1, 5, 8), np.float32)}, 3)
+    assert runner.calls == 3 and not runner.texts
+
+
+def test_what_keeps_no_texts_is_called() -> None:
+    runner = _Feeding()
+    _run(runner, _DECODE, 3)
+    assert runner.calls == 3

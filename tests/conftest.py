@@ -28,6 +28,8 @@ _EXTRAS = {
     "openvino": ("openvino",),
     "tune": ("optuna",),
     "signing": ("model_signing",),
+    "serving": ("fastapi", "httpx", "uvicorn"),
+    "triton": ("tritonclient", "grpc"),
     "cyclonedx": ("cyclonedx", "jsonschema"),
     "nncf": ("nncf",),
 }

@@ -30,6 +30,9 @@ _EXTRAS = {
     "signing": ("model_signing",),
     "serving": ("fastapi", "httpx", "uvicorn"),
     "triton": ("tritonclient", "grpc"),
+    "mlflow": ("mlflow", "sqlalchemy", "alembic"),
+    "tensorboard": ("tensorboard",),
+    "wandb": ("wandb",),
     "cyclonedx": ("cyclonedx", "jsonschema"),
     "nncf": ("nncf",),
 }

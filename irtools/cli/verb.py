@@ -121,6 +121,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "--markdown",
         "--trim",
         "--clear",
+        "--track",
         "--work-dir",
     ),
     "Sources other than ONNX files": (),

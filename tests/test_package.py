@@ -22,8 +22,12 @@ TOOLS = ("dev", "all")
 """Extras for those who work on irtools, not for what it imports."""
 
 # Distributions by the module that is imported of them, where the names differ.
-_MODULES = {"pillow": "PIL", "onnxruntime-gpu": "onnxruntime"}
-_FOR_OTHERS = {"pyopenssl": "model-signing imports it and does not declare it"}
+_MODULES = {"pillow": "PIL", "onnxruntime-gpu": "onnxruntime", "mlflow-skinny": "mlflow"}
+_FOR_OTHERS = {
+    "pyopenssl": "model-signing imports it and does not declare it",
+    "sqlalchemy": "MLflow's store in a database imports it, which the small package does not need",
+    "alembic": "likewise",
+}
 _BROUGHT_ALONG = {
     "google": "protobuf, which onnx needs itself",
     "yaml": "accelerate and transformers need it themselves",

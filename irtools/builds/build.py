@@ -35,11 +35,13 @@ from irtools.builds.release import (
     publish_release,
     read_release,
 )
+from irtools.builds.tracking import track_builds
 from irtools.errors import DataError, FileError, IrtoolsError, LimitError
 from irtools.files import Store, restore_folder, staging_folder
 
 if TYPE_CHECKING:
     from irtools.builds.watch import Watch
+    from irtools.trackers import Tracker
 
 __all__ = ["BuildResult", "BuildSettings", "build", "present_release", "wanted_builds"]
 
@@ -57,6 +59,7 @@ class BuildSettings:
         force: Replace a folder that holds other files.
         sign: Signs a folder that is about to be published; None: it has no signature.
         gate: Judges a release before it is published, and raises where it must not be.
+        trackers: Get a run for each build that is made.
     """
 
     folder: Path | None = None
@@ -65,6 +68,7 @@ class BuildSettings:
     force: bool = False
     sign: Callable[[Path], None] | None = None
     gate: Callable[[Path, Manifest], None] | None = None
+    trackers: tuple[Tracker, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,8 @@ def build(config: Config, settings: BuildSettings, watch: Watch) -> BuildResult:
         result = _renewed(config, builds, inputs, place, old, settings, watch)
     if not settings.locked:
         write_lock(lock_path(config.path), _lock(config, result.manifest))
+    if settings.trackers:
+        track_builds(result.folder, result.origins, settings.trackers, watch)
     return result
 
 

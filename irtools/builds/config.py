@@ -19,6 +19,7 @@ from irtools.builds.tables import (
     ModelTable,
     PipelineTable,
     ReleaseTable,
+    TrackingTable,
 )
 from irtools.errors import FileError, UsageError
 from irtools.plugins import suggest
@@ -30,7 +31,7 @@ T = TypeVar("T")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SYNTAX = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)
 _FAULT = re.compile(r"(.*?)(?: - at `\$\.?([^`\[]*)[^`]*`)?", re.DOTALL)
-_TOP = ("models", "data", "pipelines", "targets", "goals", "measuring", "release")
+_TOP = ("models", "data", "pipelines", "targets", "goals", "measuring", "release", "tracking")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Config:
     goals: GoalTable
     measuring: MeasuringTable
     release: ReleaseTable
+    tracking: TrackingTable
 
     @property
     def folder(self) -> Path:
@@ -104,6 +106,7 @@ class _Reader:
                 ("measuring",), MeasuringTable, self.document.get("measuring", {})
             ),
             release=self._table(("release",), ReleaseTable, self.document.get("release", {})),
+            tracking=self._table(("tracking",), TrackingTable, self.document.get("tracking", {})),
         )
         for what, found in (("models", config.models), ("pipelines", config.pipelines)):
             if not found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import EntryPoint
@@ -169,7 +170,7 @@ class Fingerprints:
 
     def _all_versions(self) -> dict[str, str]:
         if self._versions is None:
-            self._versions = {**versions(), **dict(_plugin_versions())}
+            self._versions = {**versions(), **_plugin_versions()}
         return self._versions
 
 
@@ -250,10 +251,13 @@ def _settings(one: Combination) -> dict[str, Any]:
     }
 
 
-def _plugin_versions() -> Iterator[tuple[str, str]]:
-    """Yield name and version of the packages that register something, ours apart."""
+@functools.cache
+def _plugin_versions() -> Mapping[str, str]:
+    """Return name and version of the packages that register something, ours apart."""
     points: Iterator[EntryPoint] = (
         point for group in _GROUPS for point in registry.plugins(f"irtools.{group}").values()
     )
-    found = {(p.dist.name, p.dist.version) for p in points if p.dist is not None}
-    yield from sorted(pair for pair in found if pair[0] != "irtools-compiler")
+    # Name and version are parsed from a file each time they are asked for.
+    documents = [one.metadata for one in {point.dist for point in points} if one is not None]
+    found = sorted((one["Name"], one["Version"]) for one in documents)
+    return {name: number for name, number in found if name != "irtools-compiler"}

@@ -18,10 +18,13 @@ from irtools.metrics import find_output
 from irtools.plugins import suggest
 from irtools.targets import Feeds, Isa, Runner, RunnerOptions, find_target
 
-__all__ = ["LoadedModel", "load"]
+__all__ = ["POOLED", "SCORES", "LoadedModel", "load", "named_builds", "tokenizer_files"]
 
 _BATCH = 16
-_POOLED = ("embed", "pool")
+SCORES = ("logits", "scores", "probabilities")
+"""Parts of names of outputs that hold a score per class."""
+POOLED = ("embed", "pool")
+"""Parts of names of outputs that hold an embedding per text."""
 
 
 class LoadedModel:
@@ -55,16 +58,27 @@ class LoadedModel:
         Raises:
             DataError: The model gives no row of scores per text.
         """
-        found: list[str] = []
+        return [self.class_name(int(number)) for number in self.scores(texts).argmax(axis=-1)]
+
+    def scores(self, texts: Sequence[str | tuple[str, str]]) -> np.ndarray:
+        """Return a row for each text or pair, as the model gives it: [N, classes].
+
+        Raises:
+            DataError: The model gives no row of scores per text.
+        """
+        found: list[np.ndarray] = []
         for _, outputs in self._batches(texts):
-            scores = find_output(outputs, ("logits", "scores", "probabilities"))
-            if scores.ndim != 2:
+            found.append(find_output(outputs, SCORES))
+            if found[-1].ndim != 2:
                 raise DataError(
-                    f"{self.name} gives scores of shape {list(scores.shape)}, expected a row per "
-                    "text"
+                    f"{self.name} gives scores of shape {list(found[-1].shape)}, expected a row "
+                    "per text"
                 )
-            found += (self._class_name(int(number)) for number in scores.argmax(axis=-1))
-        return found
+        return np.concatenate(found)
+
+    def class_name(self, number: int) -> str:
+        """Return the name of a class, or its number where it has no name."""
+        return self.classes[number] if number < len(self.classes) else str(number)
 
     def encode(
         self, texts: Sequence[str | tuple[str, str]], *, normalize: bool = True
@@ -103,7 +117,7 @@ class LoadedModel:
         if isinstance(texts, str) or not texts:
             raise DataError("expected a list of texts, or of pairs of texts")
         rows = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
-        inputs = self._inputs
+        inputs = self.inputs
         fixed = inputs[0].shape[0] if inputs and inputs[0].shape else None
         step = fixed if isinstance(fixed, int) else _BATCH
         for start in range(0, len(rows), step):
@@ -119,7 +133,8 @@ class LoadedModel:
             )
 
     @cached_property
-    def _inputs(self) -> list[InputSpec]:
+    def inputs(self) -> list[InputSpec]:
+        """What `run` must be fed."""
         slots = [slot for slot in self._runner.slots if slot.required]
         return [
             InputSpec(slot.name, slot.dtype or np.dtype(np.int64), slot.shape) for slot in slots
@@ -127,12 +142,13 @@ class LoadedModel:
 
     @cached_property
     def _encode(self) -> Callable[[Sequence[tuple[str, ...]]], dict[str, np.ndarray]]:
-        names = ("tokenizer.json", "tokenizer_config.json")
-        files = {n: (self._folder / n).read_bytes() for n in names if (self._folder / n).is_file()}
-        return input_encoder(self._inputs, files)
+        return input_encoder(self.inputs, tokenizer_files(self._folder))
 
-    def _class_name(self, number: int) -> str:
-        return self.classes[number] if number < len(self.classes) else str(number)
+
+def tokenizer_files(folder: Path) -> dict[str, bytes]:
+    """Return the files of the tokenizer that a build has, by name; empty where it has none."""
+    names = ("tokenizer.json", "tokenizer_config.json")
+    return {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
 
 
 def load(
@@ -157,16 +173,22 @@ def load(
     """
     path = Path(folder)
     manifest = read_release(path)
-    chosen = _chosen(_named(manifest.builds, build, path), path)
+    chosen = _chosen(named_builds(manifest.builds, build, path), path)
     target = find_target(chosen.inputs.target)
     place = path / chosen.name
     runner = target.runner(place / chosen.main, RunnerOptions(threads=threads))
     return LoadedModel(chosen.name, chosen.inputs.target, place, runner)
 
 
-def _named(
+def named_builds(
     builds: Sequence[BuildRecord], wanted: str | None, folder: Path
 ) -> tuple[BuildRecord, ...]:
+    """Return the builds of a release that a name means: whole, or its beginning.
+
+    Raises:
+        UnknownNameError: There is none.
+        UsageError: Nothing is named, and there are several models.
+    """
     if wanted is not None:
         found = tuple(b for b in builds if b.name == wanted or b.name.startswith(f"{wanted}/"))
         if not found:
@@ -208,7 +230,7 @@ def _rank(build: BuildRecord) -> tuple[float, float, int]:
 
 def _pooled(feeds: Feeds, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
     numbers = {name: array for name, array in outputs.items() if array.dtype.kind == "f"}
-    pooled = [a for n, a in numbers.items() if a.ndim == 2 and any(w in n for w in _POOLED)]
+    pooled = [a for n, a in numbers.items() if a.ndim == 2 and any(w in n for w in POOLED)]
     if pooled:
         return pooled[0]
     states = {name: array for name, array in numbers.items() if array.ndim == 3}

@@ -19,6 +19,7 @@ __all__ = [
     "ModelTable",
     "PipelineTable",
     "ReleaseTable",
+    "TrackingTable",
     "config_schema",
 ]
 
@@ -206,6 +207,16 @@ class ReleaseTable(_Table, frozen=True):
     samples: Literal["drawn", "data"] = "drawn"
 
 
+class TrackingTable(_Table, frozen=True):
+    """Where runs are written to: one for each build that is made.
+
+    Attributes:
+        to: Trackers, each as --track.
+    """
+
+    to: tuple[str, ...] = ()
+
+
 class _Document(_Table, frozen=True):
     """A build file of irc: models x pipelines x targets make a release."""
 
@@ -216,6 +227,7 @@ class _Document(_Table, frozen=True):
     goals: GoalTable = GoalTable()
     measuring: MeasuringTable = MeasuringTable()
     release: ReleaseTable = ReleaseTable()
+    tracking: TrackingTable = TrackingTable()
 
 
 def config_schema() -> dict[str, Any]:

@@ -32,6 +32,7 @@ VERBS: Mapping[str, str] = {
     "init": "Write an irc.toml for a model.",
     "build": "Build the release that irc.toml describes.",
     "verify": "Check a release: hashes, signature, numbers on this machine.",
+    "serve-template": "Write what serves a release: FastAPI, Triton, OpenVINO Model Server.",
     "cache": "Show, check or trim what is kept between runs.",
     "bench": "Time models against each other, alternating.",
     "compare": "Compare the numbers of two models, layer by layer if asked.",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from irtools.cli.types import DATA, FILE, FOLDER, TARGET
+from irtools.cli.types import DATA, FILE, FOLDER, TARGET, TRACKER
 
 if TYPE_CHECKING:
     from irtools.data import DataSettings
@@ -37,6 +37,7 @@ __all__ = [
     "size_option",
     "target_option",
     "threads_option",
+    "track_option",
     "work_dir_option",
 ]
 
@@ -400,4 +401,15 @@ def json_option(function: F) -> F:
     """--json of every verb with figures."""
     return click.option(
         "--json", "json_path", type=FILE, help="Write the figures as JSON; - is stdout."
+    )(function)
+
+
+def track_option(function: F) -> F:
+    """--track of verbs that run passes."""
+    return click.option(
+        "--track",
+        type=TRACKER,
+        multiple=True,
+        help="Write a run, with a step for each pass, to mlflow[:URI], tensorboard[:DIR] or "
+        "wandb[:PROJECT]; again for further ones.",
     )(function)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from irtools.driver.result import OptimizeResult
     from irtools.driver.settings import Settings
     from irtools.files import Store
+    from irtools.report.document import Report
     from irtools.targets import Target
 
 __all__ = [
@@ -144,8 +145,8 @@ def write_result(
     output: str | None,
     json_path: str | None,
     given: Mapping[str, Any],
-) -> None:
-    """Write what was made, checked, and print its report."""
+) -> Report:
+    """Write what was made, checked, and print its report, which is returned."""
     from irtools.cli.console import console, say, write_json
     from irtools.data import resolve_sizes
     from irtools.driver.artifact import write_artifact
@@ -172,3 +173,4 @@ def write_result(
         shown.print(part)
     size = sum(path.stat().st_size for path in files)
     say(f"irc: wrote {', '.join(str(path) for path in files)} ({size_text(size)})")
+    return report

@@ -25,6 +25,7 @@ __all__ = [
     "PIPELINE",
     "SOURCE",
     "TARGET",
+    "TRACKER",
 ]
 
 
@@ -107,6 +108,14 @@ class _Figures(_Text):
                 yield f"{before}{comma}{kind.key.replace('_', '-')}", "", False
 
 
+class _Tracker(_Text):
+    def candidates(self, incomplete: str) -> Iterator[tuple[str, str, bool]]:
+        from irtools.plugins import registry
+
+        for known in registry.names("irtools.trackers"):
+            yield known, "", False
+
+
 class _Pipeline(_Text):
     """`name:key=value:key=value`, joined by commas: the last word of it is completed."""
 
@@ -126,3 +135,4 @@ METRIC = _Metric("NAME")
 PASS = _Pass("NAME")
 FIGURES = _Figures("NAMES")
 PIPELINE = _Pipeline("TEXT")
+TRACKER = _Tracker("TRACKER")

@@ -9,7 +9,17 @@ import click
 __all__ = ["GROUPS", "Verb", "group_of"]
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "Build": ("--config", "--locked", "--dry-run", "--check", "--baseline", "--sign", "--key"),
+    "Build": (
+        "--for",
+        "--build",
+        "--config",
+        "--locked",
+        "--dry-run",
+        "--check",
+        "--baseline",
+        "--sign",
+        "--key",
+    ),
     "Passes": ("--passes", "--pipeline", "--plan"),
     "Model and target": ("--teacher", "--student", "--target", "--fix", "--logits"),
     "Data": (
@@ -112,6 +122,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "--markdown",
         "--trim",
         "--clear",
+        "--track",
         "--work-dir",
     ),
     "Sources other than ONNX files": (),

@@ -16,7 +16,13 @@ from irtools.data.padding import cut_columns, find_columns, padding_mask, put_at
 from irtools.data.signature import InputSpec, required_inputs
 from irtools.data.split import halves
 from irtools.data.synthetic import SyntheticSettings, draw_feeds, longest_text, synthesize
-from irtools.data.text import encode_texts, input_encoder, number_classes, read_texts
+from irtools.data.text import (
+    encode_texts,
+    input_encoder,
+    number_classes,
+    read_texts,
+    set_up_tokenizer,
+)
 
 __all__ = [
     "Batch",
@@ -57,5 +63,6 @@ __all__ = [
     "resolve_sizes",
     "select_rows",
     "select_values",
+    "set_up_tokenizer",
     "synthesize",
 ]

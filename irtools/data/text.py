@@ -25,6 +25,7 @@ __all__ = [
     "number_classes",
     "read_text",
     "read_texts",
+    "set_up_tokenizer",
 ]
 
 _TEXT_COLUMNS = ("text", "sentence", "content", "sentence1", "premise", "question")
@@ -136,9 +137,25 @@ def input_encoder(
     Raises:
         DataError: An input that text does not give, or no tokenizer.
     """
+    return _encoder(inputs, files).encode
+
+
+def set_up_tokenizer(inputs: Sequence[InputSpec], files: Mapping[str, bytes]) -> str:
+    """Return a `tokenizer.json` that pads and cuts as the model needs it, wherever it is used.
+
+    Args:
+        inputs: As `input_encoder` takes them; likewise `files`.
+
+    Raises:
+        DataError: No tokenizer.
+    """
+    return str(_encoder(inputs, files).tokenizer.to_str(pretty=True))
+
+
+def _encoder(inputs: Sequence[InputSpec], files: Mapping[str, bytes]) -> _Encoder:
     if _TOKENIZER not in files:
         raise DataError(f"text needs a tokenizer, and there is no {_TOKENIZER} next to the model")
-    return _Encoder(files, None, inputs, _TOKENIZER).encode
+    return _Encoder(files, None, inputs, _TOKENIZER)
 
 
 def _all_texts(
@@ -226,6 +243,7 @@ class _Encoder:
 
     Attributes:
         length: Most tokens of a row.
+        tokenizer: Pads and cuts to it.
     """
 
     def __init__(
@@ -236,12 +254,12 @@ class _Encoder:
         name: str,
     ) -> None:
         self._inputs = inputs
-        self._tokenizer = _open_tokenizer(files[_TOKENIZER], name)
+        self.tokenizer = _open_tokenizer(files[_TOKENIZER], name)
         self._config = _read_config(files.get(_SETTINGS), name)
         fixed = _fixed_length(inputs)
         self.length = max_length or fixed or self._stated_length()
-        self._tokenizer.enable_truncation(self.length)
-        self._tokenizer.enable_padding(
+        self.tokenizer.enable_truncation(self.length)
+        self.tokenizer.enable_padding(
             direction=self._side(),
             pad_id=self._pad()[1],
             pad_token=self._pad()[0],
@@ -251,7 +269,7 @@ class _Encoder:
     def encode(self, texts: Sequence[tuple[str, ...]]) -> dict[str, np.ndarray]:
         """Return the model's inputs, [N, S] each, S the longest row."""
         rows = [text[0] if len(text) == 1 else text for text in texts]
-        encodings = self._tokenizer.encode_batch(rows)
+        encodings = self.tokenizer.encode_batch(rows)
         made = {
             "input_ids": np.array([e.ids for e in encodings], np.int64),
             "attention_mask": np.array([e.attention_mask for e in encodings], np.int64),
@@ -271,7 +289,7 @@ class _Encoder:
         return {spec.name: made[spec.name] for spec in inputs}
 
     def _stated_length(self) -> int:
-        truncation = self._tokenizer.truncation
+        truncation = self.tokenizer.truncation
         if truncation is not None:
             return int(truncation["max_length"])
         stated = self._config.get("model_max_length")
@@ -280,17 +298,17 @@ class _Encoder:
         return _DEFAULT_LENGTH
 
     def _side(self) -> str:
-        stated = (self._tokenizer.padding or {}).get("direction", "right")
+        stated = (self.tokenizer.padding or {}).get("direction", "right")
         return str(self._config.get("padding_side", stated))
 
     def _pad(self) -> tuple[str, int]:
-        padding = self._tokenizer.padding
+        padding = self.tokenizer.padding
         if padding is not None:
             return padding["pad_token"], int(padding["pad_id"])
         stated = self._config.get("pad_token")
         name = stated.get("content") if isinstance(stated, dict) else stated
         for token in [name, *_PADS]:
-            number = self._tokenizer.token_to_id(token) if token else None
+            number = self.tokenizer.token_to_id(token) if token else None
             if number is not None:
                 return str(token), int(number)
         return "[PAD]", 0

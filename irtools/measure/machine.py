@@ -56,12 +56,17 @@ class Machine:
 def versions() -> Mapping[str, str]:
     """Return the versions of irtools, Python and every library that can change a result."""
     found = {"irtools": __version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found
+    installed = ((package, _installed(package)) for package in _PACKAGES)
+    return {**found, **{package: known for package, known in installed if known is not None}}
+
+
+@functools.cache
+def _installed(package: str) -> str | None:
+    """Return the version of a package; None where it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 @functools.cache

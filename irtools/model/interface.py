@@ -9,9 +9,14 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from irtools.errors import DataError
+
 __all__ = ["Interface", "ValueInfo"]
 
 _PLAIN = re.compile(r"[\w./:\-]+", re.ASCII)
+_NAME = r'"(?:[^"\\]|\\.)*"'
+_TEXT = re.compile(rf"({_NAME}|\S+): ([^\[\]]*)(?:\[(.*)\])?", re.DOTALL)
+_SIZE = re.compile(rf"({_NAME}|[^,]+)(?:, |$)")
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,20 @@ class ValueInfo:
         """Describe a value."""
         shape = None if value.shape is None else tuple(_size(dim) for dim in value.shape)
         return cls(value.name or "", type_text(value.type), shape)
+
+    @classmethod
+    def parse(cls, text: str) -> ValueInfo:
+        """Read what `str` wrote: `input_ids: int64[batch, 128]`.
+
+        Raises:
+            DataError: It is not such a text.
+        """
+        found = _TEXT.fullmatch(text)
+        if found is None:
+            raise DataError(f"{text!r} is not an input or output as NAME: TYPE[SIZES]")
+        name, dtype, sizes = found.groups()
+        shape = None if sizes is None else tuple(map(_read_size, _SIZE.findall(sizes)))
+        return cls(_unquoted(name), dtype, shape)
 
     def __str__(self) -> str:
         if self.shape is None:
@@ -119,3 +138,13 @@ def _size_text(size: int | str | None) -> str:
 
 def _size(dim: int | ir.SymbolicDim) -> int | str | None:
     return dim if isinstance(dim, int) else dim.value
+
+
+def _unquoted(name: str) -> str:
+    return str(json.loads(name)) if name.startswith('"') else name
+
+
+def _read_size(text: str) -> int | str | None:
+    if text == "?":
+        return None
+    return int(text) if text.isdecimal() else _unquoted(text)

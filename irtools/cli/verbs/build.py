@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from irtools.builds.records import Manifest
     from irtools.builds.watch import Watch
     from irtools.files import Store
+    from irtools.trackers import Tracker
 
 __all__ = ["build"]
 
@@ -59,6 +60,7 @@ __all__ = ["build"]
     help="Make every build twice without the cache and compare the bytes; nothing is released.",
 )
 @click.option("--sign", "key", type=FILE, help="Private key, in PEM, to sign the release with.")
+@options.track_option
 @click.option("--schema", is_flag=True, help="Print the JSON schema of irc.toml.")
 @click.option("--force", "-f", is_flag=True, help="Replace a folder that holds other files.")
 def build(config_file: str, schema: bool, **given: Any) -> None:
@@ -170,7 +172,22 @@ def _build(config: Config, given: dict[str, Any], found: list[Comparison]) -> Bu
     with outlook() as shown:
         watch = Watch(lambda line: say(f"irc: {line}"), shown, shown.row, shown.tried)
         gate = _gate(config, given["baseline"], watch, found)
-        return run(config, replace(_settings(given), gate=gate), watch)
+        settings = replace(_settings(given), gate=gate, trackers=_trackers(config, given))
+        return run(config, settings, watch)
+
+
+def _trackers(config: Config, given: dict[str, Any]) -> tuple[Tracker, ...]:
+    from irtools.errors import IrtoolsError
+    from irtools.trackers import find_trackers
+
+    try:
+        named = find_trackers(config.tracking.to)
+    except IrtoolsError as error:
+        raise config.error(("tracking", "to"), str(error)) from error
+    return (
+        *named,
+        *find_trackers([one for one in given["track"] if one not in config.tracking.to]),
+    )
 
 
 def _gate(

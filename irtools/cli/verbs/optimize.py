@@ -25,7 +25,9 @@ from irtools.errors import FileError, PipelineSyntaxError
 if TYPE_CHECKING:
     from irtools.driver.result import OptimizeResult
     from irtools.passmanager import Instrument, Pipeline, Plan
+    from irtools.report.document import Report
     from irtools.search import SearchError
+    from irtools.trackers import Tracker
 
 __all__ = ["optimize"]
 
@@ -102,6 +104,7 @@ __all__ = ["optimize"]
 @click.option("--print-ir-after-change", is_flag=True, help="Print it after passes that change it.")
 @click.option("--dump-ir", type=FOLDER, help="Write these prints to files in DIR.")
 @click.option("--json", "--report", "json_path", type=FILE, help="Write the report; - is stdout.")
+@options.track_option
 @artifact_options
 @options.size_option
 @options.fix_option
@@ -141,6 +144,7 @@ def optimize(source: str, output: str | None, json_path: str | None, **given: An
     for path in (json_path, given["html_path"]):
         if path not in (None, "-"):
             check_writable(Path(str(path)))
+    trackers = _trackers(given["track"])
     if target is not None:
         target.check_available()
     result = _run(source, pipeline, plans, target or "auto", given)
@@ -148,7 +152,25 @@ def optimize(source: str, output: str | None, json_path: str | None, **given: An
         from irtools.driver.collapse import reject_collapsed
 
         reject_collapsed(result)
-    write_result(result, source, output, json_path, given)
+    report = write_result(result, source, output, json_path, given)
+    if trackers:
+        _track(trackers, report, source)
+
+
+def _trackers(texts: tuple[str, ...]) -> tuple[Tracker, ...]:
+    if not texts:
+        return ()
+    from irtools.trackers import find_trackers
+
+    return find_trackers(texts)
+
+
+def _track(trackers: tuple[Tracker, ...], report: Report, source: str) -> None:
+    from irtools.cli.console import say
+    from irtools.driver.destination import stem_of
+    from irtools.trackers import log_run, tracked_run
+
+    log_run(trackers, tracked_run(report, stem_of(source)), lambda line: say(f"irc: {line}"))
 
 
 def _check_goals(given: dict[str, Any]) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import random
-import resource
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,7 @@ import pytest
 from irtools.builds.release import fault_of, read_release
 from irtools.files import Store, files_below
 
-_IRC = [sys.executable, "-m", "irtools.cli.main"]
+_WARM = Path(__file__).with_name("warm.py")
 _CONFIG = """
 [models.tiny]
 source = "model.onnx"
@@ -56,22 +55,42 @@ def _configure(project: Path, seed: int, passes: str = "cleanup") -> None:
     (project / "irc.toml").write_text(text, encoding="utf-8")
 
 
-def _start(project: Path, **options: object) -> subprocess.Popen[str]:
-    environment = {**os.environ, "XDG_CACHE_HOME": str(project / "cache")}
-    return subprocess.Popen(
-        [*_IRC, "build"],
-        cwd=project,
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,  # type: ignore[call-overload]
-    )
+@pytest.fixture(scope="module")
+def warm() -> Iterator[subprocess.Popen[str]]:
+    """The process that `warm.py` is, of which builds are forks."""
+    with subprocess.Popen(
+        [sys.executable, str(_WARM)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        yield process
+        process.communicate()
 
 
-def _finish(running: subprocess.Popen[str]) -> tuple[int, str]:
-    _, err = running.communicate()
-    return running.returncode, err
+@dataclass(frozen=True)
+class Builder:
+    """Runs `irc build` in a project."""
+
+    project: Path
+    warm: subprocess.Popen[str]
+
+    def __call__(
+        self, count: int = 1, *, after: float | None = None, limit: int | None = None
+    ) -> list[tuple[int, str]]:
+        """Run builds at the same time; return exit code and stderr of each.
+
+        Args:
+            after: Seconds until each is killed, if it has not ended; None: never.
+            limit: Most bytes of a file that it writes; None: any.
+        """
+        assert self.warm.stdin is not None and self.warm.stdout is not None
+        asked = {"folder": str(self.project), "count": count, "after": after, "limit": limit}
+        self.warm.stdin.write(json.dumps(asked) + "\n")
+        self.warm.stdin.flush()
+        return [(code, err) for code, err in json.loads(self.warm.stdout.readline())]
+
+
+@pytest.fixture
+def build(project: Path, warm: subprocess.Popen[str]) -> Builder:
+    return Builder(project, warm)
 
 
 def _bytes(project: Path) -> dict[str, bytes]:
@@ -92,65 +111,58 @@ def _check(project: Path) -> None:
     assert not told
 
 
-def _kill_often(project: Path, kills: int) -> int:
-    """Start builds and kill them at random moments; return how many had not ended by then."""
+def _kill_often(build: Builder, kills: int) -> int:
+    """Kill builds at random moments; return how many had not ended by then."""
+    project = build.project
     started = time.monotonic()
-    assert _finish(_start(project))[0] == 0
+    assert build()[0][0] == 0
     seconds = time.monotonic() - started
     draw, killed = random.Random(0), 0
     for number in range(kills):
         # Another seed is another build, in the end with the same bytes.
         _configure(project, number + 1)
-        running = _start(project)
-        try:
-            running.wait(draw.uniform(0.05, 1.05) * seconds)
-        except subprocess.TimeoutExpired:
-            running.send_signal(signal.SIGKILL)
-            killed += 1
-        _finish(running)
+        [(code, _)] = build(after=draw.uniform(0.0, 1.05) * seconds)
+        killed += code == -signal.SIGKILL
+        assert code in (0, -signal.SIGKILL)
         _check(project)
-        if number % 10 == 9:
+        if number % 10 == 5:
             before = _bytes(project)
-            assert _finish(_start(project))[0] == 0
+            assert build()[0][0] == 0
             assert _bytes(project) == before
-    assert _finish(_start(project))[0] == 0
+    assert build()[0][0] == 0
     _check(project)
     # What the killed ones left is gone.
     assert not [name for name in project.iterdir() if name.name.startswith(".irtools")]
     return killed
 
 
-def test_killed_builds_leave_whole_files(project: Path) -> None:
-    assert _kill_often(project, 3) > 0
+def test_killed_builds_leave_whole_files(build: Builder) -> None:
+    assert _kill_often(build, 6) > 0
 
 
 @pytest.mark.slow
-def test_two_hundred_kills(project: Path) -> None:
-    assert _kill_often(project, 200) > 100
+def test_two_hundred_kills(build: Builder) -> None:
+    assert _kill_often(build, 200) > 100
 
 
-def test_builds_at_the_same_time(project: Path) -> None:
-    running = [_start(project) for _ in range(2)]
-    done = [_finish(one) for one in running]
+def test_builds_at_the_same_time(build: Builder) -> None:
+    done = build(2)
     assert [code for code, _ in done] == [0, 0], done
-    _check(project)
+    _check(build.project)
     # One has made it, the other has waited for it.
     assert sum("built)" in err for _, err in done) == 1, done
 
 
-def _limited(size: int) -> Callable[[], None]:
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-
-def test_a_full_disk_is_one_line_and_leaves_the_old_release(project: Path) -> None:
-    code, err = _finish(_start(project, preexec_fn=_limited(4000)))
+def test_a_full_disk_is_one_line_and_leaves_the_old_release(build: Builder) -> None:
+    project = build.project
+    [(code, err)] = build(limit=4000)
     assert code == 6 and "Traceback" not in err
     assert err.strip().splitlines()[-1].startswith("irc: cannot write")
     assert not (project / "release").exists()
-    assert _finish(_start(project))[0] == 0
+    assert build()[0][0] == 0
     before = _bytes(project)
     _configure(project, 1, "cleanup,int8")
-    code, err = _finish(_start(project, preexec_fn=_limited(4000)))
+    [(code, err)] = build(limit=4000)
     assert code == 6 and err.count("irc: cannot write") == 1
     assert _bytes(project) == before
     _check(project)

@@ -264,3 +264,46 @@ def test_the_cache_is_shown_checked_and_trimmed(build: Callable, irc: Callable) 
     assert irc("cache", "--trim", "much").code == 2
     found = irc("cache", "--clear")
     assert "freed" in found.err and "0 B of at most" in found.out and "store-0" not in found.out
+
+
+class _Kept:
+    """A tracker that keeps the names of its runs."""
+
+    name = "kept"
+    runs: list[str]
+
+    def __init__(self, place: str | None) -> None:
+        self.place = place
+
+    def check(self) -> None:
+        """Nothing is in the way."""
+
+    def log(self, run: object) -> str:
+        _Kept.runs.append(run.name)  # type: ignore[attr-defined]
+        return str(self.place)
+
+
+def test_builds_that_are_made_are_tracked_once(
+    build: Callable, irc: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from irtools.plugins import registry
+
+    real = registry.load
+    monkeypatch.setattr(
+        registry, "load", lambda group, name: _Kept if name == "kept" else real(group, name)
+    )
+    monkeypatch.setattr(_Kept, "runs", [], raising=False)
+    _change('clean = "cleanup"\n', "")
+    _change("[measuring]", '[tracking]\nto = ["kept:here"]\n[measuring]')
+    found = build("--track", "kept:there", "--track", "kept:here")
+    assert "mlp/int8/avx2: tracked by kept, here" in found.err and found.code == 0
+    assert "tracked by kept, there" in found.err and _Kept.runs == ["mlp/int8/avx2"] * 2
+    assert build().code == 0 and len(_Kept.runs) == 2
+    # What is tracked decides no build.
+    _change('"kept:here"', '"nope"')
+    found = build()
+    assert found.code == 2 and "irc.toml:11:1: tracking.to: there is no tracker 'nope'" in found.err
+    assert irc("optimize", "model.onnx", "-p", "cleanup", "--track", "nope").code == 2
+    run = ("optimize", "model.onnx", "-p", "cleanup", "--no-bench", "--no-check")
+    found = irc(*run, "--track", "kept:x", "-o", "small.onnx")
+    assert found.code == 0 and "model: tracked by kept, x" in found.err

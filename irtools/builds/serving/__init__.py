@@ -1,0 +1,1 @@
+"""Files that serve a release: an app for FastAPI, and model repositories of inference servers."""

@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 STAMP := $(VENV)/.installed-from-constraints
 
-.PHONY: demo test test-slow check lint types format docs clean
+.PHONY: site demo test test-slow check lint types format docs clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -54,6 +54,10 @@ format: $(STAMP)
 docs: $(STAMP)
 	$(BIN)/python docs/make_reference.py
 	$(BIN)/python docs/make_architecture.py
+
+# The pages of docs/ as a site that opens from disk, in build/site.
+site: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

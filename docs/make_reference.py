@@ -1,4 +1,4 @@
-"""Write docs/reference.md and the manifest of the command line from what is registered.
+"""Write docs/reference.md, docs/commands.md and the manifest of the command line from the code.
 
 python docs/make_reference.py [--check]
 """
@@ -10,10 +10,20 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
+
+from irtools.cli.main import VERBS, cli
+from irtools.cli.verb import options_by_group
 from irtools.passmanager import MANIFEST, Option, Pass, make_manifest, options_of, summary_of
 from irtools.plugins import registry
 
 REFERENCE = Path(__file__).parent / "reference.md"
+COMMANDS = Path(__file__).parent / "commands.md"
+COMMANDS_HEAD = """# Commands
+
+Written by `python docs/make_reference.py` from the code; do not edit by hand.
+`irc VERB --help` prints the same.
+"""
 HEAD = """# Reference
 
 Written by `python docs/make_reference.py` from the docstrings; do not edit by hand.
@@ -22,8 +32,12 @@ Written by `python docs/make_reference.py` from the docstrings; do not edit by h
 
 
 def main() -> int:
-    """Write both, or with `--check` compare them."""
-    texts = {REFERENCE: "\n".join(page()), MANIFEST: make_manifest()}
+    """Write all, or with `--check` compare them."""
+    texts = {
+        REFERENCE: "\n".join(page()),
+        COMMANDS: "\n".join(commands()),
+        MANIFEST: make_manifest(),
+    }
     if "--check" in sys.argv[1:]:
         return int(any(_text_of(path) != text for path, text in texts.items()))
     for path, text in texts.items():
@@ -53,6 +67,28 @@ def page() -> Iterator[str]:
             kind = registry.load(group, name)
             yield f"- `{name}`: {summary_of(kind)}"
     yield ""
+
+
+def commands() -> Iterator[str]:
+    """Yield the lines of the page of commands."""
+    yield COMMANDS_HEAD
+    for verb in VERBS:
+        command = cli.get_command(click.Context(cli), verb)
+        assert command is not None
+        ctx = click.Context(command, info_name=f"irc {verb}")
+        yield f"## `irc {verb}`\n"
+        yield f"    {' '.join([f'irc {verb}', *command.collect_usage_pieces(ctx)])}\n"
+        yield inspect.cleandoc((command.help or "").replace("\b\n", "")) + "\n"
+        for group, options in options_by_group(command, ctx).items():
+            yield f"| {group} | |\n| --- | --- |"
+            yield from (f"| `{names}` | {_cell(meaning)} |" for names, meaning in options)
+            yield ""
+    yield (cli.epilog or "") + "\n"
+
+
+def _cell(text: str) -> str:
+    """Return what may stand in a cell; outside code, angle brackets would be taken for HTML."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "\\<")
 
 
 def own_names(group: str) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import click
 
-__all__ = ["GROUPS", "Verb", "group_of"]
+__all__ = ["GROUPS", "Verb", "group_of", "options_by_group"]
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "Build": (
@@ -138,17 +138,28 @@ class Verb(click.Command):
     """A verb whose help has the arguments first and then the options in groups."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        records: dict[str, list[tuple[int, tuple[str, str]]]] = {}
-        for parameter in self.get_params(ctx):
-            if not isinstance(parameter, click.Option):
-                continue
-            if (record := parameter.get_help_record(ctx)) is not None:
-                heading, place = group_of(parameter)
-                records.setdefault(heading, []).append((place, record))
-        for heading in GROUPS:
-            if found := records.get(heading):
-                with formatter.section(heading):
-                    formatter.write_dl([r for _, r in sorted(found, key=lambda item: item[0])])
+        for heading, records in options_by_group(self, ctx).items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+def options_by_group(
+    command: click.Command, ctx: click.Context
+) -> dict[str, list[tuple[str, str]]]:
+    """Return the options of a command and their help under their headings, in order."""
+    records: dict[str, list[tuple[int, tuple[str, str]]]] = {}
+    for parameter in command.get_params(ctx):
+        if not isinstance(parameter, click.Option):
+            continue
+        if (record := parameter.get_help_record(ctx)) is not None:
+            heading, place = group_of(parameter)
+            records.setdefault(heading, []).append((place, record))
+    found = ((heading, records.get(heading, [])) for heading in GROUPS)
+    return {
+        heading: [record for _, record in sorted(pairs, key=lambda pair: pair[0])]
+        for heading, pairs in found
+        if pairs
+    }
 
 
 def group_of(option: click.Option) -> tuple[str, int]:

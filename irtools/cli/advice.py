@@ -34,7 +34,7 @@ ADVICE: Mapping[str, str] = {
     "profile": "where the time goes: irc inspect MODEL --profile",
     "eval": "scores are a part of irc optimize MODEL --passes TEXT --evaluate DATA; numbers of "
     "two models: irc compare A B",
-    "diff": "numbers of two models: irc compare A B --layers",
+    "validate": "numbers of two models: irc compare A B --layers",
     "train": "irc finetune trains a checkpoint, irc distill a smaller student of it",
     "download": "irc downloads nothing: get the model into a folder by other means, such as "
     "`huggingface-cli download NAME --local-dir FOLDER`, and give that folder",
@@ -50,7 +50,6 @@ ALIASES: Mapping[str, str] = {
     "web": "ui",
     "autotune": "search",
     "perf": "benchmark",
-    "validate": "diff",
     "shrink": "run",
     "compress": "run",
     "simplifier": "simplify",

@@ -35,6 +35,8 @@ VERBS: Mapping[str, str] = {
     "serve-template": "Write what serves a release: FastAPI, Triton, OpenVINO Model Server.",
     "cache": "Show, check or trim what is kept between runs.",
     "bench": "Time models against each other, alternating.",
+    "why": "Say why one model is slower, larger or worse than another.",
+    "diff": "Write two models side by side for Model Explorer.",
     "compare": "Compare the numbers of two models, layer by layer if asked.",
     "inspect": "Show what a model consists of.",
     "plan": "Print what a pass would decide, without doing it.",

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "describe_inputs",
     "profile_nodes",
+    "report_kernels",
     "run_first",
     "run_once",
     "run_several",
@@ -95,6 +96,18 @@ def profile_nodes(
         "ops": list(times.ops),
         "microseconds": times.microseconds,
         "totals": times.totals,
+    }
+
+
+def report_kernels(path: Path, target: str, options: RunnerOptions) -> dict[str, Any]:
+    """Compile a model and count kernels; returns the fields of `KernelReport`."""
+    found = find_target(target).kernels(path, options)
+    return {
+        "counts": dict(found.counts),
+        "int8": found.int8,
+        "float_fallbacks": list(found.float_fallbacks),
+        "fused_attention": found.fused_attention,
+        "providers": dict(found.providers),
     }
 
 

@@ -1,0 +1,55 @@
+"""Causes: why one model is slower, larger or worse than another, each with its evidence.
+
+facts = MeasuredFacts(Subject("a.onnx", a, 100), Subject("b.onnx", b, 30), find_target("ort-cpu"))
+for finding in diagnose(facts).findings:
+    print(finding.text, finding.evidence, finding.command)
+"""
+
+from __future__ import annotations
+
+from irtools.causes.catalogue import GROUP, all_causes
+from irtools.causes.collect.measured import MeasuredFacts
+from irtools.causes.collect.settings import CollectSettings, Samples
+from irtools.causes.diagnosis import Diagnosis, diagnose
+from irtools.causes.explorer import ExplorerFiles, explorer_files
+from irtools.causes.facts import (
+    Decisions,
+    ExitUse,
+    Facts,
+    GridUse,
+    PaddingUse,
+    RecordedFacts,
+    Subject,
+    Threads,
+    Times,
+)
+from irtools.causes.finding import Cause, Finding, Gap
+from irtools.causes.gaps import Difference
+from irtools.causes.recorded import facts_from_plain, plain_facts
+
+__all__ = [
+    "Cause",
+    "CollectSettings",
+    "Decisions",
+    "Diagnosis",
+    "Difference",
+    "ExitUse",
+    "ExplorerFiles",
+    "Facts",
+    "Finding",
+    "GROUP",
+    "Gap",
+    "GridUse",
+    "MeasuredFacts",
+    "PaddingUse",
+    "RecordedFacts",
+    "Samples",
+    "Subject",
+    "Threads",
+    "Times",
+    "all_causes",
+    "diagnose",
+    "explorer_files",
+    "facts_from_plain",
+    "plain_facts",
+]

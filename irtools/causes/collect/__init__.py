@@ -1,0 +1,1 @@
+"""Measuring what detectors read, once and when it is first asked for."""

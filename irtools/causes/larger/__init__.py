@@ -1,0 +1,1 @@
+"""Why the second model takes more room."""

@@ -1,0 +1,1 @@
+"""Why the second model gives other answers."""

@@ -43,6 +43,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "--threshold",
     ),
     "Measuring": (
+        "--on",
         "--trials",
         "--storage",
         "--effort",

@@ -3,7 +3,7 @@
 Implementations join through entry points, ours and third-party ones by the same door:
 `irtools.passes`, `irtools.targets`, `irtools.frontends`, `irtools.metrics`, `irtools.figures`,
 `irtools.forms`, `irtools.calibrators`, `irtools.roundings`, `irtools.operators`,
-`irtools.students`.
+`irtools.students`, `irtools.executors`.
 Listing names loads no implementation.
 """
 
@@ -37,6 +37,7 @@ _KINDS = {
     "irtools.operators": "set of operators",
     "irtools.students": "trainer of students",
     "irtools.figures": "figure",
+    "irtools.executors": "executor",
 }
 
 

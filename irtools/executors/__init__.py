@@ -18,7 +18,7 @@ from irtools.executors.base import (
 from irtools.executors.farm import Farm, Outcome
 from irtools.executors.inline import InlineExecutor
 from irtools.executors.lookup import open_executor
-from irtools.executors.parcels import Parcel, packed, unpacked
+from irtools.executors.parcels import Parcel, model_files, packed, unpacked
 from irtools.executors.scheduler import Assignment, Scheduler, Task
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "ServiceSpec",
     "Task",
     "Worker",
+    "model_files",
     "open_executor",
     "packed",
     "unpacked",

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from irtools.errors import FileError
+from irtools.errors import FileError, ModelError
 from irtools.files import files_below
 from irtools.model import weight_files
+from irtools.sources import companions_in
 
-__all__ = ["Parcel", "packed", "unpacked"]
+__all__ = ["Parcel", "model_files", "packed", "unpacked"]
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,15 @@ def _names(path: Path) -> list[str]:
         return [f"{path.name}/{name}" for name in files_below(path)]
     if path.suffix != ".onnx":
         return [path.name]
-    weights = [os.path.relpath(one, path.parent) for one in weight_files(path)]
-    return [path.name, *weights, *_companions(path)]
+    names = [os.path.relpath(one, path.parent) for one in model_files(path)]
+    return [*names, *(one.name for one in companions_in(path.parent))]
 
 
-def _companions(path: Path) -> list[str]:
-    from irtools.sources import companions_in
-
-    return [one.name for one in companions_in(path.parent)]
+def model_files(path: Path) -> tuple[Path, ...]:
+    """Return a file and, of an ONNX file, those with its weights."""
+    if path.suffix != ".onnx":
+        return (path,)
+    try:
+        return (path, *weight_files(path))
+    except ModelError:  # Whoever reads it says what is wrong with it.
+        return (path,)

@@ -61,6 +61,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "compile-time": Benchmark("compile_time", "seconds of cleanup,fuse, onnxsim and onnxslim"),
     "commands": Benchmark("commands", "seconds of whole commands: export, int8, int4, the demo"),
     "budget": Benchmark("budget", "whether budgets chosen on one half hold on the other"),
+    "scheduler": Benchmark("scheduler", "a search on 1,000 machines, simulated, and its study"),
     "whole-way": Benchmark("whole_way", "every kind of model through all passes"),
 }
 

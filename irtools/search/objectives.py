@@ -57,7 +57,7 @@ class Objective:
             case "loss":
                 return f"loss {100 * value:.2f} %"
             case _:
-                return f"{self.figure} {size_text(value)}"
+                return f"{self.figure} {size_text(round(value))}"
 
 
 OBJECTIVES: Mapping[str, Objective] = {

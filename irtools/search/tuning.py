@@ -75,7 +75,11 @@ def tune_model(
     check_objectives(objectives, chosen, labelled=evaluation is not None, elsewhere=remote)
     check_installed()
     given = Given.of(model, calibration, evaluation, holdout)
-    data = {"calibration": calibration, "evaluation": evaluation, "holdout": holdout}
+    data: dict[str, Any] = {
+        "calibration": calibration,
+        "evaluation": evaluation,
+        "holdout": holdout,
+    }
     elsewhere = None
     own = chosen
     if executor is not None:

@@ -12,7 +12,7 @@ __all__ = ["sweep_cells"]
 def sweep_cells(found: SweepDocument) -> Cells:
     """Return a row for each model; columns without any text are left out."""
     models = found.models
-    columns = [
+    columns: list[tuple[str, list[str]]] = [
         ("model", [one.name for one in models]),
         ("outcome", [one.outcome for one in models]),
         ("size", [_pair(one, "original_bytes", "bytes") for one in models]),

@@ -14,6 +14,7 @@
     │   ├── VerificationError        a pass broke the model
     │   └── BudgetError              the model is sound, but an accuracy budget is not kept
     ├── FileError                6   a file cannot be read or written
+    ├── ClusterError             6   a cluster cannot be reached, or was lost
     ├── LimitError               7   a time, memory or size limit was reached
     └── PassError               70   a pass failed unexpectedly (a bug in the pass)
 
@@ -28,6 +29,7 @@ from typing import ClassVar, Self
 __all__ = [
     "BudgetError",
     "CheckError",
+    "ClusterError",
     "DataError",
     "FileError",
     "IrtoolsError",
@@ -146,6 +148,12 @@ class BudgetError(CheckError):
 
 class FileError(IrtoolsError, OSError):
     """A file cannot be read or written."""
+
+    exit_code = 6
+
+
+class ClusterError(IrtoolsError, ConnectionError):
+    """Workers on other machines cannot be reached, or were lost for good."""
 
     exit_code = 6
 

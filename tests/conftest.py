@@ -27,6 +27,7 @@ _EXTRAS = {
     "gguf": ("gguf", "safetensors"),
     "openvino": ("openvino",),
     "tune": ("optuna",),
+    "ray": ("ray", "grpc"),
     "signing": ("model_signing",),
     "serving": ("fastapi", "httpx", "uvicorn"),
     "triton": ("tritonclient", "grpc"),

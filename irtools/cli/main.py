@@ -28,6 +28,7 @@ __all__ = ["main", "run"]
 VERBS: Mapping[str, str] = {
     "optimize": "Make a model smaller and faster, measured and checked pass by pass.",
     "tune": "Try many pipelines and write the best, with the front of all.",
+    "sweep": "Do the same for many models, with one table.",
     "compile": "Write what a target's runtime loads in deployment.",
     "init": "Write an irc.toml for a model.",
     "build": "Build the release that irc.toml describes.",

@@ -31,6 +31,7 @@ __all__ = [
     "goals_of",
     "json_option",
     "naming_data_option",
+    "on_option",
     "past_option",
     "seed_option",
     "sequence_option",
@@ -412,4 +413,15 @@ def track_option(function: F) -> F:
         multiple=True,
         help="Write a run, with a step for each pass, to mlflow[:URI], tensorboard[:DIR] or "
         "wandb[:PROJECT]; again for further ones.",
+    )(function)
+
+
+def on_option(function: F) -> F:
+    """--on of every verb whose work can be spread over machines."""
+    return click.option(
+        "--on",
+        metavar="WORKERS",
+        help="Where the work is spread: local:N (processes here), ray (the cluster that this runs "
+        "in, else one started here), ray://HEAD:10001. Times are taken one at a time on a machine. "
+        "[default: here, one after the other]",
     )(function)

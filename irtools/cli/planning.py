@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from irtools.driver.planning import Planned
     from irtools.passmanager import Pipeline
 
-__all__ = ["planned_for", "planning_options"]
+__all__ = ["planned_for", "planning_arguments", "planning_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -56,16 +56,18 @@ def planned_for(source: str, pipeline: Pipeline, given: Mapping[str, Any]) -> It
 
     with (
         progress() as shown,
-        planned(
-            source,
-            pipeline,
-            loading=load_options(given),
-            target=given["target"],
-            calibration=given["calibrate"],
-            data=options.data_settings(given, given["calibrate"]),
-            seed=given["seed"],
-            threads=given["threads"],
-            progress=shown,
-        ) as found,
+        planned(source, pipeline, **planning_arguments(given), progress=shown) as found,
     ):
         yield found
+
+
+def planning_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of `planned` that the options of `planning_options` say."""
+    return {
+        "loading": load_options(given),
+        "target": given["target"],
+        "calibration": given["calibrate"],
+        "data": options.data_settings(given, given["calibrate"]),
+        "seed": given["seed"],
+        "threads": given["threads"],
+    }

@@ -53,6 +53,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "--threshold",
     ),
     "Measuring": (
+        "--on",
         "--trials",
         "--storage",
         "--effort",

@@ -7,23 +7,46 @@ decisions that seem to cost most can be applied alone and the outputs compared.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from irtools.data import Dataset, SyntheticSettings
 from irtools.driver.planning import Planned
 from irtools.errors import IrtoolsError, UsageError
+from irtools.executors import Executor, Farm, ServiceSpec, Task
 from irtools.measure.divergence import compare_models
 from irtools.metrics import Fidelity
 from irtools.passmanager import Decision, pass_text
 
-__all__ = ["Sensitivity", "SensitivityReport", "rank_decisions"]
+__all__ = [
+    "Elsewhere",
+    "Sensitivity",
+    "SensitivityReport",
+    "closeness_with",
+    "rank_decisions",
+    "samples_for",
+]
 
 _SAMPLES = 32
 _HALF = 0.5
 _MOST = 0.25
 """Share of the decisions that may be advised to be left out; more is another pipeline."""
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """Workers that measure decisions.
+
+    Attributes:
+        executor: Not started yet.
+        payload: What a `SensitivityService` is made of.
+        on_note: Told of workers that come and go.
+    """
+
+    executor: Executor
+    payload: Mapping[str, Any]
+    on_note: Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -83,25 +106,30 @@ class SensitivityReport:
         return 1 - lost / total if total else 1.0
 
 
-def rank_decisions(found: Planned, measure: int = 0) -> SensitivityReport:
+def rank_decisions(
+    found: Planned, measure: int = 0, elsewhere: Elsewhere | None = None
+) -> SensitivityReport:
     """Rank the decisions of a plan.
 
     Args:
         found: The plan and what it was made for.
         measure: How many of the decisions are measured, those first that are predicted to cost
             most.
+        elsewhere: Workers that measure them; None: here, one after the other.
 
     Raises:
         UsageError: There is nothing to measure on: no data, and none that may be drawn.
+        ClusterError: The workers are gone.
         IrtoolsError: The model does not run.
     """
     plan = found.plan
     total = sum(decision.cost for decision in plan.decisions) or 1.0
     ordered = sorted(plan.decisions, key=lambda d: -d.cost)
-    data = _samples(found) if measure and ordered else None
+    data = samples_for(found) if measure and ordered else None
+    measured = {} if data is None else _measured(found, ordered[:measure], data, elsewhere)
     rows = [
-        Sensitivity(d.subject, d.action, d.cost, d.cost / total, d.gain, fidelity)
-        for d, fidelity in _measured(found, ordered, data, measure)
+        Sensitivity(d.subject, d.action, d.cost, d.cost / total, d.gain, measured.get(number))
+        for number, d in enumerate(ordered)
     ]
     rows.sort(key=_measured_loss)
     exclude = _to_exclude(found, ordered, total)
@@ -124,23 +152,43 @@ def _measured_loss(row: Sensitivity) -> tuple[bool, float]:
 
 
 def _measured(
-    found: Planned, ordered: Sequence[Decision], data: Dataset | None, measure: int
-) -> Iterator[tuple[Decision, Fidelity | None]]:
-    for number, decision in enumerate(ordered):
-        if data is None or number >= measure:
-            yield decision, None
-            continue
-        found.ctx.progress.step("sensitivity", number, min(measure, len(ordered)))
-        changed = found.model.clone()
-        found.ctx.drop_analyses()
-        found.pass_.apply(changed.ir, replace(found.plan, decisions=(decision,)), found.ctx)
-        compared = compare_models(
-            found.model, changed, data, found.ctx.target, threads=found.ctx.threads
-        )
-        yield decision, min(compared.outputs.values(), key=lambda output: output.sqnr_db)
+    found: Planned, chosen: Sequence[Decision], data: Dataset, elsewhere: Elsewhere | None
+) -> dict[int, Fidelity]:
+    """Return what the outputs keep with each decision alone, by its place."""
+    measured: dict[int, Fidelity] = {}
+    progress = found.ctx.progress
+    if elsewhere is None:
+        for number, decision in enumerate(chosen):
+            progress.step("sensitivity", number, len(chosen))
+            measured[number] = closeness_with(found, decision, data)
+        return measured
+    spec = ServiceSpec("irtools.driver.sensitivity_service:SensitivityService", elsewhere.payload)
+    with Farm(elsewhere.executor, spec, on_note=elsewhere.on_note) as farm:
+        for number, decision in enumerate(chosen):
+            farm.submit(Task(str(number), decision))
+        for outcome in farm.results():
+            measured[int(outcome.task.key)] = outcome.get()
+            progress.step("sensitivity", len(measured), len(chosen))
+    return measured
 
 
-def _samples(found: Planned) -> Dataset:
+def closeness_with(found: Planned, decision: Decision, data: Dataset) -> Fidelity:
+    """Return what the output that suffers most keeps with one decision alone."""
+    changed = found.model.clone()
+    found.ctx.drop_analyses()
+    found.pass_.apply(changed.ir, replace(found.plan, decisions=(decision,)), found.ctx)
+    compared = compare_models(
+        found.model, changed, data, found.ctx.target, threads=found.ctx.threads
+    )
+    return min(compared.outputs.values(), key=lambda output: output.sqnr_db)
+
+
+def samples_for(found: Planned) -> Dataset:
+    """Return the samples that outputs are compared on.
+
+    Raises:
+        UsageError: There is no data, and none may be drawn.
+    """
     ctx = found.ctx
     if ctx.calibration is not None:
         return ctx.calibration.spread(_SAMPLES)

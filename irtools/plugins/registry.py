@@ -3,7 +3,7 @@
 Implementations join through entry points, ours and third-party ones by the same door:
 `irtools.passes`, `irtools.targets`, `irtools.frontends`, `irtools.metrics`, `irtools.figures`,
 `irtools.forms`, `irtools.calibrators`, `irtools.roundings`, `irtools.operators`,
-`irtools.students`, `irtools.trackers`.
+`irtools.students`, `irtools.trackers`, `irtools.executors`.
 Listing names loads no implementation.
 """
 
@@ -38,6 +38,7 @@ _KINDS = {
     "irtools.students": "trainer of students",
     "irtools.figures": "figure",
     "irtools.trackers": "tracker",
+    "irtools.executors": "executor",
 }
 
 

@@ -1,4 +1,11 @@
-"""The space of pipelines that a tuner draws from."""
+"""The space of pipelines that a tuner draws from.
+
+What a plan knows the cost of is solved and not drawn: which channels `prune` removes, which weights
+get how many bits (`bits=auto` is a knapsack), which scales `smooth` takes. Drawn are the bounds
+that such a plan is solved for, and what has no cost that is known before a model runs.
+
+`sparsify` is not among them: its zeros change the time, the file and the memory of no target.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +16,17 @@ from typing import TypeAlias
 from irtools.analysis.decoder import find_decoder
 from irtools.driver.session import Session
 
-__all__ = ["Choose", "Space"]
+__all__ = ["SPACE_VERSION", "Choose", "Space"]
+
+SPACE_VERSION = 2
+"""Trials of another one do not belong into the same study: they had other choices."""
 
 Choose: TypeAlias = Callable[[str, Sequence[str]], str]
 """Draws one of several texts for the choice of a name."""
 
 _NONE = "none"
+_DECIBELS = ("20", "24", "28", "32")
+"""What a knapsack over bits may be asked to keep of the outputs."""
 
 
 @dataclass(frozen=True)
@@ -25,18 +37,27 @@ class Space:
         has_data: Samples for ranges and refits are there.
         forms: Forms of weights that the target runs.
         is_decoder: The model has a cache.
+        wants_size: An objective or a goal is about size or memory: weights may be stored in fewer
+            bits without being multiplied so.
     """
 
     has_data: bool
     forms: tuple[str, ...]
     is_decoder: bool
+    wants_size: bool = False
 
     @classmethod
-    def of(cls, session: Session) -> Space:
-        """Return the space of a session's model."""
+    def of(cls, session: Session, objectives: Sequence[str] = ()) -> Space:
+        """Return the space of a session's model.
+
+        Args:
+            objectives: What is to become small.
+        """
         job = session.job
         decoder = find_decoder(job.model.ir) is not None
-        return cls(job.calibration is not None, tuple(_forms(session)), decoder)
+        sizes = job.settings.wanted.of("max-size", "max-memory")
+        small = bool(sizes) or not {"size", "memory"}.isdisjoint(objectives)
+        return cls(job.calibration is not None, tuple(_forms(session)), decoder, small)
 
     def draw(self, choose: Choose) -> str:
         """Return pipeline text, one choice after the other; later ones depend on earlier ones."""
@@ -47,7 +68,9 @@ class Space:
         """The choices of what is tried first: the usual pipeline."""
         return {
             "pruned": "0",
+            "rotate": "false",
             "weights": "int8",
+            "bits": "8",
             "embeddings": "8",
             "mode": "auto",
             "calibrator": "minmax",
@@ -59,24 +82,48 @@ class Space:
 
     def _passes(self, choose: Choose) -> Iterator[str]:
         yield "cleanup,fuse,sink"
+        first = [*self._structure(choose)]
+        exits = ""
+        form = choose("weights", (_NONE, *self.forms, *(("store",) if self.wants_size else ())))
+        weights = self._weights(form, choose)
+        if self.has_data and not self.is_decoder:
+            agreement = choose("exits", (_NONE, "0.995", "0.99", "0.98"))
+            exits = "" if agreement == _NONE else f"early-exit:agreement={agreement}"
+        last = [text for text in (weights, exits) if text]
+        # Exits are placed in the float32 model or in the quantized one, by what each answers.
+        if len(last) == 2 and choose("exits-placed", ("last", "before weights")) != "last":
+            last.reverse()
+        yield from (*first, *last)
+
+    def _structure(self, choose: Choose) -> Iterator[str]:
+        """What changes the shape of weights, or the basis that they are in."""
+        pruned = ""
         if self.has_data:
             share = choose("pruned", ("0", "0.05", "0.1", "0.15", "0.2", "0.3", "0.4"))
             if share != "0":
                 scope = choose("scope", ("global", "local"))
-                yield f"prune:ratio={share}" + _option("scope", scope, "global")
-        form = choose("weights", (_NONE, *self.forms))
-        if form == "int8":
-            yield f"int8{''.join(self._int8(choose))}"
-        elif form == "int4":
-            yield f"int4{''.join(self._int4(choose))}"
-        elif form != _NONE:
-            yield form
-        if self.has_data and not self.is_decoder:
-            agreement = choose("exits", (_NONE, "0.995", "0.99", "0.98"))
-            if agreement != _NONE:
-                yield f"early-exit:agreement={agreement}"
+                pruned = f"prune:ratio={share}" + _option("scope", scope, "global")
+        rotated = "rotate" if choose("rotate", ("false", "true")) == "true" else ""
+        found = [text for text in (pruned, rotated) if text]
+        if len(found) == 2 and choose("first", ("prune", "rotate")) == "rotate":
+            found.reverse()
+        yield from found
+
+    def _weights(self, form: str, choose: Choose) -> str:
+        match form:
+            case "int8":
+                return f"int8{''.join(self._int8(choose))}"
+            case "int4":
+                return f"int4{''.join(self._int4(choose))}"
+            case "store":
+                return "store" + _option("form", choose("stored", ("s8", "f16", "fp8")), "s8")
+            case _:
+                return "" if form == _NONE else form
 
     def _int8(self, choose: Choose) -> Iterator[str]:
+        if self.has_data and self.wants_size and choose("bits", ("8", "auto")) == "auto":
+            yield f":bits=auto:min-sqnr={choose('least-sqnr', _DECIBELS)}"
+            return
         yield _option("embeddings", choose("embeddings", ("8", "4")), "8")
         if not self.has_data:
             yield _option("mode", choose("mode", ("auto", "static", "dynamic")), "auto")
@@ -88,6 +135,9 @@ class Space:
         yield _option("smooth", choose("smooth", ("auto", "true", "false")), "auto")
 
     def _int4(self, choose: Choose) -> Iterator[str]:
+        if self.has_data and choose("blocks", ("4", "auto")) == "auto":
+            yield f":bits=auto:min-sqnr={choose('kept', _DECIBELS)}"
+            return
         yield _option("block", choose("block", ("32", "64", "128")), "32")
         yield _option("embeddings", choose("tables", ("8", "4")), "8")
         if self.has_data:

@@ -1,75 +1,57 @@
 """Searching the space of pipelines by trials, with Optuna (Akiba et al. 2019).
 
 A trial is a pipeline. Its passes are run after those of an earlier trial with the same beginning,
-and a trial that loses too much ends before it is timed. All trials are kept in the storage, so that
-a search goes on where it was stopped.
+and a trial that loses too much ends before it is timed. Trials run in this process or on workers,
+which answer first whether a pipeline loses too much, and then how fast it is. All trials are kept
+in the storage, so that a search goes on where it was stopped.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
-import logging
 import warnings
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from irtools.driver.session import Session
-from irtools.driver.settings import Settings
-from irtools.errors import FileError, IrtoolsError, MissingExtraError, OptionError, UsageError
-from irtools.goals import Answer
-from irtools.measure.own_machine import refuse_foreign
-from irtools.passmanager import Pipeline, Step, pass_text
-from irtools.search.climb import REFUSALS, state_of, why_lost
-from irtools.search.ladder import Scene
+from irtools.errors import ClusterError, UsageError
+from irtools.executors import Executor, Farm, InlineExecutor, Outcome, ServiceSpec, Task
+from irtools.goals import Observed
+from irtools.passmanager import Pipeline
+from irtools.search.climb import state_of
+from irtools.search.objectives import OBJECTIVES, needs_times
 from irtools.search.space import Space
 from irtools.search.state import State
-from irtools.targets import target_text
+from irtools.search.study import Study
+from irtools.search.trials import Question, Trials, Tried
+from irtools.targets import Isa
+from irtools.words import counted
 
-__all__ = ["OBJECTIVES", "Objective", "Point", "Tuned", "check_objectives", "tune"]
+__all__ = ["Elsewhere", "Point", "Tuned", "tune"]
 
-_KEPT_STATES = 8
+_AHEAD = 2
+"""Trials that are drawn for each worker: one runs, one waits."""
 
 
 @dataclass(frozen=True)
-class Objective:
-    """Something to make as small as possible.
+class Elsewhere:
+    """Workers that trials run on.
 
     Attributes:
-        figure: As `Observed` names it.
-        timed: The model must be timed for it.
-        inverse: More of the figure is better.
+        executor: Not started yet.
+        payload: What a `TrialService` is made of.
+        isa: Of the target.
+        quotes: Figures are quoted there, for this machine is not the target's.
+        on_note: Told of workers that come and go.
     """
 
-    figure: str
-    timed: bool
-    inverse: bool = False
-
-    def value(self, state: State) -> float:
-        """Return the number to make small.
-
-        Raises:
-            UsageError: The figure cannot be measured here.
-        """
-        found, _ = state.seen.find(self.figure, None)
-        if found is None:
-            raise UsageError(
-                f"the objective {self.figure} cannot be measured: a loss needs --evaluate, and "
-                "times need the benchmark on this machine"
-            )
-        return 1 / found.value if self.inverse else found.value
-
-
-OBJECTIVES: Mapping[str, Objective] = {
-    # Relative to the original in the same minutes, which another load of the machine changes less.
-    "latency": Objective("speedup", timed=True, inverse=True),
-    "size": Objective("size", timed=False),
-    "memory": Objective("memory", timed=True),
-    "loss": Objective("loss", timed=False),
-}
+    executor: Executor
+    payload: Mapping[str, Any]
+    isa: str
+    quotes: bool
+    on_note: Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -80,11 +62,13 @@ class Point:
         trial: Its number.
         pipeline: The text that makes it.
         values: Objective to its value: time over the original's, bytes, or a share.
+        milliseconds: Of the original and of the model, from the same minutes; None: not timed.
     """
 
     trial: int
     pipeline: str
     values: Mapping[str, float]
+    milliseconds: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -94,12 +78,14 @@ class Tuned:
     Attributes:
         front: The Pareto front, the best in the first objective first.
         state: The model of its first point.
+        quoted: Its figures, where they were taken on a worker.
         finished: Trials with figures, those of earlier runs among them.
         ended: Trials that ended early: they lost too much, changed nothing or were not possible.
     """
 
     front: tuple[Point, ...]
     state: State
+    quoted: Observed | None
     finished: int
     ended: int
 
@@ -110,6 +96,7 @@ def tune(
     trials: int = 60,
     *,
     storage: Path | None = None,
+    elsewhere: Elsewhere | None = None,
     on_trial: Callable[[int, str, str], None] = lambda number, pipeline, outcome: None,
 ) -> Tuned:
     """Look for the pipelines with the best figures among those that keep the goals.
@@ -119,189 +106,164 @@ def tune(
         objectives: Names of `OBJECTIVES`, the first one first.
         trials: Trials in all, those that are in the storage among them.
         storage: A SQLite file in which trials are kept; None: they are forgotten.
+        elsewhere: Workers; None: trials run here, one after the other.
         on_trial: Called with the number of a trial, its pipeline and what came of it.
 
     Raises:
         MissingExtraError: Optuna is not installed.
         UsageError: An objective that cannot be measured, or no pipeline keeps the goals.
+        ClusterError: The workers are gone; trials that ended are in the storage.
     """
-    optuna = _optuna()
-    study = _study(optuna, session, objectives, storage)
-    done = len(study.get_trials(states=_ended(optuna)))
-    tuner = _Tuner(session, tuple(objectives), on_trial)
-    if not done:
-        study.enqueue_trial(tuner.space.usual, skip_if_exists=True)
-    with warnings.catch_warnings():
+    space = Space.of(session, objectives)
+    study = Study.open(session, objectives, storage, space.usual)
+    here = Trials(session, objectives)
+    settings = session.job.settings if elsewhere is None else elsewhere.payload["settings"]
+    tuner = _Tuner(study, space, tuple(objectives), needs_times(objectives, settings), on_trial)
+    with _farm(here, elsewhere, tuner.times) as farm, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        study.optimize(lambda trial: tuner.run(optuna, trial), n_trials=max(0, trials - done))
-    return _result(optuna, study, tuner)
+        try:
+            tuner.run(farm, max(0, trials - study.ended))
+        except ClusterError as error:
+            raise _interrupted(error, study, storage, trials) from error
+        finally:
+            tuner.abandon()
+        front = _front(study, tuner)
+        quoted = None
+        if elsewhere is not None and elsewhere.quotes:
+            farm.submit(Task("quote", Question("quote", front[0].pipeline), timed=tuner.times))
+            quoted = next(farm.results()).get().observed
+    state = state_of(session, here.steps(Pipeline.parse(front[0].pipeline)))
+    return Tuned(front, state if quoted else here.timed(state), quoted, *study.counts)
 
 
-def check_objectives(objectives: Sequence[str], settings: Settings, *, labelled: bool) -> None:
-    """Refuse objectives that cannot be measured, before anything is.
+@contextmanager
+def _farm(here: Trials, elsewhere: Elsewhere | None, times: bool) -> Iterator[Farm]:
+    if elsewhere is None:
+        # Whatever it is, this machine's times are those that are wanted.
+        isa = Isa.detect().value
+        with Farm(InlineExecutor(here), ServiceSpec("", None), isa=isa) as farm:
+            yield farm
+        return
+    spec = ServiceSpec("irtools.search.trials:TrialService", elsewhere.payload)
+    wanted = elsewhere.isa if times else None
+    with Farm(elsewhere.executor, spec, isa=wanted, on_note=elsewhere.on_note) as farm:
+        elsewhere.on_note(
+            f"{counted(farm.size, 'worker')} of {elsewhere.executor.name}"
+            + (f"; times are taken on {farm.hardware}" if times else "")
+        )
+        yield farm
 
-    Args:
-        labelled: Evaluation data is given.
 
-    Raises:
-        UsageError: Says which, and what it needs.
-        MissingExtraError: Optuna is not installed.
-    """
-    if not objectives or len(set(objectives)) < len(objectives):
-        raise UsageError("give one objective or several different ones")
-    for name in objectives:
-        if name not in OBJECTIVES:
-            raise OptionError(f"there is no objective {name!r}, expected {', '.join(OBJECTIVES)}")
-        if OBJECTIVES[name].timed:
-            if settings.bench is None:
-                raise UsageError(f"the objective {name} needs the benchmark, which is switched off")
-            refuse_foreign(settings.find_target(), f"the objective {name}")
-        if name == "loss" and not (labelled and settings.wanted.needing("data")):
-            raise UsageError(
-                "the objective loss needs evaluation data and a largest loss (max-drop)"
-            )
-    _optuna()
+def _interrupted(
+    error: ClusterError, study: Study, storage: Path | None, trials: int
+) -> ClusterError:
+    ended = f"{study.ended} of {counted(trials, 'trial')}"
+    if storage is None:
+        return ClusterError(f"{error}; {ended} had ended, and --storage FILE would have kept them")
+    return ClusterError(f"{error}; {ended} are in {storage}: the same command goes on from there")
 
 
 class _Tuner:
-    """Runs trials."""
+    """Draws trials, asks for them, and keeps what came of them in the study."""
 
     def __init__(
-        self, session: Session, objectives: tuple[str, ...], tell: Callable[[int, str, str], None]
+        self,
+        study: Study,
+        space: Space,
+        objectives: tuple[str, ...],
+        times: bool,
+        tell: Callable[[int, str, str], None],
     ) -> None:
-        self.session = session
+        self.study = study
         self.objectives = objectives
-        self.space = Space.of(session)
-        self.scene = Scene(session, session.job.settings.wanted)
+        self.times = times
+        self._space = space
         self._tell = tell
-        self._states: OrderedDict[str, tuple[Step, ...]] = OrderedDict()
-        self._first = session.begin()
-        self._known: dict[str, tuple[float, ...]] = {}
+        self._running: dict[str, Any] = {}
+        # Equal models are measured once: by their fingerprint, what is known or who waits for it.
+        self._known: dict[str, Tried] = dict(study.known())
+        self._same: dict[str, list[str]] = {}
+        self._measured: dict[str, str] = {}
 
-    def run(self, optuna: Any, trial: Any) -> tuple[float, ...]:
-        """Run one trial and return the values of the objectives."""
-        text = self.space.draw(lambda name, options: trial.suggest_categorical(name, options))
-        trial.set_user_attr("pipeline", text)
-        try:
-            values, outcome = self._values(text)
-        except REFUSALS as error:
-            values, outcome = None, str(error.args[0]).partition("\n")[0]
-        self._tell(trial.number, text, outcome)
-        if values is None:
-            trial.set_user_attr("why", outcome)
-            raise optuna.TrialPruned(outcome)
-        return values
+    def run(self, farm: Farm, number: int) -> None:
+        """Run trials until a number of them has ended."""
+        self._fill(farm, number)
+        drawn = len(self._running)
+        for outcome in farm.results():
+            self._hear(farm, outcome)
+            before = len(self._running)
+            self._fill(farm, number - drawn)
+            drawn += len(self._running) - before
 
-    def _values(self, text: str) -> tuple[tuple[float, ...] | None, str]:
-        state = state_of(self.session, self.steps(Pipeline.parse(text)))
-        if lost := why_lost(self.scene, state):
-            return None, lost
-        print_ = state.steps[-1].model.fingerprint()
-        if print_ not in self._known:
-            state = self.timed(state)
-            if missed := self._missed(state):
-                return None, missed
-            self._known[print_] = tuple(OBJECTIVES[o].value(state) for o in self.objectives)
-        values = self._known[print_]
-        shown = (f"{name} {value:.4g}" for name, value in zip(self.objectives, values, strict=True))
-        return values, ", ".join(shown)
+    def abandon(self) -> None:
+        """Mark trials as failed that will not end."""
+        for trial in self._running.values():
+            self.study.fail(trial)
 
-    def _missed(self, state: State) -> str:
-        """Say which goal on time or size a state does not keep; empty where it keeps all."""
-        for goal in self.scene.goals.needing("times", "file"):
-            if goal.holds(state.seen) is not Answer.YES:
-                return f"{goal} is not kept: {goal.shown(state.seen) or 'not measured'}"
-        return ""
+    def _fill(self, farm: Farm, left: int) -> None:
+        """Draw trials for the workers, so that one waits for each."""
+        wanted = _AHEAD * farm.size if farm.size > 1 else 1
+        for _ in range(min(left, wanted - len(self._running))):
+            trial = self.study.ask()
+            text = self._space.draw(trial.suggest_categorical)
+            trial.set_user_attr("pipeline", text)
+            key = f"trial {trial.number}"
+            self._running[key] = trial
+            farm.submit(Task(key, Question("quality", text)))
 
-    def timed(self, state: State) -> State:
-        """Return a state with the times that the objectives and the goals need."""
-        timed = any(OBJECTIVES[name].timed for name in self.objectives)
-        if not timed and not self.scene.goals.needing("times"):
-            return state
-        self.session.time(state.steps)
-        return dataclasses.replace(state, seen=self.session.observe(state.steps))
+    def _hear(self, farm: Farm, outcome: Outcome) -> None:
+        key, timed = outcome.task.key, outcome.task.payload.what == "times"
+        # What ended several workers is given up: no other pipeline needs to suffer for it.
+        lost = isinstance(outcome.error, ClusterError)
+        tried = Tried(str(outcome.error)) if lost else outcome.get()
+        if timed:
+            print_ = self._measured.pop(key)
+            if not lost:
+                self._known[print_] = tried
+            for same in (key, *self._same.pop(print_)):
+                self._end(same, tried)
+        elif tried.why:
+            self._end(key, tried)
+        elif tried.fingerprint in self._known:
+            self._end(key, self._known[tried.fingerprint])
+        elif tried.fingerprint in self._same:
+            self._same[tried.fingerprint].append(key)
+        else:
+            self._same[tried.fingerprint] = []
+            self._measured[key] = tried.fingerprint
+            question = replace(outcome.task.payload, what="times")
+            farm.submit(Task(key, question, timed=self.times, near=outcome.worker))
 
-    def steps(self, pipeline: Pipeline) -> tuple[Step, ...]:
-        """Run a pipeline after the longest beginning of it that is known."""
-        passes = [pass_text(one) for one in pipeline]
-        steps, start = self._first, 0
-        for length in range(len(passes), 0, -1):
-            if (known := self._states.get(",".join(passes[:length]))) is not None:
-                steps, start = known, length
-                break
-        for length in range(start, len(passes)):
-            steps = self.session.go_on(steps, Pipeline.parse(passes[length]), timed=False)
-            self._keep(",".join(passes[: length + 1]), steps)
-        return steps
+    def _end(self, key: str, tried: Tried) -> None:
+        trial = self._running.pop(key)
+        text = self.study.pipeline(trial)
+        if tried.why:
+            self.study.give_up(trial, tried.why)
+            self._tell(trial.number, text, tried.why)
+            return
+        self.study.tell(trial, tried)
+        self._tell(trial.number, text, self._shown(tried))
 
-    def _keep(self, text: str, steps: tuple[Step, ...]) -> None:
-        self._states[text] = steps
-        while len(self._states) > _KEPT_STATES:
-            self._states.popitem(last=False)
+    def _shown(self, tried: Tried) -> str:
+        named = zip(self.objectives, tried.values, strict=True)
+        return ", ".join(OBJECTIVES[name].shown(v, tried.milliseconds) for name, v in named)
 
 
-def _result(optuna: Any, study: Any, tuner: _Tuner) -> Tuned:
-    complete = study.get_trials(states=(optuna.trial.TrialState.COMPLETE,))
-    pruned = study.get_trials(states=(optuna.trial.TrialState.PRUNED,))
-    if not complete:
-        why = pruned[-1].user_attrs.get("why", "") if pruned else "there was no trial"
-        raise UsageError(f"none of {len(pruned)} trials keeps the goals: {why}")
-    unique = {t.user_attrs["pipeline"]: t for t in reversed(study.best_trials)}
-    front = sorted(unique.values(), key=lambda t: (t.values, t.number))
-    points = tuple(
+def _front(study: Study, tuner: _Tuner) -> tuple[Point, ...]:
+    """Return the front, each model and each pipeline once.
+
+    Raises:
+        UsageError: No trial keeps the goals.
+    """
+    finished, ended = study.counts
+    if not finished:
+        raise UsageError(f"none of {counted(ended, 'trial')} keeps the goals: {study.last_reason}")
+    return tuple(
         Point(
-            t.number,
-            t.user_attrs["pipeline"],
-            dict(zip(tuner.objectives, t.values, strict=True)),
+            one.number,
+            one.pipeline,
+            dict(zip(tuner.objectives, one.values, strict=True)),
+            one.milliseconds,
         )
-        for t in front
+        for one in study.front()
     )
-    steps = tuner.steps(Pipeline.parse(points[0].pipeline))
-    state = tuner.timed(state_of(tuner.session, steps))
-    return Tuned(points, state, len(complete), len(pruned))
-
-
-def _study(optuna: Any, session: Session, objectives: Sequence[str], storage: Path | None) -> Any:
-    seed = session.job.settings.seed
-    try:
-        return optuna.create_study(
-            study_name=_name(session, objectives),
-            storage=None if storage is None else f"sqlite:///{storage.absolute()}",
-            load_if_exists=True,
-            directions=["minimize"] * len(objectives),
-            sampler=optuna.samplers.TPESampler(seed=seed),
-        )
-    except Exception as error:  # Whatever the database driver raises.
-        if isinstance(error, IrtoolsError):
-            raise
-        line = str(error).partition("\n")[0]
-        raise FileError(f"cannot keep trials in {storage}: {line}") from error
-
-
-def _name(session: Session, objectives: Sequence[str]) -> str:
-    """Return the name under which trials are comparable: the same model, data, goals and target."""
-    job = session.job
-    given = (one for one in (job.calibration, job.evaluation) if one is not None)
-    data = [one.with_digest().digest for one in given]
-    known = (
-        job.model.fingerprint(),
-        target_text(job.target),
-        job.target.version(),
-        str(job.settings.wanted),
-        *objectives,
-        *data,
-    )
-    return f"irtools-{hashlib.sha256('|'.join(known).encode()).hexdigest()[:16]}"
-
-
-def _ended(optuna: Any) -> tuple[Any, ...]:
-    return (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
-
-
-def _optuna() -> Any:
-    try:
-        import optuna
-    except ImportError as error:
-        raise MissingExtraError("tuning", "tune") from error
-    optuna.logging.set_verbosity(logging.ERROR)
-    return optuna

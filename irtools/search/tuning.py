@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,13 +15,17 @@ from irtools.driver.outcome import check_kept, outcomes
 from irtools.driver.result import OptimizeResult, Search, make_result
 from irtools.driver.session import open_session
 from irtools.driver.settings import Settings
+from irtools.executors import Executor, packed
 from irtools.goals import Interval
 from irtools.passmanager import Pipeline
 from irtools.plugins import NullProgress, Progress
 from irtools.report.entries import TriedEntry
 from irtools.search.advice import Given, command
+from irtools.search.objectives import check_objectives
 from irtools.search.state import only_changes
-from irtools.search.tune import Tuned, check_objectives, tune
+from irtools.search.study import check_installed
+from irtools.search.trials import untimed
+from irtools.search.tune import Elsewhere, Point, Tuned, tune
 from irtools.targets import target_text
 
 __all__ = ["tune_model"]
@@ -38,7 +43,9 @@ def tune_model(
     holdout: DataLike | None = None,
     progress: Progress | None = None,
     cache: Path | None = None,
+    executor: Executor | None = None,
     on_trial: Callable[[int, str, str], None] = lambda number, pipeline, outcome: None,
+    on_note: Callable[[str], None] = lambda line: None,
     **options: Any,
 ) -> OptimizeResult:
     """Try many pipelines; return the best in the first objective, with the front in its report.
@@ -49,37 +56,74 @@ def tune_model(
             which point of the Pareto front is the result.
         trials: Pipelines to try, those in the storage among them.
         storage: A SQLite file in which trials are kept, so that a search can go on; None: none.
+        executor: Workers that trials run on, as `open_executor` returns them; None: here. The
+            target's instruction set may be theirs and not this machine's: then figures of time
+            are quoted there, too.
         on_trial: Called with the number of a trial, its pipeline and what came of it.
+        on_note: Told of workers that come and go, a line each.
 
     Raises:
         MissingExtraError: The extra `tune` is not installed.
-        UsageError: There is no such objective, it cannot be measured, or no trial keeps the goals.
+        UsageError: There is no such objective, it cannot be measured, no trial keeps the goals, or
+            the storage is of another search.
+        ClusterError: The workers are gone; what was measured is in the storage.
         IrtoolsError: As `optimize`.
     """
     started = time.monotonic()
     chosen = settings.changed(options)
-    check_objectives(objectives, chosen, labelled=evaluation is not None)
+    remote = executor is not None
+    check_objectives(objectives, chosen, labelled=evaluation is not None, elsewhere=remote)
+    check_installed()
     given = Given.of(model, calibration, evaluation, holdout)
-    job = Job.read(
-        as_model(model, chosen.loading),
-        Pipeline(),
-        chosen,
-        calibration=calibration,
-        evaluation=evaluation,
-        holdout=holdout,
-        cache=cache,
-        watch=Watch(progress=progress or NullProgress()),
-    )
+    data: dict[str, Any] = {
+        "calibration": calibration,
+        "evaluation": evaluation,
+        "holdout": holdout,
+    }
+    elsewhere = None
+    own = chosen
+    if executor is not None:
+        elsewhere = _elsewhere(executor, model, data, chosen, objectives, on_note)
+        own = untimed(chosen) if elsewhere.quotes else chosen
+    watch = Watch(progress=progress or NullProgress())
+    source = as_model(model, own.loading)
+    job = Job.read(source, Pipeline(), own, **data, cache=cache, watch=watch)
     with open_session(job, searching=True) as session:
-        tuned = tune(session, objectives, trials, storage=storage, on_trial=on_trial)
+        tuned = tune(
+            session, objectives, trials, storage=storage, elsewhere=elsewhere, on_trial=on_trial
+        )
         steps = only_changes(tuned.state.steps)
         pipeline = Pipeline(*(step.pass_ for step in steps[1:]))
         session.job = dataclasses.replace(job, pipeline=pipeline)
-        found = outcomes(chosen.wanted, session.quote(steps))
+        found = outcomes(chosen.wanted, tuned.quoted or session.quote(steps))
         check_kept(found)
         text = command(given, session.job, str(pipeline)) if len(pipeline) else ""
         search = Search(tuple(_entries(tuned, target_text(job.target))), text)
         return make_result(session, steps, started, found, search)
+
+
+def _elsewhere(
+    executor: Executor,
+    model: ModelLike,
+    data: Mapping[str, DataLike | None],
+    settings: Settings,
+    objectives: Sequence[str],
+    on_note: Callable[[str], None],
+) -> Elsewhere:
+    """Return workers with what they need to run trials."""
+    target = settings.find_target()
+    given = {"model": model if isinstance(model, str) else _proto(model, settings), **data}
+    sent = {name: packed(one, shares_files=executor.shares_files) for name, one in given.items()}
+    settings = dataclasses.replace(settings, target=target)
+    payload = {**sent, "settings": settings, "objectives": tuple(objectives)}
+    return Elsewhere(executor, payload, target.isa.value, not target.runs_here, on_note)
+
+
+def _proto(model: ModelLike, settings: Settings) -> Any:
+    """Return a model in memory in a form that travels."""
+    if isinstance(model, os.PathLike):
+        return os.fspath(model)
+    return as_model(model, settings.loading).to_proto()
 
 
 def _entries(tuned: Tuned, target: str) -> Sequence[TriedEntry]:
@@ -90,17 +134,19 @@ def _entries(tuned: Tuned, target: str) -> Sequence[TriedEntry]:
             point.pipeline,
             "left" if place else "taken",
             "on the front",
-            {name: Interval.exact(value) for name, value in _figures(point.values).items()},
+            {name: Interval.exact(value) for name, value in _figures(point).items()},
             target=target,
         )
         for place, point in enumerate(tuned.front)
     ]
 
 
-def _figures(values: Mapping[str, float]) -> dict[str, float]:
+def _figures(point: Point) -> dict[str, float]:
     """Return the values of objectives under the names of figures."""
     found = {}
-    for name, value in values.items():
+    for name, value in point.values.items():
         figure = {"latency": "speedup", "loss": "loss:main"}.get(name, name)
         found[figure] = 1 / value if name == "latency" else value
+    if point.milliseconds is not None:
+        found["latency"] = point.milliseconds[1]
     return found

@@ -21,6 +21,7 @@ from irtools.errors import DataError, UnsupportedError
 from irtools.frontends.students.networks.checkpoints import quiet_library, writing
 from irtools.frontends.students.training.data import Rows, collate
 from irtools.frontends.students.training.objective import Objective
+from irtools.frontends.students.training.sharding import shard_on_cpus
 from irtools.plugins import Progress
 from irtools.students import TrainingSettings
 
@@ -181,6 +182,7 @@ def _arguments(settings: TrainingSettings, folder: Path, optimizer: str | None) 
     made._n_gpu = min(made.n_gpu, 1)
     # By default it asks the environment.
     made.mixed_precision = "no" if settings.precision == "fp32" else settings.precision
+    shard_on_cpus(made.distributed_state)
     return made
 
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irtools.cli import options as options
-from irtools.cli.planning import planned_for, planning_options
+from irtools.cli.planning import planned_for, planning_arguments, planning_options
 from irtools.cli.types import SOURCE
 from irtools.cli.verb import Verb
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from irtools.driver.sensitivity import Sensitivity, SensitivityReport
+    from irtools.driver.sensitivity import Elsewhere, Sensitivity, SensitivityReport
     from irtools.passmanager import Pipeline
 
 __all__ = ["sensitivity"]
@@ -46,9 +46,16 @@ __all__ = ["sensitivity"]
     show_default=True,
     help="Rows to print; --json has all of them.",
 )
+@options.on_option
 @options.json_option
 def sensitivity(
-    source: str, passes: str, measure: int, top: int, json_path: str | None, **given: Any
+    source: str,
+    passes: str,
+    measure: int,
+    top: int,
+    on: str | None,
+    json_path: str | None,
+    **given: Any,
 ) -> None:
     """Rank what the last pass of a pipeline would do to SRC by what it costs, the worst first.
 
@@ -62,8 +69,11 @@ def sensitivity(
     from irtools.report.plain import plain_data
 
     pipeline = Pipeline.parse(passes)
+    if on is not None and not measure:
+        raise click.UsageError("--on spreads what --measure N measures: give a number of decisions")
+    elsewhere = None if on is None else _elsewhere(on, source, pipeline, given)
     with planned_for(source, pipeline, given) as made:
-        found = rank_decisions(made, measure)
+        found = rank_decisions(made, measure, elsewhere)
     if json_path is not None:
         write_json({"format": "irtools-sensitivity", "version": 1, **plain_data(found)}, json_path)
     if json_path == "-":
@@ -74,6 +84,20 @@ def sensitivity(
     out.print(_table(found, top))
     for line in _lines(found, top, source, pipeline):
         out.print(line, soft_wrap=True)
+
+
+def _elsewhere(on: str, source: str, pipeline: Pipeline, given: dict[str, Any]) -> Elsewhere:
+    """Return workers with what they need to make the same plan."""
+    from irtools.cli.console import say
+    from irtools.driver.sensitivity import Elsewhere
+    from irtools.executors import open_executor, packed
+
+    executor = open_executor(on)
+    arguments = planning_arguments(given)
+    for name, value in (("model", source), ("calibration", arguments["calibration"])):
+        arguments[name] = packed(value, shares_files=executor.shares_files)
+    payload = {**arguments, "pipeline": str(pipeline)}
+    return Elsewhere(executor, payload, lambda line: say(f"irc: {line}"))
 
 
 def _table(found: SensitivityReport, top: int) -> Table:

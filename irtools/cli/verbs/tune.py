@@ -51,6 +51,7 @@ __all__ = ["tune"]
     type=FILE,
     help="A SQLite file that keeps the trials: the same command goes on where it was stopped.",
 )
+@options.on_option
 @options.target_option
 @judging_options
 @options.goal_options
@@ -72,6 +73,7 @@ def tune(
     objectives: tuple[str, ...],
     trials: int,
     storage: str | None,
+    on: str | None,
     output: str | None,
     json_path: str | None,
     **given: Any,
@@ -80,7 +82,8 @@ def tune(
 
     Passes, their options, bits and shares are drawn by Optuna (extra `tune`). A trial goes on from
     what an earlier one with the same beginning made, and ends before it is timed where it loses
-    too much. The table has the Pareto front; each of its pipelines makes its point again.
+    too much. The table has the Pareto front; each of its pipelines makes its point again. With --on
+    trials run on several machines; times are taken on those that are like the target.
     """
     from irtools.driver.destination import Destination, check_writable
     from irtools.measure.effort import Effort
@@ -88,12 +91,13 @@ def tune(
 
     given["effort"] = Effort.parse(given["effort"])
     given["goals"] = options.goals_of(given)
-    target = find_target(given["target"])
+    target = find_target(given["target"], check=on is None)
     Destination.of(output, source, force=given["force"])
     for path in (json_path, given["html_path"], storage):
         if path not in (None, "-"):
             check_writable(Path(str(path)))
     from irtools.cli.console import progress, say
+    from irtools.executors import open_executor
     from irtools.search import tune_model
 
     with progress() as shown:
@@ -108,6 +112,8 @@ def tune(
             holdout=given["holdout"],
             progress=shown,
             cache=cache_folder(given),
+            executor=None if on is None else open_executor(on),
+            on_note=lambda line: say(f"irc: {line}"),
             on_trial=lambda number, text, outcome: say(f"irc: trial {number}: {text}: {outcome}"),
         )
     write_result(result, source, output, json_path, given)

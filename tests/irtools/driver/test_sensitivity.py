@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx_ir as ir
 import pytest
 
 from irtools.driver.planning import planned
-from irtools.driver.sensitivity import SensitivityReport, rank_decisions
+from irtools.driver.sensitivity import Elsewhere, SensitivityReport, rank_decisions
+from irtools.executors import open_executor
 from irtools.model import Model
 
 _LAYERS = 5
@@ -82,3 +85,18 @@ def test_advice_leaves_out_what_carries_half_of_the_loss(model: Model) -> None:
 def test_no_advice_where_all_cost_alike(model: Model) -> None:
     found = _ranked(model, "int4:min-size=0")
     assert found.exclude == () and found.advice == "" and found.kept_gain == 1
+
+
+@pytest.mark.slow
+def test_workers_measure_what_this_process_would(model: Model, tmp_path: Path) -> None:
+    """Two processes, each with a plan of its own, find the same figures."""
+    text = "int8:mode=static:min-size=0"
+    model.save(tmp_path / "m.onnx")
+    said: list[str] = []
+    with planned(tmp_path / "m.onnx", text) as found:
+        here = rank_decisions(found, _LAYERS)
+        payload = {"model": str(tmp_path / "m.onnx"), "calibration": None, "pipeline": text}
+        workers = Elsewhere(open_executor("local:2"), payload, said.append)
+        there = rank_decisions(found, _LAYERS, workers)
+    assert there == here
+    assert not said

@@ -26,10 +26,13 @@ def test_every_pipeline_that_is_drawn_can_be_read() -> None:
     def choose(name: str, options: Sequence[str]) -> str:
         return str(rng.choice(options))
 
-    for has_data in (True, False):
-        space = Space(has_data, ("int8", "int4", "fp16", "bf16"), is_decoder=False)
+    for has_data, small in ((True, True), (True, False), (False, True)):
+        space = Space(has_data, ("int8", "int4", "fp16", "bf16"), False, wants_size=small)
         texts = {space.draw(choose) for _ in range(200)}
         assert len(texts) > 5
+        assert any("store" in text for text in texts) is small
+        assert any("bits=auto" in text for text in texts) is has_data
+        assert any("rotate" in text for text in texts)
         for text in texts:
             assert Pipeline.parse(text).passes
         usual = space.usual

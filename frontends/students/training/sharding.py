@@ -1,0 +1,39 @@
+"""Weights and optimizer states that are spread over processes, on machines without GPUs."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import torch
+from accelerate import DistributedType
+from accelerate.utils import parse_flag_from_env
+
+from irtools.errors import UsageError
+
+__all__ = ["shard_on_cpus"]
+
+
+def shard_on_cpus(state: Any) -> None:
+    """Have accelerate spread weights by FSDP over processes on CPUs, as its config asks.
+
+    It knows FSDP on devices alone, and on CPUs it would train data parallel without a word, every
+    process with all weights; torch's FSDP 2 runs on gloo. To be removed when accelerate takes it.
+
+    Args:
+        state: The `PartialState` of the processes, before an `Accelerator` is made.
+
+    Raises:
+        UsageError: The config asks for FSDP 1, which needs GPUs.
+    """
+    if not parse_flag_from_env("ACCELERATE_USE_FSDP") or torch.accelerator.is_available():
+        return
+    if state.distributed_type is not DistributedType.MULTI_CPU:
+        return
+    if os.environ.get("FSDP_VERSION", "1") != "2":
+        raise UsageError(
+            "FSDP of version 1 needs GPUs: on CPUs set fsdp_version: 2 in the fsdp_config of the "
+            "accelerate config"
+        )
+    # The type under which accelerate looks for FSDP; it replaces it by that of FSDP.
+    state.distributed_type = DistributedType.MULTI_GPU

@@ -1,0 +1,206 @@
+"""The study of a search: Optuna's, with what was measured of every trial."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from irtools.driver.session import Session
+from irtools.errors import FileError, IrtoolsError, MissingExtraError, UsageError
+from irtools.search.space import SPACE_VERSION
+from irtools.search.trials import Tried
+from irtools.targets import target_text
+
+__all__ = ["Finished", "Study", "check_installed"]
+
+_PREFIX = "irtools-"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A trial with figures."""
+
+    number: int
+    pipeline: str
+    values: tuple[float, ...]
+    fingerprint: str
+    milliseconds: tuple[float, float] | None
+
+
+class Study:
+    """Trials of one search.
+
+    Args:
+        study: Optuna's.
+    """
+
+    def __init__(self, study: Any) -> None:
+        self._optuna = check_installed()
+        self._study = study
+
+    @classmethod
+    def open(
+        cls,
+        session: Session,
+        objectives: Sequence[str],
+        storage: Path | None,
+        first: Mapping[str, str],
+    ) -> Study:
+        """Make a study, or go on with the one that the storage has of the same search.
+
+        Args:
+            first: Choices of the first trial of a new one.
+
+        Raises:
+            FileError: The storage cannot be used.
+            UsageError: It holds trials of another search only.
+        """
+        optuna = check_installed()
+        name = study_name(session, objectives)
+        url = None if storage is None else f"sqlite:///{storage.absolute()}"
+        try:
+            if url is not None and storage is not None and storage.exists():
+                _check_own(optuna, url, storage, name)
+            study = optuna.create_study(
+                study_name=name,
+                storage=url,
+                load_if_exists=True,
+                directions=["minimize"] * len(objectives),
+                sampler=optuna.samplers.TPESampler(
+                    seed=session.job.settings.seed, constant_liar=True
+                ),
+            )
+        except IrtoolsError:
+            raise
+        except Exception as error:  # Whatever the database driver raises.
+            line = str(error).partition("\n")[0]
+            raise FileError(f"cannot keep trials in {storage}: {line}") from error
+        made = cls(study)
+        if not made.ended:
+            study.enqueue_trial(first, skip_if_exists=True)
+        return made
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Trials with figures, and trials that ended early."""
+        states = self._optuna.trial.TrialState
+        found = [len(self._trials(state)) for state in (states.COMPLETE, states.PRUNED)]
+        return found[0], found[1]
+
+    @property
+    def ended(self) -> int:
+        """Trials that need not be run again."""
+        return sum(self.counts)
+
+    @property
+    def last_reason(self) -> str:
+        """Why the last trial that ended early did."""
+        ended = self._trials(self._optuna.trial.TrialState.PRUNED)
+        return ended[-1].user_attrs.get("why", "") if ended else "there was no trial"
+
+    def ask(self) -> Any:
+        """Return a new trial to draw choices from."""
+        return self._study.ask()
+
+    def pipeline(self, trial: Any) -> str:
+        """Return the pipeline of a trial."""
+        return str(trial.user_attrs["pipeline"])
+
+    def tell(self, trial: Any, tried: Tried) -> None:
+        """Keep the figures of a trial."""
+        trial.set_user_attr("fingerprint", tried.fingerprint)
+        trial.set_user_attr("milliseconds", tried.milliseconds)
+        self._study.tell(trial, tried.values)
+
+    def give_up(self, trial: Any, why: str) -> None:
+        """Keep that a trial ended early."""
+        trial.set_user_attr("why", why)
+        self._study.tell(trial, state=self._optuna.trial.TrialState.PRUNED)
+
+    def fail(self, trial: Any) -> None:
+        """Keep that nothing came of a trial: it is none of those that ended."""
+        self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+
+    def known(self) -> Iterator[tuple[str, Tried]]:
+        """Yield what was measured of models, by fingerprint."""
+        for one in map(_finished, self._trials(self._optuna.trial.TrialState.COMPLETE)):
+            if one.fingerprint:
+                times = one.milliseconds
+                yield one.fingerprint, Tried("", one.fingerprint, one.values, times)
+
+    def front(self) -> list[Finished]:
+        """Return the Pareto front, the best in the first objective first, each model once.
+
+        Of trials that make equal models the first one stays, the shortest pipeline of them.
+        """
+        best = sorted(map(_finished, self._study.best_trials), key=_order)
+        unique: dict[str, Finished] = {}
+        for one in best:
+            unique.setdefault(one.fingerprint or one.pipeline, one)
+        return list(unique.values())
+
+    def _trials(self, state: Any) -> list[Any]:
+        found: list[Any] = self._study.get_trials(deepcopy=False, states=(state,))
+        return found
+
+
+def _order(one: Finished) -> tuple[Any, ...]:
+    return one.values, len(one.pipeline), one.number
+
+
+def _finished(trial: Any) -> Finished:
+    given = trial.user_attrs
+    times = given.get("milliseconds")
+    return Finished(
+        trial.number,
+        given["pipeline"],
+        tuple(trial.values),
+        given.get("fingerprint", ""),
+        None if times is None else (times[0], times[1]),
+    )
+
+
+def study_name(session: Session, objectives: Sequence[str]) -> str:
+    """Return the name under which trials are comparable: the same model, data, goals and target."""
+    job = session.job
+    given = (one for one in (job.calibration, job.evaluation) if one is not None)
+    data = [one.with_digest().digest for one in given]
+    known = (
+        f"space {SPACE_VERSION}",
+        job.model.fingerprint(),
+        target_text(job.target),
+        job.target.version(),
+        str(job.settings.wanted),
+        *objectives,
+        *data,
+    )
+    return f"{_PREFIX}{hashlib.sha256('|'.join(known).encode()).hexdigest()[:16]}"
+
+
+def _check_own(optuna: Any, url: str, storage: Path, name: str) -> None:
+    """Refuse a file that has trials, and none of this search."""
+    names = optuna.get_all_study_names(url)
+    if names and name not in names:
+        raise UsageError(
+            f"{storage} holds trials of another search: of another model, data, target, goals or "
+            "objectives, or of another version of the runtime; give a file of its own with "
+            "--storage"
+        )
+
+
+def check_installed() -> Any:
+    """Return Optuna.
+
+    Raises:
+        MissingExtraError: It is not installed.
+    """
+    try:
+        import optuna
+    except ImportError as error:
+        raise MissingExtraError("tuning", "tune") from error
+    optuna.logging.set_verbosity(logging.ERROR)
+    return optuna

@@ -1,0 +1,180 @@
+"""Trials: pipelines run and measured, by whichever process has the session."""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from irtools.driver.job import Job, as_model
+from irtools.driver.session import Session, open_session
+from irtools.driver.settings import Settings
+from irtools.executors import unpacked
+from irtools.goals import Answer, Observed
+from irtools.passmanager import Pipeline, Step, pass_text
+from irtools.search.climb import REFUSALS, state_of, why_lost
+from irtools.search.ladder import Scene
+from irtools.search.objectives import OBJECTIVES
+from irtools.search.state import State
+
+__all__ = ["Question", "TrialService", "Tried", "Trials", "untimed"]
+
+_KEPT_STATES = 8
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked about a pipeline.
+
+    Attributes:
+        what: `quality`: whether it keeps the goals on metrics; `times`: the objectives, with times
+            where they need any; `quote`: the figures on samples that nothing was chosen by.
+        pipeline: Its text.
+    """
+
+    what: Literal["quality", "times", "quote"]
+    pipeline: str
+
+
+@dataclass(frozen=True)
+class Tried:
+    """What came of a question.
+
+    Attributes:
+        why: Why the pipeline is not considered; empty: it is.
+        fingerprint: Of the model that it makes: equal ones need not be measured again.
+        values: Of the objectives; empty: it was not timed yet.
+        milliseconds: Latency of the original and of the model; None: not timed.
+        observed: Figures that are quoted.
+    """
+
+    why: str = ""
+    fingerprint: str = ""
+    values: tuple[float, ...] = ()
+    milliseconds: tuple[float, float] | None = None
+    observed: Observed | None = None
+
+
+class Trials:
+    """Runs pipelines from a session; each goes on from the longest beginning that is known.
+
+    Args:
+        objectives: Names of `OBJECTIVES`.
+    """
+
+    def __init__(self, session: Session, objectives: Sequence[str]) -> None:
+        self.session = session
+        self.objectives = tuple(objectives)
+        self.scene = Scene(session, session.job.settings.wanted)
+        self._states: OrderedDict[str, tuple[Step, ...]] = OrderedDict()
+        self._first = session.begin()
+
+    def answer(self, question: Question) -> Tried:
+        """Answer a question about a pipeline; of an impossible one the answer is the reason."""
+        try:
+            if question.what == "quality":
+                return self._quality(question.pipeline)
+            if question.what == "times":
+                return self._times(question.pipeline)
+            steps = self.steps(Pipeline.parse(question.pipeline))
+            return Tried(observed=self.session.quote(steps))
+        except REFUSALS as error:
+            return Tried(str(error.args[0]).partition("\n")[0])
+
+    def close(self) -> None:
+        """Leave the session to its owner."""
+
+    def _quality(self, text: str) -> Tried:
+        state = self._state(text)
+        why = why_lost(self.scene, state)
+        return Tried(why, state.steps[-1].model.fingerprint())
+
+    def _times(self, text: str) -> Tried:
+        state = self.timed(self._state(text))
+        found = Tried(fingerprint=state.steps[-1].model.fingerprint())
+        if missed := self._missed(state):
+            return dataclasses.replace(found, why=missed)
+        latency, base = state.seen.find("latency", None)
+        times = None if latency is None or base is None else (base, latency.value)
+        values = tuple(OBJECTIVES[name].value(state) for name in self.objectives)
+        return dataclasses.replace(found, values=values, milliseconds=times)
+
+    def _state(self, text: str) -> State:
+        return state_of(self.session, self.steps(Pipeline.parse(text)))
+
+    def _missed(self, state: State) -> str:
+        """Say which goal on time or size a state does not keep; empty where it keeps all."""
+        for goal in self.scene.goals.needing("times", "file"):
+            if goal.holds(state.seen) is not Answer.YES:
+                return f"{goal} is not kept: {goal.shown(state.seen) or 'not measured'}"
+        return ""
+
+    def timed(self, state: State) -> State:
+        """Return a state with the times that the objectives and the goals need."""
+        timed = any(OBJECTIVES[name].timed for name in self.objectives)
+        if not timed and not self.scene.goals.needing("times"):
+            return state
+        self.session.time(state.steps)
+        return dataclasses.replace(state, seen=self.session.observe(state.steps))
+
+    def steps(self, pipeline: Pipeline) -> tuple[Step, ...]:
+        """Run a pipeline after the longest beginning of it that is known."""
+        passes = [pass_text(one) for one in pipeline]
+        steps, start = self._first, 0
+        for length in range(len(passes), 0, -1):
+            if (known := self._states.get(",".join(passes[:length]))) is not None:
+                steps, start = known, length
+                break
+        for length in range(start, len(passes)):
+            steps = self.session.go_on(steps, Pipeline.parse(passes[length]), timed=False)
+            self._keep(",".join(passes[: length + 1]), steps)
+        return steps
+
+    def _keep(self, text: str, steps: tuple[Step, ...]) -> None:
+        self._states[text] = steps
+        while len(self._states) > _KEPT_STATES:
+            self._states.popitem(last=False)
+
+
+class TrialService:
+    """Trials in a worker, which reads the model and the data itself.
+
+    Args:
+        payload: `model`, `calibration`, `evaluation`, `holdout` as `packed` has them, `settings`
+            and `objectives`.
+    """
+
+    def __init__(self, payload: Mapping[str, Any]) -> None:
+        self._stack = ExitStack()
+        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="irtools-")))
+        settings: Settings = payload["settings"]
+        # Times of this machine would not be those of the target; the scheduler asks for none here.
+        if not settings.find_target().runs_here:
+            settings = untimed(settings)
+        given = {
+            name: unpacked(payload[name], folder / name)
+            for name in ("model", "calibration", "evaluation", "holdout")
+        }
+        model = as_model(given.pop("model"), settings.loading)
+        job = Job.read(model, Pipeline(), settings, **given)
+        session = self._stack.enter_context(open_session(job, searching=True))
+        self._trials = Trials(session, payload["objectives"])
+
+    def answer(self, question: Question) -> Tried:
+        """Answer a question about a pipeline."""
+        return self._trials.answer(question)
+
+    def close(self) -> None:
+        """Remove what it has on disk."""
+        self._stack.close()
+
+
+def untimed(settings: Settings) -> Settings:
+    """Return settings for a machine on which the target's times cannot be taken."""
+    goals = settings.wanted.needing("data", "file")
+    return dataclasses.replace(settings, bench=None, goals=goals)

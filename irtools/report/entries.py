@@ -10,6 +10,7 @@ from irtools.goals import Interval
 from irtools.measure.base import BenchSettings
 from irtools.measure.effort import MeasuringPlan
 from irtools.measure.figures import Figure, Verdict
+from irtools.measure.kit import KitTimes
 from irtools.measure.machine import Machine
 from irtools.report.kinds import figure_kinds
 from irtools.targets import KernelReport
@@ -257,6 +258,7 @@ class ReportData:
             was given.
         command: The command that makes the result again without searching.
         next: What could be done beyond the result, each with its command.
+        elsewhere: Times of the result on other machines, measured by a kit of `irc bench`.
     """
 
     created: str
@@ -281,3 +283,4 @@ class ReportData:
     tried: tuple[TriedEntry, ...] = ()
     command: str = ""
     next: tuple[str, ...] = ()
+    elsewhere: tuple[KitTimes, ...] = ()

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from html import escape
 
 from irtools.report.cells import Cells
+from irtools.report.elsewhere import elsewhere_lines
 from irtools.report.entries import ReportData
 from irtools.report.table import cells_of, heading_of, legend_of, notes_of
 from irtools.report.tried import goal_lines, next_lines, tried_cells
@@ -29,6 +30,7 @@ def _lines(report: ReportData) -> Iterator[str]:
     for verdict in report.verdicts:
         yield f"<li>{_text(f'{verdict.level.value}: {verdict.text}')}</li>"
     yield from (f"<li>{_text(line)}</li>" for line in goal_lines(report))
+    yield from (f"<li>{_text(line)}</li>" for line in elsewhere_lines(report))
     yield from (f"<li>{_text(line)}</li>" for line in next_lines(report.next))
     yield "</ul>"
     if report.tried:

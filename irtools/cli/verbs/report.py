@@ -39,10 +39,22 @@ _BY_SUFFIX = {".md": "markdown", ".xml": "junit", ".html": "html", ".json": "jso
     type=click.Choice(_FORMATS),
     help="Form of the view. [default: by the name of the output, else table]",
 )
+@click.option(
+    "--merge",
+    "results",
+    type=FILE,
+    multiple=True,
+    help="What a kit of `irc bench --kit` wrote on another machine, for the report.",
+)
 @click.option("--schema", is_flag=True, help="Print the JSON schema of reports.")
 @click.option("--force", "-f", is_flag=True, help="Replace what exists.")
 def report(
-    report_file: str | None, output: str | None, form: str | None, schema: bool, force: bool
+    report_file: str | None,
+    output: str | None,
+    form: str | None,
+    results: tuple[str, ...],
+    schema: bool,
+    force: bool,
 ) -> None:
     """Show the report REPORT, which `irc optimize --json FILE` writes, or turn it into a file.
 
@@ -51,7 +63,11 @@ def report(
     if (report_file is None) != schema:
         raise click.UsageError("give either a report or --schema")
     chosen = form or _form_of(output)
-    text = _schema_text() if report_file is None else _view(_read(report_file), chosen)
+    text = (
+        _schema_text()
+        if report_file is None
+        else _view(_merged(_read(report_file), results), chosen)
+    )
     if output is None:
         sys.stdout.write(text)
     else:
@@ -77,6 +93,16 @@ def _read(path: str) -> Report:
         raise FileError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not a text file") from error
+
+
+def _merged(found: Report, results: tuple[str, ...]) -> Report:
+    """Return a report with the times of other machines."""
+    from irtools.measure.kit import read_result
+    from irtools.report.elsewhere import merge_times
+
+    for result in results:
+        found = merge_times(found, read_result(Path(result)), result)
+    return found
 
 
 def _view(found: Report, form: str) -> str:

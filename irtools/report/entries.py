@@ -10,6 +10,7 @@ from irtools.goals import Interval
 from irtools.measure.base import BenchSettings
 from irtools.measure.effort import MeasuringPlan
 from irtools.measure.figures import Figure, Verdict
+from irtools.measure.kit import KitTimes
 from irtools.measure.machine import Machine
 from irtools.report.kinds import figure_kinds
 from irtools.targets import KernelReport
@@ -258,6 +259,7 @@ class ReportData:
         command: The command that makes the result again without searching.
         next: What could be done beyond the result, each with its command.
         trials: All trials of a tuner, of which `tried` has the front; those that ended early too.
+        elsewhere: Times of the result on other machines, measured by a kit of `irc bench`.
     """
 
     created: str
@@ -283,3 +285,4 @@ class ReportData:
     command: str = ""
     next: tuple[str, ...] = ()
     trials: tuple[TriedEntry, ...] = ()
+    elsewhere: tuple[KitTimes, ...] = ()

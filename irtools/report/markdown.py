@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from irtools.report.cells import Cells
+from irtools.report.elsewhere import elsewhere_lines
 from irtools.report.entries import ReportData
 from irtools.report.table import cells_of, heading_of, legend_of, notes_of
 from irtools.report.tried import goal_lines, next_lines, tried_cells
@@ -30,6 +31,7 @@ def _lines(report: ReportData) -> Iterator[str]:
     for verdict in report.verdicts:
         yield f"- {_MARKS[verdict.level.value]} {_text(verdict.text)}"
     yield from (f"- {_text(line)}" for line in goal_lines(report))
+    yield from (f"- {_text(line)}" for line in elsewhere_lines(report))
     yield ""
     yield from _tried(report)
     yield "<details><summary>How it was measured</summary>"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from irtools.measure.figures import Column, Figure
 from irtools.report.cells import Cells
+from irtools.report.elsewhere import elsewhere_lines
 from irtools.report.entries import ReportData, Row
 from irtools.report.kinds import figure_kinds
 from irtools.report.tried import goal_lines, tried_view
@@ -58,6 +59,7 @@ def report_view(report: ReportData) -> Sequence[RenderableType]:
         text = f"  {mark}{printable(verdict.text, 500)}"
         parts.append(Text(text, style=styles[verdict.level.value]))
     parts += [Text(f"  {line}") for line in goal_lines(report)]
+    parts += [Text(f"  {printable(line, 500)}") for line in elsewhere_lines(report)]
     parts += tried_view(report.tried, report.next)
     return parts
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from irtools.cli import options as options
 from irtools.cli.source import load_options, source_options
-from irtools.cli.types import DATA, METRIC, SOURCE
+from irtools.cli.types import DATA, METRIC, OUT, SOURCE
 from irtools.cli.verb import Verb
+from irtools.words import counted
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from irtools.measure.base import LatencyResult
-    from irtools.measure.contest import ContestResult, Standing
+    from irtools.measure.contest import ContestResult, Standing, Timer
+    from irtools.measure.kit import OtherMachine
     from irtools.measure.timing import Contender
 
 __all__ = ["bench"]
@@ -68,6 +71,19 @@ __all__ = ["bench"]
     show_default=True,
     help="Bound on the whole comparison.",
 )
+@click.option(
+    "--kit",
+    type=OUT,
+    help="Time nothing; write a zip that times the models on a machine with numpy and onnxruntime "
+    "alone: python kit.zip -o result.json; irc report --merge reads that.",
+)
+@click.option(
+    "--on",
+    "address",
+    metavar="ssh://HOST",
+    help="Time on another machine with numpy and onnxruntime: ssh://user@host:port"
+    "?python=/opt/venv/bin/python.",
+)
 @source_options
 @options.json_option
 @options.work_dir_option
@@ -85,19 +101,57 @@ def bench(sources: tuple[str, ...], json_path: str | None, **given: Any) -> None
     With --evaluate all models run on the same samples: SQNR and agreement of the outputs with
     those of the first model, the task metric, and its difference to the first, sample by sample,
     each with a 95 % interval.
+
+    With --kit or --on models are timed on another machine, for which they may be made (isa=).
     """
     from irtools.cli.console import console, say, write_json
 
+    timer = _timer(sources, given)
     with options.naming_data_option("--data", given["data"] or given["evaluate"]):
-        found = _compare(sources, given)
+        found = _compare(sources, given, timer)
     for note in found.notes:
         say(f"irc: note: {note}")
+    if given["kit"] is not None:
+        say(f"irc: wrote {given['kit']}; there: python {given['kit']} -o result.json")
+        return
     if json_path is not None:
-        write_json(_document(found), json_path)
+        write_json(_document(found, _elsewhere(timer)), json_path)
     console(stderr=json_path == "-").print(_table(found))
+    if (there := _elsewhere(timer)) is not None:
+        say(f"irc: timed on {there.name}: {there.cpu}, {counted(there.threads, 'thread')}")
 
 
-def _compare(sources: Sequence[str], given: dict[str, Any]) -> ContestResult:
+def _timer(sources: Sequence[str], given: dict[str, Any]) -> Timer | None:
+    """Return what times the models elsewhere; None: they are timed here."""
+    kit, address = given["kit"], given["address"]
+    if kit is not None and address is not None:
+        raise click.UsageError("give --kit or --on, not both")
+    if kit is not None:
+        if given["evaluate"] is not None:
+            raise click.UsageError("--kit times models and evaluates nothing: leave out --evaluate")
+        from irtools.driver.contenders import split_target
+        from irtools.driver.destination import check_writable
+        from irtools.driver.elsewhere import KitTimer
+
+        check_writable(Path(kit))
+        paths = {name: Path(split_target(text)[0]) for name, text in _names(sources).items()}
+        files = {name: path for name, path in paths.items() if path.is_file()}
+        return KitTimer(Path(kit), files)
+    if address is not None:
+        from irtools.driver.elsewhere import RemoteTimer
+        from irtools.measure.kit import Host
+
+        return RemoteTimer(Host.parse(address))
+    return None
+
+
+def _elsewhere(timer: Timer | None) -> OtherMachine | None:
+    """Return the machine that the times are of; None: this one."""
+    timed = getattr(timer, "timed", None)
+    return None if timed is None else timed.machine
+
+
+def _compare(sources: Sequence[str], given: dict[str, Any], timer: Timer | None) -> ContestResult:
     from irtools.cli.console import progress
     from irtools.driver.contenders import (
         choose_contest_metric,
@@ -112,7 +166,7 @@ def _compare(sources: Sequence[str], given: dict[str, Any]) -> ContestResult:
     if given["samples"] is not None and given["evaluate"] is None:
         raise click.UsageError("--samples is for --evaluate, and none is given")
     reading = options.data_settings(given, given["data"], given["evaluate"])
-    contenders = _contenders(sources, given)
+    contenders = _contenders(sources, given, timed_here=timer is None)
     data = metric = timed_on = None
     if given["evaluate"] is not None:
         data = read_for_contenders(given["evaluate"], contenders, reading)
@@ -136,10 +190,13 @@ def _compare(sources: Sequence[str], given: dict[str, Any]) -> ContestResult:
         sizes=dict(given["drawn_sizes"]),
     )
     with progress() as shown:
-        return Contest(contenders, data, settings, shown, timed_on=timed_on).run()
+        contest = Contest(contenders, data, settings, shown, timed_on=timed_on, timer=timer)
+        return contest.run()
 
 
-def _contenders(sources: Sequence[str], given: dict[str, Any]) -> dict[str, Contender]:
+def _contenders(
+    sources: Sequence[str], given: dict[str, Any], *, timed_here: bool
+) -> dict[str, Contender]:
     from irtools.cli.console import say_notes
     from irtools.driver.contenders import check_used, load_contender, split_target
     from irtools.measure.own_machine import refuse_foreign
@@ -154,7 +211,10 @@ def _contenders(sources: Sequence[str], given: dict[str, Any]) -> dict[str, Cont
         for name, (_, own) in split.items()
     }
     for target in targets.values():
-        refuse_foreign(target, "the benchmark")
+        if timed_here:
+            refuse_foreign(
+                target, "the benchmark", "time it there with --kit or --on, or leave out isa="
+            )
     loaded = {
         name: load_contender(source, targets[name], loading) for name, (source, _) in split.items()
     }
@@ -173,7 +233,7 @@ def _names(sources: Sequence[str]) -> dict[str, str]:
     return named
 
 
-def _document(found: ContestResult) -> dict[str, Any]:
+def _document(found: ContestResult, elsewhere: OtherMachine | None) -> dict[str, Any]:
     from irtools.measure.machine import machine, versions
     from irtools.report.plain import plain_data
 
@@ -186,13 +246,14 @@ def _document(found: ContestResult) -> dict[str, Any]:
 
     return {
         "format": "irtools-bench",
-        "version": 3,
+        "version": 4,
         "machine": plain_data(machine()),
         "versions": dict(versions()),
         "data": {"source": found.source, "samples": found.samples} if found.samples else None,
         "contenders": [plain(standing) for standing in found.standings],
         "results": [plain_data(result) for result in found.latency],
         "notes": list(found.notes),
+        "timed_on": plain_data(elsewhere),
     }
 
 

@@ -40,12 +40,20 @@ _BY_SUFFIX = {".md": "markdown", ".xml": "junit", ".html": "html", ".json": "jso
     type=click.Choice(_FORMATS),
     help="Form of the view. [default: by the name of the output, else table]",
 )
+@click.option(
+    "--merge",
+    "results",
+    type=FILE,
+    multiple=True,
+    help="What a kit of `irc bench --kit` wrote on another machine, for the report.",
+)
 @click.option("--schema", is_flag=True, help="Print the JSON schema of reports.")
 @click.option("--force", "-f", is_flag=True, help="Replace what exists.")
 def report(
     report_files: tuple[str, ...],
     output: str | None,
     form: str | None,
+    results: tuple[str, ...],
     schema: bool,
     force: bool,
 ) -> None:
@@ -59,13 +67,15 @@ def report(
         raise click.UsageError("give either a report or --schema")
     if len(report_files) > 2:
         raise click.UsageError(f"give one report or two, not {len(report_files)}")
+    if results and len(report_files) != 1:
+        raise click.UsageError("--merge puts times into one report")
     chosen = form or _form_of(output)
     if schema:
         text = _schema_text()
     elif len(report_files) == 2:
         text = _against(report_files, chosen)
     else:
-        text = _view(_read(report_files[0]), chosen)
+        text = _view(_merged(_read(report_files[0]), results), chosen)
     if output is None:
         sys.stdout.write(text)
     else:
@@ -91,6 +101,16 @@ def _read(path: str) -> Report:
         raise FileError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is not a text file") from error
+
+
+def _merged(found: Report, results: tuple[str, ...]) -> Report:
+    """Return a report with the times of other machines."""
+    from irtools.measure.kit import read_result
+    from irtools.report.elsewhere import merge_times
+
+    for result in results:
+        found = merge_times(found, read_result(Path(result)), result)
+    return found
 
 
 def _view(found: Report, form: str) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from irtools.measure.contest.base import ContestResult, ContestSettings, Isolation, Standing
-from irtools.measure.contest.contest import Contest
+from irtools.measure.contest.contest import Contest, Timer
 from irtools.measure.contest.entrants import describe
+from irtools.measure.contest.feeds import Timed
 from irtools.measure.contest.kept import Asked, KeptScores
 from irtools.measure.contest.loss import (
     least_samples,
@@ -34,6 +35,8 @@ __all__ = [
     "EntrantScore",
     "Standing",
     "Tally",
+    "Timed",
+    "Timer",
     "answers",
     "describe",
     "least_samples",

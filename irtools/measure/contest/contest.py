@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import zip_longest
+from typing import TypeAlias
 
 import numpy as np
 
@@ -30,7 +31,10 @@ from irtools.metrics import Metric, check_labels, load_metric
 from irtools.plugins import NullProgress, Progress
 from irtools.targets import find_target
 
-__all__ = ["Contest"]
+__all__ = ["Contest", "Timer"]
+
+Timer: TypeAlias = Callable[[Mapping[str, Contender], Timed, BenchSettings], list[LatencyResult]]
+"""Times contenders at shapes, as `measure` does."""
 
 
 class Contest:
@@ -60,6 +64,8 @@ class Contest:
         timed_on: What to time on: feeds by label of their shape, or samples for inputs that cannot
             be invented; None: drawn inputs, and the samples of `data` where drawing fails or the
             time depends on the sample.
+        timer: What times them, as `measure` does; None: this machine. Another machine's may be
+            that of a target that this one cannot time.
     """
 
     def __init__(
@@ -70,13 +76,15 @@ class Contest:
         progress: Progress | None = None,
         *,
         timed_on: Dataset | Timed | None = None,
+        timer: Timer | None = None,
     ) -> None:
-        check_targets(contenders, timed=settings.bench is not None)
+        check_targets(contenders, timed=settings.bench is not None and timer is None)
         self._contenders = contenders
         self._data = data
         self._settings = settings
         self._progress = progress or NullProgress()
         self._timed_on = timed_on
+        self._timer = timer
         metric = settings.metric
         self._metric: Metric | None = load_metric(metric) if isinstance(metric, str) else metric
         if self._metric is not None and data is None:
@@ -171,6 +179,8 @@ class Contest:
         }
 
         def timed(feeds: Timed) -> list[LatencyResult]:
+            if self._timer is not None:
+                return self._timer(contenders, feeds, bench)
             return measure(contenders, feeds, bench, self._progress)
 
         if self._timed_on is not None and not isinstance(self._timed_on, Dataset):

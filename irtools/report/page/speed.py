@@ -11,6 +11,7 @@ from irtools.measure.base import LatencyResult
 from irtools.pages.blocks import Block, Drawing, Paragraph, Section, Table
 from irtools.pages.charts import Bar, Chart, Series, bars, lines
 from irtools.report.document import Report
+from irtools.report.elsewhere import elsewhere_lines
 from irtools.report.entries import ReportData
 from irtools.words import size_text
 
@@ -27,8 +28,9 @@ _HEADINGS: tuple[str, ...] = (
 def speed(report: Report) -> Section | None:
     """Return the section; None where nothing was timed."""
     timed = list(_timed(report))
+    elsewhere = [Paragraph(line) for line in elsewhere_lines(report)]
     if not timed:
-        return None
+        return Section("speed", "Speed", tuple(elsewhere)) if elsewhere else None
     blocks: list[Block] = [Drawing(chart) for chart in _rounds(report)]
     blocks += [Drawing(chart) for chart in _over_length(report)]
     blocks += [Drawing(chart) for chart in _first_runs(report)]
@@ -43,7 +45,7 @@ def speed(report: Report) -> Section | None:
     )
     if report.bench is not None:
         blocks.append(Paragraph(_method(report)))
-    return Section("speed", "Speed", tuple(blocks))
+    return Section("speed", "Speed", (*blocks, *elsewhere))
 
 
 def _timed(report: ReportData) -> Iterator[tuple[str, LatencyResult]]:

@@ -138,6 +138,7 @@ def main() -> None:
     code_digest()  # Kept for a process, as are the versions.
     Fingerprints()._all_versions()
     assert len(list(Path("/proc/self/task").iterdir())) == 1, "forking needs a single thread"
+    print("ready", flush=True)
     for line in sys.stdin:
         print(json.dumps(_answer(json.loads(line))), flush=True)
 

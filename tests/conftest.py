@@ -30,6 +30,7 @@ _EXTRAS = {
     "signing": ("model_signing",),
     "cyclonedx": ("cyclonedx", "jsonschema"),
     "nncf": ("nncf",),
+    "neural_compressor": ("neural_compressor", "prettytable"),
 }
 
 

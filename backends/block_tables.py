@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import onnx_ir as ir
 
 from irtools.editing import Editor, Rule, Veto, constant_of, require
@@ -29,6 +30,8 @@ class BlockTable:
         node: The DequantizeLinear.
         codes: [K, N] with axis 0, [N, K] with axis 1; K is a multiple of the block.
         scale: As the codes, but for the block axis.
+        coded: What the scale is computed from, where it is: its codes int8 of the same shape, and
+            a step float32 for each output channel, [1, N].
         zero_point: As `scale`, or None.
         axis: Where blocks lie.
         block: Their size.
@@ -40,6 +43,7 @@ class BlockTable:
     zero_point: ir.TensorProtocol | None
     axis: int
     block: int
+    coded: tuple[ir.TensorProtocol, ir.TensorProtocol] | None = None
 
     @property
     def bits(self) -> int:
@@ -65,6 +69,9 @@ def block_table(value: ir.Value | None) -> BlockTable | None:
         return None
     block = node.attributes.get_int("block_size", 0)
     codes, scale, zero = (constant_of(v) for v in (*node.inputs, None)[:3])
+    coded = None if scale is not None else _coded_scale(node.inputs[1])
+    if coded is not None:
+        scale = ir.tensor(coded[0].numpy().astype(np.float32) * coded[1].numpy())
     has_zero = len(node.inputs) > 2 and node.inputs[2] is not None
     if not block or codes is None or scale is None or (has_zero and zero is None):
         return None
@@ -73,7 +80,24 @@ def block_table(value: ir.Value | None) -> BlockTable | None:
     axis = node.attributes.get_int("axis", 1) % 2
     if int(codes.shape.numpy()[axis]) % block:
         return None
-    return BlockTable(node, codes, scale, zero, axis, block)
+    return BlockTable(node, codes, scale, zero, axis, block, coded)
+
+
+def _coded_scale(value: ir.Value | None) -> tuple[ir.TensorProtocol, ir.TensorProtocol] | None:
+    """Return codes int8 [K / block, N] and steps float32 [1, N] whose product a scale is."""
+    product = value.producer() if value is not None else None
+    if product is None or product.op_type != "Mul" or product.domain != "":
+        return None
+    wide, steps = product.inputs[0], constant_of(product.inputs[1])
+    cast = wide.producer() if wide is not None else None
+    if cast is None or cast.op_type != "Cast" or steps is None:
+        return None
+    codes = constant_of(cast.inputs[0])
+    if codes is None or codes.dtype != ir.DataType.INT8 or len(codes.shape) != 2:
+        return None
+    is_float = steps.dtype == ir.DataType.FLOAT
+    rows = (1, *codes.shape.numpy()[1:])
+    return (codes, steps) if is_float and tuple(steps.shape.numpy()) == rows else None
 
 
 class BlockLookup(Rule[BlockTable]):
@@ -110,6 +134,6 @@ def require_rows(gather: ir.Node) -> BlockTable:
         Veto: It takes something else.
     """
     table = block_table(gather.inputs[0])
-    if table is None or table.axis != 1 or gather.attributes.get_int("axis", 0) != 0:
+    if table is None or table.coded or table.axis != 1 or gather.attributes.get_int("axis", 0) != 0:
         raise Veto("not a lookup of rows in blocks", named=False)
     return table

@@ -35,9 +35,12 @@ _TEST_LENGTH = 128
 
 PIPELINES = (
     "int4",
+    "int4:method=gptq",
+    "int4:scales=s8",
+    "int4:scales=s8:method=gptq",
     "int4:embeddings=4",
     "int4:bits=auto",
-    "int4:bits=auto:size=86MB",
+    "int4:bits=auto:size=85.5MB",
 )
 
 
@@ -46,6 +49,7 @@ def main(argv: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE)
     parser.add_argument("--samples", type=int, default=24, help="texts for the perplexity")
+    parser.add_argument("--only", action="append", help="pipelines to run (all)")
     add_write_option(parser, "mixed-bits")
     given = parser.parse_args(argv)
     for name in ("smollm2", "bbc"):
@@ -58,7 +62,7 @@ def main(argv: Sequence[str]) -> None:
     rows = [
         {"name": "float32", "bytes": moved.weight_bytes, "perplexity": _perplexity(moved, test)}
     ]
-    for text in PIPELINES:
+    for text in given.only or PIPELINES:
         ctx = PassContext.for_model(moved, "ort-cpu", calibration=calibration)
         step = PassManager(Pipeline(text)).run(moved, ctx)[-1]
         rows.append(

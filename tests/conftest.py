@@ -37,6 +37,7 @@ _EXTRAS = {
     "cyclonedx": ("cyclonedx", "jsonschema"),
     "nncf": ("nncf",),
     "mcp": ("mcp",),
+    "neural_compressor": ("neural_compressor", "prettytable"),
 }
 
 

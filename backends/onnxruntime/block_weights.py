@@ -9,6 +9,10 @@ itself, but not of a Gemm, and expands the weight in front of a Transpose at eac
 `accuracy_level` 4 quantizes activations per token and block and multiplies integers; with 8 bits,
 anything else expands the weight at each run (1.31).
 
+Scales of 8 bits stay a product of codes and steps, which the session computes when it loads the
+model; a MatMulNBits that reads a computed scale gives zeros without optimizations (1.31), so that
+these products are left to the session.
+
 A table that is also looked up is stored once: MatMulNBits insists on [V, H/g, bytes], in which
 GatherBlockQuantized looks rows up as well; a Reshape joins their blocks.
 """
@@ -70,6 +74,8 @@ class BlockProduct(Rule[BlockTable]):
         table = _multiplied(anchor)
         if table is None:
             raise Veto("no product by a weight in blocks", named=False)
+        if table.coded and not _joins_an_add(anchor):
+            raise Veto("the session widens its scales and makes the product itself", named=False)
         return table
 
     def build(self, editor: Editor, anchor: ir.Node, found: BlockTable) -> None:
@@ -99,14 +105,13 @@ class BlockProduct(Rule[BlockTable]):
         codes, graph = table.node.inputs[0], table.node.graph
         assert isinstance(graph, ir.Graph)
         stem = (None if codes is None else codes.name) or "weight"
-        arrays = {
-            "blocks": _in_blocks(table),
-            "scales": _by_channel(table.scale.numpy(), table.axis),
-            "zero_points": _zero_points(table),
-        }
+        zeros = _zero_points(table)
         made = [
-            None if array is None else editor.constant(f"{stem}_{part}", array, graph=graph)
-            for part, array in arrays.items()
+            editor.constant(f"{stem}_blocks", _in_blocks(table), graph=graph),
+            editor.constant(
+                f"{stem}_scales", _by_channel(table.scale.numpy(), table.axis), graph=graph
+            ),
+            None if zeros is None else editor.constant(f"{stem}_zero_points", zeros, graph=graph),
         ]
         self._made[table.node] = made
         return made
@@ -175,6 +180,17 @@ class TiedLookup(Rule[_Tied]):
         shape = editor.constant(f"{stem}_shape", sizes, graph=graph)
         editor.replace(anchor, "Reshape", [rows, shape])
         editor.drop_unread(table.node)
+
+
+def _joins_an_add(product: ir.Node) -> bool:
+    """Whether the session might make a Gemm of a product and what is added to it.
+
+    It does so before it makes products by blocks, with matrices and anything but a bias (1.31), and
+    then expands the weight at each run.
+    """
+    activation, readers = product.inputs[0], tuple(product.outputs[0].uses())
+    is_matrix = activation is None or activation.shape is None or activation.shape.rank() <= 2
+    return is_matrix and any(use.node.op_type == "Add" for use in readers)
 
 
 def _multiplied(node: ir.Node) -> BlockTable | None:

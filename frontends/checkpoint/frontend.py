@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -36,7 +37,7 @@ from irtools.frontends.torch import (
     translate_errors,
 )
 from irtools.model import Model, note_grids
-from irtools.sources import Claim, LoadOptions, companions_in
+from irtools.sources import Claim, LoadOptions, QuantizerRequest, companions_in
 
 __all__ = ["TransformersFrontend", "export_plain"]
 
@@ -107,6 +108,8 @@ def _export(
         source = _describe(checkpoint, options)
     for adapter in adapters:
         adapter.merge_into(source.module, lambda: source.run(source.inputs(*EXAMPLE_SIZES)))
+    if options.quantizer is not None:
+        source = _quantized(source, plain.folder, options.quantizer)
     with translate_errors(source.where):
         trials = source.trials() if options.check else ()
     model = convert(source, opset=options.opset)
@@ -114,6 +117,19 @@ def _export(
     model.notes = (*checkpoint.notes, *source.notes)
     note_grids(model.ir, _grids_by_all_names(source.module, plain.found.grids))
     return in_file(model, scratch), trials, source.where
+
+
+def _quantized(source: TorchSource, folder: Path, request: QuantizerRequest) -> TorchSource:
+    """Return a source whose module has the weights that a quantizer chose."""
+    if source.module.config.is_encoder_decoder:
+        raise UnsupportedError(
+            f"{source.where} is an encoder-decoder, and --quantizer takes encoders and decoders; "
+            "quantize its models with `int8` or `int4`"
+        )
+    from irtools.frontends.quantizers import quantized_module
+
+    module, notes = quantized_module(source.module, folder, request)
+    return replace(source, module=module, notes=(*source.notes, *notes))
 
 
 def _open(folder: Path, options: LoadOptions) -> tuple[LoadedCheckpoint, list[Adapter]]:

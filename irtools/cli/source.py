@@ -12,7 +12,7 @@ import click
 from irtools.cli.types import FILE
 
 if TYPE_CHECKING:
-    from irtools.sources import LoadOptions
+    from irtools.sources import LoadOptions, QuantizerRequest
 
 __all__ = ["load_options", "source_options"]
 
@@ -103,6 +103,23 @@ def load_options(given: Mapping[str, Any], *, check: bool = True) -> LoadOptions
         check=check,
         sizes=given.get("sizes", ()),
         logits=given.get("logits", "all"),
+        quantizer=_quantizer(given),
+    )
+
+
+def _quantizer(given: Mapping[str, Any]) -> QuantizerRequest | None:
+    """Read --quantizer and what goes with it."""
+    from irtools.sources import QuantizerRequest
+
+    if given.get("quantizer") is None:
+        return None
+    tokenizer = given["tokenizer"]
+    return QuantizerRequest.parse(
+        given["quantizer"],
+        data=given["calibrate"],
+        samples=given["samples"],
+        max_length=given["max_length"],
+        tokenizer=None if tokenizer is None else Path(tokenizer),
     )
 
 

@@ -12,6 +12,7 @@ from irtools.data.labels import are_flags, find_class_names, has_several_labels
 from irtools.data.layout import Layout, find_layout
 from irtools.data.load import DataSettings, is_text, load_dataset
 from irtools.data.npz import read_arrays
+from irtools.data.of_network import signature_of
 from irtools.data.padding import cut_columns, find_columns, padding_mask, put_at_padding
 from irtools.data.signature import InputSpec, required_inputs
 from irtools.data.split import halves
@@ -64,5 +65,6 @@ __all__ = [
     "select_rows",
     "select_values",
     "set_up_tokenizer",
+    "signature_of",
     "synthesize",
 ]

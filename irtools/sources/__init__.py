@@ -10,16 +10,26 @@ from irtools.sources.companions import TOKENIZER_FILES, companions_in
 from irtools.sources.elsewhere import how_to_convert, how_to_fetch
 from irtools.sources.leftovers import check_layers, note_on_leftovers
 from irtools.sources.lookup import Claim, Frontend, LoadOptions, find_frontend, load_by, load_source
+from irtools.sources.quantizers import (
+    QUANTIZER_GROUP,
+    QuantizerRequest,
+    TorchQuantizer,
+    find_quantizer,
+)
 
 __all__ = [
     "Claim",
     "Frontend",
     "LoadOptions",
+    "QUANTIZER_GROUP",
+    "QuantizerRequest",
     "TOKENIZER_FILES",
+    "TorchQuantizer",
     "check_activation",
     "check_layers",
     "companions_in",
     "find_frontend",
+    "find_quantizer",
     "how_to_convert",
     "how_to_fetch",
     "load_by",

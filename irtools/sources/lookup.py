@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeAlias
 from irtools.errors import FileError, ModelError
 from irtools.plugins import registry
 from irtools.sources.elsewhere import how_to_convert, how_to_fetch
+from irtools.sources.quantizers import QuantizerRequest
 
 if TYPE_CHECKING:
     from irtools.model import Model
@@ -32,6 +33,7 @@ class LoadOptions:
         check: Compare an exported model with its source on several sizes.
         sizes: Numbers for dynamic axes of any source, as `with_sizes` of `irtools.model` has them.
         logits: Which tokens a decoder of any source gives scores of: `all`, or the `last` one.
+        quantizer: Chooses the weights of a checkpoint before it is exported; None: none does.
     """
 
     opset: int | None = None
@@ -45,6 +47,7 @@ class LoadOptions:
     check: bool = True
     sizes: tuple[tuple[str, int], ...] = ()
     logits: Literal["all", "last"] = "all"
+    quantizer: QuantizerRequest | None = None
 
     def given(self) -> tuple[str, ...]:
         """Return the options that an export alone honours, as the command line has them."""

@@ -79,10 +79,10 @@ def _others(form: WeightForm) -> Iterator[WeightForm]:
     match form:
         case Int4():
             for block in (32, 64, 128):
-                yield Int4(block, "affine")
-                yield Int4(block, "symmetric")
-            yield Int4(32, "symmetric", 8)
-            yield Int4(128, "symmetric", 8)
+                yield Int4(block, "affine", scales="s8")
+                yield Int4(block, "symmetric", scales="s8")
+            yield Int4(32, "symmetric", 8, scales="s8")
+            yield Int4(128, "symmetric", 8, scales="s8")
         case Tied():
             for block in (32, 64):
                 yield Tied(block, "symmetric")

@@ -16,6 +16,7 @@ from irtools.measure.cpu import cpu_quota
 from irtools.passes.quantization.alternatives import alternatives_of
 from irtools.passes.quantization.forms.apply import apply_plan, within_opset
 from irtools.passes.quantization.forms.blocks import BlockProduct, BlockTable, Tied
+from irtools.passes.quantization.forms.blocks import Int4 as Four
 from irtools.passes.quantization.forms.choose import REASONS, Chosen, Limits, choose, decide
 from irtools.passes.quantization.forms.grids import GridProduct, Grids, GridTable, find_grids
 from irtools.passes.quantization.forms.kept import Keeping, kept_notes, lost_notes
@@ -89,7 +90,8 @@ class Int4(PlanningPass):
     the predicted costs know how large each input channel is. With `method=gptq` codes are chosen
     on that data (Frantar et al. 2022, static groups), for K^2 numbers per product and some minutes.
 
-    With `bits=auto` every weight gets 4 or 8 bits, a block and zero points of its own: a knapsack
+    With `bits=auto` every weight gets 4 or 8 bits, a block and zero points of its own, scales in 8
+    bits, and codes for the calibration data (`method=gptq`) where there is some: a knapsack
     over the predicted errors, which are weighed by what the outputs lose where calibration data was
     given (groups of neighbours are quantized together and run). It finds the least error for a
     size, the least size for decibels of the outputs, or the least size for the error of 4 bits
@@ -135,14 +137,20 @@ class Int4(PlanningPass):
     block: Literal[32, 64, 128] = option(
         32, "neighbours along the input channels that share a scale; smaller where it must divide"
     )
+    scales: Literal["float32", "s8"] = option(
+        "float32",
+        "how the scales of products are stored; s8: a code of 8 bits times a step for each output "
+        "channel, a tenth smaller and no slower: they are widened as the model loads",
+    )
     symmetric: bool = option(
         False, "no zero points: 4 bits less per block, and more error in small language models"
     )
     format: str = option("int4", explained(_FORMATS), tuple(_FORMATS), FORM_GROUP)
     method: str = option(
-        "rtn",
-        f"how weights are rounded; rtn: each to the nearest code; {explained(roundings())}",
-        ("rtn", *roundings()),
+        "auto",
+        "how weights are rounded; auto: gptq with bits=auto where calibration data is given, else "
+        f"rtn; rtn: each to the nearest code; {explained(roundings())}",
+        ("auto", "rtn", *roundings()),
         ROUNDING_GROUP,
     )
     embeddings: Literal["8", "4", "none"] = option(
@@ -168,13 +176,15 @@ class Int4(PlanningPass):
             raise OptionError(f"format is {self.format!r}, expected {'|'.join(_FORMATS)}")
         if self.symmetric and not form.has_zero_points:
             raise OptionError(f"{self.format} never has zero points: leave out symmetric")
-        if self.method not in ("rtn", *roundings()):
-            raise OptionError(f"method is {self.method!r}, expected rtn|{'|'.join(roundings())}")
-        if self.method != "rtn" and not form.is_grid:
+        if self.scales != "float32" and self.format != "int4":
+            raise OptionError(f"{self.format} has scales in float32: leave out scales=s8")
+        methods = ("auto", "rtn", *roundings())
+        if self.method not in methods:
+            raise OptionError(f"method is {self.method!r}, expected {'|'.join(methods)}")
+        if self.method not in ("auto", "rtn") and not form.is_grid:
             raise OptionError(
                 f"{self.format} codes are rounded one by one: leave out method={self.method}"
             )
-
         if self.bits == "4" and (self.size or self.min_sqnr is not None):
             option = "size" if self.size else "min-sqnr"
             raise OptionError(f"{option} needs bits=auto: with bits=4 nothing is left to choose")
@@ -201,7 +211,7 @@ class Int4(PlanningPass):
         skipped.take(sites.skipped)
         keeping = Keeping(self.grids, self.embeddings, self._grids(sites))
         forms = (
-            _FORMATS[self.format].wanted(self.block, symmetric=self.symmetric),
+            self._wanted(),
             Tied() if self.embeddings == "4" else Tied(32, "affine", 8),
         )
         chosen = choose(
@@ -233,6 +243,17 @@ class Int4(PlanningPass):
             counters=dict(skipped.counts),
         )
 
+    def _wanted(self) -> BlockProduct:
+        form = _FORMATS[self.format].wanted(self.block, symmetric=self.symmetric)
+        return dataclasses.replace(form, scales=self.scales) if isinstance(form, Four) else form
+
+    def _rounding(self, ctx: PassContext) -> str:
+        """Return how weights are rounded: what `method` names, or stands for."""
+        if self.method != "auto":
+            return self.method
+        has_data = ctx.calibration is not None and not ctx.calibration.synthetic
+        return "gptq" if self.bits == "auto" and has_data else "rtn"
+
     def _mixed(
         self,
         model: ir.Model,
@@ -262,7 +283,8 @@ class Int4(PlanningPass):
 
     def apply(self, model: ir.Model, plan: Plan, ctx: PassContext) -> PassResult:
         capabilities = ctx.target.capabilities
-        if self.method == "rtn":
+        method = self._rounding(ctx)
+        if method == "rtn":
             return apply_plan(Desk(model, self.name, capabilities), plan)
         # The service reads the model when it is asked, and by then part of it is quantized.
         before = model.clone()
@@ -279,14 +301,14 @@ class Int4(PlanningPass):
         if service.synthetic:
             notes = (
                 *notes,
-                f"{self.method} rounded for synthetic data: give calibration data to trust it",
+                f"{method} rounded for synthetic data: give calibration data to trust it",
             )
         ordered = dataclasses.replace(plan, decisions=tuple(decisions), notes=notes)
         desk = Desk(
             model,
             self.name,
             capabilities,
-            lambda weight: rounded_in_blocks(self.method, hessians.moments_of(weight).around_zero),
+            lambda weight: rounded_in_blocks(method, hessians.moments_of(weight).around_zero),
         )
         return dataclasses.replace(apply_plan(desk, ordered), plan=plan)
 

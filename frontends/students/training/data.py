@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
-import onnx_ir as ir
 import torch
 
 from irtools.data import (
@@ -22,12 +20,11 @@ from irtools.data import (
     load_dataset,
     number_classes,
     padding_mask,
+    signature_of,
 )
-from irtools.editing import Editor
-from irtools.errors import DataError, UnsupportedError
+from irtools.errors import DataError
 from irtools.frontends.students.networks.checkpoints import has_tokenizer
 from irtools.metrics import load_metric
-from irtools.model import Model
 from irtools.students import Task
 from irtools.words import counted
 
@@ -82,7 +79,7 @@ def read_splits(
             f"text needs a tokenizer, and {folder} has no tokenizer.json; put it there, or give "
             "--tokenizer"
         )
-    signature = _signature(network, folder)
+    signature = signature_of(network, folder)
     first, second = (load_dataset(path, signature, settings) for path in (train, test))
     for data in (first, second):
         if data.labels is None:
@@ -91,48 +88,6 @@ def read_splits(
             )
         _check_ids(data, network.config)
     return Splits(first, second)
-
-
-def _signature(network: Any, folder: Path | None) -> Model:
-    """Return a model that takes what the network takes, and does nothing with it."""
-    inputs = [_input(name, network.config) for name in input_names(network)]
-    graph = ir.Graph(inputs, [], nodes=[], opset_imports={"": 20}, name="signature")
-    model = ir.Model(graph, ir_version=10)
-    dtype = inputs[0].dtype
-    same = Editor(model, "signature").append(graph, "Identity", inputs[:1], outputs={"same": dtype})
-    graph.outputs.append(same)
-    # Data is looked up next to the model's file.
-    source = None if folder is None else folder / "config.json"
-    return Model.from_ir(model, source)
-
-
-def input_names(network: Any) -> tuple[str, ...]:
-    """Return what a network is fed.
-
-    Raises:
-        UnsupportedError: It takes neither text nor images.
-    """
-    taken = inspect.signature(network.forward).parameters
-    if "pixel_values" in taken:
-        return ("pixel_values",)
-    if "input_ids" not in taken:
-        raise UnsupportedError(
-            f"{type(network).__name__} takes {', '.join(taken)}; expected input_ids or pixel_values"
-        )
-    names = ["input_ids", "attention_mask"]
-    if "token_type_ids" in taken and getattr(network.config, "type_vocab_size", 0) > 1:
-        names.append("token_type_ids")
-    return tuple(names)
-
-
-def _input(name: str, config: Any) -> ir.Value:
-    if name != "pixel_values":
-        shape: Sequence[int | str] = ("batch", "sequence")
-        return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.INT64))
-    size = getattr(config, "image_size", 224)
-    high, wide = (size, size) if isinstance(size, int) else size
-    shape = ("batch", getattr(config, "num_channels", 3), high, wide)
-    return ir.Value(name=name, shape=ir.Shape(shape), type=ir.TensorType(ir.DataType.FLOAT))
 
 
 def _check_ids(data: Dataset, config: Any) -> None:

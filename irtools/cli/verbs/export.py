@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from irtools.cli import options as options
 from irtools.cli.source import load_options, source_options
-from irtools.cli.types import OUT, SOURCE
+from irtools.cli.types import DATA, FILE, OUT, SOURCE
 from irtools.cli.verb import Verb
 
 if TYPE_CHECKING:
@@ -19,6 +19,52 @@ if TYPE_CHECKING:
     from irtools.sources import LoadOptions
 
 __all__ = ["export"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class _QuantizerOption(click.Option):
+    """An option that the help shows apart."""
+
+    heading = "Weights chosen by another tool"
+
+
+_QUANTIZER_OPTIONS = (
+    click.option(
+        "--quantizer",
+        cls=_QuantizerOption,
+        metavar="TOOL:METHOD[:OPTION=VALUE]",
+        help="Quantize the weights of a checkpoint first: neural-compressor:rtn, "
+        "neural-compressor:gptq, neural-compressor:awq, with the tool's own options (bits=4, "
+        "group_size=32). `int4` keeps what it chose.",
+    ),
+    click.option(
+        "--calibrate", cls=_QuantizerOption, type=DATA, help="What the quantizer is calibrated on."
+    ),
+    click.option(
+        "--samples",
+        cls=_QuantizerOption,
+        type=click.IntRange(min=1),
+        default=128,
+        show_default=True,
+        help="Samples of it, evenly spread.",
+    ),
+    click.option(
+        "--max-length",
+        cls=_QuantizerOption,
+        type=click.IntRange(min=1),
+        help="Tokens of a text. [default: as the tokenizer says]",
+    ),
+    click.option(
+        "--tokenizer", cls=_QuantizerOption, type=FILE, help="Reads text. [default: SRC's own]"
+    ),
+)
+
+
+def _quantizer_options(function: F) -> F:
+    for add in reversed(_QUANTIZER_OPTIONS):
+        function = add(function)
+    return function
 
 
 @click.command(
@@ -43,6 +89,7 @@ __all__ = ["export"]
     "generation reads; with the pass sink a prompt is read faster.",
 )
 @source_options
+@_quantizer_options
 @click.option("--no-check", is_flag=True, help="Do not compare the export with its source.")
 @click.option(
     "--external-data", is_flag=True, default=None, help="Weights in a file next to the model."
@@ -69,6 +116,8 @@ def export(
     from irtools.driver.destination import Destination, stem_of
     from irtools.words import size_text
 
+    if given["calibrate"] is not None and given["quantizer"] is None:
+        raise click.UsageError("--calibrate is for --quantizer")
     destination = Destination.of(output or f"{stem_of(source)}.onnx", source, force=force)
     made: dict[str, Any] = {}
     notes: dict[str, None] = {}

@@ -18,7 +18,7 @@ from irtools.passes.quantization.forms.weights import (
 from irtools.passes.quantization.ranges.blocks import dequantize_rows, quantize_rows
 from irtools.passes.quantization.ranges.cost import block_noise, matrix_view
 from irtools.passes.quantization.ranges.evidence import Evidence
-from irtools.passes.quantization.ranges.spec import BlockSpec, Scheme
+from irtools.passes.quantization.ranges.spec import BlockSpec, Scales, Scheme
 from irtools.passes.quantization.sites.names import names_of
 from irtools.passes.quantization.sites.reasons import ROWS, SHAPE, TARGET, Reason
 from irtools.passes.quantization.sites.uses import Use, Weight
@@ -128,9 +128,27 @@ class Int4(BlockProduct):
 
     name: ClassVar[str] = "int4"
 
+    scales: Scales = "float32"
+
     @classmethod
-    def wanted(cls, block: int, *, symmetric: bool) -> Self:
-        return cls(block, "symmetric" if symmetric else "affine")
+    def wanted(cls, block: int, *, symmetric: bool, scales: Scales = "float32") -> Self:
+        return cls(block, "symmetric" if symmetric else "affine", scales=scales)
+
+    @property
+    def spec(self) -> BlockSpec:
+        return replace(super().spec, scales=self.scales)
+
+    @property
+    def action(self) -> str:
+        coded = "" if self.scales == "float32" else " with scales in 8 bits"
+        return super().action.replace(",", f"{coded},", 1)
+
+    def stored_bytes(self, weight: Weight) -> int:
+        if self.scales == "float32":
+            return super().stored_bytes(weight)
+        channels = weight.size // _channels(weight)
+        saved = (self.scale_bytes - 1) * (weight.size // self.block) - 4 * channels
+        return super().stored_bytes(weight) - saved
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,13 @@ is the result and some ten arrays of that size, whatever the size of the weight.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import numpy as np
 
 from irtools.model import NF4_LEVELS
+from irtools.passes.quantization.ranges.coded_scales import coded
 from irtools.passes.quantization.ranges.spec import BlockSpec
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "SLAB_ELEMENTS",
     "Blocks",
     "Rounding",
+    "code_limits",
     "dequantize_rows",
     "is_finite",
     "pack_nibbles",
@@ -102,12 +104,36 @@ def quantize_rows(
         codes[cut] = found.T
         if zero is not None and zeros is not None:
             zero[cut] = zeros
-    return Blocks(
+    found = Blocks(
         codes.reshape(rows.shape),
         scale.reshape(shape),
         None if zero is None else zero.reshape(shape),
         spec,
     )
+    return found if spec.scales == "float32" else _with_coded_scales(rows, found)
+
+
+def _with_coded_scales(rows: np.ndarray, found: Blocks) -> Blocks:
+    """Round rows [R, K] once more, with the nearest scales that are stored as codes."""
+    parts = np.ascontiguousarray(rows, np.float32).reshape(*found.scale.shape, -1)
+    zero: np.ndarray | float = 0.0
+    if found.zero_point is not None:
+        zero = found.zero_point.astype(np.float32)[..., None]
+    is_dead = (found.codes.reshape(parts.shape) == zero).all(axis=2)
+    scale = coded(np.where(is_dead, np.float32(0), found.scale))
+    codes = np.rint(parts / scale[..., None]) + zero
+    np.clip(codes, *code_limits(found.spec), out=codes)
+    made = codes.astype(found.codes.dtype).reshape(found.codes.shape)
+    return replace(found, codes=made, scale=scale)
+
+
+def code_limits(spec: BlockSpec) -> tuple[float, float]:
+    """Return the least and largest code as it is stored, zero point included."""
+    if spec.scheme == "affine":
+        return 0.0, float(2**spec.bits - 1)
+    most = float(2 ** (spec.bits - 1) - 1)
+    # Of 8 bits -128 is left out.
+    return (-most if spec.bits == 8 else -most - 1), most
 
 
 def dequantize_rows(blocks: Blocks) -> np.ndarray:

@@ -76,8 +76,9 @@ class Hessians:
         grams = [found for want in wants if isinstance(found := self._found[want], GramResult)]
         total = sum((gram.xx for gram in grams[1:]), start=grams[0].xx)
         # The last row and column belong to a constant 1.
-        square = total / max(sum(gram.count for gram in grams), 1)
-        return Moments(square[:-1, :-1], square[-1, :-1])
+        rows = max(sum(gram.count for gram in grams), 1)
+        square = total / rows
+        return Moments(square[:-1, :-1], square[-1, :-1], rows)
 
     def _next_group(self, wants: list[Want]) -> list[Want]:
         """Return what is wanted now and, as far as memory allows, what will be wanted next."""

@@ -17,7 +17,12 @@ import numpy as np
 
 from irtools.errors import UsageError
 from irtools.passes.quantization.ranges.arithmetic import QParams, dequantize
-from irtools.passes.quantization.ranges.blocks import Blocks, Rounding, quantize_rows
+from irtools.passes.quantization.ranges.blocks import (
+    Blocks,
+    Rounding,
+    code_limits,
+    quantize_rows,
+)
 from irtools.passes.quantization.ranges.cost import bias_shift
 from irtools.passes.quantization.ranges.factor import ordered_factor
 from irtools.passes.quantization.ranges.spec import BlockSpec
@@ -46,14 +51,16 @@ class Second:
 
     Attributes:
         matrix: E[x x^T], float64 [K, K]; where a bias takes up the mean error, that of x - E[x].
+        rows: How many x it is of; None: so many that correlations are certain.
     """
 
     matrix: np.ndarray
+    rows: int | None = None
 
     @cached_property
     def factor(self) -> tuple[np.ndarray, np.ndarray]:
         """Input channels by falling E[x_k^2], and U of `gptq` in that order."""
-        return ordered_factor(self.matrix)
+        return ordered_factor(self.matrix, self.rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,20 +70,22 @@ class Moments:
     Attributes:
         square: E[x x^T], [K, K].
         mean: E[x], [K].
+        rows: As in `Second`.
     """
 
     square: np.ndarray
     mean: np.ndarray
+    rows: int | None = None
 
     @cached_property
     def around_zero(self) -> Second:
         """E[x x^T]."""
-        return Second(self.square)
+        return Second(self.square, self.rows)
 
     @cached_property
     def around_mean(self) -> Second:
         """E[x x^T] - E[x] E[x]^T."""
-        return Second(self.square - np.outer(self.mean, self.mean))
+        return Second(self.square - np.outer(self.mean, self.mean), self.rows)
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +151,7 @@ def rounded_in_blocks(name: str, inputs: Second) -> Rounding:
         zero: np.ndarray | float = 0.0
         if fixed.zero_point is not None:
             zero = np.repeat(fixed.zero_point.astype(np.float32), spec.block, axis=1)
-        least, most = _limits(spec, affine=fixed.zero_point is not None)
+        least, most = code_limits(spec)
         scale = np.repeat(fixed.scale.astype(np.float32), spec.block, axis=1)
         codes = _codes(method, name, rows, _steps(scale, least - zero, most - zero), inputs)
         return Blocks((codes + zero).astype(fixed.codes.dtype), fixed.scale, fixed.zero_point, spec)
@@ -172,14 +181,6 @@ def rounded_codes(
     found = _codes(roundings()[name](), name, rows, _steps(scale, *q.spec.limits), inputs)
     integers = (found.T if axis == 1 else found).astype(q.spec.dtype.numpy())
     return integers, bias_shift(array - dequantize(integers, q), axis, moments.mean)
-
-
-def _limits(spec: BlockSpec, *, affine: bool) -> tuple[float, float]:
-    if affine:
-        return 0.0, float(2**spec.bits - 1)
-    most = float(2 ** (spec.bits - 1) - 1)
-    # Of 8 bits -128 is left out, as `quantize_rows` does.
-    return (-most if spec.bits == 8 else -most - 1), most
 
 
 def _steps(scale: np.ndarray, low: np.ndarray | float, high: np.ndarray | float) -> Steps:

@@ -17,6 +17,7 @@ __all__ = [
     "PerBlock",
     "PerTensor",
     "QuantSpec",
+    "Scales",
     "Scheme",
     "WeightRange",
     "weight_spec",
@@ -123,6 +124,10 @@ def weight_spec(granularity: Granularity, weight_range: WeightRange = "full") ->
 
 Scheme: TypeAlias = Literal["symmetric", "affine", "nf4"]
 
+Scales: TypeAlias = Literal["float32", "s8"]
+"""How the scales of blocks are stored. `s8`: as codes of 8 bits times a step for each output
+channel, which is a byte for each block in place of four."""
+
 
 @dataclass(frozen=True)
 class BlockSpec:
@@ -135,17 +140,21 @@ class BlockSpec:
             largest magnitude of a block takes the code that has no mirror image (-8).
             `affine`: a zero point per block. `nf4`: codes are numbers of a table of 16 normal
             quantiles.
+        scales: How scales are stored. Those of `nf4` are float32.
     """
 
     bits: Literal[4, 8]
     block: int
     scheme: Scheme = "symmetric"
+    scales: Scales = "float32"
 
     def __post_init__(self) -> None:
         if self.block < 16 or self.block & (self.block - 1):
             raise ValueError(f"a block of {self.block} is not a power of two from 16")
         if self.scheme == "nf4" and self.bits != 4:
             raise ValueError("nf4 has 4 bits")
+        if self.scheme == "nf4" and self.scales != "float32":
+            raise ValueError("nf4 has scales in float32")
 
     @property
     def dtype(self) -> ir.DataType:

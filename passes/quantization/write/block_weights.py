@@ -5,13 +5,16 @@
     tied      codes [V, H] -> DequantizeLinear (axis 1) -> Gather
                                                `-> Transpose -> MatMul, or Gemm with transB
     nf4       codes [N, K] -> Cast -> Gather of 16 levels -> Mul by scales -> Transpose -> MatMul
+    scales    codes [K / block, N] -> Cast -> Mul by steps [1, N], where they are stored in 8 bits
 
 Standard operators from opset 21 on. Runtimes compress the products as they are; lookups and nf4
 are rewritten into the runtime's own form by its lowering, since some would otherwise expand the
 whole table at each run. INT4 and UINT4 are stored packed, two to a byte.
 
 Scales of lookups are float16 where the table's values are of ordinary size: half a bit less a
-weight, and an error of 2^-11 that is negligible next to that of 4 bits.
+weight, and an error of 2^-11 that is negligible next to that of 4 bits. Scales of 8 bits are
+widened as the model loads; a Gemm that reads such a weight becomes a MatMul, which is all that
+runtimes then compress.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from irtools.passes.quantization.ranges.blocks import (
     Rounding,
     quantize_rows,
 )
+from irtools.passes.quantization.ranges.coded_scales import codes_and_steps
 from irtools.passes.quantization.ranges.spec import BlockSpec
 from irtools.passes.quantization.sites.uses import Use, Weight
 from irtools.passes.quantization.write.stored_blocks import (
@@ -48,8 +52,11 @@ def write_block_product(
         dequantized = _nf4_matrix(editor, weight, spec)
     else:
         stored = store_blocks(weight.array(), weight.uses[0].axis, spec, rounding, turned=True)
-        dequantized = _dequantize(editor, weight, stored, axis=0, block=spec.block)
+        dequantized = _dequantize(editor, weight, stored, axis=0, spec=spec)
     for use in weight.uses:
+        if use.kind == "gemm" and spec.scales != "float32":
+            _multiply_plainly(editor, use, dequantized)
+            continue
         use.node.replace_input_with(1, dequantized)
         if use.kind == "gemm":
             use.node.attributes.pop("transB", None)
@@ -71,7 +78,7 @@ def write_block_lookup(
         return quantize_rows(rows, form, dtype)
 
     stored = store_blocks(array, 0, spec, rounding or nearest, turned=False)
-    dequantized = _dequantize(editor, weight, stored, axis=1, block=spec.block)
+    dequantized = _dequantize(editor, weight, stored, axis=1, spec=spec)
     for use in weight.uses:
         _look_up(editor, use, dequantized)
     editor.drop_unread(weight.value)
@@ -82,11 +89,28 @@ def write_tied(
 ) -> None:
     """Store a table [V, H] that is looked up and, turned, multiplied by."""
     stored = store_blocks(weight.array(), 0, spec, rounding, turned=False)
-    dequantized = _dequantize(editor, weight, stored, axis=1, block=spec.block)
+    dequantized = _dequantize(editor, weight, stored, axis=1, spec=spec)
     for use in weight.uses:
         holder = use.transpose or use.node
         holder.replace_input_with(1 if use.kind == "gemm" else 0, dequantized)
     editor.drop_unread(weight.value)
+
+
+def _multiply_plainly(editor: Editor, use: Use, weight: ir.Value) -> None:
+    """Make MatMul of a Gemm by a weight, and Add of its bias."""
+    node = use.node
+    bias = node.inputs[2] if len(node.inputs) > 2 else None
+    if bias is None:
+        editor.replace(node, "MatMul", [use.activation, weight])
+        return
+    product = editor.before(
+        node,
+        "MatMul",
+        [use.activation, weight],
+        outputs={f"{use.output.name}_product": ir.DataType.FLOAT},
+        shape=use.output.shape,
+    )
+    editor.replace(node, "Add", [product, bias])
 
 
 def _look_up(editor: Editor, use: Use, table: ir.Value) -> None:
@@ -115,11 +139,11 @@ def _takes_half(table: np.ndarray) -> bool:
 
 
 def _dequantize(
-    editor: Editor, weight: Weight, stored: StoredBlocks, *, axis: int, block: int
+    editor: Editor, weight: Weight, stored: StoredBlocks, *, axis: int, spec: BlockSpec
 ) -> ir.Value:
     inputs = [
         editor.constant(f"{weight.name}_quantized", stored.codes),
-        editor.constant(f"{weight.name}_scale", stored.scale),
+        _scale_of(editor, weight, stored, spec),
     ]
     if stored.zero_point is not None:
         inputs.append(editor.constant(f"{weight.name}_zero_point", stored.zero_point))
@@ -129,8 +153,27 @@ def _dequantize(
         inputs,
         outputs={f"{weight.name}_dequantized": ir.DataType.from_numpy(stored.scale.dtype)},
         shape=ir.Shape(stored.codes.shape.numpy()),
-        attributes={"axis": axis, "block_size": block},
+        attributes={"axis": axis, "block_size": spec.block},
     )
+
+
+def _scale_of(editor: Editor, weight: Weight, stored: StoredBlocks, spec: BlockSpec) -> ir.Value:
+    """Return the scales: a constant, or codes [K / block, N] times steps [1, N]."""
+    name = f"{weight.name}_scale"
+    if spec.scales == "float32":
+        return editor.constant(name, stored.scale)
+    codes, steps = (part.T for part in codes_and_steps(np.ascontiguousarray(stored.scale.T)))
+    anchor, real, shape = first_reader(editor, weight), ir.DataType.FLOAT, stored.scale.shape
+    wide = editor.before(
+        anchor,
+        "Cast",
+        [editor.constant(f"{name}_codes", np.ascontiguousarray(codes))],
+        {"to": real.value},
+        outputs={f"{name}_wide": real},
+        shape=ir.Shape(shape),
+    )
+    step = editor.constant(f"{name}_step", np.ascontiguousarray(steps))
+    return editor.before(anchor, "Mul", [wide, step], outputs={name: real}, shape=ir.Shape(shape))
 
 
 def _nf4_matrix(editor: Editor, weight: Weight, spec: BlockSpec) -> ir.Value:

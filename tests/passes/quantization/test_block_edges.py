@@ -163,7 +163,7 @@ def test_each_input_has_a_rounding_of_its_own() -> None:
     service = Service({"a": moments(1, 9), "b": moments(2, 9), "c": moments(3, 9)})
     hessians = Hessians(service, found.values())
     for index, weight in enumerate(found.values(), start=1):
-        wanted = rounded_in_blocks("gptq", Second(moments(index, 9)[0]))(ROWS, FORM).codes
+        wanted = rounded_in_blocks("gptq", Second(*moments(index, 9)))(ROWS, FORM).codes
         found_rounding = rounded_in_blocks("gptq", hessians.moments_of(weight).around_zero)
         np.testing.assert_array_equal(found_rounding(ROWS, FORM).codes, wanted)
     assert service.asked == [["a", "b", "c"]]
@@ -188,7 +188,7 @@ def test_readers_with_several_inputs_count_by_their_samples() -> None:
     rounding = rounded_in_blocks("gptq", moved.around_zero)
     joint = sum(mean * count for mean, count in given.values()) / 100
     np.testing.assert_array_equal(
-        rounding(ROWS, FORM).codes, rounded_in_blocks("gptq", Second(joint))(ROWS, FORM).codes
+        rounding(ROWS, FORM).codes, rounded_in_blocks("gptq", Second(joint, 100))(ROWS, FORM).codes
     )
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from irtools.passes.quantization.ranges.blocks import dequantize_rows, quantize_rows
+from irtools.passes.quantization.ranges.factor import shrunk
 from irtools.passes.quantization.ranges.rounding import Second, rounded_in_blocks
 from irtools.passes.quantization.ranges.spec import BlockSpec
 
@@ -61,6 +62,29 @@ def test_equals_the_sweep_written_out(spec: BlockSpec) -> None:
         left = left[1:]
     # float32 against float64: a code on the edge between two may fall to either side.
     assert np.mean(found.codes != codes) < 0.02
+
+
+def test_correlations_of_few_rows_are_not_trusted() -> None:
+    """Those of independent channels are chance: codes for them are worse on other data."""
+    rng = np.random.default_rng(4)
+    rows = rng.normal(size=(24, 128)).astype(np.float32)
+    x, fresh = rng.normal(size=(2, 160, 128)).astype(np.float32)
+    moments = x.T.astype(np.float64) @ x / len(x)
+    errors = {
+        count: relative_error(fresh @ dequantize_rows(found).T, fresh @ rows.T)
+        for count in (None, len(x))
+        if (found := rounded_in_blocks("gptq", Second(moments, count))(rows, FORMS[0]))
+    }
+    nearest = dequantize_rows(quantize_rows(rows, FORMS[0]))
+    by_nearest = relative_error(fresh @ nearest.T, fresh @ rows.T)
+    assert errors[None] > 1.3 * by_nearest > 1.2 * errors[160]
+
+
+def test_correlations_of_many_rows_are_kept() -> None:
+    x = correlated(4000, 64)
+    moments = x.T.astype(np.float64) @ x / len(x)
+    assert relative_error(shrunk(moments, len(x)), moments) < 0.01
+    assert np.isfinite(shrunk(np.zeros((8, 8)), 3)).all()
 
 
 def test_inputs_that_are_always_zero() -> None:

@@ -95,7 +95,7 @@ def _zeros_added(pad: ir.Node) -> Sequence[int]:
     """
     constant = pad.attributes.get_string("mode", "constant") == "constant"
     require(constant, "it repeats or mirrors the image")
-    amounts = pad.attributes.get_ints("pads", pad.attributes.get_ints("paddings", []))
+    amounts = list(pad.attributes.get_ints("pads", pad.attributes.get_ints("paddings", [])))
     fill: float | None = pad.attributes.get_float("value", 0.0)
     if len(pad.inputs) > 1:
         amounts = _integers(pad.inputs[1])

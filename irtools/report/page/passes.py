@@ -53,8 +53,8 @@ def _waterfall(report: ReportData) -> Iterator[Chart]:
         if len(speeds) > 1:
             where = f", {phase}" if phase else ""
             yield intervals(f"Times faster than the original{where}", speeds, base=1.0, unit="x")
-    sizes = [one for row in rows if (one := _size(row)) is not None]
-    if len({one.values for one in sizes}) > 1:
+    sizes = [size for row in rows if (size := _size(row)) is not None]
+    if len({size.values for size in sizes}) > 1:
         yield bars("Size on disk", sizes, (("after", "size"),), unit=" MB")
     yield from _quality(rows)
 

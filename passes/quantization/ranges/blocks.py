@@ -104,13 +104,13 @@ def quantize_rows(
         codes[cut] = found.T
         if zero is not None and zeros is not None:
             zero[cut] = zeros
-    found = Blocks(
+    blocks = Blocks(
         codes.reshape(rows.shape),
         scale.reshape(shape),
         None if zero is None else zero.reshape(shape),
         spec,
     )
-    return found if spec.scales == "float32" else _with_coded_scales(rows, found)
+    return blocks if spec.scales == "float32" else _with_coded_scales(rows, blocks)
 
 
 def _with_coded_scales(rows: np.ndarray, found: Blocks) -> Blocks:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
+import math
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +21,7 @@ from typing import Any
 from irtools.driver.session import Session
 from irtools.driver.settings import Settings
 from irtools.errors import FileError, IrtoolsError, MissingExtraError, OptionError, UsageError
-from irtools.goals import Answer
+from irtools.goals import Answer, Interval
 from irtools.measure.own_machine import refuse_foreign
 from irtools.passmanager import Pipeline, Step, pass_text
 from irtools.search.climb import REFUSALS, state_of, why_lost
@@ -29,7 +30,7 @@ from irtools.search.space import Space
 from irtools.search.state import State
 from irtools.targets import target_text
 
-__all__ = ["OBJECTIVES", "Objective", "Point", "Tuned", "check_objectives", "tune"]
+__all__ = ["OBJECTIVES", "Objective", "Point", "Trial", "Tuned", "check_objectives", "tune"]
 
 _KEPT_STATES = 8
 
@@ -88,6 +89,25 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """A pipeline that was drawn.
+
+    Attributes:
+        number: Its number.
+        pipeline: Its text.
+        figures: What was measured, as `TriedEntry` has it.
+        why: Why it ended early; empty: it did not.
+        seconds: Wall time.
+    """
+
+    number: int
+    pipeline: str
+    figures: Mapping[str, Interval]
+    why: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class Tuned:
     """What a tuner found.
 
@@ -96,12 +116,14 @@ class Tuned:
         state: The model of its first point.
         finished: Trials with figures, those of earlier runs among them.
         ended: Trials that ended early: they lost too much, changed nothing or were not possible.
+        trials: All of them, in order.
     """
 
     front: tuple[Point, ...]
     state: State
     finished: int
     ended: int
+    trials: tuple[Trial, ...] = ()
 
 
 def tune(
@@ -176,35 +198,42 @@ class _Tuner:
         self._tell = tell
         self._states: OrderedDict[str, tuple[Step, ...]] = OrderedDict()
         self._first = session.begin()
-        self._known: dict[str, tuple[float, ...]] = {}
+        self._known: dict[str, tuple[tuple[float, ...], Mapping[str, Interval]]] = {}
 
     def run(self, optuna: Any, trial: Any) -> tuple[float, ...]:
         """Run one trial and return the values of the objectives."""
         text = self.space.draw(lambda name, options: trial.suggest_categorical(name, options))
         trial.set_user_attr("pipeline", text)
+        values, figures = None, {}
         try:
-            values, outcome = self._values(text)
+            values, figures, outcome = self._values(text)
         except REFUSALS as error:
-            values, outcome = None, str(error.args[0]).partition("\n")[0]
+            outcome = str(error.args[0]).partition("\n")[0]
         self._tell(trial.number, text, outcome)
+        trial.set_user_attr("figures", {name: _numbers(one) for name, one in figures.items()})
         if values is None:
             trial.set_user_attr("why", outcome)
             raise optuna.TrialPruned(outcome)
         return values
 
-    def _values(self, text: str) -> tuple[tuple[float, ...] | None, str]:
+    def _values(self, text: str) -> tuple[tuple[float, ...] | None, Mapping[str, Interval], str]:
+        """Run a pipeline; return values of the objectives, figures, and what came of it in words.
+
+        Where it ended early there are no values.
+        """
         state = state_of(self.session, self.steps(Pipeline.parse(text)))
         if lost := why_lost(self.scene, state):
-            return None, lost
+            return None, state.figures, lost
         print_ = state.steps[-1].model.fingerprint()
         if print_ not in self._known:
             state = self.timed(state)
             if missed := self._missed(state):
-                return None, missed
-            self._known[print_] = tuple(OBJECTIVES[o].value(state) for o in self.objectives)
-        values = self._known[print_]
+                return None, state.figures, missed
+            values = tuple(OBJECTIVES[o].value(state) for o in self.objectives)
+            self._known[print_] = values, state.figures
+        values, figures = self._known[print_]
         shown = (f"{name} {value:.4g}" for name, value in zip(self.objectives, values, strict=True))
-        return values, ", ".join(shown)
+        return values, figures, ", ".join(shown)
 
     def _missed(self, state: State) -> str:
         """Say which goal on time or size a state does not keep; empty where it keeps all."""
@@ -258,7 +287,21 @@ def _result(optuna: Any, study: Any, tuner: _Tuner) -> Tuned:
     )
     steps = tuner.steps(Pipeline.parse(points[0].pipeline))
     state = tuner.timed(state_of(tuner.session, steps))
-    return Tuned(points, state, len(complete), len(pruned))
+    trials = tuple(map(_trial, sorted((*complete, *pruned), key=lambda t: t.number)))
+    return Tuned(points, state, len(complete), len(pruned), trials)
+
+
+def _trial(found: Any) -> Trial:
+    """Return a trial; of one that an earlier version stored, the figures are not known."""
+    known = found.user_attrs
+    figures = {name: Interval(*map(float, ends)) for name, ends in known.get("figures", {}).items()}
+    seconds = 0.0 if found.duration is None else found.duration.total_seconds()
+    return Trial(found.number, known.get("pipeline", ""), figures, known.get("why", ""), seconds)
+
+
+def _numbers(found: Interval) -> list[float | str]:
+    """Return a figure and its ends as JSON knows them."""
+    return [end if math.isfinite(end) else str(end) for end in (found.value, found.low, found.high)]
 
 
 def _study(optuna: Any, session: Session, objectives: Sequence[str], storage: Path | None) -> Any:

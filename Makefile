@@ -1,6 +1,8 @@
 # Two commands for a fresh machine with Python 3.11 or newer and make:
 #   make demo    optimize a real trained model and print what each pass did
 #   make test    run the tests
+# With Debian's chromium (apt-get install chromium):
+#   make test-browser    open the pages that irtools makes
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -13,7 +15,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 STAMP := $(VENV)/.installed-from-constraints
 
-.PHONY: site demo test test-slow check lint types format docs clean
+.PHONY: site demo test test-slow test-browser check lint types format docs clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -30,10 +32,13 @@ demo: $(STAMP)
 	    -o $(MODELS)/minilm/onnx/minilm.int8.onnx --force
 
 test: $(STAMP)
-	$(BIN)/pytest $(PARALLEL) -m "not slow and not gpu"
+	$(BIN)/pytest $(PARALLEL) -m "not slow and not gpu and not browser"
 
 test-slow: $(STAMP)
-	$(BIN)/pytest $(PARALLEL) -m "slow and not gpu"
+	$(BIN)/pytest $(PARALLEL) -m "slow and not gpu and not browser"
+
+test-browser: $(STAMP)
+	$(BIN)/pytest -m browser tests/irtools
 
 check: lint types
 

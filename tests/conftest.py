@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import shutil
 import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import onnx_ir as ir
 import pytest
@@ -36,6 +37,7 @@ _EXTRAS = {
     "wandb": ("wandb",),
     "cyclonedx": ("cyclonedx", "jsonschema"),
     "nncf": ("nncf",),
+    "browser": ("playwright", "axe_playwright_python"),
     "mcp": ("mcp",),
     "neural_compressor": ("neural_compressor", "prettytable"),
 }
@@ -120,6 +122,20 @@ def pytest_sessionstart() -> None:
     """Let Ctrl-C reach what tests start: jobs in the background ignore it, and their children."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A Chromium without a window, of Playwright (`Browser`)."""
+    from playwright.sync_api import sync_playwright
+
+    place = shutil.which("chromium") or shutil.which("chromium-browser")
+    assert place is not None, "there is no chromium: apt-get install chromium"
+    with sync_playwright() as playwright:
+        # As root, in a container, Chromium has no sandbox of its own.
+        found = playwright.chromium.launch(executable_path=place, args=["--no-sandbox"])
+        yield found
+        found.close()
 
 
 @cache

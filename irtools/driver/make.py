@@ -7,11 +7,21 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from irtools.analysis.modules import ModuleSize, module_sizes
 from irtools.data import Dataset
 from irtools.model import Model
-from irtools.passmanager import Pass, Pipeline, Step, options_of, pass_text
+from irtools.passmanager import Pass, Pipeline, Plan, Step, options_of, pass_text
 from irtools.report.counts import count_changed, count_skipped
-from irtools.report.entries import DataEntry, ModelEntry, PassEntry, Row, TargetEntry
+from irtools.report.entries import (
+    DataEntry,
+    DecisionEntry,
+    ModelEntry,
+    ModuleEntry,
+    PassEntry,
+    PlanEntry,
+    Row,
+    TargetEntry,
+)
 from irtools.report.plain import plain_data
 from irtools.targets import Target
 from irtools.words import printable
@@ -21,10 +31,14 @@ __all__ = [
     "make_row",
     "make_rows",
     "model_entry",
+    "module_entries",
     "pass_entries",
+    "plan_entries",
     "target_entry",
     "utc_now",
 ]
+
+_MOST_DECISIONS = 300
 
 
 def make_rows(steps: Sequence[Step]) -> tuple[Row, ...]:
@@ -85,6 +99,43 @@ def _classes(text: str | None) -> dict[str, str] | None:
     if not isinstance(found, dict):
         return None
     return {printable(str(key)): printable(str(name)) for key, name in found.items()}
+
+
+def module_entries(original: Model, result: Model) -> tuple[ModuleEntry, ...]:
+    """Set the modules of a model against those of the model that was made of it.
+
+    Args:
+        result: With the exporter's notes.
+    """
+    before, after = module_sizes(original.ir), module_sizes(result.ir)
+    if not any((*before, *after)):
+        return ()
+    nothing = ModuleSize(0, 0, ())
+    both = ((n, before.get(n, nothing), after.get(n, nothing)) for n in {**before, **after})
+    return tuple(
+        ModuleEntry(
+            printable(name),
+            (old.nodes, new.nodes),
+            (old.bytes, new.bytes),
+            (old.types, new.types),
+        )
+        for name, old, new in both
+    )
+
+
+def plan_entries(steps: Sequence[Step]) -> tuple[PlanEntry, ...]:
+    """List what passes decided, of each the decisions that are predicted to cost most."""
+    found = ((step.index, step.result.plan) for step in steps if step.modified)
+    return tuple(_plan(index, plan) for index, plan in found if plan is not None and len(plan))
+
+
+def _plan(index: int, plan: Plan) -> PlanEntry:
+    costly = sorted(plan.decisions, key=lambda decision: -decision.cost)
+    shown = tuple(
+        DecisionEntry(printable(d.subject, 1000), printable(d.action), float(d.cost), float(d.gain))
+        for d in costly[:_MOST_DECISIONS]
+    )
+    return PlanEntry(index, plan.cost_unit, plan.gain_unit, shown, len(costly) - len(shown))
 
 
 def data_entry(data: Dataset | None) -> DataEntry | None:

@@ -12,7 +12,9 @@ from irtools.driver.make import (
     data_entry,
     make_rows,
     model_entry,
+    module_entries,
     pass_entries,
+    plan_entries,
     target_entry,
     utc_now,
 )
@@ -86,11 +88,13 @@ class Search:
         tried: What was tried, in order.
         command: The command that makes the result again without searching.
         next: What could be done beyond it, each with its command.
+        trials: All trials of a tuner.
     """
 
     tried: tuple[TriedEntry, ...] = ()
     command: str = ""
     next: tuple[str, ...] = ()
+    trials: tuple[TriedEntry, ...] = ()
 
 
 def make_result(
@@ -180,6 +184,9 @@ def _report(
         tried=search.tried,
         command=search.command,
         next=search.next,
+        trials=search.trials,
+        plans=plan_entries(steps),
+        modules=module_entries(job.model, steps[-1].model),
     )
 
 

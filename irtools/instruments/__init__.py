@@ -5,6 +5,7 @@ from __future__ import annotations
 from irtools.instruments.benchmark import Benchmark
 from irtools.instruments.bisect import BisectLimit
 from irtools.instruments.budget import Budget
+from irtools.instruments.decisions import ClassChange, Decisions, Flip
 from irtools.instruments.fidelity import FidelityAndMetric
 from irtools.instruments.greedy import Greedy
 from irtools.instruments.guard import AccuracyGuard
@@ -12,6 +13,7 @@ from irtools.instruments.ir_dump import IrDump
 from irtools.instruments.judge import Judge
 from irtools.instruments.numerics import Numerics
 from irtools.instruments.outlook import Outlook
+from irtools.instruments.profile import TimeProfile
 from irtools.instruments.promises import check_outputs
 from irtools.instruments.reproducer import Recipe, Reproducer, may_be_bug
 from irtools.instruments.rollback import Rollback
@@ -26,8 +28,11 @@ __all__ = [
     "Benchmark",
     "BisectLimit",
     "Budget",
+    "ClassChange",
+    "Decisions",
     "FidelityAndMetric",
     "FidelityFigure",
+    "Flip",
     "Greedy",
     "IrDump",
     "Judge",
@@ -41,6 +46,7 @@ __all__ = [
     "Latency",
     "Size",
     "Sizes",
+    "TimeProfile",
     "Verification",
     "check_outputs",
     "first_ratios",

@@ -65,8 +65,11 @@ class FidelityAndMetric(Instrument):
         self._before = step
 
     def _measure(self, step: Step) -> None:
-        score = self._judge.score(step.model, inner=0 < step.index < self._last_lossy)
+        inner = 0 < step.index < self._last_lossy
+        score = self._judge.score(step.model, inner=inner)
         step.figures.put(FidelityFigure.made_of(score.fidelity), score.metric)
+        if step.index and not inner:
+            step.figures.put(self._judge.decisions(step.model))
         if score.others:
             step.figures.put(FurtherMetrics(score.others))
         step.figures.notes.extend(score.notes)

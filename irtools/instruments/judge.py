@@ -11,6 +11,7 @@ from irtools.data import Dataset
 from irtools.errors import UsageError
 from irtools.goals import Goals, Interval, Observed
 from irtools.instruments.budget import Budget
+from irtools.instruments.decisions import Decisions
 from irtools.instruments.early import is_hopeless
 from irtools.instruments.parts import PartMaker
 from irtools.instruments.runs import ModelRuns
@@ -19,7 +20,7 @@ from irtools.instruments.scores import MetricFigure
 from irtools.measure.cache import OutputCache
 from irtools.measure.contest import loss_of_draws, loss_of_rows, loss_of_shares
 from irtools.measure.effort import Workload
-from irtools.metrics import Fidelity, Metric, PerSampleMetric, resample_rows
+from irtools.metrics import Fidelity, Metric, PerSampleMetric, SingleLabel, resample_rows
 from irtools.model import Model
 from irtools.plugins import Progress
 from irtools.targets import Runner, RunnerOptions
@@ -121,6 +122,21 @@ class Judge:
         main, *others = (self._figure(found, metric, inner) for metric in self._metrics or (None,))
         kept = tuple(figure for figure in others if figure is not None)
         return ModelScore(found.fidelity, main, kept, tuple(found.notes))
+
+    def decisions(self, model: Model) -> Decisions | None:
+        """Return which answers differ from the original's; None: they are not one class each.
+
+        Both models have been run on all samples before.
+        """
+        by_class = (m for m in self._runs.by_sample if isinstance(m, SingleLabel))
+        if (metric := next(by_class, None)) is None:
+            return None
+        found = [self._runs.measured(one) for one in (self._original, model)]
+        before, after = (self._runs.rows(one, metric, False) for one in found)
+        if before.shape[1] != 2 or before.shape != after.shape:
+            return None
+        order = np.concatenate([part.order for part in self._runs.parts.scored])
+        return Decisions.compare(order, before, after) if len(order) == len(before) else None
 
     def observe(self, model: Model, goals: Goals | None = None) -> Observed:
         """Return metrics and losses against the original, for goals to decide on.

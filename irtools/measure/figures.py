@@ -98,12 +98,14 @@ class Figure:
         rank: Place of its columns and sentences among those of other figures.
         headline: Place of its part in the sentence on the result, before `rank`.
         columns: Columns of the table.
+        is_flat: A data frame has a column for each of its fields; not of lists of any length.
     """
 
     key: ClassVar[str]
     rank: ClassVar[int] = 100
     headline: ClassVar[int] = 50
     columns: ClassVar[tuple[Column, ...]] = ()
+    is_flat: ClassVar[bool] = True
 
     @classmethod
     def instrument(cls, occasion: Occasion) -> Any:

@@ -19,7 +19,15 @@ from irtools.targets import Feeds, RunnerOptions, Target, target_text
 if TYPE_CHECKING:
     from irtools.model import Model
 
-__all__ = ["NodeProfile", "OpProfile", "Profile", "profile_model"]
+__all__ = [
+    "NodeProfile",
+    "OpProfile",
+    "Profile",
+    "node_modules",
+    "node_profiles",
+    "op_profiles",
+    "profile_model",
+]
 
 _LIMITS = ChildLimits(seconds=900.0)
 
@@ -126,7 +134,7 @@ def profile_model(
             limits=_LIMITS,
             label=f"profiling on {target.name}",
         )
-    nodes = _nodes(answer, _modules(model))
+    nodes = node_profiles(answer, node_modules(model))
     return Profile(
         target=target.name,
         shape=shape,
@@ -134,13 +142,18 @@ def profile_model(
         runs=runs,
         threads=threads,
         run_ms=float(np.median(answer["totals"])) / 1e3,
-        ops=_by_op(nodes),
+        ops=op_profiles(nodes),
         nodes=tuple(nodes[:top]),
     )
 
 
-def _nodes(answer: Mapping[str, Any], modules: Mapping[str, str]) -> list[NodeProfile]:
-    """Return all nodes, the most expensive first."""
+def node_profiles(answer: Mapping[str, Any], modules: Mapping[str, str]) -> list[NodeProfile]:
+    """Return all nodes, the most expensive first.
+
+    Args:
+        answer: Of `profile_nodes`.
+        modules: Of `node_modules`.
+    """
     times = np.median(answer["microseconds"], axis=0) / 1e3
     total = float(times.sum()) or 1.0
     found = [
@@ -150,7 +163,8 @@ def _nodes(answer: Mapping[str, Any], modules: Mapping[str, str]) -> list[NodePr
     return sorted(found, key=lambda node: -node.ms)
 
 
-def _by_op(nodes: list[NodeProfile]) -> tuple[OpProfile, ...]:
+def op_profiles(nodes: list[NodeProfile]) -> tuple[OpProfile, ...]:
+    """Return the nodes by kind, the most expensive kind first."""
     groups: dict[str, list[NodeProfile]] = {}
     for node in nodes:
         groups.setdefault(node.op, []).append(node)
@@ -169,7 +183,7 @@ def _plain(name: str) -> str:
     return name.removesuffix("_nchwc").removesuffix("/WithoutBiases")
 
 
-def _modules(model: Model) -> dict[str, str]:
+def node_modules(model: Model) -> dict[str, str]:
     """Return modules by the names that runtimes give to what they fused: of a node or a value."""
     from irtools.model import iter_nodes
 

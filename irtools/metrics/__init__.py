@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from irtools.metrics.base import Difference, Fidelity, Metric
+from irtools.metrics.classification import SingleLabel
 from irtools.metrics.evaluate import (
     Evaluation,
     Resampled,
@@ -31,6 +32,7 @@ __all__ = [
     "PerSampleMetric",
     "Perplexity",
     "Resampled",
+    "SingleLabel",
     "bootstrap",
     "check_labels",
     "compare_runners",

@@ -18,6 +18,7 @@ __all__ = [
     "F1Micro",
     "MultilabelF1Macro",
     "MultilabelF1Micro",
+    "SingleLabel",
     "SubsetAccuracy",
 ]
 
@@ -25,7 +26,7 @@ _LOGITS = ("logits", "scores", "prob", "output")
 _IGNORED = -100  # The label that torch's cross entropy leaves out by default.
 
 
-class _SingleLabel(PerSampleMetric):
+class SingleLabel(PerSampleMetric):
     """One class per sample, or one per token with -100 for tokens that do not count."""
 
     def per_sample(self, outputs: Mapping[str, np.ndarray], labels: np.ndarray) -> np.ndarray:
@@ -43,7 +44,7 @@ class _SingleLabel(PerSampleMetric):
         return np.asarray(pairs[pairs[:, 0] != _IGNORED])
 
 
-class Accuracy(_SingleLabel):
+class Accuracy(SingleLabel):
     """Share of samples whose largest logit is that of their class."""
 
     name: ClassVar[str] = "accuracy"
@@ -60,7 +61,7 @@ class Accuracy(_SingleLabel):
         return np.asarray(rows[:, 0] == rows[:, 1], np.float64)
 
 
-class F1Micro(_SingleLabel):
+class F1Micro(SingleLabel):
     """F1 over all decisions; equals accuracy where each sample has one class."""
 
     name: ClassVar[str] = "f1-micro"
@@ -70,7 +71,7 @@ class F1Micro(_SingleLabel):
         return _micro(*_confusion(self.pairs(rows)))
 
 
-class F1Macro(_SingleLabel):
+class F1Macro(SingleLabel):
     """Mean of the F1 of each class that occurs among labels or predictions."""
 
     name: ClassVar[str] = "f1-macro"

@@ -28,9 +28,15 @@ __all__ = [
 
 
 class Block:
-    """A part of a section; `kind` is the name of its macro."""
+    """A part of a section.
+
+    Attributes:
+        kind: Name of its macro.
+        is_narrow: Where there is room, it stands next to others that are narrow.
+    """
 
     kind: ClassVar[str]
+    is_narrow: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,7 @@ class Facts(Block):
     """Names and texts; those without a text are left out."""
 
     kind: ClassVar[str] = "facts"
+    is_narrow: ClassVar[bool] = True
     title: str
     items: tuple[tuple[str, str], ...]
 
@@ -133,6 +140,7 @@ class Drawing(Block):
     """A chart."""
 
     kind: ClassVar[str] = "drawing"
+    is_narrow: ClassVar[bool] = True
     chart: Chart
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from irtools.pages.policy import asset, content_policy
@@ -11,6 +11,8 @@ from irtools.words import printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+    from irtools.pages.blocks import Block
 
 __all__ = ["fragment", "page", "templates"]
 
@@ -30,7 +32,7 @@ def templates(package: str = "irtools.pages") -> Environment:
     from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
     packages = dict.fromkeys((package, "irtools.pages"))
-    return Environment(
+    found = Environment(
         loader=ChoiceLoader([PackageLoader(one) for one in packages]),
         autoescape=True,
         undefined=StrictUndefined,
@@ -38,6 +40,8 @@ def templates(package: str = "irtools.pages") -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    found.filters["runs"] = _runs
+    return found
 
 
 def page(
@@ -72,6 +76,17 @@ def fragment(template: str, package: str, **values: Any) -> str:
 
 def _rendered(template: str, package: str, **values: Any) -> str:
     return templates(package).get_template(template).render(**values)
+
+
+def _runs(blocks: Iterable[Block]) -> list[list[Block]]:
+    """Return blocks in rows: what is narrow stands next to each other, all else by itself."""
+    rows: list[list[Block]] = []
+    for block in blocks:
+        if rows and block.is_narrow and rows[-1][-1].is_narrow:
+            rows[-1].append(block)
+        else:
+            rows.append([block])
+    return rows
 
 
 def _shown(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from irtools.instruments import FidelityFigure, Latency, MetricFigure, first_ratios
 from irtools.instruments.sizes import Size
@@ -37,6 +37,7 @@ class Compared:
         shown: A number as text.
         larger: More of it is better.
         scaled: By how much a chart divides it.
+        comparable: The runs were on the same data, or machine and original, whichever it takes.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Compared:
     shown: Callable[[float], str]
     larger: bool
     scaled: float = 1.0
+    comparable: bool = True
 
     def text(self, which: int) -> str:
         """Return a figure with its interval."""
@@ -56,10 +58,12 @@ class Compared:
 
     @property
     def outcome(self) -> str:
-        """Which of the two is better: `A`, `B`, `equal`, `within noise`; empty: one is missing."""
+        """Which of the two is better: `A` or `B`; else why neither; empty: one is missing."""
         first, second = self.found
         if first is None or second is None:
             return ""
+        if not self.comparable:
+            return "not comparable"
         if first == second:
             return "equal"
         if first.low <= second.high and second.low <= first.high:
@@ -69,7 +73,14 @@ class Compared:
 
 def compared_figures(both: Both) -> list[Compared]:
     """Return the figures that the result of one of the runs has."""
-    return [one for one in _figures(both) if any(one.found)]
+    timed = _same_model(both) and _same_place(both)
+    kinds = ((_speeds(both), timed), (_sizes(both), True), (_quality(both), _same_data(both)))
+    return [
+        replace(one, comparable=comparable)
+        for found, comparable in kinds
+        for one in found
+        if any(one.found)
+    ]
 
 
 def outcome_of(found: Sequence[Compared]) -> str:
@@ -104,21 +115,30 @@ def comparison_text(first: ReportData, second: ReportData) -> str:
 
 
 def cautions(both: Both) -> Iterator[str]:
-    """Yield why figures of the two runs can be compared with each other only with care."""
-    a, b = both
-    if a.model.sha256 != b.model.sha256:
-        yield "the originals are different models: factors are each against its own original"
-    if _place(a) != _place(b):
+    """Yield why figures of the two runs cannot be compared with each other."""
+    if not _same_model(both):
+        yield "the originals are different models: speeds are each against its own original"
+    if not _same_place(both):
         yield "the runs were on different machines: speeds do not compare"
-    if (a.evaluation and a.evaluation.sha256) != (b.evaluation and b.evaluation.sha256):
+    if not _same_data(both):
         yield "the evaluation data differs: metrics and closeness do not compare"
 
 
-def _place(report: ReportData) -> tuple[str, str, int]:
-    return report.machine.cpu, report.machine.isa, report.machine.quota
+def _same_model(both: Both) -> bool:
+    return both[0].model.sha256 == both[1].model.sha256
 
 
-def _figures(both: Both) -> Iterator[Compared]:
+def _same_place(both: Both) -> bool:
+    a, b = (one.machine for one in both)
+    return (a.cpu, a.isa, a.quota) == (b.cpu, b.isa, b.quota)
+
+
+def _same_data(both: Both) -> bool:
+    a, b = (one.evaluation and one.evaluation.sha256 for one in both)
+    return _same_model(both) and a == b
+
+
+def _speeds(both: Both) -> Iterator[Compared]:
     rows = tuple(one.rows[-1] for one in both)
     for phase in dict.fromkeys(phase for row in rows for phase, _ in _ratios(row)):
         speeds = tuple(dict(_ratios(row)).get(phase) for row in rows)
@@ -126,8 +146,16 @@ def _figures(both: Both) -> Iterator[Compared]:
         yield Compared(
             f"times faster than its original{where}", _pair(speeds), lambda v: f"{v:.2f}x", True
         )
+
+
+def _sizes(both: Both) -> Iterator[Compared]:
+    rows = tuple(one.rows[-1] for one in both)
     sizes = tuple(None if (s := Size.of(row)) is None else _exact(s.file_bytes) for row in rows)
     yield Compared("size", _pair(sizes), lambda v: size_text(round(v)), False, 1e6)
+
+
+def _quality(both: Both) -> Iterator[Compared]:
+    rows = tuple(one.rows[-1] for one in both)
     yield from _metrics(rows)
     closeness = [FidelityFigure.of(row) for row in rows]
     agreed = tuple(

@@ -19,10 +19,13 @@ __all__ = [
     "AdapterEntry",
     "ArtifactEntry",
     "DataEntry",
+    "DecisionEntry",
     "FileEntry",
     "GoalEntry",
     "ModelEntry",
+    "ModuleEntry",
     "PassEntry",
+    "PlanEntry",
     "ReportData",
     "SettingsEntry",
     "Row",
@@ -233,6 +236,59 @@ class TriedEntry:
 
 
 @dataclass(frozen=True)
+class DecisionEntry:
+    """One thing that a pass did.
+
+    Attributes:
+        subject: What it was done to: a value, node or module name.
+        action: What was done, in words.
+        cost: Predicted loss, in the unit of its plan.
+        gain: Predicted gain, in the unit of its plan.
+    """
+
+    subject: str
+    action: str
+    cost: float
+    gain: float
+
+
+@dataclass(frozen=True)
+class PlanEntry:
+    """What a pass did, decision by decision, as it was applied.
+
+    Attributes:
+        row: Number of the pass's row.
+        cost_unit: Unit of the predicted losses.
+        gain_unit: Unit of the predicted gains.
+        decisions: The ones that are predicted to cost most, the worst first.
+        others: How many are not among these.
+    """
+
+    row: int
+    cost_unit: str
+    gain_unit: str
+    decisions: tuple[DecisionEntry, ...]
+    others: int = 0
+
+
+@dataclass(frozen=True)
+class ModuleEntry:
+    """A module of the source without the modules in it, before and after all passes.
+
+    Attributes:
+        name: Its dotted name; empty: of nodes whose module is not known.
+        nodes: How many it has, before and after.
+        bytes: Of the weights that its nodes read, before and after.
+        types: Element types of these weights, before and after, that with the most bytes first.
+    """
+
+    name: str
+    nodes: tuple[int, int]
+    bytes: tuple[int, int]
+    types: tuple[tuple[str, ...], tuple[str, ...]]
+
+
+@dataclass(frozen=True)
 class ArtifactEntry:
     """What was written, and the kernels that the runtime chose for it."""
 
@@ -260,6 +316,9 @@ class ReportData:
         next: What could be done beyond the result, each with its command.
         trials: All trials of a tuner, of which `tried` has the front; those that ended early too.
         elsewhere: Times of the result on other machines, measured by a kit of `irc bench`.
+        plans: What passes with a plan decided.
+        modules: The modules of the source, in the order of the original; those that appeared
+            afterwards come last. Empty where none is recorded.
     """
 
     created: str
@@ -286,3 +345,5 @@ class ReportData:
     next: tuple[str, ...] = ()
     trials: tuple[TriedEntry, ...] = ()
     elsewhere: tuple[KitTimes, ...] = ()
+    plans: tuple[PlanEntry, ...] = ()
+    modules: tuple[ModuleEntry, ...] = ()

@@ -8,6 +8,7 @@ from typing import Any
 
 from irtools.errors import UnsupportedError
 from irtools.report.entries import ReportData
+from irtools.report.kinds import figure_kinds
 from irtools.report.plain import plain_data
 
 __all__ = ["frame", "records"]
@@ -19,7 +20,14 @@ def records(report: ReportData) -> list[dict[str, Any]]:
     Of figures with several results, such as latency at several shapes, the names have the position:
     `latency.results.0.median_ms`. What was not measured is None.
     """
-    rows = [{"pass": row.text, **dict(_flat(plain_data(row.figures)))} for row in report.rows]
+    lists = {kind.key for kind in figure_kinds() if not kind.is_flat}
+    rows = [
+        {
+            "pass": row.text,
+            **dict(_flat(plain_data({k: f for k, f in row.figures.items() if k not in lists}))),
+        }
+        for row in report.rows
+    ]
     names = dict.fromkeys(name for row in rows for name in row)
     return [{name: row.get(name) for name in names} for row in rows]
 

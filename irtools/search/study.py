@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +12,12 @@ from typing import Any
 
 from irtools.driver.session import Session
 from irtools.errors import FileError, IrtoolsError, MissingExtraError, UsageError
+from irtools.goals import Interval
 from irtools.search.space import SPACE_VERSION
 from irtools.search.trials import Tried
 from irtools.targets import target_text
 
-__all__ = ["Finished", "Study", "check_installed"]
+__all__ = ["Finished", "Study", "Trial", "check_installed"]
 
 _PREFIX = "irtools-"
 
@@ -29,6 +31,25 @@ class Finished:
     values: tuple[float, ...]
     fingerprint: str
     milliseconds: tuple[float, float] | None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A pipeline that was drawn and ended.
+
+    Attributes:
+        number: Its number.
+        pipeline: Its text.
+        figures: What was measured, as `TriedEntry` has it.
+        why: Why it ended early; empty: it did not.
+        seconds: Wall time, waiting for a worker included.
+    """
+
+    number: int
+    pipeline: str
+    figures: Mapping[str, Interval]
+    why: str = ""
+    seconds: float = 0.0
 
 
 class Study:
@@ -114,11 +135,13 @@ class Study:
         """Keep the figures of a trial."""
         trial.set_user_attr("fingerprint", tried.fingerprint)
         trial.set_user_attr("milliseconds", tried.milliseconds)
+        trial.set_user_attr("figures", {k: _numbers(one) for k, one in tried.figures.items()})
         self._study.tell(trial, tried.values)
 
-    def give_up(self, trial: Any, why: str) -> None:
-        """Keep that a trial ended early."""
-        trial.set_user_attr("why", why)
+    def give_up(self, trial: Any, tried: Tried) -> None:
+        """Keep that a trial ended early, and what was measured until then."""
+        trial.set_user_attr("why", tried.why)
+        trial.set_user_attr("figures", {k: _numbers(one) for k, one in tried.figures.items()})
         self._study.tell(trial, state=self._optuna.trial.TrialState.PRUNED)
 
     def fail(self, trial: Any) -> None:
@@ -127,10 +150,18 @@ class Study:
 
     def known(self) -> Iterator[tuple[str, Tried]]:
         """Yield what was measured of models, by fingerprint."""
-        for one in map(_finished, self._trials(self._optuna.trial.TrialState.COMPLETE)):
+        for found in self._trials(self._optuna.trial.TrialState.COMPLETE):
+            one = _finished(found)
             if one.fingerprint:
                 times = one.milliseconds
-                yield one.fingerprint, Tried("", one.fingerprint, one.values, times)
+                figures = _trial(found).figures
+                yield one.fingerprint, Tried("", one.fingerprint, one.values, times, figures)
+
+    def trials(self) -> tuple[Trial, ...]:
+        """Return all trials that ended, in order."""
+        states = self._optuna.trial.TrialState
+        found = (one for state in (states.COMPLETE, states.PRUNED) for one in self._trials(state))
+        return tuple(map(_trial, sorted(found, key=lambda one: one.number)))
 
     def front(self) -> list[Finished]:
         """Return the Pareto front, the best in the first objective first, each model once.
@@ -162,6 +193,19 @@ def _finished(trial: Any) -> Finished:
         given.get("fingerprint", ""),
         None if times is None else (times[0], times[1]),
     )
+
+
+def _trial(found: Any) -> Trial:
+    """Return a trial; of one that an earlier version stored, the figures are not known."""
+    known = found.user_attrs
+    figures = {name: Interval(*map(float, ends)) for name, ends in known.get("figures", {}).items()}
+    seconds = 0.0 if found.duration is None else found.duration.total_seconds()
+    return Trial(found.number, known.get("pipeline", ""), figures, known.get("why", ""), seconds)
+
+
+def _numbers(found: Interval) -> list[float | str]:
+    """Return a figure and its ends as JSON knows them."""
+    return [end if math.isfinite(end) else str(end) for end in (found.value, found.low, found.high)]
 
 
 def study_name(session: Session, objectives: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from irtools.driver.job import Job, as_model
 from irtools.driver.session import Session, open_session
 from irtools.driver.settings import Settings
 from irtools.executors import unpacked
-from irtools.goals import Answer, Observed
+from irtools.goals import Answer, Interval, Observed
 from irtools.passmanager import Pipeline, Step, pass_text
 from irtools.search.climb import REFUSALS, state_of, why_lost
 from irtools.search.ladder import Scene
@@ -50,6 +50,7 @@ class Tried:
         fingerprint: Of the model that it makes: equal ones need not be measured again.
         values: Of the objectives; empty: it was not timed yet.
         milliseconds: Latency of the original and of the model; None: not timed.
+        figures: All that was measured, under the names of the report.
         observed: Figures that are quoted.
     """
 
@@ -57,6 +58,7 @@ class Tried:
     fingerprint: str = ""
     values: tuple[float, ...] = ()
     milliseconds: tuple[float, float] | None = None
+    figures: Mapping[str, Interval] = field(default_factory=dict)
     observed: Observed | None = None
 
 
@@ -92,11 +94,12 @@ class Trials:
     def _quality(self, text: str) -> Tried:
         state = self._state(text)
         why = why_lost(self.scene, state)
-        return Tried(why, state.steps[-1].model.fingerprint())
+        return Tried(why, state.steps[-1].model.fingerprint(), figures=state.figures)
 
     def _times(self, text: str) -> Tried:
         state = self.timed(self._state(text))
-        found = Tried(fingerprint=state.steps[-1].model.fingerprint())
+        print_ = state.steps[-1].model.fingerprint()
+        found = Tried(fingerprint=print_, figures=state.figures)
         if missed := self._missed(state):
             return dataclasses.replace(found, why=missed)
         latency, base = state.seen.find("latency", None)

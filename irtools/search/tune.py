@@ -24,7 +24,7 @@ from irtools.search.climb import state_of
 from irtools.search.objectives import OBJECTIVES, needs_times
 from irtools.search.space import Space
 from irtools.search.state import State
-from irtools.search.study import Study
+from irtools.search.study import Study, Trial
 from irtools.search.trials import Question, Trials, Tried
 from irtools.targets import Isa
 from irtools.words import counted
@@ -81,6 +81,7 @@ class Tuned:
         quoted: Its figures, where they were taken on a worker.
         finished: Trials with figures, those of earlier runs among them.
         ended: Trials that ended early: they lost too much, changed nothing or were not possible.
+        trials: All of them, in order.
     """
 
     front: tuple[Point, ...]
@@ -88,6 +89,7 @@ class Tuned:
     quoted: Observed | None
     finished: int
     ended: int
+    trials: tuple[Trial, ...] = ()
 
 
 def tune(
@@ -133,7 +135,9 @@ def tune(
             farm.submit(Task("quote", Question("quote", front[0].pipeline), timed=tuner.times))
             quoted = next(farm.results()).get().observed
     state = state_of(session, here.steps(Pipeline.parse(front[0].pipeline)))
-    return Tuned(front, state if quoted else here.timed(state), quoted, *study.counts)
+    return Tuned(
+        front, state if quoted else here.timed(state), quoted, *study.counts, study.trials()
+    )
 
 
 @contextmanager
@@ -238,7 +242,7 @@ class _Tuner:
         trial = self._running.pop(key)
         text = self.study.pipeline(trial)
         if tried.why:
-            self.study.give_up(trial, tried.why)
+            self.study.give_up(trial, tried)
             self._tell(trial.number, text, tried.why)
             return
         self.study.tell(trial, tried)

@@ -98,7 +98,8 @@ def tune_model(
         found = outcomes(chosen.wanted, tuned.quoted or session.quote(steps))
         check_kept(found)
         text = command(given, session.job, str(pipeline)) if len(pipeline) else ""
-        search = Search(tuple(_entries(tuned, target_text(job.target))), text)
+        where = target_text(job.target)
+        search = Search(tuple(_entries(tuned, where)), text, trials=tuple(_trials(tuned, where)))
         return make_result(session, steps, started, found, search)
 
 
@@ -128,25 +129,44 @@ def _proto(model: ModelLike, settings: Settings) -> Any:
 
 def _entries(tuned: Tuned, target: str) -> Sequence[TriedEntry]:
     """Return the front as the report has it."""
+    known = {trial.number: trial.figures for trial in tuned.trials}
     return [
         TriedEntry(
             f"trial {point.trial}",
             point.pipeline,
             "left" if place else "taken",
             "on the front",
-            {name: Interval.exact(value) for name, value in _figures(point).items()},
+            # Of a trial that an earlier version stored nothing else is known.
+            known.get(point.trial) or _figures(point),
             target=target,
         )
         for place, point in enumerate(tuned.front)
     ]
 
 
-def _figures(point: Point) -> dict[str, float]:
+def _trials(tuned: Tuned, target: str) -> Sequence[TriedEntry]:
+    """Return all trials as the report has them."""
+    taken = tuned.front[0].trial
+    return [
+        TriedEntry(
+            f"trial {trial.number}",
+            trial.pipeline,
+            "taken" if trial.number == taken else "left",
+            trial.why,
+            trial.figures,
+            seconds=trial.seconds,
+            target=target,
+        )
+        for trial in tuned.trials
+    ]
+
+
+def _figures(point: Point) -> dict[str, Interval]:
     """Return the values of objectives under the names of figures."""
     found = {}
     for name, value in point.values.items():
         figure = {"latency": "speedup", "loss": "loss:main"}.get(name, name)
-        found[figure] = 1 / value if name == "latency" else value
+        found[figure] = Interval.exact(1 / value if name == "latency" else value)
     if point.milliseconds is not None:
-        found["latency"] = point.milliseconds[1]
+        found["latency"] = Interval.exact(point.milliseconds[1])
     return found

@@ -76,8 +76,9 @@ __all__ = ["optimize"]
 @click.option(
     "--figures",
     type=FIGURES,
-    help="Further figures of the original and the result: first-run (load and first inference), "
-    "energy (where the CPU's counters can be read), or both joined by a comma.",
+    help="Further figures of the original and the result, joined by commas: first-run (load and "
+    "first inference), profile (time by kernel and module), energy (where the CPU's counters can "
+    "be read).",
 )
 @click.option("--no-bench", is_flag=True, help="Do not time the models, as --bench none.")
 @click.option(

@@ -51,6 +51,12 @@ class Part:
         """SHA-256 of the samples' numbers."""
         return hashlib.sha256(np.ascontiguousarray(self.rows, np.int64).tobytes()).hexdigest()
 
+    @property
+    def order(self) -> np.ndarray:
+        """Numbers in all of the data, in the order in which batches have the samples."""
+        groups = [rows for rows, _ in self.plan.groups]
+        return self.rows[np.concatenate(groups)] if groups else self.rows[:0]
+
     def batches(self) -> Iterator[Batch]:
         """Iterate over the batches, always the same ones."""
         return self.plan.batches(self.batch)

@@ -53,6 +53,7 @@
   };
   const sortable = (table) => {
     [...table.tHead.rows[0].cells].forEach((heading, column) => {
+      if (!heading.textContent.trim()) return;
       const button = document.createElement("button");
       button.type = "button";
       button.append(...heading.childNodes);

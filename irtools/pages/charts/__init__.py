@@ -10,6 +10,7 @@ from irtools.pages.charts.bars import Bar, bars
 from irtools.pages.charts.canvas import Chart
 from irtools.pages.charts.intervals import Estimate, intervals
 from irtools.pages.charts.lines import Series, lines
+from irtools.pages.charts.scale import number_text
 from irtools.pages.charts.scatter import Dot, scatter
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "bars",
     "intervals",
     "lines",
+    "number_text",
     "scatter",
 ]

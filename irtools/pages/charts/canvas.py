@@ -16,7 +16,7 @@ __all__ = ["AXIS", "LEFT", "Canvas", "Chart"]
 
 AXIS = 22
 """Pixels below the marks for the numbers of an axis."""
-LEFT = 0.12
+LEFT = 0.14
 """Share of the width that is left to the numbers of an axis upwards."""
 
 

@@ -79,13 +79,13 @@ class Scale:
         return found if len(found) > 1 else Scale(self.low, self.high).ticks(most)
 
 
-def number_text(number: float) -> str:
-    """Return a number in four digits, large ones grouped: `0.0123`, `3.14`, `12,300`."""
+def number_text(number: float, digits: int = 4) -> str:
+    """Return a number in some digits, large ones grouped: `0.01234`, `3.142`, `12,300`."""
     if not math.isfinite(number):
         return str(number)
     if number == 0 or abs(number) >= 1000:
         return f"{number:,.0f}"
-    return f"{number:.4g}"
+    return f"{number:.{digits}g}"
 
 
 def _round_step(rough: float) -> float:

@@ -80,8 +80,8 @@ def scatter(
         low, high = (bottom - y.place(end) * _HEIGHT for end in one.y[1:])
         canvas.line(cx, low, cx, high, f"thin {one.kind}")
         canvas.dot(cx, cy, f"{one.kind}{' hollow' * one.hollow}", one.title, one.radius)
-        if len(found) <= _NAMED_UP_TO:
-            canvas.text(cx, cy - one.radius - 5, one.name, "halo", limit=24)
+    if len(found) <= _NAMED_UP_TO:
+        _write_names(canvas, [(one, *at(one)) for one in found])
     return Chart(caption, canvas.svg(), tuple(keys), note)
 
 
@@ -93,6 +93,21 @@ def front(found: Sequence[Dot], *, lower_is_better: bool = False) -> list[Dot]:
         if not best or sign * one.y[0] > sign * best[-1].y[0]:
             best.append(one)
     return best[::-1]
+
+
+def _write_names(canvas: Canvas, found: Sequence[tuple[Dot, float, float]]) -> None:
+    """Write each name above its dot, or below it where another name would be in the way."""
+    taken: list[tuple[float, float]] = []
+    for one, x, y in found:
+        above, below = y - one.radius - 5, y + one.radius + 15
+        places = (above, below, above - 14, below + 14)
+        place = next((p for p in places if not _in_the_way((x, p), taken)), above)
+        taken.append((x, place))
+        canvas.text(x, place, one.name, "halo", limit=24)
+
+
+def _in_the_way(place: tuple[float, float], taken: Sequence[tuple[float, float]]) -> bool:
+    return any(abs(place[0] - x) < 0.2 and abs(place[1] - y) < 13 for x, y in taken)
 
 
 def _draw_front(canvas: Canvas, places: Sequence[tuple[float, float]]) -> None:

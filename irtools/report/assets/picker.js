@@ -6,6 +6,7 @@ document.addEventListener("DOMContentLoaded", () => {
     const line = picker.querySelector("[data-picked] code");
     const write = () => {
       const names = boxes.filter((box) => box.checked).map((box) => box.parentElement.textContent.trim());
+      line.parentElement.hidden = names.length === 0;
       line.textContent = picker.dataset.before + names.join("+") + picker.dataset.after;
     };
     for (const box of boxes) {

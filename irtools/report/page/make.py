@@ -10,9 +10,13 @@ from irtools.pages.engine import fragment, page
 from irtools.pages.policy import asset
 from irtools.report.document import Report
 from irtools.report.impossible import refuse_impossible
+from irtools.report.page.accuracy import accuracy
 from irtools.report.page.machine import machine
+from irtools.report.page.modules import modules
 from irtools.report.page.passes import passes
+from irtools.report.page.samples import samples
 from irtools.report.page.speed import speed
+from irtools.report.page.time import time
 from irtools.report.page.tradeoff import tradeoff
 from irtools.report.page.verdict import verdict
 from irtools.report.table import heading_of
@@ -61,7 +65,7 @@ def report_fragment(report: Report) -> str:
 
 def sections_of(report: Report) -> Iterator[Section]:
     """Yield the sections that a report has something to say in."""
-    made = (verdict, passes, tradeoff, speed, machine)
+    made = (verdict, passes, tradeoff, speed, time, accuracy, samples, modules, machine)
     yield from (section for make in made if (section := make(report)) is not None)
 
 

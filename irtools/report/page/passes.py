@@ -36,7 +36,10 @@ def row_name(row: Row) -> str:
     if row.skipped:
         return f"{row.text} (not run)"
     rollback = Rollback.of(row)
-    return row.text if rollback is None else f"{row.text} ({rollback})"
+    if rollback is None:
+        return row.text
+    kept = f"{rollback.kept} of {rollback.planned} kept" if rollback.planned else "dropped"
+    return f"{row.text} ({kept})"
 
 
 def _is_off(row: Row) -> bool:

@@ -1,12 +1,16 @@
-"""Reports with every kind of figure, without running anything."""
+"""Reports with every kind of figure, and a run that makes one."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
+from irtools import optimize
+from irtools.data import Dataset
+from irtools.driver.result import OptimizeResult
 from irtools.driver.settings import Settings
 from irtools.goals import Interval
 from irtools.instruments import FidelityFigure, Latency, MetricFigure, Rollback
@@ -27,6 +31,7 @@ from irtools.report.entries import (
 )
 from irtools.report.verdicts import judge_run
 from irtools.targets import KernelReport
+from irtools.testing import read_model
 
 
 def _latency(name: str, median: float, speedup: float) -> Latency:
@@ -146,3 +151,39 @@ def trials() -> tuple[TriedEntry, ...]:
             )
         )
     return tuple(found)
+
+
+_TEXT = """
+<ir_version: 10, opset_import: ["" : 20]>
+net (float[batch, 16] x, float[16, 64] w1, float[64, 4] w2) => (float[batch, 4] logits) {
+  h = MatMul (x, w1)
+  a = Relu (h)
+  same = Identity (a)
+  logits = MatMul (same, w2)
+}
+"""
+
+
+@pytest.fixture(scope="session")
+def classify() -> Callable[..., OptimizeResult]:
+    """Quantize a classifier whose nodes name their modules; a ninth of the labels is wrong."""
+
+    def run(**options: Any) -> OptimizeResult:
+        rng = np.random.default_rng(1)
+        weights = {
+            "w1": rng.standard_normal((16, 64)).astype(np.float32),
+            "w2": rng.standard_normal((64, 4)).astype(np.float32),
+        }
+        x = rng.standard_normal((400, 16)).astype(np.float32)
+        labels = (np.maximum(x @ weights["w1"], 0) @ weights["w2"]).argmax(axis=-1)
+        labels[::9] = (labels[::9] + 1) % 4
+        data = Dataset({"x": x}, labels, source="made.npz")
+        model = read_model(_TEXT, weights)
+        names = ("layer.0.up", "layer.0", "", "layer.1.down")
+        for node, module in zip(model.ir.graph, names, strict=True):
+            node.name = f"{module}/{node.op_type}"
+        passes = "cleanup,int8:min-size=0"
+        given = {"calibration": data, "evaluation": data, "bench": None, "threads": 1}
+        return optimize(model, passes, **given, **options)
+
+    return run

@@ -1,0 +1,81 @@
+"""Where the accuracy goes: along the graph, and decision by decision."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+from irtools.pages.blocks import Block, Commands, Drawing, Folded, Paragraph, Picker, Section, Table
+from irtools.pages.charts import Bar, bars
+from irtools.report.document import Report
+from irtools.report.entries import PlanEntry, ReportData
+
+__all__ = ["accuracy"]
+
+_DRAWN = 15
+_KEYS = (("after", "predicted loss"),)
+
+
+def accuracy(report: Report) -> Section | None:
+    """Return the section; None where no pass decided anything that costs."""
+    blocks = [block for plan in report.plans for block in _of_plan(report, plan)]
+    return Section("accuracy", "Where the accuracy goes", tuple(blocks)) if blocks else None
+
+
+def _of_plan(report: ReportData, plan: PlanEntry) -> Iterator[Block]:
+    """Yield what a pass decided, the decision first that is predicted to cost most."""
+    costly = [one for one in plan.decisions if one.cost > 0]
+    if not costly or not 0 < plan.row < len(report.rows):
+        return
+    text = report.rows[plan.row].text
+    name = text.partition(":")[0]
+    unit = f" ({plan.cost_unit})" if plan.cost_unit else ""
+    drawn = [Bar(one.subject, f"{one.cost:.3g}", (one.cost,)) for one in costly[:_DRAWN]]
+    yield Drawing(bars(f"{name}: predicted loss of each decision{unit}", drawn, _KEYS))
+    table = _table(name, plan)
+    before, after = _around(report, plan.row)
+    if before:
+        yield Picker(table, before, after)
+    else:
+        yield Folded(table.caption, (table,))
+    if plan.others:
+        yield Paragraph(f"{plan.others} decisions that are predicted to cost less are not listed.")
+    passes = ",".join(row.text for row in report.rows[1 : plan.row + 1])
+    measured = f"irc sensitivity {shlex.quote(report.model.source)} --passes {shlex.quote(passes)}"
+    what = "What the outputs lose by each of these decisions alone, measured:"
+    yield Commands("", ((what, f"{measured} --measure 10"),))
+
+
+def _table(name: str, plan: PlanEntry) -> Table:
+    total = sum(one.cost for one in plan.decisions) or 1.0
+    headings = ("what", "predicted loss", "share", "gain", "how")
+    rows = [
+        (
+            one.subject,
+            f"{one.cost:.3g}",
+            f"{100 * one.cost / total:.1f} %",
+            f"{one.gain:,.0f}" if one.gain else "",
+            one.action,
+        )
+        for one in plan.decisions
+    ]
+    unit = f"; gain in {plan.gain_unit}" if plan.gain_unit else ""
+    return Table(f"Decisions of {name}{unit}", headings, rows, texts=("how",))
+
+
+def _around(report: ReportData, row: int) -> tuple[str, str]:
+    """Return the command around the names that a pass leaves out; empty: it cannot."""
+    entries = {entry.text: entry for entry in report.passes}
+    texts = [one.text for one in report.rows[1:]]
+    entry = entries.get(texts[row - 1])
+    if entry is None or "exclude" not in entry.options:
+        return "", ""
+    options = [one for one in entry.text.split(":") if not one.startswith("exclude=")]
+    own = [one for one in entry.text.split(":") if one.startswith("exclude=")]
+    chosen = f"{':'.join(options)}:{own[0]}+" if own else f"{':'.join(options)}:exclude="
+    before = "".join(f"{text}," for text in texts[: row - 1])
+    after = "".join(f",{text}" for text in texts[row:])
+    return (
+        f"irc optimize {shlex.quote(report.model.source)} --passes '{before}{chosen}",
+        f"{after}'",
+    )

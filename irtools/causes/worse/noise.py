@@ -91,13 +91,19 @@ def comparable(facts: Facts) -> dict[str, float]:
     own = {tensor.name: tensor.fidelity.sqnr_db for tensor in facts.comparison.layers}
     own |= {name: figure.sqnr_db for name, figure in facts.comparison.outputs.items()}
     nodes = list(facts.first.model.ir.graph)
-    next_ones: dict[str, float] = {}
+    worst_after: dict[str, float] = {}
     for node in reversed(nodes):
         for value in node.outputs:
             name = value.name or ""
             readers = [out.name or "" for use in value.uses() for out in use.node.outputs]
-            after = [own[one] if one in own else next_ones.get(one, _EQUAL_DB) for one in readers]
-            next_ones[name] = min(after, default=_EQUAL_DB)
-            if name in own and after and next_ones[name] > own[name] + _RESTORED_DB:
+            after = [
+                level
+                for one in readers
+                if (level := own.get(one, worst_after.get(one))) is not None
+            ]
+            if not after:
+                continue
+            worst_after[name] = min(after)
+            if name in own and worst_after[name] > own[name] + _RESTORED_DB:
                 del own[name]
     return own

@@ -43,7 +43,8 @@ class Pairing:
         matches: Groups with nodes on both sides, in the order of the first model.
         gone: Ids of nodes that the first model alone has.
         new: Ids of nodes that the second alone has.
-        modules: Id to module, of both models; an id of the second takes that of its partners.
+        modules: Id to module, of both models; one of the second takes that of its partners, and
+            one of the first without a module that of its group.
     """
 
     matches: tuple[Match, ...]
@@ -150,13 +151,14 @@ def _pairing(ids: tuple[Mapping[ir.Node, str], Mapping[ir.Node, str]], groups: _
                 continue
             members.setdefault(groups.root((side, name)), ([], []))[side].append(name)
     own = tuple({name: _module(node) for node, name in names.items()} for names in ids)
-    taken = dict(own[1])
+    taken = dict(own[0]), dict(own[1])
     matches = []
     for left, right in members.values():
         module = _first(own[0], left) or _first(own[1], right)
-        taken |= {name: module for name in right if module}
+        taken[0].update((name, module) for name in left if module and not own[0][name])
+        taken[1].update((name, module) for name in right if module)
         matches.append(Match(module, tuple(left), tuple(right)))
-    return Pairing(tuple(matches), tuple(alone[0]), tuple(alone[1]), (own[0], taken))
+    return Pairing(tuple(matches), tuple(alone[0]), tuple(alone[1]), taken)
 
 
 def _first(modules: Mapping[str, str], names: list[str]) -> str:

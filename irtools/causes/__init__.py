@@ -11,7 +11,7 @@ from irtools.causes.catalogue import GROUP, all_causes
 from irtools.causes.collect.measured import MeasuredFacts
 from irtools.causes.collect.settings import CollectSettings, Samples
 from irtools.causes.diagnosis import Diagnosis, diagnose
-from irtools.causes.explorer import ExplorerFiles, explorer_files
+from irtools.causes.explorer import ExplorerFiles, explorer_files, module_table
 from irtools.causes.facts import (
     Decisions,
     ExitUse,
@@ -51,5 +51,6 @@ __all__ = [
     "diagnose",
     "explorer_files",
     "facts_from_plain",
+    "module_table",
     "plain_facts",
 ]

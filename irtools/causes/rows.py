@@ -192,9 +192,22 @@ class Joined:
         second = tuple(row for one in some for row in one.second)
         return ModuleTimes("", total(first), total(second), first, second)
 
-    def growth(self, kernels: Collection[str]) -> float:
-        """Return how much longer the second spends in some kinds of kernels."""
-        return total(self.second.of_kernels(kernels)) - total(self.first.of_kernels(kernels))
+    def growth(self, kernels: Collection[str], outside: Collection[str] = ()) -> float:
+        """Return how much longer the second spends in some kinds of kernels.
+
+        Args:
+            kernels: Their kinds.
+            outside: Modules that do not count.
+        """
+        spent = [
+            sum(
+                row.ms
+                for row, node in zip(placed.rows, placed.nodes, strict=True)
+                if kernel_of(row) in kernels and self.module_of(side, node) not in outside
+            )
+            for side, placed in enumerate((self.first, self.second))
+        ]
+        return spent[1] - spent[0]
 
 
 def _heaviest(rows: tuple[NodeProfile, ...]) -> str:

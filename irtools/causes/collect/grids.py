@@ -144,8 +144,9 @@ def _use(grid: _Grid, seen: Mapping[Want, object], wants: tuple[Want, Want, Want
     assert isinstance(ranges, np.ndarray) and isinstance(squares, np.ndarray)
     low, high, step = _ends(grid, counts)
     gains = _gains(grid, len(squares))
-    outside = (ranges[0] < low - step / 2) | (ranges[1] > high + step / 2)
-    clipped, clip_noise = _clipped(counts, low - step / 2, high + step / 2)
+    # What the next product multiplies by nothing may be clipped: it is added in float32.
+    seen_low, seen_high = float(ranges[0][gains > 0].min()), float(ranges[1][gains > 0].max())
+    clipped, clip_noise = _clipped(counts, (low - step / 2, high + step / 2), (seen_low, seen_high))
     peaks = np.where(gains > 0, np.abs(ranges).max(axis=0), 0.0)
     read = peaks[peaks > 0]
     middle = float(np.median(read)) if len(read) else 1.0
@@ -157,11 +158,10 @@ def _use(grid: _Grid, seen: Mapping[Want, object], wants: tuple[Want, Want, Want
         module=grid.module,
         low=low,
         high=high,
-        data_low=counts.low,
-        data_high=counts.high,
+        data_low=seen_low,
+        data_high=seen_high,
         clipped=clipped,
-        # What the next product multiplies by nothing may be clipped: it is added in float32.
-        clip_noise=clip_noise if (outside & (gains > 0)).any() else 0.0,
+        clip_noise=clip_noise,
         round_noise=rounding,
         channel_peak=float(peaks.max()) / middle,
         channel=int(peaks.argmax()),
@@ -199,13 +199,21 @@ def _usual_share(counts: HistogramResult) -> float:
     return float(squares[usual].sum()) / max(float(squares.sum()), 1e-30) or 1.0
 
 
-def _clipped(counts: HistogramResult, low: float, high: float) -> tuple[float, float]:
-    """Return the share of values outside a range, and the noise of moving them to its ends."""
+def _clipped(
+    counts: HistogramResult, grid: tuple[float, float], seen: tuple[float, float]
+) -> tuple[float, float]:
+    """Return the share of values outside a grid, and the noise of moving them to its ends.
+
+    Args:
+        counts: All values.
+        grid: Its ends.
+        seen: Ends of the values that count.
+    """
     # The ends of the outermost bins may lie beyond what was seen.
     x = np.clip(counts.centers.astype(np.float64), counts.low, counts.high)
     weight = counts.counts.astype(np.float64) / max(int(counts.counts.sum()), 1)
-    beyond = x - np.clip(x, low, high)
     power = max(float((weight * x * x).sum()), 1e-30)
+    beyond = np.where((x >= seen[0]) & (x <= seen[1]), x - np.clip(x, *grid), 0.0)
     return float(weight[beyond != 0].sum()), float((weight * beyond * beyond).sum()) / power
 
 

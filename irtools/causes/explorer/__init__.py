@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from irtools.causes.explorer.files import ExplorerFiles, explorer_files
+from irtools.causes.explorer.files import ExplorerFiles, explorer_files, module_table
 
-__all__ = ["ExplorerFiles", "explorer_files"]
+__all__ = ["ExplorerFiles", "explorer_files", "module_table"]

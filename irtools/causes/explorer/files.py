@@ -13,7 +13,7 @@ from irtools.causes.explorer.graphs import graph_collection, main_graph_id
 from irtools.causes.explorer.overlays import bytes_of, latencies, node_data, slowdowns, sqnr
 from irtools.causes.facts import Facts
 
-__all__ = ["ExplorerFiles", "explorer_files"]
+__all__ = ["ExplorerFiles", "explorer_files", "module_table"]
 
 _FIRST, _SECOND = "A", "B"
 

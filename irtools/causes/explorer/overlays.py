@@ -16,6 +16,7 @@ from irtools.analysis.pairing import node_ids
 from irtools.causes.facts import Facts
 from irtools.causes.rows import Placed, joined
 from irtools.causes.weights import weights_of
+from irtools.causes.worse.noise import comparable
 from irtools.model import Model
 
 __all__ = ["bytes_of", "latencies", "node_data", "slowdowns", "sqnr"]
@@ -70,10 +71,7 @@ def slowdowns(facts: Facts) -> dict[str, float]:
 
 def sqnr(facts: Facts) -> tuple[dict[str, float], dict[str, float]]:
     """Return the SQNR in dB of what nodes make, by node of both models."""
-    if facts.comparison is None:
-        return {}, {}
-    levels = {t.name: t.fidelity.sqnr_db for t in facts.comparison.layers}
-    levels |= {name: one.sqnr_db for name, one in facts.comparison.outputs.items()}
+    levels = comparable(facts)
     capped = {
         name: min(level, _EQUAL_DB) for name, level in levels.items() if not math.isnan(level)
     }

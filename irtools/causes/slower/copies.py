@@ -65,13 +65,17 @@ class OpenSizes(Cause):
 
     def find(self, facts: Facts) -> Iterator[Finding]:
         """Yield a finding where the second model has open axes that the first has not."""
-        before, after = (_open_axes(s.model) for s in (facts.first, facts.second))
-        opened = [axis for axis in after if axis not in before]
+        fixed, sizes = _sizes(facts.first.model), _sizes(facts.second.model)
+        opened = [
+            axis
+            for axis, size in sizes.items()
+            if not isinstance(size, int) and isinstance(fixed.get(axis), int)
+        ]
         both = joined(facts)
         if not opened or both is None:
             return
         growth = both.growth(_SHAPES)
-        sizes = [word for axis in opened for word in ("--fix", f"{axis}=N")]
+        words = [word for axis in opened for word in ("--fix", f"{axis}={fixed[axis]}")]
         yield self.finding(
             f"{counted(len(opened), 'axis', 'axes')} fixed in {facts.first.name} "
             f"{'is' if len(opened) == 1 else 'are'} open in {facts.second.name}: shapes are "
@@ -80,7 +84,7 @@ class OpenSizes(Cause):
             f"open: {', '.join(opened)}",
             f"kernels about shapes take {growth:+.2f} ms",
             command=commands.quoted(
-                "irc", "compile", facts.second.name, *sizes, "-t", facts.target.name, "-o", "FOLDER"
+                "irc", "compile", facts.second.name, *words, "-t", facts.target.name, "-o", "FOLDER"
             ),
             subjects=tuple(opened),
         )
@@ -116,11 +120,10 @@ def _new_ones(both: Joined, kernels: frozenset[str]) -> Iterator[str]:
         yield f"the most expensive new one: {fresh[0].node} ({fresh[0].op}) {fresh[0].ms:.3f} ms"
 
 
-def _open_axes(model: Model) -> list[str]:
-    """Return the open axes of the inputs as `--fix` names them."""
-    return [
-        f"{info.name}.{axis}"
+def _sizes(model: Model) -> dict[str, int | str | None]:
+    """Return the sizes of the axes of the inputs, by the names that `--fix` takes."""
+    return {
+        f"{info.name}.{axis}": size
         for info in model.interface.inputs
         for axis, size in enumerate(info.shape or ())
-        if not isinstance(size, int)
-    ]
+    }

@@ -48,8 +48,8 @@ class DynamicInt8(Cause):
         if both is not None:
             modules = {both.module_of(1, name) for name in products} - {""}
             there = both.of_modules(modules)
-            around = max(0.0, both.growth(CASTS | LAYOUTS | QUANTIZERS))
-            amount = max(0.0, there.more_ms) or around
+            around = max(0.0, both.growth(CASTS | LAYOUTS | QUANTIZERS, modules))
+            amount = max(0.0, there.more_ms) + around
             evidence += [
                 f"their modules take {there.second_ms:.2f} ms, before {there.first_ms:.2f} ms",
                 *there.kernels(),

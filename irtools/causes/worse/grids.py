@@ -15,7 +15,7 @@ from irtools.words import counted
 __all__ = ["ExceededRanges", "OutlierChannels"]
 
 _LEAST = 0.05
-_UNEVEN = 12.0
+_UNEVEN = 10.0
 
 
 class ExceededRanges(Cause):
@@ -50,24 +50,33 @@ class OutlierChannels(Cause):
     gap: ClassVar[Gap] = Gap.WORSE
 
     def find(self, facts: Facts) -> Iterator[Finding]:
-        """Yield the tensors where it costs most."""
+        """Yield one finding for all tensors with such channels."""
         uses = [use for use in facts.grids if use.channel_peak >= _UNEVEN]
         costs = {use: share_of_outputs(facts, use.channel_noise) for use in uses}
-        for use in sorted(uses, key=lambda one: -costs[one])[:2]:
-            if costs[use] < _LEAST:
-                return
-            step = (use.high - use.low) / 255
-            yield self.finding(
-                f"channel {use.channel} of {use.module or use.tensor} is {use.channel_peak:.0f} "
-                "times as large as the median channel: one grid leaves the others few steps",
-                costs[use],
-                f"{use.tensor}: range [{use.low:.3g}, {use.high:.3g}], a step of {step:.2g}",
-                f"rounding leaves {_db(use.round_noise):.1f} dB in the next product",
-                command=commands.optimize(
-                    facts, "cleanup,fuse,smooth,int8", "--calibrate", facts.data or "DATA"
-                ),
-                subjects=(use.module or use.tensor, use.tensor),
-            )
+        found = sorted((u for u in uses if costs[u] > 0.01), key=lambda u: -costs[u])
+        if not found or sum(costs.values()) < _LEAST:
+            return
+        worst = found[0]
+        others = f" ({counted(len(found), 'such tensor')})" if len(found) > 1 else ""
+        yield self.finding(
+            f"channel {worst.channel} of {worst.module or worst.tensor} is "
+            f"{worst.channel_peak:.0f} times as large as the median channel: one grid leaves the "
+            f"others few steps{others}",
+            min(1.0, sum(costs.values())),
+            *(_uneven(use, costs[use]) for use in found[:3]),
+            command=commands.optimize(
+                facts, "cleanup,fuse,smooth,int8", "--calibrate", facts.data or "DATA"
+            ),
+            subjects=(worst.module or worst.tensor, worst.tensor),
+        )
+
+
+def _uneven(use: GridUse, share: float) -> str:
+    return (
+        f"{use.tensor}: range [{use.low:.3g}, {use.high:.3g}], channel {use.channel} is "
+        f"{use.channel_peak:.0f}x the median; rounding leaves {_db(use.round_noise):.1f} dB "
+        f"({100 * share:.0f} %)"
+    )
 
 
 def _db(noise: float) -> float:

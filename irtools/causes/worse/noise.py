@@ -15,7 +15,7 @@ from irtools.causes.facts import Facts
 if TYPE_CHECKING:
     from irtools.measure.divergence import TensorFidelity
 
-__all__ = ["added", "falls", "noise_of", "noise_of_outputs", "share_of_outputs"]
+__all__ = ["added", "comparable", "falls", "noise_of", "noise_of_outputs", "share_of_outputs"]
 
 _EQUAL_DB = 150.0
 _RESTORED_DB = 10.0
@@ -49,7 +49,10 @@ def added(before_db: float, after_db: float) -> float:
 
 
 def falls(facts: Facts) -> Iterator[tuple[TensorFidelity, float, float]]:
-    """Yield tensors with the SQNR before them and the share of the outputs' noise that they add."""
+    """Yield tensors with the SQNR before them and the share of the outputs' noise that they add.
+
+    What is before a tensor is the worst of what its node reads.
+    """
     if facts.comparison is None:
         return
     outputs = noise_of_outputs(facts) or 1.0
@@ -60,34 +63,47 @@ def falls(facts: Facts) -> Iterator[tuple[TensorFidelity, float, float]]:
         before = min((levels.get(name, _EQUAL_DB) for name in read), default=_EQUAL_DB)
         for value in node.outputs:
             tensor, own = tensors.get(value.name or ""), levels.get(value.name or "", _EQUAL_DB)
+            # A tensor in another scale has the level of what is before it.
             if tensor is not None and own < before:
                 more = noise_of(own) - noise_of(before)
                 yield tensor, before, min(1.0, more / outputs) * added(before, own)
 
 
 def _levels(facts: Facts) -> dict[str, float]:
-    """Return the SQNR of every value of the first model, of those not compared that of its inputs.
-
-    A tensor that is right again in all that is made of it holds no noise: the second model has it
-    in another scale.
-    """
-    assert facts.comparison is not None
-    own = {tensor.name: tensor.fidelity.sqnr_db for tensor in facts.comparison.layers}
-    own |= {name: figure.sqnr_db for name, figure in facts.comparison.outputs.items()}
-    nodes = list(facts.first.model.ir.graph)
-    next_ones: dict[str, float] = {}
-    for node in reversed(nodes):
-        for value in node.outputs:
-            name = value.name or ""
-            readers = [out.name or "" for use in value.uses() for out in use.node.outputs]
-            after = [own[one] if one in own else next_ones.get(one, _EQUAL_DB) for one in readers]
-            next_ones[name] = min(after, default=_EQUAL_DB)
-            if name in own and after and next_ones[name] > own[name] + _RESTORED_DB:
-                own[name] = next_ones[name]
+    """Return the SQNR of every value of the first model, of others that of their inputs."""
+    own = comparable(facts)
     levels: dict[str, float] = {}
-    for node in nodes:
+    for node in facts.first.model.ir.graph:
         read = (value.name for value in node.inputs if value is not None and value.name)
         before = min((levels.get(name, _EQUAL_DB) for name in read), default=_EQUAL_DB)
         for value in node.outputs:
             levels[value.name or ""] = min(own.get(value.name or "", before), _EQUAL_DB)
     return levels
+
+
+def comparable(facts: Facts) -> dict[str, float]:
+    """Return the SQNR in dB of the values that hold the same in both models.
+
+    A tensor that is right again in all that is made of it is in another scale in the second model.
+    """
+    if facts.comparison is None:
+        return {}
+    own = {tensor.name: tensor.fidelity.sqnr_db for tensor in facts.comparison.layers}
+    own |= {name: figure.sqnr_db for name, figure in facts.comparison.outputs.items()}
+    nodes = list(facts.first.model.ir.graph)
+    worst_after: dict[str, float] = {}
+    for node in reversed(nodes):
+        for value in node.outputs:
+            name = value.name or ""
+            readers = [out.name or "" for use in value.uses() for out in use.node.outputs]
+            after = [
+                level
+                for one in readers
+                if (level := own.get(one, worst_after.get(one))) is not None
+            ]
+            if not after:
+                continue
+            worst_after[name] = min(after)
+            if name in own and worst_after[name] > own[name] + _RESTORED_DB:
+                del own[name]
+    return own

@@ -13,8 +13,7 @@ from irtools.cli.types import DATA, SOURCE
 from irtools.cli.verb import Verb
 
 if TYPE_CHECKING:
-    from irtools.causes import Diagnosis, Finding
-    from irtools.targets import Target
+    from irtools.causes import Diagnosis, Finding, MeasuredFacts
 
 __all__ = ["why"]
 
@@ -97,6 +96,11 @@ def why(first: str, second: str, json_path: str | None, top: int, **given: Any) 
     loading = load_options(given)
     a, b = (subject_of(source, target, loading) for source in (first, second))
     say_notes(a.model, b.model)
+    if given["evaluate"] is None:
+        say(
+            "irc: no --evaluate given: inputs are drawn; classes, padding, exits and ranges of "
+            "quantized tensors are not looked at"
+        )
     with options.naming_data_option("--evaluate", given["evaluate"]):
         samples = samples_of(a, given, given["evaluate"], given["calibrate"])
         with progress() as shown:
@@ -105,14 +109,15 @@ def why(first: str, second: str, json_path: str | None, top: int, **given: Any) 
     for note in found.notes:
         say(f"irc: note: {note}")
     if json_path is not None:
-        write_json(_document(found, first, second, target), json_path)
+        write_json(_document(found, facts), json_path)
     if json_path != "-":
         out = console(stderr=False)
         for line in _lines(found, top):
             out.print(line, soft_wrap=True)
 
 
-def _document(found: Diagnosis, first: str, second: str, target: Target) -> dict[str, Any]:
+def _document(found: Diagnosis, facts: MeasuredFacts) -> dict[str, Any]:
+    from irtools.causes import module_table
     from irtools.measure.machine import machine, versions
     from irtools.report.plain import plain_data
     from irtools.targets import target_text
@@ -122,10 +127,11 @@ def _document(found: Diagnosis, first: str, second: str, target: Target) -> dict
         "version": 1,
         "machine": plain_data(machine()),
         "versions": dict(versions()),
-        "first": first,
-        "second": second,
-        "target": target_text(target),
+        "first": facts.first.name,
+        "second": facts.second.name,
+        "target": target_text(facts.target),
         **plain_data(found),
+        "modules": plain_data(module_table(facts)["modules"]),
     }
 
 

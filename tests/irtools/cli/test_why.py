@@ -40,6 +40,8 @@ def test_why_prints_the_cause_first(pair: Irc, tmp_path: Path) -> None:
     document = json.loads((tmp_path / "w.json").read_text())
     assert document["format"] == "irtools-why" and document["findings"][0]["gap"] == "worse"
     assert document["findings"][0]["cause"] == "class-order"
+    (module,) = document["modules"]
+    assert module["module"] == "head" and module["after"]["bytes"] == 24 * 5 * 4
 
 
 def test_why_says_that_there_is_no_difference(pair: Irc) -> None:

@@ -7,10 +7,12 @@ from irtools.instruments.bisect import BisectLimit
 from irtools.instruments.budget import Budget
 from irtools.instruments.decisions import ClassChange, Decisions, Flip
 from irtools.instruments.fidelity import FidelityAndMetric
+from irtools.instruments.first_run import FirstRun
 from irtools.instruments.greedy import Greedy
 from irtools.instruments.guard import AccuracyGuard
 from irtools.instruments.ir_dump import IrDump
 from irtools.instruments.judge import Judge
+from irtools.instruments.layers import Layer, Layers
 from irtools.instruments.numerics import Numerics
 from irtools.instruments.outlook import Outlook
 from irtools.instruments.profile import TimeProfile
@@ -32,6 +34,7 @@ __all__ = [
     "Decisions",
     "FidelityAndMetric",
     "FidelityFigure",
+    "FirstRun",
     "Flip",
     "Greedy",
     "IrDump",
@@ -44,6 +47,8 @@ __all__ = [
     "ModelScore",
     "Rollback",
     "Latency",
+    "Layer",
+    "Layers",
     "Size",
     "Sizes",
     "TimeProfile",

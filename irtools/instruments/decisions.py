@@ -99,8 +99,8 @@ class Decisions(Figure):
             _change(label, labels, first, last) for label in np.unique([labels, first, last])
         ]
         classes.sort(key=lambda one: (one.right_after - one.right_before, one.label))
-        counts = (int(kind.sum()) for kind in (spoilt, mended, swapped))
-        return cls(len(labels), *counts, tuple(classes[:_MOST_CLASSES]), flips)
+        lost, won, other = (int(kind.sum()) for kind in (spoilt, mended, swapped))
+        return cls(len(labels), lost, won, other, tuple(classes[:_MOST_CLASSES]), flips)
 
 
 def _change(label: int, labels: np.ndarray, first: np.ndarray, last: np.ndarray) -> ClassChange:

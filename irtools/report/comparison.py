@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from irtools.instruments import FidelityFigure, Latency, MetricFigure, first_ratios
-from irtools.instruments.sizes import Size
+from irtools.instruments import FidelityFigure, Latency, MetricFigure, Size, first_ratios
 from irtools.measure.figures import Measured
 from irtools.report.cells import Cells
 from irtools.report.entries import ReportData

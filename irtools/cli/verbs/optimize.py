@@ -77,8 +77,8 @@ __all__ = ["optimize"]
     "--figures",
     type=FIGURES,
     help="Further figures of the original and the result, joined by commas: first-run (load and "
-    "first inference), profile (time by kernel and module), energy (where the CPU's counters can "
-    "be read).",
+    "first inference), profile (time by kernel and module), layers (closeness along the graph), "
+    "energy (where the CPU's counters can be read).",
 )
 @click.option("--no-bench", is_flag=True, help="Do not time the models, as --bench none.")
 @click.option(

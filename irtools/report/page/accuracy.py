@@ -5,21 +5,60 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 
+from irtools.instruments import Layer, Layers
 from irtools.pages.blocks import Block, Commands, Drawing, Folded, Paragraph, Picker, Section, Table
-from irtools.pages.charts import Bar, bars
+from irtools.pages.charts import Bar, Series, bars, lines
 from irtools.report.document import Report
 from irtools.report.entries import PlanEntry, ReportData
+from irtools.report.page.fold import folded
+from irtools.words import counted, sqnr_text
 
 __all__ = ["accuracy"]
 
 _DRAWN = 15
+_EQUAL_DB = 150.0
 _KEYS = (("after", "predicted loss"),)
 
 
 def accuracy(report: Report) -> Section | None:
     """Return the section; None where no pass decided anything that costs."""
     blocks = [block for plan in report.plans for block in _of_plan(report, plan)]
+    layers = Layers.of(report.rows[-1])
+    if layers is not None and layers.layers:
+        blocks = [*_along(layers), *blocks]
+    elif blocks:
+        option = "--figures layers adds the signal-to-noise ratio along the graph."
+        blocks.append(Paragraph(option))
     return Section("accuracy", "Where the accuracy goes", tuple(blocks)) if blocks else None
+
+
+def _along(found: Layers) -> Iterator[Block]:
+    """Yield how close inner tensors are, in the order in which the original computes them."""
+    levels = tuple(min(layer.sqnr_db, _EQUAL_DB) for layer in found.layers)
+    titles = tuple(f"{one.module or one.name}, {one.op}: {_db(one)}" for one in found.layers)
+    names = [one.name for one in found.layers]
+    fall = [names.index(found.largest_fall)] if found.largest_fall in names else []
+    note = f"{counted(found.samples, 'sample')}; equal tensors are drawn at {_EQUAL_DB:.0f} dB."
+    if fall:
+        worst = found.layers[fall[0]]
+        note += f" The line: the largest fall, at {worst.module or worst.name} ({worst.op})."
+    yield Drawing(
+        lines(
+            "Signal-to-noise ratio along the graph",
+            [Series("after", "result", levels, titles)],
+            unit=" dB",
+            across="tensors in the order in which the original computes them",
+            marked=fall,
+            note=note,
+        )
+    )
+    rows = [(one.name, one.module, one.op, _db(one)) for one in found.layers]
+    caption = "Tensors of both models, in that order"
+    yield folded(Table(caption, ("tensor", "module", "operator", "SQNR"), rows, texts=("module",)))
+
+
+def _db(layer: Layer) -> str:
+    return sqnr_text(layer.sqnr_db)
 
 
 def _of_plan(report: ReportData, plan: PlanEntry) -> Iterator[Block]:

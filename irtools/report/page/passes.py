@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from irtools.instruments import FidelityFigure, Latency, MetricFigure, Rollback, first_ratios
-from irtools.instruments.sizes import Size
+from irtools.instruments import (
+    FidelityFigure,
+    Latency,
+    MetricFigure,
+    Rollback,
+    Size,
+    first_ratios,
+)
 from irtools.pages.blocks import Block, Drawing, Facts, Folded, Paragraph, Remarks, Section, Table
 from irtools.pages.charts import Bar, Chart, Estimate, bars, intervals
 from irtools.report.document import Report

@@ -5,8 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from irtools.instruments import Latency
-from irtools.instruments.first_run import FirstRun
+from irtools.instruments import FirstRun, Latency
 from irtools.measure.base import LatencyResult
 from irtools.pages.blocks import Block, Drawing, Paragraph, Section, Table
 from irtools.pages.charts import Bar, Chart, Series, bars, lines

@@ -89,8 +89,8 @@ def _kernels(found: KernelReport) -> Iterator[Block]:
         f"{counted(found.fused_attention, 'fused attention kernel')}."
     )
     if found.float_fallbacks:
-        rows = [(name,) for name in found.float_fallbacks]
-        yield folded(Table("In floating point although meant to be int8", ("node",), rows))
+        names = [(name,) for name in found.float_fallbacks]
+        yield folded(Table("In floating point although meant to be int8", ("node",), names))
     counts = sorted(found.counts.items(), key=lambda item: -item[1])
     rows = [(name, str(count)) for name, count in counts]
     yield folded(Table("Kernels of the result", ("kernel", "nodes"), rows))

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from irtools.goals import Interval
-from irtools.instruments import FidelityFigure, Latency, MetricFigure, first_ratios
-from irtools.instruments.sizes import Size
+from irtools.instruments import FidelityFigure, Latency, MetricFigure, Size, first_ratios
 from irtools.pages.blocks import Block, Commands, Drawing, Paragraph, Section, Table
 from irtools.pages.charts import Chart, Dot, scatter
 from irtools.report.document import Report

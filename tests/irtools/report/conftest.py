@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ from irtools.data import Dataset
 from irtools.driver.result import OptimizeResult
 from irtools.driver.settings import Settings
 from irtools.goals import Interval
-from irtools.instruments import FidelityFigure, Latency, MetricFigure, Rollback
+from irtools.instruments import FidelityFigure, Latency, Layer, Layers, MetricFigure, Rollback
 from irtools.instruments.first_run import FirstRun
 from irtools.instruments.sizes import Size
 from irtools.measure.base import BenchSettings, LatencyResult, Ratio
@@ -60,6 +61,11 @@ def _row(index: int, text: str, *figures: Figure, **changes: Any) -> Row:
     return Row(index=index, text=text, **{**values, **changes})
 
 
+def _layers() -> tuple[Layer, ...]:
+    levels = {"a": math.inf, "b": 41.5, "logits_in": 38.0}
+    return tuple(Layer(name, f"layer.{name}", "MatMul", db) for name, db in levels.items())
+
+
 def _rows() -> tuple[Row, ...]:
     metrics = [MetricFigure("accuracy", v, v - 0.006, v + 0.006, 2189) for v in (0.9776, 0.9762)]
     closeness = [FidelityFigure(db, 0.0, 0.0, 1.0, 0.0, 0.995, 128) for db in (139.1, 32.1)]
@@ -90,6 +96,7 @@ def _rows() -> tuple[Row, ...]:
             metrics[1],
             closeness[1],
             FirstRun(0.06, 0.01),
+            Layers(16, _layers(), 3, "b"),
             Rollback(0, 7, 0.02, 0.03, "max-drop=1%", "accuracy", 4),
         ),
     )

@@ -65,6 +65,13 @@ def test_charts_show_the_numbers_of_the_document(make_report: Make) -> None:
     last = document["rows"][2]["figures"]["latency"]["results"][0]["block_medians_ms"]
     assert rounds[4:] == [f"result, round {n}: {ms:.3f} ms" for n, ms in enumerate(last, 1)]
     assert "loading and compiling, result: 0.06 s" in _titles(_section(page, "speed"))
+    accuracy = _section(page, "accuracy")
+    assert _titles(accuracy) == [
+        "layer.a, MatMul: equal",
+        "layer.b, MatMul: 41.5 dB",
+        "layer.logits_in, MatMul: 38.0 dB",
+    ]
+    assert "the largest fall, at layer.b (MatMul)" in _text(accuracy)
 
 
 def test_the_document_can_be_downloaded_without_a_script(make_report: Make) -> None:

@@ -13,7 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 STAMP := $(VENV)/.installed-from-constraints
 
-.PHONY: site demo test test-slow check lint types format docs clean
+.PHONY: site demo test test-slow test-browser check lint types format docs clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -30,10 +30,14 @@ demo: $(STAMP)
 	    -o $(MODELS)/minilm/onnx/minilm.int8.onnx --force
 
 test: $(STAMP)
-	$(BIN)/pytest $(PARALLEL) -m "not slow and not gpu"
+	$(BIN)/pytest $(PARALLEL) -m "not slow and not gpu and not browser"
 
 test-slow: $(STAMP)
 	$(BIN)/pytest $(PARALLEL) -m "slow and not gpu"
+
+# The front end in a Chromium: CHROMIUM=/path/to/it, else /usr/bin/chromium.
+test-browser: $(STAMP)
+	$(BIN)/pytest -m browser
 
 check: lint types
 

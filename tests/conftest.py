@@ -36,8 +36,10 @@ _EXTRAS = {
     "wandb": ("wandb",),
     "cyclonedx": ("cyclonedx", "jsonschema"),
     "nncf": ("nncf",),
+    "ui": ("fastapi", "uvicorn", "sse_starlette", "jinja2", "psutil"),
     "mcp": ("mcp",),
     "neural_compressor": ("neural_compressor", "prettytable"),
+    "browser": ("playwright", "axe_playwright_python"),
 }
 
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("irtools", "passes", "frontends", "backends")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-TOOLS = ("dev", "all")
+TOOLS = ("browser", "dev", "all")
 """Extras for those who work on irtools, not for what it imports."""
 
 # Distributions by the module that is imported of them, where the names differ.

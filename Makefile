@@ -37,8 +37,9 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	$(BIN)/pytest $(PARALLEL) -m "slow and not gpu and not browser"
 
+# The front end in a Chromium: CHROMIUM=/path/to/it, else /usr/bin/chromium.
 test-browser: $(STAMP)
-	$(BIN)/pytest -m browser tests/irtools
+	$(BIN)/pytest -m browser
 
 check: lint types
 

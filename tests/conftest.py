@@ -38,8 +38,10 @@ _EXTRAS = {
     "cyclonedx": ("cyclonedx", "jsonschema"),
     "nncf": ("nncf",),
     "browser": ("playwright", "axe_playwright_python"),
+    "ui": ("fastapi", "uvicorn", "sse_starlette", "jinja2", "psutil"),
     "mcp": ("mcp",),
     "neural_compressor": ("neural_compressor", "prettytable"),
+    "browser": ("playwright", "axe_playwright_python"),
 }
 
 

@@ -61,6 +61,8 @@ def optimize_request(
 ) -> JobRequest:
     """Return the job that optimizes or tunes a model below a folder.
 
+    The folder that a file is to be written into is made.
+
     Args:
         root: The only folder that is read and written.
         source: The model, relative to it.
@@ -89,6 +91,7 @@ def optimize_request(
     args += [word for name in known if name in given for word in _words(root, name, given[name])]
     if place.suffix == ".onnx":
         args += ["--json", str(place.with_suffix(".report.json"))]
+    place.parent.mkdir(parents=True, exist_ok=True)
     title = f"{verb} {source}" + (f" by {passes}" if passes else "")
     return JobRequest(title, (*args, *(["--force"] if force else [])), root.name_of(place))
 

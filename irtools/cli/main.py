@@ -51,6 +51,7 @@ VERBS: Mapping[str, str] = {
     "targets": "List the targets and what this machine can run.",
     "new-pass": "Write a package with a pass of your own to start from.",
     "reproduce": "Run a failed pass again from its reproducer folder.",
+    "ui": "Show runs, live measurements and jobs in a browser.",
     "mcp": "Serve tools for agents by the Model Context Protocol.",
     "completion": "Print the script that completes irc in bash, zsh or fish.",
 }

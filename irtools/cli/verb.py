@@ -72,6 +72,8 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "--profile",
         "--runs",
         "--top",
+        "--live",
+        "--clients",
         "--no-bench",
         "--no-chain",
         "--cache-dir",

@@ -7,7 +7,7 @@ from irtools.data.base import Dataset, TextRows, is_ragged
 from irtools.data.batches import Batch, BatchPlan, plan_batches, select_rows, select_values
 from irtools.data.checks import check_calibration, fit_dataset
 from irtools.data.function import import_function
-from irtools.data.images import read_images
+from irtools.data.images import read_image, read_images
 from irtools.data.labels import are_flags, find_class_names, has_several_labels
 from irtools.data.layout import Layout, find_layout
 from irtools.data.load import DataSettings, is_text, load_dataset
@@ -58,6 +58,7 @@ __all__ = [
     "put_at_padding",
     "plan_batches",
     "read_arrays",
+    "read_image",
     "read_images",
     "read_texts",
     "required_inputs",

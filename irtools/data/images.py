@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from irtools.data.labels import find_class_names
 from irtools.data.signature import InputSpec
 from irtools.errors import DataError, MissingExtraError
 
-__all__ = ["ImageSettings", "read_images"]
+__all__ = ["ImageSettings", "read_image", "read_images"]
 
 _SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 _DEFAULT_SIZE = 224
@@ -71,10 +72,30 @@ def read_images(
     # Filled image by image: what is held is one image and the result.
     pixels = np.empty((len(files), channels, *size), spec.dtype if settings.raw else np.float32)
     for row, file in zip(pixels, files, strict=True):
-        row[...] = _pixels(file, channels, size, settings)
+        row[...] = _pixels(file, channels, size, settings, str(file))
     labels, label_notes = _labels(path, files, folders)
     feed = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)) if last else pixels
     return Dataset({spec.name: feed}, labels, source=path.name, notes=notes + label_notes)
+
+
+def read_image(
+    content: bytes, inputs: Sequence[InputSpec], model_folder: Path | None = None
+) -> Dataset:
+    """Return one image that is held in memory as a sample; as `read_images` makes it of a file.
+
+    Raises:
+        DataError: It is not an image, or the model takes none.
+        MissingExtraError: Pillow is not installed.
+    """
+    if importlib.util.find_spec("PIL") is None:
+        raise MissingExtraError("reading images", "image")
+    spec, channels, size, last = _image_input(inputs)
+    folders = [model_folder] if model_folder else []
+    settings, notes = _settings(folders, keep_bytes=spec.dtype == np.uint8)
+    made = _pixels(io.BytesIO(content), channels, size, settings, "the image")
+    pixels = made.astype(spec.dtype if settings.raw else np.float32)[None]
+    feed = np.ascontiguousarray(pixels.transpose(0, 2, 3, 1)) if last else pixels
+    return Dataset({spec.name: feed}, source="an image", notes=notes)
 
 
 def _image_input(inputs: Sequence[InputSpec]) -> tuple[InputSpec, int, tuple[int, int], bool]:
@@ -143,7 +164,11 @@ def _resize(size: Any, crops: bool) -> int | tuple[int, int] | None:
 
 
 def _pixels(
-    file: Path, channels: int, size: tuple[int, int], settings: ImageSettings
+    file: Path | IO[bytes],
+    channels: int,
+    size: tuple[int, int],
+    settings: ImageSettings,
+    name: str,
 ) -> np.ndarray:
     """Return one image as [C, H, W]."""
     from PIL import Image
@@ -152,7 +177,7 @@ def _pixels(
         with Image.open(file) as image:
             drawn = _fit(image.convert("RGB" if channels == 3 else "L"), size, settings)
     except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read image {file}: {error}") from error
+        raise DataError(f"cannot read image {name}: {error}") from error
     array = np.asarray(drawn).reshape(*size, channels).transpose(2, 0, 1)
     if settings.raw:
         return array

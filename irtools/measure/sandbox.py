@@ -7,91 +7,15 @@ It is a fence against accidents; it takes no rights away from the child.
 from __future__ import annotations
 
 import os
-import pickle
-import signal
-import subprocess
-import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from pathlib import Path
-from typing import IO, Any
+from contextlib import contextmanager
+from typing import Any
 
-from irtools import errors
-from irtools.errors import IrtoolsError, LimitError, PassError, UnsupportedError
-from irtools.measure.wire import decode
-from irtools.words import printable
+from irtools.errors import LimitError
+from irtools.measure.child import Child, ChildLimits, answer_of, crash_of, printed_last
 
 __all__ = ["ChildLimits", "children_ahead", "run_isolated"]
-
-_WORKER = Path(__file__).with_name("worker.py")
-_OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "out of memory", "failed to allocate memory")
-
-
-@dataclass(frozen=True)
-class ChildLimits:
-    """What a child may use.
-
-    Attributes:
-        seconds: Wall-clock time, start included; None: no bound.
-        memory: Private memory in bytes; None: no bound. Held by the kernel on Linux only.
-    """
-
-    seconds: float | None = 120.0
-    memory: int | None = None
-
-
-@dataclass
-class _Child:
-    """A process that waits for its one job, and where its answer and its prints go."""
-
-    process: subprocess.Popen[bytes]
-    answer: int
-    printed: IO[bytes]
-
-    @classmethod
-    def start(cls, target: str | None = None) -> _Child:
-        """Start one; with a target, it imports what jobs for that need while it waits."""
-        printed = tempfile.TemporaryFile()  # noqa: SIM115 - it is the child's, and outlives this
-        read_end, write_end = os.pipe()
-        # -P: a file in the working folder must not stand in for a module.
-        process = subprocess.Popen(
-            [sys.executable, "-P", str(_WORKER), str(write_end)],
-            stdin=subprocess.PIPE,
-            stdout=printed,
-            stderr=printed,
-            pass_fds=(write_end,),
-            start_new_session=True,
-        )
-        os.close(write_end)
-        child = cls(process, read_end, printed)
-        child.send({"path": sys.path, **({} if target is None else _warm_up(target))})
-        return child
-
-    def send(self, job: Mapping[str, object], *, last: bool = False) -> None:
-        stdin = self.process.stdin
-        assert stdin is not None
-        # A child that died immediately says more by its exit code.
-        with suppress(BrokenPipeError):
-            stdin.write(pickle.dumps(job))
-            stdin.close() if last else stdin.flush()
-
-    def discard(self) -> None:
-        """End it before it got a job."""
-        self.end()
-        os.close(self.answer)
-        self.printed.close()
-
-    def end(self) -> None:
-        """Kill it and whatever it started."""
-        with suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-        if self.process.stdin is not None:
-            with suppress(BrokenPipeError):
-                self.process.stdin.close()
 
 
 class _Ahead:
@@ -102,21 +26,21 @@ class _Ahead:
 
     def __init__(self) -> None:
         self.target: str | None = None
-        self._spare: _Child | None = None
+        self._spare: Child | None = None
         self._lock = threading.Lock()
 
-    def take(self) -> _Child:
+    def take(self) -> Child:
         with self._lock:
             child, self._spare = self._spare, None
         if child is not None and child.process.poll() is not None:
             child.discard()  # It was killed while it waited.
             child = None
-        return child or _Child.start()
+        return child or Child.start()
 
     def refill(self) -> None:
         with self._lock:
             if self.target is not None and self._spare is None:
-                self._spare = _Child.start(self.target)
+                self._spare = Child.start(self.target)
 
     def stop(self) -> None:
         with self._lock:
@@ -182,18 +106,13 @@ def run_isolated(
     with child.printed as printed:
         content, code = _run_child(child, job, limits, label)
         if not content:
-            raise _crash(code, label, limits, _tail(printed))
+            raise crash_of(code, label, limits, printed_last(printed))
     _AHEAD.refill()
-    return _unpack(content, label, limits)
-
-
-def _warm_up(target: str) -> dict[str, object]:
-    """Return the job by name: here its module would be imported before the child is started."""
-    return {"module": "irtools.measure.jobs", "name": "warm_up", "arguments": (target,)}
+    return answer_of(content, label, limits)
 
 
 def _run_child(
-    child: _Child, job: Mapping[str, object], limits: ChildLimits, label: str
+    child: Child, job: Mapping[str, object], limits: ChildLimits, label: str
 ) -> tuple[bytes, int]:
     late = threading.Event()
 
@@ -216,50 +135,3 @@ def _run_child(
     if late.is_set():
         raise LimitError(f"{label} took longer than the limit of {limits.seconds:g} s")
     return content, code
-
-
-def _crash(code: int, label: str, limits: ChildLimits, printed: str) -> IrtoolsError:
-    said = f"; it last said: {printed}" if printed else ""
-    if code == -signal.SIGKILL:
-        return LimitError(f"{label} was killed, most likely for lack of memory{said}")
-    if limits.memory is not None and any(word in printed.lower() for word in _OUT_OF_MEMORY):
-        return _memory_error(label, limits)
-    how = f"crashed with {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-    return UnsupportedError(f"{label} {how}{said}")
-
-
-def _memory_error(label: str, limits: ChildLimits) -> LimitError:
-    bound = "" if limits.memory is None else f" of {limits.memory / 2**20:.0f} MB"
-    return LimitError(f"{label} needs more memory than the limit{bound}")
-
-
-def _unpack(content: bytes, label: str, limits: ChildLimits) -> Any:
-    try:
-        reply = decode(content)
-    except ValueError as error:
-        raise UnsupportedError(f"{label} broke off in its answer: {error}") from error
-    if "error" not in reply:
-        return reply["answer"]
-    kind, message = reply["error"], printable(reply["message"], 600)
-    if kind == "LimitError" or (
-        limits.memory is not None and any(word in message.lower() for word in _OUT_OF_MEMORY)
-    ):
-        raise _memory_error(label, limits)
-    if kind in errors.__all__:
-        raise _rebuild(kind, message)
-    raise PassError(f"{label} failed: {message}")
-
-
-def _rebuild(kind: str, message: str) -> IrtoolsError:
-    made: IrtoolsError = getattr(errors, kind).__new__(getattr(errors, kind))
-    # Some classes word their message from other arguments; the message is worded already.
-    Exception.__init__(made, message)
-    return made
-
-
-def _tail(printed: IO[bytes]) -> str:
-    printed.seek(0, os.SEEK_END)
-    printed.seek(max(0, printed.tell() - 4000))
-    lines = printed.read().decode(errors="replace").split("\n")
-    said = [line.strip() for line in lines if line.strip()]
-    return printable(said[-1], 300) if said else ""

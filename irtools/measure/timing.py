@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from irtools.model import Model
     from irtools.plugins import Progress
 
-__all__ = ["Contender", "measure"]
+__all__ = ["Contender", "Samples", "latency_result", "measure", "rotated"]
 
 _MIN_ROUNDS = 3
 _MAX_ROUNDS = 8
@@ -56,11 +56,11 @@ class Contender:
 
 
 @dataclass
-class _Samples:
+class Samples:
     """What was measured of one contender: seconds of every run, by shape and round."""
 
     times: dict[str, list[np.ndarray]]
-    turns: Mapping[str, int]
+    turns: dict[str, int]
     loads: list[float] = field(default_factory=list)
     firsts: list[float] = field(default_factory=list)
     peaks: list[int] = field(default_factory=list)
@@ -109,17 +109,17 @@ def measure(
         for shape, feeds in feeds_by_shape.items()
     }
     counts = {shape: len(feeds) for shape, feeds in turns.items()}
-    samples = {name: _Samples({shape: [] for shape in turns}, counts) for name in contenders}
+    samples = {name: Samples({shape: [] for shape in turns}, counts) for name in contenders}
     with scratch_folder("bench") as folder:
         ready = _prepare(contenders, settings, folder)
         deadline = time.monotonic() + settings.max_seconds
         for number in _rounds(samples, settings, deadline):
             if progress is not None:
                 progress.step("benchmark", number, settings.rounds)
-            for name in _rotated(list(ready), number):
+            for name in rotated(list(ready), number):
                 _run_block(name, ready[name], turns, settings, samples[name])
     return [
-        _result(name, shape, feeds[0], samples, settings)
+        latency_result(name, shape, feeds[0], samples, settings)
         for shape, feeds in turns.items()
         for name in contenders
     ]
@@ -163,7 +163,7 @@ def _prepare(
 
 
 def _rounds(
-    samples: Mapping[str, _Samples], settings: BenchSettings, deadline: float
+    samples: Mapping[str, Samples], settings: BenchSettings, deadline: float
 ) -> Iterator[int]:
     for number in range(max(2 * settings.rounds, _MAX_ROUNDS)):
         if number >= _MIN_ROUNDS and time.monotonic() > deadline:
@@ -173,7 +173,7 @@ def _rounds(
         yield number
 
 
-def _is_narrow(samples: Mapping[str, _Samples], settings: BenchSettings) -> bool:
+def _is_narrow(samples: Mapping[str, Samples], settings: BenchSettings) -> bool:
     baseline, *others = samples.values()
     ratios = (
         speedup(baseline.medians(shape), other.medians(shape), settings.confidence)
@@ -183,7 +183,7 @@ def _is_narrow(samples: Mapping[str, _Samples], settings: BenchSettings) -> bool
     return all(ratio.high / ratio.value - 1 < settings.width for ratio in ratios)
 
 
-def _rotated(names: list[str], number: int) -> list[str]:
+def rotated(names: list[str], number: int) -> list[str]:
     """Return the names, another one first in each round, every second round backwards."""
     start = number % len(names)
     turned = names[start:] + names[:start]
@@ -195,7 +195,7 @@ def _run_block(
     contender: Contender,
     turns: Mapping[str, Sequence[Feeds]],
     settings: BenchSettings,
-    samples: _Samples,
+    samples: Samples,
 ) -> None:
     seconds = (settings.block_seconds * _WARM_UP_SHARE, settings.block_seconds)
     answer = run_isolated(
@@ -220,13 +220,22 @@ def _patience(settings: BenchSettings, shapes: int) -> float:
     return 300 + settings.max_seconds + 4 * shapes * settings.block_seconds
 
 
-def _result(
+def latency_result(
     name: str,
     shape: str,
     feeds: Feeds,
-    samples: Mapping[str, _Samples],
+    samples: Mapping[str, Samples],
     settings: BenchSettings,
 ) -> LatencyResult:
+    """Return what the samples of a contender come to.
+
+    Args:
+        name: The contender.
+        shape: The label of the shape.
+        feeds: What it ran on.
+        samples: Those of all contenders, the baseline first.
+        settings: How it was timed.
+    """
     baseline = next(iter(samples))
     own = samples[name]
     medians = own.medians(shape)
@@ -253,7 +262,9 @@ def _result(
     )
 
 
-def _ratio(baseline: _Samples, own: _Samples, shape: str, settings: BenchSettings) -> Ratio:
+def _ratio(baseline: Samples, own: Samples, shape: str, settings: BenchSettings) -> Ratio | None:
+    if min(len(baseline.times[shape]), len(own.times[shape])) < _MIN_ROUNDS:
+        return None  # Stopped before there was an interval.
     return speedup(baseline.medians(shape), own.medians(shape), settings.confidence)
 
 

@@ -1,8 +1,9 @@
-"""The child process of `irtools.measure.sandbox`. Run by path, never imported by the parent.
+"""The child process of `irtools.measure.sandbox` and `.stream`. Run by path.
 
 Reads from stdin, pickled, where modules are and what to call while it waits, then one job. Sets the
-job's limits, runs it, and writes one encoded answer to the file descriptor it was given. What the
-job prints goes to a file of the parent's.
+job's limits, runs it, and writes one encoded answer to the file descriptor it was given. The job
+of a stream writes messages before it, each after its length, and reads orders from stdin. What
+the job prints goes to a file of the parent's.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import pickle
 import resource
 import signal
 import sys
-from typing import Any
+import threading
+from typing import IO, Any
 
 _PR_SET_PDEATHSIG = 1
 
@@ -36,10 +38,43 @@ def main() -> None:
     _limit_memory(job["memory"])
 
     with os.fdopen(answer_fd, "wb") as pipe:
-        pipe.write(encode(_run(job)))
+        if job.get("stream"):
+            channel = Channel(pipe)
+            job["arguments"] = (channel, *job["arguments"])
+            channel.write(_run(job))
+        else:
+            pipe.write(encode(_run(job)))
     sys.stdout.flush()
     # Runtimes have threads that sometimes crash while the process winds down; it has answered.
     os._exit(0)
+
+
+class Channel:
+    """What the function of a stream talks to its parent by; `emit` may be called by any thread."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._pipe = pipe
+        self._lock = threading.Lock()
+
+    def emit(self, message: object) -> None:
+        """Write a message: mappings, lists, strings, numbers, arrays."""
+        self.write({"emitted": message})
+
+    def receive(self) -> Any:
+        """Wait for an order of the parent; None when there are no more."""
+        try:
+            return pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return None
+
+    def write(self, document: dict[str, Any]) -> None:
+        """Write a document after its length."""
+        from irtools.measure.wire import encode
+
+        content = encode(document)
+        with self._lock:
+            self._pipe.write(len(content).to_bytes(8, "little") + content)
+            self._pipe.flush()
 
 
 def _die_with_parent() -> None:
@@ -60,7 +95,8 @@ def _run(job: dict[str, Any]) -> dict[str, Any]:
     from irtools.errors import IrtoolsError
 
     try:
-        return {"answer": _call(job)}
+        answer = _call(job)
+        return {"answer": None if job.get("stream") else answer}
     except IrtoolsError as error:
         return {"error": type(error).__name__, "message": str(error)}
     except MemoryError:

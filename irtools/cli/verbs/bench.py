@@ -84,6 +84,18 @@ __all__ = ["bench"]
     help="Time on another machine with numpy and onnxruntime: ssh://user@host:port"
     "?python=/opt/venv/bin/python.",
 )
+@click.option(
+    "--live",
+    is_flag=True,
+    help="Keep all models loaded, ask them block by block until Ctrl-C or --max-seconds, and show "
+    "times, CPU and memory meanwhile (extra `ui`).",
+)
+@click.option(
+    "--clients",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="With --live, under load: 1, 2, 4, .. N clients that each wait for their answer.",
+)
 @source_options
 @options.json_option
 @options.work_dir_option
@@ -105,17 +117,23 @@ def bench(sources: tuple[str, ...], json_path: str | None, **given: Any) -> None
     With --kit or --on models are timed on another machine, for which they may be made (isa=).
     """
     from irtools.cli.console import console, say, write_json
+    from irtools.cli.live import check_live, live_contest
+    from irtools.report.bench import bench_document
 
+    check_live(given)
     timer = _timer(sources, given)
     with options.naming_data_option("--data", given["data"] or given["evaluate"]):
-        found = _compare(sources, given, timer)
+        if given["live"]:
+            found = live_contest(_contenders(sources, given, timed_here=True), given)
+        else:
+            found = _compare(sources, given, timer)
     for note in found.notes:
         say(f"irc: note: {note}")
     if given["kit"] is not None:
         say(f"irc: wrote {given['kit']}; there: python {given['kit']} -o result.json")
         return
     if json_path is not None:
-        write_json(_document(found, _elsewhere(timer)), json_path)
+        write_json(bench_document(found, _elsewhere(timer)), json_path)
     console(stderr=json_path == "-").print(_table(found))
     if (there := _elsewhere(timer)) is not None:
         say(f"irc: timed on {there.name}: {there.cpu}, {counted(there.threads, 'thread')}")
@@ -233,30 +251,6 @@ def _names(sources: Sequence[str]) -> dict[str, str]:
     return named
 
 
-def _document(found: ContestResult, elsewhere: OtherMachine | None) -> dict[str, Any]:
-    from irtools.measure.machine import machine, versions
-    from irtools.report.plain import plain_data
-
-    def plain(standing: Standing) -> dict[str, Any]:
-        figures: dict[str, Any] = plain_data(standing)
-        del figures["latency"]
-        if standing.difference is not None:
-            figures["difference"]["is_significant"] = standing.difference.is_significant
-        return figures
-
-    return {
-        "format": "irtools-bench",
-        "version": 4,
-        "machine": plain_data(machine()),
-        "versions": dict(versions()),
-        "data": {"source": found.source, "samples": found.samples} if found.samples else None,
-        "contenders": [plain(standing) for standing in found.standings],
-        "results": [plain_data(result) for result in found.latency],
-        "notes": list(found.notes),
-        "timed_on": plain_data(elsewhere),
-    }
-
-
 def _table(found: ContestResult) -> Table:
     from rich.table import Table
     from rich.text import Text
@@ -269,7 +263,7 @@ def _table(found: ContestResult) -> Table:
         table.add_column(heading, justify="left" if heading in ("model", "shape") else "right")
     standings = {standing.name: standing for standing in found.standings}
     for number, result in enumerate(found.latency):
-        cells = [*_times(result, evaluated), _faster(result)]
+        cells = [*_times(result, evaluated), _faster(result, found)]
         if evaluated:
             # Figures of the data are the same at every shape.
             own = number < len(standings)
@@ -322,9 +316,10 @@ def _quality(standing: Standing, found: ContestResult) -> Iterator[str]:
     yield shown if gap.is_significant or gap.value == 0 else f"{shown} within noise"
 
 
-def _faster(result: LatencyResult) -> str:
+def _faster(result: LatencyResult, found: ContestResult) -> str:
     ratio = result.speedup
     if ratio is None:
-        return "1"
+        # Without one a live measurement ended before it had three blocks of both.
+        return "1" if result.name == found.standings[0].name else ""
     shown = f"{ratio.value:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
     return shown if ratio.is_significant else f"{shown} within noise"

@@ -1,0 +1,200 @@
+"""The front end in a browser: one whole story, its looks, and what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.browser.conftest import Server
+
+if TYPE_CHECKING:
+    from playwright.sync_api import BrowserContext, Page
+
+pytestmark = pytest.mark.browser
+
+_TWO = ("model.onnx", "same.onnx")
+_FOUR = [f"{name}@{target}" for name in _TWO for target in ("ort-cpu", "openvino-cpu")]
+_PATIENCE = 120_000
+_SERIOUS = ("serious", "critical")
+
+
+def _watched(page: Page) -> list[str]:
+    """Collect what a page complains of."""
+    found: list[str] = []
+    page.on("console", lambda m: found.append(m.text) if m.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: found.append(str(error)))
+    return found
+
+
+def _enter(context: BrowserContext, server: Server) -> tuple[Page, list[str]]:
+    page = context.new_page()
+    complaints = _watched(page)
+    page.goto(server.address)
+    page.wait_for_selector("#runs")
+    return page, complaints
+
+
+def _start_job(page: Page, server: Server, output: str, passes: tuple[str, ...]) -> None:
+    page.goto(f"{server.base}/jobs")
+    page.fill("input[name=output]", output)
+    page.select_option("select[name=effort]", "quick")
+    for number, name in enumerate(passes):
+        page.select_option("#add", name)
+        page.click("#add-pass")
+        page.wait_for_selector(f".pass:nth-of-type({number + 1})")
+    page.click("#job #start")
+    page.wait_for_selector("#log")
+
+
+def _measure(page: Page, server: Server, chosen: list[str], seconds: str, mode: str) -> None:
+    page.goto(f"{server.base}/live")
+    for one in chosen:
+        page.check(f'input[value="{one}"]')
+    page.select_option("select[name=mode]", mode)
+    page.fill("input[name=seconds]", seconds)
+    page.click("#start")
+    page.wait_for_selector(f".card:nth-of-type({len(chosen)})", timeout=_PATIENCE)
+
+
+def test_one_whole_story(server: Server, window: Callable[..., Any], folder: Path) -> None:
+    page, complaints = _enter(window(), server)
+    _start_job(page, server, "story.onnx", ("cleanup", "fuse"))
+    page.wait_for_selector("#result:not([hidden])", timeout=_PATIENCE)
+    assert "irc: wrote" in page.inner_text("#log")
+    page.click("#open")
+    frame = page.frame_locator("iframe")
+    frame.locator("#passes").wait_for()
+    assert "cleanup" in frame.locator("#passes").inner_text()
+
+    _measure(page, server, _FOUR, "6", "alternating")
+    page.wait_for_selector("#save:not([hidden])", timeout=_PATIENCE)
+    for number in range(4):
+        card = page.inner_text(f".card:nth-of-type({number + 1})")
+        assert _FOUR[number].split("@")[0] in card and "–" not in card
+    assert page.locator("canvas").count() == 5
+    page.click("#save button")
+    page.wait_for_selector("text=saved live.bench.json")
+    assert (folder / "live.bench.json").is_file()
+
+    page.goto(f"{server.base}/try")
+    page.fill("textarea[name=text]", "a good film")
+    page.select_option("select[name=first]", "model.onnx@ort-cpu")
+    page.select_option("select[name=second]", "story.onnx@openvino-cpu")
+    page.click("#trial button")
+    page.wait_for_selector("text=cosine 1.00000", timeout=_PATIENCE)
+    for side in page.locator(".side").all():
+        best = side.locator(".share").first.inner_text()
+        assert "positive" in best and "%" in best
+
+    os.mkfifo(folder / "pipe.npz")
+    page.goto(f"{server.base}/jobs")
+    page.fill("input[name=output]", "never.onnx")
+    page.fill("input[name=calibrate]", "pipe.npz")
+    page.click("#job #start")
+    page.click("#cancel")
+    page.wait_for_selector("#state.cancelled", timeout=_PATIENCE)
+    (folder / "pipe.npz").unlink()
+
+    page.goto(server.base)
+    page.fill("#words", "story")
+    page.wait_for_selector("#runs tr:only-child")
+    page.check("#runs input")
+    assert complaints == []
+
+
+def _children(pid: int) -> Iterator[int]:
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text(encoding="utf-8").rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            child = int(path.parent.name)
+            yield child
+            yield from _children(child)
+
+
+def test_a_killed_server_leaves_no_child(server: Server, window: Callable[..., Any]) -> None:
+    page, _ = _enter(window(), server)
+    _measure(page, server, _FOUR, "600", "alternating")
+    children = list(_children(server.process.pid))
+    assert len(children) >= 5, "the measurement, and a process for each of four models"
+    watched = [os.pidfd_open(child) for child in children]
+    server.process.send_signal(signal.SIGKILL)
+    for one in watched:  # Readable when its process has ended.
+        assert select.select([one], [], [], 30)[0]
+        os.close(one)
+
+
+def test_strangers_are_refused(server: Server, window: Callable[..., Any]) -> None:
+    page = window().new_page()
+    page.goto(f"{server.base}/#token=wrong")
+    page.wait_for_selector("text=That is not the token")
+    assert page.request.get(f"{server.base}/live").status == 401
+    _enter(page.context, server)
+    other = page.context.new_page()
+    foreign = server.base.replace("127.0.0.1", "localhost") + "/foreign"
+    form = f'<form action="{server.base}/live/stop" method="post"><button>Go</button></form>'
+    other.route(foreign, lambda route: route.fulfill(body=form, content_type="text/html"))
+    other.goto(foreign)
+    other.click("button")
+    other.wait_for_selector("text=a page of another origin asked")
+
+
+def test_a_hundred_clients_at_once(server: Server, window: Callable[..., Any]) -> None:
+    import httpx2
+
+    token = server.address.partition("token=")[2]
+    page, _ = _enter(window(), server)
+    _measure(page, server, _FOUR[:2], "5", "alternating")
+
+    async def read(client: httpx2.AsyncClient) -> int:
+        async with client.stream("GET", "/live/events") as answer:
+            return sum([line.startswith("data:") async for line in answer.aiter_lines()])
+
+    async def all_of_them() -> list[int]:
+        headers = {"authorization": f"Bearer {token}"}
+        limits = httpx2.Limits(max_connections=200)
+        async with httpx2.AsyncClient(
+            base_url=server.base, headers=headers, limits=limits, timeout=60
+        ) as client:
+            pages = [client.get("/") for _ in range(100)]
+            assert {answer.status_code for answer in await asyncio.gather(*pages)} == {200}
+            return await asyncio.gather(*(read(client) for _ in range(100)))
+
+    # Playwright has a loop in this thread.
+    with ThreadPoolExecutor(1) as other:
+        counts = other.submit(lambda: asyncio.run(all_of_them())).result()
+    assert len(counts) == 100 and min(counts) > 5 and max(counts) == min(counts)
+
+
+@pytest.mark.parametrize("width", [400, 1400])
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_every_page_is_readable(
+    server: Server, window: Callable[..., Any], width: int, dark: bool
+) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    page, complaints = _enter(window(width, dark), server)
+    _measure(page, server, _FOUR[:1], "2", "load")
+    page.wait_for_selector("#save:not([hidden])", timeout=_PATIENCE)
+    for path in ("", "/", "/try", "/jobs?passes=int8", "/jobs/99"):
+        if path:
+            page.goto(f"{server.base}{path}")
+        for details in page.locator("summary").all():
+            details.click()
+        wide = page.evaluate("document.documentElement.scrollWidth > innerWidth + 1")
+        assert not wide, f"{path or '/live'} scrolls sideways at {width}"
+        found = Axe().run(page).response["violations"]
+        serious = [(v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in _SERIOUS]
+        assert serious == [], path
+    # A page that is not there is itself an error in the console.
+    assert [one for one in complaints if "404" not in one] == []

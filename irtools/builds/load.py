@@ -110,9 +110,13 @@ class LoadedModel:
             FileError: There is no tokenizer next to it.
             DataError: The template fails, or the prompt has no tokens or fills the context.
         """
-        talker = Talker(self._runner, self._folder, self.name)
+        talker = self.talker()
         tokens = talker.raw(prompt) if raw else talker.chat(prompt)
         return (piece.text for piece in talker.write(tokens, new_tokens))
+
+    def talker(self) -> Talker:
+        """Return the model with its tokenizer and chat template; raises as `generate`."""
+        return Talker(self._runner, self._folder, self.name)
 
     def close(self) -> None:
         """Free the model."""

@@ -59,21 +59,22 @@ def generate(
     """Let a decoder answer a prompt, the likeliest token at each step, and stream the text.
 
     DIR is a folder with a decoder with its cache, its tokenizer and its chat template, as `irc
-    export --with-past`, `irc optimize -o DIR/` and `irc compile -o DIR/` write it, or the model's
-    file in such a folder. Says how long the first token took and how many follow in a second.
+    export --with-past`, `irc optimize -o DIR/` and `irc compile -o DIR/` write it, the model's file
+    in such a folder, or a release of one model. Says how long the first token took and how many
+    follow in a second.
     """
     from irtools.cli.console import say, write_json
-    from irtools.driver.talk import open_talker, speed_of
+    from irtools.driver.talk import speed_of
 
     found: dict[str, Any] = {}
-    talker = open_talker(source, target, threads)
+    talker = _open(source, target, threads)
     pieces = _write(talker, prompt, new_tokens, raw=raw, streams=json_path != "-")
     speed = speed_of(_tokens(talker, prompt, raw=raw), pieces)
     talker.close()
     found |= _document(source, pieces, speed)
     say(f"irc: {_speed_text(speed)}")
     if compare is not None:
-        original = open_talker(compare, target, threads)
+        original = _open(compare, target, threads)
         others = _write(original, prompt, new_tokens, raw=raw, streams=False)
         other_speed = speed_of(_tokens(original, prompt, raw=raw), others)
         original.close()
@@ -84,6 +85,21 @@ def generate(
         say(f"irc: {_sameness(same, pieces, others)}")
     if json_path is not None:
         write_json(found, json_path)
+
+
+def _open(source: str, target: str | None, threads: int | None) -> Talker:
+    """Open a model, or the build of a release that suits this machine best."""
+    from pathlib import Path
+
+    from irtools.builds.load import load
+    from irtools.builds.records import MANIFEST_FILE
+    from irtools.driver.talk import open_talker
+
+    if not (Path(source) / MANIFEST_FILE).is_file():
+        return open_talker(source, target, threads)
+    if target is not None:
+        raise click.UsageError(f"--target is for a model; the builds of {source} have theirs")
+    return load(source, threads=threads).talker()
 
 
 def _tokens(talker: Talker, prompt: str, *, raw: bool) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import json
 import os
 import shutil
 import signal
@@ -27,6 +28,8 @@ _EXTRAS = {
     "torch": ("torch", "transformers"),
     "gguf": ("gguf", "safetensors"),
     "openvino": ("openvino",),
+    "chat": ("jinja2",),
+    "genai": ("onnxruntime_genai",),
     "tune": ("optuna",),
     "ray": ("ray", "grpc"),
     "signing": ("model_signing",),
@@ -172,3 +175,29 @@ def make_context() -> Callable[..., PassContext]:
         return PassContext(target=target, statistics=absent, runner=runner, measure_latency=absent)
 
     return make
+
+
+@pytest.fixture
+def talks() -> Callable[..., Path]:
+    """Write what is next to a decoder of 61 tokens: tokenizer, chat template, configuration."""
+
+    def write(folder: Path, model: Model | None = None, **config: object) -> Path:
+        from tokenizers import Tokenizer
+        from tokenizers.models import WordLevel
+        from tokenizers.pre_tokenizers import Whitespace
+
+        words = ["<unk>", "<s>", "</s>", *(f"w{number}" for number in range(3, 61))]
+        vocabulary = {word: number for number, word in enumerate(words)}
+        tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
+        tokenizer.pre_tokenizer = Whitespace()  # type: ignore[assignment]
+        folder.mkdir(exist_ok=True)
+        tokenizer.save(str(folder / "tokenizer.json"))
+        (folder / "chat_template.jinja").write_text("{{ messages[0].content }} w7 w8")
+        known = {"hidden_size": 32, "num_attention_heads": 4, "max_position_embeddings": 24}
+        ends = {"bos_token_id": 1, "eos_token_id": 2}
+        (folder / "config.json").write_text(json.dumps(known | ends | config))
+        if model is not None:
+            model.save(folder / "model.onnx")
+        return folder
+
+    return write

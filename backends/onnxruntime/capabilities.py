@@ -95,6 +95,7 @@ def cpu_capabilities(isa: Isa) -> Capabilities:
         fused_ops=_CPU_FUSED,
         weight_formats=frozenset({"int4", "nf4"}),
         gather_dequantizes_table=True,
+        shares_cache=True,
     )
 
 

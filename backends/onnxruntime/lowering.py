@@ -18,6 +18,7 @@ from irtools.backends.onnxruntime.block_weights import lower_block_weights
 from irtools.backends.onnxruntime.int8_gemm import Int8BeforeClip, Int8Bias
 from irtools.backends.onnxruntime.int8_lstm import Int8Lstm
 from irtools.backends.onnxruntime.layer_norm import SumBeforeLayerNorm, UnfuseSkipLayerNorm
+from irtools.backends.onnxruntime.shared_cache import share_caches
 from irtools.backends.unsigned_weights import make_weights_unsigned
 from irtools.editing import Editor, Rule, rewrite
 from irtools.targets import Capabilities, lower_file_version
@@ -34,6 +35,8 @@ def lower_for_cpu(model: ir.Model, capabilities: Capabilities) -> Mapping[str, i
     counts = Counter(lower_file_version(model, capabilities))
     editor = Editor(model, "lower")
     counts.update(lower_block_weights(editor))
+    if capabilities.shares_cache:
+        counts.update(share_caches(editor, model))
     rules: list[Rule[Any]] = [
         Int8Bias(),
         Int8BeforeClip(),

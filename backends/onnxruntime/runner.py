@@ -6,11 +6,12 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ml_dtypes
 import numpy as np
 
+from irtools.backends.onnxruntime.bound_text import BoundText
 from irtools.backends.onnxruntime.kernels import count_kernels, count_providers
 from irtools.backends.onnxruntime.session import (
     RUNTIME_ERRORS,
@@ -19,10 +20,22 @@ from irtools.backends.onnxruntime.session import (
     clean_message,
     open_session,
 )
+from irtools.backends.onnxruntime.shared_cache import SHARED_CACHE
 from irtools.backends.onnxruntime.source import ModelSource
 from irtools.errors import UnsupportedError
 from irtools.files import scratch_folder
-from irtools.targets import InputSlot, KernelReport, RunnerOptions, SessionRunner
+from irtools.targets import (
+    FedText,
+    Feeds,
+    InputSlot,
+    KernelReport,
+    RunnerOptions,
+    SessionRunner,
+    TextState,
+)
+
+if TYPE_CHECKING:
+    from irtools.analysis.decoder import CachedDecoder
 
 __all__ = ["OrtRunner", "as_array", "compiled_kernels"]
 
@@ -86,6 +99,12 @@ class OrtRunner(SessionRunner):
     def infer(self, feeds: Mapping[str, np.ndarray], wanted: Sequence[str]) -> Sequence[np.ndarray]:
         self._refuse_unreadable(wanted)
         return [as_array(found) for found in self.session.run(list(wanted), feeds)]
+
+    def begin_text(self, decoder: CachedDecoder, past: Feeds) -> TextState:
+        """Begin a text after a cache; see `irtools.targets.begin_text`."""
+        if SHARED_CACHE in self.session.get_modelmeta().custom_metadata_map:
+            return BoundText(self.session, decoder, past)
+        return FedText(self, decoder, past)
 
     def describe(self, error: Exception) -> str:
         return clean_message(error)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -18,6 +18,7 @@ from irtools.errors import OptionError, TargetUnavailableError
 from irtools.targets import (
     Artifact,
     Capabilities,
+    Companions,
     Feeds,
     Isa,
     KernelReport,
@@ -107,6 +108,11 @@ class _Ort(Target):
             optimize=self.stores_optimized,
         )
 
+    def complete_folder(self, model: Model, main: Path) -> Companions:
+        from irtools.backends.onnxruntime.genai import write_config
+
+        return write_config(model, main, shared=self.capabilities.shares_cache)
+
     def profile(
         self, model: Path, feeds: Feeds, runs: int, options: RunnerOptions = RunnerOptions()
     ) -> NodeTimes:
@@ -135,16 +141,22 @@ class _Ort(Target):
 
 @dataclass(frozen=True)
 class OrtCpu(_Ort):
-    """ONNX Runtime on a CPU."""
+    """ONNX Runtime on a CPU.
+
+    Attributes:
+        shared_cache: Give decoders the attention that writes into the buffer of its cache. Else
+            they keep Attention of the standard, which copies it, and any runtime reads that.
+    """
 
     name: ClassVar[str] = "ort-cpu"
     summary: ClassVar[str] = "ONNX Runtime on a CPU"
     provider_name: ClassVar[str] = "CPUExecutionProvider"
     widening: ClassVar[str] = "the session option session.x64quantprecision=1"
+    shared_cache: bool = True
 
     @property
     def capabilities(self) -> Capabilities:
-        return cpu_capabilities(self.isa)
+        return replace(cpu_capabilities(self.isa), shares_cache=self.shared_cache)
 
     def as_run(self, model: Model | Path) -> Model | Path:
         """Return the model with unsigned weights where the target's CPU, or this one, saturates.

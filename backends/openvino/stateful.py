@@ -104,6 +104,7 @@ def make_stateful(imported: ImportedModel) -> ImportedModel:
     name = imported.model.get_friendly_name()
     model = import_openvino().Model(results, sinks, [*inputs, beams], name)
     _repeat_heads_by_broadcast(ops, model)
+    _drop_guards(model)
     model.validate_nodes_and_infer_types()
     presents = {join.state.present for join in joins}
     outputs = tuple(output for output in imported.outputs if output not in presents)
@@ -171,6 +172,31 @@ def _repeat_heads_by_broadcast(ops: Any, model: Any) -> None:
             )
             wanted = _constant(ops, [0, shape[1].get_length(), -1, shape[3].get_length()])
             port.replace_source_output(ops.reshape(repeated, wanted, True).output(0))
+
+
+def _drop_guards(model: Any) -> None:
+    """Leave out what turns rows of NaN into zeros after attention whose mask is finite.
+
+    The importer writes it for masks of -inf, under which a whole row may have no token.
+    """
+    for select in model.get_ordered_ops():
+        chain = _chain(select, ("Select", "IsNaN", "ScaledDotProductAttention"))
+        if chain is None or chain[2].get_input_size() < 4:
+            continue
+        attention, kept = chain[2], select.input_value(2)
+        if kept.get_node().get_name() != attention.get_name() or not _is_finite(attention):
+            continue
+        for reader in select.output(0).get_target_inputs():
+            reader.replace_source_output(kept)
+
+
+def _is_finite(attention: Any) -> bool:
+    """Whether the mask of an attention chooses between finite numbers."""
+    mask = attention.input_value(3).get_node()
+    if mask.get_type_name() != "Select":
+        return False
+    chosen = [mask.input_value(index).get_node() for index in (1, 2)]
+    return all(c.get_type_name() == "Constant" and np.isfinite(c.data).all() for c in chosen)
 
 
 def _chain(last: Any, kinds: Sequence[str]) -> list[Any] | None:

@@ -12,6 +12,7 @@ from irtools.backends.openvino.library import import_openvino, release
 from irtools.errors import TargetUnavailableError
 from irtools.targets import (
     Capabilities,
+    Companions,
     Feeds,
     Isa,
     NodeTimes,
@@ -74,6 +75,18 @@ class _OpenVino(PackagedTarget):
         from irtools.backends.openvino.stateful import make_stateful
 
         write_model(form, path, make_stateful if self.stateful else None)
+
+    def folder_stem(self, model: Model, usual: str) -> str:
+        from irtools.backends.openvino.genai import MAIN, writes_text
+
+        return MAIN if self.stateful and writes_text(model) else usual
+
+    def complete_folder(self, model: Model, main: Path) -> Companions:
+        from irtools.backends.openvino.genai import write_tokenizers, writes_text
+
+        if not (self.stateful and writes_text(model)):
+            return Companions()
+        return write_tokenizers(main.parent)
 
     def profile(
         self, model: Path, feeds: Feeds, runs: int, options: RunnerOptions = RunnerOptions()

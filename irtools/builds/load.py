@@ -13,6 +13,7 @@ import numpy as np
 from irtools.builds.records import BuildRecord
 from irtools.builds.release import read_release
 from irtools.data import InputSpec, find_class_names, input_encoder
+from irtools.driver.talk import Talker
 from irtools.errors import DataError, TargetUnavailableError, UnknownNameError, UsageError
 from irtools.metrics import find_output
 from irtools.plugins import suggest
@@ -95,6 +96,27 @@ class LoadedModel:
         if normalize:
             vectors /= np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
         return vectors
+
+    def generate(self, prompt: str, *, new_tokens: int = 128, raw: bool = False) -> Iterator[str]:
+        """Continue a prompt by the likeliest token at each step; yields the text as it comes.
+
+        Args:
+            prompt: What is asked; it goes through the model's chat template if there is one.
+            new_tokens: Most tokens to write.
+            raw: Continue the text as it is.
+
+        Raises:
+            UnsupportedError: The model does not write text.
+            FileError: There is no tokenizer next to it.
+            DataError: The template fails, or the prompt has no tokens or fills the context.
+        """
+        talker = self.talker()
+        tokens = talker.raw(prompt) if raw else talker.chat(prompt)
+        return (piece.text for piece in talker.write(tokens, new_tokens))
+
+    def talker(self) -> Talker:
+        """Return the model with its tokenizer and chat template; raises as `generate`."""
+        return Talker(self._runner, self._folder, self.name)
 
     def close(self) -> None:
         """Free the model."""

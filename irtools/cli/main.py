@@ -39,6 +39,7 @@ VERBS: Mapping[str, str] = {
     "why": "Say why one model is slower, larger or worse than another.",
     "diff": "Write two models side by side for Model Explorer.",
     "compare": "Compare the numbers of two models, layer by layer if asked.",
+    "generate": "Let a decoder write text, and say how fast.",
     "inspect": "Show what a model consists of.",
     "plan": "Print what a pass would decide, without doing it.",
     "sensitivity": "Rank what a pass would do to a model by what it costs.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from irtools.data.axes import OpenAxis, open_axes, resolve_sizes
 from irtools.data.base import Dataset, TextRows, is_ragged
 from irtools.data.batches import Batch, BatchPlan, plan_batches, select_rows, select_values
+from irtools.data.chat import ChatTemplate, read_chat_template
 from irtools.data.checks import check_calibration, fit_dataset
 from irtools.data.function import import_function
 from irtools.data.images import read_image, read_images
@@ -28,6 +29,7 @@ from irtools.data.text import (
 __all__ = [
     "Batch",
     "BatchPlan",
+    "ChatTemplate",
     "DataSettings",
     "Dataset",
     "InputSpec",
@@ -59,6 +61,7 @@ __all__ = [
     "plan_batches",
     "read_arrays",
     "read_image",
+    "read_chat_template",
     "read_images",
     "read_texts",
     "required_inputs",

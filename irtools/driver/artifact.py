@@ -134,7 +134,10 @@ def compile_to(
     ):
         folder = staging / "out"
         options = {} if format is None else {"format": format}
-        artifact = target.compile(model, folder, destination.stem, **options)
+        stem = destination.stem
+        if destination.is_folder:
+            stem = target.folder_stem(model, stem)
+        artifact = target.compile(model, folder, stem, **options)
         notes = (*artifact.notes, *_try(artifact, model, target, sizes))
         artifact = dataclasses.replace(artifact, notes=notes)
         companions: list[str] = []
@@ -143,7 +146,11 @@ def compile_to(
             # model.
             copied = copy_companions(source, folder)
             made = write_companions(model.companions, folder)
-            companions = list(dict.fromkeys(p.name for p in (*copied, *made)))
+            further = target.complete_folder(model, artifact.files[0])
+            names = [path.name for path in (*copied, *made)]
+            companions = list(dict.fromkeys((*names, *further.names)))
+            notes = (*artifact.notes, *further.notes)
+            artifact = dataclasses.replace(artifact, notes=notes)
         if describe is not None:
             for name, text in describe(artifact).items():
                 (folder / name).write_text(text, encoding="utf-8")

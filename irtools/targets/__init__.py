@@ -5,6 +5,7 @@ from __future__ import annotations
 from irtools.targets.base import (
     Artifact,
     Capabilities,
+    Companions,
     KernelReport,
     NodeTimes,
     Runner,
@@ -17,11 +18,12 @@ from irtools.targets.lowered import lower_file_version, lowered
 from irtools.targets.packaged import PackagedTarget
 from irtools.targets.session import SessionRunner
 from irtools.targets.signature import Feeds, InputSlot
-from irtools.targets.text import FedText, KeepsTexts, TextState, begin_text
+from irtools.targets.text import FedText, KeepsTexts, TextState, begin_text, text_decoder_of
 
 __all__ = [
     "Artifact",
     "Capabilities",
+    "Companions",
     "FedText",
     "Feeds",
     "Isa",
@@ -41,4 +43,5 @@ __all__ = [
     "lowered",
     "option_words",
     "target_text",
+    "text_decoder_of",
 ]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Artifact",
     "Capabilities",
+    "Companions",
     "KernelReport",
     "NodeTimes",
     "Runner",
@@ -72,6 +73,8 @@ class Capabilities:
         gather_dequantizes_table: A DequantizeLinear in front of a Gather expands the whole
             table at each run, so embeddings are gathered first and dequantized after.
         empty_attention: Fused attention runs on a batch of no text, and gives nothing.
+        shares_cache: Attention may write new keys and values of a decoder into the buffer that
+            holds its cache, in place of copying the whole.
     """
 
     max_opset: int = 23
@@ -94,6 +97,7 @@ class Capabilities:
     weight_formats: frozenset[str] = frozenset({"int4"})
     gather_dequantizes_table: bool = False
     empty_attention: bool = False
+    shares_cache: bool = False
 
     def runs_fused(self, op: str, domain: str = "ai.onnx") -> bool:
         """Whether a fused operator is worth making for this target."""
@@ -203,6 +207,19 @@ class Artifact:
 
 
 @dataclass(frozen=True)
+class Companions:
+    """Files that were written next to a model.
+
+    Attributes:
+        names: Their names.
+        notes: What could not be written, and why.
+    """
+
+    names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Target(ABC):
     """A runtime on a device, and what it runs fast.
 
@@ -283,6 +300,25 @@ class Target(ABC):
             OptionError: The target has no such format.
             UnsupportedError: The runtime refuses the model; names the operator.
         """
+
+    def folder_stem(self, model: Model, usual: str) -> str:
+        """Return the name, without suffix, of the main file of a folder.
+
+        Runtimes with a generation of their own look for a decoder under a fixed name.
+        """
+        return usual
+
+    def complete_folder(self, model: Model, main: Path) -> Companions:
+        """Write what the runtime's own generation needs next to a model that writes text.
+
+        Args:
+            model: The model, not lowered.
+            main: Its file; tokenizer and configuration are next to it.
+
+        Raises:
+            FileError: A file there cannot be read.
+        """
+        return Companions()
 
     def choose_format(self, wanted: str | None) -> str:
         """Return the format to write.

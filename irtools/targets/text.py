@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from irtools.targets.base import Runner
     from irtools.targets.signature import Feeds
 
-__all__ = ["FedText", "KeepsTexts", "TextState", "begin_text"]
+__all__ = ["FedText", "KeepsTexts", "TextState", "begin_text", "text_decoder_of"]
 
 
 class TextState(Protocol):
@@ -98,3 +98,22 @@ class FedText:
                 f"the model gives logits of shape {list(logits.shape)}, expected 3 axes"
             )
         return logits[:, -ids.shape[1] :]
+
+
+def text_decoder_of(runner: Runner) -> CachedDecoder | None:
+    """Return how a compiled model continues a text, by the names of what it takes and gives.
+
+    None where it does not by itself, or has no cache that grows.
+    """
+    from irtools.analysis.decoder import decoder_of
+
+    slots = {slot.name: slot for slot in runner.slots if slot.required}
+    feeds = {}
+    for name, slot in slots.items():
+        if slot.dtype is None or slot.shape is None:
+            return None
+        feeds[name] = np.zeros([size or 0 for size in slot.shape], slot.dtype)
+    found = decoder_of(feeds)
+    if found is None or not found.generates or not set(found.outputs) <= set(runner.output_names):
+        return None
+    return found

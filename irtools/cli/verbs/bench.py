@@ -108,7 +108,8 @@ def bench(sources: tuple[str, ...], json_path: str | None, **given: Any) -> None
     Times are taken in alternating blocks, one process at a time. Prints median, p90 and p99
     latency, throughput, peak memory of the process, and how many times faster than the first
     model with a 95 % interval. A decoder with a cache is timed twice: on a prompt of --seq tokens,
-    and on one token with --past tokens in its cache, in tokens per second.
+    and on one token with --past tokens in its cache, in tokens per second; with several --past, a
+    curve shows how fast it writes as the text grows.
 
     With --evaluate all models run on the same samples: SQNR and agreement of the outputs with
     those of the first model, the task metric, and its difference to the first, sample by sample,
@@ -117,6 +118,7 @@ def bench(sources: tuple[str, ...], json_path: str | None, **given: Any) -> None
     With --kit or --on models are timed on another machine, for which they may be made (isa=).
     """
     from irtools.cli.console import console, say, write_json
+    from irtools.cli.curve import decode_curve
     from irtools.cli.live import check_live, live_contest
     from irtools.report.bench import bench_document
 
@@ -134,7 +136,10 @@ def bench(sources: tuple[str, ...], json_path: str | None, **given: Any) -> None
         return
     if json_path is not None:
         write_json(bench_document(found, _elsewhere(timer)), json_path)
-    console(stderr=json_path == "-").print(_table(found))
+    shown = console(stderr=json_path == "-")
+    shown.print(_table(found))
+    for line in decode_curve(found.latency):
+        shown.print(line, markup=False, highlight=False)
     if (there := _elsewhere(timer)) is not None:
         say(f"irc: timed on {there.name}: {there.cpu}, {counted(there.threads, 'thread')}")
 

@@ -10,6 +10,8 @@ import pytest
 
 from irtools.analysis.decoder import CachedDecoder, find_decoder
 from irtools.backends.openvino.library import import_openvino
+from irtools.backends.openvino.source import import_model
+from irtools.backends.openvino.stateful import make_stateful
 from irtools.errors import DataError
 from irtools.measure.generate import write_greedily
 from irtools.model import Model
@@ -59,6 +61,25 @@ def test_the_same_numbers_as_stateless(grouped_decoder: Model, decoder: CachedDe
         assert plain.keys() == stateful.keys()
         for name, array in plain.items():
             np.testing.assert_allclose(stateful[name], array, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize(("lowest", "is_guarded"), [(-1.7e38, False), (-np.inf, True)])
+def test_rows_of_nan_are_looked_for_where_a_mask_can_make_them(
+    grouped_decoder: Model, decoder: CachedDecoder, lowest: float, is_guarded: bool
+) -> None:
+    model = grouped_decoder.clone()
+    (shut,) = [n for n in model.ir.graph if n.outputs[0].name == "shut"]
+    shut.attributes.add(ir.AttrFloat32("value_float", lowest))
+    made = make_stateful(import_model(import_openvino().Core(), model)).model
+    attention = next(n for n in made.get_ops() if n.get_type_name() == "ScaledDotProductAttention")
+    readers = {port.get_node().get_type_name() for port in attention.output(0).get_target_inputs()}
+    assert ("IsNaN" in readers) == is_guarded
+    with find_target("openvino-cpu").runner(model, _EXACT) as runner:
+        assert runner.kernels().fused_attention == 1
+        mask = np.ones_like(_IDS)
+        mask[1, :3] = 0
+        feeds = decoder.feeds(_IDS, decoder.empty(2)) | {"attention_mask": mask}
+        assert np.isfinite(runner.run(feeds)["logits"]).all()
 
 
 def test_a_text_is_read_on_where_it_is(grouped_decoder: Model, decoder: CachedDecoder) -> None:

@@ -1,0 +1,128 @@
+"""Chat templates: how a conversation becomes the text that a model was trained on.
+
+A template comes with a model and is a program in Jinja. It runs in Jinja's sandbox, which lets it
+change nothing and reach nothing but what it is given.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NoReturn
+
+from irtools.errors import DataError, FileError, MissingExtraError
+from irtools.words import one_line
+
+__all__ = ["ChatTemplate", "read_chat_template"]
+
+_FILE, _SETTINGS = "chat_template.jinja", "tokenizer_config.json"
+_SPECIAL = ("bos_token", "eos_token", "pad_token", "unk_token")
+
+
+@dataclass(frozen=True)
+class ChatTemplate:
+    """A template and what it may name.
+
+    Attributes:
+        text: In Jinja.
+        name: Where it comes from, for messages.
+        tokens: Special tokens by the names that templates use (`eos_token`).
+    """
+
+    text: str
+    name: str
+    tokens: Mapping[str, str]
+
+    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
+        """Return the text of a conversation, up to where the model answers.
+
+        Args:
+            messages: `role` and `content` each.
+
+        Raises:
+            DataError: The template does not parse, fails, or does what it must not.
+            MissingExtraError: Jinja is not installed.
+        """
+        jinja2 = _jinja2()
+        sandbox = jinja2.sandbox.ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
+        sandbox.globals |= {"raise_exception": _refuse, "strftime_now": _now}
+        try:
+            text: str = sandbox.from_string(self.text).render(
+                messages=[dict(message) for message in messages],
+                add_generation_prompt=True,
+                **self.tokens,
+            )
+        except jinja2.TemplateSyntaxError as error:
+            raise DataError(
+                f"{self.name}, line {error.lineno}, is not a template: {one_line(error)}"
+            ) from error
+        except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
+            raise DataError(f"{self.name} fails: {one_line(error)}") from error
+        except (AttributeError, RecursionError, MemoryError) as error:
+            raise DataError(f"{self.name} fails: {one_line(error)}") from error
+        return text
+
+
+def read_chat_template(folder: Path) -> ChatTemplate | None:
+    """Return the template of a folder's tokenizer; None where it has none.
+
+    It is `chat_template.jinja`, or stands in `tokenizer_config.json`; of several there, the one
+    that is called `default`.
+
+    Raises:
+        FileError: A file cannot be read, or is not JSON.
+    """
+    settings = _settings(folder / _SETTINGS)
+    tokens = {name: _token(settings[name]) for name in _SPECIAL if settings.get(name)}
+    path = folder / _FILE
+    if path.is_file():
+        try:
+            return ChatTemplate(path.read_text(encoding="utf-8"), str(path), tokens)
+        except (OSError, UnicodeDecodeError) as error:
+            raise FileError(f"cannot read {path}: {one_line(error)}") from error
+    found = settings.get("chat_template")
+    if isinstance(found, list):
+        named = {entry.get("name"): entry.get("template") for entry in found}
+        found = named.get("default")
+    if not isinstance(found, str):
+        return None
+    return ChatTemplate(found, f"chat_template in {folder / _SETTINGS}", tokens)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FileError(f"cannot read {path}: {one_line(error)}") from error
+    return found if isinstance(found, dict) else {}
+
+
+def _token(entry: Any) -> str:
+    """Return a special token, which some files write with its settings."""
+    return str(entry.get("content", "")) if isinstance(entry, dict) else str(entry)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise _jinja2().TemplateError(message)
+
+
+def _now(form: str) -> str:
+    return datetime.now().strftime(form)
+
+
+def _jinja2() -> ModuleType:
+    try:
+        import jinja2
+        import jinja2.ext
+        import jinja2.sandbox
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("a chat template", "chat") from error
+    return jinja2

@@ -1,0 +1,236 @@
+"""A decoder in use: a prompt in, the likeliest tokens out, one by one and timed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from irtools.data import ChatTemplate, read_chat_template
+from irtools.errors import DataError, FileError, UnsupportedError, UsageError
+from irtools.measure.cpu import cpu_quota
+from irtools.targets import Runner, RunnerOptions, begin_text, find_target, text_decoder_of
+from irtools.words import counted, one_line
+
+__all__ = ["Piece", "Speed", "Talker", "find_main", "open_talker", "speed_of"]
+
+_TARGETS = {".onnx": "ort-cpu", ".ort": "ort-cpu", ".xml": "openvino-cpu"}
+_TOKENIZER = "tokenizer.json"
+_CONFIGS = ("generation_config.json", "config.json")
+_LENGTHS = ("max_position_embeddings", "n_positions", "n_ctx")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One token that was written.
+
+    Attributes:
+        token: Its id.
+        text: What it adds to the text; empty where a character is not yet complete.
+        seconds: How long it took, from the prompt or from the token before.
+    """
+
+    token: int
+    text: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Speed:
+    """How quickly a text was written.
+
+    Attributes:
+        prompt_tokens: Tokens of the prompt.
+        tokens: Tokens that were written.
+        first_seconds: Until the first of them.
+        tokens_per_second: Of those after the first; None where there are none.
+    """
+
+    prompt_tokens: int
+    tokens: int
+    first_seconds: float
+    tokens_per_second: float | None
+
+
+def speed_of(prompt: np.ndarray, pieces: list[Piece]) -> Speed:
+    """Return the speed of a text of at least one token."""
+    later = [piece.seconds for piece in pieces[1:]]
+    rate = len(later) / sum(later) if later else None
+    return Speed(len(prompt), len(pieces), pieces[0].seconds, rate)
+
+
+class Talker:
+    """A decoder with the tokenizer, chat template and end tokens next to it.
+
+    Args:
+        runner: The model.
+        folder: Where the files next to it are.
+        name: What messages call it.
+
+    Raises:
+        UnsupportedError: It does not continue texts by itself, with a cache.
+        FileError: It has no tokenizer, or one that cannot be read.
+    """
+
+    def __init__(self, runner: Runner, folder: Path, name: str) -> None:
+        decoder = text_decoder_of(runner)
+        if decoder is None:
+            raise UnsupportedError(
+                f"{name} does not write text: expected a decoder with its cache, as `irc export "
+                f"--with-past` makes them; it takes {', '.join(runner.input_names)}"
+            )
+        self.name = name
+        self._runner = runner
+        self._decoder = decoder
+        self._folder = folder
+        self._tokenizer = _read_tokenizer(folder, name)
+
+    def close(self) -> None:
+        """Free the model."""
+        self._runner.close()
+
+    def chat(self, prompt: str) -> np.ndarray:
+        """Return the tokens of a question in the model's chat template, [P].
+
+        Without a template they are those of `raw`.
+
+        Raises:
+            DataError: The template fails, or there are no tokens.
+        """
+        template = self._template
+        if template is None:
+            return self.raw(prompt)
+        text = template.render([{"role": "user", "content": prompt}])
+        return self._tokens(text, special=False)
+
+    def raw(self, prompt: str) -> np.ndarray:
+        """Return the tokens of a text that is to be continued, [P].
+
+        Raises:
+            DataError: There are none.
+        """
+        return self._tokens(prompt, special=True)
+
+    def write(self, prompt: np.ndarray, new_tokens: int) -> Iterator[Piece]:
+        """Continue a prompt by the likeliest token at each step, until the text ends.
+
+        Args:
+            prompt: Token ids, [P].
+            new_tokens: Most tokens to write; where less room is left in the context, so many.
+
+        Raises:
+            DataError: The prompt fills the context, or the model does not run on it.
+        """
+        from tokenizers.decoders import DecodeStream
+
+        limit = self.context_length
+        if limit is not None and len(prompt) >= limit:
+            raise DataError(
+                f"the prompt has {counted(len(prompt), 'token')}, and the context of {self.name} "
+                f"is {limit}: shorten it"
+            )
+        room = new_tokens if limit is None else min(new_tokens, limit - len(prompt))
+        stream = DecodeStream(skip_special_tokens=True)
+        ids, text = prompt[None], begin_text(self._runner, self._decoder, 1)
+        for _ in range(room):
+            start = time.perf_counter()
+            token = int(text.read(ids)[0, -1].argmax())
+            seconds = time.perf_counter() - start
+            yield Piece(token, stream.step(self._tokenizer, token) or "", seconds)
+            if token in self.ends:
+                return
+            ids = np.array([[token]], np.int64)
+
+    @cached_property
+    def ends(self) -> frozenset[int]:
+        """Tokens that end a text, by the generation or model configuration next to the model."""
+        for name in _CONFIGS:
+            found = self._config(name).get("eos_token_id")
+            if found is not None:
+                return frozenset(found if isinstance(found, list) else [found])
+        return frozenset()
+
+    @cached_property
+    def context_length(self) -> int | None:
+        """Most tokens of a text; None where no file says it."""
+        config = self._config("config.json")
+        return next((config[n] for n in _LENGTHS if isinstance(config.get(n), int)), None)
+
+    @cached_property
+    def _template(self) -> ChatTemplate | None:
+        return read_chat_template(self._folder)
+
+    def _tokens(self, text: str, *, special: bool) -> np.ndarray:
+        ids = self._tokenizer.encode(text, add_special_tokens=special).ids
+        if not ids:
+            raise DataError("the prompt has no tokens")
+        return np.array(ids, np.int64)
+
+    def _config(self, name: str) -> dict[str, Any]:
+        path = self._folder / name
+        if not path.is_file():
+            return {}
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise FileError(f"cannot read {path}: {one_line(error)}") from error
+        return found if isinstance(found, dict) else {}
+
+
+def find_main(source: Path) -> Path:
+    """Return the file that a runtime opens: the source, or the one model of a folder.
+
+    Raises:
+        FileError: There is none.
+        UsageError: There are several.
+    """
+    if not source.is_dir():
+        if not source.is_file():
+            raise FileError(f"there is no file or folder {source}")
+        return source
+    found = sorted(path for path in source.iterdir() if path.suffix in _TARGETS)
+    # Tokenizers are models of OpenVINO, too.
+    found = [path for path in found if not path.stem.endswith("tokenizer")]
+    if not found:
+        raise FileError(f"{source} holds no model (.onnx, .ort or .xml)")
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise UsageError(f"{source} holds several models: name one of {names}")
+    return found[0]
+
+
+def open_talker(source: str, target: str | None, threads: int | None) -> Talker:
+    """Open a decoder and what is next to it.
+
+    Args:
+        source: The model file, or a folder with one.
+        target: What runs it; None: OpenVINO for its own files, else ONNX Runtime.
+        threads: Threads; None: the CPU quota.
+
+    Raises:
+        IrtoolsError: As `find_main`, `find_target`, `Target.runner` and `Talker`.
+    """
+    main = find_main(Path(source))
+    found = find_target(target or _TARGETS.get(main.suffix, "ort-cpu"))
+    runner = found.runner(main, RunnerOptions(threads=threads or cpu_quota()))
+    return Talker(runner, main.parent, source)
+
+
+def _read_tokenizer(folder: Path, name: str) -> Any:
+    from tokenizers import Tokenizer
+
+    path = folder / _TOKENIZER
+    if not path.is_file():
+        raise FileError(
+            f"{name} has no {_TOKENIZER} next to it, so there are no tokens of a prompt"
+        )
+    try:
+        return Tokenizer.from_file(str(path))
+    except Exception as error:  # The library raises nothing narrower.
+        raise FileError(f"cannot read {path}: {one_line(error)}") from error

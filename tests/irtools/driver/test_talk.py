@@ -1,0 +1,107 @@
+"""A decoder in use: prompts, ends, the room in its context, and what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from irtools.analysis.decoder import find_text_decoder
+from irtools.driver.talk import Piece, Talker, find_main, open_talker, speed_of
+from irtools.errors import DataError, FileError, UnsupportedError, UsageError
+from irtools.measure.generate import write_greedily
+from irtools.model import Model
+from irtools.targets import RunnerOptions, find_target
+from irtools.testing.models import mlp
+
+Talks = Callable[..., Path]
+
+
+@pytest.fixture
+def talker(tmp_path: Path, talks: Talks, cached_decoder: Model) -> Iterator[Talker]:
+    found = open_talker(str(talks(tmp_path / "d", cached_decoder)), None, 1)
+    yield found
+    found.close()
+
+
+def _greedy(model: Model, prompt: np.ndarray, count: int) -> list[int]:
+    decoder = find_text_decoder(model.ir)
+    assert decoder is not None
+    with find_target("ort-cpu").runner(model, RunnerOptions(threads=1)) as runner:
+        return [int(i) for i in write_greedily(runner, decoder, prompt[None], count).tokens[0]]
+
+
+def test_the_likeliest_tokens_one_by_one(talker: Talker, cached_decoder: Model) -> None:
+    prompt = talker.raw("w5 w9 w30")
+    assert prompt.tolist() == [5, 9, 30]
+    pieces = list(talker.write(prompt, 8))
+    assert [piece.token for piece in pieces] == _greedy(cached_decoder, prompt, 8)
+    assert "".join(piece.text for piece in pieces).split() == [f"w{p.token}" for p in pieces]
+    assert all(piece.seconds > 0 for piece in pieces)
+
+
+@pytest.mark.chat
+def test_a_question_goes_through_the_template(talker: Talker) -> None:
+    assert talker.chat("w5").tolist() == [5, 7, 8]
+
+
+def test_a_text_ends_with_its_end_token(
+    tmp_path: Path, talks: Talks, cached_decoder: Model
+) -> None:
+    prompt = np.array([5, 9, 30])
+    tokens = _greedy(cached_decoder, prompt, 8)
+    # The first token that was not there before.
+    end = next(n for n in range(1, 8) if tokens[n] not in tokens[:n])
+    folder = talks(tmp_path / "d", cached_decoder, eos_token_id=[60, tokens[end]])
+    talker = open_talker(str(folder / "model.onnx"), "ort-cpu", 1)
+    assert [piece.token for piece in talker.write(prompt, 8)] == tokens[: end + 1]
+
+
+def test_a_text_stays_in_its_context(talker: Talker) -> None:
+    assert talker.context_length == 24
+    assert len(list(talker.write(np.full(20, 5), 100))) <= 4
+    with pytest.raises(DataError, match=r"the prompt has 24 tokens, and the context of .* is 24"):
+        next(talker.write(np.full(24, 5), 1))
+
+
+def test_an_empty_prompt_is_one_line(talker: Talker) -> None:
+    with pytest.raises(DataError, match=r"^the prompt has no tokens$"):
+        talker.raw("")
+
+
+def test_what_does_not_write_text(tmp_path: Path, talks: Talks) -> None:
+    folder = talks(tmp_path / "d", mlp())
+    with pytest.raises(UnsupportedError, match="does not write text: expected a decoder with its"):
+        open_talker(str(folder), None, 1)
+
+
+def test_a_folder_without_a_tokenizer(tmp_path: Path, cached_decoder: Model) -> None:
+    cached_decoder.save(tmp_path / "model.onnx")
+    with pytest.raises(FileError, match=r"has no tokenizer.json next to it"):
+        open_talker(str(tmp_path), None, 1)
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(FileError, match=r"^cannot read .*tokenizer.json: .") as caught:
+        open_talker(str(tmp_path), None, 1)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_model_of_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(FileError, match="there is no file or folder"):
+        find_main(tmp_path / "none")
+    with pytest.raises(FileError, match=r"holds no model \(.onnx, .ort or .xml\)"):
+        find_main(tmp_path)
+    for name in ("openvino_model.xml", "openvino_tokenizer.xml", "openvino_detokenizer.xml"):
+        (tmp_path / name).touch()
+    assert find_main(tmp_path).name == "openvino_model.xml"
+    (tmp_path / "model.onnx").touch()
+    with pytest.raises(UsageError, match=r"several models: name one of model.onnx, openvino_model"):
+        find_main(tmp_path)
+
+
+def test_speed_counts_the_first_token_apart() -> None:
+    pieces = [Piece(1, "", 3.0), Piece(2, "", 0.5), Piece(3, "", 0.5)]
+    found = speed_of(np.zeros(4), pieces)
+    assert (found.first_seconds, found.tokens_per_second) == (3.0, 2.0)
+    assert speed_of(np.zeros(4), pieces[:1]).tokens_per_second is None

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from irtools.builds.config import Config
 from irtools.builds.filling import Filler, Origin
-from irtools.builds.inputs import Fingerprints, Inputs
+from irtools.builds.fingerprints import Fingerprints
+from irtools.builds.inputs import Inputs
 from irtools.builds.lock import (
     Lock,
     LockedBuild,

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from irtools.builds.inputs import Inputs, still_holds
+from irtools.builds.fingerprints import still_holds
+from irtools.builds.inputs import Inputs
 from irtools.builds.matrix import Combination
 from irtools.builds.records import BUILD_FILE, BuildRecord, Manifest, read_record, record_text
 from irtools.builds.release import copy_files

@@ -47,6 +47,10 @@ class Lock(Record, frozen=True):
     """All builds by name."""
 
     FORMAT: ClassVar[str] = "irtools-lock"
+    REMEDY: ClassVar[str] = (
+        "remove it, and it is written anew; passes that it has of a search are then searched for "
+        "again, or kept by building with the irtools that wrote it"
+    )
 
     seed: int
     builds: Mapping[str, LockedBuild]

@@ -11,7 +11,7 @@ import msgspec
 from irtools.builds.inputs import Inputs
 from irtools.builds.matrix import Combination
 from irtools.errors import DataError, FileError
-from irtools.files import json_text
+from irtools.files import fault_of_document, json_text
 
 __all__ = [
     "BUILD_FILE",
@@ -39,6 +39,8 @@ class Record(msgspec.Struct, frozen=True):
 
     FORMAT: ClassVar[str]
     VERSION: ClassVar[int] = 1
+    REMEDY: ClassVar[str] = "build it again, or read it with the irtools that wrote it"
+    """What to do about another version."""
 
 
 class Scores(msgspec.Struct, frozen=True):
@@ -156,13 +158,8 @@ def read_record(kind: type[T], path: Path) -> T:
         raise FileError(f"cannot read {path}: {error.strerror}") from error
     except msgspec.DecodeError as error:
         raise DataError(f"{path} is not JSON: {error}") from error
-    if not isinstance(document, dict) or document.get("format") != kind.FORMAT:
-        raise DataError(f"{path} is not a document of format {kind.FORMAT!r}")
-    if document.get("version") != kind.VERSION:
-        raise DataError(
-            f"{path} has version {document.get('version')!r}, expected {kind.VERSION}: "
-            "build it again, or read it with the irtools that wrote it"
-        )
+    if fault := fault_of_document(document, kind.FORMAT, kind.VERSION, kind.REMEDY):
+        raise DataError(f"{path} {fault}")
     try:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:

@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 
 from irtools.builds.config import Config, read_config
-from irtools.builds.inputs import Fingerprints, Inputs
+from irtools.builds.fingerprints import Fingerprints
+from irtools.builds.inputs import Inputs
 from irtools.builds.lock import Lock, lock_path, read_lock, with_found
 from irtools.builds.matrix import Combination, combinations
 from irtools.builds.records import BUILD_FILE, MEASURED_FILES, BuildRecord, read_record

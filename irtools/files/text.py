@@ -10,7 +10,7 @@ from pathlib import Path
 from irtools.errors import FileError
 from irtools.files.scratch import scratch_folder
 
-__all__ = ["json_text", "write_text"]
+__all__ = ["fault_of_document", "json_text", "write_text"]
 
 
 def json_text(document: Mapping[str, object], *, any_number: bool = False) -> str:
@@ -25,6 +25,23 @@ def json_text(document: Mapping[str, object], *, any_number: bool = False) -> st
         ValueError: It holds such a number.
     """
     return json.dumps(document, indent=1, allow_nan=any_number) + "\n"
+
+
+def fault_of_document(document: object, format: str, version: int, remedy: str) -> str:
+    """Return why a document is not of a format and version; empty where it is.
+
+    Args:
+        document: As it was parsed.
+        remedy: What to do where it has another version.
+    """
+    if not isinstance(document, dict):
+        return f"is not a document of format {format!r}, but {type(document).__name__}"
+    if document.get("format") != format:
+        found = document.get("format")
+        return f"is not a document of format {format!r}" + f", but {found!r}" * (found is not None)
+    if document.get("version") != version:
+        return f"has version {document.get('version')!r}, expected {version}: {remedy}"
+    return ""
 
 
 def write_text(path: Path, text: str) -> None:

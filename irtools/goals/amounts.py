@@ -10,7 +10,7 @@ from decimal import Decimal
 from irtools.errors import OptionError
 from irtools.words import size_text
 
-__all__ = ["SHARE", "SIZE", "SPEED", "TIME", "Scale"]
+__all__ = ["SHARE", "SIZE", "SPEED", "TIME", "Scale", "read_size"]
 
 _AMOUNT = re.compile(r"([0-9]*\.?[0-9]+(?:[eE][-+]?[0-9]+)?)\s*([a-zA-Z%]*)")
 
@@ -72,6 +72,7 @@ SIZE = Scale(
         "MB": 1e6,
         "kB": 1e3,
         "GB": 1e9,
+        "TB": 1e12,
         "MiB": 2.0**20,
         "KiB": 2.0**10,
         "GiB": 2.0**30,
@@ -80,3 +81,16 @@ SIZE = Scale(
     _TIMES_ORIGINAL,
     "a size such as 25MB, or 25% or 0.25x of the original's",
 )
+
+
+def read_size(text: str, what: str) -> int:
+    """Return the bytes of a size such as `25MB`, which is not relative to anything.
+
+    Args:
+        what: What to call it in a message.
+
+    Raises:
+        OptionError: It is not one.
+    """
+    size = Scale(SIZE.units, {}, "a size such as 80MB or 1.5GB")
+    return int(size.read(text, what)[0])

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from irtools.errors import UsageError
-from irtools.files import json_text
+from irtools.files import fault_of_document, json_text
 
 __all__ = ["Decision", "Json", "Plan"]
 
 _FORMAT = "irtools-plan"
 _VERSION = 2
 """Rises when what passes write into `Decision.data` can no longer be read."""
+_REMEDY = "make a new one with `irc plan --json`"
 
 Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | None"
 
@@ -103,15 +104,8 @@ class Plan:
         """
         try:
             document = json.loads(text)
-            if document["format"] != _FORMAT:
-                raise UsageError(
-                    f"not a plan: its format is {document['format']!r}, expected {_FORMAT!r}"
-                )
-            if document["version"] != _VERSION:
-                raise UsageError(
-                    f"the plan has version {document['version']!r}, this irtools reads version "
-                    f"{_VERSION}: make a new one with `irc plan --json`"
-                )
+            if fault := fault_of_document(document, _FORMAT, _VERSION, _REMEDY):
+                raise UsageError(f"the plan {fault}")
             return cls(
                 document["pass"],
                 tuple(Decision(**decision) for decision in document["decisions"]),

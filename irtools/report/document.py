@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from irtools.errors import DataError
-from irtools.files import json_text
+from irtools.files import fault_of_document, json_text
 from irtools.report.entries import ReportData
 from irtools.report.kinds import figure_kinds
 from irtools.report.plain import plain_data
 
 __all__ = ["Report", "schema"]
+
+_REMEDY = "run irc optimize again, or read it with the irtools that wrote it"
 
 
 class Report(ReportData):
@@ -50,13 +52,8 @@ class Report(ReportData):
         """Read a document as `to_dict` has it. Raises as `from_json`."""
         import msgspec
 
-        if not isinstance(document, dict) or document.get("format") != cls.FORMAT:
-            raise DataError(f"not a report: expected a JSON object with format {cls.FORMAT!r}")
-        if document.get("version") != cls.VERSION:
-            raise DataError(
-                f"the report has version {document.get('version')!r}, expected {cls.VERSION}: run "
-                "irc optimize again, or read it with the irtools that wrote it"
-            )
+        if fault := fault_of_document(document, cls.FORMAT, cls.VERSION, _REMEDY):
+            raise DataError(f"the report {fault}")
         try:
             plain = [{**row, "figures": {}} for row in document["rows"]]
             data = msgspec.convert({**document, "rows": plain}, ReportData, strict=False)

@@ -12,6 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.errors import OptionError, UnsupportedError
+from irtools.goals import read_size
 from irtools.measure.cpu import cpu_quota
 from irtools.passes.quantization.alternatives import alternatives_of
 from irtools.passes.quantization.forms.apply import apply_plan, within_opset
@@ -31,7 +32,6 @@ from irtools.passes.quantization.forms.rows import RowTable
 from irtools.passes.quantization.mixed import (
     SEARCH_EFFORT,
     Budget,
-    bytes_of,
     weighed_mix,
 )
 from irtools.passes.quantization.ranges.calibration import ActivationFacts, Facts
@@ -196,7 +196,7 @@ class Int4(PlanningPass):
 
     @property
     def _budget(self) -> Budget:
-        return Budget(bytes_of(self.size, "size") if self.size else None, self.min_sqnr)
+        return Budget(read_size(self.size, "size") if self.size else None, self.min_sqnr)
 
     def plan(self, model: ir.Model, ctx: PassContext) -> Plan:
         capabilities, skipped = ctx.target.capabilities, Skips()

@@ -10,6 +10,7 @@ from typing import ClassVar, Literal
 import onnx_ir as ir
 
 from irtools.errors import OptionError
+from irtools.goals import read_size
 from irtools.measure.cpu import cpu_quota
 from irtools.model import infer_shapes
 from irtools.passes.quantization.alternatives import alternatives_of
@@ -35,7 +36,6 @@ from irtools.passes.quantization.forms.weights import WeightForm
 from irtools.passes.quantization.mixed import (
     SEARCH_EFFORT,
     Budget,
-    bytes_of,
     weighed_mix,
 )
 from irtools.passes.quantization.prospect import Prospect, Wishes
@@ -227,7 +227,7 @@ class Int8(PlanningPass):
         if self.min_sqnr is not None and not math.isfinite(self.min_sqnr):
             raise OptionError(f"min-sqnr is {self.min_sqnr}, expected a number of decibels")
         if self.size:
-            bytes_of(self.size, "size")
+            read_size(self.size, "size")
         if self.min_size < 0:
             raise OptionError(f"min-size is {self.min_size}, expected 0 or more")
         if self.block_size and (self.block_size < 16 or self.block_size & (self.block_size - 1)):
@@ -298,7 +298,7 @@ class Int8(PlanningPass):
         ]
         names = {weight.name for weight, _ in chosen}
         fixed = tuple(d for d in weights.decisions if made[d.subject].weight not in names)
-        size = bytes_of(self.size, "size") if self.size else None
+        size = read_size(self.size, "size") if self.size else None
         evidence = Evidence(ctx.target.capabilities, prospect.facts)
         mix = weighed_mix(
             alternatives_of(chosen, weights.decisions, evidence, cpu_quota()),

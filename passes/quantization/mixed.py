@@ -13,7 +13,6 @@ form for all, or what still keeps so many decibels of the outputs.
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +21,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from irtools.errors import OptionError, UnsupportedError
+from irtools.errors import UnsupportedError
 from irtools.passes.quantization.alternatives import Alternatives, influences
 from irtools.passes.quantization.trial_run import Effort, Trials
 from irtools.passmanager import Choice, Decision, Plan, choose_levels
@@ -35,7 +34,6 @@ __all__ = [
     "Runs",
     "Mix",
     "SEARCH_EFFORT",
-    "bytes_of",
     "mixed",
     "weighed_mix",
 ]
@@ -48,8 +46,6 @@ _SEARCH = 8
 """Trials for the least size that keeps enough."""
 SEARCH_EFFORT = Effort(largest=2 << 30, work=1e12, exact=False)
 """Of the trials: they were asked for, and kernels round activations in blocks as well."""
-_SIZE = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[kMG]?B)", re.ASCII)
-_UNITS = {"B": 1, "kB": 1000, "MB": 1000**2, "GB": 1000**3}
 
 
 Run: TypeAlias = Callable[[tuple[Decision, ...]], "float | None"]
@@ -80,18 +76,6 @@ class Budget:
 
     size: int | None = None
     least_db: float | None = None
-
-
-def bytes_of(text: str, option: str) -> int:
-    """Read a size such as `80MB`, in decimal units.
-
-    Raises:
-        OptionError: It is none.
-    """
-    found = _SIZE.fullmatch(text.strip())
-    if found is None:
-        raise OptionError(f"{option} is {text!r}, expected a size such as 80MB or 1.5GB")
-    return int(float(found["number"]) * _UNITS[found["unit"]])
 
 
 @dataclass(frozen=True)

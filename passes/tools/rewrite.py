@@ -46,6 +46,8 @@ class Rewrite(Pass):
     )
 
     def __post_init__(self) -> None:
+        if self.rules and not all(self.rules.partition(":")[::2]):
+            raise OptionError(f"rules is {self.rules!r}, expected package.module:RULES")
         if not self.rules and self.keeps != "reassociated":
             raise OptionError(f"keeps={self.keeps} says something of your rules: name them, rules=")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from typing import Any
 
@@ -13,19 +12,20 @@ from irtools.cli.verb import Verb
 
 __all__ = ["cache"]
 
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
-
 
 class _Bytes(click.ParamType):
-    """A size: `500MB`, `2 GB` or bytes."""
+    """A size: `500MB` or `2 GB`."""
 
     name = "size"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> int:
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)b?", str(value).strip().lower())
-        if match is None:
-            self.fail(f"{value!r} is not a size such as 500MB or 2GB", param, ctx)
-        return int(float(match[1]) * _UNITS[match[2]])
+        from irtools.errors import OptionError
+        from irtools.goals import read_size
+
+        try:
+            return read_size(str(value), "the size")
+        except OptionError as error:
+            self.fail(str(error), param, ctx)
 
 
 @click.command(cls=Verb, epilog="Example: irc cache --trim 2GB")

@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 
 from irtools.errors import DataError, FileError
+from irtools.files import fault_of_document
 from irtools.measure.base import LatencyResult
 from irtools.measure.interval import speedup
 from irtools.measure.kit.base import RESULT, KitTimes, OtherMachine, TimedModel
@@ -71,13 +72,8 @@ def parse_result(content: bytes, name: str) -> KitTimes:
         document = msgspec.json.decode(content)
     except msgspec.DecodeError as error:
         raise DataError(f"{name} is not JSON: {error}") from error
-    if not isinstance(document, dict) or document.get("format") != RESULT:
-        raise DataError(f"{name} is not the result of a kit: expected format {RESULT!r}")
-    if document.get("version") != _VERSION:
-        raise DataError(
-            f"{name} has version {document.get('version')!r}, expected {_VERSION}: pack the kit "
-            "again and run it"
-        )
+    if fault := fault_of_document(document, RESULT, _VERSION, "pack the kit again and run it"):
+        raise DataError(f"{name} {fault}")
     try:
         found = msgspec.convert(document, _Document)
         return _timed(found)

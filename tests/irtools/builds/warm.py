@@ -132,7 +132,7 @@ def _answer(asked: dict[str, Any]) -> list[tuple[int | None, str]]:
 def main() -> None:
     for name in _USED:
         importlib.import_module(name)
-    from irtools.builds.inputs import Fingerprints
+    from irtools.builds.fingerprints import Fingerprints
     from irtools.measure.machine import code_digest
 
     code_digest()  # Kept for a process, as are the versions.

@@ -81,3 +81,28 @@ def write_model(path: Path, hidden: str = "h") -> None:
         [x], [out], nodes=nodes, initializers=[w1, w2], opset_imports={"": 20}, name="g"
     )
     ir.save(ir.Model(graph, ir_version=10), path)
+
+
+def build_file(pipelines: str, goals: str = "") -> str:
+    """Return an `irc.toml` for `model.onnx` and `data.npz`, which times and checks nothing."""
+    return f"""
+[models.mlp]
+source = "model.onnx"
+[data.all]
+evaluate = "data.npz"
+[pipelines]
+{pipelines}
+[targets]
+avx2 = "ort-cpu:isa=avx2"
+{goals}[measuring]
+bench = "none"
+effort = "quick"
+check = false
+"""
+
+
+def change(old: str, new: str, file: str = "irc.toml") -> None:
+    """Replace a text that a file of the working folder holds."""
+    text = Path(file).read_text(encoding="utf-8")
+    assert old in text
+    Path(file).write_text(text.replace(old, new), encoding="utf-8")

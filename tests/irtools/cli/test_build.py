@@ -10,21 +10,9 @@ import numpy as np
 import onnx
 import pytest
 
-CONFIG = """
-[models.mlp]
-source = "model.onnx"
-[data.all]
-evaluate = "data.npz"
-[pipelines]
-clean = "cleanup"
-int8 = "cleanup,int8"
-[targets]
-avx2 = "ort-cpu:isa=avx2"
-[measuring]
-bench = "none"
-effort = "quick"
-check = false
-"""
+from .conftest import build_file, change
+
+CONFIG = build_file('clean = "cleanup"\nint8 = "cleanup,int8"')
 
 
 @pytest.fixture
@@ -39,12 +27,6 @@ def _origins(err: str) -> list[str]:
     return [row.rpartition("│")[2].strip() for row in rows]
 
 
-def _change(old: str, new: str) -> None:
-    text = Path("irc.toml").read_text(encoding="utf-8")
-    assert old in text
-    Path("irc.toml").write_text(text.replace(old, new), encoding="utf-8")
-
-
 def test_what_changed_is_made_again_and_nothing_else(build: Callable) -> None:
     first = build()
     assert first.code == 0, first.err
@@ -55,16 +37,16 @@ def test_what_changed_is_made_again_and_nothing_else(build: Callable) -> None:
     # Nothing was even written.
     assert stamps == {path: path.stat().st_mtime_ns for path in Path("release").rglob("*")}
     # Another pipeline, another target: one build each. Back again: from the cache.
-    _change('"cleanup,int8"', '"cleanup,int8:mode=dynamic"')
+    change('"cleanup,int8"', '"cleanup,int8:mode=dynamic"')
     assert _origins(build().err) == ["unchanged", "built"]
     assert Path("irc.lock").read_bytes() != lock
-    _change('"cleanup,int8:mode=dynamic"', '"cleanup,int8"')
+    change('"cleanup,int8:mode=dynamic"', '"cleanup,int8"')
     assert _origins(build().err) == ["unchanged", "from the cache"]
     assert Path("irc.lock").read_bytes() == lock
-    _change('avx2 = "ort-cpu:isa=avx2"', 'vnni = "ort-cpu:isa=vnni"')
+    change('avx2 = "ort-cpu:isa=avx2"', 'vnni = "ort-cpu:isa=vnni"')
     assert _origins(build().err) == ["built", "built"]
     # A page of the release that is not about builds.
-    _change('source = "model.onnx"', 'source = "model.onnx"\nlicense = "MIT"')
+    change('source = "model.onnx"', 'source = "model.onnx"\nlicense = "MIT"')
     assert _origins(build().err) == ["unchanged", "unchanged"]
     assert 'license: "MIT"' in Path("release/README.md").read_text(encoding="utf-8")
     # Data.
@@ -74,7 +56,7 @@ def test_what_changed_is_made_again_and_nothing_else(build: Callable) -> None:
 
 
 def test_a_release_that_was_damaged_is_written_again(build: Callable) -> None:
-    _change('clean = "cleanup"\n', "")
+    change('clean = "cleanup"\n', "")
     assert build().code == 0
     file = Path("release/mlp/int8/avx2/model.onnx")
     content = file.read_bytes()
@@ -103,7 +85,7 @@ def test_a_source_that_changes_during_its_build_is_told(
         Path("model.onnx").write_bytes(content + b"\x42\x00")
         return found
 
-    _change('clean = "cleanup"\n', "")
+    change('clean = "cleanup"\n', "")
     monkeypatch.setattr(make, "make_build", changing)
     found = build()
     assert found.code == 3 and "changed while it was built: build again" in found.err
@@ -127,7 +109,7 @@ def test_a_release_that_is_replaced_meanwhile_is_not_mixed_in(
             (folder / "model.onnx").write_bytes(b"of another release")
 
     monkeypatch.setattr(filling, "copy_files", replaced)
-    _change("check = false", "check = false\n[release]\nversion = '2'")
+    change("check = false", "check = false\n[release]\nversion = '2'")
     found = build()
     assert _origins(found.err) == ["from the cache", "from the cache"]
     assert Path("release/mlp/int8/avx2/model.onnx").stat().st_size > 1000
@@ -169,7 +151,7 @@ def test_the_release_says_what_it_is(build: Callable) -> None:
 def test_what_cannot_be_built_leaves_nothing(
     build: Callable, old: str, new: str, code: int, line: str
 ) -> None:
-    _change(old, new)
+    change(old, new)
     found = build()
     assert found.code == code and line in found.err
     assert not Path("release").exists() and not Path("irc.lock").exists()
@@ -177,11 +159,11 @@ def test_what_cannot_be_built_leaves_nothing(
 
 
 def test_of_several_builds_one_may_fail(build: Callable) -> None:
-    _change('"cleanup"', '"cleanup,int8:mode=nothing"')
+    change('"cleanup"', '"cleanup,int8:mode=nothing"')
     found = build()
     assert found.code == 2
     assert "1 of 2 builds failed and the release stays as it was" in found.err
-    _change('"cleanup,int8:mode=nothing"', '"cleanup"')
+    change('"cleanup,int8:mode=nothing"', '"cleanup"')
     assert _origins(build().err) == ["built", "from the cache"]
 
 
@@ -202,10 +184,10 @@ def test_a_locked_build_refuses_what_has_changed(build: Callable) -> None:
     assert found.code == 5 and "--locked needs irc.lock" in found.err
     assert build().code == 0
     assert build("--locked").code == 0
-    _change('"cleanup,int8"', '"cleanup,int8:mode=dynamic"')
+    change('"cleanup,int8"', '"cleanup,int8:mode=dynamic"')
     found = build("--locked")
     assert found.code == 5 and "mlp/int8/avx2 has another pipeline (" in found.err
-    _change("check = false", "check = false\nseed = 3")
+    change("check = false", "check = false\nseed = 3")
     found = build("--locked")
     assert "mlp/clean/avx2 has another settings (measuring); mlp/int8/avx2 has" in found.err
     Path("irc.lock").write_text('{"format": "irtools-lock", "version": 0}')
@@ -218,11 +200,11 @@ def test_a_dry_run_says_what_would_be_built_and_why(build: Callable) -> None:
     assert found.code == 0 and _origins(found.err) == ["to be built", "to be built"]
     assert not Path("release").exists() and not Path("irc.lock").exists()
     assert build().code == 0
-    _change('"cleanup,int8"', '"cleanup,int8:mode=dynamic"')
+    change('"cleanup,int8"', '"cleanup,int8:mode=dynamic"')
     found = build("--dry-run")
     assert _origins(found.err) == ["unchanged", "to be built: another pipeline"]
     assert build("--dry-run", "--locked").code == 5
-    _change('"cleanup,int8:mode=dynamic"', '"cleanup,int8"')
+    change('"cleanup,int8:mode=dynamic"', '"cleanup,int8"')
     assert build("--dry-run", "--locked").code == 0
 
 
@@ -293,14 +275,14 @@ def test_builds_that_are_made_are_tracked_once(
         registry, "load", lambda group, name: _Kept if name == "kept" else real(group, name)
     )
     monkeypatch.setattr(_Kept, "runs", [], raising=False)
-    _change('clean = "cleanup"\n', "")
-    _change("[measuring]", '[tracking]\nto = ["kept:here"]\n[measuring]')
+    change('clean = "cleanup"\n', "")
+    change("[measuring]", '[tracking]\nto = ["kept:here"]\n[measuring]')
     found = build("--track", "kept:there", "--track", "kept:here")
     assert "mlp/int8/avx2: tracked by kept, here" in found.err and found.code == 0
     assert "tracked by kept, there" in found.err and _Kept.runs == ["mlp/int8/avx2"] * 2
     assert build().code == 0 and len(_Kept.runs) == 2
     # What is tracked decides no build.
-    _change('"kept:here"', '"nope"')
+    change('"kept:here"', '"nope"')
     found = build()
     assert found.code == 2 and "irc.toml:11:1: tracking.to: there is no tracker 'nope'" in found.err
     assert irc("optimize", "model.onnx", "-p", "cleanup", "--track", "nope").code == 2

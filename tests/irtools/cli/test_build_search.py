@@ -12,22 +12,9 @@ import pytest
 
 from irtools.builds import make
 
-CONFIG = """
-[models.mlp]
-source = "model.onnx"
-[data.all]
-evaluate = "data.npz"
-[pipelines]
-best = "auto"
-[targets]
-avx2 = "ort-cpu:isa=avx2"
-[goals]
-max-size = "30%"
-[measuring]
-bench = "none"
-effort = "quick"
-check = false
-"""
+from .conftest import build_file, change
+
+CONFIG = build_file('best = "auto"', '[goals]\nmax-size = "30%"\n')
 MODEL = Path("release/mlp/best/avx2/model.onnx")
 
 
@@ -50,12 +37,6 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(make, "optimize", optimize)
     return found
-
-
-def _change(file: str, old: str, new: str) -> None:
-    text = Path(file).read_text(encoding="utf-8")
-    assert old in text
-    Path(file).write_text(text.replace(old, new), encoding="utf-8")
 
 
 def _origin(err: str) -> str:
@@ -100,7 +81,7 @@ def test_a_search_runs_once_and_the_release_holds_what_it_found(
     assert runs == ["search", "cleanup,int8"]
     assert MODEL.read_bytes() == content and Path("irc.lock").read_bytes() == lock
     # Other goals ask for another search.
-    _change("irc.toml", '"30%"', '"55%"')
+    change('"30%"', '"55%"')
     found = build("--locked")
     assert found.code == 5 and "has another settings (goals)" in found.err
     assert _origin(build().err) == "built" and runs[-1] == "search"
@@ -109,7 +90,7 @@ def test_a_search_runs_once_and_the_release_holds_what_it_found(
 
 def test_what_the_lock_has_found_goes_before_the_cache(build: Callable, runs: list[str]) -> None:
     assert build().code == 0
-    _change("irc.lock", '"pipeline": "cleanup,int8"', '"pipeline": "int8:mode=dynamic"')
+    change('"pipeline": "cleanup,int8"', '"pipeline": "int8:mode=dynamic"', "irc.lock")
     assert _origin(build("--locked").err) == "built"
     assert runs == ["search", "int8:mode=dynamic"]
     [record] = _json("release/irtools.json")["builds"]
@@ -126,7 +107,7 @@ def test_two_builds_are_compared_with_the_passes_that_were_found(build: Callable
 
 
 def test_goals_that_nothing_keeps_leave_no_release(build: Callable) -> None:
-    _change("irc.toml", '"30%"', '"1%"')
+    change('"30%"', '"1%"')
     found = build()
     assert found.code == 5
     assert "mlp/best/avx2: no pipeline keeps max-size=0.01x; nearest of those tried" in found.err
@@ -134,17 +115,17 @@ def test_goals_that_nothing_keeps_leave_no_release(build: Callable) -> None:
 
 
 def test_a_search_needs_something_to_compare_with(build: Callable) -> None:
-    _change("irc.toml", 'evaluate = "data.npz"', 'calibrate = "data.npz"')
+    change('evaluate = "data.npz"', 'calibrate = "data.npz"')
     found = build()
     assert found.code == 2
     assert "irc.toml:15:1: measuring.check: mlp/best/avx2 is searched for" in found.err
 
 
 def test_goals_hold_for_passes_that_are_given(build: Callable) -> None:
-    _change("irc.toml", 'best = "auto"', 'best = "cleanup"')
+    change('best = "auto"', 'best = "cleanup"')
     found = build()
     assert found.code == 5 and "does not keep max-size=0.3x" in found.err
-    _change("irc.toml", 'best = "cleanup"', 'best = { passes = "cleanup", goals = {} }')
+    change('best = "cleanup"', 'best = { passes = "cleanup", goals = {} }')
     assert build().code == 0
 
 
@@ -152,3 +133,11 @@ def test_init_can_ask_for_a_search(irc: Callable) -> None:
     assert irc("init", "model.onnx", "--passes", "auto", "--evaluate", "data.npz").code == 0
     text = Path("irc.toml").read_text(encoding="utf-8")
     assert 'auto = "auto"' in text and '[goals]\nmax-drop = "1%"\n# speedup' in text
+
+
+def test_a_lock_of_another_version_says_what_becomes_of_the_passes(build: Callable) -> None:
+    Path("irc.lock").write_text('{"format": "irtools-lock", "version": 0}', encoding="utf-8")
+    found = build()
+    assert found.code == 3 and found.err.count("\n") == 1
+    assert "irc.lock has version 0, expected 1: remove it" in found.err
+    assert "searched for again" in found.err

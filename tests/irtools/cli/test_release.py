@@ -15,20 +15,9 @@ from irtools.builds import gate as gate_module
 from irtools.measure.base import Ratio
 from irtools.measure.wire import decode, encode
 
-CONFIG = """
-[models.mlp]
-source = "model.onnx"
-[data.all]
-evaluate = "data.npz"
-[pipelines]
-main = "cleanup"
-[targets]
-avx2 = "ort-cpu:isa=avx2"
-[measuring]
-bench = "none"
-effort = "quick"
-check = false
-"""
+from .conftest import build_file, change
+
+CONFIG = build_file('main = "cleanup"')
 
 
 @pytest.fixture
@@ -37,12 +26,6 @@ def built(irc: Callable) -> Callable:
     Path("irc.toml").write_text(CONFIG, encoding="utf-8")
     assert irc("build").code == 0
     return irc
-
-
-def _change(old: str, new: str) -> None:
-    text = Path("irc.toml").read_text(encoding="utf-8")
-    assert old in text
-    Path("irc.toml").write_text(text.replace(old, new), encoding="utf-8")
 
 
 def test_a_release_holds(built: Callable) -> None:
@@ -143,7 +126,7 @@ def test_the_same_bytes_pass_the_gate_and_are_not_measured(built: Callable) -> N
     assert found.code == 0 and "the same bytes" in found.err
     assert "nothing is worse than in old" in found.err
     # The release that is there may be the baseline of the one that takes its place.
-    _change('"cleanup"', '"cleanup,int8"')
+    change('"cleanup"', '"cleanup,int8"')
     assert built("build", "--baseline", "release").code in (0, 5)
 
 
@@ -187,10 +170,10 @@ def test_a_loss_of_the_metric_is_red_everywhere(
 def test_a_larger_model_and_a_slower_one_are_red(
     built: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _change('"cleanup"', '"cleanup,int8"')
+    change('"cleanup"', '"cleanup,int8"')
     assert built("build").code == 0
     shutil.copytree("release", "old")
-    _change('"cleanup,int8"', '"cleanup"')
+    change('"cleanup,int8"', '"cleanup"')
     found = built("build", "--baseline", "old")
     assert found.code == 5 and "size 6" in found.err and "worse" in found.err
 
@@ -213,14 +196,14 @@ def test_a_larger_model_and_a_slower_one_are_red(
 
 def test_a_baseline_of_another_model_is_refused(built: Callable) -> None:
     shutil.copytree("release", "old")
-    _change("[models.mlp]", "[models.other]")
+    change("[models.mlp]", "[models.other]")
     found = built("build", "--baseline", "old")
     assert found.code == 2 and "old does not go with irc.toml: it has mlp/main/avx2" in found.err
-    _change("[models.other]", "[models.mlp]")
+    change("[models.other]", "[models.mlp]")
     path = Path("old/irtools.json")
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace("float32[batch, 64]", "float32[batch, 65]"), encoding="utf-8")
-    _change('"cleanup"', '"cleanup,int8"')
+    change('"cleanup"', '"cleanup,int8"')
     found = built("build", "--baseline", "old")
     assert found.code == 2 and "old is a baseline of another model: mlp/main/avx2 has" in found.err
     assert built("build", "--baseline", "missing").code == 6

@@ -28,7 +28,9 @@ def test_irc_report_writes_every_form(irc: Callable[..., Any], tmp_path: Path) -
     assert irc("report", str(tmp_path / "none.json")).code == 6
     (tmp_path / "bad.json").write_text("[]")
     bad = irc("report", str(tmp_path / "bad.json"))
-    assert bad.code == 3 and "not a report" in bad.err and not bad.out
+    assert (
+        bad.code == 3 and "is not a document of format 'irtools-report'" in bad.err and not bad.out
+    )
     assert irc("report", "--schema").out.startswith("{")
     assert irc("report").code == 2
 

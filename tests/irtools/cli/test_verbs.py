@@ -134,7 +134,7 @@ def test_bench_compares_accuracy_sample_by_sample(irc: Callable, untimed: None) 
     found = irc(*call, "--evaluate", "data.npz", "--samples", "32", "--json", "-")
     assert found.code == 0 and "difference" in found.err and "agreement" in found.err
     document = json.loads(found.out)
-    assert (document["version"], document["data"]) == (3, {"source": "data.npz", "samples": 32})
+    assert (document["version"], document["data"]) == (4, {"source": "data.npz", "samples": 32})
     first, second = document["contenders"]
     assert first["evaluation"]["value"] == 1.0 and first["difference"] is None
     assert second["difference"]["value"] == second["evaluation"]["value"] - 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from irtools.errors import OptionError, UsageError
-from irtools.goals import Answer, Goal, Goals, Interval, Observed
+from irtools.goals import Answer, Goal, Goals, Interval, Observed, read_size
 
 
 @pytest.mark.parametrize(
@@ -120,3 +120,11 @@ def test_a_quoted_figure_is_held_against_the_bound_itself() -> None:
     assert not goal.misses(_seen(loss__accuracy=(0.009, -0.01, 0.03)))
     assert goal.misses(_seen(loss__accuracy=(0.011, 0.0, 0.02)))
     assert goal.misses(_seen())
+
+
+def test_sizes_alone_are_read() -> None:
+    found = [read_size(text, "size") for text in ("5B", "1.5kB", "80MB", "2 GB", "1MiB", "1tb")]
+    assert found[:4] == [5, 1500, 80_000_000, 2_000_000_000] and found[5] == 10**12
+    for wrong in ("80", "2x", "50%", "much", "-1MB"):
+        with pytest.raises(OptionError, match=r"size is .*, expected a size such as 80MB"):
+            read_size(wrong, "size")

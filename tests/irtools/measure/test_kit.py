@@ -179,7 +179,7 @@ def test_seconds_become_figures() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": "x"}, "is not the result of a kit"),
+        ({"format": "x"}, "not a document of format 'irtools-kit-result', but 'x'"),
         ({"version": 2}, "has version 2, expected 1"),
         ({"models": []}, "models and results differ"),
         ({"kit": 3}, "does not follow its format"),

@@ -159,7 +159,11 @@ def test_a_plan_is_replayed(classifier: Model, ctx: PassContext, passes: SimpleN
     [
         ("version", 1, "the plan has version 1, .*make a new one with `irc plan --json`"),
         ("version", 99, "the plan has version 99"),
-        ("format", "irtools-report", "not a plan: its format is 'irtools-report'"),
+        (
+            "format",
+            "irtools-report",
+            "the plan is not a document .* 'irtools-plan', but 'irtools-r",
+        ),
         ("decisions", 3, "not a plan written by irtools"),
     ],
 )

@@ -114,7 +114,7 @@ def test_a_figure_that_is_not_installed_is_kept_as_data() -> None:
     ("text", "message"),
     [
         ("{", "the report is not JSON"),
-        ("[]", "not a report: expected a JSON object with format 'irtools-report'"),
+        ("[]", "the report is not a document of format 'irtools-report', but list"),
         ('{"format": "irtools-report", "version": 3}', "has version 3, expected 4"),
         ('{"format": "irtools-report", "version": 4}', "does not follow its schema"),
     ],

@@ -13,7 +13,6 @@ from irtools.data import Dataset
 from irtools.errors import UnsupportedError, UsageError
 from irtools.model import Model
 from irtools.passes.quantization.alternatives import influences
-from irtools.passes.quantization.mixed import bytes_of
 from irtools.passmanager import Decision, Pipeline
 from irtools.targets import find_target, lowered
 
@@ -174,15 +173,6 @@ def test_wrong_options_are_refused(text: str, said: str) -> None:
     with pytest.raises(UsageError) as error:
         Pipeline.parse(text)
     assert said in str(error.value)
-
-
-def test_sizes_are_read_in_decimal_units() -> None:
-    assert [bytes_of(t, "size") for t in ("5B", "1.5kB", "80MB", "2 GB")] == [
-        5,
-        1500,
-        80_000_000,
-        2_000_000_000,
-    ]
 
 
 def test_influence_is_what_the_outputs_lose_for_the_predicted_error() -> None:

@@ -98,7 +98,7 @@ def test_the_promise_is_that_of_the_rules() -> None:
 @pytest.mark.parametrize(
     ("rules", "said"),
     [
-        ("my_rules_of_test", "my_rules_of_test: expected module:name"),
+        ("my_rules_of_test", "rules is 'my_rules_of_test', expected package.module:RULES"),
         ("my_rules_of_test:ABSENT", "module 'my_rules_of_test' has no 'ABSENT'"),
         ("absent_module:RULES", "no module named 'absent_module'"),
         ("my_rules_of_test:NOTHING", "is empty, expected a rule, a rule set or a sequence"),
@@ -167,3 +167,9 @@ def test_as_a_user_types_it(folder: Path, capfd: pytest.CaptureFixture[str]) -> 
     made, given = (Model.load(name).interface for name in ("out.onnx", "model.onnx"))
     np.testing.assert_equal(made.inputs, given.inputs)
     np.testing.assert_equal(made.outputs, given.outputs)
+
+
+def test_rules_without_a_name_are_refused_before_anything_is_run() -> None:
+    for text in ("nope", "a.b."):
+        with pytest.raises(UsageError, match=r"expected package\.module:RULES"):
+            Pipeline.parse(f"rewrite:rules={text}")

@@ -1,0 +1,212 @@
+"""Hashes what builds read: sources, data, versions."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from irtools.builds.inputs import Inputs
+from irtools.builds.matrix import Combination, is_function
+from irtools.errors import FileError, IrtoolsError
+from irtools.files import file_hashes, files_below
+from irtools.measure.cpu import cpu_quota
+from irtools.measure.machine import code_digest, versions
+from irtools.plugins import registry
+from irtools.sources import companions_in
+from irtools.targets import Isa, Target, find_target, target_text
+
+__all__ = ["Fingerprints", "still_holds"]
+
+_GROUPS = ("passes", "targets", "frontends", "metrics", "figures", "forms", "operators")
+_CARD = ("base_model", "license", "language", "summary", "pipelines", "targets")
+"""What of a model's table is not about the build."""
+
+
+class Fingerprints:
+    """Hashes what builds read; every file once, however many builds read it."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, ...], str] = {}
+        self._versions: dict[str, str] | None = None
+
+    def inputs(self, one: Combination) -> Inputs:
+        """Return all that decides a build.
+
+        Raises:
+            UsageError: A name or a value of `irc.toml` that does not exist; says where.
+            FileError: A source or data that is not there.
+        """
+        target = _target(one)
+        threads = one.config.measuring.threads or cpu_quota()
+        return Inputs(
+            model=self._source(one),
+            data=dict(self._data(one)),
+            pipeline=one.pipeline_table.passes,
+            target=target_text(target),
+            runtime=target.version(),
+            host=f"{Isa.detect().value}, {threads} threads",
+            settings=_settings(one),
+            versions=self._all_versions(),
+            code=code_digest(),
+        )
+
+    def _source(self, one: Combination) -> str:
+        table = one.model_table
+        source = one.located(table.source)
+        if is_function(table.source):
+            found = self._function(one)
+        else:
+            try:
+                found = self._paths(*_files_of_source(Path(source)))
+            except IrtoolsError as error:
+                raise _placed(one, ("models", one.model, "source"), error) from error
+        further = [table.example, table.weights, *(_folder_of(text) for text in table.adapters)]
+        paths = [one.config.folder / path for path in further if path is not None]
+        return found if not paths else _joined(found, self._paths(*paths))
+
+    def _function(self, one: Combination) -> str:
+        """Return the fingerprint of a model that a function makes: only making it shows it."""
+        from irtools.builds.settings import loading_of
+        from irtools.sources import load_source
+
+        key = ("function", one.model)
+        if key not in self._known:
+            model = load_source(one.model_table.source, loading_of(one))
+            self._known[key] = model.fingerprint()
+        return self._known[key]
+
+    def _data(self, one: Combination) -> Iterator[tuple[str, str]]:
+        table = one.data_table
+        for name, text in (("calibrate", table.calibrate), ("evaluate", table.evaluate)):
+            if text is None:
+                continue
+            if text == "synthetic":
+                yield name, text
+            elif is_function(text):
+                yield name, self._function_data(one, text)
+            else:
+                path = Path(one.located(text))
+                if not path.exists():
+                    raise FileError(f"no data at {path}: no such file or folder")
+                near = () if path.is_dir() else companions_in(path.parent)
+                yield name, self._paths(path, *near)
+        if table.tokenizer is not None:
+            yield "tokenizer", self._paths(Path(one.located(table.tokenizer)))
+
+    def _function_data(self, one: Combination, text: str) -> str:
+        from irtools.builds.settings import loading_of, reading_of
+        from irtools.data import load_dataset
+        from irtools.sources import load_source
+
+        key = ("data", one.model, text)
+        if key not in self._known:
+            model = load_source(one.located(one.model_table.source), loading_of(one))
+            self._known[key] = load_dataset(text, model, reading_of(one)).digest
+        return self._known[key]
+
+    def _paths(self, *paths: Path) -> str:
+        """Return one hash of files and folders: of their names and contents, not of their place."""
+        key = tuple(map(str, paths))
+        if key not in self._known:
+            self._known[key] = _hash_of(paths)
+        return self._known[key]
+
+    def _all_versions(self) -> dict[str, str]:
+        if self._versions is None:
+            self._versions = {**versions(), **_plugin_versions()}
+        return self._versions
+
+
+def still_holds(one: Combination, inputs: Inputs) -> bool:
+    """Whether what a build has read is what it was; what functions make is not asked again."""
+    data = (one.data_table.calibrate, one.data_table.evaluate)
+    if any(text is not None and is_function(text) for text in (one.model_table.source, *data)):
+        return True
+    return Fingerprints().inputs(one).key == inputs.key
+
+
+def _files_of_source(path: Path) -> tuple[Path, ...]:
+    """Return what is read of a source: the file, its weights, and the tokenizer and such."""
+    if path.is_dir():
+        return (path,)
+    if not path.exists():
+        from irtools.sources import find_frontend
+
+        find_frontend(str(path))  # Raises, and says what to do.
+    weights: tuple[Path, ...] = ()
+    if path.suffix == ".onnx":
+        from irtools.model import weight_files
+
+        weights = weight_files(path)
+    return (path, *weights, *companions_in(path.parent))
+
+
+def _hash_of(paths: Iterable[Path]) -> str:
+    named: dict[str, Path] = {}
+    for path in paths:
+        if path.is_dir():
+            named |= {f"{path.name}/{name}": path / name for name in files_below(path)}
+        else:
+            named[path.name] = path
+    hashes = file_hashes(named.values())
+    return _joined(*(f"{name} {hashes[path]}" for name, path in sorted(named.items())))
+
+
+def _joined(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _folder_of(adapter: str) -> str:
+    path, equals, _ = adapter.rpartition("=")
+    return path if equals else adapter
+
+
+def _target(one: Combination) -> Target:
+    try:
+        return find_target(one.target_text, check=False)
+    except IrtoolsError as error:
+        raise _placed(one, ("targets", one.target), error) from error
+
+
+def _placed(one: Combination, at: tuple[str, ...], error: IrtoolsError) -> IrtoolsError:
+    """Return an error that says which line of `irc.toml` it is about."""
+    if isinstance(error, FileError):
+        return FileError(str(one.config.error(at, str(error))))
+    return one.config.error(at, str(error))
+
+
+def _settings(one: Combination) -> dict[str, Any]:
+    model = {
+        name: value
+        for name, value in msgspec.to_builtins(one.model_table).items()
+        if name.replace("-", "_") not in (*_CARD, "source", "data", "example", "weights")
+    }
+    data = msgspec.to_builtins(one.data_table)
+    for name in ("calibrate", "evaluate", "tokenizer"):
+        del data[name]
+    return {
+        "model": model,
+        "data": data,
+        "goals": str(one.goals),
+        "portable": one.pipeline_table.portable,
+        "measuring": msgspec.to_builtins(one.config.measuring),
+        "samples": one.config.release.samples,
+    }
+
+
+@functools.cache
+def _plugin_versions() -> Mapping[str, str]:
+    """Return name and version of the packages that register something, ours apart."""
+    points: Iterator[EntryPoint] = (
+        point for group in _GROUPS for point in registry.plugins(f"irtools.{group}").values()
+    )
+    # Name and version are parsed from a file each time they are asked for.
+    documents = [one.metadata for one in {point.dist for point in points} if one is not None]
+    found = sorted((one["Name"], one["Version"]) for one in documents)
+    return {name: number for name, number in found if name != "irtools-compiler"}

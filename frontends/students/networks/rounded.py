@@ -63,7 +63,7 @@ def trained_through(network: nn.Module, form: WeightRounding | None) -> Iterator
     layers = [] if form is None else list(rounded_layers(network, form).values())
     for layer in layers:
         assert form is not None
-        layer.forward = partial(_forward, layer, _ROUNDINGS[form])  # type: ignore[method-assign]
+        layer.forward = partial(_forward, layer, _ROUNDINGS[form])
     try:
         yield
     finally:

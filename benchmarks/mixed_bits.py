@@ -1,6 +1,6 @@
 """Bits of each weight by a knapsack: perplexity of SmolLM2-135M for its size.
 
-    python -m benchmarks run mixed-bits [--samples N] [--write [NAME]]
+    python -m benchmarks run mixed-bits [--only PIPELINE] [--samples N] [--write [NAME]]
 
 The package's checkpoint came quantized, on a grid of 4 bits that `int4` keeps as it is. So each
 weight is moved by 2 % of its standard deviation first: a copy that has left its grid. Calibrated on
@@ -35,9 +35,9 @@ _TEST_LENGTH = 128
 
 PIPELINES = (
     "int4",
-    "int4:method=gptq",
     "int4:scales=s8",
-    "int4:scales=s8:method=gptq",
+    "int4:method=gptq",
+    "int4:scales=s8:block=64:method=gptq",
     "int4:embeddings=4",
     "int4:bits=auto",
     "int4:bits=auto:size=85.5MB",

@@ -25,7 +25,7 @@ from irtools.words import counted
 __all__ = ["quantized_module"]
 
 _COMPARED = 8
-"""Samples on which what is lost is told."""
+"""Samples on which the loss is measured."""
 
 Sample = Mapping[str, Any]
 

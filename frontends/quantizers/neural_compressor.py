@@ -92,7 +92,7 @@ class NeuralCompressor:
         with _library() as (library, folder):
             config = getattr(library, _CONFIGS[request.method])
             if request.method == "gptq":
-                # It looks there for weights of empty modules, and asks a hub for what is no folder.
+                # It looks there for weights of empty modules; a name would be asked of a hub.
                 values["model_path"] = folder
             try:
                 made = _run(library, module, config(**values), samples, request.method)

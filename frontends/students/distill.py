@@ -26,7 +26,7 @@ from irtools.frontends.students.training.data import (
 )
 from irtools.frontends.students.training.loop import check_precision, train
 from irtools.frontends.students.training.objective import TEACHER_LOGITS, Objective, make_objective
-from irtools.frontends.students.training.results import finished, set_task
+from irtools.frontends.students.training.results import finished, rounding_notes, set_task
 from irtools.frontends.students.training.scoring import find_gain, outputs_of, score
 from irtools.frontends.students.training.teacher import Teacher, cached_outputs, open_teacher
 from irtools.frontends.students.training.workspace import TrainingFolder, processes
@@ -87,7 +87,8 @@ def distill(request: DistillRequest, spec: StudentSpec, progress: Progress) -> D
     networks = [load_network(_folder(found)) for found in (distilled, hard)]
     better, other = (outputs_of(network, job.data.test) for network in networks)
     gain = find_gain(better, other, job.data.test, job.metric, seed)
-    notes = [*job.notes, *(n for n in dict.fromkeys((note, second)) if n)]
+    rounding = rounding_notes(job.student, request.training.quantize)
+    notes = [*job.notes, *rounding, *(n for n in dict.fromkeys((note, second)) if n)]
     return DistillResult(teacher, distilled, hard, gain, job.tokenizer, tuple(notes))
 
 
@@ -247,7 +248,7 @@ def _train(
         )
 
     done = workspace.run(name, run)
-    return finished(name, done, job.data.test, job.metric, job.request.training.seed, workspace)
+    return finished(name, done, job.data.test, job.metric, job.request.training, workspace)
 
 
 def _objective(job: _Distillation, student: Any, weights: Mapping[str, float]) -> Objective:

@@ -27,7 +27,12 @@ from irtools.frontends.students.training.data import (
 )
 from irtools.frontends.students.training.loop import check_precision, train
 from irtools.frontends.students.training.objective import Objective
-from irtools.frontends.students.training.results import finished, set_task, write_checkpoint
+from irtools.frontends.students.training.results import (
+    finished,
+    rounding_notes,
+    set_task,
+    write_checkpoint,
+)
 from irtools.frontends.students.training.scoring import score, trained_outputs
 from irtools.frontends.students.training.workspace import Done, TrainingFolder
 from irtools.plugins import Progress
@@ -151,9 +156,10 @@ def _train(
 def _whole(job: _Finetuning, progress: Progress) -> FinetuneResult | None:
     workspace = _workspace(job)
     done = _train(job, job.network, workspace, progress)
-    seed = job.request.training.seed
-    found = finished("fine-tuned", done, job.data.test, job.metric, seed, workspace)
-    return FinetuneResult(found, notes=job.notes) if workspace.is_main else None
+    training = job.request.training
+    found = finished("fine-tuned", done, job.data.test, job.metric, training, workspace)
+    notes = (*job.notes, *rounding_notes(job.network, training.quantize))
+    return FinetuneResult(found, notes=notes) if workspace.is_main else None
 
 
 def _adapted(job: _Finetuning, progress: Progress) -> FinetuneResult | None:

@@ -90,6 +90,12 @@ def training_options(learning_rate: float | None) -> Callable[[F], F]:
             "of accelerate says]",
         ),
         click.option(
+            "--quantize",
+            type=click.Choice(["int8", "int4", "ternary"]),
+            help="Train through this rounding of the weights of Linear layers, and round them in "
+            "the end, for the pass int8 or int4.",
+        ),
+        click.option(
             "--checkpoints",
             type=FOLDER,
             help="Where a training that is stopped leaves its state. [default: OUT.checkpoints]",
@@ -147,6 +153,7 @@ def training_settings(given: Mapping[str, Any]) -> TrainingSettings:
         save_steps=given["save_steps"],
         seed=given["seed"],
         threads=given["threads"],
+        quantize=given["quantize"],
     )
 
 

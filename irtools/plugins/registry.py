@@ -2,8 +2,8 @@
 
 Implementations join through entry points, ours and third-party ones by the same door:
 `irtools.passes`, `irtools.targets`, `irtools.frontends`, `irtools.metrics`, `irtools.figures`,
-`irtools.forms`, `irtools.calibrators`, `irtools.roundings`, `irtools.operators`,
-`irtools.students`, `irtools.trackers`, `irtools.executors`.
+`irtools.forms`, `irtools.calibrators`, `irtools.roundings`, `irtools.quantizers`,
+`irtools.operators`, `irtools.students`, `irtools.trackers`, `irtools.executors`.
 Listing names loads no implementation.
 """
 
@@ -32,6 +32,7 @@ _KINDS = {
     "irtools.forms": "quantized form",
     "irtools.calibrators": "calibrator",
     "irtools.roundings": "rounding",
+    "irtools.quantizers": "quantizer",
     "irtools.frontends": "frontend",
     "irtools.metrics": "metric",
     "irtools.operators": "set of operators",

@@ -7,7 +7,7 @@ Who trains them is found through the entry points `irtools.students`; ours is in
 from irtools.students.losses import LOSSES, parse_losses
 from irtools.students.requests import DistillRequest, FinetuneRequest, Task
 from irtools.students.results import DistillResult, FinetuneResult, TrainedNetwork
-from irtools.students.settings import AdapterSettings, TrainingSettings
+from irtools.students.settings import AdapterSettings, TrainingSettings, WeightRounding
 from irtools.students.trainer import StudentTrainer, find_trainer
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Task",
     "TrainedNetwork",
     "TrainingSettings",
+    "WeightRounding",
     "find_trainer",
     "parse_losses",
 ]

@@ -95,3 +95,9 @@ class FinetuneRequest:
     metric: str | None = None
     training: TrainingSettings = field(default_factory=TrainingSettings)
     resume: bool = False
+
+    def __post_init__(self) -> None:
+        if self.adapter is not None and self.training.quantize is not None:
+            raise OptionError(
+                "quantize is for training all weights: an adapter would be merged into rounded ones"
+            )

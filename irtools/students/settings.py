@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from irtools.errors import OptionError
 
-__all__ = ["AdapterSettings", "TrainingSettings"]
+__all__ = ["AdapterSettings", "TrainingSettings", "WeightRounding"]
+
+WeightRounding: TypeAlias = Literal["int8", "int4", "ternary"]
+"""What weights are rounded to: 8 bits per output channel, 4 bits per block, or three values."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class TrainingSettings:
         save_steps: Steps between checkpoints; None: one per epoch.
         seed: Seed of initial weights, order of samples and dropout.
         threads: Threads of torch; None: torch's choice.
+        quantize: The loss is computed with weights of Linear layers rounded so, and the result has
+            rounded weights; None: not.
     """
 
     epochs: float = 3.0
@@ -37,6 +42,7 @@ class TrainingSettings:
     save_steps: int | None = None
     seed: int = 0
     threads: int | None = None
+    quantize: WeightRounding | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.epochs < float("inf"):

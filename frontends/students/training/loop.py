@@ -19,6 +19,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from irtools.data import Dataset
 from irtools.errors import DataError, UnsupportedError
 from irtools.frontends.students.networks.checkpoints import quiet_library, writing
+from irtools.frontends.students.networks.rounded import trained_through
 from irtools.frontends.students.training.data import Rows, collate
 from irtools.frontends.students.training.objective import Objective
 from irtools.frontends.students.training.sharding import shard_on_cpus
@@ -89,7 +90,7 @@ def train(
         trainer.remove_callback(transformers.PrinterCallback)
         _move(objective, trainer.args.device)
         last = last_checkpoint(folder)
-        with writing(folder.parent):
+        with writing(folder.parent), trained_through(network, settings.quantize):
             trainer.train(resume_from_checkpoint=None if last is None else str(last))
             trainer.save_model(str(final))
     # Under ZeRO-3 the library would spread whatever is loaded from here on over all processes, and

@@ -9,12 +9,14 @@ from typing import Any
 
 from irtools.data import Dataset
 from irtools.frontends.students.networks.checkpoints import load_network, save_network, writing
+from irtools.frontends.students.networks.rounded import round_weights, rounded_layers
 from irtools.frontends.students.training.scoring import score, trained_outputs
 from irtools.frontends.students.training.workspace import Done, TrainingFolder
 from irtools.metrics import Evaluation
-from irtools.students import Task, TrainedNetwork
+from irtools.students import Task, TrainedNetwork, TrainingSettings, WeightRounding
+from irtools.words import counted
 
-__all__ = ["finished", "set_task", "write_checkpoint"]
+__all__ = ["finished", "rounding_notes", "set_task", "write_checkpoint"]
 
 _PROBLEMS: Mapping[Task, str] = {
     "multi-class": "single_label_classification",
@@ -32,17 +34,36 @@ def set_task(config: Any, task: Task, names: Mapping[str, int]) -> None:
 
 
 def finished(
-    name: str, done: Done, test: Dataset, metric: str, seed: int, workspace: TrainingFolder
+    name: str,
+    done: Done,
+    test: Dataset,
+    metric: str,
+    training: TrainingSettings,
+    workspace: TrainingFolder,
 ) -> TrainedNetwork:
-    """Return the figures of a training; processes but the main one get no figures of it."""
+    """Return the figures of a training; processes but the main one get no figures of it.
+
+    A network that was trained through a rounding is rounded here.
+    """
     if not workspace.is_main:
         nothing = Evaluation(metric, float("nan"), float("nan"), float("nan"), 0)
         return TrainedNetwork(name, None, None, nothing, 0, done.steps, done.seconds, done.losses)
     network = load_network(done.folder)
+    if training.quantize is not None:
+        round_weights(network, training.quantize)
     folder = write_checkpoint(network, workspace.folder / name / "network")
     count = sum(p.numel() for p in network.parameters())
-    found = score(trained_outputs(network, test, name), test, metric, seed)
+    found = score(trained_outputs(network, test, name), test, metric, training.seed)
     return TrainedNetwork(name, folder, count, found, count, done.steps, done.seconds, done.losses)
+
+
+def rounding_notes(network: Any, form: WeightRounding | None) -> tuple[str, ...]:
+    """Return what a reader should know of the weights of a result."""
+    if form is None:
+        return ()
+    layers = counted(len(rounded_layers(network, form)), "Linear")
+    keeps = "int8" if form == "int8" else "int4"
+    return (f"trained through the {form} rounding of {layers}; `{keeps}` keeps these weights",)
 
 
 def write_checkpoint(network: Any, folder: Path) -> Path:

@@ -78,7 +78,8 @@ __all__ = ["optimize"]
     type=FIGURES,
     help="Further figures of the original and the result, joined by commas: first-run (load and "
     "first inference), profile (time by kernel and module), layers (closeness along the graph), "
-    "energy (where the CPU's counters can be read).",
+    "energy (where the CPU's counters can be read), sensitivity (what each layer costs: predicted, "
+    "and the costliest alone on calibration data).",
 )
 @click.option("--no-bench", is_flag=True, help="Do not time the models, as --bench none.")
 @click.option(

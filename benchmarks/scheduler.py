@@ -23,7 +23,7 @@ import numpy as np
 
 from benchmarks.recording import about, add_write_option, store
 from irtools.executors import Hardware, Scheduler, Task, Worker
-from irtools.search.space import Space
+from irtools.search import Space
 
 _FITTING, _OTHER = Hardware("vnni", 8, "wanted"), Hardware("avx2", 8, "another kind")
 _QUALITY_S, _TIMES_S, _AWAY_S = 30.0, 20.0, 180.0

@@ -26,10 +26,9 @@ def shown(text: str) -> Iterator[str]:
     """Yield the commands of a page: of code blocks, continued lines joined, and in sentences."""
     blocks = re.sub(r"\\\n\s*", " ", text)
     for line in blocks.splitlines():
-        if line.startswith(("    irc ", "irc ")):
-            yield from re.split(r"\s*;\s+|\s&&\s|\s\|\s", line.strip())
-        else:
-            yield from re.findall(r"`(irc [^`]+)`", line)
+        whole = line.startswith(("    irc ", "irc "))
+        for text in [line.strip()] if whole else re.findall(r"`(irc [^`]+)`", line):
+            yield from re.split(r"\s*;\s+|\s&&\s|\s\|\s", text)
 
 
 def problem(line: str, *, pipelines: bool = True) -> str:
@@ -48,6 +47,8 @@ def problem(line: str, *, pipelines: bool = True) -> str:
         # In a sentence an option stands without its value, and a source is understood.
         return "" if "requires an argument" in error.message else error.message
     text = given.get("passes")
+    if text == "none":  # Of `irc sweep`: an export alone.
+        return ""
     if (
         not pipelines
         or not isinstance(text, str)

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("irtools", "passes", "frontends", "backends")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-TOOLS = ("browser", "dev", "all")
+TOOLS = ("browser", "site", "dev", "all")
 """Extras for those who work on irtools, not for what it imports."""
 
 # Distributions by the module that is imported of them, where the names differ.
@@ -28,7 +28,6 @@ _FOR_OTHERS = {
     "sqlalchemy": "MLflow's store in a database imports it, which the small package does not need",
     "alembic": "likewise",
     "prettytable": "neural-compressor imports it and does not declare it",
-    "psutil": "neural-compressor imports it and does not declare it",
     "py_cpuinfo": "neural-compressor imports it and does not declare it",
     "pydantic": "neural-compressor imports it and does not declare it",
 }

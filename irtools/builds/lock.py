@@ -48,7 +48,7 @@ class Lock(Record, frozen=True):
 
     FORMAT: ClassVar[str] = "irtools-lock"
     REMEDY: ClassVar[str] = (
-        "remove it, and it is written anew; passes that it has of a search are then searched for "
+        "remove it, and it is written again; passes that it has of a search are then searched for "
         "again, or kept by building with the irtools that wrote it"
     )
 

@@ -28,7 +28,6 @@ _FOR_OTHERS = {
     "sqlalchemy": "MLflow's store in a database imports it, which the small package does not need",
     "alembic": "likewise",
     "prettytable": "neural-compressor imports it and does not declare it",
-    "psutil": "neural-compressor imports it and does not declare it",
     "py_cpuinfo": "neural-compressor imports it and does not declare it",
     "pydantic": "neural-compressor imports it and does not declare it",
 }

@@ -21,7 +21,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "--key",
     ),
     "Passes": ("--passes", "--pipeline", "--plan"),
-    "Model and target": ("--teacher", "--student", "--target", "--fix", "--logits"),
+    "Model and target": ("--teacher", "--student", "--target", "--quantizer", "--fix", "--logits"),
     "Data": (
         "--train",
         "--calibrate",
@@ -87,6 +87,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "--loss",
         "--layer-map",
         "--relation-heads",
+        "--quantize",
         "--adapter",
         "--rank",
         "--adapter-dropout",

@@ -23,27 +23,17 @@ __all__ = ["export"]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class _QuantizerOption(click.Option):
-    """An option that the help shows apart."""
-
-    heading = "Weights chosen by another tool"
-
-
 _QUANTIZER_OPTIONS = (
     click.option(
         "--quantizer",
-        cls=_QuantizerOption,
         metavar="TOOL:METHOD[:OPTION=VALUE]",
         help="Quantize the weights of a checkpoint first: neural-compressor:rtn, "
         "neural-compressor:gptq, neural-compressor:awq, with the tool's own options (bits=4, "
         "group_size=32). `int4` keeps what it chose.",
     ),
-    click.option(
-        "--calibrate", cls=_QuantizerOption, type=DATA, help="What the quantizer is calibrated on."
-    ),
+    click.option("--calibrate", type=DATA, help="What the quantizer is calibrated on."),
     click.option(
         "--samples",
-        cls=_QuantizerOption,
         type=click.IntRange(min=1),
         default=128,
         show_default=True,
@@ -51,13 +41,10 @@ _QUANTIZER_OPTIONS = (
     ),
     click.option(
         "--max-length",
-        cls=_QuantizerOption,
         type=click.IntRange(min=1),
         help="Tokens of a text. [default: as the tokenizer says]",
     ),
-    click.option(
-        "--tokenizer", cls=_QuantizerOption, type=FILE, help="Reads text. [default: SRC's own]"
-    ),
+    click.option("--tokenizer", type=FILE, help="Reads text. [default: SRC's own]"),
 )
 
 

@@ -44,7 +44,6 @@ _EXTRAS = {
     "ui": ("fastapi", "uvicorn", "sse_starlette", "jinja2", "psutil"),
     "mcp": ("mcp",),
     "neural_compressor": ("neural_compressor", "prettytable"),
-    "browser": ("playwright", "axe_playwright_python"),
 }
 
 

@@ -61,6 +61,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "operators": Benchmark("operators", "fused operators against their parts"),
     "compile-time": Benchmark("compile_time", "seconds of cleanup,fuse, onnxsim and onnxslim"),
     "commands": Benchmark("commands", "seconds of whole commands: export, int8, int4, the demo"),
+    "report-page": Benchmark("report_page", "seconds and bytes of the page of a report"),
     "budget": Benchmark("budget", "whether budgets chosen on one half hold on the other"),
     "why": Benchmark("why", "whether irc why finds causes that are known"),
     "scheduler": Benchmark("scheduler", "a search on 1,000 machines, simulated, and its study"),

@@ -27,6 +27,7 @@ PAGES = tuple(
         "goals",
         "models",
         "other-quantizers",
+        "report",
         "rotation",
         "smoothing",
     )

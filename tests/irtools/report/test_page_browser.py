@@ -46,7 +46,7 @@ def _pages(
         "made": report_page(report),
         "run": report_page(result.report),
         "hostile": report_page(hostile),
-        "tuned": report_page(make_report(tried=trials[:3], trials=trials)),
+        "tuned": report_page(make_report(tried=trials[:3], trials=trials[:16])),
         "two": comparison_page(report, result.report),
         "notebook": head + report_fragment(hostile),
     }

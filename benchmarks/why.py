@@ -18,9 +18,9 @@ from benchmarks.recording import about, add_write_option, store
 from benchmarks.why_cases import CASES, Pair
 from irtools.causes import (
     CollectSettings,
+    ComparedOn,
     Diagnosis,
     MeasuredFacts,
-    Samples,
     Subject,
     diagnose,
     plain_facts,
@@ -67,7 +67,7 @@ def measured(pair: Pair) -> MeasuredFacts:
         first,
         second,
         find_target(pair.target),
-        Samples(pair.data, pair.calibration, None if pair.data is None else "DATA"),
+        ComparedOn(pair.data, pair.calibration, None if pair.data is None else "DATA"),
         CollectSettings(bench),
     )
 

@@ -29,6 +29,7 @@ PAGES = tuple(
         "other-quantizers",
         "rotation",
         "smoothing",
+        "why",
     )
 )
 _TABLE = re.compile(

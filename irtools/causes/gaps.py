@@ -72,7 +72,8 @@ def _time_basis(facts: Facts, slower: bool) -> float:
     if facts.profiles is None:
         return max(gap if slower else facts.times.second_ms, 1e-9)
     first, second = (sum(row.ms for row in one.nodes) for one in facts.profiles)
-    return max(max(second - first, gap) if slower else second, 1e-9)
+    more = second - first if second > first else gap
+    return max(more if slower else second, 1e-9)
 
 
 def _size(facts: Facts) -> Respect:

@@ -30,6 +30,7 @@ PAGES = tuple(
         "report",
         "rotation",
         "smoothing",
+        "why",
     )
 )
 _TABLE = re.compile(

@@ -1,9 +1,11 @@
 """Whether `irc why` finds causes that are known, with real profiles.
 
-    python -m benchmarks run why [--width N] [--case TEXT] [--record FILE] [--write [NAME]]
+    python -m benchmarks run why [--width N] [--case TEXT] [--record FILE] [--recorded FILE]
+        [--write [NAME]]
 
 Pairs of models that differ by one known cause are timed, profiled and compared on this machine; the
-table says at which place the cause stands. `--record` keeps what was measured, for the tests.
+table says at which place the cause stands. `--record` keeps what was measured, for the tests;
+`--recorded` looks for causes in it again, and measures nothing.
 """
 
 from __future__ import annotations
@@ -18,11 +20,13 @@ from benchmarks.recording import about, add_write_option, store
 from benchmarks.why_cases import CASES, Pair
 from irtools.causes import (
     CollectSettings,
+    ComparedOn,
     Diagnosis,
+    Facts,
     MeasuredFacts,
-    Samples,
     Subject,
     diagnose,
+    facts_from_plain,
     plain_facts,
 )
 from irtools.files import json_text, write_text
@@ -39,14 +43,16 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--width", type=int, default=WIDTH, help="default: %(default)s")
     parser.add_argument("--case", default="", help="those whose name holds this")
     parser.add_argument("--record", type=Path, help="file to add what was measured to")
+    parser.add_argument("--recorded", type=Path, help="file to read it from")
     add_write_option(parser, "why")
     given = parser.parse_args(argv)
     rows, recorded = [], {}
+    known = json.loads(given.recorded.read_text()) if given.recorded is not None else {}
     for name, make in CASES.items():
         if given.case not in name:
             continue
         pair = make(given.width)
-        facts = measured(pair)
+        facts = from_record(known[name], pair) if known else measured(pair)
         rows.append(_row(name, pair, diagnose(facts)))
         recorded[name] = plain_facts(facts)
         print(*list(table({"rows": rows[-1:]}))[2:], sep="\n", flush=True)
@@ -58,18 +64,20 @@ def main(argv: Sequence[str]) -> None:
 
 def measured(pair: Pair) -> MeasuredFacts:
     """Return the facts of a pair, measured when they are read."""
-    first, second = (
-        Subject(name, model, planned_size(model.ir))
-        for name, model in (("a.onnx", pair.first), ("b.onnx", pair.second))
-    )
+    first, second = _subjects(pair)
     bench = BenchSettings(threads=pair.threads, rounds=3, max_seconds=20)
     return MeasuredFacts(
         first,
         second,
         find_target(pair.target),
-        Samples(pair.data, pair.calibration, None if pair.data is None else "DATA"),
+        ComparedOn(pair.data, pair.calibration, None if pair.data is None else "DATA"),
         CollectSettings(bench),
     )
+
+
+def from_record(plain: Mapping[str, Any], pair: Pair) -> Facts:
+    """Return the facts of a pair as they were recorded, at the same width."""
+    return facts_from_plain(plain, *_subjects(pair), find_target(pair.target))
 
 
 def place_of(pair: Pair, found: Diagnosis) -> int | None:
@@ -85,6 +93,14 @@ def table(document: Mapping[str, Any]) -> Iterator[str]:
     for row in document["rows"]:
         share = "known" if row["share"] is None else f"{100 * row['share']:.0f} %"
         yield f"| {row['case']} | {row['place'] or 'not found'} | {row['text']} | {share} |"
+
+
+def _subjects(pair: Pair) -> tuple[Subject, Subject]:
+    first, second = (
+        Subject(name, model, planned_size(model.ir))
+        for name, model in (("a.onnx", pair.first), ("b.onnx", pair.second))
+    )
+    return first, second
 
 
 def _short(value: Any) -> Any:

@@ -129,15 +129,18 @@ class _Groups:
         self._parents: dict[tuple[int, str], tuple[int, str]] = {}
 
     def known(self, key: tuple[int, str]) -> bool:
+        """Whether a node is in a set."""
         return key in self._parents
 
     def root(self, key: tuple[int, str]) -> tuple[int, str]:
+        """Return the node that stands for a set."""
         while (parent := self._parents.setdefault(key, key)) != key:
             self._parents[key] = self._parents[parent]
             key = parent
         return key
 
     def join(self, one: tuple[int, str], other: tuple[int, str]) -> None:
+        """Make one set of two."""
         self._parents[self.root(other)] = self.root(one)
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from irtools.causes.catalogue import GROUP, all_causes
 from irtools.causes.collect.measured import MeasuredFacts
-from irtools.causes.collect.settings import CollectSettings, Samples
+from irtools.causes.collect.settings import CollectSettings, ComparedOn
 from irtools.causes.diagnosis import Diagnosis, diagnose
 from irtools.causes.explorer import ExplorerFiles, explorer_files, module_table
 from irtools.causes.facts import (
-    Decisions,
+    ChosenClasses,
     ExitUse,
     Facts,
     GridUse,
@@ -24,15 +24,15 @@ from irtools.causes.facts import (
     Times,
 )
 from irtools.causes.finding import Cause, Finding, Gap
-from irtools.causes.gaps import Difference
+from irtools.causes.gaps import Respect
 from irtools.causes.recorded import facts_from_plain, plain_facts
 
 __all__ = [
     "Cause",
+    "ChosenClasses",
     "CollectSettings",
-    "Decisions",
+    "ComparedOn",
     "Diagnosis",
-    "Difference",
     "ExitUse",
     "ExplorerFiles",
     "Facts",
@@ -43,7 +43,7 @@ __all__ = [
     "MeasuredFacts",
     "PaddingUse",
     "RecordedFacts",
-    "Samples",
+    "Respect",
     "Subject",
     "Threads",
     "Times",

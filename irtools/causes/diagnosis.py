@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from irtools.causes.catalogue import all_causes
 from irtools.causes.facts import Facts
 from irtools.causes.finding import Cause, Finding, Gap
-from irtools.causes.gaps import Difference, differences
+from irtools.causes.gaps import Respect, differences
 
 __all__ = ["Diagnosis", "diagnose"]
 
@@ -31,7 +31,7 @@ class Diagnosis:
         notes: What could not be measured.
     """
 
-    differences: tuple[Difference, ...]
+    differences: tuple[Respect, ...]
     findings: tuple[Finding, ...]
     notes: tuple[str, ...] = ()
 
@@ -71,14 +71,14 @@ def diagnose(facts: Facts, causes: Sequence[Cause] | None = None) -> Diagnosis:
     return Diagnosis(seen, tuple(ranked[:_MOST]), notes)
 
 
-def _with_share(finding: Finding, gaps: Mapping[Gap, Difference]) -> Finding:
+def _with_share(finding: Finding, gaps: Mapping[Gap, Respect]) -> Finding:
     if finding.amount is None:
         return finding
     basis = gaps[finding.gap].basis if finding.gap in gaps else 1.0
     return replace(finding, share=max(0.0, min(1.0, finding.amount / basis)))
 
 
-def _key(finding: Finding, gaps: Mapping[Gap, Difference], places: set[str]) -> tuple[bool, float]:
+def _key(finding: Finding, gaps: Mapping[Gap, Respect], places: set[str]) -> tuple[bool, float]:
     known = gaps.get(finding.gap)
     share = _OF_PROOFS if finding.share is None else finding.share
     weight = _OF_PLACES if finding.cause in places else 1.0

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from irtools.model import Model
 
 __all__ = [
-    "Decisions",
+    "ChosenClasses",
     "ExitUse",
     "Facts",
     "GridUse",
@@ -78,7 +78,7 @@ class Threads:
 
 
 @dataclass(frozen=True)
-class Decisions:
+class ChosenClasses:
     """The classes that both models choose.
 
     Attributes:
@@ -154,7 +154,7 @@ class PaddingUse:
 
     Attributes:
         columns: Columns of padding that were added.
-        samples: Samples that were run both ways.
+        samples: ComparedOn that were run both ways.
         first_db: SQNR of the first model; infinite where padding changes nothing.
         second_db: The same of the second.
     """
@@ -171,8 +171,8 @@ class ExitUse:
 
     Attributes:
         node: The If.
-        left: Samples for which the shorter branch ran.
-        samples: Samples that were run.
+        left: ComparedOn for which the shorter branch ran.
+        samples: ComparedOn that were run.
         nodes: Ids of the nodes of the longer branch.
     """
 
@@ -204,7 +204,7 @@ class Facts(Protocol):
     @property
     def comparison(self) -> Comparison | None: ...
     @property
-    def decisions(self) -> Decisions | None: ...
+    def decisions(self) -> ChosenClasses | None: ...
     @property
     def grids(self) -> tuple[GridUse, ...]: ...
     @property
@@ -227,7 +227,7 @@ class RecordedFacts:
     kernels: tuple[KernelReport, KernelReport] | None = None
     threads: Threads | None = None
     comparison: Comparison | None = None
-    decisions: Decisions | None = None
+    decisions: ChosenClasses | None = None
     grids: tuple[GridUse, ...] = ()
     padding: PaddingUse | None = None
     exits: tuple[ExitUse, ...] = ()

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from irtools.causes.facts import Decisions, Facts
+from irtools.causes.facts import ChosenClasses, Facts
 from irtools.causes.finding import Gap
 from irtools.goals import Interval
 from irtools.measure.contest import loss_of_shares
 from irtools.words import counted, size_text, sqnr_text
 
-__all__ = ["Difference", "differences"]
+__all__ = ["Respect", "differences"]
 
 _LARGER = 1.02
 _MANY_BYTES = 10_000
@@ -20,7 +20,7 @@ _CLOSE_DB = 30.0
 
 
 @dataclass(frozen=True)
-class Difference:
+class Respect:
     """One respect.
 
     Attributes:
@@ -39,12 +39,12 @@ class Difference:
     basis: float
 
 
-def differences(facts: Facts) -> tuple[Difference, ...]:
+def differences(facts: Facts) -> tuple[Respect, ...]:
     """Return the respects that something is known of."""
     return (*_time(facts), _size(facts), *_answers(facts))
 
 
-def _time(facts: Facts) -> Iterator[Difference]:
+def _time(facts: Facts) -> Iterator[Respect]:
     times = facts.times
     if times is None:
         return
@@ -55,7 +55,7 @@ def _time(facts: Facts) -> Iterator[Difference]:
     low, high = (1 / ratio.high, 1 / ratio.low) if ratio.value < 1 else (ratio.low, ratio.high)
     shown = f"{by:.2f}x {word} [{low:.2f}, {high:.2f}]"
     noise = "" if ratio.is_significant else ", within noise"
-    yield Difference(
+    yield Respect(
         Gap.SLOWER,
         slower,
         not ratio.is_significant,
@@ -72,20 +72,21 @@ def _time_basis(facts: Facts, slower: bool) -> float:
     if facts.profiles is None:
         return max(gap if slower else facts.times.second_ms, 1e-9)
     first, second = (sum(row.ms for row in one.nodes) for one in facts.profiles)
-    return max(max(second - first, gap) if slower else second, 1e-9)
+    more = second - first if second > first else gap
+    return max(more if slower else second, 1e-9)
 
 
-def _size(facts: Facts) -> Difference:
+def _size(facts: Facts) -> Respect:
     before, after = facts.first.file_bytes, facts.second.file_bytes
     ratio = max(before, after) / max(min(before, after), 1)
     equal = ratio <= _LARGER or abs(after - before) < _MANY_BYTES
     larger = after > before and not equal
     word = "as large" if equal else f"{ratio:.2f}x {'larger' if larger else 'smaller'}"
     text = f"{size_text(after)} against {size_text(before)}: {word}"
-    return Difference(Gap.LARGER, larger, equal, text, float(after - before if larger else after))
+    return Respect(Gap.LARGER, larger, equal, text, float(after - before if larger else after))
 
 
-def _answers(facts: Facts) -> Iterator[Difference]:
+def _answers(facts: Facts) -> Iterator[Respect]:
     compared, decisions = facts.comparison, facts.decisions
     if compared is None or not compared.outputs:
         return
@@ -109,9 +110,9 @@ def _answers(facts: Facts) -> Iterator[Difference]:
     if facts.padding is not None and facts.padding.second_db < facts.padding.first_db - 20:
         lags = lags or facts.padding.second_db < _CLOSE_DB
     # 60 dB: what float32 kernels of different order of summation differ by.
-    yield Difference(Gap.WORSE, lags, not lags and worst >= 60, ", ".join(parts), 1.0)
+    yield Respect(Gap.WORSE, lags, not lags and worst >= 60, ", ".join(parts), 1.0)
 
 
-def _loss(decisions: Decisions) -> Interval:
+def _loss(decisions: ChosenClasses) -> Interval:
     first, second = decisions.chosen
     return loss_of_shares((first == decisions.truth).astype(float) - (second == decisions.truth))

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from irtools.causes.facts import (
-    Decisions,
+    ChosenClasses,
     ExitUse,
     Facts,
     GridUse,
@@ -31,7 +31,7 @@ _TYPES: Mapping[str, Any] = {
     "kernels": tuple[KernelReport, KernelReport] | None,
     "threads": Threads | None,
     "comparison": Comparison | None,
-    "decisions": Decisions | None,
+    "decisions": ChosenClasses | None,
     "grids": tuple[GridUse, ...],
     "padding": PaddingUse | None,
     "exits": tuple[ExitUse, ...],

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
     from irtools.model import Model
 
-__all__ = ["Weight", "by_type", "copies", "weights_of"]
+__all__ = ["Constant", "by_type", "copies", "weights_of"]
 
 _LARGE = 1 << 14
 """Bytes from which a weight is compared with others."""
 
 
 @dataclass(frozen=True, eq=False)
-class Weight:
+class Constant:
     """A constant.
 
     Attributes:
@@ -44,12 +44,12 @@ class Weight:
     tensor: ir.TensorProtocol
 
 
-def weights_of(model: Model) -> list[Weight]:
+def weights_of(model: Model) -> list[Constant]:
     """Return initializers and constants of all graphs, each tensor once."""
     return list(_weights(model, node_ids(model.ir)))
 
 
-def by_type(weights: list[Weight]) -> Mapping[str, int]:
+def by_type(weights: list[Constant]) -> Mapping[str, int]:
     """Return bytes by element type, the most first."""
     found: Counter[str] = Counter()
     for weight in weights:
@@ -57,9 +57,9 @@ def by_type(weights: list[Weight]) -> Mapping[str, int]:
     return dict(found.most_common())
 
 
-def copies(weights: list[Weight]) -> list[list[Weight]]:
+def copies(weights: list[Constant]) -> list[list[Constant]]:
     """Return groups of large weights that hold the same, as they are or transposed."""
-    found: dict[str, list[Weight]] = {}
+    found: dict[str, list[Constant]] = {}
     for weight in weights:
         if weight.bytes >= _LARGE:
             found.setdefault(_digest(weight), []).append(weight)
@@ -67,7 +67,7 @@ def copies(weights: list[Weight]) -> list[list[Weight]]:
     return [group for group in found.values() if len(group) > 1]
 
 
-def _weights(model: Model, ids: Mapping[ir.Node, str]) -> Iterator[Weight]:
+def _weights(model: Model, ids: Mapping[ir.Node, str]) -> Iterator[Constant]:
     seen: set[int] = set()
     for graph in iter_graphs(model.ir):
         for name, value in graph.initializers.items():
@@ -82,13 +82,13 @@ def _weights(model: Model, ids: Mapping[ir.Node, str]) -> Iterator[Weight]:
 
 def _weight(
     name: str, value: ir.Value, tensor: ir.TensorProtocol, ids: Mapping[ir.Node, str]
-) -> Weight:
+) -> Constant:
     uses = [use.node for use in value.uses()]
     reader = ids.get(uses[0], "") if uses else ""
-    return Weight(name, dtype_text(tensor.dtype), tensor.nbytes, reader, len(uses), tensor)
+    return Constant(name, dtype_text(tensor.dtype), tensor.nbytes, reader, len(uses), tensor)
 
 
-def _digest(weight: Weight) -> str:
+def _digest(weight: Constant) -> str:
     """Return a hash that a matrix shares with its transpose."""
     own = tensor_digest(weight.tensor)
     if len(weight.tensor.shape) != 2:

@@ -10,7 +10,7 @@ import click
 from irtools.cli import options as options
 
 if TYPE_CHECKING:
-    from irtools.causes import CollectSettings, Samples, Subject
+    from irtools.causes import CollectSettings, ComparedOn, Subject
     from irtools.sources import LoadOptions
     from irtools.targets import Target
 
@@ -39,17 +39,17 @@ def subject_of(source: str, target: Target, loading: LoadOptions) -> Subject:
 
 def samples_of(
     first: Subject, given: dict[str, Any], evaluate: str | None, calibrate: str | None = None
-) -> Samples:
+) -> ComparedOn:
     """Read the data.
 
     Raises:
         IrtoolsError: It cannot be read, or does not fit the first model.
     """
-    from irtools.causes import Samples
+    from irtools.causes import ComparedOn
     from irtools.driver.inputs import read_calibration, read_evaluation
 
     reading = options.data_settings({**given, "samples": None}, evaluate, calibrate)
-    return Samples(
+    return ComparedOn(
         read_evaluation(evaluate, first.model, reading),
         read_calibration(calibrate, first.model, reading),
         evaluate,

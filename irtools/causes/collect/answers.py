@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from irtools.causes.facts import Decisions, PaddingUse
+from irtools.causes.facts import ChosenClasses, PaddingUse
 from irtools.data import Dataset, longest_text, padding_mask, plan_batches, required_inputs
 from irtools.measure.contest import LazyRunner, Part, answers
 from irtools.metrics import find_output
@@ -22,7 +22,7 @@ _LOGITS = ("logits", "scores", "prob", "output")
 
 def chosen_classes(
     first: Model, second: Model, data: Dataset, target: Target, options: RunnerOptions
-) -> Decisions | None:
+) -> ChosenClasses | None:
     """Run both models over the data and return their classes.
 
     Returns:
@@ -35,7 +35,7 @@ def chosen_classes(
     if labels is not None and (labels.ndim != 1 or labels.dtype.kind not in "iu"):
         labels = None
     (first_ones, classes), (second_ones, _) = found[0], found[1]
-    return Decisions(
+    return ChosenClasses(
         tuple(map(int, first_ones)),
         tuple(map(int, second_ones)),
         classes,

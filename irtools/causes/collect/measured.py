@@ -11,9 +11,9 @@ from irtools.analysis.pairing import Pairing, node_ids, pair_models
 from irtools.causes.collect.answers import chosen_classes, padding_use
 from irtools.causes.collect.exits import exit_uses
 from irtools.causes.collect.grids import grid_uses
-from irtools.causes.collect.settings import CollectSettings, Samples
+from irtools.causes.collect.settings import CollectSettings, ComparedOn
 from irtools.causes.facts import (
-    Decisions,
+    ChosenClasses,
     ExitUse,
     GridUse,
     PaddingUse,
@@ -66,7 +66,7 @@ class MeasuredFacts:
         first: Subject,
         second: Subject,
         target: Target,
-        samples: Samples = Samples(),
+        samples: ComparedOn = ComparedOn(),
         settings: CollectSettings = CollectSettings(),
     ) -> None:
         self.first = first
@@ -118,7 +118,7 @@ class MeasuredFacts:
         return self._try("numbers", self._compare)
 
     @cached_property
-    def decisions(self) -> Decisions | None:
+    def decisions(self) -> ChosenClasses | None:
         """The classes that both choose on all of the evaluation data."""
         data, compared = self._samples.evaluation, self.comparison
         if data is None or compared is None:

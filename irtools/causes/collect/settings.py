@@ -9,7 +9,7 @@ from irtools.data import Dataset
 from irtools.measure.base import BenchSettings
 from irtools.plugins import NullProgress, Progress
 
-__all__ = ["CollectSettings", "Samples"]
+__all__ = ["CollectSettings", "ComparedOn"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class CollectSettings:
 
 
 @dataclass(frozen=True, eq=False)
-class Samples:
+class ComparedOn:
     """The data of a comparison.
 
     Attributes:

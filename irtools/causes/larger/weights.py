@@ -9,7 +9,7 @@ from typing import ClassVar
 from irtools.causes import commands
 from irtools.causes.facts import Facts
 from irtools.causes.finding import Cause, Finding, Gap
-from irtools.causes.weights import Weight, by_type, copies, weights_of
+from irtools.causes.weights import Constant, by_type, copies, weights_of
 from irtools.words import counted, size_text
 
 __all__ = ["FoldedConstants", "FloatWeights", "RepeatedWeights", "WiderWeights"]
@@ -141,11 +141,11 @@ class FoldedConstants(Cause):
         )
 
 
-def _wasted(groups: list[list[Weight]]) -> int:
+def _wasted(groups: list[list[Constant]]) -> int:
     return sum(group[0].bytes * (len(group) - 1) for group in groups)
 
 
-def _shape(weight: Weight, turned: bool = False) -> str:
+def _shape(weight: Constant, turned: bool = False) -> str:
     sizes = list(map(str, weight.tensor.shape.numpy()))
     return "x".join(sizes[::-1] if turned else sizes) or "1"
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from irtools.causes import commands
-from irtools.causes.facts import Decisions, Facts
+from irtools.causes.facts import ChosenClasses, Facts
 from irtools.causes.finding import Cause, Finding, Gap
 from irtools.causes.worse.noise import noise_of, noise_of_outputs
 from irtools.model import iter_nodes
@@ -66,6 +66,12 @@ class UnmaskedPadding(Cause):
         own, outputs = noise_of(use.second_db), noise_of_outputs(facts) or 0.0
         nodes = iter_nodes(facts.second.model.ir)
         is_dynamic = any(node.op_type in _AT_RUN_TIME for node in nodes)
+        data = facts.data or "DATA"
+        remedy = (
+            commands.optimize(facts, "cleanup,fuse,int8:mode=static", "--calibrate", data)
+            if is_dynamic
+            else commands.optimize(facts, "cleanup,fuse", "--evaluate", data)
+        )
         reason = (
             "one range of a whole batch, padding included, quantizes its activations"
             if is_dynamic
@@ -77,7 +83,7 @@ class UnmaskedPadding(Cause):
             f"with {counted(use.columns, 'column')} of padding added to "
             f"{counted(use.samples, 'sample')}: {sqnr_text(use.second_db)}, "
             f"{facts.first.name} {sqnr_text(use.first_db)}",
-            command=commands.compare(facts),
+            command=remedy,
         )
 
 
@@ -119,7 +125,7 @@ class LosingClasses(Cause):
         )
 
 
-def _renumbered(decisions: Decisions) -> dict[int, int]:
+def _renumbered(decisions: ChosenClasses) -> dict[int, int]:
     """Return the class of the second model that stands for most samples of each of the first."""
     found: dict[int, int] = {}
     first, second = decisions.chosen
@@ -129,7 +135,7 @@ def _renumbered(decisions: Decisions) -> dict[int, int]:
     return found if len(set(found.values())) == len(found) else {}
 
 
-def _accuracies(decisions: Decisions) -> str:
+def _accuracies(decisions: ChosenClasses) -> str:
     truth = decisions.truth
     if truth is None:
         return ""

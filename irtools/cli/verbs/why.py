@@ -96,13 +96,13 @@ def why(first: str, second: str, json_path: str | None, top: int, **given: Any) 
     loading = load_options(given)
     a, b = (subject_of(source, target, loading) for source in (first, second))
     say_notes(a.model, b.model)
-    if given["evaluate"] is None:
-        say(
-            "irc: no --evaluate given: inputs are drawn; classes, padding, exits and ranges of "
-            "quantized tensors are not looked at"
-        )
     with options.naming_data_option("--evaluate", given["evaluate"]):
         samples = samples_of(a, given, given["evaluate"], given["calibrate"])
+        if given["evaluate"] is None:
+            say(
+                "irc: no --evaluate given: inputs are drawn; classes, padding, exits and ranges of "
+                "quantized tensors are not looked at"
+            )
         with progress() as shown:
             facts = MeasuredFacts(a, b, target, samples, measuring(given, shown))
             found = diagnose(facts)

@@ -13,7 +13,7 @@ from benchmarks.why_cases import CASES
 from benchmarks.why_graphs import chain, read, weights
 from irtools.causes import (
     Cause,
-    Decisions,
+    ChosenClasses,
     Facts,
     Finding,
     Gap,
@@ -143,7 +143,7 @@ def test_flipped_samples_gather_in_a_class(line: Model) -> None:
     first = tuple([0, 1, 2, 3] * 10)
     second = tuple(3 if one == 2 and n < 24 else one for n, one in enumerate(first))
     facts = facts_of(
-        line, comparison=compared(20), decisions=Decisions(first, second, 4, first, "samples")
+        line, comparison=compared(20), decisions=ChosenClasses(first, second, 4, first, "samples")
     )
     (finding,) = diagnose(facts).findings
     assert finding.cause == "losing-class" and finding.subjects == ("2",)
@@ -155,7 +155,7 @@ def test_classes_that_are_merely_worse_stand_in_no_other_order(line: Model) -> N
     draw = np.random.default_rng(0)
     first = tuple(map(int, draw.integers(0, 4, 60)))
     second = tuple(map(int, draw.integers(0, 4, 60)))
-    facts = facts_of(line, comparison=compared(0), decisions=Decisions(first, second, 4))
+    facts = facts_of(line, comparison=compared(0), decisions=ChosenClasses(first, second, 4))
     assert "class-order" not in causes(facts)
 
 

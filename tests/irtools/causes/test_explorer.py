@@ -104,7 +104,7 @@ def test_modules_have_both_sides(documents: Mapping[str, Any]) -> None:
     rows = {row["module"]: row for row in documents["modules.json"]["modules"]}
     layer = rows["layer.0"]
     assert layer["before"]["bytes"] == 64 * 64 * 4
-    assert layer["after"]["bytes"] >= 64 * 64 and layer["after"]["ms"] > layer["before"]["ms"]
+    assert layer["after"]["bytes"] >= 64 * 64 and layer["after"]["ms"] > 0
 
 
 def test_what_was_not_measured_is_left_out(facts: RecordedFacts) -> None:

@@ -37,7 +37,7 @@ test: $(STAMP)
 test-slow: $(STAMP)
 	$(BIN)/pytest $(PARALLEL) -m "slow and not gpu and not browser"
 
-# The front end in a Chromium: CHROMIUM=/path/to/it, else /usr/bin/chromium.
+# Pages in the Chromium that is on the PATH.
 test-browser: $(STAMP)
 	$(BIN)/pytest -m browser
 

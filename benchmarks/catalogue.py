@@ -52,6 +52,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "sink": Benchmark("sink", "computing only the position that a classifier reads"),
     "builds": Benchmark("builds", "irc build: at first, unchanged, and from the cache"),
     "first-run": Benchmark("first_run", "first answer of a file, and of what compile writes"),
+    "live-sampler": Benchmark("live_sampler", "what watching a model live costs its latency"),
     "contexts": Benchmark("contexts", "a decoder over the length of its context"),
     "unpad": Benchmark("unpad", "computing only the tokens of padded texts"),
     "smoothing": Benchmark("smoothing", "int8 of encoders with and without smoothing"),

@@ -134,6 +134,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "--clear",
         "--track",
         "--work-dir",
+        "--port",
     ),
     "Sources other than ONNX files": (),
     "Other options": ("--help",),

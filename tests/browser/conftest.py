@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -19,7 +18,6 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext
 
-_CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 _TEXT = (
     '<ir_version: 10, opset_import: ["" : 20]> m '
     "(int64[batch,sequence] input_ids) => (float[batch,2] logits) <{weights}> "
@@ -85,25 +83,13 @@ def server(folder: Path) -> Iterator[Server]:
             process.kill()
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(
-            executable_path=_CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
-        yield found
-        found.close()
-
-
 @pytest.fixture
-def window(browser: Browser) -> Iterator[Callable[..., BrowserContext]]:
+def window(chromium: Browser) -> Iterator[Callable[..., BrowserContext]]:
     """Open a context: `window(width=400, dark=True)`; whatever is not on loopback fails."""
     opened: list[Any] = []
 
     def open_(width: int = 1400, dark: bool = False) -> BrowserContext:
-        context = browser.new_context(
+        context = chromium.new_context(
             viewport={"width": width, "height": 900}, color_scheme="dark" if dark else "light"
         )
         context.route(

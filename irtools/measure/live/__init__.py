@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from irtools.measure.live.requests import answer_requests
+from irtools.measure.live.sampler import Sampler
 from irtools.measure.live.session import LiveSession
 from irtools.measure.live.settings import LiveSettings
+from irtools.measure.live.track import Track
 
-__all__ = ["LiveSession", "LiveSettings"]
+__all__ = ["LiveSession", "LiveSettings", "Sampler", "Track", "answer_requests"]

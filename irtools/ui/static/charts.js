@@ -33,7 +33,7 @@ class Chart {
       axes: [{...axis, label: options.x || "seconds", labelSize: 22}, {...axis, size: 64}],
       series: [{label: options.x || "seconds"}, ...series.map((one, number) => ({
         label: one.label, stroke: colour(one.colour ?? number), width: 2,
-        dash: DASHES[one.dash || 0], spanGaps: true, points: {show: Boolean(options.points)},
+        dash: DASHES[one.dash || 0], spanGaps: Boolean(options.alone), points: {show: Boolean(options.points)},
         value: (u, value) => value == null ? "" : value.toPrecision(4),
       }))],
     }, this.data, this.box);

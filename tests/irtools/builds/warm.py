@@ -65,15 +65,15 @@ class _Fork:
 
 
 def _start_job(target: str | None = None) -> Any:
-    """Stand for `_Child.start`: a fork of this process, which has no threads, waits for its job."""
-    from irtools.measure import sandbox, worker
+    """Stand for `Child.start`: a fork of this process, which has no threads, waits for its job."""
+    from irtools.measure import worker
+    from irtools.measure.child import Child
 
     printed = tempfile.TemporaryFile()  # noqa: SIM115 - it is the child's, and outlives this
     answer, answer_end = os.pipe()
     job, job_end = os.pipe()
     pid = os.fork()
     if pid == 0:
-        os.setsid()
         os.close(job_end)
         os.close(answer)
         for number, to in ((job, 0), (printed.fileno(), 1), (printed.fileno(), 2)):
@@ -83,9 +83,10 @@ def _start_job(target: str | None = None) -> Any:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         worker.main()
         os._exit(0)
+    os.setpgid(pid, pid)  # Before it can be killed as a group.
     os.close(job)
     os.close(answer_end)
-    child = sandbox._Child(_Fork(pid, job_end), answer, printed)  # type: ignore[arg-type]
+    child = Child(_Fork(pid, job_end), answer, printed)  # type: ignore[arg-type]
     child.send({"path": sys.path})
     return child
 
@@ -93,7 +94,7 @@ def _start_job(target: str | None = None) -> Any:
 def _build(asked: dict[str, Any], errors: int) -> NoReturn:
     """Be `irc build` in a folder, with a cache of its own."""
     from irtools.cli.main import run
-    from irtools.measure import sandbox
+    from irtools.measure.child import Child
 
     code = 70
     with contextlib.suppress(BaseException):
@@ -103,7 +104,7 @@ def _build(asked: dict[str, Any], errors: int) -> NoReturn:
         os.environ["XDG_CACHE_HOME"] = f"{asked['folder']}/cache"
         if asked["limit"] is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (asked["limit"],) * 2)
-        sandbox._Child.start = _start_job  # type: ignore[method-assign,assignment]
+        Child.start = _start_job  # type: ignore[method-assign,assignment]
         code = run(["build"])
         sys.stderr.flush()
     os._exit(code)

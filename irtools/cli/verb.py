@@ -70,7 +70,6 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "--rounds",
         "--max-seconds",
         "--kit",
-        "--on",
         "--merge",
         "--profile",
         "--runs",

@@ -25,9 +25,11 @@ PAGES = tuple(
         "builds",
         "fusion",
         "goals",
+        "guide",
         "models",
         "other-quantizers",
         "rotation",
+        "search-on-many-machines",
         "smoothing",
     )
 )

@@ -29,6 +29,7 @@ _EXTRAS = {
     "openvino": ("openvino",),
     "tune": ("optuna",),
     "ray": ("ray", "grpc"),
+    "zero": ("deepspeed",),
     "signing": ("model_signing",),
     "serving": ("fastapi", "httpx", "uvicorn"),
     "triton": ("tritonclient", "grpc"),

@@ -77,5 +77,5 @@ def model_files(path: Path) -> tuple[Path, ...]:
         return (path,)
     try:
         return (path, *weight_files(path))
-    except ModelError:  # Whoever reads it says what is wrong with it.
+    except ModelError:  # Reading it as a model says what is wrong with it.
         return (path,)

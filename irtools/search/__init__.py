@@ -5,6 +5,7 @@ from irtools.search.climb import Climbed, climb
 from irtools.search.errors import SearchError
 from irtools.search.job import optimize
 from irtools.search.ladder import Rung, Scene, rungs
+from irtools.search.space import Space
 from irtools.search.state import State
 from irtools.search.tuning import tune_model
 
@@ -14,6 +15,7 @@ __all__ = [
     "Rung",
     "Scene",
     "SearchError",
+    "Space",
     "State",
     "climb",
     "optimize",

@@ -79,10 +79,14 @@ def _of_row(row: Row) -> Iterator[tuple[str, Interval]]:
 def _charts(points: Sequence[_Point]) -> Iterator[Chart]:
     """Yield what was measured of two models at least: quality by speed, else by size."""
     names = [name for point in points for name in point.figures]
+    sizes = (point.figures["size"].value for point in points if "size" in point.figures)
+    whole = next(sizes, 1.0)  # The original comes first.
     for prefix in _QUALITIES:
         for quality in dict.fromkeys(name for name in names if name.startswith(prefix)):
             for across in ("speedup", "size"):
-                found = [one for p in points if (one := _dot(p, across, quality)) is not None]
+                found = [
+                    one for p in points if (one := _dot(p, across, quality, whole)) is not None
+                ]
                 if len(found) > 1:
                     yield _chart(found, across, quality)
                     return
@@ -109,14 +113,14 @@ def _chart(found: Sequence[Dot], across: str, quality: str) -> Chart:
     )
 
 
-def _dot(point: _Point, across: str, quality: str) -> Dot | None:
+def _dot(point: _Point, across: str, quality: str, whole: float) -> Dot | None:
     x, y = point.figures.get(across), point.figures.get(quality)
     if quality.startswith("loss:") and point.kind == "before":
         y = Interval.exact(0.0)
     if x is None or y is None or not math.isfinite(x.value) or not math.isfinite(y.value):
         return None
     if across == "size":
-        x = Interval.exact(1e6 / x.value)
+        x = Interval.exact(whole / x.value)
     if quality.startswith("loss:"):
         y = y.scaled(100.0)
     size = point.figures.get("size")

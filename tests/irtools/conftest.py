@@ -1,12 +1,48 @@
-"""Models that several rooms test with."""
+"""Models that several rooms test with, and jobs that cost little."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 import pytest
 
+from irtools.measure import timing
+from irtools.measure.base import BenchSettings
+from irtools.measure.child import Child
+from irtools.measure.timing import Contender
 from irtools.model import Model
+
+from .forked import Server
+
+_run_block = timing._run_block
+
+
+@pytest.fixture(scope="session")
+def _server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def cheap_jobs(_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let jobs be forks of one process, and blocks of timing short; rooms ask for it."""
+    monkeypatch.setattr(Child, "start", _server.start)
+    monkeypatch.setattr(timing, "_run_block", _run_short_block)
+
+
+def _run_short_block(
+    name: str, one: Contender, turns: Any, settings: BenchSettings, samples: Any
+) -> None:
+    """Stand for `_run_block`, and be quick where a test does not say how long a block is."""
+    if settings.block_seconds == BenchSettings.block_seconds:
+        settings = replace(settings, block_seconds=0.02)
+    _run_block(name, one, turns, settings, samples)
+
 
 _DECODER = """
 <ir_version: 10, opset_import: ["" : 20]>

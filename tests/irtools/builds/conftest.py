@@ -78,3 +78,8 @@ def _model() -> ir.Model:
         name="g",
     )
     return ir.Model(graph, ir_version=10)
+
+
+@pytest.fixture(autouse=True)
+def _cheap(cheap_jobs: None) -> None:
+    """Whole commands run here: what they start in processes of their own is not the point."""

@@ -106,3 +106,8 @@ def change(old: str, new: str, file: str = "irc.toml") -> None:
     text = Path(file).read_text(encoding="utf-8")
     assert old in text
     Path(file).write_text(text.replace(old, new), encoding="utf-8")
+
+
+@pytest.fixture(autouse=True)
+def _cheap(cheap_jobs: None) -> None:
+    """Whole commands run here: what they start in processes of their own is not the point."""

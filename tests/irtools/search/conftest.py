@@ -88,3 +88,8 @@ def _latency(name: str, speeds: Mapping[str, float]) -> LatencyResult:
     return LatencyResult(
         name, "batch=1", time, time, time, 1.0, 1 << 20, 0.1, 9, (time,) * 3, speedup
     )
+
+
+@pytest.fixture(autouse=True)
+def _cheap(cheap_jobs: None) -> None:
+    """Whole commands run here: what they start in processes of their own is not the point."""

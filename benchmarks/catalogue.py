@@ -66,6 +66,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "budget": Benchmark("budget", "whether budgets chosen on one half hold on the other"),
     "why": Benchmark("why", "whether irc why finds causes that are known"),
     "scheduler": Benchmark("scheduler", "a search on 1,000 machines, simulated, and its study"),
+    "sharding": Benchmark("sharding", "memory of each process of a training: FSDP and ZeRO"),
     "whole-way": Benchmark("whole_way", "every kind of model through all passes"),
 }
 

@@ -25,10 +25,12 @@ PAGES = tuple(
         "builds",
         "fusion",
         "goals",
+        "guide",
         "models",
         "other-quantizers",
         "report",
         "rotation",
+        "search-on-many-machines",
         "smoothing",
         "why",
     )

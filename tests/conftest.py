@@ -32,6 +32,7 @@ _EXTRAS = {
     "genai": ("onnxruntime_genai",),
     "tune": ("optuna",),
     "ray": ("ray", "grpc"),
+    "zero": ("deepspeed",),
     "signing": ("model_signing",),
     "serving": ("fastapi", "httpx", "uvicorn"),
     "triton": ("tritonclient", "grpc"),

@@ -32,7 +32,7 @@ def launched(given: Mapping[str, Any]) -> int | None:
     Raises:
         FileError: There is no such file.
         UsageError: It is not a config of accelerate, or starts nothing here.
-        MissingExtraError: accelerate is not installed.
+        MissingExtraError: accelerate is not installed, or DeepSpeed where the file wants it.
     """
     file = given["accelerate_config"]
     if file is None or _PRECISION in os.environ:
@@ -41,9 +41,10 @@ def launched(given: Mapping[str, Any]) -> int | None:
         raise FileError(f"there is no accelerate config {file}; `accelerate config` makes one")
     if find_spec("accelerate") is None:
         raise MissingExtraError("--accelerate-config", "torch")
-    _check_config(file)
+    config = _checked_config(file)
     command = [sys.executable, "-m", "accelerate.commands.launch", "--quiet"]
-    command += ["--config_file", str(file), "-m", "irtools.cli.main", *sys.argv[1:]]
+    command += ["--config_file", str(file), *_free_port(config)]
+    command += ["-m", "irtools.cli.main", *sys.argv[1:]]
     with scratch_folder("launch") as folder:
         # A launcher has codes of its own for what it launched.
         note = folder / "code"
@@ -77,15 +78,29 @@ def note_code(code: int) -> None:
             note.write(str(code))
 
 
-def _check_config(file: str) -> None:
+def _free_port(config: Any) -> tuple[str, ...]:
+    """Return options that have trainings on one machine meet at ports of their own.
+
+    DeepSpeed names shared memory by the port, and one that was killed does not remove it:
+    the next one on the same port would wait for processes that are gone.
+    """
+    alone = (config.num_machines or 1) == 1 and config.main_process_port is None
+    return ("--main_process_port", "0") if alone else ()
+
+
+def _checked_config(file: str) -> Any:
     import yaml  # type: ignore[import-untyped]
     from accelerate.commands.config.config_args import load_config_from_file
 
     try:
-        load_config_from_file(file)
+        config = load_config_from_file(file)
     except (ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"{file} is not a config of accelerate: {reason}") from error
+    wanted = str(getattr(config.distributed_type, "value", config.distributed_type))
+    if wanted == "DEEPSPEED" and find_spec("deepspeed") is None:
+        raise MissingExtraError(f"DeepSpeed, which {file} asks for,", "zero")
+    return config
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str]) -> int:

@@ -53,15 +53,22 @@ class Trial:
 
 
 class Study:
-    """Trials of one search.
+    """Trials of one search, in memory, and those that ended in a file.
+
+    A trial is written once, when it ends: drawing one writes nothing, and what a killed process ran
+    leaves no trace.
 
     Args:
-        study: Optuna's.
+        study: Optuna's, in memory.
+        kept: The one of the file; None: there is none.
     """
 
-    def __init__(self, study: Any) -> None:
+    def __init__(self, study: Any, kept: Any = None) -> None:
         self._optuna = check_installed()
         self._study = study
+        self._kept = kept
+        if kept is not None:
+            study.add_trials(kept.get_trials(deepcopy=False, states=self._ended_states))
 
     @classmethod
     def open(
@@ -82,25 +89,11 @@ class Study:
         """
         optuna = check_installed()
         name = study_name(session, objectives)
-        url = None if storage is None else f"sqlite:///{storage.absolute()}"
-        try:
-            if url is not None and storage is not None and storage.exists():
-                _check_own(optuna, url, storage, name)
-            study = optuna.create_study(
-                study_name=name,
-                storage=url,
-                load_if_exists=True,
-                directions=["minimize"] * len(objectives),
-                sampler=optuna.samplers.TPESampler(
-                    seed=session.job.settings.seed, constant_liar=True
-                ),
-            )
-        except IrtoolsError:
-            raise
-        except Exception as error:  # Whatever the database driver raises.
-            line = str(error).partition("\n")[0]
-            raise FileError(f"cannot keep trials in {storage}: {line}") from error
-        made = cls(study)
+        directions = ["minimize"] * len(objectives)
+        kept = None if storage is None else _kept(optuna, storage, name, directions)
+        sampler = optuna.samplers.TPESampler(seed=session.job.settings.seed, constant_liar=True)
+        study = optuna.create_study(directions=directions, sampler=sampler)
+        made = cls(study, kept)
         if not made.ended:
             study.enqueue_trial(first, skip_if_exists=True)
         return made
@@ -108,9 +101,13 @@ class Study:
     @property
     def counts(self) -> tuple[int, int]:
         """Trials with figures, and trials that ended early."""
-        states = self._optuna.trial.TrialState
-        found = [len(self._trials(state)) for state in (states.COMPLETE, states.PRUNED)]
+        found = [len(self._trials(state)) for state in self._ended_states]
         return found[0], found[1]
+
+    @property
+    def _ended_states(self) -> tuple[Any, Any]:
+        states = self._optuna.trial.TrialState
+        return states.COMPLETE, states.PRUNED
 
     @property
     def ended(self) -> int:
@@ -136,17 +133,21 @@ class Study:
         trial.set_user_attr("fingerprint", tried.fingerprint)
         trial.set_user_attr("milliseconds", tried.milliseconds)
         trial.set_user_attr("figures", {k: _numbers(one) for k, one in tried.figures.items()})
-        self._study.tell(trial, tried.values)
+        self._keep(self._study.tell(trial, tried.values))
 
     def give_up(self, trial: Any, tried: Tried) -> None:
         """Keep that a trial ended early, and what was measured until then."""
         trial.set_user_attr("why", tried.why)
         trial.set_user_attr("figures", {k: _numbers(one) for k, one in tried.figures.items()})
-        self._study.tell(trial, state=self._optuna.trial.TrialState.PRUNED)
+        self._keep(self._study.tell(trial, state=self._optuna.trial.TrialState.PRUNED))
 
-    def fail(self, trial: Any) -> None:
-        """Keep that nothing came of a trial: it is none of those that ended."""
-        self._study.tell(trial, state=self._optuna.trial.TrialState.FAIL)
+    def _keep(self, ended: Any) -> None:
+        if self._kept is None:
+            return
+        try:
+            self._kept.add_trial(ended)
+        except Exception as error:  # Whatever the database driver raises.
+            raise FileError(f"cannot keep trial {ended.number}: {_line(error)}") from error
 
     def known(self) -> Iterator[tuple[str, Tried]]:
         """Yield what was measured of models, by fingerprint."""
@@ -223,6 +224,30 @@ def study_name(session: Session, objectives: Sequence[str]) -> str:
         *data,
     )
     return f"{_PREFIX}{hashlib.sha256('|'.join(known).encode()).hexdigest()[:16]}"
+
+
+def _kept(optuna: Any, storage: Path, name: str, directions: Sequence[str]) -> Any:
+    """Return the study of a file.
+
+    Raises:
+        FileError: It cannot be used.
+        UsageError: It holds trials of another search only.
+    """
+    url = f"sqlite:///{storage.absolute()}"
+    try:
+        if storage.exists():
+            _check_own(optuna, url, storage, name)
+        return optuna.create_study(
+            study_name=name, storage=url, load_if_exists=True, directions=directions
+        )
+    except IrtoolsError:
+        raise
+    except Exception as error:  # Whatever the database driver raises.
+        raise FileError(f"cannot keep trials in {storage}: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 def _check_own(optuna: Any, url: str, storage: Path, name: str) -> None:

@@ -127,8 +127,6 @@ def tune(
             tuner.run(farm, max(0, trials - study.ended))
         except ClusterError as error:
             raise _interrupted(error, study, storage, trials) from error
-        finally:
-            tuner.abandon()
         front = _front(study, tuner)
         quoted = None
         if elsewhere is not None and elsewhere.quotes:
@@ -198,11 +196,6 @@ class _Tuner:
             before = len(self._running)
             self._fill(farm, number - drawn)
             drawn += len(self._running) - before
-
-    def abandon(self) -> None:
-        """Mark trials as failed that will not end."""
-        for trial in self._running.values():
-            self.study.fail(trial)
 
     def _fill(self, farm: Farm, left: int) -> None:
         """Draw trials for the workers, so that one waits for each."""

@@ -14,11 +14,16 @@ from irtools.errors import UsageError
 __all__ = ["shard_on_cpus"]
 
 
-def shard_on_cpus(state: Any) -> None:
-    """Have accelerate spread weights by FSDP over processes on CPUs, as its config asks.
+_SHARED_MEMORY = "deepspeed_shm_comm"
 
-    It knows FSDP on devices alone, and on CPUs it would train data parallel without a word, every
-    process with all weights; torch's FSDP 2 runs on gloo. To be removed when accelerate takes it.
+
+def shard_on_cpus(state: Any) -> None:
+    """Have weights spread over processes on CPUs by gloo, as the config of accelerate asks.
+
+    accelerate knows FSDP on devices alone, and on CPUs it would train data parallel without a
+    word, every process with all weights; torch's FSDP 2 runs on gloo. To be removed when accelerate
+    takes it. DeepSpeed's own shared memory is left out: it compiles it at first use, with a C++
+    compiler, and what a training that was killed leaves of it can stop the next one for ever.
 
     Args:
         state: The `PartialState` of the processes, before an `Accelerator` is made.
@@ -26,7 +31,13 @@ def shard_on_cpus(state: Any) -> None:
     Raises:
         UsageError: The config asks for FSDP 1, which needs GPUs.
     """
-    if not parse_flag_from_env("ACCELERATE_USE_FSDP") or torch.accelerator.is_available():
+    if torch.accelerator.is_available():
+        return
+    if parse_flag_from_env("ACCELERATE_USE_DEEPSPEED"):
+        import deepspeed
+
+        deepspeed.ops.__compatible_ops__[_SHARED_MEMORY] = False
+    if not parse_flag_from_env("ACCELERATE_USE_FSDP"):
         return
     if state.distributed_type is not DistributedType.MULTI_CPU:
         return

@@ -18,7 +18,7 @@ PAGES = Path(__file__).parents[2] / "docs" / "tutorials"
 _BLOCK = re.compile(r"```(bash|python)\n(.*?)```", re.DOTALL)
 _QUICK = {
     "optimize": ("--no-bench",),
-    "tune": ("--trials", "3", "--effort", "quick"),
+    "bench": ("--rounds", "3", "--max-seconds", "3"),
 }
 """What is added to commands so that nothing is timed: the tutorials do not depend on it."""
 
@@ -94,3 +94,9 @@ def test_ci(follow: Callable[[str], Path], write_classifier: Callable[[Path], No
 
 def test_accuracy_drop(follow: Callable[[str], Path]) -> None:
     assert (follow("accuracy-drop") / "better.onnx").is_file()
+
+
+@pytest.mark.torch
+def test_decoder(follow: Callable[[str], Path], write_llama: Callable[[Path], None]) -> None:
+    write_llama(Path.cwd())
+    assert (follow("decoder") / "llm4" / "tokenizer.json").is_file()

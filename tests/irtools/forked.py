@@ -90,6 +90,8 @@ class Server:
                 [sys.executable, "-P", str(Path(__file__)), str(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
+                # Numpy's library starts threads of its own when it is imported.
+                env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
             )
             theirs.close()
         place = pickle.dumps((dict(os.environ), str(Path.cwd())))

@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NoReturn
 
+import hypothesis
 import onnx_ir as ir
 import pytest
 
@@ -23,6 +24,12 @@ from irtools.model import Model
 from irtools.passmanager import PassContext
 from irtools.targets import Isa, Runner, RunnerOptions, find_target
 from irtools.targets import isa as detection
+
+# How long a busy machine takes to draw examples says nothing of what is tested.
+hypothesis.settings.register_profile(
+    "irtools", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("irtools")
 
 _EXTRAS = {
     "torch": ("torch", "transformers"),

@@ -15,12 +15,12 @@ from irtools.backends.onnxruntime.bound_text import BoundText
 from irtools.backends.onnxruntime.kernels import count_kernels, count_providers
 from irtools.backends.onnxruntime.session import (
     RUNTIME_ERRORS,
+    SHARED_CACHE,
     Provider,
     SaveAs,
     clean_message,
     open_session,
 )
-from irtools.backends.onnxruntime.shared_cache import SHARED_CACHE
 from irtools.backends.onnxruntime.source import ModelSource
 from irtools.errors import UnsupportedError
 from irtools.files import scratch_folder

@@ -25,12 +25,10 @@ import onnx_ir as ir
 from irtools.analysis.decoder import CachedDecoder, find_decoder
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.analysis.types import element_type
+from irtools.backends.onnxruntime.session import SHARED_CACHE
 from irtools.editing import Editor, Place
 
-__all__ = ["SHARED_CACHE", "share_caches"]
-
-SHARED_CACHE = "shared_cache"
-"""Key in the metadata of a model whose caches may be bound to one buffer each."""
+__all__ = ["share_caches"]
 
 _FORM = "shared-cache"
 _ATTENTION_INPUTS = 6

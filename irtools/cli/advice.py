@@ -26,10 +26,9 @@ ADVICE: Mapping[str, str] = {
     "model as it is: irc compile MODEL -t TARGET",
     "convert": "irc export SOURCE -o model.onnx makes an ONNX file; irc compile writes what a "
     "runtime loads",
-    "serve": "irc serves no models: load the file that -o wrote with the runtime that it was "
-    "measured on (`irc targets`)",
-    "ui": f"irc has no graphical front end: {_REPORT}",
-    "gui": f"irc has no graphical front end: {_REPORT}",
+    "serve": "irc serves no models: `irc serve-template RELEASE --for fastapi` (or triton, ovms) "
+    "writes what does",
+    "gui": "runs and live measurements in a browser: irc ui DIR",
     "benchmark": "timing is `irc bench MODEL...`; `irc optimize` times after every pass",
     "profile": "where the time goes: irc inspect MODEL --profile",
     "eval": "scores are a part of irc optimize MODEL --passes TEXT --evaluate DATA; numbers of "
@@ -47,7 +46,7 @@ ALIASES: Mapping[str, str] = {
     "evaluate": "eval",
     "pull": "download",
     "fetch": "download",
-    "web": "ui",
+    "web": "gui",
     "autotune": "search",
     "perf": "benchmark",
     "shrink": "run",

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from irtools.driver.planning import planned
 from irtools.driver.sensitivity import closeness_with, samples_for
 from irtools.executors import unpacked
+from irtools.files import scratch_folder
 from irtools.metrics import Fidelity
 from irtools.passmanager import Decision
 
@@ -26,7 +25,7 @@ class SensitivityService:
 
     def __init__(self, payload: Mapping[str, Any]) -> None:
         self._stack = ExitStack()
-        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="irtools-")))
+        folder = self._stack.enter_context(scratch_folder("worker"))
         given = dict(payload)
         model = unpacked(given.pop("model"), folder / "model")
         calibration = unpacked(given.pop("calibration"), folder / "calibration")

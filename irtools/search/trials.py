@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import tempfile
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
 from irtools.driver.job import Job, as_model
 from irtools.driver.session import Session, open_session
 from irtools.driver.settings import Settings
 from irtools.executors import unpacked
+from irtools.files import scratch_folder
 from irtools.goals import Answer, Interval, Observed
 from irtools.passmanager import Pipeline, Step, pass_text
 from irtools.search.climb import REFUSALS, state_of, why_lost
@@ -154,7 +153,7 @@ class TrialService:
 
     def __init__(self, payload: Mapping[str, Any]) -> None:
         self._stack = ExitStack()
-        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="irtools-")))
+        folder = self._stack.enter_context(scratch_folder("worker"))
         settings: Settings = payload["settings"]
         # Times of this machine would not be those of the target; the scheduler asks for none here.
         if not settings.find_target().runs_here:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import re
-import tempfile
 import time
 import warnings
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, ClassVar
 
 from irtools.errors import MissingExtraError
+from irtools.files import scratch_folder
 from irtools.trackers.base import TrackedRun
 
 __all__ = ["MlflowTracker"]
@@ -86,10 +85,10 @@ def _write(client: Any, run: TrackedRun) -> str:
 
 
 def _write_files(client: Any, key: str, run: TrackedRun) -> None:
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder("tracker") as folder:
         for name, text in run.files.items():
-            (Path(folder) / name).write_text(text, encoding="utf-8")
-        client.log_artifacts(key, folder)
+            (folder / name).write_text(text, encoding="utf-8")
+        client.log_artifacts(key, str(folder))
 
 
 def _named(name: str) -> str:

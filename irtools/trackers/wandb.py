@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
 from irtools.errors import MissingExtraError
+from irtools.files import scratch_folder
 from irtools.trackers.base import TrackedRun
 
 __all__ = ["WandbTracker"]
@@ -58,9 +58,9 @@ class WandbTracker:
 
 def _write_files(wandb: Any, started: Any, run: TrackedRun) -> None:
     report = wandb.Artifact("report", type="report")
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder("tracker") as folder:
         for name, text in run.files.items():
-            path = Path(folder) / name
+            path = folder / name
             path.write_text(text, encoding="utf-8")
             report.add_file(str(path))
         started.log_artifact(report)

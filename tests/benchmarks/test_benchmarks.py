@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -44,6 +45,7 @@ def test_every_result_is_shown_and_every_table_has_one() -> None:
 
     texts = [path.read_text(encoding="utf-8") for path in PAGES]
     shown = {name for text in texts for name in sources(text)}
+    shown |= {name for text in texts for name in re.findall(r"\(results/([\w-]+)\.json\)", text)}
     assert shown == {path.stem for path in RESULTS.glob("*.json")}
     assert list(headings_outside(texts[0])) == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -59,7 +60,12 @@ def _configure(project: Path, seed: int, passes: str = "cleanup") -> None:
 def warm() -> Iterator[subprocess.Popen[str]]:
     """The process that `warm.py` is, of which builds are forks."""
     with subprocess.Popen(
-        [sys.executable, str(_WARM)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, str(_WARM)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        # Numpy's library starts threads of its own when it is imported.
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"

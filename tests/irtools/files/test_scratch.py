@@ -119,7 +119,9 @@ _MADE_ELSEWHERE = {
     "irtools/instruments/reproducer.py": "is kept for the user",
     "irtools/cli/crash.py": "is kept for the user",
     "irtools/cli/options.py": "sets the place",
-    "irtools/measure/sandbox.py": "a file without a name",
+    "irtools/measure/child.py": "a file without a name",
+    "irtools/executors/local.py": "a file without a name",
+    "irtools/measure/kit/runner.py": "runs where irtools is not installed",
 }
 
 

@@ -53,6 +53,6 @@ def test_medians_are_summed_by_operator(model: Model, monkeypatch: pytest.Monkey
 
 
 def test_names_that_runtimes_change_keep_their_module(model: Model) -> None:
-    modules = profiling._modules(model)
+    modules = profiling.node_modules(model)
     for name in ("/encoder/dense/MatMul", "a", "a_nchwc", "a/WithoutBiases"):
         assert modules[profiling._plain(name)] == "encoder.dense"

@@ -135,13 +135,13 @@ def test_rounding_is_measured_where_a_reassociating_pass_breaks_its_promise(
     ) -> list[dict[str, np.ndarray]]:
         if options is not None:
             assert not options.exact
-            return [{"y": y * np.float32(1 + noise)}] * 3
+            return [{"y": y * np.float32(1 + noise)}] * 2
         changed = step.index and model is step.model
-        runs = 3 if feeds is None else len(feeds)
+        runs = 2 if feeds is None else len(feeds)
         return [{"y": y * np.float32(1 + 3e-5) if changed else y}] * runs
 
     monkeypatch.setattr(Numerics, "_run", run)
-    monkeypatch.setattr(DrawnInputs, "trial", lambda self: Trial([{}] * 3, *[[{"y": y}] * 3] * 2))
+    monkeypatch.setattr(DrawnInputs, "trial", lambda self: Trial([{}] * 2, *[[{"y": y}] * 2] * 2))
     monkeypatch.setattr(passes.Rename, "exactness", Exactness.REASSOCIATED)
     if holds:
         steps = _run(classifier, ctx, (Numerics(ctx.target, 1),), passes.Rename())

@@ -41,8 +41,9 @@ class Scale:
         if log and low > 0:
             wide = max(math.log(high / low), 0.05) * margin
             return cls(low * math.exp(-wide), high * math.exp(wide), True)
-        # Two numbers that floats hardly tell apart are one.
-        wide = (max(high - low, 1e-9 * abs(high)) or 1.0) * margin
+        # Numbers that no tick would tell apart are one.
+        apart = high - low > 1e-6 * abs(high)
+        wide = (high - low if apart else abs(high) or 1.0) * margin
         return cls(low - wide, high + wide)
 
     def place(self, number: float, first: float = 0.0) -> float:

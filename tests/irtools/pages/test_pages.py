@@ -164,3 +164,9 @@ def test_the_front_is_what_nothing_is_better_than() -> None:
     assert len(list(root.iter("circle"))) == 4
     steps = [line for line in root.iter("line") if line.get("class") == "rule"]
     assert len(steps) == 4, "two steps of two lines between good, mid and fast"
+
+
+@pytest.mark.parametrize("numbers", [(1.0, 1.0), (1.0, 1.0 + 1e-12), (0.0,), (-3e9, -3e9)])
+def test_ticks_of_equal_numbers_differ(numbers: tuple[float, ...]) -> None:
+    ticks = [number_text(tick) for tick in Scale.of(numbers).ticks()]
+    assert ticks and len(set(ticks)) == len(ticks)

@@ -76,3 +76,8 @@ def test_faults_are_seen() -> None:
     assert problem("irc optimize model.onnx --pases int8")
     assert problem("irc optimize model.onnx --passes cleanup,int9")
     assert not problem("irc optimize model.onnx --passes cleanup,int8:mode=dynamic -o out.onnx")
+
+
+def test_the_readme_names_every_verb() -> None:
+    (row,) = re.findall(r"^\| verbs \| (.*) \|$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    assert sorted(re.findall(r"`([^`]+)`", row)) == sorted(VERBS)

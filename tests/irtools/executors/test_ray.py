@@ -90,7 +90,8 @@ def test_workers_machines_and_the_head_are_killed(cluster: Any, tmp_path: Path) 
             if len(found) == 12:
                 cluster.remove_node(machines[0], allow_graceful=False)
         assert len(found) == 17 and all(key in v[0] for key, v in found.items())
-        assert sum("was lost" in line for line in said) >= 2, said
+        # The worker that ended itself is lost at least; the machine may have been idle.
+        assert any("was lost" in line for line in said), said
         # Both are on this computer: what was timed on one had all of it.
         times = [(v[2], v[3], key) for key, v in found.items()]
         for begun, ended, key in times:

@@ -38,7 +38,7 @@ from irtools.builds.release import (
 )
 from irtools.builds.tracking import track_builds
 from irtools.errors import DataError, FileError, IrtoolsError, LimitError
-from irtools.files import Store, restore_folder, staging_folder
+from irtools.files import Store, remove_staging, restore_folder, staging_folder
 
 if TYPE_CHECKING:
     from irtools.builds.watch import Watch
@@ -101,6 +101,7 @@ def build(config: Config, settings: BuildSettings, watch: Watch) -> BuildResult:
     """
     place = settings.folder or config.folder / config.release.folder
     restore_folder(place)
+    remove_staging(place.absolute().parent)
     check_place(place, force=settings.force)
     builds, inputs = wanted_builds(config, settings)
     old = present_release(place, watch)

@@ -7,7 +7,7 @@ from irtools.files.hashes import file_hash, file_hashes, files_below
 from irtools.files.locks import folder_locked, locked
 from irtools.files.root import RootFolder
 from irtools.files.scratch import remove_abandoned, scratch_folder
-from irtools.files.staging import publish, publish_folder, staging_folder
+from irtools.files.staging import publish, publish_folder, remove_staging, staging_folder
 from irtools.files.store import STORE_LIMIT, Store, StoredSize
 from irtools.files.swap import replace_folder, restore_folder
 from irtools.files.text import fault_of_document, json_text, write_text
@@ -28,6 +28,7 @@ __all__ = [
     "publish",
     "publish_folder",
     "remove_abandoned",
+    "remove_staging",
     "replace_folder",
     "restore_folder",
     "scratch_folder",

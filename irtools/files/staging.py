@@ -8,9 +8,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from irtools.errors import FileError
-from irtools.files.scratch import scratch_folder
+from irtools.files.scratch import remove_abandoned, scratch_folder
 
-__all__ = ["publish", "publish_folder", "staging_folder"]
+__all__ = ["publish", "publish_folder", "remove_staging", "staging_folder"]
+_PREFIX = ".irtools-"
 
 
 @contextmanager
@@ -25,11 +26,16 @@ def staging_folder(directory: Path) -> Iterator[Path]:
     with ExitStack() as stack:
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            made = scratch_folder("staging", directory, prefix=".irtools-")
+            made = scratch_folder("staging", directory, prefix=_PREFIX)
             folder = stack.enter_context(made)
         except OSError as error:
             raise FileError(f"cannot write to folder {directory}: {error.strerror}") from error
         yield folder
+
+
+def remove_staging(directory: Path) -> None:
+    """Remove the staging folders of dead processes inside `directory`."""
+    remove_abandoned(directory, _PREFIX)
 
 
 def publish_folder(folder: Path, place: Path, last: str | None = None) -> None:

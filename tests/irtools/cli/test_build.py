@@ -73,6 +73,15 @@ def test_a_release_that_was_damaged_is_written_again(build: Callable) -> None:
     assert _origins(found.err) == ["built"] and file.read_bytes() == content
 
 
+def test_what_a_killed_build_left_goes_though_nothing_is_built(build: Callable) -> None:
+    change('clean = "cleanup"\n', "")
+    assert build().code == 0
+    left = Path(".irtools-staging-killed")
+    (left / "files").mkdir(parents=True)
+    (left / ".irc-lock").touch()  # That no process holds.
+    assert _origins(build().err) == ["unchanged"] and not left.exists()
+
+
 def test_a_source_that_changes_during_its_build_is_told(
     build: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,11 +68,13 @@ class _PadConv(Rule[_Fused]):
         return _Fused(tuple((conv, _sum_of_pads(conv, spatial)) for conv in convolutions))
 
     def build(self, editor: Editor, anchor: ir.Node, found: _Fused) -> None:
+        amounts = anchor.inputs[1:]
         for conv, pads in found.pads:
             conv.attributes["pads"] = ir.AttrInt64s("pads", pads)
             conv.attributes.pop("auto_pad", None)
             conv.replace_input_with(0, anchor.inputs[0])
         editor.remove(anchor)
+        editor.drop_unread(*amounts)
 
 
 def _is_conv(node: ir.Node) -> bool:

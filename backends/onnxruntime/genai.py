@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from irtools.analysis.decoder import CachedDecoder, find_decoder
 from irtools.errors import FileError
+from irtools.files import read_settings
 from irtools.targets import Companions
-from irtools.words import one_line
 
 if TYPE_CHECKING:
     from irtools.model import Model
@@ -45,7 +45,7 @@ def write_config(model: Model, main: Path, *, shared: bool) -> Companions:
     if decoder is None or not decoder.generates or main.suffix != ".onnx":
         return Companions()
     folder = main.parent
-    known = _read(folder / _CONFIGURATION) | _read(folder / _GENERATION)
+    known = read_settings(folder / _CONFIGURATION) | read_settings(folder / _GENERATION)
     missing = [names[0] for names in (_LENGTHS, _HEADS, _WIDTHS) if _first(known, names) is None]
     if known.get("eos_token_id") is None:
         missing.append("eos_token_id")
@@ -126,13 +126,3 @@ def _vocabulary(model: Model) -> int:
 
 def _first(known: dict[str, Any], names: tuple[str, ...]) -> int | None:
     return next((known[name] for name in names if isinstance(known.get(name), int)), None)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FileError(f"cannot read {path}: {one_line(error)}") from error
-    return found if isinstance(found, dict) else {}

@@ -14,7 +14,16 @@ if TYPE_CHECKING:
     from irtools.sources import LoadOptions
     from irtools.targets import Target
 
-__all__ = ["measuring", "samples_of", "subject_of"]
+__all__ = ["measuring", "runs_option", "samples_of", "subject_of"]
+
+runs_option = click.option(
+    "--runs",
+    type=click.IntRange(1, 1000),
+    metavar="N",
+    default=10,
+    show_default=True,
+    help="Runs of the runtime's profiler; the median of each node counts.",
+)
 
 
 def subject_of(source: str, target: Target, loading: LoadOptions) -> Subject:

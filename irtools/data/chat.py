@@ -6,7 +6,6 @@ change nothing and reach nothing but what it is given.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,6 +14,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from irtools.errors import DataError, FileError, MissingExtraError
+from irtools.files import read_settings
 from irtools.words import one_line
 
 __all__ = ["ChatTemplate", "read_chat_template"]
@@ -78,7 +78,7 @@ def read_chat_template(folder: Path) -> ChatTemplate | None:
     Raises:
         FileError: A file cannot be read, or is not JSON.
     """
-    settings = _settings(folder / _SETTINGS)
+    settings = read_settings(folder / _SETTINGS)
     tokens = {name: _token(settings[name]) for name in _SPECIAL if settings.get(name)}
     path = folder / _FILE
     if path.is_file():
@@ -93,16 +93,6 @@ def read_chat_template(folder: Path) -> ChatTemplate | None:
     if not isinstance(found, str):
         return None
     return ChatTemplate(found, f"chat_template in {folder / _SETTINGS}", tokens)
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FileError(f"cannot read {path}: {one_line(error)}") from error
-    return found if isinstance(found, dict) else {}
 
 
 def _token(entry: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 
 from irtools.data import ChatTemplate, read_chat_template
 from irtools.errors import DataError, FileError, UnsupportedError, UsageError
+from irtools.files import read_settings
 from irtools.measure.cpu import cpu_quota
 from irtools.targets import Runner, RunnerOptions, begin_text, find_target, text_decoder_of
 from irtools.words import counted, one_line
@@ -151,7 +151,7 @@ class Talker:
     def ends(self) -> frozenset[int]:
         """Tokens that end a text, by the generation or model configuration next to the model."""
         for name in _CONFIGS:
-            found = self._config(name).get("eos_token_id")
+            found = read_settings(self._folder / name).get("eos_token_id")
             if found is not None:
                 return frozenset(found if isinstance(found, list) else [found])
         return frozenset()
@@ -159,7 +159,7 @@ class Talker:
     @cached_property
     def context_length(self) -> int | None:
         """Most tokens of a text; None where no file says it."""
-        config = self._config("config.json")
+        config = read_settings(self._folder / "config.json")
         return next((config[n] for n in _LENGTHS if isinstance(config.get(n), int)), None)
 
     @cached_property
@@ -171,16 +171,6 @@ class Talker:
         if not ids:
             raise DataError("the prompt has no tokens")
         return np.array(ids, np.int64)
-
-    def _config(self, name: str) -> dict[str, Any]:
-        path = self._folder / name
-        if not path.is_file():
-            return {}
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise FileError(f"cannot read {path}: {one_line(error)}") from error
-        return found if isinstance(found, dict) else {}
 
 
 def find_main(source: Path) -> Path:

@@ -10,7 +10,7 @@ from irtools.files.scratch import remove_abandoned, scratch_folder
 from irtools.files.staging import publish, publish_folder, remove_staging, staging_folder
 from irtools.files.store import STORE_LIMIT, Store, StoredSize
 from irtools.files.swap import replace_folder, restore_folder
-from irtools.files.text import fault_of_document, json_text, write_text
+from irtools.files.text import fault_of_document, json_text, read_settings, write_text
 
 __all__ = [
     "Entry",
@@ -27,6 +27,7 @@ __all__ = [
     "locked",
     "publish",
     "publish_folder",
+    "read_settings",
     "remove_abandoned",
     "remove_staging",
     "replace_folder",

@@ -6,11 +6,13 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from irtools.errors import FileError
 from irtools.files.scratch import scratch_folder
+from irtools.words import one_line
 
-__all__ = ["fault_of_document", "json_text", "write_text"]
+__all__ = ["fault_of_document", "json_text", "read_settings", "write_text"]
 
 
 def json_text(document: Mapping[str, object], *, any_number: bool = False) -> str:
@@ -25,6 +27,21 @@ def json_text(document: Mapping[str, object], *, any_number: bool = False) -> st
         ValueError: It holds such a number.
     """
     return json.dumps(document, indent=1, allow_nan=any_number) + "\n"
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Return a JSON file that another program wrote; nothing where it is not there, or no object.
+
+    Raises:
+        FileError: It cannot be read, or is not JSON.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FileError(f"cannot read {path}: {one_line(error)}") from error
+    return found if isinstance(found, dict) else {}
 
 
 def fault_of_document(document: object, format: str, version: int, remedy: str) -> str:

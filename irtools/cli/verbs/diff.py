@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irtools.cli import options as options
+from irtools.cli.comparing import runs_option
 from irtools.cli.source import load_options, source_options
 from irtools.cli.types import DATA, FOLDER, SOURCE
 from irtools.cli.verb import Verb
@@ -37,14 +38,7 @@ __all__ = ["diff"]
 @options.batch_option
 @options.sequence_option
 @options.threads_option
-@click.option(
-    "--runs",
-    type=click.IntRange(1, 1000),
-    metavar="N",
-    default=10,
-    show_default=True,
-    help="Runs of the runtime's profiler; the median of each node counts.",
-)
+@runs_option
 @click.option("--no-bench", is_flag=True, help="Write no latency, and profile nothing.")
 @options.seed_option
 @options.size_option

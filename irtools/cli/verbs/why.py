@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irtools.cli import options as options
+from irtools.cli.comparing import runs_option
 from irtools.cli.source import load_options, source_options
 from irtools.cli.types import DATA, SOURCE
 from irtools.cli.verb import Verb
@@ -45,14 +46,7 @@ _SAMPLES = 16
 @options.batch_option
 @options.sequence_option
 @options.threads_option
-@click.option(
-    "--runs",
-    type=click.IntRange(1, 1000),
-    metavar="N",
-    default=10,
-    show_default=True,
-    help="Runs of the runtime's profiler; the median of each node counts.",
-)
+@runs_option
 @click.option(
     "--max-seconds",
     type=click.FloatRange(min=1),

@@ -58,6 +58,7 @@ RELATIONS = (
     Relation("cleanup:exact=true", EXACT),
     Relation("cleanup", FOLDED),
     Relation("cleanup,fuse", FUSED, smooth=True),
+    Relation("merge-projections:when=always", FUSED, smooth=True),
     Relation("fp16:min-size=1", HALF, smooth=True),
     Relation("cleanup,fuse,fp16", HALF, "ort-cuda", smooth=True),
     Relation("int8:mode=dynamic:min-size=0", EIGHT_BITS, smooth=True),

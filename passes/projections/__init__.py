@@ -1,0 +1,1 @@
+"""Projections of one input: query, key and value, gate and up."""

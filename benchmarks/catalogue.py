@@ -59,6 +59,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "mixed-bits": Benchmark("mixed_bits", "bits of each weight by a knapsack, on a decoder"),
     "other-quantizers": Benchmark("other_quantizers", "quantizers of other tools as passes"),
     "rotation": Benchmark("rotation", "rotating the residual stream before 8 and 4 bits"),
+    "projections": Benchmark("projections", "query, key and value as one product, in whole models"),
     "operators": Benchmark("operators", "fused operators against their parts"),
     "compile-time": Benchmark("compile_time", "seconds of cleanup,fuse, onnxsim and onnxslim"),
     "commands": Benchmark("commands", "seconds of whole commands: export, int8, int4, the demo"),

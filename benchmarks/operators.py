@@ -348,6 +348,50 @@ def joined(stem: str, parts: Sequence[np.ndarray], axis: int) -> dict[str, np.nd
     return {**named, f"{stem}_all": np.concatenate(parts, axis)}
 
 
+def biases(width: int, tokens: int, heads: int) -> Iterator[Pair]:
+    """Yield attention with the biases of K and V, and without: b_k is the same for all keys of a
+    query, so Softmax drops it, and shares sum to 1, so b_v becomes part of what follows O.
+    """
+    what = f"[1,{tokens},{width}]"
+    rng = np.random.default_rng(8)
+    weights = {p: values(width, width, seed=s) / np.float32(width) for s, p in enumerate("qkvo", 1)}
+    added = {f"b_{p}": values(width, seed=s) for s, p in enumerate("qkvo", 5)}
+    attention = f"""
+        a = Attention <q_num_heads: int = {heads}, kv_num_heads: int = {heads}> (Q, K, V)
+        o = MatMul(a, w_o)
+    """
+    for name, product in (("", FLOAT_PRODUCT), (" in int8", INT8_PRODUCT)):
+        parts = "".join(
+            product.replace("OUT", p).replace("PART", p).replace("v_", f"{p}_") for p in "qkv"
+        )
+        if name:  # A bias in steps of the products: else their sums are Gemms in float32.
+            parts += "".join(
+                f"{p}_bias = DequantizeLinear <axis: int = 0> (i_{p}, z_{p})\n" for p in "qkv"
+            )
+        bias = "{}_bias" if name else "b_{}"
+        sums = {p: f" {p.upper()} = Add({p}, {bias.format(p)}) " for p in "qkv"}
+        first = f"{parts} {sums['q']} {sums['k']} {sums['v']} {attention}"
+        second = f"{parts} {sums['q']} {attention}".replace("K, V)", "k, v)")
+        codes = {f"w_{p}": rng.integers(-127, 128, (width, width), np.int8) for p in "qkv"}
+        scales = {f"s_{p}": np.full(width, 1e-4, np.float32) for p in "qkv"}
+        rounding = {"x_scale": np.array(0.03, np.float32), "x_zero": np.array(128, np.uint8)}
+        own = {**codes, **scales, **rounding} if name else {f"w_{p}": weights[p] for p in "qkv"}
+        step = np.full(width, 3e-6, np.float32)
+        whole = {f"i_{p}": np.rint(added[f"b_{p}"] / step).astype(np.int32) for p in "qkv"}
+        own |= {**whole, **{f"z_{p}": step for p in "qkv"}} if name else {}
+        moved = {"b_moved": added["b_o"] + added["b_v"] @ weights["o"]}
+        feeds = {"x": values(1, tokens, width), "w_o": weights["o"], **added, **own, **moved}
+        for target, where in (("ort-cpu", ""), ("openvino-cpu", ", OpenVINO")):
+            yield Pair(
+                f"attention{name} without biases of K and V{where}, {what}",
+                f"{first} y = Add(o, b_o)",
+                f"{second} y = Add(o, b_moved)",
+                feeds,
+                ("with them", "b_v in O"),
+                target,
+            )
+
+
 def pairs() -> Iterator[Pair]:
     """Yield everything that is compared."""
     yield from norms(768)
@@ -359,6 +403,8 @@ def pairs() -> Iterator[Pair]:
     yield from packed(384, 1)
     yield from packed(384, 64)
     yield from packed(768, 128)
+    yield from biases(384, 64, 12)
+    yield from biases(768, 128, 12)
 
 
 KINDS = {"float32": "float", "int64": "int64", "int32": "int32"}
@@ -382,6 +428,9 @@ CONSTANTS = frozenset(
         "x_scale",
         "x_zero",
         *(f"{stem}_{part}" for stem in "ws" for part in ("q", "k", "v", "all")),
+        "w_o",
+        *(f"b_{part}" for part in ("q", "k", "v", "o", "moved")),
+        *(f"{stem}_{part}" for stem in "iz" for part in "qkv"),
     }
 )
 

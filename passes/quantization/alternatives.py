@@ -196,7 +196,8 @@ def influences(
         predicted = sum(found[at].usual.cost for at in group)
         away = lost(tuple(found[at].usual for at in group)) if predicted else None
         for at in group:
-            factors[at] = math.nan if away is None else away / predicted
+            # Nothing at all is what no sample reaches: that shows nothing.
+            factors[at] = away / predicted if away else math.nan
     known = [factor for factor in factors if factor > 0]
     # What has no measured influence is cheap, not free.
     least, fallback = (min(known), float(np.median(known))) if known else (1.0, 1.0)

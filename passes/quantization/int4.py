@@ -45,6 +45,7 @@ from irtools.passes.quantization.ranges.rounding import (
 )
 from irtools.passes.quantization.sites.find import REASONS as SITE_REASONS
 from irtools.passes.quantization.sites.find import Sites, find_sites
+from irtools.passes.quantization.sites.names import names_of
 from irtools.passes.quantization.sites.reasons import (
     OPERATOR,
     OPSET,
@@ -68,6 +69,7 @@ from irtools.passmanager import (
     pass_text,
 )
 from irtools.statistics import ChannelSquare, Want
+from irtools.words import counted
 
 __all__ = ["Int4"]
 
@@ -240,7 +242,7 @@ class Int4(PlanningPass):
         skipped.note(*kept_notes(chosen))
         if self.grids != "none":
             skipped.note(*lost_notes(model, sites.weights, keeping.found))
-        evidence = Evidence(capabilities, self._facts(model, ctx, chosen))
+        evidence = Evidence(capabilities, self._facts(model, ctx, chosen, skipped))
         decisions = decide(chosen, evidence, skipped, workers=cpu_quota())
         if self.bits == "auto":
             decisions = self._mixed(model, chosen, decisions, evidence, skipped, ctx)
@@ -345,7 +347,9 @@ class Int4(PlanningPass):
             return {}
         return find_grids(sites.weights, cpu_quota())
 
-    def _facts(self, model: ir.Model, ctx: PassContext, chosen: Sequence[Chosen]) -> Facts:
+    def _facts(
+        self, model: ir.Model, ctx: PassContext, chosen: Sequence[Chosen], skipped: Skips
+    ) -> Facts:
         """Return E[x_k^2] of what is multiplied, where calibration data was given."""
         if ctx.calibration is None:
             return {}
@@ -360,7 +364,16 @@ class Int4(PlanningPass):
         if not wants:
             return {}
         found = ctx.statistics(model).collect(wants.values())
+        squares = {value: np.asarray(found[want]) for value, want in wants.items()}
+        silent = {value for value, square in squares.items() if not square.any()}
+        unseen = [w for w, _ in chosen if any(use.activation in silent for use in w.uses)]
+        if unseen:
+            skipped.note(
+                f"calibration data reaches {counted(len(unseen), 'weight')} with zeros alone or not "
+                f"at all, {next(names_of(unseen[0]))!r} first: all channels count alike there"
+            )
         return {
-            value: ActivationFacts(None, square=np.asarray(found[want]))
-            for value, want in wants.items()
+            value: ActivationFacts(None, square=square)
+            for value, square in squares.items()
+            if value not in silent
         }

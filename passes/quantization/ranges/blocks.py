@@ -60,6 +60,8 @@ _SHRINK: Mapping[int, tuple[float, ...]] = {
 of symmetric codes, -7 to 7, so that the result is never worse than that. Of 2 bits much is cut: of
 normal weights half of the range leaves the least error."""
 
+_SMALL = 2.0**-40
+"""Weights that stay below are rounded in units of their own."""
 _TINY = np.float32(2.0**-100)
 """Blocks whose magnitudes stay below count as zero: their squares leave float32."""
 
@@ -94,6 +96,9 @@ def quantize_rows(
     Args:
         scale_dtype: float32 or float16. Codes belong to the scale as it is stored.
     """
+    top = float(np.abs(rows).max(initial=0.0))
+    if 0 < top < _SMALL:
+        return _quantize_small(rows, spec, scale_dtype, top)
     w = np.ascontiguousarray(rows, dtype=np.float32).reshape(-1, spec.block)
     shape = (len(rows), rows.shape[1] // spec.block)
     if spec.scheme == "nf4":
@@ -116,6 +121,17 @@ def quantize_rows(
         spec,
     )
     return blocks if spec.scales == "float32" else _with_coded_scales(rows, blocks)
+
+
+def _quantize_small(
+    rows: np.ndarray, spec: BlockSpec, scale_dtype: type[np.floating], top: float
+) -> Blocks:
+    """Quantize rows whose squares leave float32, in units of a power of two."""
+    unit = np.float32(2.0 ** np.floor(np.log2(top)))
+    found = quantize_rows(rows / unit, replace(spec, scales="float32"), np.float32)
+    scale = (found.scale * unit).astype(scale_dtype)
+    made = replace(found, scale=scale, spec=spec)
+    return made if spec.scales == "float32" else _with_coded_scales(rows, made)
 
 
 def _with_coded_scales(rows: np.ndarray, found: Blocks) -> Blocks:

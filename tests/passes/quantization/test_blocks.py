@@ -149,3 +149,17 @@ def test_the_largest_block_that_divides(channels: int, block: int | None) -> Non
 def test_blocks_are_powers_of_two(block: int) -> None:
     with pytest.raises(ValueError, match="power of two"):
         BlockSpec(4, block)
+
+
+@pytest.mark.parametrize("scales", ["float32", "s8"])
+@pytest.mark.parametrize("size", [1e-13, 1e-25, 1e-33])
+def test_weights_of_any_size_keep_as_much(size: float, scales: str) -> None:
+    rows = normal(8, 64)
+    for spec in (BlockSpec(4, 32, scales=scales), BlockSpec(8, 32, "affine", scales)):
+        usual = dequantize_rows(quantize_rows(rows, spec)) - rows
+        small = (rows * np.float32(size)).astype(np.float32)
+        lost = dequantize_rows(quantize_rows(small, spec)) - small
+        least = 1.2 * np.linalg.norm(usual) / np.linalg.norm(rows)
+        assert np.linalg.norm(lost.astype(np.float64)) < least * np.linalg.norm(
+            small.astype(np.float64)
+        )

@@ -19,7 +19,8 @@ __all__ = ["DOMAIN", "BlockLookup", "BlockTable", "block_table", "require_rows"]
 
 DOMAIN = "com.microsoft"
 
-_CODES = frozenset({ir.DataType.INT4, ir.DataType.UINT4, ir.DataType.INT8, ir.DataType.UINT8})
+_SIGNED = frozenset({ir.DataType.INT2, ir.DataType.INT4, ir.DataType.INT8})
+_CODES = _SIGNED | {ir.DataType.UINT2, ir.DataType.UINT4, ir.DataType.UINT8}
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,7 @@ class BlockTable:
     @property
     def signed(self) -> bool:
         """Whether codes are signed."""
-        return self.codes.dtype in (ir.DataType.INT4, ir.DataType.INT8)
+        return self.codes.dtype in _SIGNED
 
     @property
     def size(self) -> tuple[int, int]:
@@ -112,6 +113,7 @@ class BlockLookup(Rule[BlockTable]):
     def find(self, anchor: ir.Node) -> BlockTable:
         table = require_rows(anchor)
         require(table.codes.dtype != ir.DataType.INT8, "codes are signed", named=False)
+        require(table.bits > 2, "lookups have no codes of 2 bits", named=False)
         return table
 
     def build(self, editor: Editor, anchor: ir.Node, found: BlockTable) -> None:

@@ -6,8 +6,10 @@
 
 and Gemm with and without transB likewise. The session makes MatMulNBits of the first form by
 itself, but not of a Gemm, and expands the weight in front of a Transpose at each run.
-`accuracy_level` 4 quantizes activations per token and block and multiplies integers; with 8 bits,
-anything else expands the weight at each run (1.31).
+`accuracy_level` 4 quantizes activations per token and block and multiplies integers; with 2 and 8
+bits anything else expands the weight at each run, with 4 bits it multiplies in float32 (1.31),
+which a weight may ask for (`has_exact_activations`). Of 2 bits there are kernels for blocks of 32
+to 128.
 
 Scales of 8 bits stay a product of codes and steps, which the session computes when it loads the
 model; a MatMulNBits that reads a computed scale gives zeros without optimizations (1.31), so that
@@ -26,22 +28,22 @@ from typing import TypeAlias
 import numpy as np
 import onnx_ir as ir
 
+from irtools.backends.block_products import multiplied, multiply, operands
 from irtools.backends.block_tables import (
     DOMAIN,
     BlockLookup,
     BlockTable,
-    block_table,
     require_rows,
 )
 from irtools.backends.onnxruntime.nf4 import Nf4Product, is_plain
 from irtools.backends.onnxruntime.nibble_tables import NibbleLookup
 from irtools.editing import Editor, Rule, Veto, require, rewrite
+from irtools.model import has_exact_activations
 
 __all__ = ["lower_block_weights"]
 
-_BLOCKS = frozenset({16, 32, 64, 128, 256})
-_SLAB = 1 << 20
-"""Codes that are moved to their new places together."""
+_ROUNDING, _EXACT = 4, 1
+"""Accuracy levels: activations in 8 bits, and in float32."""
 
 
 def lower_block_weights(editor: Editor) -> Mapping[str, int]:
@@ -71,7 +73,7 @@ class BlockProduct(Rule[BlockTable]):
 
     def find(self, anchor: ir.Node) -> BlockTable:
         require(is_plain(anchor), "not x @ W + b", named=False)
-        table = _multiplied(anchor)
+        table = multiplied(anchor)
         if table is None:
             raise Veto("no product by a weight in blocks", named=False)
         if table.coded and not _joins_an_add(anchor):
@@ -79,41 +81,15 @@ class BlockProduct(Rule[BlockTable]):
         return table
 
     def build(self, editor: Editor, anchor: ir.Node, found: BlockTable) -> None:
-        channels, inner = found.size
-        attributes = {
-            "K": inner,
-            "N": channels,
-            "bits": found.bits,
-            "block_size": found.block,
-            "accuracy_level": 4,
-        }
-        inputs = [anchor.inputs[0], *self._operands(editor, found)]
-        if len(anchor.inputs) > 2 and anchor.inputs[2] is not None:
-            inputs += [None, anchor.inputs[2]]
-        while inputs[-1] is None:
-            inputs.pop()
-        weight = anchor.inputs[1]
-        editor.replace(anchor, "MatMulNBits", inputs, attributes, domain=DOMAIN)
-        editor.drop_unread(weight)
+        level = _EXACT if has_exact_activations(found.node) else _ROUNDING
+        multiply(editor, anchor, found, self._operands(editor, found), accuracy_level=level)
 
     def _operands(self, editor: Editor, table: BlockTable) -> list[ir.Value | None]:
         """Return codes, scales and zero points as MatMulNBits takes them."""
         found = self._made.get(table.node)
         if found is not None:
             return found
-        # After the codes, which these take the place of: exporters' names of outputs are long.
-        codes, graph = table.node.inputs[0], table.node.graph
-        assert isinstance(graph, ir.Graph)
-        stem = (None if codes is None else codes.name) or "weight"
-        zeros = _zero_points(table)
-        made = [
-            editor.constant(f"{stem}_blocks", _in_blocks(table), graph=graph),
-            editor.constant(
-                f"{stem}_scales", _by_channel(table.scale.numpy(), table.axis), graph=graph
-            ),
-            None if zeros is None else editor.constant(f"{stem}_zero_points", zeros, graph=graph),
-        ]
-        self._made[table.node] = made
+        made = self._made[table.node] = operands(editor, table)
         return made
 
 
@@ -191,73 +167,3 @@ def _joins_an_add(product: ir.Node) -> bool:
     activation, readers = product.inputs[0], tuple(product.outputs[0].uses())
     is_matrix = activation is None or activation.shape is None or activation.shape.rank() <= 2
     return is_matrix and any(use.node.op_type == "Add" for use in readers)
-
-
-def _multiplied(node: ir.Node) -> BlockTable | None:
-    """Return the weight in blocks that a MatMul or Gemm multiplies by."""
-    value, turned = node.inputs[1], False
-    if node.op_type == "Gemm":
-        turned = bool(node.attributes.get_int("transB", 0))
-    producer = value.producer() if value is not None else None
-    if producer is not None and producer.op_type == "Transpose":
-        value, turned = producer.inputs[0], not turned
-    table = block_table(value)
-    if table is None or table.axis != int(turned) or table.block not in _BLOCKS:
-        return None
-    return table if table.scale.dtype == ir.DataType.FLOAT else None
-
-
-def _in_blocks(table: BlockTable) -> np.ndarray:
-    """Return the codes as uint8 [N, K/g, g * bits / 8], the first of two in the low half.
-
-    Codes of 4 bits that are in rows already are only reinterpreted as unsigned.
-    """
-    channels, inner = table.size
-    width = table.block * table.bits // 8
-    shape = (channels, inner // table.block, width)
-    if table.axis == 1 and table.bits == 4:
-        packed = np.frombuffer(table.codes.tobytes(), np.uint8)
-        # -8..7 and 0..15 differ in the highest bit of each half.
-        return (packed ^ np.uint8(0x88) if table.signed else packed).reshape(shape)
-    codes = table.codes.numpy()
-    stored = np.empty((channels, inner * table.bits // 8), np.uint8)
-    step = max(_SLAB // max(inner, 1), 1)
-    for start in range(0, channels, step):
-        cut = slice(start, start + step)
-        part = codes[cut] if table.axis == 1 else codes[:, cut].T
-        stored[cut] = _packed(_unsigned(np.ascontiguousarray(part), table), table.bits)
-    return stored.reshape(shape)
-
-
-def _unsigned(codes: np.ndarray, table: BlockTable) -> np.ndarray:
-    if not table.signed:
-        return codes.astype(np.uint8)
-    half = 1 << (table.bits - 1)
-    return (codes.astype(np.int16) + half).astype(np.uint8)
-
-
-def _packed(codes: np.ndarray, bits: int) -> np.ndarray:
-    """Pack rows of codes; a row of an odd number of 4-bit codes ends in half a byte of zeros."""
-    if bits == 8:
-        return codes
-    if codes.shape[1] % 2:
-        codes = np.pad(codes, [(0, 0), (0, 1)])
-    return np.asarray(codes[:, 0::2] | (codes[:, 1::2] << 4))
-
-
-def _by_channel(array: np.ndarray, axis: int) -> np.ndarray:
-    return np.ascontiguousarray(array.T if axis == 0 else array)
-
-
-def _zero_points(table: BlockTable) -> np.ndarray | None:
-    """Return packed zero points [N, bytes]; None where they are the middle, the default."""
-    if table.zero_point is None and table.signed:
-        return None
-    channels, inner = table.size
-    shape = (channels, inner // table.block)
-    if table.zero_point is None:
-        return _packed(np.zeros(shape, np.uint8), table.bits)
-    points = _unsigned(_by_channel(table.zero_point.numpy(), table.axis), table)
-    if (points == 1 << (table.bits - 1)).all():
-        return None
-    return _packed(points, table.bits)

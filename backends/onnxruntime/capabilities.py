@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 from irtools.targets import Capabilities, Isa
 
 __all__ = ["cpu_capabilities", "cuda_capabilities", "tensorrt_capabilities"]
@@ -56,6 +58,11 @@ _CUDA_FUSED = _CPU_FUSED - {"com.microsoft::QuickGelu"} | {
 
 # Cast and Mul of constants are folded from the first level of optimizations on, in bodies of Loop,
 # branches of If and functions too; a DequantizeLinear is not, it would expand at each run.
+# Codes of 2 bits in blocks of 16 and 256 are expanded at each run.
+_BLOCK_KERNELS = frozenset(product((4, 8), (16, 32, 64, 128, 256))) | frozenset(
+    product((2,), (32, 64, 128))
+)
+
 _STORED = frozenset(
     {
         "bfloat16",
@@ -94,6 +101,9 @@ def cpu_capabilities(isa: Isa) -> Capabilities:
         compute_dtypes=frozenset({"float32"}),
         fused_ops=_CPU_FUSED,
         weight_formats=frozenset({"int4", "nf4"}),
+        block_kernels=_BLOCK_KERNELS,
+        # With 2 and 8 bits the weight is expanded then.
+        exact_block_bits=frozenset({4}),
         gather_dequantizes_table=True,
         shares_cache=True,
     )

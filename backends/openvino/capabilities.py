@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 from irtools.targets import Capabilities, Isa
 
 __all__ = ["cpu_capabilities", "gpu_capabilities"]
@@ -36,6 +38,11 @@ _FUSED = frozenset(
 
 # A Cast and a Mul are computed when the model is compiled, but for products by a matrix: integers
 # of 8 bits stay what they are in those.
+# Codes of 2 bits in blocks of 16 and 256 are expanded at each run.
+_BLOCK_KERNELS = frozenset(product((4, 8), (16, 32, 64, 128, 256))) | frozenset(
+    product((2,), (32, 64, 128))
+)
+
 _STORED = frozenset(
     {
         "bfloat16",
@@ -78,6 +85,7 @@ def cpu_capabilities(isa: Isa) -> Capabilities:
         int8_is_fast=isa.has_int8_dot or not isa.is_x86,
         compute_dtypes=frozenset({"float32"}) | halves,
         fused_ops=_FUSED,
+        block_kernels=_BLOCK_KERNELS,
         gather_dequantizes_table=False,
         empty_attention=True,
     )

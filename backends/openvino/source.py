@@ -82,11 +82,14 @@ def import_model(core: Any, model: Model | Path) -> ImportedModel:
         UnsupportedError: The importer refuses the model.
     """
     if isinstance(model, Path):
-        imported = _read(core, str(model))
+        imported = _read_file(core, model)
         return ImportedModel(imported, _names_in_file(imported, model), partial(_inputs_in, model))
+    from irtools.backends.openvino.narrow import readable
+
     names = tuple(value.name or "" for value in model.ir.graph.outputs)
     inputs = DeclaredInputs.of(model.ir.graph)
-    return ImportedModel(_import_from_memory(core, model), names, lambda: inputs)
+    imported = _import_from_memory(core, readable(model))
+    return ImportedModel(imported, names, lambda: inputs)
 
 
 def write_model(
@@ -156,6 +159,22 @@ def _import_from_memory(core: Any, model: Model) -> Any:
         model.save(path, external_data=True)
         # Mapped weights stay readable after the folder is gone.
         return _read(core, str(path))
+
+
+def _read_file(core: Any, path: Path) -> Any:
+    try:
+        return _read(core, str(path))
+    except UnsupportedError as error:
+        if "Unsupported type" not in str(error):
+            raise
+        from irtools.backends.openvino.narrow import readable
+        from irtools.model import Model
+
+        model = Model.load(path)
+        lowered = readable(model)
+        if lowered is model:
+            raise
+        return _import_from_memory(core, lowered)
 
 
 def _has_external(model: ir.Model) -> bool:

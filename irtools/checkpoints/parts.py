@@ -102,5 +102,7 @@ def spread(
             f"{what} is {list(values.shape)}, and a weight {list(shape)} in blocks of "
             f"{list(block)} has {list(wanted)}"
         )
-    rows = np.repeat(values, block[0], axis=0)[: shape[0]]
-    return np.repeat(rows, block[1], axis=1)[:, : shape[1]]
+    # A block may say to be larger than any weight.
+    high, wide = (min(b, size) for b, size in zip(block, shape, strict=True))
+    rows = np.repeat(values, high, axis=0)[: shape[0]]
+    return np.repeat(rows, wide, axis=1)[:, : shape[1]]

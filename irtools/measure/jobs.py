@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from irtools.errors import IrtoolsError
 from irtools.measure.generate import write_greedily
 from irtools.measure.memory import peak_memory
 from irtools.measure.steps import TimedStep, step_of
@@ -33,6 +35,7 @@ __all__ = [
     "run_once",
     "run_several",
     "time_block",
+    "time_several",
     "warm_up",
     "write_text",
 ]
@@ -164,6 +167,45 @@ def time_block(
             "peak_bytes": peak_memory(),
             "times": [times for _, times in blocks],
         }
+
+
+def time_several(
+    paths: Sequence[Path],
+    target: str,
+    options: RunnerOptions,
+    feeds: Sequence[Feeds],
+    block: float,
+    seconds: float,
+) -> list[float]:
+    """Load and time models one after the other, forwards and then backwards.
+
+    Args:
+        paths: The models.
+        target: What runs them, as target text.
+        options: How.
+        feeds: Of each.
+        block: Seconds for each model and sweep, after as many to warm up.
+        seconds: After so many nothing further is begun.
+
+    Returns:
+        Seconds of a run, the better median of both sweeps; NaN for what the target refuses and
+        what was not begun.
+    """
+    found = find_target(target)
+    found.version()
+    best, end = [math.nan] * len(paths), time.perf_counter() + seconds
+    order = list(range(len(paths)))
+    gc.disable()
+    for at in (*order, *reversed(order)):
+        if time.perf_counter() > end:
+            break
+        try:
+            with found.runner(paths[at], options) as runner:
+                _, times = _time_runs(runner, [feeds[at]], block, block)
+        except IrtoolsError:
+            continue
+        best[at] = float(np.nanmin([best[at], float(np.median(times))]))
+    return best
 
 
 def _time_runs(

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         tensor_digest,
         tensor_size,
     )
+    from irtools.model.exact_blocks import ask_for_exact_activations, has_exact_activations
     from irtools.model.glance import may_use, weight_files
     from irtools.model.grids import note_grids, noted_grids
     from irtools.model.inference import infer_shapes
@@ -52,11 +53,13 @@ _HOMES = {
     "SavedModel": "irtools.model.model",
     "ValueInfo": "irtools.model.interface",
     "WeightStore": "irtools.model.writer",
+    "ask_for_exact_activations": "irtools.model.exact_blocks",
     "attribute_tensors": "irtools.model.walk",
     "count_listed": "irtools.model.walk",
     "dtype_text": "irtools.model.interface",
     "find_schema": "irtools.model.operators",
     "first_change": "irtools.model.opset",
+    "has_exact_activations": "irtools.model.exact_blocks",
     "infer_shapes": "irtools.model.inference",
     "iter_graphs": "irtools.model.walk",
     "iter_nodes": "irtools.model.walk",
@@ -94,11 +97,13 @@ __all__ = [
     "SavedModel",
     "ValueInfo",
     "WeightStore",
+    "ask_for_exact_activations",
     "attribute_tensors",
     "count_listed",
     "dtype_text",
     "find_schema",
     "first_change",
+    "has_exact_activations",
     "infer_shapes",
     "iter_graphs",
     "iter_nodes",

@@ -30,7 +30,12 @@ from irtools.passmanager.syntax import pass_text
 from irtools.passmanager.workspace import Workspace
 
 if TYPE_CHECKING:
-    from irtools.passmanager.knapsack import Choice, choose_evenly, choose_levels
+    from irtools.passmanager.knapsack import (
+        Choice,
+        choose_evenly,
+        choose_levels,
+        choose_within,
+    )
     from irtools.passmanager.manager import PassManager
     from irtools.passmanager.resources import Calibration
     from irtools.passmanager.results import KeptResults
@@ -63,6 +68,7 @@ __all__ = [
     "Workspace",
     "choose_evenly",
     "choose_levels",
+    "choose_within",
     "declared_options",
     "described",
     "make_manifest",
@@ -90,5 +96,6 @@ __getattr__ = lazy_names(
         "Step": "irtools.passmanager.step",
         "choose_evenly": "irtools.passmanager.knapsack",
         "choose_levels": "irtools.passmanager.knapsack",
+        "choose_within": "irtools.passmanager.knapsack",
     },
 )

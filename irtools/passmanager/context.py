@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from irtools.errors import FileError
+from irtools.errors import DataError, FileError
 from irtools.plugins import NullProgress, Progress
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from irtools.passmanager.kept import StatisticsCache
     from irtools.passmanager.resources import Calibration
     from irtools.statistics import StatisticsService
-    from irtools.targets import Runner, RunnerOptions, Target
+    from irtools.targets import Feeds, Runner, RunnerOptions, Target
 
 __all__ = ["Analysis", "PassContext"]
 
@@ -36,6 +36,10 @@ class Analysis(Protocol):
 
 def _as_usual(settings: SyntheticSettings) -> SyntheticSettings:
     return settings
+
+
+def _no_feeds(model: ir.Model) -> tuple[str, Feeds]:
+    raise DataError("max-latency needs a run: this context draws no inputs")
 
 
 @dataclass
@@ -62,6 +66,8 @@ class PassContext:
             interleaved, at the benchmark's shapes; model name to result.
         forget_statistics: Releases answers that `statistics` keeps. The manager calls it when
             the model has changed for good.
+        timed_feeds: Returns the inputs of the run that a bound on the latency is about, with a
+            label: the benchmark's first shape, of a decoder with a cache one token more.
         calibrating: Knows which calibration data was used, for the report; None: not asked.
     """
 
@@ -79,6 +85,7 @@ class PassContext:
     source_files: Mapping[str, Path] = field(default_factory=dict)
     companions: Mapping[str, bytes] = field(default_factory=dict)
     forget_statistics: Callable[[], None] = lambda: None
+    timed_feeds: Callable[[ir.Model], tuple[str, Feeds]] = _no_feeds
     calibrating: Calibration | None = None
     _given: tuple[Dataset | None, Dataset | None] | None = field(default=None, repr=False)
     _analyses: dict[type, object] = field(default_factory=dict, repr=False)
@@ -147,6 +154,7 @@ class PassContext:
             SharedStatistics,
             adapter,
             drawer,
+            feeds_maker,
             latency_meter,
             runner_maker,
         )
@@ -154,15 +162,15 @@ class PassContext:
         shown = progress or NullProgress()
         drawn = calibration.drawn
         make_runner = runner_maker(target, threads)
+        settings = bench or BenchSettings(threads=threads)
 
         shared = SharedStatistics(calibration, make_runner, shown, kept)
         context = cls(
             target=target,
             statistics=lambda model: shared.of(model, context.companions),
             runner=make_runner,
-            measure_latency=latency_meter(
-                target, bench or BenchSettings(threads=threads), shown, drawn
-            ),
+            measure_latency=latency_meter(target, settings, shown, drawn),
+            timed_feeds=feeds_maker(settings, calibration.given, drawn),
             adapt=adapter(drawn),
             draw=drawer(drawn),
             calibration=calibration.given,

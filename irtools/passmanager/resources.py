@@ -16,7 +16,7 @@ from irtools.model import Model
 from irtools.passmanager.kept import KeptStatistics, StatisticsCache
 from irtools.plugins import Progress
 from irtools.statistics import StatisticsService, StreamingStatistics
-from irtools.targets import Runner, RunnerOptions, Target
+from irtools.targets import Feeds, Runner, RunnerOptions, Target
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -28,6 +28,7 @@ __all__ = [
     "SharedStatistics",
     "adapter",
     "drawer",
+    "feeds_maker",
     "latency_meter",
     "runner_maker",
 ]
@@ -166,6 +167,23 @@ def drawer(
     if drawn is None or not drawn.isolated:
         return None
     return lambda model, settings: drawn.synthesize(settings, model)
+
+
+def feeds_maker(
+    bench: BenchSettings, data: Dataset | None, drawn: DrawnInputs | None
+) -> Callable[[ir.Model], tuple[str, Feeds]]:
+    """Return what makes the inputs of the run that a bound on the latency is about."""
+
+    def make(model: ir.Model) -> tuple[str, Feeds]:
+        from irtools.measure.shapes import bench_feeds
+
+        one = replace(bench, batch=bench.batch[:1], sequence=bench.sequence[:1])
+        found = bench_feeds(Model(model), one, data, adapt=adapter(drawn))
+        decode = [label for label in found if label.startswith("decode")]
+        label = (decode or list(found))[0]
+        return label, found[label]
+
+    return make
 
 
 def latency_meter(

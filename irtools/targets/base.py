@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol
 
@@ -32,6 +33,9 @@ __all__ = [
     "RunnerOptions",
     "Target",
 ]
+
+
+_BLOCKS = (16, 32, 64, 128, 256)
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,10 @@ class Capabilities:
             `domain::op` (`ai.onnx::Attention`, `com.microsoft::SkipLayerNormalization`).
         weight_formats: Formats of weights below 8 bits that are multiplied as they are (`int4`,
             `nf4`); others would be expanded when the model is loaded.
+        block_kernels: Bits and block sizes of weights in blocks of integers that are multiplied as
+            they are; others would be expanded at each run.
+        exact_block_bits: Bits of such weights whose kernels round activations to 8 bits on the way,
+            but leave them in float32 where a weight asks for it.
         gather_dequantizes_table: A DequantizeLinear in front of a Gather expands the whole
             table at each run, so embeddings are gathered first and dequantized after.
         empty_attention: Fused attention runs on a batch of no text, and gives nothing.
@@ -95,6 +103,8 @@ class Capabilities:
     compute_dtypes: frozenset[str] = frozenset({"float32"})
     fused_ops: frozenset[str] = frozenset()
     weight_formats: frozenset[str] = frozenset({"int4"})
+    block_kernels: frozenset[tuple[int, int]] = frozenset(product((4, 8), _BLOCKS))
+    exact_block_bits: frozenset[int] = frozenset()
     gather_dequantizes_table: bool = False
     empty_attention: bool = False
     shares_cache: bool = False

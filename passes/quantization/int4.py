@@ -20,6 +20,7 @@ from irtools.passes.quantization.forms.blocks import BlockProduct, BlockTable, T
 from irtools.passes.quantization.forms.blocks import Int4 as Four
 from irtools.passes.quantization.forms.choose import REASONS, Chosen, Limits, choose, decide
 from irtools.passes.quantization.forms.grids import GridProduct, Grids, GridTable, find_grids
+from irtools.passes.quantization.forms.half import Half
 from irtools.passes.quantization.forms.kept import Keeping, kept_notes, lost_notes
 from irtools.passes.quantization.forms.registry import (
     FORM_GROUP,
@@ -36,7 +37,7 @@ from irtools.passes.quantization.mixed import (
 )
 from irtools.passes.quantization.ranges.calibration import ActivationFacts, Facts
 from irtools.passes.quantization.ranges.evidence import Evidence
-from irtools.passes.quantization.ranges.gptq import Hessians, by_input
+from irtools.passes.quantization.ranges.gptq import Hessians, by_input, remaining_squares
 from irtools.passes.quantization.ranges.rounding import (
     ROUNDING_GROUP,
     rounded_in_blocks,
@@ -44,6 +45,7 @@ from irtools.passes.quantization.ranges.rounding import (
 )
 from irtools.passes.quantization.sites.find import REASONS as SITE_REASONS
 from irtools.passes.quantization.sites.find import Sites, find_sites
+from irtools.passes.quantization.sites.names import names_of
 from irtools.passes.quantization.sites.reasons import (
     OPERATOR,
     OPSET,
@@ -51,6 +53,8 @@ from irtools.passes.quantization.sites.reasons import (
     SUBGRAPH,
     Skips,
 )
+from irtools.passes.quantization.sites.stored import find_stored
+from irtools.passes.quantization.times import MAX_LATENCY, require_latency, start_clock
 from irtools.passes.quantization.trial_run import Trials, weight_bytes
 from irtools.passes.quantization.write.desk import Desk
 from irtools.passmanager import (
@@ -65,6 +69,7 @@ from irtools.passmanager import (
     pass_text,
 )
 from irtools.statistics import ChannelSquare, Want
+from irtools.words import counted
 
 __all__ = ["Int4"]
 
@@ -90,12 +95,13 @@ class Int4(PlanningPass):
     the predicted costs know how large each input channel is. With `method=gptq` codes are chosen
     on that data (Frantar et al. 2022, static groups), for K^2 numbers per product and some minutes.
 
-    With `bits=auto` every weight gets 4 or 8 bits, a block and zero points of its own, scales in 8
-    bits, and codes for the calibration data (`method=gptq`) where there is some: a knapsack
-    over the predicted errors, which are weighed by what the outputs lose where calibration data was
-    given (groups of neighbours are quantized together and run). It finds the least error for a
+    With `bits=auto` every weight gets 2, 4, 8 or 16 bits, a block and zero points of its own,
+    scales in 8 bits, a kernel that rounds activations or one that does not, and codes for the
+    calibration data (`method=gptq`) where there is some: a knapsack over the predicted errors,
+    which know what such codes gain and are weighed by what the outputs lose where calibration data
+    was given (groups of neighbours are quantized together and run). It finds the least error for a
     size, the least size for decibels of the outputs, or the least size for the error of 4 bits
-    everywhere.
+    everywhere. With `max-latency` products of each size are timed on the target in every form.
 
     Embedding tables become 8-bit rows or 4-bit blocks. A table that is also multiplied by (tied
     input and output embeddings) stays one tensor, in blocks of 8 or 4 bits.
@@ -114,15 +120,16 @@ class Int4(PlanningPass):
     requires: ClassVar[tuple[str, ...]] = FOUND_WEIGHTS
     stores: ClassVar[bool] = True
     counters: ClassVar[dict[str, str]] = counters_of(
-        (*_FORMATS.values(), RowTable, BlockTable, Tied, GridProduct, GridTable),
+        (*_FORMATS.values(), RowTable, BlockTable, Tied, GridProduct, GridTable, Half),
         (*SITE_REASONS, *REASONS, OPSET),
     )
 
     bits: Literal["4", "auto"] = option(
         "4",
-        "4: every weight in blocks of 4 bits; auto: 4 or 8 bits, blocks of 32 to 128 and zero "
-        "points for each weight by its predicted error, embedding tables included; as small as "
-        "keeps the predicted error of 4 bits, or as size and min-sqnr say",
+        "4: every weight in blocks of 4 bits; auto: 2, 4, 8 or 16 bits, blocks of 32 to 128, zero "
+        "points and rounded activations or not for each weight by its predicted error, embedding "
+        "tables (in 4 or 8 bits) included; as small as keeps the predicted error of 4 bits, or as "
+        "size, min-sqnr and max-latency say",
     )
     size: str = option(
         "",
@@ -134,6 +141,7 @@ class Int4(PlanningPass):
         "decibels, signal to rounding noise of the outputs on calibration data, that must be kept; "
         "the smallest weights that do; bits=auto only",
     )
+    max_latency: float | None = option(None, MAX_LATENCY)
     block: Literal[32, 64, 128] = option(
         32, "neighbours along the input channels that share a scale; smaller where it must divide"
     )
@@ -185,9 +193,7 @@ class Int4(PlanningPass):
             raise OptionError(
                 f"{self.format} codes are rounded one by one: leave out method={self.method}"
             )
-        if self.bits == "4" and (self.size or self.min_sqnr is not None):
-            option = "size" if self.size else "min-sqnr"
-            raise OptionError(f"{option} needs bits=auto: with bits=4 nothing is left to choose")
+        self._require_auto()
         if self.bits == "auto" and self.format != "int4":
             raise OptionError(f"bits=auto chooses among integers: leave out format={self.format}")
         if self.min_sqnr is not None and not math.isfinite(self.min_sqnr):
@@ -197,6 +203,18 @@ class Int4(PlanningPass):
     @property
     def _budget(self) -> Budget:
         return Budget(read_size(self.size, "size") if self.size else None, self.min_sqnr)
+
+    def _require_auto(self) -> None:
+        """Refuse bounds where nothing is left to choose."""
+        given = {
+            "size": bool(self.size),
+            "min-sqnr": self.min_sqnr is not None,
+            "max-latency": self.max_latency is not None,
+        }
+        name = next((name for name, is_given in given.items() if is_given), "")
+        if self.bits == "4" and name:
+            raise OptionError(f"{name} needs bits=auto: with bits=4 nothing is left to choose")
+        require_latency(self.max_latency)
 
     def plan(self, model: ir.Model, ctx: PassContext) -> Plan:
         capabilities, skipped = ctx.target.capabilities, Skips()
@@ -224,7 +242,7 @@ class Int4(PlanningPass):
         skipped.note(*kept_notes(chosen))
         if self.grids != "none":
             skipped.note(*lost_notes(model, sites.weights, keeping.found))
-        evidence = Evidence(capabilities, self._facts(model, ctx, chosen))
+        evidence = Evidence(capabilities, self._facts(model, ctx, chosen, skipped))
         decisions = decide(chosen, evidence, skipped, workers=cpu_quota())
         if self.bits == "auto":
             decisions = self._mixed(model, chosen, decisions, evidence, skipped, ctx)
@@ -270,9 +288,20 @@ class Int4(PlanningPass):
             apply_plan(Desk(copy, self.name, ctx.target.capabilities), plan)
             return copy
 
+        if self._rounding(ctx) == "gptq":
+            products = [w for w, form in chosen if form.rounds_for_data]
+            left = remaining_squares(ctx.statistics(model), products)
+            evidence = dataclasses.replace(evidence, remaining=left)
+        stored = {w.name: w for w in find_stored(model).weights if not w.scope}
+        found = alternatives_of(chosen, decisions, evidence, stored, cpu_quota())
+        budget = self._budget
+        if self.max_latency is not None:
+            usual = applied(Plan("", tuple(decisions)))
+            clock = start_clock(self.max_latency, model, usual, found, ctx)
+            budget = dataclasses.replace(budget, clock=clock)
         mix = weighed_mix(
-            alternatives_of(chosen, decisions, evidence, cpu_quota()),
-            self._budget,
+            found,
+            budget,
             weight_bytes(model),
             Trials(model, ctx, applied, SEARCH_EFFORT),
             (),
@@ -318,7 +347,9 @@ class Int4(PlanningPass):
             return {}
         return find_grids(sites.weights, cpu_quota())
 
-    def _facts(self, model: ir.Model, ctx: PassContext, chosen: Sequence[Chosen]) -> Facts:
+    def _facts(
+        self, model: ir.Model, ctx: PassContext, chosen: Sequence[Chosen], skipped: Skips
+    ) -> Facts:
         """Return E[x_k^2] of what is multiplied, where calibration data was given."""
         if ctx.calibration is None:
             return {}
@@ -333,7 +364,16 @@ class Int4(PlanningPass):
         if not wants:
             return {}
         found = ctx.statistics(model).collect(wants.values())
+        squares = {value: np.asarray(found[want]) for value, want in wants.items()}
+        silent = {value for value, square in squares.items() if not square.any()}
+        unseen = [w for w, _ in chosen if any(use.activation in silent for use in w.uses)]
+        if unseen:
+            skipped.note(
+                f"calibration data reaches {counted(len(unseen), 'weight')} with zeros alone or not "
+                f"at all, {next(names_of(unseen[0]))!r} first: all channels count alike there"
+            )
         return {
-            value: ActivationFacts(None, square=np.asarray(found[want]))
-            for value, want in wants.items()
+            value: ActivationFacts(None, square=square)
+            for value, square in squares.items()
+            if value not in silent
         }

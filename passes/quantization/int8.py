@@ -44,8 +44,10 @@ from irtools.passes.quantization.ranges.rounding import ROUNDING_GROUP, rounding
 from irtools.passes.quantization.remedy import FLOORS_DB, best_plan
 from irtools.passes.quantization.sites.find import find_sites
 from irtools.passes.quantization.sites.reasons import ALREADY
+from irtools.passes.quantization.sites.stored import find_stored
 from irtools.passes.quantization.smoothed import Smoothing, scales_in
 from irtools.passes.quantization.spared import FinerForms, spare
+from irtools.passes.quantization.times import MAX_LATENCY, require_latency, start_clock
 from irtools.passes.quantization.trial_run import Trials, weight_bytes
 from irtools.passes.quantization.write.desk import Desk
 from irtools.passmanager import (
@@ -161,8 +163,8 @@ class Int8(PlanningPass):
     )
     bits: Literal["8", "auto"] = option(
         "8",
-        "8: every weight; auto: 4 bits in blocks for those that lose least by it, products in "
-        "float32 then, until size or min-sqnr is used up",
+        "8: every weight; auto: 4 or 2 bits in blocks for those that lose least by it, products in "
+        "float32 then, and 16 bits for those that lose most, as size, min-sqnr and max-latency say",
     )
     size: str = option(
         "",
@@ -174,6 +176,7 @@ class Int8(PlanningPass):
         "decibels, signal to rounding noise of the outputs on calibration data, that must be kept; "
         "the smallest weights that do; bits=auto only",
     )
+    max_latency: float | None = option(None, MAX_LATENCY)
     outliers: int = option(
         8,
         "most input channels of a product, one in 64, that are multiplied in float32 where their "
@@ -218,12 +221,19 @@ class Int8(PlanningPass):
             )
         if self.least_sqnr is not None and not math.isfinite(self.least_sqnr):
             raise OptionError(f"least-sqnr is {self.least_sqnr}, expected a number of decibels")
-        has_budget = bool(self.size) or self.min_sqnr is not None
-        if self.bits == "auto" and not has_budget:
-            raise OptionError("bits=auto needs size= or min-sqnr=, which say how far to go")
-        if has_budget and self.bits != "auto":
-            given = "size" if self.size else "min-sqnr"
-            raise OptionError(f"{given} needs bits=auto: it says which weights get 4 bits")
+        budget = {
+            "size": bool(self.size),
+            "min-sqnr": self.min_sqnr is not None,
+            "max-latency": self.max_latency is not None,
+        }
+        given = next((name for name, is_given in budget.items() if is_given), "")
+        if self.bits == "auto" and not given:
+            raise OptionError(
+                "bits=auto needs size=, min-sqnr= or max-latency=, which say how far to go"
+            )
+        if given and self.bits != "auto":
+            raise OptionError(f"{given} needs bits=auto: it says which weights get other bits")
+        require_latency(self.max_latency)
         if self.min_sqnr is not None and not math.isfinite(self.min_sqnr):
             raise OptionError(f"min-sqnr is {self.min_sqnr}, expected a number of decibels")
         if self.size:
@@ -287,7 +297,7 @@ class Int8(PlanningPass):
         ctx: PassContext,
         applied: Callable[[Plan], ir.Model],
     ) -> Plan:
-        """Return the plan with 4 bits for the weights that lose least by it."""
+        """Return the plan with other bits for the weights that lose least, and most, by them."""
         scales, weights = scales_in(plan)
         sites = {w.name: w for w in find_sites(prospect.model).weights}
         made = {d.subject: read_decision(d) for d in weights.decisions}
@@ -300,9 +310,15 @@ class Int8(PlanningPass):
         fixed = tuple(d for d in weights.decisions if made[d.subject].weight not in names)
         size = read_size(self.size, "size") if self.size else None
         evidence = Evidence(ctx.target.capabilities, prospect.facts)
+        stored = {w.name: w for w in find_stored(prospect.model).weights if not w.scope}
+        found = alternatives_of(chosen, weights.decisions, evidence, stored, cpu_quota())
+        clock = None
+        if self.max_latency is not None:
+            usual = applied(plan)
+            clock = start_clock(self.max_latency, prospect.model, usual, found, ctx)
         mix = weighed_mix(
-            alternatives_of(chosen, weights.decisions, evidence, cpu_quota()),
-            Budget(size, self.min_sqnr),
+            found,
+            Budget(size, self.min_sqnr, clock),
             weight_bytes(prospect.model) - int(sum(d.gain for d in fixed)),
             Trials(prospect.model, ctx, applied, SEARCH_EFFORT),
             (*scales, *fixed),

@@ -71,11 +71,12 @@ def _scheme(folder: Path, weights: Any) -> Scheme:
     if type(bits) is not int or not 1 <= bits <= 8:
         raise ModelError(f"{folder}: the quantization config gives no num_bits of 1 to 8: {bits!r}")
     size, block = weights.get("group_size"), weights.get("block_structure")
-    strategy = weights.get("strategy") or ("group" if size and size > 0 else "channel")
+    has_groups = type(size) is int and size > 0
+    strategy = weights.get("strategy") or ("group" if has_groups else "channel")
     match strategy:
         case "tensor" | "channel":
             return Scheme(bits, strategy, None)
-        case "group" if type(size) is int and size > 0:
+        case "group" if has_groups:
             return Scheme(bits, strategy, (1, size))
         case "block" if isinstance(block, list) and [type(n) for n in block] == [int, int]:
             return Scheme(bits, strategy, (max(block[0], 1), max(block[1], 1)))
@@ -143,6 +144,10 @@ class PackedCodes:
             return np.zeros(shape, np.int16)
         found = parts.read("weight_zero_point", ("I32", "I8"), 2)
         if found.dtype == np.int8:
+            if found.shape != shape:
+                raise parts.error(
+                    f"weight_zero_point {list(found.shape)} does not fit scales {list(shape)}"
+                )
             return found.astype(np.int16)
         if found.shape != (-(-shape[0] * bits // _WORD), shape[1]):
             raise parts.error(
@@ -172,6 +177,10 @@ class WholeNumbers:
         numbers = stored.astype(np.float32)
         if parts.has("weight_zero_point"):
             zeros = parts.read("weight_zero_point", ("I8",)).astype(np.float32)
+            if zeros.size != grid.size:
+                raise parts.error(
+                    f"weight_zero_point {list(zeros.shape)} does not fit scales {list(scale.shape)}"
+                )
             numbers = numbers - spread(
                 zeros.reshape(grid.shape), shape, block, parts, "weight_zero_point"
             )

@@ -77,14 +77,14 @@ class Gptq:
         return _restored(codes, points.T[:, group], scales.T[:, group])
 
     def layout(self, parts: Parts) -> Layout:
-        if not parts.has("g_idx"):
+        if not _has_order(parts):
             return Layout.BLOCKS
         group = parts.read("g_idx", ("I32", "I64"), 1)
         return Layout.BLOCKS if (np.diff(group) >= 0).all() else Layout.SCATTERED
 
     def _group_of(self, parts: Parts, inputs: int, count: int) -> np.ndarray:
         size = _group_size(parts, inputs, count, self.groups)
-        if not parts.has("g_idx"):
+        if not _has_order(parts):
             return np.arange(inputs) // size
         group = parts.read("g_idx", ("I32", "I64"), 1)
         if group.shape != (inputs,) or group.min() < 0 or group.max() >= count:
@@ -128,6 +128,11 @@ class Awq:
 
     def layout(self, parts: Parts) -> Layout:
         return Layout.BLOCKS
+
+
+def _has_order(parts: Parts) -> bool:
+    """Whether groups are numbered. Some tools write an empty `g_idx` where they are in order."""
+    return parts.has("g_idx") and parts.shape("g_idx") != (0,)
 
 
 def _restored(codes: np.ndarray, zeros: np.ndarray, scales: np.ndarray) -> np.ndarray:

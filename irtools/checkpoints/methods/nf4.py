@@ -49,7 +49,7 @@ class Nf4:
                 f"{-(-total // block)} scales, and there are {packed.size} and {absmax.size}"
             )
         codes = np.stack((packed >> 4, packed & 15), axis=-1).reshape(-1)[:total]
-        found: np.ndarray = levels[codes] * np.repeat(absmax, block)[:total]
+        found: np.ndarray = levels[codes] * np.repeat(absmax, min(block, total))[:total]
         return found.reshape(shape)
 
     def layout(self, parts: Parts) -> Layout:
@@ -70,7 +70,8 @@ def _absmax(parts: Parts, state: Mapping[str, Any]) -> np.ndarray:
     offset = state.get("nested_offset")
     if not isinstance(offset, float):
         raise parts.error(f"its quant_state gives no number as nested_offset: {offset!r}")
-    scaled = _table(parts, _OUTER_LEVELS, 256)[codes] * np.repeat(outer, block)[: codes.size]
+    repeated = np.repeat(outer, min(block, codes.size))[: codes.size]
+    scaled = _table(parts, _OUTER_LEVELS, 256)[codes] * repeated
     return np.asarray(scaled + np.float32(offset), np.float32)
 
 

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
+from irtools.model import ask_for_exact_activations
 from irtools.passes.quantization.forms.base import WeightDecision
 from irtools.passes.quantization.forms.weights import (
     LOOKUPS,
@@ -50,11 +51,12 @@ class BlockForm(WeightForm):
 
     block: int = 32
     scheme: Scheme = "symmetric"
-    bits: Literal[4, 8] = 4
+    bits: Literal[2, 4, 8] = 4
 
     @property
     def opset(self) -> int:
-        return 21  # DequantizeLinear in blocks, and types of 4 bits.
+        # DequantizeLinear in blocks and types of 4 bits; types of 2 bits.
+        return 21 if self.bits > 2 else 25
 
     @property
     def spec(self) -> BlockSpec:
@@ -124,11 +126,20 @@ class BlockProduct(BlockForm):
 
 @dataclass(frozen=True)
 class Int4(BlockProduct):
-    """integers of 4 bits, with or without a zero point for each block."""
+    """integers of 4 bits, with or without a zero point for each block.
+
+    Of 2 and 8 bits where `bits=auto` decides so.
+
+    Attributes:
+        scales: How they are stored.
+        exact: Activations stay in float32, on targets whose kernels would round them otherwise.
+    """
 
     name: ClassVar[str] = "int4"
+    rounds_for_data: ClassVar[bool] = True
 
     scales: Scales = "float32"
+    exact: bool = False
 
     @classmethod
     def wanted(cls, block: int, *, symmetric: bool, scales: Scales = "float32") -> Self:
@@ -141,7 +152,33 @@ class Int4(BlockProduct):
     @property
     def action(self) -> str:
         coded = "" if self.scales == "float32" else " with scales in 8 bits"
-        return super().action.replace(",", f"{coded},", 1)
+        found = super().action.replace(",", f"{coded},", 1)
+        return f"{found}, activations in float32" if self.exact else found
+
+    def fits(self, weight: Weight, capabilities: Capabilities) -> Reason | None:
+        if self.exact and self.bits not in capabilities.exact_block_bits:
+            return TARGET
+        refused = super().fits(weight, capabilities)
+        if refused is not None:
+            return refused
+        fitting = self.spec.fits(_channels(weight))
+        assert fitting is not None
+        return None if (self.bits, fitting.block) in capabilities.block_kernels else TARGET
+
+    def cost(self, use: Use, loss: Loss, evidence: Evidence) -> float:
+        # The noise of activations is that of kernels which round them.
+        if self.exact:
+            return WeightForm.cost(self, use, loss, evidence)
+        return super().cost(use, loss, evidence)
+
+    def write(self, desk: Desk, weight: Weight, made: WeightDecision) -> None:
+        super().write(desk, weight, made)
+        if self.exact:
+            for use in weight.uses:
+                factor = use.node.inputs[1]
+                node = None if factor is None else factor.producer()
+                assert node is not None
+                ask_for_exact_activations(node)
 
     def stored_bytes(self, weight: Weight) -> int:
         if self.scales == "float32":

@@ -58,6 +58,9 @@ class Loss:
 class WeightForm(Form[Weight]):
     """What the weight of products or lookups can become, together with what reads it."""
 
+    rounds_for_data: ClassVar[bool] = False
+    """Its codes are chosen so that errors make up for each other, where a pass is asked to."""
+
     is_table: ClassVar[bool] = False
     """It is for what is looked up in: an option may leave such weights alone."""
 
@@ -101,6 +104,7 @@ class WeightForm(Form[Weight]):
             matrix_view(loss.error, loss.axis, groups),
             evidence.square(use.activation),
             0.0,
+            remaining=evidence.remaining.get(use.activation) if self.rounds_for_data else None,
         )
 
     def decide(self, weight: Weight, evidence: Evidence) -> Decision | Reason:
@@ -109,14 +113,18 @@ class WeightForm(Form[Weight]):
             return form
         loss = form.rounded(weight, evidence)
         release_tensor(weight.tensor)
-        uses = tuple(form.use(use, loss, evidence) for use in weight.uses)
-        cost = max(form.cost(use, loss, evidence) for use in weight.uses)
+        return form.decision(weight, loss, evidence)
+
+    def decision(self, weight: Weight, loss: Loss, evidence: Evidence) -> Decision:
+        """Return the decision for this form, fitted to a weight of which so much is lost."""
+        uses = tuple(self.use(use, loss, evidence) for use in weight.uses)
+        cost = max(self.cost(use, loss, evidence) for use in weight.uses)
         return Decision(
             subject=next(names_of(weight)),
-            action=form.action,
+            action=self.action,
             cost=float(f"{cost:.4g}"),
-            gain=float(weight.tensor.nbytes - form.stored_bytes(weight)),
-            data=WeightDecision(weight.name, form, uses).to_data(),
+            gain=float(weight.tensor.nbytes - self.stored_bytes(weight)),
+            data=WeightDecision(weight.name, self, uses).to_data(),
         )
 
     def count(self, weight: Weight) -> Counter[str]:

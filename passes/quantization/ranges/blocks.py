@@ -1,8 +1,8 @@
-"""Weights in blocks: 4 or 8 bits, a scale for every few neighbours, chosen by squared error.
+"""Weights in blocks: 2, 4 or 8 bits, a scale for every few neighbours, chosen by squared error.
 
 Rows are output channels here, w [R, K], and blocks lie along K:
 
-    c  = clip(rne(w / s), lo, hi)          symmetric: lo, hi = -8, 7
+    c  = clip(rne(w / s), lo, hi)          symmetric: lo, hi = -8, 7          of 2 bits -2, 1
     w' = s c                               affine:    lo, hi = -z, 15 - z; stored is c + z
 
 The scale of a block is the one of least squared error among a few candidates: for codes c that
@@ -19,7 +19,7 @@ is the result and some ten arrays of that size, whatever the size of the weight.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -37,10 +37,10 @@ __all__ = [
     "code_limits",
     "dequantize_rows",
     "is_finite",
-    "pack_nibbles",
+    "pack_codes",
     "quantize_rows",
     "slabs",
-    "unpack_nibbles",
+    "unpack_codes",
 ]
 
 SLAB_ELEMENTS = 1 << 17
@@ -51,10 +51,17 @@ _TOGETHER = 1 << 11
 
 NF4 = np.array(NF4_LEVELS, dtype=np.float32)
 _NF4_EDGES = (NF4[1:] + NF4[:-1]) / 2
-_SHRINK = (8 / 7, 1.0, 0.95, 0.9, 0.85, 0.78)
-"""Trial scales, as shares of the one that takes the whole range. The first is the plain one of
-symmetric codes, -7 to 7, so that the result is never worse than that."""
+_SHRINK: Mapping[int, tuple[float, ...]] = {
+    2: (2.0, 1.5, 1.2, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5),
+    4: (8 / 7, 1.0, 0.95, 0.9, 0.85, 0.78),
+    8: (1.0,),
+}
+"""Trial scales by bits, as shares of the one that takes the whole range. The first is the plain one
+of symmetric codes, -7 to 7, so that the result is never worse than that. Of 2 bits much is cut: of
+normal weights half of the range leaves the least error."""
 
+_SMALL = 2.0**-40
+"""Weights that stay below are rounded in units of their own."""
 _TINY = np.float32(2.0**-100)
 """Blocks whose magnitudes stay below count as zero: their squares leave float32."""
 
@@ -89,6 +96,9 @@ def quantize_rows(
     Args:
         scale_dtype: float32 or float16. Codes belong to the scale as it is stored.
     """
+    top = float(np.abs(rows).max(initial=0.0))
+    if 0 < top < _SMALL:
+        return _quantize_small(rows, spec, scale_dtype, top)
     w = np.ascontiguousarray(rows, dtype=np.float32).reshape(-1, spec.block)
     shape = (len(rows), rows.shape[1] // spec.block)
     if spec.scheme == "nf4":
@@ -111,6 +121,17 @@ def quantize_rows(
         spec,
     )
     return blocks if spec.scales == "float32" else _with_coded_scales(rows, blocks)
+
+
+def _quantize_small(
+    rows: np.ndarray, spec: BlockSpec, scale_dtype: type[np.floating], top: float
+) -> Blocks:
+    """Quantize rows whose squares leave float32, in units of a power of two."""
+    unit = np.float32(2.0 ** np.floor(np.log2(top)))
+    found = quantize_rows(rows / unit, replace(spec, scales="float32"), np.float32)
+    scale = (found.scale * unit).astype(scale_dtype)
+    made = replace(found, scale=scale, spec=spec)
+    return made if spec.scales == "float32" else _with_coded_scales(rows, made)
 
 
 def _with_coded_scales(rows: np.ndarray, found: Blocks) -> Blocks:
@@ -157,8 +178,8 @@ def slabs(weight: np.ndarray, axis: int) -> Iterator[tuple[slice, np.ndarray]]:
         axis: The output-channel axis.
     """
     channels, inner = weight.shape[axis], weight.shape[1 - axis]
-    # An even number of channels, so that packed pieces end on whole bytes.
-    step = max(SLAB_ELEMENTS // max(inner, 1) // 2 * 2, 2)
+    # A multiple of four channels, so that packed pieces end on whole bytes.
+    step = max(SLAB_ELEMENTS // max(inner, 1) // 4 * 4, 4)
     for start in range(0, channels, step):
         cut = slice(start, min(start + step, channels))
         yield cut, np.asarray(weight[cut] if axis == 0 else weight[:, cut].T)
@@ -172,27 +193,33 @@ def is_finite(weight: np.ndarray) -> bool:
     return all(np.isfinite(piece.min()) and np.isfinite(piece.max()) for piece in pieces)
 
 
-def pack_nibbles(codes: np.ndarray) -> np.ndarray:
-    """Pack 4-bit codes by two, the first into the low half, as ONNX stores INT4 and UINT4.
+def pack_codes(codes: np.ndarray, bits: int) -> np.ndarray:
+    """Pack codes of 2 or 4 bits into bytes, the first into the lowest bits, as ONNX stores them.
 
     Args:
         codes: int8 or uint8, any shape; read in row-major order.
+        bits: Of a code: 2 or 4.
 
     Returns:
-        uint8 [ceil(n / 2)].
+        uint8 [ceil(n bits / 8)].
     """
-    flat = codes.reshape(-1).view(np.uint8) & 0x0F
-    if flat.size % 2:
-        flat = np.append(flat, np.uint8(0))
-    return np.asarray(flat[0::2] | (flat[1::2] << 4))
+    each = 8 // bits
+    flat = codes.reshape(-1).view(np.uint8) & np.uint8((1 << bits) - 1)
+    flat = np.pad(flat, (0, -flat.size % each))
+    packed = flat[0::each].copy()
+    for place in range(1, each):
+        packed |= flat[place::each] << np.uint8(bits * place)
+    return packed
 
 
-def unpack_nibbles(packed: np.ndarray, count: int, *, signed: bool) -> np.ndarray:
-    """Return `count` codes, int8 or uint8. The inverse of `pack_nibbles`."""
-    flat = np.empty(2 * packed.size, np.uint8)
-    flat[0::2], flat[1::2] = packed & 0x0F, packed >> 4
-    codes = flat[:count]
-    return (codes ^ 8).astype(np.int8) - np.int8(8) if signed else codes
+def unpack_codes(packed: np.ndarray, count: int, bits: int, *, signed: bool) -> np.ndarray:
+    """Return `count` codes, int8 or uint8. The inverse of `pack_codes`."""
+    each, mask = 8 // bits, np.uint8((1 << bits) - 1)
+    flat = np.empty(each * packed.size, np.uint8)
+    for place in range(each):
+        flat[place::each] = (packed >> np.uint8(bits * place)) & mask
+    codes, half = flat[:count], 1 << (bits - 1)
+    return (codes ^ half).astype(np.int8) - np.int8(half) if signed else codes
 
 
 def _quantize(
@@ -200,8 +227,7 @@ def _quantize(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
     """Return codes [block, N] as they are stored, scales and zero points [N] of w [block, N]."""
     low, high, zero, first = _limits(w, spec)
-    shrink = _SHRINK if spec.bits == 4 else (1.0,)
-    scale = _best_scale(w, first, low, high, shrink).astype(scale_dtype)
+    scale = _best_scale(w, first, low, high, _SHRINK[spec.bits]).astype(scale_dtype)
     codes = _round(w, scale.astype(np.float32), low, high, np.empty_like(w))
     if zero is None:
         return codes.astype(np.int8), scale, None
@@ -229,8 +255,9 @@ def _limits(
         most = np.array(127, np.float32)
         return np.negative(most), most, None, np.abs(w).max(axis=0) / most
     at = np.abs(w).argmax(axis=0)[None]
-    first = np.take_along_axis(w, at, axis=0)[0] / np.float32(-8)
-    return np.array(-8, np.float32), np.array(7, np.float32), None, first
+    least = np.array(-(2 ** (spec.bits - 1)), np.float32)
+    first = np.take_along_axis(w, at, axis=0)[0] / least
+    return least, -least - 1, None, first
 
 
 def _best_scale(

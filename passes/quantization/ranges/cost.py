@@ -45,6 +45,7 @@ def relative_error(
     square: np.ndarray | None,
     step: float,
     exact: Sequence[int] = (),
+    remaining: np.ndarray | None = None,
 ) -> float:
     """Predict the relative squared error of the output.
 
@@ -54,6 +55,8 @@ def relative_error(
         square: E[x_k^2], [K]; None counts every input channel alike.
         step: s_x; 0 where the activation stays in floating point.
         exact: Input channels whose activations are not rounded.
+        remaining: What takes the place of `square` for the error, where codes make up for each
+            other's errors, [K].
     """
     rows = np.einsum("km,km->k", weight, weight)
     noise = np.einsum("km,km->k", error, error)
@@ -62,7 +65,8 @@ def relative_error(
     if signal <= 0:
         return 0.0
     rounded = float(rows.sum(dtype=np.float64) - rows[list(exact)].sum(dtype=np.float64))
-    return (float(power @ noise) + step**2 / 12 * rounded) / signal
+    lost = power if remaining is None else remaining
+    return (float(lost @ noise) + step**2 / 12 * rounded) / signal
 
 
 def block_noise(weight: np.ndarray, square: np.ndarray, block: int) -> float:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnx_ir as ir
 
 from irtools.passes.quantization.ranges.rounding import Moments, Second, Steps, WeightRounding
 from irtools.passes.quantization.sites.uses import Weight
@@ -30,6 +31,7 @@ __all__ = [
     "Hessians",
     "by_input",
     "moment_bytes",
+    "remaining_squares",
 ]
 
 _LAZY = 128
@@ -96,6 +98,28 @@ class Hessians:
 def moment_bytes(weights: Iterable[Weight]) -> int:
     """Return the size of the moments of all that weights are multiplied with."""
     return sum(_bytes(inner) for _, inner in _inputs(weights))
+
+
+def remaining_squares(
+    service: StatisticsService, weights: Iterable[Weight]
+) -> dict[ir.Value, np.ndarray]:
+    """Return what GPTQ leaves of E[x_k^2], [K], by what weights are multiplied with.
+
+    Its loss is sum_k e_k^2 / U_kk^2 with e_k the rounding error of a column, where rounding to the
+    nearest loses sum_k e_k^2 H_kk: 1 / U_kk^2 is the second moment of x_k that columns which are
+    rounded later do not explain.
+    """
+    ordered = sorted(weights, key=_names)
+    hessians = Hessians(service, ordered)
+    found: dict[ir.Value, np.ndarray] = {}
+    for weight in ordered:
+        if all(use.activation in found for use in weight.uses):
+            continue
+        order, upper = hessians.moments_of(weight).around_zero.factor
+        left = np.empty(len(order))
+        left[order] = np.diag(upper).astype(np.float64) ** -2
+        found.update((use.activation, left) for use in weight.uses)
+    return found
 
 
 def _bytes(inner: int) -> int:

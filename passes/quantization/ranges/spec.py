@@ -134,16 +134,17 @@ class BlockSpec:
     """A weight of which `block` neighbours along the input channels share a scale.
 
     Attributes:
-        bits: 4 or 8.
+        bits: 2, 4 or 8.
         block: Neighbours that share a scale: a power of two from 16.
         scheme: `symmetric`: codes around 0, and a scale that may be negative, so that the
-            largest magnitude of a block takes the code that has no mirror image (-8).
+            largest magnitude of a block takes the code that has no mirror image (-8, of 2 bits
+            -2).
             `affine`: a zero point per block. `nf4`: codes are numbers of a table of 16 normal
             quantiles.
         scales: How scales are stored. Those of `nf4` are float32.
     """
 
-    bits: Literal[4, 8]
+    bits: Literal[2, 4, 8]
     block: int
     scheme: Scheme = "symmetric"
     scales: Scales = "float32"
@@ -159,9 +160,8 @@ class BlockSpec:
     @property
     def dtype(self) -> ir.DataType:
         """Type of the codes."""
-        if self.scheme == "symmetric":
-            return ir.DataType.INT4 if self.bits == 4 else ir.DataType.INT8
-        return ir.DataType.UINT4 if self.bits == 4 else ir.DataType.UINT8
+        signed = "" if self.scheme == "symmetric" else "U"
+        return ir.DataType[f"{signed}INT{self.bits}"]
 
     def fits(self, channels: int) -> BlockSpec | None:
         """Return the same with the largest block up to this one that divides `channels`.

@@ -12,7 +12,7 @@ import onnx_ir as ir
 
 from irtools.editing import Editor
 from irtools.measure.cpu import cpu_quota
-from irtools.passes.quantization.ranges.blocks import Blocks, Rounding, pack_nibbles, slabs
+from irtools.passes.quantization.ranges.blocks import Blocks, Rounding, pack_codes, slabs
 from irtools.passes.quantization.ranges.spec import BlockSpec
 from irtools.passes.quantization.sites.uses import Weight
 
@@ -93,22 +93,24 @@ def _rounded(
 class _Collector:
     """Puts rows of codes [R, K] into one tensor [N, K] or [K, N], packed where it can as it goes.
 
-    A row of an odd number of 4-bit codes ends inside a byte; such a tensor is packed at the end.
+    A row of codes below 8 bits may end inside a byte; such a tensor is packed at the end.
     """
 
     def __init__(self, dtype: ir.DataType, channels: int, inner: int, *, turned: bool) -> None:
         self._dtype, self._turned = dtype, turned
         self._shape = (inner, channels) if turned else (channels, inner)
-        self._packs = dtype.bitwidth == 4 and self._shape[1] % 2 == 0
-        width = self._shape[1] // 2 if self._packs else self._shape[1]
+        self._each = 8 // int(dtype.bitwidth)
+        self._packs = self._each > 1 and self._shape[1] % self._each == 0
+        width = self._shape[1] // self._each if self._packs else self._shape[1]
         kind = np.uint8 if self._packs else np.int8
         self._stored = np.empty((self._shape[0], width), kind)
 
     def put(self, cut: slice, codes: np.ndarray) -> None:
         piece = codes.T if self._turned else codes
         if self._packs:
-            piece = pack_nibbles(np.ascontiguousarray(piece)).reshape(len(piece), -1)
-            cut = slice(cut.start // 2, -(-cut.stop // 2)) if self._turned else cut
+            bits, each = int(self._dtype.bitwidth), self._each
+            piece = pack_codes(np.ascontiguousarray(piece), bits).reshape(len(piece), -1)
+            cut = slice(cut.start // each, -(-cut.stop // each)) if self._turned else cut
         if self._turned:
             self._stored[:, cut] = piece.view(self._stored.dtype)
         else:
@@ -117,5 +119,6 @@ class _Collector:
     def tensor(self) -> ir.Tensor | ir.PackedTensor:
         if self._dtype.bitwidth == 8:
             return ir.Tensor(self._stored.view(self._dtype.numpy()), self._dtype)
-        packed = self._stored.reshape(-1) if self._packs else pack_nibbles(self._stored)
+        bits = int(self._dtype.bitwidth)
+        packed = self._stored.reshape(-1) if self._packs else pack_codes(self._stored, bits)
         return ir.PackedTensor(packed, self._dtype, shape=self._shape)

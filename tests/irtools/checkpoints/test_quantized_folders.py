@@ -92,6 +92,29 @@ CASES: dict[str, tuple[Any, Mapping[str, Any] | None, str]] = {
         GPTQ,
         r"g_idx of \[64\] numbers groups 7 to 7, expected 64 numbers from 0 to 1",
     ),
+    "zero points": (
+        lambda: {
+            **codes(16, 8),
+            f"{NAME}.weight_zero_point": zeros("int8", 16, 5),
+            f"{NAME}.weight_g_idx": zeros("int32", 64),
+        },
+        packed(4),
+        r"weight_zero_point \[16, 5\] does not fit scales \[16, 2\]",
+    ),
+    "zero points of whole numbers": (
+        lambda: {
+            f"{NAME}.weight": zeros("int8", 16, 64),
+            f"{NAME}.weight_scale": zeros("float32", 16, 2),
+            f"{NAME}.weight_zero_point": zeros("int8", 16, 3),
+        },
+        {**packed(8), "format": "int-quantized"},
+        r"weight_zero_point \[16, 3\] does not fit scales \[16, 2\]",
+    ),
+    "a group that is a word": (
+        lambda: codes(16, 8),
+        packed(4, group_size="32", strategy=None),
+        "the quantization config says 4 bits a channel; give the config",
+    ),
     "infinite": (lambda: gptq(scales=infinite()), GPTQ, "holds numbers that are not finite"),
     "another method": (gptq, {"quant_method": "fp8"}, "no weight is stored as .* weight_scale_inv"),
     "layout": (gptq, AWQ, "16 words for 16 output channels are not a whole number|codes of 32"),
@@ -161,6 +184,34 @@ def test_files_of_older_tools_are_read(
         (note,) = plain.notes
     method = "gptq" if is_gptq else "awq"
     assert note.startswith(f"the weights are quantized ({method}): 1 weight read back into float32")
+
+
+def test_an_empty_order_of_groups_is_none(checkpoint: Writer) -> None:
+    folder = checkpoint(gptq(g_idx=zeros("int32", 0)), GPTQ)
+    with plain_checkpoint(folder) as plain:
+        assert plain.folder != folder
+
+
+@pytest.mark.parametrize(
+    ("tensors", "entry"),
+    [
+        (lambda: state_of(blocksize=(1 << 31) - 1), {"quant_method": "bitsandbytes"}),
+        (
+            lambda: {
+                f"{NAME}.weight": zeros("float8_e4m3fn", 16, 64),
+                f"{NAME}.weight_scale_inv": zeros("float32", 1, 1),
+            },
+            {"quant_method": "fp8", "weight_block_size": [1 << 40, 1 << 40]},
+        ),
+    ],
+    ids=["nf4", "fp8"],
+)
+def test_a_block_larger_than_any_memory_takes_none(
+    checkpoint: Writer, tensors: Any, entry: Mapping[str, Any]
+) -> None:
+    made = {k: v[:1] if k.endswith("absmax") else v for k, v in tensors().items()}
+    with plain_checkpoint(checkpoint(made, entry)) as plain:
+        assert tensor_files(plain.folder)
 
 
 def test_plain_floats_with_an_entry_are_read_as_they_are(checkpoint: Writer) -> None:

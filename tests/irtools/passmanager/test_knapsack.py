@@ -3,10 +3,11 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from irtools.passmanager import Choice, choose_evenly, choose_levels
+from irtools.passmanager import Choice, choose_evenly, choose_levels, choose_within
 
 levels = st.lists(st.tuples(st.integers(1, 30), st.integers(0, 30)), min_size=1, max_size=4).map(
     lambda steps: Choice(
@@ -55,3 +56,52 @@ def test_cheap_gain_is_taken_before_dear_gain() -> None:
 def test_even_choice_takes_the_same_share_of_each() -> None:
     choice = Choice(np.zeros(5), np.arange(5.0))
     assert choose_evenly([choice, choice], 4.0) == (2, 2)
+
+
+def _drawn(things: int, levels: int, limits: int) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    rng = np.random.default_rng(things)
+    costs = [10.0 ** rng.uniform(-6, 0, levels) for _ in range(things)]
+    return costs, [rng.random((limits, levels)) for _ in range(things)]
+
+
+@pytest.mark.parametrize("limits", [1, 2, 3])
+@pytest.mark.parametrize("room", [0.1, 0.3, 0.6])
+def test_few_things_under_several_limits_get_the_best_of_all(limits: int, room: float) -> None:
+    costs, uses = _drawn(6, 4, limits)
+    found = choose_within(costs, uses, [6 * room] * limits)
+    every = itertools.product(range(4), repeat=6)
+    sums = {
+        levels: sum(float(c[at]) for c, at in zip(costs, levels, strict=True))
+        for levels in every
+        if all(
+            sum(float(u[limit, at]) for u, at in zip(uses, levels, strict=True)) <= 6 * room
+            for limit in range(limits)
+        )
+    }
+    assert found == (min(sums, key=lambda levels: sums[levels]) if sums else None)
+
+
+def test_many_things_come_close_to_the_bound() -> None:
+    """No choice can cost less than the relaxation at any prices."""
+    costs, uses = _drawn(200, 12, 2)
+    costs = [np.sqrt(cost) for cost in costs]
+    limits = (70.0, 60.0)
+    found = choose_within(costs, uses, limits)
+    assert found is not None
+    used = sum(use[:, at] for use, at in zip(uses, found, strict=True))
+    assert (used <= np.array(limits) * (1 + 1e-6)).all()
+    total = sum(float(cost[at]) for cost, at in zip(costs, found, strict=True))
+    bound = max(
+        sum(float((c + a * u[0] + b * u[1]).min()) for c, u in zip(costs, uses, strict=True))
+        - a * limits[0]
+        - b * limits[1]
+        for a, b in itertools.product(np.geomspace(0.01, 3, 24), repeat=2)
+    )
+    assert bound <= total < 1.03 * bound
+
+
+def test_what_is_not_known_is_not_chosen() -> None:
+    costs = [np.array([0.0, 1.0])] * 60
+    uses = [np.array([[np.inf, 1.0]])] * 60
+    assert choose_within(costs, uses, [100.0]) == (1,) * 60
+    assert choose_within(costs, uses, [50.0]) is None

@@ -150,4 +150,5 @@ def openvino_layers() -> Callable[..., tuple[np.ndarray, Counter[str]]]:
 
 
 def relative_error(found: np.ndarray, wanted: np.ndarray) -> float:
-    return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
+    wide, right = found.astype(np.float64), wanted.astype(np.float64)
+    return float(np.linalg.norm(wide - right) / np.linalg.norm(right))

@@ -14,10 +14,10 @@ from irtools.passes.quantization.ranges.blocks import (
     NF4,
     dequantize_rows,
     is_finite,
-    pack_nibbles,
+    pack_codes,
     quantize_rows,
     slabs,
-    unpack_nibbles,
+    unpack_codes,
 )
 from irtools.passes.quantization.ranges.spec import BlockSpec
 
@@ -40,12 +40,17 @@ def nearest_to_largest(rows: np.ndarray) -> np.ndarray:
 
 @given(st.integers(1, 40).flatmap(lambda n: arrays(np.int8, n, elements=st.integers(-8, 7))))
 def test_packing_is_that_of_onnx_and_its_inverse(codes: np.ndarray) -> None:
-    packed = pack_nibbles(codes)
-    as_onnx = ir.Tensor(codes.astype(ml_dtypes.int4), ir.DataType.INT4)
-    assert packed.tobytes() == as_onnx.tobytes()
-    np.testing.assert_array_equal(unpack_nibbles(packed, codes.size, signed=True), codes)
-    unsigned = codes.view(np.uint8) & 15
-    np.testing.assert_array_equal(unpack_nibbles(packed, codes.size, signed=False), unsigned)
+    for bits, kind in ((4, ml_dtypes.int4), (2, ml_dtypes.int2)):
+        half = 1 << (bits - 1)
+        narrow = codes.clip(-half, half - 1)
+        packed = pack_codes(narrow, bits)
+        as_onnx = ir.Tensor(narrow.astype(kind), ir.DataType[f"INT{bits}"])
+        assert packed.tobytes() == as_onnx.tobytes()
+        found = unpack_codes(packed, codes.size, bits, signed=True)
+        np.testing.assert_array_equal(found, narrow)
+        unsigned = narrow.view(np.uint8) & (2 * half - 1)
+        found = unpack_codes(packed, codes.size, bits, signed=False)
+        np.testing.assert_array_equal(found, unsigned)
 
 
 @settings(max_examples=60)
@@ -144,3 +149,17 @@ def test_the_largest_block_that_divides(channels: int, block: int | None) -> Non
 def test_blocks_are_powers_of_two(block: int) -> None:
     with pytest.raises(ValueError, match="power of two"):
         BlockSpec(4, block)
+
+
+@pytest.mark.parametrize("scales", ["float32", "s8"])
+@pytest.mark.parametrize("size", [1e-13, 1e-25, 1e-33])
+def test_weights_of_any_size_keep_as_much(size: float, scales: str) -> None:
+    rows = normal(8, 64)
+    for spec in (BlockSpec(4, 32, scales=scales), BlockSpec(8, 32, "affine", scales)):
+        usual = dequantize_rows(quantize_rows(rows, spec)) - rows
+        small = (rows * np.float32(size)).astype(np.float32)
+        lost = dequantize_rows(quantize_rows(small, spec)) - small
+        least = 1.2 * np.linalg.norm(usual) / np.linalg.norm(rows)
+        assert np.linalg.norm(lost.astype(np.float64)) < least * np.linalg.norm(
+            small.astype(np.float64)
+        )

@@ -98,7 +98,7 @@ def test_more_bytes_are_less_error(quantize, outputs) -> None:
         )
         for s in (27, 35, 50)
     ]
-    assert errors[0] > 3 * errors[1] > 3.3 * errors[2]
+    assert 0.02 > errors[0] > 1.5 * errors[1] and errors[1] > errors[2]
 
 
 def test_decibels_are_kept(quantize, outputs) -> None:
@@ -225,7 +225,7 @@ def test_int8_keeps_decibels_from_fewer_bytes(quantize, outputs) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("int8:bits=auto", "bits=auto needs size= or min-sqnr="),
+        ("int8:bits=auto", "bits=auto needs size=, min-sqnr= or max-latency="),
         ("int8:size=3MB", "size needs bits=auto"),
         ("int8:min-sqnr=20", "min-sqnr needs bits=auto"),
         ("int8:bits=auto:size=x", "size is 'x'"),

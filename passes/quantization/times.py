@@ -1,0 +1,304 @@
+"""What products take in each form, measured on the target once for each shape.
+
+    x [M, K] @ W [K, N]        and, of a table [V, H] that is looked up as well, x [M, H] @ W^T
+
+M is what the product sees when the model runs at the benchmark's first shape; of a decoder with a
+cache, when it reads one token more. Each form is written for a matrix of that size as for the model
+itself and timed alone: what changes between forms is the product. What lies around it is the time
+of the whole model in its usual forms less that of its products.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+
+from irtools.analysis.costs import count_flops
+from irtools.errors import OptionError, UnsupportedError
+from irtools.measure.several import Timed, time_several_models
+from irtools.model import opset_of
+from irtools.passes.quantization.forms.apply import apply_decisions
+from irtools.passes.quantization.forms.base import WeightDecision
+from irtools.passes.quantization.forms.registry import read_decision
+from irtools.passes.quantization.forms.stored import StoredForm
+from irtools.passes.quantization.forms.weights import WeightForm, kinds_of
+from irtools.passes.quantization.ranges.arithmetic import qparams_from_range
+from irtools.passes.quantization.ranges.calibration import ActivationFacts
+from irtools.passes.quantization.ranges.evidence import Evidence
+from irtools.passes.quantization.ranges.spec import ACTIVATION_S8, ACTIVATION_U8
+from irtools.passes.quantization.sites.find import find_sites
+from irtools.passes.quantization.sites.reasons import Reason
+from irtools.passes.quantization.sites.stored import find_stored
+from irtools.passes.quantization.sites.uses import Weight
+from irtools.passes.quantization.write.desk import Desk
+from irtools.passmanager import Decision, PassContext
+from irtools.words import counted
+
+if TYPE_CHECKING:
+    from irtools.passes.quantization.alternatives import Priced
+
+__all__ = ["MAX_LATENCY", "Clock", "require_latency", "start_clock"]
+
+MAX_LATENCY = (
+    "milliseconds that a run may take at the benchmark's first shape, of a decoder with a cache "
+    "one token more; products are timed on the target in every form; the least error within it, or "
+    "the least size that min-sqnr allows; bits=auto only"
+)
+"""Help of the option."""
+
+_SECONDS = 60.0
+"""For all products; what was not timed by then is not chosen."""
+_PEAK = 4.0
+
+
+def require_latency(max_latency: float | None) -> None:
+    """Check an option.
+
+    Raises:
+        OptionError: It is not a time.
+    """
+    if max_latency is not None and not 0 < max_latency < math.inf:
+        raise OptionError(f"max-latency is {max_latency}, expected milliseconds above 0")
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Milliseconds of each decision, and what they may add up to.
+
+    Attributes:
+        limit_ms: Of a whole run.
+        around_ms: What a run takes apart from the products that are decided about.
+        shape: At which it runs.
+        products: What was timed, in words.
+        ms: By subject and action; a decision that is missing was not timed.
+    """
+
+    limit_ms: float
+    around_ms: float
+    shape: str
+    products: str
+    ms: Mapping[tuple[str, str], float]
+
+    @property
+    def limit(self) -> float:
+        """Milliseconds that the decisions may add up to."""
+        return self.limit_ms - self.around_ms
+
+    @property
+    def limit_text(self) -> str:
+        """The option that a user gave."""
+        return f"max-latency={self.limit_ms:g}"
+
+    def times(self, decisions: Sequence[Decision]) -> list[float]:
+        """Return the time of each decision; infinite where it was not timed."""
+        return [self.ms.get((d.subject, d.action), np.inf) for d in decisions]
+
+    def run_ms(self, decisions: Sequence[Decision]) -> float:
+        """Return what a run is predicted to take."""
+        return self.around_ms + sum(self.times(decisions))
+
+    def require_fastest(self, alternatives: Sequence[Sequence[Decision]]) -> None:
+        """Check that the limit can be kept.
+
+        Raises:
+            UnsupportedError: Not even the fastest forms keep it.
+        """
+        fastest = self.around_ms + sum(min(self.times(each)) for each in alternatives)
+        if fastest > self.limit_ms:
+            raise UnsupportedError(
+                f"{self.limit_text} cannot be kept: with the fastest forms a run takes "
+                f"{fastest:.3g} ms at {self.shape}, {self.around_ms:.3g} ms of them outside of the "
+                "products that are decided about"
+            )
+
+    def told(self, chosen: Sequence[Decision], usual: Sequence[Decision]) -> str:
+        """Return a line for the report."""
+        return (
+            f"{self.limit_text}: a run is predicted to take {self.run_ms(chosen):.3g} ms at "
+            f"{self.shape}, {self.run_ms(usual):.3g} ms with one form for all ({self.products})"
+        )
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What is timed: M, K, N, and whether the weight is a table that is looked up as well."""
+
+    rows: int
+    inner: int
+    channels: int
+    tied: bool
+
+
+def start_clock(
+    limit_ms: float,
+    model: ir.Model,
+    usual: ir.Model,
+    found: Sequence[Priced],
+    ctx: PassContext,
+) -> Clock:
+    """Time all forms of all products.
+
+    Args:
+        limit_ms: Of a whole run.
+        model: In float32.
+        usual: With the usual decisions carried out.
+        found: What its weights may become.
+        ctx: For the target, its threads and the shape.
+
+    Raises:
+        UnsupportedError: The target does not run the model.
+        DataError: No inputs can be drawn for it.
+        UsageError: The target is another machine.
+    """
+    shape, feeds = ctx.timed_feeds(model)
+    weights = {weight.name: weight for weight in find_sites(model).weights}
+    rows = _rows(model, feeds)
+    keys: dict[tuple[str, str], tuple[_Shape, str] | None] = {}
+    forms: dict[tuple[_Shape, str], Any] = {}
+    for item in found:
+        for decision in item.rounded.decisions:
+            made = read_decision(decision)
+            shape_of = _shape(weights[made.weight], rows)
+            key = None if shape_of is None else (shape_of, _form_key(made))
+            keys[decision.subject, decision.action] = key
+            if key is not None:
+                forms[key] = made.form
+    start = time.monotonic()
+    written = [(key, _written(key[0], form, model, ctx)) for key, form in forms.items()]
+    models = [(m, _inputs(key[0])) for key, m in written if m is not None]
+    # The model itself first: without it there is nothing to compare with.
+    timed = time_several_models(
+        [Timed(usual, feeds), *(Timed(m, f) for m, f in models)],
+        ctx.target,
+        ctx.threads,
+        seconds=_SECONDS,
+        progress=ctx.progress,
+    )
+    whole, *parts = timed
+    if whole is None:
+        raise UnsupportedError(f"max-latency: {ctx.target.name} does not run the quantized model")
+    known = {
+        key: ms
+        for key, ms in zip((k for k, m in written if m is not None), parts, strict=True)
+        if ms is not None
+    }
+    # What is looked up only takes a row or two.
+    ms = {
+        name: 0.0 if key is None else known[key]
+        for name, key in keys.items()
+        if key is None or key in known
+    }
+    inside = sum(
+        ms.get((item.rounded.usual.subject, item.rounded.usual.action), 0.0) for item in found
+    )
+    took = time.monotonic() - start
+    products = f"{counted(len(known), 'product')} timed in {took:.0f} s"
+    return Clock(limit_ms, max(whole - inside, 0.0), shape, products, ms)
+
+
+def _form_key(made: WeightDecision) -> str:
+    data = {k: v for k, v in made.form.to_data().items() if k != "outliers"}
+    return json.dumps({**data, "outliers": len(getattr(made.form, "outliers", ()))}, sort_keys=True)
+
+
+def _rows(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Return the operations of each product at these inputs, by its output."""
+    sizes = {
+        dim.value: size
+        for value in model.graph.inputs
+        if value.name in feeds and value.shape is not None
+        for dim, size in zip(value.shape, feeds[value.name].shape, strict=False)
+        if isinstance(dim, ir.SymbolicDim) and dim.value is not None
+    }
+    return {node.outputs[0].name or "": count for node, count in count_flops(model, sizes).flops}
+
+
+def _shape(weight: Weight, flops: Mapping[str, int]) -> _Shape | None:
+    """Return what is timed of a weight; None where it is only looked up in, or a kernel of Conv."""
+    kinds = kinds_of(weight)
+    products = [use for use in weight.uses if use.kind in ("matmul", "gemm")]
+    if not products or "conv" in kinds:
+        return None
+    axis = products[0].axis
+    shape = [int(d) for d in weight.tensor.shape.numpy()]
+    channels, inner = shape[axis], shape[1 - axis]
+    rows = max(flops.get(use.output.name or "", 0) for use in products) // (2 * channels * inner)
+    return _Shape(max(rows, 1), inner, channels, "gather" in kinds)
+
+
+def _product(shape: _Shape, opset: int) -> ir.Model:
+    """Return a model of one product by a drawn weight, and of a lookup in it where it is tied."""
+    rng, real = np.random.default_rng(0), ir.TensorType(ir.DataType.FLOAT)
+    size = (shape.channels, shape.inner) if shape.tied else (shape.inner, shape.channels)
+    array = rng.standard_normal(size, np.float32) / np.float32(np.sqrt(shape.inner))
+    weight = ir.Value(
+        name="w", type=real, shape=ir.Shape(size), const_value=ir.Tensor(array, name="w")
+    )
+    x = ir.Value(name="x", type=real, shape=ir.Shape((shape.rows, shape.inner)))
+    nodes, outputs, factor, inputs = [], [], weight, [x]
+    if shape.tied:
+        ids = ir.Value(name="ids", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape((1,)))
+        row = ir.Value(name="row", type=real, shape=ir.Shape((1, shape.inner)))
+        turned = ir.Value(name="t", type=real, shape=ir.Shape((shape.inner, shape.channels)))
+        nodes = [
+            ir.Node("", "Gather", [weight, ids], outputs=[row], name="lookup"),
+            ir.Node("", "Transpose", [weight], outputs=[turned], name="turn"),
+        ]
+        inputs, outputs, factor = [x, ids], [row], turned
+    y = ir.Value(name="y", type=real, shape=ir.Shape((shape.rows, shape.channels)))
+    nodes.append(ir.Node("", "MatMul", [x, factor], outputs=[y], name="product"))
+    graph = ir.Graph(
+        inputs,
+        [y, *outputs],
+        nodes=nodes,
+        initializers=[weight],
+        opset_imports={"": opset},
+        name="product",
+    )
+    return ir.Model(graph, ir_version=10)
+
+
+def _inputs(shape: _Shape) -> dict[str, np.ndarray]:
+    x = np.random.default_rng(1).standard_normal((shape.rows, shape.inner), np.float32)
+    return {"x": x, "ids": np.zeros(1, np.int64)} if shape.tied else {"x": x}
+
+
+def _written(shape: _Shape, form: Any, model: ir.Model, ctx: PassContext) -> ir.Model | None:
+    """Return a product in a form; None where it cannot be written for one alone."""
+    made = _product(shape, max(opset_of(model), form.opset))
+    capabilities = ctx.target.capabilities
+    decision: Decision | Reason
+    if isinstance(form, StoredForm):
+        weight = next(w for w in find_stored(made).weights if w.name == "w")
+        decision = form.decide(weight, Evidence(capabilities))
+    else:
+        assert isinstance(form, WeightForm)
+        site = next(w for w in find_sites(made).weights if w.name == "w")
+        decision = form.decide(site, _evidence(site, form, ctx))
+    if isinstance(decision, Reason):
+        return None
+    apply_decisions(Desk(made, "times", capabilities), [read_decision(decision)])
+    return made
+
+
+def _evidence(site: Weight, form: WeightForm, ctx: PassContext) -> Evidence:
+    """Return ranges as of normal activations, and as many channels in float32 as the form has."""
+    signed = ctx.target.capabilities.int8_activation == "s8-symmetric"
+    spec = ACTIVATION_S8 if signed else ACTIVATION_U8
+    qparams = qparams_from_range(np.float32(-_PEAK), np.float32(_PEAK), spec)
+    x = next(use.activation for use in site.uses if use.kind != "gather")
+    inner = int(x.shape[1]) if x.shape is not None else 1
+    facts = ActivationFacts(
+        qparams,
+        mean=np.zeros(inner),
+        square=np.ones(inner),
+        peaks=np.full(inner, _PEAK, np.float32),
+    )
+    return Evidence(ctx.target.capabilities, {x: facts}, {x: getattr(form, "outliers", ())})

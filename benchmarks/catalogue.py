@@ -57,6 +57,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "unpad": Benchmark("unpad", "computing only the tokens of padded texts"),
     "smoothing": Benchmark("smoothing", "int8 of encoders with and without smoothing"),
     "mixed-bits": Benchmark("mixed_bits", "bits of each weight by a knapsack, on a decoder"),
+    "token-wise": Benchmark("token_wise", "8 bits without data: a range for each token"),
     "other-quantizers": Benchmark("other_quantizers", "quantizers of other tools as passes"),
     "rotation": Benchmark("rotation", "rotating the residual stream before 8 and 4 bits"),
     "projections": Benchmark("projections", "query, key and value as one product, in whole models"),

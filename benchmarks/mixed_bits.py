@@ -27,7 +27,7 @@ from irtools.report.plain import plain_data
 from irtools.sources import load_source
 from irtools.targets import RunnerOptions
 
-__all__ = ["PIPELINES", "VIEWS", "main"]
+__all__ = ["PIPELINES", "VIEWS", "main", "perplexities"]
 
 _AWAY = 0.02
 _CALIBRATION, _LENGTH = 16, 64
@@ -52,32 +52,37 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--only", action="append", help="pipelines to run (all)")
     add_write_option(parser, "mixed-bits")
     given = parser.parse_args(argv)
-    for name in ("smollm2", "bbc"):
-        prepare(name, given.cache)
-    checkpoint = load_source(str(given.cache / "smollm2" / "checkpoint"))
-    source = irtools.optimize(checkpoint, "cleanup,fuse", bench=None, check=False).model
-    calibration = _texts(given.cache, "calib", checkpoint, _CALIBRATION, _LENGTH)
-    test = _texts(given.cache, "test", checkpoint, given.samples, _TEST_LENGTH)
-    moved = _off_its_grid(source)
-    rows = [
-        {"name": "float32", "bytes": moved.weight_bytes, "perplexity": _perplexity(moved, test)}
-    ]
-    for text in given.only or PIPELINES:
-        ctx = PassContext.for_model(moved, "ort-cpu", calibration=calibration)
-        step = PassManager(Pipeline(text)).run(moved, ctx)[-1]
-        rows.append(
-            {
-                "name": text,
-                "bytes": step.model.weight_bytes,
-                "perplexity": _perplexity(step.model, test),
-                "seconds": step.figures.seconds["pass"],
-                "notes": list(step.result.notes),
-            }
-        )
-        print(rows[-1], flush=True)
+    rows = []
+    for row in perplexities(given.cache, given.only or PIPELINES, given.samples):
+        rows.append(row)
+        print(row, flush=True)
     document = plain_data({**about("mixed-bits"), "rows": rows})
     print("\n".join(table(document)))
     store(given.write, document)
+
+
+def perplexities(
+    cache: Path, pipelines: Sequence[str], samples: int
+) -> Iterator[Mapping[str, Any]]:
+    """Yield a row for the moved SmolLM2 in float32, and for what each pipeline makes of it."""
+    for name in ("smollm2", "bbc"):
+        prepare(name, cache)
+    checkpoint = load_source(str(cache / "smollm2" / "checkpoint"))
+    source = irtools.optimize(checkpoint, "cleanup,fuse", bench=None, check=False).model
+    calibration = _texts(cache, "calib", checkpoint, _CALIBRATION, _LENGTH)
+    test = _texts(cache, "test", checkpoint, samples, _TEST_LENGTH)
+    moved = _off_its_grid(source)
+    yield {"name": "float32", "bytes": moved.weight_bytes, "perplexity": _perplexity(moved, test)}
+    for text in pipelines:
+        ctx = PassContext.for_model(moved, "ort-cpu", calibration=calibration)
+        step = PassManager(Pipeline(text)).run(moved, ctx)[-1]
+        yield {
+            "name": text,
+            "bytes": step.model.weight_bytes,
+            "perplexity": _perplexity(step.model, test),
+            "seconds": step.figures.seconds["pass"],
+            "notes": list(step.result.notes),
+        }
 
 
 def _texts(cache: Path, split: str, model: Model, samples: int, length: int) -> Dataset:

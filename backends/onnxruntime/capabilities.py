@@ -93,6 +93,7 @@ def cpu_capabilities(isa: Isa) -> Capabilities:
         int8_fuses_add=True,
         int8_zero_points=True,
         int8_dynamic=True,
+        int8_token_blocks=True,
         int8_recurrent=frozenset({"LSTM"}),
         # Costs nothing here, where Casts are folded: files stay readable for other runtimes.
         hides_stored_codes=True,

@@ -74,6 +74,8 @@ def cpu_capabilities(isa: Isa) -> Capabilities:
         # A QuantizeLinear over a vector: the product comes out as [1, N].
         int8_vectors=False,
         int8_dynamic=False,
+        # DYNAMIC_QUANTIZATION_GROUP_SIZE, 32 by default; without VNNI weights are only expanded.
+        int8_token_blocks=isa.is_x86 and isa.has_int8_dot,
         # Cast(int8 W) * scale stays integers in front of MatMul and Gather: with scales along
         # another axis, or two constant factors, it refuses the model or writes beyond its memory.
         # A recurrent layer is refused where the model has a QuantizeLinear as well. Floats of 8

@@ -8,7 +8,14 @@ from typing import ClassVar
 from irtools.errors import MissingExtraError
 from irtools.frontends.students.networks.spec import parse_student
 from irtools.plugins import Progress
-from irtools.students import DistillRequest, DistillResult, FinetuneRequest, FinetuneResult
+from irtools.students import (
+    DistillRequest,
+    DistillResult,
+    FinetuneRequest,
+    FinetuneResult,
+    LayerwiseRequest,
+    LayerwiseResult,
+)
 
 __all__ = ["TransformersStudents"]
 
@@ -24,6 +31,13 @@ class TransformersStudents:
         from irtools.frontends.students.distill import distill
 
         return distill(request, spec, progress)
+
+    def layerwise(self, request: LayerwiseRequest, progress: Progress) -> LayerwiseResult:
+        spec = parse_student(request.student)
+        _check_installed("distilling", "torch", "transformers", "accelerate")
+        from irtools.frontends.students.layerwise import layerwise
+
+        return layerwise(request, spec, progress)
 
     def finetune(self, request: FinetuneRequest, progress: Progress) -> FinetuneResult | None:
         packages = ("torch", "transformers", "accelerate")

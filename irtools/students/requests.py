@@ -12,7 +12,7 @@ from irtools.errors import OptionError
 from irtools.students.losses import check_weights
 from irtools.students.settings import AdapterSettings, TrainingSettings
 
-__all__ = ["DistillRequest", "FinetuneRequest", "Task"]
+__all__ = ["DistillRequest", "FinetuneRequest", "LayerwiseRequest", "Task"]
 
 Task = Literal["multi-class", "multi-label", "regression"]
 
@@ -101,3 +101,32 @@ class FinetuneRequest:
             raise OptionError(
                 "quantize is for training all weights: an adapter would be merged into rounded ones"
             )
+
+
+@dataclass(frozen=True)
+class LayerwiseRequest:
+    """What to distill block by block, without labels. Fields as in `DistillRequest`.
+
+    Attributes:
+        teacher: Checkpoint folder.
+        student: As in `DistillRequest`, of the teacher's width.
+        train: Training data; labels are not read.
+        evaluate: Data on which the outputs of both are compared; with labels, the metric too.
+    """
+
+    teacher: str
+    student: str
+    train: str
+    evaluate: str
+    work: Path
+    layer_map: tuple[int, ...] | None = None
+    data: DataSettings = field(default_factory=DataSettings)
+    metric: str | None = None
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        if self.training.precision == "fp16":
+            raise OptionError("blocks are trained in fp32 or bf16: leave out --precision fp16")
+        if self.training.save_steps is not None:
+            raise OptionError("a block is the least that is kept: leave out --save-steps")

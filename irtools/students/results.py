@@ -8,7 +8,14 @@ from pathlib import Path
 
 from irtools.metrics import Difference, Evaluation
 
-__all__ = ["DistillResult", "FinetuneResult", "TrainedNetwork"]
+__all__ = [
+    "BlockFit",
+    "DistillResult",
+    "FinetuneResult",
+    "LayerwiseNetwork",
+    "LayerwiseResult",
+    "TrainedNetwork",
+]
 
 
 @dataclass(frozen=True)
@@ -69,4 +76,61 @@ class FinetuneResult:
     stages: tuple[TrainedNetwork, ...] = ()
     adapter: Path | None = None
     figures: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BlockFit:
+    """A block that was trained to give what blocks of the teacher give.
+
+    Attributes:
+        name: Of the student's block, `encoder.layer.2`.
+        taught_by: The teacher's blocks that it stands for, the first and the last.
+        before: Relative squared error on batches that it was not trained on, before.
+        after: And after; the same where training made it no better, which is then undone.
+        steps: Optimizer steps.
+        seconds: Seconds.
+    """
+
+    name: str
+    taught_by: tuple[int, int]
+    before: float
+    after: float
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class LayerwiseNetwork:
+    """A network next to the teacher.
+
+    Attributes:
+        name: `teacher`, `untrained` (rounded and no more), `layerwise`.
+        parameters: Number of parameters.
+        kept_db: Signal of the teacher's outputs to the difference, in decibels; None for itself.
+        evaluation: The metric on the test data; None without labels.
+    """
+
+    name: str
+    parameters: int
+    kept_db: float | None
+    evaluation: Evaluation | None
+
+
+@dataclass(frozen=True)
+class LayerwiseResult:
+    """What distilling block by block made.
+
+    Attributes:
+        folder: The student's checkpoint.
+        networks: Teacher, the student before its training, and after.
+        blocks: In order.
+        tokenizer: Folder whose tokenizer the student reads text with, or None.
+        notes: What a reader of the figures should know.
+    """
+
+    folder: Path
+    networks: tuple[LayerwiseNetwork, ...]
+    blocks: tuple[BlockFit, ...]
+    tokenizer: Path | None = None
     notes: tuple[str, ...] = ()

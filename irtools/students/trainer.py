@@ -6,8 +6,8 @@ from typing import ClassVar, Protocol
 
 from irtools.errors import UsageError
 from irtools.plugins import Progress, registry
-from irtools.students.requests import DistillRequest, FinetuneRequest
-from irtools.students.results import DistillResult, FinetuneResult
+from irtools.students.requests import DistillRequest, FinetuneRequest, LayerwiseRequest
+from irtools.students.results import DistillResult, FinetuneResult, LayerwiseResult
 
 __all__ = ["StudentTrainer", "find_trainer"]
 
@@ -31,6 +31,9 @@ class StudentTrainer(Protocol):
             UnsupportedError: Sound, but not possible with this teacher or on this machine.
             MissingExtraError: The packages it takes are not installed.
         """
+
+    def layerwise(self, request: LayerwiseRequest, progress: Progress) -> LayerwiseResult:
+        """Train the blocks of a student one at a time, in one process. Raises as `distill`."""
 
     def finetune(self, request: FinetuneRequest, progress: Progress) -> FinetuneResult | None:
         """Train a network, whole or by an adapter. Raises as `distill`."""

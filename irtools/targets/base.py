@@ -57,6 +57,8 @@ class Capabilities:
             Gemm are int8 only with them. A plain MatMul needs none, and no correction per column.
         int8_vectors: A vector times a matrix, x [K] @ W [K, N], has the shape [N] in int8 too.
         int8_dynamic: The runtime is fast on dynamically quantized MatMuls.
+        int8_token_blocks: Products by 8-bit weights in blocks are multiplied in integers:
+            the kernel quantizes activations for each token and block.
         int8_recurrent: Recurrent operators whose weights, stored in 8 bits, the target multiplies
             in integers by activations that are quantized at run time.
         saturates_u8s8: Sums of two u8 x s8 products may saturate in 16 bits (no VNNI), so weights
@@ -95,6 +97,7 @@ class Capabilities:
     int8_zero_points: bool = True
     int8_vectors: bool = False
     int8_dynamic: bool = False
+    int8_token_blocks: bool = False
     int8_recurrent: frozenset[str] = frozenset()
     saturates_u8s8: bool = False
     int8_is_fast: bool = True

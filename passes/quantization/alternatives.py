@@ -18,6 +18,7 @@ from irtools.passes.quantization.forms.half import Half
 from irtools.passes.quantization.forms.registry import read_decision
 from irtools.passes.quantization.forms.rows import RowTable
 from irtools.passes.quantization.forms.static import Static
+from irtools.passes.quantization.forms.token_wise import TokenWise
 from irtools.passes.quantization.forms.weight_only import WeightOnly
 from irtools.passes.quantization.forms.weights import WeightForm
 from irtools.passes.quantization.ranges.evidence import Evidence
@@ -152,7 +153,7 @@ def _others(form: WeightForm) -> Iterator[WeightForm]:
             for block in (32, 64):
                 yield Tied(block, "symmetric")
                 yield Tied(block, "affine", 8)
-        case Static() | Dynamic() | WeightOnly():
+        case Static() | Dynamic() | TokenWise() | WeightOnly():
             yield from (Int4(block, "affine") for block in (32, 64, 128))
             yield from _of_two_bits()
         case RowTable() | BlockTable():

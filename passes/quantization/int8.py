@@ -22,6 +22,7 @@ from irtools.passes.quantization.forms.dynamic import Dynamic
 from irtools.passes.quantization.forms.half import Half
 from irtools.passes.quantization.forms.modes import (
     best_mode,
+    kernel_note,
     product_form,
     range_of,
     slow_note,
@@ -31,6 +32,7 @@ from irtools.passes.quantization.forms.rows import RowTable
 from irtools.passes.quantization.forms.static import Static
 from irtools.passes.quantization.forms.storage import REASONS as STORAGE_REASONS
 from irtools.passes.quantization.forms.stored8 import Stored8
+from irtools.passes.quantization.forms.token_wise import TokenBlocks, TokenWise
 from irtools.passes.quantization.forms.weight_only import WeightOnly
 from irtools.passes.quantization.forms.weights import WeightForm
 from irtools.passes.quantization.mixed import (
@@ -66,6 +68,7 @@ from irtools.statistics import CALIBRATOR_GROUP, calibrators
 __all__ = ["Int8"]
 
 _CALIBRATORS = calibrators()
+_MOST_TOKEN_BLOCK = 256
 _NO_RANGES = "smooth=true moves no scale: only static products have ranges that gain"
 
 
@@ -88,10 +91,14 @@ class Int8(PlanningPass):
     make up for each other on the calibration data (GPTQ, Frantar et al. 2022).
     Between Convs integers are passed on; for ONNX Runtime every Conv outputs integers, so an
     output of the model that a Conv makes has 256 steps there.
-    Dynamic: activations are measured at run time; MatMul and Gemm only. Weight-only: weights are
-    stored as integers, what they are multiplied in is the runtime's choice. Embedding tables are
-    stored in 8 bits with one scale per row in every mode, or in 4 bits with a scale for every 32
-    neighbours in a row.
+    Dynamic: activations are measured at run time; MatMul and Gemm only. Token-wise: the same with a
+    range for every token instead of one for all, as in ZeroQuant (Yao et al. 2022): each is divided
+    by its largest magnitude and multiplied in the kernels of static int8, so that no data is needed
+    and no result depends on other tokens of a batch. With `block-size` tokens and weights have a
+    scale for each group of input channels, where the target has such kernels. Weight-only: weights
+    are stored as integers, what they are multiplied in is the runtime's choice. Embedding tables
+    are stored in 8 bits with one scale per row in every mode, or in 4 bits with a scale for every
+    32 neighbours in a row.
 
     Every other weight is stored in 8 bits and expanded when the runtime loads the model, so that
     the file is close to a quarter and the speed that of the original: Conv without ranges,
@@ -114,16 +121,28 @@ class Int8(PlanningPass):
     requires: ClassVar[tuple[str, ...]] = FOUND_WEIGHTS
     stores: ClassVar[bool] = True
     counters: ClassVar[dict[str, str]] = counters_of(
-        (Static, Dynamic, WeightOnly, RowTable, BlockTable, Int4, Stored8, Half),
+        (
+            Static,
+            Dynamic,
+            TokenWise,
+            TokenBlocks,
+            WeightOnly,
+            RowTable,
+            BlockTable,
+            Int4,
+            Stored8,
+            Half,
+        ),
         (ALREADY, *STORAGE_REASONS),
     ) | dict(MOVED)
 
-    mode: Literal["auto", "static", "dynamic", "weight-only"] = option(
+    mode: Literal["auto", "static", "dynamic", "token-wise", "weight-only"] = option(
         "auto",
         "static: fixed ranges, of synthetic data where no other is given; dynamic: ranges at run "
-        "time; weight-only: 8 bits in the file; auto: static with calibration data, else dynamic "
-        "where the target is fast at it, else weight-only, as where int8 products are slower than "
-        "float32; what has no such form is stored",
+        "time, one for all tokens; token-wise: one for each token (ZeroQuant), with block-size one "
+        "for each token and group of input channels; weight-only: 8 bits in the file; auto: static "
+        "with calibration data, else dynamic where the target is fast at it, else weight-only, as "
+        "where int8 products are slower than float32; what has no such form is stored",
     )
     calibrator: str = option(
         "minmax",
@@ -201,7 +220,9 @@ class Int8(PlanningPass):
         "least a 16th of this",
     )
     block_size: int = option(
-        0, "rows that share a scale in weight-only mode; 0: one scale per output channel"
+        0,
+        "input channels that share a scale in the modes token-wise and weight-only; 0: one scale "
+        "per output channel",
     )
 
     def __post_init__(self) -> None:
@@ -244,8 +265,15 @@ class Int8(PlanningPass):
             raise OptionError(
                 f"block-size is {self.block_size}, expected 0 or a power of two from 16"
             )
-        if self.block_size and self.mode != "weight-only":
-            raise OptionError(f"block-size needs mode=weight-only, the mode is {self.mode!r}")
+        if self.block_size and self.mode not in ("token-wise", "weight-only"):
+            raise OptionError(
+                f"block-size needs mode=token-wise or weight-only, the mode is {self.mode!r}"
+            )
+        if self.mode == "token-wise" and self.block_size > _MOST_TOKEN_BLOCK:
+            raise OptionError(
+                f"block-size is {self.block_size}, kernels of mode=token-wise take at most "
+                f"{_MOST_TOKEN_BLOCK}"
+            )
 
     def plan(self, model: ir.Model, ctx: PassContext) -> Plan:
         wishes = self._wishes(ctx)
@@ -344,17 +372,17 @@ class Int8(PlanningPass):
         )
 
     def _wishes(self, ctx: PassContext) -> Wishes:
+        form = self._form(ctx)
+        slow = slow_note(ctx.target, is_auto=self.mode == "auto")
         return Wishes(
             pass_text(self),
-            self._form(ctx),
+            form,
             Limits(self.exclude, self.min_size, self.embeddings),
             self.calibrator,
             self.outliers,
             bias_correction=self.bias_correction,
             scales=self.smooth != "false",
-            note=""
-            if self.mode == "weight-only"
-            else slow_note(ctx.target, is_auto=self.mode == "auto"),
+            note=kernel_note(ctx.target, form) or ("" if self.mode == "weight-only" else slow),
         )
 
     def _form(self, ctx: PassContext) -> WeightForm:

@@ -13,6 +13,7 @@ import click
 from irtools.cli import options as options
 from irtools.cli import training as shared
 from irtools.cli.launch import launched
+from irtools.cli.layerwise import distill_layerwise
 from irtools.cli.types import DATA, FOLDER, METRIC, OUT, PIPELINE, SOURCE, TARGET
 from irtools.cli.verb import Verb
 from irtools.driver.destination import check_writable
@@ -50,8 +51,18 @@ _USUAL_TARGETS = ("ort-cpu", "openvino-cpu", "ort-cuda")
     help="layers=0,2,5 of the teacher; sizes such as hidden=192,layers=3 (heads, ffn); a "
     "checkpoint folder; or an .onnx file that `prune` made of a checkpoint.",
 )
-@click.option("--train", required=True, type=DATA, help="Training data with labels.")
-@click.option("--evaluate", required=True, type=DATA, help="Test data with labels.")
+@click.option(
+    "--layerwise",
+    is_flag=True,
+    help="Train each block of the student on the output of the teacher's, one at a time, without "
+    "labels; with --quantize through the rounding of its weights (ZeroQuant).",
+)
+@click.option(
+    "--train", required=True, type=DATA, help="Training data with labels; --layerwise needs none."
+)
+@click.option(
+    "--evaluate", required=True, type=DATA, help="Test data with labels; --layerwise needs none."
+)
 @click.option(
     "--temperature", default=2.0, show_default=True, help="Softens the outputs of both networks."
 )
@@ -116,12 +127,18 @@ _USUAL_TARGETS = ("ort-cpu", "openvino-cpu", "ort-cuda")
 @click.option("--output", "-o", required=True, type=OUT, help="Folder of the student.")
 @shared.training_options(1e-4)
 @options.work_dir_option
-def distill(output: str, json_path: str | None, **given: Any) -> None:
+@click.pass_context
+def distill(
+    context: click.Context, layerwise: bool, output: str, json_path: str | None, **given: Any
+) -> None:
     """Train a small network on the outputs of a large one, and say what that gained.
 
     The same student is trained a second time on the labels alone, with the same budget, and stands
     next to it in the tables. Then the chain from the teacher to the distilled, quantized and pruned
     student is measured on the targets, all models alternating.
+
+    With --layerwise no output is distilled: every block learns to give what the teacher's gives
+    there, on any texts or pictures, and with the memory for one block's training.
     """
     from irtools.checkpoints import plain_checkpoint
 
@@ -130,6 +147,10 @@ def distill(output: str, json_path: str | None, **given: Any) -> None:
     places = shared.result_folders(outputs, inputs, given)
     if json_path not in (None, "-"):
         check_writable(Path(str(json_path)))
+    if layerwise:
+        blocks = _layer_map(given["layer_map"])
+        distill_layerwise(context, places[0], blocks, json_path, given)
+        return
     targets = list(_targets(given))
     pipelines = _pipelines(given)
     code = launched(given)

@@ -6,14 +6,15 @@ from typing import Literal, TypeAlias
 
 from irtools.passes.quantization.forms.dynamic import Dynamic
 from irtools.passes.quantization.forms.static import Static
+from irtools.passes.quantization.forms.token_wise import TokenBlocks, TokenWise
 from irtools.passes.quantization.forms.weight_only import WeightOnly
 from irtools.passes.quantization.forms.weights import WeightForm
 from irtools.passes.quantization.ranges.spec import WeightRange
 from irtools.targets import Capabilities, Target
 
-__all__ = ["Mode", "best_mode", "product_form", "range_of", "slow_note"]
+__all__ = ["Mode", "best_mode", "kernel_note", "product_form", "range_of", "slow_note"]
 
-Mode: TypeAlias = Literal["static", "dynamic", "weight-only"]
+Mode: TypeAlias = Literal["static", "dynamic", "token-wise", "weight-only"]
 
 
 def best_mode(capabilities: Capabilities, *, has_data: bool) -> Mode:
@@ -31,13 +32,16 @@ def product_form(mode: Mode, weight_range: WeightRange, block_size: int) -> Weig
     Args:
         mode: The mode.
         weight_range: How much of 8 bits weights use that are multiplied as integers.
-        block_size: Rows that share a scale in the weight-only mode; 0: one scale per channel.
+        block_size: Rows that share a scale in the modes token-wise and weight-only; 0: one scale
+            per channel.
     """
     match mode:
         case "static":
             return Static(weight_range)
         case "dynamic":
             return Dynamic(weight_range)
+        case "token-wise":
+            return TokenBlocks(block_size) if block_size else TokenWise(weight_range)
         case "weight-only":
             return WeightOnly(block_size)
 
@@ -68,3 +72,19 @@ def slow_note(target: Target, *, is_auto: bool) -> str:
     if is_auto:
         return f"weights are only stored in 8 bits: {cause} (mode=static computes in int8)"
     return cause
+
+
+def kernel_note(target: Target, form: WeightForm) -> str:
+    """Say what follows where a target has no kernel for a token-wise form; else empty."""
+    capabilities = target.capabilities
+    match form:
+        case TokenBlocks() if not capabilities.int8_token_blocks:
+            missing = "for each token and block (block-size=0 has a range for each token)"
+        case TokenWise() if "MatMul" not in capabilities.int8_static_ops:
+            missing = "in 8 bits"
+        case _:
+            return ""
+    return (
+        f"weights are only stored in 8 bits: {target.name} with isa={target.isa.value} has no "
+        f"kernel that multiplies activations quantized {missing}"
+    )

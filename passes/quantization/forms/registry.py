@@ -24,6 +24,8 @@ __all__ = ["FORM_GROUP", "counters_of", "explained", "find_form", "forms_of", "r
 _OWN = {
     "static": "static:Static",
     "dynamic": "dynamic:Dynamic",
+    "token-wise": "token_wise:TokenWise",
+    "token-blocks": "token_wise:TokenBlocks",
     "weight-only": "weight_only:WeightOnly",
     "rows": "rows:RowTable",
     "table": "blocks:BlockTable",

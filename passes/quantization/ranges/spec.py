@@ -20,6 +20,7 @@ __all__ = [
     "Scales",
     "Scheme",
     "WeightRange",
+    "dividing_block",
     "weight_spec",
 ]
 
@@ -168,9 +169,17 @@ class BlockSpec:
 
         Kernels need whole blocks. None where not even 16 divides.
         """
-        block = self.block
-        while channels % block:
-            block //= 2
-            if block < 16:
-                return None
-        return replace(self, block=block)
+        block = dividing_block(channels, self.block)
+        return None if block is None else replace(self, block=block)
+
+
+def dividing_block(channels: int, block: int) -> int | None:
+    """Return the largest block up to `block`, halved again and again, that divides `channels`.
+
+    None where not even 16 divides.
+    """
+    while channels % block:
+        block //= 2
+        if block < 16:
+            return None
+    return block

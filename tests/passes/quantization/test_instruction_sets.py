@@ -46,6 +46,7 @@ INT8 = [
     "int8:min-size=0",
     "int8:mode=static:embeddings=4:min-size=0",
     "int8:mode=dynamic:min-size=0",
+    "int8:mode=token-wise:min-size=0",
 ]
 OTHERS = ["int4:min-size=0", "int4:symmetric=true:min-size=0", "int4:format=nf4:min-size=0", "fp16"]
 

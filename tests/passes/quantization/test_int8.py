@@ -74,7 +74,7 @@ def test_the_predicted_cost_is_about_right(outputs) -> None:
     assert 0.7 < plan.decisions[0].cost / real < 1.4
 
 
-@pytest.mark.parametrize("mode", ["static", "dynamic", "weight-only"])
+@pytest.mark.parametrize("mode", ["static", "dynamic", "token-wise", "weight-only"])
 def test_a_plan_survives_json_and_is_replayed_without_data(mode: str) -> None:
     model = build(TEXT)
     pass_, plan = make_plan(model, f"int8:min-size=0:mode={mode}")
@@ -105,7 +105,7 @@ def test_a_plan_for_another_model_is_refused() -> None:
         pass_.apply(other, plan, context("ort-cpu", None))
 
 
-@pytest.mark.parametrize("mode", ["static", "dynamic", "weight-only"])
+@pytest.mark.parametrize("mode", ["static", "dynamic", "token-wise", "weight-only"])
 def test_a_second_run_changes_nothing(quantize, mode: str) -> None:
     text = f"int8:min-size=0:mode={mode}"
     once = quantize(build(TEXT), text, x=samples())
@@ -171,7 +171,9 @@ def test_opset_is_raised_only_where_it_must(quantize) -> None:
     assert "opset raised from 12 to 13" in done.result.notes
 
 
-@pytest.mark.parametrize(("mode", "needed"), [("static", 13), ("dynamic", 11), ("weight-only", 13)])
+@pytest.mark.parametrize(
+    ("mode", "needed"), [("static", 13), ("dynamic", 11), ("token-wise", 18), ("weight-only", 13)]
+)
 def test_a_model_whose_opset_cannot_be_raised_is_stored(quantize, mode, needed) -> None:
     old = build(TEXT.replace('"" : 20', '"" : 9').replace("Gelu", "Relu"))
     done = quantize(old, f"int8:min-size=0:mode={mode}", x=samples())

@@ -130,7 +130,12 @@ g (float[b,3,8,8] x, float[8,3,3,3] w1, float[8,1,3,3] w2, float[8,4,1,1] w3) =>
 @pytest.mark.parametrize("option", ["auto", "pairs", "true", "false"])
 @pytest.mark.parametrize(
     ("text", "mode", "shape"),
-    [(TEXT, "static", (4, 5, 32)), (TEXT, "dynamic", (4, 5, 32)), (CONV, "static", (4, 3, 8, 8))],
+    [
+        (TEXT, "static", (4, 5, 32)),
+        (TEXT, "dynamic", (4, 5, 32)),
+        (TEXT, "token-wise", (4, 5, 32)),
+        (CONV, "static", (4, 3, 8, 8)),
+    ],
 )
 def test_models_for_a_cpu_without_vnni(
     quantize, outputs, text: str, mode: str, shape: tuple[int, ...], option: str

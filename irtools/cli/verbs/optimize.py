@@ -109,6 +109,14 @@ __all__ = ["optimize"]
 @artifact_options
 @options.size_option
 @options.fix_option
+@click.option(
+    "--may-fix",
+    type=options.NAMED_SIZE,
+    metavar="AXIS=N",
+    multiple=True,
+    help="Without --passes: where nothing else keeps the goals, try the same with this size fixed, "
+    "as --fix does; callers then pad to it.",
+)
 @source_options
 @options.work_dir_option
 def optimize(source: str, output: str | None, json_path: str | None, **given: Any) -> None:
@@ -192,6 +200,8 @@ def _check_goals(given: dict[str, Any]) -> None:
     if given["holdout"] and not given["evaluate"]:
         raise click.UsageError("--holdout goes with --evaluate, which there is nothing of")
     if given["passes"] is not None or given["pipeline_file"] is not None:
+        if given["may_fix"]:
+            raise click.UsageError("--may-fix is for a search: with --passes give --fix")
         return
     for option, value in (
         ("--plan", given["plan_files"]),
@@ -261,6 +271,7 @@ def _run(
                 on_row=all_of(shown.row, log.row),
                 on_outlook=shown.remaining,
                 on_tried=all_of(shown.tried, log.tried),
+                may_fix=dict(given["may_fix"]),
             )
         except SearchError as error:
             _show_tried(error)

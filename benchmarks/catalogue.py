@@ -66,6 +66,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "commands": Benchmark("commands", "seconds of whole commands: export, int8, int4, the demo"),
     "report-page": Benchmark("report_page", "seconds and bytes of the page of a report"),
     "budget": Benchmark("budget", "whether budgets chosen on one half hold on the other"),
+    "tune": Benchmark("tune", "what a search finds next to the presets, MiniLM on R8"),
     "why": Benchmark("why", "whether irc why finds causes that are known"),
     "scheduler": Benchmark("scheduler", "a search on 1,000 machines, simulated, and its study"),
     "sharding": Benchmark("sharding", "memory of each process of a training: FSDP and ZeRO"),

@@ -35,8 +35,9 @@ from irtools.builds.release import (
     fault_of,
     publish_release,
     read_release,
+    release_name,
 )
-from irtools.builds.tracking import track_builds
+from irtools.builds.tracking import BuildTracking
 from irtools.errors import DataError, FileError, IrtoolsError, LimitError
 from irtools.files import Store, remove_staging, restore_folder, staging_folder
 
@@ -110,11 +111,12 @@ def build(config: Config, settings: BuildSettings, watch: Watch) -> BuildResult:
         if settings.gate is not None:
             settings.gate(place, old)
     else:
-        result = _renewed(config, builds, inputs, place, old, settings, watch)
+        name = release_name(config)
+        with BuildTracking(settings.trackers, name, len(builds), watch) as tracking:
+            result = _renewed(config, builds, inputs, place, old, settings, watch, tracking)
+            tracking.finish(place)
     if not settings.locked:
         write_lock(lock_path(config.path), _lock(config, result.manifest))
-    if settings.trackers:
-        track_builds(result.folder, result.origins, settings.trackers, watch)
     return result
 
 
@@ -168,11 +170,12 @@ def _renewed(
     old: Manifest | None,
     settings: BuildSettings,
     watch: Watch,
+    tracking: BuildTracking,
 ) -> BuildResult:
     with staging_folder(place.absolute().parent) as staging, _writing(staging / "release", place):
         root = staging / "release"
         root.mkdir()
-        filler = Filler(root, place, old, settings.store, watch)
+        filler = Filler(root, place, old, settings.store, watch, tracking)
         filled = list(_each(builds, lambda one: filler.fill(one, inputs[one.name]), watch))
         records = [record for record, _ in filled]
         manifest = describe_release(config, records, root)

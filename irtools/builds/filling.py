@@ -18,6 +18,7 @@ from irtools.errors import DataError
 from irtools.files import Entry, Store, file_hashes, files_below
 
 if TYPE_CHECKING:
+    from irtools.builds.tracking import BuildTracking
     from irtools.builds.watch import Watch
 
 __all__ = ["KIND", "Filler", "Origin"]
@@ -37,6 +38,7 @@ class Filler:
     old: Manifest | None
     store: Store | None
     watch: Watch
+    tracking: BuildTracking
 
     def fill(self, one: Combination, inputs: Inputs) -> tuple[BuildRecord, Origin]:
         """Take a build from the release that is there, from the store, or make it."""
@@ -64,7 +66,8 @@ class Filler:
     ) -> BuildRecord:
         from irtools.builds.make import make_build
 
-        record = make_build(one, inputs, folder, cache, self.watch)
+        with self.tracking.following(one, folder) as watch:
+            record = make_build(one, inputs, folder, cache, watch)
         if not still_holds(one, inputs):
             raise DataError("its source or data changed while it was built: build again")
         return record

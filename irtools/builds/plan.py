@@ -10,6 +10,7 @@ from irtools.builds.filling import Filler
 from irtools.builds.inputs import Inputs
 from irtools.builds.lock import Lock, lock_path, read_lock
 from irtools.builds.matrix import Combination
+from irtools.builds.tracking import BuildTracking
 from irtools.builds.watch import Watch
 
 __all__ = ["plan_builds"]
@@ -23,7 +24,8 @@ def plan_builds(config: Config, settings: BuildSettings, watch: Watch) -> dict[s
     """
     builds, inputs = wanted_builds(config, settings)
     old = present_release(settings.folder or config.folder / config.release.folder, watch)
-    filler = Filler(Path(), Path(), old, settings.store, watch)
+    untracked = BuildTracking((), "", len(builds), watch)
+    filler = Filler(Path(), Path(), old, settings.store, watch, untracked)
     lock = read_lock(lock_path(config.path))
     return {one.name: _planned(filler, one, inputs[one.name], lock) for one in builds}
 

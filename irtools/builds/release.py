@@ -43,6 +43,7 @@ __all__ = [
     "fault_of",
     "publish_release",
     "read_release",
+    "release_name",
 ]
 
 SIGNATURE_FILE = "model.sig"

@@ -5,6 +5,14 @@ from __future__ import annotations
 from irtools.plugins import registry
 from irtools.plugins.folder import current_folder, import_named
 from irtools.plugins.nearest import suggest
-from irtools.plugins.progress import NullProgress, Progress
+from irtools.plugins.progress import NullProgress, Progress, all_of
 
-__all__ = ["NullProgress", "Progress", "current_folder", "import_named", "registry", "suggest"]
+__all__ = [
+    "NullProgress",
+    "Progress",
+    "all_of",
+    "current_folder",
+    "import_named",
+    "registry",
+    "suggest",
+]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeVar
 
-__all__ = ["NullProgress", "Progress"]
+__all__ = ["NullProgress", "Progress", "all_of"]
+
+T = TypeVar("T")
 
 
 class Progress(Protocol):
@@ -18,3 +21,14 @@ class NullProgress:
 
     def step(self, label: str, done: int, total: int) -> None:
         """Ignore a step."""
+
+
+def all_of(*listeners: Callable[[T], None] | None) -> Callable[[T], None]:
+    """Return what calls all listeners, one after the other; None is none."""
+    present = [one for one in listeners if one is not None]
+
+    def tell(what: T) -> None:
+        for one in present:
+            one(what)
+
+    return tell

@@ -7,6 +7,7 @@ from irtools.search.job import optimize
 from irtools.search.ladder import Rung, Scene, rungs
 from irtools.search.space import Space
 from irtools.search.state import State
+from irtools.search.study import Study
 from irtools.search.tuning import tune_model
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "Scene",
     "SearchError",
     "Space",
+    "Study",
     "State",
     "climb",
     "optimize",

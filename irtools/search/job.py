@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from irtools.driver.result import OptimizeResult, Search, make_result
 from irtools.driver.session import Session, open_session
 from irtools.driver.settings import Settings
 from irtools.errors import BudgetError, UnsupportedError, UsageError
-from irtools.model import Model
+from irtools.model import Model, with_sizes
 from irtools.passmanager import Instrument, Pipeline, Plan
 from irtools.plugins import NullProgress, Progress, registry
 from irtools.report.entries import GoalEntry, Row, TriedEntry
@@ -45,6 +45,7 @@ def optimize(
     on_row: Callable[[Row], None] | None = None,
     on_outlook: Callable[[int, int, float], None] | None = None,
     on_tried: Callable[[TriedEntry], None] | None = None,
+    may_fix: Mapping[str, int] | None = None,
     **options: Any,
 ) -> OptimizeResult:
     """Make a model smaller and faster; every pass is verified, checked and measured.
@@ -77,6 +78,9 @@ def optimize(
         on_outlook: Called with the passes done, their number, and the seconds that the rest will
             take: from the start, and after each pass.
         on_tried: Called with each pipeline that was tried.
+        may_fix: Sizes of dynamic axes, named as `--fix` names them, that a search may fix: where
+            no pipeline keeps the goals without, all are tried with them, each next to the original
+            of the same sizes. Without goals the faster result is taken.
         options: Any of the `Settings`, in place of those of `settings`:
             `optimize(model, "int8", target="openvino-cpu", goals="max-drop=1%")`.
 
@@ -98,6 +102,8 @@ def optimize(
         "cache": cache,
     }
     if pipeline is not None:
+        if may_fix:
+            raise UsageError("sizes that may be fixed are for a search; a pipeline has --fix")
         if chosen.target == _AUTO:
             raise UsageError("target auto is for a search: leave out the pipeline or name a target")
         watch = Watch(instruments, progress or NullProgress(), on_row, on_outlook)
@@ -107,15 +113,28 @@ def optimize(
     if plans:
         raise UsageError("a plan is replayed by the pass that made it: name it in a pipeline")
     _check_settings(chosen, evaluated=evaluation is not None)
+    source = as_model(model, chosen.loading)
     search = _Search(
-        as_model(model, chosen.loading),
+        source,
         Given.of(model, calibration, evaluation, holdout),
         chosen,
         given,
         Watch(instruments, progress or NullProgress()),
         on_tried,
     )
-    return _on_any(search) if chosen.target == _AUTO else search.on(chosen.target).result
+    targets = _targets() if chosen.target == _AUTO else [chosen.target]
+    variants = [(search, target) for target in targets]
+    if may_fix:
+        sizes = (*chosen.loading.sizes, *may_fix.items())
+        loading = dataclasses.replace(chosen.loading, sizes=sizes)
+        other = dataclasses.replace(
+            search,
+            model=with_sizes(source, may_fix),
+            settings=dataclasses.replace(chosen, loading=loading),
+            sizes=may_fix,
+        )
+        variants += [(other, target) for target in targets]
+    return _on_any(variants)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +147,7 @@ class _Found:
 
 @dataclasses.dataclass(frozen=True)
 class _Search:
-    """What searches on several targets share."""
+    """What searches on several targets share; `sizes` are those that it fixed."""
 
     model: Model
     named: Given
@@ -136,6 +155,7 @@ class _Search:
     given: dict[str, Any]
     watch: Watch
     on_tried: Callable[[TriedEntry], None] | None
+    sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     before: tuple[TriedEntry, ...] = ()
 
     def on(self, target: Any) -> _Found:
@@ -149,7 +169,7 @@ class _Search:
         job = Job.read(self.model, Pipeline(), settings, watch=self.watch, **self.given)
         with open_session(job, searching=True) as session:
             climbed = climb(session, on_tried=self._tell)
-            tried = (*self.before, *climbed.tried)
+            tried = (*self.before, *map(self._named, climbed.tried))
             on_all = self.settings.target == _AUTO
             steps = tuple(next_steps(self.named, job, climbed, on_all=on_all))
             if not climbed.keeps:
@@ -170,30 +190,36 @@ class _Search:
 
     def _tell(self, entry: TriedEntry) -> None:
         if self.on_tried is not None:
-            self.on_tried(entry)
+            self.on_tried(self._named(entry))
+
+    def _named(self, entry: TriedEntry) -> TriedEntry:
+        """Return an entry whose name has the sizes that were fixed."""
+        if not self.sizes:
+            return entry
+        sizes = ", ".join(f"{axis}={size}" for axis, size in self.sizes.items())
+        return dataclasses.replace(entry, name=f"{entry.name}, {sizes}")
 
 
-def _on_any(search: _Search) -> OptimizeResult:
-    """Search on each target of this machine: until the goals are kept, without goals on all."""
+def _on_any(variants: Sequence[tuple[_Search, Any]]) -> OptimizeResult:
+    """Search in each way, on each target: until the goals are kept, without goals in all."""
     best: _Found | None = None
     failed: SearchError | None = None
-    open_ended = not search.settings.wanted.needing("times", "file")
-    for name in _targets():
+    before: tuple[TriedEntry, ...] = ()
+    for search, target in variants:
         try:
-            found = search.on(name)
+            found = dataclasses.replace(search, before=before).on(target)
         except SearchError as error:
-            failed = error
-            search = dataclasses.replace(search, before=error.tried)
+            failed, before = error, error.tried
             continue
-        if not open_ended:
+        if search.settings.wanted.needing("times", "file"):
             return found.result
-        search = dataclasses.replace(search, before=found.result.report.tried)
+        before = found.result.report.tried
         if best is None or (found.milliseconds or 0) < (best.milliseconds or 0):
             best = found
     if best is None:
         assert failed is not None
         raise failed
-    report = dataclasses.replace(best.result.report, tried=search.before)
+    report = dataclasses.replace(best.result.report, tried=before)
     return dataclasses.replace(best.result, report=report)
 
 

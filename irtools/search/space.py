@@ -9,16 +9,17 @@ that such a plan is solved for, and what has no cost that is known before a mode
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from irtools.analysis.decoder import find_decoder
 from irtools.driver.session import Session
+from irtools.search.objectives import needs_times
 
 __all__ = ["SPACE_VERSION", "Choose", "Space"]
 
-SPACE_VERSION = 2
+SPACE_VERSION = 3
 """Trials of another one do not belong into the same study: they had other choices."""
 
 Choose: TypeAlias = Callable[[str, Sequence[str]], str]
@@ -27,6 +28,12 @@ Choose: TypeAlias = Callable[[str, Sequence[str]], str]
 _NONE = "none"
 _DECIBELS = ("20", "24", "28", "32")
 """What a knapsack over bits may be asked to keep of the outputs."""
+_PRUNED: Mapping[str, tuple[str, ...]] = {
+    "speedup": ("1.2", "1.4", "1.6", "1.9", "2.3", "2.8"),
+    "ratio": ("0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7"),
+}
+"""How much may be asked of pruning, by what it is measured in."""
+_SCOPES = ("global", "local")
 
 
 @dataclass(frozen=True)
@@ -39,35 +46,44 @@ class Space:
         is_decoder: The model has a cache.
         wants_size: An objective or a goal is about size or memory: weights may be stored in fewer
             bits without being multiplied so.
+        may_time: An objective or a goal is about time, and passes may decide by it.
     """
 
     has_data: bool
     forms: tuple[str, ...]
     is_decoder: bool
     wants_size: bool = False
+    may_time: bool = False
 
     @classmethod
-    def of(cls, session: Session, objectives: Sequence[str] = ()) -> Space:
+    def of(
+        cls, session: Session, objectives: Sequence[str] = (), *, may_time: bool = False
+    ) -> Space:
         """Return the space of a session's model.
 
         Args:
             objectives: What is to become small.
+            may_time: Passes may decide by times, since all trials run here, one after the other.
         """
         job = session.job
         decoder = find_decoder(job.model.ir) is not None
         sizes = job.settings.wanted.of("max-size", "max-memory")
         small = bool(sizes) or not {"size", "memory"}.isdisjoint(objectives)
-        return cls(job.calibration is not None, tuple(_forms(session)), decoder, small)
+        timed = may_time and job.bench is not None and needs_times(objectives, job.settings)
+        return cls(job.calibration is not None, tuple(_forms(session)), decoder, small, timed)
 
     def draw(self, choose: Choose) -> str:
         """Return pipeline text, one choice after the other; later ones depend on earlier ones."""
         return ",".join(self._passes(choose))
 
     @property
-    def usual(self) -> dict[str, str]:
-        """The choices of what is tried first: the usual pipeline."""
-        return {
-            "pruned": "0",
+    def first(self) -> tuple[dict[str, str], ...]:
+        """The choices of what is tried first: the usual pipeline, then what a ladder would try.
+
+        A search that begins with random draws needs most of 60 trials to get there.
+        """
+        usual = {
+            "pruned": _NONE,
             "rotate": "false",
             "weights": "int8",
             "bits": "8",
@@ -79,6 +95,16 @@ class Space:
             "smooth": "auto",
             "exits": _NONE,
         }
+        dynamic = {**usual, "mode": "dynamic"}
+        if not self.has_data:
+            return usual, dynamic
+        by = "speedup" if self.may_time else "ratio"
+        less, more = (_PRUNED[by][place] for place in (1, 3))
+        pruned = [{**usual, "pruned": by, by: much, "scope": "global"} for much in (less, more)]
+        if self.is_decoder:
+            return usual, dynamic, *pruned
+        leaving = [{**one, "exits": "0.99", "exits-placed": "last"} for one in (usual, pruned[0])]
+        return usual, dynamic, *pruned, *leaving
 
     def _passes(self, choose: Choose) -> Iterator[str]:
         yield "cleanup,fuse,sink"
@@ -97,17 +123,20 @@ class Space:
 
     def _structure(self, choose: Choose) -> Iterator[str]:
         """What changes the shape of weights, or the basis that they are in."""
-        pruned = ""
-        if self.has_data:
-            share = choose("pruned", ("0", "0.05", "0.1", "0.15", "0.2", "0.3", "0.4"))
-            if share != "0":
-                scope = choose("scope", ("global", "local"))
-                pruned = f"prune:ratio={share}" + _option("scope", scope, "global")
+        pruned = self._pruned(choose) if self.has_data else ""
         rotated = "rotate" if choose("rotate", ("false", "true")) == "true" else ""
         found = [text for text in (pruned, rotated) if text]
         if len(found) == 2 and choose("first", ("prune", "rotate")) == "rotate":
             found.reverse()
         yield from found
+
+    def _pruned(self, choose: Choose) -> str:
+        """How much goes: where that loses too much, the guard keeps the safest part of it."""
+        by = choose("pruned", (_NONE, *(("speedup",) if self.may_time else ()), "ratio"))
+        if by == _NONE:
+            return ""
+        much = choose(by, _PRUNED[by])
+        return f"prune:{by}={much}" + _option("scope", choose("scope", _SCOPES), _SCOPES[0])
 
     def _weights(self, form: str, choose: Choose) -> str:
         match form:
@@ -125,8 +154,9 @@ class Space:
             yield f":bits=auto:min-sqnr={choose('least-sqnr', _DECIBELS)}"
             return
         yield _option("embeddings", choose("embeddings", ("8", "4")), "8")
-        if not self.has_data:
-            yield _option("mode", choose("mode", ("auto", "static", "dynamic")), "auto")
+        mode = choose("mode", ("auto", "static", "dynamic"))
+        yield _option("mode", mode, "auto")
+        if not self.has_data or mode == "dynamic":
             return
         calibrator = choose("calibrator", ("minmax", "mse", "percentile", "entropy"))
         yield _option("calibrator", calibrator, "minmax")

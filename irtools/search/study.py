@@ -20,6 +20,8 @@ from irtools.targets import target_text
 __all__ = ["Finished", "Study", "Trial", "check_installed"]
 
 _PREFIX = "irtools-"
+_LOOKS_AT = 500
+"""Trials that a draw looks at: drawing one more then takes less than keeping it in SQLite."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +60,30 @@ class Study:
     A trial is written once, when it ends: drawing one writes nothing, and what a killed process ran
     leaves no trace.
 
+    To draw one trial TPE looks at all that it knows, so that with 100,000 it would take half a
+    minute. Of a longer search it knows some: the best ones in each objective, and the last ones.
+
     Args:
-        study: Optuna's, in memory.
-        kept: The one of the file; None: there is none.
+        objectives: How many there are.
+        seed: Of what is drawn.
+        kept: The study of the file; None: there is none.
+        looks_at: Trials that a draw looks at, at least; at most twice as many.
     """
 
-    def __init__(self, study: Any, kept: Any = None) -> None:
+    def __init__(
+        self, objectives: int, seed: int, kept: Any = None, *, looks_at: int = _LOOKS_AT
+    ) -> None:
         self._optuna = check_installed()
-        self._study = study
+        self._directions = ["minimize"] * objectives
+        self._sampler = self._optuna.samplers.TPESampler(seed=seed, constant_liar=True)
         self._kept = kept
+        self._looks_at = looks_at
+        self._ended: list[Any] = []
         if kept is not None:
-            study.add_trials(kept.get_trials(deepcopy=False, states=self._ended_states))
+            self._ended = kept.get_trials(deepcopy=False, states=self._ended_states)
+        self._asked = 1 + max(map(_number, self._ended), default=-1)
+        self._known = 0
+        self._study = self._begun()
 
     @classmethod
     def open(
@@ -76,12 +91,12 @@ class Study:
         session: Session,
         objectives: Sequence[str],
         storage: Path | None,
-        first: Mapping[str, str],
+        first: Sequence[Mapping[str, str]],
     ) -> Study:
         """Make a study, or go on with the one that the storage has of the same search.
 
         Args:
-            first: Choices of the first trial of a new one.
+            first: Choices of the first trials of a new one; what they lack is drawn.
 
         Raises:
             FileError: The storage cannot be used.
@@ -91,11 +106,10 @@ class Study:
         name = study_name(session, objectives)
         directions = ["minimize"] * len(objectives)
         kept = None if storage is None else _kept(optuna, storage, name, directions)
-        sampler = optuna.samplers.TPESampler(seed=session.job.settings.seed, constant_liar=True)
-        study = optuna.create_study(directions=directions, sampler=sampler)
-        made = cls(study, kept)
-        if not made.ended:
-            study.enqueue_trial(first, skip_if_exists=True)
+        made = cls(len(objectives), session.job.settings.seed, kept)
+        # One that was stopped goes on with the first of them that have not ended.
+        for choices in first[made.ended :]:
+            made._study.enqueue_trial(choices, skip_if_exists=True)
         return made
 
     @property
@@ -112,7 +126,7 @@ class Study:
     @property
     def ended(self) -> int:
         """Trials that need not be run again."""
-        return sum(self.counts)
+        return len(self._ended)
 
     @property
     def last_reason(self) -> str:
@@ -121,8 +135,40 @@ class Study:
         return ended[-1].user_attrs.get("why", "") if ended else "there was no trial"
 
     def ask(self) -> Any:
-        """Return a new trial to draw choices from."""
-        return self._study.ask()
+        """Return a new trial to draw choices from; `number` has its number."""
+        if self._known > 2 * self._looks_at:
+            self._study = self._begun()
+        trial = self._study.ask()
+        trial.set_user_attr("number", self._asked)
+        self._asked += 1
+        return trial
+
+    def _begun(self) -> Any:
+        """Return a study that knows the best and the last of the trials that ended."""
+        study = self._optuna.create_study(directions=self._directions, sampler=self._sampler)
+        known = self._remembered()
+        study.add_trials(known)
+        self._known = len(known)
+        return study
+
+    def _remembered(self) -> list[Any]:
+        if len(self._ended) <= self._looks_at:
+            return list(self._ended)
+        complete = [n for n, one in enumerate(self._ended) if one.values is not None]
+        share = self._looks_at // 2 // len(self._directions)
+        chosen: set[int] = set()
+        for place in range(len(self._directions)):
+            complete.sort(key=lambda n: self._ended[n].values[place])
+            chosen.update(complete[:share])
+        for number in range(len(self._ended) - 1, -1, -1):
+            if len(chosen) >= self._looks_at:
+                break
+            chosen.add(number)
+        return [self._ended[number] for number in sorted(chosen)]
+
+    def number(self, trial: Any) -> int:
+        """Return the number of a trial, from 0 in the order in which they were drawn."""
+        return int(trial.user_attrs["number"])
 
     def pipeline(self, trial: Any) -> str:
         """Return the pipeline of a trial."""
@@ -133,21 +179,31 @@ class Study:
         trial.set_user_attr("fingerprint", tried.fingerprint)
         trial.set_user_attr("milliseconds", tried.milliseconds)
         trial.set_user_attr("figures", {k: _numbers(one) for k, one in tried.figures.items()})
-        self._keep(self._study.tell(trial, tried.values))
+        self._keep(trial, tried.values)
 
     def give_up(self, trial: Any, tried: Tried) -> None:
         """Keep that a trial ended early, and what was measured until then."""
         trial.set_user_attr("why", tried.why)
         trial.set_user_attr("figures", {k: _numbers(one) for k, one in tried.figures.items()})
-        self._keep(self._study.tell(trial, state=self._optuna.trial.TrialState.PRUNED))
+        self._keep(trial, None)
 
-    def _keep(self, ended: Any) -> None:
+    def _keep(self, trial: Any, values: Sequence[float] | None) -> None:
+        """End a trial; without values it ended early."""
+        states = self._optuna.trial.TrialState
+        state = states.PRUNED if values is None else states.COMPLETE
+        # The study that drew it may not be the one that draws now.
+        ended = trial.study.tell(trial, values, state=state)
+        self._ended.append(ended)
+        if trial.study is not self._study:
+            self._study.add_trial(ended)
+        self._known += 1
         if self._kept is None:
             return
         try:
             self._kept.add_trial(ended)
         except Exception as error:  # Whatever the database driver raises.
-            raise FileError(f"cannot keep trial {ended.number}: {_line(error)}") from error
+            number = self.number(trial)
+            raise FileError(f"cannot keep trial {number}: {_line(error)}") from error
 
     def known(self) -> Iterator[tuple[str, Tried]]:
         """Yield what was measured of models, by fingerprint."""
@@ -160,24 +216,28 @@ class Study:
 
     def trials(self) -> tuple[Trial, ...]:
         """Return all trials that ended, in order."""
-        states = self._optuna.trial.TrialState
-        found = (one for state in (states.COMPLETE, states.PRUNED) for one in self._trials(state))
-        return tuple(map(_trial, sorted(found, key=lambda one: one.number)))
+        return tuple(map(_trial, sorted(self._ended, key=_number)))
 
     def front(self) -> list[Finished]:
         """Return the Pareto front, the best in the first objective first, each model once.
 
         Of trials that make equal models the first one stays, the shortest pipeline of them.
         """
-        best = sorted(map(_finished, self._study.best_trials), key=_order)
+        whole = self._optuna.create_study(directions=self._directions)
+        whole.add_trials(self._trials(self._optuna.trial.TrialState.COMPLETE))
+        best = sorted(map(_finished, whole.best_trials), key=_order)
         unique: dict[str, Finished] = {}
         for one in best:
             unique.setdefault(one.fingerprint or one.pipeline, one)
         return list(unique.values())
 
     def _trials(self, state: Any) -> list[Any]:
-        found: list[Any] = self._study.get_trials(deepcopy=False, states=(state,))
-        return found
+        return [one for one in self._ended if one.state == state]
+
+
+def _number(trial: Any) -> int:
+    """Return the number of a trial; one that an earlier version stored has that of the file."""
+    return int(trial.user_attrs.get("number", trial.number))
 
 
 def _order(one: Finished) -> tuple[Any, ...]:
@@ -188,7 +248,7 @@ def _finished(trial: Any) -> Finished:
     given = trial.user_attrs
     times = given.get("milliseconds")
     return Finished(
-        trial.number,
+        _number(trial),
         given["pipeline"],
         tuple(trial.values),
         given.get("fingerprint", ""),
@@ -201,7 +261,7 @@ def _trial(found: Any) -> Trial:
     known = found.user_attrs
     figures = {name: Interval(*map(float, ends)) for name, ends in known.get("figures", {}).items()}
     seconds = 0.0 if found.duration is None else found.duration.total_seconds()
-    return Trial(found.number, known.get("pipeline", ""), figures, known.get("why", ""), seconds)
+    return Trial(_number(found), known.get("pipeline", ""), figures, known.get("why", ""), seconds)
 
 
 def _numbers(found: Interval) -> list[float | str]:

@@ -23,7 +23,7 @@ from irtools.search.state import State
 
 __all__ = ["Question", "TrialService", "Tried", "Trials", "untimed"]
 
-_KEPT_STATES = 8
+_KEPT_STATES = 16
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,10 @@ class Trials:
             if (known := self._states.get(",".join(passes[:length]))) is not None:
                 steps, start = known, length
                 break
+        # What many pipelines begin with stays.
+        for length in range(1, start + 1):
+            if (text := ",".join(passes[:length])) in self._states:
+                self._states.move_to_end(text)
         for length in range(start, len(passes)):
             steps = self.session.go_on(steps, Pipeline.parse(passes[length]), timed=False)
             self._keep(",".join(passes[: length + 1]), steps)

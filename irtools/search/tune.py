@@ -116,8 +116,8 @@ def tune(
         UsageError: An objective that cannot be measured, or no pipeline keeps the goals.
         ClusterError: The workers are gone; trials that ended are in the storage.
     """
-    space = Space.of(session, objectives)
-    study = Study.open(session, objectives, storage, space.usual)
+    space = Space.of(session, objectives, may_time=elsewhere is None)
+    study = Study.open(session, objectives, storage, space.first)
     here = Trials(session, objectives)
     settings = session.job.settings if elsewhere is None else elsewhere.payload["settings"]
     tuner = _Tuner(study, space, tuple(objectives), needs_times(objectives, settings), on_trial)
@@ -204,7 +204,7 @@ class _Tuner:
             trial = self.study.ask()
             text = self._space.draw(trial.suggest_categorical)
             trial.set_user_attr("pipeline", text)
-            key = f"trial {trial.number}"
+            key = f"trial {self.study.number(trial)}"
             self._running[key] = trial
             farm.submit(Task(key, Question("quality", text)))
 
@@ -236,10 +236,10 @@ class _Tuner:
         text = self.study.pipeline(trial)
         if tried.why:
             self.study.give_up(trial, tried)
-            self._tell(trial.number, text, tried.why)
+            self._tell(self.study.number(trial), text, tried.why)
             return
         self.study.tell(trial, tried)
-        self._tell(trial.number, text, self._shown(tried))
+        self._tell(self.study.number(trial), text, self._shown(tried))
 
     def _shown(self, tried: Tried) -> str:
         named = zip(self.objectives, tried.values, strict=True)

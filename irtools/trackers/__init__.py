@@ -1,15 +1,19 @@
 """Trackers of experiments: one run for each report, with a step for each pass."""
 
-from irtools.trackers.base import TrackedRow, TrackedRun, Tracker
-from irtools.trackers.find import find_trackers, log_run
-from irtools.trackers.rows import metrics_of, tracked_run
+from irtools.trackers.base import OpenRun, RunEnd, RunStart, TrackedRow, Tracker
+from irtools.trackers.find import find_trackers
+from irtools.trackers.live import RunLog
+from irtools.trackers.rows import metrics_of, parameters_of, tags_of
 
 __all__ = [
+    "OpenRun",
+    "RunEnd",
+    "RunLog",
+    "RunStart",
     "TrackedRow",
-    "TrackedRun",
     "Tracker",
     "find_trackers",
-    "log_run",
     "metrics_of",
-    "tracked_run",
+    "parameters_of",
+    "tags_of",
 ]

@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
 
-__all__ = ["TrackedRow", "TrackedRun", "Tracker"]
+__all__ = ["OpenRun", "RunEnd", "RunStart", "TrackedRow", "Tracker"]
+
+
+@dataclass(frozen=True)
+class RunStart:
+    """A run that begins.
+
+    Attributes:
+        name: What people look for it by.
+        parameters: What is known to decide the result: the pipeline, where it is given.
+        tags: What it is about: the source.
+        parent: The run of the same tracker that it is a part of: one build of several; None: none.
+    """
+
+    name: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    parent: Any = None
 
 
 @dataclass(frozen=True)
@@ -26,22 +43,39 @@ class TrackedRow:
 
 
 @dataclass(frozen=True)
-class TrackedRun:
-    """One pipeline over one model.
+class RunEnd:
+    """What is known when a run ends.
 
     Attributes:
-        name: What people look for it by.
-        parameters: What decided the result: the pipeline, options of passes, settings.
+        failure: Why nothing was made; empty: it was.
+        parameters: What decided the result, without those that the run began with.
         tags: What it ran on: model, machine, versions.
-        rows: The original, then one for each pass.
         files: Text of the files that belong to it, by name: `report.json`, `report.md`.
     """
 
-    name: str
-    parameters: Mapping[str, str]
-    tags: Mapping[str, str]
-    rows: tuple[TrackedRow, ...]
-    files: Mapping[str, str]
+    failure: str = ""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+class OpenRun(Protocol):
+    """A run of a tracker that goes on. Every method may raise whatever its package raises.
+
+    Attributes:
+        place: Where it is, for people.
+    """
+
+    place: str
+
+    def row(self, row: TrackedRow) -> None:
+        """Add the figures of a pass that is done; later ones of the same step replace them."""
+
+    def tag(self, name: str, value: str) -> None:
+        """Add something to read: what a search tried."""
+
+    def end(self, end: RunEnd) -> None:
+        """End the run: as failed where it has a failure."""
 
 
 class Tracker(Protocol):
@@ -66,5 +100,5 @@ class Tracker(Protocol):
             UsageError: The place is not one.
         """
 
-    def log(self, run: TrackedRun) -> str:
-        """Write a run; returns where it is, for people. May raise whatever its package raises."""
+    def start(self, run: RunStart) -> OpenRun:
+        """Begin a run. May raise whatever its package raises."""

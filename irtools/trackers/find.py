@@ -1,15 +1,14 @@
-"""Trackers by name, and what happens where one fails."""
+"""Trackers by name."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from irtools.errors import UsageError
 from irtools.plugins import registry
-from irtools.trackers.base import TrackedRun, Tracker
-from irtools.words import one_line
+from irtools.trackers.base import Tracker
 
-__all__ = ["find_trackers", "log_run"]
+__all__ = ["find_trackers"]
 
 _GROUP = "irtools.trackers"
 
@@ -20,31 +19,17 @@ def find_trackers(texts: Sequence[str]) -> tuple[Tracker, ...]:
     Raises:
         UnknownNameError: There is none of that name.
         MissingExtraError: Its package is not installed.
-        UsageError: The place is wrong, or a plug-in does not have check and log.
+        UsageError: The place is wrong, or a plug-in does not have check and start.
     """
     return tuple(map(_find, dict.fromkeys(texts)))
-
-
-def log_run(
-    trackers: Sequence[Tracker], run: TrackedRun, say: Callable[[str], None] = lambda line: None
-) -> None:
-    """Write a run to all trackers. One that fails costs a line, and not what was made."""
-    for tracker in trackers:
-        try:
-            place = tracker.log(run)
-        except Exception as error:  # Packages of others, which write over networks.
-            reason = one_line(f"{type(error).__name__}: {error}")
-            say(f"note: {tracker.name} did not take the run {run.name}: {reason}")
-        else:
-            say(f"{run.name}: tracked by {tracker.name}, {place}")
 
 
 def _find(text: str) -> Tracker:
     name, colon, place = text.partition(":")
     kind = registry.load(_GROUP, name)
-    if not callable(getattr(kind, "log", None)) or not callable(getattr(kind, "check", None)):
+    if not callable(getattr(kind, "start", None)) or not callable(getattr(kind, "check", None)):
         raise UsageError(
-            f"the plug-in {name!r} of {_GROUP} is {kind!r}, expected a class with check and log"
+            f"the plug-in {name!r} of {_GROUP} is {kind!r}, expected a class with check and start"
         )
     if colon and not place:
         raise UsageError(f"{text!r} names no place after the colon")

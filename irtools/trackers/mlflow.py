@@ -7,12 +7,14 @@ import os
 import re
 import time
 import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
 from irtools.errors import MissingExtraError
 from irtools.files import scratch_folder
-from irtools.trackers.base import TrackedRun
+from irtools.trackers.base import OpenRun, RunEnd, RunStart, TrackedRow
 
 __all__ = ["MlflowTracker"]
 
@@ -40,55 +42,91 @@ class MlflowTracker:
         if find_spec("mlflow") is None:
             raise MissingExtraError("tracking by MLflow", "mlflow")
 
-    def log(self, run: TrackedRun) -> str:
+    def start(self, run: RunStart) -> OpenRun:
         # It reports every run to its makers, unless this is set before it is imported.
         os.environ.setdefault(_SWITCH, "true")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # About its own libraries.
+        with _quiet():
             from mlflow.tracking import MlflowClient
 
             logging.getLogger("mlflow").setLevel(logging.WARNING)
-            client = MlflowClient(tracking_uri=self._place)
-            return _write(client, run)
+            return _MlflowRun(MlflowClient(tracking_uri=self._place), run)
 
 
-def _write(client: Any, run: TrackedRun) -> str:
-    from mlflow.entities import Metric, Param, RunTag
+class _MlflowRun:
+    """A run of MLflow.
 
-    experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", _EXPERIMENT)
-    known = client.get_experiment_by_name(experiment)
-    number = client.create_experiment(experiment) if known is None else known.experiment_id
-    made = client.create_run(number, run_name=run.name)
-    key, now = made.info.run_id, int(1000 * time.time())
-    metrics = [
-        Metric(_named(name), value, now, row.step)
-        for row in run.rows
-        for name, value in row.metrics.items()
-    ]
-    parameters = [
-        Param(_named(name), value[: _LONGEST["parameter"]])
-        for name, value in run.parameters.items()
-    ]
-    tags = [RunTag(_named(name), value[: _LONGEST["tag"]]) for name, value in run.tags.items()]
-    status = "FAILED"
-    try:
-        client.log_batch(key, tags=tags)
-        for start in range(0, len(parameters), _AT_A_TIME):
-            client.log_batch(key, params=parameters[start : start + _AT_A_TIME])
-        for start in range(0, len(metrics), _AT_A_TIME):
-            client.log_batch(key, metrics=metrics[start : start + _AT_A_TIME])
-        _write_files(client, key, run)
-        status = "FINISHED"
-    finally:
-        client.set_terminated(key, status)
-    return f"experiment {experiment}, run {key}"
+    Args:
+        client: Of the store.
+        run: What it begins with.
+    """
+
+    def __init__(self, client: Any, run: RunStart) -> None:
+        experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", _EXPERIMENT)
+        known = client.get_experiment_by_name(experiment)
+        number = client.create_experiment(experiment) if known is None else known.experiment_id
+        # What MLflow's own nested runs have.
+        nested = {} if run.parent is None else {"mlflow.parentRunId": run.parent.key}
+        self.key = client.create_run(number, run_name=run.name, tags=nested).info.run_id
+        self.place = f"experiment {experiment}, run {self.key}"
+        self._client = client
+        self._log(parameters=run.parameters, tags=run.tags)
+
+    def row(self, row: TrackedRow) -> None:
+        from mlflow.entities import Metric
+
+        now = int(1000 * time.time())
+        self._batches(
+            "metrics", [Metric(_named(n), v, now, row.step) for n, v in row.metrics.items()]
+        )
+        self._log(tags={f"step.{row.step}": row.text})
+
+    def tag(self, name: str, value: str) -> None:
+        self._log(tags={name: value})
+
+    def end(self, end: RunEnd) -> None:
+        status = "FAILED"
+        try:
+            self._log(parameters=end.parameters, tags=end.tags)
+            if end.failure:
+                self._log(tags={"failure": end.failure})
+            if end.files:
+                self._write_files(end.files)
+            status = "FAILED" if end.failure else "FINISHED"
+        finally:
+            with _quiet():
+                self._client.set_terminated(self.key, status)
+
+    def _log(
+        self, *, parameters: Mapping[str, str] | None = None, tags: Mapping[str, str] | None = None
+    ) -> None:
+        from mlflow.entities import Param, RunTag
+
+        longest = _LONGEST["parameter"]
+        self._batches(
+            "params", [Param(_named(n), v[:longest]) for n, v in (parameters or {}).items()]
+        )
+        longest = _LONGEST["tag"]
+        self._batches("tags", [RunTag(_named(n), v[:longest]) for n, v in (tags or {}).items()])
+
+    def _batches(self, kind: str, entries: Sequence[Any]) -> None:
+        with _quiet():
+            for start in range(0, len(entries), _AT_A_TIME):
+                some = entries[start : start + _AT_A_TIME]
+                self._client.log_batch(self.key, **{kind: some})
+
+    def _write_files(self, files: Mapping[str, str]) -> None:
+        with scratch_folder("tracker") as folder, _quiet():
+            for name, text in files.items():
+                (folder / name).write_text(text, encoding="utf-8")
+            self._client.log_artifacts(self.key, str(folder))
 
 
-def _write_files(client: Any, key: str, run: TrackedRun) -> None:
-    with scratch_folder("tracker") as folder:
-        for name, text in run.files.items():
-            (folder / name).write_text(text, encoding="utf-8")
-        client.log_artifacts(key, str(folder))
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Leave out what it warns of about its own libraries."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _named(name: str) -> str:

@@ -9,25 +9,22 @@ from typing import Any
 from irtools.measure.base import LatencyResult
 from irtools.report.document import Report
 from irtools.report.entries import Row
-from irtools.report.markdown import markdown
 from irtools.report.plain import plain_data
-from irtools.trackers.base import TrackedRow, TrackedRun
 
-__all__ = ["metrics_of", "tracked_run"]
+__all__ = ["metrics_of", "parameters_of", "tags_of"]
 
 _LATENCY = ("median_ms", "p90_ms", "p99_ms", "throughput", "tokens_per_second", "peak_bytes")
 _METRICS = ("metric", "further_metrics")
 
 
-def tracked_run(report: Report, name: str) -> TrackedRun:
-    """Return a report as trackers take it."""
-    return TrackedRun(
-        name=name,
-        parameters=dict(_parameters(report)),
-        tags=dict(_tags(report)),
-        rows=tuple(TrackedRow(row.index, row.text, metrics_of(row)) for row in report.rows),
-        files={"report.json": report.to_json(), "report.md": markdown(report)},
-    )
+def parameters_of(report: Report) -> dict[str, str]:
+    """Return what decided the result of a run: the pipeline, options of passes, settings."""
+    return dict(_parameters(report))
+
+
+def tags_of(report: Report) -> dict[str, str]:
+    """Return what a run ran on: model, data, machine, versions."""
+    return dict(_tags(report))
 
 
 def metrics_of(row: Row) -> dict[str, float]:

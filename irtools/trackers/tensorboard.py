@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from irtools.errors import FileError, MissingExtraError
-from irtools.trackers.base import TrackedRun
+from irtools.trackers.base import OpenRun, RunEnd, RunStart, TrackedRow
 
 __all__ = ["TensorBoardTracker"]
 
@@ -35,24 +35,78 @@ class TensorBoardTracker:
         if self._folder.exists() and not self._folder.is_dir():
             raise FileError(f"{self._folder} is a file, expected a folder for TensorBoard")
 
-    def log(self, run: TrackedRun) -> str:
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.plugins.hparams.summary_v2 import hparams_pb
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
+    def start(self, run: RunStart) -> OpenRun:
         stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S-%f")
         name = re.sub(r"[^\w.-]+", "-", run.name)
-        folder = self._folder / f"{name}-{stamp}"
-        writer = EventFileWriter(str(folder))
-        now = time.time()
-        writer.add_event(Event(wall_time=now, summary=hparams_pb(dict(run.parameters))))
-        for row in run.rows:
-            writer.add_event(Event(wall_time=now, step=row.step, summary=_scalars(row.metrics)))
-        writer.add_event(Event(wall_time=now, summary=_text("report", run.files["report.md"])))
-        writer.close()
-        for file, text in run.files.items():
-            (folder / file).write_text(text, encoding="utf-8")
-        return str(folder)
+        # TensorBoard shows the folders of a folder as its parts.
+        within = self._folder if run.parent is None else Path(run.parent.place)
+        return _TensorBoardRun(within / f"{name}-{stamp}", run)
+
+
+class _TensorBoardRun:
+    """A folder of event files.
+
+    Args:
+        folder: Is made.
+        run: What it begins with.
+    """
+
+    def __init__(self, folder: Path, run: RunStart) -> None:
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self.place = str(folder)
+        self._folder = folder
+        self._parameters = dict(run.parameters)
+        self._writer = EventFileWriter(self.place)
+        for name, value in run.tags.items():
+            self.tag(name, value)
+
+    def row(self, row: TrackedRow) -> None:
+        self._write(_scalars(row.metrics), row.step)
+
+    def tag(self, name: str, value: str) -> None:
+        self._write(_text(name, value))
+
+    def end(self, end: RunEnd) -> None:
+        from tensorboard.plugins.hparams.api_pb2 import Status
+        from tensorboard.plugins.hparams.summary_v2 import hparams_pb
+
+        failed = bool(end.failure)
+        self._write(hparams_pb({**self._parameters, **end.parameters}))
+        self._write(_session_end(Status.STATUS_FAILURE if failed else Status.STATUS_SUCCESS))
+        if failed:
+            self.tag("failure", end.failure)
+        if "report.md" in end.files:
+            self.tag("report", end.files["report.md"])
+        self._writer.close()
+        for file, text in end.files.items():
+            (self._folder / file).write_text(text, encoding="utf-8")
+
+    def _write(self, summary: Any, step: int = 0) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
+        self._writer.flush()
+
+
+def _session_end(status: Any) -> Any:
+    """Return what the page of parameters reads how a run ended from."""
+    from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
+    from tensorboard.plugins.hparams import metadata, plugin_data_pb2
+
+    content = plugin_data_pb2.HParamsPluginData(
+        version=metadata.PLUGIN_DATA_VERSION,
+        session_end_info=plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=time.time()),
+    )
+    plugin = SummaryMetadata.PluginData(
+        plugin_name=metadata.PLUGIN_NAME, content=content.SerializeToString()
+    )
+    value = Summary.Value(
+        tag=metadata.SESSION_END_INFO_TAG,
+        metadata=SummaryMetadata(plugin_data=plugin),
+        tensor=metadata.NULL_TENSOR,
+    )
+    return Summary(value=[value])
 
 
 def _scalars(metrics: Any) -> Any:

@@ -25,9 +25,8 @@ from irtools.errors import FileError, PipelineSyntaxError
 if TYPE_CHECKING:
     from irtools.driver.result import OptimizeResult
     from irtools.passmanager import Instrument, Pipeline, Plan
-    from irtools.report.document import Report
     from irtools.search import SearchError
-    from irtools.trackers import Tracker
+    from irtools.trackers import RunLog, Tracker
 
 __all__ = ["optimize"]
 
@@ -110,6 +109,14 @@ __all__ = ["optimize"]
 @artifact_options
 @options.size_option
 @options.fix_option
+@click.option(
+    "--may-fix",
+    type=options.NAMED_SIZE,
+    metavar="AXIS=N",
+    multiple=True,
+    help="Without --passes: where nothing else keeps the goals, try the same with this size fixed, "
+    "as --fix does; callers then pad to it.",
+)
 @source_options
 @options.work_dir_option
 def optimize(source: str, output: str | None, json_path: str | None, **given: Any) -> None:
@@ -149,14 +156,14 @@ def optimize(source: str, output: str | None, json_path: str | None, **given: An
     trackers = _trackers(given["track"])
     if target is not None:
         target.check_available()
-    result = _run(source, pipeline, plans, target or "auto", given)
-    if not given["no_check"]:
-        from irtools.driver.collapse import reject_collapsed
+    with _tracked(trackers, source, pipeline) as log:
+        result = _run(source, pipeline, plans, target or "auto", given, log)
+        if not given["no_check"]:
+            from irtools.driver.collapse import reject_collapsed
 
-        reject_collapsed(result)
-    report = write_result(result, source, output, json_path, given)
-    if trackers:
-        _track(trackers, report, source)
+            reject_collapsed(result)
+        report = write_result(result, source, output, json_path, given)
+        log.finish(report)
 
 
 def _trackers(texts: tuple[str, ...]) -> tuple[Tracker, ...]:
@@ -167,12 +174,19 @@ def _trackers(texts: tuple[str, ...]) -> tuple[Tracker, ...]:
     return find_trackers(texts)
 
 
-def _track(trackers: tuple[Tracker, ...], report: Report, source: str) -> None:
+def _tracked(trackers: tuple[Tracker, ...], source: str, pipeline: Pipeline | None) -> RunLog:
+    """Begin the run of the trackers; without any nothing is written."""
     from irtools.cli.console import say
     from irtools.driver.destination import stem_of
-    from irtools.trackers import log_run, tracked_run
+    from irtools.trackers import RunLog
 
-    log_run(trackers, tracked_run(report, stem_of(source)), lambda line: say(f"irc: {line}"))
+    return RunLog(
+        trackers,
+        stem_of(source),
+        lambda line: say(f"irc: {line}"),
+        parameters={} if pipeline is None else {"pipeline": str(pipeline)},
+        tags={"source": source},
+    )
 
 
 def _check_goals(given: dict[str, Any]) -> None:
@@ -186,6 +200,8 @@ def _check_goals(given: dict[str, Any]) -> None:
     if given["holdout"] and not given["evaluate"]:
         raise click.UsageError("--holdout goes with --evaluate, which there is nothing of")
     if given["passes"] is not None or given["pipeline_file"] is not None:
+        if given["may_fix"]:
+            raise click.UsageError("--may-fix is for a search: with --passes give --fix")
         return
     for option, value in (
         ("--plan", given["plan_files"]),
@@ -227,9 +243,15 @@ def _read_plan(path: str) -> Plan:
 
 
 def _run(
-    source: str, pipeline: Pipeline | None, plans: list[Plan], target: Any, given: dict[str, Any]
+    source: str,
+    pipeline: Pipeline | None,
+    plans: list[Plan],
+    target: Any,
+    given: dict[str, Any],
+    log: RunLog,
 ) -> OptimizeResult:
     from irtools.cli.console import outlook
+    from irtools.plugins import all_of
     from irtools.search import SearchError
     from irtools.search import optimize as run
 
@@ -246,9 +268,10 @@ def _run(
                 instruments=tuple(_instruments(given)),
                 progress=shown,
                 cache=cache_folder(given),
-                on_row=shown.row,
+                on_row=all_of(shown.row, log.row),
                 on_outlook=shown.remaining,
-                on_tried=shown.tried,
+                on_tried=all_of(shown.tried, log.tried),
+                may_fix=dict(given["may_fix"]),
             )
         except SearchError as error:
             _show_tried(error)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import onnx
@@ -257,44 +259,92 @@ def test_the_cache_is_shown_checked_and_trimmed(build: Callable, irc: Callable) 
     assert "freed" in found.err and "0 B of at most" in found.out and "store-0" not in found.out
 
 
+@dataclass
 class _Kept:
-    """A tracker that keeps the names of its runs."""
+    """A tracker that keeps what it gets."""
 
-    name = "kept"
-    runs: list[str]
-
-    def __init__(self, place: str | None) -> None:
-        self.place = place
+    name: ClassVar[str] = "kept"
+    told: ClassVar[list[str]] = []
+    place: str | None
 
     def check(self) -> None:
         """Nothing is in the way."""
 
-    def log(self, run: object) -> str:
-        _Kept.runs.append(run.name)  # type: ignore[attr-defined]
-        return str(self.place)
+    def start(self, run: Any) -> Any:
+        within = "" if run.parent is None else f" within {run.parent.name}"
+        _Kept.told.append(f"{run.name}{within} begins: {run.parameters.get('pipeline', '')}")
+        return _KeptRun(run.name, str(self.place))
 
 
-def test_builds_that_are_made_are_tracked_once(
-    build: Callable, irc: Callable, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@dataclass
+class _KeptRun:
+    name: str
+    place: str
+
+    def row(self, row: Any) -> None:
+        assert row.metrics
+        _Kept.told.append(f"{self.name}: {row.text}")
+
+    def tag(self, name: str, value: str) -> None:
+        _Kept.told.append(f"{self.name}: {name} is {value}")
+
+    def end(self, end: Any) -> None:
+        _Kept.told.append(f"{self.name} ends: {end.failure or sorted(end.files)}")
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     from irtools.plugins import registry
 
     real = registry.load
     monkeypatch.setattr(
         registry, "load", lambda group, name: _Kept if name == "kept" else real(group, name)
     )
-    monkeypatch.setattr(_Kept, "runs", [], raising=False)
+    _Kept.told.clear()
+    return _Kept.told
+
+
+def test_builds_that_are_made_are_tracked_once(
+    build: Callable, irc: Callable, kept: list[str]
+) -> None:
     change('clean = "cleanup"\n', "")
     change("[measuring]", '[tracking]\nto = ["kept:here"]\n[measuring]')
     found = build("--track", "kept:there", "--track", "kept:here")
     assert "mlp/int8/avx2: tracked by kept, here" in found.err and found.code == 0
-    assert "tracked by kept, there" in found.err and _Kept.runs == ["mlp/int8/avx2"] * 2
-    assert build().code == 0 and len(_Kept.runs) == 2
+    assert "tracked by kept, there" in found.err
+    assert kept[:2] == ["mlp/int8/avx2 begins: cleanup,int8"] * 2
+    assert kept[-1] == "mlp/int8/avx2 ends: ['report.json', 'report.md']"
+    told = len(kept)
+    assert build().code == 0 and len(kept) == told
     # What is tracked decides no build.
     change('"kept:here"', '"nope"')
     found = build()
     assert found.code == 2 and "irc.toml:11:1: tracking.to: there is no tracker 'nope'" in found.err
     assert irc("optimize", "model.onnx", "-p", "cleanup", "--track", "nope").code == 2
+
+
+def test_several_builds_are_parts_of_one_run(build: Callable, kept: list[str]) -> None:
+    change("[measuring]", '[release]\nname = "all"\n[tracking]\nto = ["kept:x"]\n[measuring]')
+    assert build().code == 0
+    clean, int8 = "mlp/clean/avx2", "mlp/int8/avx2"
+    assert [one for one in kept if " begins" in one or " ends" in one] == [
+        "all begins: ",
+        f"{clean} within all begins: cleanup",
+        f"{clean} ends: ['report.json', 'report.md']",
+        f"{int8} within all begins: cleanup,int8",
+        f"{int8} ends: ['report.json', 'report.md']",
+        "all ends: ['report.md']",
+    ]
+    rows = [one for one in kept if one.startswith(f"{int8}: ")]
+    assert rows[:3] == [f"{int8}: {text}" for text in ("original", "cleanup", "int8")]
+
+
+def test_a_run_that_fails_is_tracked_as_failed(irc: Callable, kept: list[str]) -> None:
     run = ("optimize", "model.onnx", "-p", "cleanup", "--no-bench", "--no-check")
     found = irc(*run, "--track", "kept:x", "-o", "small.onnx")
     assert found.code == 0 and "model: tracked by kept, x" in found.err
+    assert kept[0] == "model begins: cleanup" and "model: cleanup" in kept
+    kept.clear()
+    found = irc(*run, "--max-size", "1kB", "--track", "kept:x", "-o", "other.onnx")
+    assert found.code == 5 and "model: tracked as failed by kept, x" in found.err
+    assert kept[-1].startswith("model ends: the result does not keep max-size=1.0kB")

@@ -111,6 +111,38 @@ def test_pruning_makes_up_for_what_int8_lacks(
     assert any("irc distill" in text for text in caught.value.next)
 
 
+def test_sizes_are_fixed_where_nothing_else_keeps_the_goals(model: Model, timed: Timed) -> None:
+    """The batch stands for the length of a text; int8 gains more once it is known."""
+    timed(_FASTER)
+    may_fix = {"batch": 4}
+    found = irtools.optimize(model, goals="speedup=1.8", may_fix=may_fix)
+    assert _outcomes(found) == [("exact passes", "taken"), ("int8", "taken")]
+
+    def gain(entry: TriedEntry) -> None:
+        if entry.name == "int8":
+            timed({**_FASTER, "int8": 4.0})
+
+    found = irtools.optimize(model, goals="speedup=3", may_fix=may_fix, on_tried=gain)
+    assert [entry.name for entry in found.report.tried] == [
+        *("exact passes", "int8", "exact passes, batch=4", "int8, batch=4"),
+    ]
+    assert found.model.interface.inputs[0].shape == (4, 64)
+    assert found.report.command == ("irc optimize MODEL --passes cleanup,int8 --fix batch=4"), (
+        "goals on times need no data"
+    )
+    assert found.report.settings.fixed_sizes == may_fix
+    # Without goals both are tried, and the faster one is taken.
+    timed(_FASTER)
+    assert len(irtools.optimize(model, may_fix=may_fix).report.tried) == 4
+
+
+def test_sizes_that_may_be_fixed_are_of_the_model(model: Model) -> None:
+    with pytest.raises(UsageError, match="size words=4: no input has such an axis"):
+        irtools.optimize(model, may_fix={"words": 4})
+    with pytest.raises(UsageError, match="a pipeline has --fix"):
+        irtools.optimize(model, "cleanup", may_fix={"batch": 4})
+
+
 def test_a_size_needs_no_times(model: Model) -> None:
     half = irtools.optimize(model, goals="max-size=55%", bench=None)
     assert half.report.pipeline == "cleanup,fp16"

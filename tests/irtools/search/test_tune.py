@@ -15,6 +15,8 @@ from irtools.model import Model
 from irtools.passmanager import Pipeline
 from irtools.search import tune_model
 from irtools.search.space import Space
+from irtools.search.study import Study
+from irtools.search.trials import Tried
 
 _FASTER = {"int8": 2.0, "cleanup": 1.1, "fuse": 1.1, "sink": 1.1, "prune": 1.5, "int4": 0.5}
 Timed = Callable[[dict[str, float]], list[str]]
@@ -35,8 +37,54 @@ def test_every_pipeline_that_is_drawn_can_be_read() -> None:
         assert any("rotate" in text for text in texts)
         for text in texts:
             assert Pipeline.parse(text).passes
-        usual = space.usual
-        assert space.draw(lambda name, _, usual=usual: usual[name]) == "cleanup,fuse,sink,int8"
+        first = [space.draw(lambda name, _, one=one: one[name]) for one in space.first]
+        assert first[:2] == ["cleanup,fuse,sink,int8", "cleanup,fuse,sink,int8:mode=dynamic"]
+        assert len(set(first)) == len(first) == (6 if has_data else 2)
+        if has_data:
+            assert "cleanup,fuse,sink,prune:ratio=0.2,int8" in first
+            assert first[-1].endswith("prune:ratio=0.2,int8,early-exit:agreement=0.99")
+    by_time = Space(True, ("int8",), False, may_time=True)
+    assert any(
+        "prune:speedup=1.4,int8" in by_time.draw(lambda name, _, one=one: one[name])
+        for one in by_time.first
+    )
+
+
+@pytest.mark.tune
+def test_a_draw_looks_at_the_best_and_the_last_trials() -> None:
+    import optuna
+
+    whole = optuna.create_study(directions=["minimize", "minimize"])
+    choices = optuna.distributions.CategoricalDistribution(("a", "b"))
+    for number in range(60):
+        # The best ones came first.
+        whole.add_trial(
+            optuna.trial.create_trial(
+                params={"x": "a"},
+                distributions={"x": choices},
+                values=(float(number), float(60 - number)),
+                user_attrs={"number": number, "pipeline": f"p{number}", "fingerprint": str(number)},
+            )
+        )
+    study = Study(2, 0, whole, looks_at=20)
+    seen = [one.user_attrs["number"] for one in study._remembered()]
+    assert len(seen) == 20 and {0, 1, 2, 3, 4, 55, 56, 57, 58, 59} <= set(seen)
+    assert len(study.front()) == 60 and study.counts == (60, 0)
+    drawn = [study.ask() for _ in range(3)]
+    assert [study.number(trial) for trial in drawn] == [60, 61, 62]
+    for trial in drawn:
+        assert trial.suggest_categorical("x", ("a", "b")) in ("a", "b")
+        trial.set_user_attr("pipeline", "p")
+    study.tell(drawn[0], Tried("", "f", (-1.0, -1.0)))
+    assert [one.number for one in study.front()] == [60] and study.ended == 61
+    # Beyond twice as many the study is begun again; what it drew before still ends.
+    for _ in range(45):
+        trial = study.ask()
+        trial.set_user_attr("pipeline", "p")
+        study.give_up(trial, Tried("too slow"))
+    study.give_up(drawn[1], Tried("lost"))
+    assert study.ended == 107 and study.last_reason == "lost"
+    assert study.number(study.ask()) == 108
 
 
 @pytest.mark.tune

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from typing import Any, ClassVar
 import pytest
 
 from irtools.driver.settings import Settings
-from irtools.errors import FileError, MissingExtraError, UnknownNameError, UsageError
+from irtools.errors import BudgetError, FileError, MissingExtraError, UnknownNameError, UsageError
 from irtools.instruments.scores import FidelityFigure, FurtherMetrics, MetricFigure
 from irtools.instruments.sizes import Size
 from irtools.instruments.speed import Latency
@@ -22,8 +23,8 @@ from irtools.measure.figures import Figure
 from irtools.measure.machine import Machine
 from irtools.plugins import registry
 from irtools.report.document import Report
-from irtools.report.entries import ModelEntry, PassEntry, Row, TargetEntry
-from irtools.trackers import find_trackers, log_run, metrics_of, tracked_run
+from irtools.report.entries import ModelEntry, PassEntry, Row, TargetEntry, TriedEntry
+from irtools.trackers import RunLog, find_trackers, metrics_of, parameters_of, tags_of
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,17 @@ def report() -> Report:
     )
 
 
+def _logged(place: str, name: str, report: Report, told: list[str]) -> None:
+    """Write a run as `irc optimize` does: the original has no time before the first pass."""
+    first, last = report.rows
+    with RunLog(find_trackers([place]), name, told.append, parameters={"pipeline": "int8"}) as log:
+        log.row(first)
+        log.row(dataclasses.replace(last, seconds={}))
+        log.finish(report)
+
+
 def test_rows_become_steps_with_intervals(report: Report) -> None:
-    run = tracked_run(report, "m")
-    assert [(row.step, row.text) for row in run.rows] == [(0, "original"), (1, "int8")]
-    first, last = (row.metrics for row in run.rows)
+    first, last = map(metrics_of, report.rows)
     # What is infinite is left out: no tracker can draw it.
     assert "sqnr_db" not in first and last["sqnr_db"] == 31.5
     assert (last["file_bytes"], last["seconds"]) == (50, 1.5)
@@ -99,12 +107,12 @@ def test_rows_become_steps_with_intervals(report: Report) -> None:
     # The first shape has plain names.
     assert last["median_ms"] == last["median_ms batch=8"] == 2.0 and "speedup" not in last
     assert (last["speedup batch=8"], last["speedup_low batch=8"]) == (2.0, 1.9)
-    assert run.parameters["pipeline"] == "int8"
-    assert run.parameters["pass.1"] == "int8:mode=dynamic"
-    assert run.parameters["pass.1.int8.mode"] == "dynamic"
-    assert (run.parameters["threads"], run.parameters["goals"]) == ("2", "max-drop=1%")
-    assert run.tags["source.sha256"] == "0" * 64 and run.tags["version.irtools"] == "0"
-    assert Report.from_json(run.files["report.json"]) == report
+    parameters, tags = parameters_of(report), tags_of(report)
+    assert parameters["pipeline"] == "int8"
+    assert parameters["pass.1"] == "int8:mode=dynamic"
+    assert parameters["pass.1.int8.mode"] == "dynamic"
+    assert (parameters["threads"], parameters["goals"]) == ("2", "max-drop=1%")
+    assert tags["source.sha256"] == "0" * 64 and tags["version.irtools"] == "0"
 
 
 def test_figures_of_decoders_and_of_other_packages_have_names() -> None:
@@ -137,37 +145,61 @@ def test_mlflow_in_a_database(
 
 
 def _check_mlflow(report: Report, place: str) -> None:
-    told: list[str] = []
-    log_run(find_trackers([f"mlflow:{place}"]), tracked_run(report, "m/int8"), told.append)
-    log_run(find_trackers([f"mlflow:{place}"]), tracked_run(report, "again"), told.append)
-    assert [line.partition(", ")[0] for line in told] == [
-        "m/int8: tracked by mlflow",
-        "again: tracked by mlflow",
-    ]
     from mlflow.tracking import MlflowClient
 
+    told: list[str] = []
+    _logged(f"mlflow:{place}", "m/int8", report, told)
+    [tracker] = find_trackers([f"mlflow:{place}"])
+    with (
+        pytest.raises(BudgetError),
+        RunLog([tracker], "whole", told.append) as whole,
+        RunLog([tracker], "fails", told.append, parent=whole) as log,
+    ):
+        log.row(report.rows[0])
+        # What is measured can be seen while the run goes on.
+        running = _mlflow_runs(MlflowClient(tracking_uri=place))["fails"]
+        assert running.info.status == "RUNNING" and running.data.metrics["file_bytes"] == 100
+        log.tried(TriedEntry("int8", "cleanup,int8", "left", "slower"))
+        raise BudgetError("max-drop=1% is not kept")
+    assert [line.partition(", ")[0] for line in told] == [
+        "m/int8: tracked by mlflow",
+        "fails: tracked as failed by mlflow",
+        "whole: tracked as failed by mlflow",
+    ]
     client = MlflowClient(tracking_uri=place)
-    experiment = client.get_experiment_by_name("irtools")
-    runs = {one.info.run_name: one for one in client.search_runs([experiment.experiment_id])}
-    run = runs["m/int8"]
-    assert runs.keys() == {"m/int8", "again"} and run.info.status == "FINISHED"
+    runs = _mlflow_runs(client)
+    run, failed = runs["m/int8"], runs["fails"]
+    assert runs.keys() == {"m/int8", "whole", "fails"} and run.info.status == "FINISHED"
+    assert failed.info.status == runs["whole"].info.status == "FAILED"
+    assert failed.data.tags["failure"] == "max-drop=1% is not kept"
+    assert failed.data.tags["tried.1"] == "cleanup,int8: left: slower"
+    assert failed.data.tags["mlflow.parentRunId"] == runs["whole"].info.run_id
     assert run.data.params["pass.1.int8.mode"] == "dynamic" and run.data.tags["cpu"] == "CPU"
     sizes = client.get_metric_history(run.info.run_id, "file_bytes")
     assert [(one.step, one.value) for one in sizes] == [(0, 100), (1, 50)]
     last = report.rows[1]
+    # Known only when the run ended.
+    assert run.data.metrics["seconds"] == 1.5
     assert run.data.metrics["accuracy_low"] == last.metric.low
     assert run.data.metrics["speedup batch-8"] == last.latency.results[1].speedup.value
     folder = client.download_artifacts(run.info.run_id, "")
     assert Report.from_json((Path(folder) / "report.json").read_text()) == report
 
 
+def _mlflow_runs(client: Any) -> dict[str, Any]:
+    experiment = client.get_experiment_by_name("irtools")
+    return {one.info.run_name: one for one in client.search_runs([experiment.experiment_id])}
+
+
 @pytest.mark.tensorboard
 def test_tensorboard_has_what_the_report_has(report: Report, tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams import metadata
+    from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
     told: list[str] = []
-    trackers = find_trackers([f"tensorboard:{tmp_path}/runs"])
-    log_run(trackers, tracked_run(report, "m/int8"), told.append)
+    place = f"tensorboard:{tmp_path}/runs"
+    _logged(place, "m/int8", report, told)
     [folder] = (tmp_path / "runs").iterdir()
     assert folder.name.startswith("m-int8-") and told == [
         f"m/int8: tracked by tensorboard, {folder}"
@@ -178,6 +210,15 @@ def test_tensorboard_has_what_the_report_has(report: Report, tmp_path: Path) -> 
     [text] = found.Tensors("report")
     assert text.tensor_proto.string_val[0].decode() == (folder / "report.md").read_text()
     assert Report.from_json((folder / "report.json").read_text()) == report
+    trackers = find_trackers([place])
+    with RunLog(trackers, "whole") as whole, RunLog(trackers, "part", parent=whole) as part:
+        part.row(report.rows[0])
+        [inner] = (tmp_path / "runs").glob("whole-*/part-*")
+        # What is measured can be read while the run goes on.
+        assert EventAccumulator(str(inner)).Reload().Scalars("file_bytes")
+    ended = EventAccumulator(str(inner)).Reload().SummaryMetadata(metadata.SESSION_END_INFO_TAG)
+    status = HParamsPluginData.FromString(ended.plugin_data.content).session_end_info.status
+    assert status == 2, "STATUS_FAILURE: it was not finished"
     (tmp_path / "file").touch()
     with pytest.raises(FileError, match="is a file"):
         find_trackers([f"tensorboard:{tmp_path}/file"])
@@ -192,7 +233,7 @@ def test_wandb_writes_a_run_without_a_network(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WANDB_MODE", "offline")
     told: list[str] = []
-    log_run(find_trackers(["wandb:team/nets"]), tracked_run(report, "m"), told.append)
+    _logged("wandb:team/nets", "m", report, told)
     import wandb
 
     wandb.teardown()  # Its own process writes the file, and ends with ours otherwise.
@@ -216,7 +257,7 @@ class Broken:
     def check(self) -> None:
         """Nothing is in the way."""
 
-    def log(self, run: Any) -> str:
+    def start(self, run: Any) -> Any:
         raise ConnectionError(f"no route to {self.place}\nat all")
 
 
@@ -238,7 +279,7 @@ def _loading(real: Any) -> Any:
 
 def test_a_tracker_that_fails_costs_one_line(report: Report, installed: Any) -> None:
     told: list[str] = []
-    log_run(find_trackers(["broken:host"]), tracked_run(report, "m"), told.append)
+    _logged("broken:host", "m", report, told)
     assert told == ["note: broken did not take the run m: ConnectionError: no route to host at all"]
 
 
@@ -247,7 +288,7 @@ def test_what_is_no_tracker_is_told(installed: Any, monkeypatch: pytest.MonkeyPa
         find_trackers(["mlfow"])
     with pytest.raises(UsageError, match="names no place"):
         find_trackers(["broken:"])
-    with pytest.raises(UsageError, match="expected a class with check and log"):
+    with pytest.raises(UsageError, match="expected a class with check and start"):
         find_trackers(["empty"])
     for name in ("mlflow", "tensorboard", "wandb"):
         monkeypatch.setattr(f"irtools.trackers.{name}.find_spec", lambda package: None)

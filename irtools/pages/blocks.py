@@ -14,11 +14,14 @@ __all__ = [
     "Drawing",
     "Facts",
     "Folded",
+    "Gallery",
+    "Hint",
     "Lead",
     "Light",
     "Lights",
     "Paragraph",
     "Picker",
+    "Picture",
     "Remarks",
     "Section",
     "Table",
@@ -52,6 +55,14 @@ class Paragraph(Block):
     """A sentence or two."""
 
     kind: ClassVar[str] = "paragraph"
+    text: str
+
+
+@dataclass(frozen=True)
+class Hint(Block):
+    """A sentence on what is missing here, and what would fill it."""
+
+    kind: ClassVar[str] = "hint"
     text: str
 
 
@@ -142,6 +153,30 @@ class Drawing(Block):
     kind: ClassVar[str] = "drawing"
     is_narrow: ClassVar[bool] = True
     chart: Chart
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A small picture.
+
+    Attributes:
+        png: A PNG file in base64.
+        name: What it is, for those who do not see it.
+        text: Below it.
+    """
+
+    png: str
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Gallery(Block):
+    """Pictures next to each other."""
+
+    kind: ClassVar[str] = "gallery"
+    title: str
+    pictures: tuple[Picture, ...]
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from irtools.words import printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
     from irtools.pages.blocks import Block
 
@@ -41,6 +43,7 @@ def templates(package: str = "irtools.pages") -> Environment:
         lstrip_blocks=True,
     )
     found.filters["runs"] = _runs
+    found.filters["safe_base64"] = _base64
     return found
 
 
@@ -87,6 +90,13 @@ def _runs(blocks: Iterable[Block]) -> list[list[Block]]:
         else:
             rows.append([block])
     return rows
+
+
+def _base64(text: str) -> Markup:
+    """Return text that is base64 as it is, however long; anything else as nothing."""
+    from markupsafe import Markup
+
+    return Markup(text if re.fullmatch(r"[A-Za-z0-9+/]*={0,2}", text) else "")
 
 
 def _shown(value: Any) -> Any:

@@ -70,7 +70,7 @@ def _small(picture: np.ndarray) -> np.ndarray:
     if min(picture.shape[:2]) < step:
         return picture[::step, ::step]
     blocks = picture[:height, :width].reshape(height // step, step, width // step, step, -1)
-    return blocks.mean(axis=(1, 3)).round().astype(np.uint8)
+    return np.asarray(blocks.mean(axis=(1, 3)).round(), np.uint8)
 
 
 def _png(picture: np.ndarray) -> bytes:

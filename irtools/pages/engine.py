@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from jinja2 import Environment
     from markupsafe import Markup
 
-    from irtools.pages.blocks import Block
+    from irtools.pages.blocks import Block, Head, Section
 
-__all__ = ["fragment", "page", "templates"]
+__all__ = ["fragment", "page", "section_page", "templates"]
 
 _LIMIT = 1000
 
@@ -70,6 +70,16 @@ def page(
     programs = (asset("page.js"), *scripts)
     policy = Markup(content_policy(sheets, programs))
     return _rendered(template, package, styles=sheets, scripts=programs, policy=policy, **values)
+
+
+def section_page(head: Head, sections: Iterable[Section], *, scripts: Sequence[str] = ()) -> str:
+    """Return a page of sections, with links to each; it needs no other file.
+
+    Args:
+        scripts: Texts of scripts after the shared one.
+    """
+    found = list(sections)
+    return page("sections.html", "irtools.pages", scripts=scripts, head=head, sections=found)
 
 
 def fragment(template: str, package: str, **values: Any) -> str:

@@ -132,7 +132,7 @@ def _pull_down(level: list[int], reads: Sequence[Sequence[int]]) -> None:
 
 
 def _order(found: _Places) -> None:
-    """Order each layer by the mean place of the neighbours, downwards and upwards in turns."""
+    """Order each layer by the mean place of the neighbours, first downwards, then upwards."""
     for sweep in range(_SWEEPS):
         neighbours = found.below if sweep % 2 else found.above
         rows = found.layers[::-1] if sweep % 2 else found.layers

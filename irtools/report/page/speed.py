@@ -54,7 +54,7 @@ def _missing(report: ReportData) -> str:
         return "Nothing was timed: the benchmark was switched off (--no-bench, --bench none)."
     return (
         "Nothing was timed here: `irc bench --kit` makes a kit that times the model on its own "
-        "machine, and irc report --merge adds what it brings back."
+        "machine, and irc report --merge adds its result."
     )
 
 

@@ -67,6 +67,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.ui
+@pytest.mark.slow
 def test_load_gives_a_curve_over_clients(model: Path) -> None:
     points: list[dict[str, Any]] = []
     contenders = {name: Contender(model, "ort-cpu") for name in ("a", "b")}

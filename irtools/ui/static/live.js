@@ -46,7 +46,7 @@ function build(point) {
     names.map((name, number) => ({label: `${key} ${name}`, colour: number, dash})));
   charts = {
     throughput: new Chart(parent, "Throughput, samples per second", lines),
-    latency: new Chart(parent, "Latency, ms", quantiles),
+    latency: new Chart(parent, "Latency, ms: p50 drawn through, p95 dashed, p99 dotted", quantiles),
     cpu: new Chart(parent, "CPU of each model while it is asked, cores", lines),
     cores: new Chart(parent, "Load of each core, %", point.cores.map((_, number) => ({label: `core ${number}`}))),
     memory: new Chart(parent, "Resident memory, MB", lines),

@@ -197,6 +197,50 @@ def _ended_job(page: Page, server: Server) -> str:
     return str(answer.headers["location"])
 
 
+def test_a_measurement_is_found_again_and_stopped(
+    server: Server, window: Callable[..., Any]
+) -> None:
+    page, complaints = _enter(window(), server)
+    _measure(page, server, _FOUR[:2], "600", "alternating")
+    page.goto(f"{server.base}/live")
+    page.wait_for_selector(".card:nth-of-type(2)", timeout=_PATIENCE)
+    page.click("#stop")
+    page.wait_for_selector("#save:not([hidden])", timeout=_PATIENCE)
+    page.wait_for_selector("#start:not([disabled])", timeout=_PATIENCE)
+    assert ", ended" in page.inner_text("#state") and complaints == []
+
+
+def test_two_token_streams_are_set_against_each_other(
+    server: Server, window: Callable[..., Any]
+) -> None:
+    words = (["a", " good", " <b>film", " indeed"], ["a", " good", " movie"])
+    page, complaints = _enter(window(), server)
+    trials = iter((1, 2))
+    page.route("**/try/start", lambda route: route.fulfill(json={"trial": next(trials)}))
+    for number, written in enumerate(words, 1):
+        sent = [
+            {"token": hash(word) % 997, "text": "".join(written[: n + 1]), "ms": 10.0 * (n + 1)}
+            for n, word in enumerate(written)
+        ]
+        sent.append({"tokens_per_second": 100.0, "first_ms": 9.5})
+        lines = [f"event: message\ndata: {json.dumps(one)}\n\n" for one in sent]
+        body = "".join([*lines, 'event: end\ndata: {"outcome": "done", "error": ""}\n\n'])
+        _stream(page, f"**/try/{number}/events", body)
+    page.goto(f"{server.base}/try")
+    page.fill("textarea[name=text]", "it was")
+    page.select_option("select[name=second]", "same.onnx@ort-cpu")
+    page.click("#trial button")
+    page.wait_for_selector("text=The first token that differs is number 3.")
+    assert page.locator(".stream").all_inner_texts() == ["".join(written) for written in words]
+    assert page.locator(".stream mark").all_inner_texts() == [" <b>film", " movie"]
+    assert "first token after 9.5 ms, 100.0 tokens per second" in page.inner_text("#results")
+    assert complaints == []
+
+
+def _stream(page: Page, path: str, body: str) -> None:
+    page.route(path, lambda route: route.fulfill(body=body, content_type="text/event-stream"))
+
+
 def test_gpus_are_drawn_where_there_are_some(server: Server, window: Callable[..., Any]) -> None:
     gpu = {"name": "GPU A", "load": 37, "memory": 2_000_000_000, "power": 250.5}
     figures = {"p50": 1.0, "p95": 2.0, "p99": 3.0, "throughput": 9.0, "cpu": 1.0, "rss": 1e8}
@@ -215,8 +259,7 @@ def test_gpus_are_drawn_where_there_are_some(server: Server, window: Callable[..
     sent.append('event: end\ndata: {"outcome": "done", "error": ""}\n\n')
     page, complaints = _enter(window(), server)
     page.route("**/live/start", lambda route: route.fulfill(json={"contenders": ["a", "b"]}))
-    events = {"body": "".join(sent), "content_type": "text/event-stream"}
-    page.route("**/live/events", lambda route: route.fulfill(**events))
+    _stream(page, "**/live/events", "".join(sent))
     page.goto(f"{server.base}/live")
     page.click("#start")
     page.wait_for_selector("text=Power of each GPU, W")

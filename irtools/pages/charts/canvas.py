@@ -12,12 +12,15 @@ from irtools.words import printable
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-__all__ = ["AXIS", "LEFT", "Canvas", "Chart"]
+__all__ = ["AXIS", "LEFT", "Canvas", "Chart", "fitting"]
 
 AXIS = 22
 """Pixels below the marks for the numbers of an axis."""
 LEFT = 0.14
 """Share of the width that is left to the numbers of an axis upwards."""
+
+
+_TELEPHONE_LETTERS = 56
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,11 @@ class Canvas:
         if title:
             Xml.SubElement(found, "title").text = printable(title, 300)
         return found
+
+
+def fitting(shown: str, most: int = 46) -> int:
+    """Return how many letters a name may have next to its figure, on a telephone as well."""
+    return max(12, min(most, _TELEPHONE_LETTERS - len(shown)))
 
 
 def _share(share: float) -> str:

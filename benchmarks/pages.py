@@ -32,6 +32,7 @@ PAGES = tuple(
         "rotation",
         "search-on-many-machines",
         "smoothing",
+        "ui",
         "why",
     )
 )

@@ -22,7 +22,12 @@ TOOLS = ("browser", "site", "dev", "all")
 """Extras for those who work on irtools, not for what it imports."""
 
 # Distributions by the module that is imported of them, where the names differ.
-_MODULES = {"pillow": "PIL", "onnxruntime-gpu": "onnxruntime", "mlflow-skinny": "mlflow"}
+_MODULES = {
+    "pillow": "PIL",
+    "onnxruntime-gpu": "onnxruntime",
+    "mlflow-skinny": "mlflow",
+    "nvidia-ml-py": "pynvml",
+}
 _FOR_OTHERS = {
     "pyopenssl": "model-signing imports it and does not declare it",
     "sqlalchemy": "MLflow's store in a database imports it, which the small package does not need",

@@ -63,6 +63,7 @@ def settings_of(one: Combination) -> Settings:
             threads=measuring.threads,
             check=measuring.check,
             portable=one.pipeline_table.portable,
+            show_samples=one.config.release.samples == "data",
             effort=measuring.effort,
         )
     except IrtoolsError as error:

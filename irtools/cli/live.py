@@ -53,7 +53,8 @@ class LiveView:
             point = self._point
             cores = " ".join(f"{load:3.0f}%" for load in point["cores"])
             clients = counted(point["clients"], "client")
-            head = f"{printable(self._state)}  {point['t']:.0f} s  {clients}  cores {cores}"
+            gpus = "".join(map(_gpu_text, point.get("gpus", ())))
+            head = f"{printable(self._state)}  {point['t']:.0f} s  {clients}  cores {cores}{gpus}"
             return Group(Text(head), self._table(point))
 
     def _table(self, point: Mapping[str, Any]) -> Table:
@@ -63,17 +64,27 @@ class LiveView:
         from irtools.words import printable, size_text
 
         table = Table(pad_edge=False, show_edge=False)
-        for heading in ("model", "p50", "p95", "p99", "per second", "cores", "memory"):
+        on_gpu = any("gpu_memory" in one for one in point["contenders"].values())
+        more = ("GPU memory",) if on_gpu else ()
+        for heading in ("model", "p50", "p95", "p99", "per second", "cores", "memory", *more):
             table.add_column(heading, justify="left" if heading == "model" else "right")
         table.add_column("p50 so far")
         for name, found in point["contenders"].items():
             times = (_milliseconds(found[key]) for key in ("p50", "p95", "p99"))
             rate = "" if found["throughput"] is None else f"{found['throughput']:.1f}"
             cores = "" if found["cpu"] is None else f"{found['cpu']:.2f}"
-            cells = (name, *times, rate, cores, size_text(found["rss"]))
+            cells: tuple[str, ...] = (name, *times, rate, cores, size_text(found["rss"]))
+            cells = (*cells, size_text(found.get("gpu_memory"))) if on_gpu else cells
             course = sparkline(self._courses[name])
             table.add_row(*(Text(printable(cell)) for cell in (*cells, course)))
         return table
+
+
+def _gpu_text(gpu: Mapping[str, Any]) -> str:
+    from irtools.words import size_text
+
+    load = "" if gpu["load"] is None else f" {gpu['load']:.0f}%"
+    return f"  GPU{load} {size_text(gpu['memory'])}".rstrip()
 
 
 def sparkline(values: deque[float]) -> str:

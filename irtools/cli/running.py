@@ -34,7 +34,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 def judging_options(function: F) -> F:
     """Options for data and metrics of a verb that makes a model."""
     for add in reversed(
-        (*_DATA, options.data_options, options.calibration_samples_option, _METRIC)
+        (*_DATA, options.data_options, options.calibration_samples_option, _METRIC, _HIDDEN)
     ):
         function = add(function)
     return function
@@ -57,6 +57,13 @@ _METRIC = click.option(
     help="accuracy, multilabel-f1-micro, perplexity, ... or module:function; again for further "
     "ones. [default: by the labels: multilabel-f1-micro for rows of 0/1, else accuracy; perplexity "
     "of models that write text]",
+)
+
+
+_HIDDEN = click.option(
+    "--hide-samples",
+    is_flag=True,
+    help="Keep texts and pictures of samples whose answer changed out of the report.",
 )
 
 
@@ -115,6 +122,7 @@ def settings_of(target: Target | str, given: Mapping[str, Any]) -> Settings:
         figures=tuple(figures.split(",")) if figures else (),
         check=check,
         portable=given["portable"],
+        show_samples=not given["hide_samples"],
         effort=given["effort"],
         **{name: given[name] for name in named if name in given},
     )

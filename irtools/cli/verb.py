@@ -123,6 +123,7 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "--force",
         "--json",
         "--html",
+        "--hide-samples",
         "--adapter-output",
         "--hard-label-output",
         "--cache",

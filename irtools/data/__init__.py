@@ -15,6 +15,7 @@ from irtools.data.load import DataSettings, is_text, load_dataset
 from irtools.data.npz import read_arrays
 from irtools.data.of_network import signature_of
 from irtools.data.padding import cut_columns, find_columns, padding_mask, put_at_padding
+from irtools.data.preview import PNG_HEAD, text_of, thumbnail_of
 from irtools.data.signature import InputSpec, required_inputs
 from irtools.data.split import halves
 from irtools.data.synthetic import SyntheticSettings, draw_feeds, longest_text, synthesize
@@ -35,6 +36,7 @@ __all__ = [
     "InputSpec",
     "Layout",
     "OpenAxis",
+    "PNG_HEAD",
     "SyntheticSettings",
     "TextRows",
     "are_flags",
@@ -71,4 +73,6 @@ __all__ = [
     "set_up_tokenizer",
     "signature_of",
     "synthesize",
+    "text_of",
+    "thumbnail_of",
 ]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from irtools.analysis.block import BlockNode, BlockPair, find_block
 from irtools.analysis.modules import ModuleSize, module_sizes
 from irtools.data import Dataset
 from irtools.model import Model
@@ -27,6 +29,7 @@ from irtools.targets import Target
 from irtools.words import printable
 
 __all__ = [
+    "block_entry",
     "data_entry",
     "make_row",
     "make_rows",
@@ -121,6 +124,24 @@ def module_entries(original: Model, result: Model) -> tuple[ModuleEntry, ...]:
         )
         for name, old, new in both
     )
+
+
+def block_entry(original: Model, result: Model) -> BlockPair | None:
+    """Return a repeated block before and after, with names that are harmless to print.
+
+    Args:
+        result: With the exporter's notes.
+    """
+    found = find_block(original.ir, result.ir)
+    if found is None:
+        return None
+    before, after = (tuple(map(_harmless, side)) for side in (found.before, found.after))
+    return replace(found, module=printable(found.module), before=before, after=after)
+
+
+def _harmless(node: BlockNode) -> BlockNode:
+    op, name, weights = (printable(text) for text in (node.op, node.name, node.weights))
+    return BlockNode(op, name, weights, node.inputs, node.change)
 
 
 def plan_entries(steps: Sequence[Step]) -> tuple[PlanEntry, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from irtools.driver.history import with_history
 from irtools.driver.make import (
+    block_entry,
     data_entry,
     make_rows,
     model_entry,
@@ -19,6 +20,7 @@ from irtools.driver.make import (
     utc_now,
 )
 from irtools.driver.session import Session
+from irtools.driver.shown import sample_entries
 from irtools.measure.figures import Level, Verdict
 from irtools.measure.machine import machine, versions
 from irtools.model import Model
@@ -187,6 +189,8 @@ def _report(
         trials=search.trials,
         plans=plan_entries(steps),
         modules=module_entries(job.model, steps[-1].model),
+        block=block_entry(job.model, steps[-1].model),
+        samples=sample_entries(rows, None if judge is None else judge.data, job.settings),
     )
 
 

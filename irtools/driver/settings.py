@@ -54,6 +54,8 @@ class Settings:
         portable: Keep to standard operators in what is written and timed, so that other runtimes
             read it too. The target's own operators are faster on it.
         reproducer: Write a folder for `irc reproduce` when a pass fails.
+        show_samples: Put texts and pictures of samples whose answer changed into the report, not
+            their numbers alone.
         effort: How much time measuring may take: `quick`, `normal`, `thorough`, or seconds. On
             how much is measured is planned from the cost of one run of the model.
 
@@ -76,6 +78,7 @@ class Settings:
     check: bool = True
     portable: bool = False
     reproducer: bool = True
+    show_samples: bool = True
     effort: str | float | Effort = "normal"
 
     def __post_init__(self) -> None:
@@ -150,6 +153,7 @@ class Settings:
             threads=self.threads,
             check=self.check,
             portable=self.portable,
+            show_samples=self.show_samples,
             effort=self.planned_effort.name,
             task=self.loading.task,
             opset=self.loading.opset,

@@ -21,6 +21,7 @@ from irtools.instruments.reproducer import Recipe, Reproducer, may_be_bug
 from irtools.instruments.rollback import Rollback
 from irtools.instruments.score import ModelScore
 from irtools.instruments.scores import FidelityFigure, MetricFigure
+from irtools.instruments.sensitivity import LayerCost, Sensitivity
 from irtools.instruments.sizes import Size, Sizes
 from irtools.instruments.speed import Latency, first_ratios, is_slower
 from irtools.instruments.verification import Verification
@@ -48,7 +49,9 @@ __all__ = [
     "Rollback",
     "Latency",
     "Layer",
+    "LayerCost",
     "Layers",
+    "Sensitivity",
     "Size",
     "Sizes",
     "TimeProfile",

@@ -14,11 +14,16 @@ __all__ = [
     "Drawing",
     "Facts",
     "Folded",
+    "Gallery",
+    "Head",
+    "HeadLine",
+    "Hint",
     "Lead",
     "Light",
     "Lights",
     "Paragraph",
     "Picker",
+    "Picture",
     "Remarks",
     "Section",
     "Table",
@@ -52,6 +57,14 @@ class Paragraph(Block):
     """A sentence or two."""
 
     kind: ClassVar[str] = "paragraph"
+    text: str
+
+
+@dataclass(frozen=True)
+class Hint(Block):
+    """A sentence on what is missing here, and what would fill it."""
+
+    kind: ClassVar[str] = "hint"
     text: str
 
 
@@ -124,6 +137,7 @@ class Table(Block):
         texts: Headings of columns of prose, which wrap.
         code: Headings of columns of which each cell can be copied.
         off: Numbers of the rows that do not count.
+        links: Where the first cell of each row leads to, relative to the page; empty: nowhere.
     """
 
     kind: ClassVar[str] = "table"
@@ -133,6 +147,7 @@ class Table(Block):
     texts: Sequence[str] = ()
     code: Sequence[str] = ()
     off: Sequence[int] = ()
+    links: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -142,6 +157,30 @@ class Drawing(Block):
     kind: ClassVar[str] = "drawing"
     is_narrow: ClassVar[bool] = True
     chart: Chart
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A small picture.
+
+    Attributes:
+        png: A PNG file in base64.
+        name: What it is, for those who do not see it.
+        text: Below it.
+    """
+
+    png: str
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Gallery(Block):
+    """Pictures next to each other."""
+
+    kind: ClassVar[str] = "gallery"
+    title: str
+    pictures: tuple[Picture, ...]
 
 
 @dataclass(frozen=True)
@@ -200,6 +239,36 @@ class Tree(Block):
     caption: str
     headings: tuple[str, ...]
     rows: tuple[TreeRow, ...]
+
+
+@dataclass(frozen=True)
+class HeadLine:
+    """A line below the heading of a page: a name in bold, code, then text."""
+
+    text: str = ""
+    code: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Head:
+    """What stands around the sections of a page.
+
+    Attributes:
+        title: In the tab of a browser.
+        heading: At the top.
+        lines: Below the heading.
+        footer: At the end.
+        download: A JSON document in base64 that the page offers; empty: none.
+        file: How it is called when it is downloaded.
+    """
+
+    title: str
+    heading: str
+    lines: tuple[HeadLine, ...]
+    footer: str
+    download: str = ""
+    file: str = "report.json"
 
 
 @dataclass(frozen=True)

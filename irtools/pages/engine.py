@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,11 @@ from irtools.words import printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
-    from irtools.pages.blocks import Block
+    from irtools.pages.blocks import Block, Head, Section
 
-__all__ = ["fragment", "page", "templates"]
+__all__ = ["fragment", "page", "section_page", "templates"]
 
 _LIMIT = 1000
 
@@ -41,6 +43,7 @@ def templates(package: str = "irtools.pages") -> Environment:
         lstrip_blocks=True,
     )
     found.filters["runs"] = _runs
+    found.filters["safe_base64"] = _base64
     return found
 
 
@@ -69,6 +72,16 @@ def page(
     return _rendered(template, package, styles=sheets, scripts=programs, policy=policy, **values)
 
 
+def section_page(head: Head, sections: Iterable[Section], *, scripts: Sequence[str] = ()) -> str:
+    """Return a page of sections, with links to each; it needs no other file.
+
+    Args:
+        scripts: Texts of scripts after the shared one.
+    """
+    found = list(sections)
+    return page("sections.html", "irtools.pages", scripts=scripts, head=head, sections=found)
+
+
 def fragment(template: str, package: str, **values: Any) -> str:
     """Return a part of a page that stands by itself, with the shared style and without scripts."""
     return _rendered(template, package, style=asset("base.css"), **values)
@@ -87,6 +100,13 @@ def _runs(blocks: Iterable[Block]) -> list[list[Block]]:
         else:
             rows.append([block])
     return rows
+
+
+def _base64(text: str) -> Markup:
+    """Return text that is base64 as it is, however long; anything else as nothing."""
+    from markupsafe import Markup
+
+    return Markup(text if re.fullmatch(r"[A-Za-z0-9+/]*={0,2}", text) else "")
 
 
 def _shown(value: Any) -> Any:

@@ -92,7 +92,8 @@ def outcome_of(found: Sequence[Compared]) -> str:
     noise = [one.name for one in found if one.outcome == "within noise"]
     if noise:
         parts.append(f"{' and '.join(noise)}: within noise")
-    return f"{'; '.join(parts) or 'No figure of the results differs'}."
+    said = "; ".join(parts) or "no figure of the results differs"
+    return f"{said[0].upper()}{said[1:]}."
 
 
 def figure_cells(found: Sequence[Compared]) -> Cells:

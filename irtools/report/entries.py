@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from irtools.analysis.block import BlockPair
 from irtools.goals import Interval
 from irtools.measure.base import BenchSettings
 from irtools.measure.effort import MeasuringPlan
@@ -29,6 +30,7 @@ __all__ = [
     "ReportData",
     "SettingsEntry",
     "Row",
+    "SampleEntry",
     "TargetEntry",
     "TriedEntry",
 ]
@@ -190,6 +192,7 @@ class SettingsEntry:
     samples: int | None = None
     drawn_sizes: Mapping[str, int] = field(default_factory=dict)
     further_metrics: tuple[str, ...] = ()
+    show_samples: bool = True
 
 
 @dataclass(frozen=True)
@@ -289,6 +292,21 @@ class ModuleEntry:
 
 
 @dataclass(frozen=True)
+class SampleEntry:
+    """What a person sees of a sample whose answer changed.
+
+    Attributes:
+        sample: Its position among the samples that are quoted, from 0.
+        text: Its text, cut at 300 letters; empty where it did not come as text.
+        thumbnail: The picture that was fed, as a PNG in base64; empty where it is not one.
+    """
+
+    sample: int
+    text: str = ""
+    thumbnail: str = ""
+
+
+@dataclass(frozen=True)
 class ArtifactEntry:
     """What was written, and the kernels that the runtime chose for it."""
 
@@ -319,6 +337,9 @@ class ReportData:
         plans: What passes with a plan decided.
         modules: The modules of the source, in the order of the original; those that appeared
             afterwards come last. Empty where none is recorded.
+        block: A repeated block of the model before and after; None: none is small enough to draw.
+        samples: Of answers that changed, what there is to see: 60 texts or 24 pictures at most,
+            and nothing with `--hide-samples`.
     """
 
     created: str
@@ -347,3 +368,5 @@ class ReportData:
     elsewhere: tuple[KitTimes, ...] = ()
     plans: tuple[PlanEntry, ...] = ()
     modules: tuple[ModuleEntry, ...] = ()
+    samples: tuple[SampleEntry, ...] = ()
+    block: BlockPair | None = None

@@ -91,6 +91,8 @@ def _reading(settings: Settings) -> Iterator[str]:
     yield from (f"{option} {shlex.quote(str(value))}" for option, value in found if value)
     if settings.portable:
         yield "--portable"
+    if not settings.show_samples:
+        yield "--hide-samples"
 
 
 def next_steps(given: Given, job: Job, climbed: Climbed, *, on_all: bool = False) -> Iterator[str]:

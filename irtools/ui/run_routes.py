@@ -10,7 +10,7 @@ from fastapi.responses import HTMLResponse, Response
 
 from irtools.errors import UsageError
 from irtools.report.document import Report
-from irtools.report.page import comparison_page, report_page
+from irtools.report.page import bench_page, comparison_page, report_page
 from irtools.ui.finding import bench_of, find_runs, is_bench, report_of
 from irtools.ui.pages import fragment, page
 from irtools.ui.state import UiState
@@ -46,18 +46,22 @@ def runs(request: Request, state: State, words: str = "") -> Response:
 
 @router.get("/report")
 def report(state: State, path: str) -> Response:
-    """Show a report in a frame, or a benchmark."""
+    """Show a report or a benchmark in a frame."""
     file = state.root.existing(path)
     if is_bench(file):
-        return page("bench.html", "/", name=path, bench=bench_of(file))
+        bench_page(bench_of(file), path)  # What is wrong with it is said here, not in the frame.
+        return page("report.html", "/", name=path, pipelines=[])
     pipelines = _pipelines(report_of(file))
     return page("report.html", "/", name=path, pipelines=pipelines)
 
 
 @router.get("/report/page")
 def report_alone(state: State, path: str) -> Response:
-    """Return a report as the page that `irc report` writes."""
-    return _framed(report_page(report_of(state.root.existing(path))))
+    """Return a report or a benchmark as the page that `irc report` writes."""
+    file = state.root.existing(path)
+    if is_bench(file):
+        return _framed(bench_page(bench_of(file), path))
+    return _framed(report_page(report_of(file)))
 
 
 @router.get("/compare")

@@ -15,6 +15,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from irtools import optimize
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext
 
@@ -66,6 +68,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copy(folder / "model.onnx", folder / "same.onnx")
     (folder / "tokenizer.json").write_text(_TOKENIZER, encoding="utf-8")
     (folder / "classes.json").write_text('["negative", "positive"]', encoding="utf-8")
+    (folder / "irc.toml").write_text("", encoding="utf-8")
+    for name, passes in (("first", "cleanup"), ("second", "cleanup,fuse")):
+        found = optimize(folder / "model.onnx", passes, bench=None, check=False)
+        text = found.report.to_json()
+        (folder / f"{name}.report.json").write_text(text, encoding="utf-8")
     return folder
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import select
 import signal
@@ -107,6 +108,14 @@ def test_one_whole_story(server: Server, window: Callable[..., Any], folder: Pat
     page.fill("#words", "story")
     page.wait_for_selector("#runs tr:only-child")
     page.check("#runs input")
+    page.fill("#words", "report.json")
+    page.wait_for_selector("#runs tr:nth-child(3)")
+    for name in ("story", "first"):
+        page.check(f'#runs input[value="{name}.report.json"]')
+    page.click("text=Compare the chosen reports")
+    compared = page.frame_locator("iframe").locator("#verdict")
+    compared.wait_for()
+    assert "size" in compared.inner_text()
     assert complaints == []
 
 
@@ -176,6 +185,91 @@ def test_a_hundred_clients_at_once(server: Server, window: Callable[..., Any]) -
     assert len(counts) == 100 and min(counts) > 5 and max(counts) == min(counts)
 
 
+def _ended_job(page: Page, server: Server) -> str:
+    """Start a job that fails at once, and return the path of its page."""
+    answer = page.request.post(
+        f"{server.base}/jobs",
+        form={"kind": "build", "config": "irc.toml"},
+        headers={"origin": server.base},
+        max_redirects=0,
+    )
+    assert answer.status == 303, answer.text()
+    return str(answer.headers["location"])
+
+
+def test_a_measurement_is_found_again_and_stopped(
+    server: Server, window: Callable[..., Any]
+) -> None:
+    page, complaints = _enter(window(), server)
+    _measure(page, server, _FOUR[:2], "600", "alternating")
+    page.goto(f"{server.base}/live")
+    page.wait_for_selector(".card:nth-of-type(2)", timeout=_PATIENCE)
+    page.click("#stop")
+    page.wait_for_selector("#save:not([hidden])", timeout=_PATIENCE)
+    page.wait_for_selector("#start:not([disabled])", timeout=_PATIENCE)
+    assert ", ended" in page.inner_text("#state") and complaints == []
+
+
+def test_two_token_streams_are_set_against_each_other(
+    server: Server, window: Callable[..., Any]
+) -> None:
+    words = (["a", " good", " <b>film", " indeed"], ["a", " good", " movie"])
+    page, complaints = _enter(window(), server)
+    trials = iter((1, 2))
+    page.route("**/try/start", lambda route: route.fulfill(json={"trial": next(trials)}))
+    for number, written in enumerate(words, 1):
+        sent = [
+            {"token": hash(word) % 997, "text": "".join(written[: n + 1]), "ms": 10.0 * (n + 1)}
+            for n, word in enumerate(written)
+        ]
+        sent.append({"tokens_per_second": 100.0, "first_ms": 9.5})
+        lines = [f"event: message\ndata: {json.dumps(one)}\n\n" for one in sent]
+        body = "".join([*lines, 'event: end\ndata: {"outcome": "done", "error": ""}\n\n'])
+        _stream(page, f"**/try/{number}/events", body)
+    page.goto(f"{server.base}/try")
+    page.fill("textarea[name=text]", "it was")
+    page.select_option("select[name=second]", "same.onnx@ort-cpu")
+    page.click("#trial button")
+    page.wait_for_selector("text=The first token that differs is number 3.")
+    assert page.locator(".stream").all_inner_texts() == ["".join(written) for written in words]
+    assert page.locator(".stream mark").all_inner_texts() == [" <b>film", " movie"]
+    assert "first token after 9.5 ms, 100.0 tokens per second" in page.inner_text("#results")
+    assert complaints == []
+
+
+def _stream(page: Page, path: str, body: str) -> None:
+    page.route(path, lambda route: route.fulfill(body=body, content_type="text/event-stream"))
+
+
+def test_gpus_are_drawn_where_there_are_some(server: Server, window: Callable[..., Any]) -> None:
+    gpu = {"name": "GPU A", "load": 37, "memory": 2_000_000_000, "power": 250.5}
+    figures = {"p50": 1.0, "p95": 2.0, "p99": 3.0, "throughput": 9.0, "cpu": 1.0, "rss": 1e8}
+    points = [
+        {
+            "t": t,
+            "clients": 1,
+            "active": "a",
+            "cores": [50.0, 60.0],
+            "gpus": [gpu, {**gpu, "name": "GPU B", "load": None}],
+            "contenders": {"a": {**figures, "gpu_memory": 512_000_000}, "b": figures},
+        }
+        for t in (0.3, 0.6)
+    ]
+    sent = [f"event: message\ndata: {json.dumps(point)}\n\n" for point in points]
+    sent.append('event: end\ndata: {"outcome": "done", "error": ""}\n\n')
+    page, complaints = _enter(window(), server)
+    page.route("**/live/start", lambda route: route.fulfill(json={"contenders": ["a", "b"]}))
+    _stream(page, "**/live/events", "".join(sent))
+    page.goto(f"{server.base}/live")
+    page.click("#start")
+    page.wait_for_selector("text=Power of each GPU, W")
+    assert page.locator("canvas").count() == 8
+    first, second = (page.inner_text(f".card:nth-of-type({n})") for n in (1, 2))
+    assert "512 MB" in first and "GPU memory" in second and "512" not in second
+    assert "0 GPU A" in page.inner_text("#charts")
+    assert complaints == []
+
+
 @pytest.mark.parametrize("width", [400, 1400])
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 def test_every_page_is_readable(
@@ -186,7 +280,18 @@ def test_every_page_is_readable(
     page, complaints = _enter(window(width, dark), server)
     _measure(page, server, _FOUR[:1], "2", "load")
     page.wait_for_selector("#save:not([hidden])", timeout=_PATIENCE)
-    for path in ("", "/", "/try", "/jobs?passes=int8", "/jobs/99"):
+    name = f"live-{width}-{dark}.bench.json"
+    page.fill("#name", name)
+    page.click("#save button")
+    page.wait_for_selector(f"text=saved {name}")
+    both = "path=first.report.json&path=second.report.json"
+    job = _ended_job(page, server)
+    for path in (
+        *("", "/", "/try", "/jobs?passes=int8", "/jobs/99", job),
+        *("/report?path=first.report.json", "/report/page?path=first.report.json"),
+        *(f"/compare?{both}", f"/compare/page?{both}"),
+        *(f"/report?path={name}", f"/report/page?path={name}"),
+    ):
         if path:
             page.goto(f"{server.base}{path}")
         for details in page.locator("summary").all():

@@ -21,6 +21,7 @@ _STEEP_DB = 6.0
 _LEAST = 0.05
 _SHOWN = 3
 _SURE = 0.2
+_PRUNED = 0.01
 _FINE_DB = 30.0
 
 
@@ -94,9 +95,7 @@ class CoarseWeights(Cause):
                 share,
                 f"{weight.first} against {weight.second}, {weight.form}",
                 *([f"median of all weights: {_median(worst):.1f} dB"] if len(worst) > 2 else []),
-                command=commands.sensitivity(facts, "cleanup,fuse,int8")
-                if weight.is_quantized
-                else commands.compare(facts),
+                command=_answer(facts, weight),
                 subjects=(weight.module or weight.node, weight.second),
             )
 
@@ -110,7 +109,24 @@ def _median(weights: list[StoredWeight]) -> float:
     return float(np.median([min(weight.sqnr_db, 150.0) for weight in weights]))
 
 
+def _answer(facts: Facts, weight: StoredWeight) -> str:
+    if weight.is_quantized:
+        return commands.sensitivity(facts, "cleanup,fuse,int8")
+    if _is_pruned(weight):  # By what it does to the outputs, and with what is left refitted.
+        return commands.optimize(facts, "cleanup,fuse,prune", "--calibrate", facts.data or "DATA")
+    return commands.compare(facts)
+
+
+def _is_pruned(weight: StoredWeight) -> bool:
+    return weight.kept and weight.zeros > _PRUNED and not weight.same_as
+
+
 def _why(weight: StoredWeight) -> str:
+    if weight.same_as:
+        return f"it holds the numbers of {printable(weight.same_as)}, another weight of A"
+    if not weight.is_quantized and _is_pruned(weight):
+        share = f"{100 * weight.zeros:.0f} %"
+        return f"{share} of its numbers became zero and the others stayed as they were: pruned"
     if not weight.is_quantized:
         return "its numbers are other ones"
     if weight.spread > 10:

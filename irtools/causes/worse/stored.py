@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -45,6 +46,9 @@ class StoredWeight:
         is_quantized: The second holds integers.
         sqnr_db: How close it is; infinite where equal.
         spread: Largest peak of an output channel over the median.
+        zeros: Share of its numbers that are zero in the second model alone.
+        kept: The numbers that are not zero are those of the first model.
+        same_as: Name of another weight of the first model that has all its numbers; empty: none.
     """
 
     node: str
@@ -55,6 +59,9 @@ class StoredWeight:
     is_quantized: bool
     sqnr_db: float
     spread: float
+    zeros: float = 0.0
+    kept: bool = False
+    same_as: str = ""
 
     @property
     def noise(self) -> float:
@@ -76,6 +83,7 @@ def compared_weights(facts: Facts) -> Iterator[StoredWeight]:
         {name: node for node, name in node_ids(one.model.ir).items()}
         for one in (facts.first, facts.second)
     )
+    names: dict[str, str] = {}
     for match in facts.pairing.matches:
         pair = [_product(ids[0], match.left), _product(ids[1], match.right)]
         if pair[0] is None or pair[1] is None:
@@ -94,7 +102,29 @@ def compared_weights(facts: Facts) -> Iterator[StoredWeight]:
                 held.is_quantized,
                 _sqnr(array, other),
                 _spread(array),
+                float(np.mean((other == 0) & (array != 0))),
+                bool(np.array_equal(other[other != 0], array[other != 0])),
+                "" if held.is_quantized else _twin(held, names or _twins(ids[0], names)),
             )
+
+
+def _twins(ids: Mapping[str, ir.Node], names: dict[str, str]) -> dict[str, str]:
+    """Fill in and return the weights of the first model by what they hold."""
+    for node in ids.values():
+        held = _held(node)
+        if held is not None and not held.is_quantized:
+            names.setdefault(_content(held.array), held.name)
+    return names
+
+
+def _twin(held: _Held, names: Mapping[str, str]) -> str:
+    found = names.get(_content(held.array)) or names.get(_content(held.array.T))
+    return found or ""
+
+
+def _content(array: np.ndarray) -> str:
+    content = np.ascontiguousarray(array)
+    return f"{content.shape} {hashlib.sha256(content.tobytes()).hexdigest()}"
 
 
 def matrix_of(node: ir.Node) -> np.ndarray | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from irtools.cli.types import FILE, OUT
+from irtools.cli.types import FILE, OUT, SOURCE
 from irtools.cli.verb import Verb
 from irtools.errors import FileError, UsageError
 from irtools.files import json_text, write_text
@@ -20,14 +21,16 @@ if TYPE_CHECKING:
 __all__ = ["report"]
 
 _FORMATS = ("table", "markdown", "junit", "html", "json")
+_HEAD_LETTERS = 400
 _BY_SUFFIX = {".md": "markdown", ".xml": "junit", ".html": "html", ".json": "json", ".txt": "table"}
 
 
 @click.command(
     cls=Verb,
-    epilog="Examples: irc report small.json -o small.html; irc report a.json b.json -o both.html",
+    epilog="Examples: irc report small.json -o small.html; irc report a.json b.json -o both.html; "
+    "irc report release/ -o index.html",
 )
-@click.argument("report_files", metavar="REPORT [REPORT]", nargs=-1, type=FILE)
+@click.argument("report_files", metavar="REPORT [REPORT]", nargs=-1, type=SOURCE)
 @click.option(
     "--output",
     "-o",
@@ -60,8 +63,9 @@ def report(
     """Show the report REPORT, which `irc optimize --json FILE` writes, or turn it into a file.
 
     HTML is a page with charts that needs no network and no script; two reports make one of both
-    runs against each other. Markdown is made for the comment of a pull request, JUnit for what CI
-    systems show as tests.
+    runs against each other, and a folder (a release, a sweep) one of all reports in it, with a link
+    to the page of each. Markdown is made for the comment of a pull request, JUnit for what CI
+    systems show as tests. What `irc bench --json FILE` writes becomes a page, too.
     """
     if bool(report_files) == schema:
         raise click.UsageError("give either a report or --schema")
@@ -70,12 +74,15 @@ def report(
     if results and len(report_files) != 1:
         raise click.UsageError("--merge puts times into one report")
     chosen = form or _form_of(output)
+    many = len(report_files) == 1 and Path(report_files[0]).is_dir()
     if schema:
         text = _schema_text()
+    elif many:
+        text = _of_folder(Path(report_files[0]), output, chosen, merged=bool(results))
     elif len(report_files) == 2:
         text = _against(report_files, chosen)
     else:
-        text = _view(_merged(_read(report_files[0]), results), chosen)
+        text = _of_file(report_files[0], results, chosen)
     if output is None:
         sys.stdout.write(text)
     else:
@@ -91,12 +98,56 @@ def _form_of(output: str | None) -> str:
     return _BY_SUFFIX[suffix]
 
 
+def _of_file(path: str, results: tuple[str, ...], form: str) -> str:
+    """Return a view of a report, or the page of a benchmark."""
+    from irtools.report.bench import FORMAT
+    from irtools.report.page import bench_page
+
+    text = _text_of(path)
+    if f'"{FORMAT}"' not in text[:_HEAD_LETTERS]:
+        return _view(_merged(_parsed(text, path), results), form)
+    if form != "html" or results:
+        raise UsageError(f"{path} is a benchmark, which is shown as html: give -o NAME.html")
+    return bench_page(json.loads(text), Path(path).name)
+
+
+def _of_folder(folder: Path, output: str | None, form: str, *, merged: bool) -> str:
+    """Return a view of all reports below a folder."""
+    from irtools.report.folder import listed_below, many_text
+    from irtools.report.markdown import table
+    from irtools.report.page import many_cells, many_page
+
+    if merged:
+        raise UsageError("--merge puts times into one report, and this is a folder")
+    found = listed_below(folder, Path(output).parent if output is not None else folder)
+    if form == "html":
+        return many_page(folder.absolute().name, found)
+    if form == "markdown":
+        return "\n".join(table(many_cells(found))) + "\n"
+    if form == "table":
+        return many_text(found)
+    raise UsageError(f"the reports of a folder are shown as html, markdown or table, not as {form}")
+
+
 def _read(path: str) -> Report:
-    from irtools.errors import DataError
+    return _parsed(_text_of(path), path)
+
+
+def _parsed(text: str, path: str) -> Report:
+    from irtools.errors import IrtoolsError
     from irtools.report.document import Report
 
     try:
-        return Report.from_json(Path(path).read_text(encoding="utf-8"))
+        return Report.from_json(text)
+    except IrtoolsError as error:
+        raise error.within(path) from error
+
+
+def _text_of(path: str) -> str:
+    from irtools.errors import DataError
+
+    try:
+        return Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise FileError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -1,4 +1,4 @@
-"""CPU time and resident memory of processes, ten times a second."""
+"""CPU time and memory of processes, ten times a second, and what GPUs do, where there are some."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from contextlib import suppress
 from typing import Any
 
 from irtools.errors import MissingExtraError
+from irtools.measure.live.gpus import Gpus
 from irtools.measure.live.track import Track
 
 __all__ = ["Sampler", "check_sampler"]
@@ -39,6 +40,7 @@ class Sampler:
         active: Returns the name of the contender that is asked; the CPU time of the others says
             nothing of them.
         on_point: Called with the load of each core in percent.
+        gpus: What GPUs are read, and go into the tracks; None: none.
     """
 
     def __init__(
@@ -47,12 +49,14 @@ class Sampler:
         tracks: Mapping[str, Track],
         active: Callable[[], str],
         on_point: Callable[[list[float]], None],
+        gpus: Gpus | None = None,
     ) -> None:
         import psutil
 
         self._tracks = tracks
         self._active = active
         self._on_point = on_point
+        self._gpus = gpus
         self._processes = {name: psutil.Process(pid) for name, pid in processes.items()}
         self._gone = psutil.Error
         self._cores: Callable[[], list[float]] = lambda: psutil.cpu_percent(percpu=True)
@@ -77,7 +81,14 @@ class Sampler:
                     self._sample(name, process)
             count += 1
             if count % _SAMPLES_PER_POINT == 0:
+                self._sample_gpus()
                 self._on_point(self._cores())
+
+    def _sample_gpus(self) -> None:
+        if self._gpus is None or not self._gpus.names:
+            return
+        for name, process in self._processes.items():
+            self._tracks[name].gpu_memory = self._gpus.memory_of(process.pid)
 
     def _sample(self, name: str, process: Any) -> None:
         track = self._tracks[name]

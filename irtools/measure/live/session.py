@@ -18,6 +18,7 @@ from irtools.measure.contest.base import ContestResult, Standing
 from irtools.measure.contest.entrants import Entrant, check_targets, prepare
 from irtools.measure.contest.feeds import check_same_inputs, drawing_model, timed_feeds
 from irtools.measure.drawable import drawn_for
+from irtools.measure.live.gpus import Gpus
 from irtools.measure.live.requests import answer_requests
 from irtools.measure.live.sampler import Sampler, check_sampler
 from irtools.measure.live.settings import LiveSettings
@@ -45,9 +46,10 @@ class LiveSession:
         contenders: Name to model or compiled file, and what runs it; the first is the baseline.
         settings: How.
         emit: Called from another thread with documents: `state` (`loading`, `measuring`), or a
-            point with `t` in seconds, `clients`, `active`, `cores` in percent, and per contender
-            the figures of `Track.point`.
+            point with `t` in seconds, `clients`, `active`, `cores` in percent, where there are GPUs
+            `gpus` as `Gpus.points` has them, and per contender the figures of `Track.point`.
         samples: What to run on; None: drawn inputs.
+        gpus: What GPUs are read; None: those of this machine.
     """
 
     def __init__(
@@ -56,8 +58,10 @@ class LiveSession:
         settings: LiveSettings,
         emit: Emit,
         samples: Dataset | None = None,
+        gpus: Gpus | None = None,
     ) -> None:
         check_sampler()
+        self._gpus = Gpus() if gpus is None else gpus
         check_targets(contenders, timed=True)
         self._contenders = contenders
         self._settings = settings
@@ -95,7 +99,11 @@ class LiveSession:
             self._emit({"state": "measuring", "text": label})
             processes = {name: one.pid for name, one in asked.items()}
             with Sampler(
-                processes, tracks, lambda: self._active, lambda cores: self._point(tracks, cores)
+                processes,
+                tracks,
+                lambda: self._active,
+                lambda cores: self._point(tracks, cores),
+                self._gpus,
             ):
                 self._measure(asked, label)
         return _result(entrants, asked, feeds, self._bench)
@@ -158,6 +166,7 @@ class LiveSession:
                 "clients": self._clients,
                 "active": self._active,
                 "cores": cores,
+                **({"gpus": self._gpus.points()} if self._gpus.names else {}),
                 "contenders": {name: track.point(now) for name, track in tracks.items()},
             }
         )

@@ -27,6 +27,7 @@ class Track:
         self._lock = threading.Lock()
         self.cpu: float | None = None
         self.resident = 0
+        self.gpu_memory: int | None = None
 
     def begin(self) -> None:
         """Begin a block: what is answered from here on belongs to it."""
@@ -52,6 +53,8 @@ class Track:
     def point(self, now: float) -> dict[str, Any]:
         """Return the figures of the last ten seconds; milliseconds, per second, cores, bytes.
 
+        Memory on a GPU is there where the driver says it.
+
         Times are None where nothing was answered in them. Throughput and cores are those of the
         time in which it is asked: the others' blocks do not count.
         """
@@ -60,6 +63,8 @@ class Track:
                 self._recent.popleft()
             recent = np.array(self._recent, np.float64).reshape(-1, 2)
         found: dict[str, Any] = {"cpu": self.cpu, "rss": self.resident}
+        if self.gpu_memory is not None:
+            found["gpu_memory"] = self.gpu_memory
         if not len(recent):
             return found | {"p50": None, "p95": None, "p99": None, "throughput": None}
         quantiles = np.percentile(recent[:, 1], (50, 95, 99)) * 1e3

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from irtools.pages.charts.canvas import AXIS, Canvas, Chart
+from irtools.pages.charts.canvas import AXIS, Canvas, Chart, fitting
 from irtools.pages.charts.scale import Scale
 
 __all__ = ["Bar", "bars"]
@@ -53,7 +53,7 @@ def bars(
     canvas.across(scale, 0, bottom, unit)
     for number, one in enumerate(found):
         top = row * number
-        canvas.text(0, top + 14, one.name, "halo", limit=46)
+        canvas.text(0, top + 14, one.name, "halo", limit=fitting(one.shown))
         canvas.text(1, top + 14, one.shown, "halo", limit=30)
         for place, (value, (kind, name)) in enumerate(zip(one.values, keys, strict=True)):
             if value is not None:

@@ -12,12 +12,15 @@ from irtools.words import printable
 if TYPE_CHECKING:
     from markupsafe import Markup
 
-__all__ = ["AXIS", "LEFT", "Canvas", "Chart"]
+__all__ = ["AXIS", "LEFT", "Canvas", "Chart", "fitting"]
 
 AXIS = 22
 """Pixels below the marks for the numbers of an axis."""
 LEFT = 0.14
 """Share of the width that is left to the numbers of an axis upwards."""
+
+
+_TELEPHONE_LETTERS = 56
 
 
 @dataclass(frozen=True)
@@ -29,30 +32,36 @@ class Chart:
         svg: The drawing.
         keys: Classes of the style sheet, and what marks of that class are.
         note: What a reader must know of it.
+        scrolls: It has a width of its own, and is shown in a frame that scrolls.
     """
 
     caption: str
     svg: Markup
     keys: tuple[tuple[str, str], ...] = ()
     note: str = ""
+    scrolls: bool = False
 
 
 class Canvas:
-    """An SVG image of the full width.
+    """An SVG image of the full width, or of a width of its own.
 
     Text is set as text of the element tree, and so cannot become markup.
 
     Args:
         label: What a screen reader says; the numbers are in a table next to it.
         height: In pixels.
+        width: In pixels; None: that of the page.
     """
 
-    def __init__(self, label: str, height: float) -> None:
+    def __init__(self, label: str, height: float, width: float | None = None) -> None:
         self.height = height
         self._root = Xml.Element(
             "svg", {"class": "chart", "role": "img", "aria-label": printable(label)}
         )
         self._root.set("height", _pixels(height))
+        if width is not None:
+            self._root.set("class", "chart graph")
+            self._root.set("width", _pixels(width))
 
     def line(self, x1: float, y1: float, x2: float, y2: float, kind: str, title: str = "") -> None:
         """Draw a line; `x` are shares of the width, `y` pixels."""
@@ -68,6 +77,16 @@ class Canvas:
         """Draw a bar from its left upper corner; widths are shares."""
         at = {"x": _share(x), "y": _pixels(y), "height": _pixels(height), "rx": "2"}
         self._add("rect", {**at, "width": _share(width)}, f"bar {kind}", title)
+
+    def box(self, x: float, y: float, width: float, height: float, kind: str, title: str) -> None:
+        """Draw a rectangle from its left upper corner; widths are shares."""
+        at = {"x": _share(x), "y": _pixels(y), "height": _pixels(height), "rx": "5"}
+        self._add("rect", {**at, "width": _share(width)}, kind, title)
+
+    def centred(self, x: float, y: float, text: str, kind: str, limit: int) -> None:
+        """Write text, centred wherever it is."""
+        at = {"x": _share(x), "y": _pixels(y), "text-anchor": "middle"}
+        self._add("text", at, kind, "").text = printable(text, limit)
 
     def text(self, x: float, y: float, text: str, kind: str = "", limit: int = 60) -> None:
         """Write text, centred; near the ends of the width it stays inside."""
@@ -104,6 +123,11 @@ class Canvas:
         if title:
             Xml.SubElement(found, "title").text = printable(title, 300)
         return found
+
+
+def fitting(shown: str, most: int = 46) -> int:
+    """Return how many letters a name may have next to its figure, on a telephone as well."""
+    return max(12, min(most, _TELEPHONE_LETTERS - len(shown)))
 
 
 def _share(share: float) -> str:

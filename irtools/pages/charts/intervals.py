@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from irtools.pages.charts.canvas import AXIS, Canvas, Chart
+from irtools.pages.charts.canvas import AXIS, Canvas, Chart, fitting
 from irtools.pages.charts.scale import Scale
 
 __all__ = ["Estimate", "intervals"]
@@ -67,7 +67,7 @@ def intervals(
 def _draw(canvas: Canvas, scale: Scale, one: Estimate, top: float) -> None:
     y = top + 26
     title = f"{one.name}: {one.shown}"
-    canvas.text(0, top + 14, one.name, "halo", limit=46)
+    canvas.text(0, top + 14, one.name, "halo", limit=fitting(one.shown))
     if one.low < one.high:
         ends = scale.place(one.low), scale.place(one.high)
         canvas.line(ends[0], y, ends[1], y, f"line {one.kind}", title)

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from irtools.instruments import Layer, Layers
-from irtools.pages.blocks import Block, Commands, Drawing, Folded, Paragraph, Picker, Section, Table
+from irtools.instruments import Layer, LayerCost, Layers, Sensitivity
+from irtools.pages.blocks import (
+    Block,
+    Commands,
+    Drawing,
+    Folded,
+    Hint,
+    Paragraph,
+    Picker,
+    Section,
+    Table,
+)
 from irtools.pages.charts import Bar, Series, bars, lines
 from irtools.report.document import Report
 from irtools.report.entries import PlanEntry, ReportData
@@ -20,16 +30,22 @@ _EQUAL_DB = 150.0
 _KEYS = (("after", "predicted loss"),)
 
 
-def accuracy(report: Report) -> Section | None:
-    """Return the section; None where no pass decided anything that costs."""
+def accuracy(report: Report) -> Section:
+    """Return the section."""
     blocks = [block for plan in report.plans for block in _of_plan(report, plan)]
     layers = Layers.of(report.rows[-1])
     if layers is not None and layers.layers:
         blocks = [*_along(layers), *blocks]
-    elif blocks:
+    else:
         option = "--figures layers adds the signal-to-noise ratio along the graph."
-        blocks.append(Paragraph(option))
-    return Section("accuracy", "Where the accuracy goes", tuple(blocks)) if blocks else None
+        blocks.append(Hint(option))
+    if not any(plan.decisions for plan in report.plans):
+        told = "No pass decided layer by layer what to give up, so that there is nothing to rank."
+        blocks.append(Hint(told))
+    elif not any(Sensitivity.of(row) for row in report.rows):
+        option = "--figures sensitivity measures the costliest of these decisions, each alone."
+        blocks.append(Hint(option))
+    return Section("accuracy", "Where the accuracy goes", tuple(blocks))
 
 
 def _along(found: Layers) -> Iterator[Block]:
@@ -71,7 +87,8 @@ def _of_plan(report: ReportData, plan: PlanEntry) -> Iterator[Block]:
     unit = f" ({plan.cost_unit})" if plan.cost_unit else ""
     drawn = [Bar(one.subject, f"{one.cost:.3g}", (one.cost,)) for one in costly[:_DRAWN]]
     yield Drawing(bars(f"{name}: predicted loss of each decision{unit}", drawn, _KEYS))
-    table = _table(name, plan)
+    costs = Sensitivity.of(report.rows[plan.row])
+    table = _table(name, plan, () if costs is None else costs.layers)
     before, after = _around(report, plan.row)
     if before:
         yield Picker(table, before, after)
@@ -85,14 +102,21 @@ def _of_plan(report: ReportData, plan: PlanEntry) -> Iterator[Block]:
     yield Commands("", ((what, f"{measured} --measure 10"),))
 
 
-def _table(name: str, plan: PlanEntry) -> Table:
+def _table(name: str, plan: PlanEntry, costs: Sequence[LayerCost]) -> Table:
+    alone = {
+        (one.subject, one.action): sqnr_text(one.measured_db)
+        for one in costs
+        if one.measured_db is not None
+    }
     total = sum(one.cost for one in plan.decisions) or 1.0
-    headings = ("what", "predicted loss", "share", "gain", "how")
+    own = ("measured alone",) if alone else ()
+    headings = ("what", "predicted loss", "share", *own, "gain", "how")
     rows = [
         (
             one.subject,
             f"{one.cost:.3g}",
             f"{100 * one.cost / total:.1f} %",
+            *((alone.get((one.subject, one.action), ""),) if alone else ()),
             f"{one.gain:,.0f}" if one.gain else "",
             one.action,
         )

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from irtools.pages.blocks import Block, Drawing, Lead, Light, Lights, Paragraph, Section, Table
+from irtools.pages.blocks import (
+    Block,
+    Drawing,
+    Head,
+    HeadLine,
+    Lead,
+    Light,
+    Lights,
+    Paragraph,
+    Section,
+    Table,
+)
 from irtools.pages.charts import Estimate, intervals
-from irtools.pages.engine import page
+from irtools.pages.engine import section_page
 from irtools.report.comparison import (
     Both,
     Compared,
@@ -38,13 +49,19 @@ def comparison_page(first: Report, second: Report, names: tuple[str, str] = ("A"
     Raises:
         DataError: A report holds numbers that no run has.
     """
-    return page(
-        "comparison.html",
-        "irtools.report",
-        names=names,
-        reports=(first, second),
-        sections=list(comparison_sections(first, second)),
+    both = first, second
+    head = Head(
+        title=f"A and B: {names[0]}, {names[1]}",
+        heading="Two runs against each other",
+        lines=tuple(map(_line, "AB", names, both)),
+        footer=f"Made by irtools from reports of {first.created} and {second.created}.",
     )
+    return section_page(head, comparison_sections(first, second))
+
+
+def _line(name: str, file: str, report: ReportData) -> HeadLine:
+    where = f"on {report.model.source}, {report.target.name} ({report.created}), {file}"
+    return HeadLine(where, report.pipeline or "no passes", name)
 
 
 def comparison_sections(first: Report, second: Report) -> Iterator[Section]:

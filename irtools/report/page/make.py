@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterator
 
-from irtools.pages.blocks import Section
-from irtools.pages.engine import fragment, page
+from irtools.pages.blocks import Head, HeadLine, Section
+from irtools.pages.engine import fragment, section_page
 from irtools.pages.policy import asset
 from irtools.report.document import Report
 from irtools.report.impossible import refuse_impossible
@@ -35,16 +35,17 @@ def report_page(report: Report) -> str:
     Raises:
         DataError: The report holds numbers that no run has.
     """
-    document = report.to_json()
-    return page(
-        "report.html",
-        _PACKAGE,
-        scripts=(asset("picker.js", _PACKAGE),),
-        heading=heading_of(report),
-        report=report,
-        sections=list(sections_of(report)),
-        download=_data_url(document) if len(document) <= _LARGEST_DOWNLOAD else "",
+    document, target = report.to_json(), report.target
+    passes = report.pipeline or "no passes"
+    place = f"{target.name} ({target.runtime}, isa {target.isa})"
+    head = Head(
+        title=f"{passes} on {report.model.source}",
+        heading=report.model.source,
+        lines=(HeadLine(code=passes), HeadLine(", ".join((*heading_of(report)[1:], place)))),
+        footer=f"Made by irtools from a report of {report.created}.",
+        download=_base64(document) if len(document) <= _LARGEST_DOWNLOAD else "",
     )
+    return section_page(head, sections_of(report), scripts=(asset("picker.js", _PACKAGE),))
 
 
 @refuse_impossible()
@@ -64,10 +65,10 @@ def report_fragment(report: Report) -> str:
 
 
 def sections_of(report: Report) -> Iterator[Section]:
-    """Yield the sections that a report has something to say in."""
+    """Yield all sections; one without figures says what would fill it."""
     made = (verdict, passes, tradeoff, speed, time, accuracy, samples, modules, machine)
-    yield from (section for make in made if (section := make(report)) is not None)
+    yield from (make(report) for make in made)
 
 
-def _data_url(text: str) -> str:
-    return f"data:application/json;base64,{base64.b64encode(text.encode()).decode()}"
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()

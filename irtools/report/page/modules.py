@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from irtools.pages.blocks import Paragraph, Section, Tree, TreeRow
+from irtools.pages.blocks import Block, Hint, Paragraph, Section, Tree, TreeRow
 from irtools.report.document import Report
-from irtools.report.entries import ModuleEntry
+from irtools.report.entries import ModuleEntry, ReportData
+from irtools.report.page.block import block
 from irtools.words import size_text
 
 __all__ = ["modules"]
@@ -44,22 +45,34 @@ class _Node:
         return own, tuple((name, part.shape) for name, part in self.parts.items())
 
 
-def modules(report: Report) -> Section | None:
-    """Return the section; None where the original has no names of modules."""
+def modules(report: Report) -> Section:
+    """Return the section: the tree of modules, and a block before and after."""
+    blocks: list[Block] = list(_tree(report))
+    if report.block is not None:
+        blocks += block(report.block)
+    else:
+        blocks.append(Hint("No block of the model is small enough to be drawn, or none repeats."))
+    return Section("graph", "Graph", tuple(blocks))
+
+
+def _tree(report: ReportData) -> Iterator[Block]:
     if not any(entry.name and entry.nodes[0] for entry in report.modules):
-        return None
+        yield Hint(
+            "No module of the source is known: nodes are not named by them, as those of "
+            "torch.onnx.export and irc export are."
+        )
+        return
     root = _Node()
     for entry in report.modules:
         place = root
         for part in entry.name.split(".", _DEEPEST) if entry.name else ["(no module)"]:
             place = place.parts.setdefault(part, _Node())
         place.own = entry
-    tree = Tree("The model, before → after", _HEADINGS, _cut(_rows([root]), _MOST_ROWS))
-    told = (
+    yield Tree("The model, before → after", _HEADINGS, _cut(_rows([root]), _MOST_ROWS))
+    yield Paragraph(
         "Layers in a row that were alike are shown once, with the range of what became of them. "
         "Weights that several modules read count once."
     )
-    return Section("graph", "Graph", (tree, Paragraph(told)))
 
 
 def _rows(alike: Sequence[_Node]) -> tuple[TreeRow, ...]:

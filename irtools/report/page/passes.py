@@ -12,7 +12,17 @@ from irtools.instruments import (
     Size,
     first_ratios,
 )
-from irtools.pages.blocks import Block, Drawing, Facts, Folded, Paragraph, Remarks, Section, Table
+from irtools.pages.blocks import (
+    Block,
+    Drawing,
+    Facts,
+    Folded,
+    Hint,
+    Paragraph,
+    Remarks,
+    Section,
+    Table,
+)
 from irtools.pages.charts import Bar, Chart, Estimate, bars, intervals
 from irtools.report.document import Report
 from irtools.report.entries import ReportData, Row
@@ -33,6 +43,8 @@ def passes(report: Report) -> Section:
     if legend := legend_of(report):
         blocks.append(Paragraph(f"{legend[0].upper()}{legend[1:]}."))
     blocks += [Drawing(chart) for chart in _waterfall(report)]
+    if not any(MetricFigure.of(row) for row in report.rows):
+        blocks.append(Hint("--evaluate DATA with labels adds the task metric after each pass."))
     blocks += list(_details(report))
     return Section("passes", "Passes", tuple(blocks))
 

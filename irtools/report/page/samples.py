@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import base64
+from collections.abc import Iterator, Mapping, Sequence
 
-from irtools.instruments import ClassChange, Decisions
-from irtools.pages.blocks import Block, Drawing, Paragraph, Section, Table
+from irtools.data import PNG_HEAD
+from irtools.instruments import ClassChange, Decisions, Flip
+from irtools.pages.blocks import Block, Drawing, Gallery, Hint, Paragraph, Picture, Section, Table
 from irtools.pages.charts import Bar, bars
 from irtools.report.document import Report
 from irtools.report.entries import ReportData
@@ -18,10 +20,20 @@ _DRAWN = 20
 _KEYS = (("before", "original"), ("after", "result"))
 
 
-def samples(report: Report) -> Section | None:
-    """Return the section; None where no answers were compared with labels."""
+def samples(report: Report) -> Section:
+    """Return the section."""
     found = next((one for row in report.rows[::-1] if (one := Decisions.of(row))), None)
-    return None if found is None else Section("samples", "Samples", tuple(_blocks(report, found)))
+    blocks = (Hint(_missing(report)),) if found is None else tuple(_blocks(report, found))
+    return Section("samples", "Samples", blocks)
+
+
+def _missing(report: ReportData) -> str:
+    if report.evaluation is not None and report.evaluation.labelled:
+        return (
+            "Answers are compared sample by sample where each has one class and the result was "
+            "run on all of them; here they were not."
+        )
+    return "--evaluate DATA with a class for each sample shows which answers changed."
 
 
 def _blocks(report: ReportData, found: Decisions) -> Iterator[Block]:
@@ -52,16 +64,47 @@ def _blocks(report: ReportData, found: Decisions) -> Iterator[Block]:
     headings = ("class", "samples", "F1 before", "after", "change", "right before", "right after")
     yield folded(Table("Class by class", headings, rows))
     if found.flips:
-        flips = [
-            (
-                str(one.sample),
-                *(_named(label, names) for label in (one.label, one.before, one.after)),
-                _harm(one.label, one.before, one.after),
-            )
-            for one in found.flips
-        ]
-        caption = "Samples with another answer, by their position among those that are quoted"
-        yield folded(Table(caption, ("sample", "label", "before", "after", "change"), flips))
+        yield from _changed(report, found.flips, names)
+
+
+def _changed(
+    report: ReportData, flips: Sequence[Flip], names: Mapping[str, str]
+) -> Iterator[Block]:
+    """Yield the samples with another answer, with what there is to see of them."""
+    texts = {one.sample: one.text for one in report.samples if one.text}
+    pngs = {one.sample: one.thumbnail for one in report.samples if _is_png(one.thumbnail)}
+    pictures = tuple(_picture(one, pngs[one.sample], names) for one in flips if one.sample in pngs)
+    if pictures:
+        yield Gallery("Samples with another answer, as the model is fed them", pictures)
+    rows = [
+        (
+            str(one.sample),
+            *(_named(label, names) for label in (one.label, one.before, one.after)),
+            _harm(one.label, one.before, one.after),
+            *((texts.get(one.sample, ""),) if texts else ()),
+        )
+        for one in flips
+    ]
+    caption = "Samples with another answer, by their position among those that are quoted"
+    headings = ("sample", "label", "before", "after", "change", *(("text",) if texts else ()))
+    yield folded(Table(caption, headings, rows, texts=("text",)))
+    if not report.samples and not report.settings.show_samples:
+        yield Hint("--hide-samples kept texts and pictures of these samples out of the report.")
+
+
+def _picture(one: Flip, png: str, names: Mapping[str, str]) -> Picture:
+    label, before, after = (_named(n, names) for n in (one.label, one.before, one.after))
+    harm = _harm(one.label, one.before, one.after)
+    told = f"{one.sample}, {label}: {before} → {after}, {harm}"
+    return Picture(png, f"Sample {one.sample}", told)
+
+
+def _is_png(text: str) -> bool:
+    """Whether a document, which anybody may have written, has a PNG file in base64 there."""
+    try:
+        return base64.b64decode(text, validate=True).startswith(PNG_HEAD)
+    except ValueError:
+        return False
 
 
 def _bar(one: ClassChange, names: Mapping[str, str]) -> Bar:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from irtools.instruments import FirstRun, Latency
 from irtools.measure.base import LatencyResult
-from irtools.pages.blocks import Block, Drawing, Paragraph, Section, Table
+from irtools.pages.blocks import Block, Drawing, Hint, Paragraph, Section, Table
 from irtools.pages.charts import Bar, Chart, Series, bars, lines
 from irtools.report.document import Report
 from irtools.report.elsewhere import elsewhere_lines
@@ -24,12 +24,12 @@ _HEADINGS: tuple[str, ...] = (
 )
 
 
-def speed(report: Report) -> Section | None:
-    """Return the section; None where nothing was timed."""
+def speed(report: Report) -> Section:
+    """Return the section."""
     timed = list(_timed(report))
     elsewhere = [Paragraph(line) for line in elsewhere_lines(report)]
     if not timed:
-        return Section("speed", "Speed", tuple(elsewhere)) if elsewhere else None
+        return Section("speed", "Speed", (*elsewhere, Hint(_missing(report))))
     blocks: list[Block] = [Drawing(chart) for chart in _rounds(report)]
     blocks += [Drawing(chart) for chart in _over_length(report)]
     blocks += [Drawing(chart) for chart in _first_runs(report)]
@@ -44,7 +44,18 @@ def speed(report: Report) -> Section | None:
     )
     if report.bench is not None:
         blocks.append(Paragraph(_method(report)))
+    if not any(FirstRun.of(row) for row in report.rows):
+        blocks.append(Hint("--figures first-run adds the time until the first answer."))
     return Section("speed", "Speed", (*blocks, *elsewhere))
+
+
+def _missing(report: ReportData) -> str:
+    if report.bench is None:
+        return "Nothing was timed: the benchmark was switched off (--no-bench, --bench none)."
+    return (
+        "Nothing was timed here: `irc bench --kit` makes a kit that times the model on its own "
+        "machine, and irc report --merge adds its result."
+    )
 
 
 def _timed(report: ReportData) -> Iterator[tuple[str, LatencyResult]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from irtools.instruments import TimeProfile
-from irtools.pages.blocks import Block, Drawing, Paragraph, Section, Table
+from irtools.pages.blocks import Block, Drawing, Hint, Paragraph, Section, Table
 from irtools.pages.charts import Bar, Chart, bars, number_text
 from irtools.report.document import Report
 from irtools.report.page.fold import folded
@@ -19,19 +19,17 @@ _KEYS = (("before", "original"), ("after", "result"))
 _UNKNOWN = "(no module)"
 
 
-def time(report: Report) -> Section | None:
-    """Return the section; None without a profile and without kernels."""
+def time(report: Report) -> Section:
+    """Return the section."""
     before, after = TimeProfile.of(report.rows[0]), TimeProfile.of(report.rows[-1])
     blocks: list[Block] = []
     if before is not None and after is not None:
         blocks += _profiled(before, after)
     if report.kernels is not None:
         blocks += _kernels(report.kernels)
-    if not blocks:
-        return None
-    if before is None:
+    if before is None or after is None:
         option = "--figures profile adds the time of each kernel and module, before and after."
-        blocks.append(Paragraph(option))
+        blocks.append(Hint(option))
     return Section("time", "Where the time goes", tuple(blocks))
 
 

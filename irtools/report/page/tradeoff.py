@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from irtools.goals import Interval
 from irtools.instruments import FidelityFigure, Latency, MetricFigure, Size, first_ratios
-from irtools.pages.blocks import Block, Commands, Drawing, Paragraph, Section, Table
+from irtools.pages.blocks import Block, Commands, Drawing, Hint, Paragraph, Section, Table
 from irtools.pages.charts import Chart, Dot, scatter
 from irtools.report.document import Report
 from irtools.report.entries import ReportData, Row, TriedEntry
@@ -22,6 +22,12 @@ _QUALITIES = ("metric:", "loss:", "agreement", "sqnr")
 _KEYS = (("after", "taken or on the front"), ("third", "other trials"), ("before", "original"))
 
 
+_MISSING = (
+    "No two models were measured that could be set against each other: --evaluate DATA gives a "
+    "metric or closeness, and the benchmark, unless --no-bench switches it off, the speed."
+)
+
+
 @dataclass(frozen=True)
 class _Point:
     """A model by its figures, as `TriedEntry.figures` names them."""
@@ -32,13 +38,12 @@ class _Point:
     hollow: bool = False
 
 
-def tradeoff(report: Report) -> Section | None:
-    """Return the section; None where nothing was measured against something."""
+def tradeoff(report: Report) -> Section:
+    """Return the section."""
     blocks = [Drawing(chart) for chart in _charts(list(_points(report)))]
     tables = list(_tables(report))
-    if not blocks and not tables:
-        return None
-    return Section("tradeoff", "Trade-off", (*blocks, *tables))
+    missing = () if blocks else (Hint(_MISSING),)
+    return Section("tradeoff", "Trade-off", (*blocks, *missing, *tables))
 
 
 def _points(report: ReportData) -> Iterator[_Point]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from irtools.measure.figures import Level
-from irtools.pages.blocks import Block, Commands, Lead, Light, Lights, Section
+from irtools.pages.blocks import Block, Commands, Hint, Lead, Light, Lights, Section
 from irtools.report.document import Report
 from irtools.report.entries import ReportData
 
@@ -21,6 +21,8 @@ def verdict(report: Report) -> Section:
     lights = tuple(_lights(report))
     blocks: list[Block] = [Lead(_sentence(report))]
     blocks += [Lights(lights)] if lights else []
+    if not report.goals:
+        blocks.append(Hint("No goals were set: --speedup 2 or --max-drop 1% would be judged here."))
     blocks += _commands(report)
     return Section("verdict", "Verdict", tuple(blocks))
 

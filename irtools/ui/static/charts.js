@@ -30,7 +30,7 @@ class Chart {
       width: this.width(), height: 220,
       cursor: options.alone ? {} : {sync: {key: "live"}},
       scales: {x: {time: false}, y: {range: (u, low, high) => [0, (high || 1) * 1.05]}},
-      axes: [{...axis, label: options.x || "seconds", labelSize: 22}, {...axis, size: 64}],
+      axes: [{...axis, size: 32, label: options.x || "seconds", labelSize: 20, labelFont: "12px sans-serif"}, {...axis, size: 64}],
       series: [{label: options.x || "seconds"}, ...series.map((one, number) => ({
         label: one.label, stroke: colour(one.colour ?? number), width: 2,
         dash: DASHES[one.dash || 0], spanGaps: Boolean(options.alone), points: {show: Boolean(options.points)},

@@ -18,14 +18,14 @@ function fields() {
   };
 }
 
-function card(name, number) {
+function card(name, number, keys) {
   const box = document.createElement("article");
   box.className = "card";
   box.style.borderLeftColor = colour(number);
   const title = document.createElement("h2");
   title.textContent = name;
   const list = document.createElement("dl");
-  for (const key of ["per second", "p50", "p95", "p99", "CPU", "memory"]) {
+  for (const key of keys) {
     const term = document.createElement("dt"), value = document.createElement("dd");
     term.textContent = key; value.dataset.key = key; value.textContent = "–";
     list.append(term, value);
@@ -36,7 +36,9 @@ function card(name, number) {
 
 function build(point) {
   names = Object.keys(point.contenders);
-  byId("cards").replaceChildren(...names.map(card));
+  const onGpu = point.gpus ? ["GPU memory"] : [];
+  const keys = ["per second", "p50", "p95", "p99", "CPU", "memory", ...onGpu];
+  byId("cards").replaceChildren(...names.map((name, number) => card(name, number, keys)));
   const parent = byId("charts");
   parent.replaceChildren();
   const lines = names.map((label, number) => ({label, colour: number}));
@@ -44,11 +46,17 @@ function build(point) {
     names.map((name, number) => ({label: `${key} ${name}`, colour: number, dash})));
   charts = {
     throughput: new Chart(parent, "Throughput, samples per second", lines),
-    latency: new Chart(parent, "Latency, ms", quantiles),
+    latency: new Chart(parent, "Latency, ms: p50 drawn through, p95 dashed, p99 dotted", quantiles),
     cpu: new Chart(parent, "CPU of each model while it is asked, cores", lines),
     cores: new Chart(parent, "Load of each core, %", point.cores.map((_, number) => ({label: `core ${number}`}))),
     memory: new Chart(parent, "Resident memory, MB", lines),
   };
+  if (point.gpus) {
+    const gpus = point.gpus.map((one, number) => ({label: `${number} ${one.name}`}));
+    charts.gpuLoad = new Chart(parent, "Load of each GPU, %", gpus);
+    charts.gpuMemory = new Chart(parent, "Memory of each GPU, MB", gpus);
+    charts.gpuPower = new Chart(parent, "Power of each GPU, W", gpus);
+  }
   load = new Map();
   axes = new Set();
 }
@@ -64,10 +72,16 @@ function take(point) {
   charts.cpu.add(point.t, column("cpu"));
   charts.cores.add(point.t, point.cores);
   charts.memory.add(point.t, column("rss", 1e-6));
+  if (point.gpus) {
+    charts.gpuLoad.add(point.t, point.gpus.map((one) => one.load));
+    charts.gpuMemory.add(point.t, point.gpus.map((one) => one.memory == null ? null : one.memory / 1e6));
+    charts.gpuPower.add(point.t, point.gpus.map((one) => one.power));
+  }
   [...byId("cards").children].forEach((box, number) => {
     const one = all[number], values = {
       "per second": shown(one.throughput, ""), p50: shown(one.p50, "ms"), p95: shown(one.p95, "ms"),
       p99: shown(one.p99, "ms"), CPU: shown(one.cpu, "cores"), memory: shown(one.rss / 1e6, "MB"),
+      "GPU memory": shown(one.gpu_memory == null ? null : one.gpu_memory / 1e6, "MB"),
     };
     for (const cell of box.querySelectorAll("dd")) cell.textContent = values[cell.dataset.key];
   });
@@ -79,7 +93,7 @@ function take(point) {
 
 function draw() {
   if (!charts) return;
-  for (const key of ["throughput", "latency", "cpu", "cores", "memory"]) charts[key].draw();
+  for (const [key, chart] of Object.entries(charts)) if (key !== "load") chart.draw();
   if (axes.size > 1) drawLoad();
 }
 

@@ -52,6 +52,7 @@ function values(output) {
 function show(side, found) {
   if (found.token !== undefined) {
     side.tokens.push(found.token);
+    side.texts.push(found.text);
     side.stream.textContent = found.text;
     side.time.textContent = `${side.tokens.length} tokens, ${(1e3 * side.tokens.length / found.ms).toFixed(1)} per second`;
   } else if (found.tokens_per_second) {
@@ -73,12 +74,21 @@ function cosine(a, b) {
   return dot / Math.sqrt(aa * bb);
 }
 
+// The token at a place of a stream stands out.
+function mark(side, at) {
+  const before = at ? side.texts[at - 1] : "", after = side.texts.at(-1);
+  if (at >= side.texts.length || !after.startsWith(before)) return;
+  const end = Math.max(side.texts[at].length, before.length);
+  side.stream.replaceChildren(before, element("mark", after.slice(before.length, end)), after.slice(end));
+}
+
 function against() {
   const [first, second] = sides, line = document.getElementById("against");
   if (!second) return;
   if (first.tokens.length && second.tokens.length) {
     const at = first.tokens.findIndex((token, i) => token !== second.tokens[i]);
     line.textContent = at < 0 ? "Both wrote the same tokens." : `The first token that differs is number ${at + 1}.`;
+    if (at >= 0) for (const side of sides) mark(side, at);
   } else if (first.outputs && second.outputs) {
     line.textContent = first.outputs.map((one) => {
       const other = second.outputs.find((o) => o.name === one.name);
@@ -90,7 +100,7 @@ function against() {
 
 function run(model) {
   const box = element("article", "", "side");
-  const side = {box, tokens: [], outputs: null, time: element("p", "loading", "quiet"), stream: element("p", "", "stream")};
+  const side = {box, tokens: [], texts: [], outputs: null, time: element("p", "loading", "quiet"), stream: element("p", "", "stream")};
   side.stream.hidden = true;
   box.append(element("h2", model), side.time, side.stream);
   results.append(box);

@@ -183,3 +183,23 @@ def test_a_package_brings_a_detector(line: Model) -> None:
     assert [finding.cause for finding in found.findings] == []  # Less than 2 % of the model.
     big = dataclasses.replace(facts_of(line), second=Subject("b", line, 40))
     assert [finding.share for finding in diagnose(big, [Mine()]).findings] == [0.25]
+
+
+def test_a_weight_that_was_pruned_or_is_another_one() -> None:
+    lines = ["[up/A] h = MatMul(x, w) [act/R] a = Relu(h) [down/B] y = MatMul(a, v)"]
+    form = ("float[n, 64] x", "float[n, 64] y")
+    w, v = weights(2, 64)
+    first = read("net", *form, lines, {"w": w, "v": v})
+    half = w.copy()
+    half[:, ::2] = 0
+    cases = {
+        "50 % of its numbers became zero and the others stayed as they were: pruned": half,
+        "it holds the numbers of v, another weight of A": v,
+        "its numbers are other ones": w + v,
+    }
+    for said, array in cases.items():
+        second = read("net", *form, lines, {"w": array, "v": v})
+        found = diagnose(facts_of(first, second, comparison=compared(3))).findings
+        coarse = next(one for one in found if one.cause == "coarse-weights")
+        assert coarse.text.endswith(said), coarse.text
+        assert ("--passes cleanup,fuse,prune" in coarse.command) == (array is half)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,3 +61,33 @@ def test_two_reports_are_shown_against_each_other(irc: Callable[..., Any], tmp_p
     assert not (tmp_path / "broken.html").exists()
     missing = irc(*run, "-p", "cleanup", "--html", "none/page.html")
     assert missing.code == 6 and "there is no folder none" in missing.err
+
+
+def test_a_folder_of_reports_and_a_benchmark_become_pages(
+    irc: Callable[..., Any], tmp_path: Path
+) -> None:
+    (tmp_path / "runs").mkdir()
+    options = ("--no-bench", "--no-check", "--passes", "cleanup", "-o", "runs/m/")
+    assert irc("optimize", "model.onnx", *options).code == 0
+    shown = irc("report", "runs")
+    assert shown.code == 0 and "m    model.onnx" in shown.out
+    assert irc("report", "runs", "-o", "index.html").code == 0
+    assert 'href="runs/m/report.html"' in (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert "| m | model.onnx |" in irc("report", "runs", "--format", "markdown").out
+    document = {
+        "format": "irtools-bench",
+        "machine": {"cpu": "c", "isa": "vnni", "cores": 2, "quota": 2, "system": "s"},
+        "contenders": [],
+        "results": [],
+    }
+    (tmp_path / "x.json").write_text(json.dumps(document), encoding="utf-8")
+    assert irc("report", "x.json", "-o", "x.html").code == 0
+    assert "No two models were timed" in (tmp_path / "x.html").read_text(encoding="utf-8")
+    for wrong, said in (
+        (("runs", "--format", "junit"), "as html, markdown or table, not as junit"),
+        (("runs", "--merge", "x.json"), "this is a folder"),
+        (("x.json",), "is a benchmark, which is shown as html"),
+        (("model.onnx",), "model.onnx"),
+    ):
+        found = irc("report", *wrong)
+        assert found.code != 0 and said in found.err

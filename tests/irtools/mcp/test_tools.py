@@ -64,6 +64,7 @@ def test_every_tool_explains_itself(tools: Tools) -> None:
     assert all("." in text for text in found.values())
 
 
+@pytest.mark.slow
 def test_an_agent_optimizes_and_reads_the_report(tools: Tools) -> None:
     options = {"effort": "quick", "bench": "none"}
     wanted = {"model": "model.onnx", "output": "small.onnx", "passes": "cleanup"}
@@ -76,7 +77,7 @@ def test_an_agent_optimizes_and_reads_the_report(tools: Tools) -> None:
         ("compare", {"first": "model.onnx", "second": "small.onnx", "data": "data.npz"}),
     )
     assert "Identity" in json.dumps(seen)
-    assert started["job"] == 1 and started["state"] in ("waiting", "running")
+    assert started["job"] and started["state"] in ("waiting", "running")
     assert ended["state"] == "done", ended["lines"]
     assert "cleanup" in report["result"]
     assert compared["outputs"]
@@ -94,13 +95,13 @@ def test_what_cannot_be_done_is_one_line(tools: Tools) -> None:
     assert "there is no job 99" in unknown and "Traceback" not in broken
 
 
+@pytest.mark.slow
 def test_a_job_is_cancelled(tools: Tools) -> None:
     wanted = {"model": "model.onnx", "output": "never.onnx", "passes": "cleanup"}
-    started, cancelled, ended = _ask(
-        tools,
-        ("optimize", wanted),
-        ("cancel", {"job": 2}),
-        ("job", {"job": 2, "wait_seconds": 30}),
+    (started,) = _ask(tools, ("optimize", wanted))
+    job = started["job"]
+    cancelled, ended = _ask(
+        tools, ("cancel", {"job": job}), ("job", {"job": job, "wait_seconds": 30})
     )
     assert started["state"] in ("waiting", "running")
     assert cancelled["state"] == "cancelled" and ended["state"] == "cancelled"

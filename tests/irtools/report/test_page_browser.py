@@ -3,24 +3,47 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from irtools.data import Dataset, thumbnail_of
 from irtools.driver.result import OptimizeResult
+from irtools.measure.contest import ContestResult
+from irtools.measure.contest.base import Standing
+from irtools.report.bench import bench_document
 from irtools.report.document import Report
-from irtools.report.entries import TriedEntry
-from irtools.report.page import comparison_page, report_fragment, report_page
+from irtools.report.entries import SampleEntry, TriedEntry
+from irtools.report.page import (
+    Listed,
+    bench_page,
+    comparison_page,
+    many_page,
+    report_fragment,
+    report_page,
+)
 
 pytestmark = pytest.mark.browser
 
 RESULTS = Path(__file__).resolve().parents[3] / "docs" / "results"
 HOSTILE = "</script></style><img src=x onerror=alert(1)><b>" + "x" * 10_000
 Pages = Mapping[str, Path]
+
+
+def _format(path: Path) -> str | None:
+    """Return the format that a stored result states; those of benchmarks state none."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    return document.get("format") if isinstance(document, dict) else None
+
+
+ALL_RESULTS = sorted(RESULTS.glob("*.json"))
+STORED = [path for path in ALL_RESULTS if _format(path) == Report.FORMAT]
 
 
 @pytest.fixture(scope="module", name="result")
@@ -48,16 +71,35 @@ def _pages(
         "hostile": report_page(hostile),
         "tuned": report_page(make_report(tried=trials[:3], trials=trials[:16])),
         "two": comparison_page(report, result.report),
+        "many": many_page("many", [Listed(name, report, "a.html") for name in ("a", HOSTILE)]),
+        "bench": bench_page(_benchmark(report), "x.bench.json"),
+        "samples": report_page(_with_pictures(result.report)),
         "notebook": head + report_fragment(hostile),
     }
-    for path in RESULTS.glob("*.json"):
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(stored, dict) and stored.get("format") == Report.FORMAT:
-            texts[path.stem] = report_page(Report.from_dict(stored))
+    for path in STORED:
+        texts[path.stem] = report_page(Report.from_json(path.read_text(encoding="utf-8")))
     folder = tmp_path_factory.mktemp("pages")
     for name, text in texts.items():
         (folder / f"{name}.html").write_text(text, encoding="utf-8")
     return {name: folder / f"{name}.html" for name in texts}
+
+
+def _benchmark(report: Report) -> dict[str, Any]:
+    timed = [row.latency.results[0] for row in report.rows[:2]]
+    standings = [Standing(one.name, "ort-cpu", None, 10**6, (one,)) for one in timed]
+    return bench_document(ContestResult(tuple(standings), notes=("a note",)))
+
+
+def _with_pictures(report: Report) -> Report:
+    """Give the samples that changed a picture each, and the first ones a text."""
+    flips = report.rows[-1].decisions.flips
+    pixels = np.random.default_rng(0).random((len(flips), 3, 96, 60), np.float32)
+    pictures = Dataset({"x": pixels})
+    shown = [
+        SampleEntry(one.sample, f"text {HOSTILE}" if n < 3 else "", thumbnail_of(pictures, n))
+        for n, one in enumerate(flips)
+    ]
+    return replace(report, samples=tuple(shown))
 
 
 @contextmanager
@@ -85,7 +127,7 @@ def _is_own(route: Any) -> bool:
 def test_pages_have_no_serious_fault_in_both_themes_and_widths(chromium: Any, pages: Pages) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
-    assert len(pages) >= 6
+    assert len(pages) >= 9
     for name, path in pages.items():
         for theme in ("light", "dark"):
             for width in (400, 1400):
@@ -126,6 +168,57 @@ def test_numbers_of_charts_and_tables_are_those_of_the_document(
         assert "layer" in page.locator("#graph").inner_text()
 
 
+@pytest.mark.parametrize("stored", ALL_RESULTS, ids=lambda path: path.stem)
+def test_every_stored_result_is_a_page_or_of_a_benchmark(stored: Path) -> None:
+    if stored in STORED:
+        assert report_page(Report.from_json(stored.read_text(encoding="utf-8")))
+        return
+    assert _format(stored) is None, "neither a report nor what python -m benchmarks writes"
+
+
+@pytest.mark.parametrize("name", ["run", *(path.stem for path in STORED)])
+def test_marks_stand_where_the_numbers_of_the_document_are(
+    chromium: Any, pages: Pages, result: OptimizeResult, name: str
+) -> None:
+    text = result.report.to_json() if name == "run" else (RESULTS / f"{name}.json").read_text()
+    document = json.loads(text)
+    first, last = (document["rows"][n]["figures"] for n in (0, -1))
+    with opened(chromium, pages[name]) as page:
+        sizes = [one["figures"]["size"]["file_bytes"] / 1e6 for one in document["rows"]]
+        _same_bars(page, "Size on disk", sizes)
+        times = {op["op"]: op["ms"] for op in last["profile"]["ops"]}
+        before = {op["op"]: op["ms"] for op in first["profile"]["ops"]}
+        pairs = sorted(
+            ((before.get(op, 0.0), times.get(op, 0.0)) for op in {**before, **times}),
+            key=lambda pair: -max(pair),
+        )[:12]
+        _same_bars(page, "By operator or kernel", [ms for pair in pairs for ms in pair])
+        plans = [one for one in document["plans"] if any(d["cost"] > 0 for d in one["decisions"])]
+        for plan in plans:
+            costs = [one["cost"] for one in plan["decisions"] if one["cost"] > 0][:15]
+            _same_bars(page, "predicted loss of each decision", costs)
+        for row in document["rows"][1:]:
+            for timed in row["figures"].get("latency", {}).get("results", [])[:1]:
+                ratio = timed["speedup"]
+                shown = f"{ratio['value']:.2f}x [{ratio['low']:.2f}, {ratio['high']:.2f}]"
+                titles = page.locator("#passes svg title").all_text_contents()
+                assert any(title.endswith(shown) for title in titles)
+
+
+def _same_bars(page: Any, caption: str, numbers: Sequence[float]) -> None:
+    """Check the bars of a chart: what each says, and that it is as long as its number is large."""
+    bars = page.locator("figure", has_text=caption).first.locator("rect.bar")
+    found = bars.evaluate_all(
+        "bars => bars.map(bar => [bar.querySelector('title').textContent, "
+        "parseFloat(bar.getAttribute('width'))])"
+    )
+    said = [float(re.search(r": ([-\d.e+]+)[^:]*$", title)[1]) for title, _ in found]  # type: ignore[index]
+    assert said == pytest.approx([float(f"{number:.4g}") for number in numbers]), caption
+    widths = np.array([width for _, width in found])
+    largest = int(np.argmax(numbers))
+    assert np.allclose(widths, widths[largest] * np.array(numbers) / numbers[largest], atol=0.02)
+
+
 def test_a_page_says_the_same_without_javascript(chromium: Any, pages: Pages) -> None:
     texts = {}
     for enabled in (True, False):
@@ -138,9 +231,9 @@ def test_a_page_says_the_same_without_javascript(chromium: Any, pages: Pages) ->
 
 
 def test_a_hostile_name_stays_text(chromium: Any, pages: Pages) -> None:
-    for name in ("hostile", "notebook"):
+    for name, pictures in (("hostile", 0), ("notebook", 0), ("many", 0), ("samples", 24)):
         with opened(chromium, pages[name]) as page:
-            assert page.locator("img").count() == 0 and page.locator("b").count() == 0
+            assert page.locator("img").count() <= pictures and page.locator("b").count() == 0
             assert "onerror=alert(1)" in page.locator("main").inner_text()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,11 +14,14 @@ import onnx_ir as ir
 import pytest
 
 from irtools.analysis.modules import module_sizes
+from irtools.data import Dataset, TextRows, thumbnail_of
 from irtools.driver.result import OptimizeResult
-from irtools.instruments import Decisions, Flip
+from irtools.driver.settings import Settings
+from irtools.driver.shown import sample_entries
+from irtools.instruments import Decisions, Flip, LayerCost, Sensitivity
 from irtools.instruments.profile import ProfileTimes
 from irtools.report.document import Report, schema
-from irtools.report.entries import ModuleEntry
+from irtools.report.entries import ModuleEntry, SampleEntry
 from irtools.report.frame import records
 from irtools.report.page import report_page
 
@@ -118,3 +122,75 @@ def test_a_profile_is_that_of_the_round_in_the_middle() -> None:
     assert [(op.op, op.nodes, op.ms) for op in found.ops] == [("MatMul", 2, 5.0), ("Relu", 1, 0.5)]
     assert [node.node for node in found.nodes] == ["a", "c", "b"]
     assert found.modules[0].ops == ("MatMul", "Relu")
+
+
+def _with_samples(result: OptimizeResult, **changes: Any) -> Report:
+    flips = result.report.rows[-1].decisions.flips
+    document = result.report.to_dict()
+    document["samples"] = [{"sample": flips[0].sample, **changes}]
+    return Report.from_dict(document)
+
+
+def test_a_sample_is_shown_as_text_or_picture(result: OptimizeResult) -> None:
+    sample = result.report.rows[-1].decisions.flips[0].sample
+    page = report_page(_with_samples(result, text="<b>good</b> film"))
+    assert '<th scope="col" class="text">text</th>' in page
+    assert "&lt;b&gt;good&lt;/b&gt; film" in page and "<img" not in page
+    pixels = np.arange(64, dtype=np.uint8).reshape(1, 1, 8, 8)
+    png = thumbnail_of(Dataset({"x": pixels}), 0)
+    page = report_page(_with_samples(result, thumbnail=png))
+    assert f'<img src="data:image/png;base64,{png}" alt="Sample {sample}">' in page
+    assert (
+        Report.from_json(_with_samples(result, thumbnail=png).to_json()).samples[0].thumbnail == png
+    )
+
+
+@pytest.mark.parametrize("text", ["PHN2Zz4=", '"><script>', "iVBORw0KGgo=\n", "x" * 9])
+def test_what_is_not_a_png_is_not_shown(result: OptimizeResult, text: str) -> None:
+    page = report_page(_with_samples(result, thumbnail=text))
+    assert "<img" not in page and "<script>x" not in page and '"><script>' not in page
+
+
+def test_arrays_without_texts_or_pictures_show_numbers_alone(result: OptimizeResult) -> None:
+    assert result.report.samples == ()
+
+
+def _shown_of(data: Dataset, result: OptimizeResult, **settings: Any) -> tuple[SampleEntry, ...]:
+    return sample_entries(result.report.rows, data, Settings(bench=None, **settings))
+
+
+def test_samples_are_kept_out_of_the_report_on_request(result: OptimizeResult) -> None:
+    rows = tuple((f"text {n}",) for n in range(400))
+    texts = TextRows(rows, None, lambda rows, files: {})
+    data = Dataset({"x": np.zeros((400, 16), np.float32)}, texts=texts)
+    flips = result.report.rows[-1].decisions.flips
+    assert [one.text for one in _shown_of(data, result)] == [f"text {f.sample}" for f in flips[:60]]
+    assert _shown_of(data, result, show_samples=False) == ()
+    pictures = Dataset({"x": np.random.default_rng(0).random((400, 3, 200, 90), np.float32)})
+    found = _shown_of(pictures, result)
+    assert 0 < len(found) <= 24 and sum(len(one.thumbnail) for one in found) < 24 * 8000
+    hidden = report_page(replace(result.report, settings=Settings(show_samples=False).entry()))
+    assert "--hide-samples kept texts" in hidden
+
+
+def test_a_block_is_drawn_before_and_after(result: OptimizeResult) -> None:
+    found = result.report.block
+    assert found is not None and found.module == "layer.0"
+    page = report_page(result.report)
+    graph = page[page.index('<section id="graph"') :]
+    assert graph.count('class="chart graph"') == 2 and "Operators of the block" in graph
+    assert "MatMul layer.0.up/MatMul, float32 16x64: other weights" in graph
+    assert '<rect x="' in graph and 'class="box good"' in graph
+    bomb = replace(found, before=found.before * 50)
+    assert "chart graph" not in report_page(replace(result.report, block=bomb))
+
+
+def test_a_decision_that_was_carried_out_alone_says_what_it_kept(result: OptimizeResult) -> None:
+    (plan,) = result.report.plans
+    costs = [LayerCost(d.subject, d.action, d.cost, 0.1, d.gain, 41.0) for d in plan.decisions[:1]]
+    row = result.report.rows[2]
+    figures = {**row.figures, "sensitivity": Sensitivity("", "", 16, tuple(costs))}
+    rows = (*result.report.rows[:2], replace(row, figures=figures))
+    page = report_page(replace(result.report, rows=rows))
+    assert ">measured alone</th>" in page and "<td>41.0 dB</td>" in page
+    assert "measured alone</th>" not in report_page(result.report)

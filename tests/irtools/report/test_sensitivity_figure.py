@@ -67,6 +67,7 @@ def test_every_decision_is_listed_the_costliest_first() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_the_costliest_are_carried_out_alone() -> None:
     rng = np.random.default_rng(1)
     data = Dataset({"x": rng.standard_normal((24, 64)).astype(np.float32)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -93,6 +93,7 @@ def test_the_fields_of_a_pass_are_added(client: TestClient) -> None:
     assert 'value="cleanup"' in client.get("/jobs?passes=cleanup,int8").text
 
 
+@pytest.mark.slow
 def test_a_job_lives_from_form_to_report(client: TestClient, state: UiState) -> None:
     form = {"kind": "optimize", "source": "model.onnx", "output": "made/new.onnx"}
     answer = client.post("/jobs", data={**form, "pass": "cleanup", "effort": "quick"})
@@ -104,6 +105,55 @@ def test_a_job_lives_from_form_to_report(client: TestClient, state: UiState) -> 
     assert json.loads(documents[-1])["state"] == "done"
     assert "made/new.report.json" in client.get("/").text
     assert "done" in client.get("/jobs/list").text
+
+
+def test_a_job_is_followed_line_by_line(client: TestClient, state: UiState) -> None:
+    from irtools.background import JobRequest
+
+    job = state.jobs.start(JobRequest("shows", ("report", "small.report.json")))
+    kinds, documents = zip(*events(client.get(f"/jobs/{job.number}/events")), strict=True)
+    lines = [line for text in documents[:-1] for line in json.loads(text)["lines"]]
+    assert kinds[-1] == "end" and any("cleanup" in line for line in lines), lines
+    assert json.loads(documents[-1])["state"] == "done" and "shows" in client.get("/jobs/list").text
+
+
+class _Measured:
+    """A measurement that has ended."""
+
+    ended, outcome, error = True, "done", ""
+
+    def __init__(self, *messages: dict[str, Any]) -> None:
+        self._messages = list(messages)
+
+    def since(self, number: int) -> tuple[list[Any], int]:
+        return self._messages[number:], len(self._messages)
+
+    def close(self) -> None:
+        pass
+
+
+def test_what_was_measured_is_saved_and_shown(
+    client: TestClient, state: UiState, models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = {"name": f"{HOSTILE}.onnx", "target": "ort-cpu", "file_bytes": 100}
+    machine = {"cpu": "CPU", "isa": "vnni", "cores": 2, "quota": 2, "system": "Linux"}
+    bench = {"format": "irtools-bench", "machine": machine, "contenders": [one], "results": []}
+    monkeypatch.setattr(state, "live", None)
+    assert client.post("/live/save", json={"name": "early"}).status_code == 400
+    monkeypatch.setattr(state, "live", _Measured({"t": 0.3}, {"bench": bench}))
+    found = [json.loads(data) for _, data in events(client.get("/live/events"))]
+    assert found == [{"t": 0.3}, {"bench": bench}, {"outcome": "done", "error": ""}]
+    assert client.post("/live/save", json={"name": "b/kept"}).json() == {"path": "b/kept.json"}
+    assert "exists" in client.post("/live/save", json={"name": "b/kept"}).json()["error"]
+    frame = client.get("/report", params={"path": "b/kept.json"}).text
+    assert 'src="/report/page?path=b/kept.json"' in frame
+    page = client.get("/report/page", params={"path": "b/kept.json"})
+    assert "&lt;img" in page.text and "<img" not in page.text
+    assert page.headers["content-security-policy"].startswith("sandbox")
+    (models / "b/kept.json").write_text(json.dumps({**bench, "results": [1]}), encoding="utf-8")
+    wrong = client.get("/report", params={"path": "b/kept.json"})
+    assert wrong.status_code == 400 and "does not follow its format" in wrong.json()["error"]
+    (models / "b/kept.json").unlink()
 
 
 def test_a_job_is_cancelled(client: TestClient, state: UiState, models: Path) -> None:
@@ -177,6 +227,7 @@ def test_settings_of_a_measurement_are_checked(
     assert answer.status_code == 400 and problem in answer.json()["error"]
 
 
+@pytest.mark.slow
 def test_models_are_measured_live_and_saved(client: TestClient, models: Path) -> None:
     assert client.post("/live/save", json={"name": "early"}).status_code == 400
     use = ["model.onnx@ort-cpu", f"{HOSTILE}.onnx@ort-cpu"]
@@ -194,5 +245,5 @@ def test_models_are_measured_live_and_saved(client: TestClient, models: Path) ->
     document = json.loads((models / "a/live.json").read_text(encoding="utf-8"))
     assert document["format"] == "irtools-bench"
     assert [one["name"] for one in document["contenders"]] == use
-    assert "&lt;img" in client.get("/report", params={"path": "a/live.json"}).text
+    assert "&lt;img" in client.get("/report/page", params={"path": "a/live.json"}).text
     assert np.isfinite([one["median_ms"] for one in document["results"]]).all()

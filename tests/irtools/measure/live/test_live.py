@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,7 @@ import onnx_ir as ir
 import pytest
 
 from irtools.errors import UnsupportedError, UsageError
-from irtools.measure.live import LiveSession, LiveSettings
+from irtools.measure.live import Gpus, LiveSession, LiveSettings, Sampler, Track
 from irtools.measure.stream import Channel, Stream
 from irtools.measure.timing import Contender
 
@@ -64,6 +67,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.ui
+@pytest.mark.slow
 def test_load_gives_a_curve_over_clients(model: Path) -> None:
     points: list[dict[str, Any]] = []
     contenders = {name: Contender(model, "ort-cpu") for name in ("a", "b")}
@@ -105,11 +109,78 @@ def test_clients_double_up_to_the_last() -> None:
 
 
 def test_throughput_counts_the_time_in_which_requests_were_under_way() -> None:
-    from irtools.measure.live.track import Track
-
     track = Track(batch=4)
     # Two clients for a second, a pause of three seconds, one client for a second.
     track.add(np.array([[1.0, 1.0], [1.0, 1.0], [5.0, 1.0]]))
     point = track.point(5.0)
     assert point["throughput"] == pytest.approx(4 * 3 / 2) and point["p50"] == 1000.0
     assert track.point(20.0)["p50"] is None
+
+
+class _NvmlError(Exception):
+    pass
+
+
+class _Nvml:
+    """What nvidia-ml-py says on a machine with two GPUs, of which the second says little."""
+
+    NVMLError = _NvmlError
+
+    def __init__(self, pid: int = 0, *, driver: bool = True) -> None:
+        self._pid = pid
+        self._driver = driver
+
+    def nvmlInit(self) -> None:
+        if not self._driver:
+            raise _NvmlError
+
+    def nvmlDeviceGetCount(self) -> int:
+        return 2
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:
+        return index
+
+    def nvmlDeviceGetName(self, handle: int) -> str | bytes:
+        return (b"GPU A", "GPU B")[handle]
+
+    def nvmlDeviceGetUtilizationRates(self, handle: int) -> Any:
+        if handle:
+            raise _NvmlError
+        return SimpleNamespace(gpu=37)
+
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> Any:
+        return SimpleNamespace(used=(handle + 1) << 30)
+
+    def nvmlDeviceGetPowerUsage(self, handle: int) -> int:
+        return 250_500
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> list[Any]:
+        used = (5 << 20, None)[handle]
+        return [SimpleNamespace(pid=self._pid, usedGpuMemory=used)]
+
+
+def test_gpus_say_what_they_do() -> None:
+    gpus = Gpus(_Nvml(pid=17))
+    assert gpus.points() == [
+        {"name": "GPU A", "load": 37, "memory": 1 << 30, "power": 250.5},
+        {"name": "GPU B", "load": None, "memory": 2 << 30, "power": 250.5},
+    ]
+    assert gpus.memory_of(17) == 5 << 20 and gpus.memory_of(18) is None
+
+
+def test_without_a_driver_there_are_no_gpus() -> None:
+    gpus = Gpus(_Nvml(driver=False))
+    assert gpus.names == () and gpus.points() == [] and gpus.memory_of(17) is None
+
+
+@pytest.mark.ui
+@pytest.mark.parametrize("present", [True, False])
+def test_figures_of_gpus_are_in_the_points_where_there_are_some(present: bool) -> None:
+    found = threading.Event()
+    track = Track(batch=1)
+    gpus = Gpus(_Nvml(os.getpid(), driver=present))
+    with Sampler({"a": os.getpid()}, {"a": track}, lambda: "a", lambda _: found.set(), gpus):
+        assert found.wait(30)
+    point = track.point(0.0)
+    assert point.get("gpu_memory") == (5 << 20 if present else None)
+    assert ("gpu_memory" in point) == present and point["rss"] > 1e6

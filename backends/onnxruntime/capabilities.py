@@ -96,6 +96,7 @@ def cpu_capabilities(isa: Isa) -> Capabilities:
         weight_formats=frozenset({"int4", "nf4"}),
         gather_dequantizes_table=True,
         shares_cache=True,
+        cache_bits=frozenset({8, 4}),
     )
 
 

@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from irtools.backends.onnxruntime.bound_text import BoundText
+from irtools.backends.onnxruntime.coded_cache import CodedCache, coded_caches
 from irtools.backends.onnxruntime.kernels import count_kernels, count_providers
 from irtools.backends.onnxruntime.session import (
     RUNTIME_ERRORS,
@@ -64,6 +65,9 @@ _DENSE = re.compile(r"tensor\((\w+)\)")
 class OrtRunner(SessionRunner):
     """A session with checked feeds.
 
+    Caches that hold codes are fed and returned as the float numbers that they stand for, by
+    copying; a text that is continued by `begin_text` leaves them where they are.
+
     Args:
         source: The model.
         options: How to run it.
@@ -89,7 +93,11 @@ class OrtRunner(SessionRunner):
         self._providers = tuple(providers)
         session = open_session(source, options, providers, profile=profile)
         self._output_types = {o.name: o.type for o in session.get_outputs()}
-        super().__init__(session, _slots(session), tuple(self._output_types))
+        self._metadata = session.get_modelmeta().custom_metadata_map
+        self._coded = coded_caches(self._metadata)
+        self._presents = {cache.present: cache for cache in self._coded.values()}
+        slots = [_as_float(slot, self._coded.get(slot.name)) for slot in _slots(session)]
+        super().__init__(session, slots, tuple(self._output_types))
 
     @property
     def providers(self) -> Sequence[str]:
@@ -98,12 +106,19 @@ class OrtRunner(SessionRunner):
 
     def infer(self, feeds: Mapping[str, np.ndarray], wanted: Sequence[str]) -> Sequence[np.ndarray]:
         self._refuse_unreadable(wanted)
-        return [as_array(found) for found in self.session.run(list(wanted), feeds)]
+        coded, presents = self._coded, self._presents
+        fed = {n: coded[n].encode(array) if n in coded else array for n, array in feeds.items()}
+        found = map(as_array, self.session.run(list(wanted), fed))
+        return [
+            presents[name].decode(array) if name in presents else array
+            for name, array in zip(wanted, found, strict=True)
+        ]
 
     def begin_text(self, decoder: CachedDecoder, past: Feeds) -> TextState:
         """Begin a text after a cache; see `irtools.targets.begin_text`."""
-        if SHARED_CACHE in self.session.get_modelmeta().custom_metadata_map:
-            return BoundText(self.session, decoder, past)
+        if SHARED_CACHE in self._metadata:
+            held = {n: self._coded[n].encode(a) if n in self._coded else a for n, a in past.items()}
+            return BoundText(self.session, decoder, held)
         return FedText(self, decoder, past)
 
     def describe(self, error: Exception) -> str:
@@ -167,6 +182,14 @@ def _slots(session: Any) -> tuple[InputSlot, ...]:
     required = [_slot(arg, required=True) for arg in session.get_inputs()]
     optional = [_slot(arg, required=False) for arg in session.get_overridable_initializers()]
     return (*required, *optional)
+
+
+def _as_float(slot: InputSlot, cache: CodedCache | None) -> InputSlot:
+    """Return the slot of the numbers that a cache of codes stands for."""
+    if cache is None or slot.shape is None:
+        return slot
+    shape = (*slot.shape[:-1], cache.scale.shape[1])
+    return replace(slot, dtype=np.dtype(np.float32), shape=shape)
 
 
 def _slot(arg: Any, *, required: bool) -> InputSlot:

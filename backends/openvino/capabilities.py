@@ -80,6 +80,8 @@ def cpu_capabilities(isa: Isa) -> Capabilities:
         fused_ops=_FUSED,
         gather_dequantizes_table=False,
         empty_attention=True,
+        cache_bits=frozenset({8, 4}),
+        scales_cache=True,
     )
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "MinMax",
     "MinMaxResult",
     "MovingRange",
+    "PairNorm",
     "Reduction",
     "StatisticsService",
     "Want",
@@ -78,6 +79,20 @@ class ChannelSquare:
 
 
 @dataclass(frozen=True)
+class PairNorm:
+    """Largest norm of each channel and its partner: what either is at most once they are rotated.
+
+    Answer: float32 array [C].
+
+    Attributes:
+        partners: The other channel of the pair, for each; a channel's own number: it has none.
+    """
+
+    partners: tuple[int, ...]
+    axis: int = -1
+
+
+@dataclass(frozen=True)
 class Count:
     """How many positions there were, each with a value of every channel. Answer: int."""
 
@@ -99,7 +114,15 @@ class Gram:
 
 
 Reduction: TypeAlias = (
-    MinMax | MovingRange | Histogram | ChannelMean | ChannelRange | ChannelSquare | Count | Gram
+    MinMax
+    | MovingRange
+    | Histogram
+    | ChannelMean
+    | ChannelRange
+    | ChannelSquare
+    | PairNorm
+    | Count
+    | Gram
 )
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "CountAccumulator",
     "GramAccumulator",
     "MeanAccumulator",
+    "PairNormAccumulator",
     "RangeAccumulator",
     "SquareAccumulator",
     "gram_bytes",
@@ -93,6 +94,25 @@ class SquareAccumulator(MeanAccumulator):
 
     def _add(self, state: np.ndarray, rows: np.ndarray) -> None:
         state += _square_sums(rows)
+
+
+class PairNormAccumulator(_ChannelAccumulator):
+    """max (x_c^2 + x_p(c)^2) per channel; only x_c^2 where a channel is its own partner."""
+
+    def __init__(self, axis: int, partners: tuple[int, ...]) -> None:
+        super().__init__(axis)
+        self._partners = np.array(partners)
+        self._is_pair = self._partners != np.arange(len(partners))
+
+    def _add(self, state: np.ndarray, rows: np.ndarray) -> None:
+        for block in _blocks(rows):
+            squares = np.square(block)
+            squares += squares[:, self._partners] * self._is_pair
+            np.maximum(state, squares.max(axis=0), out=state)
+
+    def result(self) -> np.ndarray:
+        """Return float32 [C]; zeros where nothing finite was seen."""
+        return np.sqrt(self._get()).astype(np.float32)
 
 
 class CountAccumulator(_ChannelAccumulator):

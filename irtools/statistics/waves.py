@@ -18,6 +18,7 @@ from irtools.statistics.base import (
     Histogram,
     MinMax,
     MovingRange,
+    PairNorm,
     Reduction,
     Want,
 )
@@ -30,6 +31,7 @@ from irtools.statistics.moments import (
     CountAccumulator,
     GramAccumulator,
     MeanAccumulator,
+    PairNormAccumulator,
     RangeAccumulator,
     SquareAccumulator,
     gram_bytes,
@@ -85,6 +87,8 @@ def make_accumulator(reduction: Reduction) -> Accumulator | GramAccumulator:
             return RangeAccumulator(axis)
         case ChannelSquare(axis):
             return SquareAccumulator(axis)
+        case PairNorm(partners, axis):
+            return PairNormAccumulator(axis, partners)
         case Count(axis):
             return CountAccumulator(axis)
         case Gram(axis, _):
@@ -147,7 +151,7 @@ def _state_bytes(want: Want, shapes: Shapes) -> int:
             return MinMaxAccumulator.state_bytes
         case Histogram():
             return HistogramAccumulator.state_bytes
-        case ChannelMean(axis) | ChannelSquare(axis):
+        case ChannelMean(axis) | ChannelSquare(axis) | PairNorm(_, axis):
             return 8 * _channels(shape, axis)
         case ChannelRange(axis):
             return 16 * _channels(shape, axis)

@@ -14,6 +14,8 @@ from irtools.driver.destination import Destination
 from irtools.driver.talk import open_talker
 from irtools.errors import FileError
 from irtools.model import Model
+from irtools.passes.quantization.kv import Kv
+from irtools.passmanager import PassContext
 from irtools.targets import Artifact, find_target
 
 Talks = Callable[..., Path]
@@ -28,14 +30,25 @@ def _written(model: Model, source: Path, folder: Path, target: str) -> Artifact:
 
 
 @pytest.mark.genai
-@pytest.mark.parametrize("target", ["ort-cpu", "ort-cpu:shared-cache=false"])
+@pytest.mark.parametrize(
+    ("target", "form"),
+    [
+        ("ort-cpu", ""),
+        ("ort-cpu:shared-cache=false", ""),
+        ("ort-cpu", "int8"),
+        ("ort-cpu", "int4"),
+    ],
+)
 def test_genai_writes_what_we_write(
-    tmp_path: Path, talks: Talks, grouped_decoder: Model, target: str
+    tmp_path: Path, talks: Talks, grouped_decoder: Model, target: str, form: str
 ) -> None:
     import onnxruntime_genai as genai
 
     source = talks(tmp_path / "source", grouped_decoder, eos_token_id=60)
-    _written(grouped_decoder, source, tmp_path / "made", target)
+    made = grouped_decoder.clone()
+    if form:
+        Kv(form=form).run(made.ir, PassContext.for_model(made, target))
+    _written(made, source, tmp_path / "made", target)
     config = json.loads((tmp_path / "made" / "genai_config.json").read_text())
     assert config["search"]["past_present_share_buffer"] == (target == "ort-cpu")
     model = genai.Model(str(tmp_path / "made"))

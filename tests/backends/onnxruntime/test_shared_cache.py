@@ -114,19 +114,6 @@ def test_several_tokens_of_several_texts(grouped_decoder: Model, decoder: Cached
         np.testing.assert_allclose(np.concatenate(parts, axis=1), whole["logits"], atol=1e-5)
 
 
-def test_a_cache_that_does_not_fit_is_one_line(
-    grouped_decoder: Model, decoder: CachedDecoder
-) -> None:
-    past = {cache.name: np.zeros((1, 3, 4, 8), np.float32) for cache in decoder.past}
-    with find_target(_SHARING).runner(_lowered(grouped_decoder), _ONE) as runner:
-        text = begin_text(runner, decoder, 1, past)
-        with pytest.raises(
-            DataError, match=r"^ONNX Runtime cannot read on after 4 tokens: .+"
-        ) as e:
-            text.read(_IDS[:1, :1])
-        assert "\n" not in str(e.value)
-
-
 def test_the_portable_form_stays(grouped_decoder: Model, decoder: CachedDecoder) -> None:
     plain = _lowered(grouped_decoder, _PLAIN)
     assert "Attention" in _operators(plain) and SHARED_CACHE not in plain.ir.metadata_props

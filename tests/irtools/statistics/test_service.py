@@ -23,6 +23,7 @@ from irtools.statistics import (
     HistogramResult,
     MinMax,
     MinMaxResult,
+    PairNorm,
     Reduction,
     StreamingStatistics,
     Want,
@@ -111,12 +112,18 @@ def rows_of(data: Dataset, model: ir.Model) -> np.ndarray:
     return acts[data.feeds["attention_mask"].astype(bool)]
 
 
+def _norms(x: np.ndarray) -> np.ndarray:
+    pair, alone = np.hypot(x[:, 0], x[:, 2]).max(), abs(x).max(axis=0)
+    return np.array([pair, alone[1], pair, alone[3]])
+
+
 REDUCTIONS: list[Reduction] = [
     MinMax(),
     Histogram(),
     ChannelRange(),
     ChannelMean(),
     ChannelSquare(),
+    PairNorm((2, 1, 0, 3)),
     Count(),
     Gram(),
     Gram(against="rows"),
@@ -141,6 +148,7 @@ def test_answers_equal_numpy_without_padding(left: bool, batch: int) -> None:
         (ChannelRange(), np.stack([x.min(axis=0), x.max(axis=0)])),
         (ChannelMean(), x.mean(axis=0)),
         (ChannelSquare(), np.square(x).mean(axis=0)),
+        (PairNorm((2, 1, 0, 3)), _norms(x)),
         (Count(), np.array(len(x))),
     ):
         np.testing.assert_allclose(answers[Want("act", reduction)], expected, rtol=1e-5)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import ml_dtypes
 import numpy as np
 
+from irtools.analysis.decoder import decoder_of
 from irtools.backends.onnxruntime.bound_text import BoundText
 from irtools.backends.onnxruntime.coded_cache import CodedCache, coded_caches
 from irtools.backends.onnxruntime.kernels import count_kernels, count_providers
@@ -108,11 +109,21 @@ class OrtRunner(SessionRunner):
         self._refuse_unreadable(wanted)
         coded, presents = self._coded, self._presents
         fed = {n: coded[n].encode(array) if n in coded else array for n, array in feeds.items()}
-        found = map(as_array, self.session.run(list(wanted), fed))
+        if SHARED_CACHE in self._metadata and _reads_on_together(feeds):
+            found = self._by_text(fed, wanted)
+        else:
+            found = [as_array(output) for output in self.session.run(list(wanted), fed)]
         return [
             presents[name].decode(array) if name in presents else array
             for name, array in zip(wanted, found, strict=True)
         ]
+
+    def _by_text(self, fed: Feeds, wanted: Sequence[str]) -> list[np.ndarray]:
+        """Run text by text, and put the outputs of all together."""
+        rows = range(len(next(iter(fed.values()))))
+        parts = [{name: array[row : row + 1] for name, array in fed.items()} for row in rows]
+        found = [self.session.run(list(wanted), part) for part in parts]
+        return [np.concatenate(outputs) for outputs in zip(*found, strict=True)]
 
     def begin_text(self, decoder: CachedDecoder, past: Feeds) -> TextState:
         """Begin a text after a cache; see `irtools.targets.begin_text`."""
@@ -145,6 +156,18 @@ class OrtRunner(SessionRunner):
                     f"output {name!r} is a {kind}, which ONNX Runtime does not hand to Python as "
                     "an array: cast or stack it in the model"
                 )
+
+
+def _reads_on_together(feeds: Feeds) -> bool:
+    """Whether several texts read several tokens each after a cache.
+
+    The kernel takes several tokens of one text then, or one token of each of several.
+    """
+    decoder = decoder_of(feeds)
+    if decoder is None or not feeds[decoder.past[0].name].shape[2]:
+        return False
+    rows, new = feeds[decoder.ids].shape
+    return rows > 1 and new > 1
 
 
 def as_array(found: Any) -> np.ndarray:

@@ -26,9 +26,9 @@ __all__ = [
     "MinMax",
     "MinMaxResult",
     "MovingRange",
-    "PairNorm",
     "Reduction",
     "StatisticsService",
+    "TurnedPeak",
     "Want",
 ]
 
@@ -79,16 +79,19 @@ class ChannelSquare:
 
 
 @dataclass(frozen=True)
-class PairNorm:
-    """Largest norm of each channel and its partner: what either is at most once they are rotated.
+class TurnedPeak:
+    """Largest magnitude of each channel while pairs of channels are turned.
 
-    Answer: float32 array [C].
+    A pair (x, y) becomes r (cos(a + t), sin(a + t)) with r and a those of (x, y), t from 0 to an
+    angle of its own, as rotary embedding does along positions. Answer: float32 array [C].
 
     Attributes:
-        partners: The other channel of the pair, for each; a channel's own number: it has none.
+        pairs: The two channels of each; others are not turned.
+        angles: Radians by which each is turned at most.
     """
 
-    partners: tuple[int, ...]
+    pairs: tuple[tuple[int, int], ...] = ()
+    angles: tuple[float, ...] = ()
     axis: int = -1
 
 
@@ -120,7 +123,7 @@ Reduction: TypeAlias = (
     | ChannelMean
     | ChannelRange
     | ChannelSquare
-    | PairNorm
+    | TurnedPeak
     | Count
     | Gram
 )

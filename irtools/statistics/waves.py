@@ -18,8 +18,8 @@ from irtools.statistics.base import (
     Histogram,
     MinMax,
     MovingRange,
-    PairNorm,
     Reduction,
+    TurnedPeak,
     Want,
 )
 from irtools.statistics.histogram import (
@@ -31,9 +31,9 @@ from irtools.statistics.moments import (
     CountAccumulator,
     GramAccumulator,
     MeanAccumulator,
-    PairNormAccumulator,
     RangeAccumulator,
     SquareAccumulator,
+    TurnedPeakAccumulator,
     gram_bytes,
 )
 
@@ -87,8 +87,8 @@ def make_accumulator(reduction: Reduction) -> Accumulator | GramAccumulator:
             return RangeAccumulator(axis)
         case ChannelSquare(axis):
             return SquareAccumulator(axis)
-        case PairNorm(partners, axis):
-            return PairNormAccumulator(axis, partners)
+        case TurnedPeak(pairs, angles, axis):
+            return TurnedPeakAccumulator(axis, pairs, angles)
         case Count(axis):
             return CountAccumulator(axis)
         case Gram(axis, _):
@@ -151,7 +151,7 @@ def _state_bytes(want: Want, shapes: Shapes) -> int:
             return MinMaxAccumulator.state_bytes
         case Histogram():
             return HistogramAccumulator.state_bytes
-        case ChannelMean(axis) | ChannelSquare(axis) | PairNorm(_, axis):
+        case ChannelMean(axis) | ChannelSquare(axis) | TurnedPeak(_, _, axis):
             return 8 * _channels(shape, axis)
         case ChannelRange(axis):
             return 16 * _channels(shape, axis)

@@ -114,6 +114,22 @@ def test_several_tokens_of_several_texts(grouped_decoder: Model, decoder: Cached
         np.testing.assert_allclose(np.concatenate(parts, axis=1), whole["logits"], atol=1e-5)
 
 
+def test_padded_texts_are_read_on_in_one_call(
+    grouped_decoder: Model, decoder: CachedDecoder
+) -> None:
+    """The kernel refuses that; the runner reads them one by one."""
+    mask = np.ones((2, 9), np.int64)
+    mask[0, 4:6], mask[1, :3] = 0, 0
+    results = []
+    for target in (_PLAIN, _SHARING):
+        with find_target(target).runner(_lowered(grouped_decoder, target), _ONE) as runner:
+            prompt = _read(runner, mask[:, :5], decoder.empty(2))
+            results.append(_read(runner, mask, decoder.next_past({}, prompt)))
+    for name, array in results[0].items():
+        kept = mask[:, 5:].astype(bool) if name == "logits" else slice(None)
+        np.testing.assert_allclose(results[1][name][kept], array[kept], rtol=1e-5, atol=1e-6)
+
+
 def test_the_portable_form_stays(grouped_decoder: Model, decoder: CachedDecoder) -> None:
     plain = _lowered(grouped_decoder, _PLAIN)
     assert "Attention" in _operators(plain) and SHARED_CACHE not in plain.ir.metadata_props

@@ -103,8 +103,8 @@ def test_keys_are_scaled_by_the_norms_of_rotated_pairs(
     assert keys is not None and rounded is not None
     for pair in pairs:
         largest = np.linalg.norm(words.numpy()[:, pair], axis=1).max()
-        np.testing.assert_allclose(keys.scale[pair], largest / 127, rtol=1e-6)
-    np.testing.assert_allclose(rounded.scale, abs(values.numpy()).max(axis=0) / 127, rtol=1e-6)
+        np.testing.assert_allclose(keys.scale[pair], largest / 127.45, rtol=1e-6)
+    np.testing.assert_allclose(rounded.scale, abs(values.numpy()).max(axis=0) / 127.45, rtol=1e-6)
 
 
 def test_no_position_clips_a_key() -> None:

@@ -1,152 +1,262 @@
-"""A decoder over the length of its context: prefill and decode, and the memory that they take.
+"""A decoder over the length of its context: reading, writing, memory and perplexity.
 
-    python -m benchmarks run contexts [--lengths N,N] [--rounds N] [--no-prefill] [--write [NAME]]
+    python -m benchmarks run contexts [NAME...] [--lengths N,N] [--rounds N] [--write [NAME]]
 
-SmolLM2 in 4 bits (`cleanup,fuse,int4`), its cache as arrays and kept by the runtime, on both
-runtimes in float32, alternating, each block in a process of its own. Prefill reads a prompt of so
-many tokens, decode one more with so many in the cache, as `begin_text` does: the step that a text
-takes. What is counted is CPU time on one thread, which other work on the machine changes little.
-Ratios are against the cache as arrays on the same runtime; memory is the peak of the process.
+SmolLM2 in 4 bits on both runtimes, its cache in every form that they have, next to the model that
+onnxruntime-genai's builder makes. Each entrant reads real text of so many tokens in parts of 128,
+as `begin_text` does, so that all but the first part read it from the cache; that gives the speed of
+reading and the perplexity. Then it reads on token by token. Every block has a process of its own;
+blocks of all entrants alternate. CPU time on one thread is counted, which other work on the machine
+changes little. Ratios are against the cache as arrays on the same runtime.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+import numpy as np
+
+import irtools
 from benchmarks.commands import export_with_past
-from benchmarks.deployed import deployed, ratio_cell
-from benchmarks.recording import DEFAULT_CACHE, about, add_write_option, prepare, store
-from irtools.files import scratch_folder
-from irtools.measure.base import BenchSettings
-from irtools.measure.interval import speedup
+from benchmarks.decoder_peers import Source, genai_int4
+from benchmarks.deployed import deployed
+from benchmarks.prepared.packages import cached
+from benchmarks.recording import DEFAULT_CACHE, about, add_names, add_write_option, prepare, store
 from irtools.measure.memory import peak_memory
 from irtools.measure.sandbox import run_isolated
-from irtools.measure.shapes import bench_feeds
-from irtools.measure.steps import step_of
-from irtools.measure.timing import Contender
+from irtools.metrics import Perplexity
 from irtools.model import Model
-from irtools.targets import Feeds, RunnerOptions, find_target, lowered
+from irtools.targets import RunnerOptions, begin_text, find_target, lowered, text_decoder_of
 
 SOURCE, PASSES = "smollm2", "cleanup,fuse,int4"
 LENGTHS = "128,1024,4096,8192"
-_WARM_UP, _RUNS = 3, 12
-_ENOUGH = 20.0
-"""Seconds of CPU time after which a block ends."""
-PAIRS: Mapping[str, tuple[tuple[str, str], ...]] = {
-    "ort-cpu": (("arrays", "ort-cpu:shared-cache=false"), ("shared buffers", "ort-cpu")),
-    "openvino-cpu": (("arrays", "openvino-cpu:stateful=false"), ("variables", "openvino-cpu")),
+_PART = 128
+_STEPS, _WARM_UP = 24, 4
+_LEAST_TOKENS = 2048
+"""Texts of fewer are read until there are so many in all."""
+_CALIBRATION = 24
+_FOLDER = Path("contenders", "contexts")
+_GENAI = "onnxruntime-genai builder"
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A form of the cache.
+
+    Attributes:
+        target: Target text.
+        passes: What follows `PASSES`; None: another tool makes the model.
+        is_base: Others on the same runtime are compared with it.
+    """
+
+    target: str
+    passes: str | None = ""
+    is_base: bool = False
+
+
+ENTRANTS: Mapping[str, Entrant] = {
+    "ORT, arrays": Entrant("ort-cpu:shared-cache=false", is_base=True),
+    "ORT, buffers": Entrant("ort-cpu"),
+    "ORT, buffers int8": Entrant("ort-cpu", "kv"),
+    "ORT, buffers int4": Entrant("ort-cpu", "kv:form=int4"),
+    _GENAI: Entrant("ort-cpu", None),
+    "OpenVINO, arrays": Entrant("openvino-cpu:stateful=false", is_base=True),
+    "OpenVINO, variables u8": Entrant("openvino-cpu", "kv"),
+    "OpenVINO, variables u4": Entrant("openvino-cpu", "kv:form=int4"),
 }
-"""Target to the forms that its cache has, with the target text of each; the first is the base."""
 
 
 def main(argv: Sequence[str]) -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    add_names(parser, ENTRANTS)
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, help="default: %(default)s")
     parser.add_argument("--lengths", default=LENGTHS, help="default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--no-prefill", action="store_true", help="time decode alone")
+    parser.add_argument("--rounds", type=int, default=1, help="default: %(default)s")
     add_write_option(parser, "contexts")
     given = parser.parse_args(argv)
     cache = given.cache.resolve()
-    prepare(SOURCE, cache)
+    for name in (SOURCE, "bbc"):
+        prepare(name, cache)
     export_with_past(SOURCE, cache)
-    source = Model.load(cache / SOURCE / f"{SOURCE}-past.onnx")
+    files = {name: made(name, ENTRANTS[name], cache) for name in given.names}
+    tokens = read_tokens(cache)
     rows: list[dict[str, Any]] = []
-    for target, forms in PAIRS.items():
-        model = deployed(source, PASSES, forms[0][1], None)
-        with scratch_folder("contexts") as folder:
-            contenders = dict(_contenders(model, forms, folder))
-            for length in map(int, given.lengths.split(",")):
-                feeds = bench_feeds(source, BenchSettings(sequence=(length,), past=(length,)))
-                if given.no_prefill:
-                    feeds = {name: f for name, f in feeds.items() if name.startswith("decode")}
-                for label, one in feeds.items():
-                    phase = label.partition(" ")[0]
-                    rows += _rows(contenders, one, given.rounds, target, length, phase)
-                print("\n".join(table({"rows": rows})), flush=True)
-    store(given.write, {**about("contexts"), "passes": PASSES, "rows": rows})
+    for length in map(int, given.lengths.split(",")):
+        blocks: dict[str, list[Mapping[str, float]]] = {name: [] for name in files}
+        for _ in range(given.rounds):
+            for name, path in files.items():
+                arguments = (path, ENTRANTS[name].target, texts_of(tokens, length))
+                blocks[name].append(run_isolated(block, *arguments, label=name))
+        rows += (_row(name, length, found) for name, found in blocks.items())
+        print("\n".join(table({"rows": rows})), flush=True)
+    store(given.write, {**about("contexts"), "rows": rows})
 
 
-def _contenders(
-    model: Model, forms: Sequence[tuple[str, str]], folder: Path
-) -> Iterator[tuple[str, Contender]]:
-    """Yield each form of the cache as a file, run on one thread in float32."""
-    for number, (name, text) in enumerate(forms):
-        target = find_target(text)
-        path = folder / f"{number}.onnx"
-        lowered(model, target).save(path)
-        precision = "f32" if target.name.startswith("openvino") else None
-        yield name, Contender(path, text, RunnerOptions(threads=1, precision=precision))
+def made(name: str, entrant: Entrant, cache: Path) -> Path:
+    """Return the model of an entrant, made unless an earlier run has."""
+    slug = name.lower().replace(",", "").replace(" ", "-")
+
+    def make(path: Path) -> None:
+        if entrant.passes is None:
+            source = Source(cache, cache / SOURCE / "checkpoint", _source(cache))
+            _make_genai(source, path)
+            return
+        model = Model.load(_base(cache, entrant.target.partition(":")[0]))
+        if entrant.passes:
+            data = _calibration(cache)
+            deployed(model, entrant.passes, entrant.target, data).save(path)
+        else:
+            lowered(model, find_target(entrant.target)).save(path)
+
+    return cached(cache / _FOLDER / f"{slug}.onnx", make)
 
 
-def cpu_block(
-    path: Path, target: str, options: RunnerOptions, feeds: Feeds
-) -> dict[str, float | int]:
-    """Load a model and run it; returns CPU `seconds` of a run, their median, and `peak_bytes`."""
+def _source(cache: Path) -> Path:
+    return cache / SOURCE / f"{SOURCE}-past.onnx"
+
+
+def _base(cache: Path, runtime: str) -> Path:
+    """Return the decoder in 4 bits for a runtime, its cache as the exporter wrote it."""
+
+    def make(path: Path) -> None:
+        found = irtools.optimize(
+            Model.load(_source(cache)), PASSES, target=runtime, bench=None, check=False
+        )
+        found.model.save(path)
+
+    return cached(cache / _FOLDER / f"{runtime}.base.onnx", make)
+
+
+def _make_genai(source: Source, path: Path) -> None:
+    """Let the builder make its model, and say in it that its cache may be one buffer."""
+    import onnx
+
+    genai_int4(source, path)
+    proto = onnx.load(path)
+    onnx.helper.set_model_props(proto, {"shared_cache": "true"})
+    onnx.save(proto, path)
+
+
+def _calibration(cache: Path) -> Path:
+    """Return token ids of training texts, cut to one length, for the scales of the cache."""
+
+    def make(path: Path) -> None:
+        tokens = _encode(cache, "bbc_calib.jsonl", _CALIBRATION)
+        texts = np.stack([ids[:256] for ids in tokens if len(ids) >= 256])
+        np.savez(path, input_ids=texts, attention_mask=np.ones_like(texts))
+
+    return cached(cache / _FOLDER / "calibration.npz", make)
+
+
+def read_tokens(cache: Path) -> np.ndarray:
+    """Return the token ids of the test texts, one after the other."""
+    return np.concatenate(_encode(cache, "bbc_test.jsonl", None))
+
+
+def _encode(cache: Path, file: str, count: int | None) -> list[np.ndarray]:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(cache / SOURCE / "checkpoint" / "tokenizer.json"))
+    lines = (cache / "bbc" / file).read_text(encoding="utf-8").splitlines()
+    ids = (tokenizer.encode(json.loads(line)["text"]).ids for line in lines[:count])
+    return [np.array(one, np.int64) for one in ids]
+
+
+def texts_of(tokens: np.ndarray, length: int) -> list[np.ndarray]:
+    """Return texts of a length, [1, L] each: of short ones several."""
+    count = max(_LEAST_TOKENS // length, 1)
+    return [tokens[None, n * length : (n + 1) * length] for n in range(count)]
+
+
+def block(path: Path, target: str, texts: Sequence[np.ndarray]) -> dict[str, float]:
+    """Read texts and then token by token, in this process.
+
+    Returns:
+        `read_seconds` and `step_seconds` of CPU time, `tokens` that were read, the `loss` of
+        `predicted` tokens in nats, `peak_bytes`, and `cache_bytes`, 0 where the runtime hides it.
+    """
+    precision = "f32" if target.startswith("openvino") else None
+    options = RunnerOptions(threads=1, precision=precision)
+    loss, predicted, seconds = 0.0, 0.0, 0.0
     with find_target(target).runner(path, options) as runner:
-        step, times = step_of(runner, feeds), []
-        for number in range(_WARM_UP + _RUNS):
-            step.prepare()
-            start = time.process_time()
-            step.run()
-            times.append(time.process_time() - start)
-            if number and sum(times) > _ENOUGH:
-                break
-        return {"seconds": median(times[_WARM_UP:] or times[1:]), "peak_bytes": peak_memory()}
-
-
-def _rows(
-    contenders: Mapping[str, Contender],
-    feeds: Feeds,
-    rounds: int,
-    target: str,
-    length: int,
-    phase: str,
-) -> Iterator[dict[str, Any]]:
-    """Run all forms alternately; yields a row for each."""
-    found: dict[str, list[Any]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, one in contenders.items():
-            arguments = (one.model, one.target, one.options, dict(feeds))
-            label = f"{name} on {one.target}"
-            found[name].append(run_isolated(cpu_block, *arguments, label=label))
-    seconds = {name: [block["seconds"] for block in blocks] for name, blocks in found.items()}
-    base = next(iter(seconds))
-    for name, blocks in found.items():
-        ratio = None if name == base else asdict(speedup(seconds[base], seconds[name], 0.95))
-        yield {
-            "target": target,
-            "cache": name,
-            "length": length,
-            "phase": phase,
-            "cpu_ms": 1e3 * median(seconds[name]),
-            "blocks_cpu_ms": [1e3 * one for one in seconds[name]],
-            "speedup": ratio,
-            "peak_bytes": max(block["peak_bytes"] for block in blocks),
+        decoder = text_decoder_of(runner)
+        assert decoder is not None
+        for ids in texts:
+            text, before = begin_text(runner, decoder, 1), None
+            for start in range(0, ids.shape[1], _PART):
+                part = ids[:, start : start + _PART]
+                begun = time.process_time()
+                logits = text.read(part)
+                seconds += time.process_time() - begun
+                more = _loss(before, logits, part)
+                loss, predicted = loss + more[0], predicted + more[1]
+                before = logits[:, -1:]
+        times = []
+        for _ in range(_WARM_UP + _STEPS):
+            begun = time.process_time()
+            text.read(texts[-1][:, :1])
+            times.append(time.process_time() - begun)
+        return {
+            "read_seconds": seconds,
+            "tokens": sum(ids.shape[1] for ids in texts),
+            "step_seconds": median(times[_WARM_UP:]),
+            "loss": loss,
+            "predicted": predicted,
+            "peak_bytes": peak_memory(),
+            "cache_bytes": text.cache_bytes or 0,
         }
 
 
+def _loss(before: np.ndarray | None, logits: np.ndarray, ids: np.ndarray) -> tuple[float, float]:
+    """Return the negative log-likelihood of a part and how many tokens it is of."""
+    if before is None:
+        rows = logits
+    else:
+        rows, ids = np.concatenate([before, logits], axis=1), np.pad(ids, ((0, 0), (1, 0)))
+    ((total, count),) = Perplexity().per_sample({"logits": rows}, ids)
+    return float(total), float(count)
+
+
+def _row(name: str, length: int, blocks: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    first = blocks[0]
+    return {
+        "entrant": name,
+        "runtime": ENTRANTS[name].target.partition(":")[0],
+        "is_base": ENTRANTS[name].is_base,
+        "length": length,
+        "read_tokens_per_second": median(one["tokens"] / one["read_seconds"] for one in blocks),
+        "step_ms": median(1e3 * one["step_seconds"] for one in blocks),
+        "blocks_step_ms": [1e3 * one["step_seconds"] for one in blocks],
+        "perplexity": float(np.exp(first["loss"] / first["predicted"])),
+        "peak_bytes": max(one["peak_bytes"] for one in blocks),
+        "cache_bytes": first["cache_bytes"],
+    }
+
+
 def table(document: Mapping[str, Any]) -> Iterator[str]:
-    """Yield a Markdown table, decode below prefill."""
-    yield "| runtime | cache | phase | context | CPU ms | against arrays | peak MB |"
-    yield "| --- " * 7 + "|"
-    for row in sorted(document["rows"], key=_place):
-        ratio = "1" if row["speedup"] is None else ratio_cell(row["speedup"])
-        cells = [row["target"], row["cache"], row["phase"], f"{row['length']:,}"]
-        cells += [f"{row['cpu_ms']:.1f}", ratio]
+    """Yield a Markdown table over the length of the context."""
+    heads = ["context", "cache", "read tokens/s", "CPU ms a token", "against arrays"]
+    yield "| " + " | ".join([*heads, "perplexity", "difference", "cache MB", "peak MB"]) + " |"
+    yield "| --- " * 9 + "|"
+    rows = document["rows"]
+    bases = {(row["runtime"], row["length"]): row for row in rows if row["is_base"]}
+    for row in rows:
+        base = bases.get((row["runtime"], row["length"]))
+        cells = [f"{row['length']:,}", row["entrant"], f"{row['read_tokens_per_second']:.0f}"]
+        cells += [f"{row['step_ms']:.1f}", "", f"{row['perplexity']:.3f}", ""]
+        if base is not None and base is not row:
+            cells[4] = f"{base['step_ms'] / row['step_ms']:.2f}"
+            cells[6] = f"{row['perplexity'] - base['perplexity']:+.3f}"
+        cells.append(f"{row['cache_bytes'] / 1e6:.1f}" if row["cache_bytes"] else "")
         yield "| " + " | ".join([*cells, f"{row['peak_bytes'] / 1e6:.0f}"]) + " |"
-
-
-def _place(row: Mapping[str, Any]) -> tuple[bool, str, int, bool]:
-    is_base = row["speedup"] is None
-    return row["phase"] == "decode", row["target"], row["length"], not is_base
 
 
 VIEWS = {"table": table}

@@ -30,7 +30,8 @@ class BoundText:
     Args:
         session: `onnxruntime.InferenceSession`.
         decoder: Its inputs and outputs.
-        past: The cache to begin after, [B, heads, P, size] by input name.
+        past: The cache to begin after, as its buffers hold it, by input name: floats
+            [B, heads, P, size], or their codes.
     """
 
     def __init__(self, session: Any, decoder: CachedDecoder, past: Feeds) -> None:
@@ -40,6 +41,11 @@ class BoundText:
         self._arrays: Mapping[str, np.ndarray] = dict(past)
         self._capacity = 0
         self._binding = session.io_binding()
+
+    @property
+    def cache_bytes(self) -> int | None:
+        """Memory of the buffers, with the room in them."""
+        return sum(array.nbytes for array in self._arrays.values())
 
     def read(self, ids: np.ndarray) -> np.ndarray:
         """Read new tokens; see `irtools.targets.TextState.read`.

@@ -107,6 +107,7 @@ def cpu_capabilities(isa: Isa) -> Capabilities:
         exact_block_bits=frozenset({4}),
         gather_dequantizes_table=True,
         shares_cache=True,
+        cache_bits=frozenset({8, 4}),
     )
 
 

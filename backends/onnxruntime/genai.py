@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from irtools.analysis.decoder import CachedDecoder, find_decoder
 from irtools.errors import FileError
-from irtools.files import read_settings
+from irtools.files import context_length, read_settings
 from irtools.targets import Companions
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ __all__ = ["CONFIG", "genai_config", "write_config"]
 CONFIG = "genai_config.json"
 _CONFIGURATION = "config.json"
 _GENERATION = "generation_config.json"
-_LENGTHS = ("max_position_embeddings", "n_positions", "n_ctx")
 _HEADS = ("num_attention_heads", "n_head")
 _WIDTHS = ("hidden_size", "n_embd")
 _ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -46,7 +45,8 @@ def write_config(model: Model, main: Path, *, shared: bool) -> Companions:
         return Companions()
     folder = main.parent
     known = read_settings(folder / _CONFIGURATION) | read_settings(folder / _GENERATION)
-    missing = [names[0] for names in (_LENGTHS, _HEADS, _WIDTHS) if _first(known, names) is None]
+    missing = [] if context_length(known) else ["max_position_embeddings"]
+    missing += [names[0] for names in (_HEADS, _WIDTHS) if _first(known, names) is None]
     if known.get("eos_token_id") is None:
         missing.append("eos_token_id")
     if missing:
@@ -78,7 +78,7 @@ def genai_config(
         shared: Past and present may be one buffer.
     """
     keys = decoder.past[0]
-    length = _first(known, _LENGTHS)
+    length = context_length(known)
     inputs = {name: name for name in (decoder.ids, decoder.mask, decoder.positions) if name}
     tokens = {name: known[name] for name in _ENDS if known.get(name) is not None}
     if "pad_token_id" not in tokens:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 import ml_dtypes
 import numpy as np
 
+from irtools.analysis.decoder import decoder_of
 from irtools.backends.onnxruntime.bound_text import BoundText
+from irtools.backends.onnxruntime.coded_cache import CodedCache, coded_caches
 from irtools.backends.onnxruntime.kernels import count_kernels, count_providers
 from irtools.backends.onnxruntime.session import (
     RUNTIME_ERRORS,
@@ -64,6 +66,9 @@ _DENSE = re.compile(r"tensor\((\w+)\)")
 class OrtRunner(SessionRunner):
     """A session with checked feeds.
 
+    Caches that hold codes are fed and returned as the float numbers that they stand for, by
+    copying; a text that is continued by `begin_text` leaves them where they are.
+
     Args:
         source: The model.
         options: How to run it.
@@ -89,7 +94,11 @@ class OrtRunner(SessionRunner):
         self._providers = tuple(providers)
         session = open_session(source, options, providers, profile=profile)
         self._output_types = {o.name: o.type for o in session.get_outputs()}
-        super().__init__(session, _slots(session), tuple(self._output_types))
+        self._metadata = session.get_modelmeta().custom_metadata_map
+        self._coded = coded_caches(self._metadata)
+        self._presents = {cache.present: cache for cache in self._coded.values()}
+        slots = [_as_float(slot, self._coded.get(slot.name)) for slot in _slots(session)]
+        super().__init__(session, slots, tuple(self._output_types))
 
     @property
     def providers(self) -> Sequence[str]:
@@ -98,12 +107,29 @@ class OrtRunner(SessionRunner):
 
     def infer(self, feeds: Mapping[str, np.ndarray], wanted: Sequence[str]) -> Sequence[np.ndarray]:
         self._refuse_unreadable(wanted)
-        return [as_array(found) for found in self.session.run(list(wanted), feeds)]
+        coded, presents = self._coded, self._presents
+        fed = {n: coded[n].encode(array) if n in coded else array for n, array in feeds.items()}
+        if SHARED_CACHE in self._metadata and _reads_on_together(feeds):
+            found = self._by_text(fed, wanted)
+        else:
+            found = [as_array(output) for output in self.session.run(list(wanted), fed)]
+        return [
+            presents[name].decode(array) if name in presents else array
+            for name, array in zip(wanted, found, strict=True)
+        ]
+
+    def _by_text(self, fed: Feeds, wanted: Sequence[str]) -> list[np.ndarray]:
+        """Run text by text, and put the outputs of all together."""
+        rows = range(len(next(iter(fed.values()))))
+        parts = [{name: array[row : row + 1] for name, array in fed.items()} for row in rows]
+        found = [self.session.run(list(wanted), part) for part in parts]
+        return [np.concatenate(outputs) for outputs in zip(*found, strict=True)]
 
     def begin_text(self, decoder: CachedDecoder, past: Feeds) -> TextState:
         """Begin a text after a cache; see `irtools.targets.begin_text`."""
-        if SHARED_CACHE in self.session.get_modelmeta().custom_metadata_map:
-            return BoundText(self.session, decoder, past)
+        if SHARED_CACHE in self._metadata:
+            held = {n: self._coded[n].encode(a) if n in self._coded else a for n, a in past.items()}
+            return BoundText(self.session, decoder, held)
         return FedText(self, decoder, past)
 
     def describe(self, error: Exception) -> str:
@@ -130,6 +156,18 @@ class OrtRunner(SessionRunner):
                     f"output {name!r} is a {kind}, which ONNX Runtime does not hand to Python as "
                     "an array: cast or stack it in the model"
                 )
+
+
+def _reads_on_together(feeds: Feeds) -> bool:
+    """Whether several texts read several tokens each after a cache.
+
+    The kernel takes several tokens of one text then, or one token of each of several.
+    """
+    decoder = decoder_of(feeds)
+    if decoder is None or not feeds[decoder.past[0].name].shape[2]:
+        return False
+    rows, new = feeds[decoder.ids].shape
+    return rows > 1 and new > 1
 
 
 def as_array(found: Any) -> np.ndarray:
@@ -167,6 +205,14 @@ def _slots(session: Any) -> tuple[InputSlot, ...]:
     required = [_slot(arg, required=True) for arg in session.get_inputs()]
     optional = [_slot(arg, required=False) for arg in session.get_overridable_initializers()]
     return (*required, *optional)
+
+
+def _as_float(slot: InputSlot, cache: CodedCache | None) -> InputSlot:
+    """Return the slot of the numbers that a cache of codes stands for."""
+    if cache is None or slot.shape is None:
+        return slot
+    shape = (*slot.shape[:-1], cache.scale.shape[1])
+    return replace(slot, dtype=np.dtype(np.float32), shape=shape)
 
 
 def _slot(arg: Any, *, required: bool) -> InputSlot:

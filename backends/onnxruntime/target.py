@@ -156,7 +156,10 @@ class OrtCpu(_Ort):
 
     @property
     def capabilities(self) -> Capabilities:
-        return replace(cpu_capabilities(self.isa), shares_cache=self.shared_cache)
+        found = cpu_capabilities(self.isa)
+        if self.shared_cache:
+            return found
+        return replace(found, shares_cache=False, cache_bits=frozenset())
 
     def as_run(self, model: Model | Path) -> Model | Path:
         """Return the model with unsigned weights where the target's CPU, or this one, saturates.

@@ -90,6 +90,8 @@ def cpu_capabilities(isa: Isa) -> Capabilities:
         block_kernels=_BLOCK_KERNELS,
         gather_dequantizes_table=False,
         empty_attention=True,
+        cache_bits=frozenset({8, 4}),
+        scales_cache=True,
     )
 
 

@@ -7,13 +7,14 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
+from irtools.analysis.cache_codes import CACHE_BITS, cache_blocks, codes_of
 from irtools.backends.block_tables import BlockLookup
 from irtools.backends.openvino.narrow import NarrowProduct
 from irtools.backends.unsigned_weights import make_weights_unsigned
 from irtools.editing import Editor, rewrite
 from irtools.targets import Capabilities
 
-__all__ = ["lower"]
+__all__ = ["leave_rounding_to_runtime", "lower"]
 
 
 def lower(model: ir.Model, capabilities: Capabilities) -> Mapping[str, int]:
@@ -21,11 +22,34 @@ def lower(model: ir.Model, capabilities: Capabilities) -> Mapping[str, int]:
 
     OpenVINO lowers standard operators and QDQ itself. Only lookups in tables of 4-bit blocks are
     rewritten, which it would expand when it loads the model, products by weights of 2 bits, whose
-    types it reads in com.microsoft.MatMulNBits alone (2026.4), and weights whose products would
-    saturate, which it multiplies in float32 if they are unsigned.
+    types it reads in com.microsoft.MatMulNBits alone (2026.4), weights whose products would
+    saturate, which it multiplies in float32 if they are unsigned, and keys and values that are
+    rounded for the cache, which it rounds itself.
     """
     editor = Editor(model, "lower")
     counts = Counter(rewrite(editor, [BlockLookup(), NarrowProduct()]).counts)
+    if capabilities.cache_bits:
+        counts["cache-bits"] += leave_rounding_to_runtime(editor, model)
     if capabilities.saturates_u8s8:
         counts["unsigned-weights"] += make_weights_unsigned(model)
     return dict(+counts)
+
+
+def leave_rounding_to_runtime(editor: Editor, model: ir.Model) -> int:
+    """Note in how many bits a cache is to be kept, in place of rounding what joins it.
+
+    Returns:
+        How many attention blocks were rounded; none where not all are, to the same bits.
+    """
+    blocks = cache_blocks(model)
+    rounded = [[codes_of(value) for value in block.new] for block in blocks]
+    bits = {0 if codes is None else codes.bits for pair in rounded for codes in pair}
+    if len(bits) != 1 or bits == {0}:
+        return 0
+    for block, pair in zip(blocks, rounded, strict=True):
+        for position, (value, codes) in enumerate(zip(block.new, pair, strict=True), start=1):
+            assert codes is not None
+            block.attention.replace_input_with(position, codes.source)
+            editor.drop_unread(value)
+    model.metadata_props[CACHE_BITS] = str(bits.pop())
+    return len(blocks)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,13 @@ from irtools.backends.openvino.kernels import count_kernels, quantized_ops
 from irtools.backends.openvino.library import clean_message, import_openvino, release
 from irtools.backends.openvino.source import import_model
 from irtools.backends.openvino.state import Cache, StatefulText
-from irtools.backends.openvino.stateful import BEAMS, CacheVariable, cache_variables, make_stateful
+from irtools.backends.openvino.stateful import (
+    BEAMS,
+    CacheVariable,
+    cache_precision,
+    cache_variables,
+    make_stateful,
+)
 from irtools.errors import OptionError, UnsupportedError
 from irtools.targets import (
     FedText,
@@ -31,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OpenVinoRunner", "plugin_config"]
 
+_CACHE_PRECISION = "KV_CACHE_PRECISION"
 _PRECISIONS = {"f32": "f32", "bf16": "bf16", "f16": "f16"}
 _NUMPY_TYPES = {
     "boolean": np.dtype(np.bool_),
@@ -51,7 +59,8 @@ class OpenVinoRunner(SessionRunner):
         device: `CPU` or `GPU`.
         counters: Count the time of every node.
         stateful: Keep the cache of a decoder inside. It is fed and returned all the same, by
-            copying; a text that is continued by `begin_text` leaves it where it is.
+            copying; a text that is continued by `begin_text` leaves it where it is. One of 4 bits
+            cannot be copied: runs that feed or return it have one of 8, and texts begin empty.
 
     Raises:
         UnsupportedError: OpenVINO refuses the model.
@@ -75,7 +84,13 @@ class OpenVinoRunner(SessionRunner):
         self._declared = imported.declared
         self._quantized = quantized_ops(imported.model)
         config = plugin_config(options, device) | ({"PERF_COUNT": "YES"} if counters else {})
+        coded = cache_precision(imported.model)
+        if coded is not None:
+            config.pop(_CACHE_PRECISION, None)
         self._compile = partial(_compile, core, imported.model, device, config)
+        # OpenVINO 2026.4 ends the process where variables of 4 bits are set, and reads them wrong.
+        self._hides_cache = coded == "u4"
+        self._arrays: Any = None
         compiled = self._compile()
         slots = [_slot(port, imported.outputs) for port in compiled.inputs]
         self._ports = [slot.name for slot in slots]
@@ -87,7 +102,7 @@ class OpenVinoRunner(SessionRunner):
         super().__init__(compiled.create_infer_request(), taken, outputs)
 
     def infer(self, feeds: Mapping[str, np.ndarray], wanted: Sequence[str]) -> Sequence[np.ndarray]:
-        session = self.session
+        session = self._request(feeds, wanted)
         try:
             if self._cache is not None:
                 self._cache.restore(session, feeds)
@@ -95,7 +110,7 @@ class OpenVinoRunner(SessionRunner):
         except RuntimeError:
             # OpenVINO 2026.4 keeps sizes of a failed run in the compiled model: the next one fails
             # as well, or gives outputs of other shapes.
-            self._session = self._compile().create_infer_request()
+            self._session, self._arrays = self._compile().create_infer_request(), None
             raise
         # Shared outputs live in the request and the next run writes over them.
         presents = {} if self._cache is None else self._cache.presents(session, wanted)
@@ -108,8 +123,24 @@ class OpenVinoRunner(SessionRunner):
         """Begin a text after a cache; see `irtools.targets.begin_text`."""
         if self._cache is None:
             return FedText(self, decoder, past)
+        if self._hides_cache and decoder.length(past):
+            raise UnsupportedError(
+                f"OpenVINO {release()} takes up no cache of 4 bits from arrays: begin with an "
+                "empty one and read the text"
+            )
         request = self.session.get_compiled_model().create_infer_request()
         return StatefulText(request, self._cache, self._fed, decoder, past)
+
+    def _request(self, feeds: Feeds, wanted: Sequence[str]) -> Any:
+        """Return what a run goes through: with 8 bits where those of the cache stay inside."""
+        session = self.session
+        if self._cache is None or not self._hides_cache:
+            return session
+        if not (self._cache.is_fed(feeds) or self._cache.is_wanted(wanted)):
+            return session
+        if self._arrays is None:
+            self._arrays = self._compile({_CACHE_PRECISION: "u8"}).create_infer_request()
+        return self._arrays
 
     def _fed(self, feeds: Feeds) -> dict[int, np.ndarray]:
         """Return what the compiled model is fed, by the number of its input."""
@@ -169,13 +200,19 @@ def plugin_config(options: RunnerOptions, device: str) -> dict[str, str]:
         config["INFERENCE_PRECISION_HINT"] = _PRECISIONS[options.precision]
     if options.exact:
         config |= {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
-        config |= {"KV_CACHE_PRECISION": "f32"}
+        config |= {_CACHE_PRECISION: "f32"}
     return config
 
 
-def _compile(core: Any, model: Any, device: str, config: dict[str, str]) -> Any:
+def _compile(
+    core: Any,
+    model: Any,
+    device: str,
+    config: dict[str, str],
+    other: Mapping[str, str] = MappingProxyType({}),
+) -> Any:
     try:
-        return core.compile_model(model, device, config)
+        return core.compile_model(model, device, {**config, **other})
     except RuntimeError as error:
         raise UnsupportedError(
             f"OpenVINO {release()} cannot compile the model for {device}: {clean_message(error)}"

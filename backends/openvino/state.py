@@ -28,10 +28,18 @@ class Cache:
     def __init__(self, variables: Sequence[CacheVariable]) -> None:
         self._by_variable = {variable.variable: variable for variable in variables}
 
+    def is_fed(self, feeds: Feeds) -> bool:
+        """Whether feeds hold a cache that is not empty."""
+        return any(feeds[variable.name].size for variable in self._by_variable.values())
+
+    def is_wanted(self, wanted: Collection[str]) -> bool:
+        """Whether some of it is to be returned."""
+        return any(variable.present in wanted for variable in self._by_variable.values())
+
     def restore(self, request: Any, feeds: Feeds) -> None:
         """Put a cache that is fed, [B, heads, P, size] each, where attention reads it."""
         known = self._by_variable
-        if not any(feeds[variable.name].size for variable in known.values()):
+        if not self.is_fed(feeds):
             request.reset_state()
             return
         tensor = import_openvino().Tensor
@@ -68,6 +76,11 @@ class StatefulText:
         self._decoder = decoder
         cache.restore(request, past)
         self.length = next(iter(past.values())).shape[2]
+
+    @property
+    def cache_bytes(self) -> int | None:
+        """Nothing: variables show themselves as float32, however they are kept."""
+        return None
 
     def read(self, ids: np.ndarray) -> np.ndarray:
         """Read new tokens; see `irtools.targets.TextState.read`."""

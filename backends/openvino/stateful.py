@@ -10,7 +10,8 @@ joins them by copying. As variables they stay where they are, and attention over
     ScaledDotProductAttention(q, keys, values, mask)
 
 The importer repeats keys and values by Tile, to a shape computed from them, which hides the join
-from the matcher. `beam_idx` [B] says from which row of the batch each row goes on. Names, order and
+from the matcher. Where the model asks for a cache of few bits, its own metadata tells the plug-in (u8, u4: a
+scale and a zero point for groups of numbers, chosen at run time). `beam_idx` [B] says from which row of the batch each row goes on. Names, order and
 variables are those of optimum-intel, which OpenVINO GenAI opens.
 """
 
@@ -23,13 +24,22 @@ from typing import Any
 
 import numpy as np
 
+from irtools.analysis.cache_codes import CACHE_BITS
 from irtools.analysis.decoder import is_past, present_of
 from irtools.backends.openvino.library import import_openvino
 from irtools.backends.openvino.source import ImportedModel
 
-__all__ = ["BEAMS", "CacheVariable", "cache_variables", "make_stateful"]
+__all__ = [
+    "BEAMS",
+    "CacheVariable",
+    "cache_precision",
+    "cache_variables",
+    "make_stateful",
+]
 
 BEAMS = "beam_idx"
+_SOURCE_METADATA = "framework"
+_CACHE_PRECISION = ["runtime_options", "KV_CACHE_PRECISION"]
 _OPSET = "openvino.opset15"
 _IDS = "input_ids"
 _TOKENS = {_IDS, "attention_mask", "position_ids"}
@@ -77,6 +87,13 @@ def cache_variables(model: Any) -> tuple[CacheVariable, ...]:
     return tuple(sorted(found, key=_place))
 
 
+def cache_precision(model: Any) -> str | None:
+    """Return in which type an `openvino.Model` says itself that its cache is kept."""
+    if not model.has_rt_info(_CACHE_PRECISION):
+        return None
+    return str(model.get_rt_info(_CACHE_PRECISION).value)
+
+
 def _place(state: CacheVariable) -> tuple[int, str]:
     layer, what = state.name.split(".")[1:3]
     return int(layer), what
@@ -105,6 +122,9 @@ def make_stateful(imported: ImportedModel) -> ImportedModel:
     model = import_openvino().Model(results, sinks, [*inputs, beams], name)
     _repeat_heads_by_broadcast(ops, model)
     _drop_guards(model)
+    asked = [_SOURCE_METADATA, CACHE_BITS]
+    if imported.model.has_rt_info(asked):
+        model.set_rt_info(f"u{imported.model.get_rt_info(asked).value}", _CACHE_PRECISION)
     model.validate_nodes_and_infer_types()
     presents = {join.state.present for join in joins}
     outputs = tuple(output for output in imported.outputs if output not in presents)

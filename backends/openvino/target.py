@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -122,7 +122,8 @@ class OpenVinoCpu(_OpenVino):
 
     @property
     def capabilities(self) -> Capabilities:
-        return cpu_capabilities(self.isa)
+        found = cpu_capabilities(self.isa)
+        return found if self.stateful else replace(found, cache_bits=frozenset())
 
     def as_run(self, model: Model | Path) -> Model | Path:
         """Return the model with unsigned weights where the target's CPU, or this one, saturates."""

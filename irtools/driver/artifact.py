@@ -20,12 +20,12 @@ from irtools.report.document import Report
 from irtools.report.entries import ArtifactEntry
 from irtools.report.page import report_page
 from irtools.sources import find_frontend
-from irtools.targets import Artifact, KernelReport, Target
+from irtools.targets import Artifact, Companions, KernelReport, Target, find_target
 
 if TYPE_CHECKING:
     from irtools.driver.result import OptimizeResult
 
-__all__ = ["compile_to", "copy_companions", "write_artifact", "write_export"]
+__all__ = ["WrittenExport", "compile_to", "copy_companions", "write_artifact", "write_export"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,12 +37,14 @@ class WrittenExport:
         companions: Tokenizer and such.
         others: Files that stayed although the source has other ones of these names.
         lacks_tokenizer: A model takes tokens, and nothing next to it makes them of texts.
+        notes: What a runtime's own generation lacks.
     """
 
     files: tuple[Path, ...]
     companions: tuple[Path, ...]
     others: tuple[Path, ...]
     lacks_tokenizer: bool
+    notes: tuple[str, ...] = ()
 
 
 def write_artifact(
@@ -190,6 +192,7 @@ def write_export(
         kept = None if force else place
         others = [] if kept is None else _others(find_frontend(source).companions(source), kept)
         companions = list(copy_companions(source, folder, unless_in=kept))
+        notes: tuple[str, ...] = ()
         if not destination.is_folder:
             ((_, model),) = models
             takes_tokens = _takes_tokens(model)
@@ -204,11 +207,27 @@ def write_export(
                 companions += _write_missing(model, folder, kept)
                 path = folder / f"{name}.onnx"
                 made.append(model.save(path, external_data=external_data, compared=True).files)
+                further = _further(model, path, kept)
+                companions += [folder / name for name in further.names]
+                notes += further.notes
             files = tuple(place / path.name for group in made for path in group)
             publish_folder(folder, place, files[0].name)
     lacks_tokenizer = takes_tokens and not (place / "tokenizer.json").exists()
     there = tuple(place / path.name for path in companions)
-    return WrittenExport(files, there, tuple(others), lacks_tokenizer)
+    return WrittenExport(files, there, tuple(others), lacks_tokenizer, notes)
+
+
+def _further(model: Model, main: Path, kept: Path | None) -> Companions:
+    """Write what ONNX Runtime's own generation needs next to a decoder; nothing for others.
+
+    An export is portable: its cache goes in and out as arrays.
+    """
+    made = find_target("ort-cpu:shared-cache=false", check=False).complete_folder(model, main)
+    if kept is None or not any((kept / name).exists() for name in made.names):
+        return made
+    for name in made.names:
+        (main.parent / name).unlink()
+    return Companions(notes=(f"{', '.join(made.names)} was there already and stays",))
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import numpy as np
 
 from irtools.data import ChatTemplate, read_chat_template
 from irtools.errors import DataError, FileError, UnsupportedError, UsageError
-from irtools.files import read_settings
+from irtools.files import context_length, read_settings
 from irtools.measure.cpu import cpu_quota
 from irtools.targets import Runner, RunnerOptions, begin_text, find_target, text_decoder_of
 from irtools.words import counted, one_line
@@ -23,7 +23,6 @@ __all__ = ["Piece", "Speed", "Talker", "find_main", "open_talker", "speed_of"]
 _TARGETS = {".onnx": "ort-cpu", ".ort": "ort-cpu", ".xml": "openvino-cpu"}
 _TOKENIZER = "tokenizer.json"
 _CONFIGS = ("generation_config.json", "config.json")
-_LENGTHS = ("max_position_embeddings", "n_positions", "n_ctx")
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,9 @@ class Talker:
         folder: Where the files next to it are.
         name: What messages call it.
 
+    Attributes:
+        cache_bytes: Memory of the cache of the last text; None where the runtime hides it.
+
     Raises:
         UnsupportedError: It does not continue texts by itself, with a cache.
         FileError: It has no tokenizer, or one that cannot be read.
@@ -90,6 +92,7 @@ class Talker:
         self._decoder = decoder
         self._folder = folder
         self._tokenizer = _read_tokenizer(folder, name)
+        self.cache_bytes: int | None = None
 
     def close(self) -> None:
         """Free the model."""
@@ -142,6 +145,7 @@ class Talker:
             start = time.perf_counter()
             token = int(text.read(ids)[0, -1].argmax())
             seconds = time.perf_counter() - start
+            self.cache_bytes = text.cache_bytes
             yield Piece(token, stream.step(self._tokenizer, token) or "", seconds)
             if token in self.ends:
                 return
@@ -159,8 +163,7 @@ class Talker:
     @cached_property
     def context_length(self) -> int | None:
         """Most tokens of a text; None where no file says it."""
-        config = read_settings(self._folder / "config.json")
-        return next((config[n] for n in _LENGTHS if isinstance(config.get(n), int)), None)
+        return context_length(read_settings(self._folder / "config.json"))
 
     @cached_property
     def _template(self) -> ChatTemplate | None:

@@ -10,7 +10,13 @@ from irtools.files.scratch import remove_abandoned, scratch_folder
 from irtools.files.staging import publish, publish_folder, remove_staging, staging_folder
 from irtools.files.store import STORE_LIMIT, Store, StoredSize
 from irtools.files.swap import replace_folder, restore_folder
-from irtools.files.text import fault_of_document, json_text, read_settings, write_text
+from irtools.files.text import (
+    context_length,
+    fault_of_document,
+    json_text,
+    read_settings,
+    write_text,
+)
 
 __all__ = [
     "Entry",
@@ -18,6 +24,7 @@ __all__ = [
     "STORE_LIMIT",
     "Store",
     "StoredSize",
+    "context_length",
     "fault_of_document",
     "file_hash",
     "file_hashes",

@@ -12,7 +12,9 @@ from irtools.errors import FileError
 from irtools.files.scratch import scratch_folder
 from irtools.words import one_line
 
-__all__ = ["fault_of_document", "json_text", "read_settings", "write_text"]
+__all__ = ["context_length", "fault_of_document", "json_text", "read_settings", "write_text"]
+
+_LENGTHS = ("max_position_embeddings", "n_positions", "n_ctx")
 
 
 def json_text(document: Mapping[str, object], *, any_number: bool = False) -> str:
@@ -42,6 +44,12 @@ def read_settings(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise FileError(f"cannot read {path}: {one_line(error)}") from error
     return found if isinstance(found, dict) else {}
+
+
+def context_length(settings: Mapping[str, object]) -> int | None:
+    """Return on how many positions a network was trained, by its `config.json`; None: unsaid."""
+    found = (settings.get(name) for name in _LENGTHS)
+    return next((length for length in found if isinstance(length, int)), None)
 
 
 def fault_of_document(document: object, format: str, version: int, remedy: str) -> str:

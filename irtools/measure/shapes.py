@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from irtools.data import (
     required_inputs,
 )
 from irtools.errors import DataError
+from irtools.files import context_length, read_settings
 from irtools.measure.base import BenchSettings
 from irtools.targets import Feeds
 
@@ -56,7 +57,8 @@ def bench_feeds(
             where none do.
 
     Raises:
-        DataError: Nothing can be drawn and there is no data.
+        DataError: Nothing can be drawn and there is no data, or `settings.past` goes beyond the
+            positions that a decoder was trained on.
     """
     specs = required_inputs(model)
     decoder = find_decoder(model.ir)
@@ -105,6 +107,7 @@ def _decode_steps(
     """Yield how one token is drawn with each length of the cache that leaves room for it."""
     if decoder is None:
         return
+    _refuse_untrained(model, settings.past or ())
     if decoder.axis is None:
         one = replace(plain, sequence=1)
     else:
@@ -114,6 +117,20 @@ def _decode_steps(
         limit = longest_text(model.ir, wanted + 1, plain.samples)
         past = wanted if limit is None else min(wanted, limit - 1)
         yield replace(one, past=past)
+
+
+def _refuse_untrained(model: Model, past: Iterable[int]) -> None:
+    """Refuse lengths of a cache that no text of the network can have."""
+    if model.source is None:
+        return
+    folder = model.source if model.source.is_dir() else model.source.parent
+    trained = context_length(read_settings(folder / "config.json"))
+    longest = max(past, default=0)
+    if trained is not None and longest >= trained:
+        raise DataError(
+            f"{longest} tokens in the cache leave no position for another: {model.source.name} was "
+            f"trained on {trained} (its config.json); expected at most {trained - 1}"
+        )
 
 
 def _draw(

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
 from irtools.analysis.decoder import CachedDecoder, decoder_of, reading_of
+from irtools.errors import UnsupportedError
 from irtools.targets import Feeds, KeepsTexts, TextState, begin_text
 
 if TYPE_CHECKING:
@@ -67,8 +70,18 @@ class _Decoding:
 
     def prepare(self) -> None:
         if self._text is None or self._text.length >= self._longest:
-            self._text = begin_text(self._runner, self._decoder, len(self._ids), self._past)
+            self._text = self._begun()
 
     def run(self) -> None:
         assert self._text is not None
         self._text.read(self._ids)
+
+    def _begun(self) -> TextState:
+        """Return a text after the cache; where it cannot be taken up, after as many tokens."""
+        rows = len(self._ids)
+        try:
+            return begin_text(self._runner, self._decoder, rows, self._past)
+        except UnsupportedError:
+            text = begin_text(self._runner, self._decoder, rows)
+            text.read(np.tile(self._ids[:, :1], (1, self._decoder.length(self._past))))
+            return text

@@ -17,6 +17,7 @@ from irtools.statistics.base import (
     MovingRange,
     Reduction,
     StatisticsService,
+    TurnedPeak,
     Want,
 )
 from irtools.statistics.estimators import (
@@ -51,6 +52,7 @@ __all__ = [
     "Spread",
     "StatisticsService",
     "StreamingStatistics",
+    "TurnedPeak",
     "Want",
     "calibrators",
     "entropy_range",

@@ -28,6 +28,7 @@ __all__ = [
     "MovingRange",
     "Reduction",
     "StatisticsService",
+    "TurnedPeak",
     "Want",
 ]
 
@@ -78,6 +79,23 @@ class ChannelSquare:
 
 
 @dataclass(frozen=True)
+class TurnedPeak:
+    """Largest magnitude of each channel while pairs of channels are turned.
+
+    A pair (x, y) becomes r (cos(a + t), sin(a + t)) with r and a those of (x, y), t from 0 to an
+    angle of its own, as rotary embedding does along positions. Answer: float32 array [C].
+
+    Attributes:
+        pairs: The two channels of each; others are not turned.
+        angles: Radians by which each is turned at most.
+    """
+
+    pairs: tuple[tuple[int, int], ...] = ()
+    angles: tuple[float, ...] = ()
+    axis: int = -1
+
+
+@dataclass(frozen=True)
 class Count:
     """How many positions there were, each with a value of every channel. Answer: int."""
 
@@ -99,7 +117,15 @@ class Gram:
 
 
 Reduction: TypeAlias = (
-    MinMax | MovingRange | Histogram | ChannelMean | ChannelRange | ChannelSquare | Count | Gram
+    MinMax
+    | MovingRange
+    | Histogram
+    | ChannelMean
+    | ChannelRange
+    | ChannelSquare
+    | TurnedPeak
+    | Count
+    | Gram
 )
 
 

@@ -5,7 +5,7 @@ Sums run in float64. A position with a NaN or an infinity in it is left out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -20,6 +20,7 @@ __all__ = [
     "MeanAccumulator",
     "RangeAccumulator",
     "SquareAccumulator",
+    "TurnedPeakAccumulator",
     "gram_bytes",
 ]
 
@@ -93,6 +94,39 @@ class SquareAccumulator(MeanAccumulator):
 
     def _add(self, state: np.ndarray, rows: np.ndarray) -> None:
         state += _square_sums(rows)
+
+
+class TurnedPeakAccumulator(_ChannelAccumulator):
+    """max over positions, and over all that a pair is turned by, of the magnitude per channel."""
+
+    def __init__(
+        self, axis: int, pairs: Sequence[tuple[int, int]], angles: Sequence[float]
+    ) -> None:
+        super().__init__(axis)
+        self._first = np.array([first for first, _ in pairs], np.int64)
+        self._second = np.array([second for _, second in pairs], np.int64)
+        self._angles = np.array(angles)
+
+    def _add(self, state: np.ndarray, rows: np.ndarray) -> None:
+        for block in _blocks(rows):
+            peaks = np.abs(block)
+            x, y = block[:, self._first], block[:, self._second]
+            norm, start = np.hypot(x, y), np.arctan2(y, x)
+            peaks[:, self._first] = norm * _largest_cosine(start, self._angles)
+            peaks[:, self._second] = norm * _largest_cosine(start - np.pi / 2, self._angles)
+            np.maximum(state, peaks.max(axis=0), out=state)
+
+    def result(self) -> np.ndarray:
+        """Return float32 [C]; zeros where nothing finite was seen."""
+        return self._get().astype(np.float32)
+
+
+def _largest_cosine(start: np.ndarray, angles: np.ndarray) -> np.ndarray:
+    """Return the largest |cos(start + t)| for t from 0 to an angle, both ends included."""
+    end = start + angles
+    passes_peak = np.floor(end / np.pi) > np.floor(start / np.pi)
+    ends = np.maximum(np.abs(np.cos(start)), np.abs(np.cos(end)))
+    return np.asarray(np.where(passes_peak, 1.0, ends))
 
 
 class CountAccumulator(_ChannelAccumulator):

@@ -19,6 +19,7 @@ from irtools.statistics.base import (
     MinMax,
     MovingRange,
     Reduction,
+    TurnedPeak,
     Want,
 )
 from irtools.statistics.histogram import (
@@ -32,6 +33,7 @@ from irtools.statistics.moments import (
     MeanAccumulator,
     RangeAccumulator,
     SquareAccumulator,
+    TurnedPeakAccumulator,
     gram_bytes,
 )
 
@@ -85,6 +87,8 @@ def make_accumulator(reduction: Reduction) -> Accumulator | GramAccumulator:
             return RangeAccumulator(axis)
         case ChannelSquare(axis):
             return SquareAccumulator(axis)
+        case TurnedPeak(pairs, angles, axis):
+            return TurnedPeakAccumulator(axis, pairs, angles)
         case Count(axis):
             return CountAccumulator(axis)
         case Gram(axis, _):
@@ -147,7 +151,7 @@ def _state_bytes(want: Want, shapes: Shapes) -> int:
             return MinMaxAccumulator.state_bytes
         case Histogram():
             return HistogramAccumulator.state_bytes
-        case ChannelMean(axis) | ChannelSquare(axis):
+        case ChannelMean(axis) | ChannelSquare(axis) | TurnedPeak(_, _, axis):
             return 8 * _channels(shape, axis)
         case ChannelRange(axis):
             return 16 * _channels(shape, axis)

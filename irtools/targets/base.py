@@ -85,6 +85,8 @@ class Capabilities:
         empty_attention: Fused attention runs on a batch of no text, and gives nothing.
         shares_cache: Attention may write new keys and values of a decoder into the buffer that
             holds its cache, in place of copying the whole.
+        cache_bits: Bits of keys and values in which the runtime can keep the cache of a decoder.
+        scales_cache: It rounds keys and values itself, with scales that it chooses at run time.
     """
 
     max_opset: int = 23
@@ -111,6 +113,8 @@ class Capabilities:
     gather_dequantizes_table: bool = False
     empty_attention: bool = False
     shares_cache: bool = False
+    cache_bits: frozenset[int] = frozenset()
+    scales_cache: bool = False
 
     def runs_fused(self, op: str, domain: str = "ai.onnx") -> bool:
         """Whether a fused operator is worth making for this target."""

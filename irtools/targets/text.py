@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 
 from irtools.errors import DataError
+from irtools.targets.signature import check_feeds
 
 if TYPE_CHECKING:
     from irtools.analysis.decoder import CachedDecoder, TextDecoder
@@ -29,6 +30,10 @@ class TextState(Protocol):
     """
 
     length: int
+
+    @property
+    def cache_bytes(self) -> int | None:
+        """Memory of the keys and values, room for more included; None: the runtime hides it."""
 
     def read(self, ids: np.ndarray) -> np.ndarray:
         """Read new tokens without padding after those before.
@@ -62,13 +67,35 @@ def begin_text(
         decoder: Its inputs and outputs.
         batch: Rows of the text.
         past: A cache to begin after; None: an empty one.
+
+    Raises:
+        DataError: The cache is that of another model, or of other texts.
+        UnsupportedError: The runtime takes up no cache.
     """
     from irtools.analysis.decoder import CachedDecoder
 
+    if past is not None and isinstance(decoder, CachedDecoder):
+        past = _checked(past, runner, decoder, batch)
     before = decoder.empty(batch) if past is None else past
     if isinstance(decoder, CachedDecoder) and isinstance(runner, KeepsTexts):
         return runner.begin_text(decoder, before)
     return FedText(runner, decoder, before)
+
+
+def _checked(past: Feeds, runner: Runner, decoder: CachedDecoder, batch: int) -> Feeds:
+    """Return a cache that fits the model: its layers, heads, and one length for all."""
+    names = {cache.name for cache in decoder.past}
+    fits = check_feeds([slot for slot in runner.slots if slot.name in names], past)
+    lengths = sorted({array.shape[2] for array in fits.values()})
+    rows = {len(array) for array in fits.values()}
+    if len(lengths) > 1:
+        raise DataError(
+            f"the cache holds {lengths[0]} tokens in one layer and {lengths[-1]} in another: "
+            "expected the same in all"
+        )
+    if rows != {batch}:
+        raise DataError(f"the cache is of {min(rows - {batch})} texts, expected {batch}")
+    return fits
 
 
 class FedText:
@@ -85,6 +112,11 @@ class FedText:
         self._decoder = decoder
         self._past: Mapping[str, np.ndarray] = past
         self.length = decoder.length(past)
+
+    @property
+    def cache_bytes(self) -> int | None:
+        """Memory of the arrays."""
+        return sum(array.nbytes for array in self._past.values())
 
     def read(self, ids: np.ndarray) -> np.ndarray:
         """Read new tokens; see `TextState.read`."""

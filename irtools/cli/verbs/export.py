@@ -95,7 +95,8 @@ def export(
     """Make an ONNX file of SRC: a Transformers checkpoint folder, a GGUF file or module:function.
 
     The result is compared with torch on several sizes. The tokenizer or image processor is copied
-    next to it, so that text and images work as data afterwards. Weights of more than 1.5 GB go into
+    next to it, so that text and images work as data afterwards; in a folder, a decoder with its
+    cache gets the genai_config.json by which onnxruntime-genai opens it. Weights of more than 1.5 GB go into
     a file of their own.
     """
     from irtools.cli.console import say, write_json
@@ -118,9 +119,9 @@ def export(
     )
     names = [str(path) for path in (*written.files, *written.companions)]
     if json_path is not None:
-        write_json({"files": names, **made, "notes": list(notes)}, json_path)
+        write_json({"files": names, **made, "notes": [*notes, *written.notes]}, json_path)
     size = size_text(sum(path.stat().st_size for path in written.files))
-    for note in notes:
+    for note in (*notes, *written.notes):
         say(f"irc: note: {note}")
     say(f"irc: wrote {', '.join(names)} ({size})")
     if written.lacks_tokenizer:

@@ -71,8 +71,8 @@ def generate(
     pieces = _write(talker, prompt, new_tokens, raw=raw, streams=json_path != "-")
     speed = speed_of(_tokens(talker, prompt, raw=raw), pieces)
     talker.close()
-    found |= _document(source, pieces, speed)
-    say(f"irc: {_speed_text(speed)}")
+    found |= {**_document(source, pieces, speed), "cache_bytes": talker.cache_bytes}
+    say(f"irc: {_speed_text(speed)}{_cache_text(talker)}")
     if compare is not None:
         original = _open(compare, target, threads)
         others = _write(original, prompt, new_tokens, raw=raw, streams=False)
@@ -139,6 +139,13 @@ def _speed_text(speed: Speed) -> str:
         f"{counted(speed.prompt_tokens, 'token')} in the prompt, the first new one after "
         f"{1e3 * speed.first_seconds:.0f} ms, {counted(speed.tokens, 'token')} written{rate}"
     )
+
+
+def _cache_text(talker: Talker) -> str:
+    from irtools.words import size_text
+
+    size = talker.cache_bytes
+    return "" if size is None else f", {size_text(size)} of cache"
 
 
 def _same(pieces: list[Piece], others: list[Piece]) -> int:

@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from irtools.driver.artifact import compile_to
+from irtools.driver.artifact import WrittenExport, compile_to, write_export
 from irtools.driver.destination import Destination
 from irtools.driver.talk import open_talker
 from irtools.errors import FileError
 from irtools.model import Model
+from irtools.passes.quantization.kv import Kv
+from irtools.passmanager import PassContext
 from irtools.targets import Artifact, find_target
 
 Talks = Callable[..., Path]
@@ -28,17 +30,64 @@ def _written(model: Model, source: Path, folder: Path, target: str) -> Artifact:
 
 
 @pytest.mark.genai
-@pytest.mark.parametrize("target", ["ort-cpu", "ort-cpu:shared-cache=false"])
+@pytest.mark.parametrize(
+    ("target", "form"),
+    [
+        ("ort-cpu", ""),
+        ("ort-cpu:shared-cache=false", ""),
+        ("ort-cpu", "int8"),
+        ("ort-cpu", "int4"),
+    ],
+)
 def test_genai_writes_what_we_write(
-    tmp_path: Path, talks: Talks, grouped_decoder: Model, target: str
+    tmp_path: Path, talks: Talks, grouped_decoder: Model, target: str, form: str
 ) -> None:
-    import onnxruntime_genai as genai
-
     source = talks(tmp_path / "source", grouped_decoder, eos_token_id=60)
-    _written(grouped_decoder, source, tmp_path / "made", target)
+    made = grouped_decoder.clone()
+    if form:
+        Kv(form=form).run(made.ir, PassContext.for_model(made, target))
+    _written(made, source, tmp_path / "made", target)
     config = json.loads((tmp_path / "made" / "genai_config.json").read_text())
     assert config["search"]["past_present_share_buffer"] == (target == "ort-cpu")
-    model = genai.Model(str(tmp_path / "made"))
+    assert _by_genai(tmp_path / "made") == _by_us(tmp_path / "made", target)
+
+
+@pytest.mark.genai
+def test_genai_opens_what_is_exported(
+    tmp_path: Path, talks: Talks, grouped_decoder: Model
+) -> None:
+    source = talks(tmp_path / "source", grouped_decoder, eos_token_id=60)
+    made = tmp_path / "made"
+    written = _exported(grouped_decoder, source, made)
+    assert made / "genai_config.json" in written.companions and not written.notes
+    assert _by_genai(made) == _by_us(made, "ort-cpu")
+
+
+def test_an_export_keeps_the_configuration_that_is_there(
+    tmp_path: Path, talks: Talks, grouped_decoder: Model
+) -> None:
+    source = talks(tmp_path / "source", grouped_decoder)
+    made = tmp_path / "made"
+    made.mkdir()
+    (made / "genai_config.json").write_text("mine")
+    written = _exported(grouped_decoder, source, made)
+    assert written.notes == ("genai_config.json was there already and stays",)
+    assert (made / "genai_config.json").read_text() == "mine"
+    _exported(grouped_decoder, source, made, force=True)
+    assert (made / "genai_config.json").read_text() != "mine"
+
+
+def _exported(model: Model, source: Path, folder: Path, *, force: bool = False) -> WrittenExport:
+    destination = Destination(folder, is_folder=True)
+    parts = [("model", model)]
+    main = str(source / "model.onnx")
+    return write_export(parts, main, destination, external_data=None, force=force)
+
+
+def _by_genai(folder: Path) -> list[int]:
+    import onnxruntime_genai as genai
+
+    model = genai.Model(str(folder))
     params = genai.GeneratorParams(model)
     params.set_search_options(do_sample=False, max_length=len(_PROMPT) + _NEW)
     generator = genai.Generator(model, params)
@@ -47,9 +96,12 @@ def test_genai_writes_what_we_write(
     while not generator.is_done():
         generator.generate_next_token()
         found.append(int(generator.get_next_tokens()[0]))
-    talker = open_talker(str(tmp_path / "made"), target, 1)
-    ours = [piece.token for piece in talker.write(np.array(_PROMPT), _NEW)]
-    assert found == ours
+    return found
+
+
+def _by_us(folder: Path, target: str) -> list[int]:
+    talker = open_talker(str(folder), target, 1)
+    return [piece.token for piece in talker.write(np.array(_PROMPT), _NEW)]
 
 
 def test_a_configuration_that_lacks_something_is_a_note(

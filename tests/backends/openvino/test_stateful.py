@@ -8,14 +8,18 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from irtools.analysis.cache_codes import CACHE_BITS
 from irtools.analysis.decoder import CachedDecoder, find_decoder
 from irtools.backends.openvino.library import import_openvino
 from irtools.backends.openvino.source import import_model
 from irtools.backends.openvino.stateful import make_stateful
-from irtools.errors import DataError
+from irtools.errors import DataError, UnsupportedError
 from irtools.measure.generate import write_greedily
+from irtools.measure.steps import step_of
 from irtools.model import Model
-from irtools.targets import Runner, RunnerOptions, begin_text, find_target
+from irtools.passes.quantization.kv import Kv
+from irtools.passmanager import PassContext
+from irtools.targets import Runner, RunnerOptions, begin_text, find_target, lowered
 
 pytestmark = pytest.mark.openvino
 
@@ -153,3 +157,55 @@ def test_a_cache_of_another_model_is_named(grouped_decoder: Model, decoder: Cach
     runner = find_target("openvino-cpu").runner(grouped_decoder, _EXACT)
     with runner, pytest.raises(DataError, match=message):
         runner.run(feeds)
+
+
+@pytest.mark.parametrize(("form", "most"), [("int8", 0.01), ("int4", 0.1)])
+def test_a_cache_of_few_bits(
+    grouped_decoder: Model, decoder: CachedDecoder, tmp_path: Path, form: str, most: float
+) -> None:
+    """Kept in the file too; prompts are read with the float numbers, what follows is not."""
+    target = find_target("openvino-cpu")
+    model = grouped_decoder.clone()
+    Kv(form=form).run(model.ir, PassContext.for_model(model, target))
+    made = target.compile(model, tmp_path, "model")
+    texts = []
+    for one in (grouped_decoder, model, made.files[0]):
+        with target.runner(one, _EXACT) as runner:
+            text = begin_text(runner, decoder, 2)
+            texts.append(np.concatenate([text.read(ids) for ids in np.split(_IDS, 9, 1)], axis=1))
+    np.testing.assert_array_equal(texts[1], texts[2])
+    error = np.linalg.norm(texts[1] - texts[0]) / np.linalg.norm(texts[0])
+    assert most / 100 < error < most
+
+
+def test_a_cache_of_four_bits_cannot_be_copied(
+    grouped_decoder: Model, decoder: CachedDecoder
+) -> None:
+    """The runtime ends the process on it. Runs on arrays have one of 8 bits."""
+    target = find_target("openvino-cpu")
+    model = grouped_decoder.clone()
+    Kv(form="int4").run(model.ir, PassContext.for_model(model, target))
+    with target.runner(grouped_decoder, _EXACT) as runner:
+        whole = runner.run(decoder.feeds(_IDS, decoder.empty(2)))
+    with target.runner(model, _EXACT) as runner:
+        start = runner.run(decoder.feeds(_IDS[:, :6], decoder.empty(2)))
+        past = decoder.next_past({}, start)
+        found = runner.run(decoder.feeds(_IDS[:, 6:], past))
+        np.testing.assert_allclose(found["logits"], whole["logits"][:, 6:], atol=0.2)
+        np.testing.assert_allclose(found["present.0.key"], whole["present.0.key"], atol=0.05)
+        with pytest.raises(UnsupportedError, match="takes up no cache of 4 bits"):
+            begin_text(runner, decoder, 2, past)
+        feeds = decoder.feeds(_IDS[:, 6:7], past)
+        step = step_of(runner, feeds)  # Timed after as many tokens, then.
+        step.prepare()
+        step.run()
+
+
+def test_what_was_rounded_for_another_runtime_is_rounded_by_this_one(
+    grouped_decoder: Model,
+) -> None:
+    model = grouped_decoder.clone()
+    Kv(form="int4").run(model.ir, PassContext.for_model(model, "ort-cpu"))
+    made = lowered(model, find_target("openvino-cpu"))
+    assert made.ir.metadata_props[CACHE_BITS] == "4"
+    assert not {node.op_type for node in made.ir.graph} & {"QuantizeLinear", "DequantizeLinear"}

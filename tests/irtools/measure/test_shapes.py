@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -63,6 +65,17 @@ def test_the_cache_of_a_decoder_leaves_room_for_a_token(cached_decoder: Model) -
         "decode batch=1 past=8",
         "decode batch=1 past=47",
     ]
+
+
+def test_a_cache_beyond_the_trained_positions_is_named(
+    cached_decoder: Model, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text('{"n_positions": 32}')
+    cached_decoder.save(tmp_path / "model.onnx")
+    model = Model.load(tmp_path / "model.onnx")
+    assert "decode batch=1 past=31" in bench_feeds(model, BenchSettings(past=(31,)))
+    with pytest.raises(DataError, match=r"^100 tokens .* model.onnx was trained on 32 .* most 31$"):
+        bench_feeds(model, BenchSettings(past=(8, 100)))
 
 
 def _refuse(settings: SyntheticSettings) -> SyntheticSettings:

@@ -25,6 +25,7 @@ from irtools.statistics import (
     MinMaxResult,
     Reduction,
     StreamingStatistics,
+    TurnedPeak,
     Want,
 )
 from irtools.targets import Feeds, KernelReport, RunnerOptions
@@ -111,12 +112,21 @@ def rows_of(data: Dataset, model: ir.Model) -> np.ndarray:
     return acts[data.feeds["attention_mask"].astype(bool)]
 
 
+def _turned(x: np.ndarray) -> np.ndarray:
+    """Channels 0 and 2 turned by up to one radian, by trying many angles."""
+    pair = (x[:, 0] + 1j * x[:, 2]) * np.exp(1j * np.linspace(0, 1, 4001))[:, None]
+    peaks = abs(x).max(axis=0)
+    peaks[[0, 2]] = abs(pair.real).max(), abs(pair.imag).max()
+    return np.asarray(peaks)
+
+
 REDUCTIONS: list[Reduction] = [
     MinMax(),
     Histogram(),
     ChannelRange(),
     ChannelMean(),
     ChannelSquare(),
+    TurnedPeak(((0, 2),), (1.0,)),
     Count(),
     Gram(),
     Gram(against="rows"),
@@ -141,6 +151,7 @@ def test_answers_equal_numpy_without_padding(left: bool, batch: int) -> None:
         (ChannelRange(), np.stack([x.min(axis=0), x.max(axis=0)])),
         (ChannelMean(), x.mean(axis=0)),
         (ChannelSquare(), np.square(x).mean(axis=0)),
+        (TurnedPeak(((0, 2),), (1.0,)), _turned(x)),
         (Count(), np.array(len(x))),
     ):
         np.testing.assert_allclose(answers[Want("act", reduction)], expected, rtol=1e-5)

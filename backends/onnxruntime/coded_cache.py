@@ -1,0 +1,95 @@
+"""Caches that hold codes of 8 or 4 bits, and the float numbers that they stand for.
+
+    x ~ scale[g, d] * code          [B, G, P, D] in int8, or [B, G, P, D / 2]: code + 8, two to a byte
+
+The kernel keeps codes. What is fed to a runner and returned by it is float32, as the model before
+its lowering takes it; the scales for that are noted in the file.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["CodedCache", "coded_caches", "note_codes"]
+
+_KEY = "coded_caches"
+_NIBBLE = 4
+
+
+@dataclass(frozen=True, eq=False)
+class CodedCache:
+    """Keys or values of one layer.
+
+    Attributes:
+        name: The input.
+        present: The output that continues it.
+        bits: Of a code: 8 or 4.
+        scale: Width of a step, float32 [G, D].
+    """
+
+    name: str
+    present: str
+    bits: int
+    scale: np.ndarray
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Element type of the cache."""
+        return np.dtype(np.uint8 if self.bits == _NIBBLE else np.int8)
+
+    @property
+    def width(self) -> int:
+        """Size of its last axis."""
+        return int(self.scale.shape[1]) * self.bits // 8
+
+    def encode(self, array: np.ndarray) -> np.ndarray:
+        """Return the codes of float keys or values, [B, G, P, D]."""
+        most = 2 ** (self.bits - 1) - 1
+        codes = np.rint(array / self.scale[:, None]).clip(-most - 1, most)
+        if self.bits != _NIBBLE:
+            return codes.astype(np.int8)
+        bytes_ = (codes + 8).astype(np.uint8)
+        return bytes_[..., 0::2] | (bytes_[..., 1::2] << _NIBBLE)
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """Return the float keys or values of codes, [B, G, P, D]."""
+        if self.bits != _NIBBLE:
+            return np.multiply(codes, self.scale[:, None], dtype=np.float32)
+        pairs = np.stack([codes & 15, codes >> _NIBBLE], axis=-1)
+        steps = pairs.reshape(*codes.shape[:-1], -1).astype(np.float32) - 8
+        return np.asarray(steps * self.scale[:, None])
+
+
+def note_codes(model: ir.Model, caches: Iterable[CodedCache]) -> None:
+    """Note which caches of a model hold codes, where it goes with the file."""
+    document = {
+        cache.name: {
+            "present": cache.present,
+            "bits": cache.bits,
+            "shape": list(cache.scale.shape),
+            "scale": base64.b64encode(cache.scale.astype("<f4").tobytes()).decode("ascii"),
+        }
+        for cache in caches
+    }
+    if document:
+        model.metadata_props[_KEY] = json.dumps(document)
+
+
+def coded_caches(metadata: Mapping[str, Any]) -> dict[str, CodedCache]:
+    """Return the caches that hold codes, by the name of the input, from a file's metadata."""
+    found = json.loads(metadata.get(_KEY, "{}"))
+    return {name: _read(name, one) for name, one in found.items()}
+
+
+def _read(name: str, one: Mapping[str, Any]) -> CodedCache:
+    scale = np.frombuffer(base64.b64decode(one["scale"]), "<f4").reshape(one["shape"])
+    return CodedCache(name, one["present"], one["bits"], scale.astype(np.float32))

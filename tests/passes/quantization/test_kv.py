@@ -1,0 +1,179 @@
+"""`kv`: what joins a cache is rounded, with scales that hold at every position."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from irtools.analysis.cache_codes import CACHE_BITS, CacheBlock, cache_blocks, codes_of
+from irtools.data import Dataset
+from irtools.errors import UnsupportedError
+from irtools.model import Model, print_model
+from irtools.passes.quantization.kv import Kv
+from irtools.passmanager import PassContext, PassResult
+from irtools.targets import RunnerOptions, find_target
+from irtools.testing import read_model
+
+_DECODER = """
+<ir_version: 10, opset_import: ["" : 23]>
+decoder (
+  int64[batch, sequence] input_ids,
+  float[batch, 1, past_sequence, 4] "past_key_values.0.key",
+  float[batch, 1, past_sequence, 4] "past_key_values.0.value",
+  int64[batch, sequence] position_ids,
+  float[11, 4] words, float[11, 4] values, float[4, 11] head, float[64, 2] cos, float[64, 2] sin
+) => (
+  float[batch, sequence, 11] logits,
+  float[batch, 1, "past_sequence + sequence", 4] "present.0.key",
+  float[batch, 1, "past_sequence + sequence", 4] "present.0.value"
+) {
+  k = Gather (words, input_ids)
+  v = Gather (values, input_ids)
+  turned = ROTARY (k, cos, sin, position_ids)
+  mixed, "present.0.key", "present.0.value" = Attention <q_num_heads = 1, kv_num_heads = 1, is_causal = 1>
+    (turned, turned, v, , "past_key_values.0.key", "past_key_values.0.value")
+  logits = MatMul (mixed, head)
+}
+"""
+_HALVES = "RotaryEmbedding <num_heads = 1>"
+_NEIGHBOURS = "RotaryEmbedding <num_heads = 1, interleaved = 1>"
+_PART = "RotaryEmbedding <num_heads = 1, rotary_embedding_dim = 2>"
+
+
+def _decoder(rotary: str = _HALVES) -> Model:
+    rng = np.random.default_rng(3)
+    angles = np.arange(64)[:, None] * np.array([1.0, 0.1])
+    wide = 1 if "dim" in rotary else 2
+    weights = {
+        "words": rng.normal(size=(11, 4)),
+        "values": rng.normal(size=(11, 4)),
+        "head": rng.normal(size=(4, 11)),
+        "cos": np.cos(angles)[:, :wide],
+        "sin": np.sin(angles)[:, :wide],
+    }
+    text = _DECODER.replace("ROTARY", rotary).replace("[64, 2]", f"[64, {wide}]")
+    return read_model(text, {name: w.astype(np.float32) for name, w in weights.items()})
+
+
+def _texts(ids: np.ndarray) -> Dataset:
+    count, length = ids.shape
+    empty = np.zeros((count, 1, 0, 4), np.float32)
+    return Dataset(
+        {
+            "input_ids": ids,
+            "position_ids": np.tile(np.arange(length), (count, 1)),
+            "past_key_values.0.key": empty,
+            "past_key_values.0.value": empty,
+        }
+    )
+
+
+_IDS = np.arange(22).reshape(2, 11) % 11
+
+
+def _run(model: Model, form: str = "int8", target: str = "ort-cpu") -> PassResult:
+    ctx = PassContext.for_model(model, target, calibration=_texts(_IDS))
+    return Kv(form=form).run(model.ir, ctx)  # type: ignore[arg-type]
+
+
+def _block(model: Model) -> CacheBlock:
+    (block,) = cache_blocks(model.ir)
+    return block
+
+
+@pytest.mark.parametrize(
+    ("rotary", "pairs"),
+    [
+        (_HALVES, [[0, 2], [1, 3]]),
+        (_NEIGHBOURS, [[0, 1], [2, 3]]),
+        (_PART, [[0, 1], [2], [3]]),
+    ],
+)
+def test_keys_are_scaled_by_the_norms_of_rotated_pairs(
+    rotary: str, pairs: list[list[int]]
+) -> None:
+    model = _decoder(rotary)
+    words = model.ir.graph.initializers["words"].const_value
+    values = model.ir.graph.initializers["values"].const_value
+    assert words is not None and values is not None
+    result = _run(model)
+    assert result.counters["num-cache-blocks"] == 1 and not result.notes
+    keys, rounded = (codes_of(value) for value in _block(model).new)
+    assert keys is not None and rounded is not None
+    for pair in pairs:
+        largest = np.linalg.norm(words.numpy()[:, pair], axis=1).max()
+        np.testing.assert_allclose(keys.scale[pair], largest / 127.45, rtol=1e-6)
+    np.testing.assert_allclose(rounded.scale, abs(values.numpy()).max(axis=0) / 127.45, rtol=1e-6)
+
+
+def test_no_position_clips_a_key() -> None:
+    """Ranges of channels on a short text would."""
+    model = _decoder()
+    _run(model, "int8")
+    codes = codes_of(_block(model).new[0])
+    assert codes is not None
+    ids = np.tile(np.arange(11), (1, 5))
+    feeds = _texts(ids).feeds
+    with find_target("ort-cpu").runner(model, RunnerOptions(threads=1)) as runner:
+        found = runner.run(feeds)["present.0.key"]
+    with find_target("ort-cpu").runner(_decoder(), RunnerOptions(threads=1)) as runner:
+        exact = runner.run(feeds)["present.0.key"]
+    assert (abs(found - exact) <= codes.scale / 2 + 1e-6).all()
+
+
+def test_golden() -> None:
+    model = _decoder()
+    _run(model, "int4")
+    lines = [line.split('  "')[0].strip() for line in print_model(model.ir).splitlines()]
+    start = next(i for i, line in enumerate(lines) if line.startswith("turned = "))
+    assert lines[start + 1 : start + 5] == [
+        "turned_codes = QuantizeLinear<axis=2>(turned, turned_scale, turned_zero)",
+        "turned_rounded = DequantizeLinear<axis=2>(turned_codes, turned_scale, turned_zero)",
+        "v_codes = QuantizeLinear<axis=2>(v, v_scale, v_zero)",
+        "v_rounded = DequantizeLinear<axis=2>(v_codes, v_scale, v_zero)",
+    ]
+    assert "turned_zero: int4[4] = [0, 0, 0, 0]" in lines
+
+
+def test_twice_is_once() -> None:
+    model = _decoder()
+    assert _run(model).modified
+    again = _run(model, "int4")
+    assert not again.modified and again.counters["num-skipped-quantized"] == 1
+
+
+def test_a_runtime_that_scales_its_cache_itself_is_told_the_bits() -> None:
+    model = _decoder()
+    assert _run(model, "int4", "openvino-cpu").counters == {"num-cache-blocks": 1}
+    assert model.ir.metadata_props[CACHE_BITS] == "4"
+    assert not any(map(codes_of, _block(model).new))
+    assert not _run(model, "int8", "openvino-cpu").modified
+
+
+@pytest.mark.parametrize("target", ["ort-cuda", "ort-cpu:shared-cache=false"])
+def test_a_target_without_such_a_cache_is_named(target: str) -> None:
+    with pytest.raises(UnsupportedError, match=r"keeps no cache in 8 bits.*expected ort-cpu"):
+        Kv().run(_decoder().ir, PassContext.for_model(_decoder(), find_target(target, check=False)))
+
+
+def _no_cache(model: ir.Model) -> None:
+    for value in list(model.graph.inputs)[1:3]:
+        value.name = f"state.{value.name}"
+
+
+def _heads_apart(model: ir.Model) -> None:
+    (attention,) = [node for node in model.graph if node.op_type == "Attention"]
+    attention.attributes.pop("q_num_heads")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [(_no_cache, "no cache that grows"), (_heads_apart, "`fuse` first")],
+)
+def test_what_stays_says_why(change: object, reason: str) -> None:
+    model = _decoder()
+    assert callable(change)
+    change(model.ir)
+    result = Kv().run(model.ir, PassContext.for_model(model))
+    assert not result.modified and reason in result.notes[0]

@@ -31,10 +31,14 @@ class BoundText:
         session: `onnxruntime.InferenceSession`.
         decoder: Its inputs and outputs.
         past: The cache to begin after, [B, heads, P, size] by input name.
+        fixed: `OrtValue` of further inputs, the same at every step: those of an adapter.
     """
 
-    def __init__(self, session: Any, decoder: CachedDecoder, past: Feeds) -> None:
+    def __init__(
+        self, session: Any, decoder: CachedDecoder, past: Feeds, fixed: Mapping[str, Any]
+    ) -> None:
         self._session = session
+        self._fixed = fixed
         self._decoder = decoder
         self.length = decoder.length(past)
         self._arrays: Mapping[str, np.ndarray] = dict(past)
@@ -74,6 +78,8 @@ class BoundText:
         self._capacity = least + max(_ROOM, least // _GROWTH)
         self._binding.clear_binding_inputs()
         self._binding.clear_binding_outputs()
+        for name, value in self._fixed.items():
+            self._binding.bind_ortvalue_input(name, value)
         moved = {}
         for cache in self._decoder.past:
             old = self._arrays[cache.name]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import ml_dtypes
 import numpy as np
 
+from irtools.backends.onnxruntime.adapters import read_adapter
 from irtools.backends.onnxruntime.bound_text import BoundText
 from irtools.backends.onnxruntime.kernels import count_kernels, count_providers
 from irtools.backends.onnxruntime.session import (
@@ -88,6 +89,7 @@ class OrtRunner(SessionRunner):
         self._options = options
         self._providers = tuple(providers)
         session = open_session(source, options, providers, profile=profile)
+        self._adapter: Mapping[str, Any] = {}
         self._output_types = {o.name: o.type for o in session.get_outputs()}
         super().__init__(session, _slots(session), tuple(self._output_types))
 
@@ -98,12 +100,17 @@ class OrtRunner(SessionRunner):
 
     def infer(self, feeds: Mapping[str, np.ndarray], wanted: Sequence[str]) -> Sequence[np.ndarray]:
         self._refuse_unreadable(wanted)
-        return [as_array(found) for found in self.session.run(list(wanted), feeds)]
+        given = {name: value.numpy() for name, value in self._adapter.items()} | dict(feeds)
+        return [as_array(found) for found in self.session.run(list(wanted), given)]
+
+    def use_adapter(self, path: Path | None) -> None:
+        """Use an adapter from now on; see `irtools.targets.SwitchesAdapters`."""
+        self._adapter = {} if path is None else read_adapter(path, self.slots)
 
     def begin_text(self, decoder: CachedDecoder, past: Feeds) -> TextState:
         """Begin a text after a cache; see `irtools.targets.begin_text`."""
         if SHARED_CACHE in self.session.get_modelmeta().custom_metadata_map:
-            return BoundText(self.session, decoder, past)
+            return BoundText(self.session, decoder, past, self._adapter)
         return FedText(self, decoder, past)
 
     def describe(self, error: Exception) -> str:
@@ -120,6 +127,7 @@ class OrtRunner(SessionRunner):
     def close(self) -> None:
         """Free the session and its weights."""
         super().close()
+        self._adapter = {}
         self._source = ModelSource(b"")
 
     def _refuse_unreadable(self, wanted: Sequence[str]) -> None:

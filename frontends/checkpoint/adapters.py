@@ -110,7 +110,7 @@ class Adapter:
         shared = _shared_with(module, self.tensors)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            attached = self._attach(module)
+            attached = self.attach(module)
             wanted = {name: t.clone() for name, t in run().items()}
             merged = attached.merge_and_unload()
         if merged is not module:
@@ -123,7 +123,13 @@ class Adapter:
                     f"expected at most {RELATIVE_TOLERANCE:.0e}; {shared or _UNKNOWN_CAUSE}"
                 )
 
-    def _attach(self, module: Any) -> Any:
+    def attach(self, module: Any) -> Any:
+        """Return peft's wrapper of a module, which the adapter is attached to, in place.
+
+        Raises:
+            ModelError: It was made for another base; names what differs.
+            UnsupportedError: Its factor has no meaning.
+        """
         from peft import MODEL_TYPE_TO_PEFT_MODEL_MAPPING, PeftModel, set_peft_model_state_dict
 
         config = _peft_config(self)

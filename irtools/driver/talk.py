@@ -15,7 +15,15 @@ from irtools.data import ChatTemplate, read_chat_template
 from irtools.errors import DataError, FileError, UnsupportedError, UsageError
 from irtools.files import read_settings
 from irtools.measure.cpu import cpu_quota
-from irtools.targets import Runner, RunnerOptions, begin_text, find_target, text_decoder_of
+from irtools.targets import (
+    ADAPTER_SUFFIX,
+    Runner,
+    RunnerOptions,
+    SwitchesAdapters,
+    begin_text,
+    find_target,
+    text_decoder_of,
+)
 from irtools.words import counted, one_line
 
 __all__ = ["Piece", "Speed", "Talker", "find_main", "open_talker", "speed_of"]
@@ -94,6 +102,38 @@ class Talker:
     def close(self) -> None:
         """Free the model."""
         self._runner.close()
+
+    def use_adapter(self, name: str | None) -> None:
+        """Write with an adapter from the next text on.
+
+        Args:
+            name: Of a file next to the model, without its suffix, or a path; None: the base alone.
+
+        Raises:
+            UnsupportedError: The runtime switches no adapters.
+            FileError: There is no such adapter, or it cannot be read.
+            ModelError: It was made for another model.
+        """
+        if not isinstance(self._runner, SwitchesAdapters):
+            raise UnsupportedError(
+                f"the runtime of {self.name} switches no adapters: give ort-cpu as target"
+            )
+        self._runner.use_adapter(None if name is None else self._adapter_file(name))
+
+    def _adapter_file(self, name: str) -> Path:
+        if name.endswith(ADAPTER_SUFFIX):
+            return Path(name)
+        path = self._folder / f"{name}{ADAPTER_SUFFIX}"
+        if not path.is_file():
+            there = ", ".join(
+                file.name.removesuffix(ADAPTER_SUFFIX)
+                for file in sorted(self._folder.glob(f"*{ADAPTER_SUFFIX}"))
+            )
+            raise FileError(
+                f"{self.name} has no adapter {name!r}; "
+                + (f"it has {there}" if there else "none is next to the model")
+            )
+        return path
 
     def chat(self, prompt: str) -> np.ndarray:
         """Return the tokens of a question in the model's chat template, [P].
@@ -195,21 +235,28 @@ def find_main(source: Path) -> Path:
     return found[0]
 
 
-def open_talker(source: str, target: str | None, threads: int | None) -> Talker:
+def open_talker(
+    source: str, target: str | None, threads: int | None, adapter: str | None = None
+) -> Talker:
     """Open a decoder and what is next to it.
 
     Args:
         source: The model file, or a folder with one.
         target: What runs it; None: OpenVINO for its own files, else ONNX Runtime.
         threads: Threads; None: the CPU quota.
+        adapter: The adapter to write with, as `Talker.use_adapter` takes it; None: none.
 
     Raises:
-        IrtoolsError: As `find_main`, `find_target`, `Target.runner` and `Talker`.
+        IrtoolsError: As `find_main`, `find_target`, `Target.runner`, `Talker` and
+            `Talker.use_adapter`.
     """
     main = find_main(Path(source))
     found = find_target(target or _TARGETS.get(main.suffix, "ort-cpu"))
     runner = found.runner(main, RunnerOptions(threads=threads or cpu_quota()))
-    return Talker(runner, main.parent, source)
+    talker = Talker(runner, main.parent, source)
+    if adapter is not None:
+        talker.use_adapter(adapter)
+    return talker
 
 
 def _read_tokenizer(folder: Path, name: str) -> Any:

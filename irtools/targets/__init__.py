@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from irtools.targets.adapters import ADAPTER_SUFFIX, SwitchesAdapters, TakesAdapters
 from irtools.targets.base import (
     Artifact,
     Capabilities,
@@ -21,6 +22,7 @@ from irtools.targets.signature import Feeds, InputSlot
 from irtools.targets.text import FedText, KeepsTexts, TextState, begin_text, text_decoder_of
 
 __all__ = [
+    "ADAPTER_SUFFIX",
     "Artifact",
     "Capabilities",
     "Companions",
@@ -34,6 +36,8 @@ __all__ = [
     "Runner",
     "RunnerOptions",
     "SessionRunner",
+    "SwitchesAdapters",
+    "TakesAdapters",
     "InputSlot",
     "Target",
     "TextState",

@@ -1,0 +1,235 @@
+"""Adapters next to the weights: switched by files, untouched by quantization, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from irtools.analysis.adapters import adapter_inputs
+from irtools.cli.main import run as irc
+from irtools.driver.talk import open_talker
+from irtools.errors import FileError, IrtoolsError, ModelError, OptionError, UnsupportedError
+from irtools.frontends.checkpoint.low_rank import LowRank, attach_inputs, packed
+from irtools.frontends.checkpoint.weights import open_checkpoint
+from irtools.model import Model
+from irtools.sources import LoadOptions, load_source
+from irtools.targets import RunnerOptions, find_target, lowered
+
+pytestmark = [
+    pytest.mark.torch,
+    pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning"),
+]
+
+ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+IDS = np.arange(14).reshape(2, 7) + 3
+
+
+def write_adapter(base: Path, folder: Path, seed: int, **config: Any) -> Path:
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(seed)
+    module = get_peft_model(open_checkpoint(base).module, LoraConfig(**config))
+    with torch.no_grad():
+        for name, weight in module.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(0, 0.2)
+    module.save_pretrained(folder)
+    return folder
+
+
+def torch_logits(base: Path, adapter: Path | None) -> np.ndarray:
+    import torch
+    from peft import PeftModel
+
+    module = open_checkpoint(base).module
+    if adapter is not None:
+        module = PeftModel.from_pretrained(module, adapter).eval()
+    with torch.inference_mode():
+        found: np.ndarray = module(input_ids=torch.from_numpy(IDS)).logits.numpy()
+    return found
+
+
+@pytest.fixture(scope="module")
+def adapters(
+    tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """One of rank 4 on every linear layer, one of rank 2 on two of them, with rsLoRA's factor."""
+    place, base = tmp_path_factory.mktemp("adapters"), tiny("llama")
+    return {
+        "wide": write_adapter(base, place / "wide", 1, r=4, lora_alpha=6, target_modules=ALL),
+        "narrow": write_adapter(
+            base,
+            place / "narrow",
+            2,
+            r=2,
+            lora_alpha=6,
+            target_modules=["q_proj", "v_proj"],
+            use_rslora=True,
+        ),
+    }
+
+
+@pytest.fixture(scope="module")
+def folder(
+    tiny: Callable[[str], Path],
+    adapters: dict[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """What `irc export` makes of both."""
+    out = tmp_path_factory.mktemp("out") / "llm"
+    given = [text for path in adapters.values() for text in ("--adapter", str(path))]
+    command = ["export", str(tiny("llama")), "--with-past", *given, "--adapters-as", "inputs"]
+    assert irc([*command, "-o", f"{out}/"]) == 0
+    return out
+
+
+def logits(model: Model | Path, adapter: Path | None = None) -> np.ndarray:
+    with find_target("ort-cpu").runner(model, RunnerOptions(exact=True)) as runner:
+        runner.use_adapter(adapter)  # type: ignore[attr-defined]
+        sizes = {slot.name: slot.shape for slot in runner.slots if slot.required}
+        feeds = {
+            name: np.zeros([2, sizes[name][1], 0, sizes[name][3]], np.float32)  # type: ignore[index]
+            for name in sizes
+            if name.startswith("past")
+        }
+        feeds |= {
+            "input_ids": IDS,
+            "attention_mask": np.ones_like(IDS),
+            "position_ids": np.tile(np.arange(7), (2, 1)),
+        }
+        return runner.run({name: feeds[name] for name in sizes}, ["logits"])["logits"]
+
+
+def test_one_folder_serves_the_base_and_both_adapters(
+    tiny: Callable[[str], Path], adapters: dict[str, Path], folder: Path
+) -> None:
+    base = torch_logits(tiny("llama"), None)
+    np.testing.assert_allclose(logits(folder / "model.onnx"), base, atol=1e-5)
+    for name, place in adapters.items():
+        wanted = torch_logits(tiny("llama"), place)
+        assert np.abs(wanted - base).max() > 0.01
+        found = logits(folder / "model.onnx", folder / f"{name}.onnx_adapter")
+        np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_products_that_read_the_same_value_share_one_input(folder: Path) -> None:
+    model = Model.load(folder / "model.onnx").ir
+    names = [value.name for value in adapter_inputs(model) if "layers.1" in (value.name or "")]
+    assert [name for name in names if name is not None and name.endswith("lora_A")] == [
+        "model.layers.1.self_attn.q_proj.k_proj.v_proj.lora_A",
+        "model.layers.1.self_attn.o_proj.lora_A",
+        "model.layers.1.mlp.gate_proj.up_proj.lora_A",
+        "model.layers.1.mlp.down_proj.lora_A",
+    ]
+    assert len(names) == 4 + len(ALL)
+
+
+def test_quantization_leaves_adapters_alone_and_the_fusions_fire(
+    folder: Path, tiny: Callable[[str], Path], adapters: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "small"
+    command = ["optimize", str(folder / "model.onnx"), "--target", "ort-cpu", "--no-bench"]
+    passes = "cleanup,fuse,int4:min-size=0:block=32"
+    assert irc([*command, "--passes", passes, "-o", f"{out}/", "--no-cache"]) == 0
+    made = Model.load(out / "model.onnx").ir
+    kinds = [node.op_type for node in made.graph]
+    assert kinds.count("GroupQueryAttention") == 2
+    assert kinds.count("MatMulNBits") == 2 * len(ALL) + 1
+    # 4 A and 7 B of each of two layers.
+    assert kinds.count("MatMul") == 2 * (4 + len(ALL))
+    talker = open_talker_without_tokens(out)
+    base, wide = (talker(name) for name in (None, "wide"))
+    rounding = np.linalg.norm(base - torch_logits(tiny("llama"), None))
+    error = np.linalg.norm(wide - torch_logits(tiny("llama"), adapters["wide"]))
+    assert error < 1.5 * rounding
+    assert np.abs(wide - base).max() > 0.1
+
+
+def open_talker_without_tokens(out: Path) -> Callable[[str | None], np.ndarray]:
+    """Return what reads the ids in the runtime's own way, with an adapter by name."""
+    from irtools.targets import begin_text, text_decoder_of
+
+    runner = find_target("ort-cpu").runner(out / "model.onnx", RunnerOptions(threads=1))
+    decoder = text_decoder_of(runner)
+    assert decoder is not None
+
+    def read(name: str | None) -> np.ndarray:
+        path = None if name is None else out / f"{name}.onnx_adapter"
+        runner.use_adapter(path)  # type: ignore[attr-defined]
+        text = begin_text(runner, decoder, 2)
+        first = text.read(IDS[:, :6])
+        return np.concatenate([first, text.read(IDS[:, 6:])], axis=1)
+
+    return read
+
+
+def test_one_adapter_as_constants_is_part_of_the_artifact(
+    tiny: Callable[[str], Path], adapters: dict[str, Path]
+) -> None:
+    options = LoadOptions(adapters=((adapters["wide"], 0.5),), adapters_as="constants")
+    model = load_source(str(tiny("llama")), options)
+    for target in ("ort-cpu", "openvino-cpu"):
+        made = lowered(model, find_target(target))
+        assert not adapter_inputs(made.ir)
+        assert all(not value.is_initializer() for value in made.ir.graph.inputs)
+    half = load_source(str(tiny("llama")), LoadOptions(adapters=((adapters["wide"], 0.5),)))
+    np.testing.assert_allclose(logits(model), logits(half), atol=1e-5)
+
+
+def test_openvino_says_that_it_does_not_switch(folder: Path) -> None:
+    with pytest.raises(UnsupportedError, match="--adapters-as constants"):
+        lowered(Model.load(folder / "model.onnx"), find_target("openvino-cpu"))
+
+
+def test_what_is_more_than_low_rank_is_merged_or_refused(
+    tiny: Callable[[str], Path], tmp_path: Path, adapters: dict[str, Path]
+) -> None:
+    base = tiny("llama")
+    dora = write_adapter(base, tmp_path / "dora", 1, target_modules=["q_proj"], use_dora=True)
+    table = write_adapter(base, tmp_path / "table", 1, target_modules=["embed_tokens"])
+
+    def refusal(*given: Path, form: Any = "inputs") -> str:
+        options = LoadOptions(adapters=tuple((path, 1.0) for path in given), adapters_as=form)
+        with pytest.raises(IrtoolsError) as caught:
+            load_source(str(base), options)
+        return str(caught.value)
+
+    assert "is DoRA" in refusal(dora)
+    assert "embed_tokens" in refusal(table)
+    assert "needs --adapter" in refusal()
+    assert "holds one adapter, and 2 are given" in refusal(*adapters.values(), form="constants")
+    assert "two adapters are called 'wide'" in refusal(adapters["wide"], adapters["wide"])
+
+
+def test_an_adapter_for_another_model_is_refused_in_one_line(folder: Path, tmp_path: Path) -> None:
+    target = find_target("ort-cpu")
+    name = "model.layers.0.self_attn.q_proj.lora_B"
+
+    def refusal(arrays: dict[str, np.ndarray]) -> str:
+        path = tmp_path / "other.onnx_adapter"
+        target.write_adapter(path, arrays)  # type: ignore[attr-defined]
+        with pytest.raises(ModelError) as caught:
+            logits(folder / "model.onnx", path)
+        return str(caught.value)
+
+    assert f"{name!r} is [4, 48], and the model takes [rank, 32]" in refusal(
+        {name: np.zeros((4, 48), np.float32)}
+    )
+    assert "1 array of 1 have no input here, 'layers.9" in refusal(
+        {"layers.9.lora_B": np.zeros((4, 32), np.float32)}
+    )
+    (tmp_path / "broken.onnx_adapter").write_bytes(b"no adapter at all")
+    with pytest.raises(FileError, match="is not an adapter"):
+        logits(folder / "model.onnx", tmp_path / "broken.onnx_adapter")
+    with pytest.raises(FileError, match="there is no adapter file"):
+        logits(folder / "model.onnx", tmp_path / "absent.onnx_adapter")
+
+
+def graph(text: str) -> ir.Model:
+    return Model.parse(text).ir

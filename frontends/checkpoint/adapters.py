@@ -25,10 +25,11 @@ _NAME = "irtools"
 _PREFIX = "base_model.model."
 _FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _PROMPTS = "adds learned tokens or keys in front of the input, which no weight of the base can hold"
+_CACHE = f"{_PROMPTS}; of a decoder it becomes a cache: --with-past --adapters-as inputs"
 _NOT_MERGEABLE: Mapping[str, str] = {
-    "PREFIX_TUNING": _PROMPTS,
-    "PROMPT_TUNING": _PROMPTS,
-    "P_TUNING": _PROMPTS,
+    "PREFIX_TUNING": _CACHE,
+    "PROMPT_TUNING": _CACHE,
+    "P_TUNING": _CACHE,
     "MULTITASK_PROMPT_TUNING": _PROMPTS,
     "CPT": _PROMPTS,
     "CARTRIDGE": _PROMPTS,
@@ -198,8 +199,13 @@ class Adapter:
                 scaling[_NAME] *= self.weight
 
 
-def read_adapter(folder: Path, weight: float = 1.0) -> Adapter:
+def read_adapter(folder: Path, weight: float = 1.0, *, merges: bool = True) -> Adapter:
     """Read an adapter folder.
+
+    Args:
+        folder: With configuration and weights.
+        weight: Factor of what it adds.
+        merges: It is to be merged, so one that cannot be is refused.
 
     Raises:
         FileError: There is no such folder.
@@ -215,7 +221,7 @@ def read_adapter(folder: Path, weight: float = 1.0) -> Adapter:
         raise FileError(f"there is no adapter folder {folder}")
     config = _read_config(folder)
     reason = _NOT_MERGEABLE.get(str(config["peft_type"]))
-    if reason is not None:
+    if merges and reason is not None:
         raise UnsupportedError(f"adapter {folder} cannot be merged: {config['peft_type']} {reason}")
     return Adapter(folder, weight, config, _read_tensors(folder))
 

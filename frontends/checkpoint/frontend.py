@@ -64,7 +64,7 @@ class TransformersFrontend:
         config = read_config(folder, trust_remote_code=options.trust_remote_code)
         if not config.is_encoder_decoder:
             return ()
-        adapters = [read_adapter(path, weight) for path, weight in options.adapters]
+        adapters = _adapters(options)
         network = network_of(folder, config, options.task or task_of(adapters))
         return PARTS if is_pair(config, network) else ()
 
@@ -158,9 +158,14 @@ def _quantized(source: TorchSource, folder: Path, request: QuantizerRequest) -> 
     return replace(source, module=module, notes=(*source.notes, *notes))
 
 
+def _adapters(options: LoadOptions) -> list[Adapter]:
+    merges = options.adapters_as == "merged"
+    return [read_adapter(path, weight, merges=merges) for path, weight in options.adapters]
+
+
 def _open(folder: Path, options: LoadOptions) -> tuple[LoadedCheckpoint, list[Adapter]]:
     """Load a checkpoint and the adapters for it, which may provide its head."""
-    adapters = [read_adapter(path, weight) for path, weight in options.adapters]
+    adapters = _adapters(options)
     checkpoint = open_checkpoint(
         folder,
         task=options.task or task_of(adapters),

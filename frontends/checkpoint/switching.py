@@ -19,9 +19,10 @@ from irtools.frontends.checkpoint.low_rank import (
     packed,
     settle,
 )
+from irtools.frontends.checkpoint.prefix import PREFIXES, Prefix, read_prefix
 from irtools.frontends.torch import TorchSource, Trial
 from irtools.model import Model
-from irtools.targets import ADAPTER_SUFFIX, Feeds, Runner, TakesAdapters, find_target
+from irtools.targets import ADAPTER_SUFFIX, PAST_SUFFIX, Feeds, Runner, TakesAdapters, find_target
 from irtools.words import counted
 
 __all__ = ["Switched", "attach_all", "read_switched"]
@@ -37,11 +38,13 @@ class Switched:
         name: By which it is chosen.
         factors: By module.
         trials: What an export must reproduce with it.
+        prefix: Of a learned prompt, the cache that texts begin after; it has no factors.
     """
 
     name: str
     factors: Mapping[str, LowRank]
     trials: Sequence[Trial]
+    prefix: Prefix | None = None
 
 
 def read_switched(
@@ -51,7 +54,7 @@ def read_switched(
 
     Args:
         source: The base; unchanged afterwards.
-        adapters: LoRA or rsLoRA.
+        adapters: LoRA, rsLoRA, or learned prompts.
         check: Also run the base with each of them.
 
     Raises:
@@ -66,6 +69,15 @@ def read_switched(
             raise OptionError(
                 f"two adapters are called {name!r}, after their folders: rename one of them"
             )
+        if adapter.kind in PREFIXES:
+            if adapter.weight != 1:
+                raise UnsupportedError(
+                    f"adapter {adapter.folder} is {adapter.kind}, which has no factor: give it "
+                    "without one"
+                )
+            prefix = read_prefix(source, adapter, check=check)
+            found[name] = Switched(name, {}, prefix.trials, prefix)
+            continue
         _check_kind(adapter)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -80,7 +92,7 @@ def read_switched(
 
 
 def attach_all(model: Model, switched: Sequence[Switched], where: str, form: str) -> list[Trial]:
-    """Put adapters next to the weights of an exported base, in place.
+    """Put adapters next to the weights of an exported base, in place, or their caches next to it.
 
     Args:
         model: Gets inputs, and for `inputs` a file for each adapter among its companions.
@@ -94,17 +106,29 @@ def attach_all(model: Model, switched: Sequence[Switched], where: str, form: str
     Raises:
         UnsupportedError: The graph has no place for one.
     """
-    modules = tuple(dict.fromkeys(name for one in switched for name in one.factors))
-    branches = attach_inputs(model.ir, modules, where)
-    arrays = {one.name: packed(branches, one.factors) for one in switched}
+    low_rank = [one for one in switched if one.prefix is None]
+    if form == "constants" and len(low_rank) < len(switched):
+        raise UnsupportedError(
+            f"the learned prompt {switched[0].name!r} is a cache that texts begin after: give "
+            "--adapters-as inputs"
+        )
+    modules = tuple(dict.fromkeys(name for one in low_rank for name in one.factors))
+    branches = attach_inputs(model.ir, modules, where) if low_rank else ()
+    arrays = {one.name: packed(branches, one.factors) for one in low_rank}
     if form == "constants":
         ((_, only),) = arrays.items()
         settle(model.ir, only)
         return [trial for one in switched for trial in one.trials]
-    model.companions = {**model.companions, **dict(_files(arrays))}
-    model.notes = (*model.notes, _note(branches, tuple(arrays)))
+    made = dict(_files(arrays))
+    for one in switched:
+        if one.prefix is not None:
+            made[f"{one.name}{PAST_SUFFIX}"] = one.prefix.content
+    model.companions = {**model.companions, **made}
+    model.notes = (*model.notes, _note(branches, [one.name for one in switched]))
     return [
-        _AdaptedTrial(trial, arrays[one.name], one.name) for one in switched for trial in one.trials
+        trial if one.prefix is not None else _AdaptedTrial(trial, arrays[one.name], one.name)
+        for one in switched
+        for trial in one.trials
     ]
 
 
@@ -141,9 +165,10 @@ class _Fed:
 
 def _note(branches: Sequence[Branch], names: Sequence[str]) -> str:
     layers = sum(len(branch.modules) for branch in branches)
+    where = f" ({counted(layers, 'layer')} with inputs for it)" if layers else ""
     return (
-        f"{counted(layers, 'layer')} {'takes' if layers == 1 else 'take'} adapters: without one "
-        f"the model is the base; with `--adapter NAME` it is {' or '.join(names)}"
+        f"without an adapter the model is the base; with one it is {' or '.join(names)}{where}: "
+        "irc generate DIR --adapter NAME"
     )
 
 

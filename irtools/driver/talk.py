@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from irtools.data import ChatTemplate, read_chat_template
-from irtools.errors import DataError, FileError, UnsupportedError, UsageError
+from irtools.data import ChatTemplate, read_arrays, read_chat_template
+from irtools.errors import DataError, FileError, ModelError, UnsupportedError, UsageError
 from irtools.files import read_settings
 from irtools.measure.cpu import cpu_quota
 from irtools.targets import (
     ADAPTER_SUFFIX,
+    PAST_SUFFIX,
     Runner,
     RunnerOptions,
     SwitchesAdapters,
@@ -29,6 +30,7 @@ from irtools.words import counted, one_line
 __all__ = ["Piece", "Speed", "Talker", "find_main", "open_talker", "speed_of"]
 
 _TARGETS = {".onnx": "ort-cpu", ".ort": "ort-cpu", ".xml": "openvino-cpu"}
+_ADAPTERS = (ADAPTER_SUFFIX, PAST_SUFFIX)
 _TOKENIZER = "tokenizer.json"
 _CONFIGS = ("generation_config.json", "config.json")
 _LENGTHS = ("max_position_embeddings", "n_positions", "n_ctx")
@@ -98,6 +100,7 @@ class Talker:
         self._decoder = decoder
         self._folder = folder
         self._tokenizer = _read_tokenizer(folder, name)
+        self._past: dict[str, np.ndarray] | None = None
 
     def close(self) -> None:
         """Free the model."""
@@ -114,26 +117,53 @@ class Talker:
             FileError: There is no such adapter, or it cannot be read.
             ModelError: It was made for another model.
         """
-        if not isinstance(self._runner, SwitchesAdapters):
+        path = None if name is None else self._adapter_file(name)
+        is_past = path is not None and path.name.endswith(PAST_SUFFIX)
+        past = self._read_past(path) if path is not None and is_past else None
+        if isinstance(self._runner, SwitchesAdapters):
+            self._runner.use_adapter(None if is_past else path)
+        elif path is not None and not is_past:
             raise UnsupportedError(
                 f"the runtime of {self.name} switches no adapters: give ort-cpu as target"
             )
-        self._runner.use_adapter(None if name is None else self._adapter_file(name))
+        self._past = past
 
     def _adapter_file(self, name: str) -> Path:
-        if name.endswith(ADAPTER_SUFFIX):
+        if name.endswith(_ADAPTERS):
             return Path(name)
-        path = self._folder / f"{name}{ADAPTER_SUFFIX}"
-        if not path.is_file():
-            there = ", ".join(
-                file.name.removesuffix(ADAPTER_SUFFIX)
-                for file in sorted(self._folder.glob(f"*{ADAPTER_SUFFIX}"))
+        found = [self._folder / f"{name}{suffix}" for suffix in _ADAPTERS]
+        for path in found:
+            if path.is_file():
+                return path
+        there = sorted(
+            file.name.removesuffix(suffix)
+            for suffix in _ADAPTERS
+            for file in self._folder.glob(f"*{suffix}")
+        )
+        raise FileError(
+            f"{self.name} has no adapter {name!r}; "
+            + (f"it has {', '.join(there)}" if there else "none is next to the model")
+        )
+
+    def _read_past(self, path: Path) -> dict[str, np.ndarray]:
+        """Read a cache that texts begin after, [1, heads, P, size] by input name.
+
+        Raises:
+            ModelError: It was made for another model.
+        """
+        past = read_arrays(path)
+        wanted = {cache.name: (1, cache.heads, cache.size) for cache in self._decoder.past}
+        shapes = {
+            name: (*array.shape[:2], *array.shape[3:]) for name, array in past.items()
+        }
+        if shapes != wanted or len({array.shape[2] for array in past.values()}) != 1:
+            raise ModelError(
+                f"adapter {path} was made for another model: it holds {len(past)} arrays of "
+                f"{sorted(set(shapes.values()))} (batch, heads, size), and {self.name} takes "
+                f"{len(wanted)} of {sorted(set(wanted.values()))}"
             )
-            raise FileError(
-                f"{self.name} has no adapter {name!r}; "
-                + (f"it has {there}" if there else "none is next to the model")
-            )
-        return path
+        dtypes = {cache.name: cache.dtype for cache in self._decoder.past}
+        return {name: array.astype(dtypes[name]) for name, array in past.items()}
 
     def chat(self, prompt: str) -> np.ndarray:
         """Return the tokens of a question in the model's chat template, [P].
@@ -170,6 +200,8 @@ class Talker:
         from tokenizers.decoders import DecodeStream
 
         limit = self.context_length
+        if limit is not None and self._past is not None:
+            limit -= self._decoder.length(self._past)
         if limit is not None and len(prompt) >= limit:
             raise DataError(
                 f"the prompt has {counted(len(prompt), 'token')}, and the context of {self.name} "
@@ -177,7 +209,7 @@ class Talker:
             )
         room = new_tokens if limit is None else min(new_tokens, limit - len(prompt))
         stream = DecodeStream(skip_special_tokens=True)
-        ids, text = prompt[None], begin_text(self._runner, self._decoder, 1)
+        ids, text = prompt[None], begin_text(self._runner, self._decoder, 1, self._past)
         for _ in range(room):
             start = time.perf_counter()
             token = int(text.read(ids)[0, -1].argmax())

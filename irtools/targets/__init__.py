@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from irtools.targets.adapters import ADAPTER_SUFFIX, SwitchesAdapters, TakesAdapters
+from irtools.targets.adapters import ADAPTER_SUFFIX, PAST_SUFFIX, SwitchesAdapters, TakesAdapters
 from irtools.targets.base import (
     Artifact,
     Capabilities,
@@ -32,6 +32,7 @@ __all__ = [
     "KeepsTexts",
     "KernelReport",
     "NodeTimes",
+    "PAST_SUFFIX",
     "PackagedTarget",
     "Runner",
     "RunnerOptions",

@@ -233,3 +233,36 @@ def test_an_adapter_for_another_model_is_refused_in_one_line(folder: Path, tmp_p
 
 def graph(text: str) -> ir.Model:
     return Model.parse(text).ir
+
+
+PROMPTS: dict[str, dict[str, Any]] = {
+    "PrefixTuningConfig": {},
+    "PromptTuningConfig": {},
+    "PromptEncoderConfig": {"encoder_hidden_size": 16},
+}
+
+
+@pytest.mark.parametrize("kind", PROMPTS)
+def test_learned_prompts_are_caches_that_texts_begin_after(
+    tiny: Callable[[str], Path], tmp_path: Path, kind: str
+) -> None:
+    import peft
+    import torch
+
+    torch.manual_seed(3)
+    config = getattr(peft, kind)(task_type="CAUSAL_LM", num_virtual_tokens=5, **PROMPTS[kind])
+    attached = peft.get_peft_model(open_checkpoint(tiny("llama")).module, config).eval()
+    attached.save_pretrained(tmp_path / "learned")
+    with torch.inference_mode():
+        wanted = attached(input_ids=torch.from_numpy(IDS)).logits[:, -7:].numpy()
+    out = tmp_path / "out"
+    command = ["export", str(tiny("llama")), "--with-past", "--adapters-as", "inputs"]
+    assert irc([*command, "--adapter", str(tmp_path / "learned"), "-o", f"{out}/"]) == 0
+    assert not adapter_inputs(Model.load(out / "model.onnx").ir)
+    with np.load(out / "learned.past.npz") as found:
+        past = {name: np.repeat(found[name], 2, 0) for name in found.files}
+    mask = np.ones((2, 12), np.int64)
+    positions = np.tile(np.arange(5, 12), (2, 1))
+    with find_target("ort-cpu").runner(out / "model.onnx", RunnerOptions(exact=True)) as runner:
+        feeds = {"input_ids": IDS, "attention_mask": mask, "position_ids": positions, **past}
+        np.testing.assert_allclose(runner.run(feeds, ["logits"])["logits"], wanted, atol=1e-5)

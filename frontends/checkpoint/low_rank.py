@@ -167,7 +167,7 @@ def _add(editor: Editor, node: ir.Node, low: ir.Value, up: ir.Value) -> None:
     inner = editor.node("MatMul", [low, up], origin=node)
     total = editor.node("Add", [product, inner.outputs[0]], origin=node)
     graph.insert_after(node, [inner, total])
-    total.outputs[0].shape, total.outputs[0].dtype = product.shape, product.dtype
+    total.outputs[0].shape, total.outputs[0].type = product.shape, product.type
     for user, index in users:
         user.replace_input_with(index, total.outputs[0])
     if product.is_graph_output():

@@ -7,14 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx_ir as ir
 import pytest
 
 from irtools.analysis.adapters import adapter_inputs
 from irtools.cli.main import run as irc
-from irtools.driver.talk import open_talker
-from irtools.errors import FileError, IrtoolsError, ModelError, OptionError, UnsupportedError
-from irtools.frontends.checkpoint.low_rank import LowRank, attach_inputs, packed
+from irtools.errors import IrtoolsError, UnsupportedError
 from irtools.frontends.checkpoint.weights import open_checkpoint
 from irtools.model import Model
 from irtools.sources import LoadOptions, load_source
@@ -22,6 +19,8 @@ from irtools.targets import RunnerOptions, find_target, lowered
 
 pytestmark = [
     pytest.mark.torch,
+    # Each export of a decoder takes seconds; `test_low_rank` has the graph alone.
+    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning"),
 ]
 
@@ -75,15 +74,42 @@ def adapters(
     }
 
 
+def write_prompt(base: Path, folder: Path, kind: str, **config: Any) -> Path:
+    import peft
+    import torch
+
+    torch.manual_seed(3)
+    made = getattr(peft, kind)(task_type="CAUSAL_LM", num_virtual_tokens=5, **config)
+    peft.get_peft_model(open_checkpoint(base).module, made).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prompts(
+    tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """One prompt of each method."""
+    place, base = tmp_path_factory.mktemp("prompts"), tiny("llama")
+    return {
+        "prefix": write_prompt(base, place / "prefix", "PrefixTuningConfig"),
+        "prompt": write_prompt(base, place / "prompt", "PromptTuningConfig"),
+        "encoder": write_prompt(
+            base, place / "encoder", "PromptEncoderConfig", encoder_hidden_size=16
+        ),
+    }
+
+
 @pytest.fixture(scope="module")
 def folder(
     tiny: Callable[[str], Path],
     adapters: dict[str, Path],
+    prompts: dict[str, Path],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
-    """What `irc export` makes of both."""
+    """What `irc export` makes of all of them."""
     out = tmp_path_factory.mktemp("out") / "llm"
-    given = [text for path in adapters.values() for text in ("--adapter", str(path))]
+    paths = (*adapters.values(), *prompts.values())
+    given = [text for path in paths for text in ("--adapter", str(path))]
     command = ["export", str(tiny("llama")), "--with-past", *given, "--adapters-as", "inputs"]
     assert irc([*command, "-o", f"{out}/"]) == 0
     return out
@@ -118,6 +144,23 @@ def test_one_folder_serves_the_base_and_both_adapters(
         np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["prefix", "prompt", "encoder"])
+def test_learned_prompts_are_caches_that_texts_begin_after(
+    tiny: Callable[[str], Path], prompts: dict[str, Path], folder: Path, name: str
+) -> None:
+    wanted = torch_logits(tiny("llama"), prompts[name])[:, -7:]
+    with np.load(folder / f"{name}.past.npz") as found:
+        past = {key: np.repeat(found[key], 2, 0) for key in found.files}
+    feeds = {
+        "input_ids": IDS,
+        "attention_mask": np.ones((2, 12), np.int64),
+        "position_ids": np.tile(np.arange(5, 12), (2, 1)),
+        **past,
+    }
+    with find_target("ort-cpu").runner(folder / "model.onnx", RunnerOptions(exact=True)) as runner:
+        np.testing.assert_allclose(runner.run(feeds, ["logits"])["logits"], wanted, atol=1e-5)
+
+
 def test_products_that_read_the_same_value_share_one_input(folder: Path) -> None:
     model = Model.load(folder / "model.onnx").ir
     names = [value.name for value in adapter_inputs(model) if "layers.1" in (value.name or "")]
@@ -143,15 +186,15 @@ def test_quantization_leaves_adapters_alone_and_the_fusions_fire(
     assert kinds.count("MatMulNBits") == 2 * len(ALL) + 1
     # 4 A and 7 B of each of two layers.
     assert kinds.count("MatMul") == 2 * (4 + len(ALL))
-    talker = open_talker_without_tokens(out)
-    base, wide = (talker(name) for name in (None, "wide"))
+    read = reader(out)
+    base, wide = (read(name) for name in (None, "wide"))
     rounding = np.linalg.norm(base - torch_logits(tiny("llama"), None))
     error = np.linalg.norm(wide - torch_logits(tiny("llama"), adapters["wide"]))
     assert error < 1.5 * rounding
     assert np.abs(wide - base).max() > 0.1
 
 
-def open_talker_without_tokens(out: Path) -> Callable[[str | None], np.ndarray]:
+def reader(out: Path) -> Callable[[str | None], np.ndarray]:
     """Return what reads the ids in the runtime's own way, with an adapter by name."""
     from irtools.targets import begin_text, text_decoder_of
 
@@ -205,64 +248,3 @@ def test_what_is_more_than_low_rank_is_merged_or_refused(
     assert "needs --adapter" in refusal()
     assert "holds one adapter, and 2 are given" in refusal(*adapters.values(), form="constants")
     assert "two adapters are called 'wide'" in refusal(adapters["wide"], adapters["wide"])
-
-
-def test_an_adapter_for_another_model_is_refused_in_one_line(folder: Path, tmp_path: Path) -> None:
-    target = find_target("ort-cpu")
-    name = "model.layers.0.self_attn.q_proj.lora_B"
-
-    def refusal(arrays: dict[str, np.ndarray]) -> str:
-        path = tmp_path / "other.onnx_adapter"
-        target.write_adapter(path, arrays)  # type: ignore[attr-defined]
-        with pytest.raises(ModelError) as caught:
-            logits(folder / "model.onnx", path)
-        return str(caught.value)
-
-    assert f"{name!r} is [4, 48], and the model takes [rank, 32]" in refusal(
-        {name: np.zeros((4, 48), np.float32)}
-    )
-    assert "1 array of 1 have no input here, 'layers.9" in refusal(
-        {"layers.9.lora_B": np.zeros((4, 32), np.float32)}
-    )
-    (tmp_path / "broken.onnx_adapter").write_bytes(b"no adapter at all")
-    with pytest.raises(FileError, match="is not an adapter"):
-        logits(folder / "model.onnx", tmp_path / "broken.onnx_adapter")
-    with pytest.raises(FileError, match="there is no adapter file"):
-        logits(folder / "model.onnx", tmp_path / "absent.onnx_adapter")
-
-
-def graph(text: str) -> ir.Model:
-    return Model.parse(text).ir
-
-
-PROMPTS: dict[str, dict[str, Any]] = {
-    "PrefixTuningConfig": {},
-    "PromptTuningConfig": {},
-    "PromptEncoderConfig": {"encoder_hidden_size": 16},
-}
-
-
-@pytest.mark.parametrize("kind", PROMPTS)
-def test_learned_prompts_are_caches_that_texts_begin_after(
-    tiny: Callable[[str], Path], tmp_path: Path, kind: str
-) -> None:
-    import peft
-    import torch
-
-    torch.manual_seed(3)
-    config = getattr(peft, kind)(task_type="CAUSAL_LM", num_virtual_tokens=5, **PROMPTS[kind])
-    attached = peft.get_peft_model(open_checkpoint(tiny("llama")).module, config).eval()
-    attached.save_pretrained(tmp_path / "learned")
-    with torch.inference_mode():
-        wanted = attached(input_ids=torch.from_numpy(IDS)).logits[:, -7:].numpy()
-    out = tmp_path / "out"
-    command = ["export", str(tiny("llama")), "--with-past", "--adapters-as", "inputs"]
-    assert irc([*command, "--adapter", str(tmp_path / "learned"), "-o", f"{out}/"]) == 0
-    assert not adapter_inputs(Model.load(out / "model.onnx").ir)
-    with np.load(out / "learned.past.npz") as found:
-        past = {name: np.repeat(found[name], 2, 0) for name in found.files}
-    mask = np.ones((2, 12), np.int64)
-    positions = np.tile(np.arange(5, 12), (2, 1))
-    with find_target("ort-cpu").runner(out / "model.onnx", RunnerOptions(exact=True)) as runner:
-        feeds = {"input_ids": IDS, "attention_mask": mask, "position_ids": positions, **past}
-        np.testing.assert_allclose(runner.run(feeds, ["logits"])["logits"], wanted, atol=1e-5)

@@ -45,7 +45,8 @@ _OPTIONS = (
         cls=_SourceOption,
         metavar="DIR[=FACTOR]",
         multiple=True,
-        help="Merge a LoRA, DoRA, rsLoRA or (IA)3 adapter; several are merged in turn.",
+        help="Merge a LoRA, DoRA, rsLoRA, (IA)3, LoHa, LoKr or OFT adapter; several are merged in "
+        "turn.",
     ),
     click.option(
         "--adapters-as",
@@ -54,7 +55,8 @@ _OPTIONS = (
         default="merged",
         show_default=True,
         help="Merge them; or keep LoRA next to the weights, which are quantized without it: "
-        "several as inputs, switched at run time by files, or one as constants.",
+        "several as inputs, switched at run time by files, or one as constants. Learned prompts "
+        "of a decoder are inputs too, of its cache.",
     ),
     click.option(
         "--opset",
@@ -84,7 +86,7 @@ _OPTIONS = (
 
 
 def source_options(function: F) -> F:
-    """--task, --with-past, --adapter, --adapters-as, --opset, --example, --weights and --trust-remote-code."""
+    """Add the options of `_OPTIONS`."""
     for add in reversed(_OPTIONS):
         function = add(function)
     return function

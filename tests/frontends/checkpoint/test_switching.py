@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+import irtools
 from irtools.analysis.adapters import adapter_inputs
 from irtools.cli.main import run as irc
 from irtools.errors import IrtoolsError, UnsupportedError
 from irtools.frontends.checkpoint.weights import open_checkpoint
 from irtools.model import Model
 from irtools.sources import LoadOptions, load_source
-from irtools.targets import RunnerOptions, find_target, lowered
+from irtools.targets import Runner, RunnerOptions, find_target, lowered
 
 pytestmark = [
     pytest.mark.torch,
@@ -118,18 +119,23 @@ def folder(
 def logits(model: Model | Path, adapter: Path | None = None) -> np.ndarray:
     with find_target("ort-cpu").runner(model, RunnerOptions(exact=True)) as runner:
         runner.use_adapter(adapter)  # type: ignore[attr-defined]
-        sizes = {slot.name: slot.shape for slot in runner.slots if slot.required}
-        feeds = {
-            name: np.zeros([2, sizes[name][1], 0, sizes[name][3]], np.float32)  # type: ignore[index]
-            for name in sizes
-            if name.startswith("past")
-        }
-        feeds |= {
-            "input_ids": IDS,
-            "attention_mask": np.ones_like(IDS),
-            "position_ids": np.tile(np.arange(7), (2, 1)),
-        }
-        return runner.run({name: feeds[name] for name in sizes}, ["logits"])["logits"]
+        return read_once(runner)
+
+
+def read_once(runner: Runner) -> np.ndarray:
+    """Return the logits of IDS, after an empty cache where there is one."""
+    sizes = {slot.name: slot.shape for slot in runner.slots if slot.required}
+    feeds = {
+        name: np.zeros([2, sizes[name][1], 0, sizes[name][3]], np.float32)  # type: ignore[index]
+        for name in sizes
+        if name.startswith("past")
+    }
+    feeds |= {
+        "input_ids": IDS,
+        "attention_mask": np.ones_like(IDS),
+        "position_ids": np.tile(np.arange(7), (2, 1)),
+    }
+    return runner.run({name: feeds[name] for name in sizes}, ["logits"])["logits"]
 
 
 def test_one_folder_serves_the_base_and_both_adapters(
@@ -221,6 +227,10 @@ def test_one_adapter_as_constants_is_part_of_the_artifact(
         made = lowered(model, find_target(target))
         assert not adapter_inputs(made.ir)
         assert all(not value.is_initializer() for value in made.ir.graph.inputs)
+    with find_target("openvino-cpu:stateful=false").runner(
+        model, RunnerOptions(exact=True)
+    ) as runner:
+        np.testing.assert_allclose(read_once(runner), logits(model), atol=1e-4)
     half = load_source(str(tiny("llama")), LoadOptions(adapters=((adapters["wide"], 0.5),)))
     np.testing.assert_allclose(logits(model), logits(half), atol=1e-5)
 
@@ -248,3 +258,51 @@ def test_what_is_more_than_low_rank_is_merged_or_refused(
     assert "needs --adapter" in refusal()
     assert "holds one adapter, and 2 are given" in refusal(*adapters.values(), form="constants")
     assert "two adapters are called 'wide'" in refusal(adapters["wide"], adapters["wide"])
+
+
+@pytest.mark.parametrize(
+    "passes",
+    ["cleanup,fuse,rotate,smooth", "cleanup,fuse,prune:ratio=0.25"],
+)
+def test_passes_change_no_weight_in_a_way_that_adapters_do_not_know(
+    folder: Path, passes: str
+) -> None:
+    source, adapter = Model.load(folder / "model.onnx"), folder / "wide.onnx_adapter"
+    made = irtools.optimize(source, passes, target="ort-cpu", bench=None, check=False).deployed
+    for one in (None, adapter):
+        np.testing.assert_allclose(logits(made, one), logits(source, one), atol=1e-5)
+
+
+@pytest.mark.genai
+def test_genai_writes_what_we_write_with_an_adapter(folder: Path, tmp_path: Path) -> None:
+    import onnxruntime_genai as genai
+
+    from irtools.targets import begin_text, text_decoder_of
+
+    out = tmp_path / "made"
+    command = ["optimize", str(folder / "model.onnx"), "--target", "ort-cpu", "-o", f"{out}/"]
+    assert irc([*command, "--passes", "cleanup,fuse", "--no-bench", "--no-check"]) == 0
+    file = out / "wide.onnx_adapter"
+    model = genai.Model(str(out))
+    adapters = genai.Adapters(model)
+    adapters.load(str(file), "wide")
+    params = genai.GeneratorParams(model)
+    params.set_search_options(do_sample=False, max_length=9)
+    generator = genai.Generator(model, params)
+    generator.set_active_adapter(adapters, "wide")
+    generator.append_tokens(np.array([5, 9, 30], np.int32))
+    found = []
+    while not generator.is_done():
+        generator.generate_next_token()
+        found.append(int(generator.get_next_tokens()[0]))
+    ours: list[int] = []
+    with find_target("ort-cpu").runner(out / "model.onnx", RunnerOptions(threads=1)) as runner:
+        decoder = text_decoder_of(runner)
+        assert decoder is not None
+        runner.use_adapter(file)  # type: ignore[attr-defined]
+        text, ids = begin_text(runner, decoder, 1), np.array([[5, 9, 30]])
+        while len(ours) < len(found):
+            ours.append(int(text.read(ids)[0, -1].argmax()))
+            ids = np.array([[ours[-1]]])
+    assert len(found) > 0
+    assert found == ours

@@ -54,6 +54,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "first-run": Benchmark("first_run", "first answer of a file, and of what compile writes"),
     "live-sampler": Benchmark("live_sampler", "what watching a model live costs its latency"),
     "contexts": Benchmark("contexts", "a decoder over the length of its context"),
+    "adapters": Benchmark("adapters", "a decoder in 4 bits with adapters that switch"),
     "unpad": Benchmark("unpad", "computing only the tokens of padded texts"),
     "smoothing": Benchmark("smoothing", "int8 of encoders with and without smoothing"),
     "mixed-bits": Benchmark("mixed_bits", "bits of each weight by a knapsack, on a decoder"),

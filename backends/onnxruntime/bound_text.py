@@ -32,10 +32,14 @@ class BoundText:
         decoder: Its inputs and outputs.
         past: The cache to begin after, as its buffers hold it, by input name: floats
             [B, heads, P, size], or their codes.
+        fixed: `OrtValue` of further inputs, the same at every step: those of an adapter.
     """
 
-    def __init__(self, session: Any, decoder: CachedDecoder, past: Feeds) -> None:
+    def __init__(
+        self, session: Any, decoder: CachedDecoder, past: Feeds, fixed: Mapping[str, Any]
+    ) -> None:
         self._session = session
+        self._fixed = fixed
         self._decoder = decoder
         self.length = decoder.length(past)
         self._arrays: Mapping[str, np.ndarray] = dict(past)
@@ -80,6 +84,8 @@ class BoundText:
         self._capacity = least + max(_ROOM, least // _GROWTH)
         self._binding.clear_binding_inputs()
         self._binding.clear_binding_outputs()
+        for name, value in self._fixed.items():
+            self._binding.bind_ortvalue_input(name, value)
         moved = {}
         for cache in self._decoder.past:
             old = self._arrays[cache.name]

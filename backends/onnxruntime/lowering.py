@@ -14,6 +14,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from irtools.analysis.adapters import fix_adapter
 from irtools.backends.onnxruntime.block_weights import lower_block_weights
 from irtools.backends.onnxruntime.int8_gemm import Int8BeforeClip, Int8Bias
 from irtools.backends.onnxruntime.int8_lstm import Int8Lstm
@@ -33,6 +34,7 @@ def lower_for_cpu(model: ir.Model, capabilities: Capabilities) -> Mapping[str, i
     and optimizes itself.
     """
     counts = Counter(lower_file_version(model, capabilities))
+    counts["adapter-constants"] = fix_adapter(model)
     editor = Editor(model, "lower")
     counts.update(lower_block_weights(editor))
     if capabilities.shares_cache:

@@ -12,6 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from irtools.analysis.decoder import decoder_of
+from irtools.backends.onnxruntime.adapters import read_adapter
 from irtools.backends.onnxruntime.bound_text import BoundText
 from irtools.backends.onnxruntime.coded_cache import CodedCache, coded_caches
 from irtools.backends.onnxruntime.kernels import count_kernels, count_providers
@@ -93,6 +94,7 @@ class OrtRunner(SessionRunner):
         self._options = options
         self._providers = tuple(providers)
         session = open_session(source, options, providers, profile=profile)
+        self._adapter: Mapping[str, Any] = {}
         self._output_types = {o.name: o.type for o in session.get_outputs()}
         self._metadata = session.get_modelmeta().custom_metadata_map
         self._coded = coded_caches(self._metadata)
@@ -108,7 +110,8 @@ class OrtRunner(SessionRunner):
     def infer(self, feeds: Mapping[str, np.ndarray], wanted: Sequence[str]) -> Sequence[np.ndarray]:
         self._refuse_unreadable(wanted)
         coded, presents = self._coded, self._presents
-        fed = {n: coded[n].encode(array) if n in coded else array for n, array in feeds.items()}
+        fed = {name: value.numpy() for name, value in self._adapter.items()}
+        fed |= {n: coded[n].encode(array) if n in coded else array for n, array in feeds.items()}
         if SHARED_CACHE in self._metadata and _reads_on_together(feeds):
             found = self._by_text(fed, wanted)
         else:
@@ -120,16 +123,24 @@ class OrtRunner(SessionRunner):
 
     def _by_text(self, fed: Feeds, wanted: Sequence[str]) -> list[np.ndarray]:
         """Run text by text, and put the outputs of all together."""
-        rows = range(len(next(iter(fed.values()))))
-        parts = [{name: array[row : row + 1] for name, array in fed.items()} for row in rows]
+        by_text = {slot.name for slot in self.slots if slot.required}
+        rows = range(max(len(array) for name, array in fed.items() if name in by_text))
+        parts = [
+            {n: array[row : row + 1] if n in by_text else array for n, array in fed.items()}
+            for row in rows
+        ]
         found = [self.session.run(list(wanted), part) for part in parts]
         return [np.concatenate(outputs) for outputs in zip(*found, strict=True)]
+
+    def use_adapter(self, path: Path | None) -> None:
+        """Use an adapter from now on; see `irtools.targets.SwitchesAdapters`."""
+        self._adapter = {} if path is None else read_adapter(path, self.slots)
 
     def begin_text(self, decoder: CachedDecoder, past: Feeds) -> TextState:
         """Begin a text after a cache; see `irtools.targets.begin_text`."""
         if SHARED_CACHE in self._metadata:
             held = {n: self._coded[n].encode(a) if n in self._coded else a for n, a in past.items()}
-            return BoundText(self.session, decoder, held)
+            return BoundText(self.session, decoder, held, self._adapter)
         return FedText(self, decoder, past)
 
     def describe(self, error: Exception) -> str:
@@ -146,6 +157,7 @@ class OrtRunner(SessionRunner):
     def close(self) -> None:
         """Free the session and its weights."""
         super().close()
+        self._adapter = {}
         self._source = ModelSource(b"")
 
     def _refuse_unreadable(self, wanted: Sequence[str]) -> None:

@@ -113,6 +113,12 @@ class _Ort(Target):
 
         return write_config(model, main, shared=self.capabilities.shares_cache)
 
+    def write_adapter(self, path: Path, arrays: Feeds) -> None:
+        """Write an adapter; see `irtools.targets.TakesAdapters`."""
+        from irtools.backends.onnxruntime.adapters import write_adapter
+
+        write_adapter(path, arrays)
+
     def profile(
         self, model: Path, feeds: Feeds, runs: int, options: RunnerOptions = RunnerOptions()
     ) -> NodeTimes:

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
+from irtools.analysis.adapters import fix_adapter, switches_adapters
 from irtools.analysis.cache_codes import CACHE_BITS, cache_blocks, codes_of
 from irtools.backends.block_tables import BlockLookup
 from irtools.backends.openvino.narrow import NarrowProduct
 from irtools.backends.unsigned_weights import make_weights_unsigned
 from irtools.editing import Editor, rewrite
+from irtools.errors import UnsupportedError
 from irtools.targets import Capabilities
 
 __all__ = ["leave_rounding_to_runtime", "lower"]
@@ -25,9 +27,18 @@ def lower(model: ir.Model, capabilities: Capabilities) -> Mapping[str, int]:
     types it reads in com.microsoft.MatMulNBits alone (2026.4), weights whose products would
     saturate, which it multiplies in float32 if they are unsigned, and keys and values that are
     rounded for the cache, which it rounds itself.
+
+    Raises:
+        UnsupportedError: The model has adapters as inputs.
     """
+    if switches_adapters(model):
+        raise UnsupportedError(
+            "OpenVINO takes inputs with a default for constants, so adapters cannot be switched "
+            "there: export one of them with --adapters-as constants, or merged"
+        )
+    counts = Counter({"adapter-constants": fix_adapter(model)})
     editor = Editor(model, "lower")
-    counts = Counter(rewrite(editor, [BlockLookup(), NarrowProduct()]).counts)
+    counts.update(rewrite(editor, [BlockLookup(), NarrowProduct()]).counts)
     if capabilities.cache_bits:
         counts["cache-bits"] += leave_rounding_to_runtime(editor, model)
     if capabilities.saturates_u8s8:

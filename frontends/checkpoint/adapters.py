@@ -1,8 +1,9 @@
 """Adapters merged into a network, in float32 and one after the other.
 
 LoRA, W' = W + (alpha / r) B A (Hu et al. 2021; rsLoRA: alpha / sqrt r, Kalajdzievski 2023), DoRA,
-which then rescales each output row to a learned magnitude (Liu et al. 2024), and (IA)3, which
-rescales keys, values and FFN activations (Liu et al. 2022), all fold into the weights exactly.
+which then rescales each output row to a learned magnitude (Liu et al. 2024), (IA)3, which
+rescales keys, values and FFN activations (Liu et al. 2022), LoHa (Hyeon-Woo et al. 2021), LoKr (Yeh
+et al. 2023) and OFT, W' = R W with R orthogonal (Qiu et al. 2023), all fold into the weights exactly.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ _NAME = "irtools"
 _PREFIX = "base_model.model."
 _FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _PROMPTS = "adds learned tokens or keys in front of the input, which no weight of the base can hold"
+_CACHE = f"{_PROMPTS}; of a decoder it becomes a cache: --with-past --adapters-as inputs"
 _NOT_MERGEABLE: Mapping[str, str] = {
-    "PREFIX_TUNING": _PROMPTS,
-    "PROMPT_TUNING": _PROMPTS,
-    "P_TUNING": _PROMPTS,
+    "PREFIX_TUNING": _CACHE,
+    "PROMPT_TUNING": _CACHE,
+    "P_TUNING": _CACHE,
     "MULTITASK_PROMPT_TUNING": _PROMPTS,
     "CPT": _PROMPTS,
     "CARTRIDGE": _PROMPTS,
@@ -110,7 +112,7 @@ class Adapter:
         shared = _shared_with(module, self.tensors)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            attached = self._attach(module)
+            attached = self.attach(module)
             wanted = {name: t.clone() for name, t in run().items()}
             merged = attached.merge_and_unload()
         if merged is not module:
@@ -123,7 +125,13 @@ class Adapter:
                     f"expected at most {RELATIVE_TOLERANCE:.0e}; {shared or _UNKNOWN_CAUSE}"
                 )
 
-    def _attach(self, module: Any) -> Any:
+    def attach(self, module: Any) -> Any:
+        """Return peft's wrapper of a module, which the adapter is attached to, in place.
+
+        Raises:
+            ModelError: It was made for another base; names what differs.
+            UnsupportedError: Its factor has no meaning.
+        """
         from peft import MODEL_TYPE_TO_PEFT_MODEL_MAPPING, PeftModel, set_peft_model_state_dict
 
         config = _peft_config(self)
@@ -191,8 +199,13 @@ class Adapter:
                 scaling[_NAME] *= self.weight
 
 
-def read_adapter(folder: Path, weight: float = 1.0) -> Adapter:
+def read_adapter(folder: Path, weight: float = 1.0, *, merges: bool = True) -> Adapter:
     """Read an adapter folder.
+
+    Args:
+        folder: With configuration and weights.
+        weight: Factor of what it adds.
+        merges: It is to be merged, so one that cannot be is refused.
 
     Raises:
         FileError: There is no such folder.
@@ -208,7 +221,7 @@ def read_adapter(folder: Path, weight: float = 1.0) -> Adapter:
         raise FileError(f"there is no adapter folder {folder}")
     config = _read_config(folder)
     reason = _NOT_MERGEABLE.get(str(config["peft_type"]))
-    if reason is not None:
+    if merges and reason is not None:
         raise UnsupportedError(f"adapter {folder} cannot be merged: {config['peft_type']} {reason}")
     return Adapter(folder, weight, config, _read_tensors(folder))
 
@@ -284,7 +297,7 @@ def _shared_with(module: Any, tensors: Mapping[str, Any]) -> str:
 
 
 def _is_delta(name: str) -> bool:
-    return any(part.startswith(("lora_", "ia3_", "hada_", "lokr_")) for part in name.split("."))
+    return any(part.startswith(("lora_", "ia3_", "hada_", "lokr_", "oft_")) for part in name.split("."))
 
 
 def _is_embedding(name: str) -> bool:

@@ -19,6 +19,7 @@ from irtools.frontends.checkpoint.image_text import describe_image_text, takes_b
 from irtools.frontends.checkpoint.library import quiet
 from irtools.frontends.checkpoint.sentence import with_sentence_embedding
 from irtools.frontends.checkpoint.seq2seq import PARTS, describe_part
+from irtools.frontends.checkpoint.switching import Switched, attach_all, read_switched
 from irtools.frontends.checkpoint.tokenizer import make_tokenizer
 from irtools.frontends.checkpoint.weights import (
     LoadedCheckpoint,
@@ -63,7 +64,7 @@ class TransformersFrontend:
         config = read_config(folder, trust_remote_code=options.trust_remote_code)
         if not config.is_encoder_decoder:
             return ()
-        adapters = [read_adapter(path, weight) for path, weight in options.adapters]
+        adapters = _adapters(options)
         network = network_of(folder, config, options.task or task_of(adapters))
         return PARTS if is_pair(config, network) else ()
 
@@ -78,7 +79,7 @@ class TransformersFrontend:
             )
         with plain_checkpoint(Path(source)) as plain:
             model = export_plain(plain, options)
-            model.companions = make_tokenizer(plain.folder)
+            model.companions = {**make_tokenizer(plain.folder), **model.companions}
         return model
 
 
@@ -106,17 +107,42 @@ def _export(
     checkpoint, adapters = _open(plain.folder, options)
     with translate_errors(checkpoint.where):
         source = _describe(checkpoint, options)
-    for adapter in adapters:
-        adapter.merge_into(source.module, lambda: source.run(source.inputs(*EXAMPLE_SIZES)))
+    if options.adapters_as == "merged":
+        for adapter in adapters:
+            adapter.merge_into(source.module, lambda: source.run(source.inputs(*EXAMPLE_SIZES)))
     if options.quantizer is not None:
         source = _quantized(source, plain.folder, options.quantizer)
+    switched = _next_to_weights(source, adapters, options)
     with translate_errors(source.where):
         trials = source.trials() if options.check else ()
     model = convert(source, opset=options.opset)
     model.ir.graph.name = source.module.config.model_type
     model.notes = (*checkpoint.notes, *source.notes)
+    if switched:
+        adapted = attach_all(model, switched, source.where, options.adapters_as)
+        trials = adapted if options.adapters_as == "constants" else (*trials, *adapted)
     note_grids(model.ir, _grids_by_all_names(source.module, plain.found.grids))
     return in_file(model, scratch), trials, source.where
+
+
+def _next_to_weights(
+    source: TorchSource, adapters: Sequence[Adapter], options: LoadOptions
+) -> tuple[Switched, ...]:
+    """Read the adapters that are to stay next to the weights; none where they are merged.
+
+    Raises:
+        OptionError: There are no adapters, or several as constants.
+    """
+    if options.adapters_as == "merged":
+        return ()
+    if not adapters:
+        raise OptionError(f"--adapters-as {options.adapters_as} needs --adapter DIR")
+    if options.adapters_as == "constants" and len(adapters) > 1:
+        raise OptionError(
+            f"--adapters-as constants holds one adapter, and {len(adapters)} are given: "
+            "several go as inputs"
+        )
+    return read_switched(source, adapters, check=options.check)
 
 
 def _quantized(source: TorchSource, folder: Path, request: QuantizerRequest) -> TorchSource:
@@ -132,9 +158,14 @@ def _quantized(source: TorchSource, folder: Path, request: QuantizerRequest) -> 
     return replace(source, module=module, notes=(*source.notes, *notes))
 
 
+def _adapters(options: LoadOptions) -> list[Adapter]:
+    merges = options.adapters_as == "merged"
+    return [read_adapter(path, weight, merges=merges) for path, weight in options.adapters]
+
+
 def _open(folder: Path, options: LoadOptions) -> tuple[LoadedCheckpoint, list[Adapter]]:
     """Load a checkpoint and the adapters for it, which may provide its head."""
-    adapters = [read_adapter(path, weight) for path, weight in options.adapters]
+    adapters = _adapters(options)
     checkpoint = open_checkpoint(
         folder,
         task=options.task or task_of(adapters),

@@ -43,5 +43,6 @@ class GgufFrontend:
 
         with plain_checkpoint(Path(source)) as plain:
             model = export_plain(plain, options)
-            model.companions = {p.name: p.read_bytes() for p in companions_in(plain.folder)}
+            made = {path.name: path.read_bytes() for path in companions_in(plain.folder)}
+            model.companions = {**made, **model.companions}
         return model

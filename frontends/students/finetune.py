@@ -62,7 +62,9 @@ def finetune(request: FinetuneRequest, progress: Progress) -> FinetuneResult | N
     """Train a network; see `irtools.students.StudentTrainer`."""
     check_precision(request.training.precision)
     job = _prepare(request)
-    return _whole(job, progress) if request.adapter is None else _adapted(job, progress)
+    if request.adapter is None:
+        return _whole(job, progress)
+    return _biases(job, progress) if request.adapter.kind == "bitfit" else _adapted(job, progress)
 
 
 def _prepare(request: FinetuneRequest) -> _Finetuning:
@@ -160,6 +162,23 @@ def _whole(job: _Finetuning, progress: Progress) -> FinetuneResult | None:
     found = finished("fine-tuned", done, job.data.test, job.metric, training, workspace)
     notes = (*job.notes, *rounding_notes(job.network, training.quantize))
     return FinetuneResult(found, notes=notes) if workspace.is_main else None
+
+
+def _biases(job: _Finetuning, progress: Progress) -> FinetuneResult | None:
+    """Train biases where they are: nothing is merged."""
+    from irtools.frontends.students.networks.adapters import chosen_names, train_biases
+    from irtools.frontends.students.networks.anatomy import head_names
+
+    settings = job.request.adapter
+    assert settings is not None
+    names = chosen_names(job.network, settings, job.fresh)
+    train_biases(job.network, names, (*head_names(job.network), *job.fresh))
+    count = sum(p.numel() for p in job.network.parameters() if p.requires_grad)
+    found = _whole(job, progress)
+    if found is None:
+        return None
+    result = dataclasses.replace(found.result, trained_parameters=count)
+    return dataclasses.replace(found, result=result)
 
 
 def _adapted(job: _Finetuning, progress: Progress) -> FinetuneResult | None:

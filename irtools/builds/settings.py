@@ -80,6 +80,7 @@ def loading_of(one: Combination) -> LoadOptions:
         task=table.task,
         with_past=table.with_past,
         adapters=tuple(_adapter(one, text) for text in table.adapters),
+        adapters_as=table.adapters_as,
         part=table.part,
         trust_remote_code=table.trust_remote_code,
         check=one.config.measuring.check,

@@ -52,6 +52,7 @@ class ModelTable(_Table, frozen=True):
         logits: As --logits.
         fix: Numbers for dynamic axes, as --fix.
         adapters: As --adapter, each DIR or DIR=FACTOR.
+        adapters_as: As --adapters-as.
         example: As --example.
         weights: As --weights.
         trust_remote_code: As --trust-remote-code.
@@ -73,6 +74,7 @@ class ModelTable(_Table, frozen=True):
     logits: Literal["all", "last"] = "all"
     fix: dict[str, _Count] = {}
     adapters: tuple[str, ...] = ()
+    adapters_as: Literal["merged", "inputs", "constants"] = "merged"
     example: str | None = None
     weights: str | None = None
     trust_remote_code: bool = False

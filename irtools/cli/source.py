@@ -45,7 +45,18 @@ _OPTIONS = (
         cls=_SourceOption,
         metavar="DIR[=FACTOR]",
         multiple=True,
-        help="Merge a LoRA, DoRA, rsLoRA or (IA)3 adapter; several are merged in turn.",
+        help="Merge a LoRA, DoRA, rsLoRA, (IA)3, LoHa, LoKr or OFT adapter; several are merged in "
+        "turn.",
+    ),
+    click.option(
+        "--adapters-as",
+        cls=_SourceOption,
+        type=click.Choice(["merged", "inputs", "constants"]),
+        default="merged",
+        show_default=True,
+        help="Merge them; or keep LoRA next to the weights, which are quantized without it: "
+        "several as inputs, switched at run time by files, or one as constants. Learned prompts "
+        "of a decoder are inputs too, of its cache.",
     ),
     click.option(
         "--opset",
@@ -75,7 +86,7 @@ _OPTIONS = (
 
 
 def source_options(function: F) -> F:
-    """--task, --with-past, --adapter, --opset, --example, --weights and --trust-remote-code."""
+    """Add the options of `_OPTIONS`."""
     for add in reversed(_OPTIONS):
         function = add(function)
     return function
@@ -99,6 +110,7 @@ def load_options(given: Mapping[str, Any], *, check: bool = True) -> LoadOptions
         task=given["task"],
         with_past=given["with_past"],
         adapters=tuple(_adapter(text) for text in given["adapters"]),
+        adapters_as=given["adapters_as"],
         trust_remote_code=given["trust_remote_code"],
         check=check,
         sizes=given.get("sizes", ()),

@@ -162,7 +162,7 @@ class Settings:
             trust_remote_code=self.loading.trust_remote_code,
             fixed_sizes=dict(self.loading.sizes),
             adapters=tuple(
-                AdapterEntry(str(folder), factor, _folder_hash(folder))
+                AdapterEntry(str(folder), factor, _folder_hash(folder), self.loading.adapters_as)
                 for folder, factor in self.loading.adapters
             ),
             tokenizer=_tokenizer(self.data.tokenizer, *data),

@@ -11,16 +11,26 @@ from typing import Any
 
 import numpy as np
 
-from irtools.data import ChatTemplate, read_chat_template
-from irtools.errors import DataError, FileError, UnsupportedError, UsageError
+from irtools.data import ChatTemplate, read_arrays, read_chat_template
+from irtools.errors import DataError, FileError, ModelError, UnsupportedError, UsageError
 from irtools.files import context_length, read_settings
 from irtools.measure.cpu import cpu_quota
-from irtools.targets import Runner, RunnerOptions, begin_text, find_target, text_decoder_of
+from irtools.targets import (
+    ADAPTER_SUFFIX,
+    PAST_SUFFIX,
+    Runner,
+    RunnerOptions,
+    SwitchesAdapters,
+    begin_text,
+    find_target,
+    text_decoder_of,
+)
 from irtools.words import counted, one_line
 
 __all__ = ["Piece", "Speed", "Talker", "find_main", "open_talker", "speed_of"]
 
 _TARGETS = {".onnx": "ort-cpu", ".ort": "ort-cpu", ".xml": "openvino-cpu"}
+_ADAPTERS = (ADAPTER_SUFFIX, PAST_SUFFIX)
 _TOKENIZER = "tokenizer.json"
 _CONFIGS = ("generation_config.json", "config.json")
 
@@ -93,10 +103,70 @@ class Talker:
         self._folder = folder
         self._tokenizer = _read_tokenizer(folder, name)
         self.cache_bytes: int | None = None
+        self._past: dict[str, np.ndarray] | None = None
 
     def close(self) -> None:
         """Free the model."""
         self._runner.close()
+
+    def use_adapter(self, name: str | None) -> None:
+        """Write with an adapter from the next text on.
+
+        Args:
+            name: Of a file next to the model, without its suffix, or a path; None: the base alone.
+
+        Raises:
+            UnsupportedError: The runtime switches no adapters.
+            FileError: There is no such adapter, or it cannot be read.
+            ModelError: It was made for another model.
+        """
+        path = None if name is None else self._adapter_file(name)
+        is_past = path is not None and path.name.endswith(PAST_SUFFIX)
+        past = self._read_past(path) if path is not None and is_past else None
+        if isinstance(self._runner, SwitchesAdapters):
+            self._runner.use_adapter(None if is_past else path)
+        elif path is not None and not is_past:
+            raise UnsupportedError(
+                f"the runtime of {self.name} switches no adapters: give ort-cpu as target"
+            )
+        self._past = past
+
+    def _adapter_file(self, name: str) -> Path:
+        if name.endswith(_ADAPTERS):
+            return Path(name)
+        found = [self._folder / f"{name}{suffix}" for suffix in _ADAPTERS]
+        for path in found:
+            if path.is_file():
+                return path
+        there = sorted(
+            file.name.removesuffix(suffix)
+            for suffix in _ADAPTERS
+            for file in self._folder.glob(f"*{suffix}")
+        )
+        raise FileError(
+            f"{self.name} has no adapter {name!r}; "
+            + (f"it has {', '.join(there)}" if there else "none is next to the model")
+        )
+
+    def _read_past(self, path: Path) -> dict[str, np.ndarray]:
+        """Read a cache that texts begin after, [1, heads, P, size] by input name.
+
+        Raises:
+            ModelError: It was made for another model.
+        """
+        past = read_arrays(path)
+        wanted = {cache.name: (1, cache.heads, cache.size) for cache in self._decoder.past}
+        shapes = {
+            name: (*array.shape[:2], *array.shape[3:]) for name, array in past.items()
+        }
+        if shapes != wanted or len({array.shape[2] for array in past.values()}) != 1:
+            raise ModelError(
+                f"adapter {path} was made for another model: it holds {len(past)} arrays of "
+                f"{sorted(set(shapes.values()))} (batch, heads, size), and {self.name} takes "
+                f"{len(wanted)} of {sorted(set(wanted.values()))}"
+            )
+        dtypes = {cache.name: cache.dtype for cache in self._decoder.past}
+        return {name: array.astype(dtypes[name]) for name, array in past.items()}
 
     def chat(self, prompt: str) -> np.ndarray:
         """Return the tokens of a question in the model's chat template, [P].
@@ -133,6 +203,8 @@ class Talker:
         from tokenizers.decoders import DecodeStream
 
         limit = self.context_length
+        if limit is not None and self._past is not None:
+            limit -= self._decoder.length(self._past)
         if limit is not None and len(prompt) >= limit:
             raise DataError(
                 f"the prompt has {counted(len(prompt), 'token')}, and the context of {self.name} "
@@ -140,7 +212,7 @@ class Talker:
             )
         room = new_tokens if limit is None else min(new_tokens, limit - len(prompt))
         stream = DecodeStream(skip_special_tokens=True)
-        ids, text = prompt[None], begin_text(self._runner, self._decoder, 1)
+        ids, text = prompt[None], begin_text(self._runner, self._decoder, 1, self._past)
         for _ in range(room):
             start = time.perf_counter()
             token = int(text.read(ids)[0, -1].argmax())
@@ -198,21 +270,28 @@ def find_main(source: Path) -> Path:
     return found[0]
 
 
-def open_talker(source: str, target: str | None, threads: int | None) -> Talker:
+def open_talker(
+    source: str, target: str | None, threads: int | None, adapter: str | None = None
+) -> Talker:
     """Open a decoder and what is next to it.
 
     Args:
         source: The model file, or a folder with one.
         target: What runs it; None: OpenVINO for its own files, else ONNX Runtime.
         threads: Threads; None: the CPU quota.
+        adapter: The adapter to write with, as `Talker.use_adapter` takes it; None: none.
 
     Raises:
-        IrtoolsError: As `find_main`, `find_target`, `Target.runner` and `Talker`.
+        IrtoolsError: As `find_main`, `find_target`, `Target.runner`, `Talker` and
+            `Talker.use_adapter`.
     """
     main = find_main(Path(source))
     found = find_target(target or _TARGETS.get(main.suffix, "ort-cpu"))
     runner = found.runner(main, RunnerOptions(threads=threads or cpu_quota()))
-    return Talker(runner, main.parent, source)
+    talker = Talker(runner, main.parent, source)
+    if adapter is not None:
+        talker.use_adapter(adapter)
+    return talker
 
 
 def _read_tokenizer(folder: Path, name: str) -> Any:

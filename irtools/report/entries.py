@@ -145,17 +145,19 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class AdapterEntry:
-    """An adapter that was merged into the model.
+    """An adapter of the model.
 
     Attributes:
         path: Its folder.
         factor: Of what it adds.
         sha256: Of names and content of its files.
+        form: `merged` into the weights, or as `inputs` or `constants` next to them.
     """
 
     path: str
     factor: float
     sha256: str
+    form: str = "merged"
 
 
 @dataclass(frozen=True)

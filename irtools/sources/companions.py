@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from irtools.targets import ADAPTER_SUFFIX, PAST_SUFFIX
+
 __all__ = ["TOKENIZER_FILES", "companions_in"]
 
 _FILES = {
@@ -34,5 +36,7 @@ TOKENIZER_FILES = tuple(name for name, taken_over in _FILES.items() if taken_ove
 
 
 def companions_in(folder: Path) -> tuple[Path, ...]:
-    """Return those that a folder has, in a fixed order."""
-    return tuple(path for name in _FILES if (path := folder / name).is_file())
+    """Return those that a folder has, in a fixed order, and adapters that its model takes."""
+    known = tuple(path for name in _FILES if (path := folder / name).is_file())
+    adapters = (path for end in (ADAPTER_SUFFIX, PAST_SUFFIX) for path in folder.glob(f"*{end}"))
+    return (*known, *sorted(adapters))

@@ -28,6 +28,8 @@ class LoadOptions:
         task: What a checkpoint is to be used for; None: as it says itself.
         with_past: Export a decoder with its key-value cache as inputs and outputs.
         adapters: Adapter folders to merge, in this order, each with the factor of what it adds.
+        adapters_as: Where they go: `merged` into the weights; as optional `inputs` next to them,
+            which a caller gives one of the adapters; or one as `constants` next to them.
         part: One of the models that a source consists of, as `Frontend.parts` names them.
         trust_remote_code: Run Python files that come with a checkpoint.
         check: Compare an exported model with its source on several sizes.
@@ -42,6 +44,7 @@ class LoadOptions:
     task: str | None = None
     with_past: bool = False
     adapters: tuple[tuple[Path, float], ...] = ()
+    adapters_as: Literal["merged", "inputs", "constants"] = "merged"
     part: str | None = None
     trust_remote_code: bool = False
     check: bool = True

@@ -1,7 +1,8 @@
-"""Low-rank adapters through peft, over a frozen base in float32 or in NF4."""
+"""Adapters through peft, over a frozen base in float32 or in NF4."""
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import peft
 import torch
 from torch import nn
 
-from irtools.errors import UnsupportedError, UsageError
+from irtools.errors import OptionError, UnsupportedError, UsageError
 from irtools.frontends.students.networks.anatomy import head_names
 from irtools.frontends.students.networks.nf4 import quantize_nf4
 from irtools.students import AdapterSettings
@@ -21,14 +22,19 @@ from irtools.students import AdapterSettings
 __all__ = [
     "NF4_SIMULATED",
     "attach",
+    "chosen_names",
     "linear_names",
     "merge",
     "open_bitsandbytes",
     "round_to_nf4",
+    "second_of_two",
+    "train_biases",
     "uses_bitsandbytes",
     "wrapped",
 ]
 
+_RANK = 8
+_LARGEST_BLOCK = 32
 NF4_SIMULATED = (
     "the NF4 base is simulated in float32 (weights rounded to NF4 with double quantization): no "
     "memory is saved here; with bitsandbytes and a GPU the base is held in 4 bits"
@@ -51,11 +57,13 @@ def linear_names(network: Any, fresh: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def attach(network: Any, settings: AdapterSettings, fresh: Sequence[str], seed: int) -> Any:
-    """Freeze a network and add an adapter; head and drawn modules are trained whole.
+def chosen_names(
+    network: Any, settings: AdapterSettings, fresh: Sequence[str]
+) -> tuple[str, ...]:
+    """Return the linear layers that an adapter is for.
 
     Raises:
-        UsageError: No linear layer has one of the names that were given.
+        UsageError: None has one of the names that were given.
     """
     names = linear_names(network, fresh)
     if settings.modules:
@@ -65,19 +73,96 @@ def attach(network: Any, settings: AdapterSettings, fresh: Sequence[str], seed: 
                 f"no linear layer of {type(network).__name__} is called "
                 f"{' or '.join(settings.modules)}"
             )
-    config = peft.LoraConfig(
-        r=settings.rank,
-        lora_alpha=2 * settings.rank if settings.alpha is None else settings.alpha,
-        lora_dropout=settings.dropout,
-        target_modules=list(names),
-        modules_to_save=sorted({*head_names(network), *fresh}),
-        use_rslora=settings.kind == "rslora",
-        use_dora=settings.kind == "dora",
-        task_type=_task_type(network),
-    )
+    return names
+
+
+def attach(network: Any, settings: AdapterSettings, fresh: Sequence[str], seed: int) -> Any:
+    """Freeze a network and add an adapter; head and drawn modules are trained whole.
+
+    Raises:
+        UsageError: No linear layer has one of the names that were given.
+        OptionError: A layer has no such blocks.
+    """
+    names = chosen_names(network, settings, fresh)
+    config = _config(network, settings, names, sorted({*head_names(network), *fresh}))
     with torch.random.fork_rng(devices=[]), quiet_peft():
         torch.manual_seed(seed)
         return peft.get_peft_model(network, config)
+
+
+def _config(network: Any, settings: AdapterSettings, names: Sequence[str], kept: list[str]) -> Any:
+    """Return peft's configuration of an adapter on the layers `names`."""
+    shared = {
+        "target_modules": list(names),
+        "modules_to_save": kept,
+        "task_type": _task_type(network),
+    }
+    rank = settings.rank or _RANK
+    alpha = 2 * rank if settings.alpha is None else settings.alpha
+    match settings.kind:
+        case "loha":
+            return peft.LoHaConfig(r=rank, alpha=alpha, **shared)
+        case "lokr":
+            return peft.LoKrConfig(r=rank, alpha=alpha, **shared)
+        case "oft":
+            size = settings.rank or _block(network, names)
+            _check_blocks(network, names, size)
+            return peft.OFTConfig(r=0, oft_block_size=size, **shared)
+        case "ia3":
+            return peft.IA3Config(feedforward_modules=second_of_two(network, names), **shared)
+        case _:
+            return peft.LoraConfig(
+                r=rank,
+                lora_alpha=alpha,
+                lora_dropout=settings.dropout,
+                use_rslora=settings.kind == "rslora",
+                use_dora=settings.kind == "dora",
+                **shared,
+            )
+
+
+def second_of_two(network: Any, names: Sequence[str]) -> list[str]:
+    """Return the layers that lead back to the width of the network from a wider one."""
+    found = ((name, network.get_submodule(name)) for name in names)
+    return [name for name, layer in found if layer.in_features > layer.out_features]
+
+
+def _block(network: Any, names: Sequence[str]) -> int:
+    """Return the largest size up to 32 that divides the inputs of all layers."""
+    width = math.gcd(*(network.get_submodule(name).in_features for name in names))
+    return next(size for size in range(min(_LARGEST_BLOCK, width), 0, -1) if width % size == 0)
+
+
+def _check_blocks(network: Any, names: Sequence[str], size: int) -> None:
+    """Refuse blocks that do not divide a layer.
+
+    Raises:
+        OptionError: One is of another width.
+    """
+    for name in names:
+        width = network.get_submodule(name).in_features
+        if width % size:
+            raise OptionError(f"rank is {size}: blocks of oft must divide the {width} of {name!r}")
+
+
+def train_biases(network: Any, names: Sequence[str], kept: Sequence[str]) -> None:
+    """Freeze all but the biases of some layers, and some modules whole, in place (BitFit).
+
+    Raises:
+        UsageError: None of the layers has a bias.
+    """
+    biases = {f"{name}.bias" for name in names}
+    whole = tuple(f"{name}." for name in kept)
+    found = 0
+    for name, parameter in network.named_parameters():
+        is_bias = name in biases
+        found += is_bias
+        parameter.requires_grad_(is_bias or name.startswith(whole))
+    if not found:
+        raise UsageError(
+            f"the linear layers of {type(network).__name__} have no biases, which are all that "
+            "bitfit trains"
+        )
 
 
 def _task_type(network: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from irtools.cli import options as options
+from irtools.cli.needs import say_needs
 from irtools.cli.source import load_options, source_options
 from irtools.cli.types import DATA, FILE, OUT, SOURCE
 from irtools.cli.verb import Verb
@@ -107,6 +108,7 @@ def export(
     if given["calibrate"] is not None and given["quantizer"] is None:
         raise click.UsageError("--calibrate is for --quantizer")
     destination = Destination.of(output or f"{stem_of(source)}.onnx", source, force=force)
+    say_needs(source, destination.path.parent, exports=not source.endswith(".onnx"))
     made: dict[str, Any] = {}
     notes: dict[str, None] = {}
     loading = load_options(given, check=not given["no_check"])

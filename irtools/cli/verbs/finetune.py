@@ -36,12 +36,17 @@ _FULL_RATE, _ADAPTER_RATE = 5e-5, 5e-4
 @click.option("--evaluate", required=True, type=DATA, help="Test data with labels.")
 @click.option(
     "--adapter",
-    type=click.Choice(["lora", "rslora", "dora", "qlora"]),
-    help="Freeze the network and train a low-rank adapter, which is merged. qlora: over a base in "
-    "4-bit NF4. [default: train every weight]",
+    type=click.Choice(
+        ["lora", "rslora", "dora", "qlora", "loha", "lokr", "oft", "ia3", "bitfit"]
+    ),
+    help="Freeze the network and train an adapter, which is merged. qlora: lora over a base in "
+    "4-bit NF4; bitfit: the biases alone. [default: train every weight]",
 )
 @click.option(
-    "--rank", type=click.IntRange(min=1), metavar="N", help="Of the adapter. [default: 8]"
+    "--rank",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Of the adapter; of oft, the size of its blocks. [default: 8; oft: up to 32]",
 )
 @click.option("--alpha", type=float, help="Scale of the adapter. [default: twice the rank]")
 @click.option("--adapter-dropout", type=float, help="Of the adapter's input. [default: 0]")
@@ -99,11 +104,16 @@ def _adapter(given: dict[str, Any]) -> AdapterSettings | None:
             if given[name] is not None:
                 raise click.UsageError(f"--{name.replace('_', '-')} needs --adapter")
         return None
+    if given["adapter"] == "bitfit" and given["adapter_output"]:
+        raise click.UsageError(
+            "--adapter bitfit trains biases where they are: there is no adapter to keep apart, "
+            "leave out --adapter-output"
+        )
     from irtools.students import AdapterSettings
 
     return AdapterSettings(
         kind=given["adapter"],
-        rank=given["rank"] or 8,
+        rank=given["rank"],
         alpha=given["alpha"],
         dropout=given["adapter_dropout"] or 0.0,
         modules=tuple(given["modules"].split(",")) if given["modules"] else (),

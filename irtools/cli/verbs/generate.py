@@ -32,6 +32,11 @@ __all__ = ["generate"]
     show_default=True,
     help="Most tokens to write.",
 )
+@click.option(
+    "--adapter",
+    metavar="NAME",
+    help="Write with this adapter of DIR, exported with --adapters-as inputs. [default: the base]",
+)
 @click.option("--raw", is_flag=True, help="Continue the text as it is, without the chat template.")
 @click.option(
     "--compare",
@@ -50,6 +55,7 @@ def generate(
     source: str,
     prompt: str,
     new_tokens: int,
+    adapter: str | None,
     raw: bool,
     compare: str | None,
     target: str | None,
@@ -67,7 +73,7 @@ def generate(
     from irtools.driver.talk import speed_of
 
     found: dict[str, Any] = {}
-    talker = _open(source, target, threads)
+    talker = _open(source, target, threads, adapter)
     pieces = _write(talker, prompt, new_tokens, raw=raw, streams=json_path != "-")
     speed = speed_of(_tokens(talker, prompt, raw=raw), pieces)
     talker.close()
@@ -87,7 +93,9 @@ def generate(
         write_json(found, json_path)
 
 
-def _open(source: str, target: str | None, threads: int | None) -> Talker:
+def _open(
+    source: str, target: str | None, threads: int | None, adapter: str | None = None
+) -> Talker:
     """Open a model, or the build of a release that suits this machine best."""
     from pathlib import Path
 
@@ -96,10 +104,13 @@ def _open(source: str, target: str | None, threads: int | None) -> Talker:
     from irtools.driver.talk import open_talker
 
     if not (Path(source) / MANIFEST_FILE).is_file():
-        return open_talker(source, target, threads)
+        return open_talker(source, target, threads, adapter)
     if target is not None:
         raise click.UsageError(f"--target is for a model; the builds of {source} have theirs")
-    return load(source, threads=threads).talker()
+    talker = load(source, threads=threads).talker()
+    if adapter is not None:
+        talker.use_adapter(adapter)
+    return talker
 
 
 def _tokens(talker: Talker, prompt: str, *, raw: bool) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from irtools.cli import options as options
+from irtools.cli.needs import say_needs
 from irtools.cli.running import (
     artifact_options,
     cache_folder,
@@ -149,7 +150,14 @@ def optimize(source: str, output: str | None, json_path: str | None, **given: An
     plans = [_read_plan(path) for path in given["plan_files"]]
     from irtools.driver.destination import Destination, check_writable
 
-    Destination.of(output, source, force=given["force"])
+    destination = Destination.of(output, source, force=given["force"])
+    say_needs(
+        source,
+        destination.path.parent,
+        exports=not source.endswith(".onnx"),
+        optimizes=True,
+        compares=not (given["no_check"] and given["no_bench"]),
+    )
     for path in (json_path, given["html_path"]):
         if path not in (None, "-"):
             check_writable(Path(str(path)))

@@ -28,6 +28,11 @@ LORA: dict[str, dict[str, Any]] = {
     "rslora": {"r": 4, "lora_alpha": 6, "target_modules": TARGETS, "use_rslora": True},
     "dora": {"r": 4, "lora_alpha": 6, "target_modules": TARGETS, "use_dora": True},
 }
+OTHER: dict[str, tuple[str, dict[str, Any]]] = {
+    "loha": ("LoHaConfig", {"r": 4, "alpha": 6, "target_modules": TARGETS}),
+    "lokr": ("LoKrConfig", {"r": 4, "alpha": 6, "target_modules": TARGETS}),
+    "oft": ("OFTConfig", {"r": 0, "oft_block_size": 8, "target_modules": TARGETS}),
+}
 INPUTS = {
     "input_ids": np.arange(24).reshape(2, 12) + 3,
     "attention_mask": np.ones((2, 12), np.int64),
@@ -50,7 +55,7 @@ def make_adapter(
         module = get_peft_model(open_checkpoint(tiny(base)).module, config)
         with torch.no_grad():
             for name, weight in module.named_parameters():
-                if "lora_B" in name:
+                if any(part in name for part in ("lora_B", "hada_", "lokr_", "oft_")):
                     weight.normal_(0, 0.2)
                 if "ia3_" in name:
                     weight.uniform_(0.5, 2)
@@ -110,6 +115,19 @@ def test_merging_changes_nothing_but_the_form(
     np.testing.assert_allclose(
         run_merged(tiny("bert"), (folder, 1.0)), active, rtol=1e-4, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("kind", OTHER)
+def test_other_forms_of_weights_merge(
+    tiny: Callable[[str], Path], make_adapter: Callable[..., Path], kind: str
+) -> None:
+    import peft
+
+    name, config = OTHER[kind]
+    folder = make_adapter(getattr(peft, name)(**config))
+    base, active = run_merged(tiny("bert")), run_active(tiny("bert"), folder)
+    assert np.abs(active - base).max() > 0.01
+    np.testing.assert_allclose(run_merged(tiny("bert"), (folder, 1.0)), active, atol=1e-5)
 
 
 def test_ia3_merges(tiny: Callable[[str], Path], make_adapter: Callable[..., Path]) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from irtools.errors import ModelError, UsageError
+from irtools.errors import ModelError, OptionError, UsageError
 from irtools.plugins import NullProgress
 from irtools.students import (
     AdapterSettings,
@@ -91,6 +91,56 @@ def test_an_adapter_is_merged(finetune: Callable, teacher: Path, kind: str) -> N
     assert torch.equal(
         merged.bert.embeddings.word_embeddings.weight, base.bert.embeddings.word_embeddings.weight
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["loha", "lokr", "oft", "ia3"])
+def test_adapters_of_other_forms_are_merged(
+    finetune: Callable, teacher: Path, kind: str
+) -> None:
+    result = finetune(adapter=AdapterSettings(kind))
+    assert result.figures["merge-relative-error"] < 1e-5
+    assert result.result.trained_parameters < result.result.parameters
+    merged, base = network_of(result.result.folder), network_of(teacher)
+    change = merged.bert.encoder.layer[0].output.dense.weight - (
+        base.bert.encoder.layer[0].output.dense.weight
+    )
+    assert change.abs().max() > 0
+
+
+def test_biases_alone_are_trained_where_they_are(finetune: Callable, teacher: Path) -> None:
+    result = finetune(adapter=AdapterSettings("bitfit"))
+    before, after = network_of(teacher).state_dict(), network_of(result.result.folder).state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    biases = {name for name in changed if name.endswith(".bias")}
+    assert "bert.encoder.layer.0.output.dense.bias" in biases
+    assert changed - biases <= {"classifier.weight"}
+    assert not any("LayerNorm" in name for name in changed)
+    assert result.result.trained_parameters == sum(before[name].numel() for name in changed) + sum(
+        # A bias on the keys moves nothing: softmax does not see it.
+        before[name].numel()
+        for name in before
+        if "key.bias" in name and name not in changed
+    )
+    assert result.adapter is None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"kind": "ia3", "rank": 4}, "ia3 has no rank: leave it out"),
+        ({"kind": "loha", "dropout": 0.1}, "loha has no adapter-dropout: leave it out"),
+        ({"kind": "bitfit", "alpha": 2.0}, "bitfit has no alpha: leave it out"),
+    ],
+)
+def test_options_that_a_kind_lacks_are_refused(given: dict, message: str) -> None:
+    with pytest.raises(OptionError, match=message):
+        AdapterSettings(**given)
+
+
+def test_blocks_of_oft_divide_the_layers(finetune: Callable) -> None:
+    with pytest.raises(OptionError, match="rank is 7: blocks of oft must divide the"):
+        finetune(adapter=AdapterSettings("oft", rank=7))
 
 
 def test_merging_by_hand_gives_the_same(finetune: Callable, teacher: Path) -> None:

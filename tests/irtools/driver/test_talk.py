@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from irtools.analysis.decoder import find_text_decoder
+from irtools.analysis.decoder import CachedDecoder, find_text_decoder
 from irtools.driver.talk import Piece, Talker, find_main, open_talker, speed_of
-from irtools.errors import DataError, FileError, UnsupportedError, UsageError
+from irtools.errors import DataError, FileError, ModelError, UnsupportedError, UsageError
 from irtools.measure.generate import write_greedily
 from irtools.model import Model
-from irtools.targets import RunnerOptions, find_target
+from irtools.targets import RunnerOptions, begin_text, find_target
 from irtools.testing.models import mlp
 
 Talks = Callable[..., Path]
@@ -105,3 +105,59 @@ def test_speed_counts_the_first_token_apart() -> None:
     found = speed_of(np.zeros(4), pieces)
     assert (found.first_seconds, found.tokens_per_second) == (3.0, 2.0)
     assert speed_of(np.zeros(4), pieces[:1]).tokens_per_second is None
+
+
+def _past(model: Model, length: int = 3, **changed: np.ndarray) -> dict[str, np.ndarray]:
+    decoder = find_text_decoder(model.ir)
+    assert isinstance(decoder, CachedDecoder)
+    rng = np.random.default_rng(0)
+    made = {
+        cache.name: rng.normal(size=(1, cache.heads, length, cache.size)).astype(np.float32)
+        for cache in decoder.past
+    }
+    return made | changed
+
+
+def test_a_learned_prompt_is_read_before_the_text(
+    tmp_path: Path, talks: Talks, cached_decoder: Model
+) -> None:
+    folder = talks(tmp_path / "d", cached_decoder)
+    past, prompt = _past(cached_decoder), np.array([5, 9, 30])
+    np.savez(folder / "tuned.past.npz", **past)
+    talker = open_talker(str(folder), None, 1, "tuned")
+    written = [piece.token for piece in talker.write(prompt, 4)]
+    decoder = find_text_decoder(cached_decoder.ir)
+    assert decoder is not None
+    with find_target("ort-cpu").runner(cached_decoder, RunnerOptions(threads=1)) as runner:
+        text = begin_text(runner, decoder, 1, past)
+        wanted = [int(text.read(prompt[None])[0, -1].argmax())]
+        wanted += [int(text.read(np.array([[wanted[-1]]]))[0, -1].argmax()) for _ in "."]
+    assert written[:2] == wanted
+    talker.use_adapter(None)
+    assert [p.token for p in talker.write(prompt, 4)] == _greedy(cached_decoder, prompt, 4)
+    talker.close()
+
+
+def test_a_learned_prompt_takes_room_of_the_context(
+    tmp_path: Path, talks: Talks, cached_decoder: Model
+) -> None:
+    folder = talks(tmp_path / "d", cached_decoder, max_position_embeddings=8)
+    np.savez(folder / "tuned.past.npz", **_past(cached_decoder, 5))
+    talker = open_talker(str(folder), None, 1, "tuned")
+    with pytest.raises(DataError, match="the context of .* is 3"):
+        list(talker.write(np.array([5, 9, 30]), 4))
+    talker.close()
+
+
+def test_adapters_that_are_not_there_or_of_another_model_are_one_line(
+    tmp_path: Path, talks: Talks, cached_decoder: Model
+) -> None:
+    folder = talks(tmp_path / "d", cached_decoder)
+    with pytest.raises(FileError, match="has no adapter 'x'; none is next to the model"):
+        open_talker(str(folder), None, 1, "x")
+    wrong = {"past_key_values.0.key": np.zeros((1, 7, 3, 2), np.float32)}
+    np.savez(folder / "other.past.npz", **_past(cached_decoder, **wrong))
+    with pytest.raises(FileError, match="has no adapter 'x'; it has other"):
+        open_talker(str(folder), None, 1, "x")
+    with pytest.raises(ModelError, match=r"for another model: it holds .*\(1, 7, 2\)"):
+        open_talker(str(folder), None, 1, "other")

@@ -101,5 +101,5 @@ def _concatenated(
         for tensor, shape in zip(tensors, shapes, strict=True)
     ]
     size = sum(shape[-1] for shape in shapes)
-    packed = np.concatenate(rows, axis)
+    packed = np.concatenate(rows, axis).reshape(-1)
     return ir.PackedTensor(packed, dtype, shape=ir.Shape([*shapes[0][:-1], size]))

@@ -213,7 +213,7 @@ def _rows(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> dict[str, int]:
     sizes = {
         dim.value: size
         for value in model.graph.inputs
-        if value.name in feeds and value.shape is not None
+        if value.name is not None and value.name in feeds and value.shape is not None
         for dim, size in zip(value.shape, feeds[value.name].shape, strict=False)
         if isinstance(dim, ir.SymbolicDim) and dim.value is not None
     }
@@ -292,9 +292,9 @@ def _evidence(site: Weight, form: WeightForm, ctx: PassContext) -> Evidence:
     """Return ranges as of normal activations, and as many channels in float32 as the form has."""
     signed = ctx.target.capabilities.int8_activation == "s8-symmetric"
     spec = ACTIVATION_S8 if signed else ACTIVATION_U8
-    qparams = qparams_from_range(np.float32(-_PEAK), np.float32(_PEAK), spec)
+    qparams = qparams_from_range(-_PEAK, _PEAK, spec)
     x = next(use.activation for use in site.uses if use.kind != "gather")
-    inner = int(x.shape[1]) if x.shape is not None else 1
+    inner = int(site.tensor.shape.numpy()[1 - site.uses[0].axis])
     facts = ActivationFacts(
         qparams,
         mean=np.zeros(inner),

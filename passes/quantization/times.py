@@ -21,6 +21,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.costs import count_flops
+from irtools.editing import Editor
 from irtools.errors import OptionError, UnsupportedError
 from irtools.measure.several import Timed, time_several_models
 from irtools.model import opset_of
@@ -238,31 +239,25 @@ def _product(shape: _Shape, opset: int) -> ir.Model:
     rng, real = np.random.default_rng(0), ir.TensorType(ir.DataType.FLOAT)
     size = (shape.channels, shape.inner) if shape.tied else (shape.inner, shape.channels)
     array = rng.standard_normal(size, np.float32) / np.float32(np.sqrt(shape.inner))
-    weight = ir.Value(
-        name="w", type=real, shape=ir.Shape(size), const_value=ir.Tensor(array, name="w")
-    )
-    x = ir.Value(name="x", type=real, shape=ir.Shape((shape.rows, shape.inner)))
-    nodes, outputs, factor, inputs = [], [], weight, [x]
+    inputs = [ir.Value(name="x", type=real, shape=ir.Shape((shape.rows, shape.inner)))]
     if shape.tied:
-        ids = ir.Value(name="ids", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape((1,)))
-        row = ir.Value(name="row", type=real, shape=ir.Shape((1, shape.inner)))
-        turned = ir.Value(name="t", type=real, shape=ir.Shape((shape.inner, shape.channels)))
-        nodes = [
-            ir.Node("", "Gather", [weight, ids], outputs=[row], name="lookup"),
-            ir.Node("", "Transpose", [weight], outputs=[turned], name="turn"),
-        ]
-        inputs, outputs, factor = [x, ids], [row], turned
-    y = ir.Value(name="y", type=real, shape=ir.Shape((shape.rows, shape.channels)))
-    nodes.append(ir.Node("", "MatMul", [x, factor], outputs=[y], name="product"))
-    graph = ir.Graph(
-        inputs,
-        [y, *outputs],
-        nodes=nodes,
-        initializers=[weight],
-        opset_imports={"": opset},
-        name="product",
-    )
-    return ir.Model(graph, ir_version=10)
+        whole = ir.TensorType(ir.DataType.INT64)
+        inputs.append(ir.Value(name="ids", type=whole, shape=ir.Shape((1,))))
+    graph = ir.Graph(inputs, [], nodes=[], opset_imports={"": opset}, name="product")
+    model = ir.Model(graph, ir_version=10)
+    editor = Editor(model, "times")
+    weight = factor = editor.constant("w", array)
+
+    def add(op: str, taken: list[ir.Value], name: str, *size: int) -> ir.Value:
+        outputs = {name: ir.DataType.FLOAT}
+        return editor.append(graph, op, taken, outputs=outputs, shape=ir.Shape(size))
+
+    if shape.tied:
+        graph.outputs.append(add("Gather", [weight, inputs[1]], "row", 1, shape.inner))
+        factor = add("Transpose", [weight], "turned", shape.inner, shape.channels)
+    product = add("MatMul", [inputs[0], factor], "y", shape.rows, shape.channels)
+    graph.outputs.insert(0, product)
+    return model
 
 
 def _inputs(shape: _Shape) -> dict[str, np.ndarray]:

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from irtools.analysis.costs import count_flops
 from irtools.editing import Editor
 from irtools.errors import OptionError, UnsupportedError
 from irtools.measure.several import Timed, time_several_models
@@ -38,6 +37,7 @@ from irtools.passes.quantization.sites.find import find_sites
 from irtools.passes.quantization.sites.reasons import Reason
 from irtools.passes.quantization.sites.stored import find_stored
 from irtools.passes.quantization.sites.uses import Weight
+from irtools.passes.quantization.trial_run import flops_of
 from irtools.passes.quantization.write.desk import Desk
 from irtools.passmanager import Decision, PassContext
 from irtools.words import counted
@@ -160,13 +160,13 @@ def start_clock(
     """
     shape, feeds = ctx.timed_feeds(model)
     weights = {weight.name: weight for weight in find_sites(model).weights}
-    rows = _rows(model, feeds)
+    flops = flops_of(model, feeds)
     keys: dict[tuple[str, str], tuple[_Shape, str] | None] = {}
     forms: dict[tuple[_Shape, str], Any] = {}
     for item in found:
         for decision in item.rounded.decisions:
             made = read_decision(decision)
-            shape_of = _shape(weights[made.weight], rows)
+            shape_of = _shape(weights[made.weight], flops)
             key = None if shape_of is None else (shape_of, _form_key(made))
             keys[decision.subject, decision.action] = key
             if key is not None:
@@ -207,18 +207,6 @@ def start_clock(
 def _form_key(made: WeightDecision) -> str:
     data = {k: v for k, v in made.form.to_data().items() if k != "outliers"}
     return json.dumps({**data, "outliers": len(getattr(made.form, "outliers", ()))}, sort_keys=True)
-
-
-def _rows(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Return the operations of each product at these inputs, by its output."""
-    sizes = {
-        dim.value: size
-        for value in model.graph.inputs
-        if value.name is not None and value.name in feeds and value.shape is not None
-        for dim, size in zip(value.shape, feeds[value.name].shape, strict=False)
-        if isinstance(dim, ir.SymbolicDim) and dim.value is not None
-    }
-    return {node.outputs[0].name or "": count for node, count in count_flops(model, sizes).flops}
 
 
 def _shape(weight: Weight, flops: Mapping[str, int]) -> _Shape | None:

@@ -369,8 +369,8 @@ class Int4(PlanningPass):
         unseen = [w for w, _ in chosen if any(use.activation in silent for use in w.uses)]
         if unseen:
             skipped.note(
-                f"calibration data reaches {counted(len(unseen), 'weight')} with zeros alone or not "
-                f"at all, {next(names_of(unseen[0]))!r} first: all channels count alike there"
+                f"calibration data reaches {counted(len(unseen), 'weight')} with zeros alone or "
+                f"not at all, {next(names_of(unseen[0]))!r} first: all channels count alike there"
             )
         return {
             value: ActivationFacts(None, square=square)

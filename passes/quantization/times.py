@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 
-from irtools.analysis.costs import count_flops
+from irtools.editing import Editor
 from irtools.errors import OptionError, UnsupportedError
 from irtools.measure.several import Timed, time_several_models
 from irtools.model import opset_of
@@ -37,6 +37,7 @@ from irtools.passes.quantization.sites.find import find_sites
 from irtools.passes.quantization.sites.reasons import Reason
 from irtools.passes.quantization.sites.stored import find_stored
 from irtools.passes.quantization.sites.uses import Weight
+from irtools.passes.quantization.trial_run import flops_of
 from irtools.passes.quantization.write.desk import Desk
 from irtools.passmanager import Decision, PassContext
 from irtools.words import counted
@@ -159,13 +160,13 @@ def start_clock(
     """
     shape, feeds = ctx.timed_feeds(model)
     weights = {weight.name: weight for weight in find_sites(model).weights}
-    rows = _rows(model, feeds)
+    flops = flops_of(model, feeds)
     keys: dict[tuple[str, str], tuple[_Shape, str] | None] = {}
     forms: dict[tuple[_Shape, str], Any] = {}
     for item in found:
         for decision in item.rounded.decisions:
             made = read_decision(decision)
-            shape_of = _shape(weights[made.weight], rows)
+            shape_of = _shape(weights[made.weight], flops)
             key = None if shape_of is None else (shape_of, _form_key(made))
             keys[decision.subject, decision.action] = key
             if key is not None:
@@ -208,18 +209,6 @@ def _form_key(made: WeightDecision) -> str:
     return json.dumps({**data, "outliers": len(getattr(made.form, "outliers", ()))}, sort_keys=True)
 
 
-def _rows(model: ir.Model, feeds: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Return the operations of each product at these inputs, by its output."""
-    sizes = {
-        dim.value: size
-        for value in model.graph.inputs
-        if value.name in feeds and value.shape is not None
-        for dim, size in zip(value.shape, feeds[value.name].shape, strict=False)
-        if isinstance(dim, ir.SymbolicDim) and dim.value is not None
-    }
-    return {node.outputs[0].name or "": count for node, count in count_flops(model, sizes).flops}
-
-
 def _shape(weight: Weight, flops: Mapping[str, int]) -> _Shape | None:
     """Return what is timed of a weight; None where it is only looked up in, or a kernel of Conv."""
     kinds = kinds_of(weight)
@@ -238,31 +227,25 @@ def _product(shape: _Shape, opset: int) -> ir.Model:
     rng, real = np.random.default_rng(0), ir.TensorType(ir.DataType.FLOAT)
     size = (shape.channels, shape.inner) if shape.tied else (shape.inner, shape.channels)
     array = rng.standard_normal(size, np.float32) / np.float32(np.sqrt(shape.inner))
-    weight = ir.Value(
-        name="w", type=real, shape=ir.Shape(size), const_value=ir.Tensor(array, name="w")
-    )
-    x = ir.Value(name="x", type=real, shape=ir.Shape((shape.rows, shape.inner)))
-    nodes, outputs, factor, inputs = [], [], weight, [x]
+    inputs = [ir.Value(name="x", type=real, shape=ir.Shape((shape.rows, shape.inner)))]
     if shape.tied:
-        ids = ir.Value(name="ids", type=ir.TensorType(ir.DataType.INT64), shape=ir.Shape((1,)))
-        row = ir.Value(name="row", type=real, shape=ir.Shape((1, shape.inner)))
-        turned = ir.Value(name="t", type=real, shape=ir.Shape((shape.inner, shape.channels)))
-        nodes = [
-            ir.Node("", "Gather", [weight, ids], outputs=[row], name="lookup"),
-            ir.Node("", "Transpose", [weight], outputs=[turned], name="turn"),
-        ]
-        inputs, outputs, factor = [x, ids], [row], turned
-    y = ir.Value(name="y", type=real, shape=ir.Shape((shape.rows, shape.channels)))
-    nodes.append(ir.Node("", "MatMul", [x, factor], outputs=[y], name="product"))
-    graph = ir.Graph(
-        inputs,
-        [y, *outputs],
-        nodes=nodes,
-        initializers=[weight],
-        opset_imports={"": opset},
-        name="product",
-    )
-    return ir.Model(graph, ir_version=10)
+        whole = ir.TensorType(ir.DataType.INT64)
+        inputs.append(ir.Value(name="ids", type=whole, shape=ir.Shape((1,))))
+    graph = ir.Graph(inputs, [], nodes=[], opset_imports={"": opset}, name="product")
+    model = ir.Model(graph, ir_version=10)
+    editor = Editor(model, "times")
+    weight = factor = editor.constant("w", array)
+
+    def add(op: str, taken: list[ir.Value], name: str, *size: int) -> ir.Value:
+        outputs = {name: ir.DataType.FLOAT}
+        return editor.append(graph, op, taken, outputs=outputs, shape=ir.Shape(size))
+
+    if shape.tied:
+        graph.outputs.append(add("Gather", [weight, inputs[1]], "row", 1, shape.inner))
+        factor = add("Transpose", [weight], "turned", shape.inner, shape.channels)
+    product = add("MatMul", [inputs[0], factor], "y", shape.rows, shape.channels)
+    graph.outputs.insert(0, product)
+    return model
 
 
 def _inputs(shape: _Shape) -> dict[str, np.ndarray]:
@@ -292,9 +275,9 @@ def _evidence(site: Weight, form: WeightForm, ctx: PassContext) -> Evidence:
     """Return ranges as of normal activations, and as many channels in float32 as the form has."""
     signed = ctx.target.capabilities.int8_activation == "s8-symmetric"
     spec = ACTIVATION_S8 if signed else ACTIVATION_U8
-    qparams = qparams_from_range(np.float32(-_PEAK), np.float32(_PEAK), spec)
+    qparams = qparams_from_range(-_PEAK, _PEAK, spec)
     x = next(use.activation for use in site.uses if use.kind != "gather")
-    inner = int(x.shape[1]) if x.shape is not None else 1
+    inner = int(site.tensor.shape.numpy()[1 - site.uses[0].axis])
     facts = ActivationFacts(
         qparams,
         mean=np.zeros(inner),

@@ -8,6 +8,7 @@ on inputs that are drawn where none was given.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from irtools.statistics import expose
 from irtools.targets import Feeds, Runner, RunnerOptions
 from irtools.words import counted
 
-__all__ = ["Effort", "Session", "TrialRun", "Trials", "weight_bytes"]
+__all__ = ["Effort", "Session", "TrialRun", "Trials", "flops_of", "weight_bytes"]
 
 _SAMPLES = 16
 _DRAWN = 8
@@ -269,6 +270,11 @@ def _together(model: ir.Model, data: Dataset) -> int:
 
 def _work_of(model: ir.Model, feeds: Feeds) -> int:
     """Return the operations of a call, as far as they can be counted."""
+    return sum(flops_of(model, feeds).values()) + _PER_BYTE * weight_bytes(model)
+
+
+def flops_of(model: ir.Model, feeds: Feeds) -> dict[str, int]:
+    """Return the operations of nodes that multiply, at these inputs, by their first output."""
     sizes = {
         dim.value: size
         for value in model.graph.inputs
@@ -276,7 +282,10 @@ def _work_of(model: ir.Model, feeds: Feeds) -> int:
         for dim, size in zip(value.shape, feeds[value.name].shape, strict=False)
         if isinstance(dim, ir.SymbolicDim) and dim.value is not None
     }
-    return count_flops(model, sizes).total + _PER_BYTE * weight_bytes(model)
+    found: Counter[str] = Counter()
+    for node, count in count_flops(model, sizes).flops:
+        found[node.outputs[0].name or ""] += count
+    return dict(found)
 
 
 def weight_bytes(model: ir.Model) -> int:

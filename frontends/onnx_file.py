@@ -50,7 +50,12 @@ class OnnxFrontend:
         if _is_of_checkpoint(Path(source)):
             folder = Path(source).parent
             raise ModelError(f"{source} is a part of a checkpoint: give its folder, {folder}")
-        return Model.load(_file_of(source))
+        file = _file_of(source)
+        model = Model.load(file)
+        if Path(source).is_dir() and (others := [p for p in _models_in(Path(source)) if p != file]):
+            names = ", ".join(path.name for path in others)
+            model.notes = (*model.notes, f"{file.name} of {source} is taken, next to it is {names}")
+        return model
 
     def parts(self, source: str, options: LoadOptions) -> tuple[str, ...]:
         return ()

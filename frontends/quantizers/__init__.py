@@ -8,13 +8,15 @@ from irtools.lazy import lazy_names
 
 if TYPE_CHECKING:
     from irtools.frontends.quantizers.apply import quantized_module
+    from irtools.frontends.quantizers.auto_round import AutoRound
     from irtools.frontends.quantizers.neural_compressor import NeuralCompressor
 
-__all__ = ["NeuralCompressor", "quantized_module"]
+__all__ = ["AutoRound", "NeuralCompressor", "quantized_module"]
 
 __getattr__ = lazy_names(
     __name__,
     {
+        "AutoRound": "irtools.frontends.quantizers.auto_round",
         "NeuralCompressor": "irtools.frontends.quantizers.neural_compressor",
         "quantized_module": "irtools.frontends.quantizers.apply",
     },

@@ -6,15 +6,15 @@ import contextlib
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 
-from irtools.errors import MissingExtraError, OptionError, UnsupportedError
+from irtools.errors import MissingExtraError, UnsupportedError
 from irtools.files import scratch_folder
 from irtools.frontends.quantizers.grids import Codes, put_in_place, weight_of
-from irtools.plugins import suggest
+from irtools.frontends.quantizers.options import Reader, flag, read_options, share, whole
 from irtools.sources import QuantizerRequest
 from irtools.words import counted, one_line
 
@@ -23,40 +23,17 @@ __all__ = ["NeuralCompressor"]
 _TOOL = "neural-compressor"
 
 
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        if not text.removeprefix("-").isdecimal() or not low <= int(text) <= high:
-            raise ValueError(f"a whole number from {low} to {high}")
-        return int(text)
-
-    return read
-
-
-def _flag(text: str) -> bool:
-    if text not in ("true", "false"):
-        raise ValueError("true or false")
-    return text == "true"
-
-
-def _share(text: str) -> float:
-    with contextlib.suppress(ValueError):
-        if 0 < float(text) < 1:
-            return float(text)
-    raise ValueError("a number between 0 and 1")
-
-
-_Reader = Callable[[str], object]
-_COMMON: Mapping[str, _Reader] = {
-    "bits": _whole(2, 8),
-    "group_size": _whole(-1, 1 << 20),
-    "use_sym": _flag,
-    "use_mse_search": _flag,
-    "quant_lm_head": _flag,
+_COMMON: Mapping[str, Reader] = {
+    "bits": whole(2, 8),
+    "group_size": whole(-1, 1 << 20),
+    "use_sym": flag,
+    "use_mse_search": flag,
+    "quant_lm_head": flag,
 }
-_OPTIONS: Mapping[str, Mapping[str, _Reader]] = {
-    "rtn": {**_COMMON, "use_full_range": _flag},
-    "gptq": {**_COMMON, "percdamp": _share, "block_size": _whole(1, 1 << 16)},
-    "awq": {**_COMMON, "use_auto_scale": _flag, "use_auto_clip": _flag, "use_full_range": _flag},
+_OPTIONS: Mapping[str, Mapping[str, Reader]] = {
+    "rtn": {**_COMMON, "use_full_range": flag},
+    "gptq": {**_COMMON, "percdamp": share, "block_size": whole(1, 1 << 16)},
+    "awq": {**_COMMON, "use_auto_scale": flag, "use_auto_clip": flag, "use_full_range": flag},
 }
 _DEFAULTS: Mapping[str, object] = {"bits": 4, "group_size": 32, "use_sym": False}
 _WHOLE: Mapping[str, Mapping[str, object]] = {
@@ -110,18 +87,7 @@ class NeuralCompressor:
 
 def _read(request: QuantizerRequest) -> dict[str, Any]:
     """Return the options of the method as it takes them."""
-    known, values = _OPTIONS[request.method], dict(_DEFAULTS)
-    for name, text in request.options:
-        where = f"{_TOOL}:{request.method}"
-        if name not in known:
-            raise OptionError(f"{where} has no option {name!r}{suggest(name, known)}")
-        try:
-            values[name] = known[name](text)
-        except ValueError as error:
-            raise OptionError(f"{where}: {name} is {text!r}, expected {error}") from None
-    if values["group_size"] == 0:
-        raise OptionError(f"{_TOOL}: group_size is 0, expected -1 (whole rows) or more than 0")
-    return values
+    return read_options(request, _OPTIONS[request.method], _DEFAULTS)
 
 
 def _run(

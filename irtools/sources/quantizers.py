@@ -40,14 +40,16 @@ class QuantizerRequest:
 
     @classmethod
     def parse(cls, text: str, **more: Any) -> QuantizerRequest:
-        """Read `tool:method:option=value:...`.
+        """Read `tool:method:option=value:...`; a tool of one method goes without its name.
 
         Raises:
             OptionError: It is something else, or there is no such quantizer or method.
         """
         tool, *rest = text.split(":")
-        method, *parts = rest or [""]
         quantizer = find_quantizer(tool)
+        if len(quantizer.methods) == 1 and (not rest or "=" in rest[0]):
+            rest = [*quantizer.methods, *rest]
+        method, *parts = rest or [""]
         if method not in quantizer.methods:
             raise OptionError(
                 f"{tool} has no method {method!r}; it has {', '.join(quantizer.methods)}"

@@ -29,8 +29,8 @@ _QUANTIZER_OPTIONS = (
         "--quantizer",
         metavar="TOOL:METHOD[:OPTION=VALUE]",
         help="Quantize the weights of a checkpoint first: neural-compressor:rtn, "
-        "neural-compressor:gptq, neural-compressor:awq, with the tool's own options (bits=4, "
-        "group_size=32). `int4` keeps what it chose.",
+        "neural-compressor:gptq, neural-compressor:awq, autoround, with the tool's own options "
+        "(bits=4, group_size=32). `int4` keeps what it chose.",
     ),
     click.option("--calibrate", type=DATA, help="What the quantizer is calibrated on."),
     click.option(

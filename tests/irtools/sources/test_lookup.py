@@ -9,10 +9,11 @@ from typing import ClassVar
 
 import pytest
 
-from irtools.errors import FileError
+from irtools.errors import FileError, ModelError
 from irtools.model import Model
 from irtools.plugins import registry
-from irtools.sources import Claim, LoadOptions, find_frontend
+from irtools.sources import Claim, LoadOptions, find_frontend, load_source
+from irtools.testing import TINY_MODELS
 
 
 class Toy:
@@ -76,3 +77,19 @@ def test_frontends_after_the_one_that_claims_a_source_are_not_loaded(
     (tmp_path / "a.onnx").write_bytes(b"\0")
     find_frontend(str(tmp_path / "a.onnx"))
     assert asked[-1] == "onnx" and not {"torch", "transformers", "zoo"} & set(asked)
+
+
+def test_of_several_files_one_is_taken_and_said(tmp_path: Path) -> None:
+    """As Optimum leaves them: what it exported, and what it quantized next to it."""
+    model = TINY_MODELS["mlp"]()
+    for name in ("model.onnx", "model_quantized.onnx"):
+        model.save(tmp_path / name)
+    taken = load_source(str(tmp_path))
+    assert taken.notes == (
+        f"model.onnx of {tmp_path} is taken, next to it is model_quantized.onnx",
+    )
+    assert not load_source(str(tmp_path / "model_quantized.onnx")).notes
+    (tmp_path / "model.onnx").rename(tmp_path / "decoder_model.onnx")
+    named = r"holds 2 models \(decoder_model.onnx, model_quantized.onnx\): name one of them"
+    with pytest.raises(ModelError, match=named):
+        load_source(str(tmp_path))

@@ -8,7 +8,7 @@ models take turns on texts of that half, one process alive at a time. A preset t
 budget there is in the table, but the search is not compared with it.
 
 Models and trials are kept in the cache, so that the same command goes on where it was stopped, and
-once all is there only scores and times are taken; `--again` makes them anew.
+once all is there only scores and times are taken; `--again` makes all once more.
 """
 
 from __future__ import annotations

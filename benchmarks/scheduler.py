@@ -1,6 +1,8 @@
 """A search at the size of a data centre, simulated: who decides how fast, and what becomes slow.
 
-    python -m benchmarks run scheduler [--workers N] [--trials N] [--write [NAME]]
+    python -m benchmarks run scheduler [--workers N...] [--trials N] [--study N...] [--write [NAME]]
+
+`--workers` or `--study` without a number leaves that part out.
 
 The scheduler is the real one, with real time taken for each of its decisions; the workers are a
 clock and random durations. One worker in ten is on a machine of another kind, on which no times are
@@ -107,9 +109,9 @@ def _worker(number: int) -> Worker:
 def main(argv: Sequence[str]) -> None:
     """Simulate, ask and tell, and print both tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--workers", type=int, nargs="+", default=[10, 100, 1000])
+    parser.add_argument("--workers", type=int, nargs="*", default=[10, 100, 1000])
     parser.add_argument("--trials", type=int, default=100_000)
-    parser.add_argument("--study", type=int, nargs="+", default=[100, 1000, 10_000])
+    parser.add_argument("--study", type=int, nargs="*", default=[100, 1000, 4000, 10_000])
     add_write_option(parser, "scheduler")
     given = parser.parse_args(argv)
     document = {

@@ -1,18 +1,24 @@
 """What a search finds next to the presets, within the same budget: MiniLM on R8, on both runtimes.
 
-    python -m benchmarks run tune [TARGET...] [--trials N] [--storage DIR] [--write [NAME]]
+    python -m benchmarks run tune [TARGET...] [--trials N] [--again] [--write [NAME]]
 
 Half of the test split is chosen by, by `irc tune` and by the guard of every preset alike; the
 accuracies of the table, and whether the budget holds, are those of the other half. In the end all
 models take turns on texts of that half, one process alive at a time. A preset that breaks the
 budget there is in the table, but the search is not compared with it.
+
+Models and trials are kept in the cache, so that the same command goes on where it was stopped, and
+once all is there only scores and times are taken; `--again` makes all once more.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import re
+import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,13 +29,12 @@ import irtools
 from benchmarks.recording import DEFAULT_CACHE, about, add_names, add_write_option, store
 from benchmarks.tasks import encoded, prepared
 from irtools.data import Dataset
+from irtools.driver.result import OptimizeResult
 from irtools.errors import BudgetError
-from irtools.files import scratch_folder
 from irtools.measure.base import BenchSettings
 from irtools.measure.contest import Contest, ContestSettings, paired_difference
 from irtools.measure.interval import speedup
 from irtools.measure.timing import Contender, measure
-from irtools.model import Model
 from irtools.plugins import registry
 from irtools.search import tune_model
 
@@ -82,13 +87,13 @@ class Made:
     Attributes:
         name: Of the row.
         pipeline: What made it.
-        model: In the form that the target is given; None: the budget does not hold.
+        file: The model in the form that the target is given; None: the budget does not hold.
         seconds: What making it took.
     """
 
     name: str
     pipeline: str
-    model: Model | None
+    file: str | None
     seconds: float
 
 
@@ -104,7 +109,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--seconds", type=float, default=150, help="bound on the timing of a target"
     )
-    parser.add_argument("--storage", type=Path, help="a folder that keeps the trials")
+    parser.add_argument("--again", action="store_true", help="keep nothing of an earlier run")
     add_write_option(parser, "tune")
     given = parser.parse_args(argv)
     folder = given.cache.resolve() / "r8"
@@ -120,28 +125,33 @@ def main(argv: Sequence[str]) -> None:
         "targets": [],
     }
     for target in given.names:
-        made = [
-            *(_preset(n, text, source, target, data, given) for n, text in _presets().items()),
-            _tuned(source, target, data, given),
-        ]
-        rows = measured(Model.load(source), made, target, data.quoted, given.seconds)
+        kept = given.cache.resolve() / "contenders" / "tune" / target
+        if given.again:
+            shutil.rmtree(kept, ignore_errors=True)
+        kept.mkdir(parents=True, exist_ok=True)
+        presets = {**registry.PRESETS, **BY_HAND}
+        made = [_preset(n, p, source, target, data, given, kept) for n, p in presets.items()]
+        made.append(_tuned(source, target, data, given, kept))
+        rows = measured(source, made, target, data.quoted, given.seconds)
         document["targets"].append({"target": target, "rows": rows})
         print("\n".join((*table(document), "", *gains(document))), flush=True)
     store(given.write, document)
 
 
-def _presets() -> dict[str, str]:
-    return {**registry.PRESETS, **BY_HAND}
-
-
 def _preset(
-    name: str, pipeline: str, source: Path, target: str, data: Data, given: argparse.Namespace
+    name: str,
+    pipeline: str,
+    source: Path,
+    target: str,
+    data: Data,
+    given: argparse.Namespace,
+    folder: Path,
 ) -> Made:
     """Make a preset within the budget, as `irc optimize --passes` does."""
-    started = time.monotonic()
-    bench = BenchSettings(sequence=(64,)) if "speedup" in pipeline else None
-    try:
-        result = irtools.optimize(
+
+    def make() -> OptimizeResult:
+        bench = BenchSettings(sequence=(64,)) if "speedup" in pipeline else None
+        return irtools.optimize(
             source,
             pipeline,
             target=target,
@@ -150,23 +160,19 @@ def _preset(
             seed=given.seed,
             **data.given(),
         )
-    except BudgetError as error:
-        print(f"{name} on {target}: {error}", flush=True)
-        return Made(name, pipeline, None, time.monotonic() - started)
-    return Made(name, pipeline, result.deployed, time.monotonic() - started)
+
+    return _kept(name, pipeline, folder, make)
 
 
-def _tuned(source: Path, target: str, data: Data, given: argparse.Namespace) -> Made:
+def _tuned(source: Path, target: str, data: Data, given: argparse.Namespace, folder: Path) -> Made:
+    """Search as `irc tune` does, at the length that texts of the task have."""
     started = time.monotonic()
 
     def tell(number: int, text: str, outcome: str) -> None:
         print(f"{time.monotonic() - started:.0f} s: trial {number}: {text}: {outcome}", flush=True)
 
-    if given.storage is not None:
-        given.storage.mkdir(parents=True, exist_ok=True)
-    storage = None if given.storage is None else given.storage / f"{target}.db"
-    try:
-        result = tune_model(
+    def make() -> OptimizeResult:
+        return tune_model(
             source,
             target=target,
             goals=f"max-drop={given.budget}",
@@ -174,33 +180,46 @@ def _tuned(source: Path, target: str, data: Data, given: argparse.Namespace) -> 
             bench=BenchSettings(sequence=(64,)),
             effort=given.effort,
             seed=given.seed,
-            storage=storage,
+            storage=folder / "trials.db",
             on_trial=tell,
             **data.given(),
         )
+
+    return _kept(TUNED, "", folder, make)
+
+
+def _kept(name: str, pipeline: str, folder: Path, make: Callable[[], OptimizeResult]) -> Made:
+    """Return a row that is kept in a folder, made where it is missing."""
+    note = folder / f"{re.sub('[^a-z0-9]+', '-', name.lower())}.json"
+    if note.exists():
+        return Made(**json.loads(note.read_text(encoding="utf-8")))
+    print(f"making {name}", flush=True)
+    started = time.monotonic()
+    file = None
+    try:
+        result = make()
     except BudgetError as error:
-        print(f"{TUNED} on {target}: {error}", flush=True)
-        return Made(TUNED, "", None, time.monotonic() - started)
-    pipeline = str(result.report.pipeline)
-    return Made(TUNED, pipeline, result.deployed, time.monotonic() - started)
+        print(f"{name}: {error}", flush=True)
+    else:
+        pipeline = pipeline or str(result.report.pipeline)
+        file = str(result.deployed.save(note.with_suffix(".onnx")).files[0])
+    made = Made(name, pipeline, file, time.monotonic() - started)
+    note.write_text(json.dumps(asdict(made)), encoding="utf-8")
+    return made
 
 
 def measured(
-    original: Model, made: Sequence[Made], target: str, quoted: Dataset, seconds: float
+    source: Path, made: Sequence[Made], target: str, quoted: Dataset, seconds: float
 ) -> list[dict[str, Any]]:
     """Return a row for the original and each model: accuracy and time on the quoted samples."""
-    kept = {one.name: one for one in made if one.model is not None}
+    kept = {one.name: one for one in made if one.file is not None}
     turns = list(quoted.spread(_TURNS).batches(1))
     bench = BenchSettings(rounds=5, block_seconds=0.7, max_seconds=seconds)
-    with scratch_folder("tune") as folder:
-        entrants = {ORIGINAL: Contender(original.save(folder / "0.onnx").files[0], target)}
-        for number, one in enumerate(kept.values(), 1):
-            assert one.model is not None
-            path = one.model.save(folder / f"{number}.onnx").files[0]
-            entrants[one.name] = Contender(path, target)
-        judged = ContestSettings(bench=None, metric="accuracy", isolation="none")
-        scores = list(Contest(entrants, quoted, judged).scores())
-        times = measure(entrants, {f"{len(turns)} texts": turns}, bench)
+    entrants = {ORIGINAL: Contender(source, target)}
+    entrants |= {name: Contender(Path(one.file or ""), target) for name, one in kept.items()}
+    judged = ContestSettings(bench=None, metric="accuracy", isolation="none")
+    scores = list(Contest(entrants, quoted, judged).scores())
+    times = measure(entrants, {f"{len(turns)} texts": turns}, bench)
     base, rows = scores[0].metric, []
     assert base is not None
     for score, timing in zip(scores, times, strict=True):
@@ -222,7 +241,7 @@ def measured(
     rows += [
         {"name": one.name, "pipeline": one.pipeline, "seconds": one.seconds, "drop": None}
         for one in made
-        if one.model is None
+        if one.file is None
     ]
     return rows
 

@@ -10,7 +10,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from irtools.builds.matrix import Combination
-from irtools.builds.settings import pipeline_of
 from irtools.builds.watch import Watch
 from irtools.plugins import all_of
 
@@ -65,6 +64,7 @@ class BuildTracking:
         if not self._trackers:
             yield self._watch
             return
+        from irtools.builds.settings import pipeline_of
         from irtools.report.document import Report
         from irtools.trackers import RunLog
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree as Xml
 
-from irtools.builds.build import BuildResult
-from irtools.builds.gate import Comparison
 from irtools.builds.summary import markdown_table, summary_rows
 from irtools.report.junit import xml_text
+
+if TYPE_CHECKING:
+    # What compares takes onnx, and an unchanged build needs none of it.
+    from irtools.builds.build import BuildResult
+    from irtools.builds.gate import Comparison
 
 __all__ = ["HEADINGS", "cells_of", "gate_junit", "gate_markdown"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from irtools.cli import options as options
-from irtools.cli.source import load_options
+from irtools.cli.source import load_options, source_options
 from irtools.cli.types import DATA, METRIC, OUT
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ __all__ = [
     "cache_folder",
     "judging_options",
     "open_store",
+    "searching_options",
+    "searching_target",
     "settings_of",
     "write_result",
 ]
@@ -101,6 +103,51 @@ _ARTIFACT = (
         help="Weights in a file next to the model.",
     ),
 )
+
+
+def searching_options(function: F) -> F:
+    """Everything that decides what is searched for, of a verb that runs on several machines."""
+    for add in reversed(_SEARCHING):
+        function = add(function)
+    return function
+
+
+_SEARCHING = (
+    options.on_option,
+    options.target_option,
+    judging_options,
+    options.goal_options,
+    options.batch_option,
+    options.sequence_option,
+    options.past_option,
+    options.threads_option,
+    options.seed_option,
+    options.effort_option,
+    options.cache_options,
+    options.json_option,
+    options.size_option,
+    options.fix_option,
+    source_options,
+    options.work_dir_option,
+)
+
+
+def searching_target(given: dict[str, Any], on: str | None) -> Target:
+    """Check the options of `searching_options`, before any large library is imported.
+
+    Args:
+        given: The options; effort and goals are put in as values.
+        on: Workers: the target may be that of other machines.
+
+    Raises:
+        UsageError: What is wrong.
+    """
+    from irtools.measure.effort import Effort
+    from irtools.targets import find_target
+
+    given["effort"] = Effort.parse(given["effort"])
+    given["goals"] = options.goals_of(given)
+    return find_target(given["target"], check=on is None)
 
 
 def settings_of(target: Target | str, given: Mapping[str, Any]) -> Settings:

@@ -39,3 +39,9 @@ def test_defer_leaves_alone_what_is_loaded_or_not_there() -> None:
         )
         == "[]"
     )
+
+
+def test_a_build_where_nothing_changed_needs_no_onnx() -> None:
+    """What `irc build` imports until it knows what is to be made, and to say how it went."""
+    script = "import irtools.builds.build, irtools.builds.views; print('onnx' in sys.modules)"
+    assert _run(script) == "False"

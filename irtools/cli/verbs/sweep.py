@@ -7,9 +7,12 @@ from typing import Any
 
 import click
 
-from irtools.cli import options as options
-from irtools.cli.running import cache_folder, judging_options, settings_of
-from irtools.cli.source import source_options
+from irtools.cli.running import (
+    cache_folder,
+    searching_options,
+    searching_target,
+    settings_of,
+)
 from irtools.cli.types import FOLDER, PIPELINE, SOURCE
 from irtools.cli.verb import Verb
 
@@ -29,28 +32,13 @@ __all__ = ["sweep"]
     help="Pipeline for all models; none: they are only measured and written for the target. "
     "[default: found for each model, for the goals; without goals what is safe and faster]",
 )
-@options.on_option
-@options.target_option
-@judging_options
-@options.goal_options
-@options.batch_option
-@options.sequence_option
-@options.past_option
-@options.threads_option
-@options.seed_option
-@options.effort_option
+@searching_options
 @click.option("--no-bench", is_flag=True, help="Do not time the models: they run side by side.")
-@options.cache_options
-@options.json_option
 @click.option(
     "--output", "-o", type=FOLDER, required=True, help="A folder with one for each model."
 )
 @click.option("--force", "-f", is_flag=True, help="Make models again that are there already.")
 @click.option("--portable", is_flag=True, help="Standard operators only in what is timed.")
-@options.size_option
-@options.fix_option
-@source_options
-@options.work_dir_option
 def sweep(
     sources: tuple[str, ...],
     passes: str | None,
@@ -66,15 +54,11 @@ def sweep(
     --on they are made on many machines; times are taken on those that are like the target.
     """
     from irtools.driver.destination import check_writable
-    from irtools.measure.effort import Effort
     from irtools.passmanager import Pipeline
-    from irtools.targets import find_target
 
-    given["effort"] = Effort.parse(given["effort"])
-    given["goals"] = options.goals_of(given)
     if passes not in (None, "none"):
         Pipeline.parse(str(passes))
-    target = find_target(given["target"], check=on is None)
+    target = searching_target(given, on)
     check_writable(Path(output.rstrip("/")).absolute())
     if json_path not in (None, "-"):
         check_writable(Path(str(json_path)))

@@ -7,15 +7,14 @@ from typing import Any
 
 import click
 
-from irtools.cli import options as options
 from irtools.cli.running import (
     artifact_options,
     cache_folder,
-    judging_options,
+    searching_options,
+    searching_target,
     settings_of,
     write_result,
 )
-from irtools.cli.source import source_options
 from irtools.cli.types import FILE, SOURCE
 from irtools.cli.verb import Verb
 
@@ -51,23 +50,8 @@ __all__ = ["tune"]
     type=FILE,
     help="A SQLite file that keeps the trials: the same command goes on where it was stopped.",
 )
-@options.on_option
-@options.target_option
-@judging_options
-@options.goal_options
-@options.batch_option
-@options.sequence_option
-@options.past_option
-@options.threads_option
-@options.seed_option
-@options.effort_option
-@options.cache_options
-@options.json_option
+@searching_options
 @artifact_options
-@options.size_option
-@options.fix_option
-@source_options
-@options.work_dir_option
 def tune(
     source: str,
     objectives: tuple[str, ...],
@@ -86,12 +70,8 @@ def tune(
     trials run on several machines; times are taken on those that are like the target.
     """
     from irtools.driver.destination import Destination, check_writable
-    from irtools.measure.effort import Effort
-    from irtools.targets import find_target
 
-    given["effort"] = Effort.parse(given["effort"])
-    given["goals"] = options.goals_of(given)
-    target = find_target(given["target"], check=on is None)
+    target = searching_target(given, on)
     Destination.of(output, source, force=given["force"])
     for path in (json_path, given["html_path"], storage):
         if path not in (None, "-"):

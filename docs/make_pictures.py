@@ -17,7 +17,7 @@ from irtools.report.document import Report
 from irtools.report.page import report_page
 
 DOCS = Path(__file__).parent
-SIZE = {"width": 1120, "height": 1010}
+WIDTH, HEIGHT = 1120, 1010
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
         page = Path(folder) / "report.html"
         page.write_text(report_page(Report.from_json(stored)), encoding="utf-8")
         browser = playwright.chromium.launch(executable_path=place, args=["--no-sandbox"])
-        opened = browser.new_page(viewport=SIZE, color_scheme="light")
+        opened = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
         opened.goto(page.as_uri())
         opened.screenshot(path=DOCS / "pictures" / "report.png")
         browser.close()

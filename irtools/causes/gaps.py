@@ -16,6 +16,7 @@ __all__ = ["Respect", "differences"]
 _LARGER = 1.02
 _MANY_BYTES = 10_000
 """What names and metadata differ by."""
+_ALIKE = 0.95
 _CLOSE_DB = 30.0
 
 
@@ -101,7 +102,9 @@ def _answers(facts: Facts) -> Iterator[Respect]:
         lags = decisions.agreement < 1
         if decisions.labels is not None:
             loss = _loss(decisions)
-            lags = loss.low > 0 or (lags and loss.value >= 0)
+            # Many other answers are a loss as well, unless they are proved to be better ones.
+            many = decisions.agreement < _ALIKE and loss.high >= 0
+            lags = loss.low > 0 or many or (lags and loss.value >= 0)
             noise = " within noise" if loss.low <= 0 <= loss.high else ""
             parts.append(
                 f"accuracy {-100 * loss.value:+.2f} points "

@@ -103,17 +103,17 @@ class LosingClasses(Cause):
         flipped = first != second
         if flipped.sum() < 2:
             return
-        known = first if decisions.truth is None else decisions.truth
-        counts = np.bincount(known[flipped], minlength=decisions.classes)
-        worst = int(counts.argmax())
-        share = counts[worst] / flipped.sum()
-        if decisions.classes < 3 or share < 1.5 / decisions.classes:
+        known, lost = _losses(decisions)
+        worst = int(lost.argmax())
+        share = lost[worst] / flipped.sum()
+        if decisions.classes < 3 or lost[worst] < 2 or share < 1.5 / decisions.classes:
             return
         of_class = known == worst
-        went = np.bincount(second[of_class & flipped])
+        gone = of_class & flipped & (first == worst)
+        went = np.bincount(second[gone])
         right = _accuracies(decisions)
         yield self.finding(
-            f"class {worst} loses most: {counts[worst]} of its "
+            f"class {worst} loses most: {int(gone.sum())} of its "
             f"{counted(int(of_class.sum()), 'sample')} are decided otherwise",
             float(share),
             f"{int(flipped.sum())} of {counted(len(flipped), 'sample')} flipped; of class {worst} "
@@ -123,6 +123,18 @@ class LosingClasses(Cause):
             command=commands.compare(facts),
             subjects=(str(worst),),
         )
+
+
+def _losses(decisions: ChosenClasses) -> tuple[np.ndarray, np.ndarray]:
+    """Return the class of each sample [N], and what each class loses more than it gains.
+
+    Without labels the first model is right.
+    """
+    first, second = decisions.chosen
+    known = first if decisions.truth is None else decisions.truth
+    size = max(decisions.classes, int(known.max()) + 1)
+    before, after = (np.bincount(known[one == known], minlength=size) for one in (first, second))
+    return known, before - after
 
 
 def _renumbered(decisions: ChosenClasses) -> dict[int, int]:

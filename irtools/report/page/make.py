@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator
+from dataclasses import replace
 
 from irtools.pages.blocks import Head, HeadLine, Section
 from irtools.pages.engine import fragment, section_page
@@ -24,8 +25,8 @@ from irtools.report.table import heading_of
 __all__ = ["report_fragment", "report_page", "sections_of"]
 
 _PACKAGE = "irtools.report"
-_LARGEST_DOWNLOAD = 700_000
-"""Bytes of a document that a page also holds, so that the page stays below 1.5 MB."""
+_LARGEST_PAGE = 1_450_000
+"""Bytes of a page that also holds the document, which is left out of a larger one."""
 
 
 @refuse_impossible()
@@ -43,9 +44,12 @@ def report_page(report: Report) -> str:
         heading=report.model.source,
         lines=(HeadLine(code=passes), HeadLine(", ".join((*heading_of(report)[1:], place)))),
         footer=f"Made by irtools from a report of {report.created}.",
-        download=_base64(document) if len(document) <= _LARGEST_DOWNLOAD else "",
     )
-    return section_page(head, sections_of(report), scripts=(asset("picker.js", _PACKAGE),))
+    sections, scripts = list(sections_of(report)), (asset("picker.js", _PACKAGE),)
+    made, download = section_page(head, sections, scripts=scripts), _base64(document)
+    if len(made.encode()) + len(download) > _LARGEST_PAGE:
+        return made
+    return section_page(replace(head, download=download), sections, scripts=scripts)
 
 
 @refuse_impossible()

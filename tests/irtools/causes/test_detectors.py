@@ -203,3 +203,26 @@ def test_a_weight_that_was_pruned_or_is_another_one() -> None:
         coarse = next(one for one in found if one.cause == "coarse-weights")
         assert coarse.text.endswith(said), coarse.text
         assert ("--passes cleanup,fuse,prune" in coarse.command) == (array is half)
+
+
+def test_a_class_that_gains_by_flips_does_not_lose(line: Model) -> None:
+    truth = tuple([0, 1, 2, 3] * 10)
+    wrong = tuple(3 if one == 0 and n < 16 else one for n, one in enumerate(truth))
+    facts = facts_of(
+        line, comparison=compared(20), decisions=ChosenClasses(wrong, truth, 4, truth, "samples")
+    )
+    assert "losing-class" not in causes(facts)
+    back = dataclasses.replace(facts, decisions=ChosenClasses(truth, wrong, 4, truth, "samples"))
+    assert "losing-class" in causes(back)
+
+
+def test_many_other_answers_are_a_loss_unless_they_are_better_ones(line: Model) -> None:
+    draw = np.random.default_rng(2)
+    truth = tuple(map(int, draw.integers(0, 4, 200)))
+    first = tuple(map(int, draw.integers(0, 4, 200)))
+    other = tuple((one + 1) % 4 if n % 8 == 0 else one for n, one in enumerate(first))
+    better = tuple(truth[n] if n % 8 == 0 else one for n, one in enumerate(first))
+    for second, lags in ((other, True), (better, False)):
+        chosen = ChosenClasses(first, second, 4, truth, "samples")
+        found = diagnose(facts_of(line, comparison=compared(3), decisions=chosen))
+        assert [one.lags for one in found.differences if one.gap is Gap.WORSE] == [lags]

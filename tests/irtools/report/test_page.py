@@ -79,6 +79,10 @@ def test_the_document_can_be_downloaded_without_a_script(make_report: Make) -> N
     found = re.search(r'href="data:application/json;base64,([^"]*)"', report_page(report))
     assert found is not None
     assert base64.b64decode(found[1]).decode() == report.to_json()
+    document = report.to_dict()
+    document["rows"][0]["counters"] = {f"num-{n:0200}": 1 for n in range(6000)}
+    large = report_page(Report.from_dict(document))
+    assert len(large.encode()) < 1_500_000 and "Download report.json" not in large
 
 
 def test_names_of_any_length_stay_text(make_report: Make) -> None:

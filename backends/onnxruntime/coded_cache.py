@@ -1,6 +1,6 @@
 """Caches that hold codes of 8 or 4 bits, and the float numbers that they stand for.
 
-    x ~ scale[g, d] * code          [B, G, P, D] in int8, or [B, G, P, D / 2]: code + 8, two to a byte
+    x ~ scale[g, d] * code    int8 [B, G, P, D], or uint8 [B, G, P, D / 2] with two of code + 8
 
 The kernel keeps codes. What is fed to a runner and returned by it is float32, as the model before
 its lowering takes it; the scales for that are noted in the file.

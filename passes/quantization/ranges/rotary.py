@@ -116,7 +116,7 @@ def _rows(
 
 
 def _neighbours(keep: np.ndarray | None) -> int:
-    """Return the first of two tokens in a row that are no padding."""
+    """Return the first of two tokens in a row that are not padding."""
     if keep is None:
         return 0
     places = np.flatnonzero(keep[0])

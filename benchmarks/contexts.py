@@ -139,8 +139,10 @@ def _make_genai(source: Source, path: Path) -> None:
     """Let the builder make its model, and say in it that its cache may be one buffer."""
     import onnx
 
-    genai_int4(source, path)
-    proto = onnx.load(path)
+    folder = path.parent / "builder"
+    folder.mkdir()
+    genai_int4(source, folder / "model.onnx")
+    proto = onnx.load(folder / "model.onnx")
     onnx.helper.set_model_props(proto, {"shared_cache": "true"})
     onnx.save(proto, path)
 

@@ -1,6 +1,6 @@
 """Caches that hold codes of 8 or 4 bits, and the float numbers that they stand for.
 
-    x ~ scale[g, d] * code          [B, G, P, D] in int8, or [B, G, P, D / 2]: code + 8, two to a byte
+    x ~ scale[g, d] * code    int8 [B, G, P, D], or uint8 [B, G, P, D / 2] with two of code + 8
 
 The kernel keeps codes. What is fed to a runner and returned by it is float32, as the model before
 its lowering takes it; the scales for that are noted in the file.
@@ -56,14 +56,14 @@ class CodedCache:
         most = 2 ** (self.bits - 1) - 1
         codes = np.rint(array / self.scale[:, None]).clip(-most - 1, most)
         if self.bits != _NIBBLE:
-            return codes.astype(np.int8)
-        bytes_ = (codes + 8).astype(np.uint8)
-        return bytes_[..., 0::2] | (bytes_[..., 1::2] << _NIBBLE)
+            return np.asarray(codes, np.int8)
+        shifted = np.asarray(codes + 8, np.uint8)
+        return np.asarray(shifted[..., 0::2] | (shifted[..., 1::2] << _NIBBLE))
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Return the float keys or values of codes, [B, G, P, D]."""
         if self.bits != _NIBBLE:
-            return np.multiply(codes, self.scale[:, None], dtype=np.float32)
+            return np.asarray(codes * self.scale[:, None])
         pairs = np.stack([codes & 15, codes >> _NIBBLE], axis=-1)
         steps = pairs.reshape(*codes.shape[:-1], -1).astype(np.float32) - 8
         return np.asarray(steps * self.scale[:, None])

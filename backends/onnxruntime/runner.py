@@ -179,7 +179,7 @@ def _reads_on_together(feeds: Feeds) -> bool:
     if decoder is None or not feeds[decoder.past[0].name].shape[2]:
         return False
     rows, new = feeds[decoder.ids].shape
-    return rows > 1 and new > 1
+    return bool(rows > 1 and new > 1)
 
 
 def as_array(found: Any) -> np.ndarray:

@@ -149,7 +149,7 @@ def _share(
 def _replace(editor: Editor, node: ir.Node, lengths: _Lengths) -> tuple[CodedCache, ...]:
     """Put the kernel in the place of attention; returns its caches that hold codes."""
     query, key, value, mask, past_key, past_value = node.inputs
-    codes = codes_of(key), codes_of(value)
+    key_codes, value_codes = codes_of(key), codes_of(value)
     attributes: dict[str, object] = {
         "num_heads": node.attributes.get_int("q_num_heads", 0),
         "kv_num_heads": node.attributes.get_int("kv_num_heads", 0),
@@ -163,17 +163,18 @@ def _replace(editor: Editor, node: ir.Node, lengths: _Lengths) -> tuple[CodedCac
     # After the lengths: rotary tables and positions; the rotation stays a node of its own.
     inputs = [query, key, value, past_key, past_value, lengths.last, lengths.total]
     inputs += [None, None, None, mask]
-    if codes[0] is None or codes[1] is None or codes[0].bits != codes[1].bits:
+    if key_codes is None or value_codes is None or key_codes.bits != value_codes.bits:
         editor.replace(node, "GroupQueryAttention", inputs, attributes, domain="com.microsoft")
         return ()
-    caches = tuple(
-        _coded(past, present, found)
-        for past, present, found in zip(node.inputs[4:6], node.outputs[1:], codes, strict=True)
+    assert past_key is not None and past_value is not None
+    caches = (
+        _coded(past_key, node.outputs[1], key_codes),
+        _coded(past_value, node.outputs[2], value_codes),
     )
-    inputs[1:3] = [found.source for found in codes]
+    inputs[1:3] = [key_codes.source, value_codes.source]
     scales = [editor.constant(f"{c.name}.scale", c.scale[None, :, None]) for c in caches]
     attributes |= {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL"}
-    attributes["kv_cache_bit_width"] = codes[0].bits
+    attributes["kv_cache_bit_width"] = key_codes.bits
     made = editor.replace(
         node,
         "GroupQueryAttention",
@@ -182,16 +183,18 @@ def _replace(editor: Editor, node: ir.Node, lengths: _Lengths) -> tuple[CodedCac
         domain="com.microsoft",
     )
     editor.drop_unread(key, value)
-    for values, cache in zip(((past_key, made.outputs[1]), (past_value, made.outputs[2])), caches):
-        for one in values:
-            _hold_codes(one, cache)
+    for past, present, cache in zip((past_key, past_value), made.outputs[1:], caches, strict=True):
+        _hold_codes(past, cache)
+        _hold_codes(present, cache)
     return caches
 
 
 def _coded(past: ir.Value, present: ir.Value, codes: CacheCodes) -> CodedCache:
-    heads = past.shape[1] if past.shape is not None else 0
-    scale = codes.scale.reshape(heads, -1)
-    return CodedCache(past.name or "", present.name or "", codes.bits, scale)
+    heads = None if past.shape is None else past.shape[1]
+    assert isinstance(heads, int)
+    return CodedCache(
+        past.name or "", present.name or "", codes.bits, codes.scale.reshape(heads, -1)
+    )
 
 
 def _hold_codes(value: ir.Value, cache: CodedCache) -> None:

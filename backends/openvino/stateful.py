@@ -10,9 +10,10 @@ joins them by copying. As variables they stay where they are, and attention over
     ScaledDotProductAttention(q, keys, values, mask)
 
 The importer repeats keys and values by Tile, to a shape computed from them, which hides the join
-from the matcher. Where the model asks for a cache of few bits, its own metadata tells the plug-in (u8, u4: a
-scale and a zero point for groups of numbers, chosen at run time). `beam_idx` [B] says from which row of the batch each row goes on. Names, order and
-variables are those of optimum-intel, which OpenVINO GenAI opens.
+from the matcher. Where the model asks for a cache of few bits, the plug-in finds that in its
+metadata (u8, u4: a scale and a zero point for groups of numbers, chosen at run time). `beam_idx`
+[B] says from which row of the batch each row goes on. Names, order and variables are those of
+optimum-intel, which OpenVINO GenAI opens.
 """
 
 from __future__ import annotations

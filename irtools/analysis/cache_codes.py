@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.decoder import find_decoder
-from irtools.editing.readers import array_of, constant_of, producer_of
+from irtools.editing import array_of, constant_of, producer_of
 
 __all__ = ["CACHE_BITS", "CACHE_TYPES", "CacheBlock", "CacheCodes", "cache_blocks", "codes_of"]
 

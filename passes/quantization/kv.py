@@ -43,16 +43,15 @@ class Kv(Pass):
     Each channel of each head has a scale of its own, without a zero point. Keys are rounded after
     the rotary embedding, and their scales hold at every position that the network was trained on
     (`config.json`; at any where it does not say): each pair of channels is followed as far as it is
-    turned, which ranges of channels on short texts do not show. What is written is portable ONNX, whose cache is fed and returned in
-    float32; for ONNX Runtime on a CPU it becomes attention that keeps the codes in its buffers, with
-    the same numbers. Calibrate on texts, `--calibrate`.
+    turned, which ranges of channels on short texts do not show. What is written is portable ONNX,
+    whose cache is fed and returned in float32; for ONNX Runtime on a CPU it becomes attention that
+    keeps the codes in its buffers, with the same numbers. Calibrate on texts, `--calibrate`.
 
     OpenVINO chooses scales itself, at run time, and is only told in how many bits it is to keep its
     variables: the plug-in's default is 8. A prompt that is read at once sees itself in float32.
 
-    Left alone, with the reason: models without a cache, the
-    decoders of encoder-decoders, caches that other nodes than fused attention read (`fuse` first),
-    and what is rounded already.
+    Left alone, with the reason: models without a cache, the decoders of encoder-decoders, caches
+    that other nodes than fused attention read (`fuse` first), and what is rounded already.
     """
 
     name: ClassVar[str] = "kv"

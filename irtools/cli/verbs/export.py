@@ -97,8 +97,8 @@ def export(
 
     The result is compared with torch on several sizes. The tokenizer or image processor is copied
     next to it, so that text and images work as data afterwards; in a folder, a decoder with its
-    cache gets the genai_config.json by which onnxruntime-genai opens it. Weights of more than 1.5 GB go into
-    a file of their own.
+    cache gets the genai_config.json by which onnxruntime-genai opens it. Weights of more than 1.5
+    GB go into a file of their own.
     """
     from irtools.cli.console import say, write_json
     from irtools.driver.artifact import write_export

@@ -20,7 +20,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.cache_codes import CacheBlock
-from irtools.editing.readers import array_of, producer_of
+from irtools.editing import array_of, producer_of
 from irtools.errors import FileError
 from irtools.files import context_length
 from irtools.passmanager import PassContext
@@ -116,7 +116,7 @@ def _rows(
 
 
 def _neighbours(keep: np.ndarray | None) -> int:
-    """Return the first of two tokens in a row that are no padding."""
+    """Return the first of two tokens in a row that are not padding."""
     if keep is None:
         return 0
     places = np.flatnonzero(keep[0])

@@ -41,9 +41,7 @@ def _lowered(model: Model) -> Model:
     return lowered(model, find_target("ort-cpu"))
 
 
-def test_the_numbers_are_those_of_the_portable_form(
-    rounded: Model, decoder: CachedDecoder
-) -> None:
+def test_the_numbers_are_those_of_the_portable_form(rounded: Model, decoder: CachedDecoder) -> None:
     """In a batch that is padded in front, and one token later."""
     mask = np.ones((2, 9), np.int64)
     mask[1, :3] = 0
@@ -69,9 +67,7 @@ def test_the_numbers_are_those_of_the_portable_form(
             np.testing.assert_allclose(coded[name], array, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
-def test_buffers_hold_codes(
-    rounded: Model, grouped_decoder: Model, decoder: CachedDecoder
-) -> None:
+def test_buffers_hold_codes(rounded: Model, grouped_decoder: Model, decoder: CachedDecoder) -> None:
     made = _lowered(rounded)
     assert not {node.op_type for node in made.ir.graph} & {"QuantizeLinear", "DequantizeLinear"}
     sizes = []

@@ -53,9 +53,7 @@ def test_genai_writes_what_we_write(
 
 
 @pytest.mark.genai
-def test_genai_opens_what_is_exported(
-    tmp_path: Path, talks: Talks, grouped_decoder: Model
-) -> None:
+def test_genai_opens_what_is_exported(tmp_path: Path, talks: Talks, grouped_decoder: Model) -> None:
     source = talks(tmp_path / "source", grouped_decoder, eos_token_id=60)
     made = tmp_path / "made"
     written = _exported(grouped_decoder, source, made)

@@ -31,7 +31,8 @@ decoder (
   k = Gather (words, input_ids)
   v = Gather (values, input_ids)
   turned = ROTARY (k, cos, sin, position_ids)
-  mixed, "present.0.key", "present.0.value" = Attention <q_num_heads = 1, kv_num_heads = 1, is_causal = 1>
+  mixed, "present.0.key", "present.0.value" =
+    Attention <q_num_heads = 1, kv_num_heads = 1, is_causal = 1>
     (turned, turned, v, , "past_key_values.0.key", "past_key_values.0.value")
   logits = MatMul (mixed, head)
 }
@@ -90,9 +91,7 @@ def _block(model: Model) -> CacheBlock:
         (_PART, [[0, 1], [2], [3]]),
     ],
 )
-def test_keys_are_scaled_by_the_norms_of_rotated_pairs(
-    rotary: str, pairs: list[list[int]]
-) -> None:
+def test_keys_are_scaled_by_the_norms_of_rotated_pairs(rotary: str, pairs: list[list[int]]) -> None:
     model = _decoder(rotary)
     words = model.ir.graph.initializers["words"].const_value
     values = model.ir.graph.initializers["values"].const_value

@@ -3,11 +3,12 @@
     python -m benchmarks run adapters [--rank N] [--past N] [--rounds N] [--write [NAME]]
 
 SmolLM2 in 4 bits (`cleanup,fuse,int4`) on ONNX Runtime, alone and with an adapter as inputs: on
-query and value (what peft chooses for a Llama) and on all linear layers. Decoding is one token after
-so many in the cache, CPU time on one thread, each block in a process of its own, alternating.
-Switching is the time from one adapter file to another, read and checked. Errors are relative L2 of
-the logits of a drawn text against the float model with the adapter merged: that of 4 bits of the
-base alone is the measure. Adapters have random factors, as large as 5 % of the weight.
+query and value (what peft chooses for a Llama) and on all linear layers. Decoding is one token
+after so many in the cache, CPU time on one thread, each block in a process of its own, alternating.
+Loading is the first use of an adapter file, switching the use of one that the runner has read.
+Errors are relative L2 of the logits of a drawn text against the float model with the adapter
+merged; next to them that of the merged model in 4 bits. Adapters have random factors, as large as
+5 % of the weight.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from benchmarks.commands import export_with_past
 from benchmarks.deployed import deployed, ratio_cell
 from benchmarks.recording import DEFAULT_CACHE, about, add_write_option, prepare, store
 from irtools.files import scratch_folder
-from irtools.frontends.checkpoint.low_rank import LowRank, attach_inputs, packed
+from irtools.frontends.checkpoint import LowRank, attach_inputs, packed
 from irtools.measure.base import BenchSettings
 from irtools.measure.interval import speedup
 from irtools.measure.sandbox import run_isolated
@@ -67,11 +68,16 @@ def main(argv: Sequence[str]) -> None:
     with scratch_folder("adapters") as folder:
         plain = _written(source, folder / "base.onnx")
         forms: dict[str, tuple[Path, tuple[Path, ...]]] = {"none": (plain, ())}
-        errors = {"none": _error(source, plain, None, feeds["prefill"])}
+        own = _error(source, plain, None, feeds["prefill"])
+        errors = {"none": (own, own)}
         for name, layers in LAYERS.items():
             path, files, merged = _adapted(source, layers, given.rank, folder / layers[-1])
             forms[name] = (path, files)
-            errors[name] = _error(merged, path, files[0], feeds["prefill"])
+            quantized = _written(merged, path.with_name("merged.onnx"))
+            errors[name] = (
+                _error(merged, path, files[0], feeds["prefill"]),
+                _error(merged, quantized, None, feeds["prefill"]),
+            )
         rows = list(_rows(forms, errors, feeds["decode"], given.rounds))
     document = {**about("adapters"), "rank": given.rank, "past": given.past, "rows": rows}
     print("\n".join(table(document)), flush=True)
@@ -140,26 +146,31 @@ def _error(wanted: Model, path: Path, adapter: Path | None, feeds: Feeds) -> flo
 
 
 def block(path: Path, files: tuple[Path, ...], feeds: Feeds) -> dict[str, float]:
-    """Return CPU `seconds` of a token and wall `switch` seconds, medians, in this process."""
+    """Return CPU `seconds` of a token, and wall seconds to `load` and to `switch` an adapter."""
     with find_target(TARGET).runner(path, RunnerOptions(threads=1)) as runner:
         assert isinstance(runner, SwitchesAdapters)
-        switches = []
+        uses = []
         for number in range(_SWITCHES if files else 0):
             start = time.perf_counter()
             runner.use_adapter(files[number % len(files)])
-            switches.append(time.perf_counter() - start)
+            uses.append(time.perf_counter() - start)
         step, times = step_of(runner, feeds), []
         for _ in range(_WARM_UP + _RUNS):
             step.prepare()
             start = time.process_time()
             step.run()
             times.append(time.process_time() - start)
-        return {"seconds": median(times[_WARM_UP:]), "switch": median(switches or [0.0])}
+        loads, switches = uses[: len(files)], uses[len(files) :]
+        return {
+            "seconds": median(times[_WARM_UP:]),
+            "load": median(loads or [0.0]),
+            "switch": median(switches or [0.0]),
+        }
 
 
 def _rows(
     forms: Mapping[str, tuple[Path, tuple[Path, ...]]],
-    errors: Mapping[str, float],
+    errors: Mapping[str, tuple[float, float]],
     feeds: Feeds,
     rounds: int,
 ) -> Iterator[dict[str, Any]]:
@@ -175,21 +186,33 @@ def _rows(
             "cpu_ms": 1e3 * median(seconds),
             "blocks_cpu_ms": [1e3 * one for one in seconds],
             "time": None if name == "none" else asdict(speedup(seconds, base, 0.95)),
+            "load_ms": 1e3 * median(one["load"] for one in blocks),
             "switch_ms": 1e3 * median(one["switch"] for one in blocks),
             "adapter_bytes": sum(path.stat().st_size for path in forms[name][1][:1]),
-            "error": errors[name],
+            "error": errors[name][0],
+            "merged_error": errors[name][1],
         }
 
 
 def table(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield a Markdown table."""
-    yield "| adapter | CPU ms a token | time against none | MB | switching, ms | error of the logits |"
-    yield "| --- " * 6 + "|"
+    titles = (
+        "adapter",
+        "CPU ms a token",
+        "time against none",
+        "MB",
+        "loading, ms",
+        "switching, ms",
+    )
+    yield "| " + " | ".join((*titles, "error", "error of merged 4 bits")) + " |"
+    yield "| --- " * 8 + "|"
     for row in document["rows"]:
         has = row["time"] is not None
         cells = [row["adapter"], f"{row['cpu_ms']:.1f}", ratio_cell(row["time"]) if has else "1"]
-        cells += [f"{row['adapter_bytes'] / 1e6:.1f}", f"{row['switch_ms']:.1f}"] if has else ["", ""]
-        yield "| " + " | ".join([*cells, f"{row['error']:.3f}"]) + " |"
+        cells += [f"{row['adapter_bytes'] / 1e6:.1f}" if has else ""]
+        cells += [f"{row[name]:.2f}" if has else "" for name in ("load_ms", "switch_ms")]
+        cells += [f"{row[name]:.3f}" for name in ("error", "merged_error")]
+        yield "| " + " | ".join(cells) + " |"
 
 
 VIEWS = {"table": table}

@@ -95,6 +95,7 @@ class OrtRunner(SessionRunner):
         self._providers = tuple(providers)
         session = open_session(source, options, providers, profile=profile)
         self._adapter: Mapping[str, Any] = {}
+        self._adapters: dict[tuple[Path, int], Mapping[str, Any]] = {}
         self._output_types = {o.name: o.type for o in session.get_outputs()}
         self._metadata = session.get_modelmeta().custom_metadata_map
         self._coded = coded_caches(self._metadata)
@@ -133,8 +134,18 @@ class OrtRunner(SessionRunner):
         return [np.concatenate(outputs) for outputs in zip(*found, strict=True)]
 
     def use_adapter(self, path: Path | None) -> None:
-        """Use an adapter from now on; see `irtools.targets.SwitchesAdapters`."""
-        self._adapter = {} if path is None else read_adapter(path, self.slots)
+        """Use an adapter from now on; see `irtools.targets.SwitchesAdapters`.
+
+        Those that were used are kept, so that switching back reads nothing.
+        """
+        self._adapter = {} if path is None else self._read(path)
+
+    def _read(self, path: Path) -> Mapping[str, Any]:
+        # A file with another date may hold another adapter.
+        key = (path, path.stat().st_mtime_ns if path.is_file() else 0)
+        if key not in self._adapters:
+            self._adapters[key] = read_adapter(path, self.slots)
+        return self._adapters[key]
 
     def begin_text(self, decoder: CachedDecoder, past: Feeds) -> TextState:
         """Begin a text after a cache; see `irtools.targets.begin_text`."""
@@ -158,6 +169,7 @@ class OrtRunner(SessionRunner):
         """Free the session and its weights."""
         super().close()
         self._adapter = {}
+        self._adapters.clear()
         self._source = ModelSource(b"")
 
     def _refuse_unreadable(self, wanted: Sequence[str]) -> None:

@@ -2,8 +2,9 @@
 
 LoRA, W' = W + (alpha / r) B A (Hu et al. 2021; rsLoRA: alpha / sqrt r, Kalajdzievski 2023), DoRA,
 which then rescales each output row to a learned magnitude (Liu et al. 2024), (IA)3, which
-rescales keys, values and FFN activations (Liu et al. 2022), LoHa (Hyeon-Woo et al. 2021), LoKr (Yeh
-et al. 2023) and OFT, W' = R W with R orthogonal (Qiu et al. 2023), all fold into the weights exactly.
+rescales keys, values and FFN activations (Liu et al. 2022), LoHa (Hyeon-Woo et al. 2021), LoKr
+(Yeh et al. 2023) and OFT, W' = R W with R orthogonal (Qiu et al. 2023), all fold into the weights
+exactly.
 """
 
 from __future__ import annotations
@@ -297,7 +298,9 @@ def _shared_with(module: Any, tensors: Mapping[str, Any]) -> str:
 
 
 def _is_delta(name: str) -> bool:
-    return any(part.startswith(("lora_", "ia3_", "hada_", "lokr_", "oft_")) for part in name.split("."))
+    return any(
+        part.startswith(("lora_", "ia3_", "hada_", "lokr_", "oft_")) for part in name.split(".")
+    )
 
 
 def _is_embedding(name: str) -> bool:

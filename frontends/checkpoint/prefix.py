@@ -1,9 +1,10 @@
 """Learned prompts and prefixes of a decoder, as the cache that a text begins after.
 
 Prefix tuning learns keys and values in front of every text (Li and Liang 2021); prompt tuning and
-p-tuning learn embeddings in front of it (Lester et al. 2021, Liu et al. 2021), whose keys and values
-no later token changes, since a decoder looks back alone. Either is a cache of P tokens, so the model
-stays the base, any runtime can read on after it, and it costs what P tokens of context cost.
+p-tuning learn embeddings in front of it (Lester et al. 2021, Liu et al. 2021), whose keys and
+values no later token changes, since a decoder looks back alone. Either is a cache of P tokens, so
+the model stays the base, any runtime can read on after it, and it costs what P tokens of context
+cost.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ from irtools.frontends.checkpoint.low_rank import (
 from irtools.frontends.checkpoint.prefix import PREFIXES, Prefix, read_prefix
 from irtools.frontends.torch import TorchSource, Trial
 from irtools.model import Model
-from irtools.targets import ADAPTER_SUFFIX, PAST_SUFFIX, Feeds, Runner, TakesAdapters, find_target
+from irtools.sources import ADAPTER_SUFFIX, PAST_SUFFIX
+from irtools.targets import Feeds, Runner, TakesAdapters, find_target
 from irtools.words import counted
 
 __all__ = ["Switched", "attach_all", "read_switched"]

@@ -1,9 +1,9 @@
 """Adapters next to the weights of a model, known by a note in its metadata.
 
-Their arrays are inputs with a default, which no pass takes for weights: the weights of the base are
-quantized and pruned as ever, and the adapter is not. `inputs`: the default is no adapter, and a
-caller gives one. `constants`: the default is an adapter, and a target that is told so last takes it
-for good.
+Their arrays are inputs with a default, which passes do not take for weights: the weights of the
+base are quantized as ever, the adapter stays as it is. `inputs`: the default adds nothing, and a
+caller gives an adapter. `constants`: the default is the adapter, and `fix_adapter` makes constants
+of it when the model is lowered.
 """
 
 from __future__ import annotations

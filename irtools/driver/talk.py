@@ -15,9 +15,8 @@ from irtools.data import ChatTemplate, read_arrays, read_chat_template
 from irtools.errors import DataError, FileError, ModelError, UnsupportedError, UsageError
 from irtools.files import context_length, read_settings
 from irtools.measure.cpu import cpu_quota
+from irtools.sources import ADAPTER_SUFFIX, PAST_SUFFIX
 from irtools.targets import (
-    ADAPTER_SUFFIX,
-    PAST_SUFFIX,
     Runner,
     RunnerOptions,
     SwitchesAdapters,
@@ -156,9 +155,7 @@ class Talker:
         """
         past = read_arrays(path)
         wanted = {cache.name: (1, cache.heads, cache.size) for cache in self._decoder.past}
-        shapes = {
-            name: (*array.shape[:2], *array.shape[3:]) for name, array in past.items()
-        }
+        shapes = {name: (*array.shape[:2], *array.shape[3:]) for name, array in past.items()}
         if shapes != wanted or len({array.shape[2] for array in past.values()}) != 1:
             raise ModelError(
                 f"adapter {path} was made for another model: it holds {len(past)} arrays of "

@@ -131,7 +131,7 @@ def _numbers(path: Path) -> int:
             header = json.loads(file.read(length))
             return sum(_count(entry) for name, entry in header.items() if name != "__metadata__")
         except (ValueError, TypeError, KeyError, AttributeError):
-            return 0  # Whoever reads the weights says what is wrong.
+            return 0  # The frontend says what is wrong.
 
 
 def _count(entry: Mapping[str, object]) -> int:
@@ -154,7 +154,9 @@ def _joined(places: Mapping[Path, int]) -> dict[Path, int]:
 
 def _existing(folder: Path) -> Path:
     """Return the folder, or the nearest one around it that exists."""
-    return next(place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir())
+    return next(
+        place for place in (folder.absolute(), *folder.absolute().parents) if place.is_dir()
+    )
 
 
 def _system(root: Path) -> Iterator[int]:
@@ -164,7 +166,9 @@ def _system(root: Path) -> Iterator[int]:
 
 
 def _group(folder: Path) -> Iterator[int]:
-    limit, used = (next(iter(_lines(folder / name)), "") for name in ("memory.max", "memory.current"))
+    limit, used = (
+        next(iter(_lines(folder / name)), "") for name in ("memory.max", "memory.current")
+    )
     if limit.isdecimal() and used.isdecimal() and int(limit) < _NO_LIMIT:
         words = [line.split() for line in _lines(folder / "memory.stat")]
         idle = next((int(word[1]) for word in words if word[:1] == ["inactive_file"]), 0)

@@ -6,7 +6,12 @@ Nothing here knows a framework: what is said of a checkpoint is said of its name
 from __future__ import annotations
 
 from irtools.sources.activations import check_activation
-from irtools.sources.companions import TOKENIZER_FILES, companions_in
+from irtools.sources.companions import (
+    ADAPTER_SUFFIX,
+    PAST_SUFFIX,
+    TOKENIZER_FILES,
+    companions_in,
+)
 from irtools.sources.elsewhere import how_to_convert, how_to_fetch
 from irtools.sources.leftovers import check_layers, note_on_leftovers
 from irtools.sources.lookup import Claim, Frontend, LoadOptions, find_frontend, load_by, load_source
@@ -18,6 +23,8 @@ from irtools.sources.quantizers import (
 )
 
 __all__ = [
+    "ADAPTER_SUFFIX",
+    "PAST_SUFFIX",
     "Claim",
     "Frontend",
     "LoadOptions",

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from irtools.targets import ADAPTER_SUFFIX, PAST_SUFFIX
+__all__ = ["ADAPTER_SUFFIX", "PAST_SUFFIX", "TOKENIZER_FILES", "companions_in"]
 
-__all__ = ["TOKENIZER_FILES", "companions_in"]
+ADAPTER_SUFFIX = ".onnx_adapter"
+"""Of an adapter in the format of ONNX Runtime: arrays by the names of inputs."""
+
+PAST_SUFFIX = ".past.npz"
+"""Of a learned prompt or prefix: the cache that a text begins after, by the names of inputs."""
 
 _FILES = {
     "config.json": False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from irtools.targets.adapters import ADAPTER_SUFFIX, PAST_SUFFIX, SwitchesAdapters, TakesAdapters
+from irtools.targets.adapters import SwitchesAdapters, TakesAdapters
 from irtools.targets.base import (
     Artifact,
     Capabilities,
@@ -22,7 +22,6 @@ from irtools.targets.signature import Feeds, InputSlot
 from irtools.targets.text import FedText, KeepsTexts, TextState, begin_text, text_decoder_of
 
 __all__ = [
-    "ADAPTER_SUFFIX",
     "Artifact",
     "Capabilities",
     "Companions",
@@ -32,7 +31,6 @@ __all__ = [
     "KeepsTexts",
     "KernelReport",
     "NodeTimes",
-    "PAST_SUFFIX",
     "PackagedTarget",
     "Runner",
     "RunnerOptions",

@@ -8,13 +8,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 if TYPE_CHECKING:
     from irtools.targets.signature import Feeds
 
-__all__ = ["ADAPTER_SUFFIX", "PAST_SUFFIX", "SwitchesAdapters", "TakesAdapters"]
-
-ADAPTER_SUFFIX = ".onnx_adapter"
-"""Of the format of ONNX Runtime: arrays by the names of inputs."""
-
-PAST_SUFFIX = ".past.npz"
-"""Of a learned prompt or prefix: the cache that a text begins after, by the names of inputs."""
+__all__ = ["SwitchesAdapters", "TakesAdapters"]
 
 
 @runtime_checkable

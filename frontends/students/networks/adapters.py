@@ -57,9 +57,7 @@ def linear_names(network: Any, fresh: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def chosen_names(
-    network: Any, settings: AdapterSettings, fresh: Sequence[str]
-) -> tuple[str, ...]:
+def chosen_names(network: Any, settings: AdapterSettings, fresh: Sequence[str]) -> tuple[str, ...]:
     """Return the linear layers that an adapter is for.
 
     Raises:

@@ -36,9 +36,7 @@ _FULL_RATE, _ADAPTER_RATE = 5e-5, 5e-4
 @click.option("--evaluate", required=True, type=DATA, help="Test data with labels.")
 @click.option(
     "--adapter",
-    type=click.Choice(
-        ["lora", "rslora", "dora", "qlora", "loha", "lokr", "oft", "ia3", "bitfit"]
-    ),
+    type=click.Choice(["lora", "rslora", "dora", "qlora", "loha", "lokr", "oft", "ia3", "bitfit"]),
     help="Freeze the network and train an adapter, which is merged. qlora: lora over a base in "
     "4-bit NF4; bitfit: the biases alone. [default: train every weight]",
 )

@@ -1,4 +1,4 @@
-"""Adapter files of ONNX Runtime: read back, used in every kind of run, refused where they differ."""
+"""Adapter files of ONNX Runtime: read back, used in runs, refused where they differ."""
 
 from __future__ import annotations
 
@@ -25,9 +25,7 @@ def model() -> Model:
     node = ir.node("MatMul", [x, a])
     (y,) = node.outputs
     y.name, y.type, y.shape = "y", kind, ir.Shape([1, "n"])
-    graph = ir.Graph(
-        [x, a], [y], nodes=[node], initializers=[a], opset_imports={"": 20}, name="g"
-    )
+    graph = ir.Graph([x, a], [y], nodes=[node], initializers=[a], opset_imports={"": 20}, name="g")
     return Model.from_ir(ir.Model(graph, ir_version=10))
 
 

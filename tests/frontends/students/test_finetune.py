@@ -95,9 +95,7 @@ def test_an_adapter_is_merged(finetune: Callable, teacher: Path, kind: str) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["loha", "lokr", "oft", "ia3"])
-def test_adapters_of_other_forms_are_merged(
-    finetune: Callable, teacher: Path, kind: str
-) -> None:
+def test_adapters_of_other_forms_are_merged(finetune: Callable, teacher: Path, kind: str) -> None:
     result = finetune(adapter=AdapterSettings(kind))
     assert result.figures["merge-relative-error"] < 1e-5
     assert result.result.trained_parameters < result.result.parameters

@@ -144,7 +144,7 @@ def test_a_learned_prompt_takes_room_of_the_context(
     folder = talks(tmp_path / "d", cached_decoder, max_position_embeddings=8)
     np.savez(folder / "tuned.past.npz", **_past(cached_decoder, 5))
     talker = open_talker(str(folder), None, 1, "tuned")
-    with pytest.raises(DataError, match="the context of .* is 3"):
+    with pytest.raises(DataError, match=r"the context of .* is 3"):
         list(talker.write(np.array([5, 9, 30]), 4))
     talker.close()
 

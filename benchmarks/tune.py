@@ -235,7 +235,7 @@ def measured(
                 "blocks_ms": list(timing.block_medians_ms),
                 "speedup": None if timing.speedup is None else asdict(timing.speedup),
                 "accuracy": score.metric.evaluation.value,
-                "drop": -gap.value,
+                "drop": 0.0 - gap.value,
             }
         )
     rows += [

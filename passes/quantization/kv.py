@@ -21,16 +21,12 @@ from irtools.editing import Editor
 from irtools.errors import UnsupportedError
 from irtools.passes.quantization.ranges.rotary import find_rotation, turned_rows
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult, option
-from irtools.statistics import ChannelSquare, TurnedPeak, Want
+from irtools.statistics import TurnedPeak, Want
 
 __all__ = ["Kv"]
 
 _BITS = {"int8": 8, "int4": 4}
 _INT4_OPSET = 21
-_FEW = 4
-_CLIPPED = 2.6
-"""Root mean squares of a channel of values beyond which 4 bits clip it. With the values of
-SmolLM2 16 % of attention's result are lost, and 21 % where nothing is clipped."""
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
 
@@ -133,21 +129,17 @@ def _steps(
         angles, gains[key] = turned[rotation.tables[0]]
         every = tuple(float(angle) for angle in np.tile(angles, block.heads))
         wants[key] = _want(rotation.source, TurnedPeak(rotation.pairs, every))
-    energies = {b.new[1]: _want(b.new[1], ChannelSquare()) for b in blocks if bits == _FEW}
-    found = ctx.statistics(model).collect([*wants.values(), *energies.values()])
+    found = ctx.statistics(model).collect(wants.values())
     steps = {}
     for value, want in wants.items():
         peak = np.asarray(found[want], np.float64) * gains.get(value, 1.0)
-        if value in energies:
-            square = np.asarray(found[energies[value]], np.float64)
-            peak = np.minimum(peak, _CLIPPED * np.sqrt(square))
         # A peak may be nearly half a step beyond the last code; at a half, runtimes differ.
         step = peak / (2 ** (bits - 1) - 0.55)
         steps[value] = np.where(step > _SMALLEST, step, 1.0).astype(np.float32)
     return steps
 
 
-def _want(value: ir.Value, reduction: TurnedPeak | ChannelSquare) -> Want:
+def _want(value: ir.Value, reduction: TurnedPeak) -> Want:
     assert value.name is not None
     return Want(value.name, reduction)
 

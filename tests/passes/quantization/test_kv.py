@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -104,6 +106,24 @@ def test_keys_are_scaled_by_the_norms_of_rotated_pairs(rotary: str, pairs: list[
         largest = np.linalg.norm(words.numpy()[:, pair], axis=1).max()
         np.testing.assert_allclose(keys.scale[pair], largest / 127.45, rtol=1e-6)
     np.testing.assert_allclose(rounded.scale, abs(values.numpy()).max(axis=0) / 127.45, rtol=1e-6)
+
+
+def test_slow_pairs_are_followed_as_far_as_they_are_turned(tmp_path: Path) -> None:
+    """Channels 1 and 3 turn by 0.1 a position, so not even once in 12; 0 and 2 by 1."""
+    (tmp_path / "config.json").write_text('{"max_position_embeddings": 12}')
+    model = _decoder()
+    ctx = PassContext.for_model(model, calibration=_texts(_IDS))
+    ctx.source_files = {"config.json": tmp_path / "config.json"}
+    Kv().run(model.ir, ctx)
+    codes = codes_of(_block(model).new[0])
+    table = model.ir.graph.initializers["words"].const_value
+    assert codes is not None and table is not None
+    words = table.numpy()
+    turned = (words[:, 1] + 1j * words[:, 3]) * np.exp(0.1j * np.linspace(0, 11, 5001))[:, None]
+    peaks = codes.scale * 127.45
+    np.testing.assert_allclose(peaks[1], abs(turned.real).max(), rtol=1e-5)
+    np.testing.assert_allclose(peaks[3], abs(turned.imag).max(), rtol=1e-5)
+    np.testing.assert_allclose(peaks[[0, 2]], np.hypot(words[:, 0], words[:, 2]).max(), rtol=1e-5)
 
 
 def test_no_position_clips_a_key() -> None:

@@ -90,7 +90,7 @@ class Int8(PlanningPass):
     Between Convs integers are passed on; for ONNX Runtime every Conv outputs integers, so an
     output of the model that a Conv makes has 256 steps there. A Conv that is at most 2 % of the
     work and that no other Conv reads, such as the patches of a vision transformer, is multiplied in
-    float32 where that keeps 0.5 dB more of outputs below 26 dB.
+    float32 where that keeps 0.5 dB more of outputs below 26 dB, or 1 dB more below 30.
     Dynamic: activations are measured at run time; MatMul and Gemm only. Weight-only: weights are
     stored as integers, what they are multiplied in is the runtime's choice. Embedding tables are
     stored in 8 bits with one scale per row in every mode, or in 4 bits with a scale for every 32

@@ -93,7 +93,7 @@ class Int8(PlanningPass):
     Between Convs integers are passed on; for ONNX Runtime every Conv outputs integers, so an
     output of the model that a Conv makes has 256 steps there. A Conv that is at most 2 % of the
     work and that no other Conv reads, such as the patches of a vision transformer, is multiplied in
-    float32 where that keeps 0.5 dB more of outputs below 26 dB.
+    float32 where that keeps 0.5 dB more of outputs below 26 dB, or 1 dB more below 30.
     Dynamic: activations are measured at run time; MatMul and Gemm only. Token-wise: the same with a
     range for every token instead of one for all, as in ZeroQuant (Yao et al. 2022): each is divided
     by its largest magnitude and multiplied in the kernels of static int8, so that no data is needed

@@ -24,6 +24,9 @@ from irtools.words import counted
 
 __all__ = ["keep_results"]
 
+_NEED_DB, _MORE_DB = 30.0, 1.0
+"""It costs a percent of the time, so that it is tried up to here, for so much more than 26 dB."""
+
 _SHARE = 0.02
 """Of the operations of a run that all such Convs may have together."""
 
@@ -52,13 +55,14 @@ def keep_results(
     if not found:
         return plan
     kept = trials.kept_db(plan)
-    if kept is None or kept >= NEED_DB:
+    if kept is None or kept >= _NEED_DB:
         return plan
+    least = kept + (GAIN_DB if kept < NEED_DB else _MORE_DB)
     stored = {id(d): finer(d) for d in found}
     made = [stored.get(id(d), d) for d in plan.decisions]
     changed = replace(plan, decisions=tuple(d for d in made if d is not None))
     without = trials.kept_db(changed)
-    if without is None or without < kept + GAIN_DB:
+    if without is None or without < least:
         return plan
     note = (
         f"{counted(len(found), 'Conv')} in float32, whose result would have 256 steps: "

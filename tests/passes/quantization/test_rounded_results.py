@@ -23,7 +23,7 @@ INT8 = "int8:min-size=0:mode=static:smooth=false:method=rtn"
 
 
 def patches(spread: float, hidden: int = 6144) -> ir.Model:
-    """Channels of the patches are of sizes from 1 to `spread`; what follows reads the small ones."""
+    """Channels of the patches have sizes from 1 to `spread`; what follows reads the small ones."""
     rng = np.random.default_rng(0)
     size = np.geomspace(1, spread, 16)
     kernel = rng.normal(size=(16, 3, 8, 8)) * size[:, None, None, None] / 14

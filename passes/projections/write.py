@@ -37,7 +37,8 @@ def write(
     whole = _Writer(editor, anchor, columns).value(tree)
     assert whole is not None
     replaced = [node for value in results if (node := value.producer()) is not None]
-    inputs, attributes = [whole], {"axis": -1}
+    inputs = [whole]
+    attributes: dict[str, int | list[int]] = {"axis": -1}
     if editor.graph.opset_imports.get("", 0) < _SIZES_AS_INPUT:
         attributes["split"] = list(columns)
     else:

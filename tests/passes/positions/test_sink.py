@@ -108,6 +108,18 @@ def test_batch_and_positions_in_one_axis(reading: str, target: str, sunk: Sunk) 
         assert sqnr(model, after, target, *size) >= EXACT
 
 
+@pytest.mark.parametrize("attention", [WRITTEN, FUSED], ids=["written", "fused"])
+@pytest.mark.parametrize("sizes", [("M", "S"), ("M", "T")], ids=["batch", "batch and length"])
+def test_a_mask_of_sizes_of_its_own(attention: str, sizes: tuple[str, str], sunk: Sunk) -> None:
+    """Exporters that follow each input by itself name the sizes of the mask otherwise."""
+    model = block(attention, FIRST)
+    (mask,) = (value for value in model.graph.inputs if value.name == "mask")
+    mask.shape = ir.Shape(sizes)
+    after, result = sunk(model)
+    assert result.counters["num-sunk-products"] >= 5
+    assert sqnr(model, after, "ort-cpu") >= EXACT
+
+
 def test_golden(sunk: Sunk) -> None:
     after, result = sunk(block(FUSED, FIRST))
     assert lines(after) == GOLDEN

@@ -15,6 +15,7 @@ import torch
 from transformers.activations import ACT2FN
 
 from irtools.errors import UsageError
+from irtools.frontends.students.language import finetune_language, is_language_model
 from irtools.frontends.students.networks import checkpoints
 from irtools.frontends.students.training.data import (
     Splits,
@@ -61,6 +62,12 @@ class _Finetuning:
 def finetune(request: FinetuneRequest, progress: Progress) -> FinetuneResult | None:
     """Train a network; see `irtools.students.StudentTrainer`."""
     check_precision(request.training.precision)
+    folder = Path(request.base)
+    kind = checkpoints.network_class(checkpoints.load_config(folder), folder)
+    if request.task == "language-model":
+        if not is_language_model(kind):
+            raise UsageError(f"{folder} is a {kind.__name__}, and no causal language model")
+        return finetune_language(request, progress)
     job = _prepare(request)
     if request.adapter is None:
         return _whole(job, progress)

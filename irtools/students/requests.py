@@ -14,7 +14,7 @@ from irtools.students.settings import AdapterSettings, TrainingSettings
 
 __all__ = ["DistillRequest", "FinetuneRequest", "LayerwiseRequest", "Task"]
 
-Task = Literal["multi-class", "multi-label", "regression"]
+Task = Literal["multi-class", "multi-label", "regression", "language-model"]
 
 
 @dataclass(frozen=True)
@@ -101,6 +101,8 @@ class FinetuneRequest:
             raise OptionError(
                 "quantize is for training all weights: an adapter would be merged into rounded ones"
             )
+        if self.adapter is not None and self.task == "language-model":
+            raise OptionError("adapters are for classifiers: train all weights of a language model")
 
 
 @dataclass(frozen=True)

@@ -41,10 +41,13 @@ def rounded_layers(network: nn.Module, form: WeightRounding) -> dict[str, nn.Lin
     Raises:
         UnsupportedError: There are none.
     """
+    # Of a language model it shares its weight with the table of its inputs.
+    head = getattr(network, "get_output_embeddings", lambda: None)()
     found = {
         name: module
         for name, module in network.named_modules()
         if isinstance(module, nn.Linear)
+        and module is not head
         and PROJECTIONS not in name.split(".")
         and (form != "int4" or _block(module) is not None)
     }

@@ -241,7 +241,8 @@ def _drawn(count: int, seed: int) -> Iterator[int]:
 def _arithmetic(settings: TrainingSettings) -> AbstractContextManager[Any]:
     if settings.precision == "fp32":
         return nullcontext()
-    return torch.autocast(training_device().type, torch.bfloat16)
+    found: AbstractContextManager[Any] = torch.autocast(training_device().type, torch.bfloat16)
+    return found
 
 
 def _loss(block: nn.Module, place: int, batch: BlockBatch, wanted: Tensor) -> Tensor:

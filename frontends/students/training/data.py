@@ -44,6 +44,7 @@ _METRICS: Mapping[Task, str] = {
     "multi-class": "accuracy",
     "multi-label": "multilabel-f1-micro",
     "regression": "mse",
+    "language-model": "perplexity",
 }
 
 

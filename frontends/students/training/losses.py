@@ -56,9 +56,14 @@ def hard_loss(student: Tensor, labels: Tensor, task: Task) -> Tensor:
     """Return the loss against the labels: cross entropy, its binary form, or squared error.
 
     Args:
-        student: [N, C].
-        labels: [N] classes, [N, L] of 0/1, or [N] or [N, C] targets.
+        student: [N, C]; [N, S, C] of a language model.
+        labels: [N] classes, [N, L] of 0/1, or [N] or [N, C] targets; of a language model the
+            tokens, [N, S or more], -100 where none is to be guessed.
     """
+    if task == "language-model":
+        # Padding at the end is cut off the inputs, and not off the labels.
+        following = labels[:, 1 : student.shape[1]]
+        return functional.cross_entropy(student[:, :-1].flatten(0, 1), following.flatten())
     if task == "multi-class":
         return functional.cross_entropy(student, labels)
     if task == "multi-label":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from irtools.words import counted
 
 __all__ = ["finished", "rounding_notes", "set_task", "write_checkpoint"]
 
-_PROBLEMS: Mapping[Task, str] = {
+_PROBLEMS: Mapping[str, str] = {
     "multi-class": "single_label_classification",
     "multi-label": "multi_label_classification",
     "regression": "regression",
@@ -40,10 +40,14 @@ def finished(
     metric: str,
     training: TrainingSettings,
     workspace: TrainingFolder,
+    measured: Callable[[Any], Evaluation] | None = None,
 ) -> TrainedNetwork:
     """Return the figures of a training; processes but the main one get no figures of it.
 
     A network that was trained through a rounding is rounded here.
+
+    Args:
+        measured: Gives the metric of a network; None: by its scores, one row a sample.
     """
     if not workspace.is_main:
         nothing = Evaluation(metric, float("nan"), float("nan"), float("nan"), 0)
@@ -53,7 +57,10 @@ def finished(
         round_weights(network, training.quantize)
     folder = write_checkpoint(network, workspace.folder / name / "network")
     count = sum(p.numel() for p in network.parameters())
-    found = score(trained_outputs(network, test, name), test, metric, training.seed)
+    if measured is not None:
+        found = measured(network)
+    else:
+        found = score(trained_outputs(network, test, name), test, metric, training.seed)
     return TrainedNetwork(name, folder, count, found, count, done.steps, done.seconds, done.losses)
 
 

@@ -129,7 +129,7 @@ _USUAL_TARGETS = ("ort-cpu", "openvino-cpu", "ort-cuda")
 @options.work_dir_option
 @click.pass_context
 def distill(
-    context: click.Context, layerwise: bool, output: str, json_path: str | None, **given: Any
+    context: click.Context, /, layerwise: bool, output: str, json_path: str | None, **given: Any
 ) -> None:
     """Train a small network on the outputs of a large one, and say what that gained.
 

@@ -32,8 +32,13 @@ _FULL_RATE, _ADAPTER_RATE = 5e-5, 5e-4
     "--rank 8 -o out/",
 )
 @click.argument("base", metavar="CHECKPOINT", type=SOURCE)
-@click.option("--train", required=True, type=DATA, help="Training data with labels.")
-@click.option("--evaluate", required=True, type=DATA, help="Test data with labels.")
+@click.option(
+    "--train",
+    required=True,
+    type=DATA,
+    help="Training data with labels; texts alone for a language model.",
+)
+@click.option("--evaluate", required=True, type=DATA, help="Test data, likewise.")
 @click.option(
     "--adapter",
     type=click.Choice(["lora", "rslora", "dora", "qlora", "loha", "lokr", "oft", "ia3", "bitfit"]),
@@ -56,8 +61,9 @@ _FULL_RATE, _ADAPTER_RATE = 5e-5, 5e-4
 @click.option("--adapter-output", type=FOLDER, help="Keep the adapter alone, in peft's format.")
 @click.option(
     "--task",
-    type=click.Choice(["multi-class", "multi-label", "regression"]),
-    help="What the labels mean. [default: taken from the labels]",
+    type=click.Choice(["multi-class", "multi-label", "regression", "language-model"]),
+    help="What the labels mean; language-model: texts without labels, for a causal language "
+    "model. [default: taken from the labels]",
 )
 @click.option("--metric", type=METRIC, help="Metric of the table. [default: by the task]")
 @options.data_options

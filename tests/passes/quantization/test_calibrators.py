@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -15,6 +18,7 @@ from irtools.passes.quantization.ranges.rounding import Second, rounded_in_block
 from irtools.passes.quantization.ranges.spec import BlockSpec
 from irtools.plugins import registry
 from irtools.statistics import Grid, MinMaxResult, RangeEstimator, calibrators, estimated_range
+from irtools.testing import TINY_MODELS
 
 from .conftest import build, relative_error
 
@@ -139,3 +143,38 @@ def test_the_moving_average_is_that_of_the_samples(quantize, outputs) -> None:
         for each in (done, whole)
     ]
     assert errors[0] < errors[1]
+
+
+@pytest.mark.slow
+def test_an_installed_package_is_found_by_the_command(tmp_path: Path) -> None:
+    """The page's classes as a package with metadata, in a process that knows nothing else of it."""
+    site = tmp_path / "site"
+    info = site / "quantization_of_docs-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: quantization-of-docs\nVersion: 1.0\n"
+    )
+    (info / "entry_points.txt").write_text(
+        "[irtools.calibrators]\nsigmas = sigmas_of_docs:Sigmas\n"
+        "[irtools.roundings]\nstochastic = stochastic_of_docs:Stochastic\n"
+    )
+    for name, code in zip(("sigmas_of_docs", "stochastic_of_docs"), examples(), strict=True):
+        (site / f"{name}.py").write_text(code)
+    TINY_MODELS["mlp"]().save(tmp_path / "mlp.onnx")
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+
+    def irc(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "irtools.cli.main", *words]
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+
+    pipeline = "int8:mode=static:min-size=0:calibrator=sigmas:method=stochastic"
+    done = irc("optimize", "mlp.onnx", "--passes", pipeline, "--no-bench", "-o", "out.onnx")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out.onnx").is_file()
+    told = irc("passes", "int8").stdout
+    assert "six standard deviations around the mean" in " ".join(told.split())
+    environment.pop("PYTHONPATH")
+    missing = irc("optimize", "mlp.onnx", "--passes", pipeline, "-o", "other.onnx")
+    assert missing.returncode == 2 and "sigmas" in missing.stderr

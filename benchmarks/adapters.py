@@ -78,6 +78,7 @@ def main(argv: Sequence[str]) -> None:
                 _error(merged, path, files[0], feeds["prefill"]),
                 _error(merged, quantized, None, feeds["prefill"]),
             )
+            forms[f"{name}, none used"], errors[f"{name}, none used"] = (path, ()), errors["none"]
         rows = list(_rows(forms, errors, feeds["decode"], given.rounds))
     document = {**about("adapters"), "rank": given.rank, "past": given.past, "rows": rows}
     print("\n".join(table(document)), flush=True)

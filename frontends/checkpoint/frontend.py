@@ -128,20 +128,9 @@ def _export(
 def _next_to_weights(
     source: TorchSource, adapters: Sequence[Adapter], options: LoadOptions
 ) -> tuple[Switched, ...]:
-    """Read the adapters that are to stay next to the weights; none where they are merged.
-
-    Raises:
-        OptionError: There are no adapters, or several as constants.
-    """
+    """Read the adapters that are to stay next to the weights; none where they are merged."""
     if options.adapters_as == "merged":
         return ()
-    if not adapters:
-        raise OptionError(f"--adapters-as {options.adapters_as} needs --adapter DIR")
-    if options.adapters_as == "constants" and len(adapters) > 1:
-        raise OptionError(
-            f"--adapters-as constants holds one adapter, and {len(adapters)} are given: "
-            "several go as inputs"
-        )
     return read_switched(source, adapters, check=options.check)
 
 
@@ -159,7 +148,19 @@ def _quantized(source: TorchSource, folder: Path, request: QuantizerRequest) -> 
 
 
 def _adapters(options: LoadOptions) -> list[Adapter]:
+    """Read the adapters.
+
+    Raises:
+        OptionError: There are none to stay next to the weights, or several as constants.
+    """
     merges = options.adapters_as == "merged"
+    if not merges and not options.adapters:
+        raise OptionError(f"--adapters-as {options.adapters_as} needs --adapter DIR")
+    if options.adapters_as == "constants" and len(options.adapters) > 1:
+        raise OptionError(
+            f"--adapters-as constants holds one adapter, and {len(options.adapters)} are given: "
+            "several go as inputs"
+        )
     return [read_adapter(path, weight, merges=merges) for path, weight in options.adapters]
 
 

@@ -178,7 +178,7 @@ def _sizes(node: ir.Node) -> tuple[int, int]:
     weight = node.inputs[1]
     assert weight is not None and weight.shape is not None
     first, last = (int(size) for size in weight.shape.numpy())
-    turned = node.op_type == "Gemm" and node.attributes.get_int("transB", 0)
+    turned = node.op_type == "Gemm" and node.attributes.get_int("transB", 0) == 1
     return (last, first) if turned else (first, last)
 
 

@@ -49,7 +49,7 @@ class Prefix:
     def content(self) -> bytes:
         """Return it as `.npz`."""
         file = io.BytesIO()
-        np.savez(file, **self.past)
+        np.savez(file, **self.past)  # type: ignore[arg-type]
         return file.getvalue()
 
 

@@ -51,7 +51,7 @@ _EXTRAS = {
     "browser": ("playwright", "axe_playwright_python"),
     "ui": ("fastapi", "uvicorn", "sse_starlette", "jinja2", "psutil"),
     "mcp": ("mcp",),
-    "autoround": ("auto_round", "datasets"),
+    "autoround": ("auto_round",),
     "neural_compressor": ("neural_compressor", "prettytable"),
 }
 

@@ -4,56 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import onnx_ir as ir
 
+from irtools.analysis.block_pair import BlockNode, BlockPair, Change
 from irtools.analysis.pairing import Pairing, node_ids, pair_models
 from irtools.model import dtype_text
 
-__all__ = ["BlockNode", "BlockPair", "Change", "find_block"]
-
-Change: TypeAlias = Literal["same", "changed", "gone", "new"]
+__all__ = ["MOST_NODES", "find_block"]
 
 MOST_NODES = 90
 _LEAST_NODES = 2
-
-
-@dataclass(frozen=True)
-class BlockNode:
-    """A node of a block.
-
-    Attributes:
-        op: Its operator.
-        name: Its name.
-        weights: Types and sizes of the weights that it reads (`int8 384x384`).
-        inputs: Numbers of the nodes of the block that it reads, each smaller than its own.
-        change: `gone` and `new` have no partner in the other model; `changed`: its weights differ.
-    """
-
-    op: str
-    name: str
-    weights: str
-    inputs: tuple[int, ...]
-    change: Change
-
-
-@dataclass(frozen=True)
-class BlockPair:
-    """A block in two models.
-
-    Attributes:
-        module: Its dotted name; empty: the whole model.
-        alike: How many blocks look like it, itself among them.
-        before: Its nodes in the first model, in their order.
-        after: Its nodes in the second.
-    """
-
-    module: str
-    alike: int
-    before: tuple[BlockNode, ...]
-    after: tuple[BlockNode, ...]
 
 
 _Ids: TypeAlias = Mapping[str, ir.Node]

@@ -8,7 +8,6 @@ import os
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from urllib.parse import quote
 
 import msgspec
 
@@ -33,8 +32,6 @@ from irtools.files import (
     json_text,
     replace_folder,
 )
-from irtools.report.document import Report
-from irtools.report.page import Listed, many_page
 from irtools.version import __version__
 
 __all__ = [
@@ -150,6 +147,9 @@ def describe_release(config: Config, builds: Sequence[BuildRecord], folder: Path
     Raises:
         OSError: Something cannot be written.
     """
+    # Pages need every room that a report may speak of: a build where nothing changed needs none.
+    from irtools.builds.page import release_page
+
     name = release_name(config)
     reports = {
         one.name: json.loads((folder / one.name / "report.json").read_text(encoding="utf-8"))
@@ -158,7 +158,7 @@ def describe_release(config: Config, builds: Sequence[BuildRecord], folder: Path
     head = {"format": "irtools-reports", "version": 1}
     _write(folder / "report.json", json_text({**head, "reports": reports}))
     _write(folder / "report.md", release_report(name, builds, folder))
-    _write(folder / "report.html", many_page(name, _listed(builds, folder), _FILES))
+    _write(folder / "report.html", release_page(name, builds, folder, _FILES))
     _write(folder / "README.md", model_card(config, name, builds))
     mains = file_hashes(folder / one.name / one.main for one in builds)
     bom = bill_of_materials(config, name, builds, list(mains.values()))
@@ -201,15 +201,6 @@ def copy_files(names: Iterable[str], source: Path, folder: Path) -> None:
         place = folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source / name, place)
-
-
-def _listed(builds: Sequence[BuildRecord], folder: Path) -> list[Listed]:
-    """Return the builds with their reports and the links to their pages."""
-    texts = ((folder / one.name / "report.json").read_text(encoding="utf-8") for one in builds)
-    return [
-        Listed(one.name, Report.from_json(text), f"{quote(one.name)}/report.html")
-        for one, text in zip(builds, texts, strict=True)
-    ]
 
 
 def _records(folder: Path) -> dict[str, FileRecord]:

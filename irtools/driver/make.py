@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from irtools.analysis.block import BlockNode, BlockPair, find_block
+from irtools.analysis.block import find_block
+from irtools.analysis.block_pair import BlockNode, BlockPair
 from irtools.analysis.modules import ModuleSize, module_sizes
 from irtools.data import Dataset
 from irtools.model import Model

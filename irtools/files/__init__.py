@@ -6,7 +6,7 @@ from irtools.files.entry import Entry
 from irtools.files.hashes import file_hash, file_hashes, files_below
 from irtools.files.locks import folder_locked, locked
 from irtools.files.root import RootFolder
-from irtools.files.scratch import remove_abandoned, scratch_folder
+from irtools.files.scratch import remove_abandoned, scratch_folder, scratch_place
 from irtools.files.staging import publish, publish_folder, remove_staging, staging_folder
 from irtools.files.store import STORE_LIMIT, Store, StoredSize
 from irtools.files.swap import replace_folder, restore_folder
@@ -40,6 +40,7 @@ __all__ = [
     "replace_folder",
     "restore_folder",
     "scratch_folder",
+    "scratch_place",
     "staging_folder",
     "write_text",
 ]

@@ -19,11 +19,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["remove_abandoned", "scratch_folder"]
+__all__ = ["remove_abandoned", "scratch_folder", "scratch_place"]
 
 _LOCK = ".irc-lock"
 _INSIDE = "files"
 _PREFIX = "irc-"
+
+
+def scratch_place() -> Path:
+    """Return the folder for temporary ones, which `TMPDIR` chooses."""
+    return Path(tempfile.gettempdir())
 
 
 @contextmanager
@@ -42,7 +47,7 @@ def scratch_folder(
     Raises:
         OSError: It cannot be made.
     """
-    where = Path(tempfile.gettempdir()) if place is None else place
+    where = scratch_place() if place is None else place
     _sweep_once(where.absolute(), prefix)
     root = Path(tempfile.mkdtemp(prefix=f"{prefix}{purpose}-", dir=where))
     lock = _locked(root)

@@ -11,12 +11,12 @@ import json
 import math
 import shutil
 import struct
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from irtools.errors import FileError
+from irtools.files import scratch_place
 from irtools.words import size_text
 
 __all__ = ["Needs", "available_memory", "float32_bytes", "needs_of", "refuse_full_disks"]
@@ -70,7 +70,7 @@ def needs_of(
     if optimizes:
         shares.append(_COMPARED if compares else _PASSES)
     temporary = weights * (exports + (optimizes and compares))
-    places = {Path(tempfile.gettempdir()): temporary, out: weights}
+    places = {scratch_place(): temporary, out: weights}
     return Needs(round(max(shares, default=0) * weights), _joined(places))
 
 

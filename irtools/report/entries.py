@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from irtools.analysis.block import BlockPair
+from irtools.analysis.block_pair import BlockPair
 from irtools.goals import Interval
 from irtools.measure.base import BenchSettings
 from irtools.measure.effort import MeasuringPlan

@@ -58,8 +58,7 @@ class MergeProjections(Pass):
     requires: ClassVar[tuple[str, ...]] = (*FOUND_WEIGHTS, "eliminate-common-subexpressions")
     counters: ClassVar = {
         "num-merged-products": "products that are part of a larger one now",
-        "num-larger-products": "products that they are part of",
-        "num-unmerged-products": "products of one input that stayed apart",
+        "num-skipped-products": "products of one input that stayed apart",
     }
 
     when: Literal["faster", "always"] = option(
@@ -86,8 +85,7 @@ class MergeProjections(Pass):
             notes.append(f"products of {kind} {done} in {places}")
         counts = {
             "num-merged-products": merged,
-            "num-larger-products": larger,
-            "num-unmerged-products": products.total() - merged + len(seen.refused),
+            "num-skipped-products": products.total() - merged + len(seen.refused),
         }
         return PassResult(larger > 0, counts, tuple(notes))
 

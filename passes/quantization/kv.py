@@ -53,7 +53,7 @@ class Kv(Pass):
     name: ClassVar[str] = "kv"
     exactness: ClassVar[Exactness] = Exactness.LOSSY
     counters: ClassVar[Mapping[str, str]] = {
-        "num-cache-blocks": "attention blocks whose cache is in few bits",
+        "num-quantized-caches": "attention blocks whose cache is in few bits",
         "num-skipped-quantized": "attention blocks left as they are: their cache is in few bits",
     }
 
@@ -75,7 +75,7 @@ class Kv(Pass):
             return _tell(model, blocks, bits)
         fresh = [block for block in blocks if not any(map(codes_of, block.new))]
         counters = {
-            "num-cache-blocks": len(fresh),
+            "num-quantized-caches": len(fresh),
             "num-skipped-quantized": len(blocks) - len(fresh),
         }
         if not fresh:
@@ -94,7 +94,7 @@ def _tell(model: ir.Model, blocks: Sequence[CacheBlock], bits: int) -> PassResul
     if CACHE_BITS in model.metadata_props or any(codes_of(v) for b in blocks for v in b.new):
         return PassResult(False, {"num-skipped-quantized": len(blocks)})
     model.metadata_props[CACHE_BITS] = str(bits)
-    return PassResult(True, {"num-cache-blocks": len(blocks)})
+    return PassResult(True, {"num-quantized-caches": len(blocks)})
 
 
 def _notes(*, synthetic: bool) -> Iterator[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from irtools.analysis.block import MOST_NODES, BlockNode, BlockPair
+from irtools.analysis.block import MOST_NODES
+from irtools.analysis.block_pair import BlockNode, BlockPair
 from irtools.pages.blocks import Block, Drawing, Paragraph, Table
 from irtools.pages.charts import Box, Chart, layered
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from irtools.analysis.block import MOST_NODES, BlockNode, find_block
+from irtools.analysis.block import MOST_NODES, find_block
+from irtools.analysis.block_pair import BlockNode
 from irtools.editing import REPLACED
 
 

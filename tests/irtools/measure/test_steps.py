@@ -9,6 +9,7 @@ import numpy as np
 
 from irtools.analysis.decoder import CachedDecoder
 from irtools.measure.steps import step_of
+from irtools.targets import InputSlot
 
 _CACHE = {f"past_key_values.0.{what}": np.zeros((1, 2, 16, 4), np.float32) for what in "kv"}
 _DECODE = {"input_ids": np.zeros((1, 1), np.int64), **_CACHE}
@@ -25,6 +26,8 @@ class _Text:
 
 class _Keeping:
     """A runner that keeps texts."""
+
+    slots = tuple(InputSlot(name, array.dtype, array.shape) for name, array in _DECODE.items())
 
     def __init__(self) -> None:
         self.calls = 0

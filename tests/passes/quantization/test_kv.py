@@ -99,7 +99,7 @@ def test_keys_are_scaled_by_the_norms_of_rotated_pairs(rotary: str, pairs: list[
     values = model.ir.graph.initializers["values"].const_value
     assert words is not None and values is not None
     result = _run(model)
-    assert result.counters["num-cache-blocks"] == 1 and not result.notes
+    assert result.counters["num-quantized-caches"] == 1 and not result.notes
     keys, rounded = (codes_of(value) for value in _block(model).new)
     assert keys is not None and rounded is not None
     for pair in pairs:
@@ -164,7 +164,7 @@ def test_twice_is_once() -> None:
 
 def test_a_runtime_that_scales_its_cache_itself_is_told_the_bits() -> None:
     model = _decoder()
-    assert _run(model, "int4", "openvino-cpu").counters == {"num-cache-blocks": 1}
+    assert _run(model, "int4", "openvino-cpu").counters == {"num-quantized-caches": 1}
     assert model.ir.metadata_props[CACHE_BITS] == "4"
     assert not any(map(codes_of, _block(model).new))
     assert not _run(model, "int8", "openvino-cpu").modified

@@ -200,7 +200,7 @@ def test_weights_in_a_finer_form_keep_the_scales(quantize) -> None:
 @pytest.mark.openvino
 @pytest.mark.parametrize("model", [encoder(), gated()], ids=["post-norm", "pre-norm"])
 def test_on_openvino(quantize, outputs, openvino_layers, model: ir.Model) -> None:
-    done = quantize(model, INT8, "openvino-cpu:isa=vnni", x=samples())
+    done = quantize(model, INT8, "openvino-cpu:isa=avx2", x=samples())
     x = samples(2)
     found, layers = openvino_layers(done.after, x=x)
     assert moved(done) and sum(n for name, n in layers.items() if "[u8]" in name) >= 3

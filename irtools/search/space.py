@@ -83,7 +83,7 @@ class Space:
         A search that begins with random draws needs most of 60 trials to get there.
         """
         usual = {
-            "pruned": _NONE,
+            self._amount: _NONE,
             "rotate": "false",
             "weights": "int8",
             "bits": "8",
@@ -100,11 +100,19 @@ class Space:
             return usual, dynamic
         by = "speedup" if self.may_time else "ratio"
         less, more = (_PRUNED[by][place] for place in (1, 3))
-        pruned = [{**usual, "pruned": by, by: much, "scope": "global"} for much in (less, more)]
+        pruned = [{**usual, self._amount: by, by: much, "scope": "global"} for much in (less, more)]
         if self.is_decoder:
             return usual, dynamic, *pruned
         leaving = [{**one, "exits": "0.99", "exits-placed": "last"} for one in (usual, pruned[0])]
         return usual, dynamic, *pruned, *leaving
+
+    @property
+    def _amount(self) -> str:
+        """The name of what pruning is measured by.
+
+        A study knows one list of choices by a name, and one that began on workers may go on here.
+        """
+        return "pruned-here" if self.may_time else "pruned"
 
     def _passes(self, choose: Choose) -> Iterator[str]:
         yield "cleanup,fuse,sink"
@@ -132,7 +140,7 @@ class Space:
 
     def _pruned(self, choose: Choose) -> str:
         """How much goes: where that loses too much, the guard keeps the safest part of it."""
-        by = choose("pruned", (_NONE, *(("speedup",) if self.may_time else ()), "ratio"))
+        by = choose(self._amount, (_NONE, *(("speedup",) if self.may_time else ()), "ratio"))
         if by == _NONE:
             return ""
         much = choose(by, _PRUNED[by])

@@ -17,7 +17,7 @@ from irtools.report.document import Report
 from irtools.report.page import report_page
 
 DOCS = Path(__file__).parent
-WIDTH, HEIGHT = 1120, 1010
+WIDTH, HEIGHT = 1260, 1010
 
 
 def main() -> None:

@@ -143,9 +143,7 @@ def _make_genai(source: Source, path: Path) -> None:
     folder.mkdir()
     genai_int4(source, folder / "model.onnx")
     proto = onnx.load(folder / "model.onnx")
-    size = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))["model"][
-        "decoder"
-    ]
+    config = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))
     for value in (*proto.graph.input, *proto.graph.output):
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param == "kv_cache_dim":  # Which the builder leaves open.

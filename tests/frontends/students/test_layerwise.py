@@ -97,6 +97,7 @@ def test_a_student_of_fewer_layers(distilled) -> None:
     assert (found.blocks[1].before, found.blocks[1].steps) == (0, 0)
 
 
+@pytest.mark.slow
 def test_a_block_that_training_makes_worse_stays(distilled) -> None:
     found = distilled(training=dataclasses.replace(TRAINING, learning_rate=1e5))
     assert all(block.after == block.before for block in found.blocks)
@@ -105,6 +106,7 @@ def test_a_block_that_training_makes_worse_stays(distilled) -> None:
     assert layerwise.kept_db == untrained.kept_db
 
 
+@pytest.mark.slow
 def test_stopped_and_resumed(distilled, monkeypatch) -> None:
     """Blocks that were trained are taken as they are; the result is that of a run at once."""
     from irtools.frontends.students import layerwise as module

@@ -99,3 +99,11 @@ def test_tables_need_no_extra() -> None:
         [sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True
     )
     assert done.stdout.strip() == ""
+
+
+def test_what_watching_costs_is_not_moved_by_a_busy_minute() -> None:
+    from benchmarks.live_sampler import median_ratio
+
+    watched = [1.01] * 81 + [3.0] * 15
+    middle, low, high = median_ratio(watched, [1.0] * len(watched))
+    assert low == middle == high == pytest.approx(1.01)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from irtools.driver.artifact import WrittenExport, compile_to, write_export
@@ -50,6 +51,21 @@ def test_genai_writes_what_we_write(
     config = json.loads((tmp_path / "made" / "genai_config.json").read_text())
     assert config["search"]["past_present_share_buffer"] == (target == "ort-cpu")
     assert _by_genai(tmp_path / "made") == _by_us(tmp_path / "made", target)
+
+
+@pytest.mark.genai
+def test_caches_that_are_not_lowered_are_arrays(
+    tmp_path: Path, talks: Talks, grouped_decoder: Model
+) -> None:
+    """One buffer for both would be read beyond the text."""
+    plain = grouped_decoder.clone()
+    (attention,) = [node for node in plain.ir.graph if node.op_type == "Attention"]
+    attention.attributes["is_causal"] = ir.AttrInt64("is_causal", 1)
+    source = talks(tmp_path / "source", plain, eos_token_id=60)
+    _written(plain, source, tmp_path / "made", "ort-cpu")
+    config = json.loads((tmp_path / "made" / "genai_config.json").read_text())
+    assert config["search"]["past_present_share_buffer"] is False
+    assert _by_genai(tmp_path / "made") == _by_us(tmp_path / "made", "ort-cpu")
 
 
 @pytest.mark.genai

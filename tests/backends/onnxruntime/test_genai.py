@@ -98,6 +98,19 @@ def _exported(model: Model, source: Path, folder: Path, *, force: bool = False) 
     return write_export(parts, main, destination, external_data=None, force=force)
 
 
+def test_we_write_with_a_decoder_that_leaves_the_size_of_a_head_open(
+    tmp_path: Path, talks: Talks, grouped_decoder: Model
+) -> None:
+    """As the builder of onnxruntime-genai does."""
+    whole = talks(tmp_path / "whole", grouped_decoder)
+    made = grouped_decoder.clone()
+    for value in (*made.ir.graph.inputs[3:], *made.ir.graph.outputs[1:]):
+        assert value.shape is not None
+        value.shape = ir.Shape([*value.shape[:3], "kv_cache_dim"])
+    left_open = talks(tmp_path / "open", made)
+    assert _by_us(left_open, "ort-cpu") == _by_us(whole, "ort-cpu")
+
+
 def _by_genai(folder: Path) -> list[int]:
     import onnxruntime_genai as genai
 

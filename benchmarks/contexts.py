@@ -1,13 +1,17 @@
 """A decoder over the length of its context: reading, writing, memory and perplexity.
 
-    python -m benchmarks run contexts [NAME...] [--lengths N,N] [--rounds N] [--write [NAME]]
+    python -m benchmarks run contexts [NAME...] [--lengths N,N] [--write [NAME] [--missing]]
 
 SmolLM2 in 4 bits on both runtimes, its cache in every form that they have, next to the model that
-onnxruntime-genai's builder makes. Each entrant reads real text of so many tokens in parts of 128,
-as `begin_text` does, so that all but the first part read it from the cache; that gives the speed of
-reading and the perplexity. Then it reads on token by token. Every block has a process of its own;
-blocks of all entrants alternate. CPU time on one thread is counted, which other work on the machine
+onnxruntime-genai's builder makes. Each entrant reads one real text, as `begin_text` does: in parts
+of 128, so that all but the first part read it from the cache, and the last tokens before each
+length one by one. That gives the speed of reading, the time of a token and the perplexity at each
+length; short lengths get further texts for their perplexity. A pass has a process of its own;
+passes of all entrants alternate. CPU time on one thread is counted, which other work on the machine
 changes little. Ratios are against the cache as arrays on the same runtime.
+
+`--write` adds the rows of each pass to the stored result as soon as they are there, and `--missing`
+leaves out what has its rows already: a table can be made in several runs on one machine.
 """
 
 from __future__ import annotations
@@ -28,22 +32,40 @@ from benchmarks.commands import export_with_past
 from benchmarks.decoder_peers import Source, genai_int4
 from benchmarks.deployed import deployed
 from benchmarks.prepared.packages import cached
-from benchmarks.recording import DEFAULT_CACHE, about, add_names, add_write_option, prepare, store
+from benchmarks.recording import (
+    DEFAULT_CACHE,
+    RESULTS,
+    about,
+    add_names,
+    add_write_option,
+    prepare,
+    read_result,
+    store,
+)
 from irtools.measure.memory import peak_memory
 from irtools.measure.sandbox import run_isolated
 from irtools.metrics import Perplexity
 from irtools.model import Model
-from irtools.targets import RunnerOptions, begin_text, find_target, lowered, text_decoder_of
+from irtools.targets import (
+    RunnerOptions,
+    TextState,
+    begin_text,
+    find_target,
+    lowered,
+    text_decoder_of,
+)
 
 SOURCE, PASSES = "smollm2", "cleanup,fuse,int4"
 LENGTHS = "128,1024,4096,8192"
 _PART = 128
 _STEPS, _WARM_UP = 24, 4
-_LEAST_TOKENS = 2048
-"""Texts of fewer are read until there are so many in all."""
+_LEAST_TOKENS = 1024
+"""Lengths below get further texts, until there are so many tokens in all."""
 _CALIBRATION = 24
 _FOLDER = Path("contenders", "contexts")
 _GENAI = "onnxruntime-genai builder"
+Stops = dict[int, dict[str, float]]
+"""What was measured at each length."""
 
 
 @dataclass(frozen=True)
@@ -80,24 +102,57 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, help="default: %(default)s")
     parser.add_argument("--lengths", default=LENGTHS, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=1, help="default: %(default)s")
+    parser.add_argument(
+        "--missing", action="store_true", help="leave out what the stored result has rows of"
+    )
     add_write_option(parser, "contexts")
     given = parser.parse_args(argv)
+    if given.missing and given.write is None:
+        parser.error("--missing goes by a stored result: give --write")
     cache = given.cache.resolve()
     for name in (SOURCE, "bbc"):
         prepare(name, cache)
     export_with_past(SOURCE, cache)
-    files = {name: made(name, ENTRANTS[name], cache) for name in given.names}
+    lengths = sorted(map(int, given.lengths.split(",")))
     tokens = read_tokens(cache)
-    rows: list[dict[str, Any]] = []
-    for length in map(int, given.lengths.split(",")):
-        blocks: dict[str, list[Mapping[str, float]]] = {name: [] for name in files}
-        for _ in range(given.rounds):
-            for name, path in files.items():
-                arguments = (path, ENTRANTS[name].target, texts_of(tokens, length))
-                blocks[name].append(run_isolated(block, *arguments, label=name))
-        rows += (_row(name, length, found) for name, found in blocks.items())
-        print("\n".join(table({"rows": rows})), flush=True)
-    store(given.write, {**about("contexts"), "rows": rows})
+    document = _earlier(given.write)
+    names = [n for n in given.names if not (given.missing and _has(document, n, lengths))]
+    files = {name: made(name, ENTRANTS[name], cache) for name in names}
+    passes: dict[str, list[Stops]] = {name: [] for name in names}
+    for _ in range(given.rounds):
+        for name, path in files.items():
+            arguments = (path, ENTRANTS[name].target, tokens, lengths)
+            passes[name].append(run_isolated(read_through, *arguments, label=name))
+            rows = [_row(name, length, passes[name]) for length in lengths]
+            document["rows"] = merged(document["rows"], rows)
+            store(given.write, document)
+            times = (f"{row['step_ms']:.1f} ms at {row['length']:,}" for row in rows)
+            print(f"{name}: {', '.join(times)}", flush=True)
+    print("\n".join(table(document)))
+
+
+def _earlier(name: str | None) -> dict[str, Any]:
+    """Return the stored result of this machine and these versions; else one without rows."""
+    fresh = {**about("contexts"), "rows": []}
+    if name is None or not (RESULTS / f"{name}.json").is_file():
+        return fresh
+    found: dict[str, Any] = read_result(name)
+    is_same = all(found.get(key) == fresh[key] for key in ("machine", "versions"))
+    return found if is_same else fresh
+
+
+def _has(document: Mapping[str, Any], name: str, lengths: Sequence[int]) -> bool:
+    there = {row["length"] for row in document["rows"] if row["entrant"] == name}
+    return there >= set(lengths)
+
+
+def merged(
+    rows: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """Return rows with those that were found in place of earlier ones, by length and entrant."""
+    by_place = {(row["length"], row["entrant"]): row for row in (*rows, *found)}
+    order = list(ENTRANTS)
+    return [by_place[place] for place in sorted(by_place, key=lambda p: (p[0], order.index(p[1])))]
 
 
 def made(name: str, entrant: Entrant, cache: Path) -> Path:
@@ -177,49 +232,91 @@ def _encode(cache: Path, file: str, count: int | None) -> list[np.ndarray]:
     return [np.array(one, np.int64) for one in ids]
 
 
-def texts_of(tokens: np.ndarray, length: int) -> list[np.ndarray]:
-    """Return texts of a length, [1, L] each: of short ones several."""
-    count = max(_LEAST_TOKENS // length, 1)
-    return [tokens[None, n * length : (n + 1) * length] for n in range(count)]
+def read_through(path: Path, target: str, tokens: np.ndarray, lengths: Sequence[int]) -> Stops:
+    """Read a text, and stop at each of some lengths, in this process.
 
-
-def block(path: Path, target: str, texts: Sequence[np.ndarray]) -> dict[str, float]:
-    """Read texts and then token by token, in this process.
+    Args:
+        path: The model.
+        target: What runs it.
+        tokens: The text, [N]; at least as long as the longest length.
+        lengths: Where to stop, ascending.
 
     Returns:
-        `read_seconds` and `step_seconds` of CPU time, `tokens` that were read, the `loss` of
-        `predicted` tokens in nats, `peak_bytes`, and `cache_bytes`, 0 where the runtime hides it.
+        For each length: `read_seconds` of CPU time of `tokens` that were read in parts,
+        `step_seconds` of one token, the `loss` of `predicted` tokens in nats, `peak_bytes`, and
+        `cache_bytes`, 0 where the runtime hides it.
     """
     precision = "f32" if target.startswith("openvino") else None
     options = RunnerOptions(threads=1, precision=precision)
-    loss, predicted, seconds = 0.0, 0.0, 0.0
+    found: Stops = {}
     with find_target(target).runner(path, options) as runner:
         decoder = text_decoder_of(runner)
         assert decoder is not None
-        for ids in texts:
-            text, before = begin_text(runner, decoder, 1), None
-            for start in range(0, ids.shape[1], _PART):
-                part = ids[:, start : start + _PART]
-                begun = time.process_time()
-                logits = text.read(part)
-                seconds += time.process_time() - begun
-                more = _loss(before, logits, part)
-                loss, predicted = loss + more[0], predicted + more[1]
-                before = logits[:, -1:]
+        reader = _Reader(begin_text(runner, decoder, 1))
+        for length in lengths:
+            parts = length - _WARM_UP - _STEPS
+            reader.read(tokens[reader.position : parts], _PART)
+            times = reader.read(tokens[parts:length], 1)
+            found[length] = {
+                "read_seconds": reader.seconds,
+                "tokens": reader.read_in_parts,
+                "step_seconds": median(times[_WARM_UP:]),
+                "loss": reader.loss,
+                "predicted": reader.predicted,
+                "peak_bytes": peak_memory(),
+                "cache_bytes": reader.text.cache_bytes or 0,
+            }
+        for length, further in further_texts(tokens, lengths):
+            other = _Reader(begin_text(runner, decoder, 1))
+            other.read(further, _PART)
+            found[length]["loss"] += other.loss
+            found[length]["predicted"] += other.predicted
+    return found
+
+
+def further_texts(tokens: np.ndarray, lengths: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield the texts, [L], that short lengths have after the first, with their lengths."""
+    for length in lengths:
+        for n in range(1, _LEAST_TOKENS // length):
+            yield length, tokens[n * length : (n + 1) * length]
+
+
+@dataclass
+class _Reader:
+    """A text that is read on, and what was seen on the way.
+
+    Attributes:
+        text: The text.
+        position: Tokens that were read.
+        read_in_parts: Those of them that were read several at a time, and their `seconds`.
+        loss: Of `predicted` tokens, in nats.
+        before: Scores after the last token, [1, 1, V].
+    """
+
+    text: TextState
+    position: int = 0
+    read_in_parts: int = 0
+    seconds: float = 0.0
+    loss: float = 0.0
+    predicted: float = 0.0
+    before: np.ndarray | None = None
+
+    def read(self, tokens: np.ndarray, size: int) -> list[float]:
+        """Read on in parts of a size; returns CPU seconds of each."""
         times = []
-        for _ in range(_WARM_UP + _STEPS):
+        for start in range(0, len(tokens), size):
+            part = tokens[None, start : start + size]
             begun = time.process_time()
-            text.read(texts[-1][:, :1])
+            logits = self.text.read(part)
             times.append(time.process_time() - begun)
-        return {
-            "read_seconds": seconds,
-            "tokens": sum(ids.shape[1] for ids in texts),
-            "step_seconds": median(times[_WARM_UP:]),
-            "loss": loss,
-            "predicted": predicted,
-            "peak_bytes": peak_memory(),
-            "cache_bytes": text.cache_bytes or 0,
-        }
+            loss, predicted = _loss(self.before, logits, part)
+            self.loss, self.predicted = self.loss + loss, self.predicted + predicted
+            self.before = logits[:, -1:]
+        self.position += len(tokens)
+        if size > 1:
+            self.read_in_parts += len(tokens)
+            self.seconds += sum(times)
+        return times
 
 
 def _loss(before: np.ndarray | None, logits: np.ndarray, ids: np.ndarray) -> tuple[float, float]:
@@ -232,18 +329,19 @@ def _loss(before: np.ndarray | None, logits: np.ndarray, ids: np.ndarray) -> tup
     return float(total), float(count)
 
 
-def _row(name: str, length: int, blocks: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    first = blocks[0]
+def _row(name: str, length: int, passes: Sequence[Stops]) -> dict[str, Any]:
+    stops = [one[length] for one in passes]
+    first = stops[0]
     return {
         "entrant": name,
         "runtime": ENTRANTS[name].target.partition(":")[0],
         "is_base": ENTRANTS[name].is_base,
         "length": length,
-        "read_tokens_per_second": median(one["tokens"] / one["read_seconds"] for one in blocks),
-        "step_ms": median(1e3 * one["step_seconds"] for one in blocks),
-        "blocks_step_ms": [1e3 * one["step_seconds"] for one in blocks],
+        "read_tokens_per_second": median(one["tokens"] / one["read_seconds"] for one in stops),
+        "step_ms": median(1e3 * one["step_seconds"] for one in stops),
+        "blocks_step_ms": [1e3 * one["step_seconds"] for one in stops],
         "perplexity": float(np.exp(first["loss"] / first["predicted"])),
-        "peak_bytes": max(one["peak_bytes"] for one in blocks),
+        "peak_bytes": max(one["peak_bytes"] for one in stops),
         "cache_bytes": first["cache_bytes"],
     }
 

@@ -19,7 +19,10 @@ import numpy as np
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["CodedCache", "coded_caches", "note_codes"]
+__all__ = ["SHARED_CACHE", "CodedCache", "coded_caches", "note_codes"]
+
+SHARED_CACHE = "shared_cache"
+"""Key in the metadata of a model whose caches may be bound to one buffer each."""
 
 _KEY = "coded_caches"
 _NIBBLE = 4

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from irtools.analysis.decoder import CachedDecoder, find_decoder
+from irtools.backends.onnxruntime.coded_cache import SHARED_CACHE
 from irtools.errors import FileError
 from irtools.files import context_length, read_settings
+from irtools.model import Model
 from irtools.targets import Companions
-
-if TYPE_CHECKING:
-    from irtools.model import Model
 
 __all__ = ["CONFIG", "genai_config", "write_config"]
 
@@ -29,13 +28,15 @@ _ENDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 _TYPE = "decoder"
 
 
-def write_config(model: Model, main: Path, *, shared: bool) -> Companions:
+def write_config(model: Model, main: Path) -> Companions:
     """Write the configuration next to a decoder with a cache; nothing for other models.
+
+    Past and present are one buffer where the file says that they may be: lowering notes it in there
+    where it could rewrite all attention.
 
     Args:
         model: The model.
         main: Its file; `config.json` is next to it.
-        shared: Past and present may be one buffer.
 
     Raises:
         FileError: A configuration there cannot be read.
@@ -56,6 +57,7 @@ def write_config(model: Model, main: Path, *, shared: bool) -> Companions:
                 f"{', '.join(missing)}",
             )
         )
+    shared = SHARED_CACHE in Model.load(main).ir.metadata_props
     made = genai_config(decoder, known, _vocabulary(model), main.name, shared=shared)
     path = folder / CONFIG
     try:

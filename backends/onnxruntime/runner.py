@@ -14,11 +14,10 @@ import numpy as np
 from irtools.analysis.decoder import decoder_of
 from irtools.backends.onnxruntime.adapters import read_adapter
 from irtools.backends.onnxruntime.bound_text import BoundText
-from irtools.backends.onnxruntime.coded_cache import CodedCache, coded_caches
+from irtools.backends.onnxruntime.coded_cache import SHARED_CACHE, CodedCache, coded_caches
 from irtools.backends.onnxruntime.kernels import count_kernels, count_providers
 from irtools.backends.onnxruntime.session import (
     RUNTIME_ERRORS,
-    SHARED_CACHE,
     Provider,
     SaveAs,
     clean_message,

@@ -16,7 +16,6 @@ from irtools.targets import RunnerOptions
 from irtools.words import one_line
 
 __all__ = [
-    "SHARED_CACHE",
     "RUNTIME_ERRORS",
     "Provider",
     "SaveAs",
@@ -42,9 +41,6 @@ RUNTIME_ERRORS: tuple[type[Exception], ...] = (
     state.RuntimeException,
 )
 """What the runtime raises; its classes share no base but Exception."""
-
-SHARED_CACHE = "shared_cache"
-"""Key in the metadata of a model whose caches may be bound to one buffer each."""
 
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : [A-Z_]+ : (?:Load model from .*? failed:)?")
 _FATAL_ONLY = 4

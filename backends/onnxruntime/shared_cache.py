@@ -31,8 +31,7 @@ from irtools.analysis.cache_codes import CacheCodes, codes_of
 from irtools.analysis.decoder import CachedDecoder, find_decoder
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.analysis.types import element_type
-from irtools.backends.onnxruntime.coded_cache import CodedCache, note_codes
-from irtools.backends.onnxruntime.session import SHARED_CACHE
+from irtools.backends.onnxruntime.coded_cache import SHARED_CACHE, CodedCache, note_codes
 from irtools.editing import Editor, Place
 
 __all__ = ["share_caches"]

@@ -111,7 +111,7 @@ class _Ort(Target):
     def complete_folder(self, model: Model, main: Path) -> Companions:
         from irtools.backends.onnxruntime.genai import write_config
 
-        return write_config(model, main, shared=self.capabilities.shares_cache)
+        return write_config(model, main)
 
     def write_adapter(self, path: Path, arrays: Feeds) -> None:
         """Write an adapter; see `irtools.targets.TakesAdapters`."""

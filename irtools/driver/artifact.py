@@ -218,11 +218,8 @@ def write_export(
 
 
 def _further(model: Model, main: Path, kept: Path | None) -> Companions:
-    """Write what ONNX Runtime's own generation needs next to a decoder; nothing for others.
-
-    An export is portable: its cache goes in and out as arrays.
-    """
-    made = find_target("ort-cpu:shared-cache=false", check=False).complete_folder(model, main)
+    """Write what ONNX Runtime's own generation needs next to a decoder; nothing for others."""
+    made = find_target("ort-cpu", check=False).complete_folder(model, main)
     if kept is None or not any((kept / name).exists() for name in made.names):
         return made
     for name in made.names:

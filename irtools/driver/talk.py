@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from irtools.analysis.decoder import is_past
 from irtools.data import ChatTemplate, read_arrays, read_chat_template
 from irtools.errors import DataError, FileError, ModelError, UnsupportedError, UsageError
 from irtools.files import context_length, read_settings
 from irtools.measure.cpu import cpu_quota
-from irtools.sources import ADAPTER_SUFFIX, PAST_SUFFIX
+from irtools.model import Model
+from irtools.sources import ADAPTER_SUFFIX, PAST_SUFFIX, with_head_size
 from irtools.targets import (
     Runner,
     RunnerOptions,
@@ -284,11 +286,20 @@ def open_talker(
     """
     main = find_main(Path(source))
     found = find_target(target or _TARGETS.get(main.suffix, "ort-cpu"))
-    runner = found.runner(main, RunnerOptions(threads=threads or cpu_quota()))
+    settings = RunnerOptions(threads=threads or cpu_quota())
+    runner = found.runner(main, settings)
+    if main.suffix == ".onnx" and _leaves_head_open(runner):
+        runner.close()
+        runner = found.runner(with_head_size(Model.load(main)), settings)
     talker = Talker(runner, main.parent, source)
     if adapter is not None:
         talker.use_adapter(adapter)
     return talker
+
+
+def _leaves_head_open(runner: Runner) -> bool:
+    """Whether a cache input does not say how large a head is."""
+    return any(is_past(s.name) and s.shape is not None and not s.shape[-1] for s in runner.slots)
 
 
 def _read_tokenizer(folder: Path, name: str) -> Any:

@@ -163,6 +163,7 @@ def load_by(frontend: Frontend, source: str, options: LoadOptions) -> Model:
         IrtoolsError: As `Frontend.load`.
         UsageError: A size is for an axis that the model does not have, or has fixed; the scores of
             the last token are asked of what is not a decoder.
+        UnsupportedError: A cache leaves the size of a head open, and nothing says it.
     """
     try:
         model = frontend.load(source, options)
@@ -174,8 +175,7 @@ def load_by(frontend: Frontend, source: str, options: LoadOptions) -> Model:
         from irtools.sources.last_logits import with_last_logits
 
         model = with_last_logits(model)
-    if not options.sizes:
-        return model
     from irtools.model import with_sizes
+    from irtools.sources.head_size import with_head_size
 
-    return with_sizes(model, dict(options.sizes))
+    return with_head_size(with_sizes(model, dict(options.sizes)))

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,3 +108,49 @@ def test_what_watching_costs_is_not_moved_by_a_busy_minute() -> None:
     watched = [1.01] * 81 + [3.0] * 15
     middle, low, high = median_ratio(watched, [1.0] * len(watched))
     assert low == middle == high == pytest.approx(1.01)
+
+
+class _Words:
+    """A text whose next token is always twice as likely as all others."""
+
+    length = 0
+    cache_bytes = None
+
+    def read(self, ids: np.ndarray) -> np.ndarray:
+        self.length += ids.shape[1]
+        return np.tile(np.log([2.0, 1.0, 1.0], dtype=np.float32), (1, ids.shape[1], 1))
+
+
+def test_a_context_is_read_in_parts_and_then_by_token() -> None:
+    from benchmarks.contexts import _Reader
+
+    text = _Words()
+    reader = _Reader(text)
+    assert len(reader.read(np.zeros(300, np.int64), 128)) == 3
+    assert len(reader.read(np.zeros(4, np.int64), 1)) == 4
+    assert (reader.position, reader.read_in_parts, text.length) == (304, 300, 304)
+    assert reader.predicted == 303  # All but the first token have scores before them.
+    assert reader.loss / reader.predicted == pytest.approx(np.log(2))
+
+
+def test_short_contexts_get_further_texts() -> None:
+    from benchmarks.contexts import further_texts
+
+    tokens = np.arange(2048)
+    found = [(length, text[0], len(text)) for length, text in further_texts(tokens, [256, 1024])]
+    assert found == [(256, 256, 256), (256, 512, 256), (256, 768, 256)]
+
+
+def test_rows_of_contexts_replace_those_before_them() -> None:
+    from benchmarks.contexts import merged
+
+    def row(entrant: str, length: int, step: float) -> dict[str, object]:
+        return {"entrant": entrant, "length": length, "step_ms": step}
+
+    before = [row("ORT, buffers", 128, 1.0), row("ORT, arrays", 4096, 2.0)]
+    found = [row("ORT, buffers", 4096, 3.0), row("ORT, buffers", 128, 4.0)]
+    assert merged(before, found) == [
+        row("ORT, buffers", 128, 4.0),
+        row("ORT, arrays", 4096, 2.0),
+        row("ORT, buffers", 4096, 3.0),
+    ]

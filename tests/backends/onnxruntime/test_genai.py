@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from irtools.driver.artifact import WrittenExport, compile_to, write_export
@@ -53,6 +54,21 @@ def test_genai_writes_what_we_write(
 
 
 @pytest.mark.genai
+def test_caches_that_are_not_lowered_are_arrays(
+    tmp_path: Path, talks: Talks, grouped_decoder: Model
+) -> None:
+    """One buffer for both would be read beyond the text."""
+    plain = grouped_decoder.clone()
+    (attention,) = [node for node in plain.ir.graph if node.op_type == "Attention"]
+    attention.attributes["is_causal"] = ir.AttrInt64("is_causal", 1)
+    source = talks(tmp_path / "source", plain, eos_token_id=60)
+    _written(plain, source, tmp_path / "made", "ort-cpu")
+    config = json.loads((tmp_path / "made" / "genai_config.json").read_text())
+    assert config["search"]["past_present_share_buffer"] is False
+    assert _by_genai(tmp_path / "made") == _by_us(tmp_path / "made", "ort-cpu")
+
+
+@pytest.mark.genai
 def test_genai_opens_what_is_exported(tmp_path: Path, talks: Talks, grouped_decoder: Model) -> None:
     source = talks(tmp_path / "source", grouped_decoder, eos_token_id=60)
     made = tmp_path / "made"
@@ -80,6 +96,19 @@ def _exported(model: Model, source: Path, folder: Path, *, force: bool = False) 
     parts = [("model", model)]
     main = str(source / "model.onnx")
     return write_export(parts, main, destination, external_data=None, force=force)
+
+
+def test_we_write_with_a_decoder_that_leaves_the_size_of_a_head_open(
+    tmp_path: Path, talks: Talks, grouped_decoder: Model
+) -> None:
+    """As the builder of onnxruntime-genai does."""
+    whole = talks(tmp_path / "whole", grouped_decoder)
+    made = grouped_decoder.clone()
+    for value in (*made.ir.graph.inputs[3:], *made.ir.graph.outputs[1:]):
+        assert value.shape is not None
+        value.shape = ir.Shape([*value.shape[:3], "kv_cache_dim"])
+    left_open = talks(tmp_path / "open", made)
+    assert _by_us(left_open, "ort-cpu") == _by_us(whole, "ort-cpu")
 
 
 def _by_genai(folder: Path) -> list[int]:

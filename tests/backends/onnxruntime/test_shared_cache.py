@@ -11,7 +11,7 @@ import pytest
 
 from irtools.analysis.decoder import CachedDecoder, find_decoder
 from irtools.backends.onnxruntime.bound_text import BoundText
-from irtools.backends.onnxruntime.shared_cache import SHARED_CACHE
+from irtools.backends.onnxruntime.coded_cache import SHARED_CACHE
 from irtools.measure.generate import write_greedily
 from irtools.model import Model
 from irtools.targets import FedText, Runner, RunnerOptions, begin_text, find_target, lowered

@@ -68,8 +68,8 @@ class Filler:
 
         with self.tracking.following(one, folder) as watch:
             record = make_build(one, inputs, folder, cache, watch)
-        if not still_holds(one, inputs):
-            raise DataError("its source or data changed while it was built: build again")
+            if not still_holds(one, inputs):
+                raise DataError("its source or data changed while it was built: build again")
         return record
 
     def origin(self, one: Combination, inputs: Inputs) -> Origin | None:

@@ -32,6 +32,7 @@ from irtools.files import (
     json_text,
     replace_folder,
 )
+from irtools.report.document import Report
 from irtools.version import __version__
 
 __all__ = [
@@ -151,14 +152,15 @@ def describe_release(config: Config, builds: Sequence[BuildRecord], folder: Path
     from irtools.builds.page import release_page
 
     name = release_name(config)
-    reports = {
+    documents = {
         one.name: json.loads((folder / one.name / "report.json").read_text(encoding="utf-8"))
         for one in builds
     }
     head = {"format": "irtools-reports", "version": 1}
-    _write(folder / "report.json", json_text({**head, "reports": reports}))
-    _write(folder / "report.md", release_report(name, builds, folder))
-    _write(folder / "report.html", release_page(name, builds, folder, _FILES))
+    _write(folder / "report.json", json_text({**head, "reports": documents}))
+    reports = {build: Report.from_dict(document) for build, document in documents.items()}
+    _write(folder / "report.md", release_report(name, builds, reports))
+    _write(folder / "report.html", release_page(name, reports, _FILES))
     _write(folder / "README.md", model_card(config, name, builds))
     mains = file_hashes(folder / one.name / one.main for one in builds)
     bom = bill_of_materials(config, name, builds, list(mains.values()))

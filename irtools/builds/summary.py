@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 
 from irtools.builds.records import BuildRecord, Scores
 from irtools.report.document import Report
@@ -31,16 +30,18 @@ def markdown_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> It
         yield f"| {' | '.join(cells)} |"
 
 
-def release_report(name: str, builds: Sequence[BuildRecord], folder: Path) -> str:
+def release_report(name: str, builds: Sequence[BuildRecord], reports: Mapping[str, Report]) -> str:
     """Return `report.md`: the table of all builds, and the report of each.
 
     Args:
-        folder: The release, which holds them.
+        reports: By the names of the builds.
     """
-    return "\n".join(_lines(name, builds, folder)) + "\n"
+    return "\n".join(_lines(name, builds, reports)) + "\n"
 
 
-def _lines(name: str, builds: Sequence[BuildRecord], folder: Path) -> Iterator[str]:
+def _lines(
+    name: str, builds: Sequence[BuildRecord], reports: Mapping[str, Report]
+) -> Iterator[str]:
     yield f"# {printable(name)}"
     yield ""
     yield from markdown_table(*summary_rows(builds))
@@ -48,8 +49,7 @@ def _lines(name: str, builds: Sequence[BuildRecord], folder: Path) -> Iterator[s
     for one in builds:
         yield f"## {one.name}"
         yield ""
-        text = (folder / one.name / "report.json").read_text(encoding="utf-8")
-        yield markdown(Report.from_json(text))
+        yield markdown(reports[one.name])
 
 
 def _cells(scores: Scores) -> Iterator[str]:

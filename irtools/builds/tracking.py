@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from irtools.builds.matrix import Combination
 from irtools.builds.watch import Watch
 from irtools.plugins import all_of
 
 if TYPE_CHECKING:
+    from irtools.report.document import Report
     from irtools.trackers import RunLog, Tracker
 
 __all__ = ["BuildTracking"]
@@ -22,7 +23,9 @@ __all__ = ["BuildTracking"]
 class BuildTracking:
     """Runs of the builds that are made; of several builds they are parts of one run for all.
 
-    What the release or the cache had has its run already.
+    What the release or the cache had has its run already. As a context manager it ends as failed
+    whatever has begun and not ended: of a single build that is its own run, which lasts until the
+    release is in its place.
 
     Args:
         trackers: Which; none: nothing is written.
@@ -37,6 +40,8 @@ class BuildTracking:
         self._several = builds > 1
         self._watch = watch
         self._whole: RunLog | None = None
+        self._begun: list[RunLog] = []
+        self._alone: Report | None = None
 
     def __enter__(self) -> BuildTracking:
         return self
@@ -47,11 +52,13 @@ class BuildTracking:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if self._whole is not None:
-            self._whole.__exit__(kind, error, traceback)
+        for log in reversed(self._begun):
+            log.__exit__(kind, error, traceback)
 
     def finish(self, release: Path) -> None:
-        """End the run of all builds with the page of the release."""
+        """End the run of all builds with the page of the release, that of one with its report."""
+        if self._alone is not None:
+            self._begun[-1].finish(self._alone)
         if self._whole is not None:
             from irtools.trackers import RunEnd
 
@@ -66,22 +73,40 @@ class BuildTracking:
             return
         from irtools.builds.settings import pipeline_of
         from irtools.report.document import Report
-        from irtools.trackers import RunLog
 
         if self._several and self._whole is None:
-            self._whole = RunLog(self._trackers, self._name, self._watch.say)
+            self._whole = self._begin(self._name)
         pipeline, watch = pipeline_of(one), self._watch
-        with RunLog(
-            self._trackers,
+        log = self._begin(
             one.name,
-            watch.say,
             parameters={} if pipeline is None else {"pipeline": str(pipeline)},
             tags={"source": one.model_table.source},
             parent=self._whole,
-        ) as log:
+        )
+        with _failing(log):
             yield dataclasses.replace(
                 watch,
                 on_row=all_of(watch.on_row, log.row),
                 on_tried=all_of(watch.on_tried, log.tried),
             )
-            log.finish(Report.from_json((folder / "report.json").read_text(encoding="utf-8")))
+            report = Report.from_json((folder / "report.json").read_text(encoding="utf-8"))
+        if self._several:
+            log.finish(report)
+        else:
+            self._alone = report
+
+    def _begin(self, name: str, **what: Any) -> RunLog:
+        from irtools.trackers import RunLog
+
+        self._begun.append(RunLog(self._trackers, name, self._watch.say, **what))
+        return self._begun[-1]
+
+
+@contextmanager
+def _failing(log: RunLog) -> Iterator[None]:
+    """End a run where an error comes out, and leave it open otherwise."""
+    try:
+        yield
+    except BaseException as error:
+        log.__exit__(type(error), error, error.__traceback__)
+        raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from irtools.instruments import FidelityFigure, Latency, MetricFigure, Size, first_ratios
 from irtools.measure.figures import Measured
@@ -11,8 +12,10 @@ from irtools.report.cells import Cells
 from irtools.report.entries import ReportData
 from irtools.words import size_text, sqnr_text
 
-__all__ = ["Both", "Compared", "Ends", "cautions", "compared_figures", "comparison_text"]
+__all__ = ["Both", "Compared", "Ends", "Kind", "cautions", "compared_figures", "comparison_text"]
 __all__ += ["figure_cells", "outcome_of"]
+
+Kind = Literal["speed", "size", "metric", "closeness"]
 
 Both = tuple[ReportData, ReportData]
 
@@ -32,6 +35,7 @@ class Compared:
 
     Attributes:
         name: What it is.
+        kind: What it measures; of a decoder each phase has a speed of its own.
         found: Of the first and of the second; None where it was not measured.
         shown: A number as text.
         larger: More of it is better.
@@ -40,6 +44,7 @@ class Compared:
     """
 
     name: str
+    kind: Kind
     found: tuple[Ends | None, Ends | None]
     shown: Callable[[float], str]
     larger: bool
@@ -143,15 +148,14 @@ def _speeds(both: Both) -> Iterator[Compared]:
     for phase in dict.fromkeys(phase for row in rows for phase, _ in _ratios(row)):
         speeds = tuple(dict(_ratios(row)).get(phase) for row in rows)
         where = f" ({phase})" if phase else ""
-        yield Compared(
-            f"times faster than its original{where}", _pair(speeds), lambda v: f"{v:.2f}x", True
-        )
+        name = f"times faster than its original{where}"
+        yield Compared(name, "speed", _pair(speeds), lambda v: f"{v:.2f}x", True)
 
 
 def _sizes(both: Both) -> Iterator[Compared]:
     rows = tuple(one.rows[-1] for one in both)
     sizes = tuple(None if (s := Size.of(row)) is None else _exact(s.file_bytes) for row in rows)
-    yield Compared("size", _pair(sizes), lambda v: size_text(round(v)), False, 1e6)
+    yield Compared("size", "size", _pair(sizes), lambda v: size_text(round(v)), False, 1e6)
 
 
 def _quality(both: Both) -> Iterator[Compared]:
@@ -161,9 +165,11 @@ def _quality(both: Both) -> Iterator[Compared]:
     agreed = tuple(
         None if f is None or f.agreement is None else _exact(f.agreement) for f in closeness
     )
-    yield Compared("agreement", _pair(agreed), lambda v: f"{100 * v:.2f} %", True, 0.01)
+    yield Compared(
+        "agreement", "closeness", _pair(agreed), lambda v: f"{100 * v:.2f} %", True, 0.01
+    )
     noise = tuple(None if f is None else _exact(f.sqnr_db) for f in closeness)
-    yield Compared("SQNR", _pair(noise), sqnr_text, True)
+    yield Compared("SQNR", "closeness", _pair(noise), sqnr_text, True)
 
 
 def _ratios(row: Measured) -> Iterator[tuple[str | None, Ends]]:
@@ -178,7 +184,7 @@ def _metrics(rows: Sequence[Measured]) -> Iterator[Compared]:
         own = [one if one is not None and one.name == name else None for one in found]
         ends = tuple(None if one is None else Ends(one.value, one.low, one.high) for one in own)
         larger = next(one.larger_is_better for one in own if one is not None)
-        yield Compared(name, _pair(ends), lambda v: f"{v:.4f}", larger)
+        yield Compared(name, "metric", _pair(ends), lambda v: f"{v:.4f}", larger)
 
 
 def _pair(found: Sequence[Ends | None]) -> tuple[Ends | None, Ends | None]:

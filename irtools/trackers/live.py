@@ -51,9 +51,17 @@ class RunLog:
         self._told: dict[int, Mapping[str, float]] = {}
         self._tried = 0
         self._is_over = False
+        try:
+            self._begin_all(dict(tags or {}), parent)
+        except BaseException as error:
+            # A signal: the trackers that have begun are told.
+            self.__exit__(type(error), error, error.__traceback__)
+            raise
+
+    def _begin_all(self, tags: Mapping[str, str], parent: RunLog | None) -> None:
         for number in range(len(self._trackers)):
             outer = None if parent is None else parent._open.get(number)
-            start = RunStart(name, self._parameters, dict(tags or {}), outer)
+            start = RunStart(self._name, self._parameters, tags, outer)
             self._try(number, partial(self._begin, number, start))
 
     def _begin(self, number: int, start: RunStart) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar
 
 from irtools.errors import FileError, MissingExtraError
+from irtools.report.cells import Cells
+from irtools.report.markdown import table
 from irtools.trackers.base import OpenRun, RunEnd, RunStart, TrackedRow
 
 __all__ = ["TensorBoardTracker"]
@@ -44,7 +47,10 @@ class TensorBoardTracker:
 
 
 class _TensorBoardRun:
-    """A folder of event files.
+    """A folder of event files: figures have their own names, texts begin with `text/`.
+
+    A name is either a figure's or a text's, and what the end adds has names that nothing before it
+    has: TensorBoard shows one kind of a name, and the last of its texts.
 
     Args:
         folder: Is made.
@@ -57,12 +63,16 @@ class _TensorBoardRun:
         self.place = str(folder)
         self._folder = folder
         self._parameters = dict(run.parameters)
+        self._named: set[int] = set()
         self._writer = EventFileWriter(self.place)
         for name, value in run.tags.items():
             self.tag(name, value)
 
     def row(self, row: TrackedRow) -> None:
         self._write(_scalars(row.metrics), row.step)
+        if row.step not in self._named:
+            self._named.add(row.step)
+            self._write(_text("pass", row.text), row.step)
 
     def tag(self, name: str, value: str) -> None:
         self._write(_text(name, value))
@@ -76,6 +86,8 @@ class _TensorBoardRun:
         self._write(_session_end(Status.STATUS_FAILURE if failed else Status.STATUS_SUCCESS))
         if failed:
             self.tag("failure", end.failure)
+        if end.tags:
+            self.tag("run", _table(end.tags))
         if "report.md" in end.files:
             self.tag("report", end.files["report.md"])
         self._writer.close()
@@ -116,12 +128,17 @@ def _scalars(metrics: Any) -> Any:
     return Summary(value=values)
 
 
-def _text(tag: str, text: str) -> Any:
+def _table(tags: Mapping[str, str]) -> str:
+    """Return Markdown, which TensorBoard renders."""
+    return "\n".join(table(Cells(("what", "value"), tuple(tags.items()))))
+
+
+def _text(name: str, text: str) -> Any:
     from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.compat.proto.tensor_pb2 import TensorProto
     from tensorboard.compat.proto.types_pb2 import DT_STRING
     from tensorboard.plugins.text.metadata import create_summary_metadata
 
     tensor = TensorProto(dtype=DT_STRING, string_val=[text.encode()])
-    metadata = create_summary_metadata(display_name=tag, description="")
-    return Summary(value=[Summary.Value(tag=tag, tensor=tensor, metadata=metadata)])
+    metadata = create_summary_metadata(display_name=name, description="")
+    return Summary(value=[Summary.Value(tag=f"text/{name}", tensor=tensor, metadata=metadata)])

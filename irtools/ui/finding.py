@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 from irtools.errors import DataError, FileError, IrtoolsError
 from irtools.files import RootFolder
 from irtools.measure.base import LatencyResult, Ratio
-from irtools.report.bench import FORMAT
+from irtools.report.bench import FORMAT, Bench, parse_bench, read_bench
 from irtools.report.document import Report
 from irtools.words import size_text
 
@@ -96,16 +95,10 @@ def bench_of(path: Path) -> dict[str, Any]:
     """Read a benchmark.
 
     Raises:
-        DataError: It is none.
+        DataError: It is none, or does not follow its format.
         FileError: It cannot be read.
     """
-    try:
-        document: Any = json.loads(_text_of(path))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path.name} is not JSON: {error}") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        raise DataError(f"{path.name} is not a benchmark: expected format {FORMAT!r}")
-    return document
+    return read_bench(_text_of(path), path.name)
 
 
 def _files(root: RootFolder, suffixes: tuple[str, ...]) -> Iterator[Path]:
@@ -141,7 +134,7 @@ def _run_of(path: Path, name: str, changed: int, size: int) -> Run | None:
         if b'"irtools-report"' in head:
             return _of_report(name, report_of(path))
         if f'"{FORMAT}"'.encode() in head:
-            return _of_bench(name, bench_of(path), changed)
+            return _of_bench(name, parse_bench(bench_of(path), name), changed)
     except (IrtoolsError, OSError) as error:
         return Run(name, "broken", problem=str(error))
     return None
@@ -176,14 +169,13 @@ def _faster(latency: LatencyResult | None) -> str:
     return shown if ratio.is_significant else f"{shown} within noise"
 
 
-def _of_bench(name: str, document: dict[str, Any], changed: int) -> Run:
-    contenders = document.get("contenders", [])
-    targets = dict.fromkeys(str(one.get("target")) for one in contenders)
+def _of_bench(name: str, found: Bench, changed: int) -> Run:
+    targets = dict.fromkeys(one.target for one in found.contenders)
     return Run(
         name,
         "bench",
         datetime.fromtimestamp(changed / 1e9, UTC).isoformat(timespec="seconds"),
-        ", ".join(str(one.get("name")) for one in contenders),
+        ", ".join(one.name for one in found.contenders),
         "",
         ", ".join(targets),
     )

@@ -49,7 +49,7 @@ def report(state: State, path: str) -> Response:
     """Show a report or a benchmark in a frame."""
     file = state.root.existing(path)
     if is_bench(file):
-        bench_page(bench_of(file), path)  # What is wrong with it is said here, not in the frame.
+        bench_of(file)  # What is wrong with it is said here, not in the frame.
         return page("report.html", "/", name=path, pipelines=[])
     pipelines = _pipelines(report_of(file))
     return page("report.html", "/", name=path, pipelines=pipelines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -100,7 +99,7 @@ def _form_of(output: str | None) -> str:
 
 def _of_file(path: str, results: tuple[str, ...], form: str) -> str:
     """Return a view of a report, or the page of a benchmark."""
-    from irtools.report.bench import FORMAT
+    from irtools.report.bench import FORMAT, read_bench
     from irtools.report.page import bench_page
 
     text = _text_of(path)
@@ -108,7 +107,7 @@ def _of_file(path: str, results: tuple[str, ...], form: str) -> str:
         return _view(_merged(_parsed(text, path), results), form)
     if form != "html" or results:
         raise UsageError(f"{path} is a benchmark, which is shown as html: give -o NAME.html")
-    return bench_page(json.loads(text), Path(path).name)
+    return bench_page(read_bench(text, path), Path(path).name)
 
 
 def _of_folder(folder: Path, output: str | None, form: str, *, merged: bool) -> str:

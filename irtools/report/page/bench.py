@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from irtools.errors import DataError
 from irtools.measure.base import LatencyResult
-from irtools.measure.machine import Machine
 from irtools.pages.blocks import (
     Block,
     Drawing,
@@ -22,48 +19,13 @@ from irtools.pages.blocks import (
 )
 from irtools.pages.charts import Bar, Estimate, bars, intervals
 from irtools.pages.engine import section_page
-from irtools.report.bench import FORMAT
+from irtools.report.bench import FORMAT, Bench, BenchScore, parse_bench
 from irtools.report.impossible import refuse_impossible
 from irtools.words import size_text
 
 __all__ = ["bench_page"]
 
 _MOST_SHAPES = 12
-
-
-@dataclass(frozen=True)
-class _Score:
-    """A metric of a contender, or how it differs from the first one's."""
-
-    name: str = ""
-    value: float = 0.0
-    low: float = 0.0
-    high: float = 0.0
-
-
-@dataclass(frozen=True)
-class _Contender:
-    """A contender, as `bench_document` writes it."""
-
-    name: str
-    target: str
-    precision: str | None = None
-    file_bytes: int = 0
-    fidelity: Mapping[str, Any] | None = None
-    evaluation: _Score | None = None
-    difference: _Score | None = None
-
-
-@dataclass(frozen=True)
-class _Bench:
-    """The document, without what the page does not show."""
-
-    machine: Machine
-    contenders: tuple[_Contender, ...]
-    results: tuple[LatencyResult, ...]
-    versions: Mapping[str, str] = field(default_factory=dict)
-    data: Mapping[str, Any] | None = None
-    notes: tuple[str, ...] = ()
 
 
 @refuse_impossible()
@@ -77,7 +39,7 @@ def bench_page(document: Mapping[str, Any], name: str) -> str:
     Raises:
         DataError: It is another document, or holds numbers that no run has.
     """
-    found = _read(document)
+    found = parse_bench(document, name)
     machine = found.machine
     head = Head(
         title=f"{name}: benchmark",
@@ -88,25 +50,14 @@ def bench_page(document: Mapping[str, Any], name: str) -> str:
     return section_page(head, _sections(found))
 
 
-def _read(document: Mapping[str, Any]) -> _Bench:
-    import msgspec
-
-    if document.get("format") != FORMAT:
-        raise DataError(f"not a benchmark: expected the format {FORMAT!r}")
-    try:
-        return msgspec.convert(document, _Bench, strict=False)
-    except msgspec.ValidationError as error:
-        raise DataError(f"the benchmark does not follow its format: {error}") from error
-
-
-def _sections(found: _Bench) -> Iterator[Section]:
+def _sections(found: Bench) -> Iterator[Section]:
     yield Section("verdict", "Verdict", tuple(_verdict(found)))
     yield Section("speed", "Speed", tuple(_speed(found)))
     yield Section("models", "Models", (_models(found),))
     yield Section("machine", "Data and machine", tuple(_machine(found)))
 
 
-def _verdict(found: _Bench) -> Iterator[Block]:
+def _verdict(found: Bench) -> Iterator[Block]:
     ratios = [one for one in found.results if one.speedup is not None]
     if not ratios:
         yield Lead("No two models were timed against each other.")
@@ -123,7 +74,7 @@ def _verdict(found: _Bench) -> Iterator[Block]:
         yield Lead(f"{best.name} is {shown} as fast as {first}{where}.")
 
 
-def _speed(found: _Bench) -> Iterator[Block]:
+def _speed(found: Bench) -> Iterator[Block]:
     shapes = list(dict.fromkeys(one.shape for one in found.results))
     for shape in shapes[:_MOST_SHAPES]:
         own = [one for one in found.results if one.shape == shape]
@@ -176,7 +127,7 @@ def _times(results: Sequence[LatencyResult]) -> Table:
     return Table("Times of one inference", [headings[n] for n in kept], shown)
 
 
-def _models(found: _Bench) -> Table:
+def _models(found: Bench) -> Table:
     headings: tuple[str, ...] = (
         *("model", "target", "precision", "size", "SQNR", "agreement", "metric"),
         "against the first",
@@ -206,13 +157,13 @@ def _closeness(found: Mapping[str, Any]) -> tuple[str, str]:
     )
 
 
-def _scored(found: _Score | None, form: str) -> str:
+def _scored(found: BenchScore | None, form: str) -> str:
     if found is None:
         return ""
     return f"{found.name} {found.value:{form}} [{found.low:{form}}, {found.high:{form}}]".strip()
 
 
-def _machine(found: _Bench) -> Iterator[Block]:
+def _machine(found: Bench) -> Iterator[Block]:
     machine = found.machine
     data = "" if found.data is None else f"{found.data.get('source')}"
     samples = "" if found.data is None else f"{found.data.get('samples')}"

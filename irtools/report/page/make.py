@@ -36,7 +36,7 @@ def report_page(report: Report) -> str:
     Raises:
         DataError: The report holds numbers that no run has.
     """
-    document, target = report.to_json(), report.target
+    target = report.target
     passes = report.pipeline or "no passes"
     place = f"{target.name} ({target.runtime}, isa {target.isa})"
     head = Head(
@@ -44,12 +44,14 @@ def report_page(report: Report) -> str:
         heading=report.model.source,
         lines=(HeadLine(code=passes), HeadLine(", ".join((*heading_of(report)[1:], place)))),
         footer=f"Made by irtools from a report of {report.created}.",
+        download=_base64(report.to_json()),
     )
     sections, scripts = list(sections_of(report)), (asset("picker.js", _PACKAGE),)
-    made, download = section_page(head, sections, scripts=scripts), _base64(document)
-    if len(made.encode()) + len(download) > _LARGEST_PAGE:
-        return made
-    return section_page(replace(head, download=download), sections, scripts=scripts)
+    if len(head.download) < _LARGEST_PAGE:
+        made = section_page(head, sections, scripts=scripts)
+        if len(made.encode()) <= _LARGEST_PAGE:
+            return made
+    return section_page(replace(head, download=""), sections, scripts=scripts)
 
 
 @refuse_impossible()

@@ -21,7 +21,7 @@ from irtools.pages.blocks import (
 from irtools.pages.charts import Dot, Estimate, intervals, scatter
 from irtools.pages.engine import section_page
 from irtools.report.cells import Cells
-from irtools.report.comparison import Compared, compared_figures
+from irtools.report.comparison import Compared, Kind, compared_figures
 from irtools.report.entries import ReportData
 from irtools.report.impossible import refuse_impossible
 from irtools.words import counted
@@ -30,7 +30,6 @@ __all__ = ["Listed", "many_cells", "many_page"]
 
 _MOST_DRAWN = 40
 _MOST_MODELS = 30
-_FASTER = "times faster than its original"
 
 
 @dataclass(frozen=True)
@@ -46,6 +45,9 @@ class Listed:
     name: str
     report: ReportData
     link: str = ""
+
+
+_Found = Sequence[tuple[Listed, Mapping[str, Compared]]]
 
 
 @refuse_impossible()
@@ -143,30 +145,41 @@ def _sentence(found: Sequence[Listed]) -> str:
 
 
 def _charts(group: Sequence[Listed]) -> Iterator[Drawing]:
-    """Yield the runs of one model against each other: how much faster, how good, and both."""
+    """Yield the runs of one model against each other: how much faster, how good, and both.
+
+    Of a decoder each phase has charts of its own.
+    """
     figures = [(one, _figures(one.report)) for one in group[:_MOST_DRAWN]]
-    faster = [(one, own[_FASTER]) for one, own in figures if _FASTER in own]
-    if len(faster) > 1:
-        estimates = [_estimate(one, own) for one, own in faster]
-        yield Drawing(intervals("Times faster than the original", estimates, base=1.0, unit="x"))
-    metric = next((name for _, own in figures for name in own if _is_metric(own[name])), None)
-    if metric is None:
-        return
-    scored = [(one, own[metric]) for one, own in figures if metric in own]
-    if len(scored) > 1:
-        yield Drawing(intervals(metric, [_estimate(one, own) for one, own in scored]))
-    both = [(one, own[_FASTER], own[metric]) for one, own in figures if {_FASTER, metric} <= {*own}]
+    speeds = _names(figures, "speed")
+    for speed in speeds:
+        faster = [_estimate(one, own[speed]) for one, own in figures if speed in own]
+        if len(faster) > 1:
+            yield Drawing(intervals(_capital(speed), faster, base=1.0, unit="x"))
+    for metric in _names(figures, "metric")[:1]:
+        scored = [_estimate(one, own[metric]) for one, own in figures if metric in own]
+        if len(scored) > 1:
+            yield Drawing(intervals(metric, scored))
+        for speed in speeds:
+            yield from _quality(figures, speed, metric)
+
+
+def _quality(figures: _Found, speed: str, metric: str) -> Iterator[Drawing]:
+    both = [(one, own[speed], own[metric]) for one, own in figures if {speed, metric} <= {*own}]
     if len(both) > 1:
         dots = [Dot(one.name, _title(one, x, y), _ends(x), _ends(y)) for one, x, y in both]
-        axes = ("times faster than the original", metric)
-        larger = both[0][2].larger
-        chart = scatter("Quality against speed", dots, axes, log=True, lower_is_better=not larger)
-        yield Drawing(chart)
+        lower = not both[0][2].larger
+        heading = "Quality against speed"
+        yield Drawing(scatter(heading, dots, (speed, metric), log=True, lower_is_better=lower))
 
 
-def _is_metric(own: Compared) -> bool:
-    ends = own.found[0]
-    return own.scaled == 1.0 and ends is not None and ends.low < ends.high and own.name != _FASTER
+def _names(figures: _Found, kind: Kind) -> list[str]:
+    """Return the figures of a kind that any of the runs has."""
+    found = (name for _, own in figures for name in own if own[name].kind == kind)
+    return list(dict.fromkeys(found))
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def _title(one: Listed, x: Compared, y: Compared) -> str:
@@ -202,6 +215,11 @@ def _goals(report: ReportData) -> str:
 
 
 def _latency(report: ReportData) -> str:
+    """Return the median at the first shape; of a decoder that of each phase."""
     figure = Latency.of(report.rows[-1])
-    first = None if figure is None else next(iter(figure.results), None)
-    return "" if first is None else f"{first.median_ms:.2f} ms"
+    first: dict[str | None, float] = {}
+    for one in () if figure is None else figure.results:
+        first.setdefault(one.phase, one.median_ms)
+    return ", ".join(
+        f"{median:.2f} ms{f' ({phase})' if phase else ''}" for phase, median in first.items()
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import Any, ClassVar
 import numpy as np
 import onnx
 import pytest
+
+from irtools.errors import FileError
 
 from .conftest import build_file, change
 
@@ -85,7 +88,7 @@ def test_what_a_killed_build_left_goes_though_nothing_is_built(build: Callable) 
 
 
 def test_a_source_that_changes_during_its_build_is_told(
-    build: Callable, monkeypatch: pytest.MonkeyPatch
+    build: Callable, kept: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from irtools.builds import make
 
@@ -98,7 +101,8 @@ def test_a_source_that_changes_during_its_build_is_told(
 
     change('clean = "cleanup"\n', "")
     monkeypatch.setattr(make, "make_build", changing)
-    found = build()
+    found = build("--track", "kept:x")
+    assert kept[-1].startswith("mlp/int8/avx2 ends: its source or data changed")
     assert found.code == 3 and "changed while it was built: build again" in found.err
     assert not Path("release").exists() and not list(Path("cache").rglob("build/*/*"))
     monkeypatch.setattr(make, "make_build", real)
@@ -337,6 +341,25 @@ def test_several_builds_are_parts_of_one_run(build: Callable, kept: list[str]) -
     ]
     rows = [one for one in kept if one.startswith(f"{int8}: ")]
     assert rows[:3] == [f"{int8}: {text}" for text in ("original", "cleanup", "int8")]
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_build_that_comes_to_nothing_is_tracked_as_failed(
+    build: Callable, kept: list[str], monkeypatch: pytest.MonkeyPatch, *, several: bool
+) -> None:
+    def full(root: Path, place: Path) -> None:
+        raise FileError(f"cannot write {place}: no space left")
+
+    module = importlib.import_module("irtools.builds.build")
+    monkeypatch.setattr(module, "publish_release", full)
+    more = 'more = "cleanup,remove-dead-code"' if several else ""
+    change('int8 = "cleanup,int8"', more)
+    change("[measuring]", '[release]\nname = "all"\n[measuring]')
+    assert build("--track", "kept:x").code == 6
+    ended = [one for one in kept if " ends" in one]
+    failure = "cannot write release: no space left"
+    assert ended[-1] == f"{'all' if several else 'mlp/clean/avx2'} ends: {failure}"
+    assert len(ended) == (3 if several else 1), ended
 
 
 def test_a_run_that_fails_is_tracked_as_failed(irc: Callable, kept: list[str]) -> None:

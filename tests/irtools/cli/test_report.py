@@ -83,11 +83,16 @@ def test_a_folder_of_reports_and_a_benchmark_become_pages(
     (tmp_path / "x.json").write_text(json.dumps(document), encoding="utf-8")
     assert irc("report", "x.json", "-o", "x.html").code == 0
     assert "No two models were timed" in (tmp_path / "x.html").read_text(encoding="utf-8")
+    (tmp_path / "cut.json").write_text('{"format": "irtools-bench", cut', encoding="utf-8")
+    (tmp_path / "odd.json").write_text(json.dumps({**document, "contenders": 5}), encoding="utf-8")
     for wrong, said in (
+        (("cut.json", "-o", "cut.html"), "irc: cut.json is not JSON: "),
+        (("odd.json", "-o", "odd.html"), "irc: the benchmark odd.json does not follow its format"),
         (("runs", "--format", "junit"), "as html, markdown or table, not as junit"),
         (("runs", "--merge", "x.json"), "this is a folder"),
         (("x.json",), "is a benchmark, which is shown as html"),
         (("model.onnx",), "model.onnx"),
     ):
         found = irc("report", *wrong)
-        assert found.code != 0 and said in found.err
+        assert found.code != 0 and said in found.err and found.err.count("\n") == 1
+    assert not (tmp_path / "cut.html").exists() and not (tmp_path / "odd.html").exists()

@@ -13,6 +13,7 @@ from xml.etree import ElementTree as Xml
 import pytest
 
 from irtools.errors import DataError, FileError
+from irtools.instruments import Latency
 from irtools.measure.base import LatencyResult, Ratio
 from irtools.measure.contest import ContestResult
 from irtools.measure.contest.base import Standing
@@ -71,6 +72,36 @@ def test_a_release_is_one_table_with_a_link_to_each_page(make_report: Make) -> N
     assert cells.rows[3][4] == "not kept: max-drop=1%"
     assert "a/O2/ort: 3.01x [2.86x, 3.16x]" in _titles(page)
     assert page.count("Quality against speed") == 4, "a chart and its label, of each of two models"
+
+
+def _decoder(make_report: Make, speed: float) -> Report:
+    """A run of a decoder: prompts at one speed, the tokens after them at twice that."""
+
+    def timed(phase: Any, ratio: float) -> LatencyResult:
+        speedup = Ratio(ratio, 0.9 * ratio, 1.1 * ratio)
+        times = (10 / ratio, 12.0, 14.0, 500.0, 10**7, 0.1, 9, (2.0,))
+        return LatencyResult("m", f"{phase} 64", *times, speedup, phase=phase)
+
+    first, *_, last = make_report().rows
+    latency = Latency((timed("prefill", speed), timed("decode", 2 * speed)))
+    return make_report(rows=(first, replace(last, figures={**last.figures, "latency": latency})))
+
+
+def test_phases_of_a_decoder_are_speeds_and_not_its_metric(make_report: Make) -> None:
+    found = [Listed(f"m/{speed}", _decoder(make_report, speed)) for speed in (1.5, 2.0)]
+    cells = many_cells(found)
+    row = dict(zip(cells.headings, cells.rows[0], strict=True))
+    assert row["latency"] == "6.67 ms (prefill), 3.33 ms (decode)"
+    speed = "times faster than its original"
+    assert row[f"{speed} (decode)"] == "3.00x [2.70x, 3.30x]"
+    page = many_page("decoders", found)
+    for phase in ("prefill", "decode"):
+        assert f"Times faster than its original ({phase})" in page
+    titles = _titles(page)
+    accuracy = row["accuracy"]
+    assert f"m/1.5: 1.50x [1.35x, 1.65x] across, {accuracy} upwards" in titles
+    assert f"m/1.5: 3.00x [2.70x, 3.30x] across, {accuracy} upwards" in titles
+    assert f"m/1.5: {accuracy}" in titles, "the metric has a chart of its own"
 
 
 def test_what_is_not_measured_has_no_column(make_report: Make) -> None:

@@ -207,21 +207,44 @@ def test_tensorboard_has_what_the_report_has(report: Report, tmp_path: Path) -> 
     found = EventAccumulator(str(folder)).Reload()
     assert [(one.step, one.value) for one in found.Scalars("file_bytes")] == [(0, 100), (1, 50)]
     assert found.Scalars("accuracy_high")[0].value == pytest.approx(0.98)
-    [text] = found.Tensors("report")
+    [text] = found.Tensors("text/report")
     assert text.tensor_proto.string_val[0].decode() == (folder / "report.md").read_text()
     assert Report.from_json((folder / "report.json").read_text()) == report
+    # A name is a figure's or a text's: TensorBoard shows one kind of it.
+    assert not {*found.Tags()["scalars"]} & {*found.Tags()["tensors"]}
+    assert [
+        (one.step, one.tensor_proto.string_val[0].decode()) for one in found.Tensors("text/pass")
+    ] == [(0, "original"), (1, "int8")]
     trackers = find_trackers([place])
     with RunLog(trackers, "whole") as whole, RunLog(trackers, "part", parent=whole) as part:
         part.row(report.rows[0])
+        part.tried(TriedEntry("int8", "cleanup,int8", "left", "slower"))
         [inner] = (tmp_path / "runs").glob("whole-*/part-*")
         # What is measured can be read while the run goes on.
-        assert EventAccumulator(str(inner)).Reload().Scalars("file_bytes")
-    ended = EventAccumulator(str(inner)).Reload().SummaryMetadata(metadata.SESSION_END_INFO_TAG)
+        running = EventAccumulator(str(inner)).Reload()
+        assert running.Scalars("file_bytes")
+        part.finish(report)
+    found = EventAccumulator(str(inner)).Reload()
+    # The end adds names and leaves those of the rows as they were.
+    added = {*found.Tags()["tensors"]} - {*running.Tags()["tensors"]}
+    assert {"text/run", "text/report"} <= added
+    for name in running.Tags()["tensors"]:
+        assert found.Tensors(name)[: len(running.Tensors(name))] == running.Tensors(name)
+    assert len(found.Tensors("text/tried.1")) == 1 and _table(found)["cpu"] == "CPU"
+    [outer] = (tmp_path / "runs").glob("whole-*")
+    ended = EventAccumulator(str(outer)).Reload().SummaryMetadata(metadata.SESSION_END_INFO_TAG)
     status = HParamsPluginData.FromString(ended.plugin_data.content).session_end_info.status
     assert status == 2, "STATUS_FAILURE: it was not finished"
     (tmp_path / "file").touch()
     with pytest.raises(FileError, match="is a file"):
         find_trackers([f"tensorboard:{tmp_path}/file"])
+
+
+def _table(found: Any) -> dict[str, str]:
+    """Return the tags that a run ended with."""
+    [text] = found.Tensors("text/run")
+    rows = text.tensor_proto.string_val[0].decode().splitlines()[2:]
+    return {cells[1].strip(): cells[2].strip() for cells in (row.split("|") for row in rows)}
 
 
 @pytest.mark.slow

@@ -153,6 +153,14 @@ def test_what_was_measured_is_saved_and_shown(
     (models / "b/kept.json").write_text(json.dumps({**bench, "results": [1]}), encoding="utf-8")
     wrong = client.get("/report", params={"path": "b/kept.json"})
     assert wrong.status_code == 400 and "does not follow its format" in wrong.json()["error"]
+    for text, said in (
+        ('{"format": "irtools-bench", cut', "kept.json is not JSON"),
+        (json.dumps({**bench, "contenders": 5}), "does not follow its format"),
+    ):
+        (models / "b/kept.json").write_text(text, encoding="utf-8")
+        wrong = client.get("/report", params={"path": "b/kept.json"})
+        assert wrong.status_code == 400 and said in wrong.json()["error"]
+        assert said in client.get("/").text, "the list tells which file it is"
     (models / "b/kept.json").unlink()
 
 

@@ -57,8 +57,8 @@ _METRIC = click.option(
     type=METRIC,
     multiple=True,
     help="accuracy, multilabel-f1-micro, perplexity, ..., lm-eval:TASK (a task's YAML) or "
-    "module:function; again for further ones. [default: by the labels: multilabel-f1-micro for rows of 0/1, else accuracy; perplexity "
-    "of models that write text]",
+    "module:function; again for further ones. [default: by the labels: multilabel-f1-micro for "
+    "rows of 0/1, else accuracy; perplexity of models that write text]",
 )
 
 

@@ -52,6 +52,7 @@ _EXTRAS = {
     "ui": ("fastapi", "uvicorn", "sse_starlette", "jinja2", "psutil"),
     "mcp": ("mcp",),
     "autoround": ("auto_round",),
+    "lm_eval": ("lm_eval",),
     "neural_compressor": ("neural_compressor", "prettytable"),
 }
 

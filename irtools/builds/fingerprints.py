@@ -17,7 +17,7 @@ from irtools.errors import FileError, IrtoolsError
 from irtools.files import file_hashes, files_below
 from irtools.measure.cpu import cpu_quota
 from irtools.measure.machine import code_digest, versions
-from irtools.plugins import registry
+from irtools.plugins import is_task, registry
 from irtools.sources import companions_in
 from irtools.targets import Isa, Target, find_target, target_text
 
@@ -83,12 +83,12 @@ class Fingerprints:
 
     def _data(self, one: Combination) -> Iterator[tuple[str, str]]:
         table = one.data_table
-        for name, text in (("calibrate", table.calibrate), ("evaluate", table.evaluate)):
+        for name, text in (("calibrate", table.calibrate), ("evaluate", one.evaluate)):
             if text is None:
                 continue
             if text == "synthetic":
                 yield name, text
-            elif is_function(text):
+            elif is_function(text) or is_task(text):
                 yield name, self._function_data(one, text)
             else:
                 path = Path(one.located(text))
@@ -107,7 +107,7 @@ class Fingerprints:
         key = ("data", one.model, text)
         if key not in self._known:
             model = load_source(one.located(one.model_table.source), loading_of(one))
-            self._known[key] = load_dataset(text, model, reading_of(one)).digest
+            self._known[key] = load_dataset(one.located(text), model, reading_of(one)).digest
         return self._known[key]
 
     def _paths(self, *paths: Path) -> str:
@@ -125,8 +125,8 @@ class Fingerprints:
 
 def still_holds(one: Combination, inputs: Inputs) -> bool:
     """Whether what a build has read is what it was; what functions make is not asked again."""
-    data = (one.data_table.calibrate, one.data_table.evaluate)
-    if any(text is not None and is_function(text) for text in (one.model_table.source, *data)):
+    texts = (one.model_table.source, one.data_table.calibrate, one.evaluate)
+    if any(text is not None and (is_function(text) or is_task(text)) for text in texts):
         return True
     return Fingerprints().inputs(one).key == inputs.key
 

@@ -11,7 +11,7 @@ from irtools.builds.config import Config
 from irtools.builds.matrix import Combination, combinations
 from irtools.builds.records import MEASURED_FILES, BuildRecord, Manifest
 from irtools.builds.release import read_release
-from irtools.builds.settings import reading_of
+from irtools.builds.settings import metric_of, reading_of
 from irtools.builds.watch import Watch
 from irtools.driver.contenders import (
     choose_contest_metric,
@@ -192,12 +192,10 @@ def _contest(
 ) -> ContestResult:
     measuring = one.config.measuring
     bench = BenchSettings(measuring.batch[:1], measuring.sequence[:1], measuring.threads)
-    evaluate, data, metric = one.data_table.evaluate, None, None
+    evaluate, data, metric = one.evaluate, None, None
     if evaluate is not None:
         data = read_for_contenders(one.located(evaluate), contenders, reading_of(one))
-        metric = choose_contest_metric(
-            one.model_table.metric, next(iter(data.values())), contenders
-        )
+        metric = choose_contest_metric(metric_of(one), next(iter(data.values())), contenders)
     settings = ContestSettings(
         bench if timed and measuring.bench != "none" else None,
         metric,

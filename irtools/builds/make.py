@@ -44,7 +44,7 @@ def make_build(
         name: None if text is None else one.located(text)
         for name, text in (
             ("calibration", one.data_table.calibrate),
-            ("evaluation", one.data_table.evaluate),
+            ("evaluation", one.evaluate),
         )
     }
     source = one.located(one.model_table.source)
@@ -70,7 +70,7 @@ def make_build(
 
 
 def _samples(one: Combination, result: OptimizeResult, folder: Path, main: Path) -> tuple[str, ...]:
-    evaluation = one.data_table.evaluate
+    evaluation = one.evaluate
     data = None
     if one.config.release.samples == "data" and evaluation is not None:
         data = read_evaluation(one.located(evaluation), result.original, reading_of(one))

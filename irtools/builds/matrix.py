@@ -10,6 +10,7 @@ from pathlib import Path
 from irtools.builds.config import Config
 from irtools.builds.tables import AUTO, DataTable, ModelTable, PipelineTable
 from irtools.goals import Goals
+from irtools.plugins import TaskName, is_task
 
 __all__ = ["Combination", "combinations", "is_function"]
 
@@ -71,8 +72,18 @@ class Combination:
         """Whether a build of the same inputs that these passes made is the one that is wanted."""
         return self.found is None or self.found == pipeline
 
+    @property
+    def evaluate(self) -> str | None:
+        """Data to evaluate on, as the file has it: named, or the documents of the metric's task."""
+        metric, given = self.model_table.metric, self.data_table.evaluate
+        if given is None and metric is not None and is_task(metric):
+            return str(TaskName.parse(metric))
+        return given
+
     def located(self, text: str) -> str:
         """Return a path of the file as it is from here; `module:function` stays."""
+        if is_task(text):
+            return TaskName.parse(text).located(self.config.folder).text
         if is_function(text) or text == "synthetic":
             return text
         return str(self.config.folder / text)

@@ -11,6 +11,7 @@ from irtools.driver.settings import Settings
 from irtools.errors import IrtoolsError, UsageError
 from irtools.measure.base import BenchSettings
 from irtools.passmanager import Pipeline
+from irtools.plugins import is_task
 from irtools.sources import LoadOptions
 
 __all__ = ["loading_of", "pipeline_of", "reading_of", "settings_of"]
@@ -40,7 +41,7 @@ def settings_of(one: Combination) -> Settings:
         UsageError: A value that does not exist or does not go with another one.
     """
     measuring = one.config.measuring
-    if one.is_searched and not measuring.check and one.data_table.evaluate is None:
+    if one.is_searched and not measuring.check and one.evaluate is None:
         raise one.config.error(
             ("measuring", "check"),
             f"{one.name} is searched for, which compares models with the original: leave the "
@@ -53,7 +54,7 @@ def settings_of(one: Combination) -> Settings:
             target=one.target_text,
             loading=loading_of(one),
             data=reading_of(one),
-            metric=one.model_table.metric,
+            metric=metric_of(one),
             bench=None if timed == "none" else bench,
             timed=timed,
             figures=measuring.figures,
@@ -68,6 +69,12 @@ def settings_of(one: Combination) -> Settings:
         )
     except IrtoolsError as error:
         raise one.config.error(("measuring",), str(error)) from error
+
+
+def metric_of(one: Combination) -> str | None:
+    """Return the metric that models are judged by; None: the data decides."""
+    metric = one.model_table.metric
+    return one.located(metric) if metric is not None and is_task(metric) else metric
 
 
 def loading_of(one: Combination) -> LoadOptions:

@@ -56,9 +56,9 @@ _METRIC = click.option(
     "--metric",
     type=METRIC,
     multiple=True,
-    help="accuracy, multilabel-f1-micro, perplexity, ... or module:function; again for further "
-    "ones. [default: by the labels: multilabel-f1-micro for rows of 0/1, else accuracy; perplexity "
-    "of models that write text]",
+    help="accuracy, multilabel-f1-micro, perplexity, ..., lm-eval:TASK (a task's YAML) or "
+    "module:function; again for further ones. [default: by the labels: multilabel-f1-micro for "
+    "rows of 0/1, else accuracy; perplexity of models that write text]",
 )
 
 
@@ -154,16 +154,20 @@ def settings_of(target: Target | str, given: Mapping[str, Any]) -> Settings:
     """Turn the options of a verb into settings; what it has no option for keeps its default."""
     from irtools.driver.settings import Settings
     from irtools.measure.base import BenchSettings
+    from irtools.plugins import is_task
 
     bench = BenchSettings(given["batch"], given["sequence"], given["threads"], past=given["past"])
     check = not given.get("no_check", False)
     named = ("timed", "new_tokens", "drop_slower", "seed", "threads")
+    metrics = given["metric"] or ()
+    tasks = (one for one in metrics if is_task(one))
+    data = (given["calibrate"], given["evaluate"], given["holdout"], *tasks)
     figures = given.get("figures")
     return Settings(
         target=target,
         loading=load_options(given, check=check),
-        data=options.data_settings(given, given["calibrate"], given["evaluate"], given["holdout"]),
-        metric=given["metric"] or None,
+        data=options.data_settings(given, *data),
+        metric=metrics or None,
         goals=given["goals"],
         bench=None if given.get("no_bench", False) else bench,
         figures=tuple(figures.split(",")) if figures else (),

@@ -8,6 +8,8 @@ from irtools.data.batches import Batch, BatchPlan, plan_batches, select_rows, se
 from irtools.data.chat import ChatTemplate, read_chat_template
 from irtools.data.checks import check_calibration, fit_dataset
 from irtools.data.function import import_function
+from irtools.data.harness import HarnessTask, read_task
+from irtools.data.harness_rows import IGNORED, LABELS, checksum
 from irtools.data.images import read_image, read_images
 from irtools.data.labels import are_flags, find_class_names, has_several_labels
 from irtools.data.layout import Layout, find_layout
@@ -33,7 +35,10 @@ __all__ = [
     "ChatTemplate",
     "DataSettings",
     "Dataset",
+    "HarnessTask",
+    "IGNORED",
     "InputSpec",
+    "LABELS",
     "Layout",
     "OpenAxis",
     "PNG_HEAD",
@@ -41,6 +46,7 @@ __all__ = [
     "TextRows",
     "are_flags",
     "check_calibration",
+    "checksum",
     "cut_columns",
     "draw_feeds",
     "encode_texts",
@@ -65,6 +71,7 @@ __all__ = [
     "read_image",
     "read_chat_template",
     "read_images",
+    "read_task",
     "read_texts",
     "required_inputs",
     "resolve_sizes",

@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.decoder import find_decoder
-from irtools.data.base import Dataset
+from irtools.data.base import Dataset, is_ragged, objects
 
 __all__ = ["with_empty_cache"]
 
@@ -22,6 +22,8 @@ def with_empty_cache(dataset: Dataset, model: ir.Model) -> Dataset:
     decoder = find_decoder(model)
     if decoder is None or decoder.ids not in dataset.feeds:
         return dataset
+    if is_ragged(dataset.feeds[decoder.ids]):
+        return replace(dataset, feeds=_whole_calls(dataset, model))
     empty = decoder.empty(len(dataset))
     made = {name: array for name, array in empty.items() if name not in dataset.feeds}
     mask = dataset.feeds.get(decoder.mask or "")
@@ -31,3 +33,14 @@ def with_empty_cache(dataset: Dataset, model: ir.Model) -> Dataset:
         places = np.maximum(read.cumsum(axis=1) - 1, 0)[:, -ids.shape[1] :]
         made[decoder.positions] = places.astype(decoder.dtypes[decoder.positions])
     return replace(dataset, feeds={**dataset.feeds, **made})
+
+
+def _whole_calls(dataset: Dataset, model: ir.Model) -> dict[str, np.ndarray]:
+    """Return the feeds where each sample is a call, with a cache for each of its rows."""
+    calls = [
+        with_empty_cache(
+            Dataset({name: array[row] for name, array in dataset.feeds.items()}), model
+        )
+        for row in range(len(dataset))
+    ]
+    return {name: objects([call.feeds[name] for call in calls]) for name in calls[0].feeds}

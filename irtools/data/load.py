@@ -13,6 +13,7 @@ from irtools.data.axes import named_sizes
 from irtools.data.base import Dataset
 from irtools.data.checks import fit_dataset
 from irtools.data.function import read_function
+from irtools.data.harness_rows import read_harness
 from irtools.data.images import read_images
 from irtools.data.layout import find_layout
 from irtools.data.npz import read_npz
@@ -21,6 +22,7 @@ from irtools.data.synthetic import SyntheticSettings, synthesize
 from irtools.data.text import TextSettings, read_text
 from irtools.errors import DataError, FileError
 from irtools.model import Model
+from irtools.plugins import is_task
 
 __all__ = ["DataSettings", "is_text", "load_dataset"]
 
@@ -59,7 +61,8 @@ def load_dataset(
 
     Args:
         spec: A `.npz` of arrays by input name (labels under `labels`), a `.jsonl`, `.csv`, `.tsv`
-            or `.parquet` of text, a folder of images, `module:function`, or `synthetic`.
+            or `.parquet` of text, a folder of images, `lm-eval:TASK` (see `irtools.data.harness`),
+            `module:function`, or `synthetic`.
 
     Raises:
         DataError: Data that cannot be read or does not fit the model.
@@ -74,13 +77,16 @@ def load_dataset(
 
 
 def is_text(spec: str) -> bool:
-    """Whether a path names a table of text, which takes a tokenizer and columns."""
-    return Path(spec).suffix in _TEXT_SUFFIXES
+    """Whether data is text, which takes a tokenizer: a table of it, or a task."""
+    return Path(spec).suffix in _TEXT_SUFFIXES or is_task(spec)
 
 
 def _read(spec: str, model: Model | ir.Model, settings: DataSettings) -> Dataset:
     path = Path(spec)
     folder = _home(model)
+    if is_task(spec):
+        provided = model.companions if isinstance(model, Model) else {}
+        return read_harness(spec, required_inputs(model), _text(settings), folder, provided)
     if path.is_dir():
         return read_images(path, required_inputs(model), folder)
     if path.is_file():
@@ -105,16 +111,19 @@ def _read_file(
     if path.suffix == ".npz":
         return read_npz(path, settings.label_column or "labels")
     if path.suffix in _TEXT_SUFFIXES:
-        text = TextSettings(
-            settings.tokenizer,
-            settings.text_columns,
-            settings.label_column,
-            settings.max_length,
-            settings.class_names,
-        )
         provided = model.companions if isinstance(model, Model) else {}
-        return read_text(path, required_inputs(model), text, folder, provided)
+        return read_text(path, required_inputs(model), _text(settings), folder, provided)
     raise DataError(
         f"{path}: unknown kind of data; .npz, .jsonl, .csv, .tsv, .parquet, an image folder or "
         "module:function can be read"
+    )
+
+
+def _text(settings: DataSettings) -> TextSettings:
+    return TextSettings(
+        settings.tokenizer,
+        settings.text_columns,
+        settings.label_column,
+        settings.max_length,
+        settings.class_names,
     )

@@ -21,11 +21,15 @@ from irtools.errors import DataError, FileError
 __all__ = [
     "TextSettings",
     "encode_texts",
+    "fixed_length",
     "input_encoder",
     "number_classes",
+    "open_tokenizer",
+    "read_config",
     "read_text",
     "read_texts",
     "set_up_tokenizer",
+    "tokenizer_files",
 ]
 
 _TEXT_COLUMNS = ("text", "sentence", "content", "sentence1", "premise", "question")
@@ -80,7 +84,7 @@ def read_text(
     folders = [path.parent, *([model_folder] if model_folder else [])]
     records = read_records(path)
     texts = _all_texts(path, records, settings.columns)
-    file, files = _tokenizer_files(settings.tokenizer, folders, provided)
+    file, files = tokenizer_files(settings.tokenizer, folders, provided)
     name = _TOKENIZER if file is None else str(file)
     encoder = _Encoder(files, settings.max_length, inputs, name)
     used = _named_labels(records, settings.label_column)
@@ -117,7 +121,7 @@ def encode_texts(texts: Sequence[tuple[str, ...]], tokenizer: bytes) -> list[lis
     Args:
         tokenizer: Content of a `tokenizer.json`.
     """
-    opened = _open_tokenizer(tokenizer, _TOKENIZER)
+    opened = open_tokenizer(tokenizer, _TOKENIZER)
     opened.no_truncation()
     opened.no_padding()
     rows = [text[0] if len(text) == 1 else text for text in texts]
@@ -254,9 +258,9 @@ class _Encoder:
         name: str,
     ) -> None:
         self._inputs = inputs
-        self.tokenizer = _open_tokenizer(files[_TOKENIZER], name)
-        self._config = _read_config(files.get(_SETTINGS), name)
-        fixed = _fixed_length(inputs)
+        self.tokenizer = open_tokenizer(files[_TOKENIZER], name)
+        self._config = read_config(files.get(_SETTINGS), name)
+        fixed = fixed_length(inputs)
         self.length = max_length or fixed or self._stated_length()
         self.tokenizer.enable_truncation(self.length)
         self.tokenizer.enable_padding(
@@ -314,7 +318,7 @@ class _Encoder:
         return "[PAD]", 0
 
 
-def _tokenizer_files(
+def tokenizer_files(
     given: Path | None, folders: Sequence[Path], provided: Mapping[str, bytes]
 ) -> tuple[Path | None, dict[str, bytes]]:
     """Return the tokenizer's file, None where the model holds it, and what is to be read of it.
@@ -356,7 +360,12 @@ def _read_files(tokenizer: Path) -> dict[str, bytes]:
         raise FileError(f"cannot read {tokenizer}: {error.strerror or error}") from error
 
 
-def _open_tokenizer(content: bytes, name: str) -> Any:
+def open_tokenizer(content: bytes, name: str) -> Any:
+    """Return the tokenizer of a `tokenizer.json`.
+
+    Raises:
+        DataError: It is not one.
+    """
     from tokenizers import Tokenizer
 
     try:
@@ -368,7 +377,12 @@ def _open_tokenizer(content: bytes, name: str) -> Any:
         ) from error
 
 
-def _read_config(content: bytes | None, name: str) -> dict[str, Any]:
+def read_config(content: bytes | None, name: str) -> dict[str, Any]:
+    """Return a file of settings in JSON; nothing where it is not there, or no object.
+
+    Raises:
+        DataError: It is not JSON.
+    """
     if content is None:
         return {}
     try:
@@ -378,6 +392,7 @@ def _read_config(content: bytes | None, name: str) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def _fixed_length(inputs: Sequence[InputSpec]) -> int | None:
+def fixed_length(inputs: Sequence[InputSpec]) -> int | None:
+    """Return the number of tokens that a model takes; None: any."""
     sizes = [spec.shape[1] for spec in inputs if spec.shape and len(spec.shape) == 2]
     return next((size for size in sizes if isinstance(size, int)), None)

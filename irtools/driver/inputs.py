@@ -20,6 +20,7 @@ from irtools.data import (
 from irtools.errors import UsageError
 from irtools.metrics import Metric, check_labels, load_metric
 from irtools.model import Model
+from irtools.plugins import is_task
 
 __all__ = ["DataLike", "choose_metric", "read_calibration", "read_evaluation"]
 
@@ -63,7 +64,8 @@ def choose_metric(
 
     Left open, it follows from labels that were given for evaluation: `multilabel-f1-micro` for
     rows of 0/1 where the model gives one row of scores per sample, `mse` for numbers with a point,
-    else `accuracy`. For a model that writes text it is `perplexity`, which needs no labels.
+    else `accuracy`. For a model that writes text it is `perplexity`, which needs no labels, and for
+    documents of a task the first metric of the task.
 
     Args:
         wanted: Name, `module:function`, a metric, or None.
@@ -75,7 +77,9 @@ def choose_metric(
         UsageError: It needs labels, and no data was given at all.
         DataError: It needs labels, and the data has none.
     """
-    if wanted is None and evaluation is not None and _writes_text(model):
+    if wanted is None and evaluation is not None and is_task(evaluation.source):
+        wanted = evaluation.source
+    elif wanted is None and evaluation is not None and _writes_text(model):
         wanted = None if evaluation.synthetic else "perplexity"
     if wanted is None:
         labels = None if evaluation is None else evaluation.labels

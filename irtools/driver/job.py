@@ -20,6 +20,7 @@ from irtools.errors import UsageError
 from irtools.measure.base import BenchSettings
 from irtools.measure.cache import OutputCache
 from irtools.measure.own_machine import refuse_foreign
+from irtools.metrics import data_of_metrics
 from irtools.model import Model
 from irtools.passmanager import Exactness, Instrument, Pass, Pipeline, Plan
 from irtools.plugins import NullProgress, Progress
@@ -100,6 +101,7 @@ class Job:
             refuse_foreign(target, goal.name)
         if holdout is not None and evaluation is None:
             raise UsageError("holdout data without evaluation data: there is nothing to choose by")
+        evaluation = data_of_metrics(settings.metrics, evaluation) or evaluation
         source = as_model(model, settings.loading)
         return cls(
             settings=settings,

@@ -1,9 +1,9 @@
-"""A decoder in use: a prompt in, the likeliest tokens out, one by one and timed."""
+"""A decoder in use: a prompt in, tokens out, one by one and timed."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 
 from irtools.analysis.decoder import is_past
 from irtools.data import ChatTemplate, read_arrays, read_chat_template
+from irtools.driver.sampling import Sampler, Sampling, Stops
 from irtools.errors import DataError, FileError, ModelError, UnsupportedError, UsageError
 from irtools.files import context_length, read_settings
 from irtools.measure.cpu import cpu_quota
@@ -167,18 +168,24 @@ class Talker:
         dtypes = {cache.name: cache.dtype for cache in self._decoder.past}
         return {name: array.astype(dtypes[name]) for name, array in past.items()}
 
-    def chat(self, prompt: str) -> np.ndarray:
+    def chat(self, prompt: str, system: str | None = None) -> np.ndarray:
         """Return the tokens of a question in the model's chat template, [P].
 
         Without a template they are those of `raw`.
 
+        Args:
+            system: What the model is told before the question; None: what its template says.
+
         Raises:
-            DataError: The template fails, or there are no tokens.
+            DataError: The template fails, or there are no tokens, or no template for `system`.
         """
         template = self._template
+        if template is None and system is not None:
+            raise DataError(f"{self.name} has no chat template, so there is no system prompt")
         if template is None:
             return self.raw(prompt)
-        text = template.render([{"role": "user", "content": prompt}])
+        before = [] if system is None else [{"role": "system", "content": system}]
+        text = template.render([*before, {"role": "user", "content": prompt}])
         return self._tokens(text, special=False)
 
     def raw(self, prompt: str) -> np.ndarray:
@@ -189,12 +196,20 @@ class Talker:
         """
         return self._tokens(prompt, special=True)
 
-    def write(self, prompt: np.ndarray, new_tokens: int) -> Iterator[Piece]:
-        """Continue a prompt by the likeliest token at each step, until the text ends.
+    def write(
+        self,
+        prompt: np.ndarray,
+        new_tokens: int,
+        sampling: Sampling = Sampling(),
+        stops: Sequence[str] = (),
+    ) -> Iterator[Piece]:
+        """Continue a prompt until the text ends.
 
         Args:
             prompt: Token ids, [P].
             new_tokens: Most tokens to write; where less room is left in the context, so many.
+            sampling: How tokens are chosen; by default the likeliest at each step.
+            stops: The text ends before any of these.
 
         Raises:
             DataError: The prompt fills the context, or the model does not run on it.
@@ -210,15 +225,19 @@ class Talker:
                 f"is {limit}: shorten it"
             )
         room = new_tokens if limit is None else min(new_tokens, limit - len(prompt))
-        stream = DecodeStream(skip_special_tokens=True)
+        stream, held = DecodeStream(skip_special_tokens=True), Stops(stops)
+        sampler = Sampler(sampling, prompt)
         ids, text = prompt[None], begin_text(self._runner, self._decoder, 1, self._past)
-        for _ in range(room):
+        for number in range(room):
             start = time.perf_counter()
-            token = int(text.read(ids)[0, -1].argmax())
+            token = sampler.choose(text.read(ids)[0, -1])
             seconds = time.perf_counter() - start
             self.cache_bytes = text.cache_bytes
-            yield Piece(token, stream.step(self._tokenizer, token) or "", seconds)
-            if token in self.ends:
+            ends = token in self.ends
+            written = stream.step(self._tokenizer, token) or ""
+            shown, stopped = held.add(written, last=ends or number + 1 == room)
+            yield Piece(token, shown, seconds)
+            if ends or stopped:
                 return
             ids = np.array([[token]], np.int64)
 

@@ -19,7 +19,7 @@ from irtools.metrics.evaluate import (
 )
 from irtools.metrics.fidelity import FidelityMeter, fidelity
 from irtools.metrics.language import Perplexity
-from irtools.metrics.load import list_metrics, load_metric
+from irtools.metrics.load import data_of_metrics, list_metrics, load_metric
 from irtools.metrics.outputs import find_output
 from irtools.metrics.per_sample import PerSampleMetric
 
@@ -36,6 +36,7 @@ __all__ = [
     "bootstrap",
     "check_labels",
     "compare_runners",
+    "data_of_metrics",
     "evaluate",
     "evaluate_outputs",
     "fidelity",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import numpy as np
 
@@ -47,7 +46,7 @@ class SingleLabel(PerSampleMetric):
 class Accuracy(SingleLabel):
     """Share of samples whose largest logit is that of their class."""
 
-    name: ClassVar[str] = "accuracy"
+    name: str = "accuracy"
 
     def finish(self, rows: np.ndarray) -> float:
         """Return the share of right predictions."""
@@ -64,7 +63,7 @@ class Accuracy(SingleLabel):
 class F1Micro(SingleLabel):
     """F1 over all decisions; equals accuracy where each sample has one class."""
 
-    name: ClassVar[str] = "f1-micro"
+    name: str = "f1-micro"
 
     def finish(self, rows: np.ndarray) -> float:
         """Return the micro-averaged F1."""
@@ -74,7 +73,7 @@ class F1Micro(SingleLabel):
 class F1Macro(SingleLabel):
     """Mean of the F1 of each class that occurs among labels or predictions."""
 
-    name: ClassVar[str] = "f1-macro"
+    name: str = "f1-macro"
 
     def finish(self, rows: np.ndarray) -> float:
         """Return the macro-averaged F1."""
@@ -104,7 +103,7 @@ class _MultiLabel(PerSampleMetric):
 class MultilabelF1Micro(_MultiLabel):
     """F1 over all (sample, label) decisions."""
 
-    name: ClassVar[str] = "multilabel-f1-micro"
+    name: str = "multilabel-f1-micro"
 
     def finish(self, rows: np.ndarray) -> float:
         """Return the micro-averaged F1."""
@@ -114,7 +113,7 @@ class MultilabelF1Micro(_MultiLabel):
 class MultilabelF1Macro(_MultiLabel):
     """Mean over the labels of their F1; a label without any yes counts 0."""
 
-    name: ClassVar[str] = "multilabel-f1-macro"
+    name: str = "multilabel-f1-macro"
 
     def finish(self, rows: np.ndarray) -> float:
         """Return the macro-averaged F1."""
@@ -125,7 +124,7 @@ class MultilabelF1Macro(_MultiLabel):
 class SubsetAccuracy(_MultiLabel):
     """Share of samples whose labels are all right."""
 
-    name: ClassVar[str] = "subset-accuracy"
+    name: str = "subset-accuracy"
 
     def finish(self, rows: np.ndarray) -> float:
         """Return the share of entirely correct samples."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import numpy as np
 
@@ -20,7 +19,7 @@ class CosineSimilarity(PerSampleMetric):
     The labels are the wanted embeddings, for instance those of a teacher.
     """
 
-    name: ClassVar[str] = "cosine"
+    name: str = "cosine"
 
     def per_sample(self, outputs: Mapping[str, np.ndarray], labels: np.ndarray) -> np.ndarray:
         """Return the cosines [N, 1]; 0 where either vector is zero."""

@@ -217,13 +217,12 @@ def _per_sample_rows(
     runner: Runner, dataset: Dataset, metric: PerSampleMetric, batch: int
 ) -> np.ndarray:
     rows: list[np.ndarray] = []
-    start = 0
-    for feeds in dataset.batches(batch):
-        size = len(next(iter(feeds.values())))
+    size = dataset.fixed_batch or batch
+    for number, feeds in enumerate(dataset.batches(batch)):
+        start = number * size
         given = None if dataset.labels is None else dataset.labels[start : start + size]
         labels = metric.choose_labels(given, feeds)
         rows.append(metric.per_sample(runner.run(feeds), _require(labels, dataset, metric)))
-        start += size
     return join_outputs(rows)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import numpy as np
 
@@ -12,7 +11,7 @@ from irtools.metrics.outputs import find_output
 from irtools.metrics.per_sample import PerSampleMetric
 from irtools.words import counted
 
-__all__ = ["Perplexity"]
+__all__ = ["Perplexity", "log_likelihoods"]
 
 _IGNORED = -100
 _PIECE = 32
@@ -26,8 +25,8 @@ class Perplexity(PerSampleMetric):
     padding and without the first token of each text, which has none before it.
     """
 
-    name: ClassVar[str] = "perplexity"
-    larger_is_better: ClassVar[bool] = False
+    name: str = "perplexity"
+    larger_is_better: bool = False
 
     def takes(self, labels: np.ndarray) -> bool:
         """Whether there is one label per token; classes of whole texts say nothing here."""
@@ -69,16 +68,26 @@ class Perplexity(PerSampleMetric):
 
 
 def _sums(logits: np.ndarray, labels: np.ndarray) -> tuple[float, int]:
-    """Return the negative log-likelihood in nats and the tokens of one text.
+    """Return the negative log-likelihood in nats and the tokens of one text."""
+    places = np.flatnonzero(labels >= 0)
+    return -float(log_likelihoods(logits, places, labels[places]).sum()), len(places)
+
+
+def log_likelihoods(logits: np.ndarray, places: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """Return the log-likelihood in nats of a token at each of some positions, float64 [n].
 
     In pieces: in float64 the logits of a text take a megabyte per token.
+
+    Args:
+        logits: [S, V].
+        places: Positions, [n].
+        tokens: What is to be predicted there, [n].
     """
-    places = np.flatnonzero(labels >= 0)
-    total = 0.0
+    found = np.zeros(len(places))
     for start in range(0, len(places), _PIECE):
-        rows = places[start : start + _PIECE]
-        x = logits[rows].astype(np.float64)
+        piece = slice(start, start + _PIECE)
+        x = logits[places[piece]].astype(np.float64)
         peak = x.max(axis=-1, keepdims=True)
         log_total = peak[:, 0] + np.log(np.exp(x - peak).sum(axis=-1))
-        total += float((log_total - x[np.arange(len(x)), labels[rows].astype(np.int64)]).sum())
-    return total, len(places)
+        found[piece] = x[np.arange(len(x)), tokens[piece].astype(np.int64)] - log_total
+    return found

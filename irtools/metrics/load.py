@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from irtools.data import import_function
-from irtools.errors import DataError, UnknownNameError
+from irtools.errors import DataError, UnknownNameError, UsageError
 from irtools.metrics.base import Metric
-from irtools.plugins import registry, suggest
+from irtools.plugins import TaskName, is_task, registry, suggest
 
-__all__ = ["list_metrics", "load_metric"]
+__all__ = ["data_of_metrics", "list_metrics", "load_metric"]
 
 _GROUP = "irtools.metrics"
 
@@ -23,7 +23,7 @@ def list_metrics() -> tuple[str, ...]:
 
 
 def load_metric(text: str) -> Metric:
-    """Return the metric of a name, or one made of `module:function`.
+    """Return the metric of a name, of a task (`lm-eval:TASK`), or one made of `module:function`.
 
     The function takes (outputs, labels) and returns a number, larger being better unless it has
     an attribute `larger_is_better = False`.
@@ -31,17 +31,63 @@ def load_metric(text: str) -> Metric:
     Raises:
         UnknownNameError: No metric of that name; suggests the nearest.
         UsageError: No such module or function.
+        IrtoolsError: As `HarnessMetric`.
     """
+    if is_task(text):
+        from irtools.metrics.harness import HarnessMetric
+
+        return HarnessMetric(text)
     if ":" in text:
         function = import_function(text)
         return _FunctionMetric(text, bool(getattr(function, "larger_is_better", True)), function)
     known = list_metrics()
     if text not in known:
         raise UnknownNameError(
-            f"there is no metric {text!r}{suggest(text, known)} (there are {', '.join(known)}, or "
-            "module:function)"
+            f"there is no metric {text!r}{suggest(text, known)} (there are {', '.join(known)}, "
+            "lm-eval:TASK, or module:function)"
         )
     found: Metric = registry.load(_GROUP, text)()
+    return found
+
+
+def data_of_metrics(metrics: Iterable[str | Metric], given: object) -> str | None:
+    """Return the evaluation data that metrics have themselves: the documents of a task.
+
+    Args:
+        metrics: Names, or metrics.
+        given: The evaluation data that the caller gives; None: nothing.
+
+    Returns:
+        Its name; None where no metric has data.
+
+    Raises:
+        UsageError: Two metrics are not measured on the same data.
+    """
+    metrics = tuple(metrics)
+    own = {_name_of(one): _own_data(one) for one in metrics}
+    found = next(filter(None, own.values()), None)
+    if found is None:
+        return None
+    others = [name for name, data in own.items() if data != found]
+    given = getattr(given, "source", given)
+    if others or given not in (None, found):
+        other = f"metric {others[0]}" if others else "the evaluation data"
+        raise UsageError(
+            f"{found} is measured on the documents of its task, and {other} is not of that task: "
+            "one task at a time, without other evaluation data"
+        )
+    return found
+
+
+def _name_of(metric: str | Metric) -> str:
+    """Return the name of a metric, or the name that it is given by."""
+    return metric if isinstance(metric, str) else metric.name
+
+
+def _own_data(metric: str | Metric) -> str | None:
+    if isinstance(metric, str):
+        return str(TaskName.parse(metric)) if is_task(metric) else None
+    found: str | None = getattr(metric, "data", None)
     return found
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar
 
 import numpy as np
 
@@ -18,8 +17,8 @@ __all__ = ["PerSampleMetric"]
 class PerSampleMetric(ABC):
     """A metric computed in two steps: per sample, then over all samples."""
 
-    name: ClassVar[str]
-    larger_is_better: ClassVar[bool] = True
+    name: str
+    larger_is_better: bool = True
 
     def __call__(self, outputs: Mapping[str, np.ndarray], labels: np.ndarray) -> float:
         """Return the figure over the whole dataset."""

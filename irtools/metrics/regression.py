@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 import numpy as np
 
@@ -17,8 +16,8 @@ __all__ = ["MeanSquaredError"]
 class MeanSquaredError(PerSampleMetric):
     """Mean squared difference between the output and the label; smaller is better."""
 
-    name: ClassVar[str] = "mse"
-    larger_is_better: ClassVar[bool] = False
+    name: str = "mse"
+    larger_is_better: bool = False
 
     def per_sample(self, outputs: Mapping[str, np.ndarray], labels: np.ndarray) -> np.ndarray:
         """Return the squared error of each sample [N, 1], mean over its numbers."""

@@ -183,17 +183,20 @@ def _compare(sources: Sequence[str], given: dict[str, Any], timer: Timer | None)
     )
     from irtools.measure.base import BenchSettings
     from irtools.measure.contest import Contest, ContestSettings
+    from irtools.metrics import data_of_metrics
 
-    if given["metric"] is not None and given["evaluate"] is None:
+    wanted, evaluate = given["metric"], given["evaluate"]
+    evaluate = data_of_metrics(() if wanted is None else (wanted,), evaluate) or evaluate
+    if wanted is not None and evaluate is None:
         raise click.UsageError("--metric is measured on --evaluate, and none is given")
-    if given["samples"] is not None and given["evaluate"] is None:
+    if given["samples"] is not None and evaluate is None:
         raise click.UsageError("--samples is for --evaluate, and none is given")
-    reading = options.data_settings(given, given["data"], given["evaluate"])
+    reading = options.data_settings(given, given["data"], evaluate)
     contenders = _contenders(sources, given, timed_here=timer is None)
     data = metric = timed_on = None
-    if given["evaluate"] is not None:
-        data = read_for_contenders(given["evaluate"], contenders, reading)
-        metric = choose_contest_metric(given["metric"], next(iter(data.values())), contenders)
+    if evaluate is not None:
+        data = read_for_contenders(evaluate, contenders, reading)
+        metric = choose_contest_metric(wanted, next(iter(data.values())), contenders)
     if given["data"] is not None:
         timed_on = read_samples(given["data"], contenders, reading)
     bench = BenchSettings(

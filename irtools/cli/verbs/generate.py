@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +13,7 @@ from irtools.cli.types import SOURCE
 from irtools.cli.verb import Verb
 
 if TYPE_CHECKING:
+    from irtools.driver.sampling import Sampling
     from irtools.driver.talk import Piece, Speed, Talker
 
 __all__ = ["generate"]
@@ -23,7 +25,16 @@ __all__ = ["generate"]
     epilog='Example: irc generate llm4/ --prompt "What is gravity?" --compare llm/',
 )
 @click.argument("source", metavar="DIR", type=SOURCE)
-@click.option("--prompt", metavar="TEXT", required=True, help="What the model is asked.")
+@click.option(
+    "--prompt",
+    "prompts",
+    metavar="TEXT",
+    required=True,
+    multiple=True,
+    help="What the model is asked; - reads it from standard input; again for further questions, "
+    "each by itself.",
+)
+@click.option("--system", metavar="TEXT", help="System prompt, where the chat template has one.")
 @click.option(
     "--new-tokens",
     type=click.IntRange(min=1),
@@ -32,6 +43,33 @@ __all__ = ["generate"]
     show_default=True,
     help="Most tokens to write.",
 )
+@click.option("--stop", "stops", metavar="TEXT", multiple=True, help="End the text before TEXT.")
+@click.option(
+    "--temperature",
+    type=float,
+    metavar="T",
+    default=0.0,
+    show_default=True,
+    help="Draw tokens, from scores divided by T; 0: the likeliest at each step.",
+)
+@click.option(
+    "--top-k", type=int, metavar="K", default=0, help="Draw from the K likeliest. [default: all]"
+)
+@click.option(
+    "--top-p",
+    type=float,
+    metavar="P",
+    default=1.0,
+    help="Draw from the likeliest that have probability P together. [default: all]",
+)
+@click.option(
+    "--repetition-penalty",
+    type=float,
+    metavar="X",
+    default=1.0,
+    help="Divide scores of tokens that were there by X. [default: 1, no change]",
+)
+@options.seed_option
 @click.option(
     "--adapter",
     metavar="NAME",
@@ -51,46 +89,87 @@ __all__ = ["generate"]
 )
 @options.threads_option
 @options.json_option
-def generate(
-    source: str,
-    prompt: str,
-    new_tokens: int,
-    adapter: str | None,
-    raw: bool,
-    compare: str | None,
-    target: str | None,
-    threads: int | None,
-    json_path: str | None,
-) -> None:
-    """Let a decoder answer a prompt, the likeliest token at each step, and stream the text.
+def generate(source: str, compare: str | None, json_path: str | None, **given: Any) -> None:
+    """Let a decoder answer a prompt, and stream the text.
 
     DIR is a folder with a decoder with its cache, its tokenizer and its chat template, as `irc
     export --with-past`, `irc optimize -o DIR/` and `irc compile -o DIR/` write it, the model's file
     in such a folder, or a release of one model. Says how long the first token took and how many
-    follow in a second.
+    follow in a second. With several prompts, the JSON has a list `answers`.
     """
     from irtools.cli.console import say, write_json
+
+    asked = _asked(given)
+    talker = _open(source, given["target"], given["threads"], given["adapter"])
+    own = []
+    for answer in _answers(talker, asked, streams=json_path != "-"):
+        own.append(answer)
+        say(f"irc: {_speed_text(answer.speed)}{_cache_text(talker)}")
+    talker.close()
+    documents = [{**_document(source, a), "cache_bytes": talker.cache_bytes} for a in own]
+    if compare is not None:
+        original = _open(compare, given["target"], given["threads"])
+        for answer, document, other in zip(
+            own, documents, _answers(original, asked, streams=False), strict=True
+        ):
+            same = _same(answer.pieces, other.pieces)
+            document |= {"original": _document(compare, other), "same_tokens": same}
+            say(f"irc: {compare}: {_speed_text(other.speed)}")
+            say(f"irc: {_sameness(same, answer.pieces, other.pieces)}")
+        original.close()
+    if json_path is not None:
+        write_json(documents[0] if len(documents) == 1 else {"answers": documents}, json_path)
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What models are asked, and how they answer."""
+
+    prompts: Sequence[str]
+    system: str | None
+    raw: bool
+    new_tokens: int
+    sampling: Sampling
+    stops: Sequence[str]
+
+
+@dataclass(frozen=True)
+class _Answer:
+    pieces: list[Piece]
+    speed: Speed
+
+
+def _asked(given: dict[str, Any]) -> _Asked:
+    from irtools.driver.sampling import Sampling
+
+    if given["raw"] and given["system"] is not None:
+        raise click.UsageError("--system goes through the chat template, and --raw leaves it out")
+    read = [click.get_text_stream("stdin").read() if p == "-" else p for p in given["prompts"]]
+    named = ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
+    sampling = Sampling(**{name: given[name] for name in named})
+    rest = {name: given[name] for name in ("system", "raw", "new_tokens", "stops")}
+    return _Asked(read, sampling=sampling, **rest)
+
+
+def _answers(talker: Talker, asked: _Asked, *, streams: bool) -> Iterator[_Answer]:
     from irtools.driver.talk import speed_of
 
-    found: dict[str, Any] = {}
-    talker = _open(source, target, threads, adapter)
-    pieces = _write(talker, prompt, new_tokens, raw=raw, streams=json_path != "-")
-    speed = speed_of(_tokens(talker, prompt, raw=raw), pieces)
-    talker.close()
-    found |= {**_document(source, pieces, speed), "cache_bytes": talker.cache_bytes}
-    say(f"irc: {_speed_text(speed)}{_cache_text(talker)}")
-    if compare is not None:
-        original = _open(compare, target, threads)
-        others = _write(original, prompt, new_tokens, raw=raw, streams=False)
-        other_speed = speed_of(_tokens(original, prompt, raw=raw), others)
-        original.close()
-        same = _same(pieces, others)
-        found["original"] = _document(compare, others, other_speed)
-        found["same_tokens"] = same
-        say(f"irc: {compare}: {_speed_text(other_speed)}")
-        say(f"irc: {_sameness(same, pieces, others)}")
-    if json_path is not None:
-        write_json(found, json_path)
+    for prompt in asked.prompts:
+        tokens = talker.raw(prompt) if asked.raw else talker.chat(prompt, asked.system)
+        pieces = []
+        for piece in talker.write(tokens, asked.new_tokens, asked.sampling, asked.stops):
+            pieces.append(piece)
+            if streams:
+                _show(piece.text)
+        if streams:
+            click.echo()
+        yield _Answer(pieces, speed_of(tokens, pieces))
+
+
+def _show(text: str) -> None:
+    from irtools.words import printable
+
+    click.echo("\n".join(printable(line) for line in text.split("\n")), nl=False)
 
 
 def _open(
@@ -113,32 +192,12 @@ def _open(
     return talker
 
 
-def _tokens(talker: Talker, prompt: str, *, raw: bool) -> Any:
-    return talker.raw(prompt) if raw else talker.chat(prompt)
-
-
-def _write(
-    talker: Talker, prompt: str, new_tokens: int, *, raw: bool, streams: bool
-) -> list[Piece]:
-    from irtools.words import printable
-
-    pieces = []
-    for piece in talker.write(_tokens(talker, prompt, raw=raw), new_tokens):
-        pieces.append(piece)
-        if streams:
-            text = "\n".join(printable(line) for line in piece.text.split("\n"))
-            click.echo(text, nl=False)
-    if streams:
-        click.echo()
-    return pieces
-
-
-def _document(source: str, pieces: list[Piece], speed: Speed) -> dict[str, Any]:
+def _document(source: str, answer: _Answer) -> dict[str, Any]:
     return {
         "model": source,
-        "text": "".join(piece.text for piece in pieces),
-        "token_ids": [piece.token for piece in pieces],
-        **asdict(speed),
+        "text": "".join(piece.text for piece in answer.pieces),
+        "token_ids": [piece.token for piece in answer.pieces],
+        **asdict(answer.speed),
     }
 
 

@@ -50,3 +50,51 @@ def test_a_template_that_fails_is_one_line(
     (line,) = found.err.splitlines()
     assert message in line
     assert not (tmp_path / "found.json").exists()
+
+
+def test_several_prompts_and_standard_input(
+    irc: Irc, tmp_path: Path, talks: Talks, cached_decoder: Model
+) -> None:
+    talks(tmp_path / "d", cached_decoder)
+    found = irc("generate", "d", *_PROMPT, "--prompt", "w7", "--json", "all.json")
+    assert found.code == 0, found.err
+    first, second = json.loads((tmp_path / "all.json").read_text())["answers"]
+    assert (first["prompt_tokens"], second["prompt_tokens"]) == (3, 1)
+    assert found.out == f"{first['text']}\n{second['text']}\n"
+    assert irc("generate", "d", *_PROMPT[2:], "--prompt", "w7").out == second["text"] + "\n"
+
+
+def test_a_stop_text_and_sampling(
+    irc: Irc, tmp_path: Path, talks: Talks, cached_decoder: Model
+) -> None:
+    talks(tmp_path / "d", cached_decoder)
+    whole = irc("generate", "d", *_PROMPT).out
+    word = whole.split()[2]
+    cut = irc("generate", "d", *_PROMPT, "--stop", word).out
+    assert cut == whole[: whole.index(word)] + "\n"
+    drawn = [irc("generate", "d", *_PROMPT, "--temperature", "9", "--seed", s).out for s in "112"]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+@pytest.mark.chat
+def test_a_system_prompt(irc: Irc, tmp_path: Path, talks: Talks, cached_decoder: Model) -> None:
+    talks(tmp_path / "d", cached_decoder)
+    template = "{% for m in messages %}{{ m.content }} {% endfor %}"
+    (tmp_path / "d" / "chat_template.jinja").write_text(template)
+    args = ("--prompt", "w5", "--new-tokens", "2", "--system", "w9 w9", "--json", "s.json")
+    assert irc("generate", "d", *args).code == 0
+    assert json.loads((tmp_path / "s.json").read_text())["prompt_tokens"] == 3
+    refused = irc("generate", "d", *args, "--raw")
+    assert refused.code == 2 and "--system goes through the chat template" in refused.err
+    (tmp_path / "d" / "chat_template.jinja").unlink()
+    refused = irc("generate", "d", *args)
+    assert refused.code == 3 and "has no chat template" in refused.err
+
+
+def test_top_p_without_a_temperature_is_one_line(
+    irc: Irc, tmp_path: Path, talks: Talks, cached_decoder: Model
+) -> None:
+    talks(tmp_path / "d", cached_decoder)
+    found = irc("generate", "d", *_PROMPT, "--top-p", "0.9", "--json", "t.json")
+    assert found.code == 2 and "give a temperature above 0" in found.err
+    assert len(found.err.splitlines()) == 1 and not (tmp_path / "t.json").exists()

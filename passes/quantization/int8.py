@@ -14,6 +14,7 @@ from irtools.goals import read_size
 from irtools.measure.cpu import cpu_quota
 from irtools.model import infer_shapes
 from irtools.passes.quantization.alternatives import alternatives_of
+from irtools.passes.quantization.by_token import by_token
 from irtools.passes.quantization.for_data import moments_for, rounded_for_data
 from irtools.passes.quantization.forms.apply import apply_plan
 from irtools.passes.quantization.forms.blocks import BlockTable, Int4
@@ -110,8 +111,11 @@ class Int8(PlanningPass):
     branches of If, bodies of Loop and Scan, and functions.
 
     What comes of it is run on some of the calibration data, or on drawn inputs where none was given
-    (not with `--no-check`). Where less than 20 dB of the outputs are kept, the weights that lose
-    most are stored in 8 bits instead of multiplied, or in 16 bits, until enough is kept.
+    (not with `--no-check`, nor above 2 GiB of weights or a quarter of the memory). Where less than
+    20 dB of the outputs are kept, static products get a range for each token, as few as it takes: a
+    few tokens of decoders, such as the first, are hundreds of times larger than the others in front
+    of `down`. If that is not enough, the weights that lose most are stored in 8 bits instead of
+    multiplied, or in 16 bits, until enough is kept.
 
     Left alone and counted: weights that hold NaN or infinity or that 8 bits keep to less than
     30 dB, weights that another node reads in another way, constants that are added and not
@@ -295,7 +299,9 @@ class Int8(PlanningPass):
 
         def plan_of(prospect: Prospect) -> Plan:
             candidates = [prospect.candidate(floor) for floor in floors]
-            return best_plan(candidates, prospect.plan, trials)
+            first = prospect.plan(candidates[0])
+            found = self._by_token(first, prospect, trials, ctx)
+            return best_plan(candidates, prospect.plan, trials) if found is first else found
 
         prospect = Prospect(model, wishes, ctx)
         if wishes.is_static and wishes.scales:
@@ -322,6 +328,17 @@ class Int8(PlanningPass):
         if self.method == "rtn":
             return plan
         return rounded_for_data(plan, prospect.static, trials, self.method)
+
+    def _by_token(self, plan: Plan, prospect: Prospect, trials: Trials, ctx: PassContext) -> Plan:
+        """Return the plan with a range for each token where fixed ones keep too little."""
+        if self.least_sqnr is None or self.bits == "auto" or not prospect.static:
+            return plan
+        capabilities = ctx.target.capabilities
+        form = TokenWise(range_of(self.reduce_range, capabilities))
+        evidence = Evidence(capabilities, prospect.facts)
+        return by_token(
+            plan, prospect.model, prospect.static, form, evidence, trials, self.least_sqnr
+        )
 
     def _mixed(
         self,

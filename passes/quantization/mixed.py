@@ -46,7 +46,7 @@ _SEARCH = 8
 """Trials for the least size that keeps enough."""
 _TOLD = 3
 """Weights that the report names at either end."""
-SEARCH_EFFORT = Effort(largest=2 << 30, work=1e12, exact=False)
+SEARCH_EFFORT = Effort(work=1e12, exact=False)
 """Of the trials: they were asked for, and kernels round activations in blocks as well."""
 
 

@@ -20,7 +20,7 @@ from irtools.model import infer_shapes
 from irtools.passes.quantization.forms.static import Static
 from irtools.passes.quantization.prospect import Prospect
 from irtools.passes.quantization.remedy import GAIN_DB, NEED_DB
-from irtools.passes.quantization.trial_run import Trials, weight_bytes
+from irtools.passes.quantization.trial_run import Trials, largest_tried, weight_bytes
 from irtools.passmanager import Decision, Plan
 from irtools.scaling import COUNTERS, ScaledSite, Scales, ScaleSettings, apply_scales, plan_scales
 from irtools.words import counted, tallied
@@ -29,9 +29,6 @@ __all__ = ["Smoothing", "scales_in"]
 
 _PREDICTED_DB = 1.0
 """What scales must gain by prediction, where nothing can be run."""
-
-_LARGEST = 2 << 30
-"""Bytes of weights above which scales are moved where they are asked for: each is a copy."""
 
 _REMEDY = "smooth=true, which moves scales of channels and takes memory for a copy of the weights"
 
@@ -74,7 +71,7 @@ class Smoothing:
         """Return the prospect with scales where they gain, and its plan, which says so."""
         if not self.forced and plain.is_drawn:
             return plain, self.plan_of(plain)
-        if not self.forced and weight_bytes(plain.model) > _LARGEST:
+        if not self.forced and weight_bytes(plain.model) > largest_tried():
             plan = self.plan_of(plain)
             return plain, replace(plan, remedies=(_REMEDY, *plan.remedies))
         found = _found(plain)

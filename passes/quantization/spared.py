@@ -31,11 +31,14 @@ from irtools.passmanager import Decision, Plan
 from irtools.plugins import Progress
 from irtools.words import counted
 
-__all__ = ["FinerForms", "Search", "spare"]
+__all__ = ["NEAR_DB", "FinerForms", "Search", "spare"]
 
 _MARGIN_DB = {False: 1.0, True: 4.0}
 """So much more than enough is looked for, on the caller's samples and on drawn ones, which are few:
-other samples differ. From half of it on nothing is tried."""
+other samples differ."""
+
+NEAR_DB = {drawn: margin / 2 for drawn, margin in _MARGIN_DB.items()}
+"""From so much more than enough on nothing is tried."""
 
 _MOST_TRIALS = 48
 """Trials for an order of the weights; fewer where a run is much work."""
@@ -203,7 +206,7 @@ def spare(
         return plan
     first = trial.sqnr_db(applied(plan))
     margin_db = _MARGIN_DB[trial.drawn]
-    if first is None or first >= enough_db + margin_db / 2:
+    if first is None or first >= enough_db + NEAR_DB[trial.drawn]:
         return plan
     order_trials, trials = _trials(trial.work), _trials(trial.work * len(trial.feeds))
     most = min(len(plan.decisions), order_trials) + trials

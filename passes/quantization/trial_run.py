@@ -22,6 +22,7 @@ from irtools.analysis.costs import count_flops
 from irtools.analysis.data_sizes import DataSizes, steady_values
 from irtools.data import Dataset, SyntheticSettings, padding_mask
 from irtools.errors import IrtoolsError
+from irtools.measure.memory import memory_limit
 from irtools.metrics import FidelityMeter
 from irtools.model import infer_shapes
 from irtools.passes.quantization.divergence import Divergence
@@ -30,19 +31,23 @@ from irtools.statistics import expose
 from irtools.targets import Feeds, Runner, RunnerOptions
 from irtools.words import counted
 
-__all__ = ["Effort", "Session", "TrialRun", "Trials", "flops_of", "weight_bytes"]
+__all__ = ["Effort", "Session", "TrialRun", "Trials", "flops_of", "largest_tried", "weight_bytes"]
 
 _SAMPLES = 16
 _DRAWN = 8
 _BATCH = 4
 """What is together in a call shares ranges that are found at run time."""
-_LARGEST = 512 << 20
-"""Bytes of weights above which nothing is tried: each trial is a copy of the model."""
+_LARGEST = 2 << 30
+"""Bytes of weights above which nothing is tried."""
+_COPIES = 4
+"""A trial holds the weights so many times: the original's, the copy's that is quantized, what is
+handed to the runtime, and what the runtime makes of it."""
 _MOST_OUTPUTS = 256 << 20
 """Bytes of outputs that are kept; once they are reached, no further samples are run."""
 _WORK = 5e10
-"""Operations that the original may take; once they are reached, no further samples are run. No
-clock decides: equal inputs give equal models, however busy the machine."""
+"""Operations that the samples may take, or as many as loading the model takes the time of, which
+each trial pays anyway; once they are reached, no further samples are run. No clock decides: equal
+inputs give equal models, however busy the machine."""
 _PER_BYTE = 200
 """Operations that copying, quantizing and loading a byte of weights take the time of."""
 _OPTIONS = RunnerOptions(exact=True)
@@ -53,13 +58,11 @@ class Effort:
     """How much a trial may be, where a caller asked for a search; None: as usual.
 
     Attributes:
-        largest: Bytes of weights above which nothing is tried.
         work: Operations that the original may take.
         exact: Without what the runtime rounds by itself, such as activations in front of weights in
             blocks.
     """
 
-    largest: int | None = None
     work: float | None = None
     exact: bool = True
 
@@ -95,9 +98,10 @@ class TrialRun:
     def of(cls, model: ir.Model, ctx: PassContext, effort: Effort = Effort()) -> TrialRun | None:
         """Run the original; None where nothing can be measured, or is to be.
 
-        That is: no data and none that may be drawn, a model of gigabytes, one that does not run.
+        That is: no data and none that may be drawn, a model of gigabytes or of a quarter of the
+        memory, one that does not run.
         """
-        if weight_bytes(model) > (effort.largest or _LARGEST):
+        if weight_bytes(model) > (largest_tried()):
             return None
         try:
             data = _samples(model, ctx)
@@ -106,23 +110,26 @@ class TrialRun:
             calls: list[Feeds] = []
             outputs: list[Feeds] = []
             samples, work = 0, 0
+            loading = _PER_BYTE * weight_bytes(model)
+            most = effort.work or max(_WORK, loading)
             size = data.fixed_batch or _together(model, data)
             names = steady_values(model)
             with ctx.runner(_shown(model, names), _OPTIONS) as runner:
                 for first in range(0, len(data), size):
                     part = data.select(np.arange(first, min(first + size, len(data))))
                     calls += part.batches(size)
-                    work = work or _work_of(model, calls[0])
+                    work = work or sum(flops_of(model, calls[0]).values())
                     outputs += [runner.run(feeds, names) for feeds in calls[len(outputs) :]]
                     samples += len(part)
                     kept = sum(array.nbytes for found in outputs for array in found.values())
-                    if kept > _MOST_OUTPUTS or work * len(calls) > (effort.work or _WORK):
+                    if kept > _MOST_OUTPUTS or work * len(calls) > most:
                         break
         except IrtoolsError:
             return None
         sized = frozenset(DataSizes.of(model).shapes)
         options = _OPTIONS if effort.exact else RunnerOptions()
-        return cls(calls, outputs, data.synthetic, samples, sized, work, ctx.runner, names, options)
+        cost = work + loading
+        return cls(calls, outputs, data.synthetic, samples, sized, cost, ctx.runner, names, options)
 
     def sqnr_db(self, model: ir.Model) -> float | None:
         """As `Session.sqnr_db`, of a model as it is; None also where it does not run."""
@@ -264,13 +271,17 @@ def _samples(model: ir.Model, ctx: PassContext) -> Dataset | None:
 
 def _together(model: ir.Model, data: Dataset) -> int:
     """Return how many samples a call takes: fewer where one of them is much work."""
-    work = _work_of(model, next(iter(data.select(np.arange(1)).batches(1))))
+    work = sum(flops_of(model, next(iter(data.select(np.arange(1)).batches(1)))).values())
     return max(1, min(_BATCH, int(_WORK // max(work, 1))))
 
 
-def _work_of(model: ir.Model, feeds: Feeds) -> int:
-    """Return the operations of a call, as far as they can be counted."""
-    return sum(flops_of(model, feeds).values()) + _PER_BYTE * weight_bytes(model)
+def largest_tried() -> int:
+    """Return the bytes of weights up to which models are run: 2 GiB, on a machine with 8 or more.
+
+    Never more than a quarter of the memory that the process may use.
+    """
+    memory = memory_limit()
+    return _LARGEST if memory is None else min(_LARGEST, memory // _COPIES)
 
 
 def flops_of(model: ir.Model, feeds: Feeds) -> dict[str, int]:

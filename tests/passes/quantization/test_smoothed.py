@@ -247,7 +247,7 @@ def test_asked_for_in_vain(quantize, model: ir.Model, options: str, reason: str)
 
 
 def test_what_is_not_run_is_decided_by_prediction(quantize, monkeypatch) -> None:
-    monkeypatch.setattr("irtools.passes.quantization.trial_run._LARGEST", 0)
+    monkeypatch.setattr("irtools.passes.quantization.trial_run.largest_tried", lambda: 0)
     done = quantize(encoder(), INT8, x=samples())
     assert moved(done) == 2
     assert any("predicted for all products together" in note for note in done.result.notes)
@@ -256,7 +256,7 @@ def test_what_is_not_run_is_decided_by_prediction(quantize, monkeypatch) -> None
 
 
 def test_very_large_models_are_left_to_the_caller(quantize, monkeypatch) -> None:
-    monkeypatch.setattr("irtools.passes.quantization.smoothed._LARGEST", 0)
+    monkeypatch.setattr("irtools.passes.quantization.smoothed.largest_tried", lambda: 0)
     done = quantize(encoder(), INT8, x=samples())
     assert moved(done) == 0 and done.result.plan is not None
     assert done.result.plan.remedies[0].startswith("smooth=true, which ")

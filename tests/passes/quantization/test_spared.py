@@ -81,12 +81,17 @@ def test_search_keeps_what_it_has_where_nothing_helps() -> None:
 
 
 _PRODUCT = 2 * 64 * 32
-_LOADING = 200 * 4 * 64 * 32
+_PER_BYTE = 2
+_LOADING = _PER_BYTE * 4 * 64 * 32
 
 
 @pytest.mark.parametrize(
     ("work", "samples", "together"),
-    [(1e15, 16, 4), (3 * (_PRODUCT + _LOADING), 9, 3), (1, 1, 1)],
+    [
+        (1e15, 16, 4),
+        (3 * _PRODUCT, 6, 3),
+        (1, _LOADING // _PRODUCT + 1, 1),
+    ],
 )
 def test_work_and_no_clock_decides_on_how_many_samples_are_run(
     work: float, samples: int, together: int, monkeypatch: pytest.MonkeyPatch
@@ -96,6 +101,7 @@ def test_work_and_no_clock_decides_on_how_many_samples_are_run(
         w=normal(64, 32),
     )
     monkeypatch.setattr("irtools.passes.quantization.trial_run._WORK", work)
+    monkeypatch.setattr("irtools.passes.quantization.trial_run._PER_BYTE", _PER_BYTE)
     trial = TrialRun.of(model, context("ort-cpu:isa=vnni", Dataset({"x": normal(40, 64)})))
     assert trial is not None and trial.samples == samples
     assert trial.work == together * _PRODUCT + _LOADING

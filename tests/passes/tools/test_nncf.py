@@ -11,11 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from irtools.data import synthesize
-from irtools.errors import MissingExtraError, UnsupportedError, UsageError
+from irtools.data import Dataset, synthesize
+from irtools.errors import DataError, MissingExtraError, UnsupportedError, UsageError
+from irtools.model import Model
 from irtools.passes.tools.nncf_library import nncf_library
-from irtools.passmanager import Pipeline
-from irtools.testing import TINY_MODELS
+from irtools.passmanager import PassContext, Pipeline
+from irtools.targets import RunnerOptions
+from irtools.testing import TINY_MODELS, read_model
 
 from .test_ort import applied, scale_of, sqnr, text_model, texts
 
@@ -176,3 +178,59 @@ def test_wrong_options_are_refused(text: str, said: str) -> None:
     with pytest.raises(UsageError) as error:
         Pipeline.parse(text)
     assert said in str(error.value)
+
+
+def two_products() -> Model:
+    weights = np.random.default_rng(0).uniform(-1, 1, (2, 16, 16)).astype(np.float32)
+    weights[0, 0] = 0  # What the large channel holds is lost on purpose.
+    return read_model(
+        """
+        <ir_version: 10, opset_import: ["" : 20]>
+        two (float[batch, 16] x, float[16, 16] w, float[16, 16] v) => (float[batch, 16] logits) {
+          h = MatMul (x, w)  a = Tanh (h)  logits = MatMul (a, v)
+        }
+        """,
+        {"w": weights[0], "v": weights[1]},
+    )
+
+
+def labelled(model: Model, large: float) -> Dataset:
+    """Samples with the class that the model says, and one channel that takes the range away."""
+    x = np.random.default_rng(1).uniform(-1, 1, (64, 16)).astype(np.float32)
+    x[:, 0] *= large
+    ctx = PassContext.for_model(model, "ort-cpu:isa=vnni", threads=1)
+    with ctx.runner(model.ir, RunnerOptions(exact=True)) as runner:
+        labels = runner.run({"x": x})["logits"].argmax(axis=1)
+    return Dataset({"x": x}, labels=labels)
+
+
+def quantized_products(text: str, large: float) -> set[str]:
+    model = two_products()
+    data = labelled(model, large)
+    (found,) = Pipeline.parse(text)
+    ctx = PassContext.for_model(
+        model, "ort-cpu:isa=vnni", calibration=data, evaluation=data, threads=1
+    )
+    found.run(model.ir, ctx)
+    quantized = {n.outputs[0] for n in model.ir.graph if n.op_type == "DequantizeLinear"}
+    products = [n for n in model.ir.graph if n.op_type == "MatMul"]
+    return {n.outputs[0].name for n in products if n.inputs[0] in quantized}
+
+
+@needs_nncf
+def test_accuracy_control_gives_back_the_layer_that_hurts() -> None:
+    assert quantized_products("nncf", 1000) == {"h", "logits"}
+    assert quantized_products("nncf:max-drop=0.05", 1000) == {"logits"}
+    assert quantized_products("nncf:max-drop=0.05", 1) == {"h", "logits"}
+    assert quantized_products("nncf:max-drop=1:drop-type=relative", 1000) == {"h", "logits"}
+
+
+@needs_nncf
+def test_accuracy_control_needs_labels() -> None:
+    model = two_products()
+    with pytest.raises(DataError, match="give labelled evaluation data"):
+        applied("nncf:max-drop=0.01", model)
+    with pytest.raises(UsageError, match="drop-type needs max-drop"):
+        Pipeline.parse("nncf:drop-type=relative")
+    with pytest.raises(UsageError, match="max-drop is -1, expected 0 or more"):
+        Pipeline.parse("nncf:max-drop=-1")

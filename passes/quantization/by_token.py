@@ -1,0 +1,155 @@
+"""Static products whose inputs get a range for each token, as few as a trial run shows need it.
+
+In decoders a few tokens, such as the first, make the input of a product hundreds of times larger
+than all others do (massive activations, Sun et al. 2024), and what comes of a gated unit is large
+in other channels for every token. One fixed range leaves such inputs 7 to 20 dB, a range for each
+token 25 to 30. That costs five small operators for each input and no product in float32, so that it
+is tried before weights are stored instead of multiplied (`spared`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import onnx_ir as ir
+
+from irtools.passes.quantization.forms.apply import within_opset
+from irtools.passes.quantization.forms.static import Static
+from irtools.passes.quantization.forms.token_wise import TokenWise
+from irtools.passes.quantization.ranges.evidence import Evidence
+from irtools.passes.quantization.sites.reasons import Reason
+from irtools.passes.quantization.sites.uses import Weight
+from irtools.passes.quantization.spared import NEAR_DB
+from irtools.passes.quantization.trial_run import Trials
+from irtools.passmanager import Decision, Plan
+from irtools.words import counted
+
+__all__ = ["by_token"]
+
+_SHARES = (6, 3, 1)
+"""One product in so many is tried: a sixth, a third, all that gain."""
+
+_MORE_DB = 1.0
+"""What each step must gain."""
+
+_RATIO = 2.0
+"""A product is a candidate whose predicted error is so much smaller: by 3 dB."""
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Products of one input: it is measured once for all of them.
+
+    Attributes:
+        decisions: By weight.
+        gain: Predicted relative squared error that is removed, summed.
+    """
+
+    decisions: Mapping[str, Decision]
+    gain: float
+
+
+def by_token(
+    plan: Plan,
+    model: ir.Model,
+    weights: Sequence[Weight],
+    form: TokenWise,
+    evidence: Evidence,
+    trials: Trials,
+    least_db: float,
+) -> Plan:
+    """Return the plan with ranges for each token where too little is kept without; it says so.
+
+    Args:
+        plan: Of static products.
+        model: That it was made on. Stays as it is.
+        weights: Those that are multiplied with fixed ranges.
+        form: What they may become.
+        evidence: What is known of their inputs.
+        trials: Measures what plans keep.
+        least_db: What the outputs must keep.
+    """
+    before = None if trials.run is None else trials.kept_db(plan)
+    if before is None or trials.run is None or before >= least_db + NEAR_DB[trials.run.drawn]:
+        return plan
+    groups = _groups(plan, model, weights, form, evidence)
+    products = sum(d.data.get("form") == Static.name for d in plan.decisions)
+    best, kept, count = plan, before, 0
+    for some in _nested(groups, products):
+        changed = _with(plan, some)
+        after = trials.kept_db(changed)
+        if after is None or after < kept + _MORE_DB:
+            break
+        best, kept, count = changed, after, sum(len(group.decisions) for group in some)
+        if kept >= least_db + NEAR_DB[trials.run.drawn]:
+            break
+    if not count:
+        return plan
+    note = (
+        f"{counted(count, 'product')} with a range for each token, found at run time: "
+        f"{kept:.1f} dB, with fixed ranges for all {before:.1f} dB ({trials.told}); "
+        "least-sqnr=none keeps all of them fixed"
+    )
+    return replace(best, notes=(*plan.notes, note))
+
+
+def _groups(
+    plan: Plan,
+    model: ir.Model,
+    weights: Sequence[Weight],
+    form: TokenWise,
+    evidence: Evidence,
+) -> list[_Group]:
+    """Return the products that gain, those first that gain most."""
+    own = {str(d.data["weight"]): d for d in plan.decisions if d.data.get("form") == Static.name}
+    by_input: dict[ir.Value, list[Weight]] = {}
+    for weight in weights:
+        by_input.setdefault(weight.uses[0].activation, []).append(weight)
+    if within_opset([form], lambda f: f, model)[1]:
+        return []
+    found = []
+    for together in by_input.values():
+        made = {w.name: _decided(w, own.get(w.name), form, evidence) for w in together}
+        decisions = {name: d for name, d in made.items() if d is not None}
+        if len(decisions) == len(made):
+            gain = sum(own[name].cost - d.cost for name, d in decisions.items())
+            found.append(_Group(decisions, gain))
+    return sorted(found, key=lambda group: -group.gain)
+
+
+def _decided(
+    weight: Weight, own: Decision | None, form: TokenWise, evidence: Evidence
+) -> Decision | None:
+    """Return the decision for a range for each token; None where it cannot be, or gains little."""
+    if own is None or not form.serves(weight) or form.fits(weight, evidence.capabilities):
+        return None
+    if len({use.activation for use in weight.uses}) > 1:
+        return None
+    found = form.decide(weight, evidence)
+    if isinstance(found, Reason) or found.cost * _RATIO > own.cost:
+        return None
+    return replace(found, subject=own.subject)
+
+
+def _nested(groups: Sequence[_Group], products: int) -> Iterator[Sequence[_Group]]:
+    """Yield the groups that gain most, a larger share of the products each time."""
+    last = 0
+    for share in _SHARES:
+        sum_, end = 0, 0
+        for group in groups:
+            if (sum_ + len(group.decisions)) * share > products:
+                break
+            sum_, end = sum_ + len(group.decisions), end + 1
+        if end > last:
+            yield groups[:end]
+        last = max(last, end)
+
+
+def _with(plan: Plan, groups: Sequence[_Group]) -> Plan:
+    changed = {name: d for group in groups for name, d in group.decisions.items()}
+    made = [
+        changed.get(str(d.data["weight"]), d) if d.data.get("form") == Static.name else d
+        for d in plan.decisions
+    ]
+    return replace(plan, decisions=tuple(made))

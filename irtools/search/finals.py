@@ -24,8 +24,6 @@ from irtools.words import counted
 __all__ = ["Final", "finals_of", "play"]
 
 _MOST = 3
-_NEAR_TIME, _NEAR_LOSS = 0.1, 0.01
-"""How far from the best one a trial may be: of its time or memory, and in points of loss."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +48,10 @@ class Final:
 
 
 def finals_of(study: Study, objectives: Sequence[str]) -> list[Finished]:
-    """Return the trials that noise alone may have put behind each other; none where it cannot."""
-    first = OBJECTIVES[objectives[0]]
-    if not first.timed and objectives[0] != "loss":
+    """Return the best trials in the first objective; none where it is known without noise."""
+    if not OBJECTIVES[objectives[0]].timed and objectives[0] != "loss":
         return []
-    best = study.front()[0].values[0]
-    near = _NEAR_TIME * abs(best) if first.timed else _NEAR_LOSS
-    found = study.finalists(near, _MOST)
+    found = study.ranked()[:_MOST]
     return found if len(found) > 1 else []
 
 

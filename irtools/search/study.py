@@ -236,17 +236,10 @@ class Study:
         best = sorted(map(_finished, whole.best_trials), key=_order)
         return _unique(best)
 
-    def finalists(self, near: float, most: int) -> list[Finished]:
-        """Return the best trials in the first objective, each model once, those of the front first.
-
-        Args:
-            near: How far from the best one they may be.
-            most: How many at the most.
-        """
+    def ranked(self) -> list[Finished]:
+        """Return all trials with figures, the best in the first objective first, models once."""
         ended = map(_finished, self._trials(self._optuna.trial.TrialState.COMPLETE))
-        found = _unique([*self.front(), *sorted(ended, key=_order)])
-        best = min(one.values[0] for one in found)
-        return [one for one in found if one.values[0] <= best + near][:most]
+        return _unique(sorted(ended, key=_order))
 
     def _trials(self, state: Any) -> list[Any]:
         return [one for one in self._ended if one.state == state]

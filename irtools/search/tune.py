@@ -149,6 +149,7 @@ def tune(
         quoted = None
         if elsewhere is None or not elsewhere.quotes:
             front = _after_finals(front, play(here, finals_of(study, objectives)), tuner)
+        front += _best_elsewhere(study, front, tuple(sessions), tuner.objectives)
         if elsewhere is not None and elsewhere.quotes:
             farm.submit(Task("quote", Question("quote", front[0].pipeline), timed=tuner.times))
             quoted = next(farm.results()).get().observed
@@ -294,6 +295,23 @@ def _front(study: Study, tuner: _Tuner, default: str) -> tuple[Point, ...]:
     )
 
 
+def _best_elsewhere(
+    study: Study, front: Sequence[Point], targets: Sequence[str], objectives: Sequence[str]
+) -> tuple[Point, ...]:
+    """Return the best trial of each target that has no point: what it would give is asked next."""
+    missing = dict.fromkeys(targets)
+    for point in front:
+        missing.pop(point.target, None)
+    found = []
+    for target in missing:
+        best = next((one for one in study.ranked() if one.target == target), None)
+        if best is not None:
+            values = dict(zip(objectives, best.values, strict=True))
+            times, why = best.milliseconds, "the best on its target"
+            found.append(Point(best.number, best.pipeline, values, times, target, why))
+    return tuple(found)
+
+
 def _after_finals(
     front: Sequence[Point], finals: Sequence[Final], tuner: _Tuner
 ) -> tuple[Point, ...]:
@@ -313,7 +331,7 @@ def _final_point(
     one: Final, known: Mapping[int, Point], objectives: Sequence[str], default: str
 ) -> Point:
     tried, trial = one.tried, one.trial
-    on_front = "on the front" if trial.number in known else "near the front"
+    on_front = "on the front" if trial.number in known else "among the best in the first objective"
     why = "; ".join(text for text in (on_front, one.how, tried.why) if text)
     return Point(
         trial.number,

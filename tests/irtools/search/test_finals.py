@@ -48,16 +48,16 @@ def test_a_target_is_drawn_with_a_pipeline_of_its_own_space() -> None:
 
 
 @pytest.mark.tune
-def test_finalists_are_the_nearest_of_the_front_and_then_others() -> None:
+def test_finalists_are_the_best_each_model_once() -> None:
     study = Study(2, 0)
-    for number, values in enumerate(((1.0, 5.0), (1.05, 6.0), (1.08, 4.0), (1.5, 1.0), (1.0, 5.0))):
+    for number, values in enumerate(((1.5, 1.0), (1.05, 6.0), (1.0, 5.0), (1.08, 4.0), (1.0, 5.0))):
         trial = study.ask()
         trial.set_user_attr("pipeline", f"p{number}")
-        # The last one makes the model of the first.
-        study.tell(trial, Tried("", str(number % 4), values))
-    found = study.finalists(0.1, 3)
-    assert [one.pipeline for one in found] == ["p0", "p2", "p1"]
-    assert [one.pipeline for one in study.finalists(0.1, 2)] == ["p0", "p2"]
+        # The last one makes the model of the third.
+        study.tell(trial, Tried("", "third" if number in (2, 4) else str(number), values))
+    found = finals.finals_of(study, ("latency", "size"))
+    assert [one.pipeline for one in found] == ["p2", "p1", "p3"]
+    assert finals.finals_of(study, ("size", "latency")) == [], "sizes are known without noise"
 
 
 @pytest.fixture
@@ -113,14 +113,21 @@ def test_the_lucky_one_of_several_targets_is_found_out(
     assert "1.25x as fast" in told[1]
     first, *others = found.report.tried
     assert first.target.startswith("ort-cpu") and first.pipeline.endswith("int8:mode=dynamic")
-    assert "timed again, alternating, against 1 other trial" in first.why
-    together = [one for one in rounds if len(one) == 3 and any("(trial" in name for name in one)]
-    assert together == [
-        {"original": 10.0, "int8 (trial 0)": 5.0, "int8:mode=dynamic (trial 2)": 4.2}
-    ]
+    assert "timed again, alternating, against 2 other trials" in first.why
+    [together] = [one for one in rounds if any("(trial" in name for name in one)]
+    assert together == {
+        "original": 10.0,
+        "int8 (trial 0)": 5.0,
+        "int8:mode=dynamic (trial 2)": 4.2,
+        "int8 (trial 1)": 10.0,
+    }
+    # Each has the figures of that comparison, against the original on the first target.
+    speeds = [one.figures["speedup"].value for one in (first, *others)]
+    assert speeds == pytest.approx([10 / 4.2, 2.0, 1.0])
+    assert [one.target.partition(":")[0] for one in others] == list(_TWO)
     assert {one.target.partition(":")[0] for one in found.report.trials} == set(_TWO)
     assert found.report.target.name == "ort-cpu"
-    assert "near the front" in first.why and "on the front" in others[0].why
+    assert "among the best" in first.why and "on the front" in others[0].why
 
 
 @pytest.mark.tune
@@ -130,9 +137,7 @@ def test_the_loss_is_compared_on_samples_that_no_trial_had_seen(
     evaluation: Dataset,
     calibration: Dataset,
     rounds: Rounds,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(finals, "_NEAR_LOSS", 1.0)
     found = tune_model(
         model,
         trials=2,

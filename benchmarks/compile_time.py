@@ -29,9 +29,10 @@ from typing import Any
 
 import onnx
 
+from benchmarks.exported import exported
 from benchmarks.prepared.packages import cached
 from benchmarks.prepared.speech import write_speech
-from benchmarks.processes import IRC, alternate, empty, ratio, run
+from benchmarks.processes import alternate, empty, ratio
 from benchmarks.recording import (
     DEFAULT_CACHE,
     about,
@@ -89,14 +90,6 @@ def main(argv: Sequence[str]) -> None:
         found += measured(name, path, tools, arguments.rounds)
         print("\n".join(table(found)), flush=True)
     store(arguments.write, document(found, where, arguments.rounds))
-
-
-def exported(name: str, cache: Path) -> Path:
-    """Return the file that `irc export` makes of a checkpoint of `benchmarks prepare`."""
-    prepare(name, cache)
-    source, path = cache / name / "checkpoint", cache / name / f"{name}-exported.onnx"
-    command = [IRC, "export", str(source), "-o"]
-    return Path(cached(path, lambda made: run([*command, str(made)])))
 
 
 def prepared(file: str, cache: Path) -> Path:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.commands import export_with_past
-from benchmarks.compile_time import exported
 from benchmarks.deployed import deployed
+from benchmarks.exported import exported
 from benchmarks.processes import ratio
 from benchmarks.recording import DEFAULT_CACHE, ROOT, about, add_write_option, prepare, store
 from irtools.measure.base import BenchSettings

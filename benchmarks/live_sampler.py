@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.deployed import deployed
+from benchmarks.exported import exported
 from benchmarks.recording import DEFAULT_CACHE, ROOT, about, add_write_option, prepare, store
-from benchmarks.smoothing import exported
 from irtools.files import scratch_folder
 from irtools.measure.base import BenchSettings
 from irtools.measure.cpu import cpu_quota

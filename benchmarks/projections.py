@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.compile_time import exported
 from benchmarks.decoder import export
 from benchmarks.deployed import deployed, ratio_cell
+from benchmarks.exported import exported
 from benchmarks.recording import (
     DEFAULT_CACHE,
     about,

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.contest import ContestTask, Ours, add_contest_options, chosen_contest, timed_as
+from benchmarks.exported import exported
 from benchmarks.peers import FLOAT, Peer, nncf_onnx, nncf_openvino
-from benchmarks.prepared.commands import irc
-from benchmarks.prepared.packages import cached
 from benchmarks.recording import about, add_write_option, prepare, store
 from benchmarks.tasks import minilm_r8, timed_text
 from irtools.data import Dataset, DataSettings, load_dataset
@@ -61,17 +60,6 @@ def embedding(name: str, cache: Path) -> ContestTask:
 def classifier(cache: Path) -> ContestTask:
     """Classes of R8."""
     return replace(minilm_r8(cache, LENGTH), name="smoothing-r8", ours=OURS, peers=PEERS)
-
-
-def exported(name: str, cache: Path) -> Path:
-    """Return what `irc export` makes of a checkpoint, with its tokenizer next to it."""
-    prepare(name, cache)
-
-    def export(folder: Path) -> None:
-        folder.mkdir()
-        irc("export", cache / name / "checkpoint", "-o", folder / f"{name}.onnx")
-
-    return Path(cached(cache / name / "export", export)) / f"{name}.onnx"
 
 
 def _texts(path: Path, model: Path, samples: int) -> Dataset:

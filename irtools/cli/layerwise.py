@@ -57,21 +57,11 @@ def distill_layerwise(
         json_path: Where the figures go.
         given: All other options.
     """
-    from irtools.checkpoints import plain_checkpoint
-
     _refuse_others(context)
     asked = _request(given, shared.work_folder(output, given), layer_map)
-    with (
-        shared.resumable(asked.work),
-        plain_checkpoint(Path(asked.teacher)) as teacher,
-        plain_checkpoint(Path(asked.student)) as student,
-    ):
-        request = dataclasses.replace(
-            asked, teacher=str(teacher.folder), student=str(student.folder)
-        )
+    with shared.plain_checkpoints(asked) as (request, named):
         found = _train(request)
-        notes = map(student.named, map(teacher.named, found.notes))
-        result = dataclasses.replace(found, notes=(*teacher.notes, *student.notes, *notes))
+        result = dataclasses.replace(found, notes=named(found.notes))
         document = _document(asked, result)
         _publish(result, output, document)
     if not given["keep_checkpoints"]:

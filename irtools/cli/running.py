@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -25,7 +25,7 @@ __all__ = [
     "judging_options",
     "open_store",
     "searching_options",
-    "searching_target",
+    "searching_targets",
     "settings_of",
     "write_result",
 ]
@@ -114,7 +114,6 @@ def searching_options(function: F) -> F:
 
 _SEARCHING = (
     options.on_option,
-    options.target_option,
     judging_options,
     options.goal_options,
     options.batch_option,
@@ -132,12 +131,15 @@ _SEARCHING = (
 )
 
 
-def searching_target(given: dict[str, Any], on: str | None) -> Target:
+def searching_targets(
+    given: dict[str, Any], targets: Sequence[str], on: str | None
+) -> tuple[Target, ...]:
     """Check the options of `searching_options`, before any large library is imported.
 
     Args:
         given: The options; effort and goals are put in as values.
-        on: Workers: the target may be that of other machines.
+        targets: What `--target` says.
+        on: Workers: a target may be that of other machines.
 
     Raises:
         UsageError: What is wrong.
@@ -147,7 +149,7 @@ def searching_target(given: dict[str, Any], on: str | None) -> Target:
 
     given["effort"] = Effort.parse(given["effort"])
     given["goals"] = options.goals_of(given)
-    return find_target(given["target"], check=on is None)
+    return tuple(find_target(target, check=on is None) for target in targets)
 
 
 def settings_of(target: Target | str, given: Mapping[str, Any]) -> Settings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +23,12 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from irtools.metrics import Evaluation
-    from irtools.students import TrainedNetwork, TrainingSettings
+    from irtools.students import (
+        DistillRequest,
+        LayerwiseRequest,
+        TrainedNetwork,
+        TrainingSettings,
+    )
 
 __all__ = [
     "evaluation_text",
@@ -36,6 +42,7 @@ __all__ = [
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
+R = TypeVar("R", bound="DistillRequest | LayerwiseRequest")
 
 
 def training_options(learning_rate: float | None) -> Callable[[F], F]:
@@ -221,6 +228,29 @@ def resumable(work: Path) -> Iterator[None]:
     finally:
         if not finished and (work / "job.json").is_file() and _is_first():
             say(f"irc: checkpoints are in {work}; the same command with --resume goes on from them")
+
+
+@contextmanager
+def plain_checkpoints(asked: R) -> Iterator[tuple[R, Callable[[Sequence[str]], tuple[str, ...]]]]:
+    """Read teacher and student of a request as networks, whatever form their weights have.
+
+    Yields:
+        The request with the folders of the networks, and what puts the names that were given into
+        notes about it, after those on reading.
+    """
+    from irtools.checkpoints import plain_checkpoint
+
+    with (
+        resumable(asked.work),
+        plain_checkpoint(Path(asked.teacher)) as teacher,
+        plain_checkpoint(Path(asked.student)) as student,
+    ):
+
+        def named(notes: Sequence[str]) -> tuple[str, ...]:
+            return (*teacher.notes, *student.notes, *map(student.named, map(teacher.named, notes)))
+
+        folders = {"teacher": str(teacher.folder), "student": str(student.folder)}
+        yield dataclasses.replace(asked, **folders), named
 
 
 def publish_checkpoint(

@@ -13,7 +13,7 @@ from irtools.measure.base import LatencyResult
 from irtools.measure.interval import student_t
 from irtools.passmanager import Step
 
-__all__ = ["observe_step"]
+__all__ = ["observe_step", "slowest_phase"]
 
 
 def observe_step(steps: Sequence[Step], judge: Judge | None, goals: Goals) -> Observed:
@@ -43,7 +43,7 @@ def _times(
     results: Sequence[LatencyResult], base: Sequence[LatencyResult]
 ) -> Mapping[str, Interval]:
     """Return speed, latency and memory at the first shape; of a decoder its slower phase."""
-    slowest = _slowest(results)
+    slowest = slowest_phase(results)
     ratio = slowest.speedup
     speed = Interval.exact(1.0) if ratio is None else Interval(ratio.value, ratio.low, ratio.high)
     memory = max(result.peak_bytes for result in results)
@@ -53,7 +53,7 @@ def _times(
 def _base_times(
     results: Sequence[LatencyResult], base: Sequence[LatencyResult]
 ) -> Mapping[str, Interval]:
-    slowest = _slowest(results)
+    slowest = slowest_phase(results)
     ratio = 1.0 if slowest.speedup is None else slowest.speedup.value
     memory = max(result.peak_bytes for result in base)
     # The original is timed again with every model: what this one was compared with.
@@ -64,7 +64,8 @@ def _base_times(
     }
 
 
-def _slowest(results: Sequence[LatencyResult]) -> LatencyResult:
+def slowest_phase(results: Sequence[LatencyResult]) -> LatencyResult:
+    """Return the result at the first shape; of a decoder that of the phase that gained least."""
     firsts = {result.phase: result for result in reversed(results)}
     return min(firsts.values(), key=lambda r: 1.0 if r.speedup is None else r.speedup.value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from irtools.measure.drawable import DrawnInputs
 from irtools.metrics import Metric
 from irtools.words import counted
 
-__all__ = ["Samples", "check_decidable", "samples_of"]
+__all__ = ["Samples", "check_decidable", "keep_fresh", "samples_of"]
 
 _DRAWN, _DRAWN_FEW = 32, 8
 """Samples that are drawn to compare models on."""
@@ -26,12 +27,15 @@ class Samples:
     Attributes:
         choosing: What decides; None: nothing is decided by data.
         quoted: What the report's figures are of.
+        fresh: What the last ones of a search are compared on, which nothing was chosen by before;
+            None: nothing is kept for that.
         note: How they were split; empty where they were not.
     """
 
     choosing: Dataset | None
     quoted: Dataset
     note: str = ""
+    fresh: Dataset | None = None
 
 
 def samples_of(job: Job, drawn: DrawnInputs, *, lossy: bool, choosing: bool) -> Samples | None:
@@ -68,6 +72,24 @@ def samples_of(job: Job, drawn: DrawnInputs, *, lossy: bool, choosing: bool) -> 
         f"{len(quoted)} (split at random, seed {job.settings.seed})"
     )
     return Samples(chosen, quoted, note)
+
+
+def keep_fresh(job: Job, samples: Samples, metrics: Sequence[Metric]) -> Samples:
+    """Keep half of the samples that are chosen by until the best ones of a search are known.
+
+    Of many models the one that looks best on some samples was lucky on them, too. Where the other
+    half could not decide the goals, all of them decide all the time.
+    """
+    if samples.choosing is None:
+        return samples
+    try:
+        choosing, fresh = halves(samples.choosing, job.settings.seed + 1)
+        found = dataclasses.replace(samples, choosing=choosing, fresh=fresh)
+        check_decidable(job, found, metrics)
+    except DataError:
+        return samples
+    more = f"; the best ones of a search are compared on {len(fresh)} of those that are chosen by"
+    return dataclasses.replace(found, note=found.note + more)
 
 
 def check_decidable(job: Job, samples: Samples, metrics: Sequence[Metric]) -> None:

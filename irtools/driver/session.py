@@ -7,7 +7,7 @@ reached. Nothing outlives the session but models and figures.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -26,10 +26,11 @@ from irtools.driver.instruments import (
 )
 from irtools.driver.job import Job, files_next_to
 from irtools.driver.observed import observe_step
-from irtools.driver.samples import Samples, check_decidable, samples_of
+from irtools.driver.samples import Samples, check_decidable, keep_fresh, samples_of
 from irtools.errors import UsageError
 from irtools.goals import Goals, Observed
 from irtools.instruments import Budget, FidelityAndMetric, Judge
+from irtools.measure.base import LatencyResult
 from irtools.measure.drawable import DrawnInputs
 from irtools.measure.sandbox import children_ahead
 from irtools.metrics import Fidelity, Metric
@@ -64,6 +65,8 @@ class Session:
         samples: The data that models are judged on; None: there is none.
         guard: Judges on the samples that are chosen by; None: nothing is chosen by data.
         judge: Judges on the samples that are quoted; None: nothing is.
+        umpire: Judges the best ones of a search on samples that it had not seen; None: there are
+            none.
         budget: How much is measured.
     """
 
@@ -76,6 +79,7 @@ class Session:
     guard: Judge | None
     judge: Judge | None
     budget: Budget
+    umpire: Judge | None = None
 
     def run(self, pipeline: Pipeline) -> tuple[Step, ...]:
         """Run a whole pipeline with everything that its report has."""
@@ -122,6 +126,10 @@ class Session:
         """Return the fidelity of the last model of a state, on the samples to choose by."""
         return None if self.guard is None else self.guard.score(steps[-1].model).fidelity
 
+    def compared(self, steps: Sequence[Step]) -> Observed:
+        """Return the figures that the best ones of a search are compared by."""
+        return observe_step(steps, self.umpire or self.guard, self.job.settings.wanted)
+
     def quoted(self, steps: Sequence[Step]) -> Observed:
         """Return the figures of the last model of a run on the samples that are quoted."""
         return observe_step(steps, self.judge, self.job.settings.wanted)
@@ -149,6 +157,21 @@ class Session:
             again = make_benchmark(self.job, self.budget, self.drawn, longer=longer)
             again.begin(steps[0])
             again.time(steps[-1])
+
+    def compete(
+        self, original: Step, rivals: Mapping[str, tuple[Step, str]]
+    ) -> Mapping[str, tuple[LatencyResult, ...]]:
+        """Time models of several sessions against the original and each other, alternating.
+
+        Args:
+            original: The step of this session's original.
+            rivals: Name to the step that a model is after, and to the text of its target.
+        """
+        if self.job.bench is None:
+            return {}
+        again = make_benchmark(self.job, self.budget, self.drawn)
+        again.begin(original)
+        return again.compete(rivals)
 
     def _quoting(self, steps: Sequence[Step]) -> Iterator[Instrument]:
         if self.judge is not None:
@@ -179,11 +202,12 @@ def _watch(instrument: Instrument, steps: Sequence[Step]) -> None:
 
 
 @contextmanager
-def open_session(job: Job, *, searching: bool = False) -> Iterator[Session]:
+def open_session(job: Job, *, searching: bool = False, fresh: bool = False) -> Iterator[Session]:
     """Get everything ready for pipelines over one model.
 
     Args:
         searching: Pipelines will be chosen by what is measured of them.
+        fresh: Samples are kept for a comparison of the best ones.
 
     Raises:
         DataError: The goals cannot be decided on the data.
@@ -222,8 +246,10 @@ def open_session(job: Job, *, searching: bool = False) -> Iterator[Session]:
             samples = samples_of(job, drawn, lossy=lossy, choosing=choosing)
         quoted = None if samples is None else samples.quoted
         metrics = _metrics(job, samples) if judges else ()
+        if samples is not None and fresh:
+            samples = keep_fresh(job, samples, metrics)
         budget = make_budget(job, quoted, metrics, _PIPELINES if searching else 0)
-        guard = judge = None
+        guard = judge = umpire = None
         if samples is not None:
             judge = make_judge(job, workspace, samples.quoted, metrics, budget)
             if samples.choosing is not None:
@@ -231,7 +257,11 @@ def open_session(job: Job, *, searching: bool = False) -> Iterator[Session]:
                 unseen = len(samples.quoted)
                 guard = make_judge(job, workspace, samples.choosing, metrics, budget, unseen)
                 _check_bounds(settings.wanted, guard, job)
-        yield Session(job, workspace, drawn, calibration, ctx, samples, guard, judge, budget)
+            if samples.fresh is not None:
+                umpire = make_judge(job, workspace, samples.fresh, metrics, budget)
+        yield Session(
+            job, workspace, drawn, calibration, ctx, samples, guard, judge, budget, umpire
+        )
 
 
 def _metrics(job: Job, samples: Samples | None) -> tuple[Metric, ...]:

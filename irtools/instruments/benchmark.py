@@ -134,25 +134,56 @@ class Benchmark(Instrument):
     def _put(self, step: Step) -> None:
         _put(step, self._last)
 
+    def compete(
+        self, rivals: Mapping[str, tuple[Step, str]]
+    ) -> Mapping[str, tuple[LatencyResult, ...]]:
+        """Time models of several runs against the original and against each other, alternating.
+
+        Args:
+            rivals: Name to the step that a model is after, and to the text of its target. They take
+                the inputs of the original.
+        """
+        if not self._feeds:
+            return {}
+        assert self._baseline is not None
+        steps = [step for step, _ in rivals.values()]
+        contenders = self._contenders(rivals)
+        feeds, _ = self._feeds_of(steps)
+        results = self._compare(self._baseline, contenders, feeds)
+        self._put_baseline(results)
+        return {name: tuple(r for r in results if r.name == name) for name in rivals}
+
+    def _contenders(self, rivals: Mapping[str, tuple[Step, str]]) -> dict[str, Contender]:
+        assert self._baseline is not None
+        original = self._baseline.workspace.timed_path(self._baseline.original)
+        found = {_ORIGINAL: Contender(original, target_text(self._target))}
+        for name, (step, target) in rivals.items():
+            found[name] = Contender(step.workspace.timed_path(step.deployed), target)
+        return found
+
+    def _feeds_of(
+        self, steps: Sequence[Step]
+    ) -> tuple[Mapping[str, Feeds | Sequence[Feeds]], bool]:
+        """Return what models are timed on, and whether that is samples by turns."""
+        if self._data is None or not any(branches(step.model) for step in steps):
+            return self._feeds, False
+        data = self._data.encoded_with(steps[-1].model.companions)
+        return sample_feeds(data, self._settings), True
+
     def _measure(self, step: Step) -> tuple[LatencyResult, ...]:
-        text = target_text(self._target)
-        contenders = {
-            _ORIGINAL: Contender(step.workspace.timed_path(step.original), text),
-            step.text: Contender(step.workspace.timed_path(step.deployed), text),
-        }
-        feeds: Mapping[str, Feeds | Sequence[Feeds]] = self._feeds
-        in_turns = self._data is not None and branches(step.model)
-        if self._data is not None and in_turns:
-            data = self._data.encoded_with(step.model.companions)
-            feeds = sample_feeds(data, self._settings)
+        contenders = self._contenders({step.text: (step, target_text(self._target))})
+        feeds, in_turns = self._feeds_of([step])
         results = self._compare(step, contenders, feeds)
         if in_turns:
             step.figures.notes.extend(_spread(r) for r in results if r.name == step.text)
+        self._put_baseline(results)
+        return tuple(r for r in results if r.name != _ORIGINAL)
+
+    def _put_baseline(self, results: Sequence[LatencyResult]) -> None:
+        """Give the original its times; it is timed again with every pass, the first ones stay."""
         assert self._baseline is not None
         if self._baseline.figures.get(Latency) is None:
-            # The original is timed again with every pass; its row shows the first time.
             _put(self._baseline, [r for r in results if r.name == _ORIGINAL])
-        return tuple(r for r in results if r.name != _ORIGINAL)
 
     def _compare(
         self,

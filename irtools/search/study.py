@@ -33,6 +33,7 @@ class Finished:
     values: tuple[float, ...]
     fingerprint: str
     milliseconds: tuple[float, float] | None
+    target: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Trial:
         figures: What was measured, as `TriedEntry` has it.
         why: Why it ended early; empty: it did not.
         seconds: Wall time, waiting for a worker included.
+        target: Text of its target; empty: the only one.
     """
 
     number: int
@@ -52,6 +54,7 @@ class Trial:
     figures: Mapping[str, Interval]
     why: str = ""
     seconds: float = 0.0
+    target: str = ""
 
 
 class Study:
@@ -88,7 +91,7 @@ class Study:
     @classmethod
     def open(
         cls,
-        session: Session,
+        sessions: Sequence[Session],
         objectives: Sequence[str],
         storage: Path | None,
         first: Sequence[Mapping[str, str]],
@@ -96,6 +99,7 @@ class Study:
         """Make a study, or go on with the one that the storage has of the same search.
 
         Args:
+            sessions: One for each target, the first one first.
             first: Choices of the first trials of a new one; what they lack is drawn.
 
         Raises:
@@ -103,10 +107,10 @@ class Study:
             UsageError: It holds trials of another search only.
         """
         optuna = check_installed()
-        name = study_name(session, objectives)
+        name = study_name(sessions, objectives)
         directions = ["minimize"] * len(objectives)
         kept = None if storage is None else _kept(optuna, storage, name, directions)
-        made = cls(len(objectives), session.job.settings.seed, kept)
+        made = cls(len(objectives), sessions[0].job.settings.seed, kept)
         # One that was stopped goes on with the first of them that have not ended.
         for choices in first[made.ended :]:
             made._study.enqueue_trial(choices, skip_if_exists=True)
@@ -174,6 +178,10 @@ class Study:
         """Return the pipeline of a trial."""
         return str(trial.user_attrs["pipeline"])
 
+    def target(self, trial: Any) -> str:
+        """Return the target of a trial."""
+        return str(trial.user_attrs.get("target", ""))
+
     def tell(self, trial: Any, tried: Tried) -> None:
         """Keep the figures of a trial."""
         trial.set_user_attr("fingerprint", tried.fingerprint)
@@ -226,13 +234,23 @@ class Study:
         whole = self._optuna.create_study(directions=self._directions)
         whole.add_trials(self._trials(self._optuna.trial.TrialState.COMPLETE))
         best = sorted(map(_finished, whole.best_trials), key=_order)
-        unique: dict[str, Finished] = {}
-        for one in best:
-            unique.setdefault(one.fingerprint or one.pipeline, one)
-        return list(unique.values())
+        return _unique(best)
+
+    def ranked(self) -> list[Finished]:
+        """Return all trials with figures, the best in the first objective first, models once."""
+        ended = map(_finished, self._trials(self._optuna.trial.TrialState.COMPLETE))
+        return _unique(sorted(ended, key=_order))
 
     def _trials(self, state: Any) -> list[Any]:
         return [one for one in self._ended if one.state == state]
+
+
+def _unique(found: Sequence[Finished]) -> list[Finished]:
+    """Return the first of those that make equal models."""
+    unique: dict[str, Finished] = {}
+    for one in found:
+        unique.setdefault(one.fingerprint or f"{one.target} {one.pipeline}", one)
+    return list(unique.values())
 
 
 def _number(trial: Any) -> int:
@@ -253,6 +271,7 @@ def _finished(trial: Any) -> Finished:
         tuple(trial.values),
         given.get("fingerprint", ""),
         None if times is None else (times[0], times[1]),
+        given.get("target", ""),
     )
 
 
@@ -261,7 +280,9 @@ def _trial(found: Any) -> Trial:
     known = found.user_attrs
     figures = {name: Interval(*map(float, ends)) for name, ends in known.get("figures", {}).items()}
     seconds = 0.0 if found.duration is None else found.duration.total_seconds()
-    return Trial(_number(found), known.get("pipeline", ""), figures, known.get("why", ""), seconds)
+    texts = (known.get(name, "") for name in ("pipeline", "why", "target"))
+    pipeline, why, target = texts
+    return Trial(_number(found), pipeline, figures, why, seconds, target)
 
 
 def _numbers(found: Interval) -> list[float | str]:
@@ -269,16 +290,15 @@ def _numbers(found: Interval) -> list[float | str]:
     return [end if math.isfinite(end) else str(end) for end in (found.value, found.low, found.high)]
 
 
-def study_name(session: Session, objectives: Sequence[str]) -> str:
-    """Return the name under which trials are comparable: the same model, data, goals and target."""
-    job = session.job
+def study_name(sessions: Sequence[Session], objectives: Sequence[str]) -> str:
+    """Return the name under which trials are comparable: the same model, data, goals, targets."""
+    job = sessions[0].job
     given = (one for one in (job.calibration, job.evaluation) if one is not None)
     data = [one.with_digest().digest for one in given]
     known = (
         f"space {SPACE_VERSION}",
         job.model.fingerprint(),
-        target_text(job.target),
-        job.target.version(),
+        *(t for s in sessions for t in (target_text(s.job.target), s.job.target.version())),
         str(job.settings.wanted),
         *objectives,
         *data,

@@ -18,7 +18,7 @@ from irtools.goals import Answer, Interval, Observed
 from irtools.passmanager import Pipeline, Step, pass_text
 from irtools.search.climb import REFUSALS, state_of, why_lost
 from irtools.search.ladder import Scene
-from irtools.search.objectives import OBJECTIVES
+from irtools.search.objectives import OBJECTIVES, needs_times
 from irtools.search.state import State
 
 __all__ = ["Question", "TrialService", "Tried", "Trials", "untimed"]
@@ -34,10 +34,12 @@ class Question:
         what: `quality`: whether it keeps the goals on metrics; `times`: the objectives, with times
             where they need any; `quote`: the figures on samples that nothing was chosen by.
         pipeline: Its text.
+        target: Text of the target that it is for.
     """
 
     what: Literal["quality", "times", "quote"]
     pipeline: str
+    target: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,10 +98,19 @@ class Trials:
         return Tried(why, state.steps[-1].model.fingerprint(), figures=state.figures)
 
     def _times(self, text: str) -> Tried:
-        state = self.timed(self._state(text))
+        return self._figured(self.timed(self._state(text)))
+
+    def final(self, steps: tuple[Step, ...]) -> Tried:
+        """Return the figures of a model that was timed against others, on samples that no trial
+        had seen where there are such."""
+        seen = self.session.compared(steps)
+        state = State(steps, seen, self.session.closeness(steps))
+        return self._figured(state, why_lost(self.scene, state))
+
+    def _figured(self, state: State, lost: str = "") -> Tried:
         print_ = state.steps[-1].model.fingerprint()
         found = Tried(fingerprint=print_, figures=state.figures)
-        if missed := self._missed(state):
+        if missed := lost or self._missed(state):
             return dataclasses.replace(found, why=missed)
         latency, base = state.seen.find("latency", None)
         times = None if latency is None or base is None else (base, latency.value)
@@ -118,11 +129,20 @@ class Trials:
 
     def timed(self, state: State) -> State:
         """Return a state with the times that the objectives and the goals need."""
-        timed = any(OBJECTIVES[name].timed for name in self.objectives)
-        if not timed and not self.scene.goals.needing("times"):
+        if not self.needs_times:
             return state
         self.session.time(state.steps)
         return dataclasses.replace(state, seen=self.session.observe(state.steps))
+
+    @property
+    def needs_times(self) -> bool:
+        """Whether an objective or a goal is about time or memory."""
+        return needs_times(self.objectives, self.session.job.settings)
+
+    @property
+    def original(self) -> Step:
+        """The state before any pass."""
+        return self._first[-1]
 
     def steps(self, pipeline: Pipeline) -> tuple[Step, ...]:
         """Run a pipeline after the longest beginning of it that is known."""

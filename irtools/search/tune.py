@@ -1,9 +1,10 @@
 """Searching the space of pipelines by trials, with Optuna (Akiba et al. 2019).
 
 A trial is a pipeline. Its passes are run after those of an earlier trial with the same beginning,
-and a trial that loses too much ends before it is timed. Trials run in this process or on workers,
-which answer first whether a pipeline loses too much, and then how fast it is. All trials are kept
-in the storage, so that a search goes on where it was stopped.
+and a trial that loses too much ends before it is timed. With several targets a trial draws one of
+them, too. The best trials are compared once more before one is chosen. Trials run in this process
+or on workers, which answer first whether a pipeline loses too much, and then how fast it is. All
+trials are kept in the storage, so that a search goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -11,17 +12,19 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from irtools.driver.session import Session
 from irtools.errors import ClusterError, UsageError
 from irtools.executors import Executor, Farm, InlineExecutor, Outcome, ServiceSpec, Task
-from irtools.goals import Observed
+from irtools.goals import Interval, Observed
 from irtools.passmanager import Pipeline
 from irtools.search.climb import state_of
+from irtools.search.finals import Final, finals_of, play
 from irtools.search.objectives import OBJECTIVES, needs_times
+from irtools.search.places import SeveralTrials, Spaces
 from irtools.search.space import Space
 from irtools.search.state import State
 from irtools.search.study import Study, Trial
@@ -63,12 +66,18 @@ class Point:
         pipeline: The text that makes it.
         values: Objective to its value: time over the original's, bytes, or a share.
         milliseconds: Of the original and of the model, from the same minutes; None: not timed.
+        target: Text of its target.
+        why: Why it is among them, and how it was compared once more.
+        figures: Of that comparison; empty: there was none.
     """
 
     trial: int
     pipeline: str
     values: Mapping[str, float]
     milliseconds: tuple[float, float] | None = None
+    target: str = ""
+    why: str = "on the front"
+    figures: Mapping[str, Interval] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -76,8 +85,9 @@ class Tuned:
     """What a tuner found.
 
     Attributes:
-        front: The Pareto front, the best in the first objective first.
-        state: The model of its first point.
+        front: The point that was chosen, then the others of the Pareto front and those that it was
+            compared with once more, the best in the first objective first.
+        state: The model of the first point.
         quoted: Its figures, where they were taken on a worker.
         finished: Trials with figures, those of earlier runs among them.
         ended: Trials that ended early: they lost too much, changed nothing or were not possible.
@@ -93,7 +103,7 @@ class Tuned:
 
 
 def tune(
-    session: Session,
+    sessions: Mapping[str, Session],
     objectives: Sequence[str] = ("latency",),
     trials: int = 60,
     *,
@@ -104,7 +114,8 @@ def tune(
     """Look for the pipelines with the best figures among those that keep the goals.
 
     Args:
-        session: The model, its data and its target; made for searching.
+        sessions: The model, its data and a target, by the text of the target; made for searching.
+            Times count in those of the original on the first one.
         objectives: Names of `OBJECTIVES`, the first one first.
         trials: Trials in all, those that are in the storage among them.
         storage: A SQLite file in which trials are kept; None: they are forgotten.
@@ -116,30 +127,43 @@ def tune(
         UsageError: An objective that cannot be measured, or no pipeline keeps the goals.
         ClusterError: The workers are gone; trials that ended are in the storage.
     """
-    space = Space.of(session, objectives, may_time=elsewhere is None)
-    study = Study.open(session, objectives, storage, space.first)
-    here = Trials(session, objectives)
-    settings = session.job.settings if elsewhere is None else elsewhere.payload["settings"]
-    tuner = _Tuner(study, space, tuple(objectives), needs_times(objectives, settings), on_trial)
+    spaces = Spaces(
+        {
+            target: Space.of(session, objectives, may_time=elsewhere is None)
+            for target, session in sessions.items()
+        }
+    )
+    first = next(iter(sessions.values()))
+    study = Study.open(list(sessions.values()), objectives, storage, spaces.first)
+    here = SeveralTrials({target: Trials(one, objectives) for target, one in sessions.items()})
+    settings = first.job.settings if elsewhere is None else elsewhere.payload["settings"]
+    tuner = _Tuner(study, spaces, tuple(objectives), needs_times(objectives, settings), on_trial)
+    tuner.names_targets = len(sessions) > 1
     with _farm(here, elsewhere, tuner.times) as farm, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             tuner.run(farm, max(0, trials - study.ended))
         except ClusterError as error:
             raise _interrupted(error, study, storage, trials) from error
-        front = _front(study, tuner)
+        front = _front(study, tuner, next(iter(sessions)))
         quoted = None
+        if elsewhere is None or not elsewhere.quotes:
+            front = _after_finals(front, play(here, finals_of(study, objectives)), tuner)
+        front += _best_elsewhere(study, front, tuple(sessions), tuner.objectives)
         if elsewhere is not None and elsewhere.quotes:
             farm.submit(Task("quote", Question("quote", front[0].pipeline), timed=tuner.times))
             quoted = next(farm.results()).get().observed
-    state = state_of(session, here.steps(Pipeline.parse(front[0].pipeline)))
+    trials_of = here.trials[front[0].target]
+    steps = trials_of.steps(Pipeline.parse(front[0].pipeline))
+    state = state_of(sessions[front[0].target], steps)
+    is_timed = quoted is not None or bool(front[0].figures)
     return Tuned(
-        front, state if quoted else here.timed(state), quoted, *study.counts, study.trials()
+        front, state if is_timed else trials_of.timed(state), quoted, *study.counts, study.trials()
     )
 
 
 @contextmanager
-def _farm(here: Trials, elsewhere: Elsewhere | None, times: bool) -> Iterator[Farm]:
+def _farm(here: SeveralTrials, elsewhere: Elsewhere | None, times: bool) -> Iterator[Farm]:
     if elsewhere is None:
         # Whatever it is, this machine's times are those that are wanted.
         isa = Isa.detect().value
@@ -171,7 +195,7 @@ class _Tuner:
     def __init__(
         self,
         study: Study,
-        space: Space,
+        spaces: Spaces,
         objectives: tuple[str, ...],
         times: bool,
         tell: Callable[[int, str, str], None],
@@ -179,7 +203,8 @@ class _Tuner:
         self.study = study
         self.objectives = objectives
         self.times = times
-        self._space = space
+        self.names_targets = False
+        self._spaces = spaces
         self._tell = tell
         self._running: dict[str, Any] = {}
         # Equal models are measured once: by their fingerprint, what is known or who waits for it.
@@ -202,11 +227,12 @@ class _Tuner:
         wanted = _AHEAD * farm.size if farm.size > 1 else 1
         for _ in range(min(left, wanted - len(self._running))):
             trial = self.study.ask()
-            text = self._space.draw(trial.suggest_categorical)
+            target, text = self._spaces.draw(trial.suggest_categorical)
             trial.set_user_attr("pipeline", text)
+            trial.set_user_attr("target", target)
             key = f"trial {self.study.number(trial)}"
             self._running[key] = trial
-            farm.submit(Task(key, Question("quality", text)))
+            farm.submit(Task(key, Question("quality", text, target)))
 
     def _hear(self, farm: Farm, outcome: Outcome) -> None:
         key, timed = outcome.task.key, outcome.task.payload.what == "times"
@@ -234,6 +260,8 @@ class _Tuner:
     def _end(self, key: str, tried: Tried) -> None:
         trial = self._running.pop(key)
         text = self.study.pipeline(trial)
+        if self.names_targets:
+            text = f"{self.study.target(trial)}: {text}"
         if tried.why:
             self.study.give_up(trial, tried)
             self._tell(self.study.number(trial), text, tried.why)
@@ -246,7 +274,7 @@ class _Tuner:
         return ", ".join(OBJECTIVES[name].shown(v, tried.milliseconds) for name, v in named)
 
 
-def _front(study: Study, tuner: _Tuner) -> tuple[Point, ...]:
+def _front(study: Study, tuner: _Tuner, default: str) -> tuple[Point, ...]:
     """Return the front, each model and each pipeline once.
 
     Raises:
@@ -261,6 +289,56 @@ def _front(study: Study, tuner: _Tuner) -> tuple[Point, ...]:
             one.pipeline,
             dict(zip(tuner.objectives, one.values, strict=True)),
             one.milliseconds,
+            one.target or default,
         )
         for one in study.front()
+    )
+
+
+def _best_elsewhere(
+    study: Study, front: Sequence[Point], targets: Sequence[str], objectives: Sequence[str]
+) -> tuple[Point, ...]:
+    """Return the best trial of each target that has no point: what it would give is asked next."""
+    missing = dict.fromkeys(targets)
+    for point in front:
+        missing.pop(point.target, None)
+    found = []
+    for target in missing:
+        best = next((one for one in study.ranked() if one.target == target), None)
+        if best is not None:
+            values = dict(zip(objectives, best.values, strict=True))
+            times, why = best.milliseconds, "the best on its target"
+            found.append(Point(best.number, best.pipeline, values, times, target, why))
+    return tuple(found)
+
+
+def _after_finals(
+    front: Sequence[Point], finals: Sequence[Final], tuner: _Tuner
+) -> tuple[Point, ...]:
+    """Return the winner of the finals, then what else is on the front or was compared with it."""
+    if not finals:
+        return tuple(front)
+    known = {point.trial: point for point in front}
+    default = front[0].target
+    points = [_final_point(one, known, tuner.objectives, default) for one in finals]
+    played = {point.trial for point in points}
+    rest = [*points[1:], *(point for point in front if point.trial not in played)]
+    main = tuner.objectives[0]
+    return points[0], *sorted(rest, key=lambda point: point.values[main])
+
+
+def _final_point(
+    one: Final, known: Mapping[int, Point], objectives: Sequence[str], default: str
+) -> Point:
+    tried, trial = one.tried, one.trial
+    on_front = "on the front" if trial.number in known else "among the best in the first objective"
+    why = "; ".join(text for text in (on_front, one.how, tried.why) if text)
+    return Point(
+        trial.number,
+        trial.pipeline,
+        dict(zip(objectives, tried.values or trial.values, strict=True)),
+        tried.milliseconds or trial.milliseconds,
+        trial.target or default,
+        why,
+        tried.figures,
     )

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from irtools.driver.inputs import DataLike
 from irtools.driver.job import Job, ModelLike, Watch, as_model
 from irtools.driver.outcome import check_kept, outcomes
 from irtools.driver.result import OptimizeResult, Search, make_result
-from irtools.driver.session import open_session
+from irtools.driver.session import Session, open_session
 from irtools.driver.settings import Settings
+from irtools.errors import UsageError
 from irtools.executors import Executor, packed
 from irtools.goals import Interval
 from irtools.passmanager import Pipeline
@@ -26,7 +28,7 @@ from irtools.search.state import only_changes
 from irtools.search.study import check_installed
 from irtools.search.trials import untimed
 from irtools.search.tune import Elsewhere, Point, Tuned, tune
-from irtools.targets import target_text
+from irtools.targets import Target, target_text
 
 __all__ = ["tune_model"]
 
@@ -35,6 +37,7 @@ def tune_model(
     model: ModelLike,
     settings: Settings = Settings(),
     *,
+    targets: Sequence[str | Target] = (),
     objectives: Sequence[str] = ("latency",),
     trials: int = 60,
     storage: Path | None = None,
@@ -52,10 +55,14 @@ def tune_model(
 
     Args:
         model: As `optimize` takes it, like all that is not named here.
+        targets: Search over all of these; none: the target of the settings alone. Times count in
+            those of the original on the first one; goals on speed are about the original on the
+            target that a result is for.
         objectives: What to make small: `latency`, `size`, `memory`, `loss`; the first one decides
             which point of the Pareto front is the result.
         trials: Pipelines to try, those in the storage among them.
         storage: A SQLite file in which trials are kept, so that a search can go on; None: none.
+            The best ones are compared once more whenever the command ends.
         executor: Workers that trials run on, as `open_executor` returns them; None: here. The
             target's instruction set may be theirs and not this machine's: then figures of time
             are quoted there, too.
@@ -71,8 +78,12 @@ def tune_model(
     """
     started = time.monotonic()
     chosen = settings.changed(options)
+    variants = _variants(chosen, targets)
     remote = executor is not None
-    check_objectives(objectives, chosen, labelled=evaluation is not None, elsewhere=remote)
+    if remote and len(variants) > 1:
+        raise UsageError("several targets are tuned for on this machine: give one, or no --on")
+    for variant in variants.values():
+        check_objectives(objectives, variant, labelled=evaluation is not None, elsewhere=remote)
     check_installed()
     given = Given.of(model, calibration, evaluation, holdout)
     data: dict[str, Any] = {
@@ -81,26 +92,47 @@ def tune_model(
         "holdout": holdout,
     }
     elsewhere = None
-    own = chosen
     if executor is not None:
-        elsewhere = _elsewhere(executor, model, data, chosen, objectives, on_note)
-        own = untimed(chosen) if elsewhere.quotes else chosen
+        [(text, variant)] = variants.items()
+        elsewhere = _elsewhere(executor, model, data, variant, objectives, on_note)
+        variants = {text: untimed(variant) if elsewhere.quotes else variant}
     watch = Watch(progress=progress or NullProgress())
-    source = as_model(model, own.loading)
-    job = Job.read(source, Pipeline(), own, **data, cache=cache, watch=watch)
-    with open_session(job, searching=True) as session:
+    source = as_model(model, chosen.loading)
+    with ExitStack() as stack:
+        sessions: dict[str, Session] = {}
+        for where, variant in variants.items():
+            job = Job.read(source, Pipeline(), variant, **data, cache=cache, watch=watch)
+            fresh = objectives[0] == "loss"
+            opened = open_session(job, searching=True, fresh=fresh)
+            sessions[where] = stack.enter_context(opened)
         tuned = tune(
-            session, objectives, trials, storage=storage, elsewhere=elsewhere, on_trial=on_trial
+            sessions, objectives, trials, storage=storage, elsewhere=elsewhere, on_trial=on_trial
         )
+        session = sessions[tuned.front[0].target]
         steps = only_changes(tuned.state.steps)
         pipeline = Pipeline(*(step.pass_ for step in steps[1:]))
-        session.job = dataclasses.replace(job, pipeline=pipeline)
+        session.job = dataclasses.replace(session.job, pipeline=pipeline)
         found = outcomes(chosen.wanted, tuned.quoted or session.quote(steps))
         check_kept(found)
         text = command(given, session.job, str(pipeline)) if len(pipeline) else ""
-        where = target_text(job.target)
-        search = Search(tuple(_entries(tuned, where)), text, trials=tuple(_trials(tuned, where)))
+        search = Search(tuple(_entries(tuned)), text, trials=tuple(_trials(tuned)))
         return make_result(session, steps, started, found, search)
+
+
+def _variants(settings: Settings, targets: Sequence[str | Target]) -> dict[str, Settings]:
+    """Return the settings for each target, by its text.
+
+    Raises:
+        UsageError: One is named twice.
+    """
+    found: dict[str, Settings] = {}
+    for target in targets or (settings.target,):
+        variant = dataclasses.replace(settings, target=target)
+        text = target_text(variant.find_target())
+        if text in found:
+            raise UsageError(f"the target {text} is given twice: give different ones")
+        found[text] = variant
+    return found
 
 
 def _elsewhere(
@@ -127,7 +159,7 @@ def _proto(model: ModelLike, settings: Settings) -> Any:
     return as_model(model, settings.loading).to_proto()
 
 
-def _entries(tuned: Tuned, target: str) -> Sequence[TriedEntry]:
+def _entries(tuned: Tuned) -> Sequence[TriedEntry]:
     """Return the front as the report has it."""
     known = {trial.number: trial.figures for trial in tuned.trials}
     return [
@@ -135,16 +167,16 @@ def _entries(tuned: Tuned, target: str) -> Sequence[TriedEntry]:
             f"trial {point.trial}",
             point.pipeline,
             "left" if place else "taken",
-            "on the front",
+            point.why,
             # Of a trial that an earlier version stored nothing else is known.
-            known.get(point.trial) or _figures(point),
-            target=target,
+            point.figures or known.get(point.trial) or _figures(point),
+            target=point.target,
         )
         for place, point in enumerate(tuned.front)
     ]
 
 
-def _trials(tuned: Tuned, target: str) -> Sequence[TriedEntry]:
+def _trials(tuned: Tuned) -> Sequence[TriedEntry]:
     """Return all trials as the report has them."""
     taken = tuned.front[0].trial
     return [
@@ -155,7 +187,7 @@ def _trials(tuned: Tuned, target: str) -> Sequence[TriedEntry]:
             trial.why,
             trial.figures,
             seconds=trial.seconds,
-            target=target,
+            target=trial.target or tuned.front[0].target,
         )
         for trial in tuned.trials
     ]

@@ -12,6 +12,7 @@ import onnx_ir as ir
 from irtools.passes.cleanup.batchnorm import FuseConvBn
 from irtools.passes.cleanup.dead_code import RemoveDeadCode
 from irtools.passes.cleanup.folding import FoldConstants, LiftConstants
+from irtools.passes.cleanup.gemm import FoldGemmFactors
 from irtools.passes.cleanup.identities import RemoveIdentity, RemoveNoOps
 from irtools.passes.cleanup.initializers import DeduplicateInitializers
 from irtools.passes.cleanup.layout import MergeLayoutChains
@@ -33,6 +34,7 @@ _PARTS = (
     EliminateCommonSubexpressions,
     FusePad,
     FuseConvBn,
+    FoldGemmFactors,
     RemoveDeadCode,
 )
 
@@ -47,14 +49,15 @@ class Cleanup(Pass):
 
     Runs `lift-constants`, `deduplicate-initializers`, `remove-identity`, `fold-constants`,
     `remove-no-ops`, `merge-layout-chains`, `eliminate-common-subexpressions`, `fuse-pad`,
-    `fuse-conv-bn` and `remove-dead-code` in rounds until nothing changes. All of these exist as
-    passes of their own. Main graph and nested subgraphs are cleaned; the bodies of functions stay
-    as they are.
+    `fuse-conv-bn`, `fold-gemm-factors` and `remove-dead-code` in rounds until nothing changes. All
+    of these exist as passes of their own. Main graph and nested subgraphs are cleaned; the bodies
+    of functions stay as they are.
 
     The file never grows by it. Inputs, outputs and weights that a caller may override stay, used
     or not. Every rule gives
     bit-equal results, except folding of operators such as Exp and MatMul, of
-    BatchNormalization into weights, and of Pad into Conv, which `exact` switches off.
+    BatchNormalization and the factors of Gemm into weights, and of Pad into Conv, which `exact`
+    switches off.
     """
 
     name: ClassVar[str] = "cleanup"

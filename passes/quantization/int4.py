@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -12,9 +11,9 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.errors import OptionError, UnsupportedError
-from irtools.goals import read_size
 from irtools.measure.cpu import cpu_quota
 from irtools.passes.quantization.alternatives import alternatives_of
+from irtools.passes.quantization.budget import Budget, read_budget
 from irtools.passes.quantization.forms.apply import apply_plan, within_opset
 from irtools.passes.quantization.forms.blocks import BlockProduct, BlockTable, Tied
 from irtools.passes.quantization.forms.blocks import Int4 as Four
@@ -32,7 +31,6 @@ from irtools.passes.quantization.forms.registry import (
 from irtools.passes.quantization.forms.rows import RowTable
 from irtools.passes.quantization.mixed import (
     SEARCH_EFFORT,
-    Budget,
     weighed_mix,
 )
 from irtools.passes.quantization.ranges.calibration import ActivationFacts, Facts
@@ -54,7 +52,7 @@ from irtools.passes.quantization.sites.reasons import (
     Skips,
 )
 from irtools.passes.quantization.sites.stored import find_stored
-from irtools.passes.quantization.times import MAX_LATENCY, require_latency, start_clock
+from irtools.passes.quantization.times import MAX_LATENCY, start_clock
 from irtools.passes.quantization.trial_run import Trials, weight_bytes
 from irtools.passes.quantization.write.desk import Desk
 from irtools.passmanager import (
@@ -193,28 +191,13 @@ class Int4(PlanningPass):
             raise OptionError(
                 f"{self.format} codes are rounded one by one: leave out method={self.method}"
             )
-        self._require_auto()
         if self.bits == "auto" and self.format != "int4":
             raise OptionError(f"bits=auto chooses among integers: leave out format={self.format}")
-        if self.min_sqnr is not None and not math.isfinite(self.min_sqnr):
-            raise OptionError(f"min-sqnr is {self.min_sqnr}, expected a number of decibels")
         _ = self._budget
 
     @property
     def _budget(self) -> Budget:
-        return Budget(read_size(self.size, "size") if self.size else None, self.min_sqnr)
-
-    def _require_auto(self) -> None:
-        """Refuse bounds where nothing is left to choose."""
-        given = {
-            "size": bool(self.size),
-            "min-sqnr": self.min_sqnr is not None,
-            "max-latency": self.max_latency is not None,
-        }
-        name = next((name for name, is_given in given.items() if is_given), "")
-        if self.bits == "4" and name:
-            raise OptionError(f"{name} needs bits=auto: with bits=4 nothing is left to choose")
-        require_latency(self.max_latency)
+        return read_budget(self, why_fixed="with bits=4 nothing is left to choose")
 
     def plan(self, model: ir.Model, ctx: PassContext) -> Plan:
         capabilities, skipped = ctx.target.capabilities, Skips()

@@ -10,10 +10,10 @@ from typing import ClassVar, Literal
 import onnx_ir as ir
 
 from irtools.errors import OptionError
-from irtools.goals import read_size
 from irtools.measure.cpu import cpu_quota
 from irtools.model import infer_shapes
 from irtools.passes.quantization.alternatives import alternatives_of
+from irtools.passes.quantization.budget import Budget, read_budget
 from irtools.passes.quantization.by_token import by_token
 from irtools.passes.quantization.for_data import moments_for, rounded_for_data
 from irtools.passes.quantization.forms.apply import apply_plan
@@ -38,7 +38,6 @@ from irtools.passes.quantization.forms.weight_only import WeightOnly
 from irtools.passes.quantization.forms.weights import WeightForm
 from irtools.passes.quantization.mixed import (
     SEARCH_EFFORT,
-    Budget,
     weighed_mix,
 )
 from irtools.passes.quantization.prospect import Prospect, Wishes
@@ -51,7 +50,7 @@ from irtools.passes.quantization.sites.reasons import ALREADY
 from irtools.passes.quantization.sites.stored import find_stored
 from irtools.passes.quantization.smoothed import Smoothing, scales_in
 from irtools.passes.quantization.spared import FinerForms, spare
-from irtools.passes.quantization.times import MAX_LATENCY, require_latency, start_clock
+from irtools.passes.quantization.times import MAX_LATENCY, start_clock
 from irtools.passes.quantization.trial_run import Trials, weight_bytes
 from irtools.passes.quantization.write.desk import Desk
 from irtools.passmanager import (
@@ -249,23 +248,7 @@ class Int8(PlanningPass):
             )
         if self.least_sqnr is not None and not math.isfinite(self.least_sqnr):
             raise OptionError(f"least-sqnr is {self.least_sqnr}, expected a number of decibels")
-        budget = {
-            "size": bool(self.size),
-            "min-sqnr": self.min_sqnr is not None,
-            "max-latency": self.max_latency is not None,
-        }
-        given = next((name for name, is_given in budget.items() if is_given), "")
-        if self.bits == "auto" and not given:
-            raise OptionError(
-                "bits=auto needs size=, min-sqnr= or max-latency=, which say how far to go"
-            )
-        if given and self.bits != "auto":
-            raise OptionError(f"{given} needs bits=auto: it says which weights get other bits")
-        require_latency(self.max_latency)
-        if self.min_sqnr is not None and not math.isfinite(self.min_sqnr):
-            raise OptionError(f"min-sqnr is {self.min_sqnr}, expected a number of decibels")
-        if self.size:
-            read_size(self.size, "size")
+        _ = self._budget
         if self.min_size < 0:
             raise OptionError(f"min-size is {self.min_size}, expected 0 or more")
         if self.block_size and (self.block_size < 16 or self.block_size & (self.block_size - 1)):
@@ -281,6 +264,14 @@ class Int8(PlanningPass):
                 f"block-size is {self.block_size}, kernels of mode=token-wise take at most "
                 f"{_MOST_TOKEN_BLOCK}"
             )
+
+    @property
+    def _budget(self) -> Budget:
+        return read_budget(
+            self,
+            why_fixed="it says which weights get other bits",
+            needs_one="bits=auto needs size=, min-sqnr= or max-latency=, which say how far to go",
+        )
 
     def plan(self, model: ir.Model, ctx: PassContext) -> Plan:
         wishes = self._wishes(ctx)
@@ -358,7 +349,6 @@ class Int8(PlanningPass):
         ]
         names = {weight.name for weight, _ in chosen}
         fixed = tuple(d for d in weights.decisions if made[d.subject].weight not in names)
-        size = read_size(self.size, "size") if self.size else None
         evidence = Evidence(ctx.target.capabilities, prospect.facts)
         stored = {w.name: w for w in find_stored(prospect.model).weights if not w.scope}
         found = alternatives_of(chosen, weights.decisions, evidence, stored, cpu_quota())
@@ -368,7 +358,7 @@ class Int8(PlanningPass):
             clock = start_clock(self.max_latency, prospect.model, usual, found, ctx)
         mix = weighed_mix(
             found,
-            Budget(size, self.min_sqnr, clock),
+            replace(self._budget, clock=clock),
             weight_bytes(prospect.model) - int(sum(d.gain for d in fixed)),
             Trials(prospect.model, ctx, applied, SEARCH_EFFORT),
             (*scales, *fixed),

@@ -24,6 +24,7 @@ import numpy as np
 
 from irtools.errors import UnsupportedError
 from irtools.passes.quantization.alternatives import Alternatives, Priced, influences
+from irtools.passes.quantization.budget import Budget
 from irtools.passes.quantization.times import Clock
 from irtools.passes.quantization.trial_run import Effort, Trials
 from irtools.passmanager import Decision, Plan, choose_within
@@ -31,7 +32,6 @@ from irtools.plugins import Progress
 from irtools.words import counted, size_text
 
 __all__ = [
-    "Budget",
     "Mix",
     "Run",
     "Runs",
@@ -65,21 +65,6 @@ class Runs:
 
     kept_db: Run
     lost: Run
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What may be used up. Where nothing is set: as much error as one form for all has.
-
-    Attributes:
-        size: Bytes of all weights of the model afterwards; None: no limit.
-        least_db: Decibels of the outputs that must be kept; None: no limit.
-        clock: Times of all forms, and what they may add up to; None: no limit.
-    """
-
-    size: int | None = None
-    least_db: float | None = None
-    clock: Clock | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ of the whole model in its usual forms less that of its products.
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.editing import Editor
-from irtools.errors import OptionError, UnsupportedError
+from irtools.errors import UnsupportedError
 from irtools.measure.several import Timed, time_several_models
 from irtools.model import opset_of
 from irtools.passes.quantization.forms.apply import apply_decisions
@@ -45,7 +44,7 @@ from irtools.words import counted
 if TYPE_CHECKING:
     from irtools.passes.quantization.alternatives import Priced
 
-__all__ = ["MAX_LATENCY", "Clock", "require_latency", "start_clock"]
+__all__ = ["MAX_LATENCY", "Clock", "start_clock"]
 
 MAX_LATENCY = (
     "milliseconds that a run may take at the benchmark's first shape, of a decoder with a cache "
@@ -57,16 +56,6 @@ MAX_LATENCY = (
 _SECONDS = 60.0
 """For all products; what was not timed by then is not chosen."""
 _PEAK = 4.0
-
-
-def require_latency(max_latency: float | None) -> None:
-    """Check an option.
-
-    Raises:
-        OptionError: It is not a time.
-    """
-    if max_latency is not None and not 0 < max_latency < math.inf:
-        raise OptionError(f"max-latency is {max_latency}, expected milliseconds above 0")
 
 
 @dataclass(frozen=True)
@@ -163,14 +152,17 @@ def start_clock(
     flops = flops_of(model, feeds)
     keys: dict[tuple[str, str], tuple[_Shape, str] | None] = {}
     forms: dict[tuple[_Shape, str], Any] = {}
-    for item in found:
-        for decision in item.rounded.decisions:
-            made = read_decision(decision)
-            shape_of = _shape(weights[made.weight], flops)
-            key = None if shape_of is None else (shape_of, _form_key(made))
-            keys[decision.subject, decision.action] = key
-            if key is not None:
-                forms[key] = made.form
+    # Where time is short, what is there is worth more than what it might become: without its time
+    # that of all else would be too long.
+    ordered = [item.rounded.usual for item in found]
+    ordered += [one for item in found for one in item.rounded.decisions]
+    for decision in ordered:
+        made = read_decision(decision)
+        shape_of = _shape(weights[made.weight], flops)
+        key = None if shape_of is None else (shape_of, _form_key(made))
+        keys[decision.subject, decision.action] = key
+        if key is not None:
+            forms.setdefault(key, made.form)
     start = time.monotonic()
     written = [(key, _written(key[0], form, model, ctx)) for key, form in forms.items()]
     models = [(m, _inputs(key[0])) for key, m in written if m is not None]

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import pytest
 
+from irtools.analysis.decoder import CachedDecoder, find_decoder
 from irtools.model import Model
+from irtools.targets import Runner
 from irtools.testing import read_model
 
 _DECODER = """
@@ -72,3 +76,39 @@ def grouped_decoder() -> Model:
     weights = {n: rng.normal(0, 0.5, s).astype(np.float32) for n, s in _SHAPES.items()}
     weights["frequencies"] = (0.3 ** np.arange(4)).astype(np.float32)
     return read_model(_DECODER, weights)
+
+
+@pytest.fixture(scope="session")
+def decoder(grouped_decoder: Model) -> CachedDecoder:
+    """What is fed to it, and comes back."""
+    found = find_decoder(grouped_decoder.ir)
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="session")
+def read_padded() -> Callable[..., list[dict[str, np.ndarray]]]:
+    return _read_padded
+
+
+def _read_padded(
+    runner: Runner, decoder: CachedDecoder, ids: np.ndarray, ends: Sequence[int]
+) -> list[dict[str, np.ndarray]]:
+    """Read two texts up to each of the ends, the second with three tokens of padding in front."""
+    mask = np.ones_like(ids)
+    mask[1, :3] = 0
+    places = np.maximum(mask.cumsum(axis=1) - 1, 0)
+    found, past, start = [], decoder.empty(2), 0
+    for end in ends:
+        feeds = {
+            "input_ids": ids[:, start:end],
+            "attention_mask": mask[:, :end],
+            "position_ids": places[:, start:end],
+        }
+        outputs = runner.run(feeds | past)
+        past = decoder.next_past(feeds, outputs)
+        # What padding gives does not matter.
+        kept = mask[:, start:end].astype(bool)
+        found.append({**outputs, "logits": outputs["logits"][kept]})
+        start = end
+    return found

@@ -25,7 +25,14 @@ HIDDEN, HEADS = 64, 4
 
 CLEANUPS = frozenset(
     {"cleanup", "deduplicate-initializers", "eliminate-common-subexpressions", "fold-constants"}
-    | {"fuse-conv-bn", "fuse-pad", "lift-constants", "merge-layout-chains", "remove-dead-code"}
+    | {
+        "fold-gemm-factors",
+        "fuse-conv-bn",
+        "fuse-pad",
+        "lift-constants",
+        "merge-layout-chains",
+        "remove-dead-code",
+    }
     | {"remove-identity", "remove-no-ops"}
 )
 """Parts of the clean-up itself: each does its own share, and counts less after the whole."""

@@ -140,8 +140,6 @@ def distill(
     With --layerwise no output is distilled: every block learns to give what the teacher's gives
     there, on any texts or pictures, and with the memory for one block's training.
     """
-    from irtools.checkpoints import plain_checkpoint
-
     inputs = (given["teacher"], given["student"], given["train"], given["evaluate"])
     outputs = [output, *([given["hard_label_output"]] if given["hard_label_output"] else [])]
     places = shared.result_folders(outputs, inputs, given)
@@ -157,19 +155,11 @@ def distill(
     if code is not None:
         raise click.exceptions.Exit(code)
     asked = _request(given, shared.work_folder(places[0], given), targets)
-    with (
-        shared.resumable(asked.work),
-        plain_checkpoint(Path(asked.teacher)) as teacher,
-        plain_checkpoint(Path(asked.student)) as student,
-    ):
-        request = dataclasses.replace(
-            asked, teacher=str(teacher.folder), student=str(student.folder)
-        )
+    with shared.plain_checkpoints(asked) as (request, named):
         found = _train(request)
         if found is None:
             return
-        notes = map(student.named, map(teacher.named, found.notes))
-        result = dataclasses.replace(found, notes=(*teacher.notes, *student.notes, *notes))
+        result = dataclasses.replace(found, notes=named(found.notes))
         links = () if given["no_chain"] else _measure(request, result, targets, pipelines, given)
         document = _document(asked, result, links)
         _publish(result, places, document)

@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
+from irtools.cli import options
 from irtools.cli.running import (
     cache_folder,
     searching_options,
-    searching_target,
+    searching_targets,
     settings_of,
 )
 from irtools.cli.types import FOLDER, PIPELINE, SOURCE
@@ -32,6 +33,7 @@ __all__ = ["sweep"]
     help="Pipeline for all models; none: they are only measured and written for the target. "
     "[default: found for each model, for the goals; without goals what is safe and faster]",
 )
+@options.target_option
 @searching_options
 @click.option("--no-bench", is_flag=True, help="Do not time the models: they run side by side.")
 @click.option(
@@ -58,7 +60,7 @@ def sweep(
 
     if passes not in (None, "none"):
         Pipeline.parse(str(passes))
-    target = searching_target(given, on)
+    [target] = searching_targets(given, (given["target"],), on)
     check_writable(Path(output.rstrip("/")).absolute())
     if json_path not in (None, "-"):
         check_writable(Path(str(json_path)))

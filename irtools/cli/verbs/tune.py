@@ -11,11 +11,11 @@ from irtools.cli.running import (
     artifact_options,
     cache_folder,
     searching_options,
-    searching_target,
+    searching_targets,
     settings_of,
     write_result,
 )
-from irtools.cli.types import FILE, SOURCE
+from irtools.cli.types import FILE, SOURCE, TARGET
 from irtools.cli.verb import Verb
 
 __all__ = ["tune"]
@@ -27,6 +27,17 @@ __all__ = ["tune"]
     "calib.npz --evaluate test.npz --storage tune.db -o best/",
 )
 @click.argument("source", metavar="SRC", type=SOURCE)
+@click.option(
+    "--target",
+    "-t",
+    "targets",
+    type=TARGET,
+    multiple=True,
+    default=("ort-cpu",),
+    show_default=True,
+    help="What runs the model; again to search over several targets, with times in those of the "
+    "original on the first one.",
+)
 @click.option(
     "--objective",
     "objectives",
@@ -54,6 +65,7 @@ __all__ = ["tune"]
 @artifact_options
 def tune(
     source: str,
+    targets: tuple[str, ...],
     objectives: tuple[str, ...],
     trials: int,
     storage: str | None,
@@ -66,12 +78,13 @@ def tune(
 
     Passes, their options, bits and shares are drawn by Optuna (extra `tune`). A trial goes on from
     what an earlier one with the same beginning made, and ends before it is timed where it loses
-    too much. The table has the Pareto front; each of its pipelines makes its point again. With --on
-    trials run on several machines; times are taken on those that are like the target.
+    too much. The best three are timed once more, alternating, before one is chosen. The table has
+    the Pareto front; each of its pipelines makes its point again. With --on trials run on several
+    machines; times are taken on those that are like the target.
     """
     from irtools.driver.destination import Destination, check_writable
 
-    target = searching_target(given, on)
+    chosen = searching_targets(given, targets, on)
     Destination.of(output, source, force=given["force"])
     for path in (json_path, given["html_path"], storage):
         if path not in (None, "-"):
@@ -83,7 +96,8 @@ def tune(
     with progress() as shown:
         result = tune_model(
             source,
-            settings_of(target, given),
+            settings_of(chosen[0], given),
+            targets=chosen,
             objectives=objectives,
             trials=trials,
             storage=None if storage is None else Path(storage),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from irtools.analysis.cache_codes import cache_blocks
-from irtools.analysis.decoder import CachedDecoder, find_decoder
+from irtools.analysis.decoder import CachedDecoder
 from irtools.backends.onnxruntime.bound_text import BoundText
 from irtools.backends.onnxruntime.coded_cache import CodedCache, coded_caches, note_codes
 from irtools.errors import DataError
@@ -30,37 +31,18 @@ def rounded(request: pytest.FixtureRequest, grouped_decoder: Model) -> Model:
     return model
 
 
-@pytest.fixture(scope="module")
-def decoder(grouped_decoder: Model) -> CachedDecoder:
-    found = find_decoder(grouped_decoder.ir)
-    assert found is not None
-    return found
-
-
 def _lowered(model: Model) -> Model:
     return lowered(model, find_target("ort-cpu"))
 
 
-def test_the_numbers_are_those_of_the_portable_form(rounded: Model, decoder: CachedDecoder) -> None:
+def test_the_numbers_are_those_of_the_portable_form(
+    rounded: Model, decoder: CachedDecoder, read_padded: Callable
+) -> None:
     """In a batch that is padded in front, and one token later."""
-    mask = np.ones((2, 9), np.int64)
-    mask[1, :3] = 0
-    places = np.maximum(mask.cumsum(axis=1) - 1, 0)
     results = []
     for model in (rounded, _lowered(rounded)):
         with find_target("ort-cpu").runner(model, _ONE) as runner:
-            past, found = decoder.empty(2), []
-            for start, end in ((0, 8), (8, 9)):
-                feeds = {
-                    "input_ids": _IDS[:, start:end],
-                    "attention_mask": mask[:, :end],
-                    "position_ids": places[:, start:end],
-                }
-                outputs = runner.run(feeds | past)
-                past = decoder.next_past(feeds, outputs)
-                kept = mask[:, start:end].astype(bool)
-                found.append({**outputs, "logits": outputs["logits"][kept]})
-            results.append(found)
+            results.append(read_padded(runner, decoder, _IDS, (8, 9)))
     for portable, coded in zip(*results, strict=True):
         for name, array in portable.items():
             assert coded[name].dtype == np.float32

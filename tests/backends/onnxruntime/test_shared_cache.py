@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from irtools.analysis.decoder import CachedDecoder, find_decoder
+from irtools.analysis.decoder import CachedDecoder
 from irtools.backends.onnxruntime.bound_text import BoundText
 from irtools.backends.onnxruntime.coded_cache import SHARED_CACHE
 from irtools.measure.generate import write_greedily
@@ -17,9 +17,9 @@ from irtools.model import Model
 from irtools.targets import FedText, Runner, RunnerOptions, begin_text, find_target, lowered
 
 _ONE = RunnerOptions(threads=1)
+_IDS = np.random.default_rng(5).integers(0, 61, (2, 9))
 _SHARING = "ort-cpu"
 _PLAIN = "ort-cpu:shared-cache=false"
-_IDS = np.random.default_rng(5).integers(0, 61, (2, 9))
 
 
 def _lowered(model: Model, target: str = _SHARING) -> Model:
@@ -28,13 +28,6 @@ def _lowered(model: Model, target: str = _SHARING) -> Model:
 
 def _operators(model: Model) -> set[str]:
     return {node.op_type for node in model.ir.graph}
-
-
-@pytest.fixture(scope="module")
-def decoder(grouped_decoder: Model) -> CachedDecoder:
-    found = find_decoder(grouped_decoder.ir)
-    assert found is not None
-    return found
 
 
 def _read(runner: Runner, mask: np.ndarray, past: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

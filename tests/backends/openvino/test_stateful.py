@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import onnx_ir as ir
 import pytest
 
 from irtools.analysis.cache_codes import CACHE_BITS
-from irtools.analysis.decoder import CachedDecoder, find_decoder
+from irtools.analysis.decoder import CachedDecoder
 from irtools.backends.openvino.library import import_openvino
 from irtools.backends.openvino.source import import_model
 from irtools.backends.openvino.stateful import make_stateful
@@ -19,7 +20,7 @@ from irtools.measure.steps import step_of
 from irtools.model import Model
 from irtools.passes.quantization.kv import Kv
 from irtools.passmanager import PassContext
-from irtools.targets import Runner, RunnerOptions, begin_text, find_target, lowered
+from irtools.targets import RunnerOptions, begin_text, find_target, lowered
 
 pytestmark = pytest.mark.openvino
 
@@ -28,38 +29,13 @@ _PLAIN = "openvino-cpu:stateful=false"
 _IDS = np.random.default_rng(5).integers(0, 61, (2, 9))
 
 
-@pytest.fixture(scope="module")
-def decoder(grouped_decoder: Model) -> CachedDecoder:
-    found = find_decoder(grouped_decoder.ir)
-    assert found is not None
-    return found
-
-
-def _padded(runner: Runner, decoder: CachedDecoder) -> list[dict[str, np.ndarray]]:
-    """Read a batch whose second text is padded in front, then two more tokens of each."""
-    mask = np.ones_like(_IDS)
-    mask[1, :3] = 0
-    places = np.maximum(mask.cumsum(axis=1) - 1, 0)
-    found, past = [], decoder.empty(2)
-    for start, end in ((0, 7), (7, 9)):
-        feeds = {
-            "input_ids": _IDS[:, start:end],
-            "attention_mask": mask[:, :end],
-            "position_ids": places[:, start:end],
-        }
-        outputs = runner.run(feeds | past)
-        past = decoder.next_past(feeds, outputs)
-        # What padding gives does not matter.
-        rows = mask[:, start:end].astype(bool)
-        found.append({**outputs, "logits": outputs["logits"][rows]})
-    return found
-
-
-def test_the_same_numbers_as_stateless(grouped_decoder: Model, decoder: CachedDecoder) -> None:
+def test_the_same_numbers_as_stateless(
+    grouped_decoder: Model, decoder: CachedDecoder, read_padded: Callable
+) -> None:
     results = []
     for target in (_PLAIN, "openvino-cpu"):
         with find_target(target).runner(grouped_decoder, _EXACT) as runner:
-            results.append(_padded(runner, decoder))
+            results.append(read_padded(runner, decoder, _IDS, (7, 9)))
             assert runner.kernels().fused_attention == (target == "openvino-cpu")
     for plain, stateful in zip(*results, strict=True):
         assert plain.keys() == stateful.keys()
@@ -112,7 +88,7 @@ def test_greedy_text_is_that_of_arrays(grouped_decoder: Model, decoder: CachedDe
 
 
 def test_what_is_written_has_variables(
-    grouped_decoder: Model, decoder: CachedDecoder, tmp_path: Path
+    grouped_decoder: Model, decoder: CachedDecoder, tmp_path: Path, read_padded: Callable
 ) -> None:
     target = find_target("openvino-cpu")
     made = target.compile(grouped_decoder, tmp_path, "model")
@@ -129,7 +105,11 @@ def test_what_is_written_has_variables(
         assert runner.input_names[3:] == ("past_key_values.0.key", "past_key_values.0.value")
         assert runner.output_names == ("logits", "present.0.key", "present.0.value")
         with find_target(_PLAIN).runner(grouped_decoder, _EXACT) as plain:
-            for one, other in zip(_padded(plain, decoder), _padded(runner, decoder), strict=True):
+            for one, other in zip(
+                read_padded(plain, decoder, _IDS, (7, 9)),
+                read_padded(runner, decoder, _IDS, (7, 9)),
+                strict=True,
+            ):
                 np.testing.assert_allclose(other["logits"], one["logits"], atol=1e-5)
 
 

@@ -95,6 +95,7 @@ def run_active(base: Path, folder: Path) -> np.ndarray:
     return run(PeftModel.from_pretrained(open_checkpoint(base).module, folder).eval()).numpy()
 
 
+@pytest.mark.slow
 def test_the_exported_model_equals_torch_with_the_adapter(
     tiny: Callable[[str], Path], make_adapter: Callable[..., Path]
 ) -> None:

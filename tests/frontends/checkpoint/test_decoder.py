@@ -53,7 +53,7 @@ def test_what_generation_needs_is_in_the_metadata(llama: Model) -> None:
     "family",
     [
         # Its window is shorter than the texts of the check.
-        "mistral",
+        pytest.param("mistral", marks=pytest.mark.slow),
         pytest.param("llama-tied", marks=pytest.mark.slow),
         pytest.param("qwen2", marks=pytest.mark.slow),
         pytest.param("gpt2", marks=pytest.mark.slow),

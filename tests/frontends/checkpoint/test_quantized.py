@@ -13,7 +13,7 @@ import pytest
 
 from irtools.checkpoints import plain_checkpoint
 from irtools.errors import ModelError
-from irtools.sources import LoadOptions, load_source
+from irtools.sources import load_source
 
 pytestmark = pytest.mark.torch
 
@@ -59,7 +59,7 @@ def weights_of(model: Any) -> dict[str, np.ndarray]:
 
 def test_weights_are_exported_exactly(tiny: Callable[[str], Path], tmp_path: Path) -> None:
     meant = quantized(tiny("llama"), tmp_path / "c")
-    model = load_source(str(tmp_path / "c"), LoadOptions(with_past=True))
+    model = load_source(str(tmp_path / "c"))
     assert len(meant) == 14
     found = list(weights_of(model).values())
     for name, wanted in meant.items():

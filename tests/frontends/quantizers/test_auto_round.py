@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from irtools.errors import DataError, OptionError
@@ -13,6 +12,7 @@ from irtools.frontends.quantizers import quantized_module
 from irtools.passes.quantization.ranges.grids import find_grid
 from irtools.sources import QuantizerRequest
 
+from .conftest import write_ids
 from .test_neural_compressor import kept_db, logits, network
 
 pytestmark = [pytest.mark.torch, pytest.mark.autoround]
@@ -23,12 +23,7 @@ QUICK = "autoround:iters=2:group_size=16"
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Token ids of eight texts; two of them end in padding."""
-    ids = np.random.default_rng(0).integers(3, 90, (8, 12))
-    mask = np.ones_like(ids)
-    ids[:2, 7:], mask[:2, 7:] = 0, 0
-    path = tmp_path_factory.mktemp("texts") / "ids.npz"
-    np.savez(path, input_ids=ids, attention_mask=mask, token_type_ids=np.zeros_like(ids))
-    return path
+    return write_ids(tmp_path_factory.mktemp("texts"), 12, padded=2)
 
 
 def request(text: str, data: Path | None = None) -> QuantizerRequest:

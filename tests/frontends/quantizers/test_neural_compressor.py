@@ -20,6 +20,8 @@ from irtools.plugins import registry
 from irtools.sources import LoadOptions, QuantizerRequest, load_source
 from irtools.targets import RunnerOptions
 
+from .conftest import write_ids
+
 pytestmark = [pytest.mark.torch, pytest.mark.neural_compressor]
 
 GPTQ = "neural-compressor:gptq"
@@ -28,12 +30,7 @@ GPTQ = "neural-compressor:gptq"
 @pytest.fixture(scope="session")
 def texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Token ids of eight texts; half of them end in padding."""
-    ids = np.random.default_rng(0).integers(3, 90, (8, 24))
-    mask = np.ones_like(ids)
-    ids[:4, 15:], mask[:4, 15:] = 0, 0
-    path = tmp_path_factory.mktemp("texts") / "ids.npz"
-    np.savez(path, input_ids=ids, attention_mask=mask, token_type_ids=np.zeros_like(ids))
-    return path
+    return write_ids(tmp_path_factory.mktemp("texts"), 24, padded=4)
 
 
 def network(folder: Path) -> Any:
@@ -101,6 +98,7 @@ def test_the_nearest_codes_need_no_data(tiny: Callable[[str], Path], texts: Path
     assert "Linear" in kinds and not any(kind.startswith("INC") for kind in kinds)
 
 
+@pytest.mark.slow
 def test_scaled_inputs_stay_nodes(tiny: Callable[[str], Path], texts: Path) -> None:
     found, notes = quantized(tiny("llama"), "neural-compressor:awq", texts)
     assert "14 Linears read scaled inputs, a Mul each" in notes

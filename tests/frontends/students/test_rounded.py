@@ -88,7 +88,8 @@ def test_adapters_are_refused() -> None:
         )
 
 
-@pytest.mark.parametrize("form", ["ternary", pytest.param("int4", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["ternary", "int4"])
 def test_a_network_learns_to_live_with_it(
     teacher: Path, write_rows: Callable[..., Path], tmp_path: Path, form: str
 ) -> None:

@@ -384,3 +384,16 @@ def test_every_verb_says_that_declared_shapes_were_dropped(
     ir.save(model, tmp_path / "stale.onnx")
     found = irc(*arguments)
     assert (found.out + found.err).count("1 declared shape contradicts the operators") == 1
+
+
+@pytest.mark.tune
+def test_targets_of_a_search_are_checked_in_one_line(irc: Callable, tmp_path: Path) -> None:
+    run = ("tune", "model.onnx", "--trials", "1", "-o", "best/")
+    for targets, said in (
+        (("ort-cpu", "ort-cpu"), "is given twice: give different ones"),
+        (("ort-cpu", "ort-cp"), "did you mean 'ort-cpu'"),
+        (("ort-cpu:isa=vnni", "ort-cpu:isa=arm-dot"), "the objective latency needs times"),
+    ):
+        found = irc(*run, *(word for target in targets for word in ("-t", target)))
+        assert found.code == 2 and said in found.err and found.err.count("\n") == 1, found.err
+    assert not (tmp_path / "best").exists()

@@ -13,6 +13,7 @@ from irtools.passmanager import Pipeline
 from irtools.targets import find_target, lowered
 
 from .conftest import Quantized, build, context, relative_error
+from .test_int4 import TABLE, TIED
 
 F = np.float32
 INT4 = "int4:min-size=0"
@@ -39,19 +40,6 @@ g (float[n,64] x, float[96,64] w1, float[96] w_b, float[64,96] w2) => (float[n,6
   t = Transpose(w2)
   y = MatMul(h, t)
 }
-"""
-TIED = """
-<ir_version: 10, opset_import: ["" : 20]>
-g (int64[batch,seq] ids, float[300,64] w) => (float[batch,seq,300] y) {
-  x = Gather(w, ids)
-  a = Tanh(x)
-  t = Transpose(w)
-  y = MatMul(a, t)
-}
-"""
-TABLE = """
-<ir_version: 10, opset_import: ["" : 20]>
-g (int64[batch,seq] ids, float[300,64] w) => (float[batch,seq,64] y) { y = Gather(w, ids) }
 """
 
 

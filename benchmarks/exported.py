@@ -1,0 +1,22 @@
+"""What `irc export` makes of the checkpoints of `benchmarks prepare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from benchmarks.prepared.commands import irc
+from benchmarks.prepared.packages import cached
+from benchmarks.recording import prepare
+
+__all__ = ["exported"]
+
+
+def exported(name: str, cache: Path) -> Path:
+    """Return the model of a checkpoint, with its tokenizer next to it; it is made once."""
+    prepare(name, cache)
+
+    def export(folder: Path) -> None:
+        folder.mkdir()
+        irc("export", cache / name / "checkpoint", "-o", folder / f"{name}.onnx")
+
+    return Path(cached(cache / name / "export", export)) / f"{name}.onnx"

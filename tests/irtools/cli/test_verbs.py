@@ -384,3 +384,13 @@ def test_every_verb_says_that_declared_shapes_were_dropped(
     ir.save(model, tmp_path / "stale.onnx")
     found = irc(*arguments)
     assert (found.out + found.err).count("1 declared shape contradicts the operators") == 1
+
+
+@pytest.mark.parametrize("kind", ["series", "parallel:size=64", "houlsby"])
+def test_bottlenecks_are_refused_with_the_reason(irc, tmp_path: Path, kind: str) -> None:
+    given = ("--train", "a.jsonl", "--evaluate", "b.jsonl", "--adapter", kind, "-o", "out/")
+    found = irc("finetune", "base", *given)
+    assert found.code == 2 and f"{kind} is a bottleneck" in found.err
+    assert "Traceback" not in found.err and not (tmp_path / "out").exists()
+    other = irc("finetune", "base", *given[:5], "lorax", *given[6:])
+    assert other.code == 2 and "is a bottleneck" not in other.err

@@ -200,6 +200,9 @@ def _edited(folder: Path, old: str, new: str) -> str:
         ("task: facts", "task: [facts, last]", UnsupportedError, "group of tasks"),
         ("task: facts", "tusk: facts", DataError, "has no entry 'task'"),
         ("task: facts", "task: {", DataError, "cannot be read"),
+        ("- {metric: acc, aggregation: mean, higher_is_better: true}", "- acc", DataError, "'acc'"),
+        ("{data_files: {test: facts.jsonl}}", "[1]", DataError, "as dataset_kwargs"),
+        ("{test: facts.jsonl}", "{test: 3}", DataError, "has 3 among its data_files"),
     ],
 )
 def test_tasks_that_cannot_be_scored(

@@ -181,8 +181,13 @@ def _check_metrics(config: Mapping[str, Any], name: TaskName) -> None:
     import lm_eval.api.metrics  # noqa: F401 - registers them.
     from lm_eval.api.registry import metric_registry
 
-    for one in config.get("metric_list") or ():
-        metric = one.get("metric") if isinstance(one, dict) else one
+    listed = config.get("metric_list")
+    if listed is not None and not (isinstance(listed, list) and listed):
+        raise DataError(f"{name} has no list of metrics: metric_list is {listed!r}")
+    for one in listed or ():
+        if not isinstance(one, dict) or "metric" not in one:
+            raise DataError(f"{name} has {one!r} in its metric_list, expected an entry 'metric'")
+        metric = one["metric"]
         own = "process_results" in config or "." in str(metric)
         if not own and (one.get("hf_evaluate") or metric not in metric_registry):
             raise UnsupportedError(
@@ -193,9 +198,11 @@ def _check_metrics(config: Mapping[str, Any], name: TaskName) -> None:
 
 def _local(config: Mapping[str, Any], file: Path, name: TaskName) -> dict[str, Any]:
     """Return where the documents are, as settings of the task."""
-    source, given = config.get("dataset_path"), dict(config.get("dataset_kwargs") or {})
+    source, given = config.get("dataset_path"), config.get("dataset_kwargs") or {}
+    if not isinstance(given, Mapping):
+        raise DataError(f"{name} has {given!r} as dataset_kwargs, expected names and values")
     if isinstance(source, str) and source not in _FORMATS and _is_data(Path(source)):
-        return {"dataset_path": source, "dataset_kwargs": given}
+        return {"dataset_path": source, "dataset_kwargs": dict(given)}
     files = given.get("data_files")
     if source not in _FORMATS or not files:
         raise UnsupportedError(
@@ -218,11 +225,11 @@ def _located(files: Any, folder: Path, name: TaskName) -> Any:
         return {split: _located(one, folder, name) for split, one in files.items()}
     if isinstance(files, Sequence) and not isinstance(files, str):
         return [_located(one, folder, name) for one in files]
-    for place in (Path(), folder):
-        if any(place.glob(files) if not Path(files).is_absolute() else [Path(files)]):
-            found = (place / files).resolve()
-            if found.exists() or "*" in files:
-                return str(found)
+    if not isinstance(files, str):
+        raise DataError(f"{name} has {files!r} among its data_files, expected paths")
+    for path in (Path(files), folder / files):
+        if path.exists() or ("*" in path.name and any(path.parent.glob(path.name))):
+            return str(path.absolute())
     raise FileError(f"{name}: there is no file {files}, which its data_files name")
 
 

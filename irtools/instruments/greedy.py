@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from irtools.analysis.decoder import TextDecoder, find_text_decoder
-from irtools.data import Dataset, SyntheticSettings, longest_text, synthesize
+from irtools.data import Dataset, SyntheticSettings, is_ragged, longest_text, synthesize
 from irtools.errors import DataError, UnsupportedError, VerificationError
 from irtools.instruments.budget import Budget
 from irtools.instruments.fidelity import keeps_function
@@ -211,15 +211,23 @@ def choose_prompts(
         )
         drawn = synthesize(model, settings)
         return drawn.feeds[decoder.ids].astype(np.int64), drawn.source
-    ids = data.feeds[decoder.ids]
-    mask = data.feeds.get(decoder.mask or "")
-    kept = np.ones(ids.shape, bool) if mask is None or mask.shape != ids.shape else mask != 0
-    lengths = kept.sum(axis=1)
-    count = max(min(_PROMPTS, len(ids)) // step, 1) * step
+    texts = _texts(data.feeds[decoder.ids], data.feeds.get(decoder.mask or ""))
+    lengths = np.array([len(text) for text in texts])
+    count = max(min(_PROMPTS, len(texts)) // step, 1) * step
     length = int(min(_PROMPT_TOKENS, np.sort(lengths)[-count]))
     if not length:
         raise DataError(f"{data.source} holds no {count} texts with a token")
     long_enough = np.flatnonzero(lengths >= length)
     chosen = long_enough[np.arange(count) * len(long_enough) // count]
-    rows = [ids[row][kept[row]][:length] for row in chosen]
-    return np.stack(rows).astype(np.int64), data.source
+    return np.stack([texts[row][:length] for row in chosen]).astype(np.int64), data.source
+
+
+def _texts(ids: np.ndarray, mask: np.ndarray | None) -> list[np.ndarray]:
+    """Return the tokens of each sample without padding; of a whole call those of its first row."""
+
+    def rows(array: np.ndarray) -> list[np.ndarray]:
+        return [call[0] for call in array] if is_ragged(array) else list(array)
+
+    if mask is None or mask.shape != ids.shape:
+        return rows(ids)
+    return [row[kept != 0] for row, kept in zip(rows(ids), rows(mask), strict=True)]

@@ -26,6 +26,23 @@ _ADAPTER_OPTIONS = ("rank", "alpha", "adapter_dropout", "modules", "adapter_outp
 _FULL_RATE, _ADAPTER_RATE = 5e-5, 5e-4
 
 
+_BOTTLENECKS = frozenset({"series", "parallel", "bottleneck", "houlsby", "pfeiffer"})
+
+
+class _Kind(click.Choice[str]):
+    """Kinds of adapters; bottlenecks, which others call adapters as well, are refused by name."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if str(value).partition(":")[0] in _BOTTLENECKS:
+            self.fail(
+                f"{value} is a bottleneck, which computes h + U f(D h) and folds into no weight; "
+                "peft has none: take lora, which is merged and costs nothing at run time",
+                param,
+                ctx,
+            )
+        return super().convert(value, param, ctx)
+
+
 @click.command(
     cls=Verb,
     epilog="Example: irc finetune ./base --train train.jsonl --evaluate test.jsonl --adapter lora "
@@ -41,7 +58,7 @@ _FULL_RATE, _ADAPTER_RATE = 5e-5, 5e-4
 @click.option("--evaluate", required=True, type=DATA, help="Test data, likewise.")
 @click.option(
     "--adapter",
-    type=click.Choice(["lora", "rslora", "dora", "qlora", "loha", "lokr", "oft", "ia3", "bitfit"]),
+    type=_Kind(["lora", "rslora", "dora", "qlora", "loha", "lokr", "oft", "ia3", "bitfit"]),
     help="Freeze the network and train an adapter, which is merged. qlora: lora over a base in "
     "4-bit NF4; bitfit: the biases alone. [default: train every weight]",
 )

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from irtools.builds.config import read_config
 from irtools.builds.matrix import combinations
 from irtools.builds.places import KeyPath, Place, key_places
+from irtools.builds.settings import metric_of
 from irtools.builds.tables import GoalTable, config_schema
 from irtools.errors import FileError, UsageError
 from irtools.goals import KINDS
@@ -27,6 +28,16 @@ def _read(tmp_path: Path, text: str):
     path = tmp_path / "irc.toml"
     path.write_text(text, encoding="utf-8")
     return read_config(path)
+
+
+def test_a_task_as_metric_is_looked_for_next_to_the_file(tmp_path: Path) -> None:
+    text = _BASE.replace('"a.onnx"', '"a.onnx"\nmetric = "lm-eval:tasks/facts:acc_norm"')
+    (one,) = combinations(_read(tmp_path, text))
+    assert metric_of(one) == f"lm-eval:{tmp_path}/tasks/facts:acc_norm"
+    assert one.evaluate == "lm-eval:tasks/facts"
+    assert one.located(one.evaluate) == f"lm-eval:{tmp_path}/tasks/facts"
+    (plain,) = combinations(_read(tmp_path, _BASE.replace('"a.onnx"', '"a.onnx"\nmetric = "f1"')))
+    assert (metric_of(plain), plain.evaluate) == ("f1", None)
 
 
 def test_what_a_file_says(tmp_path: Path) -> None:

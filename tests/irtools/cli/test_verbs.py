@@ -397,3 +397,13 @@ def test_targets_of_a_search_are_checked_in_one_line(irc: Callable, tmp_path: Pa
         found = irc(*run, *(word for target in targets for word in ("-t", target)))
         assert found.code == 2 and said in found.err and found.err.count("\n") == 1, found.err
     assert not (tmp_path / "best").exists()
+
+
+@pytest.mark.parametrize("kind", ["series", "parallel:size=64", "houlsby"])
+def test_bottlenecks_are_refused_with_the_reason(irc, tmp_path: Path, kind: str) -> None:
+    given = ("--train", "a.jsonl", "--evaluate", "b.jsonl", "--adapter", kind, "-o", "out/")
+    found = irc("finetune", "base", *given)
+    assert found.code == 2 and f"{kind} is a bottleneck" in found.err
+    assert "Traceback" not in found.err and not (tmp_path / "out").exists()
+    other = irc("finetune", "base", *given[:5], "lorax", *given[6:])
+    assert other.code == 2 and "is a bottleneck" not in other.err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -199,6 +200,9 @@ def _edited(folder: Path, old: str, new: str) -> str:
         ("task: facts", "task: [facts, last]", UnsupportedError, "group of tasks"),
         ("task: facts", "tusk: facts", DataError, "has no entry 'task'"),
         ("task: facts", "task: {", DataError, "cannot be read"),
+        ("- {metric: acc, aggregation: mean, higher_is_better: true}", "- acc", DataError, "'acc'"),
+        ("{data_files: {test: facts.jsonl}}", "[1]", DataError, "as dataset_kwargs"),
+        ("{test: facts.jsonl}", "{test: 3}", DataError, "has 3 among its data_files"),
     ],
 )
 def test_tasks_that_cannot_be_scored(
@@ -252,6 +256,34 @@ def test_optimize_judges_by_a_task(
     code = run(["optimize", *given, "--evaluate", "t.npz", "-o", str(tmp_path / "p.onnx")])
     assert code == 2 and not (tmp_path / "p.onnx").exists()
     assert "one task at a time" in capsys.readouterr().err
+
+
+def test_a_decoder_with_a_cache_is_judged_and_writes(
+    tasks: Path,
+    tmp_path: Path,
+    talks: Callable[..., Path],
+    cached_decoder: Model,
+    cheap_jobs: None,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, words = talks(tmp_path / "d", cached_decoder), [f"w{n}" for n in range(3, 61)]
+    documents = [
+        {"question": " ".join(words[n : n + 5]), "choices": words[n + 5 : n + 8], "answer": n % 3}
+        for n in range(20)
+    ]
+    lines = "\n".join(json.dumps(document) for document in documents)
+    (tasks / "facts.jsonl").write_text(lines, encoding="utf-8")
+    given = ["--metric", f"lm-eval:{tasks}/facts", "--max-drop", "60%", "--no-bench"]
+    model = str(folder / "model.onnx")
+    passes = ["--passes", "int8:min-size=1", "-o", str(tmp_path / "o/")]
+    assert run(["optimize", model, *passes, *given]) == 0
+    shown = capsys.readouterr().err
+    assert "chosen by 10 samples" in shown and "quoted on the other 10" in shown
+    assert "goal max-drop=60%: kept" in shown
+    assert " text " in shown  # The column of prompts that are continued as before.
+    times = ["--seq", "8", "--past", "8", "--max-seconds", "1", "--rounds", "3"]
+    assert run(["bench", model, str(tmp_path / "o"), *given[:2], *times]) == 0
+    assert "o 1/20" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -249,7 +249,7 @@ def plain_checkpoints(asked: R) -> Iterator[tuple[R, Callable[[Sequence[str]], t
         def named(notes: Sequence[str]) -> tuple[str, ...]:
             return (*teacher.notes, *student.notes, *map(student.named, map(teacher.named, notes)))
 
-        folders = {"teacher": str(teacher.folder), "student": str(student.folder)}
+        folders: dict[str, Any] = {"teacher": str(teacher.folder), "student": str(student.folder)}
         yield dataclasses.replace(asked, **folders), named
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -144,11 +145,18 @@ def _asked(given: dict[str, Any]) -> _Asked:
 
     if given["raw"] and given["system"] is not None:
         raise click.UsageError("--system goes through the chat template, and --raw leaves it out")
-    read = [click.get_text_stream("stdin").read() if p == "-" else p for p in given["prompts"]]
+    read = [_standard_input() if text == "-" else text for text in given["prompts"]]
     named = ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
     sampling = Sampling(**{name: given[name] for name in named})
     rest = {name: given[name] for name in ("system", "raw", "new_tokens", "stops")}
     return _Asked(read, sampling=sampling, **rest)
+
+
+def _standard_input() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"standard input is not text: byte {error.start}") from error
 
 
 def _answers(talker: Talker, asked: _Asked, *, streams: bool) -> Iterator[_Answer]:

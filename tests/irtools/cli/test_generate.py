@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -53,7 +54,11 @@ def test_a_template_that_fails_is_one_line(
 
 
 def test_several_prompts_and_standard_input(
-    irc: Irc, tmp_path: Path, talks: Talks, cached_decoder: Model
+    irc: Irc,
+    tmp_path: Path,
+    talks: Talks,
+    cached_decoder: Model,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     talks(tmp_path / "d", cached_decoder)
     found = irc("generate", "d", *_PROMPT, "--prompt", "w7", "--json", "all.json")
@@ -61,7 +66,11 @@ def test_several_prompts_and_standard_input(
     first, second = json.loads((tmp_path / "all.json").read_text())["answers"]
     assert (first["prompt_tokens"], second["prompt_tokens"]) == (3, 1)
     assert found.out == f"{first['text']}\n{second['text']}\n"
-    assert irc("generate", "d", *_PROMPT[2:], "--prompt", "w7").out == second["text"] + "\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO("w7\n"))
+    assert irc("generate", "d", *_PROMPT[2:], "--prompt", "-").out == second["text"] + "\n"
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\xff"), "utf-8"))
+    refused = irc("generate", "d", *_PROMPT[2:], "--prompt", "-")
+    assert refused.code == 2 and "standard input is not text: byte 0" in refused.err
 
 
 def test_a_stop_text_and_sampling(

@@ -249,8 +249,8 @@ def plain_checkpoints(asked: R) -> Iterator[tuple[R, Callable[[Sequence[str]], t
         def named(notes: Sequence[str]) -> tuple[str, ...]:
             return (*teacher.notes, *student.notes, *map(student.named, map(teacher.named, notes)))
 
-        folders: dict[str, Any] = {"teacher": str(teacher.folder), "student": str(student.folder)}
-        yield dataclasses.replace(asked, **folders), named
+        read, made = str(teacher.folder), str(student.folder)
+        yield dataclasses.replace(asked, teacher=read, student=made), named
 
 
 def publish_checkpoint(

@@ -54,7 +54,7 @@ class RunLog:
         try:
             self._begin_all(dict(tags or {}), parent)
         except BaseException as error:
-            # A signal: the trackers that have begun are told.
+            # A signal: runs that have begun end as failed.
             self.__exit__(type(error), error, error.__traceback__)
             raise
 

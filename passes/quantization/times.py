@@ -152,8 +152,8 @@ def start_clock(
     flops = flops_of(model, feeds)
     keys: dict[tuple[str, str], tuple[_Shape, str] | None] = {}
     forms: dict[tuple[_Shape, str], Any] = {}
-    # Where time is short, what is there is worth more than what it might become: without its time
-    # that of all else would be too long.
+    # Usual forms first: where time is short and theirs are missing, the time of all that is not
+    # decided about would come out too long.
     ordered = [item.rounded.usual for item in found]
     ordered += [one for item in found for one in item.rounded.decisions]
     for decision in ordered:

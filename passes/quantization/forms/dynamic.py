@@ -7,9 +7,7 @@ from typing import ClassVar
 
 from irtools.passes.quantization.forms.base import WeightDecision
 from irtools.passes.quantization.forms.multiplied import Multiplied
-from irtools.passes.quantization.forms.weights import Loss, kinds_of, vector_refusal
-from irtools.passes.quantization.ranges.evidence import Evidence
-from irtools.passes.quantization.ranges.spec import PerAxis, weight_spec
+from irtools.passes.quantization.forms.weights import vector_refusal
 from irtools.passes.quantization.sites.reasons import Reason
 from irtools.passes.quantization.sites.uses import Weight
 from irtools.passes.quantization.write.desk import Desk
@@ -33,15 +31,8 @@ class Dynamic(Multiplied):
     def action(self) -> str:
         return f"{self.weights}, activations quantized at run time"
 
-    def serves(self, weight: Weight) -> bool:
-        return kinds_of(weight) <= {"matmul", "gemm"}
-
     def fits(self, weight: Weight, capabilities: Capabilities) -> Reason | None:
         return vector_refusal(weight, capabilities)
-
-    def rounded(self, weight: Weight, evidence: Evidence) -> Loss:
-        axis = weight.uses[0].axis
-        return Loss.of(weight.array(), weight_spec(PerAxis(axis), self.weight_range), axis)
 
     def write(self, desk: Desk, weight: Weight, made: WeightDecision) -> None:
         desk.writer(DynamicWriter).write(weight, weight_range=self.weight_range)

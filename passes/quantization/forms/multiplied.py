@@ -6,8 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from irtools.passes.quantization.forms.weights import LOOKUPS, PRODUCTS, WeightForm
-from irtools.passes.quantization.ranges.spec import WeightRange
+from irtools.passes.quantization.forms.weights import (
+    LOOKUPS,
+    PRODUCTS,
+    Loss,
+    WeightForm,
+    kinds_of,
+)
+from irtools.passes.quantization.ranges.evidence import Evidence
+from irtools.passes.quantization.ranges.spec import PerAxis, WeightRange, weight_spec
 from irtools.passes.quantization.sites.uses import Weight
 
 __all__ = ["Multiplied"]
@@ -52,3 +59,10 @@ class Multiplied(WeightForm):
 
     def stored_bytes(self, weight: Weight) -> int:
         return weight.size + 4 * int(weight.tensor.shape.numpy()[weight.uses[0].axis])
+
+    def serves(self, weight: Weight) -> bool:
+        return kinds_of(weight) <= {"matmul", "gemm"}
+
+    def rounded(self, weight: Weight, evidence: Evidence) -> Loss:
+        axis = weight.uses[0].axis
+        return Loss.of(weight.array(), weight_spec(PerAxis(axis), self.weight_range), axis)

@@ -14,10 +14,10 @@ from typing import ClassVar
 from irtools.passes.quantization.forms.base import WeightDecision
 from irtools.passes.quantization.forms.multiplied import Multiplied
 from irtools.passes.quantization.forms.weight_only import WeightOnly
-from irtools.passes.quantization.forms.weights import Loss, kinds_of, vector_refusal
+from irtools.passes.quantization.forms.weights import Loss, vector_refusal
 from irtools.passes.quantization.ranges.cost import block_noise, matrix_view, row_noise
 from irtools.passes.quantization.ranges.evidence import Evidence
-from irtools.passes.quantization.ranges.spec import PerAxis, dividing_block, weight_spec
+from irtools.passes.quantization.ranges.spec import dividing_block
 from irtools.passes.quantization.sites.names import names_of
 from irtools.passes.quantization.sites.reasons import OPERATOR, SHAPE, TARGET, Reason
 from irtools.passes.quantization.sites.uses import Use, Weight
@@ -43,17 +43,10 @@ class TokenWise(Multiplied):
     def action(self) -> str:
         return f"{self.weights}, activations quantized token by token at run time"
 
-    def serves(self, weight: Weight) -> bool:
-        return kinds_of(weight) <= {"matmul", "gemm"}
-
     def fits(self, weight: Weight, capabilities: Capabilities) -> Reason | None:
         if "MatMul" not in capabilities.int8_static_ops:
             return OPERATOR
         return vector_refusal(weight, capabilities)
-
-    def rounded(self, weight: Weight, evidence: Evidence) -> Loss:
-        axis = weight.uses[0].axis
-        return Loss.of(weight.array(), weight_spec(PerAxis(axis), self.weight_range), axis)
 
     def cost(self, use: Use, loss: Loss, evidence: Evidence) -> float:
         found, square = super().cost(use, loss, evidence), evidence.square(use.activation)

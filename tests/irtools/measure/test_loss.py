@@ -76,7 +76,7 @@ def test_how_many_samples_a_budget_needs() -> None:
     assert more is not None and more > needed
 
 
-@pytest.mark.parametrize("loss", [0.0, 0.01, 0.05])
+@pytest.mark.parametrize("loss", [0.0, pytest.param(0.01, marks=pytest.mark.slow), 0.05])
 def test_the_upper_end_holds_on_other_samples(loss: float) -> None:
     rng = np.random.default_rng(1)
 

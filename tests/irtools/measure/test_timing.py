@@ -56,6 +56,7 @@ def test_a_smaller_model_is_measured_to_be_faster(tmp_path: Path) -> None:
     assert fast.throughput == pytest.approx(64 / fast.median_ms * 1e3, rel=0.9)
 
 
+@pytest.mark.usefixtures("cheap_jobs")
 def test_results_come_by_shape_then_contender() -> None:
     contenders = {name: Contender(_model(8), "ort-cpu") for name in ("a", "b")}
     feeds = {**_feeds(8, 1), **_feeds(8, 4)}

@@ -5,17 +5,22 @@ import pickle
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from irtools.measure.wire import decode, encode
 
 _LEAVES = st.none() | st.booleans() | st.integers() | st.text() | st.floats(allow_nan=False)
 _ANSWERS = st.recursive(
-    _LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(min_size=1), inner)
+    _LEAVES,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(min_size=1), inner, max_size=4)
+    ),
+    max_leaves=12,
 )
 
 
+@settings(max_examples=50)
 @given(_ANSWERS)
 def test_plain_answers_come_back(answer: object) -> None:
     assert decode(encode(answer)) == answer

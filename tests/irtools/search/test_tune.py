@@ -30,7 +30,7 @@ def test_every_pipeline_that_is_drawn_can_be_read() -> None:
 
     for has_data, small in ((True, True), (True, False), (False, True)):
         space = Space(has_data, ("int8", "int4", "fp16", "bf16"), False, wants_size=small)
-        texts = {space.draw(choose) for _ in range(200)}
+        texts = {space.draw(choose) for _ in range(80)}
         assert len(texts) > 5
         assert any("store" in text for text in texts) is small
         assert any("bits=auto" in text for text in texts) is has_data

@@ -160,7 +160,7 @@ def test_what_was_measured_is_saved_and_shown(
         (models / "b/kept.json").write_text(text, encoding="utf-8")
         wrong = client.get("/report", params={"path": "b/kept.json"})
         assert wrong.status_code == 400 and said in wrong.json()["error"]
-        assert said in client.get("/").text, "the list tells which file it is"
+        assert said in client.get("/").text, "the list names the file"
     (models / "b/kept.json").unlink()
 
 

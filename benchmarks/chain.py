@@ -132,6 +132,11 @@ TASKS = {
                 targets=(ORT,),
             ),
             Row(
+                "distilled, fewer tokens, pruned by 0.5, sunk, quantized, fused",
+                "distilled",
+                f"{TRIM},prune:ratio=0.5,fuse,sink,int8",
+            ),
+            Row(
                 "teacher, fewer tokens, tables in 4 bits",
                 "teacher",
                 f"{TRIM},{SMALL}",

@@ -1,10 +1,11 @@
 """How soon a model answers for the first time: as it was written, and as `irc compile` writes it.
 
-    python -m benchmarks run first-run [--rounds N] [--write [NAME]]
+    python -m benchmarks run first-run [NAME...] [--rounds N] [--write [NAME]]
 
-Load and first inference in a process that has the runtime loaded, alternating; the files are in
-the system's cache. The portable file is the one that `irc optimize` writes. ONNX Runtime's compiled
-form is its optimized graph with the weights in a file that it maps; OpenVINO's is .xml and .bin.
+Load and first inference in a process that has the runtime loaded, alternating, and the peak memory
+of that process; the files are in the system's cache. The portable file is the one that `irc
+optimize` writes. ONNX Runtime's compiled form is its optimized graph with the weights in a file
+that it maps; OpenVINO's is .xml and .bin.
 """
 
 from __future__ import annotations
@@ -19,7 +20,15 @@ from benchmarks.commands import export_with_past
 from benchmarks.deployed import deployed
 from benchmarks.exported import exported
 from benchmarks.processes import ratio
-from benchmarks.recording import DEFAULT_CACHE, ROOT, about, add_write_option, prepare, store
+from benchmarks.recording import (
+    DEFAULT_CACHE,
+    ROOT,
+    about,
+    add_names,
+    add_write_option,
+    prepare,
+    store,
+)
 from irtools.measure.base import BenchSettings
 from irtools.measure.cpu import cpu_quota
 from irtools.measure.jobs import run_first
@@ -28,26 +37,32 @@ from irtools.measure.shapes import bench_feeds
 from irtools.model import Model
 from irtools.targets import RunnerOptions, find_target
 
+DECODERS = ("smollm2", "llama-1b")
 TARGETS = ("ort-cpu", "openvino-cpu")
 ENTRIES = {
-    "MiniLM, float32": ("minilm", "cleanup,fuse"),
-    "MiniLM, int8": ("minilm", "cleanup,fuse,int8"),
-    "SmolLM2 with its cache, int4": ("smollm2", "cleanup,fuse,int4"),
+    "minilm": ("MiniLM, float32", "minilm", "cleanup,fuse"),
+    "minilm-int8": ("MiniLM, int8", "minilm", "cleanup,fuse,int8"),
+    "smollm2": ("SmolLM2 with its cache, int4", "smollm2", "cleanup,fuse,int4"),
+    "llama-1b": ("Llama-3.2-1B's shape with its cache, int4", "llama-1b", "cleanup,fuse,int4"),
 }
+FEW = 3
+"""Rounds of the largest model, whose starts take seconds."""
 
 
 def main(argv: Sequence[str]) -> None:
     """Measure and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    add_names(parser, ENTRIES)
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE, help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=7)
     add_write_option(parser, "first-run")
     given = parser.parse_args(argv)
     rows = []
-    for name, (source, passes) in ENTRIES.items():
+    for title, source, passes in (ENTRIES[name] for name in given.names):
+        rounds = min(given.rounds, FEW) if source == "llama-1b" else given.rounds
         for target in TARGETS:
             model = made(source, passes, target, given.cache.resolve())
-            rows.append({"model": name, "target": target, **measured(model, target, given.rounds)})
+            rows.append({"model": title, "target": target, **measured(model, target, rounds)})
             print("\n".join(table({"rows": rows})), flush=True)
     store(given.write, {**about("first-run"), "rounds": given.rounds, "rows": rows})
 
@@ -55,7 +70,7 @@ def main(argv: Sequence[str]) -> None:
 def made(source: str, passes: str, target: str, cache: Path) -> Model:
     """Return a model as `irc optimize` writes it."""
     prepare(source, cache)
-    if source == "smollm2":
+    if source in DECODERS:
         export_with_past(source, cache)
         model = Model.load(cache / source / f"{source}-past.onnx")
     else:
@@ -65,7 +80,7 @@ def made(source: str, passes: str, target: str, cache: Path) -> Model:
 
 
 def measured(model: Model, target: str, rounds: int) -> dict[str, list[list[float]]]:
-    """Return load and first inference of every round, in seconds, for both forms."""
+    """Return load and first inference in seconds, and peak bytes, of every round and form."""
     feeds = next(iter(bench_feeds(model, BenchSettings(sequence=(64,))).values()))
     options = RunnerOptions(threads=cpu_quota())
     with tempfile.TemporaryDirectory() as folder:
@@ -76,18 +91,26 @@ def measured(model: Model, target: str, rounds: int) -> dict[str, list[list[floa
         for _ in range(rounds):
             for form, path in (("portable", portable), ("compiled", compiled)):
                 one = run_isolated(run_first, path, target, options, dict(feeds), label=form)
-                found[form].append([one["load"], one["first"]])
+                found[form].append([one["load"], one["first"], one["peak_bytes"]])
     return found
 
 
 def table(document: Mapping[str, Any]) -> Iterator[str]:
     """Yield a Markdown table."""
-    yield "| model | runtime | portable file, s | compiled form, s | sooner |"
-    yield "| --- " * 5 + "|"
+    yield (
+        "| model | runtime | portable file, s | compiled form, s | sooner "
+        "| peak memory, MB, of both |"
+    )
+    yield "| --- " * 6 + "|"
     for row in document["rows"]:
-        portable, compiled = ([sum(one) for one in row[form]] for form in ("portable", "compiled"))
+        forms = [row[form] for form in ("portable", "compiled")]
+        portable, compiled = ([sum(one[:2]) for one in form] for form in forms)
+        peaks = ", ".join(f"{max(one[2] for one in f) / 1e6:.0f}" for f in forms if len(f[0]) > 2)
         times = " | ".join(f"{sorted(s)[len(s) // 2]:.3f}" for s in (portable, compiled))
-        yield f"| {row['model']} | {row['target']} | {times} | {ratio(portable, compiled)} |"
+        yield (
+            f"| {row['model']} | {row['target']} | {times} | {ratio(portable, compiled)} "
+            f"| {peaks} |"
+        )
 
 
 VIEWS = {"table": table}

@@ -12,6 +12,7 @@ import numpy as np
 
 from irtools.backends.openvino.kernels import count_kernels, quantized_ops
 from irtools.backends.openvino.library import clean_message, import_openvino, release
+from irtools.backends.openvino.padding_choice import form_of_padding
 from irtools.backends.openvino.source import import_model
 from irtools.backends.openvino.state import Cache, StatefulText
 from irtools.backends.openvino.stateful import (
@@ -57,7 +58,8 @@ class OpenVinoRunner(SessionRunner):
         model: The model, as it is.
         options: How to run it.
         device: `CPU` or `GPU`.
-        counters: Count the time of every node.
+        counters: Count the time of every node; of a model with a branch for one text without
+            padding, those of the other branch.
         stateful: Keep the cache of a decoder inside. It is fed and returned all the same, by
             copying; a text that is continued by `begin_text` leaves it where it is. One of 4 bits
             cannot be copied: runs that feed or return it have one of 8, and texts begin empty.
@@ -79,6 +81,11 @@ class OpenVinoRunner(SessionRunner):
     ) -> None:
         core = import_openvino().Core()
         imported = import_model(core, model)
+        branches = any(op.get_type_name() == "If" for op in imported.model.get_ops())
+        form = form_of_padding(model) if branches else None
+        self._counted = None if form is None else partial(OpenVinoRunner, form, options, device)
+        if counters and form is not None:
+            imported = import_model(core, form)
         if stateful:
             imported = make_stateful(imported)
         self._declared = imported.declared
@@ -167,7 +174,10 @@ class OpenVinoRunner(SessionRunner):
         return clean_message(error)
 
     def kernels(self) -> KernelReport:
-        """Count the layers of the runtime model by type and precision."""
+        """Count the layers of the runtime model by type and precision; those of padded texts."""
+        if self._counted is not None:
+            with self._counted() as runner:
+                return runner.kernels()
         return count_kernels(self.session.get_compiled_model().get_runtime_model(), self._quantized)
 
     def counters(self) -> Sequence[Any]:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from irtools.model import ONE_TEXT
+
 __all__ = ["MAKER", "REPLACED", "RULE", "SCOPES", "maker_of", "note_maker", "provenance"]
 
 SCOPES = "pkg.torch.onnx.name_scopes"
@@ -38,12 +40,14 @@ def provenance(
         rule: What makes it.
         name: Of the new node.
         origin: The node that it grows out of. One that replaces others takes over all that the
-            exporter noted at it; one that is only added next to it, the module that it is in.
+            exporter noted at it, but for `irtools.model.ONE_TEXT`; one that is only added next to
+            it, the module that it is in.
         replaces: Nodes that it replaces; one whose name it keeps is not listed.
     """
     known = {} if origin is None else origin.metadata_props
     found = dict(known) if replaces else {key: known[key] for key in (SCOPES,) if key in known}
     found.pop(REPLACED, None)
+    found.pop(ONE_TEXT, None)
     found[RULE] = rule
     gone = [node.name or node.op_type for node in replaces if not name or node.name != name]
     if gone:

@@ -65,14 +65,19 @@ def run_several(
 
 
 def run_first(path: Path, target: str, options: RunnerOptions, feeds: Feeds) -> dict[str, float]:
-    """Load a model and run it once; returns the seconds of `load` and of the `first` inference."""
+    """Load a model and run it once.
+
+    Returns:
+        Seconds of `load` and of the `first` inference, and `peak_bytes` of the process.
+    """
     found = find_target(target)
     found.version()  # Imports the runtime, which no request of a server waits for.
     start = time.perf_counter()
     with found.runner(path, options) as runner:
         loaded = time.perf_counter()
         runner.run(feeds)
-        return {"load": loaded - start, "first": time.perf_counter() - loaded}
+        first = time.perf_counter() - loaded
+        return {"load": loaded - start, "first": first, "peak_bytes": peak_memory()}
 
 
 def describe_inputs(path: Path, target: str) -> list[dict[str, Any]]:

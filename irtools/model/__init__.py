@@ -24,6 +24,14 @@ if TYPE_CHECKING:
     from irtools.model.opset import OpsetChange, first_change, opset_of, raise_opset
     from irtools.model.padded import PaddedOutput, note_padded_outputs, padded_outputs
     from irtools.model.printer import print_model
+    from irtools.model.single_text import (
+        ONE_TEXT,
+        OneText,
+        is_token_flags,
+        mark_token_flags,
+        note_one_text,
+        one_text,
+    )
     from irtools.model.sizes import with_sizes
     from irtools.model.verifier import verify
     from irtools.model.versions import MAX_OPSET
@@ -48,6 +56,8 @@ _HOMES = {
     "MAX_OPSET": "irtools.model.versions",
     "Model": "irtools.model.model",
     "NF4_LEVELS": "irtools.model.nf4",
+    "ONE_TEXT": "irtools.model.single_text",
+    "OneText": "irtools.model.single_text",
     "OpsetChange": "irtools.model.opset",
     "PaddedOutput": "irtools.model.padded",
     "SavedModel": "irtools.model.model",
@@ -61,13 +71,17 @@ _HOMES = {
     "first_change": "irtools.model.opset",
     "has_exact_activations": "irtools.model.exact_blocks",
     "infer_shapes": "irtools.model.inference",
+    "is_token_flags": "irtools.model.single_text",
     "iter_graphs": "irtools.model.walk",
     "iter_nodes": "irtools.model.walk",
+    "mark_token_flags": "irtools.model.single_text",
     "may_use": "irtools.model.glance",
     "nested_graphs": "irtools.model.walk",
     "note_grids": "irtools.model.grids",
+    "note_one_text": "irtools.model.single_text",
     "note_padded_outputs": "irtools.model.padded",
     "noted_grids": "irtools.model.grids",
+    "one_text": "irtools.model.single_text",
     "opset_of": "irtools.model.opset",
     "padded_outputs": "irtools.model.padded",
     "place_of": "irtools.model.digest",
@@ -92,6 +106,8 @@ __all__ = [
     "MAX_OPSET",
     "Model",
     "NF4_LEVELS",
+    "ONE_TEXT",
+    "OneText",
     "OpsetChange",
     "PaddedOutput",
     "SavedModel",
@@ -105,13 +121,17 @@ __all__ = [
     "first_change",
     "has_exact_activations",
     "infer_shapes",
+    "is_token_flags",
     "iter_graphs",
     "iter_nodes",
+    "mark_token_flags",
     "may_use",
     "nested_graphs",
     "note_grids",
+    "note_one_text",
     "note_padded_outputs",
     "noted_grids",
+    "one_text",
     "opset_of",
     "padded_outputs",
     "place_of",

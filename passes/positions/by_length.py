@@ -20,6 +20,7 @@ from irtools.analysis.dims import Dim
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.analysis.types import element_type
 from irtools.editing import Editor, NodeForm, attribute_values
+from irtools.model import note_one_text
 from irtools.passes.positions.index_writer import IndexWriter
 from irtools.passes.positions.lengths import Group, Lengths
 from irtools.passes.positions.region import Region
@@ -177,18 +178,31 @@ class ByLength:
         parts, none = [], self._ints(0)
         for group in groups:
             name = f"{node.outputs[0].name}_{group.name}"
-            found = [
+            rows = [
                 emit("Gather", [r, group.tokens], {"axis": 1}, name=name) for r in node.inputs[:3]
             ]
-            rows = [emit("Squeeze", [value, none], name=name) for value in found]
+            if group is self._lengths.long:
+                for value, source in zip(rows, node.inputs, strict=False):
+                    note_one_text(value, 0, [1, 1, -1, self._width(source)])
+            rows = [emit("Squeeze", [value, none], name=name) for value in rows]
             biases = [None if v is None else self._cut(v, group) for v in node.inputs[3:]]
             attributes = attribute_values(node)
             attended = emit(
                 node.op_type, [*rows, *biases], attributes, domain=node.domain, name=name
             )
             parts.append(emit("Reshape", [attended, target], name=name))
-        joined = parts[0] if len(parts) == 1 else emit("Concat", parts, {"axis": 1})
-        return emit("Gather", [joined, self._lengths.flat_cells], {"axis": 1}, **made)
+        joined = parts[0]
+        if len(parts) > 1:
+            joined = emit("Concat", parts, {"axis": 1})
+            note_one_text(joined)
+        found = emit("Gather", [joined, self._lengths.flat_cells], {"axis": 1}, **made)
+        note_one_text(found)
+        return found
+
+    def _width(self, value: ir.Value | None) -> int:
+        shape = None if value is None else self._facts.shape(value)
+        assert shape is not None and isinstance(shape[2], int)
+        return shape[2]
 
     def _emit(
         self,
@@ -212,6 +226,7 @@ class ByLength:
         if shape[0] == self._sizes[0] and shape[0] != 1:
             sizes[0] = None
             value = self._add(name, sizes, "Gather", value, group.texts, dtype=dtype, axis=0)
+            note_one_text(value)
         first = 1 if len(shape) == 2 else 2
         axes = [axis for axis in range(first, len(shape)) if shape[axis] != 1]
         if not axes:
@@ -221,4 +236,6 @@ class ByLength:
         if len(axes) == 2:
             ends = self._add(f"{name}_ends", [2], "Concat", ends, ends, axis=0)
         starts = self._ints(*[0] * len(axes))
-        return self._add(name, sizes, "Slice", value, starts, ends, self._ints(*axes), dtype=dtype)
+        cut = self._add(name, sizes, "Slice", value, starts, ends, self._ints(*axes), dtype=dtype)
+        note_one_text(cut)
+        return cut

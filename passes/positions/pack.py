@@ -19,7 +19,8 @@ import onnx_ir as ir
 
 from irtools.analysis.shapes import Shape, SymbolicShapes
 from irtools.analysis.types import element_type
-from irtools.editing import Editor
+from irtools.editing import Editor, array_of
+from irtools.model import note_one_text
 from irtools.passes.positions.by_length import ByLength
 from irtools.passes.positions.index_writer import IndexWriter
 from irtools.passes.positions.padding.base import Number
@@ -144,7 +145,7 @@ class _Packer:
         axis = 1 - (result - own)
         sizes: list[int | ir.SymbolicDim | None] = list(value.shape or [None] * own)
         sizes[axis] = None
-        return self._editor.after(
+        rows = self._editor.after(
             value,
             "Gather",
             [value, self._tokens.flat_places],
@@ -152,6 +153,8 @@ class _Packer:
             outputs={f"{value.name}_tokens": element_type(value)},
             shape=ir.Shape(sizes),
         )
+        note_one_text(rows)
+        return rows
 
     def adjust(self, node: ir.Node) -> None:
         """Let a node make the rows of tokens of their rows."""
@@ -189,8 +192,15 @@ class _Packer:
             {"axis": 1} if node.op_type == "Gather" else {},
             outputs={f"{node.outputs[0].name}_index": ir.DataType.INT64},
         )
+        note_one_text(rows, None, self._first_of_one(node))
         self._editor.replace(node, "Gather", [self._rows(value), rows], {"axis": 0})
         return True
+
+    @staticmethod
+    def _first_of_one(node: ir.Node) -> list[int]:
+        """Return the shape of the index of the first position of one text."""
+        taken = array_of(node.inputs[1]) if node.op_type == "Gather" else None
+        return [1, 1] if taken is None else [1, *taken.shape]
 
     def _spread(self, value: ir.Value) -> ir.Value:
         """Return a tensor that has a row for every position, of one that has them for tokens."""
@@ -206,9 +216,11 @@ class _Packer:
         fill = self._editor.constant("at_padding", np.asarray(number, dtype.numpy()))
         seen = self._seen(self._shape(value))
         name = f"{value.name}_filled"
-        return self._editor.after(
+        filled = self._editor.after(
             whole, "Where", [seen, whole, fill], outputs={name: dtype}, shape=value.shape
         )
+        note_one_text(filled, 1)
+        return filled
 
     def _seen(self, shape: Shape) -> ir.Value:
         seen, ones = self._tokens.seen, [1] * len(self._row(shape))
@@ -250,7 +262,7 @@ class _Packer:
     ) -> ir.Value:
         joined = is_joined(self._shape(value), self._region.mask.sizes)
         own = self._row(self._shape(value))
-        return self._editor.after(
+        found = self._editor.after(
             rows,
             "Gather",
             [rows, index],
@@ -258,6 +270,8 @@ class _Packer:
             outputs={f"{value.name}_{what}": element_type(value)},
             shape=shape or ir.Shape([None, *own] if joined else [1, None, *own]),
         )
+        note_one_text(found, 0, None if joined else [1, -1, *own])
+        return found
 
     def _row(self, shape: Shape) -> list[int]:
         sizes: Sequence[object] = shape[1 if is_joined(shape, self._region.mask.sizes) else 2 :]

@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 import onnx_ir as ir
 
+from irtools.model import mark_token_flags
 from irtools.passes.positions.index_writer import IndexWriter
 from irtools.passes.positions.padding.analysis import Mask
 
@@ -34,12 +35,13 @@ class TokenIndex:
     @cached_property
     def seen(self) -> ir.Value:
         """Bool [B, S]: what the mask says, true at tokens."""
-        value, boolean = self._mask.value, ir.DataType.BOOL
+        value, add, boolean = self._mask.value, self._writer.add, ir.DataType.BOOL
         if self._mask.padding:
-            return self._writer.add("is_token", self._shape, "Not", value, dtype=boolean)
-        return self._writer.add(
-            "is_token", self._shape, "Cast", value, dtype=boolean, to=int(boolean)
-        )
+            seen = add("is_token", self._shape, "Not", value, dtype=boolean)
+        else:
+            seen = add("is_token", self._shape, "Cast", value, dtype=boolean, to=int(boolean))
+        mark_token_flags(seen)
+        return seen
 
     @cached_property
     def flags(self) -> ir.Value:

@@ -38,8 +38,8 @@ class Unpad(Pass):
     so that products, norms, activations and residual sums between two attention blocks run on T
     rows instead of B * S (as in ByteTransformer, Zhai et al. 2023). Attention runs on whole rows;
     with `split`, texts at most half as long as the longest go through fused attention apart, cut to
-    that half. A text alone has nothing to gain and costs some percent more. Give it after
-    `fuse` and `prune`.
+    that half. A text alone has nothing to gain and costs some percent more, but for OpenVINO, whose
+    form has the model as it was as a branch for it. Give it after `fuse` and `prune`.
 
     Results at tokens keep their numbers: what is not computed is nowhere read by them, which is
     proven node by node, with the mask of any form that ends in attention's scores. So the result of

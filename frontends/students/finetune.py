@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import shutil
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +13,9 @@ import torch
 from transformers.activations import ACT2FN
 
 from irtools.errors import UsageError
-from irtools.frontends.students.language import finetune_language, is_language_model
+from irtools.frontends.students.language import finetune_language
 from irtools.frontends.students.networks import checkpoints
+from irtools.frontends.students.networks.anatomy import is_language_model
 from irtools.frontends.students.training.data import (
     Splits,
     check_labels,
@@ -32,18 +31,15 @@ from irtools.frontends.students.training.results import (
     finished,
     rounding_notes,
     set_task,
-    write_checkpoint,
 )
 from irtools.frontends.students.training.scoring import score, trained_outputs
 from irtools.frontends.students.training.workspace import Done, TrainingFolder
 from irtools.plugins import Progress
 from irtools.sources import check_activation
-from irtools.students import FinetuneRequest, FinetuneResult, Task, TrainedNetwork
+from irtools.students import FinetuneRequest, FinetuneResult, Task
 from irtools.words import counted
 
 __all__ = ["finetune"]
-
-_PAGED_OPTIMIZER = "paged_adamw_32bit"
 
 
 @dataclass(frozen=True)
@@ -172,15 +168,10 @@ def _whole(job: _Finetuning, progress: Progress) -> FinetuneResult | None:
 
 
 def _biases(job: _Finetuning, progress: Progress) -> FinetuneResult | None:
-    """Train biases where they are: nothing is merged."""
-    from irtools.frontends.students.networks.adapters import chosen_names, train_biases
-    from irtools.frontends.students.networks.anatomy import head_names
+    """Train biases where they are."""
+    from irtools.frontends.students.adapted import train_only_biases
 
-    settings = job.request.adapter
-    assert settings is not None
-    names = chosen_names(job.network, settings, job.fresh)
-    train_biases(job.network, names, (*head_names(job.network), *job.fresh))
-    count = sum(p.numel() for p in job.network.parameters() if p.requires_grad)
+    count = train_only_biases(job.network, job.request, job.fresh)
     found = _whole(job, progress)
     if found is None:
         return None
@@ -189,92 +180,23 @@ def _biases(job: _Finetuning, progress: Progress) -> FinetuneResult | None:
 
 
 def _adapted(job: _Finetuning, progress: Progress) -> FinetuneResult | None:
-    from irtools.frontends.students.networks import adapters
+    from irtools.frontends.students.adapted import AdapterJob, train_adapter
 
-    settings = job.request.adapter
-    assert settings is not None
-    in_nf4 = settings.kind == "qlora"
-    real = in_nf4 and adapters.uses_bitsandbytes()
-    if real and job.fresh:
-        raise UsageError(
-            "QLoRA with bitsandbytes needs a base that has its head: fine-tune the head first, or "
-            "use --adapter lora"
+    def trained(network: Any, workspace: TrainingFolder, optimizer: str | None) -> Done:
+        return _train(job, network, workspace, progress, optimizer)
+
+    return train_adapter(
+        AdapterJob(
+            job.request,
+            job.network,
+            job.fresh,
+            lambda: _workspace(job),
+            trained,
+            lambda network: _logits(job, network),
+            lambda _, logits: _score(job, logits),
+            job.notes,
         )
-    layers = adapters.linear_names(job.network, job.fresh)
-    make_base, figures = _base_maker(job, layers, in_nf4=in_nf4, real=real)
-    trained = adapters.attach(make_base(), settings, job.fresh, job.request.training.seed)
-    count = sum(p.numel() for p in trained.parameters() if p.requires_grad)
-    workspace = _workspace(job)
-    done = _train(job, trained, workspace, progress, _PAGED_OPTIMIZER if real else None)
-    if not workspace.is_main:
-        return None
-    wrapped = _logits(job, adapters.wrapped(make_base(), done.folder))
-    merged = adapters.merge(_dequantized(make_base()), done.folder)
-    logits = _logits(job, merged)
-    figures["merge-relative-error"] = _relative(logits, wrapped)
-    folder = write_checkpoint(merged, workspace.folder / "finetuned" / "network")
-    result = TrainedNetwork(
-        "merged",
-        folder,
-        sum(p.numel() for p in merged.parameters()),
-        _score(job, logits),
-        count,
-        done.steps,
-        done.seconds,
-        done.losses,
     )
-    stages = [TrainedNetwork("adapter on its base", None, None, _score(job, wrapped), count)]
-    if in_nf4:
-        again = copy.deepcopy(merged)
-        figures["requantized-weight-error"] = adapters.round_to_nf4(again, layers)
-        stages.append(
-            TrainedNetwork("merged, in NF4 again", None, None, _score(job, _logits(job, again)))
-        )
-    notes = (*job.notes, *((adapters.NF4_SIMULATED,) if in_nf4 and not real else ()))
-    kept = _keep_adapter(done.folder, workspace.folder / "finetuned" / "adapter", job)
-    return FinetuneResult(result, tuple(stages), kept, figures, notes)
-
-
-def _base_maker(
-    job: _Finetuning, layers: tuple[str, ...], *, in_nf4: bool, real: bool
-) -> tuple[Callable[[], Any], dict[str, float]]:
-    """Return what makes the frozen base again, and the error of its quantization."""
-    from irtools.frontends.students.networks import adapters
-
-    if real:
-        heads = tuple({name.partition(".")[0] for name in _kept_modules(job)})
-        folder = Path(job.request.base)
-        kind = type(job.network)
-        return (
-            lambda: adapters.open_bitsandbytes(
-                kind, folder, copy.deepcopy(job.network.config), heads
-            )
-        ), {}
-    base = copy.deepcopy(job.network)
-    figures = {"nf4-weight-error": adapters.round_to_nf4(base, layers)} if in_nf4 else {}
-    return (lambda: copy.deepcopy(base)), figures
-
-
-def _kept_modules(job: _Finetuning) -> tuple[str, ...]:
-    from irtools.frontends.students.networks.anatomy import head_names
-
-    return head_names(job.network)
-
-
-def _dequantized(network: Any) -> Any:
-    """Return a base in float32; one in 4 bits as the numbers that its codes stand for."""
-    if getattr(network, "is_quantized", False):
-        return network.dequantize().float()
-    return network
-
-
-def _keep_adapter(folder: Path, place: Path, job: _Finetuning) -> Path:
-    """Copy what peft reads out of the trainer's folder."""
-    shutil.rmtree(place, ignore_errors=True)
-    place.mkdir(parents=True)
-    for path in sorted(folder.glob("adapter_*")):
-        shutil.copyfile(path, place / path.name)
-    return place
 
 
 def _logits(job: _Finetuning, network: Any) -> np.ndarray:
@@ -283,8 +205,3 @@ def _logits(job: _Finetuning, network: Any) -> np.ndarray:
 
 def _score(job: _Finetuning, logits: np.ndarray) -> Any:
     return score(logits, job.data.test, job.metric, job.request.training.seed)
-
-
-def _relative(found: np.ndarray, wanted: np.ndarray) -> float:
-    norm = float(np.linalg.norm(wanted)) or 1.0
-    return float(np.linalg.norm(found.astype(np.float64) - wanted)) / norm

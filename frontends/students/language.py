@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from irtools.data import Dataset, is_text, load_dataset, signature_of
 from irtools.errors import DataError, UsageError
@@ -19,27 +22,22 @@ from irtools.frontends.students.training.loop import train
 from irtools.frontends.students.training.objective import Objective
 from irtools.frontends.students.training.results import finished, rounding_notes
 from irtools.frontends.students.training.scoring import NetworkRunner
-from irtools.frontends.students.training.workspace import TrainingFolder
+from irtools.frontends.students.training.workspace import Done, TrainingFolder
 from irtools.metrics import Evaluation, Perplexity, evaluate
 from irtools.plugins import Progress
 from irtools.students import FinetuneRequest, FinetuneResult, Task, TrainedNetwork
 
-__all__ = ["finetune_language", "is_language_model"]
+__all__ = ["finetune_language"]
 
 _TASK: Task = "language-model"
 
 
-def is_language_model(kind: Any) -> bool:
-    """Whether a class of networks gives scores for the token that follows each token."""
-    return bool(kind.__name__.endswith(("ForCausalLM", "LMHeadModel")))
-
-
 def finetune_language(request: FinetuneRequest, progress: Progress) -> FinetuneResult | None:
-    """Train all weights to guess each token from those before it.
+    """Train all weights, or an adapter, to guess each token from those before it.
 
     Raises:
         DataError: No text of two tokens or more, or ids that the network does not know.
-        UsageError: Another metric than perplexity.
+        UsageError: Another metric than perplexity, or no layer that the adapter is for.
     """
     metric = choose_metric(request.metric, _TASK)
     if metric != Perplexity.name:
@@ -49,27 +47,92 @@ def finetune_language(request: FinetuneRequest, progress: Progress) -> FinetuneR
     data, test = (
         _read(path, network, folder, request) for path in (request.train, request.evaluate)
     )
-    before = _perplexity(network, test, request)
-    workspace = TrainingFolder(request.work, _identity(request, data, test), resume=request.resume)
-
-    def run(checkpoints: Path, final: Path) -> Any:
-        objective = Objective({"hard": 1.0}, _TASK)
-        settings = request.training
-        return train(
-            network, objective, data, {}, settings, checkpoints, final, progress, "training"
-        )
-
-    done = workspace.run("finetuned", run)
-
-    def measured(trained: Any) -> Evaluation:
-        return _perplexity(trained, test, request)
-
-    found = finished("fine-tuned", done, test, metric, request.training, workspace, measured)
-    if not workspace.is_main:
+    job = _Language(request, network, data, test, progress)
+    before = job.perplexity(network)
+    adapter = request.adapter
+    found = _in_place(job) if adapter is None or adapter.kind == "bitfit" else _adapted(job)
+    if found is None:
         return None
-    base = TrainedNetwork("base", None, found.parameters, before)
-    notes = (*data.notes, *rounding_notes(network, request.training.quantize))
-    return FinetuneResult(found, (base,), notes=tuple(dict.fromkeys(notes)))
+    base = TrainedNetwork("base", None, found.result.parameters, before)
+    notes = (*found.notes, *rounding_notes(network, request.training.quantize))
+    return dataclasses.replace(
+        found, stages=(base, *found.stages), notes=tuple(dict.fromkeys(notes))
+    )
+
+
+@dataclass(frozen=True)
+class _Language:
+    """Everything that the training needs, read and checked."""
+
+    request: FinetuneRequest
+    network: Any
+    train_texts: Dataset
+    test: Dataset
+    progress: Progress
+
+    def workspace(self) -> TrainingFolder:
+        identity = _identity(self.request, self.train_texts, self.test)
+        return TrainingFolder(self.request.work, identity, resume=self.request.resume)
+
+    def train(self, network: Any, workspace: TrainingFolder, optimizer: str | None = None) -> Done:
+        def run(checkpoints: Path, final: Path) -> Any:
+            return train(
+                network,
+                Objective({"hard": 1.0}, _TASK),
+                self.train_texts,
+                {},
+                self.request.training,
+                checkpoints,
+                final,
+                self.progress,
+                "training",
+                optimizer=optimizer,
+            )
+
+        return workspace.run("finetuned", run)
+
+    def perplexity(self, network: Any) -> Evaluation:
+        return _perplexity(network, self.test, self.request)
+
+    def logits(self, network: Any) -> np.ndarray:
+        """Return the scores of all tokens of the first text, [S, V]."""
+        feeds = next(iter(self.test.select(np.arange(1)).batches(1)))
+        return NetworkRunner(network).run(feeds)["logits"][0]
+
+
+def _in_place(job: _Language) -> FinetuneResult | None:
+    """Train all weights, or biases alone."""
+    trained = None
+    if job.request.adapter is not None:
+        from irtools.frontends.students.adapted import train_only_biases
+
+        trained = train_only_biases(job.network, job.request, ())
+    workspace = job.workspace()
+    done = job.train(job.network, workspace)
+    training = job.request.training
+    found = finished(
+        "fine-tuned", done, job.test, Perplexity.name, training, workspace, job.perplexity
+    )
+    if trained is not None:
+        found = dataclasses.replace(found, trained_parameters=trained)
+    return FinetuneResult(found, notes=job.train_texts.notes) if workspace.is_main else None
+
+
+def _adapted(job: _Language) -> FinetuneResult | None:
+    from irtools.frontends.students.adapted import AdapterJob, train_adapter
+
+    return train_adapter(
+        AdapterJob(
+            job.request,
+            job.network,
+            (),
+            job.workspace,
+            job.train,
+            job.logits,
+            lambda network, _: job.perplexity(network),
+            job.train_texts.notes,
+        )
+    )
 
 
 def _read(path: str, network: Any, folder: Path, request: FinetuneRequest) -> Dataset:
@@ -108,5 +171,6 @@ def _identity(request: FinetuneRequest, data: Dataset, test: Dataset) -> dict[st
         "base": fingerprint(Path(request.base)),
         "data": [data.digest, test.digest],
         "task": _TASK,
+        "adapter": None if request.adapter is None else dataclasses.asdict(request.adapter),
         "training": dataclasses.asdict(budget),
     }

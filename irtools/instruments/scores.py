@@ -131,8 +131,9 @@ class FidelityFigure(Fidelity, Figure):
         elif agreement is not None and low:
             yield Verdict(
                 Level.WARNING,
-                f"agreement with the original is {100 * agreement:.2f} %; check the task metric "
-                "with --evaluate, or set a budget with --max-drop",
+                f"agreement with the original is {100 * agreement:.2f} %"
+                f"{_also(figure)}; check the task metric with --evaluate, or set a budget with "
+                "--max-drop",
             )
             yield from _remedies(rows, lambda found: (found.agreement or 0) < _LOW_AGREEMENT)
         elif figure.sqnr_db < _LOW_SQNR_DB:
@@ -162,6 +163,13 @@ class FidelityFigure(Fidelity, Figure):
                 f"against the original in exact float32; this runtime computes in "
                 f"{report.target.precision} by default, so the original's own row is not equal"
             )
+
+
+def _also(figure: FidelityFigure) -> str:
+    """Say what is low next to the agreement."""
+    if not figure.sqnr_db < _LOW_SQNR_DB:
+        return ""
+    return f", the signal-to-noise ratio {figure.sqnr_db:.1f} dB"
 
 
 def _is_own(first: FidelityFigure | None, last: FidelityFigure) -> bool:

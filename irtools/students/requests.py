@@ -101,8 +101,6 @@ class FinetuneRequest:
             raise OptionError(
                 "quantize is for training all weights: an adapter would be merged into rounded ones"
             )
-        if self.adapter is not None and self.task == "language-model":
-            raise OptionError("adapters are for classifiers: train all weights of a language model")
 
 
 @dataclass(frozen=True)

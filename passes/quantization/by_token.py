@@ -2,9 +2,9 @@
 
 In decoders a few tokens, such as the first, make the input of a product hundreds of times larger
 than all others do (massive activations, Sun et al. 2024), and what comes of a gated unit is large
-in other channels for every token. One fixed range leaves such inputs 7 to 20 dB, a range for each
-token 25 to 30. That costs five small operators for each input and no product in float32, so that it
-is tried before weights are stored instead of multiplied (`spared`).
+in other channels for every token. One fixed range leaves the others few bits; a range for each
+token does not, and no text leaves it. That costs five small operators for each input and no product
+in float32, so that it is tried before weights are stored instead of multiplied (`spared`).
 """
 
 from __future__ import annotations

@@ -70,6 +70,9 @@ __all__ = ["Int8"]
 
 _CALIBRATORS = calibrators()
 _MOST_TOKEN_BLOCK = 256
+_MORE_KEPT = (
+    "least-sqnr={:g}, which stores the weights that lose most in 16 bits or leaves them in float32"
+)
 _NO_RANGES = "smooth=true moves no scale: only static products have ranges that gain"
 
 
@@ -316,6 +319,8 @@ class Int8(PlanningPass):
             plan = self._mixed(plan, prospect, ctx, applied)
         elif self.least_sqnr is not None and plan.decisions:
             plan = spare(plan, finer.next, applied, trials.run, self.least_sqnr, ctx.progress)
+            if trials.run is not None and not plan.remedies:
+                plan = replace(plan, remedies=(_MORE_KEPT.format(self.least_sqnr + 10),))
         if self.method == "rtn":
             return plan
         return rounded_for_data(plan, prospect.static, trials, self.method)

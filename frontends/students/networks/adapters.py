@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from irtools.errors import OptionError, UnsupportedError, UsageError
-from irtools.frontends.students.networks.anatomy import head_names
+from irtools.frontends.students.networks.anatomy import head_names, is_language_model
 from irtools.frontends.students.networks.nf4 import quantize_nf4
 from irtools.students import AdapterSettings
 
@@ -29,6 +29,7 @@ __all__ = [
     "round_to_nf4",
     "second_of_two",
     "train_biases",
+    "trained_whole",
     "uses_bitsandbytes",
     "wrapped",
 ]
@@ -49,10 +50,12 @@ def uses_bitsandbytes() -> bool:
 def linear_names(network: Any, fresh: Sequence[str]) -> tuple[str, ...]:
     """Return the linear layers outside the head and outside modules with drawn weights."""
     skipped = (*head_names(network), *fresh)
+    last = network.get_output_embeddings() if is_language_model(type(network)) else None
     return tuple(
         name
         for name, module in network.named_modules()
         if isinstance(module, nn.Linear)
+        and module is not last
         and not any(name == s or name.startswith(f"{s}.") for s in skipped)
     )
 
@@ -61,9 +64,14 @@ def chosen_names(network: Any, settings: AdapterSettings, fresh: Sequence[str]) 
     """Return the linear layers that an adapter is for.
 
     Raises:
-        UsageError: None has one of the names that were given.
+        UsageError: There are none, or none has one of the names that were given.
     """
     names = linear_names(network, fresh)
+    if not names:
+        raise UsageError(
+            f"{type(network).__name__} has no linear layers that adapters are for: train all "
+            "weights, without --adapter"
+        )
     if settings.modules:
         names = tuple(n for n in names if n.rpartition(".")[2] in settings.modules)
         if not names:
@@ -77,15 +85,23 @@ def chosen_names(network: Any, settings: AdapterSettings, fresh: Sequence[str]) 
 def attach(network: Any, settings: AdapterSettings, fresh: Sequence[str], seed: int) -> Any:
     """Freeze a network and add an adapter; head and drawn modules are trained whole.
 
+    Not the last layer of a language model, whose weight is often the table of the inputs too.
+
     Raises:
         UsageError: No linear layer has one of the names that were given.
         OptionError: A layer has no such blocks.
     """
     names = chosen_names(network, settings, fresh)
-    config = _config(network, settings, names, sorted({*head_names(network), *fresh}))
+    whole = sorted({*trained_whole(network), *fresh})
+    config = _config(network, settings, names, whole)
     with torch.random.fork_rng(devices=[]), quiet_peft():
         torch.manual_seed(seed)
         return peft.get_peft_model(network, config)
+
+
+def trained_whole(network: Any) -> tuple[str, ...]:
+    """Return the modules of a network that are trained next to an adapter: the head of a task."""
+    return () if is_language_model(type(network)) else head_names(network)
 
 
 def _config(network: Any, settings: AdapterSettings, names: Sequence[str], kept: list[str]) -> Any:
@@ -164,6 +180,8 @@ def train_biases(network: Any, names: Sequence[str], kept: Sequence[str]) -> Non
 
 
 def _task_type(network: Any) -> Any:
+    if is_language_model(type(network)):
+        return peft.TaskType.CAUSAL_LM
     is_text = type(network).__name__.endswith("ForSequenceClassification")
     return peft.TaskType.SEQ_CLS if is_text else None
 

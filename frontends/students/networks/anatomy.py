@@ -16,6 +16,7 @@ __all__ = [
     "capture_projections",
     "find_layers",
     "head_names",
+    "is_language_model",
     "layer_of",
     "num_heads",
     "uniform_map",
@@ -68,6 +69,11 @@ def head_names(model: Any) -> tuple[str, ...]:
     prefix = f"{model.base_model_prefix}."
     names = [n for n, _ in model.named_parameters() if n.removeprefix(prefix) not in own]
     return tuple(dict.fromkeys(name.partition(".")[0] for name in names))
+
+
+def is_language_model(kind: Any) -> bool:
+    """Whether a class of networks gives scores for the token that follows each token."""
+    return bool(kind.__name__.endswith(("ForCausalLM", "LMHeadModel")))
 
 
 def _has_base(model: Any) -> bool:

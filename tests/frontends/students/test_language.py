@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from irtools.cli.main import run
-from irtools.errors import OptionError
 from irtools.passes.quantization.ranges.grids import find_grid
 from irtools.plugins import NullProgress
 from irtools.students import AdapterSettings, FinetuneRequest, TrainingSettings, find_trainer
@@ -74,6 +73,30 @@ def test_it_learns_what_follows(decoder: Path, texts, tmp_path: Path, quantize) 
     assert find_grid(network.lm_head.weight.detach().numpy(), 0) is None
 
 
+@pytest.mark.parametrize("kind", ["lora", pytest.param("qlora", marks=pytest.mark.slow)])
+def test_an_adapter_learns_what_follows(decoder: Path, texts, tmp_path: Path, kind: str) -> None:
+    """The merged network is the base but for its linear layers, and its tables stay one."""
+    from irtools.frontends.students.networks.checkpoints import load_network
+
+    training = TrainingSettings(epochs=12, batch=8, learning_rate=2e-2)
+    settings = AdapterSettings(kind=kind, rank=8)
+    request = FinetuneRequest(
+        str(decoder), *texts, tmp_path / "work", settings, task=TASK, training=training
+    )
+    found = find_trainer().finetune(request, NullProgress())
+    base, on_its_base = found.stages[:2]
+    assert found.result.evaluation.value < 0.8 * base.evaluation.value
+    assert on_its_base.evaluation.value == pytest.approx(found.result.evaluation.value, rel=1e-3)
+    assert found.figures["merge-relative-error"] < 1e-5
+    before, after = load_network(decoder), load_network(found.result.folder)
+    assert after.lm_head.weight is after.model.embed_tokens.weight
+    assert torch.equal(before.lm_head.weight, after.lm_head.weight)
+    assert (found.adapter / "adapter_model.safetensors").exists()
+    assert json.loads((found.adapter / "adapter_config.json").read_text())["task_type"] == (
+        "CAUSAL_LM"
+    )
+
+
 def test_the_loss_is_that_of_the_library(decoder: Path) -> None:
     """Padding, cut or not, and the first token of a text are not guessed."""
     from irtools.frontends.students.networks.checkpoints import load_network
@@ -103,6 +126,8 @@ def test_what_does_not_fit_is_refused(
     )
     assert run(["finetune", str(decoder), *given, "--metric", "accuracy"]) == 2
     assert "is trained for perplexity: leave out --metric accuracy" in capsys.readouterr().err
-    with pytest.raises(OptionError, match="adapters are for classifiers"):
-        FinetuneRequest("b", "a", "b", Path(), AdapterSettings(), task=TASK)
+    assert run(["finetune", str(decoder), *given, "--adapter", "bitfit"]) == 2
+    assert "have no biases, which are all that bitfit trains" in capsys.readouterr().err
+    assert run(["finetune", str(decoder), *given, "--adapter", "lora", "--modules", "fc"]) == 2
+    assert "no linear layer of LlamaForCausalLM is called fc" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -222,3 +222,15 @@ def test_nothing_runs_where_nothing_may_be_drawn() -> None:
 
     ctx.runner = refuse
     assert len(Int8(min_size=0).plan(model, ctx).decisions) == 1
+
+
+def test_what_is_only_stored_says_what_keeps_more(quantize) -> None:
+    model = build(
+        HEAD + "g (float[b,64] x, float[64,32] w) => (float[b,32] y) { y = MatMul(x, w) }",
+        w=normal(64, 32),
+    )
+    done = quantize(model, "int8:mode=weight-only:min-size=0", x=normal(6, 64))
+    (said,) = done.result.plan.remedies
+    assert said.startswith("least-sqnr=30, which stores the weights that lose most in 16 bits")
+    done = quantize(model, "int8:mode=weight-only:min-size=0:least-sqnr=none", x=normal(6, 64))
+    assert not done.result.plan.remedies

@@ -2,6 +2,8 @@
 
     x ~ scale[g, d] * code    int8 [B, G, P, D], or uint8 [B, G, P, D / 2] with two of code + 8
 
+Keys may be turned, x R - m in place of x (`irtools.analysis.cache_codes`).
+
 The kernel keeps codes. What is fed to a runner and returned by it is float32, as the model before
 its lowering takes it; the scales for that are noted in the file.
 """
@@ -24,7 +26,7 @@ __all__ = ["SHARED_CACHE", "CodedCache", "coded_caches", "note_codes"]
 SHARED_CACHE = "shared_cache"
 """Key in the metadata of a model whose caches may be bound to one buffer each."""
 
-_KEY = "coded_caches"
+_KEY, _ROTATIONS = "coded_caches", "coded_cache_rotations"
 _NIBBLE = 4
 
 
@@ -37,12 +39,16 @@ class CodedCache:
         present: The output that continues it.
         bits: Of a code: 8 or 4.
         scale: Width of a step, float32 [G, D].
+        rotation: R, float32 [D, D]; None: codes are those of x.
+        offset: m, float32 [G, D].
     """
 
     name: str
     present: str
     bits: int
     scale: np.ndarray
+    rotation: np.ndarray | None = None
+    offset: np.ndarray | None = None
 
     @property
     def dtype(self) -> np.dtype:
@@ -56,6 +62,8 @@ class CodedCache:
 
     def encode(self, array: np.ndarray) -> np.ndarray:
         """Return the codes of float keys or values, [B, G, P, D]."""
+        if self.rotation is not None and self.offset is not None:
+            array = array @ self.rotation - self.offset[:, None]
         most = 2 ** (self.bits - 1) - 1
         codes = np.rint(array / self.scale[:, None]).clip(-most - 1, most)
         if self.bits != _NIBBLE:
@@ -65,34 +73,56 @@ class CodedCache:
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Return the float keys or values of codes, [B, G, P, D]."""
-        if self.bits != _NIBBLE:
-            return np.asarray(codes * self.scale[:, None])
-        pairs = np.stack([codes & 15, codes >> _NIBBLE], axis=-1)
-        steps = pairs.reshape(*codes.shape[:-1], -1).astype(np.float32) - 8
-        return np.asarray(steps * self.scale[:, None])
+        steps = codes
+        if self.bits == _NIBBLE:
+            pairs = np.stack([codes & 15, codes >> _NIBBLE], axis=-1)
+            steps = pairs.reshape(*codes.shape[:-1], -1).astype(np.float32) - 8
+        found = steps * self.scale[:, None]
+        if self.rotation is not None and self.offset is not None:
+            found = (found + self.offset[:, None]) @ self.rotation.T
+        return np.asarray(found)
 
 
 def note_codes(model: ir.Model, caches: Iterable[CodedCache]) -> None:
     """Note which caches of a model hold codes, where it goes with the file."""
-    document = {
-        cache.name: {
+    document, rotations = {}, {}
+    for cache in caches:
+        document[cache.name] = {
             "present": cache.present,
             "bits": cache.bits,
             "shape": list(cache.scale.shape),
-            "scale": base64.b64encode(cache.scale.astype("<f4").tobytes()).decode("ascii"),
+            "scale": _packed(cache.scale),
         }
-        for cache in caches
-    }
+        if cache.rotation is not None and cache.offset is not None:
+            document[cache.name]["offset"] = _packed(cache.offset)
+            # One matrix for all heads of a size.
+            rotations[str(len(cache.rotation))] = _packed(cache.rotation)
     if document:
         model.metadata_props[_KEY] = json.dumps(document)
+    if rotations:
+        model.metadata_props[_ROTATIONS] = json.dumps(rotations)
 
 
 def coded_caches(metadata: Mapping[str, Any]) -> dict[str, CodedCache]:
     """Return the caches that hold codes, by the name of the input, from a file's metadata."""
     found = json.loads(metadata.get(_KEY, "{}"))
-    return {name: _read(name, one) for name, one in found.items()}
+    rotations = json.loads(metadata.get(_ROTATIONS, "{}"))
+    return {name: _read(name, one, rotations) for name, one in found.items()}
 
 
-def _read(name: str, one: Mapping[str, Any]) -> CodedCache:
-    scale = np.frombuffer(base64.b64decode(one["scale"]), "<f4").reshape(one["shape"])
-    return CodedCache(name, one["present"], one["bits"], scale.astype(np.float32))
+def _read(name: str, one: Mapping[str, Any], rotations: Mapping[str, str]) -> CodedCache:
+    heads, size = one["shape"]
+    scale = _unpacked(one["scale"], (heads, size))
+    if "offset" not in one:
+        return CodedCache(name, one["present"], one["bits"], scale)
+    rotation = _unpacked(rotations[str(size)], (size, size))
+    offset = _unpacked(one["offset"], (heads, size))
+    return CodedCache(name, one["present"], one["bits"], scale, rotation, offset)
+
+
+def _packed(array: np.ndarray) -> str:
+    return base64.b64encode(array.astype("<f4").tobytes()).decode("ascii")
+
+
+def _unpacked(text: str, shape: tuple[int, int]) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(text), "<f4").reshape(shape).astype(np.float32)

@@ -22,12 +22,12 @@ in a batch of several texts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
-from irtools.analysis.cache_codes import CacheCodes, codes_of
+from irtools.analysis.cache_codes import CacheCodes, CacheTurn, codes_of
 from irtools.analysis.decoder import CachedDecoder, find_decoder
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.analysis.types import element_type
@@ -171,6 +171,9 @@ def _replace(editor: Editor, node: ir.Node, lengths: _Lengths) -> tuple[CodedCac
         _coded(past_value, node.outputs[2], value_codes),
     )
     inputs[1:3] = [key_codes.source, value_codes.source]
+    if key_codes.turn is not None:
+        assert query is not None
+        inputs[0] = _turned(editor, node, query, key_codes.turn)
     scales = [editor.constant(f"{c.name}.scale", c.scale[None, :, None]) for c in caches]
     attributes |= {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL"}
     attributes["kv_cache_bit_width"] = key_codes.bits
@@ -188,12 +191,29 @@ def _replace(editor: Editor, node: ir.Node, lengths: _Lengths) -> tuple[CodedCac
     return caches
 
 
+def _turned(editor: Editor, node: ir.Node, query: ir.Value, turn: CacheTurn) -> ir.Value:
+    """Turn queries, [B, S, H * D], as the keys that they meet are turned."""
+    heads, size = node.attributes.get_int("q_num_heads", 0), len(turn.rotation)
+    kind = ir.DataType.FLOAT
+    apart = editor.constant("heads_apart", np.array([0, 0, heads, size], np.int64))
+    joined = editor.constant("heads_joined", np.array([0, 0, heads * size], np.int64))
+    rotation = editor.constant("key_rotation", turn.rotation)
+    name = query.name or "query"
+    made = editor.before(node, "Reshape", [query, apart], outputs={f"{name}_apart": kind})
+    made = editor.before(node, "MatMul", [made, rotation], outputs={f"{name}_by_head": kind})
+    return editor.before(node, "Reshape", [made, joined], outputs={f"{name}_turned": kind})
+
+
 def _coded(past: ir.Value, present: ir.Value, codes: CacheCodes) -> CodedCache:
     heads = None if past.shape is None else past.shape[1]
     assert isinstance(heads, int)
-    return CodedCache(
+    made = CodedCache(
         past.name or "", present.name or "", codes.bits, codes.scale.reshape(heads, -1)
     )
+    if codes.turn is None:
+        return made
+    offset = codes.turn.offset.reshape(heads, -1)
+    return replace(made, rotation=codes.turn.rotation, offset=offset)
 
 
 def _hold_codes(value: ir.Value, cache: CodedCache) -> None:

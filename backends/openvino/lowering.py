@@ -53,17 +53,17 @@ def leave_rounding_to_runtime(editor: Editor, model: ir.Model) -> int:
     """Note in how many bits a cache is to be kept, in place of rounding what joins it.
 
     Returns:
-        How many attention blocks were rounded; none where not all are, to the same bits.
+        How many attention blocks were rounded; none where not all are, in the same way.
     """
     blocks = cache_blocks(model)
     rounded = [[codes_of(value) for value in block.new] for block in blocks]
-    bits = {0 if codes is None else codes.bits for pair in rounded for codes in pair}
-    if len(bits) != 1 or bits == {0}:
+    bits = {tuple(0 if codes is None else codes.bits for codes in pair) for pair in rounded}
+    if len(bits) != 1 or not all(chosen := bits.pop()):
         return 0
     for block, pair in zip(blocks, rounded, strict=True):
         for position, (value, codes) in enumerate(zip(block.new, pair, strict=True), start=1):
             assert codes is not None
-            block.attention.replace_input_with(position, codes.source)
+            block.attention.replace_input_with(position, codes.plain)
             editor.drop_unread(value)
-    model.metadata_props[CACHE_BITS] = str(bits.pop())
+    model.metadata_props[CACHE_BITS] = " ".join(map(str, chosen))
     return len(blocks)

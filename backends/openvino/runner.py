@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["OpenVinoRunner", "plugin_config"]
 
 _CACHE_PRECISION = "KV_CACHE_PRECISION"
+_PRECISIONS_OF_CACHE = (_CACHE_PRECISION, "KEY_CACHE_PRECISION", "VALUE_CACHE_PRECISION")
 _PRECISIONS = {"f32": "f32", "bf16": "bf16", "f16": "f16"}
 _NUMPY_TYPES = {
     "boolean": np.dtype(np.bool_),
@@ -146,7 +147,8 @@ class OpenVinoRunner(SessionRunner):
         if not (self._cache.is_fed(feeds) or self._cache.is_wanted(wanted)):
             return session
         if self._arrays is None:
-            self._arrays = self._compile({_CACHE_PRECISION: "u8"}).create_infer_request()
+            wide = dict.fromkeys(_PRECISIONS_OF_CACHE, "u8")
+            self._arrays = self._compile(wide).create_infer_request()
         return self._arrays
 
     def _fed(self, feeds: Feeds) -> dict[int, np.ndarray]:

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from irtools.analysis.cache_codes import CACHE_BITS
+from irtools.analysis.cache_codes import CACHE_BITS, CACHE_GROUP
 from irtools.analysis.decoder import is_past, present_of
 from irtools.backends.openvino.library import import_openvino
 from irtools.backends.openvino.source import ImportedModel
@@ -40,7 +40,10 @@ __all__ = [
 
 BEAMS = "beam_idx"
 _SOURCE_METADATA = "framework"
-_CACHE_PRECISION = ["runtime_options", "KV_CACHE_PRECISION"]
+_OPTIONS = "runtime_options"
+_OF_BOTH = "KV_CACHE_PRECISION"
+_OF_EACH = ("KEY_CACHE_PRECISION", "VALUE_CACHE_PRECISION")
+_GROUPS = ("KEY_CACHE_GROUP_SIZE", "VALUE_CACHE_GROUP_SIZE")
 _OPSET = "openvino.opset15"
 _IDS = "input_ids"
 _TOKENS = {_IDS, "attention_mask", "position_ids"}
@@ -89,10 +92,10 @@ def cache_variables(model: Any) -> tuple[CacheVariable, ...]:
 
 
 def cache_precision(model: Any) -> str | None:
-    """Return in which type an `openvino.Model` says itself that its cache is kept."""
-    if not model.has_rt_info(_CACHE_PRECISION):
-        return None
-    return str(model.get_rt_info(_CACHE_PRECISION).value)
+    """Return in which type an `openvino.Model` says itself that its cache is kept, the narrower."""
+    asked = [[_OPTIONS, name] for name in (_OF_BOTH, *_OF_EACH)]
+    found = (str(model.get_rt_info(one).value) for one in asked if model.has_rt_info(one))
+    return min(found, default=None)
 
 
 def _place(state: CacheVariable) -> tuple[int, str]:
@@ -123,13 +126,24 @@ def make_stateful(imported: ImportedModel) -> ImportedModel:
     model = import_openvino().Model(results, sinks, [*inputs, beams], name)
     _repeat_heads_by_broadcast(ops, model)
     _drop_guards(model)
-    asked = [_SOURCE_METADATA, CACHE_BITS]
-    if imported.model.has_rt_info(asked):
-        model.set_rt_info(f"u{imported.model.get_rt_info(asked).value}", _CACHE_PRECISION)
+    _say_precision(imported.model, model)
     model.validate_nodes_and_infer_types()
     presents = {join.state.present for join in joins}
     outputs = tuple(output for output in imported.outputs if output not in presents)
     return replace(imported, model=model, outputs=outputs)
+
+
+def _say_precision(source: Any, model: Any) -> None:
+    """Let the plug-in keep the cache as the metadata of the ONNX file asks for."""
+    bits, group = ([_SOURCE_METADATA, name] for name in (CACHE_BITS, CACHE_GROUP))
+    if source.has_rt_info(bits):
+        asked = str(source.get_rt_info(bits).value).split()
+        names = _OF_EACH if len(set(asked)) > 1 else [_OF_BOTH]
+        for name, one in zip(names, asked, strict=False):
+            model.set_rt_info(f"u{one}", [_OPTIONS, name])
+    if source.has_rt_info(group):
+        for name in _GROUPS:
+            model.set_rt_info(str(source.get_rt_info(group).value), [_OPTIONS, name])
 
 
 def _joins(imported: ImportedModel) -> Iterator[_Join]:

@@ -5,11 +5,19 @@
 Any runtime reads that. One that keeps the codes in its cache computes the same numbers, in a cache
 of fewer bytes. Attention takes packed heads, [B, S, G * D], so that a scale per channel is one per
 head and channel.
+
+Keys may be turned before they are rounded, and back after it:
+
+    k  ->  k R - m  ->  QuantizeLinear  ->  DequantizeLinear  ->  (. + m) R^T
+
+with R orthogonal, alike for all heads, and m per channel. A cache of codes holds k R - m then: with
+queries q R the scores of a query are all lower by its product with m, which softmax does not see.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
@@ -17,14 +25,38 @@ import onnx_ir as ir
 from irtools.analysis.decoder import find_decoder
 from irtools.editing import array_of, constant_of, producer_of
 
-__all__ = ["CACHE_BITS", "CACHE_TYPES", "CacheBlock", "CacheCodes", "cache_blocks", "codes_of"]
+__all__ = [
+    "CACHE_BITS",
+    "CACHE_GROUP",
+    "CACHE_TYPES",
+    "CacheBlock",
+    "CacheCodes",
+    "CacheTurn",
+    "cache_blocks",
+    "codes_of",
+]
 
 CACHE_TYPES = {8: ir.DataType.INT8, 4: ir.DataType.INT4}
 """Bits of a code to its type."""
 CACHE_BITS = "cache_bits"
-"""Metadata of a model whose cache the runtime is to keep in so many bits."""
+"""Metadata of a model whose cache the runtime is to keep in so many bits: of keys and of values."""
+CACHE_GROUP = "cache_group_size"
+"""Metadata of such a model: how many numbers of a head share a scale."""
 _CHANNELS = 2
 _KEY, _PAST_KEY = 1, 4
+
+
+@dataclass(frozen=True, eq=False)
+class CacheTurn:
+    """How keys are turned before they are rounded.
+
+    Attributes:
+        rotation: R, orthogonal float32 [D, D].
+        offset: m, float32 [G * D].
+    """
+
+    rotation: np.ndarray
+    offset: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,13 +65,17 @@ class CacheCodes:
 
     Attributes:
         source: What is rounded, [B, S, G * D].
+        plain: The keys or values that it was made of; itself where they are not turned.
         bits: Of a code.
         scale: Width of a step, float32 [G * D].
+        turn: How the source was made of keys; None: it is the keys or values.
     """
 
     source: ir.Value
+    plain: ir.Value
     bits: int
     scale: np.ndarray
+    turn: CacheTurn | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +133,44 @@ def cache_blocks(model: ir.Model) -> tuple[CacheBlock, ...]:
 
 def codes_of(value: ir.Value | None) -> CacheCodes | None:
     """Return how keys or values are rounded; None where they are not, or in another way."""
+    back = _chain(value, _BACK)
+    if not back:
+        return _rounded(value)
+    found = _rounded(back[-1].inputs[0])
+    forth = _chain(None if found is None else found.source, _FORTH)
+    if found is None or not forth:
+        return None
+    offsets = array_of(forth[0].inputs[1]), array_of(back[3].inputs[1])
+    rotations = array_of(forth[2].inputs[1]), array_of(back[1].inputs[1])
+    if any(array is None for array in (*offsets, *rotations)):
+        return None
+    (offset, other), (rotation, inverse) = offsets, rotations
+    assert offset is not None and other is not None
+    assert rotation is not None and inverse is not None
+    if not np.array_equal(offset, other) or not np.array_equal(rotation, inverse.T):
+        return None
+    plain = forth[-1].inputs[0]
+    assert plain is not None
+    return replace(found, plain=plain, turn=CacheTurn(rotation, offset))
+
+
+_BACK = ("Reshape", "MatMul", "Reshape", "Add")
+_FORTH = ("Sub", "Reshape", "MatMul", "Reshape")
+
+
+def _chain(value: ir.Value | None, kinds: Sequence[str]) -> list[ir.Node]:
+    """Return nodes of these kinds that follow each other by their first inputs, the last first."""
+    found: list[ir.Node] = []
+    for kind in kinds:
+        node = producer_of(value, kind)
+        if node is None:
+            return []
+        found.append(node)
+        value = node.inputs[0]
+    return found
+
+
+def _rounded(value: ir.Value | None) -> CacheCodes | None:
     back = producer_of(value, "DequantizeLinear")
     forth = producer_of(back.inputs[0], "QuantizeLinear") if back is not None else None
     if back is None or forth is None or forth.inputs[0] is None:
@@ -112,4 +186,4 @@ def codes_of(value: ir.Value | None) -> CacheCodes | None:
     first, second = scales
     if first is None or second is None or first.ndim != 1 or not np.array_equal(first, second):
         return None
-    return CacheCodes(forth.inputs[0], bits, first)
+    return CacheCodes(forth.inputs[0], forth.inputs[0], bits, first)

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from irtools.analysis.cache_codes import (
     CACHE_BITS,
+    CACHE_GROUP,
     CACHE_TYPES,
     CacheBlock,
     cache_blocks,
@@ -18,14 +19,16 @@ from irtools.analysis.cache_codes import (
 )
 from irtools.analysis.decoder import find_decoder
 from irtools.editing import Editor
-from irtools.errors import UnsupportedError
-from irtools.passes.quantization.ranges.rotary import find_rotation, turned_rows
+from irtools.errors import OptionError, UnsupportedError
+from irtools.passes.quantization.ranges.rotary import find_rotation, turnings
+from irtools.passes.quantization.ranges.turned_keys import TurnedKeys, turned_keys
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult, option
-from irtools.statistics import TurnedPeak, Want
+from irtools.statistics import Gram, GramResult, TurnedPeak, Want
 
 __all__ = ["Kv"]
 
-_BITS = {"int8": 8, "int4": 4}
+_BITS = {"int8": (8, 8), "int4": (4, 4), "int8-int4": (8, 4)}
+"""Of keys and of values."""
 _INT4_OPSET = 21
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
@@ -43,8 +46,12 @@ class Kv(Pass):
     whose cache is fed and returned in float32; for ONNX Runtime on a CPU it becomes attention that
     keeps the codes in its buffers, with the same numbers. Calibrate on texts, `--calibrate`.
 
+    With 4 bits keys are turned by a Hadamard matrix within each head before they are rounded, and
+    queries with them, which no score sees: it spreads channels that are far wider than the rest.
+
     OpenVINO chooses scales itself, at run time, and is only told in how many bits it is to keep its
-    variables: the plug-in's default is 8. A prompt that is read at once sees itself in float32.
+    variables: the plug-in's default is 8. Keys and values may differ there: 4 bits cost values far
+    less than keys. A prompt that is read at once sees itself in float32.
 
     Left alone, with the reason: models without a cache, the decoders of encoder-decoders, caches
     that other nodes than fused attention read (`fuse` first), and what is rounded already.
@@ -57,10 +64,20 @@ class Kv(Pass):
         "num-skipped-quantized": "attention blocks left as they are: their cache is in few bits",
     }
 
-    form: Literal["int8", "int4"] = option("int8", "of keys and values in the cache")
+    form: Literal["int8", "int4", "int8-int4"] = option(
+        "int8", "of keys and values in the cache; two: of keys, and of values (OpenVINO)"
+    )
+    group_size: int | None = option(
+        None,
+        "numbers of a head that share a scale, on OpenVINO; none: as the plug-in has it",
+    )
+
+    def __post_init__(self) -> None:
+        if self.group_size is not None and self.group_size < 1:
+            raise OptionError(f"group-size is {self.group_size}, expected 1 or more")
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
-        bits = _BITS[self.form]
+        of_keys, bits = _BITS[self.form]
         blocks = cache_blocks(model)
         if not blocks:
             return PassResult(False, {}, (_why_none(model),))
@@ -72,7 +89,12 @@ class Kv(Pass):
         if bits < 8 and model.opset_imports.get("", 0) < _INT4_OPSET:
             raise UnsupportedError(f"a cache of 4 bits needs opset {_INT4_OPSET}")
         if ctx.target.capabilities.scales_cache:
-            return _tell(model, blocks, bits)
+            return self._tell(model, blocks)
+        if of_keys != bits or self.group_size is not None:
+            raise UnsupportedError(
+                f"target {ctx.target.name!r} keeps keys and values in the same bits, with a scale "
+                "for each channel: expected form=int8 or int4, and no group-size"
+            )
         fresh = [block for block in blocks if not any(map(codes_of, block.new))]
         counters = {
             "num-quantized-caches": len(fresh),
@@ -84,20 +106,36 @@ class Kv(Pass):
         editor = Editor(model, self.name)
         for block in fresh:
             for position, value in enumerate(block.new, start=1):
-                _round(editor, block.attention, position, steps[value], bits)
-        notes = _notes(synthetic=ctx.statistics(model).synthetic)
+                step = steps[value]
+                if isinstance(step, TurnedKeys):
+                    _round_turned(editor, block, step)
+                else:
+                    _round(editor, block.attention, position, step, bits)
+        notes = _notes(bits, synthetic=ctx.statistics(model).synthetic)
         return PassResult(True, counters, tuple(notes))
 
+    def _tell(self, model: ir.Model, blocks: Sequence[CacheBlock]) -> PassResult:
+        """Note the bits for a runtime that rounds its cache itself."""
+        if CACHE_BITS in model.metadata_props or any(codes_of(v) for b in blocks for v in b.new):
+            return PassResult(False, {"num-skipped-quantized": len(blocks)})
+        sizes = {block.size for block in blocks}
+        if self.group_size is not None and any(size % self.group_size for size in sizes):
+            raise OptionError(
+                f"group-size is {self.group_size}, which does not divide the size of a head, "
+                f"{max(sizes)}"
+            )
+        model.metadata_props[CACHE_BITS] = " ".join(map(str, _BITS[self.form]))
+        if self.group_size is not None:
+            model.metadata_props[CACHE_GROUP] = str(self.group_size)
+        return PassResult(True, {"num-quantized-caches": len(blocks)})
 
-def _tell(model: ir.Model, blocks: Sequence[CacheBlock], bits: int) -> PassResult:
-    """Note the bits for a runtime that rounds its cache itself."""
-    if CACHE_BITS in model.metadata_props or any(codes_of(v) for b in blocks for v in b.new):
-        return PassResult(False, {"num-skipped-quantized": len(blocks)})
-    model.metadata_props[CACHE_BITS] = str(bits)
-    return PassResult(True, {"num-quantized-caches": len(blocks)})
 
-
-def _notes(*, synthetic: bool) -> Iterator[str]:
+def _notes(bits: int, *, synthetic: bool) -> Iterator[str]:
+    if bits < 8:
+        yield (
+            "4 bits with fixed scales cost perplexity, most of it by the keys: compare form=int8 "
+            "on texts (--metric perplexity), or form=int8-int4 on openvino-cpu"
+        )
     if synthetic:
         yield "the cache is scaled by synthetic data: give calibration texts to trust it"
 
@@ -113,33 +151,53 @@ def _why_none(model: ir.Model) -> str:
 
 def _steps(
     model: ir.Model, blocks: Sequence[CacheBlock], bits: int, ctx: PassContext
-) -> Mapping[ir.Value, np.ndarray]:
+) -> Mapping[ir.Value, np.ndarray | TurnedKeys]:
     """Return the step of each channel of new keys and values, float32 [G * D]."""
     rotations = {block: find_rotation(block) for block in blocks}
-    turned = turned_rows(model, filter(None, rotations.values()), ctx)
+    known = turnings(model, filter(None, rotations.values()), ctx)
     wants: dict[ir.Value, Want] = {}
     gains: dict[ir.Value, float] = {}
     for block in blocks:
         key, value = block.new
         wants[value] = _want(value, TurnedPeak())
         rotation = rotations[block]
-        if rotation is None:
+        source = key if rotation is None else rotation.source
+        if bits < 8:
+            wants[key] = _want(source, Gram())
+        elif rotation is None:
             wants[key] = _want(key, TurnedPeak())
-            continue
-        angles, gains[key] = turned[rotation.tables[0]]
-        every = tuple(float(angle) for angle in np.tile(angles, block.heads))
-        wants[key] = _want(rotation.source, TurnedPeak(rotation.pairs, every))
+        else:
+            by_tables = known[rotation.tables[0]]
+            gains[key] = by_tables.gain
+            every = tuple(float(angle) for angle in np.tile(by_tables.angles, block.heads))
+            wants[key] = _want(source, TurnedPeak(rotation.pairs, every))
     found = ctx.statistics(model).collect(wants.values())
-    steps = {}
-    for value, want in wants.items():
-        peak = np.asarray(found[want], np.float64) * gains.get(value, 1.0)
-        # A peak may be nearly half a step beyond the last code; at a half, runtimes differ.
-        step = peak / (2 ** (bits - 1) - 0.55)
-        steps[value] = np.where(step > _SMALLEST, step, 1.0).astype(np.float32)
+    steps: dict[ir.Value, np.ndarray | TurnedKeys] = {}
+    for block in blocks:
+        for value in block.new:
+            answer = found[wants[value]]
+            if isinstance(answer, GramResult):
+                rotation = rotations[block]
+                turning = None if rotation is None else known[rotation.tables[0]]
+                steps[value] = turned_keys(
+                    answer,
+                    block.size,
+                    () if rotation is None else rotation.pairs,
+                    turning,
+                    centered=not block.attention.attributes.get_float("softcap", 0.0),
+                )
+            else:
+                steps[value] = _peak_step(np.asarray(answer) * gains.get(value, 1.0), bits)
     return steps
 
 
-def _want(value: ir.Value, reduction: TurnedPeak) -> Want:
+def _peak_step(peak: np.ndarray, bits: int) -> np.ndarray:
+    # A peak may be nearly half a step beyond the last code; at a half, runtimes differ.
+    step = np.asarray(peak, np.float64) / (2 ** (bits - 1) - 0.55)
+    return np.where(step > _SMALLEST, step, 1.0).astype(np.float32)
+
+
+def _want(value: ir.Value, reduction: TurnedPeak | Gram) -> Want:
     assert value.name is not None
     return Want(value.name, reduction)
 
@@ -148,6 +206,12 @@ def _round(editor: Editor, node: ir.Node, position: int, scale: np.ndarray, bits
     """Round an input of attention, [B, S, G * D], to codes and back."""
     value = node.inputs[position]
     assert value is not None
+    node.replace_input_with(position, _codes_and_back(editor, node, value, scale, bits))
+
+
+def _codes_and_back(
+    editor: Editor, node: ir.Node, value: ir.Value, scale: np.ndarray, bits: int
+) -> ir.Value:
     kind = CACHE_TYPES[bits]
     steps = editor.constant(f"{value.name}_scale", scale)
     zeros = editor.constant(f"{value.name}_zero", np.zeros(len(scale), kind.numpy()))
@@ -159,7 +223,7 @@ def _round(editor: Editor, node: ir.Node, position: int, scale: np.ndarray, bits
         outputs={f"{value.name}_codes": kind},
         shape=value.shape,
     )
-    back = editor.before(
+    return editor.before(
         node,
         "DequantizeLinear",
         [codes, steps, zeros],
@@ -167,4 +231,25 @@ def _round(editor: Editor, node: ir.Node, position: int, scale: np.ndarray, bits
         outputs={f"{value.name}_rounded": ir.DataType.FLOAT},
         shape=value.shape,
     )
-    node.replace_input_with(position, back)
+
+
+def _round_turned(editor: Editor, block: CacheBlock, keys: TurnedKeys) -> None:
+    """Turn the keys of a block, round them to codes of 4 bits and back, and turn them back."""
+    node, key = block.attention, block.new[0]
+    apart = editor.constant("heads_apart", np.array([0, 0, block.heads, block.size], np.int64))
+    joined = editor.constant("heads_joined", np.array([0, 0, block.heads * block.size], np.int64))
+    offset = editor.constant(f"{key.name}_mean", keys.turn.offset)
+
+    def add(op_type: str, value: ir.Value, by: ir.Value, name: str) -> ir.Value:
+        outputs = {f"{key.name}_{name}": ir.DataType.FLOAT}
+        return editor.before(node, op_type, [value, by], outputs=outputs)
+
+    def turn(value: ir.Value, rotation: np.ndarray, name: str) -> ir.Value:
+        by = editor.constant("key_rotation", rotation)
+        made = add("MatMul", add("Reshape", value, apart, f"{name}_apart"), by, f"{name}_by_head")
+        return add("Reshape", made, joined, name)
+
+    turned = add("Sub", turn(key, keys.turn.rotation, "turned"), offset, "centered")
+    rounded = _codes_and_back(editor, node, turned, keys.scale, 4)
+    back = turn(add("Add", rounded, offset, "restored"), keys.turn.rotation.T, "back")
+    node.replace_input_with(1, back)

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from irtools.analysis.orthogonal import Rotation
 from irtools.passes.rotation.evidence import NormEvidence, StreamEvidence, WriterEvidence, spans
-from irtools.passes.rotation.orthogonal import Rotation
 from irtools.scaling import Rounding
 from irtools.statistics import StatisticsService
 

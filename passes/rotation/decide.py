@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from irtools.analysis.orthogonal import Rotation
 from irtools.analysis.provenance import module_name
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.editing import Editor, require_array
@@ -19,7 +20,6 @@ from irtools.passes.rotation.evidence import collect
 from irtools.passes.rotation.find import StreamSettings, find_streams
 from irtools.passes.rotation.fold import rotate_stream
 from irtools.passes.rotation.heads import Heads, find_heads, rotate_heads
-from irtools.passes.rotation.orthogonal import Rotation
 from irtools.passes.rotation.stream import Reason, Stream
 from irtools.passmanager import Decision, PassContext
 from irtools.scaling import Rounding

@@ -14,8 +14,8 @@ from typing import TypeVar
 import numpy as np
 import onnx_ir as ir
 
+from irtools.analysis.orthogonal import Rotation
 from irtools.editing import Editor, attribute_values, require_array
-from irtools.passes.rotation.orthogonal import Rotation
 from irtools.passes.rotation.stream import Stream, StreamNorm, Writer
 from irtools.statistics import ChannelRange, ChannelSquare, StatisticsService, Want
 

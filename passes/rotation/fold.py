@@ -16,9 +16,9 @@ from typing import TypeVar
 import numpy as np
 import onnx_ir as ir
 
+from irtools.analysis.orthogonal import Rotation
 from irtools.editing import Editor, attribute_values, constant_of, require_array, set_contents
 from irtools.passes.rotation.along import along
-from irtools.passes.rotation.orthogonal import Rotation
 from irtools.passes.rotation.stream import NormReader, Stream, StreamNorm, Use, Writer
 
 __all__ = ["rotate_stream"]

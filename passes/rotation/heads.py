@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx_ir as ir
 
+from irtools.analysis.orthogonal import Rotation
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.editing import Editor, constant_of, require_array, set_contents
 from irtools.operators import weight_port
 from irtools.passes.rotation.along import along
 from irtools.passes.rotation.layout import axis_after, is_layout
-from irtools.passes.rotation.orthogonal import Rotation
 from irtools.passes.rotation.stream import Use
 
 __all__ = ["Heads", "find_heads", "rotate_heads"]

@@ -27,7 +27,7 @@ from irtools.passmanager import PassContext
 from irtools.statistics import expose
 from irtools.targets import RunnerOptions
 
-__all__ = ["Rotation", "find_rotation", "turned_rows"]
+__all__ = ["Rotation", "Turning", "find_rotation", "turnings"]
 
 _FULL = 2 * math.pi
 
@@ -45,6 +45,28 @@ class Rotation:
     source: ir.Value
     pairs: tuple[tuple[int, int], ...]
     tables: tuple[ir.Value, ir.Value]
+
+
+@dataclass(frozen=True, eq=False)
+class Turning:
+    """How tables turn pairs of channels.
+
+    Attributes:
+        step: Radians of each pair from one position to the next, [D / 2].
+        gain: What the pairs are multiplied by.
+        trained: On how many positions the network was trained; None: it is not known.
+    """
+
+    step: np.ndarray
+    gain: float
+    trained: int | None
+
+    @property
+    def angles(self) -> np.ndarray:
+        """Radians of each pair over all positions, [D / 2]: a full turn where they are unknown."""
+        if self.trained is None:
+            return np.full(len(self.step), _FULL)
+        return np.asarray(np.minimum(self.step * (self.trained - 1), _FULL))
 
 
 def find_rotation(block: CacheBlock) -> Rotation | None:
@@ -72,23 +94,17 @@ def find_rotation(block: CacheBlock) -> Rotation | None:
     return Rotation(source, pairs, (cos, sin))
 
 
-def turned_rows(
+def turnings(
     model: ir.Model, rotations: Iterable[Rotation], ctx: PassContext
-) -> Mapping[ir.Value, tuple[np.ndarray, float]]:
-    """Return radians of each pair over all positions, [D / 2], and the gain, by cosine table.
-
-    A full turn where it is not known on how many positions the network was trained, or no text
-    has two tokens.
-    """
+) -> Mapping[ir.Value, Turning]:
+    """Return how keys are turned, by cosine table."""
     tables = dict.fromkeys(rotation.tables for rotation in rotations)
     trained = _trained(ctx)
-    found: dict[ir.Value, tuple[np.ndarray, float]] = {}
+    found: dict[ir.Value, Turning] = {}
     for (cos, _), rows in zip(tables, _rows(model, tables, ctx), strict=True):
         first, second = (row[0] + 1j * row[1] for row in rows)
-        gain = float(np.abs(first).max())
         step = np.abs(np.angle(second * first.conj()))
-        turned = np.full(len(step), _FULL) if trained is None else step * (trained - 1)
-        found[cos] = np.minimum(turned, _FULL), gain
+        found[cos] = Turning(step, float(np.abs(first).max()), trained)
     return found
 
 

@@ -122,6 +122,25 @@ def test_codes_of_a_grid_come_back(bits: int) -> None:
     assert (read.name, read.present, read.bits) == ("past", "present", bits)
 
 
+def test_turned_codes_come_back_with_the_file() -> None:
+    rng = np.random.default_rng(8)
+    rotation = np.linalg.qr(rng.normal(size=(8, 8)))[0].astype(np.float32)
+    offset, scale = rng.normal(size=(3, 8)), rng.uniform(0.1, 2, (3, 8))
+    found = [
+        CodedCache(name, name, 4, scale.astype(np.float32), *turn)
+        for name, *turn in (("key", rotation, offset.astype(np.float32)), ("value",))
+    ]
+    model = ir.Model(ir.Graph([], [], nodes=[]), ir_version=10)
+    note_codes(model, found)
+    read = coded_caches(model.metadata_props)
+    codes = rng.integers(0, 256, (2, 3, 5, 4)).astype(np.uint8)
+    for cache in found:
+        np.testing.assert_array_equal(read[cache.name].decode(codes), cache.decode(codes))
+        np.testing.assert_array_equal(cache.encode(cache.decode(codes)), codes)
+    turned = found[1].decode(codes) + offset[:, None]
+    np.testing.assert_allclose(found[0].decode(codes), turned @ rotation.T, atol=1e-5)
+
+
 _SHAPE = (1, 2, 4, 8)
 
 

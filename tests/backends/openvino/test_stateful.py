@@ -158,13 +158,35 @@ def test_a_cache_of_few_bits(
     assert most / 100 < error < most
 
 
-def test_a_cache_of_four_bits_cannot_be_copied(
+def test_keys_values_and_groups_have_what_is_asked(
     grouped_decoder: Model, decoder: CachedDecoder
+) -> None:
+    """Values of 4 bits are worse than 8 and better than keys of 4 as well; small groups help."""
+    target = find_target("openvino-cpu")
+    passes = (Kv(), Kv(form="int8-int4"), Kv(form="int4"), Kv(form="int4", group_size=4))
+    with target.runner(grouped_decoder, _EXACT) as runner:
+        text = begin_text(runner, decoder, 2)
+        exact = np.concatenate([text.read(ids) for ids in np.split(_IDS, 9, 1)], axis=1)
+    errors = []
+    for kv in passes:
+        model = grouped_decoder.clone()
+        kv.run(model.ir, PassContext.for_model(model, target))
+        with target.runner(model, _EXACT) as runner:
+            text = begin_text(runner, decoder, 2)
+            found = np.concatenate([text.read(ids) for ids in np.split(_IDS, 9, 1)], axis=1)
+            errors.append(np.linalg.norm(found - exact))
+    eight, mixed, four, grouped = errors
+    assert 4 * eight < mixed < 0.9 * four and grouped < 0.8 * four
+
+
+@pytest.mark.parametrize("form", ["int4", "int8-int4"])
+def test_a_cache_of_four_bits_cannot_be_copied(
+    grouped_decoder: Model, decoder: CachedDecoder, form: str
 ) -> None:
     """The runtime ends the process on it. Runs on arrays have one of 8 bits."""
     target = find_target("openvino-cpu")
     model = grouped_decoder.clone()
-    Kv(form="int4").run(model.ir, PassContext.for_model(model, target))
+    Kv(form=form).run(model.ir, PassContext.for_model(model, target))
     with target.runner(grouped_decoder, _EXACT) as runner:
         whole = runner.run(decoder.feeds(_IDS, decoder.empty(2)))
     with target.runner(model, _EXACT) as runner:
@@ -187,5 +209,10 @@ def test_what_was_rounded_for_another_runtime_is_rounded_by_this_one(
     model = grouped_decoder.clone()
     Kv(form="int4").run(model.ir, PassContext.for_model(model, "ort-cpu"))
     made = lowered(model, find_target("openvino-cpu"))
-    assert made.ir.metadata_props[CACHE_BITS] == "4"
+    assert made.ir.metadata_props[CACHE_BITS] == "4 4"
     assert not {node.op_type for node in made.ir.graph} & {"QuantizeLinear", "DequantizeLinear"}
+    assert len(made.ir.graph) == len(grouped_decoder.ir.graph)
+    keys = [
+        next(n for n in m.ir.graph if n.op_type == "Attention").inputs[1] for m in (made, model)
+    ]
+    assert keys[0] is not None and keys[0].name == "turned_k" != (keys[1] and keys[1].name)

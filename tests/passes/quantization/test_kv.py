@@ -8,9 +8,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from irtools.analysis.cache_codes import CACHE_BITS, CacheBlock, cache_blocks, codes_of
+from irtools.analysis.cache_codes import CACHE_BITS, CACHE_GROUP, CacheBlock, cache_blocks, codes_of
 from irtools.data import Dataset
-from irtools.errors import UnsupportedError
+from irtools.errors import OptionError, UnsupportedError
 from irtools.model import Model, print_model
 from irtools.passes.quantization.kv import Kv
 from irtools.passmanager import PassContext, PassResult
@@ -146,13 +146,32 @@ def test_golden() -> None:
     _run(model, "int4")
     lines = [line.split('  "')[0].strip() for line in print_model(model.ir).splitlines()]
     start = next(i for i, line in enumerate(lines) if line.startswith("turned = "))
-    assert lines[start + 1 : start + 5] == [
-        "turned_codes = QuantizeLinear<axis=2>(turned, turned_scale, turned_zero)",
-        "turned_rounded = DequantizeLinear<axis=2>(turned_codes, turned_scale, turned_zero)",
+    codes = "turned_centered_scale, turned_centered_zero"
+    assert lines[start + 1 : start + 13] == [
+        "turned_turned_apart = Reshape(turned, heads_apart)",
+        "turned_turned_by_head = MatMul(turned_turned_apart, key_rotation)",
+        "turned_turned = Reshape(turned_turned_by_head, heads_joined)",
+        "turned_centered = Sub(turned_turned, turned_mean)",
+        f"turned_centered_codes = QuantizeLinear<axis=2>(turned_centered, {codes})",
+        f"turned_centered_rounded = DequantizeLinear<axis=2>(turned_centered_codes, {codes})",
+        "turned_restored = Add(turned_centered_rounded, turned_mean)",
+        "turned_back_apart = Reshape(turned_restored, heads_apart)",
+        "turned_back_by_head = MatMul(turned_back_apart, key_rotation_1)",
+        "turned_back = Reshape(turned_back_by_head, heads_joined)",
         "v_codes = QuantizeLinear<axis=2>(v, v_scale, v_zero)",
         "v_rounded = DequantizeLinear<axis=2>(v_codes, v_scale, v_zero)",
     ]
-    assert "turned_zero: int4[4] = [0, 0, 0, 0]" in lines
+    assert "turned_centered_zero: int4[4] = [0, 0, 0, 0]" in lines
+
+
+def test_keys_that_are_not_turned_back_as_they_were_turned_are_not_known() -> None:
+    model = _decoder()
+    _run(model, "int4")
+    (found,) = (codes_of(_block(model).new[0]),)
+    assert found is not None and found.turn is not None
+    back = next(v for v in model.ir.graph.initializers.values() if v.name == "key_rotation_1")
+    back.const_value = ir.tensor(np.eye(4, dtype=np.float32), name=back.name)
+    assert codes_of(_block(model).new[0]) is None
 
 
 def test_twice_is_once() -> None:
@@ -165,9 +184,33 @@ def test_twice_is_once() -> None:
 def test_a_runtime_that_scales_its_cache_itself_is_told_the_bits() -> None:
     model = _decoder()
     assert _run(model, "int4", "openvino-cpu").counters == {"num-quantized-caches": 1}
-    assert model.ir.metadata_props[CACHE_BITS] == "4"
+    assert model.ir.metadata_props[CACHE_BITS] == "4 4"
+    assert CACHE_GROUP not in model.ir.metadata_props
     assert not any(map(codes_of, _block(model).new))
     assert not _run(model, "int8", "openvino-cpu").modified
+
+
+def test_keys_and_values_may_differ_where_the_runtime_scales_them() -> None:
+    model = _decoder()
+    ctx = PassContext.for_model(model, "openvino-cpu")
+    assert Kv(form="int8-int4", group_size=2).run(model.ir, ctx).modified
+    assert model.ir.metadata_props[CACHE_BITS] == "8 4"
+    assert model.ir.metadata_props[CACHE_GROUP] == "2"
+
+
+@pytest.mark.parametrize("kv", [Kv(form="int8-int4"), Kv(group_size=2)])
+def test_where_scales_are_fixed_they_may_not(kv: Kv) -> None:
+    model = _decoder()
+    with pytest.raises(UnsupportedError, match="keys and values in the same bits"):
+        kv.run(model.ir, PassContext.for_model(model, "ort-cpu"))
+
+
+def test_groups_divide_a_head() -> None:
+    with pytest.raises(OptionError, match="expected 1 or more"):
+        Kv(group_size=0)
+    model = _decoder()
+    with pytest.raises(OptionError, match=r"group-size is 3, which does not divide .* head, 4"):
+        Kv(group_size=3).run(model.ir, PassContext.for_model(model, "openvino-cpu"))
 
 
 @pytest.mark.parametrize("target", ["ort-cuda", "ort-cpu:shared-cache=false"])

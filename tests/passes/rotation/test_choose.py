@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from irtools.analysis.orthogonal import Rotation
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.data import Dataset
 from irtools.passes.rotation.choose import Choice, candidates, choose
 from irtools.passes.rotation.evidence import StreamEvidence, collect
 from irtools.passes.rotation.find import StreamSettings, find_streams
-from irtools.passes.rotation.orthogonal import Rotation
 from irtools.passmanager import PassContext
 from irtools.scaling import Rounding
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from irtools.passes.rotation.orthogonal import Rotation, hadamard
+from irtools.analysis.orthogonal import Rotation, hadamard
 
 
 @pytest.mark.parametrize("order", [1, 2, 4, 12, 20, 24, 28, 36, 44, 48, 60, 64, 72, 312])

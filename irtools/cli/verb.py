@@ -50,7 +50,6 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
         "--system",
         "--raw",
         "--stop",
-        "--temperature",
         "--top-k",
         "--top-p",
         "--repetition-penalty",

@@ -92,7 +92,7 @@ def read_harness(
 
 
 def checksum(document: object) -> int:
-    """Return a number that tells documents apart."""
+    """Return a number that differs between documents."""
     return zlib.crc32(repr(document).encode())
 
 

@@ -174,7 +174,7 @@ class Talker:
         Without a template they are those of `raw`.
 
         Args:
-            system: What the model is told before the question; None: what its template says.
+            system: Instructions in front of the question; None: those of the template.
 
         Raises:
             DataError: The template fails, or there are no tokens, or no template for `system`.

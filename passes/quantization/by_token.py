@@ -31,7 +31,7 @@ _SHARES = (6, 3, 1)
 """One product in so many is tried: a sixth, a third, all that gain."""
 
 _MORE_DB = 1.0
-"""What each step must gain."""
+"""What a larger share must gain."""
 
 _RATIO = 2.0
 """A product is a candidate whose predicted error is so much smaller: by 3 dB."""
@@ -80,7 +80,7 @@ def by_token(
         changed = _with(plan, some)
         after = trials.kept_db(changed)
         if after is None or after < kept + _MORE_DB:
-            break
+            continue  # Where noise has many sources, a few of them are little of it.
         best, kept, count = changed, after, sum(len(group.decisions) for group in some)
         if kept >= least_db + NEAR_DB[trials.run.drawn]:
             break

@@ -41,11 +41,11 @@ def choose_by_padding(model: ir.Model) -> int:
         return 0
     if not all(output.producer() is not None for output in graph.outputs):
         return 0
-    alone, packed = (_branch(graph, name) for name in ("alone", "packed"))
-    _leave_rows_in_place(alone)
+    editor = Editor(model, "lower")
+    alone, packed = (_branch(editor, name) for name in ("alone", "packed"))
+    _leave_rows_in_place(editor, alone)
     old, outputs = list(graph), list(graph.outputs)
     types = [(value.name, value.type, value.shape) for value in outputs]
-    editor = Editor(model, "lower")
     condition = _condition(editor, flags[0])
     names = [name or "" for name, _, _ in types]
     choice = editor.node(
@@ -93,8 +93,9 @@ def _leave_packed(model: ir.Model, choice: ir.Node) -> None:
     Editor(model, "lower").drop_unread(condition)
 
 
-def _branch(graph: ir.Graph, name: str) -> ir.Graph:
+def _branch(editor: Editor, name: str) -> ir.Graph:
     """Return a copy of a graph that reads the inputs and large weights of the original."""
+    graph = editor.graph
     branch = graph.clone()
     for old, new in zip(graph.inputs, branch.inputs, strict=True):
         new.replace_all_uses_with(old)
@@ -105,11 +106,8 @@ def _branch(graph: ir.Graph, name: str) -> ir.Graph:
         if content is None or content.nbytes > _SMALL:
             value.replace_all_uses_with(outer)
             continue
-        own = ir.node("Constant", [], {"value": content}, name=key)
-        own.outputs[0].name, own.outputs[0].type = key, value.type
-        own.outputs[0].shape = value.shape
-        value.replace_all_uses_with(own.outputs[0])
-        branch.insert_before(branch[0], own)
+        own = editor.constant(key, content, before=branch[0])
+        value.replace_all_uses_with(own)
     for number, node in enumerate(branch):
         node.name = f"{node.name or number}/{name}"
         for value in node.outputs:
@@ -118,35 +116,25 @@ def _branch(graph: ir.Graph, name: str) -> ir.Graph:
     return branch
 
 
-def _leave_rows_in_place(branch: ir.Graph) -> None:
+def _leave_rows_in_place(editor: Editor, branch: ir.Graph) -> None:
     """Take out what moves rows, as far as nodes say what they are of one text without padding."""
-    for number, node in enumerate(list(branch)):
-        noted = one_text(node)
+    for node in list(branch):
+        noted, stem = one_text(node), f"{node.name}/rows"
         if noted is None:
             continue
-        stem = f"{node.name}/rows{number}"
         if noted.source is None:
-            assert noted.shape is not None
-            new = _constant(branch, node, stem, np.zeros(noted.shape, np.int64))
+            new = editor.constant(stem, np.zeros(noted.shape or (), np.int64), before=node)
         else:
             source = node.inputs[noted.source]
             assert source is not None
             new = source
             if noted.shape is not None:
-                shape = _constant(branch, node, f"{stem}_shape", np.asarray(noted.shape, np.int64))
-                made = ir.node("Reshape", [source, shape], name=stem)
-                made.outputs[0].name, made.outputs[0].type = stem, node.outputs[0].type
-                branch.insert_before(node, made)
-                new = made.outputs[0]
+                sizes = np.asarray(noted.shape, np.int64)
+                shape = editor.constant(f"{stem}_shape", sizes, before=node)
+                made = {stem: node.outputs[0].dtype}
+                new = editor.before(node, "Reshape", [source, shape], outputs=made)
         node.outputs[0].replace_all_uses_with(new, replace_graph_outputs=True)
     _drop_unread(branch)
-
-
-def _constant(branch: ir.Graph, before: ir.Node, name: str, array: np.ndarray) -> ir.Value:
-    node = ir.node("Constant", [], {"value": ir.Tensor(array)}, name=name)
-    node.outputs[0].name = name
-    branch.insert_before(before, node)
-    return node.outputs[0]
 
 
 def _drop_unread(branch: ir.Graph) -> None:

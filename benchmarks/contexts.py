@@ -91,6 +91,7 @@ ENTRANTS: Mapping[str, Entrant] = {
     _GENAI: Entrant("ort-cpu", None),
     "OpenVINO, arrays": Entrant("openvino-cpu:stateful=false", is_base=True),
     "OpenVINO, variables u8": Entrant("openvino-cpu", "kv"),
+    "OpenVINO, keys u8 values u4": Entrant("openvino-cpu", "kv:form=int8-int4"),
     "OpenVINO, variables u4": Entrant("openvino-cpu", "kv:form=int4"),
 }
 

@@ -97,7 +97,7 @@ class _Language:
     def logits(self, network: Any) -> np.ndarray:
         """Return the scores of all tokens of the first text, [S, V]."""
         feeds = next(iter(self.test.select(np.arange(1)).batches(1)))
-        return NetworkRunner(network).run(feeds)["logits"][0]
+        return np.asarray(NetworkRunner(network).run(feeds)["logits"][0])
 
 
 def _in_place(job: _Language) -> FinetuneResult | None:

@@ -38,7 +38,7 @@ _FUSED = frozenset(
 
 # A Cast and a Mul are computed when the model is compiled, but for products by a matrix: integers
 # of 8 bits stay what they are in those.
-# Codes of 2 bits in blocks of 16 and 256 are expanded at each run.
+# Codes of 2 bits are handed over in 4.
 _BLOCK_KERNELS = frozenset(product((4, 8), (16, 32, 64, 128, 256))) | frozenset(
     product((2,), (32, 64, 128))
 )

@@ -69,6 +69,8 @@ def form_of_padding(model: Model | Path) -> Model | None:
 
     The layers of branches are counted and timed nowhere.
     """
+    if isinstance(model, Path) and model.suffix != ".onnx":
+        return None
     form = Model.load(model) if isinstance(model, Path) else model.clone()
     choice = next((node for node in form.ir.graph if node.name == _CHOICE), None)
     if choice is None:

@@ -36,6 +36,7 @@ from irtools.passes.quantization.forms.stored8 import Stored8
 from irtools.passes.quantization.forms.token_wise import TokenBlocks, TokenWise
 from irtools.passes.quantization.forms.weight_only import WeightOnly
 from irtools.passes.quantization.forms.weights import WeightForm
+from irtools.passes.quantization.held_out import hold_out
 from irtools.passes.quantization.mixed import (
     SEARCH_EFFORT,
     weighed_mix,
@@ -279,6 +280,8 @@ class Int8(PlanningPass):
     def plan(self, model: ir.Model, ctx: PassContext) -> Plan:
         wishes = self._wishes(ctx)
         if wishes.is_static:
+            ctx = hold_out(ctx)
+        if wishes.is_static:
             # Forms depend on the shapes of activations. Planning changes nothing.
             model = model.clone()
             infer_shapes(model)
@@ -376,7 +379,7 @@ class Int8(PlanningPass):
         scales, weights = scales_in(plan)
         moved = [ScaledSite.from_data(decision.data) for decision in scales]
         counts = apply_scales(model, moved, self.name)
-        moments_of, note = moments_for(model, weights, ctx)
+        moments_of, note = moments_for(model, weights, hold_out(ctx))
         if note:
             weights = replace(weights, notes=(*weights.notes, note))
         desk = Desk(model, self.name, ctx.target.capabilities, moments_of=moments_of)

@@ -1,8 +1,8 @@
 """What a quantized model keeps of the original's outputs, on a few samples.
 
 Rounding errors of many layers add up, or cancel: whether outputs survive them, no figure of a
-single layer says. So the model is run, as it would be written, on some of the calibration data, or
-on inputs that are drawn where none was given.
+single layer says. So the model is run, as it would be written, on some of the calibration data,
+that which was held out if any was (`held_out`), or on inputs that are drawn where none was given.
 """
 
 from __future__ import annotations
@@ -262,8 +262,9 @@ class Trials:
 
 
 def _samples(model: ir.Model, ctx: PassContext) -> Dataset | None:
-    if ctx.calibration is not None and not ctx.calibration.synthetic:
-        return ctx.calibration.spread(_SAMPLES)
+    data = ctx.unseen or ctx.calibration
+    if data is not None and not data.synthetic:
+        return data.spread(_SAMPLES)
     if ctx.draw is None:
         return None
     return ctx.draw(model, SyntheticSettings(samples=_DRAWN, seed=ctx.seed))

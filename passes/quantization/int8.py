@@ -86,12 +86,13 @@ class Int8(PlanningPass):
     output channel. Softmax, normalizations, activation functions and attention stay in float32.
     Scales of channels are moved first where that loses less, as by `smooth`: into normalizations,
     the values of attention and whatever makes the channels, at no cost, and with a Mul where the
-    outputs keep less than 26 dB; 16 samples of the calibration data show whether they gain.
+    outputs keep less than 26 dB; a quarter of the calibration samples, at most 16, show whether
+    they gain, and nothing else is made of these.
     Input channels that are much larger than all others (a few in many transformers) are multiplied
     in float32 next to the integer product, as in LLM.int8() (Dettmers et al. 2022): one range for
     the whole tensor would leave the others no bits. How many, calibration data decides: where the
-    quantized model keeps less than 26 dB of the original's outputs on 16 samples, more channels
-    leave the integer product, of at most one product in six, or of as many as 20 dB take.
+    quantized model keeps less than 26 dB of the original's outputs on these, more channels leave
+    the integer product, of at most one product in six, or of as many as 20 dB take.
     Where less than 26 dB are kept even so, weights of small models are rounded so that their errors
     make up for each other on the calibration data (GPTQ, Frantar et al. 2022).
     Between Convs integers are passed on; for ONNX Runtime every Conv outputs integers, so an

@@ -292,7 +292,8 @@ class Int8(PlanningPass):
             self.apply(copy, plan, ctx)
             return copy
 
-        trials = Trials(model, ctx, applied)
+        fitted = wishes.is_static and ctx.calibration is not None and ctx.unseen is None
+        trials = Trials(model, ctx, applied, fitted=fitted)
         floors = FLOORS_DB if self.outlier_floor is None else (self.outlier_floor,)
 
         def plan_of(prospect: Prospect) -> Plan:

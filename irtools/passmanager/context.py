@@ -176,7 +176,7 @@ class PassContext:
         settings = bench or BenchSettings(threads=threads)
 
         shared = SharedStatistics(calibration, make_runner, shown, kept)
-        context = cls(
+        context: PassContext = cls(
             target=target,
             statistics=lambda model, rows=None: shared.of(model, context.companions, rows),
             runner=make_runner,

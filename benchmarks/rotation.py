@@ -1,10 +1,10 @@
 """What rotating the residual stream gains before weights and activations are rounded.
 
-    python -m benchmarks run rotation [--models NAME..] [--write [NAME]]
+    python -m benchmarks run rotation [--models NAME..] [--only PASSES..] [--write [NAME]]
 
 DINOv2-small on images and SmolLM2-135M on texts, quantized as they are, rotated, smoothed and both;
 signal-to-noise ratio of the outputs against float32 and, of texts, perplexity. No times are taken
-but those of the pass.
+but those of the pass. `--only` runs single rows of the table; stored ones that are not run stay.
 
 SmolLM2 comes from a file of 4 bits, which `int4` keeps as it is: only 8 bits say anything of it.
 """
@@ -18,7 +18,15 @@ from pathlib import Path
 from typing import Any
 
 import irtools
-from benchmarks.recording import DEFAULT_CACHE, about, add_write_option, prepare, store
+from benchmarks.recording import (
+    DEFAULT_CACHE,
+    RESULTS,
+    about,
+    add_write_option,
+    prepare,
+    read_result,
+    store,
+)
 from irtools.data import DataSettings
 from irtools.model import Model
 from irtools.report.plain import plain_data
@@ -27,6 +35,7 @@ from irtools.sources import load_source
 __all__ = ["CASES", "VIEWS", "Case", "main"]
 
 _INT8 = ("int8:mode=static", "")
+_NEAREST = ("int8:mode=static:smooth=false:method=rtn", "")
 _INT4 = ("int4", ":rounding=int4")
 
 
@@ -66,7 +75,7 @@ CASES: Mapping[str, Case] = {
         ("bbc/bbc_calib.jsonl", "bbc/bbc_test.jsonl"),
         "perplexity",
         16,
-        (_INT8,),
+        (_INT8, _NEAREST),
     ),
 }
 
@@ -102,6 +111,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--cache", type=Path, default=DEFAULT_CACHE)
     parser.add_argument("--models", nargs="+", choices=CASES, default=list(CASES))
     parser.add_argument("--length", type=int, default=96, help="most tokens of a text")
+    parser.add_argument("--only", nargs="+", metavar="PASSES", help="such as rotate,int4")
     add_write_option(parser, "rotation")
     given = parser.parse_args(argv)
     rows = []
@@ -112,14 +122,36 @@ def main(argv: Sequence[str]) -> None:
         source = irtools.optimize(checkpoint, "cleanup,fuse", bench=None, check=False).model
         for form, rounding in case.forms:
             for before in _pipelines(form, rounding):
+                if given.only and _passes(before, form) not in given.only:
+                    continue
                 rows.append(asdict(measure(name, case, source, form, before, given)))
                 print(rows[-1], flush=True)
+    if given.write is not None:
+        rows = _with_stored(rows, given.write)
     document = plain_data({**about("rotation"), "rows": rows})
     print("\n".join(table(document)))
     store(given.write, document)
 
 
+def _passes(before: str, form: str) -> str:
+    return ",".join(part for part in (before, form) if part)
+
+
+def _with_stored(rows: Sequence[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]]:
+    """Return the rows of a result that is stored, those measured now in their places."""
+
+    def key(row: Mapping[str, Any]) -> tuple[str, str]:
+        return row["model"], _passes(row["before"], row["form"])
+
+    stored = read_result(name)["rows"] if (RESULTS / f"{name}.json").exists() else []
+    made = {key(row): row for row in stored} | {key(row): row for row in rows}
+    return sorted(made.values(), key=lambda row: list(CASES).index(row["model"]))
+
+
 def _pipelines(form: str, rounding: str) -> Iterator[str]:
+    if form == _NEAREST[0]:
+        yield from ("", "rotate")
+        return
     smooth = f"smooth{rounding}"
     yield from ("", f"rotate{rounding}", smooth, f"rotate{rounding},{smooth}")
     if form.startswith("int8"):
@@ -135,7 +167,7 @@ def measure(
     calibration, evaluation = (str(given.cache / folder) for folder in case.folders)
     done = irtools.optimize(
         source,
-        ",".join(part for part in (before, form) if part),
+        _passes(before, form),
         target="ort-cpu:isa=vnni",
         calibration=calibration,
         evaluation=evaluation,
@@ -167,13 +199,12 @@ def table(document: Mapping[str, Any]) -> Iterator[str]:
     yield "| model | passes | predicted gain | SQNR of outputs | perplexity (float32) |"
     yield "| --- | --- | --- | --- | --- |"
     for row in document["rows"]:
-        passes = ", ".join(part for part in (row["before"], row["form"]) if part)
         gain = "" if row["predicted_db"] is None else f"{row['predicted_db']:+.1f} dB"
         metric = ""
         if row["metric"] is not None:
             metric = f"{row['metric']:.2f} ({row['float_metric']:.2f})"
         yield (
-            f"| {row['model']} | `{passes.replace(', ', ',')}` | {gain} "
+            f"| {row['model']} | `{_passes(row['before'], row['form'])}` | {gain} "
             f"| {row['sqnr_db']:.2f} dB | {metric} |"
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -12,6 +12,7 @@ from irtools.errors import DataError, FileError
 from irtools.plugins import NullProgress, Progress
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx_ir as ir
 
     from irtools.data import Dataset, SyntheticSettings
@@ -34,6 +35,12 @@ class Analysis(Protocol):
     def of(cls: type[A], model: ir.Model) -> A: ...
 
 
+class MakesStatistics(Protocol):
+    """Makes the statistics service of a model as it is now."""
+
+    def __call__(self, model: ir.Model, rows: np.ndarray | None = None, /) -> StatisticsService: ...
+
+
 def _as_usual(settings: SyntheticSettings) -> SyntheticSettings:
     return settings
 
@@ -54,8 +61,9 @@ class PassContext:
         seed: Seed of every random choice.
         threads: Threads for running models; None leaves it to the runtime.
         progress: Where to report the progress of a long step.
-        statistics: Returns the statistics service of a model, over `calibration`. Of a model
-            with the same content it is the same service, with the answers that it has.
+        statistics: Returns the statistics service of a model, over `calibration` or its samples at
+            `rows`. Of a model with the same content it is the same service, with the answers that
+            it has.
         runner: Compiles a model as it is for the target and returns its runner.
         source_files: Files next to the model's source, by name (`tokenizer.json`, `config.json`).
         companions: Those of them that earlier passes have replaced, with their content.
@@ -69,10 +77,12 @@ class PassContext:
         timed_feeds: Returns the inputs of the run that a bound on the latency is about, with a
             label: the benchmark's first shape, of a decoder with a cache one token more.
         calibrating: Knows which calibration data was used, for the report; None: not asked.
+        unseen: Samples that `calibration` is without, to judge by what was made of it; None: none
+            were held out (`holding_out`).
     """
 
     target: Target
-    statistics: Callable[[ir.Model], StatisticsService]
+    statistics: MakesStatistics
     runner: Callable[[ir.Model, RunnerOptions], Runner]
     measure_latency: Callable[[Mapping[str, ir.Model]], Mapping[str, LatencyResult]]
     calibration: Dataset | None = None
@@ -87,6 +97,7 @@ class PassContext:
     forget_statistics: Callable[[], None] = lambda: None
     timed_feeds: Callable[[ir.Model], tuple[str, Feeds]] = _no_feeds
     calibrating: Calibration | None = None
+    unseen: Dataset | None = None
     _given: tuple[Dataset | None, Dataset | None] | None = field(default=None, repr=False)
     _analyses: dict[type, object] = field(default_factory=dict, repr=False)
     _analysed: int = 0
@@ -165,9 +176,9 @@ class PassContext:
         settings = bench or BenchSettings(threads=threads)
 
         shared = SharedStatistics(calibration, make_runner, shown, kept)
-        context = cls(
+        context: PassContext = cls(
             target=target,
-            statistics=lambda model: shared.of(model, context.companions),
+            statistics=lambda model, rows=None: shared.of(model, context.companions, rows),
             runner=make_runner,
             measure_latency=latency_meter(target, settings, shown, drawn),
             timed_feeds=feeds_maker(settings, calibration.given, drawn),
@@ -183,6 +194,23 @@ class PassContext:
             calibrating=calibration,
         )
         return context
+
+    def holding_out(self, rows: np.ndarray) -> PassContext:
+        """Return a context for one pass, whose calibration data and statistics lack some samples.
+
+        Args:
+            rows: Their places in `calibration`; they become `unseen`.
+        """
+        import numpy as np
+
+        assert self.calibration is not None
+        rest = np.setdiff1d(np.arange(len(self.calibration)), rows)
+        return replace(
+            self,
+            calibration=self.calibration.select(rest),
+            statistics=lambda model, _=None: self.statistics(model, rest),
+            unseen=self.calibration.select(rows),
+        )
 
     def companion(self, name: str) -> bytes | None:
         """Return the content of a file next to the model as it is now; None: there is none.

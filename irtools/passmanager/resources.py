@@ -9,6 +9,8 @@ from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from irtools.data import Dataset, SyntheticSettings, synthesize
 from irtools.errors import DataError
 from irtools.measure.base import BenchSettings, LatencyResult
@@ -110,18 +112,26 @@ class SharedStatistics:
         self._make_runner = make_runner
         self._progress = progress
         self._kept = kept
-        self._asked: tuple[str, Mapping[str, bytes]] | None = None
+        self._asked: tuple[str, Mapping[str, bytes], bytes | None] | None = None
         self._service: StatisticsService | None = None
 
-    def of(self, model: ir.Model, companions: Mapping[str, bytes]) -> StatisticsService:
+    def of(
+        self, model: ir.Model, companions: Mapping[str, bytes], rows: np.ndarray | None = None
+    ) -> StatisticsService:
         """Return the service of a model as it is now; later changes to it are not observed.
+
+        Args:
+            model: Whose tensors are asked for.
+            companions: Files next to it: text is tokenized as it needs it.
+            rows: Places of the samples that are looked at; None: all of them.
 
         Raises:
             DataError: No data was given, and none can be drawn from the model's signature.
         """
-        asked = (Model(model).fingerprint(), companions)
+        asked = (Model(model).fingerprint(), companions, None if rows is None else rows.tobytes())
         if self._service is None or asked != self._asked:
             data = self._calibration.get(model, companions)
+            data = data if rows is None else data.select(rows)
             self._asked = asked
             make = partial(
                 StreamingStatistics, model.clone(), data, self._make_runner, progress=self._progress

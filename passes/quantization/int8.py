@@ -36,6 +36,7 @@ from irtools.passes.quantization.forms.stored8 import Stored8
 from irtools.passes.quantization.forms.token_wise import TokenBlocks, TokenWise
 from irtools.passes.quantization.forms.weight_only import WeightOnly
 from irtools.passes.quantization.forms.weights import WeightForm
+from irtools.passes.quantization.held_out import hold_out
 from irtools.passes.quantization.mixed import (
     SEARCH_EFFORT,
     weighed_mix,
@@ -85,12 +86,13 @@ class Int8(PlanningPass):
     output channel. Softmax, normalizations, activation functions and attention stay in float32.
     Scales of channels are moved first where that loses less, as by `smooth`: into normalizations,
     the values of attention and whatever makes the channels, at no cost, and with a Mul where the
-    outputs keep less than 26 dB; 16 samples of the calibration data show whether they gain.
+    outputs keep less than 26 dB; a quarter of the calibration samples, at most 16, show whether
+    they gain, and nothing else is made of these.
     Input channels that are much larger than all others (a few in many transformers) are multiplied
     in float32 next to the integer product, as in LLM.int8() (Dettmers et al. 2022): one range for
     the whole tensor would leave the others no bits. How many, calibration data decides: where the
-    quantized model keeps less than 26 dB of the original's outputs on 16 samples, more channels
-    leave the integer product, of at most one product in six, or of as many as 20 dB take.
+    quantized model keeps less than 26 dB of the original's outputs on these, more channels leave
+    the integer product, of at most one product in six, or of as many as 20 dB take.
     Where less than 26 dB are kept even so, weights of small models are rounded so that their errors
     make up for each other on the calibration data (GPTQ, Frantar et al. 2022).
     Between Convs integers are passed on; for ONNX Runtime every Conv outputs integers, so an
@@ -279,6 +281,8 @@ class Int8(PlanningPass):
     def plan(self, model: ir.Model, ctx: PassContext) -> Plan:
         wishes = self._wishes(ctx)
         if wishes.is_static:
+            ctx = hold_out(ctx)
+        if wishes.is_static:
             # Forms depend on the shapes of activations. Planning changes nothing.
             model = model.clone()
             infer_shapes(model)
@@ -288,7 +292,8 @@ class Int8(PlanningPass):
             self.apply(copy, plan, ctx)
             return copy
 
-        trials = Trials(model, ctx, applied)
+        fitted = wishes.is_static and ctx.calibration is not None and ctx.unseen is None
+        trials = Trials(model, ctx, applied, fitted=fitted)
         floors = FLOORS_DB if self.outlier_floor is None else (self.outlier_floor,)
 
         def plan_of(prospect: Prospect) -> Plan:
@@ -376,7 +381,7 @@ class Int8(PlanningPass):
         scales, weights = scales_in(plan)
         moved = [ScaledSite.from_data(decision.data) for decision in scales]
         counts = apply_scales(model, moved, self.name)
-        moments_of, note = moments_for(model, weights, ctx)
+        moments_of, note = moments_for(model, weights, hold_out(ctx))
         if note:
             weights = replace(weights, notes=(*weights.notes, note))
         desk = Desk(model, self.name, ctx.target.capabilities, moments_of=moments_of)

@@ -1,8 +1,8 @@
 """What a quantized model keeps of the original's outputs, on a few samples.
 
 Rounding errors of many layers add up, or cancel: whether outputs survive them, no figure of a
-single layer says. So the model is run, as it would be written, on some of the calibration data, or
-on inputs that are drawn where none was given.
+single layer says. So the model is run, as it would be written, on some of the calibration data,
+that which was held out if any was (`held_out`), or on inputs that are drawn where none was given.
 """
 
 from __future__ import annotations
@@ -222,6 +222,7 @@ class Trials:
         ctx: For data and runners.
         applied: Carries a plan out on a copy of the model.
         effort: As in `TrialRun.of`.
+        fitted: The caller's samples are those that ranges come from: too few for holding some out.
     """
 
     def __init__(
@@ -230,7 +231,10 @@ class Trials:
         ctx: PassContext,
         applied: Callable[[Plan], ir.Model],
         effort: Effort = Effort(),
+        *,
+        fitted: bool = False,
     ) -> None:
+        self._fitted = fitted
         self._model = model
         self._ctx = ctx
         self._applied = applied
@@ -245,7 +249,10 @@ class Trials:
     @property
     def told(self) -> str:
         """How many samples there are, in words."""
-        return counted(0 if self.run is None else self.run.samples, "sample")
+        if self.run is None:
+            return counted(0, "sample")
+        fitted = " that ranges come from, too" if self._fitted and not self.run.drawn else ""
+        return counted(self.run.samples, "sample") + fitted
 
     def kept_db(self, plan: Plan) -> float | None:
         """As `TrialRun.sqnr_db`, of a plan carried out; None also where nothing can be run."""
@@ -262,8 +269,9 @@ class Trials:
 
 
 def _samples(model: ir.Model, ctx: PassContext) -> Dataset | None:
-    if ctx.calibration is not None and not ctx.calibration.synthetic:
-        return ctx.calibration.spread(_SAMPLES)
+    data = ctx.unseen or ctx.calibration
+    if data is not None and not data.synthetic:
+        return data.spread(_SAMPLES)
     if ctx.draw is None:
         return None
     return ctx.draw(model, SyntheticSettings(samples=_DRAWN, seed=ctx.seed))

@@ -171,6 +171,7 @@ def calibrated(ctx: PassContext, feeds: Arrays) -> PassContext:
     def make_runner(model: ir.Model, options: RunnerOptions) -> Runner:
         return ctx.target.runner(Model(model), replace(options, threads=1))
 
-    return replace(
-        ctx, statistics=lambda m: StreamingStatistics(m, Dataset(dict(feeds)), make_runner)
-    )
+    def statistics(model: ir.Model, _: np.ndarray | None = None) -> StreamingStatistics:
+        return StreamingStatistics(model, Dataset(dict(feeds)), make_runner)
+
+    return replace(ctx, statistics=statistics)

@@ -57,9 +57,9 @@ def context(target: str, data: Dataset | None) -> PassContext:
     def runner(model: ir.Model, options: RunnerOptions) -> object:
         return runtime.runner(Model(model), options)
 
-    def statistics(model: ir.Model) -> StreamingStatistics:
+    def statistics(model: ir.Model, rows: np.ndarray | None = None) -> StreamingStatistics:
         assert data is not None, "the pass asked for statistics although there is no data"
-        return StreamingStatistics(model, data, runner)
+        return StreamingStatistics(model, data if rows is None else data.select(rows), runner)
 
     def absent(*_: object) -> object:
         raise AssertionError("int8 times nothing")

@@ -29,7 +29,8 @@ net (float[batch,seq,16] x, float[16,32] w_up, float[32] w_b, float[32,16] w_dow
 
 
 def samples(seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=(8, 6, 16)).astype(np.float32)
+    """So few that none is held out."""
+    return np.random.default_rng(seed).normal(size=(7, 6, 16)).astype(np.float32)
 
 
 def make_plan(model: ir.Model, text: str = "int8:min-size=0") -> tuple[Int8, Plan]:

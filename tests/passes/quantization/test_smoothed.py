@@ -118,8 +118,11 @@ def test_what_was_done_is_said(quantize) -> None:
     muls = done.result.counters["num-scaled-mul"]
     (note,) = (n for n in done.result.notes if n.startswith("smoothing "))
     assert note.startswith(f"smoothing {counted(moved(done), 'input')} of products with {muls} Mul")
-    assert "dB with it" in note and note.endswith("dB without (16 samples)")
+    assert "dB with it" in note and note.endswith("dB without (10 samples)")
     assert done.operators["Mul"] == muls
+    few = quantize(encoder(), INT8, x=samples()[:7])
+    (note,) = (n for n in few.result.notes if n.startswith("smoothing "))
+    assert note.endswith("dB without (7 samples that ranges come from, too)")
 
 
 def test_no_mul_where_scales_can_be_folded(quantize) -> None:

@@ -20,7 +20,7 @@ from irtools.passes.quantization.forms.token_wise import TokenWise
 from irtools.passes.quantization.ranges.evidence import Evidence
 from irtools.passes.quantization.sites.reasons import Reason
 from irtools.passes.quantization.sites.uses import Weight
-from irtools.passes.quantization.spared import NEAR_DB
+from irtools.passes.quantization.spared import near_db
 from irtools.passes.quantization.trial_run import Trials
 from irtools.passmanager import Decision, Plan
 from irtools.words import counted
@@ -71,7 +71,7 @@ def by_token(
         least_db: What the outputs must keep.
     """
     before = None if trials.run is None else trials.kept_db(plan)
-    if before is None or trials.run is None or before >= least_db + NEAR_DB[trials.run.drawn]:
+    if before is None or trials.run is None or before >= least_db + near_db(trials.run):
         return plan
     groups = _groups(plan, model, weights, form, evidence)
     products = sum(d.data.get("form") == Static.name for d in plan.decisions)
@@ -82,7 +82,7 @@ def by_token(
         if after is None or after < kept + _MORE_DB:
             continue  # Where noise has many sources, a few of them are little of it.
         best, kept, count = changed, after, sum(len(group.decisions) for group in some)
-        if kept >= least_db + NEAR_DB[trials.run.drawn]:
+        if kept >= least_db + near_db(trials.run):
             break
     if not count:
         return plan

@@ -31,14 +31,14 @@ from irtools.passmanager import Decision, Plan
 from irtools.plugins import Progress
 from irtools.words import counted
 
-__all__ = ["NEAR_DB", "FinerForms", "Search", "spare"]
+__all__ = ["FinerForms", "Search", "near_db", "spare"]
 
-_MARGIN_DB = {False: 1.0, True: 4.0}
-"""So much more than enough is looked for, on the caller's samples and on drawn ones, which are few:
-other samples differ."""
-
-NEAR_DB = {drawn: margin / 2 for drawn, margin in _MARGIN_DB.items()}
-"""From so much more than enough on nothing is tried."""
+_MARGIN_DB = 1.0
+"""So much more than enough is looked for on 16 samples: others differ. Of fewer the mean is less
+certain, by the root of their number."""
+_OF_SAMPLES = 16
+_DRAWN_MARGIN_DB = 4.0
+"""The same on samples that are drawn."""
 
 _MOST_TRIALS = 48
 """Trials for an order of the weights; fewer where a run is much work."""
@@ -181,6 +181,17 @@ class Search:
         return self._left <= 0
 
 
+def near_db(trial: TrialRun) -> float:
+    """Return how much more than enough must be kept for nothing to be tried, in decibels."""
+    return _margin_db(trial) / 2
+
+
+def _margin_db(trial: TrialRun) -> float:
+    if trial.drawn:
+        return _DRAWN_MARGIN_DB
+    return _MARGIN_DB * math.sqrt(max(_OF_SAMPLES / max(trial.samples, 1), 1.0))
+
+
 def spare(
     plan: Plan,
     finer: Callable[[Decision], Decision | None],
@@ -205,8 +216,8 @@ def spare(
     if trial is None or not weights.decisions:
         return plan
     first = trial.sqnr_db(applied(plan))
-    margin_db = _MARGIN_DB[trial.drawn]
-    if first is None or first >= enough_db + NEAR_DB[trial.drawn]:
+    margin_db = _margin_db(trial)
+    if first is None or first >= enough_db + near_db(trial):
         return plan
     order_trials, trials = _trials(trial.work), _trials(trial.work * len(trial.feeds))
     most = min(len(plan.decisions), order_trials) + trials

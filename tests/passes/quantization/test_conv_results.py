@@ -84,7 +84,7 @@ def weights(small: float) -> dict[str, np.ndarray]:
 
 
 def features(seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=(8, 16, 8, 8)).astype(np.float32)
+    return np.random.default_rng(seed).normal(size=(64, 16, 8, 8)).astype(np.float32)
 
 
 def test_a_head_of_unlike_channels_stays_in_float32(quantize) -> None:

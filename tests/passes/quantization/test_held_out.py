@@ -8,6 +8,8 @@ import pytest
 
 from irtools.data import Dataset
 from irtools.passes.quantization.held_out import hold_out
+from irtools.passes.quantization.spared import near_db
+from irtools.passes.quantization.trial_run import TrialRun
 from irtools.passmanager import PassContext
 
 from .conftest import build, context, relative_error
@@ -90,3 +92,12 @@ def test_decisions_are_judged_by_them(quantize, outputs) -> None:
     assert any(lost in note for note in done.result.notes)
     few = quantize(model, PLAIN.replace("none", "20"), VNNI, x=x[:7])
     assert not any("in a finer form" in note for note in few.result.notes)
+
+
+@pytest.mark.parametrize(
+    ("samples", "drawn", "more"),
+    [(16, False, 0.5), (64, False, 0.5), (4, False, 1.0), (4, True, 2.0)],
+)
+def test_more_is_asked_of_fewer_samples(samples: int, drawn: bool, more: float) -> None:
+    trial = TrialRun([], [], drawn, samples, frozenset(), 0, lambda model, options: None)
+    assert near_db(trial) == pytest.approx(more)

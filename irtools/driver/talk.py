@@ -18,8 +18,7 @@ from irtools.errors import DataError, FileError, ModelError, UnsupportedError, U
 from irtools.files import context_length, read_settings
 from irtools.measure.cpu import cpu_quota
 from irtools.model import Model
-from irtools.sources import ADAPTER_SUFFIX, PAST_SUFFIX
-from irtools.sources.head_size import with_head_size
+from irtools.sources import ADAPTER_SUFFIX, PAST_SUFFIX, with_head_size
 from irtools.targets import (
     Runner,
     RunnerOptions,

@@ -13,6 +13,7 @@ from irtools.sources.companions import (
     companions_in,
 )
 from irtools.sources.elsewhere import how_to_convert, how_to_fetch
+from irtools.sources.head_size import with_head_size
 from irtools.sources.leftovers import check_layers, note_on_leftovers
 from irtools.sources.lookup import Claim, Frontend, LoadOptions, find_frontend, load_by, load_source
 from irtools.sources.quantizers import (
@@ -42,4 +43,5 @@ __all__ = [
     "load_by",
     "load_source",
     "note_on_leftovers",
+    "with_head_size",
 ]

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import onnx_ir as ir
-
-from irtools.analysis.decoder import is_past
-from irtools.analysis.shapes import SymbolicShapes
 from irtools.errors import UnsupportedError
 from irtools.files import read_settings
-from irtools.model import Model, with_sizes
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from irtools.model import Model
 
 __all__ = ["with_head_size"]
 
@@ -35,6 +36,8 @@ def with_head_size(model: Model) -> Model:
     Raises:
         UnsupportedError: Neither says it.
     """
+    from irtools.model import with_sizes
+
     open_axes = list(_open_axes(model.ir))
     if not open_axes:
         return model
@@ -51,6 +54,10 @@ def with_head_size(model: Model) -> Model:
 
 def _open_axes(model: ir.Model) -> Iterator[tuple[ir.Value, str]]:
     """Yield cache inputs whose head size is open, and what `with_sizes` calls it."""
+    import onnx_ir as ir
+
+    from irtools.analysis.decoder import is_past
+
     for value in model.graph.inputs:
         if value.name is None or not is_past(value.name) or value.shape is None:
             continue
@@ -62,6 +69,9 @@ def _open_axes(model: ir.Model) -> Iterator[tuple[ir.Value, str]]:
 
 def _by_attention(model: ir.Model) -> Iterator[int]:
     """Yield the sizes of heads by the attention nodes that read a cache in float32 or float16."""
+    from irtools.analysis.decoder import is_past
+    from irtools.analysis.shapes import SymbolicShapes
+
     facts = SymbolicShapes.of(model)
     for node in model.graph:
         cache = node.inputs[_CACHE_INPUTS.get(node.op_type, slice(0))]
@@ -71,13 +81,14 @@ def _by_attention(model: ir.Model) -> Iterator[int]:
         heads = node.attributes.get_int(_HEADS[node.op_type], 0)
         if node.op_type == "GroupQueryAttention" and len(node.inputs) > 1 and not node.inputs[1]:
             heads += 2 * node.attributes.get_int("kv_num_heads", 0)  # Packed into the query.
-        if any(value is not None and value.dtype in _CODES for value in cache):
+        types = {value.dtype.name for value in cache if value is not None and value.dtype}
+        if types & _CODES:
             continue
         if shape and len(shape) == _SIZE_AXIS and heads and isinstance(shape[-1], int):
             yield shape[-1] // heads
 
 
-_CODES = frozenset({ir.DataType.INT8, ir.DataType.UINT8})
+_CODES = frozenset({"INT8", "UINT8"})
 """Types of caches of codes, whose rows may be narrower than a head."""
 
 

@@ -14,7 +14,7 @@ from .conftest import FIRST, FUSED, WRITTEN, block, decibels, feeds
 from .test_unpad_orders import answer
 
 MERGED = "merge-projections:when=always"
-STATIC = "int8:mode=static:min-size=0"
+STATIC = "int8:mode=static:min-size=0:smooth=false:method=rtn:least-sqnr=none"
 EXACT = 110.0
 
 

@@ -136,13 +136,7 @@ def _leave_rows_in_place(editor: Editor, branch: ir.Graph) -> None:
                 made = {stem: node.outputs[0].dtype}
                 new = editor.before(node, "Reshape", [source, shape], outputs=made)
         node.outputs[0].replace_all_uses_with(new, replace_graph_outputs=True)
-    _drop_unread(branch)
-
-
-def _drop_unread(branch: ir.Graph) -> None:
-    for node in reversed(list(branch)):
-        if not any(value.uses() or value.is_graph_output() for value in node.outputs):
-            branch.remove(node, safe=True)
+    editor.drop_unread(*branch)
 
 
 def _condition(editor: Editor, flags: ir.Node) -> ir.Value:

@@ -282,7 +282,6 @@ class Int8(PlanningPass):
         wishes = self._wishes(ctx)
         if wishes.is_static:
             ctx = hold_out(ctx)
-        if wishes.is_static:
             # Forms depend on the shapes of activations. Planning changes nothing.
             model = model.clone()
             infer_shapes(model)

@@ -101,7 +101,7 @@ class TrialRun:
         That is: no data and none that may be drawn, a model of gigabytes or of a quarter of the
         memory, one that does not run.
         """
-        if weight_bytes(model) > (largest_tried()):
+        if weight_bytes(model) > largest_tried():
             return None
         try:
             data = _samples(model, ctx)

@@ -77,7 +77,7 @@ class TransformersFrontend:
                 "a checkpoint folder provides its own inputs and weights; leave out --example and "
                 "--weights"
             )
-        with plain_checkpoint(Path(source)) as plain:
+        with plain_checkpoint(Path(source), mapped=True) as plain:
             model = export_plain(plain, options)
             model.companions = {**make_tokenizer(plain.folder), **model.companions}
         return model

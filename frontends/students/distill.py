@@ -24,9 +24,10 @@ from irtools.frontends.students.training.data import (
     class_names,
     read_splits,
 )
-from irtools.frontends.students.training.loop import check_precision, train
+from irtools.frontends.students.training.loop import train
 from irtools.frontends.students.training.objective import TEACHER_LOGITS, Objective, make_objective
-from irtools.frontends.students.training.results import finished, rounding_notes, set_task
+from irtools.frontends.students.training.precision import check_precision
+from irtools.frontends.students.training.results import finished, set_task, training_notes
 from irtools.frontends.students.training.scoring import find_gain, outputs_of, score
 from irtools.frontends.students.training.teacher import Teacher, cached_outputs, open_teacher
 from irtools.frontends.students.training.workspace import TrainingFolder, processes
@@ -87,8 +88,8 @@ def distill(request: DistillRequest, spec: StudentSpec, progress: Progress) -> D
     networks = [load_network(_folder(found)) for found in (distilled, hard)]
     better, other = (outputs_of(network, job.data.test) for network in networks)
     gain = find_gain(better, other, job.data.test, job.metric, seed)
-    rounding = rounding_notes(job.student, request.training.quantize)
-    notes = [*job.notes, *rounding, *(n for n in dict.fromkeys((note, second)) if n)]
+    told = training_notes(job.student, request.training)
+    notes = [*job.notes, *told, *(n for n in dict.fromkeys((note, second)) if n)]
     return DistillResult(teacher, distilled, hard, gain, job.tokenizer, tuple(notes))
 
 

@@ -25,12 +25,13 @@ from irtools.frontends.students.training.data import (
     num_outputs,
     read_splits,
 )
-from irtools.frontends.students.training.loop import check_precision, train
+from irtools.frontends.students.training.loop import train
 from irtools.frontends.students.training.objective import Objective
+from irtools.frontends.students.training.precision import check_precision, precision_notes
 from irtools.frontends.students.training.results import (
     finished,
-    rounding_notes,
     set_task,
+    training_notes,
 )
 from irtools.frontends.students.training.scoring import score, trained_outputs
 from irtools.frontends.students.training.workspace import Done, TrainingFolder
@@ -163,7 +164,7 @@ def _whole(job: _Finetuning, progress: Progress) -> FinetuneResult | None:
     done = _train(job, job.network, workspace, progress)
     training = job.request.training
     found = finished("fine-tuned", done, job.data.test, job.metric, training, workspace)
-    notes = (*job.notes, *rounding_notes(job.network, training.quantize))
+    notes = (*job.notes, *training_notes(job.network, training))
     return FinetuneResult(found, notes=notes) if workspace.is_main else None
 
 
@@ -194,7 +195,7 @@ def _adapted(job: _Finetuning, progress: Progress) -> FinetuneResult | None:
             trained,
             lambda network: _logits(job, network),
             lambda _, logits: _score(job, logits),
-            job.notes,
+            (*job.notes, *precision_notes(job.request.training.precision)),
         )
     )
 

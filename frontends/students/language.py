@@ -20,7 +20,8 @@ from irtools.frontends.students.networks.checkpoints import (
 from irtools.frontends.students.training.data import choose_metric
 from irtools.frontends.students.training.loop import train
 from irtools.frontends.students.training.objective import Objective
-from irtools.frontends.students.training.results import finished, rounding_notes
+from irtools.frontends.students.training.precision import precision_notes
+from irtools.frontends.students.training.results import finished, training_notes
 from irtools.frontends.students.training.scoring import NetworkRunner
 from irtools.frontends.students.training.workspace import Done, TrainingFolder
 from irtools.metrics import Evaluation, Perplexity, evaluate
@@ -54,7 +55,7 @@ def finetune_language(request: FinetuneRequest, progress: Progress) -> FinetuneR
     if found is None:
         return None
     base = TrainedNetwork("base", None, found.result.parameters, before)
-    notes = (*found.notes, *rounding_notes(network, request.training.quantize))
+    notes = (*found.notes, *training_notes(network, request.training))
     return dataclasses.replace(
         found, stages=(base, *found.stages), notes=tuple(dict.fromkeys(notes))
     )
@@ -130,7 +131,7 @@ def _adapted(job: _Language) -> FinetuneResult | None:
             job.train,
             job.logits,
             lambda network, _: job.perplexity(network),
-            job.train_texts.notes,
+            (*job.train_texts.notes, *precision_notes(job.request.training.precision)),
         )
     )
 

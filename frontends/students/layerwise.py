@@ -38,6 +38,7 @@ from irtools.frontends.students.training.blocks import (
 )
 from irtools.frontends.students.training.comparison import Comparison, batches_of, classifies
 from irtools.frontends.students.training.data import class_names
+from irtools.frontends.students.training.precision import precision_notes
 from irtools.frontends.students.training.results import write_checkpoint
 from irtools.frontends.students.training.workspace import TrainingFolder, processes
 from irtools.model import Model
@@ -73,7 +74,7 @@ def layerwise(request: LayerwiseRequest, spec: StudentSpec, progress: Progress) 
     blocks = tuple(_train_blocks(job, workspace.folder, progress))
     networks.append(compared.row("layerwise", job.student))
     folder = write_checkpoint(job.student, workspace.folder / "layerwise" / "network")
-    notes = (*job.notes, *_told(job, blocks))
+    notes = (*job.notes, *precision_notes(request.training.precision), *_told(job, blocks))
     return LayerwiseResult(folder, tuple(networks), blocks, job.tokenizer, notes)
 
 

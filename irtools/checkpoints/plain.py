@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from irtools.checkpoints import gguf, quantized
+from irtools.checkpoints import gguf, quantized, widened
 from irtools.checkpoints.recognize import is_gguf
 from irtools.checkpoints.unpacked import Unpacked
 from irtools.errors import IrtoolsError, MissingExtraError
@@ -48,33 +48,53 @@ def is_unpacked(source: Path) -> bool:
 
 
 @contextmanager
-def plain_checkpoint(source: Path) -> Iterator[PlainCheckpoint]:
+def plain_checkpoint(source: Path, *, mapped: bool = False) -> Iterator[PlainCheckpoint]:
     """Give a plain folder for a source, for as long as the `with` block runs.
 
     A GGUF file, or a folder with quantized weights, is written to a temporary folder in float32,
     weight by weight, so that it takes disk and little memory. Errors out of the block name the
     source. Whatever else a source is, it is given as it is.
 
+    Args:
+        source: A file or folder.
+        mapped: Write large weights of 16 bits in float32 too, so that a network maps them from
+            disk; else it makes float32 of them in memory.
+
     Raises:
         MissingExtraError: The packages that read it are not installed.
         ModelError: It is damaged, or contradicts itself.
         UnsupportedError: Stored in a way that is not read.
     """
-    if not is_unpacked(source):
+    unpack = _unpacking(source, mapped=mapped)
+    if unpack is None:
         yield PlainCheckpoint(source, source)
         return
-    try:
-        import safetensors  # noqa: F401
-    except ImportError as error:
-        raise MissingExtraError("reading a checkpoint", "torch") from error
     with scratch_folder("checkpoint") as scratch:
         # Its name is the source's, because libraries show it as well.
         folder = scratch / source.name
         folder.mkdir()
-        unpack = gguf.unpack if source.is_file() else quantized.unpack
         plain = PlainCheckpoint(source, folder, unpack(source, folder))
         try:
             yield plain
         except IrtoolsError as error:
             error.args = tuple(plain.named(str(arg)) for arg in error.args)
             raise
+
+
+def _unpacking(source: Path, *, mapped: bool) -> Callable[[Path, Path], Unpacked] | None:
+    """Return what writes a source as a plain folder; None where it is one.
+
+    Raises:
+        MissingExtraError: The packages that read it are not installed.
+    """
+    if not (is_unpacked(source) or (mapped and (source / "config.json").is_file())):
+        return None
+    try:
+        import safetensors  # noqa: F401
+    except ImportError as error:
+        raise MissingExtraError("reading a checkpoint", "torch") from error
+    if is_gguf(source):
+        return gguf.unpack
+    if quantized.is_quantized(source):
+        return quantized.unpack
+    return widened.widen if widened.is_narrow(source) else None

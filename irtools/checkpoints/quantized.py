@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from irtools.checkpoints.methods.base import Layout, Method
 from irtools.checkpoints.parts import Parts
 from irtools.checkpoints.shards import Shards
 from irtools.checkpoints.tensor_files import StoredArray, tensor_files, tensors_in
-from irtools.checkpoints.unpacked import Unpacked
+from irtools.checkpoints.unpacked import Unpacked, is_weights, link
 from irtools.errors import ModelError
 from irtools.files import json_text
 from irtools.words import counted, printable
@@ -55,11 +55,11 @@ def unpack(folder: Path, made: Path) -> Unpacked:
             "how to read it; give the config that belongs to the weights, or the weights before "
             "quantization"
         )
-    _link(folder, made, _is_other)
+    link(folder, made, _is_other)
     (made / "config.json").write_text(json_text(without_entry(folder)), encoding="utf-8")
     files = tensor_files(folder)
     if mark is None and files:
-        _link(folder, made, _is_weights)
+        link(folder, made, is_weights)
         note = f"{entry.file} speaks of quantized weights ({printable(entry.method)}), and they "
         return Unpacked((f"{note}are plain floats: read as such",))
     method = method_of(folder, entry)
@@ -142,16 +142,6 @@ def _first_mark(folder: Path) -> str | None:
 def _is_mark(name: str, tensor: StoredArray) -> bool:
     is_integer = tensor.kind in _INTEGERS and len(tensor.shape) > 1 and name.endswith("weight")
     return bool(_MARKS.search(name)) or tensor.kind.startswith(_SMALL_FLOATS) or is_integer
-
-
-def _link(folder: Path, made: Path, wanted: Callable[[str], bool]) -> None:
-    for path in folder.iterdir():
-        if wanted(path.name):
-            (made / path.name).symlink_to(path.absolute())
-
-
-def _is_weights(name: str) -> bool:
-    return name.endswith((".safetensors", ".safetensors.index.json"))
 
 
 def _is_other(name: str) -> bool:

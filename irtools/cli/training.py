@@ -93,8 +93,8 @@ def training_options(learning_rate: float | None) -> Callable[[F], F]:
         click.option(
             "--precision",
             type=click.Choice(["fp32", "bf16", "fp16"]),
-            help="Arithmetic of the training; weights stay fp32. [default: fp32, or as the config "
-            "of accelerate says]",
+            help="Arithmetic of the training; weights stay fp32. bf16 is fp32 on a CPU that has no "
+            "kernels for it. [default: fp32, or as the config of accelerate says]",
         ),
         click.option(
             "--quantize",

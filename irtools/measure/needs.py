@@ -1,8 +1,8 @@
 """What work on a large model needs, said and checked before it starts.
 
 The shares are those measured on the shape of Llama-3.2-1B in float32, 4.9 GB (docs/benchmarks.md):
-an export takes 1.34 of the weights in memory that no file backs, `optimize` that compares with the
-original 1.1, passes alone 0.34.
+an export takes 0.27 of the weights in memory that no file backs, and 1.34 where they are a pickle,
+which is read as a whole; `optimize` that compares with the original 1.1, passes alone 0.34.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Needs", "available_memory", "float32_bytes", "needs_of", "refuse_ful
 LARGE = 1 << 30
 """Bytes of weights from which on needs are said."""
 
-_EXPORT, _COMPARED, _PASSES = 1.35, 1.15, 0.35
+_EXPORT, _UNPICKLED, _COMPARED, _PASSES = 0.3, 1.35, 1.15, 0.35
 _CODES = {"I32": 8, "U8": 2, "I8": 1}
 """Numbers in one element of a tensor of packed codes, about."""
 _FLOATS = frozenset({"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"})
@@ -66,10 +66,13 @@ def needs_of(
     weights = float32_bytes(Path(source))
     if weights < LARGE:
         return None
-    shares = [_EXPORT] if exports else []
+    pickled = _is_pickled(Path(source))
+    shares = [_UNPICKLED if pickled else _EXPORT] if exports else []
     if optimizes:
         shares.append(_COMPARED if compares else _PASSES)
-    temporary = weights * (exports + (optimizes and compares))
+    # Weights that are not float32 are written as such, to be mapped, and those of the result once.
+    copies = 1 + (not pickled and _stored_bytes(Path(source)) < weights)
+    temporary = weights * (copies * exports + (optimizes and compares))
     places = {scratch_place(): temporary, out: weights}
     return Needs(round(max(shares, default=0) * weights), _joined(places))
 
@@ -116,6 +119,15 @@ def float32_bytes(source: Path) -> int:
 
 def _plain(name: str) -> str:
     return "".join(f"[{sign}]" if sign in "*?[" else sign for sign in name)
+
+
+def _is_pickled(source: Path) -> bool:
+    return source.is_dir() and not any(source.glob("*.safetensors"))
+
+
+def _stored_bytes(source: Path) -> int:
+    files = source.glob("*.safetensors") if source.is_dir() else [source]
+    return sum(path.stat().st_size for path in files)
 
 
 def _numbers(path: Path) -> int:

@@ -28,6 +28,7 @@ from irtools.errors import DataError, UnsupportedError
 from irtools.frontends.students.networks.anatomy import find_layers, unit_mask
 from irtools.frontends.students.networks.rounded import trained_through
 from irtools.frontends.students.training.losses import hidden_loss
+from irtools.frontends.students.training.precision import precision_here
 from irtools.students import TrainingSettings
 
 __all__ = ["BlockBatch", "Fit", "advance", "captured", "fit_block", "on_device", "training_device"]
@@ -239,7 +240,7 @@ def _drawn(count: int, seed: int) -> Iterator[int]:
 
 
 def _arithmetic(settings: TrainingSettings) -> AbstractContextManager[Any]:
-    if settings.precision == "fp32":
+    if precision_here(settings.precision) == "fp32":
         return nullcontext()
     found: AbstractContextManager[Any] = torch.autocast(training_device().type, torch.bfloat16)
     return found

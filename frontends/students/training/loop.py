@@ -17,16 +17,17 @@ from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from irtools.data import Dataset
-from irtools.errors import DataError, UnsupportedError
+from irtools.errors import DataError
 from irtools.frontends.students.networks.checkpoints import quiet_library, writing
 from irtools.frontends.students.networks.rounded import trained_through
 from irtools.frontends.students.training.data import Rows, collate
 from irtools.frontends.students.training.objective import Objective
+from irtools.frontends.students.training.precision import check_precision, precision_here
 from irtools.frontends.students.training.sharding import shard_on_cpus
 from irtools.plugins import Progress
 from irtools.students import TrainingSettings
 
-__all__ = ["Run", "StudentLoop", "check_precision", "last_checkpoint", "train"]
+__all__ = ["Run", "StudentLoop", "last_checkpoint", "train"]
 
 _STATE = "trainer_state.json"
 _LAST_SHARE = 10
@@ -151,6 +152,7 @@ class _Tell(TrainerCallback):  # type: ignore[misc]
 
 def _arguments(settings: TrainingSettings, folder: Path, optimizer: str | None) -> Any:
     chosen = {} if optimizer is None else {"optim": optimizer}
+    precision = precision_here(settings.precision)
     made = TrainingArguments(
         output_dir=str(folder),
         num_train_epochs=settings.epochs,
@@ -160,8 +162,8 @@ def _arguments(settings: TrainingSettings, folder: Path, optimizer: str | None) 
         lr_scheduler_type="linear",
         warmup_steps=settings.warmup,
         weight_decay=settings.weight_decay,
-        bf16=settings.precision == "bf16",
-        fp16=settings.precision == "fp16",
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
         save_strategy="epoch" if settings.save_steps is None else "steps",
         save_steps=settings.save_steps or 500,
         save_total_limit=2,
@@ -182,21 +184,9 @@ def _arguments(settings: TrainingSettings, folder: Path, optimizer: str | None) 
     # parts of a batch, several at a time.
     made._n_gpu = min(made.n_gpu, 1)
     # By default it asks the environment.
-    made.mixed_precision = "no" if settings.precision == "fp32" else settings.precision
+    made.mixed_precision = "no" if precision == "fp32" else precision
     shard_on_cpus(made.distributed_state)
     return made
-
-
-def check_precision(precision: str) -> None:
-    """Refuse arithmetic that this machine does not have.
-
-    Raises:
-        UnsupportedError: fp16 without a GPU.
-    """
-    if precision == "fp16" and not torch.cuda.is_available():
-        raise UnsupportedError(
-            "training in fp16 needs a GPU; on a CPU use --precision bf16 or fp32"
-        )
 
 
 def _move(objective: Objective, device: Any) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 from irtools.data import Dataset
 from irtools.frontends.students.networks.checkpoints import load_network, save_network, writing
 from irtools.frontends.students.networks.rounded import round_weights, rounded_layers
+from irtools.frontends.students.training.precision import precision_notes
 from irtools.frontends.students.training.scoring import score, trained_outputs
 from irtools.frontends.students.training.workspace import Done, TrainingFolder
 from irtools.metrics import Evaluation
-from irtools.students import Task, TrainedNetwork, TrainingSettings, WeightRounding
+from irtools.students import Task, TrainedNetwork, TrainingSettings
 from irtools.words import counted
 
-__all__ = ["finished", "rounding_notes", "set_task", "write_checkpoint"]
+__all__ = ["finished", "set_task", "training_notes", "write_checkpoint"]
 
 _PROBLEMS: Mapping[str, str] = {
     "multi-class": "single_label_classification",
@@ -64,13 +65,15 @@ def finished(
     return TrainedNetwork(name, folder, count, found, count, done.steps, done.seconds, done.losses)
 
 
-def rounding_notes(network: Any, form: WeightRounding | None) -> tuple[str, ...]:
-    """Return what a reader should know of the weights of a result."""
+def training_notes(network: Any, settings: TrainingSettings) -> tuple[str, ...]:
+    """Return what a reader should know of how the weights of a result came to be."""
+    notes, form = precision_notes(settings.precision), settings.quantize
     if form is None:
-        return ()
+        return notes
     layers = counted(len(rounded_layers(network, form)), "Linear")
     keeps = "int8" if form == "int8" else "int4"
-    return (f"trained through the {form} rounding of {layers}; `{keeps}` keeps these weights",)
+    told = f"trained through the {form} rounding of {layers}; `{keeps}` keeps these weights"
+    return (*notes, told)
 
 
 def write_checkpoint(network: Any, folder: Path) -> Path:

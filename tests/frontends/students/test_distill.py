@@ -7,6 +7,7 @@ import json
 import resource
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -384,6 +385,24 @@ def test_fp16_needs_a_gpu(request_of: Make) -> None:
         run(request_of(training=dataclasses.replace(ONE, precision="fp16")))
 
 
-def test_bf16(request_of: Make) -> None:
+@pytest.mark.parametrize("fast", [True, False])
+def test_bf16_is_float32_where_there_are_no_kernels_for_it(
+    fast: bool, request_of: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from irtools.frontends.students.training import precision
+    from irtools.frontends.students.training.loop import StudentLoop
+
+    used = []
+
+    def arithmetic(loop: StudentLoop, *given: Any) -> Any:
+        used.append(torch.is_autocast_enabled("cpu"))
+        return original(loop, *given)
+
+    original = StudentLoop.compute_loss
+    monkeypatch.setattr(StudentLoop, "compute_loss", arithmetic)
+    monkeypatch.setattr(precision, "_bf16_is_fast", lambda: fast)
     result = run(request_of(training=dataclasses.replace(ONE, precision="bf16")))
     assert all(t.dtype == torch.float32 for t in weights_of(result.distilled.folder).values())
+    assert set(used) == {fast}
+    told = [note for note in result.notes if "no kernels for bf16" in note]
+    assert len(told) == (not fast)

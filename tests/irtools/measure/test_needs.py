@@ -41,15 +41,28 @@ def test_weights_are_counted_in_float32_by_headers_alone(large: Path, tmp_path: 
     assert float32_bytes(tmp_path / "cut") == float32_bytes(tmp_path / "absent") == 0
 
 
-def test_an_export_takes_more_memory_than_passes(large: Path, tmp_path: Path) -> None:
+def test_an_export_maps_weights_and_a_comparison_holds_them(large: Path, tmp_path: Path) -> None:
     export = needs_of(str(large), tmp_path, exports=True)
     passes = needs_of(str(large), tmp_path, exports=False, optimizes=True)
     compared = needs_of(str(large), tmp_path, exports=False, optimizes=True, compares=True)
     assert export is not None and passes is not None and compared is not None
-    assert export.memory == 5_400_000_000
+    assert export.memory == 1_200_000_000
     assert (passes.memory, compared.memory) == (1_400_000_000, 4_600_000_000)
-    assert sum(export.disk.values()) == 8_000_000_000
+    assert sum(export.disk.values()) == 12_000_000_000
     assert sum(passes.disk.values()) == 4_000_000_000
+
+
+def test_a_pickle_is_read_as_a_whole_and_float32_is_mapped_as_it_is(tmp_path: Path) -> None:
+    for name, file in (("pickled", "pytorch_model.bin"), ("wide", "model.safetensors")):
+        folder = checkpoint(tmp_path / name, [1000, 1000, 300], dtype="F32")
+        (folder / "model.safetensors").rename(folder / file)
+        with (folder / file).open("r+b") as stream:
+            stream.truncate(1_200_001_000)
+    pickled = needs_of(str(tmp_path / "pickled"), tmp_path, exports=True)
+    wide = needs_of(str(tmp_path / "wide"), tmp_path, exports=True)
+    assert pickled is not None and wide is not None
+    assert pickled.memory > 1_600_000_000 > 400_000_000 > wide.memory
+    assert sum(wide.disk.values()) == 2_400_000_000
 
 
 def test_small_models_need_nothing_worth_a_line(tmp_path: Path) -> None:
@@ -69,18 +82,18 @@ def test_needs_are_said_and_short_memory_is_a_warning(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     usage(monkeypatch, 10**12)
-    monkeypatch.setattr(subject, "available_memory", lambda: 2_000_000_000)
+    monkeypatch.setattr(subject, "available_memory", lambda: 1_000_000_000)
     say_needs(str(large), tmp_path / "new" / "out", exports=True)
     said = " ".join(capsys.readouterr().err.split())
-    assert "irc: needs about 5.4 GB of memory and 8.0 GB of disk in" in said
-    assert "warning: 2.0 GB of memory are available" in said
+    assert "irc: needs about 1.2 GB of memory and 12.0 GB of disk in" in said
+    assert "warning: 1.0 GB of memory are available" in said
 
 
 def test_a_full_disk_is_refused_before_the_work(
     large: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage(monkeypatch, 3_000_000_000)
-    with pytest.raises(FileError, match=r"8\.0 GB of disk in .* has 3\.0 GB free: make room"):
+    with pytest.raises(FileError, match=r"12\.0 GB of disk in .* has 3\.0 GB free: make room"):
         say_needs(str(large), tmp_path, exports=True)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from irtools.backends.openvino.runner import OpenVinoRunner
+from irtools.backends.openvino.runner import open_runner
 from irtools.errors import UnsupportedError
 from irtools.model import Model
 from irtools.targets import Feeds, NodeTimes, RunnerOptions
@@ -35,7 +35,7 @@ def profile(
         UnsupportedError: OpenVINO refuses the model, or counts nothing on this device.
         DataError: The feeds do not fit.
     """
-    with OpenVinoRunner(model, options, device, counters=True, stateful=stateful) as runner:
+    with open_runner(model, options, device, counters=True, stateful=stateful) as runner:
         for _ in range(_WARM_UP_RUNS):
             runner.run(feeds)
         found, totals = [], []

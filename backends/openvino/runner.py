@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from irtools.backends.openvino.compiled import SUFFIX, CompiledRunner
 from irtools.backends.openvino.kernels import count_kernels, quantized_ops
 from irtools.backends.openvino.library import clean_message, import_openvino, release
 from irtools.backends.openvino.padding_choice import form_of_padding
+from irtools.backends.openvino.ports import CACHE_PRECISION, plugin_config, slot_of
 from irtools.backends.openvino.source import import_model
 from irtools.backends.openvino.state import Cache, StatefulText
 from irtools.backends.openvino.stateful import (
@@ -22,7 +24,7 @@ from irtools.backends.openvino.stateful import (
     cache_variables,
     make_stateful,
 )
-from irtools.errors import OptionError, UnsupportedError
+from irtools.errors import UnsupportedError
 from irtools.targets import (
     FedText,
     Feeds,
@@ -37,19 +39,27 @@ if TYPE_CHECKING:
     from irtools.analysis.decoder import CachedDecoder
     from irtools.model import Model
 
-__all__ = ["OpenVinoRunner", "plugin_config"]
+__all__ = ["OpenVinoRunner", "open_runner"]
 
-_CACHE_PRECISION = "KV_CACHE_PRECISION"
-_PRECISIONS_OF_CACHE = (_CACHE_PRECISION, "KEY_CACHE_PRECISION", "VALUE_CACHE_PRECISION")
-_PRECISIONS = {"f32": "f32", "bf16": "bf16", "f16": "f16"}
-_NUMPY_TYPES = {
-    "boolean": np.dtype(np.bool_),
-    "f16": np.dtype(np.float16),
-    "f32": np.dtype(np.float32),
-    "f64": np.dtype(np.float64),
-    "string": np.dtype(object),
-    **{f"{k}{b}": np.dtype(f"{k}{b // 8}") for k in "iu" for b in (8, 16, 32, 64)},
-}
+_PRECISIONS_OF_CACHE = (CACHE_PRECISION, "KEY_CACHE_PRECISION", "VALUE_CACHE_PRECISION")
+
+
+def open_runner(
+    model: Model | Path,
+    options: RunnerOptions,
+    device: str,
+    *,
+    counters: bool = False,
+    stateful: bool = False,
+) -> OpenVinoRunner | CompiledRunner:
+    """Return what runs a model, or a file of it; arguments as `OpenVinoRunner` takes them.
+
+    Raises:
+        UnsupportedError: OpenVINO refuses the model.
+    """
+    if isinstance(model, Path) and model.suffix == SUFFIX:
+        return CompiledRunner(model, options, device, counters=counters)
+    return OpenVinoRunner(model, options, device, counters=counters, stateful=stateful)
 
 
 class OpenVinoRunner(SessionRunner):
@@ -94,13 +104,13 @@ class OpenVinoRunner(SessionRunner):
         config = plugin_config(options, device) | ({"PERF_COUNT": "YES"} if counters else {})
         coded = cache_precision(imported.model)
         if coded is not None:
-            config.pop(_CACHE_PRECISION, None)
+            config.pop(CACHE_PRECISION, None)
         self._compile = partial(_compile, core, imported.model, device, config)
         # OpenVINO 2026.4 ends the process where variables of 4 bits are set, and reads them wrong.
         self._hides_cache = coded == "u4"
         self._arrays: Any = None
         compiled = self._compile()
-        slots = [_slot(port, imported.outputs) for port in compiled.inputs]
+        slots = [slot_of(port, imported.outputs) for port in compiled.inputs]
         self._ports = [slot.name for slot in slots]
         variables = cache_variables(imported.model)
         self._cache = Cache(variables) if variables else None
@@ -193,29 +203,6 @@ def _cache_slot(variable: CacheVariable) -> InputSlot:
     return InputSlot(variable.name, np.dtype(np.float32), shape)
 
 
-def plugin_config(options: RunnerOptions, device: str) -> dict[str, str]:
-    """Return the plug-in's properties for `options`.
-
-    Three of OpenVINO's defaults change numbers: bf16 on CPUs that have it, int8 activations in
-    front of compressed weights, and a cache of 8 bits inside. `exact` switches them off.
-
-    Raises:
-        OptionError: No such precision.
-    """
-    config = {"PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": "1"}
-    if options.threads is not None and device == "CPU":
-        config["INFERENCE_NUM_THREADS"] = str(options.threads)
-    if options.precision is not None:
-        if options.precision not in _PRECISIONS:
-            known = ", ".join(_PRECISIONS)
-            raise OptionError(f"precision is {options.precision!r}, expected one of {known}")
-        config["INFERENCE_PRECISION_HINT"] = _PRECISIONS[options.precision]
-    if options.exact:
-        config |= {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
-        config |= {_CACHE_PRECISION: "f32"}
-    return config
-
-
 def _compile(
     core: Any,
     model: Any,
@@ -229,14 +216,3 @@ def _compile(
         raise UnsupportedError(
             f"OpenVINO {release()} cannot compile the model for {device}: {clean_message(error)}"
         ) from error
-
-
-def _slot(port: Any, outputs: Sequence[str]) -> InputSlot:
-    # What is returned as it came has two names.
-    name = min(port.get_names().difference(outputs), default=port.get_any_name())
-    shape = port.get_partial_shape()
-    sizes = None
-    if shape.rank.is_static:
-        sizes = tuple(size.get_length() if size.is_static else None for size in shape)
-    element = port.get_element_type().get_type_name()
-    return InputSlot(name, _NUMPY_TYPES.get(element), sizes)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from irtools.model import Model
 
-__all__ = ["DeclaredInputs", "ImportedModel", "import_model", "write_model"]
+__all__ = ["DeclaredInputs", "ImportedModel", "import_model", "named", "write_model"]
 
 _IN_MEMORY_UP_TO = 64 << 20
 # Bytes are held three times while they are parsed; files are mapped.
@@ -92,33 +92,30 @@ def import_model(core: Any, model: Model | Path) -> ImportedModel:
     return ImportedModel(imported, names, lambda: inputs)
 
 
-def write_model(
-    model: Model, path: Path, rewrite: Callable[[ImportedModel], ImportedModel] | None = None
-) -> None:
+def write_model(imported: ImportedModel, path: Path) -> None:
     """Write `.xml` and `.bin`.
 
-    Args:
-        rewrite: What is done to it after it was read.
-
     Raises:
-        UnsupportedError: OpenVINO refuses the model.
         FileError: The files cannot be written.
     """
     ov = import_openvino()
-    imported = import_model(ov.Core(), model)
-    if rewrite is not None:
-        imported = rewrite(imported)
+    model = named(imported).model
+    _number_nodes(model)
+    try:
+        # The default halves float32 weights.
+        ov.save_model(model, path, compress_to_fp16=False)
+    except RuntimeError as error:
+        raise FileError(f"OpenVINO cannot write {path.name}: {clean_message(error)}") from error
+
+
+def named(imported: ImportedModel) -> ImportedModel:
+    """Give inputs and outputs the names, and those alone, that callers know; in place."""
     for output, name in zip(imported.model.outputs, imported.outputs, strict=True):
         # Values that became one carry all their names; callers ask for the model's.
         output.get_tensor().set_names({name})
     for name, port in _renamed_inputs(imported):
         port.get_tensor().set_names({name})
-    _number_nodes(imported.model)
-    try:
-        # The default halves float32 weights.
-        ov.save_model(imported.model, path, compress_to_fp16=False)
-    except RuntimeError as error:
-        raise FileError(f"OpenVINO cannot write {path.name}: {clean_message(error)}") from error
+    return imported
 
 
 def _number_nodes(model: Any) -> None:

@@ -45,7 +45,8 @@ class _OpenVino(PackagedTarget):
 
     device: ClassVar[str]
     package: ClassVar[str] = "openvino"
-    formats: ClassVar[tuple[str, ...]] = ("xml",)
+    formats: ClassVar[tuple[str, ...]] = ("xml", "blob")
+    unproven_formats: ClassVar[frozenset[str]] = frozenset({"blob"})
 
     def check_available(self) -> None:
         devices = import_openvino().Core().available_devices
@@ -57,9 +58,9 @@ class _OpenVino(PackagedTarget):
 
     def runner(self, model: Model | Path, options: RunnerOptions = RunnerOptions()) -> Runner:
         self.check_available()
-        from irtools.backends.openvino.runner import OpenVinoRunner
+        from irtools.backends.openvino.runner import open_runner
 
-        return OpenVinoRunner(self.as_run(model), options, self.device, stateful=self.stateful)
+        return open_runner(self.as_run(model), options, self.device, stateful=self.stateful)
 
     def as_run(self, model: Model | Path) -> Model | Path:
         """Return the model in the form in which it computes what it says on this machine."""
@@ -71,10 +72,17 @@ class _OpenVino(PackagedTarget):
         return lower(model, self.capabilities)
 
     def write(self, form: Model, path: Path) -> None:
-        from irtools.backends.openvino.source import write_model
+        from irtools.backends.openvino.compiled import SUFFIX, write_compiled
+        from irtools.backends.openvino.source import import_model, write_model
         from irtools.backends.openvino.stateful import make_stateful
 
-        write_model(form, path, make_stateful if self.stateful else None)
+        imported = import_model(import_openvino().Core(), form)
+        if self.stateful:
+            imported = make_stateful(imported)
+        if path.suffix == SUFFIX:
+            write_compiled(imported, path, self.device)
+        else:
+            write_model(imported, path)
 
     def folder_stem(self, model: Model, usual: str) -> str:
         from irtools.backends.openvino.genai import MAIN, writes_text

@@ -11,21 +11,27 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from irtools.driver.companions import companions_next_to, write_companions
 from irtools.driver.destination import Destination
 from irtools.errors import CheckError, DataError, FileError, UnsupportedError
-from irtools.files import file_hash, publish, publish_folder, staging_folder
+from irtools.files import file_hash, publish, publish_folder, scratch_folder, staging_folder
 from irtools.model import Model
 from irtools.report.document import Report
 from irtools.report.entries import ArtifactEntry
 from irtools.report.page import report_page
 from irtools.sources import find_frontend
-from irtools.targets import Artifact, Companions, KernelReport, Target, find_target
+from irtools.targets import Artifact, Companions, Feeds, KernelReport, Target, find_target
+from irtools.words import printable
 
 if TYPE_CHECKING:
     from irtools.driver.result import OptimizeResult
 
 __all__ = ["WrittenExport", "compile_to", "copy_companions", "write_artifact", "write_export"]
+
+_SAME = 1e-3
+"""Largest difference, relative to the largest number, of a form that computes the same."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -282,14 +288,13 @@ def _try(
     """
     from irtools.data import SyntheticSettings, draw_feeds
     from irtools.measure.drawable import drawn_for, run_with
-    from irtools.measure.probe import probe
 
     usual = SyntheticSettings(samples=1, sequence=16, image=64)
     try:
         with drawn_for(model, target, sizes) as drawn:
             found = run_with(
                 drawn,
-                lambda adapt: probe(target, artifact.files[0], draw_feeds(model, adapt(usual))),
+                lambda adapt: _outputs(artifact, model, target, draw_feeds(model, adapt(usual))),
             )
             if drawn.note:
                 yield drawn.note
@@ -305,6 +310,46 @@ def _try(
     missing = [info.name for info in model.interface.outputs if info.name not in found]
     if missing:
         raise CheckError(f"{artifact.files[0].name} has no output {', '.join(missing)}")
+
+
+def _outputs(
+    artifact: Artifact, model: Model, target: Target, feeds: Feeds
+) -> Mapping[str, np.ndarray]:
+    """Run an artifact in a child process.
+
+    Raises:
+        CheckError: Its format is one that the runtime may compute wrongly, and it does.
+        DataError: The feeds do not fit.
+        UnsupportedError: It does not run.
+    """
+    from irtools.measure.probe import probe
+
+    main = artifact.files[0]
+    found = probe(target, main, feeds)
+    if main.suffix.removeprefix(".") in target.unproven_formats:
+        with scratch_folder("proof") as folder:
+            proven = target.compile(model, folder, "model").files[0]
+            wanted = probe(target, proven, feeds)
+        wrong = [name for name in wanted if not _is_same(wanted[name], found.get(name))]
+        if wrong:
+            raise CheckError(
+                f"{main.name} computes other numbers than the model at the output "
+                f"{printable(wrong[0])!r}: {target.version()} reads it back wrongly; write "
+                f".{target.formats[0]}"
+            )
+    return found
+
+
+def _is_same(wanted: np.ndarray, found: np.ndarray | None) -> bool:
+    if found is None or wanted.dtype.kind not in "fc":
+        return found is not None and np.array_equal(wanted, found)
+    return wanted.shape == found.shape and bool(
+        np.allclose(found, wanted, rtol=_SAME, atol=_SAME * _largest(wanted), equal_nan=True)
+    )
+
+
+def _largest(array: np.ndarray) -> float:
+    return float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
 
 
 def copy_companions(

@@ -11,7 +11,7 @@ from irtools.errors import FileError, UsageError
 __all__ = ["Destination", "check_writable", "stem_of"]
 
 
-_COMPILED = (".ort", ".xml")
+_COMPILED = (".ort", ".xml", ".blob")
 """Suffixes of what runtimes load besides ONNX."""
 
 

@@ -37,6 +37,7 @@ _LIKE: Mapping[str, str] = {
     ".mlpackage": ".mlmodel",
     ".plan": ".engine",
     ".trt": ".engine",
+    ".blob": ".xml",
 }
 
 

@@ -251,6 +251,10 @@ class Target(ABC):
     formats: ClassVar[tuple[str, ...]] = ("onnx",)
     """Suffixes of what `compile` can write, the default first. The target's runner reads them."""
 
+    unproven_formats: ClassVar[frozenset[str]] = frozenset()
+    """Those that the runtime is known to compute wrongly of some models: what was written is
+    compared with the model before anybody sees it."""
+
     widening: ClassVar[str] = ""
     """What a user sets in the runtime to have products of 8-bit weights summed exactly on CPUs
     without VNNI, in words; empty where there is no such thing."""

@@ -102,8 +102,8 @@ __all__ = ["bench"]
 def bench(sources: tuple[str, ...], json_path: str | None, **given: Any) -> None:
     """Compare models with the first of them: time, memory, size, and with --evaluate accuracy.
 
-    A SRC is a model, or what `irc compile` wrote for its target: FILE.ort or FILE.xml. SRC@TARGET
-    runs on that target, any other on --target.
+    A SRC is a model, or what `irc compile` wrote for its target: FILE.ort, FILE.xml or
+    FILE.blob. SRC@TARGET runs on that target, any other on --target.
 
     Times are taken in alternating blocks, one process at a time. Prints median, p90 and p99
     latency, throughput, peak memory of the process, and how many times faster than the first

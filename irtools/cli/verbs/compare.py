@@ -69,7 +69,7 @@ def compare(
 
     Both run in child processes with the runtime's own optimizations off. With --layers every
     tensor that both models name is compared, and the first one where they diverge is named. B may
-    also be what `irc compile` wrote for the target: FILE.ort or FILE.xml.
+    also be what `irc compile` wrote for the target: FILE.ort, FILE.xml or FILE.blob.
     """
     from irtools.cli.console import console, say, say_notes, write_json
     from irtools.data import SyntheticSettings, load_dataset, resolve_sizes, synthesize

@@ -360,7 +360,9 @@ class Int8(PlanningPass):
         fixed = tuple(d for d in weights.decisions if made[d.subject].weight not in names)
         evidence = Evidence(ctx.target.capabilities, prospect.facts)
         stored = {w.name: w for w in find_stored(prospect.model).weights if not w.scope}
-        found = alternatives_of(chosen, weights.decisions, evidence, stored, cpu_quota())
+        found = alternatives_of(
+            prospect.model, chosen, weights.decisions, evidence, stored, cpu_quota()
+        )
         clock = None
         if self.max_latency is not None:
             usual = applied(plan)

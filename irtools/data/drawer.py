@@ -40,6 +40,7 @@ class SyntheticSettings:
         image: Size of a dynamic axis 2 or 3 of an image input.
         sizes: Dynamic axis to size, by its name or as INPUT.AXIS (`audio.1`).
         seed: Same seed, same data.
+        stream: Of one seed; those of two streams have nothing in common.
         vary_lengths: Mask out the ends of some samples, as padding would, and the beginnings of
             some pasts.
         past: Tokens in the cache of a decoder; its keys and values are drawn, too.
@@ -54,6 +55,7 @@ class SyntheticSettings:
     image: int = 224
     sizes: Mapping[str, int] | None = None
     seed: int = 0
+    stream: int = 0
     vary_lengths: bool = True
     past: int = 0
     together: int | None = None
@@ -105,7 +107,7 @@ class Drawer:
         self._new_tokens = new_tokens
         self._decoder = decoder
         self._caches = {} if decoder is None else {cache.name: cache for cache in decoder.past}
-        self._rng = np.random.default_rng(settings.seed)
+        self._rng = np.random.default_rng((settings.seed, settings.stream))
         self._lengths: np.ndarray | None = None
         self._read: np.ndarray | None = None
         self._drawn_sizes: dict[str, tuple[int, ...]] | None = None

@@ -35,6 +35,9 @@ __all__ = [
     "runner_maker",
 ]
 
+_RANGES = 1
+"""Stream of the samples that ranges come from: nothing is compared on what they cover."""
+
 
 class Calibration:
     """The calibration data of a run, or data drawn from the model when the first pass asks.
@@ -82,7 +85,7 @@ class Calibration:
             raise DataError(f"{error} (--calibrate)") from error
 
     def _synthesize(self, model: Model | ir.Model) -> Dataset:
-        settings = SyntheticSettings(seed=self.seed)
+        settings = SyntheticSettings(seed=self.seed, stream=_RANGES)
         if self.drawn is None:
             return synthesize(model, settings)
         return self.drawn.synthesize(settings, model)

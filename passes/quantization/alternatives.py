@@ -9,8 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
+import onnx_ir as ir
 
 from irtools.model import release_tensor
+from irtools.passes.quantization.forms.apply import expressible
 from irtools.passes.quantization.forms.blocks import BlockTable, Int4, Tied
 from irtools.passes.quantization.forms.choose import Chosen
 from irtools.passes.quantization.forms.dynamic import Dynamic
@@ -68,6 +70,7 @@ class Priced:
 
 
 def alternatives_of(
+    model: ir.Model,
     chosen: Sequence[Chosen],
     usual: Sequence[Decision],
     evidence: Evidence,
@@ -77,6 +80,7 @@ def alternatives_of(
     """Return what each weight may become.
 
     Args:
+        model: What they are weights of. Forms that its opset cannot express are left out.
         chosen: Weights, each with its usual form.
         usual: Their decisions; weights without one are left alone.
         evidence: Predicts errors; `remaining` counts for `Priced.rounded` alone.
@@ -85,14 +89,16 @@ def alternatives_of(
     """
     decided = {d.data["weight"]: d for d in usual}
     nearest = replace(evidence, remaining={})
+    can = expressible(model)
+    with_half = can(Half())
 
     def alternatives(item: Chosen) -> Priced:
         weight, form = item
         own = decided[weight.name]
-        forms = [f for f in _others(form) if _takes(f, weight, evidence.capabilities)]
+        forms = [f for f in _others(form) if can(f) and _takes(f, weight, evidence.capabilities)]
         pairs = [_decided(other, weight, nearest, evidence) for other in forms]
         half = None
-        if weight.name in stored and not form.is_table:
+        if with_half and weight.name in stored and not form.is_table:
             half = _in_half(stored[weight.name], own, evidence)
         if half is not None:
             pairs.append((half, half))

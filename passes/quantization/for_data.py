@@ -18,7 +18,7 @@ import onnx_ir as ir
 from irtools.passes.quantization.forms.static import Static
 from irtools.passes.quantization.ranges.gptq import GROUP_BYTES, Hessians, moment_bytes
 from irtools.passes.quantization.ranges.rounding import Moments
-from irtools.passes.quantization.remedy import GAIN_DB, NEED_DB
+from irtools.passes.quantization.remedy import least_gain
 from irtools.passes.quantization.sites.find import find_sites
 from irtools.passes.quantization.sites.uses import Weight
 from irtools.passes.quantization.trial_run import Trials
@@ -56,7 +56,8 @@ def rounded_for_data(plan: Plan, weights: Iterable[Weight], trials: Trials, meth
     if not rounded or trials.run is None or trials.run.drawn:
         return plan
     before = trials.kept_db(plan)
-    if before is None or before >= NEED_DB:
+    gain = None if before is None else least_gain(before)
+    if before is None or gain is None:
         return plan
     cheap = _most_for_memory(plan, rounded)
     changed, count = _with_rounding(plan, {weight.name for weight in cheap}, _AUTO)
@@ -64,7 +65,7 @@ def rounded_for_data(plan: Plan, weights: Iterable[Weight], trials: Trials, meth
         plan = replace(plan, remedies=(_REMEDY, *plan.remedies))
         changed = replace(changed, remedies=plan.remedies)
     after = trials.kept_db(changed) if count else None
-    if after is None or after < before + GAIN_DB:
+    if after is None or after < before + gain:
         return plan
     note = (
         f"{counted(count, 'weight')} rounded for calibration data: {after:.1f} dB instead of "

@@ -276,7 +276,7 @@ class Int4(PlanningPass):
             left = remaining_squares(ctx.statistics(model), products)
             evidence = dataclasses.replace(evidence, remaining=left)
         stored = {w.name: w for w in find_stored(model).weights if not w.scope}
-        found = alternatives_of(chosen, decisions, evidence, stored, cpu_quota())
+        found = alternatives_of(model, chosen, decisions, evidence, stored, cpu_quota())
         budget = self._budget
         if self.max_latency is not None:
             usual = applied(Plan("", tuple(decisions)))

@@ -94,7 +94,8 @@ class Int8(PlanningPass):
     quantized model keeps less than 26 dB of the original's outputs on these, more channels leave
     the integer product, of at most one product in six, or of as many as 20 dB take.
     Where less than 26 dB are kept even so, weights of small models are rounded so that their errors
-    make up for each other on the calibration data (GPTQ, Frantar et al. 2022).
+    make up for each other on the calibration data (GPTQ, Frantar et al. 2022); up to 30 dB where
+    1 dB more is kept.
     Between Convs integers are passed on; for ONNX Runtime every Conv outputs integers, so an
     output of the model that a Conv makes has 256 steps there. A Conv that is at most 2 % of the
     work and that no other Conv reads, such as the patches of a vision transformer, is multiplied in
@@ -180,7 +181,8 @@ class Int8(PlanningPass):
     method: str = option(
         "auto",
         "how weights of static products are rounded; auto: gptq where the outputs keep less than "
-        "26 dB and gain, in a large model those of narrow products alone; rtn: each to the "
+        "26 dB and gain, or less than 30 and gain 1 dB, in a large model those of narrow products "
+        "alone; rtn: each to the "
         f"nearest; {explained(roundings())}",
         ("auto", "rtn", *roundings()),
         ROUNDING_GROUP,
@@ -360,7 +362,9 @@ class Int8(PlanningPass):
         fixed = tuple(d for d in weights.decisions if made[d.subject].weight not in names)
         evidence = Evidence(ctx.target.capabilities, prospect.facts)
         stored = {w.name: w for w in find_stored(prospect.model).weights if not w.scope}
-        found = alternatives_of(chosen, weights.decisions, evidence, stored, cpu_quota())
+        found = alternatives_of(
+            prospect.model, chosen, weights.decisions, evidence, stored, cpu_quota()
+        )
         clock = None
         if self.max_latency is not None:
             usual = applied(plan)

@@ -20,13 +20,25 @@ from irtools.passes.quantization.trial_run import Trials
 from irtools.passmanager import Plan
 from irtools.words import counted
 
-__all__ = ["FLOORS_DB", "GAIN_DB", "NEED_DB", "Candidate", "Trial", "best_plan", "choose"]
+__all__ = [
+    "FLOORS_DB",
+    "GAIN_DB",
+    "NEED_DB",
+    "Candidate",
+    "Trial",
+    "best_plan",
+    "choose",
+    "least_gain",
+]
 
 FLOORS_DB = (18.0, 20.0, 22.0, 24.0, 26.0)
 """Floors that are tried. 26 dB is more than four bits for the other channels."""
 
 NEED_DB = 26.0
-"""From here on nothing is tried: the outputs are off by 5 % of their size."""
+"""From here on nothing is tried that costs time: the outputs are off by 5 % of their size."""
+
+_CHEAP_NEED_DB, _CHEAP_GAIN_DB = 30.0, 1.0
+"""What costs next to no time is tried up to here, for so much more than 26 dB."""
 
 _ENOUGH_DB = 20.0
 """What must be kept, whatever it costs: the outputs are off by 10 %."""
@@ -52,6 +64,13 @@ class Trial:
 
     candidate: Candidate
     sqnr_db: float
+
+
+def least_gain(kept_db: float) -> float | None:
+    """Return what a remedy that costs next to no time must gain; None: it is not tried."""
+    if kept_db >= _CHEAP_NEED_DB:
+        return None
+    return GAIN_DB if kept_db < NEED_DB else _CHEAP_GAIN_DB
 
 
 def best_plan(

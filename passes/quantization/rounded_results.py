@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from irtools.passes.quantization.forms.registry import read_decision
 from irtools.passes.quantization.forms.static import Static
-from irtools.passes.quantization.remedy import GAIN_DB, NEED_DB
+from irtools.passes.quantization.remedy import least_gain
 from irtools.passes.quantization.sites.uses import Weight
 from irtools.passes.quantization.trial_run import Trials, flops_of
 from irtools.passmanager import Decision, Plan
@@ -23,9 +23,6 @@ from irtools.targets import Feeds
 from irtools.words import counted
 
 __all__ = ["keep_results"]
-
-_NEED_DB, _MORE_DB = 30.0, 1.0
-"""It costs a percent of the time, so that it is tried up to here, for so much more than 26 dB."""
 
 _SHARE = 0.02
 """Of the operations of a run that all such Convs may have together."""
@@ -55,14 +52,14 @@ def keep_results(
     if not found:
         return plan
     kept = trials.kept_db(plan)
-    if kept is None or kept >= _NEED_DB:
+    gain = None if kept is None else least_gain(kept)
+    if kept is None or gain is None:
         return plan
-    least = kept + (GAIN_DB if kept < NEED_DB else _MORE_DB)
     stored = {id(d): finer(d) for d in found}
     made = [stored.get(id(d), d) for d in plan.decisions]
     changed = replace(plan, decisions=tuple(d for d in made if d is not None))
     without = trials.kept_db(changed)
-    if without is None or without < least:
+    if without is None or without < kept + gain:
         return plan
     note = (
         f"{counted(len(found), 'Conv')} in float32, whose result would have 256 steps: "

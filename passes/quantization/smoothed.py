@@ -18,6 +18,7 @@ import onnx_ir as ir
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.model import infer_shapes
 from irtools.passes.quantization.forms.static import Static
+from irtools.passes.quantization.forms.token_wise import TokenWise
 from irtools.passes.quantization.prospect import Prospect
 from irtools.passes.quantization.remedy import GAIN_DB, NEED_DB
 from irtools.passes.quantization.trial_run import Trials, largest_tried, weight_bytes
@@ -103,7 +104,7 @@ class Smoothing:
         plans = [self.plan_of(each) for each in (plain, scaled)]
         before, after = (self.trials.kept_db(plan) for plan in plans)
         how = self.trials.told
-        needed = GAIN_DB if _apart(plans[1]) >= _apart(plans[0]) else 0.0
+        needed = GAIN_DB if _costly(plans[1]) >= _costly(plans[0]) else -GAIN_DB
         if before is None or after is None:
             before, after = (-10 * math.log10(max(_error(plan), 1e-30)) for plan in plans)
             needed, how = _PREDICTED_DB, "predicted for all products together"
@@ -118,9 +119,14 @@ def _noting(plan: Plan, note: str) -> Plan:
     return replace(plan, notes=(*plan.notes, note))
 
 
-def _apart(plan: Plan) -> int:
-    """Return how many weights have channels in float32, which costs more than a Mul."""
-    return sum(bool(d.data.get("outliers")) for d in plan.decisions)
+def _costly(plan: Plan) -> int:
+    """Return how many weights cost more than a Mul does.
+
+    That is, have channels in float32 or a range for each token.
+    """
+    return sum(
+        bool(d.data.get("outliers")) or d.data.get("form") == TokenWise.name for d in plan.decisions
+    )
 
 
 def _found(plain: Prospect) -> Scales:

@@ -217,6 +217,8 @@ def spare(
         return plan
     first = trial.sqnr_db(applied(plan))
     margin_db = _margin_db(trial)
+    if first is not None and first > -math.inf and trial.names is not None:
+        plan = replace(plan, notes=(*plan.notes, _places(trial, first)))
     if first is None or first >= enough_db + near_db(trial):
         return plan
     order_trials, trials = _trials(trial.work), _trials(trial.work * len(trial.feeds))
@@ -243,6 +245,15 @@ def spare(
     )
     ordered = sorted(search.best, key=lambda d: (d.cost, d.subject))
     return replace(plan, decisions=(*scales, *ordered), notes=(*plan.notes, note))
+
+
+def _places(trial: TrialRun, kept_db: float) -> str:
+    """Say what is judged in place of outputs."""
+    return (
+        "outputs jump where another place becomes the largest or an angle turns: in place of them "
+        f"{counted(len(trial.names or ()), 'tensor')} before are judged, which keep {kept_db:.1f} "
+        "dB; outputs that are compared number by number may keep less"
+    )
 
 
 def _trials(work: int) -> int:

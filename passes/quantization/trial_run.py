@@ -35,6 +35,9 @@ __all__ = ["Effort", "Session", "TrialRun", "Trials", "flops_of", "largest_tried
 
 _SAMPLES = 16
 _DRAWN = 8
+_TRIALS = 2
+"""Stream of the samples that are drawn: neither those that ranges come from nor those that a
+report quotes."""
 _BATCH = 4
 """What is together in a call shares ranges that are found at run time."""
 _LARGEST = 2 << 30
@@ -274,7 +277,7 @@ def _samples(model: ir.Model, ctx: PassContext) -> Dataset | None:
         return data.spread(_SAMPLES)
     if ctx.draw is None:
         return None
-    return ctx.draw(model, SyntheticSettings(samples=_DRAWN, seed=ctx.seed))
+    return ctx.draw(model, SyntheticSettings(samples=_DRAWN, seed=ctx.seed, stream=_TRIALS))
 
 
 def _together(model: ir.Model, data: Dataset) -> int:

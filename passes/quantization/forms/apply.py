@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 import onnx_ir as ir
@@ -16,7 +17,7 @@ from irtools.passes.quantization.write.desk import Desk
 from irtools.passmanager import PassResult, Plan
 from irtools.words import counted
 
-__all__ = ["apply_decisions", "apply_plan", "within_opset"]
+__all__ = ["apply_decisions", "apply_plan", "expressible", "within_opset"]
 
 T = TypeVar("T")
 
@@ -73,6 +74,16 @@ def within_opset(
         f"needed, the model has {change.before} and cannot be raised: {change.reason}; export "
         f"the model again with opset {needed} or newer"
     )
+
+
+def expressible(model: ir.Model) -> Callable[[Form[Any]], bool]:
+    """Return what says whether a model can express a form, its opset raised where that takes it."""
+
+    @cache
+    def reaches(opset: int) -> bool:
+        return not raise_opset(model.clone(), opset).reason
+
+    return lambda form: reaches(form.opset)
 
 
 def apply_decisions(desk: Desk, decisions: Iterable[WeightDecision]) -> dict[str, int]:

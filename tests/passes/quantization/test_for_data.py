@@ -78,7 +78,7 @@ def test_only_where_too_little_is_kept(quantize) -> None:
 
 
 def test_by_itself_where_it_gains(quantize, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("irtools.passes.quantization.for_data.NEED_DB", 100.0)
+    monkeypatch.setattr("irtools.passes.quantization.for_data.least_gain", lambda kept: 0.5)
     done = quantize(build(LAYER), GPTQ.replace("gptq", "auto"), VNNI, x=correlated())
     assert done.result.counters["num-rounded-for-data"] == 1
     assert done.result.notes[-1].startswith("1 weight rounded for calibration data: ")
@@ -95,7 +95,7 @@ g (float[b,96] x, float[96,400] w, float[400,96] w_v) => (float[b,96] y) {
 def test_the_narrow_products_alone_where_all_would_take_long(
     quantize, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("irtools.passes.quantization.for_data.NEED_DB", 100.0)
+    monkeypatch.setattr("irtools.passes.quantization.for_data.least_gain", lambda kept: 0.5)
     monkeypatch.setattr("irtools.passes.quantization.for_data.GROUP_BYTES", 8 * 97**2)
     done = quantize(build(WIDE), GPTQ.replace("gptq", "auto"), VNNI, x=correlated())
     assert done.result.counters["num-rounded-for-data"] == 1

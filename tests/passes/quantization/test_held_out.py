@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 import pytest
 
-from irtools.data import Dataset
+from irtools.data import Dataset, SyntheticSettings, synthesize
+from irtools.model import Model
 from irtools.passes.quantization.held_out import hold_out
 from irtools.passes.quantization.spared import near_db
 from irtools.passes.quantization.trial_run import TrialRun
@@ -92,6 +95,20 @@ def test_decisions_are_judged_by_them(quantize, outputs) -> None:
     assert any(lost in note for note in done.result.notes)
     few = quantize(model, PLAIN.replace("none", "20"), VNNI, x=x[:7])
     assert not any("in a finer form" in note for note in few.result.notes)
+
+
+def test_drawn_samples_that_judge_are_neither_those_of_ranges_nor_those_of_reports() -> None:
+    model = Model(build(LAYER))
+    ctx = replace(PassContext.for_model(model, VNNI), draw=lambda m, s: synthesize(m, s))
+    trial = TrialRun.of(model.ir, ctx)
+    assert trial is not None and ctx.calibrating is not None
+    of = {
+        "trials": np.concatenate([feeds["x"] for feeds in trial.feeds]),
+        "ranges": ctx.calibrating.get(model.ir).feeds["x"],
+        "reports": synthesize(model, SyntheticSettings(seed=ctx.seed)).feeds["x"],
+    }
+    rows = [row.tobytes() for found in of.values() for row in found]
+    assert len(set(rows)) == len(rows)
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,27 @@ def test_any_prefix_of_the_plan_applies() -> None:
     assert [d.cost for d in plan.decisions] == sorted(d.cost for d in plan.decisions)
 
 
+ATTENTION = """
+<ir_version: 10, opset_import: ["" : 23]>
+g (float[n,8,128] x, float[128,128] w_a, float[128,128] w_b, float[128,128] w_c)
+=> (float[n,8,128] y) {
+  a = MatMul(x, w_a)  b = MatMul(x, w_b)  c = MatMul(x, w_c)
+  y = Attention <q_num_heads = 4, kv_num_heads = 4> (a, b, c)
+}
+"""
+
+
+@pytest.mark.parametrize("text", [f"{AUTO}:min-sqnr=3", "int8:min-size=0:bits=auto:min-sqnr=3"])
+def test_no_form_that_the_opset_cannot_express(quantize, text: str) -> None:
+    """2 bits need opset 25, and Attention means something else from opset 24 on."""
+    x = np.random.default_rng(1).normal(size=(16, 8, 128)).astype(np.float32)
+    done = quantize(build(ATTENTION), text, "ort-cpu:isa=vnni", x=x)
+    assert done.after.opset_imports[""] == 23
+    assert len(done.result.plan.decisions) == 3
+    free = quantize(build(ATTENTION.replace("23", "25")), text, "ort-cpu:isa=vnni", x=x)
+    assert weight_bytes(free.after) < weight_bytes(done.after)
+
+
 def test_what_cannot_be_kept_is_refused(quantize) -> None:
     with pytest.raises(UnsupportedError, match=r"size=5\.0 kB cannot be reached: the smallest"):
         quantize(branches(), f"{AUTO}:size=5kB")

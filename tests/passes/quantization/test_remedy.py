@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from irtools.passes.quantization.remedy import Candidate, choose
+from irtools.passes.quantization.remedy import Candidate, choose, least_gain
 
 from .conftest import build
 
@@ -25,6 +25,13 @@ layers (float[batch,128] x, float[128,128] w1, float[128,128] w2, float[128,128]
 }
 """
 TEXT = "int8:mode=static:min-size=0:smooth=false"
+
+
+@pytest.mark.parametrize(
+    ("kept", "gain"), [(12.0, 0.5), (25.9, 0.5), (26.0, 1.0), (29.9, 1.0), (30.0, None)]
+)
+def test_what_costs_no_time_is_tried_up_to_30_db(kept: float, gain: float | None) -> None:
+    assert least_gain(kept) == gain
 
 
 def candidates(*counts: int) -> list[Candidate]:

@@ -109,7 +109,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--seconds", type=float, default=150, help="bound on the timing of a target"
     )
-    parser.add_argument("--again", action="store_true", help="keep nothing of an earlier run")
+    parser.add_argument("--again", action="store_true", help="keep no model and no trial")
     add_write_option(parser, "tune")
     given = parser.parse_args(argv)
     folder = given.cache.resolve() / "r8"

@@ -42,6 +42,14 @@ class MakesStatistics(Protocol):
     def __call__(self, model: ir.Model, rows: np.ndarray | None = None, /) -> StatisticsService: ...
 
 
+class MeasuresLatency(Protocol):
+    """Times several models against each other on the target; see `PassContext`."""
+
+    def __call__(
+        self, models: Mapping[str, ir.Model], /, *, rough: bool = False
+    ) -> Mapping[str, LatencyResult]: ...
+
+
 def _as_usual(settings: SyntheticSettings) -> SyntheticSettings:
     return settings
 
@@ -72,7 +80,8 @@ class PassContext:
         draw: Draws samples on which this model runs; None where no model is to be run on drawn
             ones.
         measure_latency: Times several models against each other on the target,
-            interleaved, at the benchmark's shapes; model name to result.
+            interleaved, at the benchmark's shapes; model name to result. Roughly: in short blocks,
+            until a ratio is known to 5 %.
         forget_statistics: Releases answers that `statistics` keeps. The manager calls it when
             the model has changed for good.
         timed_feeds: Returns the inputs of the run that a bound on the latency is about, with a
@@ -86,7 +95,7 @@ class PassContext:
     target: Target
     statistics: MakesStatistics
     runner: Callable[[ir.Model, RunnerOptions], Runner]
-    measure_latency: Callable[[Mapping[str, ir.Model]], Mapping[str, LatencyResult]]
+    measure_latency: MeasuresLatency
     calibration: Dataset | None = None
     evaluation: Dataset | None = None
     seed: int = 0

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from irtools.measure.drawable import DrawnInputs
+    from irtools.passmanager.context import MeasuresLatency
 
 __all__ = [
     "Calibration",
@@ -38,6 +39,13 @@ __all__ = [
 
 _REMEMBERED = 4
 """Models whose statistics a search remembers, each with no more than its memory limit allows."""
+
+_ROUGH: Mapping[str, Any] = {
+    "rounds": 3,
+    "block_seconds": 0.3,
+    "max_seconds": 12.0,
+    "width": 0.05,
+}
 
 _Asked: TypeAlias = "tuple[str, Mapping[str, bytes], bytes | None]"
 """Fingerprint of a model, the files next to it, and the rows of the data."""
@@ -214,10 +222,12 @@ def feeds_maker(
 
 def latency_meter(
     target: Target, bench: BenchSettings, progress: Progress, drawn: DrawnInputs | None
-) -> Callable[[Mapping[str, ir.Model]], Mapping[str, LatencyResult]]:
+) -> MeasuresLatency:
     """Return what times several models against each other, alternating, on the target."""
 
-    def time_models(models: Mapping[str, ir.Model]) -> Mapping[str, LatencyResult]:
+    def time_models(
+        models: Mapping[str, ir.Model], *, rough: bool = False
+    ) -> Mapping[str, LatencyResult]:
         from irtools.measure.shapes import bench_feeds
         from irtools.measure.timing import Contender, measure
         from irtools.targets import target_text
@@ -225,6 +235,8 @@ def latency_meter(
         wrapped = {name: Model(model) for name, model in models.items()}
         text = target_text(target)
         one = replace(bench, batch=bench.batch[:1], sequence=bench.sequence[:1])
+        if rough:
+            one = replace(one, **_ROUGH)
         # One figure per model: of a decoder that of its prompt, which is what pruning shortens.
         feeds = dict(
             islice(bench_feeds(next(iter(wrapped.values())), one, adapt=adapter(drawn)).items(), 1)

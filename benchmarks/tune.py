@@ -109,7 +109,7 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument(
         "--seconds", type=float, default=150, help="bound on the timing of a target"
     )
-    parser.add_argument("--again", action="store_true", help="keep no model and no trial")
+    parser.add_argument("--again", action="store_true", help="keep nothing of an earlier run")
     add_write_option(parser, "tune")
     given = parser.parse_args(argv)
     folder = given.cache.resolve() / "r8"
@@ -158,6 +158,7 @@ def _preset(
             goals=f"max-drop={given.budget}",
             bench=bench,
             seed=given.seed,
+            cache=folder / "store",
             **data.given(),
         )
 
@@ -181,6 +182,7 @@ def _tuned(source: Path, target: str, data: Data, given: argparse.Namespace, fol
             effort=given.effort,
             seed=given.seed,
             storage=folder / "trials.db",
+            cache=folder / "store",
             on_trial=tell,
             **data.given(),
         )

@@ -131,6 +131,10 @@ def test_each_shape_is_timed_once_in_every_form(monkeypatch: pytest.MonkeyPatch)
     assert "max-latency=9: a run is predicted to take 9 ms at batch=1, 10 ms with" in plan.notes[-1]
     copy = branches()
     found.apply(copy, plan, ctx)
+    # Another trial with another bound: all of it is known.
+    (tighter,) = Pipeline.parse(f"{AUTO}:max-latency=8")
+    assert "17 products timed before)" in tighter.plan(branches(), ctx).notes[-1]
+    assert len(seen) == 18
 
 
 def test_tables_are_timed_as_they_are_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,9 +131,17 @@ def test_each_shape_is_timed_once_in_every_form(monkeypatch: pytest.MonkeyPatch)
     assert "max-latency=9: a run is predicted to take 9 ms at batch=1, 10 ms with" in plan.notes[-1]
     copy = branches()
     found.apply(copy, plan, ctx)
-    # Another trial with another bound: all of it is known.
-    (tighter,) = Pipeline.parse(f"{AUTO}:max-latency=8")
-    assert "17 products timed before)" in tighter.plan(branches(), ctx).notes[-1]
+
+
+def test_a_trial_with_another_bound_times_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = ("UINT2", "INT2", "UINT4", "INT4", "UINT8", "INT8", "FLOAT16", "FLOAT")
+    seen = planted_times(monkeypatch, {kind: 1 + place / 8 for place, kind in enumerate(kinds)})
+    ctx = context(inputs())
+    told = []
+    for bound in (9, 8.5):
+        (found,) = Pipeline.parse(f"{AUTO}:max-latency={bound}")
+        told.append(found.plan(branches(), ctx).notes[-1])
+    assert "(17 products timed in" in told[0] and "(17 products timed before)" in told[1]
     assert len(seen) == 18
 
 

@@ -170,14 +170,15 @@ class _Cuts:
         def measure() -> dict[str, float]:
             models = {"dense": self.model, "pruned": cut_copy(self.model, kept)}
             found = self.ctx.measure_latency(models, rough=True)
-            return {"ratio": found["dense"].median_ms / max(found["pruned"].median_ms, 1e-9)}
+            dense, pruned = (found[name].median_ms for name in models)
+            self.points.append((wanted, self.dense_ms * (1 - pruned / dense)))
+            self.ctx.tables.put(_POINTS, {"points": self.points}, model=self.key)
+            return {"ratio": dense / max(pruned, 1e-9)}
 
         units = sorted((name, list(left)) for name, left in kept.items())
         ratio: float = self.ctx.tables.get(
             "speed of a cut model", measure, model=self.key, kept=units
         )["ratio"]
-        self.points.append((wanted, self.dense_ms * (1 - 1 / max(ratio, 1e-9))))
-        self.ctx.tables.put(_POINTS, {"points": self.points}, model=self.key)
         return ratio
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 
 from irtools.data import Dataset
 from irtools.measure.cache import OutputCache
@@ -61,7 +62,7 @@ def test_a_search_remembers_the_statistics_of_models_that_many_pipelines_begin_w
     classifier: Model, labelled: Dataset
 ) -> None:
     other = classifier.clone()
-    other.ir.graph.name = "another"
+    other.ir.graph.initializers["b"].const_value = ir.tensor(np.ones(4, np.float32), name="b")
 
     def services(*, searching: bool) -> list[object]:
         given = Calibration(labelled, classifier)

@@ -138,7 +138,7 @@ def test_a_trial_with_another_bound_times_nothing(monkeypatch: pytest.MonkeyPatc
     seen = planted_times(monkeypatch, {kind: 1 + place / 8 for place, kind in enumerate(kinds)})
     ctx = context(inputs())
     told = []
-    for bound in (9, 8.5):
+    for bound in (9.75, 9.5):
         (found,) = Pipeline.parse(f"{AUTO}:max-latency={bound}")
         told.append(found.plan(branches(), ctx).notes[-1])
     assert "(17 products timed in" in told[0] and "(17 products timed before)" in told[1]

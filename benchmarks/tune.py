@@ -158,6 +158,7 @@ def _preset(
             goals=f"max-drop={given.budget}",
             bench=bench,
             seed=given.seed,
+            cache=folder / "store",
             **data.given(),
         )
 
@@ -181,6 +182,7 @@ def _tuned(source: Path, target: str, data: Data, given: argparse.Namespace, fol
             effort=given.effort,
             seed=given.seed,
             storage=folder / "trials.db",
+            cache=folder / "store",
             on_trial=tell,
             **data.given(),
         )

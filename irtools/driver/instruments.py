@@ -32,7 +32,7 @@ from irtools.measure.figures import Occasion
 from irtools.measure.machine import code_digest, machine, versions
 from irtools.metrics import Metric
 from irtools.model import Model
-from irtools.passmanager import Exactness, Instrument, KeptResults, Workspace
+from irtools.passmanager import Exactness, Instrument, KeptResults, Tables, Workspace
 from irtools.plugins import suggest
 from irtools.report.kinds import figure_kinds
 from irtools.targets import Runner, RunnerOptions, lowered, target_text
@@ -46,6 +46,7 @@ __all__ = [
     "make_instruments",
     "make_judge",
     "make_watchers",
+    "measured_tables",
     "run_identity",
 ]
 
@@ -254,5 +255,15 @@ def kept_results(job: Job) -> KeptResults | None:
     """Return where results of passes are kept between runs; None: nowhere."""
     if job.cache is None:
         return None
+    return KeptResults(job.cache.store, _decides_passes(job))
+
+
+def measured_tables(job: Job) -> Tables:
+    """Return where passes find what an earlier one measured of the same model."""
+    return Tables() if job.cache is None else Tables(job.cache, _decides_passes(job))
+
+
+def _decides_passes(job: Job) -> dict[str, object]:
+    """Return what decides what passes make and measure, besides model, data and seed."""
     more = {"bench": job.bench, "sizes": sorted(job.sizes.items()), "check": job.settings.check}
-    return KeptResults(job.cache.store, {**run_identity(job), **more})
+    return {**run_identity(job), **more}

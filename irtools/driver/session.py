@@ -22,6 +22,7 @@ from irtools.driver.instruments import (
     make_instruments,
     make_judge,
     make_watchers,
+    measured_tables,
     run_identity,
 )
 from irtools.driver.job import Job, files_next_to
@@ -238,6 +239,8 @@ def open_session(job: Job, *, searching: bool = False, fresh: bool = False) -> I
             progress=job.watch.progress,
             source_files=files_next_to(job.model, job.calibration, job.evaluation),
             kept=None if job.cache is None else (job.cache, run_identity(job)),
+            tables=measured_tables(job),
+            searching=searching,
         )
         choosing = searching or bool(settings.wanted.needing("data"))
         lossy = searching or any(p.promise is Exactness.LOSSY for p in job.pipeline)

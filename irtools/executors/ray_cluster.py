@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -122,7 +123,10 @@ class RayExecutor:
         if self._address is None and "RAY_ADDRESS" not in os.environ:
             given |= {"include_dashboard": False}
         try:
-            self._ray.init(logging_level="ERROR", log_to_driver=False, **given)
+            with warnings.catch_warnings():
+                # What goes wrong is in the error as well.
+                warnings.simplefilter("ignore")
+                self._ray.init(logging_level="ERROR", log_to_driver=False, **given)
         except Exception as error:  # Whatever the connection raises.
             raise self._gone(error, "cannot be reached") from error
 

@@ -1,7 +1,7 @@
 """Outputs of models, kept between runs: by the hashes of all that decides them.
 
-They are entries of the store that every part of irtools keeps its results in. Times are never
-kept: they are of one machine at one hour.
+They are entries of the store that every part of irtools keeps its results in. Times that are quoted
+are never kept: they are of one machine at one hour.
 """
 
 from __future__ import annotations

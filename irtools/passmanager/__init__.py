@@ -27,6 +27,7 @@ from irtools.passmanager.pipeline import Pipeline
 from irtools.passmanager.plan import Decision, Json, Plan
 from irtools.passmanager.requirements import plan_prepared, prepare
 from irtools.passmanager.syntax import pass_text
+from irtools.passmanager.tables import Tables
 from irtools.passmanager.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ __all__ = [
     "Replace",
     "Stage",
     "Step",
+    "Tables",
     "UNREAD",
     "Workspace",
     "choose_evenly",

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from irtools.errors import DataError, FileError
+from irtools.passmanager.tables import Tables
 from irtools.plugins import NullProgress, Progress
 
 if TYPE_CHECKING:
@@ -41,6 +42,14 @@ class MakesStatistics(Protocol):
     def __call__(self, model: ir.Model, rows: np.ndarray | None = None, /) -> StatisticsService: ...
 
 
+class MeasuresLatency(Protocol):
+    """Times several models against each other on the target; see `PassContext`."""
+
+    def __call__(
+        self, models: Mapping[str, ir.Model], /, *, rough: bool = False
+    ) -> Mapping[str, LatencyResult]: ...
+
+
 def _as_usual(settings: SyntheticSettings) -> SyntheticSettings:
     return settings
 
@@ -71,12 +80,14 @@ class PassContext:
         draw: Draws samples on which this model runs; None where no model is to be run on drawn
             ones.
         measure_latency: Times several models against each other on the target,
-            interleaved, at the benchmark's shapes; model name to result.
+            interleaved, at the benchmark's shapes; model name to result. Roughly: in short blocks,
+            until a ratio is known to 5 %.
         forget_statistics: Releases answers that `statistics` keeps. The manager calls it when
             the model has changed for good.
         timed_feeds: Returns the inputs of the run that a bound on the latency is about, with a
             label: the benchmark's first shape, of a decoder with a cache one token more.
         calibrating: Knows which calibration data was used, for the report; None: not asked.
+        tables: What passes measure to decide by, which trials of a search would measure again.
         unseen: Samples that `calibration` is without, to judge by what was made of it; None: none
             were held out (`holding_out`).
     """
@@ -84,7 +95,7 @@ class PassContext:
     target: Target
     statistics: MakesStatistics
     runner: Callable[[ir.Model, RunnerOptions], Runner]
-    measure_latency: Callable[[Mapping[str, ir.Model]], Mapping[str, LatencyResult]]
+    measure_latency: MeasuresLatency
     calibration: Dataset | None = None
     evaluation: Dataset | None = None
     seed: int = 0
@@ -97,6 +108,7 @@ class PassContext:
     forget_statistics: Callable[[], None] = lambda: None
     timed_feeds: Callable[[ir.Model], tuple[str, Feeds]] = _no_feeds
     calibrating: Calibration | None = None
+    tables: Tables = field(default_factory=Tables)
     unseen: Dataset | None = None
     _given: tuple[Dataset | None, Dataset | None] | None = field(default=None, repr=False)
     _analyses: dict[type, object] = field(default_factory=dict, repr=False)
@@ -147,6 +159,8 @@ class PassContext:
         progress: Progress | None = None,
         source_files: Mapping[str, Path] = MappingProxyType({}),
         kept: StatisticsCache | None = None,
+        tables: Tables | None = None,
+        searching: bool = False,
     ) -> PassContext:
         """Make the context of a whole run.
 
@@ -159,6 +173,9 @@ class PassContext:
             progress: Where to report how far a long step is.
             source_files: Files next to the model's source, by name.
             kept: Where statistics are kept between runs; None: nowhere.
+            tables: Where passes find what an earlier one measured; None: they begin with nothing.
+            searching: Many pipelines are run, most of which begin alike: statistics of several
+                models are remembered.
         """
         from irtools.measure.base import BenchSettings
         from irtools.passmanager.resources import (
@@ -175,7 +192,7 @@ class PassContext:
         make_runner = runner_maker(target, threads)
         settings = bench or BenchSettings(threads=threads)
 
-        shared = SharedStatistics(calibration, make_runner, shown, kept)
+        shared = SharedStatistics(calibration, make_runner, shown, kept, searching=searching)
         context: PassContext = cls(
             target=target,
             statistics=lambda model, rows=None: shared.of(model, context.companions, rows),
@@ -192,6 +209,7 @@ class PassContext:
             source_files=source_files,
             forget_statistics=shared.forget,
             calibrating=calibration,
+            tables=tables or Tables(),
         )
         return context
 

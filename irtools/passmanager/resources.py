@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from irtools.measure.drawable import DrawnInputs
+    from irtools.passmanager.context import MeasuresLatency
 
 __all__ = [
     "Calibration",
@@ -37,6 +38,20 @@ __all__ = [
 
 _RANGES = 1
 """Stream of the samples that ranges come from: nothing is compared on what they cover."""
+
+
+_REMEMBERED = 4
+"""Models whose statistics a search remembers, each with no more than its memory limit allows."""
+
+_ROUGH: Mapping[str, Any] = {
+    "rounds": 3,
+    "block_seconds": 0.3,
+    "max_seconds": 12.0,
+    "width": 0.05,
+}
+
+_Asked: TypeAlias = "tuple[str, Mapping[str, bytes], bytes | None]"
+"""Fingerprint of a model, the files next to it, and the rows of the data."""
 
 
 class Calibration:
@@ -94,6 +109,8 @@ class Calibration:
 class SharedStatistics:
     """Statistics of the model that was asked about last, for every pass that asks.
 
+    A search asks again about models that many pipelines begin with: it remembers several.
+
     Answers go by names of tensors, so a clone gets those of its original, and each trial of the
     accuracy guard those of the plan. What counts as the same model is its content.
 
@@ -102,6 +119,7 @@ class SharedStatistics:
         make_runner: Compiles a model and returns its runner.
         progress: Where to report progress.
         kept: Where answers are kept between runs; None: nowhere.
+        searching: The answers about the last models are remembered when a model changes for good.
     """
 
     def __init__(
@@ -110,13 +128,16 @@ class SharedStatistics:
         make_runner: Callable[[ir.Model, RunnerOptions], Runner],
         progress: Progress,
         kept: StatisticsCache | None = None,
+        *,
+        searching: bool = False,
     ) -> None:
         self._calibration = calibration
         self._make_runner = make_runner
         self._progress = progress
         self._kept = kept
-        self._asked: tuple[str, Mapping[str, bytes], bytes | None] | None = None
-        self._service: StatisticsService | None = None
+        self._most = _REMEMBERED if searching else 1
+        self._searching = searching
+        self._services: list[tuple[_Asked, StatisticsService]] = []
 
     def of(
         self, model: ir.Model, companions: Mapping[str, bytes], rows: np.ndarray | None = None
@@ -132,15 +153,17 @@ class SharedStatistics:
             DataError: No data was given, and none can be drawn from the model's signature.
         """
         asked = (Model(model).fingerprint(), companions, None if rows is None else rows.tobytes())
-        if self._service is None or asked != self._asked:
+        found = next((service for known, service in self._services if known == asked), None)
+        if found is None:
             data = self._calibration.get(model, companions)
             data = data if rows is None else data.select(rows)
-            self._asked = asked
             make = partial(
                 StreamingStatistics, model.clone(), data, self._make_runner, progress=self._progress
             )
-            self._service = make() if self._kept is None else self._from_kept(asked[0], data, make)
-        return self._service
+            found = make() if self._kept is None else self._from_kept(asked[0], data, make)
+        others = [pair for pair in self._services if pair[0] != asked]
+        self._services = [(asked, found), *others][: self._most]
+        return found
 
     def _from_kept(
         self, fingerprint: str, data: Dataset, make: Callable[[], StatisticsService]
@@ -151,8 +174,9 @@ class SharedStatistics:
         return KeptStatistics(make, self._kept, identity, (len(data), data.synthetic))
 
     def forget(self) -> None:
-        """Release the answers: the model has changed for good."""
-        self._service = None
+        """Release the answers, unless a search may ask again: the model has changed for good."""
+        if not self._searching:
+            self._services.clear()
 
 
 def runner_maker(
@@ -201,10 +225,12 @@ def feeds_maker(
 
 def latency_meter(
     target: Target, bench: BenchSettings, progress: Progress, drawn: DrawnInputs | None
-) -> Callable[[Mapping[str, ir.Model]], Mapping[str, LatencyResult]]:
+) -> MeasuresLatency:
     """Return what times several models against each other, alternating, on the target."""
 
-    def time_models(models: Mapping[str, ir.Model]) -> Mapping[str, LatencyResult]:
+    def time_models(
+        models: Mapping[str, ir.Model], *, rough: bool = False
+    ) -> Mapping[str, LatencyResult]:
         from irtools.measure.shapes import bench_feeds
         from irtools.measure.timing import Contender, measure
         from irtools.targets import target_text
@@ -212,6 +238,8 @@ def latency_meter(
         wrapped = {name: Model(model) for name, model in models.items()}
         text = target_text(target)
         one = replace(bench, batch=bench.batch[:1], sequence=bench.sequence[:1])
+        if rough:
+            one = replace(one, **_ROUGH)
         # One figure per model: of a decoder that of its prompt, which is what pruning shortens.
         feeds = dict(
             islice(bench_feeds(next(iter(wrapped.values())), one, adapt=adapter(drawn)).items(), 1)

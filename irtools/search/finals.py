@@ -16,7 +16,7 @@ from irtools.measure.base import LatencyResult, Ratio
 from irtools.passmanager import Pipeline, Step
 from irtools.search.climb import REFUSALS
 from irtools.search.objectives import OBJECTIVES
-from irtools.search.places import SeveralTrials
+from irtools.search.places import Comparison, SeveralTrials
 from irtools.search.study import Finished, Study
 from irtools.search.trials import Trials, Tried
 from irtools.words import counted
@@ -90,12 +90,11 @@ def _compared(several: SeveralTrials, finalists: Sequence[Finished]) -> list[Fin
     if (fresh := _fresh(trials)) is not None:
         how.append(f"judged on {counted(fresh, 'sample')} that no trial had seen,")
     text = f"{' and '.join(how)} against {counted(len(finalists) - 1, 'other trial')}"
+    compared = Comparison(trials.objectives, several.scales)
     finals = []
     for one, steps, target in zip(finalists, states, targets, strict=True):
         tried = several.trials[target].final(steps)
-        if len(several.trials) > 1:
-            tried = several.compared(tried, target)
-        finals.append(Final(one, tried, text))
+        finals.append(Final(one, compared.of(tried, target), text))
     return finals
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 
 from irtools.driver.observed import slowest_phase
 from irtools.errors import UsageError
@@ -18,7 +20,7 @@ from irtools.search.objectives import OBJECTIVES
 from irtools.search.space import Choose, Space
 from irtools.search.trials import Question, Trials, Tried
 
-__all__ = ["SeveralTrials", "Spaces"]
+__all__ = ["Comparison", "SeveralTrials", "Spaces"]
 
 
 class Spaces:
@@ -58,24 +60,50 @@ class SeveralTrials:
     """Trials on several targets, each in a session of its own.
 
     Args:
-        trials: By the texts of the targets, the first one first.
+        trials: By the texts of the targets, the first one first. A worker makes those that it is
+            asked for, when it is.
     """
 
     def __init__(self, trials: Mapping[str, Trials]) -> None:
         self.trials = trials
-        self.scales: Mapping[str, float] = dict.fromkeys(trials, 1.0)
-        if len(trials) > 1 and next(iter(trials.values())).needs_times:
-            self.scales = _scales(trials)
 
-    def answer(self, question: Question) -> Tried:
-        """Answer a question about a pipeline on its target."""
-        found = self.trials[question.target].answer(question)
-        return found if len(self.trials) == 1 else self.compared(found, question.target)
+    @cached_property
+    def scales(self) -> Mapping[str, float]:
+        """Time of the original on each target over that on the first one.
 
-    def compared(self, tried: Tried, target: str) -> Tried:
+        Raises:
+            UsageError: They cannot be timed against each other.
+        """
+        several = len(self.trials) > 1 and next(iter(self.trials.values())).needs_times
+        return _scales(self.trials) if several else dict.fromkeys(self.trials, 1.0)
+
+    def answer(self, question: Question) -> Tried | Mapping[str, float]:
+        """Answer a question about a pipeline on its target, or about the originals."""
+        if question.what == "scales":
+            return self.scales
+        return self.trials[question.target].answer(question)
+
+    def close(self) -> None:
+        """Leave the sessions to their owner."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Makes figures of one target comparable with those of the others.
+
+    Attributes:
+        objectives: Names of `OBJECTIVES`.
+        scales: Time of the original on each target over that on the first one.
+    """
+
+    objectives: tuple[str, ...]
+    scales: Mapping[str, float]
+
+    def of(self, tried: Tried, target: str) -> Tried:
         """Return figures of a target as they compare with those of the others."""
-        scale, names = self.scales[target], next(iter(self.trials.values())).objectives
-        figures = dict(tried.figures)
+        if len(self.scales) == 1:
+            return tried
+        scale, figures = self.scales[target], dict(tried.figures)
         if (speed := figures.get("speedup")) is not None:
             figures["speedup"] = Interval(
                 speed.value / scale, speed.low / scale, speed.high / scale
@@ -86,14 +114,11 @@ class SeveralTrials:
             fingerprint=f"{target} {tried.fingerprint}" if tried.fingerprint else "",
             values=tuple(
                 value * scale if OBJECTIVES[name].inverse else value
-                for name, value in zip(names, tried.values, strict=False)
+                for name, value in zip(self.objectives, tried.values, strict=False)
             ),
             milliseconds=None if times is None else (times[0] / scale, times[1]),
             figures=figures,
         )
-
-    def close(self) -> None:
-        """Leave the sessions to their owner."""
 
 
 def _scales(trials: Mapping[str, Trials]) -> Mapping[str, float]:

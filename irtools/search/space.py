@@ -19,7 +19,7 @@ from irtools.search.objectives import needs_times
 
 __all__ = ["SPACE_VERSION", "Choose", "Space"]
 
-SPACE_VERSION = 3
+SPACE_VERSION = 4
 """Trials of another one do not belong into the same study: they had other choices."""
 
 Choose: TypeAlias = Callable[[str, Sequence[str]], str]
@@ -47,6 +47,7 @@ class Space:
         wants_size: An objective or a goal is about size or memory: weights may be stored in fewer
             bits without being multiplied so.
         may_time: An objective or a goal is about time, and passes may decide by it.
+        batched: Models are timed on several samples at once, which may be padded.
     """
 
     has_data: bool
@@ -54,6 +55,7 @@ class Space:
     is_decoder: bool
     wants_size: bool = False
     may_time: bool = False
+    batched: bool = False
 
     @classmethod
     def of(
@@ -70,7 +72,10 @@ class Space:
         sizes = job.settings.wanted.of("max-size", "max-memory")
         small = bool(sizes) or not {"size", "memory"}.isdisjoint(objectives)
         timed = may_time and job.bench is not None and needs_times(objectives, job.settings)
-        return cls(job.calibration is not None, tuple(_forms(session)), decoder, small, timed)
+        forms = _forms(session, every=small or decoder)
+        batched = job.bench is not None and max(job.bench.batch) > 1
+        has_data = job.calibration is not None
+        return cls(has_data, tuple(forms), decoder, small, timed, batched and not decoder)
 
     def draw(self, choose: Choose) -> str:
         """Return pipeline text, one choice after the other; later ones depend on earlier ones."""
@@ -94,17 +99,22 @@ class Space:
             "method": "auto",
             "smooth": "auto",
             "exits": _NONE,
+            "padding": "computed",
+            "projections": "apart",
         }
         dynamic = {**usual, "mode": "dynamic"}
+        # What loses nothing more than they do.
+        exact = ({**usual, "padding": "left out"},) if self.batched else ()
+        exact = (*exact, {**usual, "projections": "one"})
         if not self.has_data:
-            return usual, dynamic
+            return usual, dynamic, *exact
         by = "speedup" if self.may_time else "ratio"
         less, more = (_PRUNED[by][place] for place in (1, 3))
         pruned = [{**usual, self._amount: by, by: much, "scope": "global"} for much in (less, more)]
         if self.is_decoder:
-            return usual, dynamic, *pruned
+            return usual, dynamic, *exact, *pruned
         leaving = [{**one, "exits": "0.99", "exits-placed": "last"} for one in (usual, pruned[0])]
-        return usual, dynamic, *pruned, *leaving
+        return usual, dynamic, *exact, *leaving, *pruned
 
     @property
     def _amount(self) -> str:
@@ -117,6 +127,8 @@ class Space:
     def _passes(self, choose: Choose) -> Iterator[str]:
         yield "cleanup,fuse,sink"
         first = [*self._structure(choose)]
+        if self.batched and choose("padding", ("computed", "left out")) == "left out":
+            first.append("unpad")
         exits = ""
         form = choose("weights", (_NONE, *self.forms, *(("store",) if self.wants_size else ())))
         weights = self._weights(form, choose)
@@ -128,6 +140,10 @@ class Space:
         if len(last) == 2 and choose("exits-placed", ("last", "before weights")) != "last":
             last.reverse()
         yield from (*first, *last)
+        # After all others, whose plans know each product by its name. A trial is timed as a whole,
+        # so the pass need not time it as well.
+        if choose("projections", ("apart", "one")) == "one":
+            yield "merge-projections:when=always"
 
     def _structure(self, choose: Choose) -> Iterator[str]:
         """What changes the shape of weights, or the basis that they are in."""
@@ -161,7 +177,8 @@ class Space:
         if self.has_data and self.wants_size and choose("bits", ("8", "auto")) == "auto":
             yield f":bits=auto:min-sqnr={choose('least-sqnr', _DECIBELS)}"
             return
-        yield _option("embeddings", choose("embeddings", ("8", "4")), "8")
+        if self.wants_size:
+            yield _option("embeddings", choose("embeddings", ("8", "4")), "8")
         mode = choose("mode", ("auto", "static", "dynamic"))
         yield _option("mode", mode, "auto")
         if not self.has_data or mode == "dynamic":
@@ -186,11 +203,13 @@ def _option(name: str, value: str, usual: str) -> str:
     return "" if value == usual else f":{name}={value}"
 
 
-def _forms(session: Session) -> Iterator[str]:
+def _forms(session: Session, *, every: bool) -> Iterator[str]:
+    """Yield forms of weights that the target multiplies fast, or every one that it runs."""
     table = session.job.target.capabilities
     yield "int8"
-    if "int4" in table.weight_formats:
+    if every and "int4" in table.weight_formats:
         yield "int4"
-    yield "fp16"
+    if every or "float16" in table.compute_dtypes:
+        yield "fp16"
     if "bfloat16" in table.compute_dtypes:
         yield "bf16"

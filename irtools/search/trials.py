@@ -5,15 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from irtools.driver.job import Job, as_model
-from irtools.driver.session import Session, open_session
+from irtools.driver.session import Session
 from irtools.driver.settings import Settings
-from irtools.executors import unpacked
-from irtools.files import scratch_folder
 from irtools.goals import Answer, Interval, Observed
 from irtools.passmanager import Pipeline, Step, pass_text
 from irtools.search.climb import REFUSALS, state_of, why_lost
@@ -21,7 +17,7 @@ from irtools.search.ladder import Scene
 from irtools.search.objectives import OBJECTIVES, needs_times
 from irtools.search.state import State
 
-__all__ = ["Question", "TrialService", "Tried", "Trials", "untimed"]
+__all__ = ["Question", "Tried", "Trials", "untimed"]
 
 _KEPT_STATES = 16
 
@@ -32,13 +28,14 @@ class Question:
 
     Attributes:
         what: `quality`: whether it keeps the goals on metrics; `times`: the objectives, with times
-            where they need any; `quote`: the figures on samples that nothing was chosen by.
+            where they need any; `quote`: the figures on samples that nothing was chosen by;
+            `scales`: how the originals of several targets compare.
         pipeline: Its text.
         target: Text of the target that it is for.
     """
 
-    what: Literal["quality", "times", "quote"]
-    pipeline: str
+    what: Literal["quality", "times", "quote", "scales"]
+    pipeline: str = ""
     target: str = ""
 
 
@@ -165,39 +162,6 @@ class Trials:
         self._states[text] = steps
         while len(self._states) > _KEPT_STATES:
             self._states.popitem(last=False)
-
-
-class TrialService:
-    """Trials in a worker, which reads the model and the data itself.
-
-    Args:
-        payload: `model`, `calibration`, `evaluation`, `holdout` as `packed` has them, `settings`
-            and `objectives`.
-    """
-
-    def __init__(self, payload: Mapping[str, Any]) -> None:
-        self._stack = ExitStack()
-        folder = self._stack.enter_context(scratch_folder("worker"))
-        settings: Settings = payload["settings"]
-        # Times of this machine would not be those of the target; the scheduler asks for none here.
-        if not settings.find_target().runs_here:
-            settings = untimed(settings)
-        given = {
-            name: unpacked(payload[name], folder / name)
-            for name in ("model", "calibration", "evaluation", "holdout")
-        }
-        model = as_model(given.pop("model"), settings.loading)
-        job = Job.read(model, Pipeline(), settings, **given)
-        session = self._stack.enter_context(open_session(job, searching=True))
-        self._trials = Trials(session, payload["objectives"])
-
-    def answer(self, question: Question) -> Tried:
-        """Answer a question about a pipeline."""
-        return self._trials.answer(question)
-
-    def close(self) -> None:
-        """Remove what it has on disk."""
-        self._stack.close()
 
 
 def untimed(settings: Settings) -> Settings:

@@ -24,7 +24,7 @@ from irtools.passmanager import Pipeline
 from irtools.search.climb import state_of
 from irtools.search.finals import Final, finals_of, play
 from irtools.search.objectives import OBJECTIVES, needs_times
-from irtools.search.places import SeveralTrials, Spaces
+from irtools.search.places import Comparison, SeveralTrials, Spaces
 from irtools.search.space import Space
 from irtools.search.state import State
 from irtools.search.study import Study, Trial
@@ -45,8 +45,8 @@ class Elsewhere:
     Attributes:
         executor: Not started yet.
         payload: What a `TrialService` is made of.
-        isa: Of the target.
-        quotes: Figures are quoted there, for this machine is not the target's.
+        isa: Of the targets.
+        quotes: Figures are quoted there, for this machine is not the targets'.
         on_note: Told of workers that come and go.
     """
 
@@ -136,12 +136,14 @@ def tune(
     first = next(iter(sessions.values()))
     study = Study.open(list(sessions.values()), objectives, storage, spaces.first)
     here = SeveralTrials({target: Trials(one, objectives) for target, one in sessions.items()})
-    settings = first.job.settings if elsewhere is None else elsewhere.payload["settings"]
+    settings = first.job.settings
+    if elsewhere is not None:
+        settings = next(iter(elsewhere.payload["settings"].values()))
     tuner = _Tuner(study, spaces, tuple(objectives), needs_times(objectives, settings), on_trial)
-    tuner.names_targets = len(sessions) > 1
     with _farm(here, elsewhere, tuner.times) as farm, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
+            tuner.compare(farm, tuple(sessions))
             tuner.run(farm, max(0, trials - study.ended))
         except ClusterError as error:
             raise _interrupted(error, study, storage, trials) from error
@@ -151,7 +153,8 @@ def tune(
             front = _after_finals(front, play(here, finals_of(study, objectives)), tuner)
         front += _best_elsewhere(study, front, tuple(sessions), tuner.objectives)
         if elsewhere is not None and elsewhere.quotes:
-            farm.submit(Task("quote", Question("quote", front[0].pipeline), timed=tuner.times))
+            asked = Question("quote", front[0].pipeline, front[0].target)
+            farm.submit(Task("quote", asked, timed=tuner.times))
             quoted = next(farm.results()).get().observed
     trials_of = here.trials[front[0].target]
     steps = trials_of.steps(Pipeline.parse(front[0].pipeline))
@@ -170,7 +173,7 @@ def _farm(here: SeveralTrials, elsewhere: Elsewhere | None, times: bool) -> Iter
         with Farm(InlineExecutor(here), ServiceSpec("", None), isa=isa) as farm:
             yield farm
         return
-    spec = ServiceSpec("irtools.search.trials:TrialService", elsewhere.payload)
+    spec = ServiceSpec("irtools.search.service:TrialService", elsewhere.payload)
     wanted = elsewhere.isa if times else None
     with Farm(elsewhere.executor, spec, isa=wanted, on_note=elsewhere.on_note) as farm:
         elsewhere.on_note(
@@ -203,7 +206,7 @@ class _Tuner:
         self.study = study
         self.objectives = objectives
         self.times = times
-        self.names_targets = False
+        self._comparison = Comparison(objectives, {"": 1.0})
         self._spaces = spaces
         self._tell = tell
         self._running: dict[str, Any] = {}
@@ -211,6 +214,15 @@ class _Tuner:
         self._known: dict[str, Tried] = dict(study.known())
         self._same: dict[str, list[str]] = {}
         self._measured: dict[str, str] = {}
+
+    def compare(self, farm: Farm, targets: Sequence[str]) -> None:
+        """Have the originals of several targets timed against each other, on one machine."""
+        scales: Mapping[str, float] = dict.fromkeys(targets, 1.0)
+        if len(targets) > 1 and self.times:
+            farm.submit(Task("originals", Question("scales"), timed=True))
+            for outcome in farm.results():
+                scales = outcome.get()
+        self._comparison = Comparison(self.objectives, scales)
 
     def run(self, farm: Farm, number: int) -> None:
         """Run trials until a number of them has ended."""
@@ -239,6 +251,7 @@ class _Tuner:
         # What ended several workers is given up: no other pipeline needs to suffer for it.
         lost = isinstance(outcome.error, ClusterError)
         tried = Tried(str(outcome.error)) if lost else outcome.get()
+        tried = self._comparison.of(tried, outcome.task.payload.target)
         if timed:
             print_ = self._measured.pop(key)
             if not lost:
@@ -260,7 +273,7 @@ class _Tuner:
     def _end(self, key: str, tried: Tried) -> None:
         trial = self._running.pop(key)
         text = self.study.pipeline(trial)
-        if self.names_targets:
+        if len(self._comparison.scales) > 1:
             text = f"{self.study.target(trial)}: {text}"
         if tried.why:
             self.study.give_up(trial, tried)

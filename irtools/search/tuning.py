@@ -23,7 +23,7 @@ from irtools.passmanager import Pipeline
 from irtools.plugins import NullProgress, Progress
 from irtools.report.entries import TriedEntry
 from irtools.search.advice import Given, command
-from irtools.search.objectives import check_objectives
+from irtools.search.objectives import check_objectives, needs_times
 from irtools.search.state import only_changes
 from irtools.search.study import check_installed
 from irtools.search.trials import untimed
@@ -80,8 +80,6 @@ def tune_model(
     chosen = settings.changed(options)
     variants = _variants(chosen, targets)
     remote = executor is not None
-    if remote and len(variants) > 1:
-        raise UsageError("several targets are tuned for on this machine: give one, or no --on")
     for variant in variants.values():
         check_objectives(objectives, variant, labelled=evaluation is not None, elsewhere=remote)
     check_installed()
@@ -93,9 +91,9 @@ def tune_model(
     }
     elsewhere = None
     if executor is not None:
-        [(text, variant)] = variants.items()
-        elsewhere = _elsewhere(executor, model, data, variant, objectives, on_note)
-        variants = {text: untimed(variant) if elsewhere.quotes else variant}
+        elsewhere = _elsewhere(executor, model, data, variants, objectives, cache, on_note)
+        if elsewhere.quotes:
+            variants = {text: untimed(variant) for text, variant in variants.items()}
     watch = Watch(progress=progress or NullProgress())
     source = as_model(model, chosen.loading)
     with ExitStack() as stack:
@@ -139,24 +137,38 @@ def _elsewhere(
     executor: Executor,
     model: ModelLike,
     data: Mapping[str, DataLike | None],
-    settings: Settings,
+    variants: Mapping[str, Settings],
     objectives: Sequence[str],
+    cache: Path | None,
     on_note: Callable[[str], None],
 ) -> Elsewhere:
-    """Return workers with what they need to run trials."""
-    target = settings.find_target()
-    given = {"model": model if isinstance(model, str) else _proto(model, settings), **data}
+    """Return workers with what they need to run trials.
+
+    Raises:
+        UsageError: Times are wanted of targets with different instruction sets.
+    """
+    targets = {text: one.find_target() for text, one in variants.items()}
+    first, *others = targets.values()
+    timed = needs_times(objectives, next(iter(variants.values())))
+    if timed and any(other.isa is not first.isa for other in others):
+        raise UsageError(
+            f"times of {' and '.join(targets)} are of different machines and do not compare: tune "
+            "for one after the other"
+        )
+    given = {"model": model if isinstance(model, str) else _proto(model, variants), **data}
     sent = {name: packed(one, shares_files=executor.shares_files) for name, one in given.items()}
-    settings = dataclasses.replace(settings, target=target)
-    payload = {**sent, "settings": settings, "objectives": tuple(objectives)}
-    return Elsewhere(executor, payload, target.isa.value, not target.runs_here, on_note)
+    folder = None if cache is None else os.fspath(cache) if executor.shares_files else ""
+    settings = {t: dataclasses.replace(one, target=targets[t]) for t, one in variants.items()}
+    payload = {**sent, "settings": settings, "objectives": tuple(objectives), "cache": folder}
+    quotes = not all(target.runs_here for target in targets.values())
+    return Elsewhere(executor, payload, first.isa.value, quotes, on_note)
 
 
-def _proto(model: ModelLike, settings: Settings) -> Any:
+def _proto(model: ModelLike, variants: Mapping[str, Settings]) -> Any:
     """Return a model in memory in a form that travels."""
     if isinstance(model, os.PathLike):
         return os.fspath(model)
-    return as_model(model, settings.loading).to_proto()
+    return as_model(model, next(iter(variants.values())).loading).to_proto()
 
 
 def _entries(tuned: Tuned) -> Sequence[TriedEntry]:

@@ -7,12 +7,15 @@ Split can cost, and where a whole model spends its time, both are a few percent.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from functools import partial
+from typing import Any
 
 import onnx_ir as ir
 
 from irtools.editing import Editor, rewrite
-from irtools.measure.base import LatencyResult
+from irtools.measure.base import Ratio
+from irtools.model import Model
 from irtools.passes.projections.find import MergeRule
 from irtools.passmanager import PassContext
 
@@ -53,17 +56,34 @@ def choose(model: ir.Model, work: Mapping[str, int], ctx: PassContext, rule: str
         rule: What new nodes name as their maker.
     """
     candidates = dict(_candidates(work))
+    known = ctx.tables.get(
+        "speed with products as one",
+        partial(_measured, model, candidates, ctx, rule),
+        model=Model(model).fingerprint(),
+        kinds=sorted(candidates),
+    )
+    ratios = {name: Ratio(*ends) for name, ends in known["ratios"].items()}
+    gains = {name: _gain(ratio) for name, ratio in ratios.items()}
+    best = max(gains, key=gains.__getitem__)
+    told = "; ".join(f"{name}: {_told(ratio)}" for name, ratio in ratios.items())
+    note = f"the model with them as one, to the model as it is, at {known['shape']}: {told}"
+    return Choice(candidates[best] if gains[best] > 0 else frozenset(), note)
+
+
+def _measured(
+    model: ir.Model, candidates: Mapping[str, frozenset[str]], ctx: PassContext, rule: str
+) -> dict[str, Any]:
     models = {_APART: model}
     for name, kinds in candidates.items():
         models[name] = model.clone()
         merge(models[name], kinds, rule)
     results = ctx.measure_latency(models)
-    gains = {name: _gain(results[name]) for name in candidates}
-    best = max(gains, key=gains.__getitem__)
-    shape = results[_APART].shape
-    told = "; ".join(f"{name}: {_ratio(results[name])}" for name in candidates)
-    note = f"the model with them as one, to the model as it is, at {shape}: {told}"
-    return Choice(candidates[best] if gains[best] > 0 else frozenset(), note)
+    ratios = {}
+    for name in candidates:
+        ratio = results[name].speedup
+        assert ratio is not None
+        ratios[name] = astuple(ratio)
+    return {"shape": results[_APART].shape, "ratios": ratios}
 
 
 def _candidates(work: Mapping[str, int]) -> Iterator[tuple[str, frozenset[str]]]:
@@ -73,13 +93,10 @@ def _candidates(work: Mapping[str, int]) -> Iterator[tuple[str, frozenset[str]]]
         yield kind, frozenset({kind})
 
 
-def _gain(result: LatencyResult) -> float:
+def _gain(ratio: Ratio) -> float:
     """Return by how much a model is faster for certain, else 0."""
-    ratio = result.speedup
-    return ratio.value - 1 if ratio is not None and ratio.is_significant else 0.0
+    return ratio.value - 1 if ratio.is_significant else 0.0
 
 
-def _ratio(result: LatencyResult) -> str:
-    ratio = result.speedup
-    assert ratio is not None
+def _told(ratio: Ratio) -> str:
     return f"{ratio.value:.2f} times as fast [{ratio.low:.2f}, {ratio.high:.2f}]"

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.channels import ChannelGroup
+from irtools.model import Model
 from irtools.passes.pruning.cut import cut_units
 from irtools.passes.pruning.evidence import Evidence
 from irtools.passes.pruning.obs import RemovalPath
@@ -120,21 +122,54 @@ def make_candidates(
         settings: What is asked of the selection.
         ctx: With calibration data, groups are weighed by how much the outputs move.
     """
-    paths, levels = [], []
+    data = ctx.calibration
+    weighed = data is not None and settings.is_global
+    known = ctx.tables.get(
+        "what units cost",
+        partial(_measured, model, groups, importance, evidence, ctx, weighed=weighed),
+        model=Model(model).fingerprint(),
+        data=None if data is None else data.with_digest().digest,
+        groups=[(group.name, group.units) for group in groups],
+        importance=importance,
+        refitted=bool(evidence.problems),
+        weighed=weighed,
+    )
+    paths = tuple(RemovalPath(*pair) for pair in zip(known["orders"], known["errors"], strict=True))
+    levels = []
+    for group in groups:
+        round_to = settings.round_to if group.units >= 2 * settings.round_to else 1
+        levels.append(_thinned(levels_of(group.units, round_to, settings.min_width)))
+    costs = tuple(
+        factor * path.errors[list(counts)]
+        for factor, path, counts in zip(known["factors"], paths, levels, strict=True)
+    )
+    return Candidates(tuple(groups), paths, tuple(levels), costs, settings.is_global)
+
+
+def _measured(
+    model: ir.Model,
+    groups: Sequence[ChannelGroup],
+    importance: Importance,
+    evidence: Evidence,
+    ctx: PassContext,
+    *,
+    weighed: bool,
+) -> dict[str, Any]:
+    """Rank the units of every group and, with calibration data, measure what groups do to outputs:
+    nothing of it depends on how much is to go."""
+    paths = []
     for number, group in enumerate(groups):
         ctx.progress.step("ranking units", number, len(groups))
         paths.append(removal_path_of(group, importance, evidence))
-        round_to = settings.round_to if group.units >= 2 * settings.round_to else 1
-        levels.append(_thinned(levels_of(group.units, round_to, settings.min_width)))
     factors = np.ones(len(groups))
-    if ctx.calibration is not None and settings.is_global:
+    if weighed:
         trials = [_half_of(*pair, evidence) for pair in zip(groups, paths, strict=True)]
         factors = sensitivities(model, trials, len(trials), ctx)
-    costs = tuple(
-        factor * path.errors[list(counts)]
-        for factor, path, counts in zip(factors, paths, levels, strict=True)
-    )
-    return Candidates(tuple(groups), tuple(paths), tuple(levels), costs, settings.is_global)
+    return {
+        "orders": [path.order for path in paths],
+        "errors": [path.errors for path in paths],
+        "factors": factors,
+    }
 
 
 def _half_of(group: ChannelGroup, path: RemovalPath, evidence: Evidence) -> Trial:

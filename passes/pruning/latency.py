@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import onnx_ir as ir
@@ -84,25 +85,42 @@ def measure_table(
         model: The model.
         groups: Groups to time.
         sizes: Batch and sequence to time at.
-        ctx: Gives the runner.
+        ctx: Gives the runner, and the tables of earlier trials.
     """
-    feeds = draw_feeds(Model(model), ctx.adapt(sizes))
-    gains = {}
+    adapted = ctx.adapt(sizes)
+    whole, gains = Model(model).fingerprint(), {}
     for members in _classes(groups):
         first = members[0]
-        blocks = {0.0: _block(model, first, feeds)}
-        for count in _counts(first.units):
-            copy = cut_copy(model, {first.name: range(count, first.units)})
-            blocks[count / first.units] = _block(copy, first, feeds)
-        found = {share: block for share, block in blocks.items() if block is not None}
-        if len(found) < len(blocks):
+        timed = ctx.tables.get(
+            "times of a block",
+            partial(_timed, model, first, adapted, ctx),
+            model=whole,
+            group=first.name,
+            units=first.units,
+            sizes=adapted,
+        )
+        times: list[float] = timed["ms"]
+        if not times:
             continue
-        times = time_blocks(list(found.values()), ctx)
         # Noise must not make a narrower layer slower: gains never fall.
         gained = np.maximum.accumulate([max(times[0] - ms, 0.0) for ms in times])
         for group in members:
-            gains[group.name] = (tuple(found), tuple(float(g) for g in gained))
+            gains[group.name] = (tuple(timed["shares"]), tuple(float(g) for g in gained))
     return LatencyTable(gains)
+
+
+def _timed(
+    model: ir.Model, group: ChannelGroup, sizes: SyntheticSettings, ctx: PassContext
+) -> dict[str, list[float]]:
+    """Return what a block takes at each width; nothing where sizes of its inputs are not known."""
+    feeds = draw_feeds(Model(model), sizes)
+    blocks = {0.0: _block(model, group, feeds)}
+    for count in _counts(group.units):
+        copy = cut_copy(model, {group.name: range(count, group.units)})
+        blocks[count / group.units] = _block(copy, group, feeds)
+    found = [block for block in blocks.values() if block is not None]
+    whole = len(found) == len(blocks)
+    return {"shares": list(blocks), "ms": time_blocks(found, ctx) if whole else []}
 
 
 def _counts(units: int) -> list[int]:

@@ -110,7 +110,13 @@ def weighed_mix(
         return trials.divergence(plan_of(some))
 
     nearest = [item.nearest for item in found]
-    factors = influences(nearest, lost, partial(progress.step, "weighing layers"))
+    usual = Plan("", (*others, *(item.usual for item in nearest)))
+    known = trials.table(
+        "what reaches the outputs",
+        lambda: {"factors": influences(nearest, lost, partial(progress.step, "weighing layers"))},
+        decisions=usual.to_json(),
+    )
+    factors: list[float] = known["factors"]
     weighed = [item.weighed(f) for item, f in zip(rounded, factors, strict=True)]
     share = _Share([item.weighed(f) for item, f in zip(nearest, factors, strict=True)], weighed)
 

@@ -22,7 +22,7 @@ import onnx_ir as ir
 from irtools.editing import Editor
 from irtools.errors import UnsupportedError
 from irtools.measure.several import Timed, time_several_models
-from irtools.model import opset_of
+from irtools.model import Model, opset_of
 from irtools.passes.quantization.forms.apply import apply_decisions
 from irtools.passes.quantization.forms.base import WeightDecision
 from irtools.passes.quantization.forms.registry import read_decision
@@ -39,6 +39,7 @@ from irtools.passes.quantization.sites.uses import Weight
 from irtools.passes.quantization.trial_run import flops_of
 from irtools.passes.quantization.write.desk import Desk
 from irtools.passmanager import Decision, PassContext
+from irtools.targets import Feeds
 from irtools.words import counted
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ MAX_LATENCY = (
 _SECONDS = 60.0
 """For all products; what was not timed by then is not chosen."""
 _PEAK = 4.0
+_TIMES = "times of products"
 
 
 @dataclass(frozen=True)
@@ -164,24 +166,9 @@ def start_clock(
         if key is not None:
             forms.setdefault(key, made.form)
     start = time.monotonic()
-    written = [(key, _written(key[0], form, model, ctx)) for key, form in forms.items()]
-    models = [(m, _inputs(key[0])) for key, m in written if m is not None]
-    # The model itself first: without it there is nothing to compare with.
-    timed = time_several_models(
-        [Timed(usual, feeds), *(Timed(m, f) for m, f in models)],
-        ctx.target,
-        ctx.threads,
-        seconds=_SECONDS,
-        progress=ctx.progress,
-    )
-    whole, *parts = timed
+    whole, known, count = _timed(usual, shape, feeds, forms, model, ctx)
     if whole is None:
         raise UnsupportedError(f"max-latency: {ctx.target.name} does not run the quantized model")
-    known = {
-        key: ms
-        for key, ms in zip((k for k, m in written if m is not None), parts, strict=True)
-        if ms is not None
-    }
     # What is looked up only takes a row or two.
     ms = {
         name: 0.0 if key is None else known[key]
@@ -192,8 +179,50 @@ def start_clock(
         ms.get((item.rounded.usual.subject, item.rounded.usual.action), 0.0) for item in found
     )
     took = time.monotonic() - start
-    products = f"{counted(len(known), 'product')} timed in {took:.0f} s"
+    products = counted(len(known), "product")
+    products += f" timed in {took:.0f} s" if count else " timed before"
     return Clock(limit_ms, max(whole - inside, 0.0), shape, products, ms)
+
+
+def _timed(
+    usual: ir.Model,
+    shape: str,
+    feeds: Feeds,
+    forms: Mapping[tuple[_Shape, str], Any],
+    model: ir.Model,
+    ctx: PassContext,
+) -> tuple[float | None, dict[tuple[_Shape, str], float], int]:
+    """Time the usual model and its products, apart from what an earlier trial has timed.
+
+    Returns:
+        Milliseconds of the model, of each product that was timed, and how many runs were timed now.
+    """
+    print_, opset = Model(usual).fingerprint(), opset_of(model)
+    # The model itself first: without it there is nothing to compare with.
+    keys: list[dict[str, object]] = [{"model": print_, "at": shape}]
+    keys += [{"product": product, "form": form, "opset": opset} for product, form in forms]
+    kept = [ctx.tables.find(_TIMES, **key) for key in keys]
+    ms = [None if one is None else one["ms"] for one in kept]
+    missing: list[tuple[int, Timed]] = [] if ms[0] is not None else [(0, Timed(usual, feeds))]
+    for place, (product, form) in enumerate(forms, 1):
+        if ms[place] is None:
+            written = _written(product, forms[product, form], model, ctx)
+            if written is not None:
+                missing.append((place, Timed(written, _inputs(product))))
+    if missing:
+        found = time_several_models(
+            [timed for _, timed in missing],
+            ctx.target,
+            ctx.threads,
+            seconds=_SECONDS,
+            progress=ctx.progress,
+        )
+        for (place, _), one in zip(missing, found, strict=True):
+            ms[place] = one
+            if one is not None:
+                ctx.tables.put(_TIMES, {"ms": one}, **keys[place])
+    known = {key: one for key, one in zip(forms, ms[1:], strict=True) if one is not None}
+    return ms[0], known, len(missing)
 
 
 def _form_key(made: WeightDecision) -> str:

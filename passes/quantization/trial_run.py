@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -24,7 +25,7 @@ from irtools.data import Dataset, SyntheticSettings, padding_mask
 from irtools.errors import IrtoolsError
 from irtools.measure.memory import memory_limit
 from irtools.metrics import FidelityMeter
-from irtools.model import infer_shapes
+from irtools.model import Model, infer_shapes
 from irtools.passes.quantization.divergence import Divergence
 from irtools.passmanager import Decision, PassContext, Plan
 from irtools.statistics import expose
@@ -269,6 +270,21 @@ class Trials:
     def divergence(self, plan: Plan) -> float | None:
         """As `TrialRun.divergence`, of a plan carried out; None also where nothing can be run."""
         return None if self.run is None else self.run.divergence(self._applied(plan))
+
+    def table(
+        self, what: str, make: Callable[[], Mapping[str, Any]], **key: object
+    ) -> Mapping[str, Any]:
+        """Return a table of what trials of this model on these samples gave; see `Tables.get`."""
+        data = self._ctx.unseen or self._ctx.calibration
+        return self._ctx.tables.get(
+            what,
+            make,
+            model=Model(self._model).fingerprint(),
+            data=None if data is None else data.with_digest().digest,
+            seed=self._ctx.seed,
+            effort=self._effort,
+            **key,
+        )
 
 
 def _samples(model: ir.Model, ctx: PassContext) -> Dataset | None:

@@ -46,7 +46,8 @@ class _Bytes(click.ParamType):
 @click.option("--clear", is_flag=True, help="Remove all of it, other versions' entries as well.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout.")
 def cache(cache_dir: str | None, check: bool, trim: int | None, clear: bool, as_json: bool) -> None:
-    """Show what builds and runs have kept: builds, results of passes, calibration, outputs, scores.
+    """Show what builds and runs have kept: builds, results of passes, calibration, outputs, scores,
+    and tables that passes decide by.
 
     It is only ever a copy: whatever is removed is made again when it is needed.
     """

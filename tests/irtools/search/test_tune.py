@@ -39,10 +39,14 @@ def test_every_pipeline_that_is_drawn_can_be_read() -> None:
             assert Pipeline.parse(text).passes
         first = [space.draw(lambda name, _, one=one: one[name]) for one in space.first]
         assert first[:2] == ["cleanup,fuse,sink,int8", "cleanup,fuse,sink,int8:mode=dynamic"]
-        assert len(set(first)) == len(first) == (6 if has_data else 2)
+        assert first[2] == "cleanup,fuse,sink,int8,merge-projections:when=always"
+        assert len(set(first)) == len(first) == (7 if has_data else 3)
         if has_data:
             assert "cleanup,fuse,sink,prune:ratio=0.2,int8" in first
-            assert first[-1].endswith("prune:ratio=0.2,int8,early-exit:agreement=0.99")
+            assert first[4].endswith("prune:ratio=0.2,int8,early-exit:agreement=0.99")
+    batches = Space(True, ("int8",), False, batched=True)
+    padded = [batches.draw(lambda name, _, one=one: one[name]) for one in batches.first]
+    assert padded[2] == "cleanup,fuse,sink,unpad,int8"
     by_time = Space(True, ("int8",), False, may_time=True)
     assert any(
         "prune:speedup=1.4,int8" in by_time.draw(lambda name, _, one=one: one[name])

@@ -19,6 +19,7 @@ from irtools.executors import (
     Service,
     ServiceSpec,
     Worker,
+    open_executor,
 )
 from irtools.executors.base import make_service
 from irtools.model import Model
@@ -109,3 +110,48 @@ def test_a_dead_cluster_leaves_what_was_measured(tune: Tune, tmp_path: Path) -> 
     assert len(told) == 1, "one was in the storage"
     with pytest.raises(UsageError, match=r"tune.db holds trials of another search"):
         tune(trials=1, objectives=("size",))
+
+
+@pytest.mark.openvino
+def test_trials_of_several_targets_are_spread(tune: Tune, timed: Timed) -> None:
+    # The original takes twice as long on OpenVINO.
+    timed({**_FASTER, "openvino": 0.5})
+    executor, told = InProcess(), dict[int, str]()
+    result = tune(
+        targets=("ort-cpu", "openvino-cpu"),
+        trials=4,
+        executor=executor,
+        on_trial=lambda number, text, outcome: told.setdefault(number, f"{text}: {outcome}"),
+    )
+    asked = [(q.what, q.target.partition(":")[0]) for _, q in executor.answered]
+    assert asked[0] == ("scales", "") and [what for what, _ in asked].count("scales") == 1
+    assert {target for what, target in asked if what == "quality"} == {"ort-cpu", "openvino-cpu"}
+    assert {target for what, target in asked if what == "times"} == {"ort-cpu", "openvino-cpu"}
+    assert told[0].startswith("ort-cpu") and "2.00x as fast" in told[0]
+    assert told[1].startswith("openvino-cpu") and "1.00x as fast" in told[1]
+    assert result.report.target.name == "ort-cpu"
+
+
+@pytest.mark.openvino
+def test_real_processes_run_trials_of_several_targets(
+    model: Model, calibration: Dataset, evaluation: Dataset, tmp_path: Path
+) -> None:
+    """Times are taken one at a time: one question of two processes is timed, or none is."""
+    model.save(tmp_path / "m.onnx")
+    said: list[str] = []
+    result = tune_model(
+        tmp_path / "m.onnx",
+        targets=("ort-cpu", "openvino-cpu"),
+        trials=3,
+        effort="quick",
+        calibration=calibration,
+        evaluation=evaluation,
+        goals="max-drop=50%",
+        cache=tmp_path / "cache",
+        executor=open_executor("local:2"),
+        on_note=said.append,
+    )
+    assert "2 workers of local:2; times are taken on" in said[0]
+    tried = result.report.trials
+    assert {one.target.partition(":")[0] for one in tried} == {"ort-cpu", "openvino-cpu"}
+    assert all("speedup" in one.figures for one in tried if not one.why)

@@ -319,6 +319,7 @@ def test_only_what_was_timed_faster(
         f"{PLAIN}  c = Concat<axis=-1>(q, k, v)  n = Sigmoid(x)  g = MatMul(n, w4)"
         "  u = MatMul(n, w5)  m = Mul(g, u)  y = Concat<axis=-1>(c, m)"
     )
+    unmerged = model.ir.clone()
     result = apply_pass(MergeProjections(), model.ir, ctx)
     found = {op: n for op, n in operators(model).items() if op in ("MatMul", "Split")}
     assert found == left
@@ -326,6 +327,9 @@ def test_only_what_was_timed_faster(
     assert list(models)[:2] == ["apart", "all"] and len(models) == 4
     assert Counter(n.op_type for n in models["all"].graph)["MatMul"] == 2
     assert "at batch=1 sequence=16" in result.notes[0]
+    # A trial that comes to the same model decides by the same times.
+    again = apply_pass(MergeProjections(), unmerged, ctx)
+    assert again.notes == result.notes and len(timed) == 1
 
 
 def test_other_machines_and_small_models_are_not_timed(

@@ -248,7 +248,7 @@ def _data_context() -> Callable[..., PassContext]:
             target=target,
             statistics=statistics,
             runner=runner,
-            measure_latency=measure or (lambda models: {}),
+            measure_latency=measure or (lambda models, rough=False: {}),
             calibration=data,
         )
 

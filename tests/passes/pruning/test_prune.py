@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -10,9 +13,11 @@ from irtools.analysis.channels import BlockedGroup, BlockedReason
 from irtools.editing import constant_of
 from irtools.errors import OptionError, UnsupportedError, UsageError
 from irtools.measure.base import LatencyResult
+from irtools.measure.cache import OutputCache
+from irtools.passes.pruning import candidates, latency
 from irtools.passes.pruning.left_alone import blocked_notes
 from irtools.passes.pruning.prune import Prune
-from irtools.passmanager import Pipeline, Plan
+from irtools.passmanager import Pipeline, Plan, Tables
 
 _SIZES = {"ffn": 32, "erf-ffn": 32}
 
@@ -203,7 +208,7 @@ def test_blocked_groups_are_told_by_reason_the_commonest_first():
 def _clock(milliseconds):
     """Time is a function of the number of parameters, so that every answer is known."""
 
-    def measure(models):
+    def measure(models, rough=False):
         return {
             name: LatencyResult(name, "", milliseconds(_parameters(m)), 0, 0, 0, 0, 0, 1, (1.0,))
             for name, m in models.items()
@@ -231,6 +236,42 @@ def test_speedup_is_reached_by_measuring(speedup, build, data_context, monkeypat
     times = {k: v.median_ms for k, v in measure({"a": model, "b": pruned}).items()}
     assert speedup <= times["a"] / times["b"] <= speedup * 1.12
     assert any("measured speed-up" in note for note in result.notes)
+
+
+def test_trials_of_one_model_measure_once_what_is_the_same(
+    build, data_context, monkeypatch, tmp_path
+):
+    model = build("ffn")
+    clock = _clock(lambda size: 1.0 + (size / 500) ** 1.5)
+    seen = Counter()
+
+    def counted(name, function):
+        def call(*given, **named):
+            seen[name] += 1
+            return function(*given, **named)
+
+        return call
+
+    _time_blocks_by(monkeypatch, lambda size: size / 500)
+    monkeypatch.setattr(latency, "time_blocks", counted("blocks", latency.time_blocks))
+    monkeypatch.setattr(candidates, "sensitivities", counted("outputs", candidates.sensitivities))
+    monkeypatch.setattr(candidates, "removal_path_of", counted("paths", candidates.removal_path_of))
+    ctx = data_context(_calibration(model), counted("models", clock))
+    store = replace(ctx, tables=Tables(OutputCache(tmp_path), {"cpu": "a"}))
+
+    def trial(ctx, speedup):
+        seen.clear()
+        ctx.drop_analyses()
+        Prune(speedup=speedup, round_to=1).run(model.clone(), ctx)
+        return dict(seen)
+
+    assert trial(store, 1.4).keys() == {"blocks", "outputs", "paths", "models"}
+    # Another speed is checked on another whole model; what predicts it is known.
+    assert trial(store, 1.6).keys() <= {"models"}
+    again = replace(ctx, tables=Tables(OutputCache(tmp_path), {"cpu": "a"}))
+    assert trial(again, 1.5).keys() <= {"models"}, "another process of this machine"
+    other = replace(ctx, tables=Tables(OutputCache(tmp_path), {"cpu": "b"}))
+    assert trial(other, 1.6).keys() == {"blocks", "outputs", "paths", "models"}
 
 
 def test_a_speedup_out_of_reach_is_refused_with_what_is_possible(build, data_context, monkeypatch):

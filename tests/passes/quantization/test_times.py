@@ -133,6 +133,18 @@ def test_each_shape_is_timed_once_in_every_form(monkeypatch: pytest.MonkeyPatch)
     found.apply(copy, plan, ctx)
 
 
+def test_a_trial_with_another_bound_times_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = ("UINT2", "INT2", "UINT4", "INT4", "UINT8", "INT8", "FLOAT16", "FLOAT")
+    seen = planted_times(monkeypatch, {kind: 1 + place / 8 for place, kind in enumerate(kinds)})
+    ctx = context(inputs())
+    told = []
+    for bound in (9.75, 9.5):
+        (found,) = Pipeline.parse(f"{AUTO}:max-latency={bound}")
+        told.append(found.plan(branches(), ctx).notes[-1])
+    assert "(17 products timed in" in told[0] and "(17 products timed before)" in told[1]
+    assert len(seen) == 18
+
+
 def test_tables_are_timed_as_they_are_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = planted_times(monkeypatch, {"INT4": 1.0, "UINT4": 1.0, "UINT8": 4.0})
     model = build(TIED)

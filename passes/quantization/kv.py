@@ -20,8 +20,18 @@ from irtools.analysis.cache_codes import (
 from irtools.analysis.decoder import find_decoder
 from irtools.editing import Editor
 from irtools.errors import OptionError, UnsupportedError
-from irtools.passes.quantization.ranges.rotary import find_rotation, turnings
-from irtools.passes.quantization.ranges.turned_keys import TurnedKeys, turned_keys
+from irtools.passes.quantization.ranges.attention_error import (
+    AttentionSample,
+    read_attention,
+    rounded_keys,
+)
+from irtools.passes.quantization.ranges.rotary import (
+    Rotation,
+    Turning,
+    find_rotation,
+    turnings,
+)
+from irtools.passes.quantization.ranges.turned_keys import RECIPES, TurnedKeys, turned_keys
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult, option
 from irtools.statistics import HeadGram, TurnedPeak, Want
 
@@ -47,8 +57,9 @@ class Kv(Pass):
     keeps the codes in its buffers, with the same numbers. Calibrate on texts, `--calibrate`.
 
     With 4 bits keys are turned within each head before they are rounded, and queries against them,
-    which no score sees, so that by the moments of both the error of scores is least: the channels
-    that make most of them are rounded twice, in the place of those that make next to nothing.
+    which no score sees, so that scores are moved least, by the moments of both and by what a
+    calibration text loses: channels that make most of the scores may be rounded twice, in the place
+    of those that make next to nothing. `wide-blocks` leaves the blocks that lose most in 8 bits.
 
     OpenVINO chooses scales itself, at run time, and is only told in how many bits it is to keep its
     variables: the plug-in's default is 8. Keys and values may differ there: 4 bits cost values far
@@ -73,7 +84,16 @@ class Kv(Pass):
         "numbers of a head that share a scale, on OpenVINO; none: as the plug-in has it",
     )
 
+    wide_blocks: int = option(
+        0, "form=int4: how many attention blocks, those that lose most, have 8 bits (ONNX Runtime)"
+    )
+
     def __post_init__(self) -> None:
+        if self.wide_blocks < 0 or (self.wide_blocks and self.form != "int4"):
+            raise OptionError(
+                f"wide-blocks is {self.wide_blocks} with form={self.form}: expected 0 or more, "
+                "with form=int4"
+            )
         if self.group_size is not None and self.group_size < 1:
             raise OptionError(f"group-size is {self.group_size}, expected 1 or more")
 
@@ -89,6 +109,11 @@ class Kv(Pass):
             )
         if bits < 8 and model.opset_imports.get("", 0) < _INT4_OPSET:
             raise UnsupportedError(f"a cache of 4 bits needs opset {_INT4_OPSET}")
+        if ctx.target.capabilities.scales_cache and self.wide_blocks:
+            raise UnsupportedError(
+                f"target {ctx.target.name!r} keeps all blocks in the same bits: leave out "
+                "wide-blocks, or give form=int8-int4"
+            )
         if ctx.target.capabilities.scales_cache:
             return self._tell(model, blocks)
         if of_keys != bits or self.group_size is not None:
@@ -103,16 +128,15 @@ class Kv(Pass):
         }
         if not fresh:
             return PassResult(False, counters)
-        steps = _steps(model, fresh, bits, ctx)
+        rounded = _roundings(model, fresh, bits, self.wide_blocks, ctx)
         editor = Editor(model, self.name)
-        for block in fresh:
-            for position, value in enumerate(block.new, start=1):
-                step = steps[value]
-                if isinstance(step, TurnedKeys):
-                    _round_turned(editor, block, step)
-                else:
-                    _round(editor, block.attention, position, step, bits)
-        notes = _notes(bits, synthetic=ctx.statistics(model).synthetic)
+        for block, one in zip(fresh, rounded, strict=True):
+            if isinstance(one.keys, TurnedKeys):
+                _round_turned(editor, block, one.keys)
+            else:
+                _round(editor, block.attention, 1, one.keys, one.bits)
+            _round(editor, block.attention, 2, one.values, one.bits)
+        notes = _notes(rounded, synthetic=ctx.statistics(model).synthetic)
         return PassResult(True, counters, tuple(notes))
 
     def _tell(self, model: ir.Model, blocks: Sequence[CacheBlock]) -> PassResult:
@@ -131,11 +155,30 @@ class Kv(Pass):
         return PassResult(True, {"num-quantized-caches": len(blocks)})
 
 
-def _notes(bits: int, *, synthetic: bool) -> Iterator[str]:
-    if bits < 8:
+@dataclass(frozen=True, eq=False)
+class _Rounding:
+    """How the cache of a block is rounded.
+
+    Attributes:
+        bits: Of keys and values.
+        keys: The step of each channel, float32 [G * D], or how keys are turned, too.
+        values: The step of each channel.
+        error: What attention loses on a text, of its whole, squared.
+    """
+
+    bits: int
+    keys: np.ndarray | TurnedKeys
+    values: np.ndarray
+    error: float = 0.0
+
+
+def _notes(rounded: Sequence[_Rounding], *, synthetic: bool) -> Iterator[str]:
+    narrow = [one.error for one in rounded if one.bits < 8]
+    if narrow:
         yield (
-            "4 bits with fixed scales cost perplexity, most of it by the keys: compare form=int8 "
-            "on texts (--metric perplexity), or form=int8-int4 on openvino-cpu"
+            f"4 bits change what attention returns by up to {np.sqrt(max(narrow)):.0%}, by "
+            f"{np.sqrt(np.mean(narrow)):.0%} on average: look at --metric perplexity on texts, "
+            "and at wide-blocks"
         )
     if synthetic:
         yield "the cache is scaled by synthetic data: give calibration texts to trust it"
@@ -150,47 +193,103 @@ def _why_none(model: ir.Model) -> str:
     return "the cache stays: not all of it is read by fused attention alone (`fuse` first)"
 
 
-def _steps(
-    model: ir.Model, blocks: Sequence[CacheBlock], bits: int, ctx: PassContext
-) -> Mapping[ir.Value, np.ndarray | TurnedKeys]:
-    """Return the step of each channel of new keys and values, float32 [G * D]."""
+def _roundings(
+    model: ir.Model, blocks: Sequence[CacheBlock], bits: int, wide: int, ctx: PassContext
+) -> list[_Rounding]:
+    """Return how the cache of each block is rounded.
+
+    Args:
+        wide: How many blocks, those that lose most in 4 bits, have 8.
+    """
     rotations = {b: find_rotation(b.new[0], b.heads, b.size) for b in blocks}
     known = turnings(model, filter(None, rotations.values()), ctx)
-    wants: dict[ir.Value, Want] = {}
-    gains: dict[ir.Value, float] = {}
-    for block in blocks:
-        key, value = block.new
-        wants[value] = _want(value, TurnedPeak())
-        rotation = rotations[block]
+    found = {block: _Wanted.of(block, rotations[block], known, bits, wide) for block in blocks}
+    answers = ctx.statistics(model).collect(want for one in found.values() for want in one.wants)
+    if bits == 8:
+        return [found[block].plain(answers) for block in blocks]
+    samples = read_attention(model, blocks, ctx)
+    narrow = {block: found[block].turned(answers, samples[block]) for block in blocks}
+    worst = sorted(blocks, key=lambda block: -narrow[block].error)[:wide]
+    return [found[b].plain(answers) if b in worst else narrow[b] for b in blocks]
+
+
+@dataclass(frozen=True, eq=False)
+class _Wanted:
+    """What must be known to round the cache of a block.
+
+    Attributes:
+        block: It.
+        rotation: What turns its keys.
+        turning: How far.
+        values: Largest magnitudes of values.
+        peaks: Those of keys, at all positions; None where they are not needed.
+        moments: Of keys and of queries, before they are rotated; None where they are not needed.
+    """
+
+    block: CacheBlock
+    rotation: Rotation | None
+    turning: Turning | None
+    values: Want
+    peaks: Want | None
+    moments: tuple[Want, Want] | None
+
+    @classmethod
+    def of(
+        cls,
+        block: CacheBlock,
+        rotation: Rotation | None,
+        known: Mapping[ir.Value, Turning],
+        bits: int,
+        wide: int,
+    ) -> _Wanted:
+        (key, value), (query, heads) = block.new, block.queries
+        turning = None if rotation is None else known[rotation.tables[0]]
+        source = key if rotation is None else rotation.source
+        peaks = moments = None
+        if bits == 8 or wide:
+            peaks = _want(source, _peak(rotation, turning, block.heads))
         if bits < 8:
-            query, heads = block.queries
             turned = None if rotation is None else find_rotation(query, heads, block.size)
-            wants[key] = _want(key if rotation is None else rotation.source, HeadGram(block.size))
-            wants[query] = _want(query if turned is None else turned.source, HeadGram(block.size))
-        elif rotation is None:
-            wants[key] = _want(key, TurnedPeak())
-        else:
-            by_tables = known[rotation.tables[0]]
-            gains[key] = by_tables.gain
-            every = tuple(float(angle) for angle in np.tile(by_tables.angles, block.heads))
-            wants[key] = _want(rotation.source, TurnedPeak(rotation.pairs, every))
-    found = ctx.statistics(model).collect(wants.values())
-    steps: dict[ir.Value, np.ndarray | TurnedKeys] = {}
-    for block in blocks:
-        key, value = block.new
-        steps[value] = _peak_step(np.asarray(found[wants[value]]), bits)
-        if bits == 8:
-            steps[key] = _peak_step(np.asarray(found[wants[key]]) * gains.get(key, 1.0), bits)
-            continue
-        rotation = rotations[block]
-        steps[key] = turned_keys(
-            np.asarray(found[wants[key]]),
-            np.asarray(found[wants[block.queries[0]]]),
-            () if rotation is None else rotation.pairs_of(block.size),
-            None if rotation is None else known[rotation.tables[0]],
-            centered=not block.attention.attributes.get_float("softcap", 0.0),
-        )
-    return steps
+            met = query if turned is None else turned.source
+            moments = _want(source, HeadGram(block.size)), _want(met, HeadGram(block.size))
+        return cls(block, rotation, turning, _want(value, TurnedPeak()), peaks, moments)
+
+    @property
+    def wants(self) -> Iterator[Want]:
+        """All of it."""
+        yield from filter(None, (self.values, self.peaks, *(self.moments or ())))
+
+    def plain(self, answers: Mapping[Want, object]) -> _Rounding:
+        """Return how to round in 8 bits."""
+        assert self.peaks is not None
+        gain = 1.0 if self.turning is None else self.turning.gain
+        keys = _peak_step(np.asarray(answers[self.peaks]) * gain, 8)
+        return _Rounding(8, keys, _peak_step(np.asarray(answers[self.values]), 8))
+
+    def turned(self, answers: Mapping[Want, object], sample: AttentionSample) -> _Rounding:
+        """Return how to round in 4 bits, as a text loses least by."""
+        assert self.moments is not None
+        values = _peak_step(np.asarray(answers[self.values]), 4)
+        keys, queries = (np.asarray(answers[want]) for want in self.moments)
+        pairs = () if self.rotation is None else self.rotation.pairs_of(self.block.size)
+        centered = not self.block.attention.attributes.get_float("softcap", 0.0)
+        tried = turned_keys(keys, queries, pairs, self.turning, RECIPES, centered=centered)
+        exact = sample.mixed(sample.keys, sample.values)
+
+        def error(one: TurnedKeys, mixed: np.ndarray) -> float:
+            return sample.error(exact, rounded_keys(sample.keys, one.turn, one.scale), mixed)
+
+        best = min(tried, key=lambda one: error(one, sample.values))
+        step = values.reshape(self.block.heads, 1, -1)
+        rounded = np.rint(sample.values / step).clip(-8, 7) * step
+        return _Rounding(4, best, values, error(best, rounded))
+
+
+def _peak(rotation: Rotation | None, turning: Turning | None, heads: int) -> TurnedPeak:
+    if rotation is None or turning is None:
+        return TurnedPeak()
+    every = tuple(float(angle) for angle in np.tile(turning.angles, heads))
+    return TurnedPeak(rotation.pairs, every)
 
 
 def _peak_step(peak: np.ndarray, bits: int) -> np.ndarray:

@@ -6,17 +6,21 @@ One step per channel rounds all channels alike, and the score of a query q with 
 by the errors of channels times q'. With S the covariance of keys and Q the second moments of the
 queries that meet them, W gives both the same moments L^1/2 (a balanced realization, Moore 1981):
 a few channels make most of the scores, and the last ones next to nothing. So the first n channels
-are rounded twice, what is left over with a finer step in the place of the last n, which are left
-out (8, 4 and 0 bits, as transform coding spends them); n is what leaves the least error. R, of
-Hadamard matrices, spreads the channels of each kind over one another (QuaRot, Ashkboos et al.
-2024). Moments follow from those before the rotary embedding: they are averaged over the positions
-that the network was trained on, however short the texts are that were calibrated on. A step is a
-fixed part of the spread; values beyond are clipped, but for the first n channels, where a wide
-step costs nothing.
+may be rounded twice, what is left over with a finer step in the place of the last n, which are left
+out (8, 4 and 0 bits, as transform coding spends them). R, of Hadamard matrices, spreads the
+channels of each kind over one another (QuaRot, Ashkboos et al. 2024). Moments follow from those
+before the rotary embedding: they are averaged over the positions that the network was trained on,
+however short the texts are that were calibrated on. A step is a part of the spread; values beyond
+are clipped, but for the first n channels, where a wide step costs nothing.
+
+Moments leave open how much a few tokens weigh that every query looks at, and whose keys are far off
+the rest: S and Q get a floor in all directions, up to where W is as good as one, and what floor, n
+and step are best for a block is tried on a text (`attention_error`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,25 +29,42 @@ from irtools.analysis.cache_turn import CacheTurn
 from irtools.analysis.orthogonal import Rotation as Orthogonal
 from irtools.passes.quantization.ranges.rotary import Turning
 
-__all__ = ["TurnedKeys", "turned_keys"]
+__all__ = ["RECIPES", "Recipe", "TurnedKeys", "turned_keys"]
 
 _POSITIONS = 128
 """At which moments are averaged, unevenly spaced."""
 _GOLDEN = 0.6180339887498949
 _MANY = 1 << 20
 """Positions where it is not known on how many the network was trained."""
-_STEP, _WIDE_STEP = 0.42, 0.8
-"""Of the standard deviation, of channels that are rounded once and twice."""
+_TINY = float(np.finfo(np.float32).tiny)
+_WIDE_STEP = 0.8
+"""Of the standard deviation, of channels that are rounded twice."""
 _FINER = 15
 """Steps of what is left over to one of the first rounding."""
-_TWICE = (0, 2, 4, 8)
-"""How many channels of a head may be rounded twice."""
-_ERROR = 0.0147
-"""Mean square of what rounding by `_STEP` leaves over, of the variance."""
-_FLOOR = 1e-2
-"""Of the mean moment: what moments are at least, in any direction."""
 _NEVER = 1e30
 """A step above all values."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is tried.
+
+    Attributes:
+        floor: Of the mean moment: what moments are at least, in any direction.
+        twice: How many channels of a head are rounded twice, n.
+        step: Of those that are rounded once, of their standard deviation.
+    """
+
+    floor: float
+    twice: int
+    step: float
+
+
+RECIPES = tuple(
+    Recipe(floor, twice, step)
+    for floor, twice in ((1e3, 0), (0.1, 0), (0.1, 2), (0.1, 4), (0.01, 2), (0.01, 4))
+    for step in (0.3, 0.36, 0.44, 0.56)
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,10 +85,11 @@ def turned_keys(
     queries: np.ndarray,
     pairs: tuple[tuple[int, int], ...],
     turning: Turning | None,
+    recipes: Sequence[Recipe],
     *,
     centered: bool,
-) -> TurnedKeys:
-    """Return how to round keys in 4 bits.
+) -> list[TurnedKeys]:
+    """Return how to round keys in 4 bits, by each recipe that such heads have room for.
 
     Args:
         keys: Moments of each head before rotary embedding, [G, D + 1, D + 1], as `HeadGram` has
@@ -75,6 +97,7 @@ def turned_keys(
         queries: Those of queries, [H, D + 1, D + 1], in the order of the keys that they meet.
         pairs: Channels of a head that rotary embedding turns together.
         turning: How far; None: nothing is turned.
+        recipes: What to try.
         centered: Whether the mean may be taken away.
     """
     heads, size = len(keys), keys.shape[1] - 1
@@ -84,19 +107,22 @@ def turned_keys(
         means[:] = 0.0
     spreads = squares - means[:, :, None] * means[:, None, :]
     met = _moments(queries, turns)[1].reshape(heads, -1, size, size).sum(axis=1)
-    parts = [_of_head(*both) for both in zip(spreads, met, strict=True)]
+    offset = means.reshape(-1).astype(np.float32)
+    fitting = (recipe for recipe in recipes if 4 * recipe.twice <= size)
+    return [_by(recipe, spreads, met, offset) for recipe in fitting]
+
+
+def _by(recipe: Recipe, keys: np.ndarray, queries: np.ndarray, offset: np.ndarray) -> TurnedKeys:
+    parts = [_of_head(recipe, *both) for both in zip(keys, queries, strict=True)]
     forth, back = (np.stack([one[index] for one in parts]) for index in (0, 1))
     scale, coarse = (np.concatenate([one[index] for one in parts]) for index in (2, 3))
-    offset = means.reshape(-1).astype(np.float32)
-    is_coarse = bool((coarse < _NEVER).any())
-    return TurnedKeys(CacheTurn(offset, forth, back, coarse if is_coarse else None), scale)
+    return TurnedKeys(CacheTurn(offset, forth, back, coarse if recipe.twice else None), scale)
 
 
-def _of_head(keys: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, ...]:
+def _of_head(recipe: Recipe, keys: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, ...]:
     """Return T, B, the steps and the coarse steps of a head, by moments of its keys and queries."""
-    size = len(keys)
-    balance, shares = _balance(keys, queries)
-    count = min((n for n in _TWICE if 4 * n <= size), key=lambda n: _error(shares, n))
+    size, count = len(keys), recipe.twice
+    balance = _balance(_at_least(keys, recipe.floor), _at_least(queries, recipe.floor))
     once = np.arange(count, size - count)
     spread = np.eye(size)
     for part in (np.arange(count), once):
@@ -111,25 +137,12 @@ def _of_head(keys: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, ...]:
     exact = forth.astype(np.float64)
     deviation = np.sqrt(np.maximum(((exact.T @ keys) * exact.T).sum(axis=1), 0.0))
     coarse = np.full(size, _NEVER)
-    scale = _STEP * deviation
+    scale = recipe.step * deviation
     scale[:count] = coarse[size - count :] = _WIDE_STEP * deviation[:count]
     scale[size - count :] = coarse[size - count :] / _FINER
     # Channels that are always zero.
-    steps = (np.where(one > np.finfo(np.float32).tiny, one, 1.0) for one in (scale, coarse))
+    steps = (np.where(one > _TINY, one, 1.0) for one in (scale, coarse))
     return forth, back, *(one.astype(np.float32) for one in steps)
-
-
-def _error(shares: np.ndarray, count: int) -> float:
-    """Return the mean square error of scores if so many channels are rounded twice.
-
-    Args:
-        shares: Of the mean square of scores by channel, L, descending.
-    """
-    roots, last = np.sqrt(shares), len(shares) - count
-    finest = _ERROR * (_WIDE_STEP / _STEP / _FINER) ** 2
-    error = finest * roots[:count].sum() ** 2 / max(count, 1)
-    error += _ERROR * roots[count:last].sum() ** 2 / (last - count)
-    return float(error + shares[last:].sum())
 
 
 def _moments(found: np.ndarray, turns: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -140,20 +153,17 @@ def _moments(found: np.ndarray, turns: list[np.ndarray]) -> tuple[np.ndarray, np
     return means / count, squares / count[:, :, None]
 
 
-def _balance(keys: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return what gives keys and queries the same moments, [D, D], and L, descending."""
-    first, second = (_at_least(moments) for moments in (keys, queries))
-    widths, axes = np.linalg.eigh(first)
+def _balance(keys: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """Return what gives keys and queries the same moments, [D, D], the largest first."""
+    widths, axes = np.linalg.eigh(keys)
     root, inverse = ((axes * widths**power) @ axes.T for power in (0.5, -0.5))
-    shares, basis = (found[..., ::-1] for found in np.linalg.eigh(root @ second @ root))
-    shares = np.maximum(shares, np.finfo(np.float32).tiny)
-    return np.asarray((inverse @ basis) * shares**0.25), shares
+    shares, basis = (found[..., ::-1] for found in np.linalg.eigh(root @ queries @ root))
+    return np.asarray((inverse @ basis) * np.maximum(shares, _TINY) ** 0.25)
 
 
-def _at_least(moments: np.ndarray) -> np.ndarray:
+def _at_least(moments: np.ndarray, floor: float) -> np.ndarray:
     size = len(moments)
-    least = max(_FLOOR * np.trace(moments) / size, np.finfo(np.float32).tiny)
-    return np.asarray(moments + least * np.eye(size))
+    return np.asarray(moments + max(floor * np.trace(moments) / size, _TINY) * np.eye(size))
 
 
 def _turns(size: int, pairs: tuple[tuple[int, int], ...], turning: Turning) -> list[np.ndarray]:

@@ -5,8 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from irtools.passes.quantization.ranges.attention_error import rounded_keys
 from irtools.passes.quantization.ranges.rotary import Turning
-from irtools.passes.quantization.ranges.turned_keys import TurnedKeys, turned_keys
+from irtools.passes.quantization.ranges.turned_keys import (
+    RECIPES,
+    Recipe,
+    TurnedKeys,
+    turned_keys,
+)
 
 _SIZE, _HEADS, _GROUP = 16, 2, 3
 _HALF = _SIZE // 2
@@ -41,21 +47,22 @@ def _rotated(rows: np.ndarray, gain: float = 1.0) -> np.ndarray:
     return np.concatenate([z.real, z.imag], axis=-1).reshape(-1, *rows.shape[1:])
 
 
-def _found(turning: Turning | None = _TURNING, *, centered: bool = True) -> TurnedKeys:
-    return turned_keys(_moments(_KEYS), _moments(_QUERIES), _PAIRS, turning, centered=centered)
+_TWICE = Recipe(floor=0.01, twice=4, step=0.44)
+_HADAMARD = Recipe(floor=1e3, twice=0, step=0.44)
 
 
-def _back(found: TurnedKeys, keys: np.ndarray, *, rounds: bool = True) -> np.ndarray:
+def _found(
+    turning: Turning | None = _TURNING, recipe: Recipe = _TWICE, *, centered: bool = True
+) -> TurnedKeys:
+    moments = _moments(_KEYS), _moments(_QUERIES)
+    (found,) = turned_keys(*moments, _PAIRS, turning, [recipe], centered=centered)
+    return found
+
+
+def _back(found: TurnedKeys, keys: np.ndarray) -> np.ndarray:
     """Return keys [N, G, D] as a cache with these codes has them."""
-    turn = found.turn
-    offset, scale = (a.reshape(_HEADS, _SIZE) for a in (turn.offset, found.scale))
-    x = np.einsum("ngi,gij->ngj", keys - offset, turn.forth)
-    if turn.coarse is not None:
-        coarse = turn.coarse.reshape(_HEADS, _SIZE)
-        x = x - (x / coarse).round().clip(-8, 7) * coarse
-    if rounds:
-        x = (x / scale).round().clip(-8, 7) * scale
-    return np.asarray(np.einsum("ngj,gji->ngi", x, turn.back) + offset)
+    rounded = rounded_keys(keys.transpose(1, 0, 2), found.turn, found.scale)
+    return rounded.transpose(1, 0, 2)
 
 
 def _score_error(keys: np.ndarray, rounded: np.ndarray, queries: np.ndarray) -> float:
@@ -77,10 +84,12 @@ def _plain(keys: np.ndarray) -> np.ndarray:
     return np.asarray((keys / scale).round().clip(-8, 7) * scale)
 
 
-def test_scores_lose_far_less_than_by_a_step_for_each_channel() -> None:
+def test_scores_lose_least_if_channels_are_rounded_twice() -> None:
     keys, queries = _rotated(_KEYS), _rotated(_QUERIES)
-    error = _score_error(keys, _back(_found(), keys), queries)
-    assert error < 0.2 * _score_error(keys, _plain(keys), queries)
+    twice, hadamard = (
+        _score_error(keys, _back(_found(recipe=one), keys), queries) for one in (_TWICE, _HADAMARD)
+    )
+    assert twice < 0.5 * hadamard < 0.5 * _score_error(keys, _plain(keys), queries)
 
 
 @pytest.mark.parametrize("gain", [1.0, 1.2])
@@ -92,31 +101,33 @@ def test_steps_are_a_part_of_the_spread_at_all_positions(gain: float) -> None:
     spread = np.einsum("ngi,gij->ngj", keys, found.turn.forth).std(axis=0)
     once = slice(_SIZE // 4, -_SIZE // 4)
     scale = found.scale.reshape(_HEADS, _SIZE)
-    np.testing.assert_allclose(scale[:, once], 0.42 * spread[:, once], rtol=0.1)
+    np.testing.assert_allclose(scale[:, once], 0.44 * spread[:, once], rtol=0.1)
 
 
-def test_channels_that_make_the_scores_are_rounded_twice() -> None:
+def test_what_the_first_rounding_leaves_over_is_rounded_in_the_last_channels() -> None:
     found = _found()
     assert found.turn.coarse is not None
     coarse, scale = (a.reshape(_HEADS, _SIZE) for a in (found.turn.coarse, found.scale))
-    for head in range(_HEADS):
-        (twice,) = np.nonzero(coarse[head] < 1e30)
-        count = len(twice)
-        assert count and list(twice) == list(range(_SIZE - count, _SIZE))
-        np.testing.assert_array_equal(
-            found.turn.forth[head][:, :count], found.turn.forth[head][:, twice]
-        )
-        np.testing.assert_array_equal(coarse[head, twice], scale[head, :count])
-        np.testing.assert_allclose(scale[head, twice], scale[head, :count] / 15, rtol=1e-6)
+    forth = found.turn.forth
+    assert (coarse[:, :-4] == np.float32(1e30)).all()
+    np.testing.assert_array_equal(forth[:, :, :4], forth[:, :, -4:])
+    np.testing.assert_array_equal(coarse[:, -4:], scale[:, :4])
+    np.testing.assert_allclose(scale[:, -4:], scale[:, :4] / 15, rtol=1e-6)
 
 
-def test_channels_that_share_the_scores_are_rounded_once() -> None:
-    rng = np.random.default_rng(5)
-    keys, queries = (_moments(rng.normal(size=(4000, n, _SIZE))) for n in (_HEADS, _HEADS))
-    found = turned_keys(keys, queries, (), None, centered=True)
-    assert found.turn.coarse is None
-    eye = np.broadcast_to(np.eye(_SIZE), found.turn.forth.shape)
-    np.testing.assert_allclose(found.turn.forth @ found.turn.back, eye, atol=0.01)
+def test_a_high_floor_leaves_a_rotation() -> None:
+    turn = _found(recipe=_HADAMARD).turn
+    assert turn.coarse is None
+    eye = np.broadcast_to(np.eye(_SIZE), turn.forth.shape)
+    np.testing.assert_allclose(turn.forth @ turn.back, eye, atol=0.01)
+    products = turn.forth @ turn.forth.transpose(0, 2, 1)
+    np.testing.assert_allclose(products, products[:, :1, :1] * eye, atol=0.02 * _SIZE)
+
+
+def test_heads_without_room_are_not_rounded_twice() -> None:
+    small = _moments(_KEYS[..., :4])
+    found = turned_keys(small, small, (), None, RECIPES, centered=True)
+    assert found and all(one.turn.coarse is None for one in found)
 
 
 def test_without_rotary_embedding_the_mean_goes_into_the_offset() -> None:
@@ -132,7 +143,8 @@ def test_scores_that_are_capped_must_not_move() -> None:
 
 def test_keys_that_are_always_zero_have_steps() -> None:
     empty = _moments(np.zeros((4, _HEADS, _SIZE)))
-    found = turned_keys(empty, _moments(_QUERIES), _PAIRS, _TURNING, centered=True)
-    assert (found.scale == 1.0).all()
+    moments = empty, _moments(_QUERIES)
+    (found,) = turned_keys(*moments, _PAIRS, _TURNING, [_TWICE], centered=True)
+    assert (found.scale[:4] == 1.0).all()
     for array in (found.turn.forth, found.turn.back):
         assert np.isfinite(array).all()

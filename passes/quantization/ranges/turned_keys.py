@@ -11,7 +11,8 @@ out (8, 4 and 0 bits, as transform coding spends them). R, of Hadamard matrices,
 channels of each kind over one another (QuaRot, Ashkboos et al. 2024). Moments follow from those
 before the rotary embedding: they are averaged over the positions that the network was trained on,
 however short the texts are that were calibrated on. A step is a part of the spread; values beyond
-are clipped, but for the first n channels, where a wide step costs nothing.
+are clipped, but for the first n channels, where a wide step costs nothing. There are as many steps
+above the mean as below: m is moved by half of one, which no score sees either.
 
 Moments leave open how much a few tokens weigh that every query looks at, and whose keys are far off
 the rest: S and Q get a floor in all directions, up to where W is as good as one, and what floor, n
@@ -107,15 +108,23 @@ def turned_keys(
         means[:] = 0.0
     spreads = squares - means[:, :, None] * means[:, None, :]
     met = _moments(queries, turns)[1].reshape(heads, -1, size, size).sum(axis=1)
-    offset = means.reshape(-1).astype(np.float32)
-    fitting = (recipe for recipe in recipes if 4 * recipe.twice <= size)
-    return [_by(recipe, spreads, met, offset) for recipe in fitting]
+    found = []
+    for recipe in (recipe for recipe in recipes if 4 * recipe.twice <= size):
+        parts = [_of_head(recipe, *both) for both in zip(spreads, met, strict=True)]
+        found.append(_joined(recipe, parts, means, centered=centered))
+    return found
 
 
-def _by(recipe: Recipe, keys: np.ndarray, queries: np.ndarray, offset: np.ndarray) -> TurnedKeys:
-    parts = [_of_head(recipe, *both) for both in zip(keys, queries, strict=True)]
-    forth, back = (np.stack([one[index] for one in parts]) for index in (0, 1))
-    scale, coarse = (np.concatenate([one[index] for one in parts]) for index in (2, 3))
+def _joined(
+    recipe: Recipe, parts: Sequence[tuple[np.ndarray, ...]], means: np.ndarray, *, centered: bool
+) -> TurnedKeys:
+    forth, back, scale, coarse = (np.stack(arrays) for arrays in zip(*parts, strict=True))
+    half = np.zeros_like(scale)
+    if centered:
+        once = slice(recipe.twice, scale.shape[1] - recipe.twice)
+        half[:, once] = scale[:, once] / 2
+    offset = (means + np.einsum("gi,gij->gj", half, back)).reshape(-1).astype(np.float32)
+    scale, coarse = scale.reshape(-1), coarse.reshape(-1)
     return TurnedKeys(CacheTurn(offset, forth, back, coarse if recipe.twice else None), scale)
 
 

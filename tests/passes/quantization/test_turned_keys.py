@@ -96,11 +96,12 @@ def test_scores_lose_least_if_channels_are_rounded_twice() -> None:
 def test_steps_are_a_part_of_the_spread_at_all_positions(gain: float) -> None:
     found = _found(Turning(_STEPS, gain, _TRAINED))
     keys = _rotated(_KEYS, gain)
-    offset = found.turn.offset.reshape(_HEADS, _SIZE)
-    np.testing.assert_allclose(offset, keys.mean(axis=0), atol=0.1 * keys.std(axis=0).max())
-    spread = np.einsum("ngi,gij->ngj", keys, found.turn.forth).std(axis=0)
+    offset, scale = (a.reshape(_HEADS, _SIZE) for a in (found.turn.offset, found.scale))
+    turned = np.einsum("ngi,gij->ngj", keys - offset, found.turn.forth)
+    spread = turned.std(axis=0)
     once = slice(_SIZE // 4, -_SIZE // 4)
-    scale = found.scale.reshape(_HEADS, _SIZE)
+    middle = turned.mean(axis=0)[:, once] + scale[:, once] / 2
+    np.testing.assert_allclose(middle, 0.0, atol=0.1 * spread.max())
     np.testing.assert_allclose(scale[:, once], 0.44 * spread[:, once], rtol=0.1)
 
 
@@ -133,7 +134,10 @@ def test_heads_without_room_are_not_rounded_twice() -> None:
 def test_without_rotary_embedding_the_mean_goes_into_the_offset() -> None:
     found = _found(None)
     offset = found.turn.offset.reshape(_HEADS, _SIZE)
-    np.testing.assert_allclose(offset, _KEYS.mean(axis=0), rtol=1e-5)
+    half = found.scale.reshape(_HEADS, _SIZE) / 2
+    half[:, :4] = half[:, -4:] = 0.0
+    wanted = _KEYS.mean(axis=0) + np.einsum("gi,gij->gj", half, found.turn.back)
+    np.testing.assert_allclose(offset, wanted, rtol=1e-4, atol=1e-4)
     assert _score_error(_KEYS, _back(found, _KEYS), _QUERIES) < 0.01
 
 

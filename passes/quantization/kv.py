@@ -33,13 +33,16 @@ from irtools.passes.quantization.ranges.rotary import (
 )
 from irtools.passes.quantization.ranges.turned_keys import RECIPES, TurnedKeys, turned_keys
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult, option
-from irtools.statistics import HeadGram, TurnedPeak, Want
+from irtools.statistics import ChannelSquare, HeadGram, TurnedPeak, Want
 
 __all__ = ["Kv"]
 
 _BITS = {"int8": (8, 8), "int4": (4, 4), "int8-int4": (8, 4)}
 """Of keys and of values."""
 _INT4_OPSET = 21
+_VALUE_STEPS = (0.25, 0.3, 0.36, 0.44, 0.55)
+"""Of the root mean square of a channel. There is a code for zero, which the values of tokens that
+all queries look at are close to."""
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
 
@@ -222,6 +225,7 @@ class _Wanted:
         rotation: What turns its keys.
         turning: How far.
         values: Largest magnitudes of values.
+        squares: Their mean squares; None where they are not needed.
         peaks: Those of keys, at all positions; None where they are not needed.
         moments: Of keys and of queries, before they are rotated; None where they are not needed.
     """
@@ -230,6 +234,7 @@ class _Wanted:
     rotation: Rotation | None
     turning: Turning | None
     values: Want
+    squares: Want | None
     peaks: Want | None
     moments: tuple[Want, Want] | None
 
@@ -245,19 +250,21 @@ class _Wanted:
         (key, value), (query, heads) = block.new, block.queries
         turning = None if rotation is None else known[rotation.tables[0]]
         source = key if rotation is None else rotation.source
-        peaks = moments = None
+        squares = peaks = moments = None
         if bits == 8 or wide:
             peaks = _want(source, _peak(rotation, turning, block.heads))
         if bits < 8:
             turned = None if rotation is None else find_rotation(query, heads, block.size)
             met = query if turned is None else turned.source
+            squares = _want(value, ChannelSquare())
             moments = _want(source, HeadGram(block.size)), _want(met, HeadGram(block.size))
-        return cls(block, rotation, turning, _want(value, TurnedPeak()), peaks, moments)
+        of_values = _want(value, TurnedPeak())
+        return cls(block, rotation, turning, of_values, squares, peaks, moments)
 
     @property
     def wants(self) -> Iterator[Want]:
         """All of it."""
-        yield from filter(None, (self.values, self.peaks, *(self.moments or ())))
+        yield from filter(None, (self.values, self.squares, self.peaks, *(self.moments or ())))
 
     def plain(self, answers: Mapping[Want, object]) -> _Rounding:
         """Return how to round in 8 bits."""
@@ -269,20 +276,35 @@ class _Wanted:
     def turned(self, answers: Mapping[Want, object], sample: AttentionSample) -> _Rounding:
         """Return how to round in 4 bits, as a text loses least by."""
         assert self.moments is not None
-        values = _peak_step(np.asarray(answers[self.values]), 4)
         keys, queries = (np.asarray(answers[want]) for want in self.moments)
         pairs = () if self.rotation is None else self.rotation.pairs_of(self.block.size)
         centered = not self.block.attention.attributes.get_float("softcap", 0.0)
         tried = turned_keys(keys, queries, pairs, self.turning, RECIPES, centered=centered)
         exact = sample.mixed(sample.keys, sample.values)
 
-        def error(one: TurnedKeys, mixed: np.ndarray) -> float:
-            return sample.error(exact, rounded_keys(sample.keys, one.turn, one.scale), mixed)
+        def of_keys(one: TurnedKeys) -> np.ndarray:
+            return rounded_keys(sample.keys, one.turn, one.scale)
 
-        best = min(tried, key=lambda one: error(one, sample.values))
-        step = values.reshape(self.block.heads, 1, -1)
-        rounded = np.rint(sample.values / step).clip(-8, 7) * step
-        return _Rounding(4, best, values, error(best, rounded))
+        def of_values(step: np.ndarray) -> np.ndarray:
+            steps = step.reshape(self.block.heads, 1, -1)
+            return np.asarray(np.rint(sample.values / steps).clip(-8, 7) * steps)
+
+        best = min(tried, key=lambda one: sample.error(exact, of_keys(one), sample.values))
+        step = min(
+            self._value_steps(answers),
+            key=lambda step: sample.error(exact, sample.keys, of_values(step)),
+        )
+        return _Rounding(4, best, step, sample.error(exact, of_keys(best), of_values(step)))
+
+    def _value_steps(self, answers: Mapping[Want, object]) -> Iterator[np.ndarray]:
+        """Yield steps of values in 4 bits: a few values beyond the last code may be clipped."""
+        assert self.squares is not None
+        widest = _peak_step(np.asarray(answers[self.values]), 4)
+        yield widest
+        spread = np.sqrt(np.asarray(answers[self.squares]))
+        for part in _VALUE_STEPS:
+            step = part * spread
+            yield np.where(step > _SMALLEST, step, widest).astype(np.float32)
 
 
 def _peak(rotation: Rotation | None, turning: Turning | None, heads: int) -> TurnedPeak:

@@ -2,7 +2,7 @@
 
     x ~ scale[g, d] * code    int8 [B, G, P, D], or uint8 [B, G, P, D / 2] with two of code + 8
 
-Keys may be turned, x R - m in place of x (`irtools.analysis.cache_codes`).
+Codes of keys may be those of keys that were turned (`irtools.analysis.cache_codes`).
 
 The kernel keeps codes. What is fed to a runner and returned by it is float32, as the model before
 its lowering takes it; the scales for that are noted in the file.
@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from irtools.analysis.cache_turn import CacheTurn
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -26,7 +28,8 @@ __all__ = ["SHARED_CACHE", "CodedCache", "coded_caches", "note_codes"]
 SHARED_CACHE = "shared_cache"
 """Key in the metadata of a model whose caches may be bound to one buffer each."""
 
-_KEY, _ROTATIONS = "coded_caches", "coded_cache_rotations"
+_KEY = "coded_caches"
+_TURN = ("offset", "forth", "back", "coarse")
 _NIBBLE = 4
 
 
@@ -39,16 +42,14 @@ class CodedCache:
         present: The output that continues it.
         bits: Of a code: 8 or 4.
         scale: Width of a step, float32 [G, D].
-        rotation: R, float32 [D, D]; None: codes are those of x.
-        offset: m, float32 [G, D].
+        turn: How keys were turned; None: codes are those of x.
     """
 
     name: str
     present: str
     bits: int
     scale: np.ndarray
-    rotation: np.ndarray | None = None
-    offset: np.ndarray | None = None
+    turn: CacheTurn | None = None
 
     @property
     def dtype(self) -> np.dtype:
@@ -62,10 +63,12 @@ class CodedCache:
 
     def encode(self, array: np.ndarray) -> np.ndarray:
         """Return the codes of float keys or values, [B, G, P, D]."""
-        if self.rotation is not None and self.offset is not None:
-            array = array @ self.rotation - self.offset[:, None]
-        most = 2 ** (self.bits - 1) - 1
-        codes = np.rint(array / self.scale[:, None]).clip(-most - 1, most)
+        if self.turn is not None:
+            array = (array - self._by_head(self.turn.offset)) @ self.turn.forth
+            if self.turn.coarse is not None:
+                steps = self._by_head(self.turn.coarse)
+                array = array - self._rounded(array, steps) * steps
+        codes = self._rounded(array, self.scale[:, None])
         if self.bits != _NIBBLE:
             return np.asarray(codes, np.int8)
         shifted = np.asarray(codes + 8, np.uint8)
@@ -78,51 +81,57 @@ class CodedCache:
             pairs = np.stack([codes & 15, codes >> _NIBBLE], axis=-1)
             steps = pairs.reshape(*codes.shape[:-1], -1).astype(np.float32) - 8
         found = steps * self.scale[:, None]
-        if self.rotation is not None and self.offset is not None:
-            found = (found + self.offset[:, None]) @ self.rotation.T
+        if self.turn is not None:
+            found = found @ self.turn.back + self._by_head(self.turn.offset)
         return np.asarray(found)
+
+    def _rounded(self, array: np.ndarray, steps: np.ndarray) -> np.ndarray:
+        most = 2 ** (self.bits - 1) - 1
+        return np.asarray(np.rint(array / steps).clip(-most - 1, most))
+
+    def _by_head(self, array: np.ndarray) -> np.ndarray:
+        return array.reshape(len(self.scale), 1, -1)
 
 
 def note_codes(model: ir.Model, caches: Iterable[CodedCache]) -> None:
     """Note which caches of a model hold codes, where it goes with the file."""
-    document, rotations = {}, {}
+    document = {}
     for cache in caches:
         document[cache.name] = {
             "present": cache.present,
             "bits": cache.bits,
-            "shape": list(cache.scale.shape),
             "scale": _packed(cache.scale),
         }
-        if cache.rotation is not None and cache.offset is not None:
-            document[cache.name]["offset"] = _packed(cache.offset)
-            # One matrix for all heads of a size.
-            rotations[str(len(cache.rotation))] = _packed(cache.rotation)
+        if cache.turn is not None:
+            arrays = {name: getattr(cache.turn, name) for name in _TURN}
+            turn = {name: _packed(array) for name, array in arrays.items() if array is not None}
+            document[cache.name]["turn"] = turn
     if document:
         model.metadata_props[_KEY] = json.dumps(document)
-    if rotations:
-        model.metadata_props[_ROTATIONS] = json.dumps(rotations)
 
 
 def coded_caches(metadata: Mapping[str, Any]) -> dict[str, CodedCache]:
     """Return the caches that hold codes, by the name of the input, from a file's metadata."""
     found = json.loads(metadata.get(_KEY, "{}"))
-    rotations = json.loads(metadata.get(_ROTATIONS, "{}"))
-    return {name: _read(name, one, rotations) for name, one in found.items()}
+    return {name: _read(name, one) for name, one in found.items()}
 
 
-def _read(name: str, one: Mapping[str, Any], rotations: Mapping[str, str]) -> CodedCache:
-    heads, size = one["shape"]
-    scale = _unpacked(one["scale"], (heads, size))
-    if "offset" not in one:
-        return CodedCache(name, one["present"], one["bits"], scale)
-    rotation = _unpacked(rotations[str(size)], (size, size))
-    offset = _unpacked(one["offset"], (heads, size))
-    return CodedCache(name, one["present"], one["bits"], scale, rotation, offset)
+def _read(name: str, one: Mapping[str, Any]) -> CodedCache:
+    turn = None
+    if "turn" in one:
+        turn = CacheTurn(**{name: _unpacked(array) for name, array in one["turn"].items()})
+    return CodedCache(name, one["present"], one["bits"], _unpacked(one["scale"]), turn)
 
 
-def _packed(array: np.ndarray) -> str:
-    return base64.b64encode(array.astype("<f4").tobytes()).decode("ascii")
+def _packed(array: np.ndarray) -> list[Any]:
+    """Return type, shape and content, in half as many bytes where that loses nothing."""
+    with np.errstate(over="ignore"):
+        half = array.astype(np.float16)
+    kind = "<f2" if np.array_equal(half, array) else "<f4"
+    content = base64.b64encode(array.astype(kind).tobytes()).decode("ascii")
+    return [kind, list(array.shape), content]
 
 
-def _unpacked(text: str, shape: tuple[int, int]) -> np.ndarray:
-    return np.frombuffer(base64.b64decode(text), "<f4").reshape(shape).astype(np.float32)
+def _unpacked(packed: Sequence[Any]) -> np.ndarray:
+    kind, shape, content = packed
+    return np.frombuffer(base64.b64decode(content), kind).reshape(shape).astype(np.float32)

@@ -22,12 +22,12 @@ in a batch of several texts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
 
-from irtools.analysis.cache_codes import CacheCodes, CacheTurn, codes_of
+from irtools.analysis.cache_codes import CacheCodes, codes_of
 from irtools.analysis.decoder import CachedDecoder, find_decoder
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.analysis.types import element_type
@@ -173,7 +173,7 @@ def _replace(editor: Editor, node: ir.Node, lengths: _Lengths) -> tuple[CodedCac
     inputs[1:3] = [key_codes.source, value_codes.source]
     if key_codes.turn is not None:
         assert query is not None
-        inputs[0] = _turned(editor, node, query, key_codes.turn)
+        inputs[0] = _turned(editor, node, query, key_codes.turn.back)
     scales = [editor.constant(f"{c.name}.scale", c.scale[None, :, None]) for c in caches]
     attributes |= {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL"}
     attributes["kv_cache_bit_width"] = key_codes.bits
@@ -191,29 +191,29 @@ def _replace(editor: Editor, node: ir.Node, lengths: _Lengths) -> tuple[CodedCac
     return caches
 
 
-def _turned(editor: Editor, node: ir.Node, query: ir.Value, turn: CacheTurn) -> ir.Value:
-    """Turn queries, [B, S, H * D], as the keys that they meet are turned."""
-    heads, size = node.attributes.get_int("q_num_heads", 0), len(turn.rotation)
+def _turned(editor: Editor, node: ir.Node, query: ir.Value, back: np.ndarray) -> ir.Value:
+    """Turn queries, [B, S, H * D], against the keys that they meet.
+
+    Args:
+        back: What turns those back, [G, D, D].
+    """
+    heads, (groups, size, _) = node.attributes.get_int("q_num_heads", 0), back.shape
     kind = ir.DataType.FLOAT
-    apart = editor.constant("heads_apart", np.array([0, 0, heads, size], np.int64))
-    joined = editor.constant("heads_joined", np.array([0, 0, heads * size], np.int64))
-    rotation = editor.constant("key_rotation", turn.rotation)
+    shape = np.array([0, 0, groups, heads // groups, size], np.int64)
+    apart = editor.constant("queries_apart", shape)
+    joined = editor.constant("queries_joined", np.array([0, 0, heads * size], np.int64))
+    turn = editor.constant("query_turn", np.ascontiguousarray(back.transpose(0, 2, 1)))
     name = query.name or "query"
     made = editor.before(node, "Reshape", [query, apart], outputs={f"{name}_apart": kind})
-    made = editor.before(node, "MatMul", [made, rotation], outputs={f"{name}_by_head": kind})
+    made = editor.before(node, "MatMul", [made, turn], outputs={f"{name}_by_head": kind})
     return editor.before(node, "Reshape", [made, joined], outputs={f"{name}_turned": kind})
 
 
 def _coded(past: ir.Value, present: ir.Value, codes: CacheCodes) -> CodedCache:
     heads = None if past.shape is None else past.shape[1]
     assert isinstance(heads, int)
-    made = CodedCache(
-        past.name or "", present.name or "", codes.bits, codes.scale.reshape(heads, -1)
-    )
-    if codes.turn is None:
-        return made
-    offset = codes.turn.offset.reshape(heads, -1)
-    return replace(made, rotation=codes.turn.rotation, offset=offset)
+    scale = codes.scale.reshape(heads, -1)
+    return CodedCache(past.name or "", present.name or "", codes.bits, scale, codes.turn)
 
 
 def _hold_codes(value: ir.Value, cache: CodedCache) -> None:

@@ -8,20 +8,22 @@ head and channel.
 
 Keys may be turned before they are rounded, and back after it:
 
-    k  ->  k R - m  ->  QuantizeLinear  ->  DequantizeLinear  ->  (. + m) R^T
+    k  ->  x = (k - m) T  ->  x - r(x)  ->  QuantizeLinear  ->  DequantizeLinear  ->  . B + m
 
-with R orthogonal, alike for all heads, and m per channel. A cache of codes holds k R - m then: with
-queries q R the scores of a query are all lower by its product with m, which softmax does not see.
+with T and B of each head and m per channel. Some columns of T may be there twice: what the first
+leaves over when it is rounded, x - r(x), is rounded in the second, with a finer step; r is zero
+elsewhere. A cache of codes c holds c ~ x - r(x), and with queries q B^T the scores of a query are
+all lower by its product with m, which softmax does not see.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx_ir as ir
 
+from irtools.analysis.cache_turn import CacheTurn
 from irtools.analysis.decoder import find_decoder
 from irtools.editing import array_of, constant_of, producer_of
 
@@ -31,7 +33,6 @@ __all__ = [
     "CACHE_TYPES",
     "CacheBlock",
     "CacheCodes",
-    "CacheTurn",
     "cache_blocks",
     "codes_of",
 ]
@@ -44,19 +45,6 @@ CACHE_GROUP = "cache_group_size"
 """Metadata of such a model: how many numbers of a head share a scale."""
 _CHANNELS = 2
 _KEY, _PAST_KEY = 1, 4
-
-
-@dataclass(frozen=True, eq=False)
-class CacheTurn:
-    """How keys are turned before they are rounded.
-
-    Attributes:
-        rotation: R, orthogonal float32 [D, D].
-        offset: m, float32 [G * D].
-    """
-
-    rotation: np.ndarray
-    offset: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +88,13 @@ class CacheBlock:
         return key, value
 
     @property
+    def queries(self) -> tuple[ir.Value, int]:
+        """Queries, [B, S, H * D], and how many heads, H, they have."""
+        query = self.attention.inputs[0]
+        assert query is not None
+        return query, self.attention.attributes.get_int("q_num_heads", 0)
+
+    @property
     def names(self) -> tuple[str, str]:
         """Cache inputs of keys and values."""
         key, value = self.attention.inputs[_PAST_KEY : _PAST_KEY + 2]
@@ -133,41 +128,46 @@ def cache_blocks(model: ir.Model) -> tuple[CacheBlock, ...]:
 
 def codes_of(value: ir.Value | None) -> CacheCodes | None:
     """Return how keys or values are rounded; None where they are not, or in another way."""
-    back = _chain(value, _BACK)
-    if not back:
+    restored = producer_of(value, "Add")
+    if restored is None:
         return _rounded(value)
-    found = _rounded(back[-1].inputs[0])
-    forth = _chain(None if found is None else found.source, _FORTH)
-    if found is None or not forth:
+    back = _turned_by(restored.inputs[0])
+    found = None if back is None else _rounded(back.source)
+    if back is None or found is None:
         return None
-    offsets = array_of(forth[0].inputs[1]), array_of(back[3].inputs[1])
-    rotations = array_of(forth[2].inputs[1]), array_of(back[1].inputs[1])
-    if any(array is None for array in (*offsets, *rotations)):
+    finer = producer_of(found.source, "Sub")
+    coarse = None if finer is None else _rounded(finer.inputs[1])
+    if finer is not None and (coarse is None or coarse.source is not finer.inputs[0]):
         return None
-    (offset, other), (rotation, inverse) = offsets, rotations
-    assert offset is not None and other is not None
-    assert rotation is not None and inverse is not None
-    if not np.array_equal(offset, other) or not np.array_equal(rotation, inverse.T):
+    forth = _turned_by(found.source if coarse is None else coarse.source)
+    moved = None if forth is None else producer_of(forth.source, "Sub")
+    if forth is None or moved is None or moved.inputs[0] is None:
         return None
-    plain = forth[-1].inputs[0]
-    assert plain is not None
-    return replace(found, plain=plain, turn=CacheTurn(rotation, offset))
+    offset, other = array_of(moved.inputs[1]), array_of(restored.inputs[1])
+    if offset is None or other is None or not np.array_equal(offset, other):
+        return None
+    if coarse is not None and coarse.bits != found.bits:
+        return None
+    turn = CacheTurn(offset, forth.by, back.by, None if coarse is None else coarse.scale)
+    return replace(found, plain=moved.inputs[0], turn=turn)
 
 
-_BACK = ("Reshape", "MatMul", "Reshape", "Add")
-_FORTH = ("Sub", "Reshape", "MatMul", "Reshape")
+@dataclass(frozen=True, eq=False)
+class _ByHead:
+    """A product of each head, of packed heads, with a matrix of its own, [G, D, D]."""
+
+    source: ir.Value
+    by: np.ndarray
 
 
-def _chain(value: ir.Value | None, kinds: Sequence[str]) -> list[ir.Node]:
-    """Return nodes of these kinds that follow each other by their first inputs, the last first."""
-    found: list[ir.Node] = []
-    for kind in kinds:
-        node = producer_of(value, kind)
-        if node is None:
-            return []
-        found.append(node)
-        value = node.inputs[0]
-    return found
+def _turned_by(value: ir.Value | None) -> _ByHead | None:
+    joined = producer_of(value, "Reshape")
+    product = None if joined is None else producer_of(joined.inputs[0], "MatMul")
+    apart = None if product is None else producer_of(product.inputs[0], "Reshape")
+    if product is None or apart is None or apart.inputs[0] is None:
+        return None
+    by = array_of(product.inputs[1])
+    return None if by is None or by.ndim != 3 else _ByHead(apart.inputs[0], by)
 
 
 def _rounded(value: ir.Value | None) -> CacheCodes | None:

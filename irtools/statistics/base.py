@@ -21,6 +21,7 @@ __all__ = [
     "Count",
     "Gram",
     "GramResult",
+    "HeadGram",
     "Histogram",
     "HistogramResult",
     "MinMax",
@@ -116,6 +117,21 @@ class Gram:
     against: str | None = None
 
 
+@dataclass(frozen=True)
+class HeadGram:
+    """X^T X of each head alone, X with a constant-1 column appended.
+
+    Answer: float64 array [C / size, size + 1, size + 1], whose last number is that of positions.
+
+    Attributes:
+        size: Channels of a head.
+        axis: Channel axis of `value`.
+    """
+
+    size: int
+    axis: int = -1
+
+
 Reduction: TypeAlias = (
     MinMax
     | MovingRange
@@ -126,6 +142,7 @@ Reduction: TypeAlias = (
     | TurnedPeak
     | Count
     | Gram
+    | HeadGram
 )
 
 

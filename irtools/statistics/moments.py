@@ -17,6 +17,7 @@ from irtools.statistics.base import GramResult
 __all__ = [
     "CountAccumulator",
     "GramAccumulator",
+    "HeadGramAccumulator",
     "MeanAccumulator",
     "RangeAccumulator",
     "SquareAccumulator",
@@ -127,6 +128,28 @@ def _largest_cosine(start: np.ndarray, angles: np.ndarray) -> np.ndarray:
     passes_peak = np.floor(end / np.pi) > np.floor(start / np.pi)
     ends = np.maximum(np.abs(np.cos(start)), np.abs(np.cos(end)))
     return np.asarray(np.where(passes_peak, 1.0, ends))
+
+
+class HeadGramAccumulator(_ChannelAccumulator):
+    """X^T X of each head, with a constant-1 column."""
+
+    def __init__(self, axis: int, size: int) -> None:
+        super().__init__(axis)
+        self._size = size
+
+    def _empty(self, channels: int) -> np.ndarray:
+        return np.zeros((channels // self._size, self._size + 1, self._size + 1))
+
+    def _add(self, state: np.ndarray, rows: np.ndarray) -> None:
+        for start in range(0, len(rows), _GRAM_ROWS):
+            part = rows[start : start + _GRAM_ROWS]
+            heads = part.reshape(len(part), -1, self._size).transpose(1, 0, 2)
+            whole = np.concatenate([heads, np.ones((*heads.shape[:2], 1), np.float32)], axis=2)
+            state += whole.transpose(0, 2, 1) @ whole
+
+    def result(self) -> np.ndarray:
+        """Return float64 [C / size, size + 1, size + 1]."""
+        return self._get()
 
 
 class CountAccumulator(_ChannelAccumulator):

@@ -15,6 +15,7 @@ from irtools.statistics.base import (
     ChannelSquare,
     Count,
     Gram,
+    HeadGram,
     Histogram,
     MinMax,
     MovingRange,
@@ -30,6 +31,7 @@ from irtools.statistics.histogram import (
 from irtools.statistics.moments import (
     CountAccumulator,
     GramAccumulator,
+    HeadGramAccumulator,
     MeanAccumulator,
     RangeAccumulator,
     SquareAccumulator,
@@ -93,6 +95,8 @@ def make_accumulator(reduction: Reduction) -> Accumulator | GramAccumulator:
             return CountAccumulator(axis)
         case Gram(axis, _):
             return GramAccumulator(axis)
+        case HeadGram(size, axis):
+            return HeadGramAccumulator(axis, size)
 
 
 def needed_values(wants: Iterable[Want]) -> tuple[str, ...]:
@@ -160,6 +164,8 @@ def _state_bytes(want: Want, shapes: Shapes) -> int:
         case Gram(axis, against):
             targets = 0 if against is None else _channels(shapes[against], axis)
             return gram_bytes(_channels(shape, axis), targets)
+        case HeadGram(size, axis):
+            return 8 * _channels(shape, axis) * (size + 2)
 
 
 def _channels(shape: tuple[int, ...], axis: int) -> int:

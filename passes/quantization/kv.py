@@ -20,16 +20,29 @@ from irtools.analysis.cache_codes import (
 from irtools.analysis.decoder import find_decoder
 from irtools.editing import Editor
 from irtools.errors import OptionError, UnsupportedError
-from irtools.passes.quantization.ranges.rotary import find_rotation, turnings
-from irtools.passes.quantization.ranges.turned_keys import TurnedKeys, turned_keys
+from irtools.passes.quantization.ranges.attention_error import (
+    AttentionSample,
+    read_attention,
+    rounded_keys,
+)
+from irtools.passes.quantization.ranges.rotary import (
+    Rotation,
+    Turning,
+    find_rotation,
+    turnings,
+)
+from irtools.passes.quantization.ranges.turned_keys import RECIPES, TurnedKeys, turned_keys
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult, option
-from irtools.statistics import Gram, GramResult, TurnedPeak, Want
+from irtools.statistics import ChannelSquare, HeadGram, TurnedPeak, Want
 
 __all__ = ["Kv"]
 
 _BITS = {"int8": (8, 8), "int4": (4, 4), "int8-int4": (8, 4)}
 """Of keys and of values."""
 _INT4_OPSET = 21
+_VALUE_STEPS = (0.25, 0.3, 0.36, 0.44, 0.55)
+"""Of the root mean square of a channel. There is a code for zero, which the values of tokens that
+all queries look at are close to."""
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
 
@@ -46,8 +59,10 @@ class Kv(Pass):
     whose cache is fed and returned in float32; for ONNX Runtime on a CPU it becomes attention that
     keeps the codes in its buffers, with the same numbers. Calibrate on texts, `--calibrate`.
 
-    With 4 bits keys are turned by a Hadamard matrix within each head before they are rounded, and
-    queries with them, which no score sees: it spreads channels that are far wider than the rest.
+    With 4 bits keys are turned within each head before they are rounded, and queries against them,
+    which no score sees, so that scores are moved least, by the moments of both and by what a
+    calibration text loses: channels that make most of the scores may be rounded twice, in the place
+    of those that make next to nothing. `wide-blocks` leaves the blocks that lose most in 8 bits.
 
     OpenVINO chooses scales itself, at run time, and is only told in how many bits it is to keep its
     variables: the plug-in's default is 8. Keys and values may differ there: 4 bits cost values far
@@ -72,7 +87,16 @@ class Kv(Pass):
         "numbers of a head that share a scale, on OpenVINO; none: as the plug-in has it",
     )
 
+    wide_blocks: int = option(
+        0, "form=int4: how many attention blocks, those that lose most, have 8 bits (ONNX Runtime)"
+    )
+
     def __post_init__(self) -> None:
+        if self.wide_blocks < 0 or (self.wide_blocks and self.form != "int4"):
+            raise OptionError(
+                f"wide-blocks is {self.wide_blocks} with form={self.form}: expected 0 or more, "
+                "with form=int4"
+            )
         if self.group_size is not None and self.group_size < 1:
             raise OptionError(f"group-size is {self.group_size}, expected 1 or more")
 
@@ -88,6 +112,11 @@ class Kv(Pass):
             )
         if bits < 8 and model.opset_imports.get("", 0) < _INT4_OPSET:
             raise UnsupportedError(f"a cache of 4 bits needs opset {_INT4_OPSET}")
+        if ctx.target.capabilities.scales_cache and self.wide_blocks:
+            raise UnsupportedError(
+                f"target {ctx.target.name!r} keeps all blocks in the same bits: leave out "
+                "wide-blocks, or give form=int8-int4"
+            )
         if ctx.target.capabilities.scales_cache:
             return self._tell(model, blocks)
         if of_keys != bits or self.group_size is not None:
@@ -102,16 +131,15 @@ class Kv(Pass):
         }
         if not fresh:
             return PassResult(False, counters)
-        steps = _steps(model, fresh, bits, ctx)
+        rounded = _roundings(model, fresh, bits, self.wide_blocks, ctx)
         editor = Editor(model, self.name)
-        for block in fresh:
-            for position, value in enumerate(block.new, start=1):
-                step = steps[value]
-                if isinstance(step, TurnedKeys):
-                    _round_turned(editor, block, step)
-                else:
-                    _round(editor, block.attention, position, step, bits)
-        notes = _notes(bits, synthetic=ctx.statistics(model).synthetic)
+        for block, one in zip(fresh, rounded, strict=True):
+            if isinstance(one.keys, TurnedKeys):
+                _round_turned(editor, block, one.keys)
+            else:
+                _round(editor, block.attention, 1, one.keys, one.bits)
+            _round(editor, block.attention, 2, one.values, one.bits)
+        notes = _notes(rounded, synthetic=ctx.statistics(model).synthetic)
         return PassResult(True, counters, tuple(notes))
 
     def _tell(self, model: ir.Model, blocks: Sequence[CacheBlock]) -> PassResult:
@@ -130,11 +158,30 @@ class Kv(Pass):
         return PassResult(True, {"num-quantized-caches": len(blocks)})
 
 
-def _notes(bits: int, *, synthetic: bool) -> Iterator[str]:
-    if bits < 8:
+@dataclass(frozen=True, eq=False)
+class _Rounding:
+    """How the cache of a block is rounded.
+
+    Attributes:
+        bits: Of keys and values.
+        keys: The step of each channel, float32 [G * D], or how keys are turned, too.
+        values: The step of each channel.
+        error: What attention loses on a text, of its whole, squared.
+    """
+
+    bits: int
+    keys: np.ndarray | TurnedKeys
+    values: np.ndarray
+    error: float = 0.0
+
+
+def _notes(rounded: Sequence[_Rounding], *, synthetic: bool) -> Iterator[str]:
+    narrow = [one.error for one in rounded if one.bits < 8]
+    if narrow:
         yield (
-            "4 bits with fixed scales cost perplexity, most of it by the keys: compare form=int8 "
-            "on texts (--metric perplexity), or form=int8-int4 on openvino-cpu"
+            f"4 bits change what attention returns by up to {np.sqrt(max(narrow)):.0%}, by "
+            f"{np.sqrt(np.mean(narrow)):.0%} on average: look at --metric perplexity on texts, "
+            "and at wide-blocks"
         )
     if synthetic:
         yield "the cache is scaled by synthetic data: give calibration texts to trust it"
@@ -149,46 +196,122 @@ def _why_none(model: ir.Model) -> str:
     return "the cache stays: not all of it is read by fused attention alone (`fuse` first)"
 
 
-def _steps(
-    model: ir.Model, blocks: Sequence[CacheBlock], bits: int, ctx: PassContext
-) -> Mapping[ir.Value, np.ndarray | TurnedKeys]:
-    """Return the step of each channel of new keys and values, float32 [G * D]."""
-    rotations = {block: find_rotation(block) for block in blocks}
+def _roundings(
+    model: ir.Model, blocks: Sequence[CacheBlock], bits: int, wide: int, ctx: PassContext
+) -> list[_Rounding]:
+    """Return how the cache of each block is rounded.
+
+    Args:
+        wide: How many blocks, those that lose most in 4 bits, have 8.
+    """
+    rotations = {b: find_rotation(b.new[0], b.heads, b.size) for b in blocks}
     known = turnings(model, filter(None, rotations.values()), ctx)
-    wants: dict[ir.Value, Want] = {}
-    gains: dict[ir.Value, float] = {}
-    for block in blocks:
-        key, value = block.new
-        wants[value] = _want(value, TurnedPeak())
-        rotation = rotations[block]
+    found = {block: _Wanted.of(block, rotations[block], known, bits, wide) for block in blocks}
+    answers = ctx.statistics(model).collect(want for one in found.values() for want in one.wants)
+    if bits == 8:
+        return [found[block].plain(answers) for block in blocks]
+    samples = read_attention(model, blocks, ctx)
+    narrow = {block: found[block].turned(answers, samples[block]) for block in blocks}
+    worst = sorted(blocks, key=lambda block: -narrow[block].error)[:wide]
+    return [found[b].plain(answers) if b in worst else narrow[b] for b in blocks]
+
+
+@dataclass(frozen=True, eq=False)
+class _Wanted:
+    """What must be known to round the cache of a block.
+
+    Attributes:
+        block: It.
+        rotation: What turns its keys.
+        turning: How far.
+        values: Largest magnitudes of values.
+        squares: Their mean squares; None where they are not needed.
+        peaks: Those of keys, at all positions; None where they are not needed.
+        moments: Of keys and of queries, before they are rotated; None where they are not needed.
+    """
+
+    block: CacheBlock
+    rotation: Rotation | None
+    turning: Turning | None
+    values: Want
+    squares: Want | None
+    peaks: Want | None
+    moments: tuple[Want, Want] | None
+
+    @classmethod
+    def of(
+        cls,
+        block: CacheBlock,
+        rotation: Rotation | None,
+        known: Mapping[ir.Value, Turning],
+        bits: int,
+        wide: int,
+    ) -> _Wanted:
+        (key, value), (query, heads) = block.new, block.queries
+        turning = None if rotation is None else known[rotation.tables[0]]
         source = key if rotation is None else rotation.source
+        squares = peaks = moments = None
+        if bits == 8 or wide:
+            peaks = _want(source, _peak(rotation, turning, block.heads))
         if bits < 8:
-            wants[key] = _want(source, Gram())
-        elif rotation is None:
-            wants[key] = _want(key, TurnedPeak())
-        else:
-            by_tables = known[rotation.tables[0]]
-            gains[key] = by_tables.gain
-            every = tuple(float(angle) for angle in np.tile(by_tables.angles, block.heads))
-            wants[key] = _want(source, TurnedPeak(rotation.pairs, every))
-    found = ctx.statistics(model).collect(wants.values())
-    steps: dict[ir.Value, np.ndarray | TurnedKeys] = {}
-    for block in blocks:
-        for value in block.new:
-            answer = found[wants[value]]
-            if isinstance(answer, GramResult):
-                rotation = rotations[block]
-                turning = None if rotation is None else known[rotation.tables[0]]
-                steps[value] = turned_keys(
-                    answer,
-                    block.size,
-                    () if rotation is None else rotation.pairs,
-                    turning,
-                    centered=not block.attention.attributes.get_float("softcap", 0.0),
-                )
-            else:
-                steps[value] = _peak_step(np.asarray(answer) * gains.get(value, 1.0), bits)
-    return steps
+            turned = None if rotation is None else find_rotation(query, heads, block.size)
+            met = query if turned is None else turned.source
+            squares = _want(value, ChannelSquare())
+            moments = _want(source, HeadGram(block.size)), _want(met, HeadGram(block.size))
+        of_values = _want(value, TurnedPeak())
+        return cls(block, rotation, turning, of_values, squares, peaks, moments)
+
+    @property
+    def wants(self) -> Iterator[Want]:
+        """All of it."""
+        yield from filter(None, (self.values, self.squares, self.peaks, *(self.moments or ())))
+
+    def plain(self, answers: Mapping[Want, object]) -> _Rounding:
+        """Return how to round in 8 bits."""
+        assert self.peaks is not None
+        gain = 1.0 if self.turning is None else self.turning.gain
+        keys = _peak_step(np.asarray(answers[self.peaks]) * gain, 8)
+        return _Rounding(8, keys, _peak_step(np.asarray(answers[self.values]), 8))
+
+    def turned(self, answers: Mapping[Want, object], sample: AttentionSample) -> _Rounding:
+        """Return how to round in 4 bits, as a text loses least by."""
+        assert self.moments is not None
+        keys, queries = (np.asarray(answers[want]) for want in self.moments)
+        pairs = () if self.rotation is None else self.rotation.pairs_of(self.block.size)
+        centered = not self.block.attention.attributes.get_float("softcap", 0.0)
+        tried = turned_keys(keys, queries, pairs, self.turning, RECIPES, centered=centered)
+        exact = sample.mixed(sample.keys, sample.values)
+
+        def of_keys(one: TurnedKeys) -> np.ndarray:
+            return rounded_keys(sample.keys, one.turn, one.scale)
+
+        def of_values(step: np.ndarray) -> np.ndarray:
+            steps = step.reshape(self.block.heads, 1, -1)
+            return np.asarray(np.rint(sample.values / steps).clip(-8, 7) * steps)
+
+        best = min(tried, key=lambda one: sample.error(exact, of_keys(one), sample.values))
+        step = min(
+            self._value_steps(answers),
+            key=lambda step: sample.error(exact, sample.keys, of_values(step)),
+        )
+        return _Rounding(4, best, step, sample.error(exact, of_keys(best), of_values(step)))
+
+    def _value_steps(self, answers: Mapping[Want, object]) -> Iterator[np.ndarray]:
+        """Yield steps of values in 4 bits: a few values beyond the last code may be clipped."""
+        assert self.squares is not None
+        widest = _peak_step(np.asarray(answers[self.values]), 4)
+        yield widest
+        spread = np.sqrt(np.asarray(answers[self.squares]))
+        for part in _VALUE_STEPS:
+            step = part * spread
+            yield np.where(step > _SMALLEST, step, widest).astype(np.float32)
+
+
+def _peak(rotation: Rotation | None, turning: Turning | None, heads: int) -> TurnedPeak:
+    if rotation is None or turning is None:
+        return TurnedPeak()
+    every = tuple(float(angle) for angle in np.tile(turning.angles, heads))
+    return TurnedPeak(rotation.pairs, every)
 
 
 def _peak_step(peak: np.ndarray, bits: int) -> np.ndarray:
@@ -197,7 +320,7 @@ def _peak_step(peak: np.ndarray, bits: int) -> np.ndarray:
     return np.where(step > _SMALLEST, step, 1.0).astype(np.float32)
 
 
-def _want(value: ir.Value, reduction: TurnedPeak | Gram) -> Want:
+def _want(value: ir.Value, reduction: TurnedPeak | HeadGram) -> Want:
     assert value.name is not None
     return Want(value.name, reduction)
 
@@ -235,21 +358,25 @@ def _codes_and_back(
 
 def _round_turned(editor: Editor, block: CacheBlock, keys: TurnedKeys) -> None:
     """Turn the keys of a block, round them to codes of 4 bits and back, and turn them back."""
-    node, key = block.attention, block.new[0]
-    apart = editor.constant("heads_apart", np.array([0, 0, block.heads, block.size], np.int64))
+    node, key, turn = block.attention, block.new[0], keys.turn
+    form = np.array([0, 0, block.heads, 1, block.size], np.int64)
+    apart = editor.constant("heads_apart", form)
     joined = editor.constant("heads_joined", np.array([0, 0, block.heads * block.size], np.int64))
-    offset = editor.constant(f"{key.name}_mean", keys.turn.offset)
+    offset = editor.constant(f"{key.name}_mean", turn.offset)
 
     def add(op_type: str, value: ir.Value, by: ir.Value, name: str) -> ir.Value:
         outputs = {f"{key.name}_{name}": ir.DataType.FLOAT}
         return editor.before(node, op_type, [value, by], outputs=outputs)
 
-    def turn(value: ir.Value, rotation: np.ndarray, name: str) -> ir.Value:
-        by = editor.constant("key_rotation", rotation)
+    def turned(value: ir.Value, matrices: np.ndarray, name: str) -> ir.Value:
+        by = editor.constant("key_turn", matrices)
         made = add("MatMul", add("Reshape", value, apart, f"{name}_apart"), by, f"{name}_by_head")
         return add("Reshape", made, joined, name)
 
-    turned = add("Sub", turn(key, keys.turn.rotation, "turned"), offset, "centered")
-    rounded = _codes_and_back(editor, node, turned, keys.scale, 4)
-    back = turn(add("Add", rounded, offset, "restored"), keys.turn.rotation.T, "back")
+    source = turned(add("Sub", key, offset, "centered"), turn.forth, "turned")
+    if turn.coarse is not None:
+        coarse = _codes_and_back(editor, node, source, turn.coarse, 4)
+        source = add("Sub", source, coarse, "finer")
+    rounded = _codes_and_back(editor, node, source, keys.scale, 4)
+    back = add("Add", turned(rounded, turn.back, "back"), offset, "restored")
     node.replace_input_with(1, back)

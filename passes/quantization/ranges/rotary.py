@@ -19,7 +19,6 @@ from itertools import pairwise
 import numpy as np
 import onnx_ir as ir
 
-from irtools.analysis.cache_codes import CacheBlock
 from irtools.editing import array_of, producer_of
 from irtools.errors import FileError
 from irtools.files import context_length
@@ -34,10 +33,10 @@ _FULL = 2 * math.pi
 
 @dataclass(frozen=True, eq=False)
 class Rotation:
-    """Rotary embedding of the keys of a block.
+    """Rotary embedding of the keys or queries of a block.
 
     Attributes:
-        source: What is rotated, [B, S, G * D].
+        source: What is rotated, [B, S, heads * D].
         pairs: Channels that are turned together.
         tables: Cosine and sine, [P, D / 2] or [B, S, D / 2].
     """
@@ -45,6 +44,10 @@ class Rotation:
     source: ir.Value
     pairs: tuple[tuple[int, int], ...]
     tables: tuple[ir.Value, ir.Value]
+
+    def pairs_of(self, size: int) -> tuple[tuple[int, int], ...]:
+        """Return the pairs of the first head, of such a size."""
+        return tuple(pair for pair in self.pairs if max(pair) < size)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,11 +72,16 @@ class Turning:
         return np.asarray(np.minimum(self.step * (self.trained - 1), _FULL))
 
 
-def find_rotation(block: CacheBlock) -> Rotation | None:
-    """Return the rotary embedding right before the keys of a block; None where there is none."""
-    key = block.new[0]
-    node = producer_of(key, "RotaryEmbedding")
-    other = producer_of(key, "RotaryEmbedding", domain="com.microsoft")
+def find_rotation(value: ir.Value, heads: int, size: int) -> Rotation | None:
+    """Return the rotary embedding that gives keys or queries; None where there is none.
+
+    Args:
+        value: They, [B, S, heads * size].
+        heads: How many heads they have.
+        size: Of a head.
+    """
+    node = producer_of(value, "RotaryEmbedding")
+    other = producer_of(value, "RotaryEmbedding", domain="com.microsoft")
     if node is not None:
         source, cos, sin = node.inputs[:3]
     elif other is not None:
@@ -83,13 +91,13 @@ def find_rotation(block: CacheBlock) -> Rotation | None:
         return None
     if source is None or cos is None or sin is None:
         return None
-    turned = node.attributes.get_int("rotary_embedding_dim", 0) or block.size
+    turned = node.attributes.get_int("rotary_embedding_dim", 0) or size
     half = turned // 2
     if node.attributes.get_int("interleaved", 0):
         inside = [(2 * i, 2 * i + 1) for i in range(half)]
     else:
         inside = [(i, i + half) for i in range(half)]
-    starts = range(0, block.heads * block.size, block.size)
+    starts = range(0, heads * size, size)
     pairs = tuple((start + x, start + y) for start in starts for x, y in inside)
     return Rotation(source, pairs, (cos, sin))
 

@@ -1,35 +1,71 @@
-"""Keys of 4 bits: turned so that no channel is wide, and steps by their spread at all positions.
+"""Keys of 4 bits: turned so that rounding them moves scores least.
 
-    k' = k R - m        R a Hadamard matrix over the channels of a head, m the mean of k R
+    x = (k - m) T,  q' = q B^T        T = W R,  W = S^-1/2 U L^1/4,  S^1/2 Q S^1/2 = U L U^T
 
-A few channels of keys are far wider than the rest, and rotary embedding turns their means along the
-text, so that one step per channel that holds everywhere is wide. R spreads what they hold over all
-channels (QuaRot, Ashkboos et al. 2024). Mean and spread of k R follow from the second moments of
-keys before the embedding: they are averaged over the positions that the network was trained on,
-however short the texts are that were calibrated on. A step is a fixed part of the spread, which for
-16 steps leaves the least error; the few values beyond are clipped.
+One step per channel rounds all channels alike, and the score of a query q with a rounded key is off
+by the errors of channels times q'. With S the covariance of keys and Q the second moments of the
+queries that meet them, W gives both the same moments L^1/2 (a balanced realization, Moore 1981):
+a few channels make most of the scores, and the last ones next to nothing. So the first n channels
+may be rounded twice, what is left over with a finer step in the place of the last n, which are left
+out (8, 4 and 0 bits, as transform coding spends them). R, of Hadamard matrices, spreads the
+channels of each kind over one another (QuaRot, Ashkboos et al. 2024). Moments follow from those
+before the rotary embedding: they are averaged over the positions that the network was trained on,
+however short the texts are that were calibrated on. A step is a part of the spread; values beyond
+are clipped, but for the first n channels, where a wide step costs nothing. There are as many steps
+above the mean as below: m is moved by half of one, which no score sees either.
+
+Moments leave open how much a few tokens weigh that every query looks at, and whose keys are far off
+the rest: S and Q get a floor in all directions, up to where W is as good as one, and what floor, n
+and step are best for a block is tried on a text (`attention_error`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from irtools.analysis.cache_codes import CacheTurn
+from irtools.analysis.cache_turn import CacheTurn
 from irtools.analysis.orthogonal import Rotation as Orthogonal
 from irtools.passes.quantization.ranges.rotary import Turning
-from irtools.statistics import GramResult
 
-__all__ = ["TurnedKeys", "turned_keys"]
+__all__ = ["RECIPES", "Recipe", "TurnedKeys", "turned_keys"]
 
 _POSITIONS = 128
 """At which moments are averaged, unevenly spaced."""
 _GOLDEN = 0.6180339887498949
 _MANY = 1 << 20
 """Positions where it is not known on how many the network was trained."""
-_STEP = 0.42
-"""Of the standard deviation."""
+_TINY = float(np.finfo(np.float32).tiny)
+_WIDE_STEP = 0.8
+"""Of the standard deviation, of channels that are rounded twice."""
+_FINER = 15
+"""Steps of what is left over to one of the first rounding."""
+_NEVER = 1e30
+"""A step above all values."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is tried.
+
+    Attributes:
+        floor: Of the mean moment: what moments are at least, in any direction.
+        twice: How many channels of a head are rounded twice, n.
+        step: Of those that are rounded once, of their standard deviation.
+    """
+
+    floor: float
+    twice: int
+    step: float
+
+
+RECIPES = tuple(
+    Recipe(floor, twice, step)
+    for floor, twice in ((1e3, 0), (0.1, 0), (0.1, 2), (0.1, 4), (0.01, 2), (0.01, 4))
+    for step in (0.3, 0.36, 0.44, 0.56)
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +73,7 @@ class TurnedKeys:
     """How the keys of a block are turned and rounded.
 
     Attributes:
-        turn: Rotation and mean.
+        turn: What moves and turns them.
         scale: Width of a step, float32 [G * D].
     """
 
@@ -46,45 +82,100 @@ class TurnedKeys:
 
 
 def turned_keys(
-    moments: GramResult,
-    size: int,
+    keys: np.ndarray,
+    queries: np.ndarray,
     pairs: tuple[tuple[int, int], ...],
     turning: Turning | None,
+    recipes: Sequence[Recipe],
     *,
     centered: bool,
-) -> TurnedKeys:
-    """Return how to round keys in 4 bits.
+) -> list[TurnedKeys]:
+    """Return how to round keys in 4 bits, by each recipe that such heads have room for.
 
     Args:
-        moments: Of the keys before rotary embedding, over C = G * D channels.
-        size: D, of a head.
-        pairs: Channels of all heads that rotary embedding turns together.
-        turning: How far; None: keys are not turned.
+        keys: Moments of each head before rotary embedding, [G, D + 1, D + 1], as `HeadGram` has
+            them.
+        queries: Those of queries, [H, D + 1, D + 1], in the order of the keys that they meet.
+        pairs: Channels of a head that rotary embedding turns together.
+        turning: How far; None: nothing is turned.
+        recipes: What to try.
         centered: Whether the mean may be taken away.
     """
-    rotation = Orthogonal(size).matrix
-    maps = [rotation]
-    if turning is not None:
-        inside = [(x, y) for x, y in pairs if max(x, y) < size]
-        maps = [turn @ rotation for turn in _turns(size, inside, turning)]
-    count, channels = max(moments.count, 1), len(moments.xx) - 1
-    offsets, scales = [], []
-    for start in range(0, channels, size):
-        head = slice(start, start + size)
-        mean = np.mean([moments.xx[-1, head] @ one for one in maps], axis=0) / count
-        squares = [((moments.xx[head, head] @ one) * one).sum(axis=0) for one in maps]
-        mean = mean if centered else np.zeros(size)
-        spread = np.sqrt(np.maximum(np.mean(squares, axis=0) / count - mean**2, 0.0))
-        offsets.append(mean)
-        scales.append(_STEP * spread)
-    scale = np.concatenate(scales)
+    heads, size = len(keys), keys.shape[1] - 1
+    turns = [np.eye(size)] if turning is None else _turns(size, pairs, turning)
+    means, squares = _moments(keys, turns)
+    if not centered:
+        means[:] = 0.0
+    spreads = squares - means[:, :, None] * means[:, None, :]
+    met = _moments(queries, turns)[1].reshape(heads, -1, size, size).sum(axis=1)
+    found = []
+    for recipe in (recipe for recipe in recipes if 4 * recipe.twice <= size):
+        parts = [_of_head(recipe, *both) for both in zip(spreads, met, strict=True)]
+        found.append(_joined(recipe, parts, means, centered=centered))
+    return found
+
+
+def _joined(
+    recipe: Recipe, parts: Sequence[tuple[np.ndarray, ...]], means: np.ndarray, *, centered: bool
+) -> TurnedKeys:
+    forth, back, scale, coarse = (np.stack(arrays) for arrays in zip(*parts, strict=True))
+    half = np.zeros_like(scale)
+    if centered:
+        once = slice(recipe.twice, scale.shape[1] - recipe.twice)
+        half[:, once] = scale[:, once] / 2
+    offset = (means + np.einsum("gi,gij->gj", half, back)).reshape(-1).astype(np.float32)
+    scale, coarse = scale.reshape(-1), coarse.reshape(-1)
+    return TurnedKeys(CacheTurn(offset, forth, back, coarse if recipe.twice else None), scale)
+
+
+def _of_head(recipe: Recipe, keys: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return T, B, the steps and the coarse steps of a head, by moments of its keys and queries."""
+    size, count = len(keys), recipe.twice
+    balance = _balance(_at_least(keys, recipe.floor), _at_least(queries, recipe.floor))
+    once = np.arange(count, size - count)
+    spread = np.eye(size)
+    for part in (np.arange(count), once):
+        if len(part):
+            spread[np.ix_(part, part)] = Orthogonal(len(part)).matrix
+    whole = balance @ spread
+    whole /= np.sqrt(np.mean(whole**2))
+    # The last channels give way to what is left over of the first ones.
+    places = np.concatenate([np.arange(size - count), np.arange(count)])
+    forth = whole[:, places].astype(np.float16).astype(np.float32)
+    back = np.linalg.inv(whole)[places].astype(np.float16).astype(np.float32)
+    exact = forth.astype(np.float64)
+    deviation = np.sqrt(np.maximum(((exact.T @ keys) * exact.T).sum(axis=1), 0.0))
+    coarse = np.full(size, _NEVER)
+    scale = recipe.step * deviation
+    scale[:count] = coarse[size - count :] = _WIDE_STEP * deviation[:count]
+    scale[size - count :] = coarse[size - count :] / _FINER
     # Channels that are always zero.
-    scale = np.where(scale > np.finfo(np.float32).tiny, scale, 1.0).astype(np.float32)
-    offset = np.concatenate(offsets).astype(np.float32)
-    return TurnedKeys(CacheTurn(rotation.astype(np.float32), offset), scale)
+    steps = (np.where(one > _TINY, one, 1.0) for one in (scale, coarse))
+    return forth, back, *(one.astype(np.float32) for one in steps)
 
 
-def _turns(size: int, pairs: list[tuple[int, int]], turning: Turning) -> list[np.ndarray]:
+def _moments(found: np.ndarray, turns: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Return means, [n, D], and second moments, [n, D, D], over some turns."""
+    count = np.maximum(found[:, -1:, -1], 1)
+    means = np.mean([found[:, -1, :-1] @ turn for turn in turns], axis=0)
+    squares = np.mean([turn.T @ found[:, :-1, :-1] @ turn for turn in turns], axis=0)
+    return means / count, squares / count[:, :, None]
+
+
+def _balance(keys: np.ndarray, queries: np.ndarray) -> np.ndarray:
+    """Return what gives keys and queries the same moments, [D, D], the largest first."""
+    widths, axes = np.linalg.eigh(keys)
+    root, inverse = ((axes * widths**power) @ axes.T for power in (0.5, -0.5))
+    shares, basis = (found[..., ::-1] for found in np.linalg.eigh(root @ queries @ root))
+    return np.asarray((inverse @ basis) * np.maximum(shares, _TINY) ** 0.25)
+
+
+def _at_least(moments: np.ndarray, floor: float) -> np.ndarray:
+    size = len(moments)
+    return np.asarray(moments + max(floor * np.trace(moments) / size, _TINY) * np.eye(size))
+
+
+def _turns(size: int, pairs: tuple[tuple[int, int], ...], turning: Turning) -> list[np.ndarray]:
     """Return what turns the channels of a head at some positions, [D, D] each."""
     last = (turning.trained or _MANY) - 1
     first, second = np.array(pairs).T

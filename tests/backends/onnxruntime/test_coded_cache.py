@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnx_ir as ir
 import pytest
 
 from irtools.analysis.cache_codes import cache_blocks
+from irtools.analysis.cache_turn import CacheTurn
 from irtools.analysis.decoder import CachedDecoder
 from irtools.backends.onnxruntime.bound_text import BoundText
 from irtools.backends.onnxruntime.coded_cache import CodedCache, coded_caches, note_codes
@@ -122,23 +124,34 @@ def test_codes_of_a_grid_come_back(bits: int) -> None:
     assert (read.name, read.present, read.bits) == ("past", "present", bits)
 
 
-def test_turned_codes_come_back_with_the_file() -> None:
+@pytest.mark.parametrize("twice", [0, 2])
+def test_turned_codes_come_back_with_the_file(twice: int) -> None:
+    """The last channels hold what is left over of the first ones."""
     rng = np.random.default_rng(8)
-    rotation = np.linalg.qr(rng.normal(size=(8, 8)))[0].astype(np.float32)
+    whole = rng.normal(size=(3, 8, 8))
+    places = [*range(8 - twice), *range(twice)]
     offset, scale = rng.normal(size=(3, 8)), rng.uniform(0.1, 2, (3, 8))
+    coarse = np.full((3, 8), 1e30)
+    coarse[:, 8 - twice :] = scale[:, :twice]
+    scale[:, 8 - twice :] /= 15 if twice else 1
+    arrays = offset.reshape(-1), whole[:, :, places], np.linalg.inv(whole)[:, places]
+    turn = CacheTurn(*(a.astype(np.float32) for a in arrays))
+    if twice:
+        turn = replace(turn, coarse=coarse.reshape(-1).astype(np.float32))
     found = [
-        CodedCache(name, name, 4, scale.astype(np.float32), *turn)
-        for name, *turn in (("key", rotation, offset.astype(np.float32)), ("value",))
+        CodedCache("key", "key", 4, scale.astype(np.float32), turn),
+        CodedCache("value", "value", 4, scale.astype(np.float32)),
     ]
     model = ir.Model(ir.Graph([], [], nodes=[]), ir_version=10)
     note_codes(model, found)
     read = coded_caches(model.metadata_props)
-    codes = rng.integers(0, 256, (2, 3, 5, 4)).astype(np.uint8)
+    keys = rng.normal(size=(2, 3, 5, 8)).astype(np.float32)
     for cache in found:
+        codes = cache.encode(keys)
+        np.testing.assert_array_equal(read[cache.name].encode(keys), codes)
         np.testing.assert_array_equal(read[cache.name].decode(codes), cache.decode(codes))
-        np.testing.assert_array_equal(cache.encode(cache.decode(codes)), codes)
-    turned = found[1].decode(codes) + offset[:, None]
-    np.testing.assert_allclose(found[0].decode(codes), turned @ rotation.T, atol=1e-5)
+        again = cache.decode(cache.encode(cache.decode(codes)))
+        np.testing.assert_allclose(again, cache.decode(codes), atol=1e-4)
 
 
 _SHAPE = (1, 2, 4, 8)

@@ -19,6 +19,7 @@ from irtools.statistics import (
     Count,
     Gram,
     GramResult,
+    HeadGram,
     Histogram,
     HistogramResult,
     MinMax,
@@ -130,6 +131,7 @@ REDUCTIONS: list[Reduction] = [
     Count(),
     Gram(),
     Gram(against="rows"),
+    HeadGram(2),
 ]
 
 
@@ -161,6 +163,9 @@ def test_answers_equal_numpy_without_padding(left: bool, batch: int) -> None:
     np.testing.assert_allclose(gram.xx[:4, :4], x.T @ x, rtol=1e-5)
     assert gram.xy is not None
     assert gram.xy.shape == (5, 3)
+    whole = np.concatenate([x.reshape(-1, 2, 2), np.ones((36, 2, 1))], axis=2).transpose(1, 0, 2)
+    by_head = answers[Want("act", HeadGram(2))]
+    np.testing.assert_allclose(by_head, whole.transpose(0, 2, 1) @ whole, rtol=1e-5)
 
 
 def test_the_model_is_not_changed() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from irtools.analysis.cache_codes import CACHE_BITS, CACHE_GROUP, CacheBlock, cache_blocks, codes_of
 from irtools.data import Dataset
+from irtools.editing import Editor
 from irtools.errors import OptionError, UnsupportedError
 from irtools.model import Model, print_model
 from irtools.passes.quantization.kv import Kv
@@ -146,31 +147,36 @@ def test_golden() -> None:
     _run(model, "int4")
     lines = [line.split('  "')[0].strip() for line in print_model(model.ir).splitlines()]
     start = next(i for i, line in enumerate(lines) if line.startswith("turned = "))
-    codes = "turned_centered_scale, turned_centered_zero"
+    codes = "turned_turned_scale, turned_turned_zero"
     assert lines[start + 1 : start + 13] == [
-        "turned_turned_apart = Reshape(turned, heads_apart)",
-        "turned_turned_by_head = MatMul(turned_turned_apart, key_rotation)",
+        "turned_centered = Sub(turned, turned_mean)",
+        "turned_turned_apart = Reshape(turned_centered, heads_apart)",
+        "turned_turned_by_head = MatMul(turned_turned_apart, key_turn)",
         "turned_turned = Reshape(turned_turned_by_head, heads_joined)",
-        "turned_centered = Sub(turned_turned, turned_mean)",
-        f"turned_centered_codes = QuantizeLinear<axis=2>(turned_centered, {codes})",
-        f"turned_centered_rounded = DequantizeLinear<axis=2>(turned_centered_codes, {codes})",
-        "turned_restored = Add(turned_centered_rounded, turned_mean)",
-        "turned_back_apart = Reshape(turned_restored, heads_apart)",
-        "turned_back_by_head = MatMul(turned_back_apart, key_rotation_1)",
+        f"turned_turned_codes = QuantizeLinear<axis=2>(turned_turned, {codes})",
+        f"turned_turned_rounded = DequantizeLinear<axis=2>(turned_turned_codes, {codes})",
+        "turned_back_apart = Reshape(turned_turned_rounded, heads_apart)",
+        "turned_back_by_head = MatMul(turned_back_apart, key_turn_1)",
         "turned_back = Reshape(turned_back_by_head, heads_joined)",
+        "turned_restored = Add(turned_back, turned_mean)",
         "v_codes = QuantizeLinear<axis=2>(v, v_scale, v_zero)",
         "v_rounded = DequantizeLinear<axis=2>(v_codes, v_scale, v_zero)",
     ]
-    assert "turned_centered_zero: int4[4] = [0, 0, 0, 0]" in lines
+    assert "turned_turned_zero: int4[4] = [0, 0, 0, 0]" in lines
 
 
-def test_keys_that_are_not_turned_back_as_they_were_turned_are_not_known() -> None:
+def test_keys_that_are_moved_back_to_another_place_are_not_known() -> None:
     model = _decoder()
     _run(model, "int4")
-    (found,) = (codes_of(_block(model).new[0]),)
+    found = codes_of(_block(model).new[0])
     assert found is not None and found.turn is not None
-    back = next(v for v in model.ir.graph.initializers.values() if v.name == "key_rotation_1")
-    back.const_value = ir.tensor(np.eye(4, dtype=np.float32), name=back.name)
+    assert found.plain.name == "turned"
+    restored = _block(model).new[0].producer()
+    assert restored is not None and restored.inputs[1] is not None
+    mean = restored.inputs[1].const_value
+    assert mean is not None
+    other = Editor(model.ir, "test").constant("other", mean.numpy() + 1)
+    restored.replace_input_with(1, other)
     assert codes_of(_block(model).new[0]) is None
 
 

@@ -1,81 +1,154 @@
-"""Mean and spread of keys at all positions, by their moments before rotary embedding."""
+"""Matrices of keys and queries: what scores lose, at all positions, by moments before rotation."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
+from irtools.passes.quantization.ranges.attention_error import rounded_keys
 from irtools.passes.quantization.ranges.rotary import Turning
-from irtools.passes.quantization.ranges.turned_keys import turned_keys
-from irtools.statistics import GramResult
+from irtools.passes.quantization.ranges.turned_keys import (
+    RECIPES,
+    Recipe,
+    TurnedKeys,
+    turned_keys,
+)
 
-_SIZE, _HEADS = 8, 2
+_SIZE, _HEADS, _GROUP = 16, 2, 3
 _HALF = _SIZE // 2
-_PAIRS = tuple((s + i, s + i + _HALF) for s in (0, _SIZE) for i in range(_HALF))
-_STEPS = np.array([1.0, 0.3, 0.02, 0.001])
+_PAIRS = tuple((i, i + _HALF) for i in range(_HALF))
+_STEPS = 1.0 / 10.0 ** np.arange(_HALF)
+_TRAINED = 300
+_TURNING = Turning(_STEPS, 1.0, _TRAINED)
 
 
-def _keys() -> np.ndarray:
-    """One channel of a fast pair and one of a slow pair are wide, and off zero."""
-    rng = np.random.default_rng(7)
-    keys = rng.normal(size=(400, _HEADS * _SIZE))
-    keys[:, 0] += 9.0
-    keys[:, 3] += 12.0
-    return keys
+def _draw(heads: int, seed: int) -> np.ndarray:
+    """Channel 3, of a slow pair, is wide; channels 0 and 3 are off zero. [N, heads, D]."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.normal(size=(400, heads, _SIZE))
+    drawn[..., 3] *= 12.0
+    drawn[..., 0] += 9.0
+    drawn[..., 3] += 12.0
+    return drawn
 
 
-def _moments(keys: np.ndarray) -> GramResult:
-    whole = np.concatenate([keys, np.ones((len(keys), 1))], axis=1)
-    return GramResult(whole.T @ whole, None, None, len(keys))
+_KEYS, _QUERIES = _draw(_HEADS, 7), _draw(_HEADS * _GROUP, 8)
 
 
-def _at_all_positions(keys: np.ndarray, trained: int, gain: float) -> np.ndarray:
-    heads = keys.reshape(-1, _HEADS, _SIZE)
-    z = heads[..., :_HALF] + 1j * heads[..., _HALF:]
-    places = np.arange(trained)[:, None, None, None]
-    turned = gain * z * np.exp(1j * places * _STEPS)
-    return np.concatenate([turned.real, turned.imag], axis=-1).reshape(-1, _HEADS, _SIZE)
+def _moments(rows: np.ndarray) -> np.ndarray:
+    whole = np.concatenate([rows, np.ones((*rows.shape[:2], 1))], axis=2).transpose(1, 0, 2)
+    return np.asarray(whole.transpose(0, 2, 1) @ whole)
+
+
+def _rotated(rows: np.ndarray, gain: float = 1.0) -> np.ndarray:
+    """Return rows at places spread over all that were trained on, [N * P, heads, D]."""
+    places = np.linspace(0, _TRAINED - 1, 40).round()[:, None, None, None]
+    z = gain * (rows[..., :_HALF] + 1j * rows[..., _HALF:]) * np.exp(1j * places * _STEPS)
+    return np.concatenate([z.real, z.imag], axis=-1).reshape(-1, *rows.shape[1:])
+
+
+_TWICE = Recipe(floor=0.01, twice=4, step=0.44)
+_HADAMARD = Recipe(floor=1e3, twice=0, step=0.44)
+
+
+def _found(
+    turning: Turning | None = _TURNING, recipe: Recipe = _TWICE, *, centered: bool = True
+) -> TurnedKeys:
+    moments = _moments(_KEYS), _moments(_QUERIES)
+    (found,) = turned_keys(*moments, _PAIRS, turning, [recipe], centered=centered)
+    return found
+
+
+def _back(found: TurnedKeys, keys: np.ndarray) -> np.ndarray:
+    """Return keys [N, G, D] as a cache with these codes has them."""
+    rounded = rounded_keys(keys.transpose(1, 0, 2), found.turn, found.scale)
+    return rounded.transpose(1, 0, 2)
+
+
+def _score_error(keys: np.ndarray, rounded: np.ndarray, queries: np.ndarray) -> float:
+    """Return the mean square of what scores are off by, of that of scores around their means."""
+    rng = np.random.default_rng(9)
+    chosen = queries[rng.integers(0, len(queries), 500)]
+    lost = wanted = 0.0
+    for head in range(_HEADS * _GROUP):
+        exact = chosen[:, head] @ keys[:, head // _GROUP].T
+        error = chosen[:, head] @ rounded[:, head // _GROUP].T - exact
+        lost += float(np.var(error, axis=1).mean())
+        wanted += float(np.var(exact, axis=1).mean())
+    return lost / wanted
+
+
+def _plain(keys: np.ndarray) -> np.ndarray:
+    """Return keys in 4 bits with a step for each channel."""
+    scale = abs(keys).max(axis=0) / 7.45
+    return np.asarray((keys / scale).round().clip(-8, 7) * scale)
+
+
+def test_scores_lose_least_if_channels_are_rounded_twice() -> None:
+    keys, queries = _rotated(_KEYS), _rotated(_QUERIES)
+    twice, hadamard = (
+        _score_error(keys, _back(_found(recipe=one), keys), queries) for one in (_TWICE, _HADAMARD)
+    )
+    assert twice < 0.5 * hadamard < 0.5 * _score_error(keys, _plain(keys), queries)
 
 
 @pytest.mark.parametrize("gain", [1.0, 1.2])
-def test_mean_and_spread_are_those_of_all_positions(gain: float) -> None:
-    keys, trained = _keys(), 300
-    found = turned_keys(
-        _moments(keys), _SIZE, _PAIRS, Turning(_STEPS, gain, trained), centered=True
-    )
-    rotation = found.turn.rotation
-    np.testing.assert_allclose(rotation @ rotation.T, np.eye(_SIZE), atol=1e-6)
-    exact = (_at_all_positions(keys, trained, gain) @ rotation).reshape(-1, _HEADS * _SIZE)
-    spread = exact.std(axis=0)
-    np.testing.assert_allclose(found.turn.offset, exact.mean(axis=0), atol=0.1 * spread.max())
-    np.testing.assert_allclose(found.scale, 0.42 * spread, rtol=0.05)
+def test_steps_are_a_part_of_the_spread_at_all_positions(gain: float) -> None:
+    found = _found(Turning(_STEPS, gain, _TRAINED))
+    keys = _rotated(_KEYS, gain)
+    offset, scale = (a.reshape(_HEADS, _SIZE) for a in (found.turn.offset, found.scale))
+    turned = np.einsum("ngi,gij->ngj", keys - offset, found.turn.forth)
+    spread = turned.std(axis=0)
+    once = slice(_SIZE // 4, -_SIZE // 4)
+    middle = turned.mean(axis=0)[:, once] + scale[:, once] / 2
+    np.testing.assert_allclose(middle, 0.0, atol=0.1 * spread.max())
+    np.testing.assert_allclose(scale[:, once], 0.44 * spread[:, once], rtol=0.1)
 
 
-def test_no_channel_is_wide_once_it_is_turned() -> None:
-    keys = _keys()
-    turning = Turning(_STEPS, 1.0, 300)
-    found = turned_keys(_moments(keys), _SIZE, _PAIRS, turning, centered=True)
-    plain = _at_all_positions(keys, 300, 1.0).std(axis=0)
-    assert plain[0].max() > 4 * plain[0].min()
-    assert found.scale[:_SIZE].max() < 2 * found.scale[:_SIZE].min()
+def test_what_the_first_rounding_leaves_over_is_rounded_in_the_last_channels() -> None:
+    found = _found()
+    assert found.turn.coarse is not None
+    coarse, scale = (a.reshape(_HEADS, _SIZE) for a in (found.turn.coarse, found.scale))
+    forth = found.turn.forth
+    assert (coarse[:, :-4] == np.float32(1e30)).all()
+    np.testing.assert_array_equal(forth[:, :, :4], forth[:, :, -4:])
+    np.testing.assert_array_equal(coarse[:, -4:], scale[:, :4])
+    np.testing.assert_allclose(scale[:, -4:], scale[:, :4] / 15, rtol=1e-6)
+
+
+def test_a_high_floor_leaves_a_rotation() -> None:
+    turn = _found(recipe=_HADAMARD).turn
+    assert turn.coarse is None
+    eye = np.broadcast_to(np.eye(_SIZE), turn.forth.shape)
+    np.testing.assert_allclose(turn.forth @ turn.back, eye, atol=0.01)
+    products = turn.forth @ turn.forth.transpose(0, 2, 1)
+    np.testing.assert_allclose(products, products[:, :1, :1] * eye, atol=0.02 * _SIZE)
+
+
+def test_heads_without_room_are_not_rounded_twice() -> None:
+    small = _moments(_KEYS[..., :4])
+    found = turned_keys(small, small, (), None, RECIPES, centered=True)
+    assert found and all(one.turn.coarse is None for one in found)
 
 
 def test_without_rotary_embedding_the_mean_goes_into_the_offset() -> None:
-    keys = _keys()
-    found = turned_keys(_moments(keys), _SIZE, (), None, centered=True)
-    exact = (keys.reshape(-1, _HEADS, _SIZE) @ found.turn.rotation).reshape(len(keys), -1)
-    np.testing.assert_allclose(found.turn.offset, exact.mean(axis=0), rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(found.scale, 0.42 * exact.std(axis=0), rtol=1e-5)
+    found = _found(None)
+    offset = found.turn.offset.reshape(_HEADS, _SIZE)
+    half = found.scale.reshape(_HEADS, _SIZE) / 2
+    half[:, :4] = half[:, -4:] = 0.0
+    wanted = _KEYS.mean(axis=0) + np.einsum("gi,gij->gj", half, found.turn.back)
+    np.testing.assert_allclose(offset, wanted, rtol=1e-4, atol=1e-4)
+    assert _score_error(_KEYS, _back(found, _KEYS), _QUERIES) < 0.01
 
 
 def test_scores_that_are_capped_must_not_move() -> None:
-    keys = _keys()
-    found = turned_keys(_moments(keys), _SIZE, (), None, centered=False)
-    exact = (keys.reshape(-1, _HEADS, _SIZE) @ found.turn.rotation).reshape(len(keys), -1)
-    assert not found.turn.offset.any()
-    np.testing.assert_allclose(found.scale, 0.42 * np.sqrt((exact**2).mean(axis=0)), rtol=1e-5)
+    assert not _found(None, centered=False).turn.offset.any()
 
 
-def test_channels_that_are_zero_have_a_step() -> None:
-    found = turned_keys(_moments(np.zeros((4, 16))), _SIZE, (), None, centered=True)
-    assert (found.scale == 1.0).all()
+def test_keys_that_are_always_zero_have_steps() -> None:
+    empty = _moments(np.zeros((4, _HEADS, _SIZE)))
+    moments = empty, _moments(_QUERIES)
+    (found,) = turned_keys(*moments, _PAIRS, _TURNING, [_TWICE], centered=True)
+    assert (found.scale[:4] == 1.0).all()
+    for array in (found.turn.forth, found.turn.back):
+        assert np.isfinite(array).all()

@@ -198,7 +198,7 @@ class Prospect:
         static_ops = self._capabilities.int8_static_ops
         waits = "Conv" in static_ops and not self._wishes.is_static
         names = frozenset(weight.name for weight in find_sites(self.model).weights)
-        return IntegerKernels(names, need_ranges=waits)
+        return IntegerKernels(self.model.graph, names, need_ranges=waits)
 
     def _remedies(self, taken: Candidate) -> tuple[str, ...]:
         """Return options that would cost time and keep more."""

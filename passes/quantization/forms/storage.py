@@ -40,10 +40,12 @@ class IntegerKernels:
     """Which weights the int8 kernels of a target take.
 
     Attributes:
+        graph: The main graph; nodes elsewhere are not multiplied in int8.
         names: Weights of the main graph that could be multiplied in int8.
         need_ranges: Kernels of Conv take part only with ranges of activations, and there are none.
     """
 
+    graph: ir.Graph
     names: Collection[str]
     need_ranges: bool
 
@@ -55,7 +57,7 @@ class IntegerKernels:
             if weight.kind == "lookup" or ops <= capabilities.int8_recurrent:
                 continue
             label = "/".join(sorted(ops))
-            if weight.scope:
+            if any(node.graph is not self.graph for node in weight.readers):
                 without[f"{label} in branches, loops or functions"] += 1
             elif weight.name in self.names:
                 waiting += weight.kind == "conv"

@@ -377,7 +377,7 @@ def test_what_no_integer_kernel_takes_is_named(case: str, mode: str, quantize) -
 
 def test_weights_in_branches_are_named_with_their_place(quantize) -> None:
     notes = quantize(branches(), "int8:mode=dynamic:min-size=0").result.notes
-    assert any("2 of MatMul in branches, loops or functions" in note for note in notes)
+    assert any("(3 of MatMul in branches, loops or functions)" in note for note in notes)
 
 
 @pytest.mark.parametrize("mode", ["dynamic", "static"])

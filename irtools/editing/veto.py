@@ -32,6 +32,14 @@ class Veto(Exception):  # noqa: N818 - not an error: the answer "no", with its r
             return self._reason
         return self._reason.format(*map(_shown, self._details))
 
+    @property
+    def kind(self) -> str:
+        """The sentence without its shapes, whose open sizes each block of a model may name anew."""
+        if not self._details:
+            return self._reason
+        details = ("" if isinstance(d, tuple) else _shown(d) for d in self._details)
+        return self._reason.format(*details)
+
     def __str__(self) -> str:
         return self.reason
 

@@ -30,9 +30,9 @@ class MergeLayoutChains(Pass):
         Reshape(Transpose(Reshape(x, [N,m,n]), [0,2,1]), [...,n,m])
                                              -> Transpose(x, [..., -1, -2]), for x: [...,m,n]
 
-    The last one is how torch's exporter writes the transpose of K. Shapes must prove it; where
-    they do not, the chain stays. Works in the main graph and in nested subgraphs; inner nodes
-    that others use stay for them.
+    The last one is how torch's exporter writes the transpose of K, and is looked for first. Shapes
+    must prove it; where they do not, the chain stays. Works in the main graph and in nested
+    subgraphs; inner nodes that others use stay for them.
     """
 
     name: ClassVar[str] = "merge-layout-chains"
@@ -41,8 +41,11 @@ class MergeLayoutChains(Pass):
 
     def run(self, model: ir.Model, ctx: PassContext) -> PassResult:
         facts = ctx.analysis(SymbolicShapes, model)
-        rules = (MergeTransposes(), SwapLastAxes(facts), MergeReshapes(facts))
-        merged = rewrite(Editor(model, self.name, adopt=facts.adopt), rules).total
+        editor = Editor(model, self.name, adopt=facts.adopt)
+        # Merging the Reshape of a swap with one before it would hide the swap: swaps come first.
+        swaps = (MergeTransposes(), SwapLastAxes(facts))
+        merged = rewrite(editor, swaps).total
+        merged += rewrite(editor, (*swaps, MergeReshapes(facts))).total
         preserved = frozenset({SymbolicShapes})
         return PassResult(merged > 0, {"num-merged-layout-chains": merged}, preserved=preserved)
 

@@ -133,13 +133,13 @@ class FusionPass(Pass):
 
 
 def _reasons(what: str, vetoes: Sequence[tuple[ir.Node, Veto]]) -> Iterator[str]:
-    """Yield a sentence for each reason, with the first place that it holds for."""
-    places: dict[str, list[str]] = {}
+    """Yield a sentence for each kind of reason, with the first place that it holds for."""
+    places: dict[str, list[tuple[str, Veto]]] = {}
     for anchor, veto in vetoes:
-        places.setdefault(veto.reason, []).append(module_name(anchor))
-    for reason, (first, *others) in places.items():
+        places.setdefault(veto.kind, []).append((module_name(anchor), veto))
+    for (first, veto), *others in places.values():
         more = f" and {counted(len(others), 'more place')}" if others else ""
-        yield f"did not fuse {what} at {first}{more}: {reason}"
+        yield f"did not fuse {what} at {first}{more}: {veto.reason}"
 
 
 def _obstacle(model: ir.Model, ctx: PassContext, fusion: Fusion) -> str:

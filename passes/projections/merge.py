@@ -107,11 +107,11 @@ def _groups(rule: MergeRule, anchors: Sequence[ir.Node]) -> list[Found]:
 
 
 def _reasons(vetoes: Sequence[tuple[ir.Node, Veto]]) -> list[str]:
-    places: dict[str, list[str]] = {}
+    places: dict[str, list[tuple[str, Veto]]] = {}
     for anchor, veto in vetoes:
-        places.setdefault(veto.reason, []).append(module_name(anchor))
+        places.setdefault(veto.kind, []).append((module_name(anchor), veto))
     notes = []
-    for reason, (first, *others) in places.items():
+    for (first, veto), *others in places.values():
         more = f" and {counted(len(others), 'more place')}" if others else ""
-        notes.append(f"did not merge products at {first}{more}: {reason}")
+        notes.append(f"did not merge products at {first}{more}: {veto.reason}")
     return notes

@@ -11,8 +11,9 @@ import onnx_ir as ir
 from irtools.passes.quantization.forms.apply import within_opset
 from irtools.passes.quantization.forms.choose import Chosen, Limits, choose, decide
 from irtools.passes.quantization.forms.static import Static, observed_values
-from irtools.passes.quantization.forms.storage import StoragePlanner
+from irtools.passes.quantization.forms.storage import IntegerKernels, StoragePlanner
 from irtools.passes.quantization.forms.stored8 import Stored8
+from irtools.passes.quantization.forms.weight_only import WeightOnly
 from irtools.passes.quantization.forms.weights import WeightForm
 from irtools.passes.quantization.ranges.calibration import (
     Calibrator,
@@ -49,7 +50,7 @@ class Wishes:
         outliers: Most input channels of a product that are multiplied in float32.
         bias_correction: Biases take up the mean error of their weights.
         scales: Scales may be moved, and are looked for in what is collected.
-        note: What is to be said first; empty for nothing.
+        note: What is to be said first of what is quantized; empty for nothing.
     """
 
     pass_text: str
@@ -91,7 +92,6 @@ class Prospect:
         self._capabilities = ctx.target.capabilities
         self._plans: dict[float, Plan] = {}
         self._skipped = Skips()
-        self._skipped.note(wishes.note)
         self._chosen = self._choose()
         self.facts = self._observe()
 
@@ -143,7 +143,7 @@ class Prospect:
             decisions=(*self.scales, *decisions),
             cost_unit="relative squared error of the output",
             gain_unit="bytes",
-            notes=tuple(made.notes),
+            notes=tuple(n for n in (self._wishes.note if decisions else "", *made.notes) if n),
             counters=dict(made.counts),
             remedies=self._remedies(candidate),
         )
@@ -180,11 +180,25 @@ class Prospect:
 
     def _storage(self, evidence: Evidence, skipped: Skips) -> StoragePlanner:
         limits = self._wishes.limits
-        kernels = "Conv" in evidence.capabilities.int8_static_ops and not self._wishes.is_static
         tables = limits.embeddings != "none"
         return StoragePlanner(
-            Stored8(), evidence, limits.exclude, limits.min_size, tables, kernels, skipped
+            Stored8(),
+            evidence,
+            limits.exclude,
+            limits.min_size,
+            tables,
+            self._integer_kernels,
+            skipped,
         )
+
+    @cached_property
+    def _integer_kernels(self) -> IntegerKernels | None:
+        if self._wishes.form.name == WeightOnly.name:
+            return None
+        static_ops = self._capabilities.int8_static_ops
+        waits = "Conv" in static_ops and not self._wishes.is_static
+        names = frozenset(weight.name for weight in find_sites(self.model).weights)
+        return IntegerKernels(self.model.graph, names, need_ranges=waits)
 
     def _remedies(self, taken: Candidate) -> tuple[str, ...]:
         """Return options that would cost time and keep more."""

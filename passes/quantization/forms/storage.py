@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import onnx_ir as ir
@@ -22,15 +23,64 @@ from irtools.passes.quantization.sites.reasons import (
 from irtools.passes.quantization.sites.stored import REASONS as SITE_REASONS
 from irtools.passes.quantization.sites.stored import StoredWeight, find_stored
 from irtools.passmanager import Decision
+from irtools.targets import Capabilities
 from irtools.words import counted
 
-__all__ = ["REASONS", "StoragePlanner"]
+__all__ = ["REASONS", "IntegerKernels", "StoragePlanner"]
 
 REASONS = (EXCLUDED, SMALL, EMBEDDING, NONFINITE, *SITE_REASONS)
 """Why a planner leaves a weight alone before its form is asked."""
 
 _SHARE = 2000
 _LEAST_SHARE = 16
+
+
+@dataclass(frozen=True)
+class IntegerKernels:
+    """Which weights the int8 kernels of a target take.
+
+    Attributes:
+        graph: The main graph; nodes elsewhere are not multiplied in int8.
+        names: Weights of the main graph that could be multiplied in int8.
+        need_ranges: Kernels of Conv take part only with ranges of activations, and there are none.
+    """
+
+    graph: ir.Graph
+    names: Collection[str]
+    need_ranges: bool
+
+    def notes(self, weights: Iterable[StoredWeight], capabilities: Capabilities) -> Iterator[str]:
+        """Say which of the weights that are stored are multiplied in floating point, and why."""
+        waiting, halves, without = 0, Counter[str](), Counter[str]()
+        for weight in weights:
+            ops = {node.op_type for node in weight.readers}
+            if weight.kind == "lookup" or ops <= capabilities.int8_recurrent:
+                continue
+            label = "/".join(sorted(ops))
+            if any(node.graph is not self.graph for node in weight.readers):
+                without[f"{label} in branches, loops or functions"] += 1
+            elif weight.name in self.names:
+                waiting += weight.kind == "conv"
+            elif weight.tensor.dtype != ir.DataType.FLOAT:
+                halves[weight.tensor.dtype.name.lower()] += 1
+            else:
+                without[label] += 1
+        if waiting and self.need_ranges:
+            yield (
+                f"stored in 8 bits and multiplied in float32: {counted(waiting, 'Conv weight')}; "
+                "int8 kernels need ranges: give calibration data, or mode=static"
+            )
+        for dtype, count in halves.items():
+            yield (
+                f"stored in 8 bits and multiplied in floating point: {counted(count, 'weight')} of "
+                f"{dtype}; int8 kernels take weights of float32: start from the file in float32"
+            )
+        if without:
+            found = ", ".join(f"{count} of {label}" for label, count in without.most_common())
+            yield (
+                f"stored in 8 bits and multiplied in float32, for want of an int8 kernel: weights "
+                f"({found})"
+            )
 
 
 @dataclass
@@ -45,7 +95,8 @@ class StoragePlanner:
             all weights together have fewer than 2000 times as many, the limit is lower, down to a
             16th: what is a small weight of a large model is most of a small one.
         tables: Also tables that are looked up in.
-        kernels_need_data: With calibration data, kernels of Conv would be multiplied in int8.
+        integers: Weights of the main graph that some int8 kernel of the target takes, and whether
+            that of Conv waits for calibration data; None: products are not multiplied in integers.
         skipped: What is left alone.
     """
 
@@ -54,7 +105,7 @@ class StoragePlanner:
     exclude: tuple[str, ...]
     min_size: int
     tables: bool = True
-    kernels_need_data: bool = False
+    integers: IntegerKernels | None = None
     skipped: Skips = field(default_factory=Skips)
 
     def decide(self, model: ir.Model, taken: Collection[str]) -> tuple[Decision, ...]:
@@ -68,7 +119,7 @@ class StoragePlanner:
         least = min(self.min_size, max(sites.total // _SHARE, self.min_size // _LEAST_SHARE))
         self.skipped.take(sites.skipped)
         made = []
-        kernels = 0
+        in_floats = []
         for weight in sites.weights:
             if not weight.scope and weight.name in taken:
                 continue
@@ -77,12 +128,9 @@ class StoragePlanner:
                 self.skipped.add(decision)
             else:
                 made.append(decision)
-                kernels += weight.kind == "conv"
-        if kernels and self.kernels_need_data:
-            self.skipped.note(
-                f"stored in 8 bits and multiplied in float32: {counted(kernels, 'Conv weight')}; "
-                "int8 kernels need ranges: give calibration data, or mode=static"
-            )
+                in_floats.append(weight)
+        if self.integers is not None:
+            self.skipped.note(*self.integers.notes(in_floats, self.evidence.capabilities))
         return tuple(made)
 
     def _refusal(self, weight: StoredWeight, least: int) -> Reason | None:

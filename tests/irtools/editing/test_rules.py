@@ -91,5 +91,7 @@ def test_a_reason_is_made_when_it_is_asked_for() -> None:
     with pytest.raises(AssertionError, match="asked for"):
         _ = veto.reason
     assert Veto("{} of {}, {:g}", "x", (1, "N"), 0.5).reason == "x of [1, N], 0.5"
+    assert Veto("{} is not {}", "the mask", (1, "N")).kind == "the mask is not "
+    assert Veto("braces {stay}").kind == "braces {stay}"
     assert Veto("sizes {}", [1, 2]).reason == "sizes 1, 2"
     assert Veto("braces {stay} where there is no detail").reason.count("{") == 1

@@ -199,6 +199,22 @@ CASES = {
         "a = Reshape(x, p)\nb = Transpose<perm=[0, 2, 1]>(a)\nq = Concat<axis=0>(l, d, s)\n"
         "y = Transpose<perm=[0, 1, 3, 2]>(x)",
     ),
+    "a transpose written through three dimensions, of heads that were one axis with the batch": (
+        "merge-layout-chains",
+        """g (float[S,B,32] z) => (float[B,4,8,S] y)
+        <int64[1] m = {-1}, int64[1] d = {8}, int64[1] h = {4}>
+        { s = Shape<end=1>(z)  n = Shape<end=2, start=1>(z)  t = Mul(n, h)
+          c = Concat<axis=0>(s, t, d)  e = Reshape(z, c)  x = Transpose<perm=[1,0,2]>(e)
+          v = Concat<axis=0>(n, h, s, d)  k = Reshape(x, v)
+          p = Concat<axis=0>(m, s, d)  a = Reshape(k, p)  b = Transpose<perm=[0,2,1]>(a)
+          q = Concat<axis=0>(n, h, d, s)  y = Reshape(b, q) }""",
+        "m: int64[1] = [-1]\nd: int64[1] = [8]\nh: int64[1] = [4]\n"
+        "s = Shape<end=1>(z)\nn = Shape<end=2, start=1>(z)\nt = Mul(n, h)\n"
+        "c = Concat<axis=0>(s, t, d)\ne = Reshape(z, c)\nx = Transpose<perm=[1, 0, 2]>(e)\n"
+        "v = Concat<axis=0>(n, h, s, d)\nk = Reshape(x, v)\np = Concat<axis=0>(m, s, d)\n"
+        "a = Reshape(x, p)\nb = Transpose<perm=[0, 2, 1]>(a)\nq = Concat<axis=0>(n, h, d, s)\n"
+        "y = Transpose<perm=[0, 1, 3, 2]>(k)",
+    ),
     "equal nodes are merged": (
         "eliminate-common-subexpressions",
         """g (float[N] x) => (float[N] y) { a = Exp(x)  b = Exp(x)  y = Add(a, b) }""",

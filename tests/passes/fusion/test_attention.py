@@ -422,6 +422,28 @@ def test_what_is_no_attention_stays(case: str, fuse: Fuse) -> None:
     assert fused.count("Attention") == 0 and not fused.results[0].modified
 
 
+def test_blocks_whose_open_sizes_have_other_names_share_a_reason(fuse: Fuse) -> None:
+    def block(n: int, length: str) -> tuple[str, str]:
+        inputs = ", ".join(f"float[B,2,{length},4] {name}{n}" for name in ("q", "k", "v"))
+        body = (
+            f"kt{n} = Transpose<perm=[0,1,3,2]>(k{n})  a{n} = MatMul(q{n}, kt{n})  "
+            f"s{n} = Add(a{n}, m)  p{n} = Softmax<axis=-1>(s{n})  y{n} = MatMul(p{n}, v{n})"
+        )
+        return inputs, body
+
+    (one, first), (two, second) = block(1, "S"), block(2, "T")
+    source = model(
+        f"{first} {second}",
+        f"{one}, {two}, float[B,1,R,R] m",
+        "float[B,2,S,4] y1, float[B,2,T,4] y2",
+    )
+    fused = fuse(source)
+    assert fused.results[0].counters["num-unfused-attention"] == 2
+    assert fused.notes.count("did not fuse attention at ") == 1
+    expected = "and 1 more place: the mask is not known to broadcast: [B, 1, R, R] over scores"
+    assert expected in fused.notes
+
+
 def test_layers_that_merge_batch_and_length_keep_their_reshapes(fuse: Fuse) -> None:
     """[B*S, H*D] is not what the operator takes for [B, S, H*D]."""
     source = model(

@@ -347,6 +347,63 @@ def test_what_was_quantized_before_is_named_next_to_what_is_quantized_now(quanti
     assert "left as quantized before: 1 node" in done.result.notes
 
 
+WITHOUT_KERNELS = {
+    "a recurrent layer": (
+        "g (float[5,2,8] x, float[1,24,8] w, float[1,24,8] w_r) "
+        "=> (float[5,1,2,8] y) { y = GRU<hidden_size=8>(x, w, w_r) }",
+        "2 of GRU",
+    ),
+    "a transposed convolution": (
+        "g (float[1,8,9] x, float[8,4,3] w) => (float[1,4,n] y) { y = ConvTranspose(x, w) }",
+        "1 of ConvTranspose",
+    ),
+    "a constant on the left": (
+        "g (float[8,3] x, float[9,8] w) => (float[9,3] y) { y = MatMul(w, x) }",
+        "1 of MatMul",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", WITHOUT_KERNELS)
+@pytest.mark.parametrize("mode", ["dynamic", "static"])
+def test_what_no_integer_kernel_takes_is_named(case: str, mode: str, quantize) -> None:
+    text, named = WITHOUT_KERNELS[case]
+    done = quantize(build(head() + text), f"int8:mode={mode}:min-size=0")
+    assert (
+        "stored in 8 bits and multiplied in float32, for want of an int8 kernel: weights "
+        f"({named})" in done.result.notes
+    )
+
+
+def test_weights_in_branches_are_named_with_their_place(quantize) -> None:
+    notes = quantize(branches(), "int8:mode=dynamic:min-size=0").result.notes
+    assert any("(3 of MatMul in branches, loops or functions)" in note for note in notes)
+
+
+@pytest.mark.parametrize("mode", ["dynamic", "static"])
+def test_half_weights_are_not_promised_integer_kernels(mode: str, quantize) -> None:
+    """Nor are ranges asked for, which would not help: kernels take scales of float32."""
+    model = build(
+        head() + "g (float16[1,3,9] x, float16[4,3,3] w) => (float16[1,4,7] y) { y = Conv(x, w) }"
+    )
+    done = quantize(model, f"int8:mode={mode}:min-size=0")
+    assert done.result.counters == {"num-stored-conv": 1}
+    (note,) = (n for n in done.result.notes if "stored in 8 bits" in n)
+    assert "1 weight of float16" in note and "calibration data" not in note
+
+
+def test_layers_in_the_integer_kernel_of_the_target_are_not_named(quantize) -> None:
+    done = quantize(recurrent("LSTM"), "int8:mode=dynamic:min-size=0")
+    assert not any("want of an int8 kernel" in note for note in done.result.notes)
+
+
+def test_a_slow_target_is_no_reason_where_nothing_is_quantized(quantize) -> None:
+    once = quantize(recurrent("GRU"), "int8:min-size=0", "openvino-cpu:isa=avx2")
+    assert any("weights are only stored in 8 bits" in note for note in once.result.notes)
+    twice = quantize(once.after, "int8:min-size=0", "openvino-cpu:isa=avx2")
+    assert twice.result.notes == ("nothing was quantized: nodes that were quantized before (1)",)
+
+
 def test_options_hold_for_storage(quantize) -> None:
     model = recurrent("GRU")
     assert quantize(model, f"{WEIGHTS}:exclude=w_r").result.counters == {

@@ -82,7 +82,7 @@ def made(source: str, passes: str, target: str, cache: Path) -> Model:
 
 
 def measured(
-    model: Model, target: str, rounds: int, form: str | None
+    model: Model, target: str, rounds: int, suffix: str | None
 ) -> dict[str, list[list[float]]]:
     """Return load and first inference in seconds, and peak bytes, of every round and form."""
     feeds = next(iter(bench_feeds(model, BenchSettings(sequence=(64,))).values()))
@@ -91,7 +91,7 @@ def measured(
         portable = Path(folder, "portable.onnx")
         model.save(portable)
         place = Path(folder, "compiled")
-        compiled = find_target(target).compile(model, place, "model", format=form).files[0]
+        compiled = find_target(target).compile(model, place, "model", format=suffix).files[0]
         found: dict[str, list[list[float]]] = {"portable": [], "compiled": []}
         for _ in range(rounds):
             for form, path in (("portable", portable), ("compiled", compiled)):

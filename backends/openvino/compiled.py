@@ -86,7 +86,7 @@ class CompiledRunner(SessionRunner):
                 dict(enumerate(feeds.values())), share_inputs=True, share_outputs=True
             )
         except RuntimeError:
-            # As in `OpenVinoRunner.infer`: a failed run leaves its sizes behind.
+            # As in `OpenVinoRunner.infer`: sizes of a failed run stay in the compiled model.
             self._session = self._load().create_infer_request()
             raise
         return [np.array(results[self._outputs.index(name)]) for name in wanted]
@@ -109,7 +109,7 @@ class CompiledRunner(SessionRunner):
 
 def _mapped(path: Path) -> np.ndarray:
     try:
-        # OpenVINO takes arrays that can be written to; "c" keeps the file as it is.
+        # OpenVINO takes arrays that may change; "c" keeps the file as it is.
         return np.memmap(path, np.uint8, "c")
     except ValueError as error:
         raise UnsupportedError(f"{path.name} is empty") from error

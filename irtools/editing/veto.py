@@ -34,7 +34,7 @@ class Veto(Exception):  # noqa: N818 - not an error: the answer "no", with its r
 
     @property
     def kind(self) -> str:
-        """The sentence without its shapes, whose open sizes each block of a model may name anew."""
+        """The sentence without its shapes, whose open sizes differ from block to block."""
         if not self._details:
             return self._reason
         details = ("" if isinstance(d, tuple) else _shown(d) for d in self._details)

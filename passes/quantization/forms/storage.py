@@ -78,8 +78,8 @@ class IntegerKernels:
         if without:
             found = ", ".join(f"{count} of {label}" for label, count in without.most_common())
             yield (
-                f"stored in 8 bits and multiplied in float32, for want of an int8 kernel: weights "
-                f"({found})"
+                "stored in 8 bits and multiplied in float32, since no int8 kernel takes them: "
+                f"weights ({found})"
             )
 
 

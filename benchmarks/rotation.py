@@ -82,7 +82,7 @@ CASES: Mapping[str, Case] = {
         (_INT8, _INT4),
     ),
     "SmolLM2-135M": _SMOLLM2,
-    "SmolLM2-135M, moved": replace(_SMOLLM2, forms=(_INT8,), moved=True),
+    "SmolLM2-135M-moved": replace(_SMOLLM2, forms=(_INT8,), moved=True),
 }
 
 

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from irtools.data import Dataset, SyntheticSettings
-    from irtools.measure.base import BenchSettings, LatencyResult
+    from irtools.measure.base import BenchSettings
     from irtools.model import Model
     from irtools.passmanager.kept import StatisticsCache
-    from irtools.passmanager.resources import Calibration
+    from irtools.passmanager.resources import Calibration, MeasuresLatency
     from irtools.statistics import StatisticsService
     from irtools.targets import Feeds, Runner, RunnerOptions, Target
 
@@ -40,14 +40,6 @@ class MakesStatistics(Protocol):
     """Makes the statistics service of a model as it is now."""
 
     def __call__(self, model: ir.Model, rows: np.ndarray | None = None, /) -> StatisticsService: ...
-
-
-class MeasuresLatency(Protocol):
-    """Times several models against each other on the target; see `PassContext`."""
-
-    def __call__(
-        self, models: Mapping[str, ir.Model], /, *, rough: bool = False
-    ) -> Mapping[str, LatencyResult]: ...
 
 
 def _as_usual(settings: SyntheticSettings) -> SyntheticSettings:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from irtools.measure.drawable import DrawnInputs
-    from irtools.passmanager.context import MeasuresLatency
 
 __all__ = [
     "Calibration",
+    "MeasuresLatency",
     "SharedStatistics",
     "adapter",
     "drawer",
@@ -52,6 +52,14 @@ _ROUGH: Mapping[str, Any] = {
 
 _Asked: TypeAlias = "tuple[str, Mapping[str, bytes], bytes | None]"
 """Fingerprint of a model, the files next to it, and the rows of the data."""
+
+
+class MeasuresLatency(Protocol):
+    """Times several models against each other on the target; see `PassContext`."""
+
+    def __call__(
+        self, models: Mapping[str, ir.Model], /, *, rough: bool = False
+    ) -> Mapping[str, LatencyResult]: ...
 
 
 class Calibration:

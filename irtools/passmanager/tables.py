@@ -39,7 +39,7 @@ class Tables:
     def get(
         self, what: str, make: Callable[[], Mapping[str, Any]], /, **key: object
     ) -> Mapping[str, Any]:
-        """Return a table, measured where nobody has done so yet.
+        """Return a table, measured where that was not done before.
 
         Args:
             what: A word for what it holds.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from irtools.analysis.decoder import CachedDecoder, find_decoder
-from irtools.backends.onnxruntime.coded_cache import SHARED_CACHE
+from irtools.backends.onnxruntime.coded_cache import SHARED_CACHE, coded_caches
 from irtools.errors import FileError
 from irtools.files import context_length, read_settings
 from irtools.model import Model
@@ -57,7 +57,15 @@ def write_config(model: Model, main: Path) -> Companions:
                 f"{', '.join(missing)}",
             )
         )
-    shared = SHARED_CACHE in Model.load(main).ir.metadata_props
+    metadata = Model.load(main).ir.metadata_props
+    if len({cache.bits for cache in coded_caches(metadata).values()}) > 1:
+        return Companions(
+            notes=(
+                f"no {CONFIG}: onnxruntime-genai has one type for all caches, and here some are in "
+                "8 bits and others in 4",
+            )
+        )
+    shared = SHARED_CACHE in metadata
     made = genai_config(decoder, known, _vocabulary(model), main.name, shared=shared)
     path = folder / CONFIG
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.types import element_type
@@ -13,6 +14,7 @@ from irtools.passes.fusion.attention_match import AttentionMatch, match_attentio
 from irtools.passes.fusion.base import Fusion, FusionPass, FusionRule
 from irtools.passes.fusion.mask import build_mask
 from irtools.passes.fusion.operand import HEADS_FIRST, Operand
+from irtools.passes.fusion.packed import Packed
 from irtools.passes.fusion.written_attention import match_written
 
 __all__ = ["FuseAttention"]
@@ -52,16 +54,25 @@ class _Attention(FusionRule[AttentionMatch]):
             (fused,) = make.node(
                 "Attention", [*inputs, *([] if mask is None else [mask])], attributes
             )
-            editor.substitute(old, fused)
+            editor.substitute(old, _as_rows(fused, old, packed, make))
             editor.drop_unread(last)
             return
         inputs_too = [mask, cache.past_key, cache.past_value]
         fused, key, value = make.node("Attention", [*inputs, *inputs_too], attributes, outputs=3)
-        pairs = ((old, fused), (cache.present_key, key), (cache.present_value, value))
+        result = _as_rows(fused, old, packed, make)
+        pairs = ((old, result), (cache.present_key, key), (cache.present_value, value))
         dead = [joined.producer() for joined, _ in pairs]
         for joined, present in pairs:
             editor.substitute(joined, present)
         editor.drop_unread(*dead)
+
+
+def _as_rows(fused: ir.Value, old: ir.Value, packed: Packed | None, make: Place) -> ir.Value:
+    """Return the output of attention in the shape of the one that it replaces."""
+    if packed is None or packed.rows is None:
+        return fused
+    fused.type = old.type
+    return make.value("Reshape", [fused, make.constant(np.array([-1, packed.rows], np.int64))])
 
 
 def _heads_first(x: Operand, make: Place) -> ir.Value:

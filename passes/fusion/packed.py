@@ -31,6 +31,7 @@ class Packed:
 
     Attributes:
         k: Of new tokens alone where there is a cache; so is `v`.
+        rows: H*D where the output is [B*S,H*D], as a Gemm reads it; else None.
     """
 
     q: ir.Value
@@ -40,6 +41,7 @@ class Packed:
     heads: int
     kv_heads: int
     cache: Cache | None = None
+    rows: int | None = None
 
 
 def find_packed(
@@ -72,11 +74,14 @@ def find_packed(
     if any(x is None for x in flats):
         return None
     flat_q, flat_k, flat_v = (x for x in flats if x is not None)
-    return Packed(flat_q, flat_k, flat_v, merged, heads, kv_heads, cache)
+    found = facts.shape(merged)
+    assert found is not None
+    rows = found[1] if len(found) == 2 and isinstance(found[1], int) else None
+    return Packed(flat_q, flat_k, flat_v, merged, heads, kv_heads, cache, rows)
 
 
 def _merged(q: Operand, v: Operand, output: ir.Value, facts: SymbolicShapes) -> ir.Value | None:
-    """[B,S,H*E] that the output is transposed and reshaped to."""
+    """[B,S,H*E] or [B*S,H*E] that the output is transposed and reshaped to."""
     transpose = only_user(output)
     if transpose is None or transpose.op_type != "Transpose":
         return None
@@ -85,8 +90,11 @@ def _merged(q: Operand, v: Operand, output: ir.Value, facts: SymbolicShapes) -> 
     reshape = only_user(transpose.outputs[0])
     if reshape is None or reshape.op_type != "Reshape" or reshape.domain != "":
         return None
-    merged = (q.shape[0], q.shape[2], multiply(q.shape[1], v.shape[3]))
-    return reshape.outputs[0] if facts.shape(reshape.outputs[0]) == merged else None
+    width = multiply(q.shape[1], v.shape[3])
+    merged = [(q.shape[0], q.shape[2], width)]
+    if isinstance(width, int):
+        merged.append((multiply(q.shape[0], q.shape[2]), width))
+    return reshape.outputs[0] if facts.shape(reshape.outputs[0]) in merged else None
 
 
 def _join(x: Operand) -> ir.Node | None:

@@ -320,7 +320,7 @@ def _peak_step(peak: np.ndarray, bits: int) -> np.ndarray:
     return np.where(step > _SMALLEST, step, 1.0).astype(np.float32)
 
 
-def _want(value: ir.Value, reduction: TurnedPeak | HeadGram) -> Want:
+def _want(value: ir.Value, reduction: TurnedPeak | HeadGram | ChannelSquare) -> Want:
     assert value.name is not None
     return Want(value.name, reduction)
 

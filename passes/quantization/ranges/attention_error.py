@@ -90,7 +90,9 @@ def read_attention(
 
     return {
         block: AttentionSample(
-            *(heads(value, block.size) for value in (block.queries[0], *block.new)),
+            heads(block.queries[0], block.size),
+            heads(block.new[0], block.size),
+            heads(block.new[1], block.size),
             block.attention.attributes.get_float("scale", 0.0) or block.size**-0.5,
         )
         for block in blocks

@@ -10,6 +10,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from irtools.backends.onnxruntime.coded_cache import CodedCache, note_codes
+from irtools.backends.onnxruntime.genai import write_config
 from irtools.driver.artifact import WrittenExport, compile_to, write_export
 from irtools.driver.destination import Destination
 from irtools.driver.talk import open_talker
@@ -17,7 +19,7 @@ from irtools.errors import FileError
 from irtools.model import Model
 from irtools.passes.quantization.kv import Kv
 from irtools.passmanager import PassContext
-from irtools.targets import Artifact, find_target
+from irtools.targets import Artifact, find_target, lowered
 
 Talks = Callable[..., Path]
 _PROMPT = [5, 9, 30, 11]
@@ -129,6 +131,18 @@ def _by_genai(folder: Path) -> list[int]:
 def _by_us(folder: Path, target: str) -> list[int]:
     talker = open_talker(str(folder), target, 1)
     return [piece.token for piece in talker.write(np.array(_PROMPT), _NEW)]
+
+
+def test_caches_in_different_bits_have_no_configuration(
+    tmp_path: Path, talks: Talks, grouped_decoder: Model
+) -> None:
+    source = talks(tmp_path / "source", grouped_decoder)
+    made = lowered(grouped_decoder, find_target("ort-cpu"))
+    scale = np.ones((2, 8), np.float32)
+    note_codes(made.ir, [CodedCache(f"{bits}", f"{bits}", bits, scale) for bits in (8, 4)])
+    made.save(tmp_path / "source" / "model.onnx")
+    found = write_config(made, source / "model.onnx")
+    assert not found.names and "8 bits and others in 4" in found.notes[0]
 
 
 def test_a_configuration_that_lacks_something_is_a_note(

@@ -563,15 +563,20 @@ CACHED = (
 )
 
 
+@pytest.mark.parametrize("merged", ["3] merged = {0, 0, 8}", "2] merged = {-1, 8}"])
 @pytest.mark.parametrize("own", [False, True])
-def test_a_cache(own: bool, fuse: Fuse) -> None:
-    """A mask that is made from the joined cache itself cannot go into what joins it."""
+def test_a_cache(own: bool, merged: str, fuse: Fuse) -> None:
+    """A mask that is made from the joined cache itself cannot go into what joins it.
+
+    A Gemm reads the output as rows, [B*S, H*D], as in GPT-2.
+    """
     added = "z = ReduceMax<keepdims=0>(kk, axes)  m = Unsqueeze(z, one)  s = Add(a, m)"
     source = model(
         CACHED.format(mask=added if own else "s = Identity(a)"),
         "float[B,S,8] q, float[B,S,8] k, float[B,S,8] v, float[B,2,P,4] pk, float[B,2,P,4] pv",
-        "float[B,S,8] y, float[B,2,T,4] kk, float[B,2,T,4] vv",
-        "int64[4] heads = {0, 0, 2, 4}, int64[3] merged = {0, 0, 8}, int64[2] axes = {1, 3}, "
+        f"float[{'B,S' if merged.startswith('3') else 'N'},8] y, "
+        "float[B,2,T,4] kk, float[B,2,T,4] vv",
+        f"int64[4] heads = {{0, 0, 2, 4}}, int64[{merged}, int64[2] axes = {{1, 3}}, "
         "int64[2] one = {1, 2}",
     )
     fused = fuse(source, "cleanup,fuse")

@@ -211,6 +211,23 @@ def test_where_scales_are_fixed_they_may_not(kv: Kv) -> None:
         kv.run(model.ir, PassContext.for_model(model, "ort-cpu"))
 
 
+def test_blocks_that_lose_most_may_stay_in_8_bits() -> None:
+    model = _decoder()
+    ctx = PassContext.for_model(model, "ort-cpu", calibration=_texts(_IDS))
+    result = Kv(form="int4", wide_blocks=1).run(model.ir, ctx)
+    assert result.counters["num-quantized-caches"] == 1 and not result.notes
+    codes = [codes_of(value) for value in _block(model).new]
+    assert [one.bits for one in codes if one is not None] == [8, 8]
+
+
+def test_wide_blocks_are_for_4_bits_with_fixed_scales() -> None:
+    with pytest.raises(OptionError, match="wide-blocks is 1 with form=int8: expected 0 or more"):
+        Kv(wide_blocks=1)
+    model = _decoder()
+    with pytest.raises(UnsupportedError, match="keeps all blocks in the same bits"):
+        Kv(form="int4", wide_blocks=1).run(model.ir, PassContext.for_model(model, "openvino-cpu"))
+
+
 def test_groups_divide_a_head() -> None:
     with pytest.raises(OptionError, match="expected 1 or more"):
         Kv(group_size=0)

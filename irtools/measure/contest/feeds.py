@@ -49,15 +49,19 @@ def drawing_model(entrants: Sequence[Entrant]) -> Entrant:
     """Return the contender from whose signature inputs are drawn.
 
     A model says more of its inputs (ids, lengths) than a file of a runtime, and ids of the smallest
-    vocabulary are ids of all others.
+    tables (of words, types and positions) are ids of all others.
     """
-    models = [entrant for entrant in entrants if not entrant.is_file]
-    return min(models or entrants, key=lambda entrant: _vocabulary(entrant.model))
+    models = [entrant for entrant in entrants if not entrant.is_file] or entrants
+    tables = [_tables(entrant.model) for entrant in models]
+    names = {name for rows in tables for name in rows}
+    sizes = [sum(rows.get(name, float("inf")) for name in names) for rows in tables]
+    return models[sizes.index(min(sizes))]
 
 
-def _vocabulary(model: Model) -> float:
-    found = (indexed_rows(value) for value in model.ir.graph.inputs)
-    return min((rows for rows in found if rows is not None), default=float("inf"))
+def _tables(model: Model) -> Mapping[str, int]:
+    """Return the rows of the smallest table that each input of ids indexes."""
+    found = ((value.name or "", indexed_rows(value)) for value in model.ir.graph.inputs)
+    return {name: rows for name, rows in found if rows is not None}
 
 
 def timed_feeds(

@@ -321,3 +321,22 @@ def test_a_child_process_that_times_a_model_loads_nothing_of_this() -> None:
     code = "import sys, irtools.measure.jobs; print([m for m in sys.modules if 'contest' in m])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def with_tables(words: int) -> Model:
+    """ids and types [b, s] -> sums of rows; the table of types has two rows in every model."""
+    text = f"""<ir_version: 10, opset_import: ["" : 20]>
+    g (int64[b, s] ids, int64[b, s] types) => (float[b, s, 1] y)
+    <float[{words}, 1] w = {{{", ".join(["1.0"] * words)}}}, float[2, 1] t = {{1.0, 2.0}}> {{
+      a = Gather (w, ids)
+      c = Gather (t, types)
+      y = Add (a, c)
+    }}"""
+    return Model.from_ir(ir.from_onnx_text(text))
+
+
+def test_ids_are_drawn_for_the_smallest_of_each_table() -> None:
+    many = on(whole=with_tables(4000), trimmed=with_tables(3), middle=with_tables(50))
+    bench = BenchSettings(rounds=3, block_seconds=0.01)
+    settings = ContestSettings(bench, isolation="none", threads=1)
+    assert {found.name for found in Contest(many, None, settings).time()} == set(many)

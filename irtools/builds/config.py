@@ -30,6 +30,7 @@ T = TypeVar("T")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SYNTAX = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)
+_TWICE = re.compile(r"Cannot declare \((.*)\) twice")
 _FAULT = re.compile(r"(.*?)(?: - at `\$\.?([^`\[]*)[^`]*`)?", re.DOTALL)
 _TOP = ("models", "data", "pipelines", "targets", "goals", "measuring", "release", "tracking")
 
@@ -222,4 +223,10 @@ def _syntax_line(path: Path, message: str) -> str:
     if match is None:
         return f"{path}: {message}"
     where = f":{match[2]}:{match[3]}" if match[2] else ""
+    twice = _TWICE.fullmatch(match[1])
+    if twice is not None:
+        name = ".".join(re.findall(r"'([^']*)'", twice[1]))
+        return f"{path}{where}: the table [{name}] is there twice: join the two"
+    if match[1] == "Cannot overwrite a value":
+        return f"{path}{where}: the key before this place is there twice: keep one"
     return f"{path}{where}: not TOML: {match[1][:1].lower() + match[1][1:]}"

@@ -101,6 +101,11 @@ min-metric = { accuracy = 0.9, f1-macro = "0.99x" }
         (_BASE + "[model.b]", "5:2: there is no key 'model'; did you mean 'models'?"),
         (_BASE + "[budgets]\nspeedup = 2", "5:2: there is no key 'budgets'; "),
         ("[models.a\n", "1:10: not TOML: expected ']'"),
+        (
+            _BASE + "[goals]\n[models.b]\nsource = 'x'\n[models.b]",
+            "8:10: the table [models.b] is there twice: join the two",
+        ),
+        (_BASE + "[goals]\nspeedup = 2\nspeedup = 3\n", "7:12: the key before this place is there"),
         ('[models.a]\ndata = "x"', "1:9: models.a: object missing required field `source`"),
         ("[models.a]\nsource = 3", "2:1: models.a.source: expected `str`, got `int`"),
         (_BASE + "[models.b]\nsource='x'\nopset = 3", "7:1: models.b.opset: expected `int` >= 7"),

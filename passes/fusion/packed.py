@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx_ir as ir
 
-from irtools.analysis.dims import multiply
+from irtools.analysis.dims import Dim, multiply
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.editing import Veto, only_user, producer_of
 from irtools.passes.fusion.operand import HEADS_FIRST, HEADS_SECOND, Operand, find_operand
@@ -91,7 +91,7 @@ def _merged(q: Operand, v: Operand, output: ir.Value, facts: SymbolicShapes) -> 
     if reshape is None or reshape.op_type != "Reshape" or reshape.domain != "":
         return None
     width = multiply(q.shape[1], v.shape[3])
-    merged = [(q.shape[0], q.shape[2], width)]
+    merged: list[tuple[Dim, ...]] = [(q.shape[0], q.shape[2], width)]
     if isinstance(width, int):
         merged.append((multiply(q.shape[0], q.shape[2]), width))
     return reshape.outputs[0] if facts.shape(reshape.outputs[0]) in merged else None

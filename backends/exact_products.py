@@ -7,7 +7,7 @@ where there is something to rewrite.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from irtools.analysis.int8_operators import may_multiply_int8
 from irtools.errors import ModelError
@@ -23,10 +23,33 @@ def exact_products(model: Model | Path) -> Model | Path:
 
     What is in the format of a runtime alone cannot be looked at, and is returned as it is.
     """
-    if isinstance(model, Path):
-        found = _load(model)
-        return model if found is None else _rewritten(found) or model
-    return _rewritten(model) or model
+    if not isinstance(model, Path):
+        return _rewritten(model) or model
+    known = (model.absolute(), _stamp(model))
+    if known in _EXACT:
+        return model
+    found = _rewritten_file(model)
+    if found is None:
+        _EXACT.add(known)
+    return found or model
+
+
+_Stamp: TypeAlias = tuple[int, int] | None
+_EXACT: set[tuple[Path, _Stamp]] = set()
+"""Files in which nothing is to be rewritten: who times a start has them looked at before."""
+
+
+def _stamp(path: Path) -> _Stamp:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size
+
+
+def _rewritten_file(path: Path) -> Model | None:
+    found = _load(path)
+    return None if found is None else _rewritten(found)
 
 
 def _rewritten(model: Model) -> Model | None:

@@ -87,10 +87,6 @@ class _Ort(Target):
         on_cpu = self.provider_name == OrtCpu.provider_name
         return ModelSource.of(self.as_run(model), on_cpu=on_cpu, mapped=options.frugal)
 
-    def as_run(self, model: Model | Path) -> Model | Path:
-        """Return the model in the form in which it computes what it says on this machine."""
-        return model
-
     def lower(self, model: ir.Model) -> Mapping[str, int]:
         return lower_file_version(model, self.capabilities)
 

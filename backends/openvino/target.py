@@ -62,10 +62,6 @@ class _OpenVino(PackagedTarget):
 
         return open_runner(self.as_run(model), options, self.device, stateful=self.stateful)
 
-    def as_run(self, model: Model | Path) -> Model | Path:
-        """Return the model in the form in which it computes what it says on this machine."""
-        return model
-
     def lower(self, model: ir.Model) -> Mapping[str, int]:
         from irtools.backends.openvino.lowering import lower
 

@@ -72,6 +72,7 @@ def run_first(path: Path, target: str, options: RunnerOptions, feeds: Feeds) -> 
     """
     found = find_target(target)
     found.version()  # Imports the runtime, which no request of a server waits for.
+    found.as_run(path)  # Looks into the file, as no server does.
     start = time.perf_counter()
     with found.runner(path, options) as runner:
         loaded = time.perf_counter()
@@ -160,6 +161,7 @@ def time_block(
     """
     found = find_target(target)
     found.version()  # Imports the runtime, which no request of a server waits for.
+    found.as_run(path)  # Looks into the file, as no server does.
     start = time.perf_counter()
     with found.runner(path, options) as runner:
         load = time.perf_counter() - start

@@ -341,6 +341,13 @@ class Target(ABC):
         """
         return Companions()
 
+    def as_run(self, model: Model | Path) -> Model | Path:
+        """Return the model in the form in which it computes what it says on this machine.
+
+        `runner` does it by itself. Who times a start has it done before: none in deployment does.
+        """
+        return model
+
     def choose_format(self, wanted: str | None) -> str:
         """Return the format to write.
 

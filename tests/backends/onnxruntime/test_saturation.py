@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import onnx_ir as ir
 import pytest
 
 from irtools.analysis.int8_products import saturating_products
+from irtools.backends import exact_products as exact_products_module
 from irtools.backends.onnxruntime.runner import OrtRunner
 from irtools.backends.onnxruntime.session import Provider
 from irtools.backends.onnxruntime.source import ModelSource
@@ -97,6 +99,30 @@ def test_a_file_is_looked_at_as_well(on: Callable[[Isa], None], tmp_path: Path) 
     assert times.totals.size == 2
     own = tmp_path / "m.ort"
     assert OrtCpu(Isa.AVX2).as_run(own) is own
+
+
+def test_a_file_with_nothing_to_rewrite_is_looked_at_once(
+    on: Callable[[Isa], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start that is timed is one of the runtime."""
+    on(Isa.AVX2)
+    looks = []
+    original = exact_products_module._load
+    monkeypatch.setattr(
+        exact_products_module, "_load", lambda path: looks.append(path) or original(path)
+    )
+    path = tmp_path / "m.onnx"
+    _model(_QDQ, np.full((16, 8), 64, np.int8)).save(path)
+    target = OrtCpu(Isa.AVX2)
+    assert target.as_run(path) is path
+    with target.runner(path) as runner:
+        runner.run({"x": _x()})
+    assert looks == [path]
+
+    _model(_QDQ).save(path)  # What stands there now saturates.
+    os.utime(path, ns=(1, 1))
+    assert isinstance(target.as_run(path), Model)
+    assert looks == [path, path]
 
 
 @pytest.mark.parametrize("text", [_QDQ, _INTEGERS, _QLINEAR, _CONV])

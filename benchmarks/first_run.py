@@ -5,7 +5,8 @@
 Load and first inference in a process that has the runtime loaded, alternating, and the peak memory
 of that process; the files are in the system's cache. The portable file is the one that `irc
 optimize` writes. ONNX Runtime's compiled form is its optimized graph with the weights in a file
-that it maps; OpenVINO's is .blob of encoders, and .xml and .bin of decoders.
+that it maps; OpenVINO's is .blob of encoders, and .xml and .bin of decoders. Stored
+rows of models that are not run stay.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from benchmarks.recording import (
     add_write_option,
     prepare,
     store,
+    with_stored,
 )
 from irtools.measure.base import BenchSettings
 from irtools.measure.cpu import cpu_quota
@@ -66,6 +68,7 @@ def main(argv: Sequence[str]) -> None:
             found = measured(model, target, rounds, "blob" if blob else None)
             rows.append({"model": title, "target": target, **found})
             print("\n".join(table({"rows": rows})), flush=True)
+    rows = with_stored(given.write, rows, "model", "target")
     store(given.write, {**about("first-run"), "rounds": given.rounds, "rows": rows})
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ __all__ = [
     "prepare",
     "read_result",
     "store",
+    "with_stored",
     "write_result",
 ]
 
@@ -83,6 +84,22 @@ def store(name: str | None, document: Mapping[str, Any]) -> None:
     """Write a result to docs/results/ where `--write` asked for it."""
     if name is not None:
         write_result(RESULTS / f"{name}.json", document)
+
+
+def with_stored(
+    name: str | None, rows: Sequence[Mapping[str, Any]], *keys: str
+) -> list[Mapping[str, Any]]:
+    """Return the rows of a result that is stored, those measured now in their places.
+
+    Args:
+        name: Of the result; None: nothing is stored.
+        rows: What was measured now.
+        keys: Fields by which a row is known.
+    """
+    there = name is not None and (RESULTS / f"{name}.json").exists()
+    stored = read_result(name)["rows"] if name is not None and there else []
+    made = {tuple(row[key] for key in keys): row for row in (*stored, *rows)}
+    return list(made.values())
 
 
 def read_result(name: str) -> Any:

@@ -22,12 +22,11 @@ import irtools
 from benchmarks.mixed_bits import off_its_grid
 from benchmarks.recording import (
     DEFAULT_CACHE,
-    RESULTS,
     about,
     add_write_option,
     prepare,
-    read_result,
     store,
+    with_stored,
 )
 from irtools.data import DataSettings
 from irtools.model import Model
@@ -134,7 +133,8 @@ def main(argv: Sequence[str]) -> None:
                 rows.append(asdict(measure(name, case, source, form, before, given)))
                 print(rows[-1], flush=True)
     if given.write is not None:
-        rows = _with_stored(rows, given.write)
+        rows = with_stored(given.write, rows, "model", "before", "form")
+        rows.sort(key=lambda row: list(CASES).index(row["model"]))
     document = plain_data({**about("rotation"), "rows": rows})
     print("\n".join(table(document)))
     store(given.write, document)
@@ -142,17 +142,6 @@ def main(argv: Sequence[str]) -> None:
 
 def _passes(before: str, form: str) -> str:
     return ",".join(part for part in (before, form) if part)
-
-
-def _with_stored(rows: Sequence[Mapping[str, Any]], name: str) -> list[Mapping[str, Any]]:
-    """Return the rows of a result that is stored, those measured now in their places."""
-
-    def key(row: Mapping[str, Any]) -> tuple[str, str]:
-        return row["model"], _passes(row["before"], row["form"])
-
-    stored = read_result(name)["rows"] if (RESULTS / f"{name}.json").exists() else []
-    made = {key(row): row for row in stored} | {key(row): row for row in rows}
-    return sorted(made.values(), key=lambda row: list(CASES).index(row["model"]))
 
 
 def _pipelines(form: str, rounding: str) -> Iterator[str]:

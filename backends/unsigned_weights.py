@@ -43,7 +43,18 @@ def make_weights_unsigned(model: ir.Model) -> int:
             changes.setdefault(value, []).append((place.node, index))
     for value, uses in changes.items():
         _replace(editor, value, uses)
+    for node in {node for uses in changes.values() for node, _ in uses}:
+        if node.op_type == "QuantizeLinear":
+            _declare_unsigned(node)
     return len(products)
+
+
+def _declare_unsigned(node: ir.Node) -> None:
+    """Say of the integers that a node makes of floats that they are unsigned."""
+    # A clone shares its types with the original.
+    node.outputs[0].type = ir.TensorType(ir.DataType.UINT8)
+    if node.attributes.get_int("output_dtype", 0):
+        node.attributes["output_dtype"] = ir.AttrInt64("output_dtype", ir.DataType.UINT8)
 
 
 def _places(product: Int8Product) -> Sequence[Stored]:

@@ -101,6 +101,36 @@ def test_a_file_is_looked_at_as_well(on: Callable[[Isa], None], tmp_path: Path) 
     assert OrtCpu(Isa.AVX2).as_run(own) is own
 
 
+@pytest.mark.parametrize("attribute", ["", "<output_dtype = 3>"])
+def test_integers_that_a_node_makes_of_floats_are_declared_unsigned(
+    attribute: str, on: Callable[[Isa], None]
+) -> None:
+    """As tools write that train through roundings; ONNX Runtime holds declared types against it."""
+    text = f"""<ir_version: 10, opset_import: ["" : 21]>
+    g (float[n,16] x, float[16,8] q) => (float[n,8] y)
+    <float s = {{0.03}}, uint8 z = {{128}}, float t = {{1.0}}, int8 k = {{0}}, int8[16,8] i> {{
+      a = QuantizeLinear(x, s, z)  b = DequantizeLinear(a, s, z)
+      i = QuantizeLinear {attribute} (q, t, k)  w = DequantizeLinear(i, t, k)
+      y = MatMul(b, w) }}"""
+    weight = np.random.default_rng(0).integers(-127, 128, (16, 8)).astype(np.float32)
+    model = ir.from_onnx_text(text)
+    value = next(node for node in model.graph if node.op_type == "MatMul").inputs[1]
+    assert value is not None
+    table = model.graph.inputs.pop()
+    table.const_value = ir.Tensor(weight, name="q")
+    model.graph.register_initializer(table)
+    made = next(node for node in model.graph if node.outputs[0].name == "i").outputs[0]
+    made.dtype, made.shape = ir.DataType.INT8, ir.Shape([16, 8])
+
+    exact = RunnerOptions(exact=True, threads=1)
+    with OrtCpu(Isa.VNNI).runner(Model(model), exact) as runner:
+        wanted = runner.run({"x": _x()})["y"]
+    on(Isa.AVX2)
+    with OrtCpu(Isa.AVX2).runner(Model(model), exact) as runner:
+        np.testing.assert_array_equal(runner.run({"x": _x()})["y"], wanted)
+    assert made.dtype == ir.DataType.INT8
+
+
 def test_a_file_with_nothing_to_rewrite_is_looked_at_once(
     on: Callable[[Isa], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -394,9 +394,9 @@ def test_bf16_is_float32_where_there_are_no_kernels_for_it(
 
     used = []
 
-    def arithmetic(loop: StudentLoop, *given: Any) -> Any:
+    def arithmetic(loop: StudentLoop, *given: Any, **more: Any) -> Any:
         used.append(torch.is_autocast_enabled("cpu"))
-        return original(loop, *given)
+        return original(loop, *given, **more)
 
     original = StudentLoop.compute_loss
     monkeypatch.setattr(StudentLoop, "compute_loss", arithmetic)

@@ -14,6 +14,7 @@ from irtools.cli.main import run
 
 pytestmark = pytest.mark.torch
 pytest.importorskip("torch")
+precision = pytest.importorskip("irtools.frontends.students.training.precision")
 
 ONE_PROCESS = """
 compute_environment: LOCAL_MACHINE
@@ -50,6 +51,7 @@ def test_a_file_that_is_no_config(
 def test_the_precision_is_that_of_the_config_or_of_the_option(
     teacher: Path, data: tuple[str, str], tmp_path: Path, monkeypatch
 ) -> None:
+    monkeypatch.setattr(precision, "_bf16_is_fast", lambda: True)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     given = [*command(teacher, data, tmp_path, ONE_PROCESS), "--epochs", "1", "--warmup", "0"]
     found = []
@@ -58,7 +60,7 @@ def test_the_precision_is_that_of_the_config_or_of_the_option(
         report = json.loads((tmp_path / "student" / "report.json").read_text())
         weights = (tmp_path / "student" / "model.safetensors").read_bytes()
         found.append((report["training"]["precision"], weights))
-    assert [precision for precision, _ in found] == ["bf16", "fp32"]
+    assert [arithmetic for arithmetic, _ in found] == ["bf16", "fp32"]
     assert found[0][1] != found[1][1]
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp8")
     assert run([*given, "--force"]) == 2

@@ -11,7 +11,7 @@ import numpy as np
 
 from irtools.backends.openvino.kernels import count_kernels
 from irtools.backends.openvino.library import clean_message, import_openvino, release
-from irtools.backends.openvino.ports import plugin_config, slot_of
+from irtools.backends.openvino.ports import compiled_by, plugin_config, slot_of
 from irtools.backends.openvino.source import ImportedModel, named
 from irtools.backends.openvino.stateful import cache_variables
 from irtools.errors import FileError, UnsupportedError
@@ -37,15 +37,13 @@ def write_compiled(imported: ImportedModel, path: Path, device: str) -> None:
             f"OpenVINO {release()} reads the compiled form of a decoder with its cache back with "
             f"wrong numbers: write .xml in place of {SUFFIX}"
         )
-    core = import_openvino().Core()
+    core, config = import_openvino().Core(), plugin_config(RunnerOptions(), device)
+    compiled = compiled_by(core, named(imported).model, device, config)
     try:
-        compiled = core.compile_model(
-            named(imported).model, device, plugin_config(RunnerOptions(), device)
-        )
         made = compiled.export_model()
     except RuntimeError as error:
         raise UnsupportedError(
-            f"OpenVINO {release()} cannot compile the model for {device}: {clean_message(error)}"
+            f"OpenVINO {release()} writes no compiled form for {device}: {clean_message(error)}"
         ) from error
     try:
         path.write_bytes(made.getbuffer())

@@ -1,16 +1,18 @@
-"""How OpenVINO is asked to run, and what its inputs take."""
+"""How OpenVINO is asked to compile and to run, and what its inputs take."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from irtools.errors import OptionError
+from irtools.backends.openvino.library import clean_message, release
+from irtools.errors import OptionError, UnsupportedError
 from irtools.targets import InputSlot, RunnerOptions
 
-__all__ = ["CACHE_PRECISION", "plugin_config", "slot_of"]
+__all__ = ["CACHE_PRECISION", "compiled_by", "plugin_config", "slot_of"]
 
 CACHE_PRECISION = "KV_CACHE_PRECISION"
 _PRECISIONS = {"f32": "f32", "bf16": "bf16", "f16": "f16"}
@@ -45,6 +47,26 @@ def plugin_config(options: RunnerOptions, device: str) -> dict[str, str]:
         config |= {"INFERENCE_PRECISION_HINT": "f32", "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0"}
         config |= {CACHE_PRECISION: "f32"}
     return config
+
+
+def compiled_by(
+    core: Any,
+    model: Any,
+    device: str,
+    config: Mapping[str, str],
+    other: Mapping[str, str] = MappingProxyType({}),
+) -> Any:
+    """Compile an `openvino.Model`, with `other` properties in place of those of `config`.
+
+    Raises:
+        UnsupportedError: OpenVINO refuses it.
+    """
+    try:
+        return core.compile_model(model, device, {**config, **other})
+    except RuntimeError as error:
+        raise UnsupportedError(
+            f"OpenVINO {release()} cannot compile the model for {device}: {clean_message(error)}"
+        ) from error
 
 
 def slot_of(port: Any, outputs: Sequence[str]) -> InputSlot:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from irtools.backends.openvino.compiled import SUFFIX, CompiledRunner
 from irtools.backends.openvino.kernels import count_kernels, quantized_ops
 from irtools.backends.openvino.library import clean_message, import_openvino, release
 from irtools.backends.openvino.padding_choice import form_of_padding
-from irtools.backends.openvino.ports import CACHE_PRECISION, plugin_config, slot_of
+from irtools.backends.openvino.ports import CACHE_PRECISION, compiled_by, plugin_config, slot_of
 from irtools.backends.openvino.source import import_model
 from irtools.backends.openvino.state import Cache, StatefulText
 from irtools.backends.openvino.stateful import (
@@ -105,7 +104,7 @@ class OpenVinoRunner(SessionRunner):
         coded = cache_precision(imported.model)
         if coded is not None:
             config.pop(CACHE_PRECISION, None)
-        self._compile = partial(_compile, core, imported.model, device, config)
+        self._compile = partial(compiled_by, core, imported.model, device, config)
         # OpenVINO 2026.4 ends the process where variables of 4 bits are set, and reads them wrong.
         self._hides_cache = coded == "u4"
         self._arrays: Any = None
@@ -201,18 +200,3 @@ class OpenVinoRunner(SessionRunner):
 def _cache_slot(variable: CacheVariable) -> InputSlot:
     shape = (None, variable.heads, None, variable.size)
     return InputSlot(variable.name, np.dtype(np.float32), shape)
-
-
-def _compile(
-    core: Any,
-    model: Any,
-    device: str,
-    config: dict[str, str],
-    other: Mapping[str, str] = MappingProxyType({}),
-) -> Any:
-    try:
-        return core.compile_model(model, device, {**config, **other})
-    except RuntimeError as error:
-        raise UnsupportedError(
-            f"OpenVINO {release()} cannot compile the model for {device}: {clean_message(error)}"
-        ) from error

@@ -26,12 +26,11 @@ import irtools
 from benchmarks.chain import ORT, TASKS, TEACHER, TRIM, Row, Workshop, figures, known_scores
 from benchmarks.recording import (
     DEFAULT_CACHE,
-    RESULTS,
     about,
     add_write_option,
     prepare,
-    read_result,
     store,
+    stored_result,
 )
 from irtools.data import Dataset, DataSettings, load_dataset
 from irtools.measure.cpu import cpu_quota
@@ -84,7 +83,9 @@ def main(argv: Sequence[str]) -> None:
     parser.add_argument("--only", action="append", help="pipelines to run (all)")
     add_write_option(parser, "mixed-bits")
     given = parser.parse_args(argv)
-    parts: dict[str, Any] = _stored(given.write)
+    # What is not run stays.
+    stored = stored_result(given.write)
+    parts: dict[str, Any] = {part: stored.get(part, []) for part in ("rows", "student")}
     if "smollm2" in given.models:
         rows = parts["rows"] = []
         for row in perplexities(given.cache, given.only or PIPELINES, given.samples):
@@ -95,13 +96,6 @@ def main(argv: Sequence[str]) -> None:
     document = plain_data({**parts, **about("mixed-bits")})
     print("\n".join([*table(document), "", *student_table(document)]))
     store(given.write, document)
-
-
-def _stored(name: str | None) -> dict[str, Any]:
-    """Return the parts of a result that is stored: what is not run stays."""
-    known = name is not None and (RESULTS / f"{name}.json").exists()
-    found = read_result(name) if name is not None and known else {}
-    return {part: found.get(part, []) for part in ("rows", "student")}
 
 
 def perplexities(

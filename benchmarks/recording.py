@@ -23,6 +23,7 @@ __all__ = [
     "prepare",
     "read_result",
     "store",
+    "stored_result",
     "with_stored",
     "write_result",
 ]
@@ -96,10 +97,15 @@ def with_stored(
         rows: What was measured now.
         keys: Fields by which a row is known.
     """
-    there = name is not None and (RESULTS / f"{name}.json").exists()
-    stored = read_result(name)["rows"] if name is not None and there else []
+    stored = stored_result(name).get("rows", ())
     made = {tuple(row[key] for key in keys): row for row in (*stored, *rows)}
     return list(made.values())
+
+
+def stored_result(name: str | None) -> Any:
+    """Return the result that `--write` would replace; empty where there is none."""
+    there = name is not None and (RESULTS / f"{name}.json").exists()
+    return read_result(name) if name is not None and there else {}
 
 
 def read_result(name: str) -> Any:

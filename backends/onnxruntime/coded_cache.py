@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from irtools.analysis.cache_turn import CacheTurn
+from irtools.analysis.cache_turn import CacheTurn, nearest_codes
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -64,11 +64,8 @@ class CodedCache:
     def encode(self, array: np.ndarray) -> np.ndarray:
         """Return the codes of float keys or values, [B, G, P, D]."""
         if self.turn is not None:
-            array = (array - self._by_head(self.turn.offset)) @ self.turn.forth
-            if self.turn.coarse is not None:
-                steps = self._by_head(self.turn.coarse)
-                array = array - self._rounded(array, steps) * steps
-        codes = self._rounded(array, self.scale[:, None])
+            array = self.turn.turned(array)
+        codes = nearest_codes(array, self.scale[:, None], self.bits)
         if self.bits != _NIBBLE:
             return np.asarray(codes, np.int8)
         shifted = np.asarray(codes + 8, np.uint8)
@@ -81,16 +78,7 @@ class CodedCache:
             pairs = np.stack([codes & 15, codes >> _NIBBLE], axis=-1)
             steps = pairs.reshape(*codes.shape[:-1], -1).astype(np.float32) - 8
         found = steps * self.scale[:, None]
-        if self.turn is not None:
-            found = found @ self.turn.back + self._by_head(self.turn.offset)
-        return np.asarray(found)
-
-    def _rounded(self, array: np.ndarray, steps: np.ndarray) -> np.ndarray:
-        most = 2 ** (self.bits - 1) - 1
-        return np.asarray(np.rint(array / steps).clip(-most - 1, most))
-
-    def _by_head(self, array: np.ndarray) -> np.ndarray:
-        return array.reshape(len(self.scale), 1, -1)
+        return np.asarray(found if self.turn is None else self.turn.restored(found))
 
 
 def note_codes(model: ir.Model, caches: Iterable[CodedCache]) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
 
-__all__ = ["CacheTurn"]
+__all__ = ["TURNED_BITS", "CacheTurn", "nearest_codes"]
+
+TURNED_BITS = 4
+"""Of the codes of keys that are turned."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,3 +28,24 @@ class CacheTurn:
     forth: np.ndarray
     back: np.ndarray
     coarse: np.ndarray | None = None
+
+    def turned(self, keys: np.ndarray) -> np.ndarray:
+        """Return what is rounded of keys, x - r(x), both [.., G, P, D]."""
+        x = (keys - self._by_head(self.offset)) @ self.forth
+        if self.coarse is not None:
+            steps = self._by_head(self.coarse)
+            x = x - nearest_codes(x, steps, TURNED_BITS) * steps
+        return np.asarray(x)
+
+    def restored(self, rounded: np.ndarray) -> np.ndarray:
+        """Return keys of what was rounded, both [.., G, P, D]."""
+        return np.asarray(rounded @ self.back + self._by_head(self.offset))
+
+    def _by_head(self, array: np.ndarray) -> np.ndarray:
+        return array.reshape(len(self.forth), 1, -1)
+
+
+def nearest_codes(numbers: np.ndarray, steps: np.ndarray, bits: int) -> np.ndarray:
+    """Return the signed code of so many bits that is nearest to each number, as floats."""
+    most = 2 ** (bits - 1) - 1
+    return np.asarray(np.rint(numbers / steps).clip(-most - 1, most))

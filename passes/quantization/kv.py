@@ -24,6 +24,7 @@ from irtools.passes.quantization.ranges.attention_error import (
     AttentionSample,
     read_attention,
     rounded_keys,
+    rounded_values,
 )
 from irtools.passes.quantization.ranges.rotary import (
     Rotation,
@@ -285,16 +286,13 @@ class _Wanted:
         def of_keys(one: TurnedKeys) -> np.ndarray:
             return rounded_keys(sample.keys, one.turn, one.scale)
 
-        def of_values(step: np.ndarray) -> np.ndarray:
-            steps = step.reshape(self.block.heads, 1, -1)
-            return np.asarray(np.rint(sample.values / steps).clip(-8, 7) * steps)
-
         best = min(tried, key=lambda one: sample.error(exact, of_keys(one), sample.values))
         step = min(
             self._value_steps(answers),
-            key=lambda step: sample.error(exact, sample.keys, of_values(step)),
+            key=lambda step: sample.error(exact, sample.keys, rounded_values(sample.values, step)),
         )
-        return _Rounding(4, best, step, sample.error(exact, of_keys(best), of_values(step)))
+        error = sample.error(exact, of_keys(best), rounded_values(sample.values, step))
+        return _Rounding(4, best, step, error)
 
     def _value_steps(self, answers: Mapping[Want, object]) -> Iterator[np.ndarray]:
         """Yield steps of values in 4 bits: a few values beyond the last code may be clipped."""

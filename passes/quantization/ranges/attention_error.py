@@ -13,12 +13,12 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.cache_codes import CacheBlock
-from irtools.analysis.cache_turn import CacheTurn
+from irtools.analysis.cache_turn import TURNED_BITS, CacheTurn, nearest_codes
 from irtools.passmanager import PassContext
 from irtools.statistics import expose
 from irtools.targets import RunnerOptions
 
-__all__ = ["AttentionSample", "read_attention", "rounded_keys"]
+__all__ = ["AttentionSample", "read_attention", "rounded_keys", "rounded_values"]
 
 _TOKENS = 256
 
@@ -59,16 +59,13 @@ class AttentionSample:
 
 def rounded_keys(keys: np.ndarray, turn: CacheTurn, scale: np.ndarray) -> np.ndarray:
     """Return keys, [G, S, D], as a cache with codes of 4 bits has them."""
-    heads = len(keys)
-    offset = turn.offset.reshape(heads, 1, -1)
-    x = (keys - offset) @ turn.forth
-    if turn.coarse is not None:
-        x = x - _rounded(x, turn.coarse.reshape(heads, 1, -1))
-    return np.asarray(_rounded(x, scale.reshape(heads, 1, -1)) @ turn.back + offset)
+    return turn.restored(rounded_values(turn.turned(keys), scale))
 
 
-def _rounded(x: np.ndarray, step: np.ndarray) -> np.ndarray:
-    return np.asarray(np.rint(x / step).clip(-8, 7) * step)
+def rounded_values(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Return values, [G, S, D], as a cache with codes of 4 bits has them."""
+    steps = scale.reshape(len(values), 1, -1)
+    return np.asarray(nearest_codes(values, steps, TURNED_BITS) * steps)
 
 
 def read_attention(

@@ -42,7 +42,7 @@ from irtools.editing.readers import (
     weight_of,
 )
 from irtools.editing.rule import Rule
-from irtools.editing.veto import Veto, require
+from irtools.editing.veto import Veto, require, told
 
 __all__ = [
     "REPLACED",
@@ -88,6 +88,7 @@ __all__ = [
     "set_contents",
     "splat",
     "survey",
+    "told",
     "take_place",
     "weight_of",
 ]

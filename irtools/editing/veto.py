@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["Veto", "require"]
+from collections.abc import Iterable, Iterator
+
+from irtools.words import counted
+
+__all__ = ["Veto", "require", "told"]
 
 
 class Veto(Exception):  # noqa: N818 - not an error: the answer "no", with its reason
@@ -48,6 +52,21 @@ def require(condition: object, reason: str, *details: object, named: bool = True
     """Raise a Veto unless the condition holds."""
     if not condition:
         raise Veto(reason, *details, named=named)
+
+
+def told(what: str, vetoes: Iterable[tuple[str, Veto]]) -> Iterator[str]:
+    """Yield a sentence for each kind of reason, with the first place that it holds for.
+
+    Args:
+        what: The beginning of the sentence: `did not fuse gelu`.
+        vetoes: Place and reason.
+    """
+    places: dict[str, list[tuple[str, Veto]]] = {}
+    for place, veto in vetoes:
+        places.setdefault(veto.kind, []).append((place, veto))
+    for (first, veto), *others in places.values():
+        more = f" and {counted(len(others), 'more place')}" if others else ""
+        yield f"{what} at {first}{more}: {veto.reason}"
 
 
 def _shown(detail: object) -> object:

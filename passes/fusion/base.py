@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 
@@ -11,10 +11,9 @@ import onnx_ir as ir
 
 from irtools.analysis.provenance import module_name
 from irtools.analysis.shapes import SymbolicShapes
-from irtools.editing import Editor, Place, Rewritten, Rule, Veto, rewrite, survey
+from irtools.editing import Editor, Place, Rewritten, Rule, Veto, rewrite, survey, told
 from irtools.model import opset_of, raise_opset
 from irtools.passmanager import FOLLOWED_GRAPH, Exactness, Pass, PassContext, PassResult
-from irtools.words import counted
 
 __all__ = ["Fused", "Fusion", "FusionPass", "FusionRule", "SimpleFusion"]
 
@@ -127,19 +126,10 @@ class FusionPass(Pass):
             # What blocks share comes before the first of them, by anchor; others may end earlier.
             if isinstance(changed, ir.Graph):
                 changed.sort()
-        notes += _reasons(fusion.what, vetoes)
+        refused = ((module_name(anchor), veto) for anchor, veto in vetoes)
+        notes += told(f"did not fuse {fusion.what}", refused)
         counts = {f"num-fused-{fusion.what}": done.total, f"num-unfused-{fusion.what}": len(vetoes)}
         return PassResult(modified or done.total > 0, counts, tuple(notes))
-
-
-def _reasons(what: str, vetoes: Sequence[tuple[ir.Node, Veto]]) -> Iterator[str]:
-    """Yield a sentence for each kind of reason, with the first place that it holds for."""
-    places: dict[str, list[tuple[str, Veto]]] = {}
-    for anchor, veto in vetoes:
-        places.setdefault(veto.kind, []).append((module_name(anchor), veto))
-    for (first, veto), *others in places.values():
-        more = f" and {counted(len(others), 'more place')}" if others else ""
-        yield f"did not fuse {what} at {first}{more}: {veto.reason}"
 
 
 def _obstacle(model: ir.Model, ctx: PassContext, fusion: Fusion) -> str:

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal
 import onnx_ir as ir
 
 from irtools.analysis.provenance import module_name
-from irtools.editing import Veto, survey
+from irtools.editing import Veto, survey, told
 from irtools.passes.projections.find import Found, MergeRule
 from irtools.passes.projections.trial import Choice, choose, merge
 from irtools.passmanager import (
@@ -69,7 +69,8 @@ class MergeProjections(Pass):
         rule = MergeRule()
         seen = survey(model.graph, [rule])
         groups = _groups(rule, seen.found)
-        notes = list(_reasons(seen.refused))
+        refused = ((module_name(anchor), veto) for anchor, veto in seen.refused)
+        notes = list(told("did not merge products", refused))
         products = Counter({found.kind: 0 for found in groups})
         work = Counter[str]()
         for found in groups:
@@ -104,14 +105,3 @@ def _groups(rule: MergeRule, anchors: Sequence[ir.Node]) -> list[Found]:
     """Return what was found, each once: every product of a group finds it."""
     found = {match.results: match for a in anchors if not isinstance(match := rule.match(a), Veto)}
     return list(found.values())
-
-
-def _reasons(vetoes: Sequence[tuple[ir.Node, Veto]]) -> list[str]:
-    places: dict[str, list[tuple[str, Veto]]] = {}
-    for anchor, veto in vetoes:
-        places.setdefault(veto.kind, []).append((module_name(anchor), veto))
-    notes = []
-    for (first, veto), *others in places.values():
-        more = f" and {counted(len(others), 'more place')}" if others else ""
-        notes.append(f"did not merge products at {first}{more}: {veto.reason}")
-    return notes

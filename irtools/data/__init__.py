@@ -20,7 +20,13 @@ from irtools.data.padding import cut_columns, find_columns, padding_mask, put_at
 from irtools.data.preview import PNG_HEAD, text_of, thumbnail_of
 from irtools.data.signature import InputSpec, required_inputs
 from irtools.data.split import halves
-from irtools.data.synthetic import SyntheticSettings, draw_feeds, longest_text, synthesize
+from irtools.data.synthetic import (
+    DrawnFor,
+    SyntheticSettings,
+    draw_feeds,
+    longest_text,
+    synthesize,
+)
 from irtools.data.text import (
     encode_texts,
     input_encoder,
@@ -42,6 +48,7 @@ __all__ = [
     "Layout",
     "OpenAxis",
     "PNG_HEAD",
+    "DrawnFor",
     "SyntheticSettings",
     "TextRows",
     "are_flags",

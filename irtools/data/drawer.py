@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from math import prod
 
 import numpy as np
@@ -17,7 +18,7 @@ from irtools.data.signature import InputSpec
 from irtools.errors import DataError
 from irtools.operators import find_op
 
-__all__ = ["Drawer", "SyntheticSettings"]
+__all__ = ["DrawnFor", "Drawer", "SyntheticSettings"]
 
 # Of integers that decide sizes; a large one would ask for memory without end.
 _LARGEST_SIZE = 4
@@ -27,6 +28,20 @@ _MOST_ELEMENTS = 1 << 28
 _IMAGE_RANK = 3
 _CHANNELS = (1, 3, 4)
 _IMAGE_LIMIT = 2.5  # Normalised images lie in about [-2.1, 2.7].
+
+
+class DrawnFor(IntEnum):
+    """What samples are for: those that judge are neither those that were fitted to nor each other.
+
+    Attributes:
+        FIGURES: What a report quotes, and times.
+        RANGES: What passes collect statistics of: nothing is compared on what it covers.
+        TRIALS: What passes decide by.
+    """
+
+    FIGURES = 0
+    RANGES = 1
+    TRIALS = 2
 
 
 @dataclass(frozen=True)
@@ -40,7 +55,7 @@ class SyntheticSettings:
         image: Size of a dynamic axis 2 or 3 of an image input.
         sizes: Dynamic axis to size, by its name or as INPUT.AXIS (`audio.1`).
         seed: Same seed, same data.
-        stream: Of one seed; those of two streams have nothing in common.
+        use: What they are for; samples of two uses have nothing in common.
         vary_lengths: Mask out the ends of some samples, as padding would, and the beginnings of
             some pasts.
         past: Tokens in the cache of a decoder; its keys and values are drawn, too.
@@ -55,7 +70,7 @@ class SyntheticSettings:
     image: int = 224
     sizes: Mapping[str, int] | None = None
     seed: int = 0
-    stream: int = 0
+    use: DrawnFor = DrawnFor.FIGURES
     vary_lengths: bool = True
     past: int = 0
     together: int | None = None
@@ -107,7 +122,7 @@ class Drawer:
         self._new_tokens = new_tokens
         self._decoder = decoder
         self._caches = {} if decoder is None else {cache.name: cache for cache in decoder.past}
-        self._rng = np.random.default_rng((settings.seed, settings.stream))
+        self._rng = np.random.default_rng((settings.seed, settings.use))
         self._lengths: np.ndarray | None = None
         self._read: np.ndarray | None = None
         self._drawn_sizes: dict[str, tuple[int, ...]] | None = None

@@ -17,7 +17,7 @@ from irtools.analysis.positions import PositionLimit, longest_sequence
 from irtools.analysis.tables import indexed_rows
 from irtools.data.arrange import is_constant
 from irtools.data.base import Dataset
-from irtools.data.drawer import Drawer, SyntheticSettings
+from irtools.data.drawer import Drawer, DrawnFor, SyntheticSettings
 from irtools.data.layout import Layout, find_layout
 from irtools.data.padding import columns_are_fixed, find_columns
 from irtools.data.signature import InputSpec, required_inputs
@@ -25,7 +25,14 @@ from irtools.errors import DataError
 from irtools.model import Model
 from irtools.words import counted
 
-__all__ = ["SyntheticSettings", "draw_feeds", "layout_for", "longest_text", "synthesize"]
+__all__ = [
+    "DrawnFor",
+    "SyntheticSettings",
+    "draw_feeds",
+    "layout_for",
+    "longest_text",
+    "synthesize",
+]
 
 
 def synthesize(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
-from irtools.data import Dataset, SyntheticSettings, synthesize
+from irtools.data import Dataset, DrawnFor, SyntheticSettings, synthesize
 from irtools.errors import DataError
 from irtools.measure.base import BenchSettings, LatencyResult
 from irtools.model import Model
@@ -35,10 +35,6 @@ __all__ = [
     "latency_meter",
     "runner_maker",
 ]
-
-_RANGES = 1
-"""Stream of the samples that ranges come from: nothing is compared on what they cover."""
-
 
 _REMEMBERED = 4
 """Models whose statistics a search remembers, each with no more than its memory limit allows."""
@@ -108,7 +104,7 @@ class Calibration:
             raise DataError(f"{error} (--calibrate)") from error
 
     def _synthesize(self, model: Model | ir.Model) -> Dataset:
-        settings = SyntheticSettings(seed=self.seed, stream=_RANGES)
+        settings = SyntheticSettings(seed=self.seed, use=DrawnFor.RANGES)
         if self.drawn is None:
             return synthesize(model, settings)
         return self.drawn.synthesize(settings, model)

@@ -21,7 +21,7 @@ import onnx_ir as ir
 
 from irtools.analysis.costs import count_flops
 from irtools.analysis.data_sizes import DataSizes, steady_values
-from irtools.data import Dataset, SyntheticSettings, padding_mask
+from irtools.data import Dataset, DrawnFor, SyntheticSettings, padding_mask
 from irtools.errors import IrtoolsError
 from irtools.measure.memory import memory_limit
 from irtools.metrics import FidelityMeter
@@ -36,9 +36,6 @@ __all__ = ["Effort", "Session", "TrialRun", "Trials", "flops_of", "largest_tried
 
 _SAMPLES = 16
 _DRAWN = 8
-_TRIALS = 2
-"""Stream of the samples that are drawn: neither those that ranges come from nor those that a
-report quotes."""
 _BATCH = 4
 """What is together in a call shares ranges that are found at run time."""
 _LARGEST = 2 << 30
@@ -293,7 +290,8 @@ def _samples(model: ir.Model, ctx: PassContext) -> Dataset | None:
         return data.spread(_SAMPLES)
     if ctx.draw is None:
         return None
-    return ctx.draw(model, SyntheticSettings(samples=_DRAWN, seed=ctx.seed, stream=_TRIALS))
+    settings = SyntheticSettings(samples=_DRAWN, seed=ctx.seed, use=DrawnFor.TRIALS)
+    return ctx.draw(model, settings)
 
 
 def _together(model: ir.Model, data: Dataset) -> int:

@@ -87,14 +87,15 @@ def _unpacking(source: Path, *, mapped: bool) -> Callable[[Path, Path], Unpacked
     Raises:
         MissingExtraError: The packages that read it are not installed.
     """
-    if not (is_unpacked(source) or (mapped and (source / "config.json").is_file())):
+    unpack: Callable[[Path, Path], Unpacked]
+    if is_unpacked(source):
+        unpack = gguf.unpack if source.is_file() else quantized.unpack
+    elif mapped and (source / "config.json").is_file() and widened.is_narrow(source):
+        unpack = widened.widen
+    else:
         return None
     try:
         import safetensors  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("reading a checkpoint", "torch") from error
-    if is_gguf(source):
-        return gguf.unpack
-    if quantized.is_quantized(source):
-        return quantized.unpack
-    return widened.widen if widened.is_narrow(source) else None
+    return unpack

@@ -9,8 +9,8 @@ import pytest
 from irtools.data import Dataset
 from irtools.model.printer import print_model
 from irtools.passes.quantization.int8 import Int8
-from irtools.passes.quantization.smoothed import scales_in
-from irtools.passmanager import Pipeline, Plan
+from irtools.passes.quantization.smoothed import Smoothing, scales_in
+from irtools.passmanager import Decision, Pipeline, Plan
 from irtools.words import counted
 
 from .conftest import build, context, relative_error
@@ -326,3 +326,47 @@ def test_a_table_that_is_looked_up_keeps_its_numbers(quantize) -> None:
     assert moved(done) == 0
     (note,) = (n for n in done.result.notes if n.startswith("no scale moved: "))
     assert "another node reads the same weight in another way" in note
+
+
+class _Known:
+    """Trials whose outcome is known."""
+
+    told = "16 samples"
+
+    def __init__(self, kept: dict[str, float]) -> None:
+        self._kept = kept
+
+    def kept_db(self, plan: Plan) -> float:
+        return self._kept[plan.pass_text]
+
+
+@pytest.mark.parametrize("costly", [{"form": "token-wise"}, {"outliers": [3]}])
+@pytest.mark.parametrize(
+    ("plain_costs", "scaled_costs", "more_db", "moves"),
+    [
+        (True, False, -0.4, True),  # Scales are nearly as good, and cost next to nothing.
+        (True, False, -0.6, False),
+        (False, False, 0.4, False),  # Not worth it.
+        (False, False, 0.6, True),
+        (True, True, 0.4, False),
+        (False, True, 0.4, False),
+    ],
+)
+def test_scales_are_preferred_to_what_takes_longer(
+    costly: dict[str, object],
+    plain_costs: bool,
+    scaled_costs: bool,
+    more_db: float,
+    moves: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def plan(name: str, costs: bool) -> Plan:
+        return Plan(name, (Decision("w", "8 bits", data=costly if costs else {"form": "static"}),))
+
+    plans = {"plain": plan("plain", plain_costs), "scaled": plan("scaled", scaled_costs)}
+    trials = _Known({"plain": 24.0, "scaled": 24.0 + more_db})
+    smoothing = Smoothing(False, 22.0, trials, None, plans.__getitem__, "int8")
+    monkeypatch.setattr(Smoothing, "_with", lambda smoothing, plain, sites: "scaled")
+    chosen, made = smoothing._better("plain", [])
+    assert chosen == made.pass_text == ("scaled" if moves else "plain")
+    assert made.notes[-1].startswith("smoothing" if moves else "channels keep their scales")

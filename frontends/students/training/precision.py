@@ -29,7 +29,7 @@ def precision_here(asked: Precision) -> Precision:
     """Return the arithmetic that a training asked for in `asked` has on this machine.
 
     bf16 is asked for because it is faster. Where oneDNN has no kernels for it (a CPU without
-    AVX-512), torch multiplies number by number, some 30 times slower than float32.
+    AVX-512), torch multiplies number by number, and is far slower than in float32.
     """
     return "fp32" if asked == "bf16" and not _bf16_is_fast() else asked
 

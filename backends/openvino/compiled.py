@@ -11,7 +11,7 @@ import numpy as np
 
 from irtools.backends.openvino.kernels import count_kernels
 from irtools.backends.openvino.library import clean_message, import_openvino, release
-from irtools.backends.openvino.ports import compiled_by, plugin_config, slot_of
+from irtools.backends.openvino.session import compiled_by, plugin_config, slot_of
 from irtools.backends.openvino.source import ImportedModel, named
 from irtools.backends.openvino.stateful import cache_variables
 from irtools.errors import FileError, UnsupportedError

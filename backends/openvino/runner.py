@@ -13,7 +13,7 @@ from irtools.backends.openvino.compiled import SUFFIX, CompiledRunner
 from irtools.backends.openvino.kernels import count_kernels, quantized_ops
 from irtools.backends.openvino.library import clean_message, import_openvino, release
 from irtools.backends.openvino.padding_choice import form_of_padding
-from irtools.backends.openvino.ports import CACHE_PRECISION, compiled_by, plugin_config, slot_of
+from irtools.backends.openvino.session import CACHE_PRECISION, compiled_by, plugin_config, slot_of
 from irtools.backends.openvino.source import import_model
 from irtools.backends.openvino.state import Cache, StatefulText
 from irtools.backends.openvino.stateful import (

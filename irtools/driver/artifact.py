@@ -11,11 +11,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from irtools.driver.companions import companions_next_to, write_companions
 from irtools.driver.destination import Destination
-from irtools.errors import CheckError, DataError, FileError, UnsupportedError
+from irtools.errors import (
+    CheckError,
+    DataError,
+    FileError,
+    UnsupportedError,
+    VerificationError,
+)
 from irtools.files import file_hash, publish, publish_folder, scratch_folder, staging_folder
 from irtools.model import Model
 from irtools.report.document import Report
@@ -26,12 +30,11 @@ from irtools.targets import Artifact, Companions, Feeds, KernelReport, Target, f
 from irtools.words import printable
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from irtools.driver.result import OptimizeResult
 
 __all__ = ["WrittenExport", "compile_to", "copy_companions", "write_artifact", "write_export"]
-
-_SAME = 1e-3
-"""Largest difference, relative to the largest number, of a form that computes the same."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -322,7 +325,9 @@ def _outputs(
         DataError: The feeds do not fit.
         UnsupportedError: It does not run.
     """
+    from irtools.instruments import check_outputs
     from irtools.measure.probe import probe
+    from irtools.passmanager import Exactness
 
     main = artifact.files[0]
     found = probe(target, main, feeds)
@@ -330,26 +335,16 @@ def _outputs(
         with scratch_folder("proof") as folder:
             proven = target.compile(model, folder, "model").files[0]
             wanted = probe(target, proven, feeds)
-        wrong = [name for name in wanted if not _is_same(wanted[name], found.get(name))]
-        if wrong:
-            raise CheckError(
-                f"{main.name} computes other numbers than the model at the output "
-                f"{printable(wrong[0])!r}: {target.version()} reads it back wrongly; write "
-                f".{target.formats[0]}"
-            )
+        for name, array in wanted.items():
+            try:
+                check_outputs({name: array}, found, Exactness.REASSOCIATED)
+            except VerificationError as error:
+                raise CheckError(
+                    f"{main.name} computes other numbers than the model at the output "
+                    f"{printable(name)!r}: {target.version()} reads it back wrongly; write "
+                    f".{target.formats[0]}"
+                ) from error
     return found
-
-
-def _is_same(wanted: np.ndarray, found: np.ndarray | None) -> bool:
-    if found is None or wanted.dtype.kind not in "fc":
-        return found is not None and np.array_equal(wanted, found)
-    return wanted.shape == found.shape and bool(
-        np.allclose(found, wanted, rtol=_SAME, atol=_SAME * _largest(wanted), equal_nan=True)
-    )
-
-
-def _largest(array: np.ndarray) -> float:
-    return float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
 
 
 def copy_companions(

@@ -5,7 +5,11 @@
 A and B are graph inputs with a default of zeros, so the model without an adapter is the base, and
 no pass takes them for weights: W is quantized and A and B are not. Products that read the same x
 share one A, [K, n r], whose result is split (one product for query, key and value): a decoder
-spends as long on starting so small a product as on computing it. The rank is an open size.
+spends as long on starting so small a product as on computing it. Each keeps a B of its own: one
+product for all of them, by B as blocks of [n r, N1 + N2 ..], starts fewer nodes but reads n times
+as much, and takes longer. Of what is left half is the reading of A and B, once a token, and the
+Add, which a Gemm would save, takes as long as the Reshape that a Gemm needs. The rank is an open
+size.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def _length(path: Path, past: Mapping[str, np.ndarray], decoder: CachedDecoder, 
         )
     wanted = {cache.name: (1, cache.heads, cache.size) for cache in decoder.past}
     shapes = {key: (*array.shape[:2], *array.shape[3:]) for key, array in past.items()}
-    lengths = {array.shape[2] for array in past.values() if array.ndim > 2}
+    lengths = {int(array.shape[2]) for array in past.values() if array.ndim > 2}
     if shapes != wanted or len(lengths) != 1:
         held = " or ".join(str(length) for length in sorted(lengths)) or "no"
         raise ModelError(

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -37,9 +37,12 @@ from irtools.version import __version__
 
 __all__ = [
     "SIGNATURE_FILE",
+    "check_apart",
+    "check_names",
     "check_place",
     "config_digest",
     "copy_files",
+    "damage_of",
     "describe_release",
     "fault_of",
     "publish_release",
@@ -107,13 +110,47 @@ def fault_of(folder: Path, manifest: Manifest) -> str | None:
 def faults_of(folder: Path, manifest: Manifest) -> list[str]:
     """Return what is wrong with the files of a release, a line each."""
     present = set(files_below(folder)) - set(_OUTSIDE)
+    foreign = sorted(present - set(manifest.files))
+    return [*(f"{name} is not of this release" for name in foreign), *damage_of(folder, manifest)]
+
+
+def damage_of(folder: Path, manifest: Manifest) -> list[str]:
+    """Return which files of a release are missing or have other bytes, a line each."""
+    present = set(files_below(folder))
     faults = [f"{name} is missing" for name in manifest.files if name not in present]
-    faults += [f"{name} is not of this release" for name in sorted(present - set(manifest.files))]
     hashes = file_hashes(folder / name for name in manifest.files if name in present)
     for name, file in manifest.files.items():
         if name in present and hashes[folder / name] != file.sha256:
             faults.append(f"{name} has other bytes than were written")
     return faults
+
+
+def check_names(config: Config) -> None:
+    """Refuse models with the name of a file that every release has.
+
+    Raises:
+        UsageError: There is one; says at which line.
+    """
+    taken = ("report.json", "report.html", SIGNATURE_FILE, *(name for name, _ in _FILES))
+    for name in config.models:
+        if name in taken:
+            raise config.error(("models", name), "a file of the release has this name")
+
+
+def check_apart(place: Path, config: Config) -> None:
+    """Refuse to replace a folder that holds what the release is made from.
+
+    Raises:
+        UsageError: It holds `irc.toml`, a source, data, or the current folder.
+    """
+    whole = Path(os.path.realpath(place))
+    for path in (config.path, *_read_by(config), Path.cwd()):
+        if Path(os.path.realpath(path)).is_relative_to(whole):
+            what = "the current folder" if path == Path.cwd() else str(path)
+            raise UsageError(
+                f"the release would replace the folder {place}, which holds {what}: give another "
+                "one"
+            )
 
 
 def check_place(place: Path, *, force: bool) -> None:
@@ -140,6 +177,16 @@ def check_place(place: Path, *, force: bool) -> None:
         raise UsageError(
             f"{place / foreign[0]} is not of the release that is there: move it, or --force"
         )
+
+
+def _read_by(config: Config) -> Iterator[Path]:
+    """Yield the files and folders that builds read."""
+    for model in config.models.values():
+        yield config.folder / model.source
+    for data in config.data.values():
+        for text in (data.calibrate, data.evaluate, data.tokenizer):
+            if text is not None:
+                yield config.folder / text
 
 
 def describe_release(config: Config, builds: Sequence[BuildRecord], folder: Path) -> Manifest:

@@ -21,7 +21,6 @@ from irtools.builds.records import (
     FileRecord,
     Manifest,
     read_record,
-    record_text,
 )
 from irtools.builds.summary import release_report
 from irtools.errors import DataError, FileError, UsageError
@@ -89,7 +88,7 @@ def read_release(folder: Path) -> Manifest:
 
     Raises:
         FileError: It is not there, or not a release.
-        DataError: It is one of another version, or names files that are not its own.
+        DataError: It is one of another version, names files that are not its own, or was changed.
     """
     path = folder / MANIFEST_FILE
     if not path.is_file():
@@ -99,6 +98,8 @@ def read_release(folder: Path) -> Manifest:
         main = f"{one.name}/{one.main}"
         if main not in manifest.files or ".." in main.split("/") or main.startswith("/"):
             raise DataError(f"{path} names {main} as a model, which is not a file of the release")
+    if not manifest.is_text(path.read_bytes()):
+        raise DataError(f"{path} has other bytes than were written")
     return manifest
 
 
@@ -215,15 +216,15 @@ def describe_release(config: Config, builds: Sequence[BuildRecord], folder: Path
     digest = config_digest(config)
     statement = provenance(builds, _records(folder), digest)
     _write(folder / "provenance.json", json_text(statement))
-    manifest = Manifest(
+    manifest, text = Manifest(
         name=name,
         release=config.release.version,
         irtools=__version__,
         config=digest,
         builds=tuple(builds),
         files=_records(folder),
-    )
-    _write(folder / MANIFEST_FILE, record_text(manifest))
+    ).sealed()
+    _write(folder / MANIFEST_FILE, text)
     return manifest
 
 

@@ -133,6 +133,8 @@ def _instead(path: Path) -> str:
     """Say what a folder holds that is not a source."""
     if not path.is_dir():
         return ""
+    if (path / "irtools.json").is_file():
+        return f"; it is a release: give the model file of one of its builds in {path}"
     found = sorted(path.iterdir())
     suffixes = {inner.suffix for inner in found}
     files = [inner for inner in found if inner.suffix.lower() == ".gguf"]

@@ -9,6 +9,7 @@ import pytest
 
 import irtools
 from irtools.builds import load as module
+from irtools.builds.records import Manifest, read_record
 from irtools.errors import (
     DataError,
     FileError,
@@ -78,5 +79,8 @@ def test_what_cannot_be_loaded_is_told(
     other = tmp_path / "irtools.json"
     text = manifest.read_text(encoding="utf-8")
     other.write_text(text.replace("bag/clean/sse", "sack/clean/sse"), encoding="utf-8")
+    with pytest.raises(DataError, match=r"irtools.json has other bytes than were written"):
+        irtools.load(tmp_path)
+    other.write_text(read_record(Manifest, other).sealed()[1], encoding="utf-8")
     with pytest.raises(UsageError, match="several models: say which of sack, bag"):
         irtools.load(tmp_path)

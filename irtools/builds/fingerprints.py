@@ -60,12 +60,11 @@ class Fingerprints:
 
     def _source(self, one: Combination) -> str:
         table = one.model_table
-        source = one.located(table.source)
-        if is_function(table.source):
-            found = self._function(one)
-        else:
-            with _placing(one, ("models", one.model, "source")):
-                found = self._paths(*_files_of_source(Path(source)))
+        with _placing(one, ("models", one.model, "source")):
+            if is_function(table.source):
+                found = self._function(one)
+            else:
+                found = self._paths(*_files_of_source(Path(one.located(table.source))))
         further = [
             self._named_paths(one, "example", table.example),
             self._named_paths(one, "weights", table.weights),
@@ -190,13 +189,14 @@ def _target(one: Combination) -> Target:
 
 @contextmanager
 def _placing(one: Combination, at: KeyPath) -> Iterator[None]:
-    """Let an error say which line of `irc.toml` it is about."""
+    """Let an error say which line of `irc.toml` it is about, unless it does."""
     try:
         yield
-    except FileError as error:
-        raise FileError(str(one.config.error(at, str(error)))) from error
     except IrtoolsError as error:
-        raise one.config.error(at, str(error)) from error
+        if str(error).startswith(f"{one.config.path}:"):
+            raise
+        placed = one.config.error(at, str(error))
+        raise (FileError(str(placed)) if isinstance(error, FileError) else placed) from error
 
 
 def _settings(one: Combination) -> dict[str, Any]:

@@ -99,9 +99,11 @@ def find_frontend(source: str) -> Frontend:
     """Return the frontend that accepts a source.
 
     Raises:
-        FileError: The source does not exist.
+        FileError: The source does not exist, or its name is empty.
         ModelError: No frontend knows what it is.
     """
+    if not source:
+        raise FileError("the name of the source is empty")
     path = Path(source)
     # An address that ends in .onnx must not pass for a file.
     if "://" in source and not path.exists():

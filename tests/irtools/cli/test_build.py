@@ -199,6 +199,12 @@ def test_the_release_says_what_it_is(build: Callable) -> None:
         ),
         ('"model.onnx"', '"model.onnx"\npart = "encoder"', 2, "file, and has no part 'encoder'"),
         (
+            '"model.onnx"',
+            '"tomllib:loads"',
+            2,
+            "irc: irc.toml:3:1: models.mlp.source: ",
+        ),
+        (
             "[models.mlp]",
             '[models."report.md"]',
             2,
@@ -304,6 +310,13 @@ def test_init_writes_what_build_reads(irc: Callable, monkeypatch: pytest.MonkeyP
     found = irc("init", "model.onnx")
     assert found.code == 2 and "irc.toml exists" in found.err
     assert irc("init", "missing.onnx", "--force").code == 6
+    found = irc("init", "", "--force")
+    assert found.code == 6 and "the name of the source is empty" in found.err
+    found = irc("init", "model.onnx", "--evaluate", "dta.npz", "--force")
+    assert found.code == 6 and "dta.npz does not exist" in found.err
+    Path("other").mkdir()
+    found = irc("init", "model.onnx", "--config", "other/irc.toml", "--calibrate", "synthetic")
+    assert found.code == 0 and "next: irc build --config other/irc.toml" in found.err
     assert irc("init", "model.onnx", "-p", "O9", "--force").code == 2
     Path("sub").mkdir()
     assert irc("init", "model.onnx", "--config", "sub/my.toml").code == 0

@@ -81,7 +81,7 @@ def build(config_file: str, schema: bool, **given: Any) -> None:
     if given["key"] is not None:
         from irtools.builds.signing import check_key
 
-        check_key(Path(given["key"]))
+        check_key(Path(given["key"]), signs=True)
     if given["check"]:
         _check(config)
         return

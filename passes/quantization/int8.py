@@ -54,6 +54,7 @@ from irtools.passes.quantization.spared import FinerForms, spare
 from irtools.passes.quantization.times import MAX_LATENCY, start_clock
 from irtools.passes.quantization.trial_run import Trials, weight_bytes
 from irtools.passes.quantization.write.desk import Desk
+from irtools.passes.quantization.write.widened import can_widen, widen
 from irtools.passmanager import (
     FOUND_WEIGHTS,
     Exactness,
@@ -73,6 +74,10 @@ _CALIBRATORS = calibrators()
 _MOST_TOKEN_BLOCK = 256
 _MORE_KEPT = (
     "least-sqnr={:g}, which stores the weights that lose most in 16 bits or leaves them in float32"
+)
+_WIDENED = (
+    "float16 becomes float32, in which {} computes it in any case: int8 kernels take weights of "
+    "float32 alone; inputs and outputs keep their types"
 )
 _NO_RANGES = "smooth=true moves no scale: only static products have ranges that gain"
 
@@ -115,6 +120,9 @@ class Int8(PlanningPass):
     integers), batched and left-hand constants, Einsum, small products, and whatever is in
     branches of If, bodies of Loop and Scan, and functions.
 
+    A model of float16 is widened to float32 first where the target computes in nothing else and its
+    int8 kernels then take a weight; its inputs and outputs keep their types.
+
     What comes of it is run on some of the calibration data, or on drawn inputs where none was given
     (not with `--no-check`, nor above 2 GiB of weights or a quarter of the memory). Where less than
     20 dB of the outputs are kept, static products get a range for each token, as few as it takes: a
@@ -146,7 +154,7 @@ class Int8(PlanningPass):
             Half,
         ),
         (ALREADY, *STORAGE_REASONS),
-    ) | dict(MOVED)
+    ) | {**MOVED, "num-widened": "weights of float16 in float32, which int8 kernels take"}
 
     mode: Literal["auto", "static", "dynamic", "token-wise", "weight-only"] = option(
         "auto",
@@ -281,6 +289,17 @@ class Int8(PlanningPass):
         )
 
     def plan(self, model: ir.Model, ctx: PassContext) -> Plan:
+        halves = "float16" in ctx.target.capabilities.compute_dtypes
+        if not halves and self._form(ctx).rounds_activations and can_widen(model):
+            wide = model.clone()
+            widen(wide, self.name)
+            plan = self._plan(wide, ctx)
+            if any(read_decision(d).form.rounds_activations for d in scales_in(plan)[1].decisions):
+                note = _WIDENED.format(ctx.target.name)
+                return replace(plan, notes=(note, *plan.notes))
+        return self._plan(model, ctx)
+
+    def _plan(self, model: ir.Model, ctx: PassContext) -> Plan:
         wishes = self._wishes(ctx)
         if wishes.is_static:
             ctx = hold_out(ctx)
@@ -383,6 +402,7 @@ class Int8(PlanningPass):
     def apply(self, model: ir.Model, plan: Plan, ctx: PassContext) -> PassResult:
         scales, weights = scales_in(plan)
         moved = [ScaledSite.from_data(decision.data) for decision in scales]
+        widened = widen(model, self.name) if _multiplies_halves(model, weights) else 0
         counts = apply_scales(model, moved, self.name)
         moments_of, note = moments_for(model, weights, hold_out(ctx))
         if note:
@@ -392,7 +412,7 @@ class Int8(PlanningPass):
         return replace(
             result,
             modified=result.modified or bool(moved),
-            counters={**result.counters, **counts},
+            counters={**result.counters, **counts, **({"num-widened": widened} if widened else {})},
             plan=plan,
         )
 
@@ -417,3 +437,11 @@ class Int8(PlanningPass):
         if mode == "auto":
             mode = best_mode(capabilities, has_data=ctx.calibration is not None)
         return product_form(mode, range_of(self.reduce_range, capabilities), self.block_size)
+
+
+def _multiplies_halves(model: ir.Model, plan: Plan) -> bool:
+    """Whether a plan was made on a model of float16 that had been widened."""
+    initializers = model.graph.initializers
+    halves = {name for name, v in initializers.items() if v.dtype == ir.DataType.FLOAT16}
+    made = (read_decision(d) for d in plan.decisions if d.data["weight"] in halves)
+    return bool(halves) and any(one.form.rounds_activations and not one.scope for one in made)

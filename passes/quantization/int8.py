@@ -14,7 +14,7 @@ from irtools.measure.cpu import cpu_quota
 from irtools.model import infer_shapes
 from irtools.passes.quantization.alternatives import alternatives_of
 from irtools.passes.quantization.budget import Budget, read_budget
-from irtools.passes.quantization.by_token import by_token
+from irtools.passes.quantization.by_token import RATIO, SCALED_RATIO, by_token
 from irtools.passes.quantization.for_data import moments_for, rounded_for_data
 from irtools.passes.quantization.forms.apply import apply_plan
 from irtools.passes.quantization.forms.blocks import BlockTable, Int4
@@ -44,7 +44,7 @@ from irtools.passes.quantization.mixed import (
 from irtools.passes.quantization.prospect import Prospect, Wishes
 from irtools.passes.quantization.ranges.evidence import Evidence
 from irtools.passes.quantization.ranges.rounding import ROUNDING_GROUP, roundings
-from irtools.passes.quantization.remedy import FLOORS_DB, best_plan
+from irtools.passes.quantization.remedy import FLOORS_DB, NEED_DB, best_plan
 from irtools.passes.quantization.rounded_results import keep_results
 from irtools.passes.quantization.sites.find import find_sites
 from irtools.passes.quantization.sites.reasons import ALREADY
@@ -127,8 +127,9 @@ class Int8(PlanningPass):
     (not with `--no-check`, nor above 2 GiB of weights or a quarter of the memory). Where less than
     20 dB of the outputs are kept, static products get a range for each token, as few as it takes: a
     few tokens of decoders, such as the first, are hundreds of times larger than the others in front
-    of `down`. If that is not enough, the weights that lose most are stored in 8 bits instead of
-    multiplied, or in 16 bits, until enough is kept.
+    of `down`. Where that is so, they are tried together with moved scales, too. If it is not
+    enough, the weights that lose most are stored in 8 bits instead of multiplied, or in 16 bits,
+    until enough is kept.
 
     Left alone and counted: weights that hold NaN or infinity or that 8 bits keep to less than
     30 dB, weights that another node reads in another way, constants that are added and not
@@ -188,9 +189,9 @@ class Int8(PlanningPass):
     )
     method: str = option(
         "auto",
-        "how weights of static products are rounded; auto: gptq where the outputs keep less than "
-        "26 dB and gain, or less than 30 and gain 1 dB, in a large model those of narrow products "
-        "alone; rtn: each to the "
+        "how weights of products are rounded in mode=static; auto: gptq where the outputs keep "
+        "less than 26 dB and gain, or less than 30 and gain 1 dB, in a large model those of narrow "
+        "products alone; rtn: each to the "
         f"nearest; {explained(roundings())}",
         ("auto", "rtn", *roundings()),
         ROUNDING_GROUP,
@@ -319,8 +320,12 @@ class Int8(PlanningPass):
         def plan_of(prospect: Prospect) -> Plan:
             candidates = [prospect.candidate(floor) for floor in floors]
             first = prospect.plan(candidates[0])
-            found = self._by_token(first, prospect, trials, ctx)
+            found = self._by_token(first, prospect, trials, self.least_sqnr)
             return best_plan(candidates, prospect.plan, trials) if found is first else found
+
+        def with_tokens(prospect: Prospect) -> Plan:
+            first = prospect.plan(prospect.candidate(floors[0]))
+            return self._by_token(first, prospect, trials, NEED_DB, SCALED_RATIO)
 
         prospect = Prospect(model, wishes, ctx)
         if wishes.is_static and wishes.scales:
@@ -330,6 +335,7 @@ class Int8(PlanningPass):
                 trials,
                 lambda scaled, moved: Prospect(scaled, wishes, ctx, moved),
                 plan_of,
+                with_tokens,
                 self.name,
             )
             prospect, plan = smoothing.best(prospect)
@@ -350,15 +356,21 @@ class Int8(PlanningPass):
             return plan
         return rounded_for_data(plan, prospect.static, trials, self.method)
 
-    def _by_token(self, plan: Plan, prospect: Prospect, trials: Trials, ctx: PassContext) -> Plan:
+    def _by_token(
+        self,
+        plan: Plan,
+        prospect: Prospect,
+        trials: Trials,
+        enough_db: float | None,
+        ratio: float = RATIO,
+    ) -> Plan:
         """Return the plan with a range for each token where fixed ones keep too little."""
-        if self.least_sqnr is None or self.bits == "auto" or not prospect.static:
+        if enough_db is None or self.bits == "auto" or not prospect.static:
             return plan
-        capabilities = ctx.target.capabilities
-        form = TokenWise(range_of(self.reduce_range, capabilities))
-        evidence = Evidence(capabilities, prospect.facts)
+        evidence = Evidence(prospect.capabilities, prospect.facts)
+        form = TokenWise(range_of(self.reduce_range, prospect.capabilities))
         return by_token(
-            plan, prospect.model, prospect.static, form, evidence, trials, self.least_sqnr
+            plan, prospect.model, prospect.static, form, evidence, trials, enough_db, ratio
         )
 
     def _mixed(

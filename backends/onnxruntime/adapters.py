@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from irtools.analysis.adapters import modules_of, up_name
 from irtools.backends.onnxruntime.session import RUNTIME_ERRORS, ort
 from irtools.errors import FileError, ModelError
 from irtools.targets import Feeds, InputSlot
@@ -90,6 +89,9 @@ def _check(path: Path, array: np.ndarray, slot: InputSlot) -> None:
 
 def _check_ranks(path: Path, arrays: Feeds, known: Mapping[str, InputSlot]) -> None:
     """Refuse factors of different ranks, of which the product does not exist."""
+    # Processes that run a model without adapters load nothing that reads graphs.
+    from irtools.analysis.adapters import modules_of, up_name
+
     for down in known:
         modules = modules_of(down, known)
         ups = [name for name in map(up_name, modules) if name in arrays]

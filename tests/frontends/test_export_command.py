@@ -196,7 +196,7 @@ def test_an_export_that_differs_is_refused(nets: str, irc: Any) -> None:
         ((".",), 3, "is not a model that irtools reads"),
         (("nowhere",), 6, "is not a file or folder here"),
         (("nowhere", "--adapter", "x=much"), 2, "'much' is not a number"),
-        (("in.npz", "--adapter", "lora"), 2, "--adapter belong"),
+        (("in.npz", "--adapter", "lora"), 2, "--adapter would be for an export"),
         (("nowhere", "--adapter", "x=nan"), 2, "'nan' is not a number"),
         (("empty",), 3, "it is empty"),
         (("lora",), 3, "irc export BASE --adapter lora"),

@@ -10,8 +10,8 @@ from irtools.report.counts import count_changed, count_skipped, tell_skipped
 # Participles of what passes do to parts of a model.
 _DEEDS = (
     "built|computed|dead|folded|fused|hoisted|joined|lifted|merged|quantized|removed|rewritten|"
-    "rotated|scaled|split|"
-    "stored|sunk|unpadded|"
+    "delayed|rotated|scaled|split|"
+    "stored|sunk|unpadded|widened|"
     "(heads|neurons|channels)-removed|weights-zeroed"
 )
 

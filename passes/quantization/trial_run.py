@@ -194,12 +194,16 @@ class Session:
             return -math.inf
         return None if math.isnan(result.sqnr_db) else result.sqnr_db
 
-    def divergence(self) -> float | None:
-        """Return how far the outputs are from the original's; None where that is not finite."""
+    def divergence(self, weights: Feeds = MappingProxyType({})) -> float | None:
+        """Return how far the outputs are from the original's; None where that is not finite.
+
+        Args:
+            weights: Further inputs, in every call.
+        """
         total = Divergence()
         for feeds, expected in zip(self.trial.feeds, self.trial.expected, strict=True):
             kept = {name: a for name, a in expected.items() if name in self.runner.output_names}
-            found = self.runner.run(feeds, list(kept))
+            found = self.runner.run({**feeds, **weights}, list(kept))
             total.update(kept, found, padding_mask(feeds))
         result = total.result()
         return result if math.isfinite(result) else None

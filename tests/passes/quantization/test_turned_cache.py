@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from irtools.passes.quantization.ranges.attention_error import rounded_rows
+from irtools.passes.quantization.ranges.attention_error import AttentionSample, rounded_rows
 from irtools.passes.quantization.ranges.rotary import Turning
 from irtools.passes.quantization.ranges.turned_cache import (
     Recipe,
@@ -187,3 +187,17 @@ def test_keys_that_are_always_zero_have_steps() -> None:
     assert (found.scale[:4] == 1.0).all()
     for array in (found.turn.forth, found.turn.back):
         assert np.isfinite(array).all()
+
+
+@pytest.mark.parametrize(("first", "place"), [(0.4, 2), (0.6, 0)])
+def test_of_two_tokens_that_are_looked_at_alike_the_first_is_exact(
+    first: float, place: int
+) -> None:
+    """Two heads over one; the third token is looked at most."""
+    rng = np.random.default_rng(11)
+    keys, values = rng.normal(size=(2, 1, 3, 4))
+    sample = AttentionSample(rng.normal(size=(2, 3, 4)), keys, values, 0.5)
+    weights = np.broadcast_to(np.array([first, 0.1, 1.0]), (2, 3, 3))
+    key, value = sample.sinks(weights)
+    np.testing.assert_array_equal(key, keys[:, place])
+    np.testing.assert_array_equal(value, values[:, place])

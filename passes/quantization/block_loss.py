@@ -73,14 +73,14 @@ def costliest_blocks(
     switches = _with_switches(copy, roundings)
     with trial.session(copy) as session:
 
-        def loss(rounded: Collection[int]) -> float:
+        def loss(rounded: Collection[int], *, first: bool = False) -> float:
             given = {
                 name: np.array([place in rounded], np.float32) for place, name in switches.items()
             }
-            found = session.divergence(given)
+            found = session.divergence(given, first=first)
             return math.inf if found is None else found
 
-        order = sorted(roundings, key=lambda place: -loss([place]))
+        order = sorted(roundings, key=lambda place: -loss([place], first=True))
         losses = {len(order): 0.0}
 
         def holds(count: int) -> bool:

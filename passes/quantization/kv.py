@@ -20,6 +20,7 @@ from irtools.analysis.decoder import find_decoder
 from irtools.editing import Editor
 from irtools.errors import OptionError, UnsupportedError
 from irtools.passes.quantization.block_loss import Costliest, costliest_blocks
+from irtools.passes.quantization.held_out import hold_out
 from irtools.passes.quantization.ranges.cache_roundings import (
     CacheRounding,
     narrow_roundings,
@@ -160,6 +161,8 @@ class Kv(Pass):
         """Return how the cache of each block is rounded, and what is to be said about it."""
         if bits == 8:
             return list(wide_roundings(model, blocks, ctx)), []
+        if self.max_loss is not None:
+            ctx = hold_out(ctx)
         found = narrow_roundings(model, blocks, ctx)
         order = sorted(range(len(blocks)), key=lambda n: -found[n].error)
         worst, notes = tuple(order[: self.wide_blocks]), []

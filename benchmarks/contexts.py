@@ -124,7 +124,9 @@ def main(argv: Sequence[str]) -> None:
     for _ in range(given.rounds):
         for name, path in files.items():
             arguments = (path, ENTRANTS[name].target, tokens, lengths)
-            passes[name].append(run_isolated(read_through, *arguments, label=name))
+            found = run_isolated(read_through, *arguments, label=name)
+            # Keys come back from the other process as text.
+            passes[name].append({int(length): stop for length, stop in found.items()})
             rows = [_row(name, length, passes[name]) for length in lengths]
             document["rows"] = merged(document["rows"], rows)
             store(given.write, document)

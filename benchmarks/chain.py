@@ -137,6 +137,11 @@ TASKS = {
                 f"{TRIM},prune:ratio=0.5,fuse,sink,int8",
             ),
             Row(
+                "distilled, fewer tokens, pruned by 0.65, sunk, quantized, fused",
+                "distilled",
+                f"{TRIM},prune:ratio=0.65:sequential=true,fuse,sink,int8",
+            ),
+            Row(
                 "teacher, fewer tokens, tables in 4 bits",
                 "teacher",
                 f"{TRIM},{SMALL}",

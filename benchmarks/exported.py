@@ -11,12 +11,13 @@ from benchmarks.recording import prepare
 __all__ = ["exported"]
 
 
-def exported(name: str, cache: Path) -> Path:
+def exported(name: str, cache: Path, *options: str) -> Path:
     """Return the model of a checkpoint, with its tokenizer next to it; it is made once."""
     prepare(name, cache)
 
     def export(folder: Path) -> None:
         folder.mkdir()
-        irc("export", cache / name / "checkpoint", "-o", folder / f"{name}.onnx")
+        irc("export", cache / name / "checkpoint", *options, "-o", folder / f"{name}.onnx")
 
-    return Path(cached(cache / name / "export", export)) / f"{name}.onnx"
+    made = "-".join(("export", *(option.strip("-") for option in options)))
+    return Path(cached(cache / name / made, export)) / f"{name}.onnx"

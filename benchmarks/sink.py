@@ -20,10 +20,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.chain import TASKS, Workshop
-from benchmarks.compile_time import exported
 from benchmarks.deployed import deployed, ratio_cell
-from benchmarks.prepared.packages import cached
-from benchmarks.processes import IRC, run
+from benchmarks.exported import exported
 from benchmarks.recording import (
     DEFAULT_CACHE,
     about,
@@ -127,7 +125,8 @@ def prompt(name: str, form: str, target: str, given: argparse.Namespace) -> Prom
     passes = DECODER_PASSES[form]
     whole = Model.load(exported(name, given.cache))
     without = deployed(whole, passes, target, None)
-    sunk = deployed(Model.load(with_last_scores(name, given.cache)), f"{passes},sink", target, None)
+    last = Model.load(exported(name, given.cache, "--logits", "last"))
+    sunk = deployed(last, f"{passes},sink", target, None)
     bench = BenchSettings(sequence=(length,), rounds=given.rounds)
     feeds = bench_feeds(without, bench)
     label, arrays = next(iter(feeds.items()))
@@ -141,13 +140,6 @@ def prompt(name: str, form: str, target: str, given: argparse.Namespace) -> Prom
     sizes = (scores[0].nbytes / 1e6, scores[1].nbytes / 1e6)
     ratio = timed.speedup
     return PromptRow(name, form, target, timed.median_ms, ratio, float(decibels), sizes)
-
-
-def with_last_scores(name: str, cache: Path) -> Path:
-    """Return the file of a decoder that gives scores of the last token alone."""
-    source, path = cache / name / "checkpoint", cache / name / f"{name}-last.onnx"
-    command = [IRC, "export", str(source), "--logits", "last", "-o"]
-    return Path(cached(path, lambda made: run([*command, str(made)])))
 
 
 def answered(model: Model, target: str, feeds: Feeds) -> np.ndarray:

@@ -45,8 +45,10 @@ class OnnxFrontend:
         given = options.given()
         if given:
             raise OptionError(
-                f"{source} is an ONNX file already; {', '.join(given)} belong to an export"
+                f"{source} is an ONNX file already: {', '.join(given)} would be for an export"
             )
+        if options.part is not None:
+            raise OptionError(f"{source} is an ONNX file, and has no part {options.part!r}")
         if _is_of_checkpoint(Path(source)):
             folder = Path(source).parent
             raise ModelError(f"{source} is a part of a checkpoint: give its folder, {folder}")

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from irtools.backends.onnxruntime.session import RUNTIME_ERRORS, clean_message, ort
+from irtools.analysis.adapters import modules_of, up_name
+from irtools.backends.onnxruntime.session import RUNTIME_ERRORS, ort
 from irtools.errors import FileError, ModelError
 from irtools.targets import Feeds, InputSlot
 from irtools.words import counted
@@ -48,7 +49,10 @@ def read_adapter(path: Path, slots: Sequence[InputSlot]) -> Mapping[str, Any]:
     try:
         found = ort.AdapterFormat.read_adapter(str(path)).get_parameters()
     except _FAILURES as error:
-        raise FileError(f"{path} is not an adapter: {clean_message(error)}") from error
+        raise FileError(
+            f"{path} is not an adapter of ONNX Runtime, or damaged: export it again with "
+            "irc export --adapters-as inputs"
+        ) from error
     known = {slot.name: slot for slot in slots if not slot.required}
     strange = [name for name in found if name not in known]
     if strange:
@@ -56,13 +60,22 @@ def read_adapter(path: Path, slots: Sequence[InputSlot]) -> Mapping[str, Any]:
             f"adapter {path} was made for another model: {counted(len(strange), 'array')} of "
             f"{len(found)} have no input here, {strange[0]!r} first"
         )
-    for name, value in found.items():
-        _check(path, name, value, known[name])
+    if not found:
+        raise ModelError(f"adapter {path} holds no array: expected factors by name of the layer")
+    arrays = {name: value.numpy() for name, value in found.items()}
+    for name, array in arrays.items():
+        _check(path, array, known[name])
+    _check_ranks(path, arrays, known)
     return dict(found)
 
 
-def _check(path: Path, name: str, value: Any, slot: InputSlot) -> None:
-    shape, wanted = tuple(value.shape()), slot.shape or ()
+def _check(path: Path, array: np.ndarray, slot: InputSlot) -> None:
+    name, shape, wanted = slot.name, array.shape, slot.shape or ()
+    if array.dtype != slot.dtype:
+        raise ModelError(
+            f"adapter {path} was made for another model: {name!r} is {array.dtype}, and the model "
+            f"takes {slot.dtype}"
+        )
     fits = len(shape) == len(wanted) and all(
         size in (None, own) for size, own in zip(wanted, shape, strict=True)
     )
@@ -71,3 +84,28 @@ def _check(path: Path, name: str, value: Any, slot: InputSlot) -> None:
             f"adapter {path} was made for another model: {name!r} is {list(shape)}, and the model "
             f"takes [{', '.join('rank' if size is None else str(size) for size in wanted)}]"
         )
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ModelError(f"adapter {path} is damaged: {name!r} has numbers that are not finite")
+
+
+def _check_ranks(path: Path, arrays: Feeds, known: Mapping[str, InputSlot]) -> None:
+    """Refuse factors of different ranks, of which the product does not exist."""
+    for down in known:
+        modules = modules_of(down, known)
+        ups = [name for name in map(up_name, modules) if name in arrays]
+        if not ups and down not in arrays:
+            continue
+        absent = [name for name in (down, *map(up_name, modules)) if name not in arrays]
+        if modules and absent:
+            raise ModelError(
+                f"adapter {path} has {(ups or [down])[0]!r} without {absent[0]!r}: expected both "
+                "factors of each layer"
+            )
+        for name in ups:
+            rank, columns = arrays[name].shape[0], arrays[down].shape[1]
+            if rank * len(modules) != columns:
+                raise ModelError(
+                    f"adapter {path}: {name!r} has rank {rank}, and {down!r} {columns} columns; "
+                    f"expected {rank * len(modules)}, the rank for each of "
+                    f"{counted(len(modules), 'layer')}"
+                )

@@ -5,7 +5,10 @@
 A and B are graph inputs with a default of zeros, so the model without an adapter is the base, and
 no pass takes them for weights: W is quantized and A and B are not. Products that read the same x
 share one A, [K, n r], whose result is split (one product for query, key and value): a decoder
-spends as long on starting so small a product as on computing it. The rank is an open size.
+spends as long on starting so small a product as on computing it. Each keeps a B of its own: one
+product for all of them, by B as blocks of [n r, N1 + N2 ..], starts fewer nodes but reads n times
+as much, and takes longer. Nor is a Gemm that adds what the base gives worth it: it takes matrices,
+and the Reshapes around it take about as long as the Add. The rank is an open size.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from irtools.analysis.adapters import ADAPTERS
+from irtools.analysis.adapters import ADAPTERS, down_name, up_name
 from irtools.analysis.provenance import module_of
 from irtools.editing import Editor, Place
 from irtools.errors import UnsupportedError
@@ -59,7 +62,7 @@ class Branch:
 
     def up(self, module: str) -> str:
         """Return the input with B of a module."""
-        return f"{module}.lora_B"
+        return up_name(module)
 
 
 def attach_inputs(model: ir.Model, modules: Sequence[str], where: str) -> tuple[Branch, ...]:
@@ -143,7 +146,7 @@ def _attach(
     nodes = [found[name] for name in names]
     read = nodes[0].inputs[0]
     widths = [_sizes(node) for node in nodes]
-    branch = Branch(_down_name(names), tuple(names), widths[0][0], tuple(n for _, n in widths))
+    branch = Branch(down_name(names), tuple(names), widths[0][0], tuple(n for _, n in widths))
     count = len(names)
     down = _input(editor, branch.down, (branch.width, count), (branch.width, _down_rank(count)))
     place = Place(editor, nodes[0])
@@ -180,13 +183,6 @@ def _sizes(node: ir.Node) -> tuple[int, int]:
     first, last = (int(size) for size in weight.shape.numpy())
     turned = node.op_type == "Gemm" and node.attributes.get_int("transB", 0) == 1
     return (last, first) if turned else (first, last)
-
-
-def _down_name(names: Sequence[str]) -> str:
-    """Return `layers.0.self_attn.q_proj.k_proj.v_proj.lora_A` for the three of a layer."""
-    parent = names[0].rpartition(".")[0]
-    leaves = (name.removeprefix(f"{parent}.") for name in names)
-    return ".".join((*([parent] if parent else []), *leaves, "lora_A"))
 
 
 def _down_rank(count: int) -> str:

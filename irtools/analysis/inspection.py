@@ -14,7 +14,7 @@ from irtools.analysis.provenance import module_name
 from irtools.model import Interface, Model, count_listed, dtype_text, iter_graphs, iter_nodes
 from irtools.operators import find_op
 
-__all__ = ["HotSpot", "Inspection", "SharedWeight", "inspect_model"]
+__all__ = ["HotSpot", "Inspection", "SharedWeight", "inspect_model", "quantized_share"]
 
 _QUANTIZE = ("DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear")
 _INTEGER_WEIGHTS = frozenset(
@@ -117,7 +117,7 @@ def inspect_model(
         weight_bytes=model.weight_bytes,
         bytes_by_dtype=_bytes_by_dtype(model),
         shared=tuple(_shared(model)),
-        quantized_share=_quantized_share(model),
+        quantized_share=quantized_share(model),
         quantized_nodes=sum(_is_quantized(node) for node in iter_nodes(model.ir)),
         sizes=sizes,
         flops=costs.total or None,
@@ -170,7 +170,8 @@ def _bytes_by_dtype(model: Model) -> dict[str, int]:
     return dict(total.most_common())
 
 
-def _quantized_share(model: Model) -> float:
+def quantized_share(model: Model) -> float:
+    """Return the part of the weight elements of matrices and filters that are small integers."""
     integers = floats = 0
     for tensor in _tensors(model):
         if len(tensor.shape) >= 2:

@@ -29,6 +29,8 @@ from irtools.builds.records import (
     Manifest,
 )
 from irtools.builds.release import (
+    check_apart,
+    check_names,
     check_place,
     config_digest,
     describe_release,
@@ -100,7 +102,9 @@ def build(config: Config, settings: BuildSettings, watch: Watch) -> BuildResult:
         IrtoolsError: As `optimize`; of several failing builds the first one's error, with how
             many failed.
     """
+    check_names(config)
     place = settings.folder or config.folder / config.release.folder
+    check_apart(place, config)
     restore_folder(place)
     remove_staging(place.absolute().parent)
     check_place(place, force=settings.force)
@@ -111,6 +115,10 @@ def build(config: Config, settings: BuildSettings, watch: Watch) -> BuildResult:
         if settings.gate is not None:
             settings.gate(place, old)
     else:
+        # An unchanged build needs no passes.
+        from irtools.builds.settings import check_recipes
+
+        check_recipes(builds)
         name = release_name(config)
         with BuildTracking(settings.trackers, name, len(builds), watch) as tracking:
             result = _renewed(config, builds, inputs, place, old, settings, watch, tracking)

@@ -21,14 +21,16 @@ from irtools.builds.tables import (
     ReleaseTable,
     TrackingTable,
 )
+from irtools.builds.toml_words import in_toml_words
 from irtools.errors import FileError, UsageError
 from irtools.plugins import suggest
+from irtools.words import printable
 
 __all__ = ["Config", "read_config"]
 
 T = TypeVar("T")
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _SYNTAX = re.compile(r"(.*) \(at (?:line (\d+), column (\d+)|end of document)\)", re.DOTALL)
 _TWICE = re.compile(r"Cannot declare \((.*)\) twice")
 _FAULT = re.compile(r"(.*?)(?: - at `\$\.?([^`\[]*)[^`]*`)?", re.DOTALL)
@@ -74,17 +76,21 @@ def read_config(path: Path) -> Config:
             says at which line and column.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        # Editors on Windows begin a file with a byte order mark.
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         hint = "; `irc init MODEL` writes one" * isinstance(error, FileNotFoundError)
         raise FileError(f"cannot read {path}: {error.strerror}{hint}") from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is not a text file in UTF-8") from error
+        line = error.object.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{path}:{line}: not a text file in UTF-8") from error
     try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+        document, places = tomllib.loads(text), key_places(text)
+    except ValueError as error:  # Of a number of many digits as well.
         raise UsageError(_syntax_line(path, str(error))) from error
-    return _Reader(path, key_places(text), document).config()
+    except RecursionError as error:
+        raise UsageError(f"{path}: arrays or tables within each other are too many") from error
+    return _Reader(path, places, document).config()
 
 
 @dataclass(frozen=True)
@@ -95,6 +101,7 @@ class _Reader:
 
     def config(self) -> Config:
         self._check_keys((), self.document, _TOP)
+        self._check_texts((), self.document)
         config = Config(
             path=self.path,
             places=self.places,
@@ -129,7 +136,10 @@ class _Reader:
         for name in tables:
             if _NAME.fullmatch(name) is None:
                 raise self._error(
-                    (what, name), f"{name!r} is not a name of letters, digits and . _ -"
+                    (what, name),
+                    f"{printable(name, 40)!r} is not a name of at most 100 letters, digits and "
+                    ". _ -",
+                    named=False,
                 )
         return {name: self._table((what, name), kind, of(value)) for name, value in tables.items()}
 
@@ -144,7 +154,7 @@ class _Reader:
             # What a table itself refuses begins with the key.
             for named in (*(match[2] or "").split("."), match[1].partition(" ")[0]):
                 at = (*at, named) if (*at, named) in self.places else at
-            raise self._error(at, match[1][:1].lower() + match[1][1:]) from error
+            raise self._error(at, in_toml_words(match[1], kind, str(at[-1]))) from error
 
     def _check_struct(
         self, at: KeyPath, table: Mapping[str, Any], kind: type[msgspec.Struct]
@@ -157,6 +167,15 @@ class _Reader:
                 is_table = isinstance(inner, type) and issubclass(inner, msgspec.Struct)
                 if is_table and isinstance(value, dict):
                     self._check_struct((*at, name), value, inner)
+
+    def _check_texts(self, at: KeyPath, value: Any) -> None:
+        """Refuse what no file and no name can have in it."""
+        match value:
+            case str() if "\0" in value:
+                raise self._error(at, "holds a NUL character")
+            case dict() | list():
+                for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+                    self._check_texts((*at, key), item)
 
     def _check_keys(
         self, at: KeyPath, table: Mapping[str, Any], known: tuple[str, ...] | list[str]
@@ -177,11 +196,15 @@ def _check_references(config: Config) -> None:
     for name, model in config.models.items():
         named = (
             ("data", () if model.data is None else (model.data,), config.data),
-            ("pipelines", model.pipelines or (), config.pipelines),
-            ("targets", model.targets or (), config.targets),
+            ("pipelines", model.pipelines, config.pipelines),
+            ("targets", model.targets, config.targets),
         )
         for key, wanted, known in named:
-            for one in wanted:
+            if wanted is not None and key != "data" and not wanted:
+                raise config.error(("models", name, key), "names none: leave it out to take all")
+            for number, one in enumerate(wanted or ()):
+                if one in (wanted or ())[:number]:
+                    raise config.error(("models", name, key), f"names {one} twice")
                 if one not in known:
                     raise config.error(
                         ("models", name, key), f"there is no [{key}.{one}]{suggest(one, known)}"
@@ -220,8 +243,8 @@ def _dotted(at: KeyPath) -> str:
 
 def _syntax_line(path: Path, message: str) -> str:
     match = _SYNTAX.fullmatch(message)
-    if match is None:
-        return f"{path}: {message}"
+    if match is None:  # Of all that is read, Python itself refuses this alone.
+        return f"{path}: a number has too many digits"
     where = f":{match[2]}:{match[3]}" if match[2] else ""
     twice = _TWICE.fullmatch(match[1])
     if twice is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import msgspec
 
 from irtools.builds.inputs import Inputs
 from irtools.builds.matrix import Combination, is_function
+from irtools.builds.places import KeyPath
 from irtools.errors import FileError, IrtoolsError
 from irtools.files import file_hashes, files_below
 from irtools.measure.cpu import cpu_quota
@@ -58,17 +60,25 @@ class Fingerprints:
 
     def _source(self, one: Combination) -> str:
         table = one.model_table
-        source = one.located(table.source)
-        if is_function(table.source):
-            found = self._function(one)
-        else:
-            try:
-                found = self._paths(*_files_of_source(Path(source)))
-            except IrtoolsError as error:
-                raise _placed(one, ("models", one.model, "source"), error) from error
-        further = [table.example, table.weights, *(_folder_of(text) for text in table.adapters)]
-        paths = [one.config.folder / path for path in further if path is not None]
-        return found if not paths else _joined(found, self._paths(*paths))
+        with _placing(one, ("models", one.model, "source")):
+            if is_function(table.source):
+                found = self._function(one)
+            else:
+                found = self._paths(*_files_of_source(Path(one.located(table.source))))
+        further = [
+            self._named_paths(one, "example", table.example),
+            self._named_paths(one, "weights", table.weights),
+            self._named_paths(one, "adapters", *(_folder_of(text) for text in table.adapters)),
+        ]
+        return _joined(found, *filter(None, further)) if any(further) else found
+
+    def _named_paths(self, one: Combination, key: str, *texts: str | None) -> str:
+        """Return one hash of files that a model's table names next to its source; empty: none."""
+        paths = [one.config.folder / text for text in texts if text is not None]
+        if not paths:
+            return ""
+        with _placing(one, ("models", one.model, key)):
+            return self._paths(*paths)
 
     def _function(self, one: Combination) -> str:
         """Return the fingerprint of a model that a function makes: only making it shows it."""
@@ -84,20 +94,25 @@ class Fingerprints:
     def _data(self, one: Combination) -> Iterator[tuple[str, str]]:
         table = one.data_table
         for name, text in (("calibrate", table.calibrate), ("evaluate", one.evaluate)):
-            if text is None:
-                continue
-            if text == "synthetic":
-                yield name, text
-            elif is_function(text) or is_task(text):
-                yield name, self._function_data(one, text)
-            else:
-                path = Path(one.located(text))
-                if not path.exists():
-                    raise FileError(f"no data at {path}: no such file or folder")
-                near = () if path.is_dir() else companions_in(path.parent)
-                yield name, self._paths(path, *near)
+            if text is not None:
+                with _placing(one, one.place_of(name)):
+                    found = self._one_data(one, text)
+                yield name, found
         if table.tokenizer is not None:
-            yield "tokenizer", self._paths(Path(one.located(table.tokenizer)))
+            with _placing(one, one.place_of("tokenizer")):
+                found = self._paths(Path(one.located(table.tokenizer)))
+            yield "tokenizer", found
+
+    def _one_data(self, one: Combination, text: str) -> str:
+        if text == "synthetic":
+            return text
+        if is_function(text) or is_task(text):
+            return self._function_data(one, text)
+        path = Path(one.located(text))
+        if not path.exists():
+            raise FileError(f"no data at {path}: no such file or folder")
+        near = () if path.is_dir() else companions_in(path.parent)
+        return self._paths(path, *near)
 
     def _function_data(self, one: Combination, text: str) -> str:
         from irtools.builds.settings import loading_of, reading_of
@@ -168,17 +183,20 @@ def _folder_of(adapter: str) -> str:
 
 
 def _target(one: Combination) -> Target:
-    try:
+    with _placing(one, ("targets", one.target)):
         return find_target(one.target_text, check=False)
+
+
+@contextmanager
+def _placing(one: Combination, at: KeyPath) -> Iterator[None]:
+    """Let an error say which line of `irc.toml` it is about, unless it does."""
+    try:
+        yield
     except IrtoolsError as error:
-        raise _placed(one, ("targets", one.target), error) from error
-
-
-def _placed(one: Combination, at: tuple[str, ...], error: IrtoolsError) -> IrtoolsError:
-    """Return an error that says which line of `irc.toml` it is about."""
-    if isinstance(error, FileError):
-        return FileError(str(one.config.error(at, str(error))))
-    return one.config.error(at, str(error))
+        if str(error).startswith(f"{one.config.path}:"):
+            raise
+        placed = one.config.error(at, str(error))
+        raise (FileError(str(placed)) if isinstance(error, FileError) else placed) from error
 
 
 def _settings(one: Combination) -> dict[str, Any]:

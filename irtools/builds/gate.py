@@ -10,7 +10,7 @@ from typing import Literal
 from irtools.builds.config import Config
 from irtools.builds.matrix import Combination, combinations
 from irtools.builds.records import MEASURED_FILES, BuildRecord, Manifest
-from irtools.builds.release import read_release
+from irtools.builds.release import damage_of, read_release
 from irtools.builds.settings import metric_of, reading_of
 from irtools.builds.watch import Watch
 from irtools.driver.contenders import (
@@ -18,7 +18,7 @@ from irtools.driver.contenders import (
     load_contender,
     read_for_contenders,
 )
-from irtools.errors import UsageError
+from irtools.errors import DataError, UsageError
 from irtools.measure.base import BenchSettings
 from irtools.measure.contest import Contender, Contest, ContestResult, ContestSettings, Standing
 from irtools.measure.own_machine import why_not_timed
@@ -61,10 +61,12 @@ def read_baseline(folder: Path, config: Config) -> Manifest:
 
     Raises:
         FileError: There is none.
-        DataError: It is one of another version.
+        DataError: It is one of another version, or a file of it is not what was built.
         UsageError: It has no build of these names, or was made for models with other inputs.
     """
     manifest = read_release(folder)
+    if damage := damage_of(folder, manifest):
+        raise DataError(f"{folder}/{damage[0]}: give a release that is as it was built")
     known = {one.name for one in manifest.builds}
     wanted = [one.name for one in combinations(config)]
     if not known & set(wanted):
@@ -76,16 +78,19 @@ def read_baseline(folder: Path, config: Config) -> Manifest:
 
 
 def check_same_model(old: BuildRecord, new: BuildRecord, folder: Path) -> None:
-    """Refuse a baseline whose build takes other inputs or gives other outputs.
+    """Refuse a baseline whose build takes other inputs, gives other outputs or has another task.
 
     Raises:
         UsageError: It does.
     """
-    for what in ("inputs", "outputs"):
-        if old.interface[what] != new.interface[what]:
+    pairs = [(w, "; ".join(old.interface[w]), "; ".join(new.interface[w])) for w in old.interface]
+    if old.task and new.task:
+        pairs.append(("the task", old.task, new.task))
+    for what, before, now in pairs:
+        if before != now:
             raise UsageError(
-                f"{folder} is a baseline of another model: {old.name} has {what} "
-                f"{'; '.join(old.interface[what])}, and now {'; '.join(new.interface[what])}"
+                f"{folder} is a baseline of another model: {old.name} has {what} {before}, and now "
+                f"{now}"
             )
 
 

@@ -22,6 +22,7 @@ from irtools.targets import Feeds, Isa, Runner, RunnerOptions, find_target
 __all__ = ["POOLED", "SCORES", "LoadedModel", "load", "named_builds", "tokenizer_files"]
 
 _BATCH = 16
+_PAIR = 2
 SCORES = ("logits", "scores", "probabilities")
 """Parts of names of outputs that hold a score per class."""
 POOLED = ("embed", "pool")
@@ -138,7 +139,7 @@ class LoadedModel:
     ) -> Iterator[tuple[Feeds, Mapping[str, np.ndarray]]]:
         if isinstance(texts, str) or not texts:
             raise DataError("expected a list of texts, or of pairs of texts")
-        rows = [(text,) if isinstance(text, str) else tuple(text) for text in texts]
+        rows = [_row(number, text) for number, text in enumerate(texts)]
         inputs = self.inputs
         fixed = inputs[0].shape[0] if inputs and inputs[0].shape else None
         step = fixed if isinstance(fixed, int) else _BATCH
@@ -250,6 +251,15 @@ def _rank(build: BuildRecord) -> tuple[float, float, int]:
     return -isa.newness, 0.0 if speedup is None else -speedup[0], build.scores.bytes
 
 
+def _row(number: int, text: str | tuple[str, ...]) -> tuple[str, ...]:
+    """Return a text or a pair of texts as a row."""
+    parts = (text,) if isinstance(text, str) else text
+    strange = not isinstance(parts, tuple | list) or any(not isinstance(p, str) for p in parts)
+    if strange or not 1 <= len(parts) <= _PAIR:
+        raise DataError(f"text {number} is {text!r:.60}, expected a text, or a pair of texts")
+    return tuple(parts)
+
+
 def _pooled(feeds: Feeds, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
     numbers = {name: array for name, array in outputs.items() if array.dtype.kind == "f"}
     pooled = [a for n, a in numbers.items() if a.ndim == 2 and any(w in n for w in POOLED)]
@@ -257,10 +267,10 @@ def _pooled(feeds: Feeds, outputs: Mapping[str, np.ndarray]) -> np.ndarray:
         return pooled[0]
     states = {name: array for name, array in numbers.items() if array.ndim == 3}
     if not states:
-        rows = [array for array in numbers.values() if array.ndim == 2]
+        rows = [a for n, a in numbers.items() if a.ndim == 2 and not any(w in n for w in SCORES)]
         if not rows:
             shapes = ", ".join(f"{n} {list(a.shape)}" for n, a in outputs.items())
-            raise DataError(f"{shapes}: not embeddings of texts")
+            raise DataError(f"the model gives {shapes}: not embeddings of texts")
         return rows[0]
     hidden = find_output(states, ("last_hidden_state", "hidden"))
     mask = next((a for name, a in feeds.items() if "mask" in name), None)

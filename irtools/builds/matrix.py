@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from irtools.builds.config import Config
+from irtools.builds.places import KeyPath
 from irtools.builds.tables import AUTO, DataTable, ModelTable, PipelineTable
 from irtools.goals import Goals
 from irtools.plugins import TaskName, is_task
@@ -56,6 +57,12 @@ class Combination:
         if self.model_table.data is not None:
             return self.config.data[self.model_table.data]
         return next(iter(self.config.data.values()), DataTable())
+
+    def place_of(self, key: str) -> KeyPath:
+        """Return where `irc.toml` has a key of the data; `evaluate` may follow from the metric."""
+        if getattr(self.data_table, key) is None:
+            return ("models", self.model, "metric")
+        return ("data", self.model_table.data or next(iter(self.config.data)), key)
 
     @property
     def goals(self) -> Goals:

@@ -10,6 +10,8 @@ from irtools.builds.filling import Filler
 from irtools.builds.inputs import Inputs
 from irtools.builds.lock import Lock, lock_path, read_lock
 from irtools.builds.matrix import Combination
+from irtools.builds.release import check_apart, check_names, check_place
+from irtools.builds.settings import check_recipes
 from irtools.builds.tracking import BuildTracking
 from irtools.builds.watch import Watch
 
@@ -22,8 +24,13 @@ def plan_builds(config: Config, settings: BuildSettings, watch: Watch) -> dict[s
     Raises:
         IrtoolsError: As `build`, as far as it would come without running a model.
     """
+    check_names(config)
+    place = settings.folder or config.folder / config.release.folder
+    check_apart(place, config)
+    check_place(place, force=settings.force)
     builds, inputs = wanted_builds(config, settings)
-    old = present_release(settings.folder or config.folder / config.release.folder, watch)
+    check_recipes(builds)
+    old = present_release(place, watch)
     untracked = BuildTracking((), "", len(builds), watch)
     filler = Filler(Path(), Path(), old, settings.store, watch, untracked)
     lock = read_lock(lock_path(config.path))

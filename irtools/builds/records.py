@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -30,6 +31,9 @@ BUILD_FILE = "build.json"
 MANIFEST_FILE = "irtools.json"
 MEASURED_FILES = frozenset({"report.json", "report.html", BUILD_FILE})
 """Files of a build that hold times, and so differ from run to run."""
+
+_SEAL = '"sha256": "{}"\n}}\n'
+"""End of a manifest's text: its own hash."""
 
 T = TypeVar("T", bound="Record")
 
@@ -127,6 +131,7 @@ class Manifest(Record, frozen=True):
         irtools: Version of irtools that made it.
         config: SHA-256 of the tables of `irc.toml` that decide its pages.
         files: Every file but this one and the signature, by relative path.
+        sha256: Of the text of this document with this one left empty.
     """
 
     FORMAT: ClassVar[str] = "irtools-release"
@@ -137,6 +142,20 @@ class Manifest(Record, frozen=True):
     config: str
     builds: tuple[BuildRecord, ...]
     files: Mapping[str, FileRecord]
+    sha256: str = ""
+
+    def sealed(self) -> tuple[Manifest, str]:
+        """Return it with its own hash, and its text."""
+        open_text = record_text(msgspec.structs.replace(self, sha256=""))
+        digest = hashlib.sha256(open_text.encode()).hexdigest()
+        text = open_text.removesuffix(_SEAL.format("")) + _SEAL.format(digest)
+        return msgspec.structs.replace(self, sha256=digest), text
+
+    def is_text(self, text: bytes) -> bool:
+        """Whether a text is the one that was written, to the byte."""
+        end = _SEAL.format(self.sha256).encode()
+        open_text = text.removesuffix(end) + _SEAL.format("").encode()
+        return text.endswith(end) and hashlib.sha256(open_text).hexdigest() == self.sha256
 
 
 def record_text(record: Record) -> str:

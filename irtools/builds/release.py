@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -21,7 +21,6 @@ from irtools.builds.records import (
     FileRecord,
     Manifest,
     read_record,
-    record_text,
 )
 from irtools.builds.summary import release_report
 from irtools.errors import DataError, FileError, UsageError
@@ -37,9 +36,12 @@ from irtools.version import __version__
 
 __all__ = [
     "SIGNATURE_FILE",
+    "check_apart",
+    "check_names",
     "check_place",
     "config_digest",
     "copy_files",
+    "damage_of",
     "describe_release",
     "fault_of",
     "publish_release",
@@ -86,7 +88,7 @@ def read_release(folder: Path) -> Manifest:
 
     Raises:
         FileError: It is not there, or not a release.
-        DataError: It is one of another version, or names files that are not its own.
+        DataError: It is one of another version, names files that are not its own, or was changed.
     """
     path = folder / MANIFEST_FILE
     if not path.is_file():
@@ -96,6 +98,8 @@ def read_release(folder: Path) -> Manifest:
         main = f"{one.name}/{one.main}"
         if main not in manifest.files or ".." in main.split("/") or main.startswith("/"):
             raise DataError(f"{path} names {main} as a model, which is not a file of the release")
+    if not manifest.is_text(path.read_bytes()):
+        raise DataError(f"{path} has other bytes than were written")
     return manifest
 
 
@@ -107,13 +111,47 @@ def fault_of(folder: Path, manifest: Manifest) -> str | None:
 def faults_of(folder: Path, manifest: Manifest) -> list[str]:
     """Return what is wrong with the files of a release, a line each."""
     present = set(files_below(folder)) - set(_OUTSIDE)
+    foreign = sorted(present - set(manifest.files))
+    return [*(f"{name} is not of this release" for name in foreign), *damage_of(folder, manifest)]
+
+
+def damage_of(folder: Path, manifest: Manifest) -> list[str]:
+    """Return which files of a release are missing or have other bytes, a line each."""
+    present = set(files_below(folder))
     faults = [f"{name} is missing" for name in manifest.files if name not in present]
-    faults += [f"{name} is not of this release" for name in sorted(present - set(manifest.files))]
     hashes = file_hashes(folder / name for name in manifest.files if name in present)
     for name, file in manifest.files.items():
         if name in present and hashes[folder / name] != file.sha256:
             faults.append(f"{name} has other bytes than were written")
     return faults
+
+
+def check_names(config: Config) -> None:
+    """Refuse models with the name of a file that every release has.
+
+    Raises:
+        UsageError: There is one; says at which line.
+    """
+    taken = ("report.json", "report.html", SIGNATURE_FILE, *(name for name, _ in _FILES))
+    for name in config.models:
+        if name in taken:
+            raise config.error(("models", name), "a file of the release has this name")
+
+
+def check_apart(place: Path, config: Config) -> None:
+    """Refuse to replace a folder that holds what the release is made from.
+
+    Raises:
+        UsageError: It holds `irc.toml`, a source, data, or the current folder.
+    """
+    whole = Path(os.path.realpath(place))
+    for path in (config.path, *_read_by(config), Path.cwd()):
+        if Path(os.path.realpath(path)).is_relative_to(whole):
+            what = "the current folder" if path == Path.cwd() else str(path)
+            raise UsageError(
+                f"the release would replace the folder {place}, which holds {what}: give another "
+                "one"
+            )
 
 
 def check_place(place: Path, *, force: bool) -> None:
@@ -142,6 +180,16 @@ def check_place(place: Path, *, force: bool) -> None:
         )
 
 
+def _read_by(config: Config) -> Iterator[Path]:
+    """Yield the files and folders that builds read."""
+    for model in config.models.values():
+        yield config.folder / model.source
+    for data in config.data.values():
+        for text in (data.calibrate, data.evaluate, data.tokenizer):
+            if text is not None:
+                yield config.folder / text
+
+
 def describe_release(config: Config, builds: Sequence[BuildRecord], folder: Path) -> Manifest:
     """Write everything that describes the builds in a folder.
 
@@ -168,15 +216,15 @@ def describe_release(config: Config, builds: Sequence[BuildRecord], folder: Path
     digest = config_digest(config)
     statement = provenance(builds, _records(folder), digest)
     _write(folder / "provenance.json", json_text(statement))
-    manifest = Manifest(
+    manifest, text = Manifest(
         name=name,
         release=config.release.version,
         irtools=__version__,
         config=digest,
         builds=tuple(builds),
         files=_records(folder),
-    )
-    _write(folder / MANIFEST_FILE, record_text(manifest))
+    ).sealed()
+    _write(folder / MANIFEST_FILE, text)
     return manifest
 
 

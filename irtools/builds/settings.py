@@ -3,18 +3,50 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 from irtools.builds.matrix import Combination
+from irtools.builds.places import KeyPath
 from irtools.data import DataSettings, SyntheticSettings
 from irtools.driver.settings import Settings
 from irtools.errors import IrtoolsError, UsageError
 from irtools.measure.base import BenchSettings
+from irtools.metrics import load_metric
 from irtools.passmanager import Pipeline
-from irtools.plugins import is_task
+from irtools.plugins import is_task, suggest
+from irtools.report.kinds import figure_kinds
 from irtools.sources import LoadOptions
 
-__all__ = ["loading_of", "pipeline_of", "reading_of", "settings_of"]
+__all__ = ["check_recipes", "loading_of", "pipeline_of", "reading_of", "settings_of"]
+
+
+def check_recipes(builds: Iterable[Combination]) -> None:
+    """Refuse what `irc.toml` names and does not exist, before the first build takes its time.
+
+    Raises:
+        UsageError: A pass, an option, a metric or a figure that does not exist; says at which line.
+    """
+    for one in builds:
+        pipeline_of(one)
+        settings_of(one)
+        metric, own = metric_of(one), one.pipeline_table.goals
+        goals = ("goals",) if own is None else ("pipelines", one.pipeline, "goals")
+        places: list[tuple[KeyPath, str]] = [(goals, name) for name in one.goals.metrics]
+        if metric is not None:
+            places.insert(0, (("models", one.model, "metric"), metric))
+        for at, name in places:
+            try:
+                if not is_task(name):
+                    load_metric(name)
+            except IrtoolsError as error:
+                raise one.config.error(at, str(error)) from error
+        known = [kind.key.replace("_", "-") for kind in figure_kinds()]
+        for name in one.config.measuring.figures:
+            if name not in known:
+                raise one.config.error(
+                    ("measuring", "figures"), f"there is no figure {name!r}{suggest(name, known)}"
+                )
 
 
 def pipeline_of(one: Combination) -> Pipeline | None:
@@ -47,12 +79,12 @@ def settings_of(one: Combination) -> Settings:
             f"{one.name} is searched for, which compares models with the original: leave the "
             "checks on, or give data to evaluate",
         )
-    timed = measuring.bench
+    timed, loading = measuring.bench, loading_of(one)
     bench = BenchSettings(measuring.batch, measuring.sequence, measuring.threads)
     try:
         return Settings(
             target=one.target_text,
-            loading=loading_of(one),
+            loading=loading,
             data=reading_of(one),
             metric=metric_of(one),
             bench=None if timed == "none" else bench,

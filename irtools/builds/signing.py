@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from irtools.builds.release import SIGNATURE_FILE
 from irtools.errors import FileError, MissingExtraError
@@ -10,11 +13,15 @@ from irtools.errors import FileError, MissingExtraError
 __all__ = ["check_key", "sign_release", "why_not_signed"]
 
 
-def check_key(key: Path) -> None:
-    """Refuse a key that is not there before hours of work.
+def check_key(key: Path, *, signs: bool = False) -> None:
+    """Refuse a key that is not there, or that cannot sign, before hours of work.
+
+    Args:
+        key: The key.
+        signs: It is a private key that is to sign something.
 
     Raises:
-        FileError: It cannot be read.
+        FileError: It cannot be read, or cannot be used.
         MissingExtraError: `model-signing` is not installed.
     """
     if not key.is_file():
@@ -23,6 +30,8 @@ def check_key(key: Path) -> None:
         import model_signing  # noqa: F401
     except ImportError as error:
         raise MissingExtraError("a signature", "signing") from error
+    if signs:
+        _signer(key)
 
 
 def sign_release(folder: Path, key: Path) -> None:
@@ -31,15 +40,13 @@ def sign_release(folder: Path, key: Path) -> None:
     Raises:
         FileError: The key cannot be used.
     """
-    from model_signing import hashing, signing
+    from model_signing import hashing
 
     signature = folder / SIGNATURE_FILE
     ignored = hashing.Config().set_ignored_paths(paths=[signature], ignore_git_paths=False)
-    try:
-        config = signing.Config().use_elliptic_key_signer(private_key=key)
-        config.set_hashing_config(ignored).sign(folder, signature)
-    except (ValueError, TypeError) as error:
-        raise FileError(f"cannot sign with {key}: {error}") from error
+    config = _signer(key).set_hashing_config(ignored)
+    with _naming(key, "sign"):
+        config.sign(folder, signature)
 
 
 def why_not_signed(folder: Path, key: Path) -> str:
@@ -54,12 +61,29 @@ def why_not_signed(folder: Path, key: Path) -> str:
     if not signature.is_file():
         return f"there is no {SIGNATURE_FILE}"
     ignored = hashing.Config().set_ignored_paths(paths=[signature], ignore_git_paths=False)
-    try:
+    with _naming(key, "verify"):
         config = verifying.Config().use_elliptic_key_verifier(public_key=key)
-    except (ValueError, TypeError) as error:
-        raise FileError(f"cannot verify with {key}: {error}") from error
     try:
         config.set_hashing_config(ignored).verify(folder, signature)
     except Exception as error:  # The package raises many kinds, of cryptography as well.
         return f"it does not hold: {' '.join(str(error).split()) or type(error).__name__}"
     return ""
+
+
+def _signer(key: Path) -> Any:
+    from model_signing import signing
+
+    with _naming(key, "sign"):
+        return signing.Config().use_elliptic_key_signer(private_key=key)
+
+
+@contextmanager
+def _naming(key: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except AttributeError as error:  # Of a key of another kind, which has no curve.
+        raise FileError(f"cannot {what} with {key}: it is not an elliptic-curve key") from error
+    except (ValueError, TypeError) as error:
+        text = " ".join(str(error).split())
+        why = "it is not a key in PEM" if "Unable to load PEM" in text else text
+        raise FileError(f"cannot {what} with {key}: {why}") from error

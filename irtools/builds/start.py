@@ -12,6 +12,7 @@ from pathlib import Path
 from irtools.builds.matrix import is_function
 from irtools.builds.tables import AUTO
 from irtools.errors import FileError
+from irtools.plugins import is_task
 from irtools.sources import find_frontend
 
 __all__ = ["Start", "starting_config"]
@@ -39,12 +40,15 @@ def starting_config(start: Start) -> str:
     """Return a build file for one model, with the lines that most will want next.
 
     Raises:
-        FileError: The source does not exist.
+        FileError: The source or data does not exist.
         ModelError: It is not a source that a frontend reads.
     """
     find_frontend(start.source)
-    if not Path(start.source).exists() and not is_function(start.source):
-        raise FileError(f"{start.source} does not exist")
+    named = (start.source, start.calibrate, start.evaluate)
+    for text in (text for text in named if text is not None):
+        known = text == "synthetic" or is_function(text) or is_task(text)
+        if not known and not Path(text).exists():
+            raise FileError(f"{text} does not exist")
     return "\n".join(_lines(start)) + "\n"
 
 

@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 _Count = Annotated[int, Meta(ge=1)]
+_Path = Annotated[str, Meta(min_length=1)]
 _Natural = Annotated[int, Meta(ge=0)]
 _Bound: TypeAlias = str | float
 _Bounds: TypeAlias = str | float | tuple[str | float, ...] | dict[str, str | float]
@@ -62,7 +63,7 @@ class ModelTable(_Table, frozen=True):
         summary: What the model is for, in a sentence, for the model card.
     """
 
-    source: str
+    source: _Path
     data: str | None = None
     metric: str | None = None
     pipelines: tuple[str, ...] | None = None
@@ -203,7 +204,7 @@ class ReleaseTable(_Table, frozen=True):
             data, which the release then holds.
     """
 
-    folder: str = "release"
+    folder: _Path = "release"
     name: str | None = None
     version: str = ""
     samples: Literal["drawn", "data"] = "drawn"

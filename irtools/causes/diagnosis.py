@@ -13,6 +13,8 @@ from irtools.causes.gaps import Respect, differences
 __all__ = ["Diagnosis", "diagnose"]
 
 _LEAST = 0.02
+_WHOLE = 1.005
+"""Sum of shares that is shown as more than 100 %."""
 _MOST = 10
 _OF_PLACES = 0.5
 """Weight of a finding that says where and not why."""
@@ -49,6 +51,13 @@ class Diagnosis:
         """Whether a finding is about something that the second model lags in."""
         seen = {one.gap: one for one in self.differences}
         return finding.gap not in seen or seen[finding.gap].lags
+
+    def overlaps(self, shown: int) -> Mapping[Gap, float]:
+        """Return what the shares of the first findings add up to, where that is more than all."""
+        sums: dict[Gap, float] = {}
+        for one in self.findings[:shown]:
+            sums[one.gap] = sums.get(one.gap, 0.0) + (one.share or 0.0)
+        return {gap: total for gap, total in sums.items() if total > _WHOLE}
 
 
 def diagnose(facts: Facts, causes: Sequence[Cause] | None = None) -> Diagnosis:

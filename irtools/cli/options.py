@@ -120,8 +120,19 @@ _GOALS: Mapping[str, tuple[str, str, bool]] = {
 def goal_options(function: F) -> F:
     """Options that say what a result must keep."""
     for flag, (metavar, text, several) in reversed(list(_GOALS.items())):
-        function = click.option(flag, metavar=metavar, multiple=several, help=text)(function)
+        option = click.option(
+            flag, metavar=metavar, multiple=True, callback=None if several else _only, help=text
+        )
+        function = option(function)
     return function
+
+
+def _only(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> str | None:
+    """Refuse a goal that is given twice, of which click would take the last one."""
+    if len(value) > 1:
+        bounds = " and ".join(f"{param.opts[0]} {one}" for one in value)
+        raise click.UsageError(f"two goals for one figure: {bounds}; give one of them", ctx)
+    return value[0] if value else None
 
 
 def goals_of(given: Mapping[str, Any]) -> Goals:

@@ -17,15 +17,17 @@ def with_empty_cache(dataset: Dataset, model: ir.Model) -> Dataset:
     """Return the samples with the inputs that follow from their tokens, where they lack them.
 
     These are the keys and values of a cache without tokens, [N, heads, 0, head size], and the
-    positions, counted by the mask as Transformers does. Data for other models stays as it is.
+    positions, counted by the mask as Transformers does. Data for other models stays as it is, and
+    so does a cache of which there is a part: it is another model's.
     """
     decoder = find_decoder(model)
     if decoder is None or decoder.ids not in dataset.feeds:
         return dataset
     if is_ragged(dataset.feeds[decoder.ids]):
         return replace(dataset, feeds=_whole_calls(dataset, model))
-    empty = decoder.empty(len(dataset))
-    made = {name: array for name, array in empty.items() if name not in dataset.feeds}
+    made = decoder.empty(len(dataset))
+    if made.keys() & dataset.feeds.keys():
+        made = {}
     mask = dataset.feeds.get(decoder.mask or "")
     if decoder.positions is not None and decoder.positions not in dataset.feeds:
         ids = dataset.feeds[decoder.ids]

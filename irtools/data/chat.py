@@ -62,10 +62,11 @@ class ChatTemplate:
             raise DataError(
                 f"{self.name}, line {error.lineno}, is not a template: {one_line(error)}"
             ) from error
-        except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError) as error:
-            raise DataError(f"{self.name} fails: {one_line(error)}") from error
-        except (AttributeError, RecursionError, MemoryError) as error:
-            raise DataError(f"{self.name} fails: {one_line(error)}") from error
+        except Exception as error:  # Whatever the program does: also Python that does not compile.
+            raise DataError(
+                f"{self.name} fails: {one_line(error) or type(error).__name__}; mend it, or "
+                "continue the text as it is (--raw)"
+            ) from error
         return text
 
 
@@ -76,7 +77,7 @@ def read_chat_template(folder: Path) -> ChatTemplate | None:
     that is called `default`.
 
     Raises:
-        FileError: A file cannot be read, or is not JSON.
+        FileError: A file cannot be read, or is not JSON, or holds something else than a template.
     """
     settings = read_settings(folder / _SETTINGS)
     tokens = {name: _token(settings[name]) for name in _SPECIAL if settings.get(name)}
@@ -86,13 +87,34 @@ def read_chat_template(folder: Path) -> ChatTemplate | None:
             return ChatTemplate(path.read_text(encoding="utf-8"), str(path), tokens)
         except (OSError, UnicodeDecodeError) as error:
             raise FileError(f"cannot read {path}: {one_line(error)}") from error
-    found = settings.get("chat_template")
-    if isinstance(found, list):
-        named = {entry.get("name"): entry.get("template") for entry in found}
-        found = named.get("default")
-    if not isinstance(found, str):
+    text = _default(settings.get("chat_template"), folder / _SETTINGS)
+    if text is None:
         return None
-    return ChatTemplate(found, f"chat_template in {folder / _SETTINGS}", tokens)
+    return ChatTemplate(text, f"chat_template in {folder / _SETTINGS}", tokens)
+
+
+def _default(found: object, path: Path) -> str | None:
+    """Return a template, or of several by name the default one; None where there is none.
+
+    Raises:
+        FileError: It is something else, or none of them is the default one.
+    """
+    if found is None or isinstance(found, str):
+        return found
+    entries = found if isinstance(found, list) else [found]
+    named = {
+        entry["name"]: entry.get("template")
+        for entry in entries
+        if isinstance(entry, dict) and isinstance(entry.get("name"), str)
+    }
+    default = named.get("default")
+    if not isinstance(default, str):
+        there = ", ".join(repr(name) for name in named) or type(found).__name__
+        raise FileError(
+            f"chat_template in {path} is {there}: expected a text in Jinja, or a list with one "
+            "called 'default'; mend it, or continue the text as it is (--raw)"
+        )
+    return default
 
 
 def _token(entry: Any) -> str:

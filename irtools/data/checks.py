@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -175,6 +175,30 @@ def _check_dynamic_sizes(
                     f"{source}: '{size}' is {expected} in input '{other}' but {here} in "
                     f"'{spec.name}'; the model needs them equal"
                 )
+    _check_sums(source, seen)
+
+
+def _check_sums(source: str, seen: Mapping[str, tuple[str, int]]) -> None:
+    """Check sizes that are sums of others, as of a mask over the cache and the new tokens.
+
+    Args:
+        seen: By size, the first input that has it, and how large it is there.
+    """
+    for size, (name, here) in seen.items():
+        terms = [term.strip() for term in size.split("+")]
+        known = [seen[term] for term in terms if term in seen]
+        if len(terms) < 2 or len(known) < len(terms):
+            continue
+        total = sum(length for _, length in known)
+        if total != here:
+            parts = " and ".join(
+                f"{length} ('{term}' in '{other}')"
+                for term, (other, length) in zip(terms, known, strict=True)
+            )
+            raise DataError(
+                f"{source}: '{size}' is {here} in input '{name}', and {parts} make {total}; the "
+                "model needs them equal"
+            )
 
 
 def _check_ids(source: str, model: Model | ir.Model, feeds: dict[str, np.ndarray]) -> None:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
 
 from irtools.data.base import Dataset
 from irtools.errors import DataError, FileError
+from irtools.words import one_line
 
 __all__ = ["read_arrays", "read_npz"]
+
+_NOT_ARRAYS = (
+    *(ValueError, EOFError, AttributeError, TypeError),
+    *(zipfile.BadZipFile, zlib.error),
+    # An archive that is encrypted, or packed in a way that Python does not know.
+    RuntimeError,
+    # A header that promises more than there is memory.
+    MemoryError,
+)
 
 
 def read_npz(path: Path, label_column: str = "labels") -> Dataset:
@@ -41,9 +52,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         # Opened here, because numpy leaves the file open when it is not an archive.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except (ValueError, zipfile.BadZipFile, EOFError, AttributeError, TypeError) as error:
+    except _NOT_ARRAYS as error:
         raise DataError(
-            f"{path} is not an .npz file of plain arrays ({error}); "
+            f"{path} is not an .npz file of plain arrays ({one_line(error)}); "
             "write one with numpy.savez(path, input_ids=..., labels=...)"
         ) from error
     except OSError as error:

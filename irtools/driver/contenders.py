@@ -54,7 +54,7 @@ def check_used(sources: Sequence[str], options: LoadOptions) -> None:
     given = options.given()
     if given and not any(map(_is_exported, sources)):
         raise OptionError(
-            f"{', '.join(given)} belong to an export, and all of {', '.join(sources)} are files"
+            f"{', '.join(given)} would be for an export, and all of {', '.join(sources)} are files"
         )
 
 

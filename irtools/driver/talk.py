@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from irtools.analysis.decoder import is_past
-from irtools.data import ChatTemplate, read_arrays, read_chat_template
+from irtools.data import ChatTemplate, read_chat_template
+from irtools.driver.prompt_cache import read_prompt_cache
 from irtools.driver.sampling import Sampler, Sampling, Stops
-from irtools.errors import DataError, FileError, ModelError, UnsupportedError, UsageError
+from irtools.errors import DataError, FileError, UnsupportedError, UsageError
 from irtools.files import context_length, read_settings
 from irtools.measure.cpu import cpu_quota
 from irtools.model import Model
@@ -23,17 +24,19 @@ from irtools.targets import (
     Runner,
     RunnerOptions,
     SwitchesAdapters,
+    TextState,
     begin_text,
     find_target,
     text_decoder_of,
 )
 from irtools.words import counted, one_line
 
-__all__ = ["Piece", "Speed", "Talker", "find_main", "open_talker", "speed_of"]
+__all__ = ["Piece", "Speed", "Talker", "adapter_name", "find_main", "open_talker", "speed_of"]
 
 _TARGETS = {".onnx": "ort-cpu", ".ort": "ort-cpu", ".xml": "openvino-cpu"}
 _ADAPTERS = (ADAPTER_SUFFIX, PAST_SUFFIX)
 _TOKENIZER = "tokenizer.json"
+_GENAI_CONFIG = "genai_config.json"
 _CONFIGS = ("generation_config.json", "config.json")
 
 
@@ -111,6 +114,17 @@ class Talker:
         """Free the model."""
         self._runner.close()
 
+    @property
+    def adapters(self) -> tuple[str, ...]:
+        """Names of the adapters next to the model."""
+        return tuple(
+            sorted(
+                adapter_name(file.name)
+                for suffix in _ADAPTERS
+                for file in self._folder.glob(f"*{suffix}")
+            )
+        )
+
     def use_adapter(self, name: str | None) -> None:
         """Write with an adapter from the next text on.
 
@@ -124,7 +138,9 @@ class Talker:
         """
         path = None if name is None else self._adapter_file(name)
         is_past = path is not None and path.name.endswith(PAST_SUFFIX)
-        past = self._read_past(path) if path is not None and is_past else None
+        past = None
+        if path is not None and is_past:
+            past = read_prompt_cache(path, self._decoder, self.context_length, self.name)
         if isinstance(self._runner, SwitchesAdapters):
             self._runner.use_adapter(None if is_past else path)
         elif path is not None and not is_past:
@@ -140,33 +156,15 @@ class Talker:
         for path in found:
             if path.is_file():
                 return path
-        there = sorted(
-            file.name.removesuffix(suffix)
-            for suffix in _ADAPTERS
-            for file in self._folder.glob(f"*{suffix}")
-        )
+        there = self.adapters
         raise FileError(
             f"{self.name} has no adapter {name!r}; "
-            + (f"it has {', '.join(there)}" if there else "none is next to the model")
-        )
-
-    def _read_past(self, path: Path) -> dict[str, np.ndarray]:
-        """Read a cache that texts begin after, [1, heads, P, size] by input name.
-
-        Raises:
-            ModelError: It was made for another model.
-        """
-        past = read_arrays(path)
-        wanted = {cache.name: (1, cache.heads, cache.size) for cache in self._decoder.past}
-        shapes = {name: (*array.shape[:2], *array.shape[3:]) for name, array in past.items()}
-        if shapes != wanted or len({array.shape[2] for array in past.values()}) != 1:
-            raise ModelError(
-                f"adapter {path} was made for another model: it holds {len(past)} arrays of "
-                f"{sorted(set(shapes.values()))} (batch, heads, size), and {self.name} takes "
-                f"{len(wanted)} of {sorted(set(wanted.values()))}"
+            + (
+                f"it has {', '.join(there)}"
+                if there
+                else "none is next to the model, where irc export --adapters-as inputs puts them"
             )
-        dtypes = {cache.name: cache.dtype for cache in self._decoder.past}
-        return {name: array.astype(dtypes[name]) for name, array in past.items()}
+        )
 
     def chat(self, prompt: str, system: str | None = None) -> np.ndarray:
         """Return the tokens of a question in the model's chat template, [P].
@@ -217,20 +215,21 @@ class Talker:
         from tokenizers.decoders import DecodeStream
 
         limit = self.context_length
-        if limit is not None and self._past is not None:
-            limit -= self._decoder.length(self._past)
-        if limit is not None and len(prompt) >= limit:
+        learned = 0 if self._past is None else self._decoder.length(self._past)
+        if limit is not None and len(prompt) + learned >= limit:
             raise DataError(
                 f"the prompt has {counted(len(prompt), 'token')}, and the context of {self.name} "
-                f"is {limit}: shorten it"
+                f"is {limit}{f', {learned} of it taken by the adapter' if learned else ''}: "
+                "shorten it"
             )
+        limit = None if limit is None else limit - learned
         room = new_tokens if limit is None else min(new_tokens, limit - len(prompt))
         stream, held = DecodeStream(skip_special_tokens=True), Stops(stops)
         sampler = Sampler(sampling, prompt)
         ids, text = prompt[None], begin_text(self._runner, self._decoder, 1, self._past)
         for number in range(room):
             start = time.perf_counter()
-            token = sampler.choose(text.read(ids)[0, -1])
+            token = sampler.choose(self._read(text, ids)[0, -1])
             seconds = time.perf_counter() - start
             self.cache_bytes = text.cache_bytes
             ends = token in self.ends
@@ -241,19 +240,46 @@ class Talker:
                 return
             ids = np.array([[token]], np.int64)
 
+    def _read(self, text: TextState, ids: np.ndarray) -> np.ndarray:
+        try:
+            return text.read(ids)
+        except DataError as error:
+            if self.context_length is None:
+                error.add_note(
+                    f"after {counted(text.length, 'token')}; no config.json next to {self.name} "
+                    "says how long its texts may be"
+                )
+            raise
+
     @cached_property
     def ends(self) -> frozenset[int]:
-        """Tokens that end a text, by the generation or model configuration next to the model."""
+        """Tokens that end a text, by the generation or model configuration next to the model.
+
+        Raises:
+            FileError: It has something else there.
+        """
         for name in _CONFIGS:
             found = read_settings(self._folder / name).get("eos_token_id")
-            if found is not None:
-                return frozenset(found if isinstance(found, list) else [found])
+            if found is None:
+                continue
+            tokens = found if isinstance(found, list) else [found]
+            if not all(isinstance(token, int) for token in tokens):
+                raise FileError(
+                    f"{self._folder / name}: eos_token_id is {found!r}, expected a token's number "
+                    "or a list of them"
+                )
+            return frozenset(tokens)
         return frozenset()
 
     @cached_property
     def context_length(self) -> int | None:
         """Most tokens of a text; None where no file says it."""
-        return context_length(read_settings(self._folder / "config.json"))
+        found = context_length(read_settings(self._folder / "config.json"))
+        if found is None:
+            model = read_settings(self._folder / _GENAI_CONFIG).get("model")
+            stated = model.get("context_length") if isinstance(model, dict) else None
+            found = stated if isinstance(stated, int) else None
+        return found
 
     @cached_property
     def _template(self) -> ChatTemplate | None:
@@ -264,6 +290,14 @@ class Talker:
         if not ids:
             raise DataError("the prompt has no tokens")
         return np.array(ids, np.int64)
+
+
+def adapter_name(path: str) -> str:
+    """Return what an adapter is called: its file without folder and suffix, or the name itself."""
+    name = Path(path).name
+    for suffix in _ADAPTERS:
+        name = name.removesuffix(suffix)
+    return name
 
 
 def find_main(source: Path) -> Path:

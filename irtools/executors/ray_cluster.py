@@ -8,13 +8,15 @@ the cluster runs next to what it times. Where a node has the resource `irtools`
 from __future__ import annotations
 
 import os
+import re
+import socket
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from irtools.errors import ClusterError, MissingExtraError
+from irtools.errors import ClusterError, MissingExtraError, OptionError
 from irtools.executors.base import (
     Answered,
     Event,
@@ -32,6 +34,7 @@ from irtools.words import printable
 
 __all__ = ["RayExecutor"]
 
+_HEAD = re.compile(r"([\w.-]+|\[[0-9a-fA-F:.]+\]):(\d{1,5})")
 _RESOURCE = "irtools"
 _PATIENCE = 5.0
 _WAIT_FOR_WORKERS = 120.0
@@ -93,9 +96,12 @@ class RayExecutor:
 
         Raises:
             MissingExtraError: Ray is not installed.
+            OptionError: It names no head.
         """
         if not place:
             return cls()
+        if place.startswith("//") and _HEAD.fullmatch(place.removeprefix("//")) is None:
+            raise OptionError(f"--on ray:{place}: expected the head and its port, ray://head:10001")
         return cls(f"ray:{place}" if place.startswith("//") else place)
 
     def start(self, spec: ServiceSpec) -> Sequence[Worker]:
@@ -117,6 +123,7 @@ class RayExecutor:
         return tuple(found)
 
     def _connect(self) -> None:
+        self._check_head()
         # Nothing that irtools starts reports its use to anybody.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         given: dict[str, Any] = {} if self._address is None else {"address": self._address}
@@ -128,6 +135,16 @@ class RayExecutor:
                 warnings.simplefilter("ignore")
                 self._ray.init(logging_level="ERROR", log_to_driver=False, **given)
         except Exception as error:  # Whatever the connection raises.
+            raise self._gone(error, "cannot be reached") from error
+
+    def _check_head(self) -> None:
+        """Refuse a head that nothing listens at, for which Ray waits half a minute."""
+        head = _HEAD.fullmatch((self._address or "").removeprefix("ray://"))
+        if head is None:
+            return
+        try:
+            socket.create_connection((head[1].strip("[]"), int(head[2])), _PATIENCE).close()
+        except OSError as error:
             raise self._gone(error, "cannot be reached") from error
 
     def _take_up(self) -> None:

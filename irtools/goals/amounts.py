@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,7 +42,9 @@ class Scale:
             for name, factor in units.items():
                 if unit.lower() == name.lower():
                     # In decimals, so that 95% is 0.95 and not the float next to it.
-                    return float(Decimal(number) * Decimal(repr(factor))), relative
+                    found = float(Decimal(number) * Decimal(repr(factor)))
+                    if math.isfinite(found):
+                        return found, relative
         raise OptionError(f"{what} is {text!r}, expected {self.example}")
 
     def write(self, bound: float, *, relative: bool) -> str:

@@ -18,7 +18,7 @@ from irtools.data import (
     longest_text,
     required_inputs,
 )
-from irtools.errors import DataError
+from irtools.errors import DataError, UsageError
 from irtools.files import context_length, read_settings
 from irtools.measure.base import BenchSettings
 from irtools.targets import Feeds
@@ -57,8 +57,8 @@ def bench_feeds(
             where none do.
 
     Raises:
-        DataError: Nothing can be drawn and there is no data, or `settings.past` goes beyond the
-            positions that a decoder was trained on.
+        DataError: Nothing can be drawn and there is no data.
+        UsageError: `settings.past` goes beyond the positions that a decoder was trained on.
     """
     specs = required_inputs(model)
     decoder = find_decoder(model.ir)
@@ -66,7 +66,7 @@ def bench_feeds(
     found: dict[str, Feeds] = {}
     for batch in settings.batch:
         plain = SyntheticSettings(samples=batch, seed=seed, vary_lengths=False)
-        for sequence in settings.sequence:
+        for sequence in _trained_lengths(model, decoder, settings.sequence):
             feeds = _draw(model, replace(plain, sequence=sequence), data, adapt)
             found.setdefault(_label(specs, layout, feeds, decoder), feeds)
         for step in _decode_steps(model, decoder, settings, plain):
@@ -113,21 +113,36 @@ def _decode_steps(
     else:
         # Other axes keep their length: what an encoder gave, for one.
         one = replace(plain, sequence=settings.sequence[0], sizes={decoder.axis: 1})
+    trained = _trained(model)
     for wanted in settings.past or settings.sequence:
         limit = longest_text(model.ir, wanted + 1, plain.samples)
+        limit = trained if limit is None else limit
         past = wanted if limit is None else min(wanted, limit - 1)
         yield replace(one, past=past)
 
 
+def _trained(model: Model) -> int | None:
+    """Return on how many positions a network was trained; None: unsaid."""
+    if model.source is None:
+        return None
+    folder = model.source if model.source.is_dir() else model.source.parent
+    return context_length(read_settings(folder / "config.json"))
+
+
+def _trained_lengths(
+    model: Model, decoder: CachedDecoder | None, lengths: Iterable[int]
+) -> Iterator[int]:
+    """Yield lengths of a prompt, no longer than a text of the network can be."""
+    trained = None if decoder is None else _trained(model)
+    for length in lengths:
+        yield length if trained is None else min(length, trained)
+
+
 def _refuse_untrained(model: Model, past: Iterable[int]) -> None:
     """Refuse lengths of a cache that no text of the network can have."""
-    if model.source is None:
-        return
-    folder = model.source if model.source.is_dir() else model.source.parent
-    trained = context_length(read_settings(folder / "config.json"))
-    longest = max(past, default=0)
-    if trained is not None and longest >= trained:
-        raise DataError(
+    trained, longest = _trained(model), max(past, default=0)
+    if model.source is not None and trained is not None and longest >= trained:
+        raise UsageError(
             f"{longest} tokens in the cache leave no position for another: {model.source.name} was "
             f"trained on {trained} (its config.json); expected at most {trained - 1}"
         )

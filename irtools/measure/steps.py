@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from irtools.analysis.decoder import CachedDecoder, decoder_of, reading_of
-from irtools.errors import UnsupportedError
+from irtools.errors import DataError, UnsupportedError
 from irtools.targets import Feeds, KeepsTexts, TextState, begin_text
 
 if TYPE_CHECKING:
@@ -63,9 +63,8 @@ class _Decoding:
         self._runner, self._decoder = runner, decoder
         self._ids = feeds[decoder.ids]
         self._past = {cache.name: feeds[cache.name] for cache in decoder.past}
-        self._longest = (length := decoder.length(self._past)) + max(
-            length // _GROWTH, _LEAST_GROWTH
-        )
+        self._length = decoder.length(self._past)
+        self._longest = self._length + max(self._length // _GROWTH, _LEAST_GROWTH)
         self._text: TextState | None = None
 
     def prepare(self) -> None:
@@ -74,7 +73,15 @@ class _Decoding:
 
     def run(self) -> None:
         assert self._text is not None
-        self._text.read(self._ids)
+        try:
+            self._text.read(self._ids)
+        except DataError:
+            if self._text.length == self._length:
+                raise
+            # The positions that the model holds end here, and the text grows no further.
+            self._longest = self._text.length
+            self._text = self._begun()
+            self._text.read(self._ids)
 
     def _begun(self) -> TextState:
         """Return a text after the cache; where it cannot be taken up, after as many tokens."""

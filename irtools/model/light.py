@@ -13,6 +13,8 @@ from irtools.model.walk import iter_graphs
 
 __all__ = ["graphs_in", "hollow_message", "kept_tensors", "light_message"]
 
+_OF_TREES = ("nodes_", "target_", "class_", "leaf_")
+"""Attributes of TreeEnsemble operators that list numbers of nodes and leaves."""
 _SMALL = 1024
 """Tensors of at most so many bytes keep their data: shapes are computed from them."""
 
@@ -70,9 +72,14 @@ def graphs_in(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.GraphProto]:
 
 def _hollow_attributes(nodes: Iterable[onnx.NodeProto]) -> None:
     for node in nodes:
+        trees = node.domain == "ai.onnx.ml" and node.op_type.startswith("TreeEnsemble")
         for attribute in node.attribute:
             if attribute.type == onnx.AttributeProto.TENSOR:
                 _hollow_tensor(attribute.t)
+            elif trees and attribute.name.startswith(_OF_TREES):
+                # No shape follows from them, and a forest has millions.
+                for numbers in (attribute.floats, attribute.ints, attribute.strings):
+                    del numbers[_SMALL:]
 
 
 def _hollow_tensor(tensor: onnx.TensorProto) -> None:

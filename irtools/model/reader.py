@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from irtools.model.sparse import mark_read_sparse, take_sparse_mark, to_dense
 from irtools.model.stale import drop_stale_shapes
 from irtools.model.tensors import check_data, num_bytes
 from irtools.model.verifier import verify
-from irtools.model.walk import iter_graphs, tensor_of
+from irtools.model.walk import count_listed, iter_graphs, tensor_of
 from irtools.model.wire import Skeleton, cut_weights
 
 __all__ = ["TRAINING", "ReadModel", "read_file", "read_proto"]
@@ -41,6 +42,7 @@ __all__ = ["TRAINING", "ReadModel", "read_file", "read_proto"]
 _MAX_FILE = 2**31
 """A protobuf message has no more bytes than this."""
 _MAX_INLINE = 256 * 2**20
+_MANY_LISTED = 1_000_000
 _COPIED = 4096
 
 TRAINING = "irtools.training"
@@ -133,6 +135,7 @@ class _Reader:
             raise ModelError(str(error)) from error
         own = () if self._file is None else (self._file,)
         notes += drop_stale_shapes(model, self._proto)
+        notes += _note_of_lists(model)
         return ReadModel(model, own + self._external.files, notes)
 
     def _check_tensor(self, placed: PlacedTensor) -> None:
@@ -282,6 +285,21 @@ def _over(window: memoryview, tensor: ir.TensorProtocol) -> ir.Tensor | ir.Packe
     dtype = np.dtype(tensor.dtype.numpy())
     array = np.frombuffer(window, dtype.newbyteorder("<") if dtype.kind in "iufc" else dtype)
     return ir.Tensor(array.reshape(shape.numpy()), tensor.dtype, shape=shape, **about)
+
+
+def _note_of_lists(model: ir.Model) -> tuple[str, ...]:
+    """Say why reading and every pass take long: numbers in lists are objects, one by one."""
+    found: Counter[str] = Counter()
+    for graph in iter_graphs(model):
+        for node in graph:
+            found[node.op_type] += count_listed(node)
+    if found.total() < _MANY_LISTED:
+        return ()
+    [(operator, _)] = found.most_common(1)
+    return (
+        f"{found.total() / 1e6:.1f} million numbers are in attributes of nodes ({operator}), not "
+        "in tensors: reading and writing such a model takes long, in every pass",
+    )
 
 
 def _forget_negative_sizes(model: onnx.ModelProto) -> None:

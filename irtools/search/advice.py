@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from irtools.analysis.inspection import quantized_share
 from irtools.data import open_axes
 from irtools.driver.inputs import DataLike
 from irtools.driver.job import Job, ModelLike
@@ -16,6 +18,9 @@ from irtools.search.climb import Climbed
 from irtools.targets import Target, target_text
 
 __all__ = ["Given", "command", "next_steps"]
+
+_MOSTLY = 0.5
+"""Part of the weights in 8 bits or fewer from which a model counts as quantized."""
 
 
 @dataclass(frozen=True)
@@ -105,14 +110,20 @@ def next_steps(given: Given, job: Job, climbed: Climbed, *, on_all: bool = False
         on_all: All targets of this machine are tried.
     """
     goals, scene = job.settings.wanted, climbed.scene
-    if given.calibrate is None:
+    quantized = quantized_share(job.model) > _MOSTLY
+    if quantized:
+        # Ranges, pruning and refits are for weights in floating point.
+        first = dataclasses.replace(given, source="ORIGINAL")
+        more = _again(first, job, "" if given.calibrate else "--calibrate DATA", goals)
+        yield f"the model that this one, which is quantized already, was made from: {more}"
+    elif given.calibrate is None:
         more = _again(given, job, "--calibrate DATA", goals)
         yield f"ranges from real samples, and pruning, which is refitted to them: {more}"
     if given.evaluate is None:
         budget = "" if goals.of("max-drop") else " --max-drop 1%"
         more = _again(given, job, f"--evaluate DATA{budget}", goals)
         yield f"a budget for what may be lost, decided on labelled samples: {more}"
-    if scene.is_open and given.calibrate is not None:
+    if scene.is_open and given.calibrate is not None and not quantized:
         more = _again(given, job, "--speedup N", goals)
         yield f"pruning and early exits, until a speed is reached: {more}"
     if climbed.keeps and not scene.is_open:

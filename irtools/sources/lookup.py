@@ -99,9 +99,11 @@ def find_frontend(source: str) -> Frontend:
     """Return the frontend that accepts a source.
 
     Raises:
-        FileError: The source does not exist.
+        FileError: The source does not exist, or its name is empty.
         ModelError: No frontend knows what it is.
     """
+    if not source:
+        raise FileError("the name of the source is empty")
     path = Path(source)
     # An address that ends in .onnx must not pass for a file.
     if "://" in source and not path.exists():
@@ -133,6 +135,8 @@ def _instead(path: Path) -> str:
     """Say what a folder holds that is not a source."""
     if not path.is_dir():
         return ""
+    if (path / "irtools.json").is_file():
+        return f"; it is a release: give the model file of one of its builds in {path}"
     found = sorted(path.iterdir())
     suffixes = {inner.suffix for inner in found}
     files = [inner for inner in found if inner.suffix.lower() == ".gguf"]

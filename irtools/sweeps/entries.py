@@ -27,7 +27,7 @@ class Entry:
         error: Why it failed.
         code: Exit code that `irc optimize` would have had.
         pipeline: The passes that made the result.
-        files: Of the folder.
+        files: Of the folder, with their SHA-256.
         figures: As `figures_of` returns them.
         worker: The machine that made it.
     """
@@ -39,7 +39,7 @@ class Entry:
     error: str = ""
     code: int = 0
     pipeline: str = ""
-    files: tuple[str, ...] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
     figures: Mapping[str, float | str | None] = field(default_factory=dict)
     worker: str = ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -186,7 +187,10 @@ class _Writer:
                 place.parent.mkdir(parents=True, exist_ok=True)
                 place.write_bytes(content)
             replace_folder(staging / "made", self._folder / name)
-        files = tuple(sorted(made.files))
+        files = {
+            file: hashlib.sha256(content).hexdigest()
+            for file, content in sorted(made.files.items())
+        }
         return Entry(
             name, source, "done", key, "", 0, made.pipeline, files, made.figures, made.worker
         )
@@ -226,8 +230,13 @@ def _content(text: str) -> str:
 
 
 def _is_there(folder: Path, before: Entry, wanted: Entry) -> bool:
+    """Whether a model was made from the same request, and its files are as they were written."""
+    place = folder / before.name
     same = before.key == wanted.key and before.outcome != "failed"
-    return same and all((folder / before.name / name).is_file() for name in before.files)
+    if not same or not all((place / name).is_file() for name in before.files):
+        return False
+    found = file_hashes(place / name for name in before.files)
+    return all(found[place / name] == digest for name, digest in before.files.items())
 
 
 def _read_list(folder: Path) -> dict[str, Entry]:

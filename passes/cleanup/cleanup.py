@@ -11,9 +11,11 @@ import onnx_ir as ir
 
 from irtools.passes.cleanup.batchnorm import FuseConvBn
 from irtools.passes.cleanup.dead_code import RemoveDeadCode
+from irtools.passes.cleanup.expands import DelayExpand
 from irtools.passes.cleanup.folding import FoldConstants, LiftConstants
 from irtools.passes.cleanup.gemm import FoldGemmFactors
 from irtools.passes.cleanup.identities import RemoveIdentity, RemoveNoOps
+from irtools.passes.cleanup.index_grids import FoldIndexGrids
 from irtools.passes.cleanup.initializers import DeduplicateInitializers
 from irtools.passes.cleanup.layout import MergeLayoutChains
 from irtools.passes.cleanup.padding import FusePad
@@ -30,8 +32,10 @@ _PARTS = (
     RemoveIdentity,
     FoldConstants,
     RemoveNoOps,
+    FoldIndexGrids,
     MergeLayoutChains,
     EliminateCommonSubexpressions,
+    DelayExpand,
     FusePad,
     FuseConvBn,
     FoldGemmFactors,
@@ -48,10 +52,10 @@ class Cleanup(Pass):
     """Simplify the model without changing what it computes.
 
     Runs `lift-constants`, `deduplicate-initializers`, `remove-identity`, `fold-constants`,
-    `remove-no-ops`, `merge-layout-chains`, `eliminate-common-subexpressions`, `fuse-pad`,
-    `fuse-conv-bn`, `fold-gemm-factors` and `remove-dead-code` in rounds until nothing changes. All
-    of these exist as passes of their own. Main graph and nested subgraphs are cleaned; the bodies
-    of functions stay as they are.
+    `remove-no-ops`, `fold-index-grids`, `merge-layout-chains`, `eliminate-common-subexpressions`,
+    `delay-expand`, `fuse-pad`, `fuse-conv-bn`, `fold-gemm-factors` and `remove-dead-code` in rounds
+    until nothing changes. All of these exist as passes of their own. Main graph and nested
+    subgraphs are cleaned; the bodies of functions stay as they are.
 
     The file never grows by it. Inputs, outputs and weights that a caller may override stay, used
     or not. Every rule gives

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.shapes import SymbolicShapes
-from irtools.editing import Editor, array_of, can_forward, require_constant
+from irtools.editing import Editor, array_of, can_forward, producer_of, require_constant
 from irtools.passes.positions.demand import Demand, before_joined, free_results
 from irtools.passes.positions.row import Row
 from irtools.passes.positions.targets import new_target
@@ -41,6 +41,8 @@ def _take(editor: Editor, value: ir.Value, row: Row, facts: SymbolicShapes) -> i
     """Return one row of a tensor, along an axis that stays."""
     if row.period is not None:
         return _take_joined(editor, value, row, facts)
+    if (only := _before_expand(value, row, facts)) is not None:
+        return only
     array = array_of(value)
     if array is not None:
         return editor.constant(f"{value.name}_row", np.take(array, [row.index], row.axis))
@@ -53,6 +55,19 @@ def _take(editor: Editor, value: ir.Value, row: Row, facts: SymbolicShapes) -> i
         outputs={f"{value.name}_row": value.dtype},
         shape=_one(value.shape, row),
     )
+
+
+def _before_expand(value: ir.Value, row: Row, facts: SymbolicShapes) -> ir.Value | None:
+    """Return what Expand repeats along the axis alone: it is the row, whichever one is taken."""
+    node = producer_of(value, "Expand")
+    source = None if node is None else node.inputs[0]
+    own, expanded = facts.shape(source), facts.shape(value)
+    if own is None or expanded is None or len(own) != len(expanded):
+        return None
+    differ = [
+        axis for axis, sizes in enumerate(zip(own, expanded, strict=True)) if len({*sizes}) > 1
+    ]
+    return source if differ == [row.axis] else None
 
 
 def _take_joined(editor: Editor, value: ir.Value, row: Row, facts: SymbolicShapes) -> ir.Value:

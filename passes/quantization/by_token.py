@@ -4,7 +4,9 @@ In decoders a few tokens, such as the first, make the input of a product hundred
 than all others do (massive activations, Sun et al. 2024), and what comes of a gated unit is large
 in other channels for every token. One fixed range leaves the others few bits; a range for each
 token does not, and no text leaves it. That costs five small operators for each input and no product
-in float32, so that it is tried before weights are stored instead of multiplied (`spared`).
+in float32, so that it is tried before weights are stored instead of multiplied (`spared`). Where it
+is needed it is tried with moved scales as well (`smoothed`), which make the channels of a token
+alike: its range does not.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from irtools.passes.quantization.trial_run import Trials
 from irtools.passmanager import Decision, Plan
 from irtools.words import counted
 
-__all__ = ["by_token"]
+__all__ = ["RATIO", "SCALED_RATIO", "by_token"]
 
 _SHARES = (6, 3, 1)
 """One product in so many is tried: a sixth, a third, all that gain."""
@@ -33,8 +35,12 @@ _SHARES = (6, 3, 1)
 _MORE_DB = 1.0
 """What a larger share must gain."""
 
-_RATIO = 2.0
+RATIO = 2.0
 """A product is a candidate whose predicted error is so much smaller: by 3 dB."""
+
+SCALED_RATIO = 1.25
+"""The same once scales have made the error of activations as small as that of weights, which ranges
+do not change: by 1 dB."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,7 @@ def by_token(
     evidence: Evidence,
     trials: Trials,
     least_db: float,
+    ratio: float = RATIO,
 ) -> Plan:
     """Return the plan with ranges for each token where too little is kept without; it says so.
 
@@ -69,11 +76,12 @@ def by_token(
         evidence: What is known of their inputs.
         trials: Measures what plans keep.
         least_db: What the outputs must keep.
+        ratio: How much smaller the predicted error of a product must be.
     """
     before = None if trials.run is None else trials.kept_db(plan)
     if before is None or trials.run is None or before >= least_db + near_db(trials.run):
         return plan
-    groups = _groups(plan, model, weights, form, evidence)
+    groups = _groups(plan, model, weights, form, evidence, ratio)
     products = sum(d.data.get("form") == Static.name for d in plan.decisions)
     best, kept, count = plan, before, 0
     for some in _nested(groups, products):
@@ -100,6 +108,7 @@ def _groups(
     weights: Sequence[Weight],
     form: TokenWise,
     evidence: Evidence,
+    ratio: float,
 ) -> list[_Group]:
     """Return the products that gain, those first that gain most."""
     own = {str(d.data["weight"]): d for d in plan.decisions if d.data.get("form") == Static.name}
@@ -110,7 +119,7 @@ def _groups(
         return []
     found = []
     for together in by_input.values():
-        made = {w.name: _decided(w, own.get(w.name), form, evidence) for w in together}
+        made = {w.name: _decided(w, own.get(w.name), form, evidence, ratio) for w in together}
         decisions = {name: d for name, d in made.items() if d is not None}
         if len(decisions) == len(made):
             gain = sum(own[name].cost - d.cost for name, d in decisions.items())
@@ -119,7 +128,7 @@ def _groups(
 
 
 def _decided(
-    weight: Weight, own: Decision | None, form: TokenWise, evidence: Evidence
+    weight: Weight, own: Decision | None, form: TokenWise, evidence: Evidence, ratio: float
 ) -> Decision | None:
     """Return the decision for a range for each token; None where it cannot be, or gains little."""
     if own is None or not form.serves(weight) or form.fits(weight, evidence.capabilities):
@@ -127,7 +136,7 @@ def _decided(
     if len({use.activation for use in weight.uses}) > 1:
         return None
     found = form.decide(weight, evidence)
-    if isinstance(found, Reason) or found.cost * _RATIO > own.cost:
+    if isinstance(found, Reason) or found.cost * ratio > own.cost:
         return None
     return replace(found, subject=own.subject)
 

@@ -1,4 +1,4 @@
-"""Whether the weights of static products are rounded for the data that they are multiplied with.
+"""Whether the weights of integer products are rounded for the data that they are multiplied with.
 
 That (`ranges.rounding`) costs no time when the model runs, but the second moments of every input of
 a product, [K, K], and O(K^3) for each. So it is tried once, where calibration data shows that the
@@ -16,6 +16,7 @@ from dataclasses import replace
 import onnx_ir as ir
 
 from irtools.passes.quantization.forms.static import Static
+from irtools.passes.quantization.forms.token_wise import TokenWise
 from irtools.passes.quantization.ranges.gptq import GROUP_BYTES, Hessians, moment_bytes
 from irtools.passes.quantization.ranges.rounding import Moments
 from irtools.passes.quantization.remedy import least_gain
@@ -131,7 +132,7 @@ def _fits(weight: Weight) -> bool:
 
 def _for_data(decision: Decision, fitting: set[str], method: str) -> Decision:
     data = decision.data
-    if data.get("form") != Static.name or data["weight"] not in fitting:
+    if data.get("form") not in (Static.name, TokenWise.name) or data["weight"] not in fitting:
         return decision
     # Codes that move by more than a step could leave 16 bits in pairs.
     if data["weight_range"] == "pairs":

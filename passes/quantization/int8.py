@@ -14,7 +14,7 @@ from irtools.measure.cpu import cpu_quota
 from irtools.model import infer_shapes
 from irtools.passes.quantization.alternatives import alternatives_of
 from irtools.passes.quantization.budget import Budget, read_budget
-from irtools.passes.quantization.by_token import by_token
+from irtools.passes.quantization.by_token import RATIO, SCALED_RATIO, by_token
 from irtools.passes.quantization.for_data import moments_for, rounded_for_data
 from irtools.passes.quantization.forms.apply import apply_plan
 from irtools.passes.quantization.forms.blocks import BlockTable, Int4
@@ -44,7 +44,7 @@ from irtools.passes.quantization.mixed import (
 from irtools.passes.quantization.prospect import Prospect, Wishes
 from irtools.passes.quantization.ranges.evidence import Evidence
 from irtools.passes.quantization.ranges.rounding import ROUNDING_GROUP, roundings
-from irtools.passes.quantization.remedy import FLOORS_DB, best_plan
+from irtools.passes.quantization.remedy import FLOORS_DB, NEED_DB, best_plan
 from irtools.passes.quantization.rounded_results import keep_results
 from irtools.passes.quantization.sites.find import find_sites
 from irtools.passes.quantization.sites.reasons import ALREADY
@@ -54,6 +54,7 @@ from irtools.passes.quantization.spared import FinerForms, spare
 from irtools.passes.quantization.times import MAX_LATENCY, start_clock
 from irtools.passes.quantization.trial_run import Trials, weight_bytes
 from irtools.passes.quantization.write.desk import Desk
+from irtools.passes.quantization.write.widened import can_widen, widen
 from irtools.passmanager import (
     FOUND_WEIGHTS,
     Exactness,
@@ -73,6 +74,10 @@ _CALIBRATORS = calibrators()
 _MOST_TOKEN_BLOCK = 256
 _MORE_KEPT = (
     "least-sqnr={:g}, which stores the weights that lose most in 16 bits or leaves them in float32"
+)
+_WIDENED = (
+    "float16 becomes float32, in which {} computes it in any case: int8 kernels take weights of "
+    "float32 alone; inputs and outputs keep their types"
 )
 _NO_RANGES = "smooth=true moves no scale: only static products have ranges that gain"
 
@@ -115,12 +120,16 @@ class Int8(PlanningPass):
     integers), batched and left-hand constants, Einsum, small products, and whatever is in
     branches of If, bodies of Loop and Scan, and functions.
 
+    A model of float16 is widened to float32 first where the target computes in nothing else and its
+    int8 kernels then take a weight; its inputs and outputs keep their types.
+
     What comes of it is run on some of the calibration data, or on drawn inputs where none was given
     (not with `--no-check`, nor above 2 GiB of weights or a quarter of the memory). Where less than
     20 dB of the outputs are kept, static products get a range for each token, as few as it takes: a
     few tokens of decoders, such as the first, are hundreds of times larger than the others in front
-    of `down`. If that is not enough, the weights that lose most are stored in 8 bits instead of
-    multiplied, or in 16 bits, until enough is kept.
+    of `down`. Where that is so, they are tried together with moved scales, too. If it is not
+    enough, the weights that lose most are stored in 8 bits instead of multiplied, or in 16 bits,
+    until enough is kept.
 
     Left alone and counted: weights that hold NaN or infinity or that 8 bits keep to less than
     30 dB, weights that another node reads in another way, constants that are added and not
@@ -146,7 +155,7 @@ class Int8(PlanningPass):
             Half,
         ),
         (ALREADY, *STORAGE_REASONS),
-    ) | dict(MOVED)
+    ) | {**MOVED, "num-widened": "weights of float16 in float32, which int8 kernels take"}
 
     mode: Literal["auto", "static", "dynamic", "token-wise", "weight-only"] = option(
         "auto",
@@ -180,9 +189,9 @@ class Int8(PlanningPass):
     )
     method: str = option(
         "auto",
-        "how weights of static products are rounded; auto: gptq where the outputs keep less than "
-        "26 dB and gain, or less than 30 and gain 1 dB, in a large model those of narrow products "
-        "alone; rtn: each to the "
+        "how weights of products are rounded in mode=static; auto: gptq where the outputs keep "
+        "less than 26 dB and gain, or less than 30 and gain 1 dB, in a large model those of narrow "
+        "products alone; rtn: each to the "
         f"nearest; {explained(roundings())}",
         ("auto", "rtn", *roundings()),
         ROUNDING_GROUP,
@@ -281,6 +290,17 @@ class Int8(PlanningPass):
         )
 
     def plan(self, model: ir.Model, ctx: PassContext) -> Plan:
+        halves = "float16" in ctx.target.capabilities.compute_dtypes
+        if not halves and self._form(ctx).rounds_activations and can_widen(model):
+            wide = model.clone()
+            widen(wide, self.name)
+            plan = self._plan(wide, ctx)
+            if any(read_decision(d).form.rounds_activations for d in scales_in(plan)[1].decisions):
+                note = _WIDENED.format(ctx.target.name)
+                return replace(plan, notes=(note, *plan.notes))
+        return self._plan(model, ctx)
+
+    def _plan(self, model: ir.Model, ctx: PassContext) -> Plan:
         wishes = self._wishes(ctx)
         if wishes.is_static:
             ctx = hold_out(ctx)
@@ -300,8 +320,12 @@ class Int8(PlanningPass):
         def plan_of(prospect: Prospect) -> Plan:
             candidates = [prospect.candidate(floor) for floor in floors]
             first = prospect.plan(candidates[0])
-            found = self._by_token(first, prospect, trials, ctx)
+            found = self._by_token(first, prospect, trials, self.least_sqnr)
             return best_plan(candidates, prospect.plan, trials) if found is first else found
+
+        def with_tokens(prospect: Prospect) -> Plan:
+            first = prospect.plan(prospect.candidate(floors[0]))
+            return self._by_token(first, prospect, trials, NEED_DB, SCALED_RATIO)
 
         prospect = Prospect(model, wishes, ctx)
         if wishes.is_static and wishes.scales:
@@ -311,6 +335,7 @@ class Int8(PlanningPass):
                 trials,
                 lambda scaled, moved: Prospect(scaled, wishes, ctx, moved),
                 plan_of,
+                with_tokens,
                 self.name,
             )
             prospect, plan = smoothing.best(prospect)
@@ -331,15 +356,21 @@ class Int8(PlanningPass):
             return plan
         return rounded_for_data(plan, prospect.static, trials, self.method)
 
-    def _by_token(self, plan: Plan, prospect: Prospect, trials: Trials, ctx: PassContext) -> Plan:
+    def _by_token(
+        self,
+        plan: Plan,
+        prospect: Prospect,
+        trials: Trials,
+        enough_db: float | None,
+        ratio: float = RATIO,
+    ) -> Plan:
         """Return the plan with a range for each token where fixed ones keep too little."""
-        if self.least_sqnr is None or self.bits == "auto" or not prospect.static:
+        if enough_db is None or self.bits == "auto" or not prospect.static:
             return plan
-        capabilities = ctx.target.capabilities
-        form = TokenWise(range_of(self.reduce_range, capabilities))
-        evidence = Evidence(capabilities, prospect.facts)
+        evidence = Evidence(prospect.capabilities, prospect.facts)
+        form = TokenWise(range_of(self.reduce_range, prospect.capabilities))
         return by_token(
-            plan, prospect.model, prospect.static, form, evidence, trials, self.least_sqnr
+            plan, prospect.model, prospect.static, form, evidence, trials, enough_db, ratio
         )
 
     def _mixed(
@@ -383,6 +414,7 @@ class Int8(PlanningPass):
     def apply(self, model: ir.Model, plan: Plan, ctx: PassContext) -> PassResult:
         scales, weights = scales_in(plan)
         moved = [ScaledSite.from_data(decision.data) for decision in scales]
+        widened = widen(model, self.name) if _multiplies_halves(model, weights) else 0
         counts = apply_scales(model, moved, self.name)
         moments_of, note = moments_for(model, weights, hold_out(ctx))
         if note:
@@ -392,7 +424,7 @@ class Int8(PlanningPass):
         return replace(
             result,
             modified=result.modified or bool(moved),
-            counters={**result.counters, **counts},
+            counters={**result.counters, **counts, **({"num-widened": widened} if widened else {})},
             plan=plan,
         )
 
@@ -417,3 +449,11 @@ class Int8(PlanningPass):
         if mode == "auto":
             mode = best_mode(capabilities, has_data=ctx.calibration is not None)
         return product_form(mode, range_of(self.reduce_range, capabilities), self.block_size)
+
+
+def _multiplies_halves(model: ir.Model, plan: Plan) -> bool:
+    """Whether a plan was made on a model of float16 that had been widened."""
+    initializers = model.graph.initializers
+    halves = {name for name, v in initializers.items() if v.dtype == ir.DataType.FLOAT16}
+    made = (read_decision(d) for d in plan.decisions if d.data["weight"] in halves)
+    return bool(halves) and any(one.form.rounds_activations and not one.scope for one in made)

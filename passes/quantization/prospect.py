@@ -89,7 +89,7 @@ class Prospect:
         self.scales = tuple(scales)
         self._wishes = wishes
         self._ctx = ctx
-        self._capabilities = ctx.target.capabilities
+        self.capabilities = ctx.target.capabilities
         self._plans: dict[float, Plan] = {}
         self._skipped = Skips()
         self._chosen = self._choose()
@@ -103,7 +103,7 @@ class Prospect:
     @property
     def storage(self) -> StoragePlanner:
         """What decides how weights are stored that are not multiplied in integers."""
-        return self._storage(Evidence(self._capabilities), Skips())
+        return self._storage(Evidence(self.capabilities), Skips())
 
     @property
     def is_drawn(self) -> bool:
@@ -117,7 +117,7 @@ class Prospect:
     def candidate(self, floor: float) -> Candidate:
         """Return the channels that leave the integer products below a floor in decibels."""
         limits = OutlierLimits(self._wishes.outliers, floor)
-        clips = self._capabilities.int8_clips
+        clips = self.capabilities.int8_clips
         return Candidate(floor, find_outliers(self.static, self.facts, limits, clips))
 
     def plan(self, candidate: Candidate) -> Plan:
@@ -129,7 +129,7 @@ class Prospect:
     def _plan(self, candidate: Candidate) -> Plan:
         rest = without_outliers(self.facts, candidate.outliers, self._calibrator)
         evidence = Evidence(
-            self._capabilities, rest, candidate.outliers, self._wishes.bias_correction
+            self.capabilities, rest, candidate.outliers, self._wishes.bias_correction
         )
         made = self._skipped.copy()
         multiplied = decide(self._chosen, evidence, made)
@@ -154,14 +154,14 @@ class Prospect:
         sites, others = find_sites(self.model), Skips()
         self._skipped.add(ALREADY, sites.skipped.counts[ALREADY.counter])
         chosen = choose(
-            sites, lambda w: (*limits.tables(w), form), limits, self._capabilities, others
+            sites, lambda w: (*limits.tables(w), form), limits, self.capabilities, others
         )
         kept, note = within_opset(chosen, lambda c: c[1], self.model, fate="multiplied in float32")
         self._skipped.note(*others.notes, note)
         return kept
 
     def _observe(self) -> Facts:
-        observed = observed_values(self.static, self._capabilities.int8_clips)
+        observed = observed_values(self.static, self.capabilities.int8_clips)
         if not observed:
             return {}
         service = self.statistics()
@@ -173,7 +173,7 @@ class Prospect:
 
     @property
     def _calibrator(self) -> Calibrator:
-        symmetric = self._capabilities.int8_activation == "s8-symmetric"
+        symmetric = self.capabilities.int8_activation == "s8-symmetric"
         spec = ACTIVATION_S8 if symmetric else ACTIVATION_U8
         peaks = self._wishes.outliers > 0 or self._wishes.scales
         return Calibrator(calibrators()[self._wishes.calibrator](), spec, peaks=peaks)
@@ -195,7 +195,7 @@ class Prospect:
     def _integer_kernels(self) -> IntegerKernels | None:
         if self._wishes.form.name == WeightOnly.name:
             return None
-        static_ops = self._capabilities.int8_static_ops
+        static_ops = self.capabilities.int8_static_ops
         waits = "Conv" in static_ops and not self._wishes.is_static
         names = frozenset(weight.name for weight in find_sites(self.model).weights)
         return IntegerKernels(self.model.graph, names, need_ranges=waits)

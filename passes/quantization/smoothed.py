@@ -58,6 +58,7 @@ class Smoothing:
         trials: Measures what plans keep.
         prospect_of: Makes the prospect of a model in which scales were moved.
         plan_of: Makes the best plan of a prospect.
+        by_token: Makes one with ranges for each token, of as many products as keep 26 dB.
         name: Of the pass.
     """
 
@@ -66,6 +67,7 @@ class Smoothing:
     trials: Trials
     prospect_of: Callable[[ir.Model, Sequence[Decision]], Prospect]
     plan_of: Callable[[Prospect], Plan]
+    by_token: Callable[[Prospect], Plan]
     name: str
 
     def best(self, plain: Prospect) -> tuple[Prospect, Plan]:
@@ -103,8 +105,13 @@ class Smoothing:
         scaled = self._with(plain, sites)
         plans = [self.plan_of(each) for each in (plain, scaled)]
         before, after = (self.trials.kept_db(plan) for plan in plans)
+        if before is not None and after is not None and after < before + _needed(*plans):
+            # Without scales ranges for each token were needed: with them as many may keep more.
+            again = self.by_token(scaled) if _by_token(plans[0]) else plans[1]
+            if _costly(again) <= _costly(plans[0]):
+                plans[1], after = again, self.trials.kept_db(again)
         how = self.trials.told
-        needed = GAIN_DB if _costly(plans[1]) >= _costly(plans[0]) else -GAIN_DB
+        needed = _needed(*plans)
         if before is None or after is None:
             before, after = (-10 * math.log10(max(_error(plan), 1e-30)) for plan in plans)
             needed, how = _PREDICTED_DB, "predicted for all products together"
@@ -119,14 +126,22 @@ def _noting(plan: Plan, note: str) -> Plan:
     return replace(plan, notes=(*plan.notes, note))
 
 
+def _needed(plain: Plan, scaled: Plan) -> float:
+    """Return what scales must gain in decibels: less than nothing where they save time."""
+    return GAIN_DB if _costly(scaled) >= _costly(plain) else -GAIN_DB
+
+
 def _costly(plan: Plan) -> int:
     """Return how many weights cost more than a Mul does.
 
     That is, have channels in float32 or a range for each token.
     """
-    return sum(
-        bool(d.data.get("outliers")) or d.data.get("form") == TokenWise.name for d in plan.decisions
-    )
+    return _by_token(plan) + sum(bool(d.data.get("outliers")) for d in plan.decisions)
+
+
+def _by_token(plan: Plan) -> int:
+    """Return how many weights have a range for each token."""
+    return sum(d.data.get("form") == TokenWise.name for d in plan.decisions)
 
 
 def _found(plain: Prospect) -> Scales:

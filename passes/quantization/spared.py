@@ -212,15 +212,34 @@ def spare(
         progress: Shows how many trials are done.
         all_in: What the plan does, in words.
     """
-    scales, weights = scales_in(plan)
-    if trial is None or not weights.decisions:
+    if trial is None or not scales_in(plan)[1].decisions:
         return plan
     first = trial.sqnr_db(applied(plan))
-    margin_db = _margin_db(trial)
-    if first is not None and first > -math.inf and trial.names is not None:
-        plan = replace(plan, notes=(*plan.notes, _places(trial, first)))
-    if first is None or first >= enough_db + near_db(trial):
-        return plan
+    found, kept = plan, first
+    if first is not None and first < enough_db + near_db(trial):
+        found, kept = _searched(plan, first, finer, applied, trial, enough_db, progress, all_in)
+    if kept is None or kept == -math.inf or trial.names is None:
+        return found
+    note = _places(trial, kept, trial.worst_other(applied(found)))
+    return replace(found, notes=(*found.notes, note))
+
+
+def _searched(
+    plan: Plan,
+    first: float,
+    finer: Callable[[Decision], Decision | None],
+    applied: Callable[[Plan], ir.Model],
+    trial: TrialRun,
+    enough_db: float,
+    progress: Progress,
+    all_in: str,
+) -> tuple[Plan, float]:
+    """Return the plan with finer forms, and what it keeps; arguments as in `spare`.
+
+    Args:
+        first: What the plan keeps as it is.
+    """
+    scales, weights = scales_in(plan)
     order_trials, trials = _trials(trial.work), _trials(trial.work * len(trial.feeds))
     most = min(len(plan.decisions), order_trials) + trials
     with _Bench(plan, applied, trial, progress, most) as bench:
@@ -229,13 +248,13 @@ def spare(
             first,
             finer,
             bench.measure,
-            enough_db + margin_db,
+            enough_db + _margin_db(trial),
             order_trials=order_trials,
             trials=trials,
         )
         search.run()
     if not search.changed:
-        return plan
+        return plan, first
     whose = "drawn sample" if trial.drawn else "sample"
     before = "are not finite" if first == -math.inf else f"keep {first:.1f} dB"
     note = (
@@ -244,15 +263,19 @@ def spare(
         f"({counted(trial.samples, whose)}); least-sqnr=none keeps all in {all_in}"
     )
     ordered = sorted(search.best, key=lambda d: (d.cost, d.subject))
-    return replace(plan, decisions=(*scales, *ordered), notes=(*plan.notes, note))
+    found = replace(plan, decisions=(*scales, *ordered), notes=(*plan.notes, note))
+    return found, search.kept_db
 
 
-def _places(trial: TrialRun, kept_db: float) -> str:
-    """Say what is judged in place of outputs."""
+def _places(trial: TrialRun, kept_db: float, worst: tuple[str, float] | None) -> str:
+    """Say what is judged in place of outputs, and what these keep."""
+    others = "outputs that are compared number by number may keep less"
+    if worst is not None:
+        others = f"compared number by number, output {worst[0]!r} keeps {worst[1]:.1f} dB"
     return (
         "outputs jump where another place becomes the largest or an angle turns: in place of them "
         f"{counted(len(trial.names or ()), 'tensor')} before are judged, which keep {kept_db:.1f} "
-        "dB; outputs that are compared number by number may keep less"
+        f"dB; {others}"
     )
 
 

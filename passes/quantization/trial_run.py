@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx_ir as ir
@@ -33,6 +33,8 @@ from irtools.targets import Feeds, Runner, RunnerOptions
 from irtools.words import counted
 
 __all__ = ["Effort", "Session", "TrialRun", "Trials", "flops_of", "largest_tried", "weight_bytes"]
+
+T = TypeVar("T")
 
 _SAMPLES = 16
 _DRAWN = 8
@@ -83,6 +85,7 @@ class TrialRun:
         runner: Makes the runner of a model.
         names: What is compared; None: the outputs.
         options: How others run.
+        others: What the original gave for outputs in numbers that are not compared, by call.
     """
 
     feeds: Sequence[Feeds]
@@ -94,6 +97,7 @@ class TrialRun:
     runner: Callable[[ir.Model, RunnerOptions], Runner]
     names: tuple[str, ...] | None = None
     options: RunnerOptions = _OPTIONS
+    others: Sequence[Feeds] = ()
 
     @classmethod
     def of(cls, model: ir.Model, ctx: PassContext, effort: Effort = Effort()) -> TrialRun | None:
@@ -115,22 +119,34 @@ class TrialRun:
             most = effort.work or max(_WORK, loading)
             size = data.fixed_batch or _together(model, data)
             names = steady_values(model)
+            sized = frozenset(DataSizes.of(model).shapes)
+            others = () if names is None else tuple(_in_numbers(model, {*names, *sized}))
+            shown = None if names is None else (*names, *others)
             with ctx.runner(_shown(model, names), _OPTIONS) as runner:
                 for first in range(0, len(data), size):
                     part = data.select(np.arange(first, min(first + size, len(data))))
                     calls += part.batches(size)
                     work = work or sum(flops_of(model, calls[0]).values())
-                    outputs += [runner.run(feeds, names) for feeds in calls[len(outputs) :]]
+                    outputs += [runner.run(feeds, shown) for feeds in calls[len(outputs) :]]
                     samples += len(part)
                     kept = sum(array.nbytes for found in outputs for array in found.values())
                     if kept > _MOST_OUTPUTS or work * len(calls) > most:
                         break
         except IrtoolsError:
             return None
-        sized = frozenset(DataSizes.of(model).shapes)
-        options = _OPTIONS if effort.exact else RunnerOptions()
-        cost = work + loading
-        return cls(calls, outputs, data.synthetic, samples, sized, cost, ctx.runner, names, options)
+        apart = [{name: found.pop(name) for name in others} for found in outputs]
+        return cls(
+            calls,
+            outputs,
+            data.synthetic,
+            samples,
+            sized,
+            work + loading,
+            ctx.runner,
+            names,
+            _OPTIONS if effort.exact else RunnerOptions(),
+            apart,
+        )
 
     def sqnr_db(self, model: ir.Model) -> float | None:
         """As `Session.sqnr_db`, of a model as it is; None also where it does not run."""
@@ -140,7 +156,11 @@ class TrialRun:
         """As `Session.divergence`, of a model as it is; None also where it does not run."""
         return self._measured(model, Session.divergence)
 
-    def _measured(self, model: ir.Model, figure: Callable[[Session], float | None]) -> float | None:
+    def worst_other(self, model: ir.Model) -> tuple[str, float] | None:
+        """As `Session.worst_other`, of a model as it is; None also where it does not run."""
+        return self._measured(model, Session.worst_other)
+
+    def _measured(self, model: ir.Model, figure: Callable[[Session], T | None]) -> T | None:
         try:
             with self.session(model) as session:
                 return figure(session)
@@ -194,6 +214,22 @@ class Session:
             return -math.inf
         return None if math.isnan(result.sqnr_db) else result.sqnr_db
 
+    def worst_other(self) -> tuple[str, float] | None:
+        """Return which output that is not compared loses most, and what it keeps in decibels.
+
+        None where there is none, or its sizes changed.
+        """
+        meter = FidelityMeter()
+        try:
+            for feeds, expected in zip(self.trial.feeds, self.trial.others, strict=True):
+                if expected:
+                    found = self.runner.run(feeds, list(expected))
+                    meter.update(expected, found, padding_mask(feeds))
+        except IrtoolsError:
+            return None
+        kept = {name: figure.sqnr_db for name, figure in meter.by_output().items()}
+        return min(kept.items(), key=lambda pair: pair[1], default=None)
+
     def divergence(
         self, weights: Feeds = MappingProxyType({}), *, first: bool = False
     ) -> float | None:
@@ -213,6 +249,14 @@ class Session:
             total.update(kept, found, padding_mask(feeds))
         result = total.result()
         return result if math.isfinite(result) else None
+
+
+def _in_numbers(model: ir.Model, without: Collection[str]) -> Iterator[str]:
+    """Yield the outputs of floating types, but for some."""
+    for value in model.graph.outputs:
+        is_number = value.dtype is not None and value.dtype.is_floating_point()
+        if is_number and value.name and value.name not in without:
+            yield value.name
 
 
 def _shown(model: ir.Model, names: tuple[str, ...] | None) -> ir.Model:

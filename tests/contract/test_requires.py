@@ -26,7 +26,9 @@ HIDDEN, HEADS = 64, 4
 CLEANUPS = frozenset(
     {"cleanup", "deduplicate-initializers", "eliminate-common-subexpressions", "fold-constants"}
     | {
+        "delay-expand",
         "fold-gemm-factors",
+        "fold-index-grids",
         "fuse-conv-bn",
         "fuse-pad",
         "lift-constants",

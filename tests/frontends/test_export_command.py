@@ -380,4 +380,4 @@ def test_a_file_takes_no_options_of_an_export(
     file.touch()
     code, err = irc(verb[0], str(file), *verb[1:], "--with-past")
     assert (code, err.count("\n")) == (2, 1)
-    assert "--with-past belong to an export" in err
+    assert "--with-past would be for an export" in err

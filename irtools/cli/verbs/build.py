@@ -81,7 +81,7 @@ def build(config_file: str, schema: bool, **given: Any) -> None:
     if given["key"] is not None:
         from irtools.builds.signing import check_key
 
-        check_key(Path(given["key"]))
+        check_key(Path(given["key"]), signs=True)
     if given["check"]:
         _check(config)
         return
@@ -95,34 +95,37 @@ def _run(config: Config, given: dict[str, Any]) -> None:
     """Build, and tell people and CI systems how it went, also where it failed."""
     from irtools.cli.console import say
     from irtools.driver.destination import check_writable
+    from irtools.errors import FileError
 
     for view in ("junit", "markdown"):
         if given[view] is not None:
             check_writable(Path(given[view]))
     found: list[Comparison] = []
-    result, failure = None, ""
     try:
         result = _build(config, given, found)
     except BaseException as error:
         notes = getattr(error, "__notes__", ())
         failure = "; ".join([str(error) or type(error).__name__, *notes])
+        try:
+            _show_comparisons(found, None, failure, given)
+        except FileError as unwritten:  # Why nothing was built is what its caller must see.
+            say(f"irc: {unwritten}")
         raise
-    finally:
-        if found:
-            from irtools.builds.views import HEADINGS, cells_of
-
-            _show(HEADINGS, cells_of(found))
-        _write_views(result, found, failure, given)
+    _show_comparisons(found, result, "", given)
     _tell(result)
     if found:
         say(f"irc: nothing is worse than in {given['baseline']}")
 
 
-def _write_views(
-    result: BuildResult | None, found: Sequence[Comparison], failure: str, given: dict[str, Any]
+def _show_comparisons(
+    found: Sequence[Comparison], result: BuildResult | None, failure: str, given: dict[str, Any]
 ) -> None:
-    from irtools.builds.views import gate_junit, gate_markdown
+    from irtools.builds.views import HEADINGS, cells_of, gate_junit, gate_markdown
+    from irtools.cli.console import say
     from irtools.files import write_text
+
+    if found:
+        _show(HEADINGS, cells_of(found))
 
     if given["junit"] is not None:
         write_text(Path(given["junit"]), gate_junit(result, found, failure))
@@ -131,8 +134,11 @@ def _write_views(
         write_text(Path(given["markdown"]), text)
     # GitHub shows what is appended to this file on the page of the job.
     if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-        with Path(summary).open("a", encoding="utf-8") as file:
-            file.write(text)
+        try:
+            with Path(summary).open("a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            say(f"irc: the summary of the job was not written: {summary}: {error.strerror}")
 
 
 def _check(config: Config) -> None:

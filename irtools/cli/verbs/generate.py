@@ -73,15 +73,19 @@ __all__ = ["generate"]
 @options.seed_option
 @click.option(
     "--adapter",
+    "adapters",
     metavar="NAME",
-    help="Write with this adapter of DIR, exported with --adapters-as inputs. [default: the base]",
+    multiple=True,
+    help="Write with this adapter of DIR, exported with --adapters-as inputs; again to write with "
+    "one after the other. [default: the base]",
 )
 @click.option("--raw", is_flag=True, help="Continue the text as it is, without the chat template.")
 @click.option(
     "--compare",
     type=SOURCE,
     metavar="ORIGINAL",
-    help="Also let this model write, and say how far the texts are the same.",
+    help="Also let this model write, with its adapter of the same name, and say how far the texts "
+    "are the same.",
 )
 @click.option(
     "--target",
@@ -96,26 +100,28 @@ def generate(source: str, compare: str | None, json_path: str | None, **given: A
     DIR is a folder with a decoder with its cache, its tokenizer and its chat template, as `irc
     export --with-past`, `irc optimize -o DIR/` and `irc compile -o DIR/` write it, the model's file
     in such a folder, or a release of one model. Says how long the first token took and how many
-    follow in a second. With several prompts, the JSON has a list `answers`.
+    follow in a second. With several prompts or adapters, the JSON has a list `answers`.
     """
     from irtools.cli.console import say, write_json
 
     asked = _asked(given)
-    talker = _open(source, given["target"], given["threads"], given["adapter"])
+    talker = _open(source, given["target"], given["threads"])
     own = []
     for answer in _answers(talker, asked, streams=json_path != "-"):
         own.append(answer)
-        say(f"irc: {_speed_text(answer.speed)}{_cache_text(talker)}")
-    talker.close()
+        say(f"irc: {_speed_text(answer)}{_cache_text(talker)}")
     documents = [{**_document(source, a), "cache_bytes": talker.cache_bytes} for a in own]
+    talker.close()
     if compare is not None:
         original = _open(compare, given["target"], given["threads"])
         for answer, document, other in zip(
-            own, documents, _answers(original, asked, streams=False), strict=True
+            own, documents, _answers(original, asked, streams=False, by_name=True), strict=True
         ):
             same = _same(answer.pieces, other.pieces)
             document |= {"original": _document(compare, other), "same_tokens": same}
-            say(f"irc: {compare}: {_speed_text(other.speed)}")
+            bare = answer.adapter is not None and other.adapter is None
+            note = f"; it has no adapter {answer.adapter!r} and writes as it is" if bare else ""
+            say(f"irc: {compare}: {_speed_text(other)}{note}")
             say(f"irc: {_sameness(same, answer.pieces, other.pieces)}")
         original.close()
     if json_path is not None:
@@ -132,10 +138,12 @@ class _Asked:
     new_tokens: int
     sampling: Sampling
     stops: Sequence[str]
+    adapters: Sequence[str]
 
 
 @dataclass(frozen=True)
 class _Answer:
+    adapter: str | None
     pieces: list[Piece]
     speed: Speed
 
@@ -148,7 +156,7 @@ def _asked(given: dict[str, Any]) -> _Asked:
     read = [_standard_input() if text == "-" else text for text in given["prompts"]]
     named = ("temperature", "top_k", "top_p", "repetition_penalty", "seed")
     sampling = Sampling(**{name: given[name] for name in named})
-    rest = {name: given[name] for name in ("system", "raw", "new_tokens", "stops")}
+    rest = {name: given[name] for name in ("system", "raw", "new_tokens", "stops", "adapters")}
     return _Asked(read, sampling=sampling, **rest)
 
 
@@ -159,19 +167,42 @@ def _standard_input() -> str:
         raise click.UsageError(f"standard input is not text: byte {error.start}") from error
 
 
-def _answers(talker: Talker, asked: _Asked, *, streams: bool) -> Iterator[_Answer]:
+def _answers(
+    talker: Talker, asked: _Asked, *, streams: bool, by_name: bool = False
+) -> Iterator[_Answer]:
+    """Yield the answer to each prompt, with one adapter after the other.
+
+    Args:
+        by_name: Take adapters by their names where the model has them, and none where it has not.
+    """
+    from irtools.driver.talk import adapter_name
+
+    adapters: Sequence[str | None] = asked.adapters or (None,)
+    if by_name:
+        named = [None if one is None else adapter_name(one) for one in adapters]
+        adapters = [one if one in talker.adapters else None for one in named]
+    for adapter in adapters:
+        talker.use_adapter(adapter)  # A wrong one is refused before anything is written.
+    for adapter in adapters:
+        talker.use_adapter(adapter)
+        for prompt in asked.prompts:
+            yield _answer(talker, asked, prompt, adapter, streams=streams)
+
+
+def _answer(
+    talker: Talker, asked: _Asked, prompt: str, adapter: str | None, *, streams: bool
+) -> _Answer:
     from irtools.driver.talk import speed_of
 
-    for prompt in asked.prompts:
-        tokens = talker.raw(prompt) if asked.raw else talker.chat(prompt, asked.system)
-        pieces = []
-        for piece in talker.write(tokens, asked.new_tokens, asked.sampling, asked.stops):
-            pieces.append(piece)
-            if streams:
-                _show(piece.text)
+    tokens = talker.raw(prompt) if asked.raw else talker.chat(prompt, asked.system)
+    pieces = []
+    for piece in talker.write(tokens, asked.new_tokens, asked.sampling, asked.stops):
+        pieces.append(piece)
         if streams:
-            click.echo()
-        yield _Answer(pieces, speed_of(tokens, pieces))
+            _show(piece.text)
+    if streams:
+        click.echo()
+    return _Answer(adapter, pieces, speed_of(tokens, pieces))
 
 
 def _show(text: str) -> None:
@@ -180,9 +211,7 @@ def _show(text: str) -> None:
     click.echo("\n".join(printable(line) for line in text.split("\n")), nl=False)
 
 
-def _open(
-    source: str, target: str | None, threads: int | None, adapter: str | None = None
-) -> Talker:
+def _open(source: str, target: str | None, threads: int | None) -> Talker:
     """Open a model, or the build of a release that suits this machine best."""
     from pathlib import Path
 
@@ -191,30 +220,30 @@ def _open(
     from irtools.driver.talk import open_talker
 
     if not (Path(source) / MANIFEST_FILE).is_file():
-        return open_talker(source, target, threads, adapter)
+        return open_talker(source, target, threads)
     if target is not None:
         raise click.UsageError(f"--target is for a model; the builds of {source} have theirs")
-    talker = load(source, threads=threads).talker()
-    if adapter is not None:
-        talker.use_adapter(adapter)
-    return talker
+    return load(source, threads=threads).talker()
 
 
 def _document(source: str, answer: _Answer) -> dict[str, Any]:
     return {
         "model": source,
+        "adapter": answer.adapter,
         "text": "".join(piece.text for piece in answer.pieces),
         "token_ids": [piece.token for piece in answer.pieces],
         **asdict(answer.speed),
     }
 
 
-def _speed_text(speed: Speed) -> str:
+def _speed_text(answer: _Answer) -> str:
     from irtools.words import counted
 
+    speed = answer.speed
+    name = "" if answer.adapter is None else f"{answer.adapter}: "
     rate = "" if speed.tokens_per_second is None else f", {speed.tokens_per_second:.1f} tokens/s"
     return (
-        f"{counted(speed.prompt_tokens, 'token')} in the prompt, the first new one after "
+        f"{name}{counted(speed.prompt_tokens, 'token')} in the prompt, the first new one after "
         f"{1e3 * speed.first_seconds:.0f} ms, {counted(speed.tokens, 'token')} written{rate}"
     )
 

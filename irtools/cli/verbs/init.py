@@ -40,7 +40,7 @@ def init(
 ) -> None:
     """Write an irc.toml for the model SRC: what `irc build` makes of it, and for what.
 
-    Nothing is built, and nothing is looked at but the names.
+    Nothing is built or read: files must be there.
     """
     from irtools.builds.start import Start, starting_config
     from irtools.builds.tables import AUTO
@@ -61,4 +61,4 @@ def init(
     write_text(
         path, starting_config(Start(source, path.parent, passes, target, calibrate, evaluate))
     )
-    say(f"irc: wrote {path}; next: irc build" + f" --config {path}" * (path.name != "irc.toml"))
+    say(f"irc: wrote {path}; next: irc build" + f" --config {path}" * (path != Path("irc.toml")))

@@ -79,7 +79,8 @@ def why(first: str, second: str, json_path: str | None, top: int, **given: Any) 
     and the ranges of quantized tensors are looked at on real data, with --calibrate against
     the data that ranges were taken from.
 
-    Each cause has its evidence and the command that answers it. Shares may overlap.
+    Each cause has its evidence and the command that answers it. Shares may overlap, which is said
+    where they add up to more than 100 %.
     """
     from irtools.causes import MeasuredFacts, diagnose
     from irtools.cli.comparing import measuring, samples_of, subject_of
@@ -145,6 +146,11 @@ def _lines(found: Diagnosis, top: int) -> Iterator[str]:
         yield "B lags A in nothing. What it could still gain:"
     for number, finding in enumerate(found.findings[:top], 1):
         yield from _cause(number, finding, found)
+    for gap, total in found.overlaps(top).items():
+        yield (
+            f"Shares of {gap.value} add up to {100 * total:.0f} %: causes overlap, and what "
+            "answers one answers a part of another."
+        )
     if len(found.findings) > top:
         yield f"{len(found.findings) - top} more: --top {len(found.findings)}"
 

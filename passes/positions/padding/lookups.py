@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import onnx_ir as ir
 
+from irtools.analysis.counting import Count, count_of, joined_counts
 from irtools.analysis.dims import Dim
 from irtools.editing import array_of
 from irtools.passes.positions.padding.base import (
@@ -16,7 +17,6 @@ from irtools.passes.positions.padding.base import (
     axes_moved,
     keep_changed,
 )
-from irtools.passes.positions.padding.indices import Count, count_of, joined_counts
 
 __all__ = ["gather", "gather_elements", "gather_nd", "slices_first", "takes_first"]
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import ClassVar
 
 from irtools.passes.quantization.forms.weights import (
@@ -17,7 +19,13 @@ from irtools.passes.quantization.ranges.evidence import Evidence
 from irtools.passes.quantization.ranges.spec import PerAxis, WeightRange, weight_spec
 from irtools.passes.quantization.sites.uses import Weight
 
-__all__ = ["Multiplied"]
+__all__ = ["ROUNDED_FOR_DATA", "Multiplied", "counted_for_data"]
+
+_ROUNDED = "num-rounded-for-data"
+ROUNDED_FOR_DATA: Mapping[str, str] = MappingProxyType(
+    {_ROUNDED: "weights whose codes are chosen for calibration data"}
+)
+"""The counter of forms with a rounding for data."""
 
 _NARROW: Mapping[WeightRange, str] = {
     "full": "",
@@ -30,6 +38,11 @@ _NOTES: Mapping[WeightRange, str] = {
     "bits, which saturate on CPUs without VNNI",
     "7-bit": "weights keep 7 bits, so that products do not saturate on CPUs without VNNI",
 }
+
+
+def counted_for_data(rounding: str) -> Counter[str]:
+    """Return what a weight adds to the counter of those that are rounded for data."""
+    return Counter({_ROUNDED: 1} if rounding else {})
 
 
 @dataclass(frozen=True)

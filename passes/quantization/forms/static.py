@@ -12,7 +12,11 @@ import onnx_ir as ir
 
 from irtools.passes.quantization.forms.base import WeightDecision
 from irtools.passes.quantization.forms.decisions import UseDecision
-from irtools.passes.quantization.forms.multiplied import Multiplied
+from irtools.passes.quantization.forms.multiplied import (
+    ROUNDED_FOR_DATA,
+    Multiplied,
+    counted_for_data,
+)
 from irtools.passes.quantization.forms.weights import Loss, kinds_of, vector_refusal
 from irtools.passes.quantization.ranges.arithmetic import (
     QParams,
@@ -54,7 +58,7 @@ class Static(Multiplied):
     counters = Multiplied.counters | {
         "num-quantized-conv": "Conv nodes in int8",
         "num-outlier-channels": "input channels of weights that are multiplied in float32",
-        "num-rounded-for-data": "weights whose codes are chosen for calibration data",
+        **ROUNDED_FOR_DATA,
     }
     reasons: ClassVar[tuple[Reason, ...]] = (EXTREME, CHANNELS, RANGE)
 
@@ -148,8 +152,7 @@ class Static(Multiplied):
     def count(self, weight: Weight) -> Counter[str]:
         found = super().count(weight)
         found["num-outlier-channels"] = len(self.outliers)
-        found["num-rounded-for-data"] = int(bool(self.rounding))
-        return found
+        return found + counted_for_data(self.rounding)
 
 
 def observed_values(

@@ -8,11 +8,16 @@ both, where a target has kernels for it.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from irtools.passes.quantization.forms.base import WeightDecision
-from irtools.passes.quantization.forms.multiplied import Multiplied
+from irtools.passes.quantization.forms.multiplied import (
+    ROUNDED_FOR_DATA,
+    Multiplied,
+    counted_for_data,
+)
 from irtools.passes.quantization.forms.weight_only import WeightOnly
 from irtools.passes.quantization.forms.weights import Loss, vector_refusal
 from irtools.passes.quantization.ranges.cost import block_noise, matrix_view, row_noise
@@ -30,10 +35,17 @@ __all__ = ["TokenBlocks", "TokenWise"]
 
 @dataclass(frozen=True)
 class TokenWise(Multiplied):
-    """s8 per channel, each token divided by its largest magnitude in front of the product."""
+    """s8 per channel, each token divided by its largest magnitude in front of the product.
+
+    Attributes:
+        rounding: How codes are chosen for calibration data; empty: each is the nearest.
+    """
 
     name: ClassVar[str] = "token-wise"
+    counters = Multiplied.counters | ROUNDED_FOR_DATA
     reasons: ClassVar[tuple[Reason, ...]] = (OPERATOR,)
+
+    rounding: str = ""
 
     @property
     def opset(self) -> int:
@@ -55,7 +67,12 @@ class TokenWise(Multiplied):
         return found + row_noise(matrix_view(loss.values, loss.axis), square)
 
     def write(self, desk: Desk, weight: Weight, made: WeightDecision) -> None:
-        desk.writer(TokenWiseWriter).write(weight, weight_range=self.weight_range)
+        desk.writer(TokenWiseWriter).write(
+            weight, weight_range=self.weight_range, rounding=self.rounding
+        )
+
+    def count(self, weight: Weight) -> Counter[str]:
+        return super().count(weight) + counted_for_data(self.rounding)
 
 
 @dataclass(frozen=True)

@@ -61,13 +61,16 @@ class Hessians:
 
     def __init__(self, service: StatisticsService, weights: Iterable[Weight]) -> None:
         self._service = service
+        weights = tuple(weights)
+        # What is written changes names: a product that others add to, whole, has another one.
+        self._inputs = {weight.name: _names(weight) for weight in weights}
         self._waiting = [(key, size) for key, size in _inputs(weights)]
         self._found: Mapping[Want, object] = {}
         self._last: tuple[tuple[str, ...], Moments] | None = None
 
     def moments_of(self, weight: Weight) -> Moments:
         """Return what a weight is multiplied with; those with one input (q, k, v) share it."""
-        names = _names(weight)
+        names = self._inputs.get(weight.name) or _names(weight)
         if self._last is None or self._last[0] != names:
             self._last = (names, self._moments([Want(name, Gram()) for name in names]))
         return self._last[1]

@@ -17,6 +17,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.passes.quantization.ranges.arithmetic import quantize_weight
+from irtools.passes.quantization.ranges.rounding import rounded_codes
 from irtools.passes.quantization.ranges.spec import PerAxis, WeightRange, weight_spec
 from irtools.passes.quantization.sites.uses import Use, Weight
 from irtools.passes.quantization.write.desk import Desk
@@ -43,15 +44,26 @@ class TokenWiseWriter:
 
     def __init__(self, desk: Desk) -> None:
         self._editor = desk.editor
+        self._moments_of = desk.moments_of
         self._signed = desk.capabilities.int8_activation == "s8-symmetric"
         self._tokens: dict[ir.Value, _Tokens] = {}
         self._shared: dict[str, ir.Value] = {}
 
-    def write(self, weight: Weight, *, weight_range: WeightRange) -> None:
-        """Quantize a weight once, for all its readers."""
+    def write(self, weight: Weight, *, weight_range: WeightRange, rounding: str = "") -> None:
+        """Quantize a weight once, for all its readers.
+
+        Args:
+            weight: The weight.
+            weight_range: How much of 8 bits it uses.
+            rounding: How codes are chosen for what it is multiplied with; empty: the nearest.
+        """
         turned = weight.uses[0].axis == 0
         array = weight.array().T if turned else weight.array()
         integers, q = quantize_weight(array, weight_spec(PerAxis(1), weight_range))
+        if rounding:
+            assert self._moments_of is not None
+            moments = self._moments_of(weight)
+            integers, _ = rounded_codes(rounding, array, 1, q, moments, corrected=False)
         dequantized = self._editor.before(
             self._editor.first(use.node for use in weight.uses),
             "DequantizeLinear",

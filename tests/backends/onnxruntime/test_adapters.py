@@ -53,6 +53,9 @@ def test_an_adapter_is_used_until_the_next_one(model: Model, tmp_path: Path) -> 
         ({"a": np.zeros((3, 1), np.float32)}, r"'a' is \[3, 1\], and the model takes \[2, rank\]"),
         ({"b": np.zeros((2, 1), np.float32)}, "1 array of 1 have no input here, 'b' first"),
         ({"x": np.zeros((1, 2), np.float32)}, "1 array of 1 have no input here, 'x' first"),
+        ({"a": np.zeros((2, 1), np.float16)}, "'a' is float16, and the model takes float32"),
+        ({"a": np.full((2, 1), np.inf, np.float32)}, "damaged: 'a' has numbers that are not fin"),
+        ({}, "holds no array"),
     ],
 )
 def test_an_adapter_for_another_model_is_refused(
@@ -61,6 +64,55 @@ def test_an_adapter_for_another_model_is_refused(
     path = written(tmp_path / "other.onnx_adapter", **arrays)
     with find_target("ort-cpu").runner(model) as runner, pytest.raises(ModelError, match=message):
         runner.use_adapter(path)  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def layers() -> Model:
+    """q = x Aq Bq and k = x Ak Bk, with one A for both."""
+    return Model(
+        ir.from_onnx_text(
+            """
+            <ir_version: 10, opset_import: ["" : 20]>
+            layers (float[1,2] x, float[2,N] "m.q.k.lora_A", float[R,3] "m.q.lora_B",
+                    float[R,4] "m.k.lora_B") => (float[1,3] q, float[1,4] k)
+            <float[2,2] "m.q.k.lora_A" = {0,0,0,0}, float[1,3] "m.q.lora_B" = {0,0,0},
+             float[1,4] "m.k.lora_B" = {0,0,0,0}>
+            {
+              low = MatMul (x, "m.q.k.lora_A")
+              l, r = Split <axis = -1, num_outputs = 2> (low)
+              q = MatMul (l, "m.q.lora_B")
+              k = MatMul (r, "m.k.lora_B")
+            }
+            """
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"m.k.lora_B": (1, 4)}, "'m.k.lora_B' has rank 1, and 'm.q.k.lora_A' 4 columns; expect"),
+        ({"m.q.k.lora_A": (2, 3)}, "4, the rank for each of 2 layers"),
+        ({"m.q.k.lora_A": None}, "has 'm.q.lora_B' without 'm.q.k.lora_A': expected both"),
+        ({"m.q.lora_B": None, "m.k.lora_B": None}, "has 'm.q.k.lora_A' without 'm.q.lora_B'"),
+    ],
+)
+def test_factors_of_different_ranks_are_refused(
+    layers: Model, tmp_path: Path, sizes: dict[str, tuple[int, int] | None], message: str
+) -> None:
+    fitting = {"m.q.k.lora_A": (2, 4), "m.q.lora_B": (2, 3), "m.k.lora_B": (2, 4)}
+    given = {name: size for name, size in (fitting | sizes).items() if size is not None}
+    with find_target("ort-cpu").runner(layers) as runner:
+        assert isinstance(runner, SwitchesAdapters)
+        for number, shapes in enumerate((fitting, given)):
+            path = tmp_path / f"{number}.onnx_adapter"
+            written(path, **{name: np.ones(size, np.float32) for name, size in shapes.items()})
+            if number:
+                with pytest.raises(ModelError, match=message):
+                    runner.use_adapter(path)
+            else:
+                runner.use_adapter(path)
+                assert runner.run({"x": X})["k"].tolist() == [[6, 6, 6, 6]]
 
 
 def test_what_is_no_adapter_is_refused(model: Model, tmp_path: Path) -> None:

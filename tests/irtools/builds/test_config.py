@@ -106,16 +106,22 @@ min-metric = { accuracy = 0.9, f1-macro = "0.99x" }
             "8:10: the table [models.b] is there twice: join the two",
         ),
         (_BASE + "[goals]\nspeedup = 2\nspeedup = 3\n", "7:12: the key before this place is there"),
-        ('[models.a]\ndata = "x"', "1:9: models.a: object missing required field `source`"),
-        ("[models.a]\nsource = 3", "2:1: models.a.source: expected `str`, got `int`"),
-        (_BASE + "[models.b]\nsource='x'\nopset = 3", "7:1: models.b.opset: expected `int` >= 7"),
+        ('[models.a]\ndata = "x"', "1:9: models.a: it has no source"),
+        ("[models.a]\nsource = 3", "2:1: models.a.source: expected a string, got an integer"),
+        (
+            _BASE + "[models.b]\nsource='x'\nopset = 3",
+            "7:1: models.b.opset: expected an integer >= 7",
+        ),
         (_BASE + "[goals]\nmax-drop = 'all'", "6:1: goals.max-drop: max-drop is 'all', exp"),
         (_BASE + "[goals]\nmax-drop = 3", "6:1: goals.max-drop: max-drop is 300%, expected 0 to 1"),
         (
             _BASE + "[goals]\nmax-size = '1%'\nspedup = 2",
             "7:1: there is no key 'spedup' in [goals]; d",
         ),
-        (_BASE + "[goals]\nspeedup = true", "6:1: goals.speedup: expected `float | str"),
+        (
+            _BASE + "[goals]\nspeedup = true",
+            "6:1: goals.speedup: expected a number or a string, got t",
+        ),
         (
             _BASE + "[goals]\nmax-latency = 3",
             "6:1: goals.max-latency: max-latency is '3', expected",
@@ -141,12 +147,38 @@ min-metric = { accuracy = 0.9, f1-macro = "0.99x" }
             "7:7: pipelines.x.goals.speedup: speedup needs the benchmark",
         ),
         (_BASE + "[measuring]\neffort = 'x'", "6:1: measuring.effort: effort is "),
-        (_BASE + '[data."a b"]', "5:7: data.a b: 'a b' is not a name of letters"),
+        (_BASE + '[data."a b"]', "5:7: 'a b' is not a name of at most 100 letters"),
         (_BASE + "[pipelines.x]\npases = 'O1'", "6:1: there is no key 'pases' in [pipelines.x]"),
         (
             _BASE + "[models.b]\nsource='b'\npipelines=['fst']",
             "7:1: models.b.pipelines: there is no",
         ),
+        (
+            _BASE + "[models.b]\nsource='b'\ntargets=[]",
+            "7:1: models.b.targets: names none: leave it out",
+        ),
+        (
+            _BASE + "[models.b]\nsource='b'\npipelines=['fast', 'fast']",
+            "7:1: models.b.pipelines: names fast twice",
+        ),
+        (f"[models.{'a' * 101}]\nsource='a'", "1:9: 'aaaa"),
+        ("[models.a]\nsource=''", "2:1: models.a.source: expected a string of length >= 1"),
+        (
+            _BASE + '[data.x]\nevaluate="a\\u0000b"',
+            "6:1: data.x.evaluate: holds a NUL character",
+        ),
+        (
+            _BASE + "[models.b]\nsource='b'\nlogits='first'",
+            "7:1: models.b.logits: it is 'first', expected all or last",
+        ),
+        (
+            _BASE + "[measuring]\nbench='always'",
+            "6:1: measuring.bench: it is 'always', expected each or end or last or none",
+        ),
+        (_BASE + "[measuring]\nbatch=4", "6:1: measuring.batch: expected an array, got an int"),
+        ("goals='1%'\n" + _BASE, "1:1: goals: expected a table, got a string"),
+        (_BASE + f"[measuring]\nseed={'9' * 5000}", " a number has too many digits"),
+        (_BASE + f"[x]\ny={'[' * 5000}{']' * 5000}", " arrays or tables within each other are"),
         (_BASE + "[data.x]\n[data.y]", "1:9: models.a: says not which data it takes"),
         (
             '[models]\na = {source = "a", data = "z"}\n[pipelines]\nq="O1"',
@@ -167,9 +199,19 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
         read_config(tmp_path / "irc.toml")
     with pytest.raises(UsageError, match=r"has no pipelines: expected \[pipelines.NAME\]"):
         _read(tmp_path, '[models.a]\nsource = "a"')
-    (tmp_path / "irc.toml").write_bytes(b"\xff\xfe")
-    with pytest.raises(UsageError, match="not a text file"):
+    (tmp_path / "irc.toml").write_bytes(_BASE.encode() + b"# \xe4\n")
+    with pytest.raises(UsageError, match=r"irc.toml:5: not a text file in UTF-8"):
         read_config(tmp_path / "irc.toml")
+
+
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
+def test_editors_of_windows_write_it_too(tmp_path: Path, start: bytes) -> None:
+    path = tmp_path / "irc.toml"
+    path.write_bytes(start + _BASE.replace("\n", "\r\n").encode())
+    assert read_config(path).models["a"].source == "a.onnx"
+    path.write_bytes(start + _BASE.replace("source", "sorce").replace("\n", "\r\n").encode())
+    with pytest.raises(UsageError, match=r"irc.toml:2:1: there is no key 'sorce'"):
+        read_config(path)
 
 
 def _paths(value: Any, path: KeyPath = ()) -> Iterator[KeyPath]:

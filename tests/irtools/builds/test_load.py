@@ -9,6 +9,7 @@ import pytest
 
 import irtools
 from irtools.builds import load as module
+from irtools.builds.records import Manifest, read_record
 from irtools.errors import (
     DataError,
     FileError,
@@ -38,6 +39,9 @@ def test_texts_get_classes_and_embeddings(
         for wrong in ("oil", []):
             with pytest.raises(DataError, match="a list of texts"):
                 model.predict(wrong)
+        for row in (1, None, ("a", "b", "c"), ("a", 1), ()):
+            with pytest.raises(DataError, match=r"text 1 is .*, expected a text, or a pair"):
+                model.predict(["oil", row])
 
 
 def test_hidden_states_are_averaged_over_the_text_and_not_over_its_padding() -> None:
@@ -49,6 +53,9 @@ def test_hidden_states_are_averaged_over_the_text_and_not_over_its_padding() -> 
     rows = np.array([[1.0, 2.0]], np.float32)
     assert module._pooled(mask, {"last_hidden_state": hidden, "pooler": rows}) is rows
     assert module._pooled(mask, {"y": rows}) is rows
+    for scores in ("logits", "scores", "probabilities"):
+        with pytest.raises(DataError, match=rf"gives {scores} \[1, 2\]: not embeddings"):
+            module._pooled(mask, {scores: rows})
     with pytest.raises(DataError, match="not embeddings"):
         module._pooled({}, {"y": np.ones((1, 2, 3, 4), np.float32)})
 
@@ -78,5 +85,8 @@ def test_what_cannot_be_loaded_is_told(
     other = tmp_path / "irtools.json"
     text = manifest.read_text(encoding="utf-8")
     other.write_text(text.replace("bag/clean/sse", "sack/clean/sse"), encoding="utf-8")
+    with pytest.raises(DataError, match=r"irtools.json has other bytes than were written"):
+        irtools.load(tmp_path)
+    other.write_text(read_record(Manifest, other).sealed()[1], encoding="utf-8")
     with pytest.raises(UsageError, match="several models: say which of sack, bag"):
         irtools.load(tmp_path)

@@ -63,5 +63,34 @@ def test_another_key_and_another_file_are_refused(
         check_key(tmp_path / "missing.pem")
     with pytest.raises(FileError, match="cannot sign with"):
         sign_release(release, public)
-    with pytest.raises(FileError, match="cannot verify with"):
+    with pytest.raises(FileError, match=r"cannot verify with .*more: it is not a key in PEM"):
         why_not_signed(release, release / "more")
+
+
+def test_keys_of_other_kinds_are_refused_before_anything_is_built(
+    release: Path, keys: tuple[Path, Path], tmp_path: Path
+) -> None:
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    made = rsa.generate_private_key(65537, 2048)
+    private, public, locked = (tmp_path / name for name in ("rsa.pem", "rsa.pub", "locked.pem"))
+    form, pem = serialization.PrivateFormat.PKCS8, serialization.Encoding.PEM
+    private.write_bytes(made.private_bytes(pem, form, serialization.NoEncryption()))
+    locked.write_bytes(made.private_bytes(pem, form, serialization.BestAvailableEncryption(b"x")))
+    public.write_bytes(
+        made.public_key().public_bytes(pem, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
+    check_key(keys[0], signs=True)
+    for key, line in (
+        (private, "cannot sign with .*rsa.pem: it is not an elliptic-curve key"),
+        (locked, "cannot sign with .*locked.pem: Password was not given"),
+        (keys[1], "cannot sign with .*key.pub: Valid PEM but no"),
+        (release / "irtools.json", "cannot sign with .*irtools.json: it is not a key in PEM"),
+    ):
+        check_key(key)
+        with pytest.raises(FileError, match=line):
+            check_key(key, signs=True)
+    sign_release(release, keys[0])
+    with pytest.raises(FileError, match=r"cannot verify with .*rsa.pub: it is not an elliptic"):
+        why_not_signed(release, public)

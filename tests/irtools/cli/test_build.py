@@ -160,7 +160,56 @@ def test_the_release_says_what_it_is(build: Callable) -> None:
             6,
             "irc.toml:3:1: models.mlp.source: cannot read 'modl.onnx': th",
         ),
-        ('"data.npz"', '"dta.npz"', 6, "no data at dta.npz"),
+        ('"data.npz"', '"dta.npz"', 6, "irc.toml:5:1: data.all.evaluate: no data at dta.npz"),
+        (
+            '"data.npz"',
+            '"data.npz"\ntokenizer = "no"',
+            6,
+            "irc.toml:6:1: data.all.tokenizer: cannot read no",
+        ),
+        (
+            '"model.onnx"',
+            '"model.onnx"\nadapters = ["x", "no=1"]',
+            6,
+            "irc.toml:4:1: models.mlp.adapters: cannot read x",
+        ),
+        (
+            '"model.onnx"',
+            '"model.onnx"\nadapters = ["irc.toml=x"]',
+            2,
+            "irc: irc.toml:4:1: models.mlp.adapters: 'irc.toml=x' is neither DIR nor",
+        ),
+        (
+            '"model.onnx"',
+            '"model.onnx"\nmetric = "acuracy"',
+            2,
+            "irc: irc.toml:4:1: models.mlp.metric: there is no metric 'acuracy'; did you",
+        ),
+        (
+            "check = false",
+            'check = false\nfigures = ["enrgy"]',
+            2,
+            "irc: irc.toml:15:1: measuring.figures: there is no figure 'enrgy'; did you mean 'en",
+        ),
+        (
+            "[measuring]",
+            '[goals]\nmax-drop = { acuracy = "1%" }\n[measuring]',
+            2,
+            "irc: irc.toml:11:2: goals: there is no metric 'acuracy'; did you mean 'accuracy'?",
+        ),
+        ('"model.onnx"', '"model.onnx"\npart = "encoder"', 2, "file, and has no part 'encoder'"),
+        (
+            '"model.onnx"',
+            '"tomllib:loads"',
+            2,
+            "irc: irc.toml:3:1: models.mlp.source: ",
+        ),
+        (
+            "[models.mlp]",
+            '[models."report.md"]',
+            2,
+            "irc: irc.toml:2:9: models.report.md: a file of the release has this name",
+        ),
     ],
 )
 def test_what_cannot_be_built_leaves_nothing(
@@ -173,13 +222,36 @@ def test_what_cannot_be_built_leaves_nothing(
     assert not list(Path().glob(".irtools*"))
 
 
+@pytest.mark.parametrize("folder", [".", "../{name}", "models", "data"])
+def test_a_folder_that_builds_read_from_is_never_replaced(build: Callable, folder: str) -> None:
+    for name in ("models", "data"):
+        Path(name).mkdir()
+    Path("model.onnx").rename("models/model.onnx")
+    Path("data.npz").rename("data/data.npz")
+    change('"model.onnx"', '"models/model.onnx"')
+    change('"data.npz"', '"data/data.npz"')
+    place = folder.format(name=Path.cwd().name)
+    for option in ("--force", "--dry-run"):
+        found = build("-o", place, option)
+        assert found.code == 2 and f"would replace the folder {place}, which holds" in found.err
+    assert Path("models/model.onnx").exists() and Path("data/data.npz").exists()
+
+
+def test_what_does_not_exist_is_said_before_the_first_build(build: Callable) -> None:
+    change('"cleanup,int8"', '"cleanup,int9"')
+    for arguments in ((), ("--dry-run",)):
+        found = build(*arguments)
+        assert found.code == 2 and "pipelines.int8: there is no pass 'int9'" in found.err
+        assert "build 1 of 2" not in found.err
+
+
 def test_of_several_builds_one_may_fail(build: Callable) -> None:
-    change('"cleanup"', '"cleanup,int8:mode=nothing"')
+    change('int8 = "cleanup,int8"', 'int8 = {passes = "cleanup,int8", goals = {max-size="1%"}}')
     found = build()
-    assert found.code == 2
+    assert found.code == 5
     assert "1 of 2 builds failed and the release stays as it was" in found.err
-    change('"cleanup,int8:mode=nothing"', '"cleanup"')
-    assert _origins(build().err) == ["built", "from the cache"]
+    change(', goals = {max-size="1%"}', "")
+    assert _origins(build().err) == ["from the cache", "built"]
 
 
 def test_a_folder_with_other_files_is_not_replaced(build: Callable) -> None:
@@ -238,6 +310,13 @@ def test_init_writes_what_build_reads(irc: Callable, monkeypatch: pytest.MonkeyP
     found = irc("init", "model.onnx")
     assert found.code == 2 and "irc.toml exists" in found.err
     assert irc("init", "missing.onnx", "--force").code == 6
+    found = irc("init", "", "--force")
+    assert found.code == 6 and "the name of the source is empty" in found.err
+    found = irc("init", "model.onnx", "--evaluate", "dta.npz", "--force")
+    assert found.code == 6 and "dta.npz does not exist" in found.err
+    Path("other").mkdir()
+    found = irc("init", "model.onnx", "--config", "other/irc.toml", "--calibrate", "synthetic")
+    assert found.code == 0 and "next: irc build --config other/irc.toml" in found.err
     assert irc("init", "model.onnx", "-p", "O9", "--force").code == 2
     Path("sub").mkdir()
     assert irc("init", "model.onnx", "--config", "sub/my.toml").code == 0

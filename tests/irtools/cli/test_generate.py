@@ -7,8 +7,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from irtools.analysis.decoder import CachedDecoder, find_text_decoder
 from irtools.model import Model
 from tests.irtools.cli.conftest import Irc
 
@@ -107,3 +109,43 @@ def test_top_p_without_a_temperature_is_one_line(
     found = irc("generate", "d", *_PROMPT, "--top-p", "0.9", "--json", "t.json")
     assert found.code == 2 and "give a temperature above 0" in found.err
     assert len(found.err.splitlines()) == 1 and not (tmp_path / "t.json").exists()
+
+
+def test_adapters_write_one_after_the_other(
+    irc: Irc, tmp_path: Path, talks: Talks, cached_decoder: Model
+) -> None:
+    decoder = find_text_decoder(cached_decoder.ir)
+    assert isinstance(decoder, CachedDecoder)
+    talks(tmp_path / "d", cached_decoder, eos_token_id=60)
+    talks(tmp_path / "o", cached_decoder, eos_token_id=60)
+    rng = np.random.default_rng(0)
+    for folder, name in (("d", "law"), ("d", "poems"), ("o", "law")):
+        past = {c.name: rng.normal(0, 5, (1, c.heads, 3, c.size)) for c in decoder.past}
+        np.savez(tmp_path / folder / f"{name}.past.npz", **past)
+    both = ("--adapter", "law", "--adapter", "d/poems.past.npz")
+    found = irc("generate", "d", *_PROMPT, *both, "--compare", "o", "--json", "all.json")
+    assert found.code == 0, found.err
+    answers = json.loads((tmp_path / "all.json").read_text())["answers"]
+    assert [one["adapter"] for one in answers] == ["law", "d/poems.past.npz"]
+    assert [one["original"]["adapter"] for one in answers] == ["law", None]
+    alone = [irc("generate", "d", *_PROMPT, *both[n : n + 2]).out for n in (0, 2)]
+    assert found.out == "".join(alone) and alone[0] != alone[1]
+    own, _, poems, *rest = [line for line in found.err.splitlines() if "in the prompt" in line]
+    assert own.startswith("irc: law: 3 tokens") and poems.startswith("irc: o: law: 3 tokens")
+    assert rest[0].endswith("; it has no adapter 'd/poems.past.npz' and writes as it is")
+
+
+def test_a_wrong_adapter_is_refused_before_anything_is_written(
+    irc: Irc, tmp_path: Path, talks: Talks, cached_decoder: Model
+) -> None:
+    talks(tmp_path / "d", cached_decoder)
+    decoder = find_text_decoder(cached_decoder.ir)
+    assert isinstance(decoder, CachedDecoder)
+    for name, size in (("law", 8), ("other", 9)):
+        past = {c.name: np.zeros((1, c.heads, 3, size), np.float32) for c in decoder.past}
+        np.savez(tmp_path / "d" / f"{name}.past.npz", **past)
+    both = ("--adapter", "law", "--adapter", "other", "--json", "all.json")
+    found = irc("generate", "d", *_PROMPT, *both)
+    (line,) = found.err.splitlines()
+    assert found.code == 3 and "other.past.npz was made for another model" in line
+    assert not found.out and not (tmp_path / "all.json").exists()

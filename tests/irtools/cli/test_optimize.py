@@ -299,3 +299,10 @@ def test_goals_that_make_no_sense(
     assert (found.code, said in found.err) == (code, True), found.err
     assert len(found.err.strip().splitlines()) <= 2
     assert not (tmp_path / "model.opt.onnx").exists()
+
+
+@pytest.mark.parametrize("goal", ["--max-size", "--speedup", "--max-latency", "--max-memory"])
+def test_a_goal_that_is_given_twice_is_refused(irc: Callable, goal: str) -> None:
+    found = irc("optimize", "model.onnx", goal, "50%", goal, "40%")
+    assert found.code == 2 and found.err.count("\n") == 1
+    assert f"two goals for one figure: {goal} 50% and {goal} 40%; give one of" in found.err

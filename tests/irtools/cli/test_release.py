@@ -8,16 +8,26 @@ from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree as Xml
 
+import msgspec
 import numpy as np
 import pytest
 
 from irtools.builds import gate as gate_module
+from irtools.builds.records import Manifest, read_record
+from irtools.errors import UsageError
 from irtools.measure.base import Ratio
 from irtools.measure.wire import decode, encode
 
 from .conftest import build_file, change
 
 CONFIG = build_file('main = "cleanup"')
+
+
+def _listed_with(release: str, old: str, new: str) -> None:
+    """Change a text in the list of a release, as if it had been built so."""
+    change(old, new, f"{release}/irtools.json")
+    path = Path(release) / "irtools.json"
+    path.write_text(read_record(Manifest, path).sealed()[1], encoding="utf-8")
 
 
 @pytest.fixture
@@ -53,6 +63,18 @@ def test_what_fails_is_told_to_the_job(irc: Callable, monkeypatch: pytest.Monkey
     assert Xml.parse("gate.xml").getroot().get("failures") == "1"
 
 
+def test_a_summary_that_cannot_be_written_is_told(
+    built: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "missing/summary.md")
+    line = "irc: the summary of the job was not written: missing/summary.md: No such file"
+    found = built("build")
+    assert found.code == 0 and line in found.err
+    change('"cleanup"', '"cleanup:x=1"')
+    found = built("build")
+    assert found.code == 2 and line in found.err and "pipelines.main: " in found.err
+
+
 def test_every_changed_byte_is_found(built: Callable) -> None:
     for name in json.loads(Path("release/irtools.json").read_text())["files"]:
         path = Path("release") / name
@@ -72,10 +94,8 @@ def _rehash(name: str) -> None:
     """Let the manifest say that a file is as it should be."""
     from irtools.files import file_hash
 
-    path = Path("release/irtools.json")
-    document = json.loads(path.read_text(encoding="utf-8"))
-    document["files"][name]["sha256"] = file_hash(Path("release") / name)
-    path.write_text(json.dumps(document), encoding="utf-8")
+    listed = json.loads(Path("release/irtools.json").read_text(encoding="utf-8"))["files"][name]
+    _listed_with("release", listed["sha256"], file_hash(Path("release") / name))
 
 
 def test_other_numbers_are_found(built: Callable) -> None:
@@ -105,6 +125,21 @@ def test_what_is_no_release_is_told(built: Callable) -> None:
     found = built("verify", "release")
     assert found.code == 3 and "version 9, expected 1" in found.err
     assert built("verify", "release", "--key", "missing.pub").code == 6
+    found = built("inspect", "release")
+    assert found.code == 3 and "it is a release: give the model file of one of its" in found.err
+
+
+def test_every_changed_byte_of_the_list_is_found(built: Callable) -> None:
+    path = Path("release/irtools.json")
+    content = path.read_bytes()
+    for place in (20, len(content) // 2, content.index(b'"sha256"') + 15, len(content) - 1):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        found = built("verify", "release")
+        assert found.code == 3 and found.err.startswith("irc: release/irtools.json "), found.err
+    path.write_bytes(content.replace(b'"original_bytes": ', b'"original_bytes": 1'))
+    assert "has other bytes than were written" in built("verify", "release").err
+    path.write_bytes(content)
+    assert built("verify", "release").code == 0
 
 
 def test_the_same_inputs_give_the_same_bytes(built: Callable) -> None:
@@ -201,9 +236,32 @@ def test_a_baseline_of_another_model_is_refused(built: Callable) -> None:
     assert found.code == 2 and "old does not go with irc.toml: it has mlp/main/avx2" in found.err
     change("[models.other]", "[models.mlp]")
     path = Path("old/irtools.json")
-    text = path.read_text(encoding="utf-8")
-    path.write_text(text.replace("float32[batch, 64]", "float32[batch, 65]"), encoding="utf-8")
+    before = path.read_bytes()
+    _listed_with("old", "float32[batch, 64]", "float32[batch, 65]")
     change('"cleanup"', '"cleanup,int8"')
     found = built("build", "--baseline", "old")
     assert found.code == 2 and "old is a baseline of another model: mlp/main/avx2 has" in found.err
     assert built("build", "--baseline", "missing").code == 6
+    path.write_bytes(before)
+    old, new = ((read_record(Manifest, path).builds[0]) for _ in range(2))
+    named = [msgspec.structs.replace(one, task=t) for one, t in ((old, "a"), (new, "b"))]
+    with pytest.raises(UsageError, match="has the task a, and now b"):
+        gate_module.check_same_model(*named, Path("old"))
+    gate_module.check_same_model(old, named[1], Path("old"))
+
+
+@pytest.mark.parametrize("damage", ["byte", "end", "missing"])
+def test_a_damaged_baseline_is_refused_before_anything_is_built(
+    built: Callable, damage: str
+) -> None:
+    shutil.copytree("release", "old")
+    (Path("old") / "notes.txt").write_text("a note")
+    assert built("build", "--baseline", "old").code == 0
+    file = Path("old/mlp/main/avx2/model.onnx")
+    content = file.read_bytes()
+    file.unlink()
+    if damage != "missing":
+        file.write_bytes(content[:-1] + (b"" if damage == "end" else b"\xff"))
+    found = built("build", "--baseline", "old")
+    assert found.code == 3 and found.err.startswith("irc: old/mlp/main/avx2/model.onnx ")
+    assert found.err.count("\n") == 1

@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from benchmarks.why_cases import CASES
+from irtools.causes import Diagnosis, Finding
+from irtools.causes.finding import Gap
 
 Irc = Callable[..., Any]
 
@@ -42,6 +44,24 @@ def test_why_prints_the_cause_first(pair: Irc, tmp_path: Path) -> None:
     assert document["findings"][0]["cause"] == "class-order"
     (module,) = document["modules"]
     assert module["module"] == "head" and module["after"]["bytes"] == 24 * 5 * 4
+
+
+@pytest.mark.parametrize(("shares", "line"), [((0.7, 0.6), "130 %"), ((0.4, 0.6), None)])
+def test_shares_of_more_than_all_are_explained(
+    pair: Irc, monkeypatch: pytest.MonkeyPatch, shares: tuple[float, ...], line: str | None
+) -> None:
+    found = [
+        Finding("x", Gap.SLOWER, "text", 1.0, (), "irc inspect b.onnx", share=share)
+        for share in (*shares, 0.9)
+    ]
+    other = Finding("y", Gap.LARGER, "text", 1.0, (), "irc inspect b.onnx", share=0.9)
+    made = Diagnosis((), (*found[:2], other, found[2]))
+    monkeypatch.setattr("irtools.causes.diagnose", lambda facts: made)
+    done = pair("why", "a.onnx", "b.onnx", "--no-bench", "--top", "3")
+    assert done.code == 0, done.err
+    said = [text for text in done.out.splitlines() if text.startswith("Shares of ")]
+    begin = f"Shares of slower add up to {line}: causes overlap"
+    assert said == [] if line is None else said[0].startswith(begin) and len(said) == 1
 
 
 def test_why_says_that_there_is_no_difference(pair: Irc) -> None:

@@ -54,6 +54,33 @@ def test_samples_without_a_cache_get_an_empty_one(cached_decoder: Model) -> None
         fit_dataset(Dataset({"input_ids": feeds["input_ids"]}), cached_decoder)
 
 
+def _with_a_past(length: int, **changed: np.ndarray) -> Dataset:
+    past = {f"past_key_values.0.{what}": np.zeros((2, 1, 3, 8)) for what in ("key", "value")}
+    tokens = {"input_ids": np.full((2, 4), 5), "attention_mask": np.ones((2, length), np.int64)}
+    return Dataset({**tokens, **past, **changed}, source="d")
+
+
+def test_a_mask_is_as_long_as_cache_and_tokens(cached_decoder: Model) -> None:
+    assert fit_dataset(_with_a_past(7), cached_decoder).feeds["position_ids"].tolist()[0] == [
+        *(3, 4, 5, 6)
+    ]
+    with pytest.raises(DataError) as caught:
+        places = np.tile(np.arange(4), (2, 1))
+        fit_dataset(_with_a_past(4, position_ids=places), cached_decoder)
+    assert str(caught.value) == (
+        "d: 'past_sequence + sequence' is 4 in input 'attention_mask', and 3 ('past_sequence' in "
+        "'past_key_values.0.key') and 4 ('sequence' in 'input_ids') make 7; the model needs them "
+        "equal"
+    )
+
+
+def test_a_part_of_a_cache_is_not_filled_up(cached_decoder: Model) -> None:
+    data = _with_a_past(7)
+    del data.feeds["past_key_values.0.value"]  # type: ignore[attr-defined]
+    with pytest.raises(DataError, match=r"no array for input past_key_values\.0\.value "):
+        fit_dataset(data, cached_decoder)
+
+
 def test_texts_are_read_for_a_decoder(cached_decoder: Model, tmp_path: Path) -> None:
     words = {"[UNK]": 0, "[PAD]": 1, "one": 2, "two": 3, "three": 4}
     tokenizer = {

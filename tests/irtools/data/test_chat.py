@@ -38,6 +38,9 @@ def test_a_conversation_is_written_up_to_the_answer() -> None:
         "{{ 1 / 0 }}",
         "{{ messages[0].content + 1 }}",
         "{% include 'other' %}",
+        # More blocks than Python nests: what Jinja makes of it does not compile.
+        "{% for a in messages %}" * 30 + "{% endfor %}" * 30,
+        "{{ namespace(1) }}",
     ],
 )
 def test_what_a_template_must_not_do_is_one_line(text: str) -> None:
@@ -70,3 +73,22 @@ def test_settings_that_are_not_json_are_named(tmp_path: Path) -> None:
     (tmp_path / "tokenizer_config.json").write_text("{")
     with pytest.raises(FileError, match=r"cannot read .*tokenizer_config.json"):
         read_chat_template(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("found", "message"),
+    [
+        ([{"name": "tools", "template": "a"}, {"name": "rag", "template": "b"}], "'tools', 'rag'"),
+        ([{"name": "default"}], "'default'"),
+        (["text"], "list"),
+        ({"default": "text"}, "dict"),
+        (7, "int"),
+    ],
+)
+def test_settings_without_a_default_template_are_named(
+    tmp_path: Path, found: object, message: str
+) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"chat_template": found}))
+    with pytest.raises(FileError, match=rf"is {message}: expected a text in Jinja") as caught:
+        read_chat_template(tmp_path)
+    assert "\n" not in str(caught.value)

@@ -66,6 +66,29 @@ def test_a_text_stays_in_its_context(talker: Talker) -> None:
         next(talker.write(np.full(24, 5), 1))
 
 
+def test_the_context_is_that_of_genai_where_no_other_file_says_it(
+    tmp_path: Path, talks: Talks, cached_decoder: Model
+) -> None:
+    folder = talks(tmp_path / "d", cached_decoder)
+    (folder / "config.json").unlink()
+    for content in ("{}", '{"model": 5}', '{"model": {"context_length": "long"}}'):
+        (folder / "genai_config.json").write_text(content)
+        talker = open_talker(str(folder), None, 1)
+        assert talker.context_length is None
+        # The model has 48 positions.
+        with pytest.raises(DataError, match="cannot run the model") as caught:
+            list(talker.write(np.full(47, 5), 4))
+        assert caught.value.__notes__ == [
+            f"after 48 tokens; no config.json next to {folder} says how long its texts may be"
+        ]
+        talker.close()
+    (folder / "genai_config.json").write_text('{"model": {"context_length": 10}}')
+    talker = open_talker(str(folder), None, 1)
+    with pytest.raises(DataError, match=r"the context of .* is 10: shorten it"):
+        next(talker.write(np.full(10, 5), 1))
+    talker.close()
+
+
 def test_an_empty_prompt_is_one_line(talker: Talker) -> None:
     with pytest.raises(DataError, match=r"^the prompt has no tokens$"):
         talker.raw("")
@@ -144,7 +167,7 @@ def test_a_learned_prompt_takes_room_of_the_context(
     folder = talks(tmp_path / "d", cached_decoder, max_position_embeddings=8)
     np.savez(folder / "tuned.past.npz", **_past(cached_decoder, 5))
     talker = open_talker(str(folder), None, 1, "tuned")
-    with pytest.raises(DataError, match=r"the context of .* is 3"):
+    with pytest.raises(DataError, match=r"the context of .* is 8, 5 of it taken by the adapter"):
         list(talker.write(np.array([5, 9, 30]), 4))
     talker.close()
 
@@ -161,3 +184,56 @@ def test_adapters_that_are_not_there_or_of_another_model_are_one_line(
         open_talker(str(folder), None, 1, "x")
     with pytest.raises(ModelError, match=r"for another model: it holds .*\(1, 7, 2\)"):
         open_talker(str(folder), None, 1, "other")
+
+
+@pytest.mark.parametrize(
+    ("length", "changed", "message"),
+    [
+        (3, {"past_key_values.0.key": np.zeros((1, 1, 4, 8), np.float32)}, "of 3 or 4 tokens, and"),
+        (3, {"past_key_values.0.key": np.zeros((), np.float32)}, r"2 arrays of \[\(\), \(1, 1, 8"),
+        (3, {"past_key_values.1.key": np.zeros((1, 1, 3, 8), np.float32)}, "holds 3 arrays of"),
+        (3, {"past_key_values.0.key": np.zeros((1, 1, 3, 8), "U1")}, "as str32: expected float"),
+        (
+            3,
+            {"past_key_values.0.key": np.full((1, 1, 3, 8), np.nan)},
+            "values.0.key' has numbers",
+        ),
+        (24, {}, r"cache of 24 tokens, and the context of .* is 24: none is left for a text"),
+    ],
+)
+def test_a_learned_prompt_that_does_not_fit_is_one_line(
+    tmp_path: Path,
+    talks: Talks,
+    cached_decoder: Model,
+    length: int,
+    changed: dict[str, np.ndarray],
+    message: str,
+) -> None:
+    folder = talks(tmp_path / "d", cached_decoder)
+    np.savez(folder / "bad.past.npz", **_past(cached_decoder, length, **changed))
+    with pytest.raises(ModelError, match=message) as caught:
+        open_talker(str(folder), None, 1, "bad")
+    assert "\n" not in str(caught.value)
+
+
+def test_damaged_and_packed_learned_prompts_are_one_line(
+    tmp_path: Path, talks: Talks, cached_decoder: Model
+) -> None:
+    folder = talks(tmp_path / "d", cached_decoder)
+    path = folder / "bad.past.npz"
+    np.savez_compressed(path, **_past(cached_decoder))
+    whole = path.read_bytes()
+    for content in (b"", b"no archive", whole[:300], whole[:80] + b"\xff" * 40 + whole[120:]):
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match="is not a file of arrays, or damaged"):
+            open_talker(str(folder), None, 1, "bad")
+
+
+@pytest.mark.parametrize("ends", ["</s>", [2, "</s>"], [[2]], {"a": 1}, 2.5])
+def test_end_tokens_that_are_not_numbers_are_named(
+    tmp_path: Path, talks: Talks, cached_decoder: Model, ends: object
+) -> None:
+    talker = open_talker(str(talks(tmp_path / "d", cached_decoder, eos_token_id=ends)), None, 1)
+    with pytest.raises(FileError, match=r"config.json: eos_token_id is .*, expected a token's n"):
+        list(talker.write(np.array([5]), 2))
+    talker.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -117,3 +118,19 @@ def test_executors_by_name() -> None:
         open_executor("local:x")
     with pytest.raises(UnknownNameError, match="no executor 'slurm'"):
         open_executor("slurm:7")
+
+
+def test_a_head_that_is_not_there_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Ray itself waits for half a minute: it is not asked.
+    monkeypatch.setattr("irtools.executors.ray_cluster._import_ray", object)
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # Nothing listens there, and no other process will.
+        port = bound.getsockname()[1]
+        for head in (f"ray://127.0.0.1:{port}", f"127.0.0.1:{port}"):
+            executor = open_executor(head if head.startswith("ray") else f"ray:{head}")
+            line = rf"the Ray cluster {head} cannot be reached: .*refused"
+            with pytest.raises(ClusterError, match=line):
+                executor.start(ServiceSpec("x:y", None))
+    for place in ("ray://", "ray://head", "ray://head:x", "ray://a b:1"):
+        with pytest.raises(OptionError, match="expected the head and its port"):
+            open_executor(place)

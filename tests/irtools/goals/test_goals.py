@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from irtools.errors import OptionError, UsageError
-from irtools.goals import Answer, Goal, Goals, Interval, Observed, read_size
+from irtools.goals import KINDS, Answer, Goal, Goals, Interval, Observed, read_size
 
 
 @pytest.mark.parametrize(
@@ -128,3 +128,12 @@ def test_sizes_alone_are_read() -> None:
     for wrong in ("80", "2x", "50%", "much", "-1MB"):
         with pytest.raises(OptionError, match=r"size is .*, expected a size such as 80MB"):
             read_size(wrong, "size")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_bound_without_end_is_none(name: str) -> None:
+    unit = {"max-size": "MB", "max-memory": "MB", "max-latency": "ms"}.get(name, "")
+    with pytest.raises(OptionError, match=rf"{name} is '1e400{unit}', expected a"):
+        Goal.parse(name, f"1e400{unit}")
+    with pytest.raises(OptionError, match="the size is '1e400MB', expected a size such as 80MB"):
+        read_size("1e400MB", "the size")

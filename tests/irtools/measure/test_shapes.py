@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 
 from irtools.data import Dataset, SyntheticSettings, fit_dataset
-from irtools.errors import DataError
+from irtools.errors import DataError, UsageError
 from irtools.measure.base import BenchSettings
 from irtools.measure.shapes import bench_feeds, branches, sample_feeds
 from irtools.model import Model
@@ -74,8 +74,20 @@ def test_a_cache_beyond_the_trained_positions_is_named(
     cached_decoder.save(tmp_path / "model.onnx")
     model = Model.load(tmp_path / "model.onnx")
     assert "decode batch=1 past=31" in bench_feeds(model, BenchSettings(past=(31,)))
-    with pytest.raises(DataError, match=r"^100 tokens .* model.onnx was trained on 32 .* most 31$"):
+    with pytest.raises(UsageError, match=r"^100 tokens .* was trained on 32 .* most 31$"):
         bench_feeds(model, BenchSettings(past=(8, 100)))
+
+
+def test_prompts_are_no_longer_than_the_trained_positions(
+    cached_decoder: Model, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text('{"n_positions": 20}')
+    cached_decoder.save(tmp_path / "model.onnx")
+    found = bench_feeds(Model.load(tmp_path / "model.onnx"), BenchSettings(sequence=(8, 30)))
+    assert list(found) == [
+        *("prefill batch=1 sequence=8", "prefill batch=1 sequence=20"),
+        *("decode batch=1 past=8", "decode batch=1 past=19"),
+    ]
 
 
 def _refuse(settings: SyntheticSettings) -> SyntheticSettings:

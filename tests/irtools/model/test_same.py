@@ -7,11 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
+from onnx import helper
 
 from irtools.errors import CheckError, FileError
-from irtools.model import Model, may_use
+from irtools.model import Model, infer_shapes, may_use
 from irtools.model.light import kept_tensors, light_message
 from irtools.model.same import is_same_model, same_bytes
 
@@ -140,6 +142,53 @@ def test_a_light_message_has_no_large_data_and_leaves_the_model_alone() -> None:
     with kept_tensors(model.ir):
         model.ir.graph.initializers["w"].const_value = None
     assert model.fingerprint() == before
+
+
+def _forest(nodes: int) -> onnx.ModelProto:
+    """A stump, and nodes after it that no path leads to."""
+    rest = nodes - 3
+    node = helper.make_node(
+        *("TreeEnsembleRegressor", ["x"], ["y"]),
+        domain="ai.onnx.ml",
+        n_targets=1,
+        nodes_treeids=[0] * nodes,
+        nodes_nodeids=list(range(nodes)),
+        nodes_featureids=[1] * nodes,
+        nodes_modes=["BRANCH_LEQ", *["LEAF"] * (nodes - 1)],
+        nodes_values=[0.5, *[0.25] * (nodes - 1)],
+        nodes_truenodeids=[1] + [0] * (nodes - 1),
+        nodes_falsenodeids=[2] + [0] * (nodes - 1),
+        target_ids=[0] * (nodes - 1),
+        target_nodeids=list(range(1, nodes)),
+        target_treeids=[0] * (nodes - 1),
+        target_weights=[1.0, 2.0, *[3.0] * rest],
+    )
+    values = [
+        helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 2]),
+        helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["N", 1]),
+    ]
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
+    graph = helper.make_graph([node], "g", values[:1], values[1:])
+    return helper.make_model(graph, opset_imports=imports, ir_version=8)
+
+
+def test_a_light_message_has_no_trees_and_the_model_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = _forest(5000)
+    onnx.save(message, tmp_path / "f.onnx")
+    model = Model.load(tmp_path / "f.onnx")
+    assert model.notes == ()
+    (node,) = model.ir.graph
+    assert len(node.attributes["nodes_values"].value) == 5000
+    light = light_message(model.ir)
+    assert light.ByteSize() < message.ByteSize() / 3
+    assert infer_shapes(model.ir, refresh=True) == 0 and str(node.outputs[0].shape) == "[N,1]"
+    again = model.save(tmp_path / "again.onnx").files[0]
+    assert Model.load(again).fingerprint() == model.fingerprint()
+    monkeypatch.setattr("irtools.model.reader._MANY_LISTED", 40_000)
+    (note,) = Model.load(tmp_path / "f.onnx").notes
+    assert "numbers are in attributes of nodes (TreeEnsembleRegressor)" in note
 
 
 def test_what_a_file_may_use_is_seen_without_its_weights(tmp_path: Path) -> None:

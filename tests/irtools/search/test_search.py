@@ -236,6 +236,20 @@ def test_advice_keeps_the_budget_that_was_given(model: Model, timed: Timed) -> N
     assert all(step.count("--max-drop") == 1 for step in steps)
 
 
+def test_advice_for_a_quantized_model_begins_with_the_one_before(model: Model) -> None:
+    def steps(source: Model) -> tuple[str, ...]:
+        return irtools.optimize(source, goals="max-size=100%", bench=None).report.next
+
+    small = irtools.optimize(model, "int8", bench=None, check=False).model
+    assert any("pruning" in step for step in steps(model))
+    given = steps(small)
+    assert given[0] == (
+        "the model that this one, which is quantized already, was made from: "
+        "irc optimize ORIGINAL --calibrate DATA --max-size 1x"
+    )
+    assert not any("pruning" in step or "optimize MODEL --calibrate" in step for step in given)
+
+
 def test_what_is_taken_has_its_reason(model: Model, timed: Timed) -> None:
     timed(_FASTER)
     report = irtools.optimize(model).report

@@ -112,6 +112,16 @@ def test_a_dead_cluster_keeps_what_was_made(models: list[str], tmp_path: Path) -
     assert sorted(outcomes(sweep(models[:2], UNTIMED, out)).values()) == ["done", "unchanged"]
 
 
+def test_a_model_that_was_damaged_is_made_again(models: list[str], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    sweep(models[:2], UNTIMED, out)
+    file = out / "m1" / "model.onnx"
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert outcomes(sweep(models[:2], UNTIMED, out)) == {"m1": "done", "m2": "unchanged"}
+    assert file.read_bytes() == content
+
+
 def test_a_folder_of_other_files_is_left_alone(models: list[str], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds other files than a sweep's"):
         sweep(models, UNTIMED, tmp_path)

@@ -365,8 +365,36 @@ def test_scales_are_preferred_to_what_takes_longer(
 
     plans = {"plain": plan("plain", plain_costs), "scaled": plan("scaled", scaled_costs)}
     trials = _Known({"plain": 24.0, "scaled": 24.0 + more_db})
-    smoothing = Smoothing(False, 22.0, trials, None, plans.__getitem__, "int8")
+    plan_of = plans.__getitem__
+    smoothing = Smoothing(False, 22.0, trials, None, plan_of, plan_of, "int8")
     monkeypatch.setattr(Smoothing, "_with", lambda smoothing, plain, sites: "scaled")
     chosen, made = smoothing._better("plain", [])
     assert chosen == made.pass_text == ("scaled" if moves else "plain")
     assert made.notes[-1].startswith("smoothing" if moves else "channels keep their scales")
+
+
+@pytest.mark.parametrize(
+    ("products", "more_db", "moves"),
+    [
+        (2, 0.6, True),
+        (2, 0.4, False),  # The same time must pay.
+        (1, -0.4, True),  # Less time for nearly as much.
+        (3, 5.0, False),  # No more of it than without scales.
+    ],
+)
+def test_ranges_for_each_token_that_were_needed_are_tried_with_scales_as_well(
+    products: int, more_db: float, moves: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def plan(name: str, count: int) -> Plan:
+        forms = ["token-wise"] * count + ["static"] * (3 - count)
+        return Plan(name, tuple(Decision("w", "8 bits", data={"form": form}) for form in forms))
+
+    plans = {"plain": plan("plain", 2), "scaled": plan("scaled", 0)}
+    trials = _Known({"plain": 22.0, "scaled": 21.3, "tokens": 22.0 + more_db})
+    again = plan("tokens", products)
+    smoothing = Smoothing(
+        False, 22.0, trials, None, plans.__getitem__, {"scaled": again}.__getitem__, "int8"
+    )
+    monkeypatch.setattr(Smoothing, "_with", lambda smoothing, plain, sites: "scaled")
+    chosen, made = smoothing._better("plain", [])
+    assert (chosen, made.pass_text) == (("scaled", "tokens") if moves else ("plain", "plain"))

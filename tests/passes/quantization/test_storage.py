@@ -382,10 +382,15 @@ def test_weights_in_branches_are_named_with_their_place(quantize) -> None:
 
 @pytest.mark.parametrize("mode", ["dynamic", "static"])
 def test_half_weights_are_not_promised_integer_kernels(mode: str, quantize) -> None:
-    """Nor are ranges asked for, which would not help: kernels take scales of float32."""
+    """Nor are ranges asked for, which would not help: kernels take scales of float32.
+
+    A sequence of tensors keeps the model from being widened to float32.
+    """
     model = build(
-        head() + "g (float16[1,3,9] x, float16[4,3,3] w) => (float16[1,4,7] y) { y = Conv(x, w) }"
+        head() + "g (float16[1,3,9] x, float16[4,3,3] w) => (float16[1,4,7] y) "
+        "{ y = Conv(x, w) s = SequenceConstruct(x) }"
     )
+    model.graph[1].outputs[0].type = ir.SequenceType(ir.TensorType(ir.DataType.FLOAT16))
     done = quantize(model, f"int8:mode={mode}:min-size=0")
     assert done.result.counters == {"num-stored-conv": 1}
     (note,) = (n for n in done.result.notes if "stored in 8 bits" in n)

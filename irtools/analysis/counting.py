@@ -144,10 +144,14 @@ def _times(node: ir.Node, facts: SymbolicShapes, depth: int) -> Count | None:
 def _shifted(
     count: Count, value: ir.Value | None, result: ir.Value, facts: SymbolicShapes
 ) -> Count | None:
-    own, rank = facts.rank(value), facts.rank(result)
-    if own is None or rank is None:
+    own, shape = facts.shape(value), facts.shape(result)
+    if own is None or shape is None:
         return count if not count.steps else None
-    return Count(count.start, {axis + rank - own: step for axis, step in count.steps.items()})
+    shift = len(shape) - len(own)
+    # An axis that is made longer repeats what it counted.
+    if any(own[axis] != shape[axis + shift] for axis in count.steps):
+        return None
+    return Count(count.start, {axis + shift: step for axis, step in count.steps.items()})
 
 
 _RULES: Mapping[str, Callable[[ir.Node, SymbolicShapes, int], Count | None]] = MappingProxyType(

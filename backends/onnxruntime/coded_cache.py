@@ -2,7 +2,7 @@
 
     x ~ scale[g, d] * code    int8 [B, G, P, D], or uint8 [B, G, P, D / 2] with two of code + 8
 
-Codes of keys may be those of keys that were turned (`irtools.analysis.cache_codes`).
+Codes may be those of keys or values that were turned (`irtools.analysis.cache_codes`).
 
 The kernel keeps codes. What is fed to a runner and returned by it is float32, as the model before
 its lowering takes it; the scales for that are noted in the file.
@@ -42,7 +42,7 @@ class CodedCache:
         present: The output that continues it.
         bits: Of a code: 8 or 4.
         scale: Width of a step, float32 [G, D].
-        turn: How keys were turned; None: codes are those of x.
+        turn: How x was turned; None: codes are those of x.
     """
 
     name: str

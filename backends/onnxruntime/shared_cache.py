@@ -11,8 +11,9 @@ returned as arrays 1.1. So the form is for runners that bind buffers: ours, and 
 
 Keys and values that are rounded to codes before they join the cache (the pass `kv`) are handed over
 as they are, with their scales: the kernel rounds them itself, and keeps the codes of the whole
-cache, [B, G, P, D] in int8 or [B, G, P, D / 2] with two codes of 4 bits to a byte. The numbers are
-the same.
+cache, [B, G, P, D] in int8 or [B, G, P, D / 2] with two codes of 4 bits to a byte. Where keys and
+values are turned before it, queries are turned against the keys, and what attention returns is
+turned back. The numbers are the same.
 
 Every row has as many tokens as the mask is long, and the mask says which of them count: texts may
 be padded anywhere, as in the portable form. The kernel refuses to read several tokens after a cache
@@ -28,6 +29,7 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.analysis.cache_codes import CacheCodes, codes_of
+from irtools.analysis.cache_turn import CacheTurn
 from irtools.analysis.decoder import CachedDecoder, find_decoder
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.analysis.types import element_type
@@ -173,7 +175,7 @@ def _replace(editor: Editor, node: ir.Node, lengths: _Lengths) -> tuple[CodedCac
     inputs[1:3] = [key_codes.source, value_codes.source]
     if key_codes.turn is not None:
         assert query is not None
-        inputs[0] = _turned(editor, node, query, key_codes.turn.back)
+        inputs[0] = _turn_against(editor, node, query, key_codes.turn.back)
     scales = [editor.constant(f"{c.name}.scale", c.scale[None, :, None]) for c in caches]
     attributes |= {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL"}
     attributes["kv_cache_bit_width"] = key_codes.bits
@@ -185,28 +187,59 @@ def _replace(editor: Editor, node: ir.Node, lengths: _Lengths) -> tuple[CodedCac
         domain="com.microsoft",
     )
     editor.drop_unread(key, value)
+    if value_codes.turn is not None:
+        _turn_back(editor, made, value_codes.turn)
     for past, present, cache in zip((past_key, past_value), made.outputs[1:], caches, strict=True):
         _hold_codes(past, cache)
         _hold_codes(present, cache)
     return caches
 
 
-def _turned(editor: Editor, node: ir.Node, query: ir.Value, back: np.ndarray) -> ir.Value:
+def _turn_against(editor: Editor, node: ir.Node, query: ir.Value, back: np.ndarray) -> ir.Value:
     """Turn queries, [B, S, H * D], against the keys that they meet.
 
     Args:
         back: What turns those back, [G, D, D].
     """
-    heads, (groups, size, _) = node.attributes.get_int("q_num_heads", 0), back.shape
-    kind = ir.DataType.FLOAT
-    shape = np.array([0, 0, groups, heads // groups, size], np.int64)
-    apart = editor.constant("queries_apart", shape)
-    joined = editor.constant("queries_joined", np.array([0, 0, heads * size], np.int64))
+    apart, joined = _forms(editor, node, back, "queries")
     turn = editor.constant("query_turn", np.ascontiguousarray(back.transpose(0, 2, 1)))
-    name = query.name or "query"
+    name, kind = query.name or "query", ir.DataType.FLOAT
     made = editor.before(node, "Reshape", [query, apart], outputs={f"{name}_apart": kind})
     made = editor.before(node, "MatMul", [made, turn], outputs={f"{name}_by_head": kind})
     return editor.before(node, "Reshape", [made, joined], outputs={f"{name}_turned": kind})
+
+
+def _turn_back(editor: Editor, node: ir.Node, turn: CacheTurn) -> None:
+    """Turn back what attention mixes of turned values, and move it: weights add up to 1."""
+    mixed = node.outputs[0]
+    readers = tuple(mixed.uses())
+    apart, joined = _forms(editor, node, turn.back, "mixed")
+    heads, size = node.attributes.get_int("num_heads", 0), turn.back.shape[1]
+    offset = turn.offset.reshape(-1, size)
+    repeated = np.repeat(offset, heads // len(offset), axis=0).reshape(-1)
+    steps = (
+        ("Reshape", apart, "apart"),
+        ("MatMul", editor.constant("value_turn", turn.back), "by_head"),
+        ("Reshape", joined, "back"),
+        ("Add", editor.constant("value_mean", repeated), "restored"),
+    )
+    made = mixed
+    for op_type, by, suffix in steps:
+        outputs = {f"{mixed.name or 'mixed'}_{suffix}": ir.DataType.FLOAT}
+        made = editor.after(made, op_type, [made, by], outputs=outputs)
+    for reader, position in readers:
+        reader.replace_input_with(position, made)
+    if mixed.is_graph_output():
+        editor.replace_output(mixed, made)
+
+
+def _forms(editor: Editor, node: ir.Node, turn: np.ndarray, name: str) -> tuple[ir.Value, ir.Value]:
+    """Return the shapes of query heads by the head that they meet, and of packed heads."""
+    groups, size, _ = turn.shape
+    heads = node.attributes.get_int("q_num_heads", 0) or node.attributes.get_int("num_heads", 0)
+    apart = np.array([0, 0, groups, heads // groups, size], np.int64)
+    joined = np.array([0, 0, heads * size], np.int64)
+    return editor.constant(f"{name}_apart", apart), editor.constant(f"{name}_joined", joined)
 
 
 def _coded(past: ir.Value, present: ir.Value, codes: CacheCodes) -> CodedCache:

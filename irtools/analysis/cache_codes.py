@@ -6,14 +6,15 @@ Any runtime reads that. One that keeps the codes in its cache computes the same 
 of fewer bytes. Attention takes packed heads, [B, S, G * D], so that a scale per channel is one per
 head and channel.
 
-Keys may be turned before they are rounded, and back after it:
+Keys and values may be turned before they are rounded, and back after it:
 
     k  ->  x = (k - m) T  ->  x - r(x)  ->  QuantizeLinear  ->  DequantizeLinear  ->  . B + m
 
 with T and B of each head and m per channel. Some columns of T may be there twice: what the first
 leaves over when it is rounded, x - r(x), is rounded in the second, with a finer step; r is zero
 elsewhere. A cache of codes c holds c ~ x - r(x), and with queries q B^T the scores of a query are
-all lower by its product with m, which softmax does not see.
+all lower by its product with m, which softmax does not see. Weights of attention add up to 1, so
+that what it mixes of such codes of values, times B and moved by m, is what it mixes of values.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class CacheCodes:
         plain: The keys or values that it was made of; itself where they are not turned.
         bits: Of a code.
         scale: Width of a step, float32 [G * D].
-        turn: How the source was made of keys; None: it is the keys or values.
+        turn: How the source was made of them; None: it is the keys or values.
     """
 
     source: ir.Value

@@ -1,4 +1,4 @@
-"""How keys of a cache are turned before they are rounded; imports nothing but numpy."""
+"""How a cache is turned before it is rounded; imports nothing but numpy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 __all__ = ["TURNED_BITS", "CacheTurn", "nearest_codes"]
 
 TURNED_BITS = 4
-"""Of the codes of keys that are turned."""
+"""Of the codes of what is turned."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,16 +29,16 @@ class CacheTurn:
     back: np.ndarray
     coarse: np.ndarray | None = None
 
-    def turned(self, keys: np.ndarray) -> np.ndarray:
-        """Return what is rounded of keys, x - r(x), both [.., G, P, D]."""
-        x = (keys - self._by_head(self.offset)) @ self.forth
+    def turned(self, rows: np.ndarray) -> np.ndarray:
+        """Return what is rounded of keys or values, x - r(x), both [.., G, P, D]."""
+        x = (rows - self._by_head(self.offset)) @ self.forth
         if self.coarse is not None:
             steps = self._by_head(self.coarse)
             x = x - nearest_codes(x, steps, TURNED_BITS) * steps
         return np.asarray(x)
 
     def restored(self, rounded: np.ndarray) -> np.ndarray:
-        """Return keys of what was rounded, both [.., G, P, D]."""
+        """Return keys or values of what was rounded, both [.., G, P, D]."""
         return np.asarray(rounded @ self.back + self._by_head(self.offset))
 
     def _by_head(self, array: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -12,7 +12,6 @@ import onnx_ir as ir
 from irtools.analysis.cache_codes import (
     CACHE_BITS,
     CACHE_GROUP,
-    CACHE_TYPES,
     CacheBlock,
     cache_blocks,
     codes_of,
@@ -20,31 +19,22 @@ from irtools.analysis.cache_codes import (
 from irtools.analysis.decoder import find_decoder
 from irtools.editing import Editor
 from irtools.errors import OptionError, UnsupportedError
-from irtools.passes.quantization.ranges.attention_error import (
-    AttentionSample,
-    read_attention,
-    rounded_keys,
-    rounded_values,
+from irtools.passes.quantization.block_loss import Costliest, costliest_blocks
+from irtools.passes.quantization.held_out import hold_out
+from irtools.passes.quantization.ranges.cache_roundings import (
+    CacheRounding,
+    narrow_roundings,
+    wide_roundings,
 )
-from irtools.passes.quantization.ranges.rotary import (
-    Rotation,
-    Turning,
-    find_rotation,
-    turnings,
-)
-from irtools.passes.quantization.ranges.turned_keys import RECIPES, TurnedKeys, turned_keys
+from irtools.passes.quantization.write.cache import round_block
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult, option
-from irtools.statistics import ChannelSquare, HeadGram, TurnedPeak, Want
+from irtools.words import counted
 
 __all__ = ["Kv"]
 
 _BITS = {"int8": (8, 8), "int4": (4, 4), "int8-int4": (8, 4)}
 """Of keys and of values."""
 _INT4_OPSET = 21
-_VALUE_STEPS = (0.25, 0.3, 0.36, 0.44, 0.55)
-"""Of the root mean square of a channel. There is a code for zero, which the values of tokens that
-all queries look at are close to."""
-_SMALLEST = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True)
@@ -60,10 +50,20 @@ class Kv(Pass):
     whose cache is fed and returned in float32; for ONNX Runtime on a CPU it becomes attention that
     keeps the codes in its buffers, with the same numbers. Calibrate on texts, `--calibrate`.
 
-    With 4 bits keys are turned within each head before they are rounded, and queries against them,
-    which no score sees, so that scores are moved least, by the moments of both and by what a
-    calibration text loses: channels that make most of the scores may be rounded twice, in the place
-    of those that make next to nothing. `wide-blocks` leaves the blocks that lose most in 8 bits.
+    With 4 bits keys and values are moved and turned within each head before they are rounded,
+    queries against the keys, and what attention returns back:
+
+        scores = q B^T ((k - m) T)^T        attention = weights ((v - m) T) B + m
+
+    No score sees m, and weights add up to 1. T and the steps follow from the moments of keys,
+    queries and values, and from what a calibration text loses: channels that make most of the
+    scores may be rounded twice, in the place of those that make next to nothing. m lies so that the
+    token that most queries look at, often the first one, is exact: its error would be the same in
+    all that attention returns. It costs three products of a head's size a block: for a new key and
+    value, each query, and each head of the result. `wide-blocks` leaves the blocks that lose most
+    in 8 bits. `max-loss` measures on calibration texts what each block costs the outputs, and
+    leaves as few as possible in 8 bits so that all others together cost no more: a run for each
+    block, on some texts.
 
     OpenVINO chooses scales itself, at run time, and is only told in how many bits it is to keep its
     variables: the plug-in's default is 8. Keys and values may differ there: 4 bits cost values far
@@ -91,6 +91,11 @@ class Kv(Pass):
     wide_blocks: int = option(
         0, "form=int4: how many attention blocks, those that lose most, have 8 bits (ONNX Runtime)"
     )
+    max_loss: float | None = option(
+        None,
+        "form=int4: nats a token (KL divergence of the outputs) that 4 bits may cost on "
+        "calibration texts; as few blocks as that takes, the costliest, have 8 (ONNX Runtime)",
+    )
 
     def __post_init__(self) -> None:
         if self.wide_blocks < 0 or (self.wide_blocks and self.form != "int4"):
@@ -98,6 +103,14 @@ class Kv(Pass):
                 f"wide-blocks is {self.wide_blocks} with form={self.form}: expected 0 or more, "
                 "with form=int4"
             )
+        if self.max_loss is not None:
+            if self.max_loss <= 0 or self.form != "int4":
+                raise OptionError(
+                    f"max-loss is {self.max_loss:g} with form={self.form}: expected more than 0, "
+                    "with form=int4"
+                )
+            if self.wide_blocks:
+                raise OptionError("wide-blocks and max-loss both choose blocks: give one of them")
         if self.group_size is not None and self.group_size < 1:
             raise OptionError(f"group-size is {self.group_size}, expected 1 or more")
 
@@ -113,10 +126,10 @@ class Kv(Pass):
             )
         if bits < 8 and model.opset_imports.get("", 0) < _INT4_OPSET:
             raise UnsupportedError(f"a cache of 4 bits needs opset {_INT4_OPSET}")
-        if ctx.target.capabilities.scales_cache and self.wide_blocks:
+        if ctx.target.capabilities.scales_cache and (self.wide_blocks or self.max_loss):
             raise UnsupportedError(
                 f"target {ctx.target.name!r} keeps all blocks in the same bits: leave out "
-                "wide-blocks, or give form=int8-int4"
+                "wide-blocks and max-loss, or give form=int8-int4"
             )
         if ctx.target.capabilities.scales_cache:
             return self._tell(model, blocks)
@@ -132,16 +145,46 @@ class Kv(Pass):
         }
         if not fresh:
             return PassResult(False, counters)
-        rounded = _roundings(model, fresh, bits, self.wide_blocks, ctx)
+        rounded, notes = self._chosen(model, fresh, bits, ctx)
         editor = Editor(model, self.name)
         for block, one in zip(fresh, rounded, strict=True):
-            if isinstance(one.keys, TurnedKeys):
-                _round_turned(editor, block, one.keys)
-            else:
-                _round(editor, block.attention, 1, one.keys, one.bits)
-            _round(editor, block.attention, 2, one.values, one.bits)
-        notes = _notes(rounded, synthetic=ctx.statistics(model).synthetic)
+            round_block(editor, block, one)
+        if ctx.statistics(model).synthetic:
+            notes.append(
+                "the cache is scaled by synthetic data: give calibration texts to trust it"
+            )
         return PassResult(True, counters, tuple(notes))
+
+    def _chosen(
+        self, model: ir.Model, blocks: Sequence[CacheBlock], bits: int, ctx: PassContext
+    ) -> tuple[list[CacheRounding], list[str]]:
+        """Return how the cache of each block is rounded, and what is to be said about it."""
+        if bits == 8:
+            return list(wide_roundings(model, blocks, ctx)), []
+        if self.max_loss is not None:
+            ctx = hold_out(ctx)
+        found = narrow_roundings(model, blocks, ctx)
+        order = sorted(range(len(blocks)), key=lambda n: -found[n].error)
+        worst, notes = tuple(order[: self.wide_blocks]), []
+        if self.max_loss is not None:
+            places = {block.attention: n for n, block in enumerate(cache_blocks(model))}
+            own = [places[block.attention] for block in blocks]
+            costliest = costliest_blocks(
+                model, dict(zip(own, found, strict=True)), self.max_loss, ctx
+            )
+            worst = tuple(own.index(place) for place in costliest.blocks)
+            notes.append(_told(costliest, len(blocks)))
+        wide = wide_roundings(model, [blocks[n] for n in worst], ctx) if worst else ()
+        for n, one in zip(worst, wide, strict=True):
+            found[n] = one
+        errors = [one.error for one in found if one.bits < 8]
+        if errors and self.max_loss is None:
+            notes.append(
+                f"4 bits change what attention returns by up to {np.sqrt(max(errors)):.0%}, by "
+                f"{np.sqrt(np.mean(errors)):.0%} on average: look at --metric perplexity on texts, "
+                "and at max-loss"
+            )
+        return found, notes
 
     def _tell(self, model: ir.Model, blocks: Sequence[CacheBlock]) -> PassResult:
         """Note the bits for a runtime that rounds its cache itself."""
@@ -159,33 +202,12 @@ class Kv(Pass):
         return PassResult(True, {"num-quantized-caches": len(blocks)})
 
 
-@dataclass(frozen=True, eq=False)
-class _Rounding:
-    """How the cache of a block is rounded.
-
-    Attributes:
-        bits: Of keys and values.
-        keys: The step of each channel, float32 [G * D], or how keys are turned, too.
-        values: The step of each channel.
-        error: What attention loses on a text, of its whole, squared.
-    """
-
-    bits: int
-    keys: np.ndarray | TurnedKeys
-    values: np.ndarray
-    error: float = 0.0
-
-
-def _notes(rounded: Sequence[_Rounding], *, synthetic: bool) -> Iterator[str]:
-    narrow = [one.error for one in rounded if one.bits < 8]
-    if narrow:
-        yield (
-            f"4 bits change what attention returns by up to {np.sqrt(max(narrow)):.0%}, by "
-            f"{np.sqrt(np.mean(narrow)):.0%} on average: look at --metric perplexity on texts, "
-            "and at wide-blocks"
-        )
-    if synthetic:
-        yield "the cache is scaled by synthetic data: give calibration texts to trust it"
+def _told(found: Costliest, blocks: int) -> str:
+    few = f", with 8 bits in {len(found.blocks)} of {counted(blocks, 'block')}"
+    return (
+        f"4 bits change the outputs by {found.loss:.2g} (nats a token) on "
+        f"{counted(found.samples, 'sample')}{few if found.blocks else ''}"
+    )
 
 
 def _why_none(model: ir.Model) -> str:
@@ -195,186 +217,3 @@ def _why_none(model: ir.Model) -> str:
     if not decoder.generates:
         return "the cache stays: only decoders that write text by themselves have one in few bits"
     return "the cache stays: not all of it is read by fused attention alone (`fuse` first)"
-
-
-def _roundings(
-    model: ir.Model, blocks: Sequence[CacheBlock], bits: int, wide: int, ctx: PassContext
-) -> list[_Rounding]:
-    """Return how the cache of each block is rounded.
-
-    Args:
-        wide: How many blocks, those that lose most in 4 bits, have 8.
-    """
-    rotations = {b: find_rotation(b.new[0], b.heads, b.size) for b in blocks}
-    known = turnings(model, filter(None, rotations.values()), ctx)
-    found = {block: _Wanted.of(block, rotations[block], known, bits, wide) for block in blocks}
-    answers = ctx.statistics(model).collect(want for one in found.values() for want in one.wants)
-    if bits == 8:
-        return [found[block].plain(answers) for block in blocks]
-    samples = read_attention(model, blocks, ctx)
-    narrow = {block: found[block].turned(answers, samples[block]) for block in blocks}
-    worst = sorted(blocks, key=lambda block: -narrow[block].error)[:wide]
-    return [found[b].plain(answers) if b in worst else narrow[b] for b in blocks]
-
-
-@dataclass(frozen=True, eq=False)
-class _Wanted:
-    """What must be known to round the cache of a block.
-
-    Attributes:
-        block: It.
-        rotation: What turns its keys.
-        turning: How far.
-        values: Largest magnitudes of values.
-        squares: Their mean squares; None where they are not needed.
-        peaks: Those of keys, at all positions; None where they are not needed.
-        moments: Of keys and of queries, before they are rotated; None where they are not needed.
-    """
-
-    block: CacheBlock
-    rotation: Rotation | None
-    turning: Turning | None
-    values: Want
-    squares: Want | None
-    peaks: Want | None
-    moments: tuple[Want, Want] | None
-
-    @classmethod
-    def of(
-        cls,
-        block: CacheBlock,
-        rotation: Rotation | None,
-        known: Mapping[ir.Value, Turning],
-        bits: int,
-        wide: int,
-    ) -> _Wanted:
-        (key, value), (query, heads) = block.new, block.queries
-        turning = None if rotation is None else known[rotation.tables[0]]
-        source = key if rotation is None else rotation.source
-        squares = peaks = moments = None
-        if bits == 8 or wide:
-            peaks = _want(source, _peak(rotation, turning, block.heads))
-        if bits < 8:
-            turned = None if rotation is None else find_rotation(query, heads, block.size)
-            met = query if turned is None else turned.source
-            squares = _want(value, ChannelSquare())
-            moments = _want(source, HeadGram(block.size)), _want(met, HeadGram(block.size))
-        of_values = _want(value, TurnedPeak())
-        return cls(block, rotation, turning, of_values, squares, peaks, moments)
-
-    @property
-    def wants(self) -> Iterator[Want]:
-        """All of it."""
-        yield from filter(None, (self.values, self.squares, self.peaks, *(self.moments or ())))
-
-    def plain(self, answers: Mapping[Want, object]) -> _Rounding:
-        """Return how to round in 8 bits."""
-        assert self.peaks is not None
-        gain = 1.0 if self.turning is None else self.turning.gain
-        keys = _peak_step(np.asarray(answers[self.peaks]) * gain, 8)
-        return _Rounding(8, keys, _peak_step(np.asarray(answers[self.values]), 8))
-
-    def turned(self, answers: Mapping[Want, object], sample: AttentionSample) -> _Rounding:
-        """Return how to round in 4 bits, as a text loses least by."""
-        assert self.moments is not None
-        keys, queries = (np.asarray(answers[want]) for want in self.moments)
-        pairs = () if self.rotation is None else self.rotation.pairs_of(self.block.size)
-        centered = not self.block.attention.attributes.get_float("softcap", 0.0)
-        tried = turned_keys(keys, queries, pairs, self.turning, RECIPES, centered=centered)
-        exact = sample.mixed(sample.keys, sample.values)
-
-        def of_keys(one: TurnedKeys) -> np.ndarray:
-            return rounded_keys(sample.keys, one.turn, one.scale)
-
-        best = min(tried, key=lambda one: sample.error(exact, of_keys(one), sample.values))
-        step = min(
-            self._value_steps(answers),
-            key=lambda step: sample.error(exact, sample.keys, rounded_values(sample.values, step)),
-        )
-        error = sample.error(exact, of_keys(best), rounded_values(sample.values, step))
-        return _Rounding(4, best, step, error)
-
-    def _value_steps(self, answers: Mapping[Want, object]) -> Iterator[np.ndarray]:
-        """Yield steps of values in 4 bits: a few values beyond the last code may be clipped."""
-        assert self.squares is not None
-        widest = _peak_step(np.asarray(answers[self.values]), 4)
-        yield widest
-        spread = np.sqrt(np.asarray(answers[self.squares]))
-        for part in _VALUE_STEPS:
-            step = part * spread
-            yield np.where(step > _SMALLEST, step, widest).astype(np.float32)
-
-
-def _peak(rotation: Rotation | None, turning: Turning | None, heads: int) -> TurnedPeak:
-    if rotation is None or turning is None:
-        return TurnedPeak()
-    every = tuple(float(angle) for angle in np.tile(turning.angles, heads))
-    return TurnedPeak(rotation.pairs, every)
-
-
-def _peak_step(peak: np.ndarray, bits: int) -> np.ndarray:
-    # A peak may be nearly half a step beyond the last code; at a half, runtimes differ.
-    step = np.asarray(peak, np.float64) / (2 ** (bits - 1) - 0.55)
-    return np.where(step > _SMALLEST, step, 1.0).astype(np.float32)
-
-
-def _want(value: ir.Value, reduction: TurnedPeak | HeadGram | ChannelSquare) -> Want:
-    assert value.name is not None
-    return Want(value.name, reduction)
-
-
-def _round(editor: Editor, node: ir.Node, position: int, scale: np.ndarray, bits: int) -> None:
-    """Round an input of attention, [B, S, G * D], to codes and back."""
-    value = node.inputs[position]
-    assert value is not None
-    node.replace_input_with(position, _codes_and_back(editor, node, value, scale, bits))
-
-
-def _codes_and_back(
-    editor: Editor, node: ir.Node, value: ir.Value, scale: np.ndarray, bits: int
-) -> ir.Value:
-    kind = CACHE_TYPES[bits]
-    steps = editor.constant(f"{value.name}_scale", scale)
-    zeros = editor.constant(f"{value.name}_zero", np.zeros(len(scale), kind.numpy()))
-    codes = editor.before(
-        node,
-        "QuantizeLinear",
-        [value, steps, zeros],
-        {"axis": 2},
-        outputs={f"{value.name}_codes": kind},
-        shape=value.shape,
-    )
-    return editor.before(
-        node,
-        "DequantizeLinear",
-        [codes, steps, zeros],
-        {"axis": 2},
-        outputs={f"{value.name}_rounded": ir.DataType.FLOAT},
-        shape=value.shape,
-    )
-
-
-def _round_turned(editor: Editor, block: CacheBlock, keys: TurnedKeys) -> None:
-    """Turn the keys of a block, round them to codes of 4 bits and back, and turn them back."""
-    node, key, turn = block.attention, block.new[0], keys.turn
-    form = np.array([0, 0, block.heads, 1, block.size], np.int64)
-    apart = editor.constant("heads_apart", form)
-    joined = editor.constant("heads_joined", np.array([0, 0, block.heads * block.size], np.int64))
-    offset = editor.constant(f"{key.name}_mean", turn.offset)
-
-    def add(op_type: str, value: ir.Value, by: ir.Value, name: str) -> ir.Value:
-        outputs = {f"{key.name}_{name}": ir.DataType.FLOAT}
-        return editor.before(node, op_type, [value, by], outputs=outputs)
-
-    def turned(value: ir.Value, matrices: np.ndarray, name: str) -> ir.Value:
-        by = editor.constant("key_turn", matrices)
-        made = add("MatMul", add("Reshape", value, apart, f"{name}_apart"), by, f"{name}_by_head")
-        return add("Reshape", made, joined, name)
-
-    source = turned(add("Sub", key, offset, "centered"), turn.forth, "turned")
-    if turn.coarse is not None:
-        coarse = _codes_and_back(editor, node, source, turn.coarse, 4)
-        source = add("Sub", source, coarse, "finer")
-    rounded = _codes_and_back(editor, node, source, keys.scale, 4)
-    back = add("Add", turned(rounded, turn.back, "back"), offset, "restored")
-    node.replace_input_with(1, back)

@@ -230,12 +230,22 @@ class Session:
         kept = {name: figure.sqnr_db for name, figure in meter.by_output().items()}
         return min(kept.items(), key=lambda pair: pair[1], default=None)
 
-    def divergence(self) -> float | None:
-        """Return how far the outputs are from the original's; None where that is not finite."""
+    def divergence(
+        self, weights: Feeds = MappingProxyType({}), *, first: bool = False
+    ) -> float | None:
+        """Return how far the outputs are from the original's; None where that is not finite.
+
+        Args:
+            weights: Further inputs, in every call.
+            first: On the samples of the first call only, which is enough for an order.
+        """
         total = Divergence()
-        for feeds, expected in zip(self.trial.feeds, self.trial.expected, strict=True):
+        calls = slice(0, 1) if first else slice(None)
+        for feeds, expected in zip(
+            self.trial.feeds[calls], self.trial.expected[calls], strict=True
+        ):
             kept = {name: a for name, a in expected.items() if name in self.runner.output_names}
-            found = self.runner.run(feeds, list(kept))
+            found = self.runner.run({**feeds, **weights}, list(kept))
             total.update(kept, found, padding_mask(feeds))
         result = total.result()
         return result if math.isfinite(result) else None

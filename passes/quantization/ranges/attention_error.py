@@ -1,7 +1,6 @@
 """What attention loses if its keys and values are rounded, on a text that was read once.
 
-Moments do not show it all: a few tokens that every query looks at weigh more than the rest, and
-theirs are the values that steps by the spread clip.
+Moments do not show it all: a few tokens that every query looks at weigh more than the rest.
 """
 
 from __future__ import annotations
@@ -18,9 +17,10 @@ from irtools.passmanager import PassContext
 from irtools.statistics import expose
 from irtools.targets import RunnerOptions
 
-__all__ = ["AttentionSample", "read_attention", "rounded_keys", "rounded_values"]
+__all__ = ["AttentionSample", "read_attention", "rounded_rows"]
 
 _TOKENS = 256
+_SINK = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,33 +39,42 @@ class AttentionSample:
     values: np.ndarray
     scale: float
 
-    def mixed(self, keys: np.ndarray, values: np.ndarray) -> np.ndarray:
-        """Return what each query mixes of values by such keys, [H, S, D]; it sees no later ones."""
+    def weights(self, keys: np.ndarray) -> np.ndarray:
+        """Return how much each query looks at such keys, [H, S, S]; it sees no later ones."""
         repeats = len(self.queries) // len(keys)
         later = np.triu(np.full((keys.shape[1],) * 2, -np.inf, np.float32), 1)
         found = []
         for head, queries in enumerate(self.queries):
             scores = self.scale * (queries @ keys[head // repeats].T) + later
             weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-            weights /= weights.sum(axis=1, keepdims=True)
-            found.append(weights @ values[head // repeats])
+            found.append(weights / weights.sum(axis=1, keepdims=True))
         return np.stack(found)
 
-    def error(self, exact: np.ndarray, keys: np.ndarray, values: np.ndarray) -> float:
+    def mixed(self, weights: np.ndarray, values: np.ndarray) -> np.ndarray:
+        """Return what each query mixes of values by such weights, [H, S, D]."""
+        return np.matmul(weights, np.repeat(values, len(weights) // len(values), axis=0))
+
+    def error(self, exact: np.ndarray, weights: np.ndarray, values: np.ndarray) -> float:
         """Return by how much of the whole, squared, the result differs from the exact one."""
         size = float(np.sum(exact**2))
-        return float(np.sum((self.mixed(keys, values) - exact) ** 2)) / (size or 1.0)
+        return float(np.sum((self.mixed(weights, values) - exact) ** 2)) / (size or 1.0)
+
+    def sinks(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return key and value, [G, D] each, of a token that each head's queries look at most.
+
+        It is the first that is looked at at least half as much as any other: what the first token
+        of a text is mostly like is the same in all texts.
+        """
+        heads = range(len(self.keys))
+        looked = weights.reshape(len(heads), -1, weights.shape[-1]).sum(axis=1)
+        place = np.argmax(looked >= _SINK * looked.max(axis=1, keepdims=True), axis=1)
+        return self.keys[heads, place], self.values[heads, place]
 
 
-def rounded_keys(keys: np.ndarray, turn: CacheTurn, scale: np.ndarray) -> np.ndarray:
-    """Return keys, [G, S, D], as a cache with codes of 4 bits has them."""
-    return turn.restored(rounded_values(turn.turned(keys), scale))
-
-
-def rounded_values(values: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Return values, [G, S, D], as a cache with codes of 4 bits has them."""
-    steps = scale.reshape(len(values), 1, -1)
-    return np.asarray(nearest_codes(values, steps, TURNED_BITS) * steps)
+def rounded_rows(rows: np.ndarray, turn: CacheTurn, scale: np.ndarray) -> np.ndarray:
+    """Return keys or values, [G, S, D], as a cache with codes of 4 bits has them."""
+    steps = scale.reshape(len(rows), 1, -1)
+    return turn.restored(nearest_codes(turn.turned(rows), steps, TURNED_BITS) * steps)
 
 
 def read_attention(

@@ -148,7 +148,7 @@ def test_golden() -> None:
     lines = [line.split('  "')[0].strip() for line in print_model(model.ir).splitlines()]
     start = next(i for i, line in enumerate(lines) if line.startswith("turned = "))
     codes = "turned_turned_scale, turned_turned_zero"
-    assert lines[start + 1 : start + 13] == [
+    assert lines[start + 1 : start + 11] == [
         "turned_centered = Sub(turned, turned_mean)",
         "turned_turned_apart = Reshape(turned_centered, heads_apart)",
         "turned_turned_by_head = MatMul(turned_turned_apart, key_turn)",
@@ -159,8 +159,19 @@ def test_golden() -> None:
         "turned_back_by_head = MatMul(turned_back_apart, key_turn_1)",
         "turned_back = Reshape(turned_back_by_head, heads_joined)",
         "turned_restored = Add(turned_back, turned_mean)",
-        "v_codes = QuantizeLinear<axis=2>(v, v_scale, v_zero)",
-        "v_rounded = DequantizeLinear<axis=2>(v_codes, v_scale, v_zero)",
+    ]
+    codes = "v_turned_scale, v_turned_zero"
+    assert lines[start + 11 : start + 21] == [
+        "v_centered = Sub(v, v_mean)",
+        "v_turned_apart = Reshape(v_centered, heads_apart_1)",
+        "v_turned_by_head = MatMul(v_turned_apart, value_turn)",
+        "v_turned = Reshape(v_turned_by_head, heads_joined_1)",
+        f"v_turned_codes = QuantizeLinear<axis=2>(v_turned, {codes})",
+        f"v_turned_rounded = DequantizeLinear<axis=2>(v_turned_codes, {codes})",
+        "v_back_apart = Reshape(v_turned_rounded, heads_apart_1)",
+        "v_back_by_head = MatMul(v_back_apart, value_turn_1)",
+        "v_back = Reshape(v_back_by_head, heads_joined_1)",
+        "v_restored = Add(v_back, v_mean)",
     ]
     assert "turned_turned_zero: int4[4] = [0, 0, 0, 0]" in lines
 
@@ -218,6 +229,68 @@ def test_blocks_that_lose_most_may_stay_in_8_bits() -> None:
     assert result.counters["num-quantized-caches"] == 1 and not result.notes
     codes = [codes_of(value) for value in _block(model).new]
     assert [one.bits for one in codes if one is not None] == [8, 8]
+
+
+def _two_blocks() -> Model:
+    """The second one adds a hundredth of what the first does."""
+    model = _decoder()
+    editor = Editor(model.ir, "test")
+    (first,) = [node for node in model.ir.graph if node.op_type == "Attention"]
+    key, value = first.inputs[4:6]
+    past = [
+        ir.Value(name=v.name.replace(".0.", ".1."), type=v.type, shape=v.shape)
+        for v in (key, value)
+    ]
+    model.ir.graph.inputs.extend(past)
+    part = editor.constant("part", np.array(0.01, np.float32))
+    small = editor.before(
+        first, "Mul", [first.inputs[2], part], outputs={"small": ir.DataType.FLOAT}
+    )
+    second = editor.copy(first, [*first.inputs[:2], small, None, *past], "_1")
+    model.ir.graph.insert_after(first, second)
+    for number, output in enumerate(second.outputs[1:], start=1):
+        output.name = (first.outputs[number].name or "").replace(".0.", ".1.")
+        output.type, output.shape = first.outputs[number].type, first.outputs[number].shape
+        model.ir.graph.outputs.append(output)
+    (head,) = [node for node in model.ir.graph if node.op_type == "MatMul"]
+    both = editor.before(
+        head, "Add", [first.outputs[0], second.outputs[0]], outputs={"both": ir.DataType.FLOAT}
+    )
+    head.replace_input_with(0, both)
+    return model
+
+
+def _bits_for(most: float) -> tuple[list[int], str]:
+    model = _two_blocks()
+    texts = _texts(_IDS)
+    feeds = {
+        **texts.feeds,
+        **{n.replace(".0.", ".1."): a for n, a in texts.feeds.items() if "past" in n},
+    }
+    ctx = PassContext.for_model(model, "ort-cpu", calibration=Dataset(feeds))
+    result = Kv(form="int4", max_loss=most).run(model.ir, ctx)
+    codes = [codes_of(value) for block in cache_blocks(model.ir) for value in block.new]
+    return [one.bits for one in codes if one is not None], result.notes[0]
+
+
+def test_as_few_blocks_as_a_loss_takes_have_8_bits() -> None:
+    """The error of the whole is that of the first block, and without it that of the second."""
+    assert _bits_for(0.1)[0] == [4, 4, 4, 4]
+    bits, note = _bits_for(1e-5)
+    assert bits == [8, 8, 4, 4] and note.endswith("on 2 samples, with 8 bits in 1 of 2 blocks")
+    assert _bits_for(1e-12)[0] == [8, 8, 8, 8]
+
+
+def test_a_loss_is_for_4_bits_with_fixed_scales() -> None:
+    with pytest.raises(OptionError, match=r"max-loss is 0\.1 with form=int8: expected more than 0"):
+        Kv(max_loss=0.1)
+    with pytest.raises(OptionError, match="max-loss is 0 with form=int4"):
+        Kv(form="int4", max_loss=0)
+    with pytest.raises(OptionError, match="both choose blocks"):
+        Kv(form="int4", max_loss=0.1, wide_blocks=1)
+    model = _decoder()
+    with pytest.raises(UnsupportedError, match="keeps all blocks in the same bits"):
+        Kv(form="int4", max_loss=0.1).run(model.ir, PassContext.for_model(model, "openvino-cpu"))
 
 
 def test_wide_blocks_are_for_4_bits_with_fixed_scales() -> None:

@@ -88,7 +88,7 @@ ENTRANTS: Mapping[str, Entrant] = {
     "ORT, buffers": Entrant("ort-cpu"),
     "ORT, buffers int8": Entrant("ort-cpu", "kv"),
     "ORT, buffers int4": Entrant("ort-cpu", "kv:form=int4"),
-    "ORT, buffers int4 or int8": Entrant("ort-cpu", "kv:form=int4:max-loss=0.01"),
+    "ORT, buffers int4 or int8": Entrant("ort-cpu", "kv:form=int4:max-loss=0.007"),
     _GENAI: Entrant("ort-cpu", None),
     "OpenVINO, arrays": Entrant("openvino-cpu:stateful=false", is_base=True),
     "OpenVINO, variables u8": Entrant("openvino-cpu", "kv"),

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import onnx_ir as ir
 
-from irtools.analysis.dims import Dim
+from irtools.analysis.shape_rules import broadcast
 from irtools.analysis.shapes import Shape, SymbolicShapes
 from irtools.editing import Editor, Rule, Veto, only_user, rewrite
 from irtools.passmanager import Exactness, Pass, PassContext, PassResult
@@ -87,7 +87,9 @@ class _Expanded(Rule[_Operand]):
             source, sizes = node.inputs
             if source is not None and sizes is not None:
                 own = [*shapes[:index], self.facts.shape(source), *shapes[index + 1 :]]
-                yield _Operand(index, source, sizes), _broadcast(own)
+                known = [shape for shape in own if shape is not None]
+                whole = broadcast(known) if len(known) == len(own) else None
+                yield _Operand(index, source, sizes), whole
 
 
 class _Unneeded(_Expanded):
@@ -136,18 +138,3 @@ class _Early(_Expanded):
         )
         editor.replace(anchor, "Expand", [small, found.sizes])
         editor.drop_unread(expanded)
-
-
-def _broadcast(shapes: Sequence[Shape | None]) -> Shape | None:
-    """Return the shape that operands broadcast to; None where that is not known."""
-    known = [shape for shape in shapes if shape is not None]
-    if len(known) < len(shapes):
-        return None
-    rank = max(len(shape) for shape in known)
-    result: list[Dim] = []
-    for axis in range(-rank, 0):
-        sizes = {shape[axis] for shape in known if len(shape) >= -axis} - {1}
-        if len(sizes) > 1:
-            return None
-        result.append(sizes.pop() if sizes else 1)
-    return tuple(result)

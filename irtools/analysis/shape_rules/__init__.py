@@ -22,10 +22,10 @@ from irtools.analysis.shape_rules import (
     sources,
     spatial,
 )
-from irtools.analysis.shape_rules.common import Rule
+from irtools.analysis.shape_rules.common import Rule, broadcast
 from irtools.operators import Kind, RuleTable
 
-__all__ = ["SHAPE", "Rule"]
+__all__ = ["SHAPE", "Rule", "broadcast"]
 
 _SAME_IN_CONTRIB = (
     *("DequantizeLinear", "Inverse", "QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax"),

@@ -121,7 +121,9 @@ class _Early(_Expanded):
         result = self.facts.shape(anchor.outputs[0])
         for operand, shape in self.operands(anchor):
             expanded = anchor.inputs[operand.index]
-            if None not in (shape, result, expanded) and shape != result and only_user(expanded):
+            if expanded is None or shape is None or result is None:
+                continue
+            if shape != result and only_user(expanded):
                 return operand
         raise Veto("no operand that is expanded before", named=False)
 

@@ -134,7 +134,11 @@ class TrialRun:
                         break
         except IrtoolsError:
             return None
-        apart = [{name: found.pop(name) for name in others} for found in outputs]
+        apart = [{name: found[name] for name in others} for found in outputs]
+        outputs = [
+            {name: array for name, array in found.items() if name not in others}
+            for found in outputs
+        ]
         return cls(
             calls,
             outputs,

@@ -42,7 +42,7 @@ class TokenWise(Multiplied):
     """
 
     name: ClassVar[str] = "token-wise"
-    counters = Multiplied.counters | ROUNDED_FOR_DATA
+    counters: ClassVar[dict[str, str]] = {**Multiplied.counters, **ROUNDED_FOR_DATA}
     reasons: ClassVar[tuple[Reason, ...]] = (OPERATOR,)
 
     rounding: str = ""

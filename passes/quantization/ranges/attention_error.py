@@ -52,7 +52,9 @@ class AttentionSample:
 
     def mixed(self, weights: np.ndarray, values: np.ndarray) -> np.ndarray:
         """Return what each query mixes of values by such weights, [H, S, D]."""
-        return np.matmul(weights, np.repeat(values, len(weights) // len(values), axis=0))
+        repeated = np.repeat(values, len(weights) // len(values), axis=0)
+        mixed: np.ndarray = np.matmul(weights, repeated)
+        return mixed
 
     def error(self, exact: np.ndarray, weights: np.ndarray, values: np.ndarray) -> float:
         """Return by how much of the whole, squared, the result differs from the exact one."""

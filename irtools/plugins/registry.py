@@ -21,8 +21,8 @@ __all__ = ["PRESETS", "load", "names", "plugins"]
 
 PRESETS: Mapping[str, str] = {
     "O1": "cleanup",
-    "O2": "cleanup,fuse",
-    "O3": "cleanup,fuse,int8",
+    "O2": "cleanup,fuse,sink",
+    "O3": "cleanup,fuse,sink,int8",
 }
 """Names for pipeline texts."""
 

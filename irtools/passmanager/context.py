@@ -72,8 +72,9 @@ class PassContext:
         draw: Draws samples on which this model runs; None where no model is to be run on drawn
             ones.
         measure_latency: Times several models against each other on the target,
-            interleaved, at the benchmark's shapes; model name to result. Roughly: in short blocks,
-            until a ratio is known to 5 %.
+            interleaved, at the benchmark's first shape; model name to result. Roughly: in short
+            blocks, until a ratio is known to 5 %. Decoding: a decoder with a cache reads one token
+            more in place of its prompt.
         forget_statistics: Releases answers that `statistics` keeps. The manager calls it when
             the model has changed for good.
         timed_feeds: Returns the inputs of the run that a bound on the latency is about, with a

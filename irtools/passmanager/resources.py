@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -54,7 +53,7 @@ class MeasuresLatency(Protocol):
     """Times several models against each other on the target; see `PassContext`."""
 
     def __call__(
-        self, models: Mapping[str, ir.Model], /, *, rough: bool = False
+        self, models: Mapping[str, ir.Model], /, *, rough: bool = False, decoding: bool = False
     ) -> Mapping[str, LatencyResult]: ...
 
 
@@ -220,11 +219,15 @@ def feeds_maker(
 
         one = replace(bench, batch=bench.batch[:1], sequence=bench.sequence[:1])
         found = bench_feeds(Model(model), one, data, adapt=adapter(drawn))
-        decode = [label for label in found if label.startswith("decode")]
-        label = (decode or list(found))[0]
+        label = _decoding(found)
         return label, found[label]
 
     return make
+
+
+def _decoding(found: Mapping[str, Feeds]) -> str:
+    """Return the first size at which a decoder reads one token more; of others the first one."""
+    return next((label for label in found if label.startswith("decode")), next(iter(found)))
 
 
 def latency_meter(
@@ -233,7 +236,7 @@ def latency_meter(
     """Return what times several models against each other, alternating, on the target."""
 
     def time_models(
-        models: Mapping[str, ir.Model], *, rough: bool = False
+        models: Mapping[str, ir.Model], *, rough: bool = False, decoding: bool = False
     ) -> Mapping[str, LatencyResult]:
         from irtools.measure.shapes import bench_feeds
         from irtools.measure.timing import Contender, measure
@@ -244,10 +247,9 @@ def latency_meter(
         one = replace(bench, batch=bench.batch[:1], sequence=bench.sequence[:1])
         if rough:
             one = replace(one, **_ROUGH)
-        # One figure per model: of a decoder that of its prompt, which is what pruning shortens.
-        feeds = dict(
-            islice(bench_feeds(next(iter(wrapped.values())), one, adapt=adapter(drawn)).items(), 1)
-        )
+        found = bench_feeds(next(iter(wrapped.values())), one, adapt=adapter(drawn))
+        label = _decoding(found) if decoding else next(iter(found))
+        feeds = {label: found[label]}
         contenders = {name: Contender(model, text) for name, model in wrapped.items()}
         return {r.name: r for r in measure(contenders, feeds, one, progress)}
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -282,9 +283,10 @@ def test_a_product_that_is_read_before_its_bias(merged: Callable[[Model], Model]
     assert operators(after) == {"MatMul": 1, "Split": 1, "Add": 3, "Mul": 1}
 
 
-def _timed(ratio: Ratio | None) -> LatencyResult:
+def _timed(ratio: Ratio | None, phase: Literal["prefill", "decode"] | None = None) -> LatencyResult:
+    shape = "batch=1 sequence=16" if phase is None else f"{phase} batch=1"
     return LatencyResult(
-        "any", "batch=1 sequence=16", 1.0, 1.0, 1.0, 1.0, 0, 0.0, 1, (1.0,), speedup=ratio
+        "any", shape, 1.0, 1.0, 1.0, 1.0, 0, 0.0, 1, (1.0,), speedup=ratio, phase=phase
     )
 
 
@@ -307,7 +309,8 @@ def test_only_what_was_timed_faster(
     monkeypatch.setattr(merging, "_LEAST_WORK", 0)
     timed: list[Mapping[str, ir.Model]] = []
 
-    def measure(models: Mapping[str, ir.Model]) -> Mapping[str, LatencyResult]:
+    def measure(models: Mapping[str, ir.Model], *, decoding: bool) -> Mapping[str, LatencyResult]:
+        assert decoding
         timed.append(models)
         same = Ratio(1.0, 0.99, 1.01)
         return {
@@ -330,6 +333,38 @@ def test_only_what_was_timed_faster(
     # A trial that comes to the same model decides by the same times.
     again = apply_pass(MergeProjections(), unmerged, ctx)
     assert again.notes == result.notes and len(timed) == 1
+
+
+@pytest.mark.parametrize(
+    ("decode", "prefill", "merged_ones"),
+    [
+        (Ratio(1.16, 1.09, 1.23), Ratio(1.02, 0.97, 1.08), 1),
+        (Ratio(1.16, 1.09, 1.23), Ratio(0.9, 0.88, 0.92), 0),
+        (Ratio(1.01, 0.97, 1.05), Ratio(1.2, 1.1, 1.3), 0),
+    ],
+    ids=["faster", "prompts slower", "prompts alone faster"],
+)
+def test_a_decoder_is_timed_as_it_writes(
+    decode: Ratio,
+    prefill: Ratio,
+    merged_ones: int,
+    make_context: Callable[..., PassContext],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(merging, "_LEAST_WORK", 0)
+
+    def measure(models: Mapping[str, ir.Model], *, decoding: bool) -> Mapping[str, LatencyResult]:
+        ratio = decode if decoding else prefill
+        return {
+            name: _timed(None if name == "apart" else ratio, "decode" if decoding else "prefill")
+            for name in models
+        }
+
+    ctx = replace(make_context(f"ort-cpu:isa={Isa.detect().value}"), measure_latency=measure)
+    model = block(PLAIN + END)
+    result = apply_pass(MergeProjections(), model.ir, ctx)
+    assert operators(model)["Split"] == merged_ones
+    assert "at decode batch=1: " in result.notes[0] and "at prefill batch=1: " in result.notes[0]
 
 
 def test_other_machines_and_small_models_are_not_timed(

@@ -115,6 +115,16 @@ class CastToOwnType(NoOp):
         return element_type(bound["x"]) == anchor.attributes["to"].as_int()
 
 
+class CastLikeToOwnType(NoOp):
+    """CastLike(x, y)  ->  x, where y has the type of x."""
+
+    pattern = op("CastLike", X, Var("like"))
+
+    def where(self, anchor: ir.Node, bound: Bound) -> bool:
+        own = element_type(bound["x"])
+        return own is not None and own == element_type(bound["like"])
+
+
 class TransposeInOrder(NoOp):
     """Transpose(x, [0, 1, 2, ...])  ->  x"""
 
@@ -166,6 +176,7 @@ _NO_OPS: tuple[type[NoOp], ...] = (
     ExpandToOwnShape,
     SliceOfAll,
     CastToOwnType,
+    CastLikeToOwnType,
     TransposeInOrder,
     ConcatOfOne,
     MaxOfOne,

@@ -54,6 +54,16 @@ CASES = {
         """g (float[N] x) => (float[N] y) { a = Cast<to=1>(x)  y = Relu(a) }""",
         "y = Relu(x)",
     ),
+    "cast to the type of another tensor of the same type is not a cast": (
+        "remove-no-ops",
+        """g (float[N] x, float[M] z) => (float[N] y) { a = CastLike(x, z)  y = Relu(a) }""",
+        "y = Relu(x)",
+    ),
+    "cast to the type of a tensor of another type stays": (
+        "remove-no-ops",
+        """g (float[N] x, double[M] z) => (double[N] y) { a = CastLike(x, z)  y = Relu(a) }""",
+        "a = CastLike(x, z)\ny = Relu(a)",
+    ),
     "cast to another type stays": (
         "remove-no-ops",
         """g (float[N] x) => (double[N] y) { a = Cast<to=11>(x)  y = Relu(a) }""",

@@ -40,8 +40,8 @@ class RemoveIdentity(Pass):
 class RemoveNoOps(Pass):
     """Remove nodes that prove to change nothing.
 
-    Cast and CastLike to the type a tensor has, Transpose that keeps the order, Reshape, Expand and Slice to
-    the shape a tensor has, Concat, Sum, Max, Min and Mean of one tensor, and x * 1, x / 1,
+    Cast and CastLike to the type a tensor has, Transpose that keeps the order, Reshape, Expand and
+    Slice to the shape a tensor has, Concat, Sum, Max, Min and Mean of one tensor, and x * 1, x / 1,
     x - 0, `x and true` where the constant does not widen the shape. Not x + 0.0 or x - (-0.0),
     which turn -0.0 into 0.0. Works in the main graph and in nested subgraphs.
     """

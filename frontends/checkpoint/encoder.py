@@ -1,29 +1,25 @@
-"""Networks without a cache: encoders of texts and images, and decoders that read whole texts."""
+"""Networks without a cache: encoders of texts and signals, and decoders that read whole texts."""
 
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from irtools.errors import UnsupportedError
+from irtools.frontends.checkpoint.signals import find_signal
 from irtools.frontends.checkpoint.text_inputs import draw_extras, further_inputs, note_on_left_out
 from irtools.frontends.torch import EXAMPLE_SIZES, Tensors, TorchSource, tensors_of
 
 __all__ = [
-    "channels_of",
     "describe_encoder",
-    "image_size",
-    "images",
     "sequence_limit",
     "texts",
     "within",
 ]
 
-_DEFAULT_IMAGE = 224
 # Position tables of these families start after the padding token.
 _OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet", "longformer"})
 
@@ -31,7 +27,7 @@ _OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "camembert", "mpnet", "
 def describe_encoder(
     module: Any, folder: Path, where: str, metadata: Mapping[str, str]
 ) -> TorchSource:
-    """Describe a network that takes texts or images and keeps nothing between calls.
+    """Describe a network that takes texts, images, sounds or time series and keeps nothing.
 
     Raises:
         UnsupportedError: It takes something else.
@@ -50,16 +46,14 @@ def describe_encoder(
     config.return_dict = True  # Outputs have names.
     if hasattr(config, "use_mems_eval"):
         config.use_mems_eval = False
-    names = _input_names(module)
     parameters = inspect.signature(module.forward).parameters
-    extras = further_inputs(config, parameters) if "input_ids" in names else {}
+    signal = find_signal(module, folder)
     make: Callable[[int, int], Tensors]
     axes: dict[str, dict[int, str]]
-    if "pixel_values" in names:
-        vision = getattr(config, "vision_config", config)
-        make = partial(images, torch, channels_of(vision), image_size(vision, folder))
-        axes, limits = {"pixel_values": {0: "batch"}}, {}
+    if signal is not None:
+        make, axes, limits = signal.make, {signal.name: dict(signal.axes)}, {}
     else:
+        names, extras = _input_names(module), further_inputs(config, parameters)
         limits = sequence_limit(config)
         draw = partial(texts, torch, names, config.vocab_size, getattr(config, "pad_token_id", 0))
         make = partial(draw_extras, torch, extras, partial(within, draw, limits.get("sequence")))
@@ -94,13 +88,6 @@ def _with_input_mask(call: Callable[..., Any], inputs: Tensors) -> list[Any]:
 
 def _input_names(module: Any) -> tuple[str, ...]:
     parameters = inspect.signature(module.forward).parameters
-    if "pixel_values" in parameters and "input_ids" not in parameters:
-        return ("pixel_values",)
-    if "input_ids" not in parameters:
-        raise UnsupportedError(
-            f"{type(module).__name__} takes {', '.join(parameters)}; expected input_ids or "
-            "pixel_values"
-        )
     names = ["input_ids", "attention_mask"]
     config = module.config
     # XLNet does not look types up in a table.
@@ -118,38 +105,6 @@ def sequence_limit(config: Any) -> dict[str, int]:
     if config.model_type in _OFFSET_POSITIONS:
         longest -= (config.pad_token_id or 0) + 1
     return {"sequence": longest}
-
-
-def channels_of(config: Any) -> int:
-    """Return the channels of an image; some families say none and mean colours."""
-    return int(getattr(config, "num_channels", 3))
-
-
-def image_size(config: Any, folder: Path) -> tuple[int, int]:
-    """Return height and width that a network was trained on."""
-    size = getattr(config, "image_size", None)
-    if size is None:
-        size = _processed_size(folder) or _DEFAULT_IMAGE
-    if isinstance(size, int):
-        return size, size
-    return int(size[0]), int(size[1])
-
-
-def _processed_size(folder: Path) -> tuple[int, int] | int | None:
-    file = folder / "preprocessor_config.json"
-    if not file.is_file():
-        return None
-    config = json.loads(file.read_text(encoding="utf-8"))
-    size = config.get("crop_size") if config.get("do_center_crop") else config.get("size")
-    match size:
-        case int():
-            return size
-        case {"height": int(height), "width": int(width)}:
-            return height, width
-        case {"shortest_edge": int(edge)}:
-            return edge
-        case _:
-            return None
 
 
 def within(
@@ -181,9 +136,3 @@ def texts(
         "token_type_ids": (torch.arange(length) >= length // 2).long() * mask,
     }
     return {name: inputs[name] for name in names}
-
-
-def images(torch: Any, channels: int, size: tuple[int, int], batch: int, _: int) -> dict[str, Any]:
-    """Return seeded normalised pixels."""
-    generator = torch.Generator().manual_seed(batch)
-    return {"pixel_values": torch.randn(batch, channels, *size, generator=generator)}

@@ -27,7 +27,7 @@ from irtools.frontends.checkpoint.weights import (
     open_checkpoint,
     read_config,
 )
-from irtools.frontends.checkpoint.whole_seq2seq import describe_whole, is_pair
+from irtools.frontends.checkpoint.whole_seq2seq import describe_whole, is_pair, reads_both
 from irtools.frontends.torch import (
     EXAMPLE_SIZES,
     TorchSource,
@@ -47,7 +47,8 @@ class TransformersFrontend:
     """A checkpoint folder with `config.json` and weights, exported through torch.
 
     Inputs keep their usual names (`input_ids`, `attention_mask`, `token_type_ids`,
-    `pixel_values`, `past_key_values.0.key`), batch and sequence are dynamic and named; task,
+    `pixel_values`, `input_values`, `past_key_values.0.key`), batch and sequence are dynamic and
+    named, the samples of a sound too; task,
     `id2label`, `problem_type` and special token ids go into the model's metadata. Nothing is
     downloaded, pickles are read as plain tensors only, and no code from the folder runs unless the
     caller says so. Quantized weights are read back into float32.
@@ -187,7 +188,7 @@ def _describe(checkpoint: LoadedCheckpoint, options: LoadOptions) -> TorchSource
                 f"makes two models: irc export {checkpoint.folder} -o DIR/, then take one of them"
             )
         return describe_part(module, options.part, where, metadata, with_past=options.with_past)
-    if module.config.is_encoder_decoder and not options.with_past:
+    if reads_both(module) and not options.with_past:
         task = None if checkpoint.task is None else checkpoint.task.name
         return describe_whole(module, task, where, metadata)
     if takes_both(module) and not options.with_past:

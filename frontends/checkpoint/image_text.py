@@ -14,14 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from irtools.errors import UnsupportedError
-from irtools.frontends.checkpoint.encoder import (
-    channels_of,
-    image_size,
-    images,
-    sequence_limit,
-    texts,
-    within,
-)
+from irtools.frontends.checkpoint.encoder import sequence_limit, texts, within
+from irtools.frontends.checkpoint.signals import channels_of, image_size, images
 from irtools.frontends.torch import Tensors, TorchSource
 
 __all__ = ["describe_image_text", "takes_both"]

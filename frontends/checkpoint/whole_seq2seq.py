@@ -8,6 +8,7 @@ here it is found by its position, which is the same.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -16,7 +17,7 @@ from irtools.errors import UnsupportedError
 from irtools.frontends.checkpoint.encoder import sequence_limit, texts, within
 from irtools.frontends.torch import CHECK_SIZES, PlainTrial, Tensors, TorchSource
 
-__all__ = ["describe_whole", "is_pair"]
+__all__ = ["describe_whole", "is_pair", "reads_both"]
 
 _NAMES = ("input_ids", "attention_mask")
 _OUTPUTS: Mapping[str, tuple[str, ...]] = {
@@ -39,6 +40,12 @@ def is_pair(config: Any, network: type | None) -> bool:
         return False
     generates = getattr(network, "can_generate", None)
     return generates is None or bool(generates())
+
+
+def reads_both(module: Any) -> bool:
+    """Whether a network without a cache has a decoder; some classifiers have the encoder alone."""
+    takes = "decoder_input_ids" in inspect.signature(module.forward).parameters
+    return bool(module.config.is_encoder_decoder) and takes
 
 
 def describe_whole(

@@ -60,6 +60,19 @@ _WHISPER = {
     "suppress_tokens": None,
     "begin_suppress_tokens": None,
 }
+_WAVES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "intermediate_size": 48,
+    "conv_dim": (16, 16),
+    "conv_stride": (5, 2),
+    "conv_kernel": (10, 3),
+    "num_feat_extract_layers": 2,
+    "num_conv_pos_embeddings": 8,
+    "num_conv_pos_embedding_groups": 2,
+    "vocab_size": 32,
+}
 _T5 = {
     "vocab_size": 120,
     "d_model": 32,
@@ -155,6 +168,27 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
         {"image_size": 32, "width_coefficient": 0.1, "depth_coefficient": 0.1, "hidden_dim": 128},
     ),
     "whisper": ("WhisperForConditionalGeneration", _WHISPER),
+    "whisper-classifier": ("WhisperForAudioClassification", _WHISPER | {"num_labels": 3}),
+    "wav2vec2": ("Wav2Vec2ForCTC", _WAVES),
+    "hubert": ("HubertForSequenceClassification", _WAVES | {"num_labels": 3}),
+    "wav2vec2-bert": (
+        "Wav2Vec2BertForCTC",
+        {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "vocab_size": 32}
+        | {"intermediate_size": 48, "feature_projection_input_dim": 16},
+    ),
+    "ast": (
+        "ASTForAudioClassification",
+        _VISION | {"max_length": 32, "num_mel_bins": 16, "time_stride": 8, "frequency_stride": 8},
+    ),
+    "patchtst": (
+        "PatchTSTForPrediction",
+        {"context_length": 32, "num_input_channels": 2, "patch_length": 8, "patch_stride": 8}
+        | {"d_model": 16, "num_attention_heads": 2, "num_hidden_layers": 1, "ffn_dim": 32},
+    ),
+    "time-series": (
+        "TimeSeriesTransformerForPrediction",
+        {"prediction_length": 4, "d_model": 16, "lags_sequence": [1], "encoder_layers": 1},
+    ),
     "t5": ("T5ForConditionalGeneration", _T5),
     "t5-encoder": ("T5EncoderModel", _T5),
     "t5-classifier": ("T5ForSequenceClassification", _T5 | {"eos_token_id": 1, "num_labels": 3}),

@@ -52,5 +52,5 @@ def test_features_of_frames(tiny: Callable[[str], Path], name: str) -> None:
 
 def test_networks_that_need_more_are_refused(tiny: Callable[[str], Path]) -> None:
     module = open_checkpoint(tiny("time-series")).module
-    with pytest.raises(UnsupportedError, match=r"takes past_values, past_time_features, .*; expect"):
+    with pytest.raises(UnsupportedError, match=r"takes past_values, past_time_features, .*; exp"):
         describe_encoder(module, tiny("time-series"), "x", {})

@@ -95,7 +95,7 @@ def _processed_size(folder: Path) -> tuple[int, int] | int | None:
             return None
 
 
-def _needed(parameters: Mapping[str, inspect.Parameter]) -> Collection[str]:
+def _needed(parameters: Mapping[str, inspect.Parameter]) -> set[str]:
     """Return the parameters that a call must give."""
     several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return {

@@ -2,7 +2,8 @@
 
 A dimension is an `int` or a `SymbolicSize`. Two symbolic sizes are equal exactly when their
 polynomials are, so `batch * sequence` is the same however it was written. Symbols stand for
-sizes, hence for numbers that are not negative.
+sizes, hence for numbers that are not negative. How often a number goes into a size, rounded down,
+is a symbol of its own, `(samples//320)`: strided windows and what exporters compute from them.
 
 `onnx_ir.SymbolicDim` also has arithmetic, through sympy; at some 100 microseconds an operation
 it takes seconds on the shape subgraphs of a large export, and it cannot tell an unknown size
@@ -11,6 +12,7 @@ from itself.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,10 +23,13 @@ __all__ = [
     "add",
     "divide",
     "evaluate",
+    "floor_divide",
     "is_named",
     "multiply",
     "name_of",
     "never_equal",
+    "never_negative",
+    "parse",
     "shape_text",
     "symbol",
 ]
@@ -94,6 +99,76 @@ def divide(a: Dim, b: Dim) -> Dim | None:
     return _from_terms(quotient)
 
 
+def floor_divide(a: Dim, b: int) -> Dim:
+    """Return `a / b` rounded down, for a number b above 0."""
+    whole: Dim = 0
+    rest: Dim = 0
+    for monomial, factor in _terms(a).items():
+        quotient, left = divmod(factor, b)
+        whole = add(whole, _from_terms({monomial: quotient}))
+        rest = add(rest, _from_terms({monomial: left}))
+    if isinstance(rest, int):
+        return whole
+    name = name_of(rest)
+    inner = None if name is None else _floor(name)
+    if inner is not None:
+        name, b = inner[0], inner[1] * b
+    return add(whole, symbol(f"({f'({rest})' if name is None else name}//{b})"))
+
+
+def never_negative(a: Dim) -> bool:
+    """Whether a size has no term that is taken away."""
+    return all(factor >= 0 for factor in _terms(a).values())
+
+
+def parse(name: str) -> Dim:
+    """Read a size as exporters write it, such as `4*batch` or `samples//320 - 1`.
+
+    What is not a sum, product or quotient rounded down of names and numbers is a symbol.
+    """
+    if name.isidentifier():
+        return symbol(name)
+    try:
+        found = _parsed(ast.parse(name.strip(), mode="eval").body)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        found = None
+    return symbol(name) if found is None else found
+
+
+def _parsed(tree: ast.expr) -> Dim | None:
+    match tree:
+        case ast.Name(id=name):
+            return symbol(name)
+        case ast.Constant(value=int(number)) if not isinstance(number, bool):
+            return number
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            inner = _parsed(operand)
+            return None if inner is None else multiply(inner, -1)
+        case ast.BinOp(left=left, op=sign, right=right):
+            a, b = _parsed(left), _parsed(right)
+        case _:
+            return None
+    if a is None or b is None:
+        return None
+    match sign:
+        case ast.Add() | ast.Sub():
+            return add(a, b, 1 if isinstance(sign, ast.Add) else -1)
+        case ast.Mult():
+            return multiply(a, b)
+        case ast.FloorDiv() if isinstance(b, int) and b > 0:
+            return floor_divide(a, b)
+        case _:
+            return None
+
+
+def _floor(name: str) -> tuple[str, int] | None:
+    """Return what a symbol rounds down, and by what it divides."""
+    if not (name.startswith("(") and name.endswith(")")):
+        return None
+    inner, sign, divisor = name[1:-1].rpartition("//")
+    return (inner, int(divisor)) if sign and divisor.isdecimal() else None
+
+
 def never_equal(a: Dim, b: Dim) -> bool:
     """Whether a and b differ for all sizes, as `n` and -1 or `n` and `n + 1` do."""
     difference = add(a, b, -1)
@@ -112,11 +187,20 @@ def evaluate(dim: Dim | bool | None, sizes: Mapping[str, int]) -> int | None:
     total = 0
     for monomial, factor in dim.terms:
         for name in monomial:
-            if name not in sizes:
+            size = _size(name, sizes)
+            if size is None:
                 return None
-            factor *= sizes[name]
+            factor *= size
         total += factor
     return total
+
+
+def _size(name: str, sizes: Mapping[str, int]) -> int | None:
+    if name in sizes:
+        return sizes[name]
+    inner = _floor(name)
+    whole = None if inner is None else evaluate(parse(inner[0]), sizes)
+    return None if inner is None or whole is None else whole // inner[1]
 
 
 def name_of(dim: Dim) -> str | None:

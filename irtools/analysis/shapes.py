@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from irtools.analysis.dims import Dim, is_named, multiply, symbol
+from irtools.analysis.dims import Dim, is_named, multiply, parse, symbol
 from irtools.analysis.facts import Shape
 from irtools.analysis.shape_rules import SHAPE
 from irtools.analysis.value_rules import VALUE
@@ -167,7 +167,9 @@ def _declared_shape(value: ir.Value, scope: str) -> Shape | None:
 
 
 def _named(name: str, scope: str) -> Dim:
-    """A size by its name; exporters also write products, as `4*batch`."""
+    """A size by its name, or by how it is computed."""
+    if not scope:
+        return parse(name)
     total: Dim = 1
     for factor in name.split("*"):
         if not factor.isidentifier() and not factor.isdecimal():

@@ -12,7 +12,15 @@ from types import MappingProxyType
 import numpy as np
 import onnx_ir as ir
 
-from irtools.analysis.dims import Dim, add, divide, multiply, never_equal
+from irtools.analysis.dims import (
+    Dim,
+    add,
+    divide,
+    floor_divide,
+    multiply,
+    never_equal,
+    never_negative,
+)
 from irtools.analysis.facts import ShapeFacts
 from irtools.analysis.shape_rules.common import int_attribute, product
 from irtools.operators import RuleTable
@@ -135,7 +143,11 @@ def _equal(a: Dim, b: Dim) -> bool | None:
 def _divide(a: Dim, b: Dim) -> Dim | None:
     if isinstance(a, int) and isinstance(b, int):
         return a // b if a >= 0 and b > 0 else None
-    return divide(a, b)
+    exact = divide(a, b)
+    # The operator rounds towards 0, which is down where nothing is negative.
+    if exact is None and isinstance(b, int) and b > 0 and never_negative(a):
+        return floor_divide(a, b)
+    return exact
 
 
 def _where(node: ir.Node, facts: ShapeFacts) -> np.ndarray | None:

@@ -32,6 +32,7 @@ class FoldIndexGrids(Pass):
         GatherND(x, [arange(B)[:, None, None, None], arange(S)])  ->  Unsqueeze(x, [1, 2])
         Gather(Reshape(x, -1), S arange(B)[:, None, None, None] + arange(S))  -> the same
         m and (arange(S)[:, None] >= 0)                           ->  Expand(m, [S, 1])
+        Where(arange(S)[:, None] >= 0, x, y)                      ->  Expand(x, [S, 1])
 
     Exporters write masks of attention so: some twenty small operators, which take a tenth of the
     time of a small quantized encoder. Shapes must prove that the grid covers each axis. Works in
@@ -151,7 +152,7 @@ class _Idle:
     """A test that holds everywhere, and what stands next to it.
 
     Attributes:
-        kept: The other operand.
+        kept: The other operand, or what is chosen where it holds.
         test: The test.
         target: What the other operand is expanded to: numbers, or a tensor and its axis; empty
             where it has the shape of the result.
@@ -163,9 +164,9 @@ class _Idle:
 
 
 class _IdleTest(Rule[_Idle]):
-    """m and (count >= start)  ->  m, or Expand(m) where the test widens it"""
+    """m and (count >= start)  ->  m, or Expand(m) where the test widens it; Where alike"""
 
-    anchors = ("And",)
+    anchors = ("And", "Where")
 
     def __init__(self, facts: SymbolicShapes, *, reads_sizes: bool) -> None:
         self.facts = facts
@@ -173,7 +174,7 @@ class _IdleTest(Rule[_Idle]):
 
     def find(self, anchor: ir.Node) -> _Idle:
         result = self.facts.shape(anchor.outputs[0])
-        for kept, test in (anchor.inputs, anchor.inputs[::-1]):
+        for kept, test in _operands(anchor):
             if kept is None or test is None or not _always_holds(test, self.facts):
                 continue
             own = self.facts.shape(kept)
@@ -205,12 +206,22 @@ class _IdleTest(Rule[_Idle]):
         raise Veto("the size of {} is nowhere to be read", test.name, named=False)
 
     def build(self, editor: Editor, anchor: ir.Node, found: _Idle) -> None:
+        unread = [value for value in anchor.inputs if value is not found.kept]
         if found.target:
             editor.replace(anchor, "Expand", [found.kept, _shape(editor, anchor, found.target)])
         else:
             editor.forward(anchor.outputs[0], found.kept)
             editor.remove(anchor)
-        editor.drop_unread(found.test)
+        editor.drop_unread(*unread)
+
+
+def _operands(anchor: ir.Node) -> Sequence[tuple[ir.Value | None, ir.Value | None]]:
+    """Return what may be kept, each with the test that must hold for it."""
+    if anchor.op_type == "Where":
+        test, chosen, _ = anchor.inputs
+        return ((chosen, test),)
+    first, second = anchor.inputs
+    return ((first, second), (second, first))
 
 
 def _shape(

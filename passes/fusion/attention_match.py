@@ -213,7 +213,8 @@ def _above(softmax: ir.Node, facts: SymbolicShapes) -> tuple[ir.Node, tuple[Mask
             (value,) = sides
             added = other_input(addition, value)
             assert added is not None
-            masks.append(_added_mask(added, addition.outputs[0], target, facts))
+            if not _adds_nothing(added, value, addition.outputs[0], facts):
+                masks.append(_added_mask(added, addition.outputs[0], target, facts))
         elif (reshape := producer_of(value, "Reshape")) is not None and target is None:
             value, target = reshape.inputs
             require(facts.rank(value) == 3, "scores are reshaped, not from [B*H,S,T]")
@@ -233,6 +234,17 @@ def _added_mask(
     same = facts.shape(added) is not None and facts.shape(added) == facts.shape(scores)
     require(same, "a mask is added to [B*H,S,T] and is not of that shape")
     return AddedMask(added, target)
+
+
+def _adds_nothing(
+    added: ir.Value, scores: ir.Value | None, result: ir.Value, facts: SymbolicShapes
+) -> bool:
+    """Whether a mask is 0 throughout, as one is that exporters make where all tokens count."""
+    value: ir.Value | None = added
+    while (node := producer_of(value, "Expand", "Reshape", "Unsqueeze")) is not None:
+        value = node.inputs[0]
+    shape = facts.shape(scores)
+    return scalar_of(value) == 0.0 and shape is not None and shape == facts.shape(result)
 
 
 def _leads_to_scores(value: ir.Value | None, depth: int = 0) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import onnx_ir as ir
 
-from irtools.analysis.dims import Dim, multiply
+from irtools.analysis.dims import Dim, add, divide, floor_divide, multiply
 from irtools.analysis.facts import Shape, ShapeFacts
 from irtools.analysis.shape_rules.common import (
     input_at,
@@ -59,23 +59,23 @@ def _windows(node: ir.Node, sizes: Sequence[Dim], kernel: Sequence[Dim]) -> list
     dims: list[Dim] = []
     for axis, size in enumerate(sizes):
         length = kernel[axis] if axis < len(kernel) else None
-        found: int | None = None
-        if isinstance(size, int) and isinstance(length, int):
+        found: Dim | None = None
+        if isinstance(length, int):
             reach = dilations[axis] * (length - 1) + 1
             around = 0 if auto == "VALID" else pads[axis] + pads[axis + rank]
             if auto.startswith("SAME"):
-                found = -(-size // strides[axis])
+                found = floor_divide(add(size, strides[axis] - 1), strides[axis])
             else:
-                found = _count(size + around - reach, strides[axis], upwards)
+                found = _count(add(size, around - reach), strides[axis], upwards)
         dims.append(unknown(node, axis + 2) if found is None else found)
     return dims
 
 
-def _count(room: int, stride: int, upwards: bool) -> int | None:
+def _count(room: Dim, stride: int, upwards: bool) -> Dim | None:
     """Windows with so much room to move. Where a last one would lean out, runtimes disagree."""
-    if upwards and room % stride:
+    if upwards and divide(room, stride) is None:
         return None
-    return room // stride + 1
+    return add(floor_divide(room, stride), 1)
 
 
 def conv_transpose(node: ir.Node, facts: ShapeFacts) -> Sequence[Shape | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,9 +12,11 @@ from irtools.analysis.dims import (
     add,
     divide,
     evaluate,
+    floor_divide,
     multiply,
     name_of,
     never_equal,
+    parse,
     shape_text,
     symbol,
 )
@@ -89,3 +92,35 @@ def test_sizes_that_the_model_does_not_name_are_not_spelt_out() -> None:
     unnamed = multiply(symbol("?broadcast(m, n)"), 3)
     assert shape_text([symbol("batch"), 12, grown, unnamed]) == "[batch, 12, 1 + 2*batch, ?]"
     assert shape_text([]) == "[]"
+
+
+@given(dims, st.integers(1, 9), st.integers(1, 9))
+def test_quotients_are_rounded_down(a: Dim, b: int, c: int) -> None:
+    quotient = floor_divide(a, b)
+    assert value(quotient) == value(a) // b
+    assert value(floor_divide(quotient, c)) == value(a) // b // c
+    assert floor_divide(multiply(a, b), b) == a
+
+
+@given(dims, st.integers(1, 9))
+def test_a_size_is_read_as_it_is_written(a: Dim, b: int) -> None:
+    for dim in (a, floor_divide(a, b), multiply(floor_divide(a, b), symbol("c"))):
+        assert parse(str(dim)) == dim
+
+
+@pytest.mark.parametrize(
+    ("written", "same"),
+    [
+        ("4*batch", "batch + 3*batch"),
+        ("((samples//10)) - 1", "-1 + samples//5//2"),
+        ("(samples - 10)//5 + 1", "samples//5 - 1"),
+        ("2*(n//3)", "n//3 + n//3"),
+    ],
+)
+def test_exporters_write_one_size_in_several_ways(written: str, same: str) -> None:
+    assert parse(written) == parse(same)
+
+
+@pytest.mark.parametrize("name", ["Max(1, s0)", "s0/2", "n//0", "a b", "n // m", "1.5*n", "x." * 9])
+def test_what_is_no_such_size_is_a_symbol(name: str) -> None:
+    assert parse(name) == symbol(name)

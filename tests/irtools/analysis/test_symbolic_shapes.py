@@ -30,6 +30,23 @@ CASES = {
         "  a = Reshape(x, t)  y = Add(a, z) }",
         "4*B, S",
     ),
+    "windows over a sound, one after the other": (
+        "g (float[B,1,S] x, float[8,1,10] a, float[8,8,3] b) => (float[?,?,?] y) "
+        "{ c = Conv<strides=[5]>(x, a)  y = Conv<strides=[2]>(c, b) }",
+        "B, 8, -1 + (S//10)",
+    ),
+    "a window that keeps the size": (
+        "g (float[N,4,H,W] x, float[8,4,3,3] w) => (float[?,?,?,?] y) "
+        "{ c = Conv<pads=[1,1,1,1]>(x, w)  y = MaxPool<kernel_shape=[2,2], strides=[2,2]>(c) }",
+        "N, 8, (H//2), (W//2)",
+    ),
+    "a size that exporters compute from the length of a sound": (
+        "g (float[B,S] x) => (float[?,?] y) <int64 ten = {10}, int64 m = {-1}, int64[1] r = {-1}> "
+        "{ n = Shape<start=1, end=2>(x)  s = Squeeze(n)  d = Div(s, ten)  k = Add(d, m) "
+        "  f = Reshape(k, r)  b = Shape<end=1>(x)  t = Concat<axis=0>(b, f)  z = CastLike(m, x) "
+        "  y = Expand(z, t) }",
+        "B, -1 + (S//10)",
+    ),
     "a resize to sizes": (
         "g (float[N,4,H,6] x) => (float[?,?,?,?] y) <int64[2] s = {7, 8}> "
         "{ n = Shape<end=2>(x)  t = Concat<axis=0>(n, s)  y = Resize(x, , , t) }",

@@ -42,8 +42,17 @@ _FLAT = _graph("""
   flat = Reshape(m, last)  y = Gather(flat, indices)""")
 _IDLE = _graph(f"{_PLACES}{_KEY}  always = GreaterOrEqual(q, zero)  y = And(always, k)")
 _IDLE_LESS = _graph(f"{_PLACES}{_KEY}  always = Less(m1, q)  y = And(k, always)")
+_IDLE_CHOICE = _graph(
+    f"{_PLACES}{_KEY}  always = GreaterOrEqual(q, zero)  n = Not(k)  y = Where(always, k, n)"
+)
 
-_FOLDED = {"pairs": _WHOLE, "numbers": _FLAT, "a test": _IDLE, "another test": _IDLE_LESS}
+_FOLDED = {
+    "pairs": _WHOLE,
+    "numbers": _FLAT,
+    "a test": _IDLE,
+    "another test": _IDLE_LESS,
+    "a choice": _IDLE_CHOICE,
+}
 _KEPT = {
     "in another order": _WHOLE.replace("Concat<axis=-1>(rg, cg)", "Concat<axis=-1>(cg, rg)"),
     "from the second": _WHOLE.replace("Range(zero, s, one)", "Range(one, s, one)"),
@@ -58,6 +67,7 @@ _KEPT = {
     "a test of some": _IDLE.replace("GreaterOrEqual(q, zero)", "Greater(q, zero)"),
     "a test that is turned": _IDLE.replace("GreaterOrEqual(q, zero)", "LessOrEqual(q, zero)"),
     "a test that may fail": _IDLE.replace("GreaterOrEqual(q, zero)", "LessOrEqual(q, s)"),
+    "a choice that is turned": _IDLE_CHOICE.replace("GreaterOrEqual(q, zero)", "Less(q, zero)"),
     "an old Unsqueeze": _WHOLE.replace('"" : 20', '"" : 12'),
 }
 
@@ -78,7 +88,7 @@ def test_reads_all_as_it_is(name: str, make_context: Callable[[], PassContext]) 
     assert result.counters["num-folded-grids"] == 1
     onnx.checker.check_model(ir.to_proto(model), full_check=True)
     # Nothing counts any more: sizes are read from the mask.
-    assert not {"Gather", "GatherND", "Range", "And"} & {*_operators(model)}
+    assert not {"Gather", "GatherND", "Range", "And", "Where", "Not"} & {*_operators(model)}
     for size in ((1, 1), (1, 5), (3, 1), (2, 7), (2, 0)):
         assert np.array_equal(_numbers(before, *size), _numbers(model, *size))
     assert not FoldIndexGrids().run(model, make_context()).modified

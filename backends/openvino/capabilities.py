@@ -90,6 +90,7 @@ def cpu_capabilities(isa: Isa) -> Capabilities:
         block_kernels=_BLOCK_KERNELS,
         gather_dequantizes_table=False,
         empty_attention=True,
+        compiles_shapes=True,
         cache_bits=frozenset({8, 4}),
         scales_cache=True,
     )

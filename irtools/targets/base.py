@@ -83,6 +83,8 @@ class Capabilities:
         gather_dequantizes_table: A DequantizeLinear in front of a Gather expands the whole
             table at each run, so embeddings are gathered first and dequantized after.
         empty_attention: Fused attention runs on a batch of no text, and gives nothing.
+        compiles_shapes: Kernels are made for each shape of tensors when it first comes, so that few
+            shapes are faster than many.
         shares_cache: Attention may write new keys and values of a decoder into the buffer that
             holds its cache, in place of copying the whole.
         cache_bits: Bits of keys and values in which the runtime can keep the cache of a decoder.
@@ -112,6 +114,7 @@ class Capabilities:
     exact_block_bits: frozenset[int] = frozenset()
     gather_dequantizes_table: bool = False
     empty_attention: bool = False
+    compiles_shapes: bool = False
     shares_cache: bool = False
     cache_bits: frozenset[int] = frozenset()
     scales_cache: bool = False

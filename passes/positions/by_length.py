@@ -2,8 +2,9 @@
 
 Between products padding is gone, but attention takes texts of one length: its cost grows with the
 square of the longest. So texts that are at most half as long as the longest go through it apart,
-cut to that half. Cut or not, a text begins in the first column: its sums are those of the text
-alone, and zeros.
+cut to that half, and where attention takes no text at all, those that are at most a quarter as long
+once more. Cut or not, a text begins in the first column: its sums are those of the text alone, and
+zeros.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ __all__ = ["SPLIT_OPSET", "ByLength", "find_attention"]
 
 SPLIT_OPSET = 18
 """ReduceMax and ReduceSum take their axes as an input from here on."""
+
+_TWO, _THREE = ("long", "short"), ("long", "middle", "short")
+"""Names of the groups of texts."""
 
 _BIASES: Mapping[tuple[str, str], Mapping[int, int]] = MappingProxyType(
     {
@@ -102,8 +106,9 @@ class ByLength:
         tokens: Where tokens lie.
         facts: Of the model as it was.
         sizes: Of texts and positions.
-        guarded: Attention must not be asked for no text at all: an If leaves that of short texts
-            out where there is none, and another lets a text without padding through as it is.
+        guarded: Attention must not be asked for no text at all: there are two groups, an If leaves
+            that of short texts out where there is none, and another lets a text without padding
+            through as it is.
     """
 
     def __init__(
@@ -120,7 +125,7 @@ class ByLength:
         self._facts = facts
         self._sizes = sizes
         self._guarded = guarded
-        self._lengths = Lengths(writer, tokens)
+        self._lengths = Lengths(writer, tokens, _TWO if guarded else _THREE)
         self._cut = cache(self._make_cut)
 
     def attend(self, node: ir.Node) -> ir.Value:
@@ -133,13 +138,13 @@ class ByLength:
             "shape": ir.Shape([1, None, shape[2]]),
         }
         target = self._editor.constant(f"{name}_shape", np.asarray([1, -1, shape[2]], np.int64))
-        both, long = (
+        every, long = (
             partial(self._write, node, groups, target)
-            for groups in ((self._lengths.long, self._lengths.short), (self._lengths.long,))
+            for groups in (self._lengths.groups, self._lengths.groups[:1])
         )
         if not self._guarded:
-            return both(None, made)
-        several = self._either(node, self._lengths.any_short, both, long)
+            return every(None, made)
+        several = self._either(node, self._lengths.any_short, every, long)
         return self._either(node, self._lengths.is_alone, partial(self._copy, node), several)(
             None, made
         )
@@ -181,7 +186,7 @@ class ByLength:
             rows = [
                 emit("Gather", [r, group.tokens], {"axis": 1}, name=name) for r in node.inputs[:3]
             ]
-            if group is self._lengths.long:
+            if group is self._lengths.groups[0]:
                 for value, source in zip(rows, node.inputs, strict=False):
                     note_one_text(value, 0, [1, 1, -1, self._width(source)])
             rows = [emit("Squeeze", [value, none], name=name) for value in rows]

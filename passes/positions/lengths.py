@@ -1,7 +1,8 @@
-"""Which texts of a batch are long and which short, computed from a mask when the model runs."""
+"""Texts of a batch in groups by their length, found from a mask when the model runs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -33,25 +34,25 @@ class Group:
 class Lengths:
     """The nodes that part texts by length, each made when it is first asked for.
 
+    Texts of the first group have the width of the longest, those of each later group half of the
+    width before; each text is in the last group that it fits into.
+
     Args:
         writer: Writes into the model.
         tokens: Where tokens lie.
+        names: Of the groups, two or more.
     """
 
-    def __init__(self, writer: IndexWriter, tokens: TokenIndex) -> None:
+    def __init__(self, writer: IndexWriter, tokens: TokenIndex, names: Sequence[str]) -> None:
         self._writer, self._add, self._ints = writer, writer.add, writer.ints
         self._tokens = tokens
+        self._names = names
 
     @cached_property
-    def long(self) -> Group:
-        """Texts that are more than half as long as the longest."""
-        is_long = self._add("is_long", [None], "Not", self._is_short, dtype=ir.DataType.BOOL)
-        return self._group("long", is_long, self._width)
-
-    @cached_property
-    def short(self) -> Group:
-        """The others, cut to that half."""
-        return self._group("short", self._is_short, self._half)
+    def groups(self) -> tuple[Group, ...]:
+        """All texts, the longest first."""
+        parts = zip(self._names, self._chosen, self._widths, strict=True)
+        return tuple(self._group(name, chosen, width) for name, chosen, width in parts)
 
     def _group(self, name: str, chosen: ir.Value, width: ir.Value) -> Group:
         found = self._add(f"{name}_found", [1, None], "NonZero", chosen)
@@ -70,25 +71,45 @@ class Lengths:
         return self._add("last_token", [None], "ReduceMax", taken, self._ints(1), keepdims=0)
 
     @cached_property
-    def _width(self) -> ir.Value:
-        """Int64 [1]: positions up to the last token of all texts."""
+    def _widths(self) -> tuple[ir.Value, ...]:
+        """Int64 [1] for each group: positions up to the last token of all texts, halved."""
         last = self._add("last_of_all", [1], "ReduceMax", self._last, self._ints(0), keepdims=1)
-        return self._add("longest", [1], "Add", last, self._ints(1))
+        longest = self._add("longest", [1], "Add", last, self._ints(1))
+        parts = (
+            self._add(f"{name}_width", [1], "Div", longest, self._ints(2**halvings))
+            for halvings, name in enumerate(self._names[1:], 1)
+        )
+        return (longest, *parts)
 
     @cached_property
-    def _half(self) -> ir.Value:
-        return self._add("half_of_longest", [1], "Div", self._width, self._ints(2))
+    def _fitting(self) -> tuple[ir.Value, ...]:
+        """Bool [B] for each group but the first: the text fits into it."""
+        parts = zip(self._names[1:], self._widths[1:], strict=True)
+        return tuple(
+            self._add(f"fits_{name}", [None], "Less", self._last, width, dtype=ir.DataType.BOOL)
+            for name, width in parts
+        )
 
     @cached_property
-    def _is_short(self) -> ir.Value:
-        boolean = ir.DataType.BOOL
-        return self._add("is_short", [None], "Less", self._last, self._half, dtype=boolean)
+    def _chosen(self) -> tuple[ir.Value, ...]:
+        """Bool [B] for each group: the text is in it. What fits into one fits into those before."""
+        boolean, fitting = ir.DataType.BOOL, self._fitting
+        others = [
+            self._add(f"too_long_for_{name}", [None], "Not", fits, dtype=boolean)
+            for name, fits in zip(self._names[1:], fitting, strict=True)
+        ]
+        between = (
+            self._add(f"is_{name}", [None], "And", fits, other, dtype=boolean)
+            for name, fits, other in zip(self._names[1:], fitting, others[1:], strict=False)
+        )
+        return (others[0], *between, fitting[-1])
 
     @cached_property
     def any_short(self) -> ir.Value:
-        """Bool scalar: a text is short."""
+        """Bool scalar: a text is in the last group."""
         integer, boolean = ir.DataType.INT32, ir.DataType.BOOL
-        flags = self._add("short_flags", [None], "Cast", self._is_short, dtype=integer, to=integer)
+        short = self._chosen[-1]
+        flags = self._add("short_flags", [None], "Cast", short, dtype=integer, to=integer)
         axes = self._ints(0)
         most = self._add("short_flag", [], "ReduceMax", flags, axes, dtype=integer, keepdims=0)
         return self._add("any_short", [], "Cast", most, dtype=boolean, to=boolean)
@@ -97,7 +118,7 @@ class Lengths:
     def is_alone(self) -> ir.Value:
         """Bool scalar: one text without padding."""
         integer, boolean = ir.DataType.INT32, ir.DataType.BOOL
-        own = self._add("token_index_sizes", [2], "Shape", self._tokens.index)
+        own = self._add("token_index_sizes", [2], "Shape", self._tokens.found)
         same = self._add("same_sizes", [2], "Equal", own, self._tokens.sizes, dtype=boolean)
         flags = self._add("same_flags", [2], "Cast", same, dtype=integer, to=integer)
         axes = self._ints(0)
@@ -106,16 +127,17 @@ class Lengths:
 
     @cached_property
     def flat_cells(self) -> ir.Value:
-        """Int64 [T]: the row of each token, of the long texts first and then of the short."""
-        add, none, short = self._add, self._ints(0), self._is_short
-        rows = [
-            add("long_rows", [None], "Where", short, none, self._width),
-            add("short_rows", [None], "Where", short, self._half, none),
-        ]
-        axis = self._writer.scalar(0)
-        starts = [add("rows_before", [None], "CumSum", own, axis, exclusive=1) for own in rows]
-        all_long = add("all_long_rows", [1], "ReduceSum", rows[0], self._ints(0), keepdims=1)
-        after_long = add("rows_before", [None], "Add", starts[1], all_long)
-        start = add("text_start", [None], "Where", short, after_long, starts[0])
+        """Int64 [T]: where each row lies among those of the groups, one after the other."""
+        add, axis, none = self._add, self._writer.scalar(0), self._ints(0)
+        starts, before = [], None
+        for name, chosen, width in zip(self._names, self._chosen, self._widths, strict=True):
+            rows = add(f"{name}_rows_of_text", [None], "Where", chosen, width, none)
+            start = add("rows_before", [None], "CumSum", rows, axis, exclusive=1)
+            starts.append(start if before is None else add("start", [None], "Add", start, before))
+            every = add(f"all_{name}_rows", [1], "ReduceSum", rows, none, keepdims=1)
+            before = every if before is None else add("rows", [1], "Add", before, every)
+        start = starts[-1]
+        for chosen, own in reversed(list(zip(self._chosen[:-1], starts[:-1], strict=True))):
+            start = add("text_start", [None], "Where", chosen, own, start)
         own = add("token_start", [None], "Gather", start, self._tokens.flat_texts, axis=0)
         return add("token_cell", [None], "Add", own, self._tokens.flat_places)

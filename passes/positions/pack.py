@@ -1,6 +1,7 @@
 """Letting nodes compute tokens alone.
 
-    index   [1, T]   where each token lies among the B S positions
+    index   [1, T]   where each token lies among the B S positions; more than tokens where
+                     T is to be a multiple of a step
     inverse [B, S]   which token lies at each position; at padding, the token before it
 
 A tensor [B, S, H] becomes [1, T, H], one long text, so that nodes stay as they are but for the
@@ -44,12 +45,14 @@ class Wanted:
         fills: Results of the model to what they hold at padding from now on.
         attention: Attention that is to run by length of the texts.
         guarded: As in `ByLength`.
+        step: As in `TokenIndex`.
     """
 
     region: Region
     fills: Mapping[ir.Value, Number]
     attention: Sequence[ir.Node] = ()
     guarded: bool = True
+    step: int = 1
 
 
 def pack(editor: Editor, wanted: Wanted, facts: SymbolicShapes) -> None:
@@ -91,7 +94,7 @@ class _Packer:
         self._editor = editor
         self._region = region
         self._facts = facts
-        self._tokens = TokenIndex(writer, region.mask)
+        self._tokens = TokenIndex(writer, region.mask, wanted.step)
         self._by_length = ByLength(
             editor, writer, self._tokens, facts, region.mask.sizes, wanted.guarded
         )

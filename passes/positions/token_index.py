@@ -25,11 +25,13 @@ class TokenIndex:
     Args:
         writer: Writes into the model.
         mask: What is padding.
+        step: What the number of rows is a multiple of; rows after the last token repeat the first.
     """
 
-    def __init__(self, writer: IndexWriter, mask: Mask) -> None:
+    def __init__(self, writer: IndexWriter, mask: Mask, step: int = 1) -> None:
         self._writer = writer
         self._mask = mask
+        self._step = step
         self._shape = list(mask.value.shape or (None, None))
 
     @cached_property
@@ -54,9 +56,24 @@ class TokenIndex:
         return add("first_and_flags", self._shape, "Pad", rest, ints(0, 1, 0, 0), first)
 
     @cached_property
-    def index(self) -> ir.Value:
-        """Int64 [1, T]: where each token lies among the B S positions, ascending."""
+    def found(self) -> ir.Value:
+        """Int64 [1, tokens]: where each token lies among the B S positions, ascending."""
         return self._writer.add("token_index", [1, None], "NonZero", self._flat_flags)
+
+    @cached_property
+    def index(self) -> ir.Value:
+        """Int64 [1, T]: the same, and the first position once more for each row up to a step."""
+        if self._step == 1:
+            return self.found
+        add, ints, step = self._writer.add, self._writer.ints, self._step
+        sizes = add("found_sizes", [2], "Shape", self.found)
+        number = add("found_number", [1], "Gather", sizes, ints(1), axis=0)
+        up = add("found_and_step", [1], "Add", number, ints(step - 1))
+        steps = add("steps", [1], "Div", up, ints(step))
+        rows = add("rows_of_steps", [1], "Mul", steps, ints(step))
+        more = add("more_rows", [1], "Sub", rows, number)
+        pads = add("row_pads", [4], "Concat", ints(0, 0, 0), more, axis=0)
+        return add("whole_steps_index", [1, None], "Pad", self.found, pads, self._writer.scalar(0))
 
     @cached_property
     def flat_index(self) -> ir.Value:
@@ -78,12 +95,12 @@ class TokenIndex:
 
     @cached_property
     def flat_texts(self) -> ir.Value:
-        """Int64 [T]: which text each token is of."""
+        """Int64 [T]: which text each row is of."""
         return self._writer.add("token_text", [None], "Div", self.flat_index, self.length)
 
     @cached_property
     def flat_places(self) -> ir.Value:
-        """Int64 [T]: the position of each token in its text."""
+        """Int64 [T]: the position of each row in its text."""
         return self._writer.add("token_place", [None], "Mod", self.flat_index, self.length)
 
     @cached_property

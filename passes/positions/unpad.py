@@ -23,6 +23,10 @@ from irtools.words import counted, printable
 
 __all__ = ["Unpad"]
 
+_STEP = 16
+"""Rows of a batch are a multiple of this where kernels are made for each number of rows: at most
+15 too many, and hundreds of numbers in place of thousands."""
+
 
 @dataclass(frozen=True)
 class Unpad(Pass):
@@ -38,8 +42,10 @@ class Unpad(Pass):
     so that products, norms, activations and residual sums between two attention blocks run on T
     rows instead of B * S (as in ByteTransformer, Zhai et al. 2023). Attention runs on whole rows;
     with `split`, texts at most half as long as the longest go through fused attention apart, cut to
-    that half. A text alone has nothing to gain and costs some percent more, but for OpenVINO, whose
-    form has the model as it was as a branch for it. Give it after `fuse` and `prune`.
+    that half. For OpenVINO those at most a quarter as long go through it apart once more, and T is
+    rounded up to a multiple of 16, because kernels are made for each T that comes. A text alone has
+    nothing to gain and costs some percent more, but for OpenVINO, whose form has the model as it
+    was as a branch for it. Give it after `fuse` and `prune`.
 
     Results at tokens keep their numbers: what is not computed is nowhere read by them, which is
     proven node by node, with the mask of any form that ends in attention's scores. So the result of
@@ -89,7 +95,9 @@ class Unpad(Pass):
             }
             note_padded_outputs(model, outputs)
             notes.append(_told_fills(outputs))
-        wanted = Wanted(region, fills, attention, not ctx.target.capabilities.empty_attention)
+        target = ctx.target.capabilities
+        step = _STEP if target.compiles_shapes else 1
+        wanted = Wanted(region, fills, attention, not target.empty_attention, step)
         pack(Editor(model, self.name), wanted, facts)
         return PassResult(True, counts, tuple(notes))
 

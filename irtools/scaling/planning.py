@@ -79,6 +79,7 @@ class ScaleSettings:
         mul_gain_db: The same where it costs a Mul; None: none is written.
         exclude: Module patterns that are left alone.
         weights: Names of the weights that will be rounded; None: all of them.
+        by_token: Names of the results of products whose input has a range for each token.
     """
 
     rounding: Rounding = field(default_factory=Rounding)
@@ -87,6 +88,7 @@ class ScaleSettings:
     mul_gain_db: float | None = 3.0
     exclude: tuple[str, ...] = ()
     weights: Collection[str] | None = None
+    by_token: Collection[str] = ()
 
     def rounds(self, product: ScaledProduct) -> bool:
         """Whether the weight of a product will be rounded."""
@@ -264,7 +266,8 @@ def _decided(
         found = channels[product.activation.name or "", product.axis]
         if not found.is_usable:
             return "unreached", None
-        readers.append(Reader(product.units, found, weight_view(product)))
+        by_token = product.node.outputs[0].name in settings.by_token
+        readers.append(Reader(product.units, found, weight_view(product), by_token))
     if not all(reader.weight.is_finite for reader in readers):
         return "nonfinite", None
     half = is_half(site)

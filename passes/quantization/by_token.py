@@ -11,7 +11,7 @@ alike: its range does not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
@@ -27,7 +27,7 @@ from irtools.passes.quantization.trial_run import Trials
 from irtools.passmanager import Decision, Plan
 from irtools.words import counted
 
-__all__ = ["RATIO", "SCALED_RATIO", "by_token"]
+__all__ = ["RATIO", "SCALED_RATIO", "by_token", "with_token_ranges"]
 
 _SHARES = (6, 3, 1)
 """One product in so many is tried: a sixth, a third, all that gain."""
@@ -85,7 +85,7 @@ def by_token(
     products = sum(d.data.get("form") == Static.name for d in plan.decisions)
     best, kept, count = plan, before, 0
     for some in _nested(groups, products):
-        changed = _with(plan, some)
+        changed = _with(plan, {name: d for group in some for name, d in group.decisions.items()})
         after = trials.kept_db(changed)
         if after is None or after < kept + _MORE_DB:
             continue  # Where noise has many sources, a few of them are little of it.
@@ -100,6 +100,32 @@ def by_token(
         "least-sqnr=none keeps all of them fixed"
     )
     return replace(best, notes=(*plan.notes, note))
+
+
+def with_token_ranges(
+    plan: Plan,
+    weights: Sequence[Weight],
+    form: TokenWise,
+    evidence: Evidence,
+    results: Collection[str],
+) -> Plan:
+    """Return the plan with ranges for each token for some products, whatever they gain.
+
+    Args:
+        plan: Of static products.
+        weights: Those that are multiplied with fixed ranges.
+        form: What some of them become.
+        evidence: What is known of their inputs.
+        results: Names of the results of these products, which can have such ranges.
+    """
+    own = {str(d.data["weight"]): d for d in plan.decisions if d.data.get("form") == Static.name}
+    changed: dict[str, Decision] = {}
+    for weight in weights:
+        if weight.name in own and any(use.output.name in results for use in weight.uses):
+            found = form.decide(weight, evidence)
+            assert not isinstance(found, Reason)
+            changed[weight.name] = replace(found, subject=own[weight.name].subject)
+    return _with(plan, changed)
 
 
 def _groups(
@@ -155,8 +181,7 @@ def _nested(groups: Sequence[_Group], products: int) -> Iterator[Sequence[_Group
         last = max(last, end)
 
 
-def _with(plan: Plan, groups: Sequence[_Group]) -> Plan:
-    changed = {name: d for group in groups for name, d in group.decisions.items()}
+def _with(plan: Plan, changed: Mapping[str, Decision]) -> Plan:
     made = [
         changed.get(str(d.data["weight"]), d) if d.data.get("form") == Static.name else d
         for d in plan.decisions

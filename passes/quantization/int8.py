@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -14,7 +14,12 @@ from irtools.measure.cpu import cpu_quota
 from irtools.model import infer_shapes
 from irtools.passes.quantization.alternatives import alternatives_of
 from irtools.passes.quantization.budget import Budget, read_budget
-from irtools.passes.quantization.by_token import RATIO, SCALED_RATIO, by_token
+from irtools.passes.quantization.by_token import (
+    RATIO,
+    SCALED_RATIO,
+    by_token,
+    with_token_ranges,
+)
 from irtools.passes.quantization.for_data import moments_for, rounded_for_data
 from irtools.passes.quantization.forms.apply import apply_plan
 from irtools.passes.quantization.forms.blocks import BlockTable, Int4
@@ -127,9 +132,9 @@ class Int8(PlanningPass):
     (not with `--no-check`, nor above 2 GiB of weights or a quarter of the memory). Where less than
     20 dB of the outputs are kept, static products get a range for each token, as few as it takes: a
     few tokens of decoders, such as the first, are hundreds of times larger than the others in front
-    of `down`. Where that is so, they are tried together with moved scales, too. If it is not
-    enough, the weights that lose most are stored in 8 bits instead of multiplied, or in 16 bits,
-    until enough is kept.
+    of `down`. Where that is so, they are tried together with moved scales, too, and with scales
+    chosen for such ranges. If it is not enough, the weights that lose most are stored in 8 bits
+    instead of multiplied, or in 16 bits, until enough is kept.
 
     Left alone and counted: weights that hold NaN or infinity or that 8 bits keep to less than
     30 dB, weights that another node reads in another way, constants that are added and not
@@ -327,6 +332,11 @@ class Int8(PlanningPass):
             first = prospect.plan(prospect.candidate(floors[0]))
             return self._by_token(first, prospect, trials, NEED_DB, SCALED_RATIO)
 
+        def for_tokens(prospect: Prospect, results: Collection[str]) -> Plan:
+            first = prospect.plan(prospect.candidate(floors[0]))
+            form, evidence = self._for_tokens(prospect)
+            return with_token_ranges(first, prospect.static, form, evidence, results)
+
         prospect = Prospect(model, wishes, ctx)
         if wishes.is_static and wishes.scales:
             smoothing = Smoothing(
@@ -336,6 +346,7 @@ class Int8(PlanningPass):
                 lambda scaled, moved: Prospect(scaled, wishes, ctx, moved),
                 plan_of,
                 with_tokens,
+                for_tokens,
                 self.name,
             )
             prospect, plan = smoothing.best(prospect)
@@ -367,11 +378,15 @@ class Int8(PlanningPass):
         """Return the plan with a range for each token where fixed ones keep too little."""
         if enough_db is None or self.bits == "auto" or not prospect.static:
             return plan
-        evidence = Evidence(prospect.capabilities, prospect.facts)
-        form = TokenWise(range_of(self.reduce_range, prospect.capabilities))
+        form, evidence = self._for_tokens(prospect)
         return by_token(
             plan, prospect.model, prospect.static, form, evidence, trials, enough_db, ratio
         )
+
+    def _for_tokens(self, prospect: Prospect) -> tuple[TokenWise, Evidence]:
+        """Return what products with a range for each token become, and what is known of them."""
+        form = TokenWise(range_of(self.reduce_range, prospect.capabilities))
+        return form, Evidence(prospect.capabilities, prospect.facts)
 
     def _mixed(
         self,

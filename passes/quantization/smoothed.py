@@ -5,18 +5,22 @@ time. A Mul costs a small encoder about 0.3 % of it, and is written only where t
 without, and where it removes more than its share of the error. Rounding errors of many layers add
 up, or cancel: whether products that lose less make better outputs is measured, on the samples that
 `trial_run` runs.
+
+A range for each token asks for other scales than a fixed one does: large channels of single tokens
+no longer cost all others their steps, so that less of them has to go into the weights.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import onnx_ir as ir
 
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.model import infer_shapes
+from irtools.passes.quantization.forms.registry import read_decision
 from irtools.passes.quantization.forms.static import Static
 from irtools.passes.quantization.forms.token_wise import TokenWise
 from irtools.passes.quantization.prospect import Prospect
@@ -59,6 +63,7 @@ class Smoothing:
         prospect_of: Makes the prospect of a model in which scales were moved.
         plan_of: Makes the best plan of a prospect.
         by_token: Makes one with ranges for each token, of as many products as keep 26 dB.
+        for_tokens: Makes one with such ranges for the products with some results.
         name: Of the pass.
     """
 
@@ -68,6 +73,7 @@ class Smoothing:
     prospect_of: Callable[[ir.Model, Sequence[Decision]], Prospect]
     plan_of: Callable[[Prospect], Plan]
     by_token: Callable[[Prospect], Plan]
+    for_tokens: Callable[[Prospect, Collection[str]], Plan]
     name: str
 
     def best(self, plain: Prospect) -> tuple[Prospect, Plan]:
@@ -110,6 +116,9 @@ class Smoothing:
             again = self.by_token(scaled) if _by_token(plans[0]) else plans[1]
             if _costly(again) <= _costly(plans[0]):
                 plans[1], after = again, self.trials.kept_db(again)
+        if after is not None and _by_token(plans[1]):
+            scaled, plans[1], sites = self._scaled_for_tokens(plain, scaled, plans[1], sites)
+            after = self.trials.kept_db(plans[1])
         how = self.trials.told
         needed = _needed(*plans)
         if before is None or after is None:
@@ -120,6 +129,31 @@ class Smoothing:
             note = f"channels keep their scales: {_told(sites)} would give {figures}"
             return plain, _noting(plans[0], note)
         return scaled, _noting(plans[1], f"{_told(sites)}: {figures}")
+
+    def _scaled_for_tokens(
+        self, plain: Prospect, scaled: Prospect, plan: Plan, sites: Sequence[ScaledSite]
+    ) -> tuple[Prospect, Plan, Sequence[ScaledSite]]:
+        """Return prospect, plan and sites, with scales for ranges of each token where they gain.
+
+        No further product gets such a range, and no further input a Mul: this takes no time.
+        """
+        before, results = self.trials.kept_db(plan), _token_results(plan)
+        chosen = {site.name for site in sites}
+        found = _found(plain, results).sites
+        again = [site for site in found if site.name in chosen or not site.muls]
+        other = self._with(plain, again)
+        made = self.for_tokens(other, results)
+        after = self.trials.kept_db(made)
+        if before is None or after is None or _costly(made) > _costly(plan):
+            return scaled, plan, sites
+        if after < before + GAIN_DB:
+            return scaled, plan, sites
+        note = (
+            f"scales of {counted(sum(site.inputs for site in again), 'input')} chosen for the "
+            f"ranges of tokens: {after:.1f} dB, with those for fixed ranges {before:.1f} dB "
+            f"({self.trials.told})"
+        )
+        return other, _noting(replace(plan, decisions=made.decisions), note), again
 
 
 def _noting(plan: Plan, note: str) -> Plan:
@@ -144,8 +178,17 @@ def _by_token(plan: Plan) -> int:
     return sum(d.data.get("form") == TokenWise.name for d in plan.decisions)
 
 
-def _found(plain: Prospect) -> Scales:
-    settings = ScaleSettings(weights={weight.name for weight in plain.static})
+def _token_results(plan: Plan) -> frozenset[str]:
+    """Return the names of the results of products with a range for each token."""
+    made = (read_decision(d) for d in plan.decisions if d.data.get("form") == TokenWise.name)
+    return frozenset(use.output for each in made for use in each.uses)
+
+
+def _found(plain: Prospect, by_token: Collection[str] = ()) -> Scales:
+    """Return the scales that gain, and those with a Mul for ranges of tokens that gain a little."""
+    usual = ScaleSettings(weights={weight.name for weight in plain.static})
+    least = usual.least_gain_db if by_token else usual.mul_gain_db
+    settings = replace(usual, by_token=by_token, mul_gain_db=least)
     shapes = SymbolicShapes.of(plain.model)
     return plan_scales(plain.model, shapes, plain.statistics, settings)
 

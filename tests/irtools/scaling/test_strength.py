@@ -22,10 +22,10 @@ def drawn(seed: int, *, outliers: int = 3, dead: int = 0) -> tuple[np.ndarray, n
     return x, w
 
 
-def reader(x: np.ndarray, w: np.ndarray) -> Reader:
+def reader(x: np.ndarray, w: np.ndarray, *, by_token: bool = False) -> Reader:
     channels = Channels(x.min(axis=0), x.max(axis=0), np.square(x).mean(axis=0), len(x))
     view = WeightView.of(w.astype(np.float32)[None, :, :, None])
-    return Reader(np.arange(1, K + 1), channels, view)
+    return Reader(np.arange(1, K + 1), channels, view, by_token)
 
 
 def rounded(x: np.ndarray, levels: int) -> np.ndarray:
@@ -35,7 +35,15 @@ def rounded(x: np.ndarray, levels: int) -> np.ndarray:
     return np.rint(x / step) * step
 
 
-def relative_error(x: np.ndarray, w: np.ndarray, s: np.ndarray, rounding: Rounding) -> float:
+def rounded_by_token(x: np.ndarray) -> np.ndarray:
+    """Round every row to a symmetric range of its own."""
+    step = np.abs(x).max(axis=1, keepdims=True) / 127
+    return np.rint(x / step) * step
+
+
+def relative_error(
+    x: np.ndarray, w: np.ndarray, s: np.ndarray, rounding: Rounding, *, by_token: bool = False
+) -> float:
     """Round a product and compare it with what it was."""
     y, scaled = x @ w, w * s[:, None]
     block = rounding.block or K
@@ -43,6 +51,7 @@ def relative_error(x: np.ndarray, w: np.ndarray, s: np.ndarray, rounding: Roundi
     steps = np.abs(parts).max(axis=1, keepdims=True) / rounding.weight_levels
     weight = (np.rint(parts / steps) * steps).reshape(K, N)
     data = rounded(x / s, rounding.activation_levels) if rounding.activation_levels else x / s
+    data = rounded_by_token(x / s) if by_token else data
     return float(np.square(data @ weight - y).mean() / np.square(y).mean())
 
 
@@ -57,6 +66,50 @@ def test_the_closed_form_is_the_error(rounding: Rounding, seed: int) -> None:
     for scales, expected in ((np.ones(K), found.before), (found.scales, found.after)):
         error = relative_error(x, w, scales, rounding)
         assert abs(10 * np.log10(error / expected)) < 1.0
+
+
+def spiky(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return activations of which some channels are large in few rows, and a weight."""
+    x, w = drawn(seed, outliers=0)
+    rare = np.random.default_rng(seed + 50).random((ROWS, 8)) < 0.01
+    x[:, :8] *= np.where(rare, 100, 1)
+    return x, w
+
+
+def gelu(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return what GELU makes of normal numbers, mostly next to nothing, and a weight."""
+    x, w = drawn(seed, outliers=0)
+    x = x - 1.0
+    return x / (1 + np.exp(-1.702 * x)), w
+
+
+@pytest.mark.parametrize("make", [drawn, spiky, gelu])
+@pytest.mark.parametrize("seed", range(2))
+def test_the_error_of_ranges_for_each_token_is_foreseen(make, seed: int) -> None:
+    """Of the scales that were found, and within 1.5 dB of ordinary ones."""
+    x, w = make(seed)
+    found = find_strength(K, [reader(x, w, by_token=True)], INT8)
+    for scales, expected, near in ((np.ones(K), found.before, 1.6), (found.scales, found.after, 1)):
+        error = relative_error(x, w, scales, INT8, by_token=True)
+        assert abs(10 * np.log10(error / expected)) < near
+
+
+def test_rows_with_large_numbers_cost_the_others_nothing_with_ranges_of_their_own() -> None:
+    """So scales for fixed ranges, which follow the largest row, are too strong for these."""
+    x, w = spiky(3)
+    fixed, own = (find_strength(K, [reader(x, w, by_token=way)], INT8) for way in (False, True))
+    errors = [relative_error(x, w, f.scales, INT8, by_token=True) for f in (fixed, own)]
+    assert 10 * np.log10(errors[0] / errors[1]) > 3.0
+    assert np.ptp(np.log(own.scales)) < np.ptp(np.log(fixed.scales))
+
+
+def test_equal_steps_for_both_sides_make_equal_errors() -> None:
+    """Where no channel stands out the best scales are the root of sizes on both sides."""
+    x, w = drawn(4, outliers=0)
+    found = find_strength(K, [reader(x, w, by_token=True)], INT8).scales
+    root = np.sqrt(np.sqrt(np.square(x).mean(axis=0)) / np.sqrt(np.square(w).sum(axis=1)))
+    ratio = np.log(found / root)
+    assert ratio.std() < 0.1
 
 
 @pytest.mark.parametrize(("rounding", "least_db"), [(INT8, 8.0), (INT4, 0.5)], ids=["int8", "int4"])

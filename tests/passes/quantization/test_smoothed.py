@@ -366,7 +366,8 @@ def test_scales_are_preferred_to_what_takes_longer(
     plans = {"plain": plan("plain", plain_costs), "scaled": plan("scaled", scaled_costs)}
     trials = _Known({"plain": 24.0, "scaled": 24.0 + more_db})
     plan_of = plans.__getitem__
-    smoothing = Smoothing(False, 22.0, trials, None, plan_of, plan_of, "int8")
+    smoothing = Smoothing(False, 22.0, trials, None, plan_of, plan_of, None, "int8")
+    monkeypatch.setattr(Smoothing, "_scaled_for_tokens", lambda smoothing, plain, *same: same)
     monkeypatch.setattr(Smoothing, "_with", lambda smoothing, plain, sites: "scaled")
     chosen, made = smoothing._better("plain", [])
     assert chosen == made.pass_text == ("scaled" if moves else "plain")
@@ -393,8 +394,83 @@ def test_ranges_for_each_token_that_were_needed_are_tried_with_scales_as_well(
     trials = _Known({"plain": 22.0, "scaled": 21.3, "tokens": 22.0 + more_db})
     again = plan("tokens", products)
     smoothing = Smoothing(
-        False, 22.0, trials, None, plans.__getitem__, {"scaled": again}.__getitem__, "int8"
+        False, 22.0, trials, None, plans.__getitem__, {"scaled": again}.__getitem__, None, "int8"
     )
+    monkeypatch.setattr(Smoothing, "_scaled_for_tokens", lambda smoothing, plain, *same: same)
     monkeypatch.setattr(Smoothing, "_with", lambda smoothing, plain, sites: "scaled")
     chosen, made = smoothing._better("plain", [])
     assert (chosen, made.pass_text) == (("scaled", "tokens") if moves else ("plain", "plain"))
+
+
+PRODUCT = """
+<ir_version: 10, opset_import: ["" : 21]>
+g (float[n,8,64] x, float[64,96] w) => (float[n,8,96] y) { y = MatMul (x, w) }
+"""
+
+
+def product() -> ir.Model:
+    return build(PRODUCT, w=np.random.default_rng(0).normal(size=(64, 96)) / 8)
+
+
+def rare(share: float, seed: int = 1) -> np.ndarray:
+    """Draw texts of eight tokens; eight channels are 100 times as large in a share of these."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(64, 8, 64))
+    x[..., :8] *= np.where(rng.random((64, 8, 8)) < share, 100, 1)
+    return x.astype(np.float32)
+
+
+def token_notes(done) -> list[str]:
+    return [note for note in done.result.notes if "chosen for the ranges of tokens" in note]
+
+
+STATIC = f"{INT8}:outliers=0:method=rtn"
+
+
+@pytest.mark.parametrize(
+    "target", ["ort-cpu:isa=vnni", pytest.param("openvino-cpu", marks=pytest.mark.openvino)]
+)
+def test_ranges_of_tokens_get_scales_of_their_own(
+    quantize, outputs, openvino_layers, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x = product(), rare(0.005, seed=2)
+    done = quantize(model, STATIC, target, x=rare(0.005))
+    (note,) = token_notes(done)
+    assert note.startswith("scales of 1 input chosen for the ranges of tokens: ")
+    assert [node.op_type for node in done.after.graph if node.op_type != "Constant"] == [
+        *("Mul", "Abs", "ReduceMax", "Max", "Div", "QuantizeLinear", "DequantizeLinear"),
+        *("DequantizeLinear", "MatMul", "Mul"),
+    ]
+    run = outputs if target.startswith("ort") else lambda m, x: openvino_layers(m, x=x)[0]
+    wanted = outputs(model, x=x)
+    assert kept_db(run(done.after, x=x), wanted) > 37
+    monkeypatch.setattr(Smoothing, "_scaled_for_tokens", lambda smoothing, plain, *same: same)
+    without = quantize(model, STATIC, target, x=rare(0.005))
+    assert not token_notes(without)
+    assert kept_db(run(without.after, x=x), wanted) < 36
+
+
+def test_scales_stay_as_they_are_where_others_gain_too_little(quantize) -> None:
+    done = quantize(product(), STATIC, "ort-cpu:isa=vnni", x=rare(0.002))
+    assert any("1 product with a range for each token" in note for note in done.result.notes)
+    assert not token_notes(done) and moved(done) == 0
+
+
+def test_scales_for_tokens_take_no_time(quantize) -> None:
+    """The product with a fixed range keeps it, and an input without a Mul gets none."""
+    text = PRODUCT.replace("x, float", "x, float[n,8,64] z, float[64,96] w_2, float")
+    both = "a = MatMul (x, w)  b = MatMul (z, w_2)  y = Add (a, b)"
+    rng = np.random.default_rng(4)
+    given = {"w": rng.normal(size=(64, 96)) / 8, "w_2": rng.choice([-0.1, 0.1], (64, 96))}
+    model = build(text.replace("y = MatMul (x, w)", both), **given)
+    z = (rng.uniform(-1, 1, (64, 8, 64)) * np.exp(rng.normal(size=64) / 2)).astype(np.float32)
+    done = quantize(model, STATIC, "ort-cpu:isa=vnni", x=rare(0.005), z=z)
+    assert token_notes(done)
+    plan = done.result.plan
+    assert plan is not None
+    scales, weights = scales_in(plan)
+    assert {d.data["weight"]: d.data["form"] for d in weights.decisions} == {
+        "w": "token-wise",
+        "w_2": "static",
+    }
+    assert done.result.counters["num-scaled-mul"] == len(scales) == 1

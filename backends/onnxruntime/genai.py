@@ -62,7 +62,7 @@ def write_config(model: Model, main: Path) -> Companions:
         return Companions(
             notes=(
                 f"no {CONFIG}: onnxruntime-genai has one type for all caches, and here some are in "
-                "8 bits and others in 4",
+                "8 bits and others in 4 (kv:form=int4:max-loss=none has 4 in all)",
             )
         )
     shared = SHARED_CACHE in metadata

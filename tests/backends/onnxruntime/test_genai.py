@@ -163,3 +163,14 @@ def test_openvino_gets_its_name_and_says_what_it_lacks(
     made = _written(grouped_decoder, source, tmp_path / "made", "openvino-cpu")
     assert made.files[0].name == "openvino_model.xml"
     assert made.notes == ("no tokenizer for OpenVINO GenAI: there is no tokenizer.json",)
+
+
+def test_the_decoder_of_an_encoder_decoder_is_a_note(
+    tmp_path: Path, talks: Talks, grouped_decoder: Model
+) -> None:
+    made = grouped_decoder.clone()
+    kind = ir.TensorType(ir.DataType.FLOAT)
+    made.ir.graph.inputs.append(ir.Value(name="encoder_hidden_states", type=kind))
+    source = talks(tmp_path / "source", grouped_decoder)
+    found = write_config(made, source / "model.onnx")
+    assert not found.names and "does not continue a text by itself" in found.notes[0]

@@ -56,7 +56,7 @@ from irtools.targets import (
 )
 
 SOURCE, PASSES = "smollm2", "cleanup,fuse,int4"
-LENGTHS = "256,1024,4096,8192"
+LENGTHS = "128,256,1024,4096,8192"
 _PART = 128
 _STEPS, _WARM_UP = 24, 4
 _LEAST_TOKENS = 1024

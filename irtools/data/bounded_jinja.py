@@ -10,12 +10,13 @@ thread, and equal templates fail at equal places.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, MappingView
+from collections.abc import ItemsView, Iterable, Iterator, KeysView, ValuesView
 from typing import Any
 
 from jinja2 import nodes, pass_context
+from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 from jinja2.utils import Namespace
 from jinja2.visitor import NodeTransformer
 
@@ -40,7 +41,7 @@ class _Meter:
     def __init__(self) -> None:
         self._left = _BUDGET
 
-    def spend(self, amount: float) -> None:
+    def spend(self, amount: int) -> None:
         """Take work away.
 
         Raises:
@@ -59,8 +60,8 @@ class _Meter:
                 size = value.bit_length() // 8
             case dict():
                 size = sum(map(self.weigh, value)) + sum(map(self.weigh, value.values()))
-            case list() | tuple() | set() | frozenset() | MappingView():
-                size = sum(map(self.weigh, value))
+            case list() | tuple() | set() | frozenset() | KeysView() | ValuesView() | ItemsView():
+                size = sum(self.weigh(one) for one in value)
             case Namespace():
                 size = self.weigh(object.__getattribute__(value, "_Namespace__attrs"))
             case _:
@@ -202,7 +203,7 @@ class _Bounds(NodeTransformer):
         return _through(_WEIGHED, node)
 
 
-def _through(name: str, node: nodes.Expr) -> nodes.Expr:
+def _through(name: str, node: nodes.Node) -> nodes.Expr:
     return nodes.Filter(node, name, [], [], None, None, lineno=node.lineno)
 
 

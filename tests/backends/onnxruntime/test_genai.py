@@ -174,3 +174,13 @@ def test_the_decoder_of_an_encoder_decoder_is_a_note(
     source = talks(tmp_path / "source", grouped_decoder)
     found = write_config(made, source / "model.onnx")
     assert not found.names and "does not continue a text by itself" in found.notes[0]
+
+
+@pytest.mark.openvino
+def test_openvino_genai_opens_no_cache_of_inputs(tmp_path: Path) -> None:
+    from irtools.backends.openvino.genai import complete
+
+    main = tmp_path / "openvino_model.xml"
+    main.write_text('<net><layer type="Parameter"/></net>')
+    found = complete(main)
+    assert not found.names and "its cache stays inputs and outputs" in found.notes[0]

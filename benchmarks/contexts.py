@@ -56,7 +56,7 @@ from irtools.targets import (
 )
 
 SOURCE, PASSES = "smollm2", "cleanup,fuse,int4"
-LENGTHS = "256,1024,4096,8192"
+LENGTHS = "128,256,1024,4096,8192"
 _PART = 128
 _STEPS, _WARM_UP = 24, 4
 _LEAST_TOKENS = 1024
@@ -87,8 +87,8 @@ ENTRANTS: Mapping[str, Entrant] = {
     "ORT, arrays": Entrant("ort-cpu:shared-cache=false", is_base=True),
     "ORT, buffers": Entrant("ort-cpu"),
     "ORT, buffers int8": Entrant("ort-cpu", "kv"),
-    "ORT, buffers int4": Entrant("ort-cpu", "kv:form=int4"),
-    "ORT, buffers int4 or int8": Entrant("ort-cpu", "kv:form=int4:max-loss=0.007"),
+    "ORT, buffers int4": Entrant("ort-cpu", "kv:form=int4:max-loss=none"),
+    "ORT, buffers int4 or int8": Entrant("ort-cpu", "kv:form=int4"),
     _GENAI: Entrant("ort-cpu", None),
     "OpenVINO, arrays": Entrant("openvino-cpu:stateful=false", is_base=True),
     "OpenVINO, variables u8": Entrant("openvino-cpu", "kv"),

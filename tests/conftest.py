@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -184,6 +184,28 @@ def make_context() -> Callable[..., PassContext]:
         return PassContext(target=target, statistics=absent, runner=runner, measure_latency=absent)
 
     return make
+
+
+@pytest.fixture
+def by_genai() -> Callable[[Path, Sequence[int], int], list[int]]:
+    """Let onnxruntime-genai continue a prompt, greedily, up to a length."""
+
+    def write(folder: Path, prompt: Sequence[int], length: int) -> list[int]:
+        import numpy as np
+        import onnxruntime_genai as genai
+
+        model = genai.Model(str(folder))
+        params = genai.GeneratorParams(model)
+        params.set_search_options(do_sample=False, max_length=length)
+        generator = genai.Generator(model, params)
+        generator.append_tokens(np.array(prompt, np.int32))
+        found = []
+        while not generator.is_done():
+            generator.generate_next_token()
+            found.append(int(generator.get_next_tokens()[0]))
+        return found
+
+    return write
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ _TYPE = "decoder"
 
 
 def write_config(model: Model, main: Path) -> Companions:
-    """Write the configuration next to a decoder with a cache; nothing for other models.
+    """Write the configuration next to a decoder that writes text; nothing for other models.
 
     Past and present are one buffer where the file says that they may be: lowering notes it in there
     where it could rewrite all attention.
@@ -42,8 +42,15 @@ def write_config(model: Model, main: Path) -> Companions:
         FileError: A configuration there cannot be read.
     """
     decoder = find_decoder(model.ir)
-    if decoder is None or not decoder.generates or main.suffix != ".onnx":
+    if decoder is None or main.suffix != ".onnx":
         return Companions()
+    if not decoder.generates:
+        return Companions(
+            notes=(
+                f"no {CONFIG} for onnxruntime-genai: {main.name} does not continue a text by "
+                "itself, as the decoder of an encoder-decoder does not",
+            )
+        )
     folder = main.parent
     known = read_settings(folder / _CONFIGURATION) | read_settings(folder / _GENERATION)
     missing = [] if context_length(known) else ["max_position_embeddings"]
@@ -62,7 +69,7 @@ def write_config(model: Model, main: Path) -> Companions:
         return Companions(
             notes=(
                 f"no {CONFIG}: onnxruntime-genai has one type for all caches, and here some are in "
-                "8 bits and others in 4",
+                "8 bits and others in 4 (kv:form=int4:max-loss=none has 4 in all)",
             )
         )
     shared = SHARED_CACHE in metadata

@@ -13,7 +13,7 @@ from irtools.targets import Companions
 if TYPE_CHECKING:
     from irtools.model import Model
 
-__all__ = ["MAIN", "write_tokenizers", "writes_text"]
+__all__ = ["MAIN", "complete", "writes_text"]
 
 MAIN = "openvino_model"
 _TOKENIZER = "tokenizer.json"
@@ -28,7 +28,19 @@ def writes_text(model: Model) -> bool:
     return decoder is not None and decoder.generates
 
 
-def write_tokenizers(folder: Path) -> Companions:
+def complete(main: Path) -> Companions:
+    """Write what OpenVINO GenAI needs next to a decoder's `.xml`, or say why it opens none."""
+    if b"ReadValue" not in main.read_bytes():
+        return Companions(
+            notes=(
+                "OpenVINO GenAI does not open it: its cache stays inputs and outputs, since not "
+                "all of its attention is fused (irc optimize --passes cleanup,fuse)",
+            )
+        )
+    return _write_tokenizers(main.parent)
+
+
+def _write_tokenizers(folder: Path) -> Companions:
     """Write the tokenizer of a folder as models of OpenVINO, one each way.
 
     Where the packages that do so are absent, or cannot, a note says it: the model runs without.

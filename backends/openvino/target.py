@@ -86,11 +86,11 @@ class _OpenVino(PackagedTarget):
         return MAIN if self.stateful and writes_text(model) else usual
 
     def complete_folder(self, model: Model, main: Path) -> Companions:
-        from irtools.backends.openvino.genai import write_tokenizers, writes_text
+        from irtools.backends.openvino.genai import complete, writes_text
 
         if not (self.stateful and writes_text(model)):
             return Companions()
-        return write_tokenizers(main.parent)
+        return complete(main)
 
     def profile(
         self, model: Path, feeds: Feeds, runs: int, options: RunnerOptions = RunnerOptions()

@@ -232,6 +232,8 @@ def write_result(
     shown = console()
     for part in report_view(report):
         shown.print(part)
+    for note in report.artifact.notes if report.artifact is not None else ():
+        say(f"irc: note: {note}")
     size = sum(path.stat().st_size for path in files)
     say(f"irc: wrote {', '.join(str(path) for path in files)} ({size_text(size)})")
     return report

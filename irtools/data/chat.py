@@ -1,7 +1,7 @@
 """Chat templates: how a conversation becomes the text that a model was trained on.
 
 A template comes with a model and is a program in Jinja. It runs in Jinja's sandbox, which lets it
-change nothing and reach nothing but what it is given.
+change nothing and reach nothing but what it is given, and here only so long (`bounded_jinja`).
 """
 
 from __future__ import annotations
@@ -44,11 +44,13 @@ class ChatTemplate:
             messages: `role` and `content` each.
 
         Raises:
-            DataError: The template does not parse, fails, or does what it must not.
+            DataError: The template does not parse, fails, or does what it must not, or too much.
             MissingExtraError: Jinja is not installed.
         """
         jinja2 = _jinja2()
-        sandbox = jinja2.sandbox.ImmutableSandboxedEnvironment(
+        from irtools.data.bounded_jinja import BoundedEnvironment
+
+        sandbox = BoundedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
         )
         sandbox.globals |= {"raise_exception": _refuse, "strftime_now": _now}
@@ -134,7 +136,6 @@ def _jinja2() -> ModuleType:
     try:
         import jinja2
         import jinja2.ext
-        import jinja2.sandbox
     except ModuleNotFoundError as error:
         raise MissingExtraError("a chat template", "chat") from error
     return jinja2

@@ -37,6 +37,7 @@ _TARGETS = {".onnx": "ort-cpu", ".ort": "ort-cpu", ".xml": "openvino-cpu"}
 _ADAPTERS = (ADAPTER_SUFFIX, PAST_SUFFIX)
 _TOKENIZER = "tokenizer.json"
 _GENAI_CONFIG = "genai_config.json"
+_ENCODER_DECODER = {"encoder_model", "decoder_model"}
 _CONFIGS = ("generation_config.json", "config.json")
 
 
@@ -97,6 +98,8 @@ class Talker:
 
     def __init__(self, runner: Runner, folder: Path, name: str) -> None:
         decoder = text_decoder_of(runner)
+        if decoder is None and any("encoder" in one for one in runner.input_names):
+            raise UnsupportedError(_needs_encoder(name))
         if decoder is None:
             raise UnsupportedError(
                 f"{name} does not write text: expected a decoder with its cache, as `irc export "
@@ -306,6 +309,7 @@ def find_main(source: Path) -> Path:
     Raises:
         FileError: There is none.
         UsageError: There are several.
+        UnsupportedError: They are an encoder and its decoder.
     """
     if not source.is_dir():
         if not source.is_file():
@@ -316,10 +320,19 @@ def find_main(source: Path) -> Path:
     found = [path for path in found if not path.stem.endswith("tokenizer")]
     if not found:
         raise FileError(f"{source} holds no model (.onnx, .ort or .xml)")
+    if {path.stem for path in found} == _ENCODER_DECODER:
+        raise UnsupportedError(_needs_encoder(str(source)))
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise UsageError(f"{source} holds several models: name one of {names}")
     return found[0]
+
+
+def _needs_encoder(name: str) -> str:
+    return (
+        f"{name} writes from what its encoder has read (T5, Whisper), and only decoders that "
+        "continue a text by themselves are run here: irc bench and irc compare take its models"
+    )
 
 
 def open_talker(

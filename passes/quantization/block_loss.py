@@ -19,7 +19,6 @@ import onnx_ir as ir
 from irtools.analysis.cache_codes import CacheBlock, cache_blocks
 from irtools.analysis.decoder import find_decoder
 from irtools.editing import Editor
-from irtools.errors import UnsupportedError
 from irtools.passes.quantization.ranges.cache_roundings import CacheRounding
 from irtools.passes.quantization.trial_run import TrialRun
 from irtools.passes.quantization.write.cache import round_block
@@ -46,24 +45,20 @@ class Costliest:
 
 def costliest_blocks(
     model: ir.Model, roundings: Mapping[int, CacheRounding], most: float, ctx: PassContext
-) -> Costliest:
+) -> Costliest | None:
     """Return as few blocks as must not be rounded so that outputs lose no more than `most`.
+
+    None where nothing can be measured: see `TrialRun.of`.
 
     Args:
         model: The original; it stays as it is.
         roundings: How blocks are rounded, by their places in `cache_blocks`.
         most: As `Costliest.loss`.
         ctx: For data and runners.
-
-    Raises:
-        UnsupportedError: Nothing can be measured.
     """
     trial = TrialRun.of(model, ctx)
     if trial is None:
-        raise UnsupportedError(
-            "max-loss needs a model that runs on calibration texts here, of at most 2 GiB: "
-            "give wide-blocks"
-        )
+        return None
     decoder = find_decoder(model)
     caches = set() if decoder is None else {cache.present for cache in decoder.past}
     # A cache is off by what it is rounded by, whatever that does to scores.

@@ -29,7 +29,7 @@ _IDS = np.random.default_rng(5).integers(0, 61, (2, 9))
 @pytest.fixture(scope="module", params=["int8", "int4"])
 def rounded(request: pytest.FixtureRequest, grouped_decoder: Model) -> Model:
     model = grouped_decoder.clone()
-    Kv(form=request.param).run(model.ir, PassContext.for_model(model))
+    Kv(form=request.param, max_loss=None).run(model.ir, PassContext.for_model(model))
     return model
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,10 @@ from irtools.passmanager import PassContext
 from irtools.targets import Artifact, find_target, lowered
 
 Talks = Callable[..., Path]
+Writes = Callable[[Path, Sequence[int], int], list[int]]
 _PROMPT = [5, 9, 30, 11]
 _NEW = 8
+_LENGTH = len(_PROMPT) + _NEW
 
 
 def _written(model: Model, source: Path, folder: Path, target: str) -> Artifact:
@@ -43,21 +45,21 @@ def _written(model: Model, source: Path, folder: Path, target: str) -> Artifact:
     ],
 )
 def test_genai_writes_what_we_write(
-    tmp_path: Path, talks: Talks, grouped_decoder: Model, target: str, form: str
+    tmp_path: Path, talks: Talks, by_genai: Writes, grouped_decoder: Model, target: str, form: str
 ) -> None:
     source = talks(tmp_path / "source", grouped_decoder, eos_token_id=60)
     made = grouped_decoder.clone()
     if form:
-        Kv(form=form).run(made.ir, PassContext.for_model(made, target))
+        Kv(form=form, max_loss=None).run(made.ir, PassContext.for_model(made, target))
     _written(made, source, tmp_path / "made", target)
     config = json.loads((tmp_path / "made" / "genai_config.json").read_text())
     assert config["search"]["past_present_share_buffer"] == (target == "ort-cpu")
-    assert _by_genai(tmp_path / "made") == _by_us(tmp_path / "made", target)
+    assert by_genai(tmp_path / "made", _PROMPT, _LENGTH) == _by_us(tmp_path / "made", target)
 
 
 @pytest.mark.genai
 def test_caches_that_are_not_lowered_are_arrays(
-    tmp_path: Path, talks: Talks, grouped_decoder: Model
+    tmp_path: Path, talks: Talks, by_genai: Writes, grouped_decoder: Model
 ) -> None:
     """One buffer for both would be read beyond the text."""
     plain = grouped_decoder.clone()
@@ -67,16 +69,18 @@ def test_caches_that_are_not_lowered_are_arrays(
     _written(plain, source, tmp_path / "made", "ort-cpu")
     config = json.loads((tmp_path / "made" / "genai_config.json").read_text())
     assert config["search"]["past_present_share_buffer"] is False
-    assert _by_genai(tmp_path / "made") == _by_us(tmp_path / "made", "ort-cpu")
+    assert by_genai(tmp_path / "made", _PROMPT, _LENGTH) == _by_us(tmp_path / "made", "ort-cpu")
 
 
 @pytest.mark.genai
-def test_genai_opens_what_is_exported(tmp_path: Path, talks: Talks, grouped_decoder: Model) -> None:
+def test_genai_opens_what_is_exported(
+    tmp_path: Path, talks: Talks, by_genai: Writes, grouped_decoder: Model
+) -> None:
     source = talks(tmp_path / "source", grouped_decoder, eos_token_id=60)
     made = tmp_path / "made"
     written = _exported(grouped_decoder, source, made)
     assert made / "genai_config.json" in written.companions and not written.notes
-    assert _by_genai(made) == _by_us(made, "ort-cpu")
+    assert by_genai(made, _PROMPT, _LENGTH) == _by_us(made, "ort-cpu")
 
 
 def test_an_export_keeps_the_configuration_that_is_there(
@@ -111,21 +115,6 @@ def test_we_write_with_a_decoder_that_leaves_the_size_of_a_head_open(
         value.shape = ir.Shape([*value.shape[:3], "kv_cache_dim"])
     left_open = talks(tmp_path / "open", made)
     assert _by_us(left_open, "ort-cpu") == _by_us(whole, "ort-cpu")
-
-
-def _by_genai(folder: Path) -> list[int]:
-    import onnxruntime_genai as genai
-
-    model = genai.Model(str(folder))
-    params = genai.GeneratorParams(model)
-    params.set_search_options(do_sample=False, max_length=len(_PROMPT) + _NEW)
-    generator = genai.Generator(model, params)
-    generator.append_tokens(np.array(_PROMPT, np.int32))
-    found = []
-    while not generator.is_done():
-        generator.generate_next_token()
-        found.append(int(generator.get_next_tokens()[0]))
-    return found
 
 
 def _by_us(folder: Path, target: str) -> list[int]:
@@ -174,3 +163,24 @@ def test_openvino_gets_its_name_and_says_what_it_lacks(
     made = _written(grouped_decoder, source, tmp_path / "made", "openvino-cpu")
     assert made.files[0].name == "openvino_model.xml"
     assert made.notes == ("no tokenizer for OpenVINO GenAI: there is no tokenizer.json",)
+
+
+def test_the_decoder_of_an_encoder_decoder_is_a_note(
+    tmp_path: Path, talks: Talks, grouped_decoder: Model
+) -> None:
+    made = grouped_decoder.clone()
+    kind = ir.TensorType(ir.DataType.FLOAT)
+    made.ir.graph.inputs.append(ir.Value(name="encoder_hidden_states", type=kind))
+    source = talks(tmp_path / "source", grouped_decoder)
+    found = write_config(made, source / "model.onnx")
+    assert not found.names and "does not continue a text by itself" in found.notes[0]
+
+
+@pytest.mark.openvino
+def test_openvino_genai_opens_no_cache_of_inputs(tmp_path: Path) -> None:
+    from irtools.backends.openvino.genai import complete
+
+    main = tmp_path / "openvino_model.xml"
+    main.write_text('<net><layer type="Parameter"/></net>')
+    found = complete(main)
+    assert not found.names and "its cache stays inputs and outputs" in found.notes[0]

@@ -207,7 +207,7 @@ def test_what_was_rounded_for_another_runtime_is_rounded_by_this_one(
     grouped_decoder: Model,
 ) -> None:
     model = grouped_decoder.clone()
-    Kv(form="int4").run(model.ir, PassContext.for_model(model, "ort-cpu"))
+    Kv(form="int4", max_loss=None).run(model.ir, PassContext.for_model(model, "ort-cpu"))
     made = lowered(model, find_target("openvino-cpu"))
     assert made.ir.metadata_props[CACHE_BITS] == "4 4"
     assert not {node.op_type for node in made.ir.graph} & {"QuantizeLinear", "DequantizeLinear"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,35 +18,21 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning"),
 ]
 
+Writes = Callable[[Path, Sequence[int], int], list[int]]
 _PROMPT, _LENGTH = [5, 9, 30], 12
 
 
 def test_genai_writes_what_we_write_with_a_gpt2(
-    tiny: Callable[[str], Path], tmp_path: Path
+    tiny: Callable[[str], Path], by_genai: Writes, tmp_path: Path
 ) -> None:
     """Its sizes have other names, and its cache is arrays until it is fused."""
     plain, fused = tmp_path / "plain", tmp_path / "fused"
     assert irc(["export", str(tiny("gpt2")), "--with-past", "-o", f"{plain}/"]) == 0
     command = ["optimize", str(plain / "model.onnx"), "--passes", "cleanup,fuse", "--no-bench"]
     assert irc([*command, "--no-check", "--target", "ort-cpu", "-o", f"{fused}/"]) == 0
-    written = _by_genai(plain)
+    written = by_genai(plain, _PROMPT, _LENGTH)
     assert written == _by_us(plain, len(written))
-    assert _by_genai(fused) == written == _by_us(fused, len(written))
-
-
-def _by_genai(folder: Path) -> list[int]:
-    import onnxruntime_genai as genai
-
-    model = genai.Model(str(folder))
-    params = genai.GeneratorParams(model)
-    params.set_search_options(do_sample=False, max_length=_LENGTH)
-    generator = genai.Generator(model, params)
-    generator.append_tokens(np.array(_PROMPT, np.int32))
-    found = []
-    while not generator.is_done():
-        generator.generate_next_token()
-        found.append(int(generator.get_next_tokens()[0]))
-    return found
+    assert by_genai(fused, _PROMPT, _LENGTH) == written == _by_us(fused, len(written))
 
 
 def _by_us(folder: Path, count: int) -> list[int]:

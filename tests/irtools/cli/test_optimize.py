@@ -66,6 +66,15 @@ def test_a_folder_gets_the_artifact_and_the_report(irc: Callable, tmp_path: Path
     jsonschema.validate(report, schema())
 
 
+def test_what_a_folder_lacks_for_generation_is_said(
+    irc: Callable, tmp_path: Path, talks: Callable[..., Path], cached_decoder: Model
+) -> None:
+    talks(tmp_path / "llm", cached_decoder, eos_token_id=None)
+    found = irc("optimize", "llm/model.onnx", "--passes", "cleanup", "-o", "out/", *_FAST)
+    assert found.code == 0
+    assert "irc: note: no genai_config.json for onnxruntime-genai: config.json next" in found.err
+
+
 def test_existing_output_and_the_input_are_safe(irc: Callable, tmp_path: Path) -> None:
     (tmp_path / "taken.onnx").write_text("mine")
     (tmp_path / "link.onnx").symlink_to(tmp_path / "model.onnx")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from irtools.analysis.decoder import CachedDecoder, find_text_decoder
@@ -237,3 +238,21 @@ def test_end_tokens_that_are_not_numbers_are_named(
     with pytest.raises(FileError, match=r"config.json: eos_token_id is .*, expected a token's n"):
         list(talker.write(np.array([5]), 2))
     talker.close()
+
+
+def test_an_encoder_with_its_decoder_is_refused_in_one_line(
+    tmp_path: Path, talks: Callable[..., Path], cached_decoder: Model
+) -> None:
+    decoder = cached_decoder.clone()
+    mask = ir.Value(
+        name="encoder_attention_mask",
+        type=ir.TensorType(ir.DataType.INT64),
+        shape=ir.Shape(["batch", "encoder_sequence"]),
+    )
+    decoder.ir.graph.inputs.append(mask)
+    talks(tmp_path)
+    for name in ("encoder_model", "decoder_model"):
+        decoder.save(tmp_path / f"{name}.onnx")
+    for source in (tmp_path, tmp_path / "decoder_model.onnx"):
+        with pytest.raises(UnsupportedError, match="writes from what its encoder has read"):
+            open_talker(str(source), None, 1)

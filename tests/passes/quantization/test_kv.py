@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -13,6 +14,7 @@ from irtools.data import Dataset
 from irtools.editing import Editor
 from irtools.errors import OptionError, UnsupportedError
 from irtools.model import Model, print_model
+from irtools.passes.quantization import kv, trial_run
 from irtools.passes.quantization.kv import Kv
 from irtools.passmanager import PassContext, PassResult
 from irtools.targets import RunnerOptions, find_target
@@ -78,7 +80,7 @@ _IDS = np.arange(22).reshape(2, 11) % 11
 
 def _run(model: Model, form: str = "int8", target: str = "ort-cpu") -> PassResult:
     ctx = PassContext.for_model(model, target, calibration=_texts(_IDS))
-    return Kv(form=form).run(model.ir, ctx)  # type: ignore[arg-type]
+    return Kv(form=form, max_loss=None).run(model.ir, ctx)  # type: ignore[arg-type]
 
 
 def _block(model: Model) -> CacheBlock:
@@ -215,11 +217,11 @@ def test_keys_and_values_may_differ_where_the_runtime_scales_them() -> None:
     assert model.ir.metadata_props[CACHE_GROUP] == "2"
 
 
-@pytest.mark.parametrize("kv", [Kv(form="int8-int4"), Kv(group_size=2)])
-def test_where_scales_are_fixed_they_may_not(kv: Kv) -> None:
+@pytest.mark.parametrize("asked", [Kv(form="int8-int4"), Kv(group_size=2)])
+def test_where_scales_are_fixed_they_may_not(asked: Kv) -> None:
     model = _decoder()
     with pytest.raises(UnsupportedError, match="keys and values in the same bits"):
-        kv.run(model.ir, PassContext.for_model(model, "ort-cpu"))
+        asked.run(model.ir, PassContext.for_model(model, "ort-cpu"))
 
 
 def test_blocks_that_lose_most_may_stay_in_8_bits() -> None:
@@ -260,7 +262,7 @@ def _two_blocks() -> Model:
     return model
 
 
-def _bits_for(most: float) -> tuple[list[int], str]:
+def _bits_for(most: float | Literal["auto"] | None) -> tuple[list[int], str]:
     model = _two_blocks()
     texts = _texts(_IDS)
     feeds = {
@@ -277,8 +279,26 @@ def test_as_few_blocks_as_a_loss_takes_have_8_bits() -> None:
     """The error of the whole is that of the first block, and without it that of the second."""
     assert _bits_for(0.1)[0] == [4, 4, 4, 4]
     bits, note = _bits_for(1e-5)
-    assert bits == [8, 8, 4, 4] and note.endswith("on 2 samples, with 8 bits in 1 of 2 blocks")
+    assert bits == [8, 8, 4, 4]
+    assert "on 2 samples, with 8 bits in 1 of 2 blocks (max-loss=none:" in note
     assert _bits_for(1e-12)[0] == [8, 8, 8, 8]
+
+
+def test_a_loss_is_bounded_unless_none_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kv, "_LOSS", 1e-5)
+    assert _bits_for("auto")[0] == [8, 8, 4, 4]
+    bits, note = _bits_for(None)
+    assert bits == [4, 4, 4, 4] and note.endswith("and at max-loss")
+
+
+def test_where_nothing_can_be_measured_4_bits_are_taken_unless_a_loss_was_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trial_run, "largest_tried", lambda: 0)
+    bits, note = _bits_for("auto")
+    assert bits == [4, 4, 4, 4] and note.endswith("and at wide-blocks")
+    with pytest.raises(UnsupportedError, match="max-loss needs a model that runs"):
+        _bits_for(0.1)
 
 
 def test_a_loss_is_for_4_bits_with_fixed_scales() -> None:

@@ -45,7 +45,7 @@ feeds of a decoder differ in kind, so it runs on all of them."""
 
 _SLOW_SECONDS = 5.0
 """A run of a sample that takes longer: dozens of them follow. A model that speaks makes minutes of
-sound of tokens that nobody wrote."""
+sound of random tokens."""
 
 T = TypeVar("T")
 

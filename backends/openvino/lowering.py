@@ -12,6 +12,7 @@ from irtools.analysis.cache_codes import CACHE_BITS, cache_blocks, codes_of
 from irtools.backends.block_tables import BlockLookup
 from irtools.backends.openvino.narrow import widen_codes
 from irtools.backends.openvino.padding_choice import choose_by_padding
+from irtools.backends.openvino.readable import make_readable
 from irtools.backends.unsigned_weights import make_weights_unsigned
 from irtools.editing import Editor, rewrite
 from irtools.errors import UnsupportedError
@@ -25,9 +26,10 @@ def lower(model: ir.Model, capabilities: Capabilities) -> Mapping[str, int]:
 
     OpenVINO lowers standard operators and QDQ itself. Only lookups in tables of 4-bit blocks are
     rewritten, which it would expand when it loads the model, codes of 2 bits, which it has no
-    kernels for in bf16, weights whose products would saturate, which it multiplies in float32 if
-    they are unsigned, keys and values that are rounded for the cache, which it rounds itself, and
-    models that compute tokens alone, which get a branch for one text without padding.
+    kernels for in bf16, operators that it does not read, weights whose products would saturate,
+    which it multiplies in float32 if they are unsigned, keys and values that are rounded for the
+    cache, which it rounds itself, and models that compute tokens alone, which get a branch for one
+    text without padding.
 
     Raises:
         UnsupportedError: The model has adapters as inputs.
@@ -41,6 +43,7 @@ def lower(model: ir.Model, capabilities: Capabilities) -> Mapping[str, int]:
     editor = Editor(model, "lower")
     counts.update(rewrite(editor, [BlockLookup()]).counts)
     counts["wider-codes"] += widen_codes(model)
+    counts["readable"] += make_readable(model)
     if capabilities.cache_bits:
         counts["cache-bits"] += leave_rounding_to_runtime(editor, model)
     if capabilities.saturates_u8s8:

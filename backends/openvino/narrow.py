@@ -12,20 +12,16 @@ import numpy as np
 import onnx_ir as ir
 
 from irtools.editing import Editor
-from irtools.model import Model, iter_graphs
+from irtools.model import iter_graphs
 
-__all__ = ["readable", "widen_codes"]
+__all__ = ["has_narrow", "widen_codes"]
 
 _WIDER = {ir.DataType.INT2: ml_dtypes.int4, ir.DataType.UINT2: ml_dtypes.uint4}
 
 
-def readable(model: Model) -> Model:
-    """Return a model that OpenVINO can read: itself, or a copy without tensors of 2 bits."""
-    if not _narrow(model.ir):
-        return model
-    copy = model.clone()
-    widen_codes(copy.ir)
-    return copy
+def has_narrow(model: ir.Model) -> bool:
+    """Whether a model has constants of 2 bits."""
+    return bool(_narrow(model))
 
 
 def widen_codes(model: ir.Model) -> int:

@@ -21,6 +21,8 @@ __all__ = ["DeclaredInputs", "ImportedModel", "import_model", "named", "write_mo
 
 _IN_MEMORY_UP_TO = 64 << 20
 # Bytes are held three times while they are parsed; files are mapped.
+_REASONS = ("Unsupported type", "No conversion rule found")
+"""Words of refusals that another form of the model may answer."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def import_model(core: Any, model: Model | Path) -> ImportedModel:
     if isinstance(model, Path):
         imported = _read_file(core, model)
         return ImportedModel(imported, _names_in_file(imported, model), partial(_inputs_in, model))
-    from irtools.backends.openvino.narrow import readable
+    from irtools.backends.openvino.readable import readable
 
     names = tuple(value.name or "" for value in model.ir.graph.outputs)
     inputs = DeclaredInputs.of(model.ir.graph)
@@ -160,18 +162,35 @@ def _import_from_memory(core: Any, model: Model) -> Any:
 
 def _read_file(core: Any, path: Path) -> Any:
     try:
-        return _read(core, str(path))
+        imported = _read(core, str(path))
     except UnsupportedError as error:
-        if "Unsupported type" not in str(error):
+        if path.suffix != ".onnx" or not any(reason in str(error) for reason in _REASONS):
             raise
-        from irtools.backends.openvino.narrow import readable
-        from irtools.model import Model
+        found = _read_rewritten(core, path)
+        if found is None:
+            raise
+        return found
+    if path.suffix == ".onnx" and _has_open_rank(imported):
+        return _read_rewritten(core, path) or imported
+    return imported
 
-        model = Model.load(path)
-        lowered = readable(model)
-        if lowered is model:
-            raise
-        return _import_from_memory(core, lowered)
+
+def _read_rewritten(core: Any, path: Path) -> Any:
+    """Read a file in forms that OpenVINO takes; None: it has none in other forms."""
+    from irtools.backends.openvino.readable import readable
+    from irtools.model import Model
+
+    model = Model.load(path)
+    rewritten = readable(model)
+    return None if rewritten is model else _import_from_memory(core, rewritten)
+
+
+def _has_open_rank(imported: Any) -> bool:
+    """Whether a Squeeze leaves open how many axes are left."""
+    return any(
+        node.get_type_name() == "Squeeze" and node.output(0).get_partial_shape().rank.is_dynamic
+        for node in imported.get_ops()
+    )
 
 
 def _has_external(model: ir.Model) -> bool:

@@ -143,6 +143,13 @@ _FREE_IN_CONTRIB = (
     *("RotaryEmbedding", "Trilu"),
 )
 
+_FREE_IN_CLASSICAL = (
+    *("ArrayFeatureExtractor", "CategoryMapper", "FeatureVectorizer", "LabelEncoder"),
+    *("LinearClassifier", "LinearRegressor", "OneHotEncoder", "SVMClassifier", "SVMRegressor"),
+    *("TreeEnsemble", "TreeEnsembleClassifier", "TreeEnsembleRegressor"),
+)
+"""Comparisons, and products with the few numbers that an attribute lists."""
+
 COST: RuleTable[Rule] = RuleTable(
     "cost",
     "its operations are counted",
@@ -175,6 +182,7 @@ COST: RuleTable[Rule] = RuleTable(
                 *("Shape", "Size", "SoftmaxCrossEntropyLoss", "TensorScatter", "TopK", "Trilu"),
                 *("Unique", "Upsample"),
                 *(f"com.microsoft::{name}" for name in _FREE_IN_CONTRIB),
+                *(f"ai.onnx.ml::{name}" for name in _FREE_IN_CLASSICAL),
             ),
             _free,
         )

@@ -51,12 +51,14 @@ def count_flops(model: ir.Model, sizes: Mapping[str, int]) -> Costs:
 
     Args:
         model: The model; it stays as it is.
-        sizes: Size of every named dynamic axis of the inputs.
+        sizes: Size of every dynamic axis of the inputs, by its name, or as INPUT.AXIS where it has
+            none.
     """
     copy = model.clone()
     for value in copy.graph.inputs:
         if value.shape is not None:
-            value.shape = ir.Shape([_bound(dim, sizes) for dim in value.shape])
+            axes = enumerate(value.shape)
+            value.shape = ir.Shape([_bound(d, f"{value.name}.{axis}", sizes) for axis, d in axes])
     counter = _Counter(copy, sizes)
     flops = tuple(counter.visit(copy.graph, 1))
     return Costs(flops, tuple(counter.notes()))
@@ -190,7 +192,7 @@ def _bodies(node: ir.Node) -> Iterator[ir.Graph]:
             yield attribute.as_graph()
 
 
-def _bound(dim: int | ir.SymbolicDim, sizes: Mapping[str, int]) -> int | ir.SymbolicDim:
-    if isinstance(dim, int) or dim.value is None:
+def _bound(dim: int | ir.SymbolicDim, place: str, sizes: Mapping[str, int]) -> int | ir.SymbolicDim:
+    if isinstance(dim, int):
         return dim
-    return sizes.get(dim.value, dim)
+    return sizes.get(place if dim.value is None else dim.value, dim)

@@ -194,12 +194,13 @@ def _shared(model: Model) -> Iterator[SharedWeight]:
 
 
 def _sizes(model: Model, batch: int, sequence: int) -> dict[str, int]:
-    """Choose a size for every named dynamic axis of the inputs."""
+    """Choose a size for every dynamic axis of the inputs, as INPUT.AXIS where it has no name."""
     sizes: dict[str, int] = {}
     for info in model.interface.inputs:
         for axis, dim in enumerate(info.shape or ()):
-            if isinstance(dim, str):
-                sizes.setdefault(dim, batch if axis == 0 else sequence)
+            if not isinstance(dim, int):
+                name = f"{info.name}.{axis}" if dim is None else dim
+                sizes.setdefault(name, batch if axis == 0 else sequence)
     return sizes
 
 

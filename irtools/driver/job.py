@@ -27,10 +27,13 @@ from irtools.plugins import NullProgress, Progress
 from irtools.report.entries import Row
 from irtools.sources import LoadOptions, companions_in, find_frontend, load_source
 from irtools.targets import Target
+from irtools.words import size_text
 
 __all__ = ["Job", "ModelLike", "PipelineLike", "Watch", "as_model", "as_pipeline", "files_next_to"]
 
 _NEW_TOKENS = 32
+_LARGE_FILE = 20_000_000
+"""Bytes of a file that may take seconds to read."""
 
 ModelLike: TypeAlias = "str | os.PathLike[str] | Model | ir.Model | onnx.ModelProto"
 PipelineLike: TypeAlias = "str | Pass | Pipeline"
@@ -102,7 +105,7 @@ class Job:
         if holdout is not None and evaluation is None:
             raise UsageError("holdout data without evaluation data: there is nothing to choose by")
         evaluation = data_of_metrics(settings.metrics, evaluation) or evaluation
-        source = as_model(model, settings.loading)
+        source = as_model(model, settings.loading, watch.progress)
         return cls(
             settings=settings,
             model=source,
@@ -162,11 +165,26 @@ def as_pipeline(pipeline: PipelineLike) -> Pipeline:
     return pipeline if isinstance(pipeline, Pipeline) else Pipeline(pipeline)
 
 
-def as_model(source: ModelLike, loading: LoadOptions) -> Model:
+def as_model(source: ModelLike, loading: LoadOptions, progress: Progress = NullProgress()) -> Model:
+    """Return the model of whatever a caller gives.
+
+    Args:
+        source: What the caller gives.
+        loading: How it becomes a model.
+        progress: Told of a large file before it is read: forests of tens of megabytes take seconds.
+
+    Raises:
+        UsageError: It is none of these.
+        IrtoolsError: As `load_source`.
+    """
     match source:
         case Model():
             return source
         case str() | os.PathLike():
+            path = Path(source)
+            size = path.stat().st_size if path.is_file() else 0
+            if size >= _LARGE_FILE:
+                progress.step(f"reading {path.name} ({size_text(size)})", 0, 1)
             return load_source(os.fspath(source), loading)
         case ir.Model():
             return Model.from_ir(source)

@@ -25,7 +25,7 @@ from irtools.passmanager import (
     Workspace,
     plan_prepared,
 )
-from irtools.plugins import Progress
+from irtools.plugins import NullProgress, Progress
 from irtools.sources import LoadOptions
 from irtools.targets import Target, find_target
 
@@ -78,7 +78,7 @@ def planned(
     if not isinstance(last, PlanningPass):
         raise UsageError(f"pass {last.name!r} makes no plan: it decides nothing")
     found = find_target(target) if isinstance(target, str) else target
-    source = as_model(model, loading)
+    source = as_model(model, loading, progress or NullProgress())
     given = read_calibration(calibration, source, data)
     with Workspace() as workspace:
         drawn = DrawnInputs(

@@ -15,7 +15,7 @@ from irtools.measure.effort import TimedModels
 from irtools.measure.levels import runs_at
 from irtools.measure.own_machine import why_not_timed
 from irtools.measure.shapes import bench_feeds, branches, sample_feeds
-from irtools.measure.timing import Contender, measure
+from irtools.measure.timing import Contender, measure, told_of_few_runs
 from irtools.passmanager import Exactness, Instrument, PassResult, Replace, Step
 from irtools.targets import Feeds, RunnerOptions, Target, target_text
 
@@ -176,6 +176,8 @@ class Benchmark(Instrument):
         results = self._compare(step, contenders, feeds)
         if in_turns:
             step.figures.notes.extend(_spread(r) for r in results if r.name == step.text)
+        if few := told_of_few_runs(results):
+            step.figures.notes.append(few)
         self._put_baseline(results)
         return tuple(r for r in results if r.name != _ORIGINAL)
 

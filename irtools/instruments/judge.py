@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from irtools.analysis.rankings import told_of_ranked
 from irtools.data import Dataset
 from irtools.errors import UsageError
 from irtools.goals import Goals, Interval, Observed
@@ -102,7 +103,11 @@ class Judge:
         found = [("fidelity", len(parts.compared))]
         if parts.scored:
             found.append((self.what, sum(map(len, parts.scored))))
-        return tuple(
+        ranked = self._runs.ranked
+        return (*((told_of_ranked(ranked),) if ranked else ()), *self._counted(found))
+
+    def _counted(self, found: Sequence[tuple[str, int]]) -> Iterator[str]:
+        yield from (
             f"{what} is measured on {count} of the {len(self.data)} samples of {self.data.source}, "
             "evenly spread"
             for what, count in found

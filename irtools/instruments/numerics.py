@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from irtools.analysis.data_sizes import DataSizes
+from irtools.analysis.rankings import ranked_outputs
 from irtools.data import Dataset, has_several_labels, put_at_padding
 from irtools.errors import DataError, UnsupportedError, VerificationError
 from irtools.instruments.promises import check_runs, same_bits
@@ -170,6 +171,7 @@ class Numerics(Instrument):
         meter = FidelityMeter(
             several_labels=has_several_labels(step.original.ir.metadata_props),
             sized_by_data=DataSizes.of(step.original.ir).shapes,
+            ranked=ranked_outputs(step.original.ir),
         )
         expected = self._padded(step, self._known[step.original])
         with suppress(DataError):  # Texts and empty outputs have no distance.

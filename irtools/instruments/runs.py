@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from irtools.analysis.rankings import ranked_outputs
 from irtools.data import Batch, Dataset, has_several_labels
 from irtools.errors import DataError, UnsupportedError
 from irtools.instruments.budget import Budget
@@ -61,6 +62,7 @@ class ModelRuns:
     Attributes:
         by_sample: Metrics that keep a row for each sample.
         several: A sample has several labels.
+        ranked: Outputs that list what is largest first.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class ModelRuns:
     ) -> None:
         self.by_sample = tuple(m for m in metrics if isinstance(m, PerSampleMetric))
         self.several = has_several_labels(original.ir.metadata_props, data.labels)
+        self.ranked = ranked_outputs(original.ir)
         self._of_all = tuple(m for m in metrics if not isinstance(m, PerSampleMetric))
         self._original = original
         self._make_runner = make_runner
@@ -210,7 +213,11 @@ class ModelRuns:
     def _visit(self, model: Model, found: Measured, part: Part, opened: LazyRunner) -> None:
         """Run a model on some samples, compare its outputs, and keep what metrics need."""
         asked = self._asked(found, part)
-        meter = FidelityMeter(several_labels=self.several, sized_by_data=self._maker.sizes.shapes)
+        meter = FidelityMeter(
+            several_labels=self.several,
+            sized_by_data=self._maker.sizes.shapes,
+            ranked=self.ranked,
+        )
         own = part.data
         if model is not self._original:
             own = part.data.encoded_with(model.companions)

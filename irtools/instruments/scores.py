@@ -13,6 +13,8 @@ from irtools.words import counted, sqnr_text
 __all__ = ["FidelityFigure", "FurtherMetrics", "MetricFigure"]
 
 _LOW_SQNR_DB = 20.0
+_ENOUGH_SQNR_DB = 40.0
+"""Above it finer weights change little: an answer that differs had another next to it."""
 _LOW_AGREEMENT = 0.99
 
 
@@ -135,7 +137,8 @@ class FidelityFigure(Fidelity, Figure):
                 f"{_also(figure)}; check the task metric with --evaluate, or set a budget with "
                 "--max-drop",
             )
-            yield from _remedies(rows, lambda found: (found.agreement or 0) < _LOW_AGREEMENT)
+            if figure.sqnr_db < _ENOUGH_SQNR_DB:
+                yield from _remedies(rows, lambda found: (found.agreement or 0) < _LOW_AGREEMENT)
         elif figure.sqnr_db < _LOW_SQNR_DB:
             yield Verdict(
                 Level.WARNING,
@@ -166,7 +169,12 @@ class FidelityFigure(Fidelity, Figure):
 
 
 def _also(figure: FidelityFigure) -> str:
-    """Say what is low next to the agreement."""
+    """Say what is low next to the agreement, or that nothing is but distances of scores."""
+    if figure.sqnr_db >= _ENOUGH_SQNR_DB:
+        return (
+            f", though the outputs keep {sqnr_text(figure.sqnr_db)}: scores that are nearly equal "
+            "swap places"
+        )
     if not figure.sqnr_db < _LOW_SQNR_DB:
         return ""
     return f", the signal-to-noise ratio {figure.sqnr_db:.1f} dB"

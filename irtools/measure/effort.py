@@ -27,6 +27,8 @@ _LEAST_BENCH_SECONDS = 4.0
 _LEAST_SAMPLES = 8
 _DRAWN = (2, 0.25)
 """Fewest samples, and share of the seconds, where samples are drawn: more say little more."""
+_SLOW_SECONDS = 2.0
+"""A model that needs longer for a sample is timed at the end alone."""
 _DRAWN_TEXT = 0.1
 """Share of the seconds for text where prompts are drawn: no text that anybody would ask for."""
 
@@ -213,7 +215,7 @@ def plan_measuring(
         metric_samples=metric if work.scored else 0,
         inner_samples=inner if work.scored else 0,
         inherits=not thorough,
-        timed=timed or limits.timed,
+        timed=timed or _timed(limits.timed, cost),
         bench_seconds=bench_seconds,
         rounds=rounds,
         block_seconds=block_seconds,
@@ -221,6 +223,10 @@ def plan_measuring(
         text_seconds=limits.text_seconds * (_DRAWN_TEXT if work.drawn else 1.0),
         numerics_feeds=limits.feeds,
     )
+
+
+def _timed(usual: TimedModels, cost: float) -> TimedModels:
+    return "last" if usual == "end" and cost > _SLOW_SECONDS else usual
 
 
 def _for_seconds(seconds: float, work: Workload) -> _EffortLimits:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "describe_inputs",
+    "fewest_runs",
     "profile_nodes",
     "report_kernels",
     "run_first",
@@ -41,6 +42,10 @@ __all__ = [
 ]
 
 _MIN_RUNS = 3
+_FEW_SECONDS = 3.0
+"""What the fewest runs of a block may take: three of a second, one of three seconds."""
+_LONG_SECONDS = 5.0
+"""A run that takes longer is its own warm-up: what is done once is little next to it."""
 
 
 def warm_up(target: str) -> None:
@@ -221,8 +226,15 @@ def _time_runs(
     """Return the seconds of the first run, and of every timed one."""
     # One run warms up a model that needs seconds for it; the median is safe from a second cold one.
     steps = [step_of(runner, feeds) for feeds in turns]
-    first, *_ = _repeat(steps, warm_up, 1)
-    return first, np.array(_repeat(steps, timed, _MIN_RUNS))
+    first, *others = _repeat(steps, warm_up, 1)
+    if first > _LONG_SECONDS:
+        return first, np.array([first, *others])
+    return first, np.array(_repeat(steps, timed, fewest_runs(first)))
+
+
+def fewest_runs(seconds: float) -> int:
+    """Return how many runs a block has at least, where one takes so many seconds."""
+    return max(1, min(_MIN_RUNS, int(_FEW_SECONDS / max(seconds, 1e-9))))
 
 
 def _repeat(steps: Sequence[TimedStep], seconds: float, least: int) -> list[float]:

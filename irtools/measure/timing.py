@@ -33,10 +33,14 @@ if TYPE_CHECKING:
     from irtools.model import Model
     from irtools.plugins import Progress
 
-__all__ = ["Contender", "Samples", "latency_result", "measure", "rotated"]
+__all__ = ["Contender", "Samples", "latency_result", "measure", "rotated", "told_of_few_runs"]
 
 _MIN_ROUNDS = 3
 _MAX_ROUNDS = 8
+_FEWEST_ROUNDS = 2
+"""Of models whose rounds take far longer than the whole comparison may: fewer have no interval."""
+_PATIENCE = (3.0, 30.0)
+"""Times `max_seconds`, and least seconds, after which these are enough."""
 _WARM_UP_SHARE = 0.4
 
 
@@ -86,7 +90,8 @@ def measure(
     is wider than `settings.width` to either side. Width decides, never the verdict: stopping when a
     difference looks real would find differences that are not, while an interval of fixed width
     keeps its level (Chow and Robbins 1965), nearly so after few rounds. `settings.max_seconds`
-    ends the measuring, but never before three rounds.
+    ends the measuring, but never before three rounds, or before two where these take three times
+    as long: of a model that needs many seconds for a run. Its blocks are single runs.
 
     Args:
         contenders: Name to contender; the first is the baseline.
@@ -112,8 +117,7 @@ def measure(
     samples = {name: Samples({shape: [] for shape in turns}, counts) for name in contenders}
     with scratch_folder("bench") as folder:
         ready = _prepare(contenders, settings, folder)
-        deadline = time.monotonic() + settings.max_seconds
-        for number in _rounds(samples, settings, deadline):
+        for number in _rounds(samples, settings, time.monotonic()):
             if progress is not None:
                 progress.step("benchmark", number, settings.rounds)
             for name in rotated(list(ready), number):
@@ -162,11 +166,14 @@ def _prepare(
     return ready
 
 
-def _rounds(
-    samples: Mapping[str, Samples], settings: BenchSettings, deadline: float
-) -> Iterator[int]:
+def _rounds(samples: Mapping[str, Samples], settings: BenchSettings, begun: float) -> Iterator[int]:
+    times, least = _PATIENCE
+    enough = max(least, times * settings.max_seconds)
     for number in range(max(2 * settings.rounds, _MAX_ROUNDS)):
-        if number >= _MIN_ROUNDS and time.monotonic() > deadline:
+        taken = time.monotonic() - begun
+        if number >= _MIN_ROUNDS and taken > settings.max_seconds:
+            return
+        if number >= _FEWEST_ROUNDS and taken > enough:
             return
         if number >= settings.rounds and _is_narrow(samples, settings):
             return
@@ -263,9 +270,21 @@ def latency_result(
 
 
 def _ratio(baseline: Samples, own: Samples, shape: str, settings: BenchSettings) -> Ratio | None:
-    if min(len(baseline.times[shape]), len(own.times[shape])) < _MIN_ROUNDS:
+    if min(len(baseline.times[shape]), len(own.times[shape])) < _FEWEST_ROUNDS:
         return None  # Stopped before there was an interval.
     return speedup(baseline.medians(shape), own.medians(shape), settings.confidence)
+
+
+def told_of_few_runs(results: Sequence[LatencyResult]) -> str:
+    """Say that models were timed in single runs, because each takes seconds; empty otherwise."""
+    slow = [r for r in results if r.runs == len(r.block_medians_ms) and r.samples == 1]
+    if not slow:
+        return ""
+    worst = max(slow, key=lambda r: r.median_ms)
+    return (
+        f"timed in {worst.runs} runs each: one takes {worst.median_ms / 1e3:.1f} s at "
+        f"{worst.shape}; sizes of inputs are named with --size AXIS=N"
+    )
 
 
 def _batch(shape: str, feeds: Feeds) -> int:

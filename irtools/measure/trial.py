@@ -6,7 +6,8 @@ run on the usual inputs, so the search and what draws for it are imported where 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -48,14 +49,13 @@ def run_trial(
 
     Returns:
         `outputs` by feed that was run, those of a second run of the first as `again`, `changes` to
-        the settings (empty: the feeds that were given ran) with the `fault` of the usual ones, and
-        `reason`: empty, or why nothing runs.
+        the settings (empty: the feeds that were given ran) with the `fault` of the usual ones,
+        `reason`: empty, or why nothing runs, and the `full_seconds` that `full` took.
     """
     with target.runner(source, options) as runner:
         try:
             outputs = list(within(seconds, (runner.run(one) for one in feeds)))
-            if full is not None:
-                runner.run(full)
+            taken = 0.0 if full is None else _seconds_of(lambda: runner.run(full))
             reason = "" if feeds else "they cannot be drawn from the signature"
         except (DataError, UnsupportedError) as error:
             outputs, reason = [], str(error)
@@ -63,7 +63,7 @@ def run_trial(
             reason = "the outputs have no elements"
         finite = not reason and not all(map(is_finite, outputs))
         if not reason and not finite:
-            return _answer(outputs, [runner.run(feeds[0])])
+            return {**_answer(outputs, [runner.run(feeds[0])]), "full_seconds": taken}
         changes, found, again = _searched(source, runner, given, known, seconds, finite=finite)
         if found:
             fault = "give NaN or infinity" if finite else "do not run"
@@ -73,6 +73,13 @@ def run_trial(
         if outputs:  # They have no elements, and others would not have any.
             return _answer(outputs, outputs)
         return {**_answer([], []), "reason": _why(reason)}
+
+
+def _seconds_of(run: Callable[[], object]) -> float:
+    """Time a run, in seconds of this process where others take the machine's."""
+    wall, own = time.perf_counter(), time.process_time()
+    run()
+    return min(time.perf_counter() - wall, time.process_time() - own)
 
 
 def _answer(
@@ -87,6 +94,7 @@ def _answer(
         "changes": dict(changes),
         "reason": "",
         "fault": fault,
+        "full_seconds": 0.0,
     }
 
 

@@ -60,12 +60,20 @@ class FidelityMeter:
             where they give the same set of labels, and each label is a distribution of its own.
         sized_by_data: Outputs whose sizes depend on the data. They may differ, and then count as
             that; give such samples one by one.
+        ranked: Outputs [..., K, D] that list what is largest first. Their rows are compared with
+            the nearest ones of the other side, from both sides (the Chamfer distance), since
+            rounding changes their order; they are no logits.
     """
 
     def __init__(
-        self, *, several_labels: bool = False, sized_by_data: Collection[str] = ()
+        self,
+        *,
+        several_labels: bool = False,
+        sized_by_data: Collection[str] = (),
+        ranked: Collection[str] = (),
     ) -> None:
         self._several = several_labels
+        self._ranked = frozenset(ranked)
         self._sized = frozenset(sized_by_data)
         self._unequal = 0
         self._sums: dict[str, _Sums] = {}
@@ -102,7 +110,10 @@ class FidelityMeter:
                 sums = self._sums.setdefault(
                     name, _Sums(self._several and expected.ndim == 2, _is_discrete(expected))
                 )
-                sums.add(name, expected, found, mask)
+                if name in self._ranked:
+                    sums.add_rows_in_any_order(expected, found)
+                else:
+                    sums.add(name, expected, found, mask)
         self._samples += samples
         self._unequal += samples if unequal else 0
 
@@ -175,6 +186,14 @@ class _Sums:
                 part = None if keep is None else keep[piece]
                 self._add_rows(expected[piece], found[piece], part)
 
+    def add_rows_in_any_order(self, expected: np.ndarray, found: np.ndarray) -> None:
+        """Add rows [..., K, D], each with the nearest one of the other side."""
+        shape = (-1, *expected.shape[-2:])
+        for one, other in zip(expected.reshape(shape), found.reshape(shape), strict=True):
+            scales = _column_scales(one)
+            self._add_numbers(one[None], _nearest(one, other, scales)[None], None)
+            self._add_numbers(_nearest(other, one, scales)[None], other[None], None)
+
     def _add_numbers(
         self, expected: np.ndarray, found: np.ndarray, keep: np.ndarray | None
     ) -> None:
@@ -233,6 +252,24 @@ def _keep(expected: np.ndarray, mask: np.ndarray | None) -> np.ndarray | None:
     if mask is None or mask.ndim != 2 or expected.shape[:2] != mask.shape or expected.ndim < 3:
         return None
     return np.asarray(mask, dtype=bool)
+
+
+def _column_scales(rows: np.ndarray) -> np.ndarray:
+    """Return by how much the numbers of a column differ: pixels far more than scores, [D]."""
+    found = np.nan_to_num(rows.astype(np.float64)).std(axis=0)
+    return np.where(found > 0, found, 1.0)
+
+
+def _nearest(rows: np.ndarray, others: np.ndarray, scales: np.ndarray) -> np.ndarray:
+    """Return for each row [K, D] the nearest one of `others` [K, D]."""
+    a, b = (np.nan_to_num(x.astype(np.float64)) / scales for x in (rows, others))
+    squares = np.einsum("kd,kd->k", b, b)
+    height = max(1, _PIECE // max(1, len(b)))
+    places = [
+        (squares - 2 * a[top : top + height] @ b.T).argmin(axis=1)
+        for top in range(0, len(a), height)
+    ]
+    return np.asarray(others[np.concatenate(places)])
 
 
 def _is_discrete(array: np.ndarray) -> bool:

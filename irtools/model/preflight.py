@@ -204,13 +204,16 @@ def _check_versions(model: onnx.ModelProto) -> None:
 
 
 def _check_imports(imports: Iterable[onnx.OperatorSetIdProto], where: str) -> None:
-    seen: set[str] = set()
+    seen: dict[str, int] = {}
     ranges = {"": (MIN_OPSET, MAX_OPSET), "ai.onnx.ml": (1, MAX_ML_OPSET)}
     for item in imports:
         domain = STANDARD_DOMAINS.get(item.domain, item.domain)
-        if domain in seen:
-            raise ModelError(f"{where} imports domain {shown(domain or 'ai.onnx')} twice")
-        seen.add(domain)
+        # Converters that merge models may list an import twice; that says nothing new.
+        if seen.setdefault(domain, item.version) != item.version:
+            raise ModelError(
+                f"{where} imports domain {shown(domain or 'ai.onnx')} in two opsets, "
+                f"{seen[domain]} and {item.version}"
+            )
         low, high = ranges.get(domain, (1, 2**31))
         if not low <= item.version <= high:
             raise ModelError(

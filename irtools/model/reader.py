@@ -22,6 +22,7 @@ from irtools.model.external import ExternalFiles, TensorPlace
 from irtools.model.files import MappedFile, check_is_onnx
 from irtools.model.listed import drop_listed_weights
 from irtools.model.maps import keep_map_types, take_map_types
+from irtools.model.order import sort_nodes
 from irtools.model.preflight import (
     PlacedTensor,
     check_structure,
@@ -108,6 +109,7 @@ class _Reader:
         self._places: list[TensorPlace] = []
 
     def read(self) -> ReadModel:
+        notes = sort_nodes(self._proto)
         check_structure(self._proto)
         for body in (self._proto, *self._proto.functions):
             for item in body.opset_import:
@@ -119,7 +121,7 @@ class _Reader:
         for placed in iter_tensors(self._proto):
             self._check_tensor(placed)
         self._write_out_sparse()
-        notes = drop_listed_weights(self._proto)
+        notes += drop_listed_weights(self._proto)
         training = [part.SerializeToString() for part in self._take_training()]
         _forget_negative_sizes(self._proto)
         maps = take_map_types(self._proto)

@@ -1,4 +1,4 @@
-"""All operators by name: the standard's, those of ONNX Runtime that we know, those of plug-ins."""
+"""All operators by name: the standard's, ONNX Runtime's that we know, those of plug-ins."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 from collections.abc import Iterable, Mapping
 
 from irtools.errors import UsageError
+from irtools.operators.classical import CLASSICAL
 from irtools.operators.contrib import CONTRIB
 from irtools.operators.op import RULES, Op, op_key
 from irtools.operators.standard import STANDARD
@@ -30,7 +31,7 @@ def all_ops() -> Mapping[str, Op]:
         UsageError: A plug-in cannot be loaded, names something else than operators, or declares
             one that is there already.
     """
-    found = {op.key: op for op in (*STANDARD, *CONTRIB)}
+    found = {op.key: op for op in (*STANDARD, *CLASSICAL, *CONTRIB)}
     for plugin, op in _plugged_in():
         earlier = found.setdefault(op.key, op)
         if earlier is not op:

@@ -113,7 +113,7 @@ def optimize(
     if plans:
         raise UsageError("a plan is replayed by the pass that made it: name it in a pipeline")
     _check_settings(chosen, evaluated=evaluation is not None)
-    source = as_model(model, chosen.loading)
+    source = as_model(model, chosen.loading, progress or NullProgress())
     search = _Search(
         source,
         Given.of(model, calibration, evaluation, holdout),

@@ -95,7 +95,7 @@ def tune_model(
         if elsewhere.quotes:
             variants = {text: untimed(variant) for text, variant in variants.items()}
     watch = Watch(progress=progress or NullProgress())
-    source = as_model(model, chosen.loading)
+    source = as_model(model, chosen.loading, watch.progress)
     with ExitStack() as stack:
         sessions: dict[str, Session] = {}
         for where, variant in variants.items():

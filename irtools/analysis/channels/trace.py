@@ -28,6 +28,7 @@ from irtools.operators import weight_port
 __all__ = ["ChannelGroups"]
 
 _MAX_REFINEMENTS = 4
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def _multiplies(node: ir.Node) -> bool:
     weight = weight_of(node.inputs[1])
     if weight is None:
         return False
-    if node.op_type == "Conv":
+    if node.op_type in _CONVOLUTIONS:
         return node.attributes.get_int("group", 1) == 1
     return len(weight.shape) == 2 and weight_of(node.inputs[0]) is None
 
@@ -92,7 +93,7 @@ def _root_slot(node: ir.Node, shapes: SymbolicShapes) -> tuple[int, int]:
     weight = require_weight(node.inputs[port.input])
     size = weight.shape[port.out_axis]
     assert isinstance(size, int)
-    return 1 if node.op_type == "Conv" else (shapes.rank(node.outputs[0]) or 2) - 1, size
+    return 1 if node.op_type in _CONVOLUTIONS else (shapes.rank(node.outputs[0]) or 2) - 1, size
 
 
 def _trace(node: ir.Node, shapes: SymbolicShapes) -> tuple[Trace, int]:
@@ -193,7 +194,7 @@ def _finished(name: str, units: int, trace: Trace) -> ChannelGroup:
 def _kind(trace: Trace) -> Kind:
     if trace.is_attention:
         return "heads"
-    if any(m.node.op_type == "Conv" and m.role == "out" for m in trace.members.values()):
+    if any(m.node.op_type in _CONVOLUTIONS and m.role == "out" for m in trace.members.values()):
         return "channels"
     return "neurons"
 

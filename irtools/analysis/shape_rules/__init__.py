@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from irtools.analysis.shape_rules import elementwise as each
 from irtools.analysis.shape_rules import (
+    classical,
     layout,
     parts,
     products,
@@ -22,6 +22,7 @@ from irtools.analysis.shape_rules import (
     sources,
     spatial,
 )
+from irtools.analysis.shape_rules import elementwise as each
 from irtools.analysis.shape_rules.common import Rule, broadcast
 from irtools.operators import Kind, RuleTable
 
@@ -128,6 +129,18 @@ SHAPE: RuleTable[Rule] = RuleTable(
             "Unique": selection.unique,
             "Unsqueeze": layout.unsqueeze,
             "Upsample": resizing.upsample,
+            "ai.onnx.ml::ArrayFeatureExtractor": classical.extracted,
+            "ai.onnx.ml::CategoryMapper": each.same,
+            "ai.onnx.ml::FeatureVectorizer": classical.vectorized,
+            "ai.onnx.ml::LabelEncoder": each.same,
+            "ai.onnx.ml::LinearClassifier": classical.classifier,
+            "ai.onnx.ml::LinearRegressor": classical.regressor("targets"),
+            "ai.onnx.ml::OneHotEncoder": classical.one_hot,
+            "ai.onnx.ml::SVMClassifier": classical.classifier,
+            "ai.onnx.ml::SVMRegressor": classical.regressor(None),
+            "ai.onnx.ml::TreeEnsemble": classical.regressor("n_targets"),
+            "ai.onnx.ml::TreeEnsembleClassifier": classical.classifier,
+            "ai.onnx.ml::TreeEnsembleRegressor": classical.regressor("n_targets"),
             "com.microsoft::Attention": products.packed_attention,
             "com.microsoft::EmbedLayerNormalization": parts.embedding,
             "com.microsoft::FusedGemm": products.gemm,

@@ -91,12 +91,12 @@ def inspect(ctx: click.Context, /, source: str, json_path: str | None, **given: 
     the runtime's own profiler.
     """
     from irtools.analysis.inspection import inspect_model
-    from irtools.cli.console import console, say_notes, write_json
+    from irtools.cli.console import LineProgress, console, say_notes, write_json
+    from irtools.driver.job import as_model
     from irtools.report.plain import plain_data
-    from irtools.sources import load_source
 
     _check_profile_options(ctx, given)
-    model = load_source(source, load_options(given))
+    model = as_model(source, load_options(given), LineProgress())
     say_notes(model)
     found = inspect_model(
         model,

@@ -26,7 +26,7 @@ from irtools.measure.contest.feeds import (
 from irtools.measure.contest.outputs import EntrantScore, OutputScores
 from irtools.measure.contest.paired import paired_difference
 from irtools.measure.drawable import drawn_for, run_with
-from irtools.measure.timing import Contender, measure
+from irtools.measure.timing import Contender, measure, told_of_few_runs
 from irtools.metrics import Metric, check_labels, load_metric
 from irtools.plugins import NullProgress, Progress
 from irtools.targets import find_target
@@ -108,6 +108,8 @@ class Contest:
                 check_same_inputs(entrants)
             scores = list(self._scores(entrants, data, notes)) if data else []
             latency = self._times(entrants, data, notes)
+            if few := told_of_few_runs(latency):
+                notes.append(few)
         first = scores[0] if scores else None
         standings = tuple(
             _standing(entrant, score, first, latency)

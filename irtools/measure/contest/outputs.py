@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from irtools.analysis.data_sizes import DataSizes
+from irtools.analysis.rankings import ranked_outputs, told_of_ranked
 from irtools.data import (
     Batch,
     BatchPlan,
@@ -86,6 +87,9 @@ class OutputScores:
         first, data = self.entrants[0], self.data[0]
         sizes = [DataSizes.of(entrant.model.ir) for entrant in self.entrants]
         self._sized = frozenset(name for found in sizes for name in found.shapes)
+        self._ranked = ranked_outputs(first.model.ir)
+        if self._ranked:
+            self._note(told_of_ranked(self._ranked))
         self._without_batch = sizes[0].without_batch()
         self._several = has_several_labels(first.model.ir.metadata_props, data.labels)
         self._plan = _common_plan(self.entrants, self.data)
@@ -158,7 +162,9 @@ class OutputScores:
     def _score(
         self, entrant: Entrant, data: Dataset, part: Part, kept: KeptOutputs, size: int
     ) -> EntrantScore:
-        meter = FidelityMeter(several_labels=self._several, sized_by_data=self._sized)
+        meter = FidelityMeter(
+            several_labels=self._several, sized_by_data=self._sized, ranked=self._ranked
+        )
         by_sample = self.metric if isinstance(self.metric, PerSampleMetric) else None
         padded = padded_outputs(self.entrants[0].model.ir, entrant.model.ir)
         tally = Tally(data, () if by_sample is None else (by_sample,), meter, padded)

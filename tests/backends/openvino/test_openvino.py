@@ -315,3 +315,33 @@ def test_default_precision_is_what_the_plugin_says() -> None:
         openvino.Type.f16: "float16",
     }
     assert find_target("openvino-cpu").default_precision() == known[hint]
+
+
+_SCALER = (
+    '<ir_version: 8, opset_import: ["" : 17, "ai.onnx.ml" : 1]> m (float[b, 3] x) => (float[b] y) '
+    "<float[3,1] w = {1.0, 2.0, 3.0}> "
+    "{ s = ai.onnx.ml.Scaler <offset = [0.5, 1.0, 2.0], scale = [1.0, 2.0, 4.0]> (x) "
+    "p = MatMul (s, w) y = Squeeze (p) }"
+)
+
+
+@pytest.mark.parametrize("from_file", [True, False])
+def test_forms_that_it_refuses_are_read_as_others(from_file: bool, tmp_path: Path) -> None:
+    """As scikit-learn's converter and madmom write them."""
+    model = Model(ir.from_onnx_text(_SCALER))
+    source = model.save(tmp_path / "m.onnx").files[0] if from_file else model
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    with find_target("openvino-cpu").runner(source, _EXACT) as runner:
+        found = runner.run({"x": x})["y"]
+    scaled = (x - np.float32([0.5, 1, 2])) * np.float32([1, 2, 4])
+    np.testing.assert_allclose(found, scaled @ np.float32([1, 2, 3]), rtol=1e-6)
+
+
+def test_a_squeeze_whose_rank_is_not_declared_stays_as_it_is() -> None:
+    from irtools.backends.openvino.readable import readable
+
+    text = _SCALER.replace("float[b] y", "float[?] y").replace("Scaler <", "Missing <")
+    model = ir.from_onnx_text(text)
+    model.graph.outputs[0].shape = None
+    kept = Model(model)
+    assert readable(kept) is kept

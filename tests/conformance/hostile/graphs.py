@@ -59,7 +59,6 @@ def graph_cases() -> list[Case]:
             ),
             "cycle",
         ),
-        refuse("unsorted", make_plain(node("Neg", "a", "y"), node("Neg", "x", "a")), "not sorted"),
         refuse("dangling_input", make_plain(node("Add", "x ghost", "y")), "'ghost'"),
         refuse("dangling_output", make_plain(neg, outputs=[value("y"), value("ghost")]), "'ghost'"),
         refuse("doubled_value", make_plain(neg, node("Relu", "x", "y")), "'y'"),
@@ -126,13 +125,6 @@ def graph_cases() -> list[Case]:
             "'x'",
         ),
         refuse(
-            "branch_reads_later",
-            make_if_model(
-                make_branch([node("Neg", "late", "r")]), extra=[node("Neg", "x", "late")]
-            ),
-            "late",
-        ),
-        refuse(
             "branch_reads_sibling", make_if_model(make_branch([node("Neg", "r2", "r")])), "'r2'"
         ),
         refuse(
@@ -193,6 +185,13 @@ def graph_cases() -> list[Case]:
             "function_without_name",
             make_calling(make_function("", [node("Neg", "a", "r")]), name="Neg"),
             "name",
+        ),
+        accept("unsorted", make_plain(node("Neg", "a", "y"), node("Neg", "x", "a"))),
+        accept(
+            "branch_reads_later",
+            make_if_model(
+                make_branch([node("Neg", "late", "r")]), extra=[node("Neg", "x", "late")]
+            ),
         ),
         accept("nested_if_30", make_nested_if(30)),
         accept("if_captures", make_if_model(then)),

@@ -6,6 +6,8 @@ import onnx_ir as ir
 import pytest
 
 from irtools.analysis.costs import count_flops
+from irtools.analysis.inspection import inspect_model
+from irtools.model import Model
 
 
 def model(inputs: str, body: str, outputs: str = "float[b,n] y", opset: int = 20) -> ir.Model:
@@ -129,3 +131,10 @@ def test_inputs_smaller_than_a_kernel_are_not_counted() -> None:
     assert found.notes == (
         "2 products not counted: inputs of these sizes are smaller than the kernels",
     )
+
+
+def test_axes_without_a_name_have_the_sizes_of_their_places() -> None:
+    found = model("float[?,?,8] x, float[8,3] w", "y = MatMul (x, w)", "float y")
+    assert count_flops(found, {"x.0": 2, "x.1": 5}).total == 2 * 2 * 5 * 8 * 3
+    seen = inspect_model(Model.from_ir(found), batch=2, sequence=5)
+    assert seen.sizes == {"x.0": 2, "x.1": 5} and seen.flops == 480

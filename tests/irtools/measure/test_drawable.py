@@ -323,3 +323,47 @@ def test_outputs_that_are_never_finite_are_taken_as_they_are(
     result = drawn.trial()
     assert result is not None and len(result.outputs) == 2
     assert not drawn.note and not drawn.reason
+
+
+_SPEECH = ("float[n,s,4] x, float[n,3,h,w] picture", "{ y = MatMul (x, w) }", {"w": (4, 4)})
+
+
+@pytest.mark.parametrize(
+    ("seconds", "given", "sizes"),
+    [
+        (4.0, {}, {}),
+        (12.0, {}, {"s": 16}),
+        (12.0, {"s": 40}, {"s": 40}),
+    ],
+)
+def test_inputs_of_a_slow_model_are_short(
+    seconds: float, given: dict[str, int], sizes: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from irtools.measure import drawable
+
+    found = model(*_SPEECH, "float[n,s,4] y")
+
+    def here(_: object, __: object, ___: object, *arguments: Any, **____: Any) -> Any:
+        outputs = [{"y": np.ones((2, 16, 4), np.float32)} for _ in arguments[1]]
+        about = {"changes": {}, "reason": "", "full_seconds": seconds}
+        return {"outputs": outputs, "again": outputs[:1], **about}
+
+    monkeypatch.setattr(drawable, "run_isolated", here)
+    drawn = DrawnInputs(found, TARGET, lambda: Path(), sizes=given)
+    assert drawn.trial() is not None
+    assert (drawn.adapt(SyntheticSettings(sequence=128)).sizes or {}) == sizes
+    expected = "inputs are drawn with s=16: the usual ones take 12 s a run" if seconds > 5 else ""
+    assert drawn.note == ("" if given else expected)
+
+
+def test_a_trial_tells_what_a_sample_of_the_usual_size_takes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clock = [0.0]
+    for name in ("perf_counter", "process_time"):
+        monkeypatch.setattr(f"irtools.measure.trial.time.{name}", lambda: clock[0])
+    feeds = [{"x": np.ones((2, 2), np.float32)}]
+    answer = run_trial(
+        _Slow(clock, 7.0), tmp_path, RunnerOptions(), feeds, feeds[0], {"sizes": {}}, {}
+    )
+    assert answer["full_seconds"] == 7.0

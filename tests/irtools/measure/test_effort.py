@@ -64,6 +64,13 @@ def test_without_a_cost_nothing_is_cut() -> None:
     assert plan_measuring(Effort("quick"), _WORK).metric_samples == 2000
 
 
+def test_a_slow_model_is_timed_at_the_end_alone() -> None:
+    assert plan_measuring(Effort("normal"), _WORK, 1.9).timed == "end"
+    assert plan_measuring(Effort("normal"), _WORK, 2.1).timed == "last"
+    assert plan_measuring(Effort("normal"), _WORK, 2.1, timed="each").timed == "each"
+    assert plan_measuring(Effort("thorough"), _WORK, 2.1).timed == "each"
+
+
 def test_what_a_caller_set_is_kept() -> None:
     plan = plan_measuring(Effort("normal"), _WORK, timed="each")
     found = plan.bench(BenchSettings(rounds=9, batch=(4,)))

@@ -11,7 +11,8 @@ import pytest
 from irtools.errors import UnsupportedError, UsageError
 from irtools.measure import timing as compare
 from irtools.measure.base import BenchSettings
-from irtools.measure.timing import Contender, measure
+from irtools.measure.jobs import fewest_runs
+from irtools.measure.timing import Contender, measure, told_of_few_runs
 from irtools.model import Model
 from irtools.targets import RunnerOptions
 
@@ -117,6 +118,44 @@ def test_wide_intervals_get_more_rounds_up_to_a_bound(blocks: _Blocks) -> None:
 def test_time_ends_the_measuring_but_not_before_three_rounds(blocks: _Blocks) -> None:
     results = measure(_ABC, _feeds(8), BenchSettings(threads=1, rounds=9, max_seconds=0))
     assert len(results[0].block_medians_ms) == 3
+
+
+class _Clock:
+    """A monotonic clock that a block moves on."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(("seconds", "rounds"), [(2.0, 3), (20.0, 2)])
+def test_a_model_of_many_seconds_is_run_twice_and_a_note_says_so(
+    seconds: float, rounds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = _Clock()
+
+    def block(*_: object, **__: object) -> Mapping[str, object]:
+        clock.now += seconds
+        times = [np.array([seconds])]
+        return {"load_seconds": 0.1, "first_seconds": seconds, "peak_bytes": 1, "times": times}
+
+    monkeypatch.setattr(compare, "run_isolated", block)
+    monkeypatch.setattr(compare, "time", clock)
+    two = {name: _ABC[name] for name in "ab"}
+    results = measure(two, _feeds(8), BenchSettings(threads=1, rounds=3, max_seconds=5))
+    assert [len(r.block_medians_ms) for r in results] == [rounds, rounds]
+    assert results[1].speedup is not None
+    assert f"timed in {rounds} runs each: one takes" in told_of_few_runs(results)
+
+
+def test_runs_of_a_block_are_fewer_where_one_takes_seconds() -> None:
+    assert [fewest_runs(s) for s in (0.0, 0.9, 1.4, 2.0, 60.0)] == [3, 3, 2, 1, 1]
+
+
+def test_models_that_are_run_often_have_no_such_note(blocks: _Blocks) -> None:
+    assert told_of_few_runs(measure(_ABC, _feeds(8), _QUICK)) == ""
 
 
 @pytest.mark.parametrize(

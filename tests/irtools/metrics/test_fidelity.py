@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from irtools.errors import DataError
-from irtools.metrics import FidelityMeter, fidelity
+from irtools.metrics import Fidelity, FidelityMeter, fidelity
 
 RNG = np.random.default_rng(0)
 
@@ -174,3 +174,33 @@ def test_outputs_that_do_not_match() -> None:
         fidelity({"y": y}, {"y": y[:, :2]})
     with pytest.raises(DataError, match="no numeric outputs"):
         fidelity({"s": np.array(["a"])}, {"s": np.array(["a"])})
+
+
+def _ranked(expected: np.ndarray, found: np.ndarray) -> Fidelity:
+    meter = FidelityMeter(ranked={"boxes"})
+    meter.update({"boxes": expected}, {"boxes": found})
+    return meter.result()
+
+
+def test_rows_in_another_order_are_the_same_rows() -> None:
+    boxes = np.random.default_rng(0).normal(size=(2, 50, 6)).astype(np.float32)
+    moved = boxes[:, np.random.default_rng(1).permutation(50)]
+    same = _ranked(boxes, moved)
+    assert same.sqnr_db == float("inf") and same.agreement is None and same.kl is None
+    assert fidelity({"boxes": boxes}, {"boxes": moved}).sqnr_db < 3
+    noisy = _ranked(boxes, moved + np.float32(0.01))
+    assert 35 < noisy.sqnr_db < 45
+
+
+def test_rows_are_missed_on_both_sides() -> None:
+    """Rows that are all the same one are near to a row of the other side, but not those to them."""
+    boxes = np.random.default_rng(0).normal(size=(1, 50, 6))
+    collapsed = np.repeat(boxes[:, :1], 50, axis=1)
+    assert _ranked(boxes, collapsed).sqnr_db < 6
+    assert _ranked(collapsed, boxes).sqnr_db < 6
+
+
+def test_columns_of_pixels_do_not_hide_those_of_scores() -> None:
+    rng = np.random.default_rng(0)
+    boxes = np.stack([rng.integers(0, 3, 40) * 100.0, np.arange(40) / 40], axis=1)[None]
+    assert _ranked(boxes, boxes[:, ::-1]).sqnr_db == float("inf")

@@ -15,6 +15,7 @@ from irtools.analysis.shape_rules import SHAPE
 from irtools.analysis.types import type_source
 from irtools.model.versions import MAX_OPSET
 from irtools.operators import Kind, Op, Port, RuleTable, all_ops, find_op, weight_port
+from irtools.operators.classical import CLASSICAL
 from irtools.operators.contrib import CONTRIB
 from irtools.operators.op import RULES
 from irtools.operators.standard import STANDARD
@@ -55,7 +56,7 @@ def run_on_floats() -> set[str]:
 
 def test_the_whole_standard_is_declared_and_each_operator_once() -> None:
     assert {op.name for op in STANDARD} == standard_names() | _DROPPED
-    keys = [op.key for op in (*STANDARD, *CONTRIB)]
+    keys = [op.key for op in (*STANDARD, *CLASSICAL, *CONTRIB)]
     assert len(keys) == len(set(keys))
 
 
@@ -77,6 +78,12 @@ def test_what_the_runtime_computes_on_floats_has_type_shape_and_cost() -> None:
         if op is not None
     }
     assert {name: words for name, words in lacking.items() if words} == {}
+
+
+def test_all_of_classical_machine_learning_has_shape_and_cost() -> None:
+    schemas = onnx.defs.get_all_schemas_with_history()
+    assert {op.name for op in CLASSICAL} == {s.name for s in schemas if s.domain == "ai.onnx.ml"}
+    assert all(SHAPE.find(op) and COST.find(op) for op in CLASSICAL)
 
 
 def test_weights_and_biases_are_inputs_that_the_schema_has() -> None:

@@ -365,3 +365,22 @@ def test_fidelity_alone_takes_a_part_and_says_so(
     ]
     whole = Judge(classifier, plain, None, _maker(ctx), NullProgress(), whole=True)
     assert whole.score(classifier).fidelity.samples == 200 and whole.notes == ()
+
+
+def test_a_detector_is_judged_by_rows_in_any_order_and_the_report_says_so(
+    ctx: PassContext, passes: SimpleNamespace
+) -> None:
+    rows = ir.from_onnx_text(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[n,9] scores) => (float[n,3,2] y) '
+        "<int64[1] k = {3}, int64[1] ax = {2}, float[1] one = {1.0}> { s, i = TopK (scores, k) "
+        "f = Cast <to = 1> (i) a = Unsqueeze (s, ax) b = Unsqueeze (f, ax) "
+        "y = Concat <axis = 2> (a, b) }"
+    )
+    model = Model(rows)
+    feeds = {"scores": np.random.default_rng(0).normal(size=(4, 9)).astype(np.float32)}
+    judge = _judge(model, ctx, Dataset(feeds), None)
+    (first,) = _run(model, ctx, (FidelityAndMetric(judge),))
+    fidelity = first.figures.get(FidelityFigure)
+    assert fidelity is not None and fidelity.agreement is None
+    [note] = first.figures.notes
+    assert note.startswith("y lists what is largest first (TopK)")

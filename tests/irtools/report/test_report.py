@@ -217,6 +217,18 @@ def test_the_pass_that_lost_says_what_it_would_try() -> None:
     assert not any("keep more" in v.text for v in judge_run(rows[:2], None, None, None))
 
 
+@pytest.mark.parametrize(("sqnr", "near"), [(54.0, True), (28.0, False)])
+def test_answers_that_swap_at_many_decibels_ask_for_no_finer_weights(
+    sqnr: float, near: bool
+) -> None:
+    result = FidelityFigure(sqnr, 0.002, 0.1, 1.0, 0.0, 0.9688, 32)
+    rows = (_row(0, "original"), _row(1, "int8", fidelity=result, remedies=("a=1, which",)))
+    said = "\n".join(v.text for v in judge_run(rows, None, None, None))
+    assert "agreement with the original is 96.88 %" in said
+    assert ("though the outputs keep 54.0 dB" in said) == near
+    assert ("may keep more" in said) != near
+
+
 def test_verdicts_name_what_a_reader_must_not_overlook() -> None:
     synthetic = DataEntry("synthetic data", "0" * 64, 32, True, False)
     bad = FidelityFigure(12.0, 0.25, 1.0, 0.9, 0.1, 0.9, 32, nonfinite=3)

@@ -43,6 +43,19 @@ g (float[batch,3,4,4] x, float[8,3,1,1] w_1, float[8] w_b, float[5,8,1,1] w_2, f
 }
 """
 
+DECODER = """
+g (float[batch,3,4,4] x, float[8,3,1,1] w_1, float[8,6,2,2] w_2, float[6] w_b, float[6,1,3,3] w_3,
+   float[6,5,2,2] w_4, float[4,5,1,1] w_5) => (float[batch,4,h,w] y) {
+  a = Conv (x, w_1)
+  b = Relu (a)
+  c = ConvTranspose <strides = [2, 2]> (b, w_2, w_b)
+  d = Relu (c)
+  e = ConvTranspose <group = 6> (d, w_3)
+  f = ConvTranspose <strides = [2, 2]> (e, w_4)
+  y = Conv (f, w_5)
+}
+"""
+
 RESIZED_TO_SIZES = """
 g (float[batch,3,4,4] x, float[8,3,1,1] w_1, float[4,8,1,1] w_2) => (float[batch,4,8,8] y)
 <int64[1] channels = {8}, int64[2] size = {8, 8}> {
@@ -271,6 +284,7 @@ MODELS = {
     "renamed-bias": (RENAMED_BIAS, ["channels 8", "channels 8"]),
     "rotary": (ROTARY, ["heads 4"]),
     "padded": (PADDED, ["channels 8"]),
+    "decoder": (DECODER, ["channels 8", "channels 6", "channels 5"]),
     "squeeze-excite": (SQUEEZE_EXCITE, ["channels 8", "channels 5"]),
     "resized-to-sizes": (RESIZED_TO_SIZES, ["channels 8"]),
     "dense-block": (DENSE_BLOCK, ["channels 4", "channels 4", "channels 2"]),

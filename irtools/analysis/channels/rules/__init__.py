@@ -9,7 +9,14 @@ from __future__ import annotations
 from types import MappingProxyType
 
 from irtools.analysis.channels.rules.attention import attention, rotary
-from irtools.analysis.channels.rules.convolution import batch_norm, conv, pad, pool, resize
+from irtools.analysis.channels.rules.convolution import (
+    batch_norm,
+    conv,
+    conv_transpose,
+    pad,
+    pool,
+    resize,
+)
 from irtools.analysis.channels.rules.elementwise import elementwise, unary
 from irtools.analysis.channels.rules.layout import (
     expand,
@@ -49,6 +56,7 @@ CHANNELS: RuleTable[Rule] = RuleTable(
             "Concat": concat,
             "ConstantOfShape": fill,
             "Conv": conv,
+            "ConvTranspose": conv_transpose,
             "Expand": expand,
             "Flatten": reshape,
             "Gather": gather,

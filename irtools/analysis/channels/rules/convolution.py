@@ -13,10 +13,20 @@ from irtools.analysis.channels.rules.products import add_bias
 from irtools.analysis.channels.rules.sizes import edit_target
 from irtools.editing import weight_of
 
-__all__ = ["batch_norm", "conv", "pad", "pool", "resize"]
+__all__ = ["batch_norm", "conv", "conv_transpose", "pad", "pool", "resize"]
 
 
 def conv(port: Port, trace: Trace) -> None:
+    """Weights are [O, I/g, ..]."""
+    _convolution(port, trace, ins=1, outs=0)
+
+
+def conv_transpose(port: Port, trace: Trace) -> None:
+    """Weights are [I, O/g, ..]."""
+    _convolution(port, trace, ins=0, outs=1)
+
+
+def _convolution(port: Port, trace: Trace, *, ins: int, outs: int) -> None:
     node = port.node
     x, w = port.other(0), port.other(1)
     weight = weight_of(w)
@@ -29,7 +39,7 @@ def conv(port: Port, trace: Trace) -> None:
     group = node.attributes.get_int("group", 1)
     if group == 1:
         if port.is_input:
-            trace.add_member(node, 1, 1, port.map, "in", 1)
+            trace.add_member(node, 1, ins, port.map, "in", 1)
             return
     elif group == weight.shape[0] and weight.shape[1] == 1:
         trace.couple(x, 1, port.map)
@@ -40,7 +50,8 @@ def conv(port: Port, trace: Trace) -> None:
         trace.block(node, f"{group} groups, neither 1 nor one per channel")
         return
     trace.couple(node.outputs[0], 1, port.map)
-    trace.add_member(node, 1, 0, port.map, "out" if group == 1 else "along")
+    # One filter per channel lies on axis 0 of either kind.
+    trace.add_member(node, 1, outs if group == 1 else 0, port.map, "out" if group == 1 else "along")
     add_bias(port, trace)
 
 

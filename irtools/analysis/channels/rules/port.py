@@ -12,7 +12,7 @@ from irtools.analysis.channels.index_map import IndexMap
 
 __all__ = ["WEIGHTED_OPS", "Port", "Refine", "Rule", "constant_axes"]
 
-WEIGHTED_OPS = ("MatMul", "Gemm", "Conv")
+WEIGHTED_OPS = ("MatMul", "Gemm", "Conv", "ConvTranspose")
 """Operators that compute units from a weight, and sum units up."""
 
 

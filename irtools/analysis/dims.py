@@ -30,6 +30,7 @@ __all__ = [
     "never_equal",
     "never_negative",
     "parse",
+    "rounded_down",
     "shape_text",
     "symbol",
 ]
@@ -110,7 +111,7 @@ def floor_divide(a: Dim, b: int) -> Dim:
     if isinstance(rest, int):
         return whole
     name = name_of(rest)
-    inner = None if name is None else _floor(name)
+    inner = None if name is None else rounded_down(name)
     if inner is not None:
         name, b = inner[0], inner[1] * b
     return add(whole, symbol(f"({f'({rest})' if name is None else name}//{b})"))
@@ -161,7 +162,7 @@ def _parsed(tree: ast.expr) -> Dim | None:
             return None
 
 
-def _floor(name: str) -> tuple[str, int] | None:
+def rounded_down(name: str) -> tuple[str, int] | None:
     """Return what a symbol rounds down, and by what it divides."""
     if not (name.startswith("(") and name.endswith(")")):
         return None
@@ -198,7 +199,7 @@ def evaluate(dim: Dim | bool | None, sizes: Mapping[str, int]) -> int | None:
 def _size(name: str, sizes: Mapping[str, int]) -> int | None:
     if name in sizes:
         return sizes[name]
-    inner = _floor(name)
+    inner = rounded_down(name)
     whole = None if inner is None else evaluate(parse(inner[0]), sizes)
     return None if inner is None or whole is None else whole // inner[1]
 

@@ -12,7 +12,7 @@ from math import prod
 
 import onnx_ir as ir
 
-from irtools.analysis.dims import Dim, SymbolicSize
+from irtools.analysis.dims import Dim, SymbolicSize, rounded_down
 from irtools.analysis.shapes import SymbolicShapes
 from irtools.editing import constant_of
 
@@ -64,12 +64,14 @@ def _solve(size: Dim, wanted: int) -> Iterator[int]:
     if not isinstance(size, SymbolicSize):
         return
     constant = sum(factor for names, factor in size.terms if not names)
-    linear = [factor for names, factor in size.terms if len(names) == 1]
+    linear = [(names[0], factor) for names, factor in size.terms if len(names) == 1]
     others = [names for names, _ in size.terms if len(names) > 1]
-    if len(linear) == 1 and not others and linear[0]:
-        whole, rest = divmod(wanted - constant, linear[0])
+    if len(linear) == 1 and not others and linear[0][1]:
+        name, factor = linear[0]
+        whole, rest = divmod(wanted - constant, factor)
         if not rest and whole > 0:
-            yield whole
+            windows = rounded_down(name)
+            yield whole if windows is None else whole * windows[1]
 
 
 def _multiples(model: ir.Model) -> Iterator[int]:

@@ -86,7 +86,7 @@ MODELS: Mapping[str, tuple[Model, dict[str, Any]]] = {
             {"k": (1, 1, 5, 39), "w": (106, 4)},
             "float[m,4] y",
         ),
-        {"sizes": {"frames": 16, "bins": 144}, "calls": True},
+        {"sizes": {"frames": 144, "bins": 144}, "calls": True},
     ),
     "a size found by trying all": (
         model(

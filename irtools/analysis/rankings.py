@@ -29,9 +29,9 @@ def ranked_outputs(model: ir.Model) -> frozenset[str]:
         for value in node.outputs:
             counts[value] = set(found)
         if node.op_type == "TopK" and node.domain == "" and len(node.outputs) > 1:
-            wanted = constant_of(node.inputs[1])
-            if wanted is not None and wanted.size == 1:
-                counts[node.outputs[1]].add(int(wanted.numpy().reshape(-1)[0]))
+            wanted = _count(node)
+            if wanted is not None:
+                counts[node.outputs[1]].add(wanted)
     ranked = [value for value in model.graph.outputs if counts.get(value)]
     if not ranked:
         return frozenset()
@@ -43,6 +43,14 @@ def ranked_outputs(model: ir.Model) -> frozenset[str]:
         and value.dtype.is_floating_point()
         and _has_rows(facts.shape(value), counts[value])
     )
+
+
+def _count(node: ir.Node) -> int | None:
+    """Return K where it is a constant; before opset 10 it is an attribute."""
+    if "k" in node.attributes:
+        return node.attributes["k"].as_int()
+    wanted = constant_of(node.inputs[1]) if len(node.inputs) > 1 else None
+    return int(wanted.numpy().reshape(-1)[0]) if wanted is not None and wanted.size == 1 else None
 
 
 def told_of_ranked(names: Collection[str]) -> str:

@@ -45,3 +45,12 @@ _DETECTOR = _CHOOSE.replace("r = Expand", "i3 = Unsqueeze (i, ax) r = Expand")
 )
 def test_rows_chosen_by_a_topk(body: str, output: str, k: int, expected: set[str]) -> None:
     assert ranked_outputs(_model(body, output, k)) == expected
+
+
+def test_k_was_an_attribute_before_opset_10() -> None:
+    model = ir.from_onnx_text(
+        '<ir_version: 5, opset_import: ["" : 9]> '
+        "g (float[n,9] scores, float[9,4] boxes) => (float[n,3,4] y) "
+        "{ s, i = TopK <k = 3> (scores) y = Gather (boxes, i) }"
+    )
+    assert ranked_outputs(model) == {"y"}

@@ -28,6 +28,7 @@ from irtools.frontends.checkpoint.decoder import (
     tokens,
 )
 from irtools.frontends.checkpoint.encoder import sequence_limit, texts
+from irtools.frontends.checkpoint.signals import features
 from irtools.frontends.torch import PlainTrial, Tensors, TorchSource, Trial
 from irtools.words import counted
 
@@ -99,14 +100,13 @@ class _Pair:
         if self.takes_text:
             names = ("input_ids", "attention_mask")
             return texts(torch, names, config.vocab_size, config.pad_token_id, batch, length)
-        if not hasattr(config, "num_mel_bins") or not hasattr(config, "max_source_positions"):
+        signal = features(config)
+        if signal is None:
             raise UnsupportedError(
                 f"{self.where} takes {self.module.main_input_name}; of encoder-decoders those for "
                 "text and those with mel features of a fixed length are exported"
             )
-        generator = torch.Generator().manual_seed(batch)
-        shape = (batch, config.num_mel_bins, 2 * config.max_source_positions)
-        return {"input_features": torch.randn(shape, generator=generator)}
+        return dict(signal.make(batch, length))
 
     def encoder(self, metadata: Mapping[str, str]) -> TorchSource:
         outputs = ["last_hidden_state"]

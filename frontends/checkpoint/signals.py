@@ -19,7 +19,7 @@ from typing import Any
 from irtools.errors import UnsupportedError
 from irtools.frontends.torch import Tensors
 
-__all__ = ["Signal", "channels_of", "find_signal", "image_size", "images"]
+__all__ = ["Signal", "channels_of", "features", "find_signal", "image_size", "images"]
 
 _DEFAULT_IMAGE = 224
 
@@ -121,7 +121,7 @@ def _sound(config: Any, _: Path) -> Signal | None:
     return _frames("input_values", config, "max_length", "num_mel_bins")
 
 
-def _features(config: Any, _: Path) -> Signal | None:
+def features(config: Any) -> Signal | None:
     """Features of each frame: [batch, frames, features], or as Whisper has them turned."""
     width = getattr(config, "feature_projection_input_dim", None)
     if width is not None:
@@ -138,7 +138,7 @@ def _series(config: Any, _: Path) -> Signal | None:
 _KINDS: Mapping[str, Callable[[Any, Path], Signal | None]] = {
     "pixel_values": _image,
     "input_values": _sound,
-    "input_features": _features,
+    "input_features": lambda config, _: features(config),
     "past_values": _series,
 }
 

@@ -122,31 +122,32 @@ def never_negative(a: Dim) -> bool:
     return all(factor >= 0 for factor in _terms(a).values())
 
 
-def parse(name: str) -> Dim:
+def parse(name: str, scope: str = "") -> Dim:
     """Read a size as exporters write it, such as `4*batch` or `samples//320 - 1`.
 
-    What is not a sum, product or quotient rounded down of names and numbers is a symbol.
+    What is not a sum, product or quotient rounded down of names and numbers is a symbol. Symbols
+    begin with the scope that they belong to.
     """
     if name.isidentifier():
-        return symbol(name)
+        return symbol(scope + name)
     try:
-        found = _parsed(ast.parse(name.strip(), mode="eval").body)
+        found = _parsed(ast.parse(name.strip(), mode="eval").body, scope)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         found = None
-    return symbol(name) if found is None else found
+    return symbol(scope + name) if found is None else found
 
 
-def _parsed(tree: ast.expr) -> Dim | None:
+def _parsed(tree: ast.expr, scope: str) -> Dim | None:
     match tree:
         case ast.Name(id=name):
-            return symbol(name)
+            return symbol(scope + name)
         case ast.Constant(value=int(number)) if not isinstance(number, bool):
             return number
         case ast.UnaryOp(op=ast.USub(), operand=operand):
-            inner = _parsed(operand)
+            inner = _parsed(operand, scope)
             return None if inner is None else multiply(inner, -1)
         case ast.BinOp(left=left, op=sign, right=right):
-            a, b = _parsed(left), _parsed(right)
+            a, b = _parsed(left, scope), _parsed(right, scope)
         case _:
             return None
     if a is None or b is None:

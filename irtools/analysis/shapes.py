@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import onnx_ir as ir
 
-from irtools.analysis.dims import Dim, is_named, multiply, parse, symbol
+from irtools.analysis.dims import Dim, is_named, parse, symbol
 from irtools.analysis.facts import Shape
 from irtools.analysis.shape_rules import SHAPE
 from irtools.analysis.value_rules import VALUE
@@ -162,20 +162,8 @@ def _declared_shape(value: ir.Value, scope: str) -> Shape | None:
             dims.append(symbol(f"?{scope}{value.name}.{axis}"))
         else:
             # The names in a subgraph may mean other sizes than those outside it.
-            dims.append(_named(size.value, scope))
+            dims.append(parse(size.value, scope))
     return tuple(dims)
-
-
-def _named(name: str, scope: str) -> Dim:
-    """A size by its name, or by how it is computed."""
-    if not scope:
-        return parse(name)
-    total: Dim = 1
-    for factor in name.split("*"):
-        if not factor.isidentifier() and not factor.isdecimal():
-            return symbol(f"{scope}{name}")
-        total = multiply(total, int(factor) if factor.isdecimal() else symbol(scope + factor))
-    return total
 
 
 def _is_integral(dtype: ir.DataType) -> bool:

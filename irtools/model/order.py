@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import onnx
 
+from irtools.model.light import graphs_in
 from irtools.words import counted
 
 __all__ = ["sort_nodes"]
@@ -41,15 +42,7 @@ def _bodies(model: onnx.ModelProto) -> Iterator[onnx.GraphProto | onnx.FunctionP
     while pending:
         body = pending.pop()
         yield body
-        for node in body.node:
-            pending.extend(_nested(node))
-
-
-def _nested(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield attribute.g
-        yield from attribute.graphs
+        pending.extend(graphs_in(body.node))
 
 
 def _sort_body(body: onnx.GraphProto | onnx.FunctionProto) -> int:
@@ -76,12 +69,12 @@ def _sort_body(body: onnx.GraphProto | onnx.FunctionProto) -> int:
 def _reads(node: onnx.NodeProto) -> Iterator[str]:
     """Yield the names that a node reads, by itself or inside its graphs."""
     yield from node.input
-    pending = list(_nested(node))
+    pending = [*graphs_in([node])]
     while pending:
         graph = pending.pop()
         for inner in graph.node:
             yield from inner.input
-            pending.extend(_nested(inner))
+        pending.extend(graphs_in(graph.node))
 
 
 def _sorted(needs: Sequence[set[int]]) -> list[int]:

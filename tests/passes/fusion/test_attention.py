@@ -87,6 +87,14 @@ FIRES = {
         ),
         "y = Attention<kv_num_heads=2, q_num_heads=2, scale=1.0>(q, k, v)",
     ),
+    "a mask of zeros": (
+        model(
+            f"{TRANSPOSED} a = MatMul(q, kt)  n = Shape(a)  m = Expand(zero, n)  "
+            f"s = Add(a, m)  {TAIL}",
+            weights="float zero = {0.0}",
+        ),
+        "y = Attention<scale=1.0>(q, k, v)",
+    ),
     "a mask of full shape": (
         model(f"{TRANSPOSED} a = MatMul(q, kt)  s = Add(m, a)  {TAIL}", f"{QKV}, float[B,1,S,T] m"),
         None,
@@ -650,3 +658,19 @@ def test_a_wrong_scale_would_be_noticed(fuse: Fuse) -> None:
     (node,) = fused.after.graph
     node.attributes["scale"] = ir.AttrFloat32("scale", 0.5001)
     assert fused.error(feeds_for(source)) > 1e-5
+
+
+@pytest.mark.parametrize("number", ["0.0", "-2.0"])
+def test_only_zeros_are_no_mask(number: str, fuse: Fuse) -> None:
+    """A mask of another number, or one that may widen the scores, stays as it is."""
+    sizes = "Shape(a)" if number != "0.0" else "Concat<axis=0>(b, h, l, l)"
+    inputs = QKV if number != "0.0" else f"{QKV}, int64[1] b, int64[1] h, int64[1] l"
+    fused = fuse(
+        model(
+            f"{TRANSPOSED} a = MatMul(q, kt)  n = {sizes}  m = Expand(zero, n)  "
+            f"s = Add(a, m)  {TAIL}",
+            inputs,
+            weights=f"float zero = {{{number}}}",
+        )
+    )
+    assert "Attention<scale=1.0>(q, k, v)" not in fused.text
